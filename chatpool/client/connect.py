@@ -1,0 +1,111 @@
+"""From a pool's arguments and the environment to its transport settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Mapping, Optional
+from urllib.parse import urlsplit
+
+import requests
+
+from ..config import positive_int
+from ..errors import ConfigurationError
+from ..transport import Key, KeyAuth, TransportSettings
+
+__all__ = ["azure_settings", "openai_settings"]
+
+PUBLIC_URL = "https://api.openai.com/v1"
+
+
+def openai_settings(
+    api_key: Key,
+    base_url: Optional[str],
+    organization: Optional[str],
+    project: Optional[str],
+    headers: Optional[Mapping[str, str]],
+    **connection: Any,
+) -> TransportSettings:
+    """Settings for OpenAI or a compatible server; what is None is taken from OpenAI's environment variables.
+
+    Raises:
+        ConfigurationError: there is no key, and the server is OpenAI's own.
+    """
+    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL
+    key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or None
+    if key is None and urlsplit(base_url).hostname == urlsplit(PUBLIC_URL).hostname:
+        raise ConfigurationError(
+            "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
+            "or name another server with base_url="
+        )
+    sent = _named(
+        {
+            "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
+            "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
+        }
+    )
+    return _settings(base_url, KeyAuth(key), {**sent, **_mapping("headers", headers)}, **connection)
+
+
+def azure_settings(
+    endpoint: Optional[str],
+    deployment: Optional[str],
+    api_key: Key,
+    api_version: Optional[str],
+    headers: Optional[Mapping[str, str]],
+    query: Optional[Mapping[str, str]],
+    **connection: Any,
+) -> TransportSettings:
+    """Settings for an Azure OpenAI resource; what is None is taken from Azure's environment variables.
+
+    Without a deployment and an API version the resource's ``/openai/v1/`` API is used, in which the model of a
+    request names the deployment.
+
+    Raises:
+        ConfigurationError: the endpoint or the key is missing, or a deployment comes without a version.
+    """
+    endpoint = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY") or None
+    version = api_version or os.environ.get("OPENAI_API_VERSION") or None
+    if not endpoint:
+        raise ConfigurationError("endpoint is missing: pass it, or set AZURE_OPENAI_ENDPOINT")
+    if key is None:
+        raise ConfigurationError("api_key is missing: pass api_key=, or set AZURE_OPENAI_API_KEY")
+    base = endpoint.rstrip("/")
+    if deployment is None:
+        base_url = base if base.endswith("/openai/v1") else f"{base}/openai/v1"
+    elif version is None:
+        raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
+    else:
+        base_url = f"{base}/openai/deployments/{deployment}"
+    query = {**_named({"api-version": version}), **_mapping("query", query)}
+    auth = KeyAuth(key, header="api-key", prefix="")
+    return _settings(base_url, auth, _mapping("headers", headers), query=query, **connection)
+
+
+def _settings(
+    base_url: str, auth: KeyAuth, headers: Mapping[str, str], *, max_workers: Any, max_response_bytes: Any, **rest: Any
+) -> TransportSettings:
+    session = rest.get("session")
+    if session is not None and not isinstance(session, requests.Session):
+        raise TypeError(f"session must be a requests.Session, got {session!r}")
+    return TransportSettings(
+        base_url,
+        auth,
+        max_workers=positive_int("max_workers", max_workers),
+        headers=headers,
+        max_response_bytes=positive_int("max_response_bytes", max_response_bytes),
+        query=_mapping("query", rest.pop("query", None)),
+        **rest,
+    )
+
+
+def _mapping(name: str, value: Any) -> Dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of str to str, got {type(value).__name__}")
+    return dict(value)
+
+
+def _named(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
+    return {name: value for name, value in headers.items() if value}

@@ -1,0 +1,118 @@
+"""The three ways to consume a run: all at once, lazily in input order, lazily in order of completion."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any, Dict, Iterator, List, Optional
+
+from ..errors import CallCancelledError, ChatPoolError
+from ..observe import ProgressBar
+from ..types import Outcome, Results
+from .run import Run
+
+__all__ = ["collect", "completed", "in_order"]
+
+logger = logging.getLogger("chatpool")
+
+_CANCELLED = "the run was cancelled"
+
+
+def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started: float) -> Results:
+    """Run to the end; one slot per item, in input order.
+
+    Args:
+        run: the run, not started yet.
+        window: its look-ahead.
+        on_error: what a failed item's slot holds (``"none"``, ``"return"``), or ``"raise"``.
+        bar: closed at the end.
+        started: when the run began, on the pool's clock.
+
+    Raises:
+        ChatPoolError: with ``on_error="raise"``, the first failure in time, with ``.results``.
+        BaseException: what the input raised, or KeyboardInterrupt: the run is cancelled, and the exception
+            carries what was done as ``.results``.
+    """
+    outcomes: List[Outcome[Any]] = []
+    run.hurry = on_error == "raise"
+    try:
+        while True:
+            taken = run.take(max(1, window // 4))
+            outcomes += taken
+            run.consumed(len(taken))
+            if not taken:
+                break
+            if run.hurry and run.first_failure is not None:
+                raise run.first_failure.error or ChatPoolError(_CANCELLED)
+    except BaseException as error:
+        outcomes += _cancel(run)
+        error.results = _results(outcomes, on_error, run, started)  # type: ignore[attr-defined]  # documented on map
+        raise
+    finally:
+        if bar is not None:
+            bar.close()
+    results = _results(outcomes, on_error, run, started)
+    if on_error == "none":
+        _warn(results)
+    return results
+
+
+def completed(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
+    """Outcomes as they come; leaving the loop early cancels the run."""
+    try:
+        while True:
+            taken = run.take()
+            if not taken:
+                return
+            for outcome in taken:
+                run.consumed(1)
+                yield outcome
+    finally:
+        _end(run, bar)
+
+
+def in_order(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
+    """Outcomes in input order; leaving the loop early cancels the run."""
+    early: Dict[int, Outcome[Any]] = {}
+    following = 0
+    try:
+        while True:
+            taken = run.take()
+            if not taken:
+                return
+            early.update((outcome.index, outcome) for outcome in taken)
+            while following in early:
+                run.consumed(1)
+                yield early.pop(following)
+                following += 1
+    finally:
+        _end(run, bar)
+
+
+def _end(run: Run, bar: Optional[ProgressBar]) -> None:
+    run.stop(CallCancelledError(_CANCELLED))
+    if bar is not None:
+        bar.close()
+
+
+def _cancel(run: Run) -> List[Outcome[Any]]:
+    """End the run now; returns the outcomes that nobody has taken yet."""
+    reason = CallCancelledError(_CANCELLED)
+    run.stop(reason)
+    return run.drain(reason)
+
+
+def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started: float) -> Results:
+    outcomes.sort(key=lambda outcome: outcome.index)
+    failed = (lambda outcome: None) if on_error == "none" else (lambda outcome: outcome.error)
+    values = [outcome.value if outcome.error is None else failed(outcome) for outcome in outcomes]
+    return Results(values, outcomes, run.now() - started, run.fatal)
+
+
+def _warn(results: Results) -> None:
+    """One line about the lost calls: they are None in the list, and that is easily overlooked."""
+    failures = results.failures
+    if failures:
+        causes = Counter(type(outcome.error).__name__ for outcome in failures)
+        shown = ", ".join(f"{count} x {name}" for name, count in causes.most_common(5))
+        logger.warning("%d of %d failed: %s; see results.explain()", len(failures), len(results), shown)

@@ -1,0 +1,436 @@
+"""ChatPool: what users call."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Type, Union
+
+import requests
+
+from ..config import RetryPolicyLike, TimeoutLike
+from ..engine import CallFuture
+from ..events import Listener
+from ..observe.progress import Progress
+from ..transport import Cert, Key, TransportSettings, Verify
+from ..types import ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
+from ..wire import embedding_request
+from .call_settings import CallSettings
+from .connect import azure_settings, openai_settings
+from .consume import collect, completed, in_order
+from .core import Core
+from .options import Defaults, RequestMaker, body_fields
+from .runs import RunSettings, start_run
+from .singular import send, wait_for
+
+__all__ = ["ChatPool"]
+
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+
+
+class ChatPool:
+    """Calls to one OpenAI-compatible server, over pooled connections and at most ``max_workers`` threads.
+
+    Args:
+        model: the model of every request that names none.
+        api_key: the key, or a callable that returns it (called again once when the server refuses the key).
+            Default: OPENAI_API_KEY. Only OpenAI's own server needs one.
+        base_url: the API's root, usually ending in ``/v1``. Default: OPENAI_BASE_URL, else OpenAI's.
+        max_workers: the cap on calls in flight, and the number of connections kept. Default 16.
+        timeout: a :class:`~chatpool.Timeout`, seconds for one attempt, or a (connect, read) pair.
+        retry: a :class:`~chatpool.RetryPolicy`, or the number of retries.
+        system: text of a system message put before conversations that have none.
+        defaults: body fields of every request, for instance ``{"temperature": 0}``.
+        headers: extra HTTP headers of every request.
+        query: extra URL parameters of every request.
+        organization: the ``OpenAI-Organization`` header. Default: OPENAI_ORG_ID.
+        project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
+        session: a ``requests.Session`` whose headers, auth, proxies, certificates, hooks, cookies and own
+            adapters are copied; the object itself is neither changed nor closed.
+        after_call: called with no argument in the worker thread after each call, for instance Django's
+            ``close_old_connections``.
+        verify: False, or the path of a CA bundle. Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE,
+            else certifi's bundle.
+        cert: path of a client certificate, or a (certificate, key) pair.
+        proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none.
+        max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
+        listeners: callables that get every :class:`~chatpool.Event`.
+
+    Leaving a ``with`` block finishes what was submitted; leaving it by an exception gives everything up.
+    Calls made from inside one of the pool's own workers (a listener, a callback) run there at once.
+
+    Raises:
+        ConfigurationError: a value that cannot work (it is a ValueError too); the message names the argument.
+        TypeError: an argument of a wrong type, or an unknown one.
+    """
+
+    def __init__(
+        self,
+        model: Optional[str] = None,
+        *,
+        api_key: Key = None,
+        base_url: Optional[str] = None,
+        max_workers: int = 16,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        system: Optional[str] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        organization: Optional[str] = None,
+        project: Optional[str] = None,
+        session: Optional[requests.Session] = None,
+        after_call: Optional[Callable[[], Any]] = None,
+        verify: Verify = None,
+        cert: Cert = None,
+        proxies: Optional[Mapping[str, str]] = None,
+        max_response_bytes: int = _MAX_RESPONSE_BYTES,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        settings = openai_settings(
+            api_key,
+            base_url,
+            organization,
+            project,
+            headers,
+            query=query,
+            max_workers=max_workers,
+            session=session,
+            verify=verify,
+            cert=cert,
+            proxies=proxies,
+            max_response_bytes=max_response_bytes,
+        )
+        fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
+        self._open(settings, fallbacks, after_call, listeners)
+
+    @classmethod
+    def azure(
+        cls,
+        endpoint: Optional[str] = None,
+        deployment: Optional[str] = None,
+        *,
+        api_key: Key = None,
+        api_version: Optional[str] = None,
+        **options: Any,
+    ) -> ChatPool:
+        """A pool for an Azure OpenAI resource.
+
+        Args:
+            endpoint: ``https://NAME.openai.azure.com``. Default: AZURE_OPENAI_ENDPOINT.
+            deployment: the deployment that all calls go to. Without one, each request's model names it.
+            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_API_KEY.
+            api_version: for instance ``"2024-10-21"``. Default: OPENAI_API_VERSION.
+            options: further arguments of :class:`ChatPool`, ``model`` included.
+
+        Raises:
+            ConfigurationError: the endpoint or the key is missing, or the deployment has no API version.
+        """
+        fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
+        fallbacks["model"] = options.pop("model", deployment)
+        after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
+        allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
+        for name in options:
+            if name not in allowed:
+                raise TypeError(f"ChatPool.azure() got an unexpected keyword argument {name!r}")
+        fixed = {"max_workers": 16, "max_response_bytes": _MAX_RESPONSE_BYTES, "headers": None, "query": None}
+        settings = azure_settings(endpoint, deployment, api_key, api_version, **{**fixed, **options})
+        pool = cls.__new__(cls)
+        pool._open(settings, fallbacks, after_call, listeners)
+        return pool
+
+    def _open(
+        self,
+        settings: TransportSettings,
+        fallbacks: Mapping[str, Any],
+        after_call: Optional[Callable[[], Any]],
+        listeners: Iterable[Listener],
+    ) -> None:
+        self._defaults = Defaults().changed(**{name: value for name, value in fallbacks.items() if value is not None})
+        self._core = Core(settings, after_call, listeners)
+        self._is_view = False
+
+    # -- one call ---------------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> ChatCompletion:
+        """Answer one item.
+
+        Args:
+            item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
+                :class:`~chatpool.ChatRequest`.
+            timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
+            extra_body: body fields whose names are taken by keywords of this method.
+            params: body fields, for instance ``temperature=0`` or ``model="gpt-4o"``.
+
+        Raises:
+            APIError: no usable answer came, after the retries that the policy allows.
+            DeadlineExceededError: ``timeout.total`` ran out.
+            PoolClosedError: the pool is closed.
+            TypeError: the item is of no such kind.
+        """
+        how = self._how(timeout, retry, headers, query)
+        make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
+        return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
+
+    def submit(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> CallFuture:
+        """Start answering one item; arguments as in :meth:`chat`.
+
+        Returns:
+            A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
+            time before its end, also while the call waits for its next attempt or is in flight.
+        """
+        how = self._how(timeout, retry, headers, query)
+        make = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
+        return send(self._core, item, make(item), how)
+
+    def request(
+        self,
+        path: str,
+        body: Optional[Mapping[str, Any]] = None,
+        *,
+        method: str = "POST",
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+    ) -> Any:
+        """Call any JSON endpoint below ``base_url`` with the same guarantees.
+
+        Args:
+            path: for instance ``"/moderations"`` or ``"/models"``.
+            body: the JSON body; sent as it is.
+            method: the HTTP method.
+            timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
+
+        Returns:
+            The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path.
+        """
+        if not str(path).startswith("/"):
+            raise TypeError(f"path must be a str that starts with '/', got {path!r}")
+        sent = ChatRequest(dict(body or {}), path, method.upper())
+        return self._wait(None, sent, self._how(timeout, retry, headers, query))
+
+    def embed(
+        self,
+        text: Union[str, Sequence[str]],
+        *,
+        prompt: Optional[Callable[[Any], str]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        **params: Any,
+    ) -> Any:
+        """The vector of a text, or the vectors of many.
+
+        Args:
+            text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
+            prompt: makes the text of a row.
+            progress, on_error, run_timeout: as in :meth:`map`; for many texts only.
+            timeout, retry: as in :class:`ChatPool`, for this call.
+            extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
+
+        Returns:
+            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many.
+        """
+        extra = body_fields("embed", extra_body, params)
+        how = self._how(timeout, retry, None, None)
+
+        def make(one: Any) -> ChatRequest:
+            return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
+
+        if isinstance(text, str):
+            return self._wait(text, make(text), how)
+        return self._collect(text, make, RunSettings(prompt, progress, on_error, run_timeout), how)
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Results:
+        """Answer many items in parallel.
+
+        Args:
+            items: any iterable of items (see :meth:`chat`), or of anything with ``prompt``. It is read in the
+                calling thread, a bounded number of items ahead.
+            prompt: a function that makes an item of a row; ``Outcome.item`` is then the row.
+            progress: None shows a bar on a terminal or in a notebook; True, False, or a dict of tqdm's options.
+            on_error: what a failed item leaves in its slot: ``"none"`` None (and one warning in the log),
+                ``"return"`` its error; ``"raise"`` cancels the run at the first failure and raises it.
+            run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
+            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+
+        Returns:
+            A list of :class:`~chatpool.ChatCompletion` in input order, with ``.outcomes``, ``.failures``,
+            ``.usage`` and ``.elapsed``. It is as long as the input, whatever happens: after a fatal error (a
+            refused key, no credit left) nothing new is sent, and the remaining slots carry the reason.
+
+        Raises:
+            ChatPoolError: with ``on_error="raise"``; ``.results`` holds what was done.
+            KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
+            TypeError: ``items`` is one item instead of many.
+        """
+        settings = RunSettings(prompt, progress, on_error, run_timeout)
+        make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
+        return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
+
+    def imap(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, in input order; the input may be endless.
+
+        Args:
+            buffersize: how many items may be read ahead of those consumed.
+                Default ``max(1000, 10 * max_workers)``.
+            items, prompt, progress, run_timeout: as in :meth:`map`.
+            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+
+        Returns:
+            An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
+        """
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
+        return in_order(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+
+    def as_completed(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
+
+        Arguments and end as in :meth:`imap`.
+        """
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
+        return completed(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+
+    # -- the pool itself ----------------------------------------------------------------------------------
+
+    def with_options(self, **options: Any) -> ChatPool:
+        """A view of this pool with other defaults: same connections, same workers, same limits.
+
+        Args:
+            options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``timeout``, ``retry``.
+
+        Returns:
+            A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
+        """
+        view = ChatPool.__new__(ChatPool)
+        view._core, view._is_view = self._core, True
+        view._defaults = self._defaults.changed(**options)
+        return view
+
+    def stats(self) -> PoolStats:
+        """The pool's counters at this moment."""
+        return self._core.stats()
+
+    def close(self) -> None:
+        """Finish what was submitted, then release threads and connections.  Further calls do nothing."""
+        if not self._is_view:
+            self._core.engine.close()
+
+    def abort(self) -> None:
+        """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
+        self._core.engine.abort()
+
+    def __enter__(self) -> ChatPool:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if kind is None or self._is_view:
+            self.close()
+        else:
+            self.abort()
+
+    def __repr__(self) -> str:
+        queued, parked, in_flight = self._core.engine.counts()
+        state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
+        return (
+            f"<ChatPool model={self._defaults.model!r} base_url={self._core.transport.base_url!r} "
+            f"max_workers={self._core.engine.max_workers} {state}>"
+        )
+
+    # -- shared by the methods above ------------------------------------------------------------------------
+
+    def _how(
+        self,
+        timeout: Optional[TimeoutLike],
+        retry: Optional[RetryPolicyLike],
+        headers: Optional[Mapping[str, str]],
+        query: Optional[Mapping[str, str]],
+    ) -> CallSettings:
+        return CallSettings.of(self._defaults, self._core.engine.max_workers, timeout, retry, headers, query)
+
+    def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
+        return wait_for(send(self._core, item, request, how), how.timeout.total)
+
+    def _collect(
+        self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        started = self._core.engine.clock.now()
+        run, bar = start_run(self._core, items, make, settings, how)
+        window = settings.window(self._core.engine.max_workers)
+        return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)

@@ -1,0 +1,234 @@
+"""One run: many items, fed with bounded look-ahead, each with exactly one outcome."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
+
+from ..engine import QUEUED, Call, CallOptions, Engine
+from ..errors import ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
+from ..types import ChatRequest, Outcome
+
+__all__ = ["Run"]
+
+_run_ids = itertools.count(1)
+
+_STRIDE = 64  # calls handed over under one lock; few enough that the first of them start at once
+
+
+class Run:
+    """Feeds items to the engine and collects their outcomes.
+
+    Items are read in the thread that consumes the run, never in a worker, and never further ahead than
+    ``window`` items beyond what has been consumed.
+
+    Args:
+        engine: where the calls run.
+        items: the input; it may be endless.
+        prepare: makes the request of an item; what it raises becomes that item's outcome.
+        options: how calls are sent.
+        window: the look-ahead.
+
+    Attributes:
+        fatal: the error that ended the run, or the calls of one model, early.
+        first_failure: the first failed outcome in time.
+        hurry: whether :meth:`take` returns at the first failure instead of waiting for more.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        items: Iterable[Any],
+        prepare: Callable[[Any], ChatRequest],
+        options: CallOptions,
+        window: int,
+    ) -> None:
+        self.run_id: Optional[int] = next(_run_ids)
+        self._engine = engine
+        self._items: Iterator[Any] = iter(items)
+        self._prepare = prepare
+        self._options = options
+        self._window = window
+        # A list costs nothing to read; from anything else each item is sent before the next is read.
+        self._stride = _STRIDE if isinstance(items, (list, tuple, range)) and not engine.in_worker() else 1
+        self._changed = threading.Condition()
+        self._finished: Deque[Outcome[Any]] = deque()  # delivered, not yet consumed
+        self._wake_at = 0  # the consumer sleeps until this many are in _finished
+        self._sleeping = False
+        self._fed = self._taken = self._consumed = 0
+        self._exhausted = False
+        self._batch: List[Call] = []  # what is being handed over, should an exception come between
+        self._batch_items: List[Any] = []
+        self._batch_start = 0
+        self._stopped: Optional[ChatPoolError] = None
+        self._dead: Dict[Tuple[str, Optional[str]], ChatPoolError] = {}
+        self.fatal: Optional[ChatPoolError] = None
+        self.first_failure: Optional[Outcome[Any]] = None
+        self.hurry = False
+
+    # -- the engine's side: called in workers ---------------------------------------------------------
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Take an outcome."""
+        self._put(outcome)
+
+    def _put(self, outcome: Outcome[Any]) -> None:
+        with self._changed:
+            self._finished.append(outcome)
+            if outcome.error is not None and self.first_failure is None:
+                self.first_failure = outcome
+            if self._sleeping and self._enough(self._wake_at):
+                self._changed.notify_all()
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Why ``call`` must not be sent any more, None if it may be."""
+        reason = self._reason_against(call.request)
+        return None if reason is None else reason.copied("not sent again: " if call.attempts else "not sent: ")
+
+    def _reason_against(self, request: ChatRequest) -> Optional[ChatPoolError]:
+        return self._stopped or (self._dead.get((request.path, request.model)) if self._dead else None)
+
+    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """Stop sending what ``scope`` concerns; queued and parked calls of it end with the reason."""
+        with self._changed:
+            self.fatal = self.fatal or error
+            if scope == "model":
+                self._dead.setdefault((call.request.path, call.request.model), error)
+            else:
+                self._stopped = self._stopped or error
+        self._engine.give_up(
+            lambda other: other.sink is self and self._reason_against(other.request) is not None,
+            lambda other: self.refusal(other) or error,
+            in_flight=False,
+        )
+
+    # -- the consumer's side --------------------------------------------------------------------------
+
+    def stop(self, reason: ChatPoolError) -> None:
+        """End the run: what is queued, parked or in flight ends with ``reason``, what has not been fed as well."""
+        with self._changed:
+            self._stopped = self._stopped or reason
+        self._engine.give_up(lambda call: call.sink is self, lambda call: reason.copied())
+
+    def take(self, at_least: int = 1) -> List[Outcome[Any]]:
+        """Outcomes that are ready, in order of completion; waits until there are ``at_least`` that many
+        (or all that are left).  An empty list means that the run has ended.
+
+        Whoever takes them says with :meth:`consumed` when they no longer count against the look-ahead.
+        """
+        self._feed(at_least)
+        while not self._wait(at_least):
+            self.stop(DeadlineExceededError("the run's time (run_timeout) ran out"))
+        return self._take_ready()
+
+    def _take_ready(self) -> List[Outcome[Any]]:
+        with self._changed:
+            ready = list(self._finished)
+            self._finished.clear()
+        self._taken += len(ready)
+        return ready
+
+    def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
+        """The outcomes of a stopped run that have not been taken yet; items that were read and never handed
+        over, because an exception came between, end with ``reason``.
+        """
+        for outcome in self._never_submitted(reason):
+            self._put(outcome)
+        drained: List[Outcome[Any]] = []
+        while self._taken < self._fed:
+            with self._changed:
+                while not self._finished:
+                    self._sleeping, self._wake_at = True, 1
+                    self._engine.clock.wait(self._changed)
+            drained += self._take_ready()
+        return drained
+
+    def _never_submitted(self, reason: ChatPoolError) -> List[Outcome[Any]]:
+        with self._changed:
+            known = {outcome.index for outcome in self._finished}
+        # Stopping the run has ended every call that the engine knew of.
+        known.update(call.index for call in self._batch if call.state != QUEUED)
+        return [
+            Outcome(index, item, error=reason.copied("not sent: "))
+            for index, item in enumerate(self._batch_items, self._batch_start)
+            if index not in known and index < self._fed
+        ]
+
+    def now(self) -> float:
+        """The time on the run's clock."""
+        return self._engine.clock.now()
+
+    def consumed(self, count: int) -> None:
+        """``count`` outcomes have left the run: as many items may be read."""
+        self._consumed += count
+
+    def _enough(self, wanted: int) -> bool:
+        ready = len(self._finished)
+        return ready >= min(wanted, self._fed - self._taken) or (self.hurry and self.first_failure is not None)
+
+    def _wait(self, at_least: int) -> bool:
+        """Wait until there are enough outcomes; False if the run's time ran out first."""
+        with self._changed:
+            while not self._enough(at_least):
+                left = self._time_left()
+                if left is not None and left <= 0:
+                    return False
+                self._wake_at, self._sleeping = at_least, True
+                try:
+                    self._engine.clock.wait(self._changed, left)
+                finally:
+                    self._sleeping = False
+        return True
+
+    def _time_left(self) -> Optional[float]:
+        if self._options.deadline is None or self._stopped is not None:
+            return None
+        return self._options.deadline - self._engine.clock.now()
+
+    def _feed(self, at_least: int) -> None:
+        """Read items until the look-ahead is full, the input ends, or there is something to hand over."""
+        while not self._exhausted:
+            room = self._window - (self._fed - self._consumed)
+            if room <= 0:
+                return
+            self._hand_over(list(itertools.islice(self._items, min(room, self._stride))))
+            self._batch_items = []
+            if self._enough(at_least) and self._finished:
+                return
+
+    def _hand_over(self, items: List[Any]) -> None:
+        if not items:
+            self._exhausted = True
+            return
+        self._batch, self._batch_start, self._batch_items = [], self._fed, items
+        self._batch = calls = [call for call in map(self._call_for, items) if call is not None]
+        try:
+            self._engine.submit(calls)
+        except PoolClosedError as error:
+            self.stop(error)
+            for call in calls:
+                self._put(call.outcome(self._engine.clock.now(), error=error.copied("not sent: ")))
+
+    def _call_for(self, item: Any) -> Optional[Call]:
+        """The call for the next item, None if its outcome is already known."""
+        index = self._fed
+        self._fed += 1
+        try:
+            request = self._prepare(item)
+        except Exception as error:
+            self._put(Outcome(index, item, error=_unusable(index, error)))
+            return None
+        reason = self._reason_against(request)
+        if reason is not None:
+            self._put(Outcome(index, item, request, error=reason.copied("not sent: ")))
+            return None
+        return self._engine.make_call(request, self._options, self, index=index, item=item)
+
+
+def _unusable(index: int, error: Exception) -> ChatPoolError:
+    """An item of which no request could be made, as its outcome's error."""
+    wrapped = ConfigurationError(f"item {index}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

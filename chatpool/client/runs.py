@@ -1,0 +1,107 @@
+"""From a method call with many items to a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple
+
+from ..config import choice, positive_int, positive_seconds
+from ..engine import CallOptions
+from ..observe import ProgressBar, progress_bar
+from ..observe.progress import Progress
+from ..types import ChatRequest
+from .call_settings import CallSettings
+from .core import Core
+from .run import Run
+
+__all__ = ["RunSettings", "start_run"]
+
+_ON_ERROR = ("none", "return", "raise")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The keywords of a run, checked.
+
+    Raises:
+        TypeError, ConfigurationError: a keyword cannot work; the message names it.
+    """
+
+    prompt: Optional[Callable[[Any], Any]] = None
+    progress: Progress = None
+    on_error: str = "return"
+    run_timeout: Optional[float] = None
+    buffersize: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and not callable(self.prompt):
+            raise TypeError(
+                f"prompt must be a function that makes an item of a row, got {type(self.prompt).__name__}; "
+                "the prompts themselves are the first argument"
+            )
+        choice("on_error", self.on_error, _ON_ERROR)
+        if self.run_timeout is not None:
+            positive_seconds("run_timeout", self.run_timeout)
+        if self.buffersize is not None:
+            positive_int("buffersize", self.buffersize)
+
+    def window(self, max_workers: int) -> int:
+        """How many items may be read ahead."""
+        return self.buffersize or max(1000, 10 * max_workers)
+
+
+def start_run(
+    core: Core,
+    items: Iterable[Any],
+    make: Callable[[Any], ChatRequest],
+    settings: RunSettings,
+    how: CallSettings,
+) -> Tuple[Run, Optional[ProgressBar]]:
+    """A run over ``items``, and its progress bar if it has one.  Nothing is sent before the run is consumed.
+
+    Raises:
+        TypeError: ``items`` is a single item instead of many.
+    """
+    _check_items(items, settings)
+    prompt = settings.prompt
+    prepare = make if prompt is None else _Composed(make, prompt)
+    bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
+    dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
+    deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
+    options = CallOptions(how.timeout, how.retrier, dispatcher, how.headers, how.query, deadline)
+    return Run(core.engine, items, prepare, options, settings.window(core.engine.max_workers)), bar
+
+
+class _Composed:
+    """Makes a request of what ``prompt`` makes of a row."""
+
+    def __init__(self, make: Callable[[Any], ChatRequest], prompt: Callable[[Any], Any]) -> None:
+        self._make = make
+        self._prompt = prompt
+
+    def __call__(self, row: Any) -> ChatRequest:
+        try:
+            item = self._prompt(row)
+        except Exception as error:
+            raise ValueError(f"prompt= raised {type(error).__name__}: {error}") from error
+        return self._make(item)
+
+
+def _check_items(items: Any, settings: RunSettings) -> None:
+    """Catch the two slips in which one item is taken for many."""
+    if isinstance(items, (str, bytes)):
+        kind = type(items).__name__
+        raise TypeError(f"items must be an iterable of items, got a {kind}; for one prompt pass [prompt]")
+    if isinstance(items, Mapping):
+        raise TypeError("items must be an iterable of items, got a dict; for one request pass [request]")
+    if settings.prompt is None and isinstance(items, (list, tuple)) and items and _is_message(items[0]):
+        raise TypeError(
+            "items must be an iterable of items, got the messages of one conversation; "
+            "put them into a list of their own: [messages]"
+        )
+    if not hasattr(items, "__iter__") and not hasattr(items, "__getitem__"):
+        raise TypeError(f"items must be an iterable of items, got {type(items).__name__}")
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, Mapping) and "role" in item

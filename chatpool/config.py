@@ -1,0 +1,194 @@
+"""Settings: immutable values whose shorthands are normalised once, at the edge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Union
+
+from .errors import APIError, ConfigurationError
+
+if TYPE_CHECKING:
+    from tenacity.stop import StopBaseT
+    from tenacity.wait import WaitBaseT
+
+__all__ = ["RetryPolicy", "RetryPolicyLike", "Timeout", "TimeoutLike"]
+
+# Longer waits overflow the platform's timers (threading.TIMEOUT_MAX is 2**32 ms on some).
+_LONGEST = 4_000_000.0
+
+
+def _seconds(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = True) -> float:
+    """``value`` as seconds; the error names the parameter."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if math.isnan(value) or value < minimum or (exclusive and value == minimum) or value > _LONGEST:
+        low = "more than" if exclusive else "at least"
+        raise ConfigurationError(f"{name} must be {low} {minimum:g} and at most {_LONGEST:,.0f} seconds, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True, init=False)
+class Timeout:
+    """How long things may take, in seconds.  Each limit is cut to what is left of the larger ones.
+
+    Args:
+        connect: establishing a connection, TLS included. Default 5.
+        read: silence between two pieces of an answer. None (the default) sets no limit of its own:
+            a model that thinks sends nothing until it is done.
+        attempt: one exchange with the server, from name resolution to the last byte. Default 600.
+        total: the whole call with its retries and waits. Default 1800. For a singular call it counts
+            from the method call; in a run it counts per item, from its first send.
+
+    ``Timeout(total=3)`` is a three-second budget.  Where a timeout is expected, a bare number means
+    ``attempt`` and a pair means ``(connect, read)``.
+
+    Raises:
+        TypeError: a value is not a number.
+        ConfigurationError: a value is not positive, or too large.
+    """
+
+    connect: float
+    read: Optional[float]
+    attempt: float
+    total: float
+
+    def __init__(
+        self,
+        *,
+        connect: float = 5.0,
+        read: Optional[float] = None,
+        attempt: float = 600.0,
+        total: float = 1800.0,
+    ) -> None:
+        fix = object.__setattr__
+        fix(self, "connect", _seconds("timeout.connect", connect))
+        fix(self, "read", None if read is None else _seconds("timeout.read", read))
+        fix(self, "attempt", _seconds("timeout.attempt", attempt))
+        fix(self, "total", _seconds("timeout.total", total))
+
+    @classmethod
+    def of(cls, value: TimeoutLike, base: Optional[Timeout] = None) -> Timeout:
+        """Normalise a shorthand: a Timeout as it is, a number as ``attempt``, a pair as ``(connect, read)``.
+
+        What a shorthand does not say is taken from ``base``.
+        """
+        base = base or cls()
+        if isinstance(value, Timeout):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return replace(base, attempt=_seconds("timeout", value))
+        if isinstance(value, tuple) and len(value) == 2:
+            connect, read = value
+            return replace(base, connect=base.connect if connect is None else connect, read=read)
+        raise TypeError(
+            "timeout must be a number of seconds (for one attempt), a (connect, read) pair "
+            f"or a chatpool.Timeout, got {value!r}"
+        )
+
+
+TimeoutLike = Union[Timeout, float, "tuple[Optional[float], Optional[float]]"]
+
+
+@dataclass(frozen=True, init=False)
+class RetryPolicy:
+    """When a failed attempt is made again, and after how long.
+
+    Args:
+        max_retries: attempts after the first one. Default 8. A 429 that may be retried uses up none of
+            them (it is bounded by ``Timeout.total``). 0 means no second attempt for any reason.
+        max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
+        wait_initial: the scale of the back-off in seconds. Default 0.25. The wait before retry ``n``
+            (from 0) is ``U(0.5, 1) * wait_initial / 2 * 2 ** min(n, 1 + s)`` where ``s`` is the number of
+            failures since the last success on that endpoint and model, in multiples of ``max_workers``:
+            bad luck of one call is retried soon, a failing server is left alone.
+        wait_max: the longest wait of our own in seconds. Default 60.
+        retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
+            Default 120. A server that asks for more ends a run; a singular call raises at once.
+        retry_if: ``callable(error) -> True | False | None``: True retries the error, False gives up,
+            None leaves the decision to chatpool.
+        stop: a tenacity stop strategy, for instance ``stop_after_attempt(20)``. Its attempt number counts
+            every exchange; it replaces ``max_retries`` and ``max_timeout_retries``.
+        wait: a tenacity wait strategy, for instance ``wait_random_exponential(min=1, max=60)``. The longer
+            of it and the server's hint applies.
+
+    Where a retry policy is expected, a bare int means ``max_retries``.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ConfigurationError: a value out of range.
+    """
+
+    max_retries: int
+    max_timeout_retries: int
+    wait_initial: float
+    wait_max: float
+    retry_after_max: float
+    retry_if: Optional[Callable[[APIError], Optional[bool]]]
+    stop: Optional[StopBaseT]
+    wait: Optional[WaitBaseT]
+
+    def __init__(
+        self,
+        *,
+        max_retries: int = 8,
+        max_timeout_retries: int = 2,
+        wait_initial: float = 0.25,
+        wait_max: float = 60.0,
+        retry_after_max: float = 120.0,
+        retry_if: Optional[Callable[[APIError], Optional[bool]]] = None,
+        stop: Optional[StopBaseT] = None,
+        wait: Optional[WaitBaseT] = None,
+    ) -> None:
+        fix = object.__setattr__
+        fix(self, "max_retries", _count("max_retries", max_retries))
+        fix(self, "max_timeout_retries", _count("max_timeout_retries", max_timeout_retries))
+        fix(self, "wait_initial", _seconds("wait_initial", wait_initial, exclusive=False))
+        fix(self, "wait_max", _seconds("wait_max", wait_max, exclusive=False))
+        fix(self, "retry_after_max", _seconds("retry_after_max", retry_after_max, exclusive=False))
+        for name, strategy in (("retry_if", retry_if), ("stop", stop), ("wait", wait)):
+            if strategy is not None and not callable(strategy):
+                raise TypeError(f"{name} must be callable (a tenacity strategy for stop and wait), got {strategy!r}")
+            fix(self, name, strategy)
+
+    @classmethod
+    def of(cls, value: RetryPolicyLike) -> RetryPolicy:
+        """Normalise a shorthand: a RetryPolicy as it is, an int as ``max_retries``."""
+        if isinstance(value, RetryPolicy):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(max_retries=value)
+        raise TypeError(f"retry must be an int (max_retries) or a chatpool.RetryPolicy, got {value!r}")
+
+
+RetryPolicyLike = Union[RetryPolicy, int]
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 0:
+        raise ConfigurationError(f"{name} must be 0 or more, got {value}")
+    return value
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """``value`` if it is one of ``allowed``; the error names the parameter and the choices."""
+    if value not in allowed:
+        words = ", ".join(repr(word) for word in allowed)
+        raise ConfigurationError(f"{name} must be one of {words}, got {value!r}")
+    return str(value)
+
+
+def positive_int(name: str, value: Any) -> int:
+    """``value`` if it is a whole number of at least 1; the error names the parameter."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ConfigurationError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def positive_seconds(name: str, value: Any) -> float:
+    """``value`` as a positive number of seconds; the error names the parameter."""
+    return _seconds(name, value)

@@ -1,0 +1,95 @@
+"""One attempt of one call: cut its time, send it, have the answer judged."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from ..clock import Clock
+from ..config import Timeout
+from ..errors import ChatPoolError
+from ..policy.health import LineHealth
+from ..transport import Cancelled, CancelToken, Transport
+from ..types import Verdict
+from ..wire import encode, judge_exception, judge_reply
+from .call import Call
+
+__all__ = ["CANCELLED", "Attempter"]
+
+CANCELLED = Verdict("fail")
+"""The attempt was ended by the call's own cancel token; whoever cancelled it has delivered the outcome."""
+
+_LEAST = 0.001  # seconds: a timeout of 0 would be refused as a setting, not as a lack of time
+
+
+class Attempter:
+    """Makes attempts over one transport.
+
+    Args:
+        transport: where the exchanges go.
+        clock: the pool's clock.
+        health: the health of a call's line, for rules that depend on earlier successes.
+        endpoint_proven: whether the endpoint has answered any call yet.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        health: Callable[[Call], LineHealth],
+        endpoint_proven: Callable[[], bool],
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._health = health
+        self._endpoint_proven = endpoint_proven
+
+    def attempt(self, call: Call, now: float) -> Verdict:
+        """Send the call once and judge what came back; does not raise."""
+        timeout = self.cut(call, now)
+        try:
+            payload = self._payload(call)
+        except (TypeError, ValueError, ChatPoolError) as error:
+            return Verdict("fail", error=_as_pool_error(error))
+        try:
+            reply = self._transport.exchange(
+                call.request,
+                payload,
+                timeout=timeout,
+                cancel=call.token or CancelToken(),
+                headers=call.options.headers,
+                query=call.options.query,
+            )
+        except Cancelled:
+            return CANCELLED
+        except Exception as error:
+            return judge_exception(error, url=self._transport.url_of(call.request.path))
+        return judge_reply(
+            reply,
+            call.request,
+            endpoint_proven=self._endpoint_proven(),
+            model_proven=self._health(call).proven,
+            wall=self._clock.wall(),
+        )
+
+    def cut(self, call: Call, now: float) -> Timeout:
+        """The call's limits, each cut to the time that is left."""
+        timeout = call.options.timeout
+        left = max(call.deadline - now, _LEAST)
+        if left >= timeout.attempt:
+            return timeout
+        read = timeout.read if timeout.read is None else min(timeout.read, left)
+        return Timeout(connect=min(timeout.connect, left), read=read, attempt=left, total=timeout.total)
+
+    def _payload(self, call: Call) -> bytes:
+        if call.payload is None:
+            call.payload = encode(call.request.body) if call.request.body or call.request.method != "GET" else b""
+        return call.payload
+
+
+def _as_pool_error(error: Exception) -> ChatPoolError:
+    """An item that cannot be sent, as an outcome's error."""
+    if isinstance(error, ChatPoolError):
+        return error
+    wrapped = ChatPoolError(str(error))
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,131 @@
+"""One call on its way through the engine."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from dataclasses import dataclass, field
+from typing import Any, List, Mapping, Optional, Protocol, Tuple
+
+from ..config import Timeout
+from ..errors import ChatPoolError
+from ..policy.retry import Retrier, RetryState
+from ..transport import CancelToken
+from ..types import Attempt, ChatRequest, Outcome
+from .dispatch import Dispatcher
+
+__all__ = ["DONE", "PARKED", "QUEUED", "RUNNING", "Call", "CallOptions", "LineKey", "Sink"]
+
+QUEUED, RUNNING, PARKED, DONE = "queued", "running", "parked", "done"
+
+LineKey = Tuple[str, Optional[str]]
+"""(base_url, model): what pacing, streaks and pauses are kept for."""
+
+
+class Sink(Protocol):
+    """Where the outcome of a call goes: a future, or a run."""
+
+    run_id: Optional[int]
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Take the outcome; called once per call, with no lock held."""
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Why this call must not be sent any more, None if it may be."""
+
+    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """A fatal error ended ``call``; whatever ``scope`` names besides must not be sent any more."""
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """How the calls of one method call are sent; shared by all calls of a run.
+
+    Attributes:
+        timeout: time limits.
+        retrier: decides on retries.
+        dispatcher: who hears of events.
+        headers: extra HTTP headers.
+        query: extra URL parameters.
+        deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
+        total_from_start: whether ``timeout.total`` counts from the making of the call (singular calls)
+            and not from its first send.
+    """
+
+    timeout: Timeout
+    retrier: Retrier
+    dispatcher: Dispatcher
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    deadline: Optional[float] = None
+    total_from_start: bool = False
+
+
+class Call:
+    """One call: what to send, where the outcome goes, and how far it has come.
+
+    ``state`` is written under the scheduler's lock only.
+    """
+
+    __slots__ = (
+        "attempts",
+        "context",
+        "created",
+        "first_sent",
+        "history",
+        "id",
+        "index",
+        "item",
+        "line",
+        "options",
+        "payload",
+        "request",
+        "retry",
+        "sink",
+        "state",
+        "token",
+    )
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        options: CallOptions,
+        sink: Sink,
+        *,
+        id: int,  # noqa: A002 - the event's call_id
+        line: LineKey,
+        created: float,
+        index: int = 0,
+        item: Any = None,
+    ) -> None:
+        self.request = request
+        self.options = options
+        self.sink = sink
+        self.id = id
+        self.line = line
+        self.created = created
+        self.index = index
+        self.item = item
+        self.state = QUEUED
+        self.attempts = 0
+        self.first_sent: Optional[float] = None
+        self.payload: Optional[bytes] = None
+        self.retry: Optional[RetryState] = None
+        self.token: Optional[CancelToken] = None
+        self.history: List[Attempt] = []
+        self.context: Optional[contextvars.Context] = None
+
+    @property
+    def deadline(self) -> float:
+        """When the call's time ends, on the pool's clock; ``inf`` while nothing has started to count."""
+        options = self.options
+        start = self.created if options.total_from_start else self.first_sent
+        end = math.inf if start is None else start + options.timeout.total
+        return end if options.deadline is None else min(end, options.deadline)
+
+    def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
+        """Its end, as the user sees it."""
+        if error is not None:
+            error.attempts = len(self.history)
+        elapsed = 0.0 if self.first_sent is None else now - self.first_sent
+        return Outcome(self.index, self.item, self.request, value, error, tuple(self.history), elapsed)

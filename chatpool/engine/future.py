@@ -1,0 +1,67 @@
+"""The future of one submitted call."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Callable, Optional
+
+from ..errors import ChatPoolError
+from ..types import Outcome
+from .call import RUNNING, Call
+
+__all__ = ["CallFuture"]
+
+
+class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 3.9 on, subclassing needs none of it
+    """A ``concurrent.futures.Future`` whose call can be cancelled at any time before its end, also in flight."""
+
+    run_id: Optional[int] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._call: Optional[Call] = None
+        self._give_up: Optional[Callable[[Call], None]] = None
+        self.final: Optional[Outcome[Any]] = None
+
+    def attach(self, call: Call, give_up: Callable[[Call], None]) -> None:
+        """Tie the future to its call; ``give_up(call)`` takes the call out of the engine."""
+        self._call, self._give_up = call, give_up
+
+    def running(self) -> bool:
+        """Whether an exchange of the call is under way."""
+        return self._call is not None and self._call.state == RUNNING and not self.done()
+
+    def cancel(self) -> bool:
+        """Give the call up, wherever it is; False if it has already ended."""
+        # The future itself stays PENDING until its end, so that the base class can cancel it at any time.
+        if not super().cancel():
+            return False
+        self._notify_waiters()
+        if self._call is not None and self._give_up is not None:
+            self._give_up(self._call)
+        return True
+
+    def _notify_waiters(self) -> None:
+        # wait() and as_completed() hear of a cancellation through this call only.
+        try:
+            self.set_running_or_notify_cancel()
+        except (InvalidStateError, RuntimeError):
+            return  # a second cancel() came after the first one's notification
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Resolve the future (the engine calls this)."""
+        self.final = outcome
+        try:
+            if outcome.error is not None:
+                self.set_exception(outcome.error)
+            else:
+                self.set_result(outcome.value)
+        except InvalidStateError:
+            return  # cancelled meanwhile
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Nothing but cancellation stops a singular call, and that takes it out of the queue."""
+        return None
+
+    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """A singular call has no siblings to stop."""

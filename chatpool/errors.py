@@ -1,0 +1,246 @@
+"""The one error tree of chatpool.
+
+Every class can be raised with nothing but a message, carries its facts as attributes,
+and survives pickling with them.  A message says what happened, to which call, and what to do next.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import Any, ClassVar, Dict, Optional, Type
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "CallCancelledError",
+    "ChatPoolError",
+    "ConfigurationError",
+    "ConflictError",
+    "DeadlineExceededError",
+    "InsufficientQuotaError",
+    "InternalServerError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "PoolClosedError",
+    "RateLimitError",
+    "UnprocessableEntityError",
+    "status_error_class",
+]
+
+
+class ChatPoolError(Exception):
+    """Root of every error that chatpool raises for a call.
+
+    Attributes:
+        attempts: exchanges that were sent for the call before it failed (0: none was sent).
+        results: the :class:`~chatpool.Results` of the run, on an error raised by a run
+            (``on_error="raise"``, :meth:`Results.raise_on_failure`); otherwise None.
+        advice: what a person can do about errors of this class (:meth:`Results.explain` shows it).
+    """
+
+    advice: ClassVar[str] = "read the message"
+    attempts: int = 0
+    results: Optional[Any] = None
+
+    def __init__(self, message: str = "", *, attempts: int = 0) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+    @property
+    def message(self) -> str:
+        """What happened, as one string."""
+        return str(self.args[0]) if self.args else ""
+
+    def copied(self, prefix: str = "") -> ChatPoolError:
+        """The same error for another call that ends because of it, with ``prefix`` before its message.
+
+        This one is the copy's cause; the copy's ``attempts`` are 0.
+        """
+        copy = type(self)(prefix + self.message)
+        copy.__dict__.update({name: value for name, value in self.__dict__.items() if name != "results"})
+        copy.attempts = 0
+        copy.__cause__ = self
+        return copy
+
+    def __reduce__(self) -> Any:
+        # The classes that are OSErrors or ValueErrors too would each reduce in their own way.
+        state = {name: value for name, value in self.__dict__.items() if name != "results"}
+        return _rebuild, (type(self), self.args, state)
+
+
+def _rebuild(cls: Type[ChatPoolError], args: Any, state: Dict[str, Any]) -> ChatPoolError:
+    error = cls(*args)
+    error.__dict__.update(state)
+    return error
+
+
+class APIError(ChatPoolError):
+    """A call that reached for the server and did not get a usable answer.
+
+    Attributes:
+        status_code: HTTP status of the answer, None when there was none.
+        request_id: the server's ``x-request-id``, if it sent one.
+        code: the server's machine-readable ``error.code`` (str, int or None).
+        type: the server's ``error.type``.
+        param: the server's ``error.param``: the request field it complains about.
+        body: the decoded error body (a dict, or text cut to 2,000 characters), None without one.
+        retry_after: seconds the server asked to wait before the next attempt, None without a hint.
+    """
+
+    advice = "see the server's message"
+
+    status_code: Optional[int]
+    request_id: Optional[str]
+    code: Any
+    type: Optional[str]
+    param: Optional[str]
+    body: Any
+    retry_after: Optional[float]
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        attempts: int = 0,
+        status_code: Optional[int] = None,
+        request_id: Optional[str] = None,
+        code: Any = None,
+        type: Optional[str] = None,  # noqa: A002 - the API's own name for it
+        param: Optional[str] = None,
+        body: Any = None,
+        retry_after: Optional[float] = None,
+    ) -> None:
+        super().__init__(message, attempts=attempts)
+        self.status_code = status_code
+        self.request_id = request_id
+        self.code = code
+        self.type = type
+        self.param = param
+        self.body = body
+        self.retry_after = retry_after
+
+
+class APIConnectionError(APIError):
+    """No answer: the server could not be reached, or the connection broke."""
+
+    advice = "check that the server runs and that base_url and the proxy settings are right"
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """One attempt took longer than ``Timeout.connect``, ``.read`` or ``.attempt`` allows."""
+
+    advice = "raise timeout, ask for shorter answers, or lower max_workers"
+
+
+class APIResponseError(APIError):
+    """An answer that cannot be used: not JSON, an error inside a 200, or the expected field missing."""
+
+    advice = "check that base_url points at an OpenAI-compatible API and not at a web page"
+
+
+class APIStatusError(APIError):
+    """The server answered with an error status that has no class of its own."""
+
+    advice = "see the server's message"
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is wrong, for instance longer than the model's context."""
+
+    advice = "change the request: it is refused as it is"
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing or not accepted."""
+
+    advice = "check the API key (OPENAI_API_KEY or api_key=)"
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+    advice = "use a key that may use this model from this place"
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model or path; the base_url may lack its ``/v1``."""
+
+    advice = "check the model name and that base_url ends as the server expects, usually in /v1"
+
+
+class ConflictError(APIStatusError):
+    """409: a conflict on the server; it is retried."""
+
+    advice = "run the failed items again"
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the body has the right form but a wrong content."""
+
+    advice = "change the request: a field has a value the server does not take"
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests or tokens."""
+
+    advice = "lower max_workers, or run the failed items again later"
+
+
+class InsufficientQuotaError(RateLimitError):
+    """No credit left: waiting does not help, a person has to act."""
+
+    advice = "add credit to the account, then run the failed items again"
+
+
+class InternalServerError(APIStatusError):
+    """Any 5xx: the server or a gateway before it failed."""
+
+    advice = "run the failed items again later"
+
+
+class DeadlineExceededError(ChatPoolError, TimeoutError):
+    """``Timeout.total`` or ``run_timeout`` ran out before the call had an answer."""
+
+    advice = "raise timeout (total) or run_timeout"
+
+
+class CallCancelledError(ChatPoolError, concurrent.futures.CancelledError):
+    """The call was given up because its run was cancelled, by Ctrl-C, an exception or another call's failure."""
+
+    advice = "run the cancelled items again"
+
+
+class PoolClosedError(ChatPoolError, RuntimeError):
+    """The pool is closed, or was aborted while the call was under way."""
+
+    advice = "make a new pool"
+
+
+class ConfigurationError(ChatPoolError, ValueError):
+    """A setting or an argument that cannot work; the message names it and the cure."""
+
+    advice = "correct the argument that the message names"
+
+
+# OpenAI's class names by HTTP status (https://platform.openai.com/docs/guides/error-codes).
+_BY_STATUS: Dict[int, Type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int) -> Type[APIStatusError]:
+    """The class for an HTTP error status: OpenAI's name for it, :class:`APIStatusError` for the rest."""
+    if status >= 500:
+        return InternalServerError
+    return _BY_STATUS.get(status, APIStatusError)

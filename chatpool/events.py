@@ -1,0 +1,48 @@
+"""What happens to a call, as values that listeners receive."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Optional
+
+from .types import Usage
+
+__all__ = ["Event", "Listener"]
+
+
+class Event(NamedTuple):
+    """One step in the life of a call.
+
+    Listeners are called in the thread where the step happens, with no lock held, in order per call;
+    events of different calls may arrive at the same time.  A listener that raises is logged and dropped.
+
+    Attributes:
+        kind: ``"sent"`` (an attempt starts), ``"retrying"`` (it failed, the next one follows after ``wait``),
+            ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
+        call_id: number of the call, unique within its pool.
+        attempt: number of the attempt, from 1.
+        time: when, in seconds of the pool's monotonic clock.
+        run_id: number of the run the call belongs to, None for a singular call.
+        model: the request's model, None if it has none.
+        reason: why the attempt failed, in a few words; never the prompt or the key.
+        status: HTTP status of the attempt, None without an answer.
+        wait: seconds until the next attempt (``"retrying"`` only).
+        elapsed: seconds the attempt took (not on ``"sent"``).
+        usage: tokens the answer used (``"succeeded"`` only).
+        request_id: the server's ``x-request-id``.
+    """
+
+    kind: str
+    call_id: int
+    attempt: int
+    time: float
+    run_id: Optional[int] = None
+    model: Optional[str] = None
+    reason: Optional[str] = None
+    status: Optional[int] = None
+    wait: Optional[float] = None
+    elapsed: Optional[float] = None
+    usage: Optional[Usage] = None
+    request_id: Optional[str] = None
+
+
+Listener = Callable[[Event], None]

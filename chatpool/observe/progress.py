@@ -1,0 +1,77 @@
+"""A tqdm bar over the events of one run."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, Dict, Mapping, Optional, Union
+
+from ..events import Event
+
+__all__ = ["Progress", "ProgressBar", "progress_bar"]
+
+Progress = Union[bool, Mapping[str, Any], None]
+
+
+class ProgressBar:
+    """Moves a tqdm bar by one per finished item; failures and retries stand behind it."""
+
+    kinds = frozenset({"retrying", "succeeded", "failed"})
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._lock = threading.Lock()  # tqdm's own counter is not safe against concurrent updates
+        self._failed = 0
+        self._retried = 0
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if event.kind == "retrying":
+                self._retried += 1
+            else:
+                self._failed += event.kind == "failed"
+                self._bar.update(1)
+            if event.kind != "succeeded":
+                self._bar.set_postfix(self._postfix(), refresh=False)
+
+    def _postfix(self) -> Dict[str, int]:
+        shown = {"failed": self._failed, "retries": self._retried}
+        return {name: count for name, count in shown.items() if count}
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        with self._lock:
+            self._bar.close()
+
+
+def progress_bar(progress: Progress, total: Optional[int]) -> Optional[ProgressBar]:
+    """The bar for a run.
+
+    Args:
+        progress: None for a bar where a person looks (a terminal or a notebook), True or False for always or
+            never, a mapping of tqdm's options for a bar made with them.
+        total: how many items there are, None if that is not known.
+
+    Raises:
+        TypeError: ``progress`` is something else.
+    """
+    if progress is None:
+        options: Mapping[str, Any] = {"disable": not _somebody_looks()}
+    elif isinstance(progress, bool):
+        options = {"disable": not progress}
+    elif isinstance(progress, Mapping):
+        options = progress
+    else:
+        raise TypeError(f"progress must be None, True, False or a dict of tqdm options, got {progress!r}")
+    if options.get("disable"):
+        return None
+    from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
+
+    return ProgressBar(tqdm(**{"total": total, "unit": "call", **options}))
+
+
+def _somebody_looks() -> bool:
+    if "ipykernel" in sys.modules:
+        return True
+    isatty = getattr(sys.stderr, "isatty", None)
+    return bool(isatty and isatty())

@@ -1,0 +1,1 @@
+"""Decisions: clock in, decision out.  Nothing here sleeps, locks or does I/O."""

@@ -1,0 +1,233 @@
+"""Whether a failed attempt is made again and after how long: tenacity's strategies, asked but never slept by.
+
+A :class:`Retrier` belongs to a policy and is shared; the :class:`RetryState` of a call is made at its first
+failure, so a call that succeeds at once pays nothing.  The answer is a :class:`Decision`: who waits, and
+how, is the engine's business.
+"""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Optional
+
+import tenacity
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from ..config import RetryPolicy
+from ..errors import APIError, ChatPoolError, DeadlineExceededError
+from ..types import Verdict
+
+__all__ = ["Decision", "Retrier", "RetryState"]
+
+_RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
+
+# The server's hint is never undercut; a little more keeps its callers from coming back all at once.
+_HINT_JITTER = 0.05
+
+_LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
+
+
+class Decision(NamedTuple):
+    """What follows a failed attempt.
+
+    Attributes:
+        wait: seconds until the next attempt, None to give the call up.
+        error: the error the call ends with, None when it goes on.
+        scope: what else ends with it (see :class:`~chatpool.types.Verdict`); ``"call"`` for nothing.
+        refuse_for: seconds in which nothing may be sent to this (endpoint, model), None for no such pause.
+        refresh_key: whether the API key is to be fetched again before the next attempt.
+    """
+
+    wait: Optional[float] = None
+    error: Optional[ChatPoolError] = None
+    scope: str = "call"
+    refuse_for: Optional[float] = None
+    refresh_key: bool = False
+
+
+class RetryState(tenacity.RetryCallState):
+    """tenacity's state of one call, with what our own strategies look at besides."""
+
+    verdict: Verdict
+    level: int
+    retries: int
+    timeouts: int
+    throttles: int
+    key_refreshed: bool
+
+    def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
+        super().__init__(retrying, fn=None, args=(), kwargs={})
+        self.start_time = first_sent
+        self.level = self.retries = self.timeouts = self.throttles = 0
+        self.key_refreshed = False
+
+    def failed(self, verdict: Verdict, attempt_number: int, now: float, level: int) -> None:
+        """Note the attempt that has just failed."""
+        outcome: Future[Any] = tenacity.Future(attempt_number)
+        outcome.set_exception(verdict.error)
+        self.outcome = outcome  # type: ignore[assignment]  # it is tenacity's own Future
+        self.outcome_timestamp = now
+        self.attempt_number = attempt_number
+        self.verdict, self.level = verdict, level
+
+    def count_retry(self) -> None:
+        """The attempt noted last will be made again."""
+        if self.verdict.kind == "throttled":
+            self.throttles += 1
+            return
+        self.retries += 1
+        self.timeouts += self.verdict.kind == "timeout"
+
+
+class _StopAfterRetries(stop_base):
+    """``max_retries`` and ``max_timeout_retries``; a refusal for rate uses up neither."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        assert isinstance(retry_state, RetryState)
+        policy, kind = self._policy, retry_state.verdict.kind
+        if policy.max_retries == 0:
+            return True
+        if kind == "throttled":
+            return False
+        if kind == "timeout" and retry_state.timeouts >= policy.max_timeout_retries:
+            return True
+        return retry_state.retries >= policy.max_retries
+
+
+class _WaitByStreak(wait_base):
+    """Back-off that grows with the failure streak of the line, not with one call's bad luck.
+
+    A refusal for rate says nothing about the streak: without a hint its wait doubles per refusal.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        assert isinstance(retry_state, RetryState)
+        verdict = retry_state.verdict
+        if verdict.kind == "throttled" and verdict.wait_hint is not None:
+            return 0.0  # who paces its callers knows the wait better than we do
+        if verdict.kind == "throttled":
+            exponent = retry_state.throttles
+        else:
+            exponent = min(retry_state.retries, 1 + retry_state.level)
+        longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
+        return min(random.uniform(0.5, 1.0) * longest, self._policy.wait_max)
+
+
+class _RetryIf(tenacity.retry_base):
+    """The user's ``retry_if`` first, then what the verdict says."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._retry_if = policy.retry_if
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        assert isinstance(retry_state, RetryState)
+        verdict = retry_state.verdict
+        wanted = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
+        return verdict.kind in _RETRIED_KINDS if wanted is None else bool(wanted)
+
+
+class Retrier:
+    """Decides, for every call under one policy, what follows a failed attempt.
+
+    Args:
+        policy: the settings.
+        max_workers: how many failures in a row make one step of the back-off.
+    """
+
+    def __init__(self, policy: RetryPolicy, max_workers: int) -> None:
+        self.policy = policy
+        self._max_workers = max_workers
+        self._retrying = tenacity.Retrying(
+            retry=_RetryIf(policy),
+            stop=policy.stop or _StopAfterRetries(policy),
+            wait=policy.wait or _WaitByStreak(policy),
+        )
+
+    def start(self, first_sent: float) -> RetryState:
+        """The state of a call whose first attempt was sent at ``first_sent`` and has failed."""
+        return RetryState(self._retrying, first_sent)
+
+    def decide(
+        self,
+        state: RetryState,
+        verdict: Verdict,
+        *,
+        attempt: int,
+        now: float,
+        deadline: float,
+        streak: int,
+        refreshable: bool = False,
+    ) -> Decision:
+        """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
+
+        Args:
+            state: the call's state; it is updated.
+            verdict: why the attempt failed.
+            attempt: its number.
+            now: the time.
+            deadline: when the call's total time ends.
+            streak: failures of its line since the last success, this one included.
+            refreshable: whether a new API key can be fetched.
+        """
+        state.failed(verdict, attempt, now, streak // self._max_workers)
+        if self._wants_new_key(state, verdict, refreshable):
+            state.key_refreshed = True
+            return Decision(wait=0.0, refresh_key=True)
+        if not self._retrying.retry(state):
+            return Decision(error=verdict.error, scope=verdict.scope if verdict.kind == "fatal" else "call")
+        too_long = self._hint_too_long(verdict, streak)
+        if too_long is not None:
+            return too_long
+        wait = self._wait(state, verdict)
+        state.upcoming_sleep = wait
+        if self._retrying.stop(state):
+            return Decision(error=_past(deadline, now, verdict) or verdict.error)
+        if now + wait >= deadline:
+            return Decision(error=_out_of_time(verdict, wait, deadline - now))
+        state.count_retry()
+        state.idle_for += wait
+        return Decision(wait=wait)
+
+    def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
+        return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
+
+    def _hint_too_long(self, verdict: Verdict, streak: int) -> Optional[Decision]:
+        hint = verdict.wait_hint
+        if hint is None or hint <= self.policy.retry_after_max:
+            return None
+        everybody = verdict.kind == "throttled" or streak >= self._max_workers
+        if not everybody:
+            return Decision(error=verdict.error)
+        return Decision(error=verdict.error, scope="model", refuse_for=hint)
+
+    def _wait(self, state: RetryState, verdict: Verdict) -> float:
+        own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
+        if verdict.wait_hint is None:
+            return max(0.0, own)
+        return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
+
+
+def _past(deadline: float, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
+    """An attempt that the total limit cut short is a matter of that limit, not of the retries."""
+    return _out_of_time(verdict, 0.0, 0.0) if now >= deadline and verdict.kind == "timeout" else None
+
+
+def _out_of_time(verdict: Verdict, wait: float, left: float) -> DeadlineExceededError:
+    if left <= 0:
+        message = f"the call's time (timeout.total) ran out; the last attempt ended with: {verdict.error}"
+    else:
+        message = (
+            f"the next attempt would start in {wait:.3g} s, but only {left:.3g} s of the call's time "
+            f"(timeout.total) are left; the last attempt ended with: {verdict.error}"
+        )
+    error = DeadlineExceededError(message)
+    error.__cause__ = verdict.error if isinstance(verdict.error, APIError) else None
+    return error

@@ -1,0 +1,54 @@
+"""A server, clocks and pytest fixtures with which programs that use chatpool are tested.
+
+Nothing here needs a network or a key, and no test has to sleep.  A function of one's own that makes calls::
+
+    from chatpool.testing import Error, FakeServer
+
+    def test_a_busy_server_is_asked_again():
+        with FakeServer(script=[Error(503)], reply=lambda body: "Paris") as server:
+            answer = my_program.ask("What is the capital of France?", base_url=server.base_url)
+            assert answer == "Paris"
+            assert len(server.requests) == 2
+"""
+
+from __future__ import annotations
+
+from .bodies import chat_completion, embedding_vector
+from .clocks import FakeClock, InstantClock
+from .faults import Delay, Drip, Garbage, Hangup, Reset, Stall, Truncate
+from .hints import HINTS
+from .limits import Cap, Quota
+from .random_faults import Faults
+from .received import Headers, ReceivedRequest
+from .script import EachCall, Script
+from .server import FakeServer
+from .steps import Answer, Error, Html, RateLimited, Redirect, Step
+
+__all__ = [
+    "HINTS",
+    "Answer",
+    "Cap",
+    "Delay",
+    "Drip",
+    "EachCall",
+    "Error",
+    "FakeClock",
+    "FakeServer",
+    "Faults",
+    "Garbage",
+    "Hangup",
+    "Headers",
+    "Html",
+    "InstantClock",
+    "Quota",
+    "RateLimited",
+    "ReceivedRequest",
+    "Redirect",
+    "Reset",
+    "Script",
+    "Stall",
+    "Step",
+    "Truncate",
+    "chat_completion",
+    "embedding_vector",
+]

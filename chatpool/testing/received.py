@@ -1,0 +1,204 @@
+"""What a client sent, as values, and how it is read from a socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from urllib.parse import parse_qsl, urlsplit
+
+from .prompts import prompt_of
+
+__all__ = ["Headers", "MalformedRequestError", "RawRequest", "ReceivedRequest", "RequestReader"]
+
+_LARGEST_HEAD = 256 * 1024
+_UNREAD = object()
+
+
+class MalformedRequestError(Exception):
+    """The bytes on the connection are not an HTTP/1.x request."""
+
+
+class Headers(Mapping[str, str]):
+    """Header fields; names match in any case, values of a repeated name are joined with ``", "``."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, lines: List[Tuple[str, str]]) -> None:
+        values: Dict[str, str] = {}
+        for given, value in lines:
+            name = given.lower()
+            values[name] = f"{values[name]}, {value}" if name in values else value
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        # Names only: the values hold keys.
+        return f"<Headers {', '.join(self._values)}>"
+
+
+class RawRequest(NamedTuple):
+    """One request as it stood on the connection."""
+
+    method: str
+    target: str
+    version: str
+    headers: Headers
+    raw: bytes
+
+
+class ReceivedRequest:
+    """One request that a :class:`FakeServer` received.
+
+    Attributes:
+        number: position among all requests of the server, from 0, in the order of arrival.
+        connection: number of the connection it came on, from 1.
+        time: when its last byte had arrived, in seconds of the installed clock (``chatpool.clock``).
+        method: ``"POST"``, ``"GET"``, ...
+        target: what stood after the method, query included.
+        path: the target's path, without the query.
+        query: the target's parameters; the last value of a repeated name.
+        headers: header fields; names match in any case.
+        raw: the bytes of the body.
+        body: the body's JSON value, None for a body that is not JSON.
+        prompt: the text that the request asks about: the last user message, the prompt or the input.
+    """
+
+    __slots__ = ("_body", "connection", "headers", "method", "number", "path", "query", "raw", "target", "time")
+
+    def __init__(self, request: RawRequest, *, number: int, connection: int, time: float) -> None:
+        parts = urlsplit(request.target)
+        self.number = number
+        self.connection = connection
+        self.time = time
+        self.method = request.method
+        self.target = request.target
+        self.path = parts.path
+        self.query: Dict[str, str] = dict(parse_qsl(parts.query, keep_blank_values=True)) if parts.query else {}
+        self.headers = request.headers
+        self.raw = request.raw
+        self._body: Any = _UNREAD
+
+    @property
+    def body(self) -> Any:
+        """The body's JSON value, None for a body that is not JSON."""
+        if self._body is _UNREAD:
+            try:
+                self._body = json.loads(self.raw)
+            except ValueError:
+                self._body = None
+        return self._body
+
+    @property
+    def prompt(self) -> str:
+        """The text that the request asks about: the last user message, the prompt or the input; "" without one."""
+        return prompt_of(self.body)
+
+    def __repr__(self) -> str:
+        return f"<ReceivedRequest {self.number}: {self.method} {self.path} on connection {self.connection}>"
+
+
+class RequestReader:
+    """Reads the requests of one connection, one after the other."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = b""
+
+    def read(self) -> Optional[RawRequest]:
+        """The next request, whole; None when the client has closed the connection.
+
+        Raises:
+            MalformedRequestError: the bytes are not HTTP.
+            OSError: the connection failed.
+        """
+        head = self._head()
+        if head is None:
+            return None
+        lines = head.decode("latin-1").split("\r\n")
+        try:
+            method, target, version = lines[0].split(" ")
+            fields = [_field(line) for line in lines[1:]]
+        except ValueError:
+            raise MalformedRequestError(f"not an HTTP request: {lines[0][:80]!r}") from None
+        headers = Headers(fields)
+        if headers.get("expect", "").lower() == "100-continue":
+            self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return RawRequest(method, target, version, headers, self._body(headers))
+
+    def _head(self) -> Optional[bytes]:
+        while True:
+            head, found, rest = self._buffer.partition(b"\r\n\r\n")
+            if found:
+                self._buffer = rest
+                return head
+            if len(self._buffer) > _LARGEST_HEAD:
+                raise MalformedRequestError(f"a request head of more than {_LARGEST_HEAD} bytes")
+            if not self._receive():
+                if self._buffer:
+                    raise MalformedRequestError("the connection ended inside a request head")
+                return None
+
+    def _body(self, headers: Headers) -> bytes:
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            return b"".join(self._chunks())
+        length = headers.get("content-length", "0")
+        if not length.isdigit():
+            raise MalformedRequestError(f"content-length {length!r}")
+        return self._take(int(length))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            size = _chunk_size(self._line())
+            if not size:
+                while self._line():
+                    pass  # trailer fields, up to the empty line
+                return
+            yield self._take(size)
+            self._line()
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            if not self._receive():
+                raise MalformedRequestError("the connection ended inside a chunked body")
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def _take(self, size: int) -> bytes:
+        pieces, have = [self._buffer], len(self._buffer)
+        while have < size:
+            piece = self._sock.recv(min(size - have, 1 << 20))
+            if not piece:
+                raise MalformedRequestError("the connection ended inside a request body")
+            pieces.append(piece)
+            have += len(piece)
+        data = b"".join(pieces)
+        self._buffer = data[size:]
+        return data[:size]
+
+    def _receive(self) -> bool:
+        piece = self._sock.recv(65536)
+        self._buffer += piece
+        return bool(piece)
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.split(b";")[0], 16)
+    except ValueError:
+        raise MalformedRequestError(f"not the size of a chunk: {line[:80]!r}") from None
+
+
+def _field(line: str) -> Tuple[str, str]:
+    name, found, value = line.partition(":")
+    if not found:
+        raise ValueError(line)
+    return name, value.strip()

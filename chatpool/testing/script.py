@@ -1,0 +1,158 @@
+"""Which request meets which step."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable, Deque, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Union
+
+from .received import ReceivedRequest
+from .steps import Step
+
+__all__ = [
+    "Attempts",
+    "EachCall",
+    "Entry",
+    "Queue",
+    "Script",
+    "ScriptLike",
+    "StepFunction",
+    "check_entry",
+    "script_of",
+]
+
+StepFunction = Callable[[ReceivedRequest], Optional[Step]]
+"""Looks at a request and says what to do with it; None: answer as usual."""
+
+Entry = Union[Step, StepFunction, None]
+
+
+class Script:
+    """Hands out one step per request; this one has nothing to say, so that every request is answered as usual."""
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        """The step for ``request``.  Called by one thread at a time, in the order of arrival."""
+        return None
+
+
+ScriptLike = Union[None, Step, StepFunction, Script, Mapping[str, "ScriptLike"], Iterable[Entry]]
+
+
+class Attempts:
+    """Counts the attempts of each call; a request with the same body is taken for the call's next attempt."""
+
+    def __init__(self) -> None:
+        self._seen: Dict[bytes, int] = {}
+
+    def count(self, request: ReceivedRequest) -> int:
+        """How many attempts there were before this one."""
+        before = self._seen.get(request.raw, 0)
+        self._seen[request.raw] = before + 1
+        return before
+
+
+class EachCall(Script):
+    """Every call goes through these steps by itself, then it is answered as usual.
+
+    A call is known by its body: a request with the same body is taken for its next attempt.
+
+    Args:
+        steps: what the first, second, ... attempt of each call meets; None answers as usual.
+
+    Example, every call fails twice before it succeeds::
+
+        with FakeServer(script=EachCall(Error(503), Reset())) as server:
+            ...
+    """
+
+    def __init__(self, *steps: Entry) -> None:
+        for step in steps:
+            check_entry(step)
+        self._steps: Sequence[Entry] = steps
+        self._attempts = Attempts()
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        """The step for this attempt of the call."""
+        attempt = self._attempts.count(request)
+        return self._steps[attempt] if attempt < len(self._steps) else None
+
+
+class _Always(Script):
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        return self._entry
+
+
+class _InTurn(Script):
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries: Iterator[Entry] = iter(entries)
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        return next(self._entries, None)
+
+
+class _ByPrompt(Script):
+    def __init__(self, scripts: Mapping[str, ScriptLike]) -> None:
+        self._scripts = {prompt: script_of(script) for prompt, script in scripts.items()}
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        script = self._scripts.get(request.prompt)
+        return None if script is None else script.take(request)
+
+
+def script_of(script: ScriptLike) -> Script:
+    """Normalise what may be given as a script (see :class:`FakeServer`).
+
+    Raises:
+        TypeError: it is none of the kinds.
+    """
+    if isinstance(script, Script):
+        return script
+    if script is None:
+        return Script()
+    if isinstance(script, Step) or callable(script):
+        return _Always(script)
+    if isinstance(script, Mapping):
+        return _ByPrompt(script)
+    if isinstance(script, Iterable) and not isinstance(script, (str, bytes)):
+        if isinstance(script, Sequence):
+            for entry in script:
+                check_entry(entry)
+        return _InTurn(script)
+    raise TypeError(
+        "script must be a step such as Error(503), a list of steps, a dict from prompt to script, "
+        f"a function of the request or a Script, got {script!r}"
+    )
+
+
+def check_entry(entry: object) -> None:
+    """Refuse what cannot stand in a script.
+
+    Raises:
+        TypeError: ``entry`` is no step, function or None.
+    """
+    if entry is not None and not isinstance(entry, Step) and not callable(entry):
+        raise TypeError(f"a script holds steps such as Answer('text'), functions or None, got {entry!r}")
+    if isinstance(entry, type):
+        raise TypeError(f"a script holds steps, not classes: {entry.__name__}(...)")
+
+
+class Queue(Script):
+    """Steps that are added while the server runs; false when it holds none.  Its owner sees to the locking."""
+
+    def __init__(self) -> None:
+        self._entries: Deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append ``entries``."""
+        for entry in entries:
+            check_entry(entry)
+        self._entries.extend(entries)
+
+    def take(self, request: ReceivedRequest) -> Entry:
+        """The first of the waiting steps."""
+        return self._entries.popleft()

@@ -1,0 +1,221 @@
+"""The fake server itself."""
+
+from __future__ import annotations
+
+import ssl
+from types import TracebackType
+from typing import Callable, Iterable, List, Optional, Type, Union
+
+from ..clock import current_clock
+from .connection import Connection
+from .faults import Delay
+from .limits import Cap, Limit, Quota
+from .listener import Listener
+from .model import FakeModel, ReplyFunction
+from .random_faults import Faults
+from .received import RawRequest, ReceivedRequest
+from .record import Record
+from .script import Entry, Queue, Script, ScriptLike, check_entry, script_of
+from .steps import Answer, Error, Step
+
+__all__ = ["FakeServer"]
+
+
+class FakeServer:
+    """A real HTTP server on 127.0.0.1 that behaves like an OpenAI-compatible API, or misbehaves as told.
+
+    It runs in threads of this process from the moment it is made until it is closed, and is a context manager::
+
+        with FakeServer() as server:
+            pool = chatpool.ChatPool("any-model", base_url=server.base_url, api_key="any")
+            assert pool.chat("ping").text == "ping"
+            assert server.requests[0].prompt == "ping"
+
+    Without more it answers POST ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` with the last
+    user message (or the prompt), ``/v1/embeddings`` with :func:`embedding_vector`, ``/v1/moderations`` and GET
+    ``/v1/models``; the same request always gets the same content.  ``usage`` counts words.
+
+    Args:
+        script: what to do with requests instead of answering as usual:
+
+            - a step, for every request: ``Error(401)``;
+            - a list or another iterable of steps, for the first, second, ... request in the order of arrival; None
+              in it, and everything after its end, is answered as usual: ``[Error(503), None, Answer("pong")]``;
+            - a dict from prompt to any of these: ``{"bad row": Error(400)}``;
+            - :class:`EachCall`: ``EachCall(Error(503))`` lets every call fail once;
+            - a function of the :class:`ReceivedRequest` that returns a step or None. It runs in the threads of the
+              connections, several at a time.
+        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says. Default: an echo.
+        faults: random faults (:class:`Faults`) for requests to which the script says nothing.
+        limits: a :class:`Quota`, a :class:`Cap` or several of them. A request that one of them refuses gets a 429
+            and does not reach the script.
+        latency: seconds before every usual answer.
+        tls: an ``ssl.SSLContext`` with a certificate, to serve https.
+
+    Attributes:
+        port: the port it listens on, chosen by the system.
+        origin: ``"http://127.0.0.1:<port>"``.
+        base_url: ``origin + "/v1"``.
+
+    What it saw is on :attr:`requests`, :attr:`connections`, :attr:`in_flight` and :attr:`max_in_flight`;
+    :meth:`wait_for` and :meth:`wait_until` wait for it, so that tests need no sleeping.
+
+    An error raised by a function it was given (``reply``, ``script``) is answered with a 500 that asks not to be
+    retried, kept in :attr:`errors`, and raised again at the end of the ``with`` block.
+    """
+
+    def __init__(
+        self,
+        script: ScriptLike = None,
+        *,
+        reply: Optional[ReplyFunction] = None,
+        faults: Optional[Faults] = None,
+        limits: Union[Quota, Cap, Iterable[Limit]] = (),
+        latency: float = 0.0,
+        tls: Optional[ssl.SSLContext] = None,
+    ) -> None:
+        self._record = Record()
+        self._model = FakeModel(reply)
+        self._queue = Queue()
+        self._script = script_of(script)
+        self._faults: Script = faults or Script()
+        self._limits: List[Limit] = [limits] if isinstance(limits, (Quota, Cap)) else list(limits)
+        self._usual: Step = Delay(latency) if latency else Answer()
+        self._listener = Listener(self._serve, self._record, tls)
+        self.port = self._listener.port
+        self.origin = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        self.base_url = f"{self.origin}/v1"
+
+    @property
+    def requests(self) -> List[ReceivedRequest]:
+        """The requests so far, in the order of arrival (a copy)."""
+        with self._record.condition:
+            return list(self._record.requests)
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted so far."""
+        return self._record.accepted
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return self._record.open
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have arrived whose answer has not been sent.
+
+        A client's going away is noticed, and its request no longer counted, while a step waits
+        (:class:`Delay`, :class:`Stall`, :class:`Drip`).
+        """
+        return self._record.in_flight
+
+    @property
+    def max_in_flight(self) -> int:
+        """The highest :attr:`in_flight` so far."""
+        return self._record.max_in_flight
+
+    @property
+    def errors(self) -> List[BaseException]:
+        """What was raised by the functions the server was given (a copy)."""
+        with self._record.condition:
+            return list(self._record.errors)
+
+    def wait_for(self, n_requests: int, timeout: float = 10.0) -> List[ReceivedRequest]:
+        """Wait until so many requests have arrived, and return all that have.
+
+        Raises:
+            TimeoutError: they had not within ``timeout`` seconds.
+        """
+        self._record.wait_until(lambda: len(self._record.requests) >= n_requests, timeout, f"{n_requests} requests")
+        return self.requests
+
+    def wait_until(self, predicate: Callable[[], object], timeout: float = 10.0) -> None:
+        """Wait until ``predicate()`` is true; it is asked whenever something happens at the server.
+
+        Example::
+
+            server.wait_until(lambda: server.in_flight == 0)
+
+        Raises:
+            TimeoutError: it was not within ``timeout`` seconds.
+        """
+        self._record.wait_until(predicate, timeout)
+
+    def enqueue(self, *steps: Entry) -> None:
+        """Add steps for the next requests; they come before the script.  None answers as usual."""
+        with self._record.condition:
+            self._queue.add(steps)
+
+    def set_script(self, script: ScriptLike) -> None:
+        """Replace the script, and drop what :meth:`enqueue` has added, from the next request on."""
+        new = script_of(script)
+        with self._record.condition:
+            self._queue = Queue()
+            self._script = new
+
+    def drop_connections(self) -> None:
+        """Close all open connections without a word, as a server does with idle ones; new ones are accepted."""
+        self._listener.drop_connections()
+
+    def close(self) -> None:
+        """Stop listening, end all connections and waits, and join the threads; a second call does nothing."""
+        self._listener.close()
+
+    def __enter__(self) -> FakeServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+        if error is None and self._record.errors:
+            raise self._record.errors[0]
+
+    def __repr__(self) -> str:
+        state = "closed" if self._listener.closed else f"{self.in_flight} in flight"
+        return f"<FakeServer {self.base_url}: {len(self._record.requests)} requests, {state}>"
+
+    def _serve(self, connection: Connection, raw: RawRequest) -> None:
+        # Counted and decided about in one step, so that the n-th request meets the n-th step.
+        with self._record.condition:
+            now = current_clock().now()
+            request = self._record.arrived(raw, connection=connection.number, time=now)
+            try:
+                entry = self._decide(request, now)
+            except BaseException as error:
+                entry = self._broken(error)
+        try:
+            actions = self._step(entry, request).actions(request, self._model)
+        except BaseException as error:
+            actions = self._broken(error).actions(request, self._model)
+        connection.perform(actions, self._record.finished)
+
+    def _decide(self, request: ReceivedRequest, now: float) -> Entry:
+        for limit in self._limits:
+            refusal = limit.refusal(now, self._record.in_flight - 1)
+            if refusal is not None:
+                return refusal
+        if self._queue:
+            return self._queue.take(request)
+        entry = self._script.take(request)
+        return self._faults.take(request) if entry is None else entry
+
+    def _step(self, entry: Entry, request: ReceivedRequest) -> Step:
+        """The step that ``entry`` stands for; a function is asked here, with no lock held."""
+        check_entry(entry)
+        step = entry if entry is None or isinstance(entry, Step) else entry(request)
+        if step is None:
+            return self._usual
+        if not isinstance(step, Step):
+            raise TypeError(f"a function in a script returns a step or None, got {step!r}")
+        return step
+
+    def _broken(self, error: BaseException) -> Error:
+        """Keep what a function of the user's has raised, assertions that pytest raises included, and say so."""
+        self._record.failed(error)
+        return Error(500, f"a function given to FakeServer raised {error!r}", headers={"x-should-retry": "false"})

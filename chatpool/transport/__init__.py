@@ -1,0 +1,19 @@
+"""One exchange with the server: requests session and adapter, deadlines, cancel, TLS."""
+
+from .auth import Key, KeyAuth
+from .cancel import Cancelled, CancelToken
+from .settings import Cert, TransportSettings, Verify
+from .transport import Transport
+from .urls import normalise_base_url
+
+__all__ = [
+    "CancelToken",
+    "Cancelled",
+    "Cert",
+    "Key",
+    "KeyAuth",
+    "Transport",
+    "TransportSettings",
+    "Verify",
+    "normalise_base_url",
+]

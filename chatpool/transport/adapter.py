@@ -1,0 +1,89 @@
+"""The transport's own HTTPAdapter: guarded connections, as many as there are workers, and answers read whole."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.models import PreparedRequest
+from requests.utils import prepend_scheme_if_needed, select_proxy
+from urllib3.response import HTTPResponse
+
+from .body import read_body
+from .connections import guarded_pool_class
+from .sockets import keep_alive_options
+from .tls import Trust
+
+__all__ = ["TransportAdapter"]
+
+Proxies = Optional[Mapping[str, str]]
+
+
+class TransportAdapter(HTTPAdapter):
+    """Sends over guarded connections.  Only hooks are overridden: ``send`` is requests' own, so that mocks of it work.
+
+    Which certificates to trust is settled for all connections; the ``verify`` and ``cert`` that requests passes
+    around are for adapters of the user's.
+
+    Args:
+        max_workers: threads that send at the same time, and connections that are kept.
+        trust: the certificates.
+        max_response_bytes: the largest body to be read.
+    """
+
+    def __init__(self, max_workers: int, trust: Trust, max_response_bytes: int) -> None:
+        self._trust = trust
+        self._max_response_bytes = max_response_bytes
+        super().__init__(pool_connections=8, pool_maxsize=max_workers)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        """Make the pools of direct connections guarded ones."""
+        super().init_poolmanager(connections, maxsize, block, socket_options=keep_alive_options(), **kwargs)
+        _guard(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Make the pools of connections through a proxy guarded ones."""
+        if proxy in self.proxy_manager:
+            return self.proxy_manager[proxy]
+        if proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = self._trust.context()
+        return _guard(super().proxy_manager_for(proxy, socket_options=keep_alive_options(), **kwargs))
+
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, verify: Any, proxies: Proxies = None, cert: Any = None
+    ) -> Any:
+        """The pool for a request (requests from 2.32.2 on)."""
+        return self.get_connection(str(request.url), proxies)
+
+    # What 2.32.0 and 2.32.1 called it.
+    _get_connection = get_connection_with_tls_context
+
+    def get_connection(self, url: Any, proxies: Proxies = None) -> Any:
+        """The pool for a URL (the hook of requests up to 2.31)."""
+        proxy = select_proxy(url, proxies)
+        manager = self._proxied(proxy) if proxy else self.poolmanager
+        parts = urlsplit(url)
+        encrypted = {"ssl_context": self._trust.context()} if parts.scheme == "https" else None
+        return manager.connection_from_host(parts.hostname, parts.port, parts.scheme, pool_kwargs=encrypted)
+
+    def _proxied(self, proxy: str) -> Any:
+        return self.proxy_manager_for(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
+        """requests' response, with its body read."""
+        response = super().build_response(req, resp)
+        if isinstance(resp, HTTPResponse):
+            response._content = read_body(resp, self._max_response_bytes)
+            response._content_consumed = True  # type: ignore[attr-defined]  # as requests itself notes it
+        return response
+
+
+def _guard(manager: Any) -> Any:
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: guarded_pool_class(base) for scheme, base in classes.items()}
+    return manager

@@ -1,0 +1,125 @@
+"""The API key: put on every request by requests' own ``auth=`` hook, shown nowhere."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Callable, Optional, Tuple, TypeVar, Union
+
+from requests.auth import AuthBase
+from requests.models import PreparedRequest
+
+from ..errors import ConfigurationError
+
+__all__ = ["Key", "KeyAuth"]
+
+Key = Union[str, Callable[[], str], None]
+Text = TypeVar("Text", str, bytes)
+
+# Shorter ones are placeholders ("x", "no") whose replacement would only garble the server's message.
+_SHORTEST_SECRET = 4
+
+
+class KeyAuth(AuthBase):
+    """Sends an API key with each request.
+
+    As requests' ``auth=`` it also keeps a ``.netrc`` entry for the host from replacing the key.
+
+    Args:
+        key: the key, a callable that returns it (called at the first request and by :meth:`refresh`,
+            never by two threads at once), or None to send none.
+        header: the header that carries it.
+        prefix: what stands before it.
+
+    Raises:
+        ConfigurationError: the key cannot be sent in a header; the message does not show it.
+        TypeError: the key is neither a str nor callable.
+    """
+
+    def __init__(self, key: Key, header: str = "Authorization", prefix: str = "Bearer ") -> None:
+        self._source = key if callable(key) else None
+        self._lock = threading.Lock()
+        self._sent = threading.local()
+        self._header = header
+        self._prefix = prefix
+        self._generation = 0
+        self._secrets: Tuple[str, ...] = ()
+        self._key: Optional[str] = None
+        if key is not None and not callable(key):
+            self._install(key)
+
+    @property
+    def header(self) -> Optional[str]:
+        """The header that carries the key, None when no key is sent."""
+        return self._header if self._source is not None or self._key is not None else None
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether the key comes from a callable."""
+        return self._source is not None
+
+    def refresh(self) -> None:
+        """Get a new key from the callable.
+
+        Nothing happens when another thread has got one since this thread last sent the key:
+        a run whose workers are all refused at once asks for one new key, not for one each.
+        """
+        seen = getattr(self._sent, "generation", None)
+        with self._lock:
+            if self._source is not None and seen in (None, self._generation):
+                self._install(self._source())
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        """Put the key on a prepared request."""
+        key = self._current()
+        if key is not None:
+            r.headers[self._header] = self._prefix + key
+        return r
+
+    def scrub(self, text: Text) -> Text:
+        """``text`` with the key replaced by ``***``."""
+        for secret in self._secrets:
+            for spelling in {secret, json.dumps(secret)[1:-1]}:
+                if isinstance(text, str):
+                    text = text.replace(spelling, "***")
+                else:
+                    text = text.replace(spelling.encode(), b"***")
+        return text
+
+    def _current(self) -> Optional[str]:
+        if self._source is None:
+            return self._key
+        with self._lock:
+            if self._key is None:
+                self._install(self._source())
+            self._sent.generation = self._generation
+            return self._key
+
+    def _install(self, key: object) -> None:
+        self._key = _checked(key)
+        self._generation += 1
+        # The one before may still come back in the answers of requests that carry it.
+        self._secrets = tuple(s for s in (self._key, *self._secrets[:1]) if len(s) >= _SHORTEST_SECRET)
+
+    def __repr__(self) -> str:
+        kind = "no key" if self.header is None else "callable" if self.refreshable else "***"
+        return f"KeyAuth({kind}, header={self._header!r})"
+
+
+def _checked(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"api_key must be a str or a callable that returns one, got {type(key).__name__}")
+    if not key.strip():
+        raise ConfigurationError("api_key must not be empty; leave it out for a server that needs none")
+    if key != key.strip():
+        raise ConfigurationError("api_key must not begin or end with white space: strip the line break it came with")
+    try:
+        key.encode("latin-1")
+    except UnicodeEncodeError:
+        # The original error would show the key.
+        problem = "a character that no HTTP header can carry"
+    else:
+        problem = "a line break" if any(c in key for c in "\r\n\0") else ""
+    if problem:
+        raise ConfigurationError(f"api_key must not contain {problem}: copy it again")
+    return key

@@ -1,0 +1,122 @@
+"""Reading an answer's body: whole, or an error; never more than allowed."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Callable, Dict, Iterator, List
+
+import requests
+import urllib3.exceptions
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout, SSLError
+from urllib3.response import HTTPResponse
+
+__all__ = ["ResponseTooLarge", "read_any", "read_body"]
+
+_PIECE = 16 * 1024
+
+# zlib's window argument that has it recognise a gzip or zlib header by itself.
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class ResponseTooLarge(Exception):
+    """The answer is larger than ``max_response_bytes``.
+
+    Not one of requests' exceptions, which are worth another attempt: the next answer would be as large.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is larger than max_response_bytes={limit:,}: raise it if that is no accident")
+
+
+def read_any(response: requests.Response, limit: int) -> bytes:
+    """The body of a response from any source, a mock or an adapter of the user's included; closes it."""
+    raw = response.raw
+    if isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
+        return read_body(raw, limit)
+    try:
+        return _join(response.iter_content(_PIECE), limit)
+    finally:
+        response.close()
+
+
+def read_body(raw: HTTPResponse, limit: int) -> bytes:
+    """The whole decompressed body of urllib3's response; its connection goes back to the pool.
+
+    Raises:
+        ResponseTooLarge: more than ``limit`` bytes, announced, received or unpacked.
+        requests.exceptions.RequestException: the connection broke, or the body is truncated or garbled.
+    """
+    raw.enforce_content_length = True  # urllib3 1.26 would take a truncated body for whole
+    encoding = raw.headers.get("content-encoding", "").strip().lower()
+    try:
+        if (raw.length_remaining or 0) > limit:
+            raise ResponseTooLarge(limit)
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            return _unpack(raw.stream(_PIECE, decode_content=False), limit)
+        return _join(raw.stream(_PIECE, decode_content=True), limit)
+    except urllib3.exceptions.HTTPError as error:
+        raise _translated(error) from error
+    finally:
+        if raw.closed:
+            raw.release_conn()
+        else:
+            raw.close()  # not read to its end: nobody can use the connection again
+
+
+def _join(pieces: Iterator[bytes], limit: int) -> bytes:
+    kept: List[bytes] = []
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if total > limit:
+            raise ResponseTooLarge(limit)
+        kept.append(piece)
+    return b"".join(kept)
+
+
+def _unpack(pieces: Iterator[bytes], limit: int) -> bytes:
+    """Unpack gzip or deflate, never holding more than ``limit`` bytes: urllib3 < 2.6 unpacks without bound."""
+    kept = bytearray()
+    unpacker: Any = None
+    for piece in pieces:
+        unpacker = unpacker or _unpacker_for(piece)
+        packed = piece
+        while packed and not unpacker.eof:
+            kept += _step(unpacker, packed, limit + 1 - len(kept))
+            if len(kept) > limit:
+                raise ResponseTooLarge(limit)
+            packed = unpacker.unconsumed_tail
+    if unpacker is not None and not unpacker.eof:
+        raise ContentDecodingError("the compressed answer ends before its end")
+    return bytes(kept)
+
+
+def _step(unpacker: Any, piece: bytes, room: int) -> bytes:
+    try:
+        unpacked: bytes = unpacker.decompress(piece, room)
+    except zlib.error as error:
+        raise ContentDecodingError(f"the compressed answer is garbled: {error}") from error
+    return unpacked
+
+
+def _unpacker_for(first_piece: bytes) -> Any:
+    try:
+        zlib.decompressobj(_GZIP_OR_ZLIB).decompress(first_piece, 1)
+    except zlib.error:
+        return zlib.decompressobj(-zlib.MAX_WBITS)  # "deflate" without zlib's header, as some servers have it
+    return zlib.decompressobj(_GZIP_OR_ZLIB)
+
+
+_TRANSLATIONS: Dict[type, Callable[..., requests.exceptions.RequestException]] = {
+    urllib3.exceptions.ProtocolError: ChunkedEncodingError,
+    urllib3.exceptions.DecodeError: ContentDecodingError,
+    urllib3.exceptions.ReadTimeoutError: ReadTimeout,
+    urllib3.exceptions.SSLError: SSLError,
+}
+
+
+def _translated(error: urllib3.exceptions.HTTPError) -> requests.exceptions.RequestException:
+    for theirs, ours in _TRANSLATIONS.items():
+        if isinstance(error, theirs):
+            return ours(error)
+    return requests.exceptions.ConnectionError(error)

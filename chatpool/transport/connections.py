@@ -1,0 +1,145 @@
+"""urllib3's connections and pools, with sockets that obey their exchange."""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import socket
+import ssl
+import sys
+from functools import lru_cache
+from typing import Any, Optional, Tuple
+
+import urllib3.exceptions
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from .deadline import current_exchange
+from .sockets import GuardedSocket, open_connection
+
+__all__ = ["guarded_pool_class"]
+
+_LONGEST_LINE = 65536
+
+
+class FinalResponse(http.client.HTTPResponse):
+    """Skips every interim answer (1xx), not only 100 as http.client does.
+
+    Taken for the answer, a 103 would leave the real one on the connection, for the next exchange to read.
+    """
+
+    def _read_status(self) -> Tuple[int, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == http.client.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine("101: the server changes to a protocol that was not asked for")
+            if status >= http.client.OK or status == http.client.CONTINUE:  # begin() skips the latter
+                return version, status, reason
+            while self.fp.readline(_LONGEST_LINE).strip():
+                pass
+
+
+class GuardedConnection:
+    """Mixed into a connection class of urllib3's: connects within the limits of the thread's exchange."""
+
+    response_class = FinalResponse
+
+    def connect(self) -> None:
+        """Connect, through the proxy and TLS where there are any."""
+        exchange = current_exchange()
+        if exchange is None:
+            super().connect()  # type: ignore[misc]
+            return
+        exchange.reused = False
+        with exchange.connecting():
+            super().connect()  # type: ignore[misc]
+        sock: Any = self.sock  # type: ignore[attr-defined]
+        if isinstance(sock, ssl.SSLSocket) and sock.version() is None:
+            # A connection that breaks before the handshake comes back from wrap_socket as if it were encrypted.
+            raise ConnectionResetError("the connection broke before the TLS handshake")
+
+    def _new_conn(self) -> socket.socket:
+        exchange = current_exchange()
+        if exchange is None or hasattr(self, "_socks_options"):
+            # A SOCKS proxy resolves the name and connects by itself.
+            return self._stock_connection()
+        conn: Any = self
+        address = conn._dns_host, conn.port
+        try:
+            sock = open_connection(exchange, address, conn.socket_options or (), conn.source_address)
+        except socket.gaierror as error:
+            raise _name_error(conn, error) from error
+        except socket.timeout as error:
+            raise ConnectTimeoutError(self, f"Connection to {conn.host} timed out") from error
+        except OSError as error:
+            raise NewConnectionError(conn, f"Failed to establish a new connection: {error}") from error
+        sys.audit("http.client.connect", self, *address)
+        return sock
+
+    def _stock_connection(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        return sock
+
+
+def _name_error(conn: Any, error: socket.gaierror) -> NewConnectionError:
+    named = getattr(urllib3.exceptions, "NameResolutionError", None)  # from urllib3 2.0 on
+    if named is not None:
+        resolution: NewConnectionError = named(conn.host, conn, error)
+        return resolution
+    return NewConnectionError(conn, f"Failed to resolve '{conn.host}' ({error})")
+
+
+class GuardedPool(HTTPConnectionPool):
+    """Mixed into a pool class of urllib3's: lends each connection to one exchange at a time."""
+
+    @property
+    def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - a class attribute in urllib3
+        # Looked up at each use: vcrpy puts a class of its own there while a cassette is in.
+        return _guarded_connection_class(super().ConnectionCls)
+
+    def _get_conn(self, timeout: Optional[float] = None) -> Any:
+        conn: Any = super()._get_conn(timeout)
+        exchange = current_exchange()
+        if exchange is None:
+            return conn
+        if exchange.fresh_only and conn.sock is not None:
+            conn.close()
+            conn = self._new_conn()
+        sock = _guarded_socket(conn)
+        try:
+            exchange.start_on(reused=sock is not None)
+            if sock is not None:
+                sock.adopt(exchange)
+        except BaseException:
+            self._put_conn(conn)
+            raise
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        sock = _guarded_socket(conn)
+        if sock is not None and not sock.release():
+            conn.close()
+        try:
+            self.pool.put(conn, block=False)  # type: ignore[union-attr]
+        except (AttributeError, queue.Full):  # closed, or more threads than workers: no warning for either
+            if conn is not None:
+                conn.close()
+
+
+def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
+    sock = getattr(conn, "sock", None)
+    sock = getattr(sock, "socket", sock)  # TLS inside TLS (an https proxy): urllib3's wrapper around the outer one
+    return sock if isinstance(sock, GuardedSocket) else None
+
+
+@lru_cache(maxsize=None)
+def _guarded_connection_class(base: Any) -> Any:
+    if not base.__module__.startswith("urllib3."):
+        return base
+    return type(base.__name__, (GuardedConnection, base), {})
+
+
+@lru_cache(maxsize=None)
+def guarded_pool_class(base: Any) -> Any:
+    """The guarded variant of one of urllib3's pool classes."""
+    return type(base.__name__, (GuardedPool, base), {})

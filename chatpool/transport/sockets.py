@@ -1,0 +1,215 @@
+"""Sockets that obey the exchange they work for."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Any, Iterable, Optional, Tuple, cast
+
+from .deadline import Exchange, current_exchange
+from .resolver import AddressInfo
+
+__all__ = ["GuardedSocket", "PlainSocket", "TLSSocket", "keep_alive_options", "open_connection"]
+
+SocketOption = Tuple[int, int, int]
+
+# A socket's time limit is set again only when it is off by more than this: setting it is a system call.
+_TOLERANCE = 0.05
+
+
+class GuardedSocket(socket.socket):
+    """Every blocking operation gets the time that the exchange has left, and ends when it is cancelled.
+
+    Attributes:
+        exchange: the exchange it works for, None while its connection is idle.
+    """
+
+    exchange: Optional[Exchange] = None
+    _set_to: float = -1.0
+
+    def adopt(self, exchange: Exchange) -> None:
+        """Work for ``exchange`` from now on; raises Cancelled if it was cancelled."""
+        exchange.hold(self)
+        self.exchange = exchange
+
+    def release(self) -> bool:
+        """Work for nobody; False if the exchange left the connection unusable."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return True
+        exchange.drop(self)
+        return not (exchange.cancelled or exchange.send_failed)
+
+    def wake(self) -> None:
+        """End the operation that the owner is blocked in, from another thread."""
+        try:
+            # Not SSLSocket.shutdown: that drops the encryption, and the owner's next send would be readable.
+            socket.socket.shutdown(self, socket.SHUT_RDWR)
+        except OSError:
+            return  # not connected any more: nobody can be blocked in it
+
+    def shutdown(self, how: int) -> None:
+        """Shut the connection down, never its encryption alone."""
+        socket.socket.shutdown(self, how)
+
+    def settimeout(self, value: Optional[float]) -> None:
+        """Ignored while it works for an exchange, which alone knows how long things may take."""
+        if self.exchange is None:
+            self._set_to = -1.0
+            super().settimeout(value)
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        self._before_read()
+        try:
+            return cast(bytes, self._after_read(super().recv(*args, **kwargs)))
+        except socket.timeout:
+            self._on_read_timeout()
+            raise
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._before_read()
+        try:
+            return cast(int, self._after_read(super().recv_into(*args, **kwargs)))
+        except socket.timeout:
+            self._on_read_timeout()
+            raise
+
+    # **kwargs because gevent passes timeout= from its sendall to its send.
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self._before_write()
+        try:
+            return super().send(*args, **kwargs)
+        except OSError:
+            self._on_write_error()
+            raise
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self._before_write()
+        try:
+            super().sendall(*args, **kwargs)
+        except OSError:
+            self._on_write_error()
+            raise
+
+    def _real_close(self, *args: Any) -> None:
+        # Before the descriptor is free for somebody else's socket, so that a cancel cannot hit that one.
+        if self.exchange is not None:
+            self.exchange.drop(self)
+        super()._real_close(*args)  # type: ignore[misc]  # what close() calls once no file refers to the socket
+
+    def _before_read(self) -> None:
+        if self.exchange is not None:
+            self._limit(self.exchange.left_to_read())
+
+    def _before_write(self) -> None:
+        if self.exchange is not None:
+            self._limit(self.exchange.left())
+
+    def _limit(self, seconds: float) -> None:
+        if not seconds <= self._set_to <= seconds + _TOLERANCE:
+            self._set_to = seconds
+            super().settimeout(seconds)
+
+    def _after_read(self, received: Any) -> Any:
+        if self.exchange is not None:
+            if received:
+                self.exchange.received = True
+            else:
+                # The end of a connection that was woken up must not pass for the end of the answer.
+                self.exchange.check()
+        return received
+
+    def _on_read_timeout(self) -> None:
+        if self.exchange is not None:
+            self.exchange.read_timed_out()
+
+    def _on_write_error(self) -> None:
+        if self.exchange is not None:
+            self.exchange.send_failed = True
+
+
+class PlainSocket(GuardedSocket):
+    """A TCP connection."""
+
+    def detach(self) -> int:
+        """Hand the descriptor over, as ``SSLContext.wrap_socket`` has it; a cancel no longer touches it."""
+        if self.exchange is not None:
+            self.exchange.drop(self)
+        return super().detach()
+
+
+class TLSSocket(GuardedSocket, ssl.SSLSocket):
+    """A TLS connection, made by a context whose ``sslsocket_class`` it is."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands within the limits of the thread's exchange."""
+        exchange = current_exchange()
+        if exchange is not None:
+            # The plain socket, which was held until now, has handed its descriptor over.
+            self.adopt(exchange)
+            self._limit(exchange.left())
+        super().do_handshake(block)
+
+
+def open_connection(
+    exchange: Exchange,
+    address: Tuple[str, int],
+    options: Iterable[SocketOption],
+    source_address: Optional[Tuple[str, int]] = None,
+) -> PlainSocket:
+    """A TCP connection to the first address of a host that answers, within the exchange's limits.
+
+    Each of several addresses gets an equal share of the time that is left: one that hangs leaves some to the next.
+
+    Raises:
+        OSError: the error of the last address; socket.gaierror when the name is not known.
+        Cancelled: the exchange was cancelled.
+    """
+    found = exchange.resolve(*address)
+    error: OSError = OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
+    for tried, info in enumerate(found):
+        seconds = exchange.left() / (len(found) - tried)
+        try:
+            return _connect(exchange, info, seconds, options, source_address)
+        except OSError as problem:
+            error = problem
+    exchange.check()
+    raise error
+
+
+def _connect(
+    exchange: Exchange,
+    info: AddressInfo,
+    seconds: float,
+    options: Iterable[SocketOption],
+    source_address: Optional[Tuple[str, int]],
+) -> PlainSocket:
+    family, kind, protocol, _, sockaddr = info
+    sock = PlainSocket(family, kind, protocol)
+    try:
+        for option in options:
+            sock.setsockopt(*option)
+        if source_address:
+            sock.bind(source_address)
+        sock.settimeout(seconds)
+        sock.adopt(exchange)
+        sock.connect(sockaddr)
+        exchange.check()
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def keep_alive_options() -> "list[SocketOption]":
+    """Options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
+
+    Only those that this platform knows: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.
+    """
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+    for name, value in ((idle, 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options

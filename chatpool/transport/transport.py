@@ -1,0 +1,159 @@
+"""One exchange: a request out, its whole answer in."""
+
+from __future__ import annotations
+
+from typing import Mapping, Optional
+
+import requests
+from requests.models import PreparedRequest
+
+from ..config import Timeout
+from ..types import ChatRequest, Reply
+from ..wire.redirects import redirect_target
+from .adapter import TransportAdapter
+from .auth import KeyAuth
+from .body import read_any
+from .cancel import Cancelled, CancelToken
+from .deadline import Exchange
+from .prepare import Preparer
+from .proxies import choose_proxies
+from .resolver import Resolver
+from .session import make_session
+from .settings import TransportSettings
+from .tls import Trust, choose_trust
+from .urls import join_url, normalise_base_url, without_query
+
+__all__ = ["Transport"]
+
+# As many as browsers follow (https://fetch.spec.whatwg.org/#http-redirect-fetch).
+MAX_REDIRECTS = 20
+
+Headers = Mapping[str, Optional[str]]
+
+
+class Transport:
+    """Sends requests over pooled connections.  For any number of threads.
+
+    Raises:
+        ConfigurationError, TypeError: a setting cannot work; the message names it.
+    """
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._base_url = normalise_base_url(settings.base_url)
+        self._settings = settings
+        self._trust = self._choose_trust()
+        adapter = TransportAdapter(settings.max_workers, self._trust, settings.max_response_bytes)
+        self._session = make_session(adapter, self._base_url, settings.session)
+        self._preparer = Preparer(self._session, settings)
+        explicit = {**self._session.proxies, **(settings.proxies or {})}
+        self._proxies = choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env)
+        self._resolver = Resolver()
+        self._aborted = CancelToken()
+        self._closed = False
+
+    def exchange(
+        self,
+        request: ChatRequest,
+        body: bytes,
+        *,
+        timeout: Timeout,
+        cancel: CancelToken,
+        headers: Optional[Headers] = None,
+        query: Optional[Mapping[str, str]] = None,
+    ) -> Reply:
+        """Send ``request`` with the encoded ``body`` and read the answer; same-origin 307 and 308 are followed.
+
+        Args:
+            timeout: its ``connect``, ``read`` and ``attempt`` hold for the exchange with all its redirects.
+            cancel: ends the exchange from another thread.
+            headers: for this request, on top of the transport's; None as a value takes one away.
+            query: URL parameters for this request, on top of the transport's.
+
+        Raises:
+            Cancelled: ``cancel`` was cancelled, or the transport aborted or closed.
+            requests.exceptions.RequestException: there is no whole answer.
+        """
+        if self._closed:
+            raise Cancelled("the transport is closed")
+        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver)
+        try:
+            with exchange.running():
+                url = self.url_of(request.path)
+                prepared = self._preparer.prepare(request.method, url, body, headers=headers, query=query)
+                return self._follow(prepared, exchange)
+        except Exception as error:
+            failure = exchange.failure(error)
+            if failure is error:
+                raise
+        # Outside of the handler: the time limit is the whole story, what broke because of it is not.
+        raise failure
+
+    @property
+    def base_url(self) -> str:
+        """Where the API lives, without a trailing slash."""
+        return self._base_url
+
+    @property
+    def auth(self) -> KeyAuth:
+        """The key."""
+        return self._settings.auth
+
+    def url_of(self, path: str) -> str:
+        """The URL of a path below ``base_url``."""
+        return join_url(self._base_url, path)
+
+    def close(self) -> None:
+        """Close the idle connections; exchanges under way finish, later ones raise Cancelled."""
+        self._closed = True
+        self._session.close()
+
+    def abort(self) -> None:
+        """End every exchange at once, then close."""
+        self._aborted.cancel()
+        self.close()
+
+    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Reply:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._send(prepared, exchange)
+            content = read_any(response, self._settings.max_response_bytes)
+            url = str(prepared.url)
+            target = redirect_target(response.status_code, response.headers, url)
+            if target is None:
+                if response.status_code != 200:
+                    content = self._settings.auth.scrub(content)
+                return Reply(response.status_code, response.headers, content, without_query(url))
+            prepared = self._preparer.redirected(prepared, target)
+        raise requests.exceptions.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
+
+    def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
+        try:
+            return self._send_once(prepared, exchange)
+        except requests.exceptions.ConnectionError:
+            if exchange.cancelled or not exchange.undelivered:
+                raise
+        exchange.fresh_only = True
+        return self._send_once(prepared, exchange)
+
+    def _send_once(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
+        # The time limits are for mocks and for adapters of the user's; our own sockets ask the exchange.
+        left = exchange.left()
+        timeout = exchange.timeout
+        return self._session.send(
+            prepared,
+            timeout=(min(timeout.connect, left), left if timeout.read is None else min(timeout.read, left)),
+            proxies=self._proxies,
+            verify=self._trust.verify,
+            cert=self._trust.cert,
+            allow_redirects=False,
+            stream=True,
+        )
+
+    def _choose_trust(self) -> Trust:
+        settings, model = self._settings, self._settings.session
+        verify, cert, trust_env = settings.verify, settings.cert, True
+        if model is not None:
+            trust_env = model.trust_env
+            # requests' default, True, is no choice of the user's.
+            verify = model.verify if verify is None and model.verify is not True else verify
+            cert = model.cert if cert is None else cert
+        return choose_trust(verify, cert, trust_env=trust_env, https=self._base_url.startswith("https:"))

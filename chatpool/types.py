@@ -1,0 +1,423 @@
+"""Requests, answers, outcomes and verdicts: values that the rooms hand to one another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+
+from .errors import ChatPoolError
+
+__all__ = [
+    "Attempt",
+    "ChatCompletion",
+    "ChatRequest",
+    "Item",
+    "LineStats",
+    "Outcome",
+    "PoolStats",
+    "Reply",
+    "Results",
+    "ToolCall",
+    "Usage",
+    "Verdict",
+]
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One request: the JSON body and the path below ``base_url`` that it goes to.
+
+    Args:
+        body: the whole JSON body. Where ``model`` or a default field is missing, the pool fills it in.
+        path: path below ``base_url``, with its leading slash.
+        method: HTTP method.
+    """
+
+    body: Mapping[str, Any]
+    path: str = "/chat/completions"
+    method: str = "POST"
+
+    @property
+    def model(self) -> Optional[str]:
+        """The model the body names, None without one."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else None
+
+
+Item = Union[str, Sequence[Mapping[str, Any]], Mapping[str, Any], ChatRequest]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that one answer, or the sum of many, used.
+
+    Attributes:
+        prompt_tokens: tokens read (``input_tokens`` of the Responses API).
+        completion_tokens: tokens written (``output_tokens`` of the Responses API).
+        total_tokens: both.
+        cached_tokens: the part of ``prompt_tokens`` that came from the server's prompt cache.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool that the model asks for.
+
+    Attributes:
+        id: what the tool's answer must refer to (``tool_call_id``).
+        name: the function's name.
+        arguments_json: its arguments as the model wrote them, normally a JSON object.
+    """
+
+    id: str
+    name: str
+    arguments_json: str
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments, decoded.
+
+        Raises:
+            ValueError: the model wrote something that is not JSON.
+        """
+        return json.loads(self.arguments_json or "{}")
+
+
+class ChatCompletion:
+    """A model's answer.  ``str(completion)`` is its text.
+
+    Attributes:
+        text: the answer's text, always a str ("" for an answer that only calls tools).
+        message: the answer as a message dict, ready to be appended to a conversation.
+        finish_reason: why the model stopped: ``"stop"``, ``"length"``, ``"tool_calls"``, ... or None.
+        usage: tokens used, None when the server did not say.
+        model: the model that answered, by its own account.
+        id: the answer's id.
+        request_id: the server's ``x-request-id``.
+        tool_calls: the tools the model wants called, empty without any.
+        parsed: what ``parse=`` made of the text, None without it.
+        raw: the decoded JSON body as it came.
+    """
+
+    __slots__ = (
+        "finish_reason",
+        "id",
+        "message",
+        "model",
+        "parsed",
+        "raw",
+        "request_id",
+        "text",
+        "tool_calls",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        *,
+        text: str,
+        message: Dict[str, Any],
+        finish_reason: Optional[str] = None,
+        usage: Optional[Usage] = None,
+        model: Optional[str] = None,
+        id: Optional[str] = None,  # noqa: A002 - the API's own name for it
+        request_id: Optional[str] = None,
+        tool_calls: Tuple[ToolCall, ...] = (),
+        parsed: Any = None,
+        raw: Any = None,
+    ) -> None:
+        self.text = text
+        self.message = message
+        self.finish_reason = finish_reason
+        self.usage = usage
+        self.model = model
+        self.id = id
+        self.request_id = request_id
+        self.tool_calls = tool_calls
+        self.parsed = parsed
+        self.raw = raw
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"ChatCompletion({self.text!r}, finish_reason={self.finish_reason!r}, model={self.model!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChatCompletion):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # holds dicts, as a dict it is not hashable
+
+
+class Reply(NamedTuple):
+    """An HTTP answer, read to its end, before anybody has judged it.
+
+    Attributes:
+        status: HTTP status.
+        headers: response headers, looked up without regard to case.
+        content: the body's bytes, decompressed.
+        url: where it came from, without a query string.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str = ""
+
+
+class Verdict(NamedTuple):
+    """What ``wire`` makes of a response or an exception; policies look at this and at nothing else.
+
+    Attributes:
+        kind: what it means for the call:
+
+            - ``"success"``: ``value`` is the answer;
+            - ``"throttled"``: refused for now (a 429 that may be retried); uses up no retry;
+            - ``"timeout"``: the attempt was cut by a time limit;
+            - ``"unavailable"``: no connection, a broken one, or a 5xx;
+            - ``"retry"``: anything else that may go better next time;
+            - ``"fail"``: this call cannot succeed;
+            - ``"fatal"``: no call of ``scope`` can.
+        scope: what a fatal error concerns: ``"run"``, ``"model"`` (its path and model) or ``"endpoint"``;
+            ``"call"`` for every other kind.
+        error: the error to raise or to keep, None for a success.
+        value: the decoded answer of a success.
+        wait_hint: seconds the server asked to wait, None without a hint.
+        usage: tokens the answer used.
+        limits: rate limits the server stated, by header name; empty without any.
+        status: HTTP status, None without an answer.
+        request_id: the server's ``x-request-id``.
+    """
+
+    kind: str
+    scope: str = "call"
+    error: Optional[Any] = None  # an APIError; Any keeps NamedTuple free of variance trouble
+    value: Any = None
+    wait_hint: Optional[float] = None
+    usage: Optional[Usage] = None
+    limits: Mapping[str, str] = {}
+    status: Optional[int] = None
+    request_id: Optional[str] = None
+
+
+class Attempt(NamedTuple):
+    """One exchange in the history of a call.
+
+    Attributes:
+        reason: ``"ok"``, or why it failed, in a few words.
+        status: HTTP status, None without an answer.
+        wait: seconds from its end to the next attempt, None if it was the last.
+        elapsed: seconds it took.
+        request_id: the server's ``x-request-id``.
+    """
+
+    reason: str
+    status: Optional[int]
+    wait: Optional[float]
+    elapsed: float
+    request_id: Optional[str]
+
+
+class Outcome(Generic[V]):
+    """How one item of a run ended: with a value, or with an error.
+
+    Attributes:
+        index: the item's place in the input, from 0.
+        item: the item as it was given (the original row with ``prompt=``).
+        request: the request made of it, None if none could be made.
+        value: the answer (a :class:`ChatCompletion`, a vector ...), None after a failure.
+        error: why it failed, None after a success.
+        history: the exchanges that were sent, first to last.
+        elapsed: seconds from the first send to the end, waits included; 0.0 if nothing was sent.
+    """
+
+    __slots__ = ("elapsed", "error", "history", "index", "item", "request", "value")
+
+    def __init__(
+        self,
+        index: int,
+        item: Any,
+        request: Optional[ChatRequest] = None,
+        value: Optional[V] = None,
+        error: Optional[ChatPoolError] = None,
+        history: Tuple[Attempt, ...] = (),
+        elapsed: float = 0.0,
+    ) -> None:
+        self.index = index
+        self.item = item
+        self.request = request
+        self.value = value
+        self.error = error
+        self.history = history
+        self.elapsed = elapsed
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.error is None
+
+    @property
+    def attempts(self) -> int:
+        """How many exchanges were sent."""
+        return len(self.history)
+
+    def result(self) -> V:
+        """The value; raises the error of a failed item."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # a success has one
+
+    def __repr__(self) -> str:
+        end = f"value={self.value!r}" if self.ok else f"error={self.error!r}"
+        return f"Outcome(index={self.index}, {end}, attempts={self.attempts})"
+
+
+class Results(List[Any]):
+    """What a run returns: a list of values in input order, and what is known about each.
+
+    Attributes:
+        outcomes: one :class:`Outcome` per item, in input order.
+        elapsed: seconds the run took.
+        fatal: the error that ended the run early (a refused key, no credit, ...), None if it ran to its end.
+    """
+
+    def __init__(
+        self,
+        values: Iterable[Any],
+        outcomes: Sequence[Outcome[Any]],
+        elapsed: float,
+        fatal: Optional[ChatPoolError] = None,
+    ) -> None:
+        super().__init__(values)
+        self.outcomes: List[Outcome[Any]] = list(outcomes)
+        self.elapsed = elapsed
+        self.fatal = fatal
+
+    def __reduce__(self) -> Any:
+        return Results, (list(self), self.outcomes, self.elapsed, self.fatal)
+
+    @property
+    def failures(self) -> List[Outcome[Any]]:
+        """The outcomes that failed, in input order."""
+        return [outcome for outcome in self.outcomes if not outcome.ok]
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of all answers together."""
+        total = Usage()
+        for outcome in self.outcomes:
+            used = getattr(outcome.value, "usage", None)
+            if used is not None:
+                total = total + used
+        return total
+
+    def raise_on_failure(self) -> None:
+        """Raise the error of the first failed item in input order, with these results on it; return if none failed."""
+        for outcome in self.outcomes:
+            if outcome.error is not None:
+                outcome.error.results = self
+                raise outcome.error
+
+    def explain(self) -> str:
+        """What failed, as text for a person: per cause the count, one example and what to do."""
+        failures = self.failures
+        if not failures:
+            return f"All {len(self)} succeeded."
+        lines = [f"{len(failures)} of {len(self)} failed:"]
+        for cause, group in _by_cause(failures):
+            first = group[0]
+            lines.append(f"  {len(group)} x {cause}")
+            lines.append(f"      for example item {first.index}, after {first.attempts} attempt(s): {first.error}")
+            if first.error is not None and first.error.advice not in first.error.message:
+                lines.append(f"      what to do: {first.error.advice}")
+        return "\n".join(lines)
+
+    def to_dicts(self) -> List[Dict[str, Any]]:
+        """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens."""
+        return [_row(outcome) for outcome in self.outcomes]
+
+
+def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[Any]]]]:
+    """Failures grouped by error class, status and code; the largest group first."""
+    groups: Dict[str, List[Outcome[Any]]] = {}
+    for outcome in failures:
+        error = outcome.error
+        facts = [str(fact) for fact in (getattr(error, "status_code", None), getattr(error, "code", None)) if fact]
+        cause = type(error).__name__ + (f" ({', '.join(facts)})" if facts else "")
+        groups.setdefault(cause, []).append(outcome)
+    return sorted(groups.items(), key=lambda pair: -len(pair[1]))
+
+
+def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
+    usage = getattr(outcome.value, "usage", None) or Usage()
+    return {
+        "index": outcome.index,
+        "ok": outcome.ok,
+        "text": getattr(outcome.value, "text", None),
+        "error": None if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}",
+        "status": outcome.history[-1].status if outcome.history else None,
+        "attempts": outcome.attempts,
+        "elapsed": outcome.elapsed,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+
+
+@dataclass(frozen=True)
+class LineStats:
+    """The state of one (endpoint, model).
+
+    Attributes:
+        failure_streak: failures since its last success.
+        paused_until: seconds from now until calls are sent again, None when it is not paused.
+        why: why it is paused, in a few words.
+    """
+
+    failure_streak: int = 0
+    paused_until: Optional[float] = None
+    why: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """A pool's counters at one moment.
+
+    Attributes:
+        queued: calls that wait for a worker.
+        parked: calls that wait for their next attempt.
+        in_flight: exchanges under way.
+        succeeded: calls that ended well, since the pool was made.
+        failed: calls that ended with an error.
+        retried: attempts that failed and were followed by another.
+        usage: tokens of all answers.
+        lines: per (base_url, model): :class:`LineStats`.
+    """
+
+    queued: int = 0
+    parked: int = 0
+    in_flight: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    usage: Usage = field(default_factory=Usage)
+    lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)

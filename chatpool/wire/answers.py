@@ -1,0 +1,250 @@
+"""From the JSON of an answer to the value that the caller gets."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from ..types import ChatCompletion, ChatRequest, ToolCall, Usage
+from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
+
+__all__ = ["UnusableAnswer", "decode", "is_known", "usage_of"]
+
+
+class UnusableAnswer(Exception):
+    """The answer lacks what its path must have.  The message goes on after "the answer", and shows none of its content.
+
+    Attributes:
+        error: the error object that came in its place, None without one.
+    """
+
+    def __init__(self, message: str, error: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def decode(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any:
+    """What the caller gets for ``payload``, the decoded JSON of a successful answer.
+
+    A :class:`ChatCompletion` for chat, completions and responses; a list of floats for the embedding of one
+    text; the JSON as it is for everything else.
+
+    Raises:
+        UnusableAnswer: the field that the path must have is missing or empty, or the model failed.
+    """
+    shape = _shape(request)
+    if shape is None:
+        return payload
+    if not isinstance(payload, dict):
+        raise UnusableAnswer(f"is not a JSON object but a {type(payload).__name__}")
+    parts = payload.get(shape.field)
+    if not isinstance(parts, list) or not (parts or shape.may_be_empty):
+        raise UnusableAnswer(f"has no {shape.field!r}")
+    return shape.decode(request, payload, request_id)
+
+
+def is_known(request: ChatRequest) -> bool:
+    """Whether it is known what an answer to this request must have."""
+    return _shape(request) is not None
+
+
+def usage_of(payload: Any) -> Optional[Usage]:
+    """The tokens an answer says it used, None when it does not say."""
+    usage = payload.get("usage") if isinstance(payload, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    read = usage.get("prompt_tokens", usage.get("input_tokens"))
+    written = usage.get("completion_tokens", usage.get("output_tokens"))
+    total = usage.get("total_tokens")
+    if read is None and written is None and total is None:
+        return None
+    read, written = _count(read), _count(written)
+    return Usage(read, written, _count(total) or read + written, _cached(usage))
+
+
+def _cached(usage: Dict[str, Any]) -> int:
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    if isinstance(details, dict):
+        return _count(details.get("cached_tokens"))
+    return _count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek's name
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
+
+
+def _text_or_none(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) else None
+
+
+# --- chat and completions -------------------------------------------------------------------------------------
+
+
+def _chat(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> ChatCompletion:
+    choice = _first_choice(payload)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise UnusableAnswer("has a first choice without 'message'")
+    calls = message.get("tool_calls")
+    return ChatCompletion(
+        text=_content_text(message.get("content")),
+        message=_appendable(message),
+        finish_reason=_text_or_none(choice.get("finish_reason")),
+        usage=usage_of(payload),
+        model=_text_or_none(payload.get("model")),
+        id=_text_or_none(payload.get("id")),
+        request_id=request_id,
+        tool_calls=_chat_tool_calls(calls) if calls else (),
+        raw=payload,
+    )
+
+
+def _first_choice(payload: Dict[str, Any]) -> Dict[str, Any]:
+    choice = payload["choices"][0]
+    if not isinstance(choice, dict):
+        raise UnusableAnswer("has a first choice that is not an object")
+    if choice.get("finish_reason") == "error":
+        error = choice.get("error")
+        raise UnusableAnswer("has the finish_reason 'error'", error if isinstance(error, dict) else None)
+    return choice
+
+
+def _content_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _appendable(message: Dict[str, Any]) -> Dict[str, Any]:
+    """The message as servers take it back: they send null and [] for what is absent and refuse both in a request."""
+    kept = {name: value for name, value in message.items() if name == "content" or (value is not None and value != [])}
+    kept.setdefault("role", "assistant")
+    return kept
+
+
+def _chat_tool_calls(calls: Any) -> Tuple[ToolCall, ...]:
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            found.append(_tool_call(call.get("id"), function.get("name"), function.get("arguments")))
+    return tuple(found)
+
+
+def _tool_call(id_: Any, name: Any, arguments: Any) -> ToolCall:
+    return ToolCall(_text_or_none(id_) or "", _text_or_none(name) or "", _text_or_none(arguments) or "")
+
+
+def _completion(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> ChatCompletion:
+    choice = _first_choice(payload)
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise UnusableAnswer("has a first choice without 'text'")
+    return ChatCompletion(
+        text=text,
+        message={"role": "assistant", "content": text},
+        finish_reason=_text_or_none(choice.get("finish_reason")),
+        usage=usage_of(payload),
+        model=_text_or_none(payload.get("model")),
+        id=_text_or_none(payload.get("id")),
+        request_id=request_id,
+        raw=payload,
+    )
+
+
+# --- responses ------------------------------------------------------------------------------------------------
+
+
+def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> ChatCompletion:
+    if payload.get("status") in ("failed", "cancelled"):
+        raise UnusableAnswer(f"has the status {payload['status']!r}")
+    items: List[Dict[str, Any]] = [item for item in payload["output"] if isinstance(item, dict)]
+    text = "".join(_content_text(item.get("content")) for item in items if item.get("type") == "message")
+    calls = tuple(
+        _tool_call(item.get("call_id"), item.get("name"), item.get("arguments"))
+        for item in items
+        if item.get("type") == "function_call"
+    )
+    return ChatCompletion(
+        text=text,
+        message={"role": "assistant", "content": text},
+        finish_reason=_response_finish(payload, bool(calls)),
+        usage=usage_of(payload),
+        model=_text_or_none(payload.get("model")),
+        id=_text_or_none(payload.get("id")),
+        request_id=request_id,
+        tool_calls=calls,
+        raw=payload,
+    )
+
+
+def _response_finish(payload: Dict[str, Any], has_calls: bool) -> Optional[str]:
+    """The status in chat's words, so that callers need to know one set of them."""
+    status = payload.get("status")
+    if status == "completed":
+        return "tool_calls" if has_calls else "stop"
+    if status != "incomplete":
+        return None
+    details = payload.get("incomplete_details")
+    reason = _text_or_none(details.get("reason")) if isinstance(details, dict) else None
+    return "length" if reason == "max_output_tokens" else reason
+
+
+# --- embeddings and the rest ----------------------------------------------------------------------------------
+
+
+def _embeddings(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:
+    """A vector when one text (or one list of token numbers) was asked for, otherwise the JSON as it is."""
+    asked = request.body.get("input")
+    single = isinstance(asked, str) or (isinstance(asked, (list, tuple)) and asked and isinstance(asked[0], int))
+    if not single:
+        return payload
+    first = payload["data"][0]
+    vector = first.get("embedding") if isinstance(first, dict) else None
+    try:
+        floats = _floats(vector)
+    except (TypeError, ValueError):
+        floats = []
+    if not floats:
+        raise UnusableAnswer("has no 'embedding' that is a list of numbers")
+    return floats
+
+
+def _floats(vector: Any) -> List[float]:
+    if isinstance(vector, str):
+        # encoding_format=base64: little-endian 32-bit floats.
+        numbers = array("f")
+        numbers.frombytes(base64.b64decode(vector, validate=True))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tolist()
+    return [float(number) for number in vector] if isinstance(vector, list) else []
+
+
+def _as_it_is(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:
+    return payload
+
+
+class _Shape(NamedTuple):
+    field: str
+    decode: Callable[[ChatRequest, Dict[str, Any], Optional[str]], Any]
+    may_be_empty: bool = False
+
+
+_SHAPES: Mapping[str, _Shape] = {
+    CHAT: _Shape("choices", _chat),
+    COMPLETIONS: _Shape("choices", _completion),
+    RESPONSES: _Shape("output", _response, may_be_empty=True),
+    EMBEDDINGS: _Shape("data", _embeddings),
+    MODERATIONS: _Shape("results", _as_it_is),
+}
+
+
+def _shape(request: ChatRequest) -> Optional[_Shape]:
+    # A GET of the same path lists what is stored and has another form.
+    return _SHAPES.get(operation_of(request.path)) if request.method.upper() == "POST" else None

@@ -1,0 +1,250 @@
+"""What it means when an exchange raised instead of answering."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import socket
+import ssl
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Type, Union
+
+import requests
+import urllib3.exceptions
+
+from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutError
+from ..types import Verdict
+from .messages import cut, without_secrets
+
+__all__ = ["judge_exception"]
+
+_Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
+
+
+class _Failure(NamedTuple):
+    """One row of the table: how an exception is recognised and what it means.
+
+    Attributes:
+        classes: the exception, or one that it wraps, is an instance of one of these;
+        what: what happened, with a place for the URL.
+        cure: what a person can do.
+        kind: the verdict's kind.
+        scope: the verdict's scope.
+        error: the class of the error to make of it.
+        test: what must hold for the instance beside its class; None for nothing.
+        quotes: whether the exception's own words may be shown.
+    """
+
+    classes: _Classes
+    what: str
+    cure: str
+    kind: str = "unavailable"
+    scope: str = "call"
+    error: Type[APIError] = APIConnectionError
+    test: Optional[Callable[[Any], bool]] = None
+    quotes: bool = False
+
+
+_requests, _urllib3 = requests.exceptions, urllib3.exceptions
+
+_NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+_AGAIN = "run the failed items again"
+_CURE_URL = "check base_url: it must be a whole URL such as https://host/v1"
+_CURE_PROXY = "check proxies=, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or put the host into NO_PROXY"
+_CURE_TLS = "check that base_url starts with http:// or https:// as the server expects, and the proxy settings"
+_CURE_CERTIFICATE = (
+    "for a certificate authority of your own set verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE to its file, "
+    "otherwise check that base_url names the right host"
+)
+
+
+def _is_bad_header(error: ValueError) -> bool:
+    # http.client, below requests, raises a plain ValueError that quotes the value.
+    return isinstance(error, _requests.InvalidHeader) or "invalid header" in _text(error).lower()
+
+
+_BAD_HEADER = _Failure(
+    ValueError, "a header cannot be sent to {url}", "check headers= and api_key=", "fail", test=_is_bad_header
+)
+
+# The first row that fits any exception of the chain wins.
+_TABLE: Tuple[_Failure, ...] = (
+    _BAD_HEADER,
+    _Failure(
+        (_requests.InvalidProxyURL, _urllib3.ProxySchemeUnknown),
+        "the proxy for {url} has no usable URL",
+        _CURE_PROXY,
+        "fail",
+    ),
+    _Failure(
+        (_requests.InvalidURL, _requests.MissingSchema, _requests.InvalidSchema, _urllib3.LocationValueError),
+        "{url} cannot be called",
+        _CURE_URL,
+        "fail",
+        quotes=True,
+    ),
+    # The one connection failure that does not heal by itself: every further call would meet it too.
+    _Failure(
+        ssl.SSLCertVerificationError,
+        "the TLS certificate of {url} is not trusted",
+        _CURE_CERTIFICATE,
+        "fatal",
+        "endpoint",
+        quotes=True,
+    ),
+    _Failure(
+        (_requests.ProxyError, _urllib3.ProxyError),
+        "the proxy did not connect to {url}",
+        _CURE_PROXY,
+        quotes=True,
+    ),
+    _Failure(
+        socket.gaierror,
+        "the host name in {url} cannot be resolved",
+        "check base_url, the DNS and the proxy settings",
+        quotes=True,
+    ),
+    _Failure(
+        ConnectionRefusedError,
+        "connection refused by {url}",
+        "check that the server runs there, and base_url with its port",
+    ),
+    _Failure(
+        OSError,
+        "no network route to {url}",
+        "check the network, base_url and the proxy settings",
+        test=lambda error: error.errno in _NO_NETWORK,
+        quotes=True,
+    ),
+    _Failure(
+        OSError,
+        "too many open files or sockets to connect to {url}",
+        "raise the limit (ulimit -n) or lower max_workers",
+        test=lambda error: error.errno in _NO_FILES,
+    ),
+    # Before the time-outs: in urllib3 1.26 it is one of their classes.
+    _Failure(_urllib3.NewConnectionError, "no connection to {url}", APIConnectionError.advice, quotes=True),
+    _Failure(
+        (_requests.ConnectTimeout, _urllib3.ConnectTimeoutError),
+        "timed out connecting to {url}",
+        "check base_url, the network and the proxy settings, or raise timeout (connect)",
+        error=APITimeoutError,
+    ),
+    _Failure(
+        (_requests.Timeout, _urllib3.TimeoutError, socket.timeout, TimeoutError),
+        "timed out waiting for {url}",
+        APITimeoutError.advice,
+        "timeout",
+        error=APITimeoutError,
+    ),
+    _Failure(
+        (ssl.SSLError, _requests.SSLError, _urllib3.SSLError),
+        "the TLS connection to {url} failed",
+        _CURE_TLS,
+        quotes=True,
+    ),
+    _Failure(
+        (_requests.ContentDecodingError, _urllib3.DecodeError),
+        "the answer of {url} cannot be decompressed",
+        _AGAIN,
+        "retry",
+        error=APIResponseError,
+    ),
+    _Failure(http.client.RemoteDisconnected, "{url} closed the connection without an answer", _AGAIN),
+    _Failure(
+        (ConnectionResetError, BrokenPipeError, ConnectionAbortedError),
+        "the connection to {url} was reset",
+        _AGAIN,
+    ),
+    _Failure(
+        (http.client.IncompleteRead, _urllib3.IncompleteRead, _requests.ChunkedEncodingError),
+        "the answer of {url} broke off",
+        _AGAIN,
+    ),
+    _Failure(http.client.HTTPException, "what {url} sent is not HTTP", _CURE_TLS),
+    _Failure(_requests.TooManyRedirects, "too many redirects from {url}", _CURE_URL, "fail"),
+    _Failure(
+        (_requests.RequestException, _urllib3.HTTPError, OSError),
+        "the connection to {url} failed",
+        APIConnectionError.advice,
+        quotes=True,
+    ),
+)
+_UNEXPECTED = _Failure(
+    BaseException,
+    "calling {url} raised an unexpected exception",
+    "see the exception it was raised from",
+    "fail",
+    quotes=True,
+)
+
+
+def judge_exception(error: Exception, *, url: str) -> Verdict:
+    """What it means that an exchange with ``url`` raised ``error``.
+
+    The verdict's error has ``error`` as its ``__cause__``, scrubbed of requests, responses and connections.
+    Failures to connect are ``"unavailable"`` even where a time limit ended them: they cost little and nothing
+    was sent, so that they need not be as rare as the retries of a long attempt.
+    """
+    chain = _chain(error)
+    row, culprit = _row_of(chain)
+    what = row.what.format(url=cut(without_secrets(url), 200))
+    words = f": {_words(culprit)}" if row.quotes else ""
+    made = row.error(f"{what}{words}; {row.cure}")
+    for link in chain:
+        _scrub(link, row)
+    made.__cause__ = error
+    return Verdict(row.kind, row.scope, made)
+
+
+def _row_of(chain: List[BaseException]) -> Tuple[_Failure, BaseException]:
+    """The row that fits, and the exception it fits."""
+    for row in _TABLE:
+        for link in chain:
+            if isinstance(link, row.classes) and (row.test is None or row.test(link)):
+                return row, link
+    return _UNEXPECTED, chain[0]
+
+
+def _chain(error: BaseException) -> List[BaseException]:
+    """``error`` and every exception it wraps, the outermost first; each once."""
+    found: List[BaseException] = []
+    waiting: List[Any] = [error]
+    while waiting and len(found) < 50:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and not any(link is known for known in found):
+            found.append(link)
+            # requests and urllib3 wrap by argument, by attribute and by raising while another is handled.
+            waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
+    return found
+
+
+def _words(error: BaseException) -> str:
+    """What the innermost exception says: the outer ones add names of objects and URLs with their queries."""
+    innermost = _chain(error)[-1]
+    return cut(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return str(error.strerror)
+    try:
+        return str(error)
+    except Exception:  # a foreign exception's __str__ may raise anything; the words are only an extra
+        return ""
+
+
+def _scrub(error: BaseException, row: _Failure) -> None:
+    """Take out of ``error`` what may hold a key, a header or a prompt."""
+    held = getattr(error, "__dict__", {})
+    for name in ("request", "response", "pool", "conn", "url"):
+        if name in held:
+            held[name] = None
+    if row is _BAD_HEADER:
+        error.args = ("a header cannot be sent",)
+    else:
+        error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
+    if row is not _UNEXPECTED:
+        # Its frames keep the prepared request, with key and prompt, alive for as long as the error.
+        error.__traceback__ = None

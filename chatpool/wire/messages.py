@@ -1,0 +1,76 @@
+"""The words of an error: what happened, to which call, in the server's words, and what to do next."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Optional
+
+from ..types import ChatRequest, Reply
+
+__all__ = ["compose", "cut", "name_call", "status_line", "unusable_line", "without_secrets"]
+
+_LONGEST_SAID = 300
+
+
+def compose(what: str, call: str, said: str, cure: str) -> str:
+    """One line of text for a person; nothing of the prompt is in it.
+
+    Args:
+        what: what happened.
+        call: which call it happened to.
+        said: the server's own message, of which 300 characters are quoted; "" without one.
+        cure: what to do next.
+    """
+    words = cut(said, _LONGEST_SAID).rstrip(" .;:")
+    return f"{what} ({call}){': ' + words if words else ''}; {cure}"
+
+
+def name_call(request: ChatRequest, reply: Reply, request_id: Optional[str]) -> str:
+    """Path, model and request id; the whole URL instead of the path where base_url may be to blame."""
+    blames_url = reply.url and (reply.status == 404 or 300 <= reply.status < 400)
+    parts = [cut(without_secrets(reply.url) if blames_url else request.path, 200)]
+    if request.model:
+        parts.append(f"model {cut(request.model, 100)!r}")
+    if request_id:
+        parts.append(f"request id {request_id}")
+    return ", ".join(parts)
+
+
+def status_line(reply: Reply, status: int) -> str:
+    """``reply`` by its status, ``HTTP 429 Too Many Requests``; for a redirect with its target."""
+    line = f"HTTP {status}{_phrase(status)}"
+    if reply.status != status:
+        return f"{line} inside an HTTP {reply.status}"
+    if 300 <= status < 400:
+        location = reply.headers.get("location")
+        return f"{line} to {cut(without_secrets(location), 200)}" if location else f"{line} without a Location"
+    return line
+
+
+def unusable_line(reply: Reply, problem: str) -> str:
+    """What is wrong with an answer whose status promised a good one."""
+    kind = cut(str(reply.headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
+    return f"unusable answer: HTTP {reply.status} ({kind}, {len(reply.content):,} bytes) {problem}"
+
+
+def cut(text: str, longest: int) -> str:
+    """``text`` on one line, cut to ``longest`` characters."""
+    line = " ".join(text[: 4 * longest].split())
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+_USER = re.compile(r"//[^/@\s'\"]*@")
+_QUERY = re.compile(r"\?[^\s'\"<>()]*")
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with its URLs rid of user, password and query, where a key may be."""
+    return _QUERY.sub("", _USER.sub("//", text))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""

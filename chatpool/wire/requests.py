@@ -1,0 +1,189 @@
+"""From items of all kinds to requests."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from ..types import ChatCompletion, ChatRequest
+from .paths import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, operation_of
+
+__all__ = ["embedding_request", "to_request"]
+
+_Fields = Optional[Mapping[str, Any]]
+
+_KINDS = (
+    "an item is a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
+    "or a chatpool.ChatRequest; for rows of your own pass prompt=, a function that makes one of these of a row"
+)
+_MESSAGE = "a message is a dict such as {'role': 'user', 'content': '...'}"
+
+# Other paths get no model and no defaults: /moderations, for one, refuses a chat model and unknown fields.
+_TAKES_MODEL = frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS})
+
+
+def to_request(
+    item: Any,
+    *,
+    model: Optional[str] = None,
+    system: Optional[str] = None,
+    defaults: _Fields = None,
+    extra: _Fields = None,
+) -> ChatRequest:
+    """The request that ``item`` stands for.
+
+    Args:
+        item: a str (one user message), a list of message dicts, a dict (a whole body: ``messages`` goes to
+            ``/chat/completions``, ``input`` to ``/responses``, ``prompt`` to ``/completions``) or a ChatRequest.
+        model: the model where the item and ``extra`` name none.
+        system: text of a system message, put first unless the messages start with a system or developer message;
+            for ``/responses`` it becomes ``instructions`` unless the body has them.
+        defaults: body fields where neither the item nor ``extra`` has them.
+        extra: body fields that override the item's.
+
+    ``model`` and ``defaults`` are filled in for chat, completions, responses and embeddings; other paths
+    (of a ChatRequest) get ``extra`` only.  The item is not changed and its lists may change afterwards.
+
+    Raises:
+        TypeError: the item is of no such kind, or asks for a stream; the message says what would be right.
+    """
+    request = _request_of(item)
+    operation = operation_of(request.path)
+    body = _filled(request.body, operation, model, defaults, extra)
+    if system is not None:
+        _add_system(body, operation, system)
+    if body.get("stream"):
+        raise TypeError("this call does not stream: leave 'stream' out of the body, or use pool.stream(...)")
+    return ChatRequest(body, request.path, request.method)
+
+
+def embedding_request(
+    text: Union[str, Sequence[int]],
+    *,
+    model: Optional[str],
+    defaults: _Fields = None,
+    extra: _Fields = None,
+) -> ChatRequest:
+    """The request for the embedding of one text, or of one list of token numbers.
+
+    Raises:
+        TypeError: ``text`` is neither.
+    """
+    tokens = isinstance(text, (list, tuple)) and bool(text) and all(type(token) is int for token in text)
+    if not (isinstance(text, str) or tokens):
+        raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
+    return ChatRequest(_filled({"input": text}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+
+
+def _request_of(item: Any) -> ChatRequest:
+    """The item as a request with nothing filled in."""
+    if isinstance(item, str):
+        return ChatRequest({"messages": [{"role": "user", "content": item}]})
+    if isinstance(item, ChatRequest):
+        return _checked(item)
+    if isinstance(item, Mapping):
+        return _of_body(item)
+    if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
+        return ChatRequest({"messages": _messages(item, "a list item")})
+    raise TypeError(f"{_KINDS}; got {_named(item)}")
+
+
+def _checked(request: ChatRequest) -> ChatRequest:
+    if not isinstance(request.body, Mapping):
+        raise TypeError(f"ChatRequest.body must be a dict, got {_named(request.body)}")
+    if not (isinstance(request.path, str) and request.path.startswith("/")):
+        raise TypeError(
+            f"ChatRequest.path must be a path below base_url such as '/chat/completions', got {request.path!r}"
+        )
+    if not (isinstance(request.method, str) and request.method.isalpha()):
+        raise TypeError(f"ChatRequest.method must be an HTTP method such as 'POST', got {request.method!r}")
+    return request
+
+
+def _of_body(body: Mapping[str, Any]) -> ChatRequest:
+    if "messages" in body:
+        return ChatRequest({**body, "messages": _messages(body["messages"], "'messages'")})
+    if "input" in body:
+        return ChatRequest(_with_text(body, "input"), RESPONSES)
+    # A prompt that is a dict names a template stored at the server, which only the Responses API has.
+    if isinstance(body.get("prompt"), Mapping):
+        return ChatRequest(body, RESPONSES)
+    if "prompt" in body:
+        return ChatRequest(_with_text(body, "prompt"), COMPLETIONS)
+    keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no keys at all"
+    raise TypeError(f"a dict item must have 'messages', 'input' or 'prompt', got {keys}; {_KINDS}")
+
+
+def _with_text(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = body[field]
+    if isinstance(value, str):
+        return body
+    if isinstance(value, (list, tuple)) and value:
+        return {**body, field: list(value)}
+    raise TypeError(f"{field!r} must be a str or a list that is not empty, got {_named(value)}")
+
+
+def _messages(messages: Any, where: str) -> List[Mapping[str, Any]]:
+    """A copy of the list of messages, each looked at."""
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise TypeError(f"{where} must be a list of message dicts, got {_named(messages)}; {_MESSAGE}")
+    if not messages:
+        raise TypeError(f"{where} must hold at least one message, got an empty list; {_MESSAGE}")
+    for index, message in enumerate(messages):
+        _check_message(message, f"message {index} of {where}")
+    return list(messages)
+
+
+def _check_message(message: Any, where: str) -> None:
+    if isinstance(message, ChatCompletion):
+        raise TypeError(f"{where} is a ChatCompletion: put its .message into the list")
+    if isinstance(message, str):
+        raise TypeError(f"{where} is a str; {_MESSAGE}. To send several prompts give them as separate items")
+    if not isinstance(message, Mapping):
+        raise TypeError(f"{where} is {_named(message)}; {_MESSAGE}")
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise TypeError(f"{where} has no 'role'; {_MESSAGE}")
+    # An assistant's message may hold tool calls, a refusal or audio and no content.
+    if "content" not in message and role != "assistant":
+        raise TypeError(f"{where} (role {role!r}) has no 'content'; {_MESSAGE}")
+
+
+def _filled(
+    body: Mapping[str, Any], operation: str, model: Optional[str], defaults: _Fields, extra: _Fields
+) -> Dict[str, Any]:
+    """``body`` with what it lacks; a model that is None or empty counts as missing."""
+    extra = extra or {}
+    if operation not in _TAKES_MODEL:
+        return {**body, **extra}
+    defaults = defaults or {}
+    filled = {**defaults, **body, **extra}
+    named = extra.get("model") or body.get("model") or model or defaults.get("model")
+    if named:
+        filled["model"] = named
+    else:
+        filled.pop("model", None)
+    return filled
+
+
+def _add_system(body: Dict[str, Any], operation: str, system: str) -> None:
+    if not isinstance(system, str):
+        raise TypeError(f"system must be a str, got {_named(system)}")
+    if operation == COMPLETIONS:
+        raise TypeError("system has no place in a request with 'prompt': put it into the prompt, or use 'messages'")
+    if operation == RESPONSES:
+        if body.get("instructions") is None:
+            body["instructions"] = system
+    elif operation == CHAT:
+        messages = body.get("messages") or ()
+        first = messages[0] if isinstance(messages, (list, tuple)) and messages else {}
+        if not (isinstance(first, Mapping) and first.get("role") in ("system", "developer")):
+            body["messages"] = [{"role": "system", "content": system}, *messages]
+
+
+def _named(value: Any) -> str:
+    """What ``value`` is, without showing it: it may be a prompt."""
+    if value is None:
+        return "None"
+    if isinstance(value, (list, tuple, dict)) and not value:
+        return f"an empty {type(value).__name__}"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,178 @@
+"""The table that says what an error answer means for its call.  The first rule that applies wins."""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping, NamedTuple, Optional, Tuple, Type
+
+from ..errors import APIError, APIResponseError, InsufficientQuotaError, RateLimitError, status_error_class
+from .bodies import ErrorFacts
+
+__all__ = ["RULES", "UNUSABLE", "Refusal", "Rule", "error_class", "obey_server", "rule_for", "status_inside"]
+
+
+class Refusal(NamedTuple):
+    """An answer that is an error, with what the rules look at.
+
+    Attributes:
+        status: its HTTP status, or the one that the error inside a 200 names.
+        facts: what its body says.
+        headers: its headers.
+        endpoint_proven: whether the endpoint has answered any call with success.
+        model_proven: whether its path and model have.
+    """
+
+    status: int
+    facts: ErrorFacts
+    headers: Mapping[str, str]
+    endpoint_proven: bool = False
+    model_proven: bool = False
+
+
+class Rule(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        name: what the row is about.
+        applies: whether a refusal is such a case.
+        kind: the verdict's kind.
+        scope: the verdict's scope.
+        cure: what a person can do; None for the error class's own advice.
+        error: the error class; None for the one of the status.
+    """
+
+    name: str
+    applies: Callable[[Refusal], bool]
+    kind: str
+    scope: str = "call"
+    cure: Optional[str] = None
+    error: Optional[Type[APIError]] = None
+
+
+_QUOTA = frozenset(
+    {"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active"}
+)
+_MODEL = frozenset({"model_not_found"})
+_KEY_OR_REGION = frozenset(
+    {
+        "account_deactivated",
+        "invalid_api_key",
+        "invalid_organization",
+        "ip_not_authorized",
+        "organization_deactivated",
+        "unsupported_country_region_territory",
+    }
+)
+_FLAGGED = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+
+
+def _says(words: frozenset[str]) -> Callable[[Refusal], bool]:
+    return lambda refusal: not words.isdisjoint(refusal.facts.words)
+
+
+def _status(*statuses: int) -> Callable[[Refusal], bool]:
+    return lambda refusal: refusal.status in statuses
+
+
+_quota, _model, _key_or_region, _flagged = map(_says, (_QUOTA, _MODEL, _KEY_OR_REGION, _FLAGGED))
+
+
+def _is_out_of_credit(refusal: Refusal) -> bool:
+    return refusal.status == 402 or (400 <= refusal.status < 500 and _quota(refusal))
+
+
+def _is_credit_pause(refusal: Refusal) -> bool:
+    named = refusal.headers.get("retry-after") or refusal.headers.get("retry-after-ms")
+    return refusal.status == 402 and bool(named) and not _quota(refusal)
+
+
+def _can_never_fit(refusal: Refusal) -> bool:
+    return refusal.status == 429 and "request too large" in refusal.facts.message.lower()
+
+
+def _is_flagged(refusal: Refusal) -> bool:
+    return refusal.status == 403 and (refusal.facts.flagged or _flagged(refusal))
+
+
+def _is_unknown_model(refusal: Refusal) -> bool:
+    missing = refusal.status == 404 or (refusal.status == 403 and _model(refusal))
+    return missing and not refusal.model_proven
+
+
+def _is_shut_out(refusal: Refusal) -> bool:
+    return refusal.status == 403 and (_key_or_region(refusal) or not refusal.endpoint_proven)
+
+
+# Status by status: https://platform.openai.com/docs/guides/error-codes and what compatible servers do.
+RULES: Tuple[Rule, ...] = (
+    Rule("redirect", lambda refusal: 300 <= refusal.status < 400, "fail", cure="check base_url: it may be wrong"),
+    Rule("paused for lack of credit", _is_credit_pause, "throttled", error=RateLimitError),
+    Rule("out of credit", _is_out_of_credit, "fatal", "run", error=InsufficientQuotaError),
+    Rule("can never fit", _can_never_fit, "fail", cure="shorten the prompt or lower the completion's token limit"),
+    Rule("rate limit", _status(429), "throttled"),
+    Rule("key refused", _status(401), "fatal", "run"),
+    Rule("prompt flagged", _is_flagged, "fail", cure="change the prompt: the provider's moderation refused it"),
+    Rule("no such model", _is_unknown_model, "fatal", "model"),
+    Rule("shut out", _is_shut_out, "fatal", "endpoint"),
+    Rule("timeout or conflict at the server", _status(408, 409), "retry", cure="run the failed items again"),
+    Rule("too large", _status(413), "fail", cure="shorten the request: it is too large for the server"),
+    Rule("server failure", lambda refusal: refusal.status >= 500, "unavailable"),
+    Rule("refused", lambda refusal: refusal.status >= 400, "fail"),
+)
+UNUSABLE = Rule("unusable", lambda refusal: True, "retry", error=APIResponseError)
+
+
+def rule_for(refusal: Refusal) -> Rule:
+    """The rule that applies to a refusal."""
+    rule = next((rule for rule in RULES if rule.applies(refusal)), UNUSABLE)
+    return obey_server(rule, refusal.status, refusal.headers)
+
+
+def obey_server(rule: Rule, status: int, headers: Mapping[str, str]) -> Rule:
+    """``rule`` as the server's ``x-should-retry`` changes it: that beats the table."""
+    word = str(headers.get("x-should-retry") or "").strip().lower()
+    if word == "true" and rule.kind in ("fail", "fatal"):
+        return rule._replace(kind=_retry_kind(status), scope="call")
+    if word == "false" and rule.kind not in ("fail", "fatal"):
+        return rule._replace(kind="fail")
+    return rule
+
+
+def _retry_kind(status: int) -> str:
+    if status == 429:
+        return "throttled"
+    return "unavailable" if status >= 500 else "retry"
+
+
+def error_class(rule: Rule, status: int) -> Type[APIError]:
+    """The class of the error for an answer that ``rule`` applies to."""
+    return rule.error or status_error_class(status)
+
+
+_STATUS_OF_WORD = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_policy_violation": 400,
+    "content_filter": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "unsupported_country_region_territory": 403,
+    "model_not_found": 404,
+    "rate_limit_exceeded": 429,
+    "slow_down": 429,
+    "server_error": 500,
+    "server_is_overloaded": 503,
+    "overloaded_error": 529,
+    **dict.fromkeys(_QUOTA, 429),
+}
+
+
+def status_inside(facts: ErrorFacts) -> Optional[int]:
+    """The HTTP status that an error inside a 200 stands for, by its code or its type; None if neither says."""
+    code = facts.code
+    if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3:
+        code = int(code)
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    # The code is the more exact of the two.
+    words = (facts.code, facts.type)
+    return next((_STATUS_OF_WORD[word] for word in words if isinstance(word, str) and word in _STATUS_OF_WORD), None)

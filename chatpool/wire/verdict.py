@@ -1,0 +1,119 @@
+"""What an answer means: one read-only value that policies look at, and at nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+from ..types import ChatCompletion, ChatRequest, Reply, Verdict
+from .answers import UnusableAnswer, decode, is_known, usage_of
+from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
+from .codec import loads
+from .hints import limits, wait_hint
+from .messages import compose, cut, name_call, status_line, unusable_line
+from .rules import UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
+
+__all__ = ["judge_reply"]
+
+
+class _Case(NamedTuple):
+    """An answer with all that judging it needs."""
+
+    reply: Reply
+    request: ChatRequest
+    endpoint_proven: bool
+    model_proven: bool
+    wall: float
+    request_id: Optional[str]
+
+
+def judge_reply(
+    reply: Reply, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
+) -> Verdict:
+    """What ``reply`` means for the call that sent ``request``.  Never raises, whatever the server sent.
+
+    Args:
+        reply: the answer, read to its end.
+        request: what was sent.
+        endpoint_proven: whether the endpoint has answered any call with success (a 403 before that is fatal).
+        model_proven: whether this path and model have (a 404 before that is fatal for them).
+        wall: now, in seconds since the epoch.
+    """
+    status, headers, content, _ = reply
+    request_id = headers.get("x-request-id")
+    case = _Case(reply, request, endpoint_proven, model_proven, wall, request_id)
+    if not 200 <= status < 300:
+        return _refused(case, status, read_error(content))
+    try:
+        payload = _payload(reply, request)
+    except (ValueError, RecursionError):
+        return _unusable(case, page_facts(content), "is not JSON")
+    if _is_error(payload, request):
+        return _failed_inside(case, payload)
+    try:
+        value = decode(request, payload, request_id)
+    except UnusableAnswer as problem:
+        return _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+    usage = value.usage if isinstance(value, ChatCompletion) else usage_of(payload)
+    return Verdict("success", "call", None, value, None, usage, limits(headers), status, request_id)
+
+
+def _payload(reply: Reply, request: ChatRequest) -> Any:
+    # An endpoint that is not known may answer a DELETE, say, with nothing.
+    return loads(reply.content) if reply.content or is_known(request) or reply.status == 200 else None
+
+
+def _is_error(payload: Any, request: ChatRequest) -> bool:
+    error = inner_error(payload)
+    if not error:
+        return False
+    # A stored resource, say a fine-tuning job, may tell of its own failure: it is what was asked for.
+    is_resource = isinstance(payload, dict) and payload.get("object") not in (None, "error")
+    return is_known(request) or not is_resource
+
+
+def _failed_inside(case: _Case, payload: Any) -> Verdict:
+    """A 200 that holds an error: judged by the status it stands for."""
+    facts = facts_of(payload[0] if isinstance(payload, list) else payload)
+    status = status_inside(facts)
+    if status is None:
+        return _unusable(case, facts, "holds an error")
+    return _refused(case, status, facts)
+
+
+def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
+    refusal = Refusal(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
+    return _verdict(case, rule_for(refusal), status, facts, status_line(case.reply, status))
+
+
+def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
+    reply = case.reply
+    rule = obey_server(UNUSABLE, reply.status, reply.headers)
+    return _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+
+
+def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str) -> Verdict:
+    """The verdict of a failure, with its error."""
+    headers = case.reply.headers
+    request_id = cut(case.request_id, 200) if case.request_id else None
+    hint = wait_hint(
+        headers, facts.message, case.wall, resets=rule.kind == "throttled", kind=(facts.type or "").lower()
+    )
+    cls = error_class(rule, status)
+    error = cls(
+        compose(what, name_call(case.request, case.reply, request_id), facts.message, rule.cure or cls.advice),
+        status_code=status,
+        request_id=request_id,
+        code=facts.code,
+        type=facts.type,
+        param=facts.param,
+        body=facts.body,
+        retry_after=hint,
+    )
+    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers), status, request_id)
+
+
+def _facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:
+    """What can be told of an answer that is not what it should be, without quoting what a model may have written."""
+    if isinstance(problem, UnusableAnswer) and problem.error is not None:
+        return facts_of({"error": problem.error})._replace(body=payload)
+    return facts_of(payload) if isinstance(payload, dict) else ErrorFacts()

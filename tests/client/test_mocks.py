@@ -1,0 +1,65 @@
+"""The libraries with which users mock requests work on a pool."""
+
+from __future__ import annotations
+
+import json
+
+import requests_mock
+import responses
+import vcr
+
+from chatpool import ChatPool, RateLimitError
+from chatpool.testing import FakeServer, chat_completion
+
+URL = "https://api.example.com/v1"
+
+
+def test_responses():
+    with responses.RequestsMock() as mocked, ChatPool("m", base_url=URL, api_key="sk-test", max_workers=2) as pool:
+        mocked.post(f"{URL}/chat/completions", json=chat_completion("mocked"))
+        results = pool.map(["a", "b"])
+        sent = json.loads(mocked.calls[0].request.body)
+        key = mocked.calls[0].request.headers["Authorization"]
+    assert [str(answer) for answer in results] == ["mocked", "mocked"]
+    assert sent["model"] == "m"
+    assert key == "Bearer sk-test"
+
+
+def test_responses_with_a_retry(instant_waits):
+    with responses.RequestsMock() as mocked, ChatPool("m", base_url=URL, max_workers=2) as pool:
+        mocked.post(f"{URL}/chat/completions", status=429, headers={"retry-after": "3"}, json={"error": {}})
+        mocked.post(f"{URL}/chat/completions", json=chat_completion("mocked"))
+        assert pool.chat("a").text == "mocked"
+
+
+def test_responses_with_an_exception():
+    with responses.RequestsMock() as mocked, ChatPool("m", base_url=URL, retry=0) as pool:
+        mocked.post(f"{URL}/chat/completions", body=ConnectionError("no route"))
+        (outcome,) = pool.map(["a"]).outcomes
+    assert "no route" in str(outcome.error) + str(outcome.error.__cause__)
+
+
+def test_requests_mock():
+    with requests_mock.Mocker() as mocked, ChatPool("m", base_url=URL, max_workers=2) as pool:
+        mocked.post(f"{URL}/chat/completions", json=chat_completion("mocked"))
+        assert pool.chat("a").text == "mocked"
+        assert mocked.last_request.json()["messages"][0]["content"] == "a"
+
+
+def test_requests_mock_with_an_error_status():
+    with requests_mock.Mocker() as mocked, ChatPool("m", base_url=URL, retry=0) as pool:
+        mocked.post(f"{URL}/chat/completions", status_code=429, json={"error": {"message": "slow"}})
+        (outcome,) = pool.map(["a"]).outcomes
+    assert isinstance(outcome.error, RateLimitError)
+
+
+def test_vcrpy_records_and_replays(tmp_path):
+    cassette = str(tmp_path / "cassette.yaml")
+    with FakeServer() as server:
+        url = server.base_url
+        with vcr.use_cassette(cassette), ChatPool("m", base_url=url, max_workers=1) as pool:
+            recorded = pool.map(["a", "b"])
+        assert len(server.requests) == 2
+    with vcr.use_cassette(cassette, record_mode="none"), ChatPool("m", base_url=url, max_workers=1) as pool:
+        replayed = pool.map(["a", "b"])
+    assert [str(answer) for answer in replayed] == [str(answer) for answer in recorded] == ["a", "b"]

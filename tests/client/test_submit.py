@@ -1,0 +1,114 @@
+"""Futures of single calls."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+
+import pytest
+
+from chatpool import BadRequestError, PoolClosedError
+from chatpool.testing import Error, RateLimited, Stall
+
+
+def test_futures_work_with_concurrent_futures_own_functions(serve):
+    _, pool = serve()
+    futures = {pool.submit(str(number)): str(number) for number in range(20)}
+    for future in concurrent.futures.as_completed(futures, timeout=10):
+        assert future.result().text == futures[future]
+    done, pending = concurrent.futures.wait(futures, timeout=10)
+    assert (len(done), len(pending)) == (20, 0)
+
+
+def test_a_failed_call_raises_its_error_with_a_cause(always):
+    _, pool = always(Error(400))
+    future = pool.submit("a")
+    assert isinstance(future.exception(10), BadRequestError)
+    with pytest.raises(BadRequestError):
+        future.result()
+
+
+def test_callbacks_are_called_with_the_future(serve):
+    _, pool = serve()
+    called = []
+    future = pool.submit("a")
+    future.add_done_callback(called.append)
+    future.result(10)
+    pool.close()
+    assert called == [future]
+
+
+def test_a_queued_call_can_be_cancelled_and_is_not_sent(always):
+    server, pool = always(Stall(), max_workers=1)
+    first, second = pool.submit("first"), pool.submit("second")
+    server.wait_for(1)
+    assert second.cancel()
+    assert second.cancelled()
+    assert first.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        second.result()
+    assert len(server.requests) == 1
+
+
+def test_a_parked_call_can_be_cancelled(serve):
+    server, pool = serve(RateLimited(100))
+    future = pool.submit("a")
+    server.wait_until(lambda: len(server.requests) == 1 and server.in_flight == 0)
+    assert future.cancel()
+    assert concurrent.futures.wait([future], timeout=5).done
+    assert pool.chat("b").text == "b"
+
+
+def test_a_call_in_flight_can_be_cancelled_and_its_worker_is_free(serve):
+    server, pool = serve(Stall(), max_workers=1)
+    future = pool.submit("a")
+    server.wait_for(1)
+    assert future.running()
+    assert future.cancel()
+    assert pool.chat("b").text == "b"
+
+
+def test_a_finished_call_cannot_be_cancelled(serve):
+    _, pool = serve()
+    future = pool.submit("a")
+    future.result(10)
+    assert not future.cancel()
+    assert not future.cancelled()
+
+
+def test_the_worker_sees_the_submitters_context_variables(serve):
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen = []
+    _, pool = serve(listeners=[lambda event: seen.append(variable.get())])
+    variable.set("set")
+    pool.chat("a")
+    assert set(seen) == {"set"}
+
+
+def test_close_finishes_what_was_submitted(serve):
+    server, pool = serve(max_workers=2, latency=0.005)
+    futures = [pool.submit(str(number)) for number in range(20)]
+    pool.close()
+    assert [future.result(0).text for future in futures] == [str(number) for number in range(20)]
+
+
+def test_leaving_with_normally_finishes_and_leaving_by_an_exception_gives_up(serve):
+    server, pool = serve(max_workers=1)
+    server.set_script(lambda request: Stall())
+    with pytest.raises(LookupError), pool:
+        queued = [pool.submit("a") for _ in range(5)]
+        server.wait_for(1)
+        raise LookupError
+    assert {type(future.exception(5)) for future in queued} == {PoolClosedError}
+
+
+def test_abort_ends_calls_in_flight_parked_and_queued(serve):
+    server, pool = serve(RateLimited(100), max_workers=1)
+    parked = pool.submit("parked")
+    server.wait_until(lambda: len(server.requests) == 1 and server.in_flight == 0)
+    server.set_script(lambda request: Stall())
+    flying, queued = pool.submit("flying"), pool.submit("queued")
+    server.wait_for(2)
+    pool.abort()
+    for future in (parked, flying, queued):
+        assert isinstance(future.exception(5), PoolClosedError)

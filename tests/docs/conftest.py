@@ -1,0 +1,278 @@
+"""Reads the examples of a documentation page and runs them, as a reader would from top to bottom.
+
+The rules for a page's fenced blocks:
+
+- ``python``: run, in order, in one namespace per page. What it prints has to be shown: by an ``output`` block
+  right after it, compared as doctest does with ELLIPSIS. Log lines and progress bars count as printed.
+- A ``python`` block whose first line is ``# name.py`` is a file of that name: ``conftest.py`` is only written,
+  ``test_*.py`` is run by pytest, any other one as a program.
+- The languages in ``SHOWN`` are for reading. Any other language is an error, so that nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+
+import pytest
+
+import chatpool
+from chatpool.clock import install_clock
+from chatpool.testing import FakeServer, InstantClock
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+SHOWN = frozenset({"console", "text"})
+
+_FENCE = re.compile(r"(?P<ticks>`{3,})(?P<info>[^`]*)$")
+_FILE = re.compile(r"# (?P<name>\w+\.py)$")
+_SETTINGS = ("OPENAI_", "AZURE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA", "CURL_CA", "SSL_CERT")
+
+# What the model of the examples knows; everything else it repeats.
+ANSWERS = {
+    "ping": "pong",
+    "pong": "ping",
+    "What is the capital of France?": "Paris.",
+    "What is the capital of Italy?": "Rome.",
+    "What is the capital of Japan?": "Tokyo.",
+    "And of Italy?": "Rome.",
+    "Great phone, poor battery.": "mixed",
+    "Broke after a day.": "negative",
+    "Works, and looks good.": "positive",
+}
+
+# Examples of time limits: there the time that passes is what the page is about.
+IN_REAL_TIME = frozenset({"tutorial/09-time-limits.md", "howto/web-view.md", "explanation/time-limits.md"})
+
+
+class Block(NamedTuple):
+    """One fenced block: its language, the line its text starts on (from 1), and the text."""
+
+    language: str
+    line: int
+    text: str
+
+
+class Example(NamedTuple):
+    """One ``python`` block with the output that the page shows for it, None when it shows none."""
+
+    line: int
+    source: str
+    shown: Optional[str]
+
+    @property
+    def file(self) -> Optional[str]:
+        """The name of the file that it is, None for code to be run in place."""
+        match = _FILE.match(self.source.split("\n", 1)[0])
+        return match["name"] if match else None
+
+
+def read_blocks(text: str) -> List[Block]:
+    """All fenced blocks of a page.
+
+    Raises:
+        ValueError: a block is not closed.
+    """
+    blocks: List[Block] = []
+    opened: Optional[re.Match[str]] = None
+    body: List[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        fence = _FENCE.match(line.strip())
+        if opened is None:
+            opened, body = fence, []
+        elif fence and not fence["info"].strip() and len(fence["ticks"]) >= len(opened["ticks"]):
+            blocks.append(Block(opened["info"].strip(), number - len(body), "\n".join(body) + "\n"))
+            opened = None
+        else:
+            body.append(line)
+    if opened is not None:
+        raise ValueError(f"a block of {opened['info']!r} is not closed")
+    return blocks
+
+
+def read_examples(text: str) -> List[Example]:
+    """The examples of a page, in order.
+
+    Raises:
+        ValueError: a block's language is unknown, or an ``output`` block follows no ``python`` block.
+    """
+    examples: List[Example] = []
+    previous = ""
+    for block in read_blocks(text):
+        if block.language == "python":
+            examples.append(Example(block.line, block.text, None))
+        elif block.language == "output":
+            if previous != "python":
+                raise ValueError(f"line {block.line}: an output block must follow a python block")
+            examples[-1] = examples[-1]._replace(shown=block.text)
+        elif re.match(r"\{(code|code-block|sourcecode|literalinclude|doctest)\}", block.language):
+            raise ValueError(f"line {block.line}: write code as a plain ```python block, so that it is run")
+        elif block.language not in SHOWN and not block.language.startswith("{"):
+            raise ValueError(f"line {block.line}: unknown language {block.language!r}")
+        previous = block.language
+    return examples
+
+
+def check_output(example: Example, printed: str) -> None:
+    """Compare what an example printed with what its page shows.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    got = "\n".join(_seen(line) for line in printed.split("\n"))
+    wanted = example.shown or ""
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS
+    if not checker.check_output(wanted, got, flags):
+        difference = checker.output_difference(doctest.Example(example.source, wanted), got, flags)
+        raise AssertionError(f"line {example.line}: the page does not show what its example prints\n{difference}")
+
+
+def _seen(line: str) -> str:
+    """What a terminal shows in the end of a line in which a progress bar returned to the start."""
+    return line.rstrip("\r").rpartition("\r")[2].rstrip()
+
+
+@contextlib.contextmanager
+def plain_logging() -> Iterator[None]:
+    """Logging as in a fresh interpreter, so that ``logging.basicConfig`` does what a reader sees it do."""
+    loggers = [logging.root, logging.getLogger("chatpool")]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.handlers = handlers
+            logger.setLevel(level)
+
+
+class PageRunner:
+    """Runs the examples of pages against one server.
+
+    Args:
+        folder: the current directory, for files that examples read and write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, name: str, text: str) -> int:
+        """Run all examples of the page; returns how many there were.
+
+        Raises:
+            AssertionError: an example printed something else than its page shows, or its tests failed.
+            Exception: whatever an example raised.
+        """
+        namespace: Dict[str, Any] = {"__name__": "__main__"}
+        examples = read_examples(text)
+        printed = io.StringIO()
+        try:
+            for example in examples:
+                printed.seek(0)
+                printed.truncate()
+                if example.file is not None:
+                    self._run_file(example, example.file)
+                    continue
+                # The empty lines before it make tracebacks name the line of the page.
+                code = compile("\n" * (example.line - 1) + example.source, name, "exec")
+                with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                    exec(code, namespace)  # noqa: S102 - our own documentation
+                check_output(example, printed.getvalue())
+        finally:
+            _close(namespace)
+        return len(examples)
+
+    def _run_file(self, example: Example, name: str) -> None:
+        (self._folder / name).write_text(example.source, encoding="utf-8")
+        if name == "conftest.py":
+            return
+        is_test = name.startswith("test_")
+        command = [sys.executable, *(["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else []), name]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = subprocess.run(
+            command, cwd=self._folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        printed = ended.stdout + ended.stderr
+        assert ended.returncode == 0, f"line {example.line}: {name} failed\n{printed}"
+        if is_test:
+            count = len(re.findall(r"^def test_", example.source, re.MULTILINE))
+            assert f"{count} passed" in printed, printed
+        else:
+            check_output(example, printed)
+
+
+def _close(namespace: Dict[str, Any]) -> None:
+    for value in list(namespace.values()):
+        if isinstance(value, chatpool.ChatPool):
+            value.abort()
+        elif isinstance(value, FakeServer):
+            value.close()
+
+
+def answer(body: Any) -> str:
+    """What the model of the examples says: what it knows, else what it was asked."""
+    asked = body.get("prompt") or body.get("input") or body["messages"][-1]["content"]
+    return ANSWERS.get(asked, asked)
+
+
+@pytest.fixture
+def example_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """The server that the environment variables name, in place of a real one."""
+    for name in list(os.environ):
+        if name.upper().startswith(_SETTINGS):
+            monkeypatch.delenv(name)
+    with FakeServer(reply=answer) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-examples")
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.origin)
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-of-the-examples")
+        yield server
+
+
+@pytest.fixture
+def run_page(
+    example_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], int]]:
+    """``run_page(name, text)`` runs the examples of a page and returns how many there were."""
+    monkeypatch.chdir(tmp_path)
+    undo = []
+
+    def run(name: str, text: str) -> int:
+        if name not in IN_REAL_TIME:
+            # Answers from loopback come within the grace, so that no limit is taken for a back-off.
+            undo.append(install_clock(InstantClock(grace=0.2)))
+        with plain_logging():
+            return PageRunner(tmp_path).run(name, text)
+
+    yield run
+    for clock in reversed(undo):
+        install_clock(clock)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``page`` runs once per page of the documentation."""
+    if "page" in metafunc.fixturenames:
+        pages = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+        metafunc.parametrize("page", pages, ids=[path.relative_to(DOCS).as_posix() for path in pages])
+
+
+@pytest.fixture
+def read() -> Callable[[str], List[Example]]:
+    """The examples of a page's text."""
+    return read_examples
+
+
+@pytest.fixture
+def docs() -> Path:
+    """The folder of the documentation."""
+    return DOCS

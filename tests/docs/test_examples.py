@@ -1,0 +1,16 @@
+"""Every example of the documentation runs and prints what its page shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+MUST_SHOW_CODE = ("tutorial", "howto")
+
+
+def test_a_page_s_examples_run_and_print_what_it_shows(
+    page: Path, docs: Path, run_page: Callable[[str, str], int]
+) -> None:
+    count = run_page(page.relative_to(docs).as_posix(), page.read_text(encoding="utf-8"))
+    if page.parent.name in MUST_SHOW_CODE and page.name != "index.md":
+        assert count, "a tutorial or a how-to without a single example"

@@ -1,0 +1,29 @@
+"""Counters of a pool."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from chatpool.events import Event
+from chatpool.observe.stats import Statistics
+from chatpool.types import Usage
+
+
+def event(kind, usage=None):
+    return Event(kind, call_id=1, attempt=1, time=0.0, usage=usage)
+
+
+def test_ends_retries_and_tokens_are_counted():
+    statistics = Statistics()
+    for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), event("succeeded")]:
+        statistics(heard)
+    assert statistics.snapshot() == {"succeeded": 2, "failed": 1, "retried": 1, "usage": Usage(3, 4, 7, 1)}
+
+
+def test_nothing_is_lost_between_threads():
+    statistics = Statistics()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(lambda _: statistics(event("succeeded", Usage(1, 1, 2))), range(4000)):
+            pass
+    assert statistics.snapshot()["succeeded"] == 4000
+    assert statistics.snapshot()["usage"] == Usage(4000, 4000, 8000)

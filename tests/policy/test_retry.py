@@ -1,0 +1,214 @@
+"""Which attempt is followed by another, and after how long."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import tenacity
+
+from chatpool.config import RetryPolicy
+from chatpool.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    BadRequestError,
+    DeadlineExceededError,
+    InternalServerError,
+    RateLimitError,
+)
+from chatpool.policy.retry import Decision, Retrier
+from chatpool.types import Verdict
+
+UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
+TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
+GARBLED = Verdict("retry", error=APIConnectionError("garbled"), status=200)
+REFUSED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
+WRONG = Verdict("fail", error=BadRequestError("wrong", status_code=400), status=400)
+
+
+class Case:
+    """One call under a policy, with a clock of its own."""
+
+    def __init__(self, policy=None, max_workers=10, deadline=math.inf):
+        self.retrier = Retrier(policy or RetryPolicy(), max_workers)
+        self.state = self.retrier.start(first_sent=0.0)
+        self.deadline = deadline
+        self.now = 0.0
+        self.attempts = 0
+
+    def fail(self, verdict, streak=1, refreshable=False) -> Decision:
+        self.attempts += 1
+        return self.retrier.decide(
+            self.state,
+            verdict,
+            attempt=self.attempts,
+            now=self.now,
+            deadline=self.deadline,
+            streak=streak,
+            refreshable=refreshable,
+        )
+
+    def attempts_until_it_gives_up(self, verdict, at_most=50) -> int:
+        while self.fail(verdict).wait is not None and self.attempts < at_most:
+            pass
+        return self.attempts
+
+
+@pytest.mark.parametrize(
+    ("verdict", "policy", "attempts"),
+    [
+        (UNAVAILABLE, RetryPolicy(), 9),
+        (GARBLED, RetryPolicy(max_retries=3), 4),
+        (TIMED_OUT, RetryPolicy(), 3),
+        (TIMED_OUT, RetryPolicy(max_timeout_retries=0), 1),
+        (TIMED_OUT, RetryPolicy(max_retries=1, max_timeout_retries=5), 2),
+        (WRONG, RetryPolicy(), 1),
+        (UNAVAILABLE, RetryPolicy(max_retries=0), 1),
+        (REFUSED, RetryPolicy(max_retries=0), 1),
+        (UNAVAILABLE, RetryPolicy(stop=tenacity.stop_after_attempt(20)), 20),
+        (REFUSED, RetryPolicy(stop=tenacity.stop_after_attempt(3)), 3),
+        (TIMED_OUT, RetryPolicy(stop=tenacity.stop_after_attempt(7)), 7),
+        (WRONG, RetryPolicy(retry_if=lambda error: True), 9),
+        (UNAVAILABLE, RetryPolicy(retry_if=lambda error: False), 1),
+        (UNAVAILABLE, RetryPolicy(retry_if=lambda error: None), 9),
+    ],
+)
+def test_attempts_are_made_as_often_as_the_policy_says(verdict, policy, attempts):
+    assert Case(policy).attempts_until_it_gives_up(verdict) == attempts
+
+
+def test_a_refusal_for_rate_uses_up_no_retry():
+    case = Case(RetryPolicy(max_retries=1, wait_initial=0))
+    for _ in range(40):
+        assert case.fail(REFUSED).wait is not None
+    assert case.fail(UNAVAILABLE).wait is not None
+    assert case.fail(UNAVAILABLE).wait is None
+
+
+def test_the_last_attempts_own_error_is_the_calls_error():
+    case = Case(RetryPolicy(max_retries=1))
+    case.fail(UNAVAILABLE)
+    assert case.fail(GARBLED).error is GARBLED.error
+
+
+def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
+    case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
+    waits = [case.fail(UNAVAILABLE, streak=1).wait for _ in range(20)]
+    assert 0.25 <= waits[0] <= 0.5
+    assert all(0.5 <= wait <= 1.0 for wait in waits[1:])
+
+
+def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
+    policy = RetryPolicy(max_retries=30, wait_initial=1.0, wait_max=6.0)
+    case = Case(policy, max_workers=10)
+    for _ in range(8):
+        last = case.fail(UNAVAILABLE, streak=60).wait
+    assert last == 6.0
+
+
+def test_back_off_does_not_overflow_after_a_thousand_failures():
+    case = Case(RetryPolicy(max_retries=3000, wait_max=1.0), max_workers=1)
+    for _ in range(2000):
+        wait = case.fail(UNAVAILABLE, streak=100_000).wait
+    assert wait <= 1.0
+
+
+def test_refusals_without_a_hint_wait_twice_as_long_each_time():
+    case = Case(RetryPolicy(wait_initial=1.0))
+    first, *_, fifth = [case.fail(REFUSED).wait for _ in range(5)]
+    assert 0.25 <= first <= 0.5
+    assert 4 <= fifth <= 8
+
+
+@pytest.mark.parametrize("verdict", [UNAVAILABLE, REFUSED])
+def test_the_servers_hint_is_never_undercut(verdict):
+    case = Case(RetryPolicy(max_retries=30))
+    for _ in range(20):
+        wait = case.fail(verdict._replace(wait_hint=5.0)).wait
+        assert 5.0 <= wait <= 5.5
+
+
+def test_the_longer_of_tenacitys_wait_and_the_hint_applies():
+    case = Case(RetryPolicy(wait=tenacity.wait_fixed(3)))
+    assert case.fail(UNAVAILABLE).wait == 3
+    assert case.fail(UNAVAILABLE._replace(wait_hint=1.0)).wait == 3
+    assert case.fail(UNAVAILABLE._replace(wait_hint=10.0)).wait >= 10
+
+
+def test_the_recipes_policy_can_be_said_in_tenacitys_words():
+    policy = RetryPolicy(wait=tenacity.wait_random_exponential(min=1, max=60), stop=tenacity.stop_after_attempt(20))
+    case = Case(policy)
+    waits = [case.fail(UNAVAILABLE).wait for _ in range(19)]
+    assert all(1 <= wait <= 60 for wait in waits)
+    assert case.fail(UNAVAILABLE).error is UNAVAILABLE.error
+
+
+def test_tenacitys_time_based_stop_sees_the_calls_own_time():
+    case = Case(RetryPolicy(stop=tenacity.stop_after_delay(10), wait=tenacity.wait_none()))
+    case.now = 9.0
+    assert case.fail(UNAVAILABLE).wait == 0
+    case.now = 10.0
+    assert case.fail(UNAVAILABLE).wait is None
+
+
+def test_tenacitys_strategies_see_the_error_and_the_attempt_number():
+    seen = []
+
+    def stop(state):
+        seen.append((state.attempt_number, state.outcome.exception()))
+        return False
+
+    case = Case(RetryPolicy(stop=stop))
+    case.fail(UNAVAILABLE)
+    case.fail(REFUSED)
+    assert seen == [(1, UNAVAILABLE.error), (2, REFUSED.error)]
+
+
+def test_a_refusal_for_longer_than_is_waited_ends_the_line_until_then():
+    decision = Case().fail(REFUSED._replace(wait_hint=86_400.0))
+    assert decision == Decision(error=REFUSED.error, scope="model", refuse_for=86_400.0)
+
+
+def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), streak=9)
+    assert decision == Decision(error=UNAVAILABLE.error)
+
+
+def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), streak=10)
+    assert decision.scope == "model"
+
+
+def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
+    case = Case(deadline=3.0)
+    case.now = 1.0
+    decision = case.fail(REFUSED._replace(wait_hint=60.0))
+    assert isinstance(decision.error, DeadlineExceededError)
+    assert decision.error.__cause__ is REFUSED.error
+    assert "timeout.total" in str(decision.error)
+
+
+def test_an_attempt_cut_by_the_total_time_ends_with_that_reason():
+    case = Case(RetryPolicy(max_timeout_retries=0), deadline=3.0)
+    case.now = 3.0
+    assert isinstance(case.fail(TIMED_OUT).error, DeadlineExceededError)
+
+
+def test_a_fatal_verdict_carries_its_scope():
+    verdict = Verdict("fatal", scope="run", error=RateLimitError("no credit"), status=429)
+    assert Case().fail(verdict) == Decision(error=verdict.error, scope="run")
+
+
+class TestKeyRefresh:
+    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
+
+    def test_a_refused_key_is_fetched_again_once(self):
+        case = Case()
+        assert case.fail(self.refused_key, refreshable=True) == Decision(wait=0.0, refresh_key=True)
+        assert case.fail(self.refused_key, refreshable=True).error is self.refused_key.error
+
+    def test_a_fixed_key_is_not(self):
+        assert Case().fail(self.refused_key).error is self.refused_key.error
+
+    def test_no_retries_means_no_refresh_either(self):
+        assert Case(RetryPolicy(max_retries=0)).fail(self.refused_key, refreshable=True).wait is None

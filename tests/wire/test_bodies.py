@@ -1,0 +1,106 @@
+"""What an error body says, in whichever form it comes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chatpool.wire.bodies import ErrorFacts, inner_error, page_facts, read_error
+
+
+def facts(payload):
+    return read_error(json.dumps(payload).encode())
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"error": {"message": "no", "type": "t", "param": "p", "code": "c"}}, "no"),
+        ({"error": {"message": None, "code": 400}}, ""),
+        ({"error": "plain words"}, "plain words"),
+        ({"message": "at the top"}, "at the top"),
+        ({"object": "error", "message": "from vLLM", "type": "BadRequestError", "code": 400}, "from vLLM"),
+        ({"detail": "Not Found"}, "Not Found"),
+        ({"detail": [{"loc": ["body", "n", 0], "msg": "too small", "input": "secret"}]}, "body.n.0: too small"),
+        ({"detail": [{"msg": "one"}, {"message": "two"}, "three", 4, {"loc": ["x"]}]}, "one; two; three"),
+        ({"detail": {"error": "nested"}}, "nested"),
+        ({"error": {"message": {"detail": "in an object"}}}, "in an object"),
+        ([{"error": {"code": 400, "message": "from Gemini"}}], "from Gemini"),
+        ({"error": {"message": "two\n  lines"}}, "two lines"),
+        ("only a string", "only a string"),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_servers_own_words_are_found(payload, message):
+    assert facts(payload).message == message
+
+
+def test_all_facts_are_kept():
+    payload = {"error": {"message": "no", "type": "Tokens", "param": "messages", "code": "Rate_Limit"}}
+    found = facts(payload)
+    assert found == ErrorFacts("no", "Tokens", "Rate_Limit", "messages", payload)
+    assert found.words == {"tokens", "rate_limit"}
+
+
+@pytest.mark.parametrize("value", [[], {}, True, 1.5])
+def test_facts_of_a_wrong_type_are_dropped(value):
+    found = facts({"error": {"message": "no", "type": value, "param": value, "code": value}})
+    assert (found.type, found.param, found.code) == (None, None, None)
+
+
+def test_a_flagged_prompt_is_recognised():
+    assert facts({"error": {"message": "no", "metadata": {"flagged_input": "secret"}}}).flagged
+    assert not facts({"error": {"message": "no", "metadata": {"raw": "x"}}}).flagged
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ""),
+        (b"  \n", ""),
+        (b"upstream connect error", "upstream connect error"),
+        (b"<html><head><title>502 Bad\n Gateway</title></head>", "an HTML page titled '502 Bad Gateway'"),
+        (b"<!DOCTYPE html><p>no title", "an HTML page"),
+        (b"<html><title>never closed", "an HTML page titled 'never closed'"),
+        (b"\xff\xfe\x00 broken", "\ufffd\ufffd\x00 broken"),
+        (b"[1, 2", "[1, 2"),
+        (b"[1, 2]", "[1, 2]"),
+        (b"[" * 100_000, "[" * 2000),
+    ],
+)
+def test_what_is_no_json_is_read_as_text(content, message):
+    assert read_error(content).message == message
+
+
+def test_a_text_body_is_kept_up_to_2000_characters():
+    assert read_error(b"x" * 5000).body == "x" * 2000
+    assert read_error(b"").body is None
+
+
+@pytest.mark.parametrize("content", [b"an answer", b"", b"{"])
+def test_of_an_answer_that_is_no_json_only_a_title_is_quoted(content):
+    assert page_facts(content).message == ""
+    assert page_facts(b"<title>Sign in</title>").message == "an HTML page titled 'Sign in'"
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        ({"error": {"code": 1}}, {"code": 1}),
+        ({"error": "words"}, "words"),
+        ({"object": "error", "message": "no"}, {"object": "error", "message": "no"}),
+        ([{"error": {"code": 1}}], {"code": 1}),
+        ({"error": None}, None),
+        ({"error": {}}, None),
+        ({"error": ""}, None),
+        ({"choices": []}, None),
+        ([], None),
+        (["x"], None),
+        ("error", None),
+        (None, None),
+    ],
+)
+def test_an_error_inside_an_answer_is_found(payload, error):
+    assert inner_error(payload) == error

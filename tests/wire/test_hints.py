@@ -1,0 +1,173 @@
+"""What a server says about waiting and about its limits."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
+
+from chatpool.wire.hints import duration, limits, wait_hint
+
+NOW = 1_700_000_000.0
+MONTH = 31 * 86400
+
+
+def hint(headers=None, text="", **keywords):
+    return wait_hint(CaseInsensitiveDict(headers or {}), text, NOW, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2", 2),
+        ("0.5", 0.5),
+        ("0", 0),
+        (" 3 ", 3),
+        ("86400", 86400),
+        ("1s", 1),
+        ("20ms", 0.02),
+        ("599ms", 0.599),
+        ("6m0s", 360),
+        ("1h2m3.5s", 3723.5),
+        ("1d", 86400),
+        ("750us", 0.00075),
+        ("750µs", 0.00075),
+        ("12ns", 1.2e-8),
+        ("33 seconds", 33),
+        ("1 second", 1),
+        ("2 minutes", 120),
+        ("1 hour 30 minutes", 5400),
+        ("5 MIN", 300),
+        ("250 milliseconds", 0.25),
+    ],
+)
+def test_a_duration_is_read_in_every_usual_form(text, seconds):
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "soon", "-1", "-2s", "nan", "inf", "1e999", "1_000", "s", "1.2.3", "5 parsecs", "1sms2", "99999999999"],
+)
+def test_nonsense_is_no_duration(text):
+    assert duration(text) is None
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_a_go_duration_is_the_sum_of_its_parts(hours, minutes, seconds, milliseconds):
+    text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
+    assert duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+
+
+@pytest.mark.parametrize(
+    ("headers", "text", "seconds"),
+    [
+        ({"Retry-After-Ms": "250"}, "", 0.25),
+        ({"Retry-After": "2"}, "", 2),
+        ({"Retry-After": "0.5"}, "", 0.5),
+        ({"Retry-After": "86400"}, "", 86400),
+        ({"Retry-After": "0"}, "", 0),
+        ({"Retry-After": formatdate(NOW + 90, usegmt=True)}, "", 90),
+        ({"Retry-After": formatdate(NOW - 90, usegmt=True)}, "", 0),
+        ({"Retry-After": "Tue, 14 Nov 2023 22:14:20 -0000"}, "", 60),
+        ({"Retry-After": "Tuesday, 14-Nov-23 22:14:20 GMT"}, "", 60),
+        ({}, "Rate limit reached. Please try again in 599ms. Visit us.", 0.599),
+        ({}, "Please try again in 1.2s.", 1.2),
+        ({}, "Please try again in 6m0s.", 360),
+        ({}, "Please retry after 33 seconds. Go here to ask for more.", 33),
+        ({}, "Please retry in 14.504s.", 14.504),
+        ({"x-ratelimit-reset-requests": "1s"}, "", 1),
+        ({"x-ratelimit-reset-tokens": "1h2m3.5s"}, "", 3723.5),
+        ({"x-ratelimit-reset-tokens": "12"}, "", 12),
+    ],
+)
+def test_every_form_of_hint_is_understood(headers, text, seconds):
+    assert hint(headers, text) == pytest.approx(seconds)
+
+
+def test_the_strongest_hint_wins():
+    headers = {"x-ratelimit-reset-requests": "4s"}
+    assert hint(headers) == 4
+    assert hint(headers, "try again in 3s") == 3
+    headers["retry-after"] = "2"
+    assert hint(headers, "try again in 3s") == 2
+    headers["retry-after-ms"] = "1000"
+    assert hint(headers, "try again in 3s") == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"retry-after": "soon"},
+        {"retry-after": "-5"},
+        {"retry-after": "nan"},
+        {"retry-after": "1e400"},
+        {"retry-after": "Tue, 99 Nov 2023 22:14:20 GMT"},
+        {"retry-after": formatdate(NOW + MONTH + 60, usegmt=True)},
+        {"retry-after-ms": "x"},
+        {"retry-after-ms": "-1"},
+        {"x-ratelimit-reset-requests": "0"},
+        {"x-ratelimit-reset-tokens": "-1"},
+        {"x-ratelimit-reset-requests": "0s", "x-ratelimit-reset-tokens": "0ms"},
+    ],
+)
+def test_nonsense_and_nothing_are_no_hint(headers):
+    assert hint(headers) is None
+
+
+def test_nonsense_in_a_strong_place_leaves_room_for_a_weaker_hint():
+    assert hint({"retry-after-ms": "x", "retry-after": "soon"}, "try again in 3s") == 3
+
+
+RESETS = {"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "9s"}
+
+
+class TestResets:
+    """``x-ratelimit-reset-*`` come with every answer; which of them counts depends."""
+
+    def test_they_do_not_count_when_nothing_was_refused_for_its_rate(self):
+        assert hint(RESETS, resets=False) is None
+
+    @pytest.mark.parametrize(("kind", "seconds"), [("requests", 1), ("tokens", 9), ("", 1), ("rate_limit", 1)])
+    def test_the_limit_that_was_hit_says_which(self, kind, seconds):
+        assert hint(RESETS, kind=kind) == seconds
+
+    def test_a_limit_with_nothing_remaining_is_the_one(self):
+        assert hint({**RESETS, "x-ratelimit-remaining-tokens": "0"}) == 9
+        remaining = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-remaining-requests": "0"}
+        assert hint({**RESETS, **remaining}) == 9
+
+
+class TestLimits:
+    """The limits a server states, by header name."""
+
+    def test_there_are_none_without_headers(self):
+        assert limits(CaseInsensitiveDict({"content-type": "application/json"})) == {}
+
+    @pytest.mark.parametrize("name", ["limit-requests", "limit-tokens", "remaining-requests", "remaining-tokens"])
+    def test_any_one_is_enough(self, name):
+        assert limits(CaseInsensitiveDict({f"X-RateLimit-{name}": "5"})) == {f"x-ratelimit-{name}": "5"}
+
+    def test_all_are_kept_and_nothing_else(self):
+        headers = {
+            "x-ratelimit-limit-requests": "100",
+            "x-ratelimit-remaining-requests": "99",
+            "x-ratelimit-reset-requests": "1s",
+        }
+        assert limits(CaseInsensitiveDict({**headers, "x-request-id": "req_1"})) == headers
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "x-ratelimit-reset-requests"]),
+        st.text() | st.from_regex(r"-?[0-9.e]{1,12}(ms|s|m|h)?", fullmatch=True),
+    ),
+    st.text() | st.builds("please try again in {}".format, st.text()),
+)
+def test_whatever_is_said_a_hint_is_none_or_a_sane_number_of_seconds(headers, text):
+    seconds = hint(headers, text)
+    assert seconds is None or 0 <= seconds <= MONTH
