@@ -100,11 +100,14 @@ class RetryPolicy:
         max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
         wait_initial: the scale of the back-off in seconds. Default 0.25. The wait before retry ``n``
             (from 0) is ``U(0.5, 1) * wait_initial / 2 * 2 ** min(n, 1 + s)`` where ``s`` is the number of
-            failures since the last success on that endpoint and model, in multiples of ``max_workers``:
-            bad luck of one call is retried soon, a failing server is left alone.
+            failures since the last success on that endpoint and model, in multiples of the calls that are on
+            their way to it: bad luck of one call is retried soon, a failing server is left alone.
         wait_max: the longest wait of our own in seconds. Default 60.
         retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
             Default 120. A server that asks for more ends a run; a singular call raises at once.
+        max_outage: seconds for which a server may be down, or refuse every call, before a run is ended.
+            Default 600; at most 30 where nothing has ever succeeded. Until then its calls are held without using
+            up retries, and single probes look whether it is back.
         retry_if: ``callable(error) -> True | False | None``: True retries the error, False gives up,
             None leaves the decision to chatpool.
         stop: a tenacity stop strategy, for instance ``stop_after_attempt(20)``. Its attempt number counts
@@ -124,6 +127,7 @@ class RetryPolicy:
     wait_initial: float
     wait_max: float
     retry_after_max: float
+    max_outage: float
     retry_if: Optional[Callable[[APIError], Optional[bool]]]
     stop: Optional[StopBaseT]
     wait: Optional[WaitBaseT]
@@ -136,6 +140,7 @@ class RetryPolicy:
         wait_initial: float = 0.25,
         wait_max: float = 60.0,
         retry_after_max: float = 120.0,
+        max_outage: float = 600.0,
         retry_if: Optional[Callable[[APIError], Optional[bool]]] = None,
         stop: Optional[StopBaseT] = None,
         wait: Optional[WaitBaseT] = None,
@@ -146,6 +151,7 @@ class RetryPolicy:
         fix(self, "wait_initial", _seconds("wait_initial", wait_initial, exclusive=False))
         fix(self, "wait_max", _seconds("wait_max", wait_max, exclusive=False))
         fix(self, "retry_after_max", _seconds("retry_after_max", retry_after_max, exclusive=False))
+        fix(self, "max_outage", _seconds("max_outage", max_outage, exclusive=False))
         for name, strategy in (("retry_if", retry_if), ("stop", stop), ("wait", wait)):
             if strategy is not None and not callable(strategy):
                 raise TypeError(f"{name} must be callable (a tenacity strategy for stop and wait), got {strategy!r}")

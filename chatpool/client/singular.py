@@ -13,6 +13,8 @@ from .core import Core
 
 __all__ = ["send", "wait_for"]
 
+_GRACE = 0.1  # seconds in which a call that is cut at its total time can say so itself
+
 
 def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> CallFuture:
     """Submit one call; its ``timeout.total`` counts from now.
@@ -21,7 +23,7 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
         PoolClosedError: the pool is closed.
     """
     future = CallFuture()
-    options = CallOptions(how.timeout, how.retrier, core.dispatcher, how.headers, how.query, total_from_start=True)
+    options = CallOptions(how.timeout, how.retrier, core.dispatcher, how.headers, how.query, singular=True)
     call = core.engine.make_call(request, options, future, item=item)
     future.attach(call, core.engine.cancel)
     core.engine.submit([call])
@@ -35,13 +37,11 @@ def wait_for(future: CallFuture, total: float) -> Any:
         ChatPoolError: the call failed.
     """
     try:
-        return future.result(total)
-    except concurrent.futures.TimeoutError:
-        if future.done():  # then the time-out may be the call's own
+        if concurrent.futures.wait([future], total + _GRACE).done:
             return future.result()
         raise DeadlineExceededError(
             "the call's time (timeout.total) ran out while it waited for a worker; "
             "raise max_workers or timeout=Timeout(total=...)"
-        ) from None
+        )
     finally:
         future.cancel()

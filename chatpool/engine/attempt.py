@@ -43,9 +43,8 @@ class Attempter:
         self._health = health
         self._endpoint_proven = endpoint_proven
 
-    def attempt(self, call: Call, now: float) -> Verdict:
-        """Send the call once and judge what came back; does not raise."""
-        timeout = self.cut(call, now)
+    def attempt(self, call: Call, left: float) -> Verdict:
+        """Send the call once, within the ``left`` seconds of its time, and judge what came back; does not raise."""
         try:
             payload = self._payload(call)
         except (TypeError, ValueError, ChatPoolError) as error:
@@ -54,7 +53,7 @@ class Attempter:
             reply = self._transport.exchange(
                 call.request,
                 payload,
-                timeout=timeout,
+                timeout=_cut(call.options.timeout, left),
                 cancel=call.token or CancelToken(),
                 headers=call.options.headers,
                 query=call.options.query,
@@ -71,19 +70,19 @@ class Attempter:
             wall=self._clock.wall(),
         )
 
-    def cut(self, call: Call, now: float) -> Timeout:
-        """The call's limits, each cut to the time that is left."""
-        timeout = call.options.timeout
-        left = max(call.deadline - now, _LEAST)
-        if left >= timeout.attempt:
-            return timeout
-        read = timeout.read if timeout.read is None else min(timeout.read, left)
-        return Timeout(connect=min(timeout.connect, left), read=read, attempt=left, total=timeout.total)
-
     def _payload(self, call: Call) -> bytes:
         if call.payload is None:
             call.payload = encode(call.request.body) if call.request.body or call.request.method != "GET" else b""
         return call.payload
+
+
+def _cut(timeout: Timeout, left: float) -> Timeout:
+    """The limits, each cut to the time that is left."""
+    if left >= timeout.attempt:
+        return timeout
+    left = max(left, _LEAST)
+    read = timeout.read if timeout.read is None else min(timeout.read, left)
+    return Timeout(connect=min(timeout.connect, left), read=read, attempt=left, total=timeout.total)
 
 
 def _as_pool_error(error: Exception) -> ChatPoolError:

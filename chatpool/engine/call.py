@@ -48,8 +48,8 @@ class CallOptions:
         headers: extra HTTP headers.
         query: extra URL parameters.
         deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
-        total_from_start: whether ``timeout.total`` counts from the making of the call (singular calls)
-            and not from its first send.
+        singular: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
+            of the call, and otherwise from its first send and without the time in which the pool holds it.
     """
 
     timeout: Timeout
@@ -58,7 +58,7 @@ class CallOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     deadline: Optional[float] = None
-    total_from_start: bool = False
+    singular: bool = False
 
 
 class Call:
@@ -72,6 +72,7 @@ class Call:
         "context",
         "created",
         "first_sent",
+        "held_before",
         "history",
         "id",
         "index",
@@ -81,6 +82,7 @@ class Call:
         "payload",
         "request",
         "retry",
+        "sent_at",
         "sink",
         "state",
         "token",
@@ -109,18 +111,23 @@ class Call:
         self.state = QUEUED
         self.attempts = 0
         self.first_sent: Optional[float] = None
+        self.sent_at: Optional[float] = None  # of the attempt under way
+        self.held_before = 0.0  # how long its line had been held when it was first sent
         self.payload: Optional[bytes] = None
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None
         self.history: List[Attempt] = []
         self.context: Optional[contextvars.Context] = None
 
-    @property
-    def deadline(self) -> float:
-        """When the call's time ends, on the pool's clock; ``inf`` while nothing has started to count."""
+    def deadline(self, held: float = 0.0) -> float:
+        """When the call's time ends, on the pool's clock; ``inf`` while nothing has started to count.
+
+        Args:
+            held: seconds since its first send in which the pool itself held it.
+        """
         options = self.options
-        start = self.created if options.total_from_start else self.first_sent
-        end = math.inf if start is None else start + options.timeout.total
+        start = self.created if options.singular else self.first_sent
+        end = math.inf if start is None else start + options.timeout.total + (0.0 if options.singular else held)
         return end if options.deadline is None else min(end, options.deadline)
 
     def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:

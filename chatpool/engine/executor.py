@@ -54,7 +54,7 @@ class Engine:
         self._closed = False
         self._endpoint_proven = False
         self._attempter = Attempter(
-            transport, clock, lambda call: self._scheduler.line(call.line), lambda: self._endpoint_proven
+            transport, clock, lambda call: self._scheduler.health(call.line), lambda: self._endpoint_proven
         )
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Engine:
             try:
                 self._executor.submit(self._work)
             except RuntimeError:  # shut down, or the interpreter is exiting: those that still run finish the rest
-                if self._scheduler.worker_lost() == 0:
+                if self._scheduler.worker_not_started() == 0:
                     self.give_up(lambda call: True, lambda call: PoolClosedError("the interpreter is shutting down"))
 
     # -- a worker's life ------------------------------------------------------------------------------
@@ -102,6 +102,7 @@ class Engine:
     def _work(self) -> None:
         scheduler, clock = self._scheduler, self.clock
         _here.engine = self
+        scheduler.worker_started()
         try:
             while True:
                 step = scheduler.next_step(clock.now())
@@ -110,7 +111,7 @@ class Engine:
                 if step.call is not None:
                     self._run(step.call)
                 elif step.wait:
-                    scheduler.wait_for_parked(clock)
+                    scheduler.wait_for_work(clock)
                 else:
                     return
         finally:
@@ -130,12 +131,14 @@ class Engine:
             self._run_hook(self._after_call)
 
     def _run_inline(self, call: Call) -> None:
-        self._scheduler.adopt(call)
+        clock, scheduler = self.clock, self._scheduler
+        scheduler.adopt(call, clock.now())
         while True:
             decision = self._attempt(call)
             if decision is None or decision.wait is None:
                 return self._finish(call, decision)
-            self._scheduler.wait_inline(call, self.clock.now() + decision.wait, self.clock)
+            scheduler.wait_inline(call, clock.now() + decision.wait, clock)
+            scheduler.resend(call, clock.now())
 
     @staticmethod
     def _run_hook(hook: Callable[[], Any]) -> None:
@@ -147,6 +150,7 @@ class Engine:
     def _broken(self, call: Call, error: BaseException) -> None:
         """Nothing is lost, not even to an error of our own or of a callback."""
         logger.error("internal error in call %d", call.id, exc_info=error)
+        self._scheduler.returned(call, CANCELLED, self.clock.now())
         wrapped = ChatPoolError(f"internal error: {type(error).__name__}: {error}")
         wrapped.__cause__ = error
         if self._scheduler.end(call):
@@ -157,40 +161,49 @@ class Engine:
     def _attempt(self, call: Call) -> Optional[Decision]:
         """Make one attempt; returns what follows, None if the call succeeded or was given up."""
         now = self.clock.now()
-        refusal = self._refusal(call, now)
+        deadline = self._deadline(call, now)
+        refusal = self._refusal(call, now, deadline)
         if refusal is not None:
+            self._scheduler.returned(call, CANCELLED, now)
             return refusal
-        if call.first_sent is None:
-            call.first_sent = now
         call.attempts += 1
         report_send(call, now)
-        verdict = self._attempter.attempt(call, now)
-        if verdict is CANCELLED:
-            return None
+        verdict = self._attempter.attempt(call, deadline - now)
         ended = self.clock.now()
+        if verdict is CANCELLED:
+            self._scheduler.returned(call, CANCELLED, ended)
+            return None
         if verdict.kind == "success":
             call.history.append(attempt_of(verdict, None, ended - now))
             self._succeed(call, verdict, ended)
             return None
         return self._failed(call, verdict, ended, ended - now)
 
-    def _refusal(self, call: Call, now: float) -> Optional[Decision]:
+    def _deadline(self, call: Call, now: float) -> float:
+        """When the call's time ends; in a run the time in which the pool itself holds it does not count."""
+        if call.first_sent is None:
+            call.first_sent = now
+            return call.deadline()
+        return call.deadline(0.0 if call.options.singular else self._scheduler.held(call, now))
+
+    def _refusal(self, call: Call, now: float, deadline: float) -> Optional[Decision]:
         """Why the call must not be sent now, None if it may be."""
         error = call.sink.refusal(call)
         if error is not None:
             return Decision(error=error)
-        if now >= call.deadline:
+        if now >= deadline:
             return Decision(error=DeadlineExceededError("the call's time ran out before it could be sent"))
-        refused = self._scheduler.line(call.line).refusal_at(now)
+        refused = self._scheduler.health(call.line).refusal_at(now)
         return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
 
     def _succeed(self, call: Call, verdict: Verdict, now: float) -> None:
         self._endpoint_proven = True
-        if self._scheduler.succeed(call, verdict):
+        if self._scheduler.succeed(call, verdict, now):
             self._deliver(call, verdict=verdict, now=now)
 
     def _failed(self, call: Call, verdict: Verdict, now: float, elapsed: float) -> Decision:
-        streak = self._scheduler.observe(call, verdict)
+        line = self._scheduler.returned(call, verdict, now)
+        deadline = self._deadline(call, now)
         if call.retry is None:
             call.retry = call.options.retrier.start(call.first_sent or now)
         try:
@@ -199,8 +212,8 @@ class Engine:
                 verdict,
                 attempt=call.attempts,
                 now=now,
-                deadline=call.deadline,
-                streak=streak,
+                deadline=deadline,
+                line=line,
                 refreshable=self._transport.auth.refreshable,
             )
             if decision.refresh_key:

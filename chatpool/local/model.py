@@ -127,7 +127,7 @@ def _put_in_place(source: Path, path: Path) -> None:
         found = _sha256(Path(name))
         if found != FILE_SHA256:
             raise ConfigurationError(
-                f"{source.name} does not hold the expected model: its SHA-256 is {found}, not {FILE_SHA256}; fetch it again"
+                f"{source.name} does not hold the expected model (SHA-256 {FILE_SHA256}, found {found}); fetch it again"
             )
         os.replace(name, path)
     finally:

@@ -38,6 +38,7 @@ class LocalServer:
 
     Attributes:
         model: the name it answers to.
+        parallel: as given.
 
     Raises:
         ConfigurationError: an argument cannot work, or, at the start, the extra ``local`` or the model is missing.
@@ -45,12 +46,11 @@ class LocalServer:
 
     model = MODEL
 
-    def __init__(
-        self, *, parallel: int = 8, context: int = 8192, threads: Optional[int] = None, port: int = 0
-    ) -> None:
-        self._settings = {
+    def __init__(self, *, parallel: int = 8, context: int = 8192, threads: Optional[int] = None, port: int = 0) -> None:
+        self.parallel = positive_int("parallel", parallel)
+        self._settings: Dict[str, Any] = {
             "model": MODEL,
-            "parallel": positive_int("parallel", parallel),
+            "parallel": self.parallel,
             "context": positive_int("context", context),
             "threads": _usable_cores() if threads is None else positive_int("threads", threads),
             "port": _port(port),
@@ -137,7 +137,7 @@ def _await_address(process: subprocess.Popen[str], port: int) -> str:
     reader.start()
     reader.join(_START_LIMIT)
     if not said:
-        raise ConfigurationError(f"the embedded model did not start within {_START_LIMIT:g} seconds; is the machine busy?")
+        raise ConfigurationError(f"the embedded model did not start within {_START_LIMIT:g} s; is the machine busy?")
     message: Dict[str, str] = json.loads(said[0]) if said[0].strip() else {"error": "its process ended"}
     if "address" not in message:
         cure = f"is port {port} taken? Otherwise" if port else "if the file is damaged,"

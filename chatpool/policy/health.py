@@ -3,48 +3,93 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ..errors import APIError
 from ..types import LineStats, Verdict
+from .outage import OutageGate
 
-__all__ = ["LineHealth"]
+__all__ = ["LineHealth", "LineView"]
+
+
+class LineView(NamedTuple):
+    """What a retry decision has to know of the line at the moment of a failure.
+
+    Attributes:
+        streak: failures of the server since its last success.
+        level: the streak in multiples of the calls that are on their way.
+        closed: whether the line is held because the server is down.
+        down_for: seconds for which it has been down, None while it is not held.
+        refused_for: seconds for which there were refusals for rate and no success; None without any.
+        proven: whether any call has ever succeeded.
+    """
+
+    streak: int = 0
+    level: int = 0
+    closed: bool = False
+    down_for: Optional[float] = None
+    refused_for: Optional[float] = None
+    proven: bool = False
 
 
 class LineHealth:
-    """The failure streak of one (endpoint, model), and the time until which the server wants to be left alone.
+    """The failures of one (endpoint, model), and the time until which the server wants to be left alone.
 
     Not thread-safe: the caller holds the lock.
     """
 
-    __slots__ = ("proven", "refusal", "refuse_until", "streak")
+    __slots__ = ("_refusal", "_refuse_until", "_refused_since", "gate", "proven", "streak")
 
     def __init__(self) -> None:
+        self.gate = OutageGate()
         self.streak = 0
         self.proven = False
-        self.refuse_until = -math.inf
-        self.refusal: Optional[APIError] = None
+        self._refused_since: Optional[float] = None
+        self._refuse_until = -math.inf
+        self._refusal: Optional[APIError] = None
 
-    def observe(self, verdict: Verdict) -> None:
-        """Take one attempt's verdict into account."""
-        if verdict.kind == "success":
+    def returned(self, verdict: Verdict, sent_at: float, now: float) -> None:
+        """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
+        kind = verdict.kind
+        self.gate.returned(kind, sent_at, now)
+        if kind == "success":
             self.streak = 0
             self.proven = True
-        elif verdict.kind in ("timeout", "unavailable", "retry"):
+            self._refused_since = None
+        elif kind == "throttled":
+            if self._refused_since is None:
+                self._refused_since = sent_at
+        elif kind in ("timeout", "unavailable", "retry"):
             self.streak += 1
+
+    def view(self, now: float, on_their_way: int) -> LineView:
+        """The line as a retry decision sees it, with so many calls in flight or parked."""
+        down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
+        return LineView(
+            self.streak,
+            self.streak // max(1, on_their_way),
+            self.gate.closed,
+            None if down_since is None else now - down_since,
+            None if refused_since is None else now - refused_since,
+            self.proven,
+        )
 
     def refuse(self, until: float, error: APIError) -> None:
         """Send nothing before ``until``: the server has said that it will refuse."""
-        if until > self.refuse_until:
-            self.refuse_until, self.refusal = until, error
+        if until > self._refuse_until:
+            self._refuse_until, self._refusal = until, error
 
     def refusal_at(self, now: float) -> Optional[APIError]:
         """The error that a call sent now would draw, None if it may be sent."""
-        return self.refusal if now < self.refuse_until else None
+        return self._refusal if now < self._refuse_until else None
 
     def stats(self, now: float) -> LineStats:
         """This state for a person."""
-        paused = self.refuse_until - now
-        if paused <= 0:
-            return LineStats(failure_streak=self.streak)
-        return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self.refusal}")
+        paused = self._refuse_until - now
+        if paused > 0:
+            return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._refusal}")
+        if self.gate.closed:
+            wait = self.gate.wait(now)
+            why = "the server is down; single probes are sent"
+            return LineStats(self.streak, paused_until=None if math.isinf(wait) else wait, why=why)
+        return LineStats(failure_streak=self.streak)

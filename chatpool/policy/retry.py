@@ -18,6 +18,7 @@ from tenacity.wait import wait_base
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
 from ..types import Verdict
+from .health import LineView
 
 __all__ = ["Decision", "Retrier", "RetryState"]
 
@@ -25,6 +26,9 @@ _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
 
 # The server's hint is never undercut; a little more keeps its callers from coming back all at once.
 _HINT_JITTER = 0.05
+
+# A server that has never answered is more likely misspelt than down (seconds).
+_NEVER_SUCCEEDED = 30.0
 
 _LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
@@ -55,13 +59,14 @@ class RetryState(tenacity.RetryCallState):
     retries: int
     timeouts: int
     throttles: int
+    free: bool
     key_refreshed: bool
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
         self.start_time = first_sent
         self.level = self.retries = self.timeouts = self.throttles = 0
-        self.key_refreshed = False
+        self.free = self.key_refreshed = False
 
     def failed(self, verdict: Verdict, attempt_number: int, now: float, level: int) -> None:
         """Note the attempt that has just failed."""
@@ -76,6 +81,8 @@ class RetryState(tenacity.RetryCallState):
         """The attempt noted last will be made again."""
         if self.verdict.kind == "throttled":
             self.throttles += 1
+            return
+        if self.free:
             return
         self.retries += 1
         self.timeouts += self.verdict.kind == "timeout"
@@ -92,7 +99,7 @@ class _StopAfterRetries(stop_base):
         policy, kind = self._policy, retry_state.verdict.kind
         if policy.max_retries == 0:
             return True
-        if kind == "throttled":
+        if kind == "throttled" or retry_state.free:
             return False
         if kind == "timeout" and retry_state.timeouts >= policy.max_timeout_retries:
             return True
@@ -139,7 +146,7 @@ class Retrier:
 
     Args:
         policy: the settings.
-        max_workers: how many failures in a row make one step of the back-off.
+        max_workers: how many failures in a row mean that everybody's calls fail.
     """
 
     def __init__(self, policy: RetryPolicy, max_workers: int) -> None:
@@ -163,7 +170,7 @@ class Retrier:
         attempt: int,
         now: float,
         deadline: float,
-        streak: int,
+        line: LineView,
         refreshable: bool = False,
     ) -> Decision:
         """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
@@ -174,20 +181,22 @@ class Retrier:
             attempt: its number.
             now: the time.
             deadline: when the call's total time ends.
-            streak: failures of its line since the last success, this one included.
+            line: the state of its line, this failure included.
             refreshable: whether a new API key can be fetched.
         """
-        state.failed(verdict, attempt, now, streak // self._max_workers)
+        state.failed(verdict, attempt, now, line.level)
         if self._wants_new_key(state, verdict, refreshable):
             state.key_refreshed = True
             return Decision(wait=0.0, refresh_key=True)
         if not self._retrying.retry(state):
             return Decision(error=verdict.error, scope=verdict.scope if verdict.kind == "fatal" else "call")
-        too_long = self._hint_too_long(verdict, streak)
-        if too_long is not None:
-            return too_long
+        hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
+        if hopeless is not None:
+            return hopeless
         wait = self._wait(state, verdict)
         state.upcoming_sleep = wait
+        # While the server is down a failure says nothing about the call: it costs no retry.
+        state.free = line.closed and verdict.kind in ("timeout", "unavailable")
         if self._retrying.stop(state):
             return Decision(error=_past(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline:
@@ -199,11 +208,23 @@ class Retrier:
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
         return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
 
-    def _hint_too_long(self, verdict: Verdict, streak: int) -> Optional[Decision]:
+    def _down_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
+        longest = self.policy.max_outage
+        if line.down_for is not None:
+            failing_for = line.down_for
+            longest = longest if line.proven else min(_NEVER_SUCCEEDED, longest)
+        else:
+            failing_for = line.refused_for or 0.0
+        if failing_for <= longest or verdict.error is None:
+            return None
+        prefix = f"no call has succeeded for {failing_for:.0f} s (retry.max_outage): "
+        return Decision(error=verdict.error.copied(prefix), scope="model")
+
+    def _hint_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
         hint = verdict.wait_hint
         if hint is None or hint <= self.policy.retry_after_max:
             return None
-        everybody = verdict.kind == "throttled" or streak >= self._max_workers
+        everybody = verdict.kind == "throttled" or line.streak >= self._max_workers
         if not everybody:
             return Decision(error=verdict.error)
         return Decision(error=verdict.error, scope="model", refuse_for=hint)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from typing import Callable, List, Optional, Sequence
 
 from .actions import Action, Break, Close, Send, Wait
@@ -105,6 +106,7 @@ class Connection:
 
     def _interrupted(self, seconds: Optional[float]) -> bool:
         """Wait; True as soon as the server closes or the client goes away."""
+        end = None if seconds is None else time.monotonic() + seconds
         with _Selector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             selector.register(self._sock, selectors.EVENT_READ)
@@ -112,7 +114,7 @@ class Connection:
             if ready and all(key.fileobj is self._sock for key, _ in ready) and not self._client_gone():
                 # The client sent more (a next request, a TLS record): from now on this says nothing about its end.
                 selector.unregister(self._sock)
-                ready = selector.select(seconds)
+                ready = selector.select(None if end is None else max(0.0, end - time.monotonic()))
         return bool(ready)
 
     def _client_gone(self) -> bool:

@@ -107,19 +107,23 @@ def script_of(script: ScriptLike) -> Script:
     Raises:
         TypeError: it is none of the kinds.
     """
-    if isinstance(script, Script):
-        return script
-    if script is None:
+    given: object = script
+    if isinstance(given, Script):
+        return given
+    if given is None:
         return Script()
-    if isinstance(script, Step) or callable(script):
-        return _Always(script)
-    if isinstance(script, Mapping):
-        return _ByPrompt(script)
-    if isinstance(script, Iterable) and not isinstance(script, (str, bytes)):
-        if isinstance(script, Sequence):
-            for entry in script:
-                check_entry(entry)
-        return _InTurn(script)
+    if isinstance(given, type):
+        check_entry(given)
+    if isinstance(given, Step) or callable(given):
+        return _Always(given)
+    if isinstance(given, Mapping):
+        return _ByPrompt(given)
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        for entry in given:
+            check_entry(entry)
+        return _InTurn(given)
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        return _InTurn(given)
     raise TypeError(
         "script must be a step such as Error(503), a list of steps, a dict from prompt to script, "
         f"a function of the request or a Script, got {script!r}"
@@ -132,10 +136,10 @@ def check_entry(entry: object) -> None:
     Raises:
         TypeError: ``entry`` is no step, function or None.
     """
-    if entry is not None and not isinstance(entry, Step) and not callable(entry):
-        raise TypeError(f"a script holds steps such as Answer('text'), functions or None, got {entry!r}")
     if isinstance(entry, type):
         raise TypeError(f"a script holds steps, not classes: {entry.__name__}(...)")
+    if entry is not None and not isinstance(entry, Step) and not callable(entry):
+        raise TypeError(f"a script holds steps such as Answer('text'), functions or None, got {entry!r}")
 
 
 class Queue(Script):

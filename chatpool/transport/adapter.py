@@ -65,8 +65,9 @@ class TransportAdapter(HTTPAdapter):
         proxy = select_proxy(url, proxies)
         manager = self._proxied(proxy) if proxy else self.poolmanager
         parts = urlsplit(url)
-        encrypted = {"ssl_context": self._trust.context()} if parts.scheme == "https" else None
-        return manager.connection_from_host(parts.hostname, parts.port, parts.scheme, pool_kwargs=encrypted)
+        tls = "https" in (parts.scheme, urlsplit(proxy or "").scheme)
+        context = {"ssl_context": self._trust.context()} if tls else None
+        return manager.connection_from_host(parts.hostname, parts.port, parts.scheme, pool_kwargs=context)
 
     def _proxied(self, proxy: str) -> Any:
         return self.proxy_manager_for(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]

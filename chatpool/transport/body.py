@@ -16,6 +16,7 @@ _PIECE = 16 * 1024
 
 # zlib's window argument that has it recognise a gzip or zlib header by itself.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class ResponseTooLarge(Exception):
@@ -79,13 +80,16 @@ def _unpack(pieces: Iterator[bytes], limit: int) -> bytes:
     kept = bytearray()
     unpacker: Any = None
     for piece in pieces:
-        unpacker = unpacker or _unpacker_for(piece)
         packed = piece
-        while packed and not unpacker.eof:
+        while packed:
+            if unpacker is None or unpacker.eof:
+                if unpacker is not None and not packed.startswith(_GZIP_MAGIC[: len(packed)]):
+                    break  # padding after the end, which gzip ignores too
+                unpacker = _unpacker_for(packed)
             kept += _step(unpacker, packed, limit + 1 - len(kept))
             if len(kept) > limit:
                 raise ResponseTooLarge(limit)
-            packed = unpacker.unconsumed_tail
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
     if unpacker is not None and not unpacker.eof:
         raise ContentDecodingError("the compressed answer ends before its end")
     return bytes(kept)

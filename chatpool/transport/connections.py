@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import queue
 import socket
 import ssl
 import sys
-from functools import lru_cache
-from typing import Any, Optional, Tuple
+from functools import cache
+from typing import Any, Optional
 
 import urllib3.exceptions
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .deadline import current_exchange
+from .responses import FinalResponse
 from .sockets import GuardedSocket, open_connection
 
 __all__ = ["guarded_pool_class"]
-
-_LONGEST_LINE = 65536
-
-
-class FinalResponse(http.client.HTTPResponse):
-    """Skips every interim answer (1xx), not only 100 as http.client does.
-
-    Taken for the answer, a 103 would leave the real one on the connection, for the next exchange to read.
-    """
-
-    def _read_status(self) -> Tuple[int, int, str]:
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if status == http.client.SWITCHING_PROTOCOLS:
-                raise http.client.BadStatusLine("101: the server changes to a protocol that was not asked for")
-            if status >= http.client.OK or status == http.client.CONTINUE:  # begin() skips the latter
-                return version, status, reason
-            while self.fp.readline(_LONGEST_LINE).strip():
-                pass
 
 
 class GuardedConnection:
@@ -132,14 +113,14 @@ def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
     return sock if isinstance(sock, GuardedSocket) else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _guarded_connection_class(base: Any) -> Any:
     if not base.__module__.startswith("urllib3."):
         return base
     return type(base.__name__, (GuardedConnection, base), {})
 
 
-@lru_cache(maxsize=None)
+@cache
 def guarded_pool_class(base: Any) -> Any:
     """The guarded variant of one of urllib3's pool classes."""
     return type(base.__name__, (GuardedPool, base), {})

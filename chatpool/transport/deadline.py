@@ -148,7 +148,7 @@ class Exchange:
             if self._blocked_on is not None:
                 self._blocked_on.wake()
 
-    def resolve(self, host: str, port: int) -> "list[tuple[object, ...]]":
+    def resolve(self, host: str, port: int) -> list[tuple[object, ...]]:
         """``socket.getaddrinfo`` for a TCP connection, within the limits."""
         return self._resolver.resolve(host, port, self)
 

@@ -27,11 +27,12 @@ class Waiter(Protocol):
 
 class Resolver:
     """Looks names up in daemon threads.  Those who want the same name at the same time share one look-up,
-    so that a dead name server costs one stuck thread and not one per worker."""
+    so that a dead name server costs one stuck thread and not one per worker.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: Dict[Lookup, "Future[List[AddressInfo]]"] = {}
+        self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
 
     def resolve(self, host: str, port: int, waiter: Waiter) -> List[AddressInfo]:
         """What ``socket.getaddrinfo`` finds for a TCP connection.
@@ -56,7 +57,7 @@ class Resolver:
         waiter.left()
         return lookup.result(0)
 
-    def _shared(self, host: str, port: int) -> "Future[List[AddressInfo]]":
+    def _shared(self, host: str, port: int) -> Future[List[AddressInfo]]:
         with self._lock:
             lookup = self._running.get((host, port))
             if lookup is None:
@@ -64,7 +65,7 @@ class Resolver:
                 threading.Thread(target=self._run, args=(host, port, lookup), name="chatpool-dns", daemon=True).start()
         return lookup
 
-    def _run(self, host: str, port: int, lookup: "Future[List[AddressInfo]]") -> None:
+    def _run(self, host: str, port: int, lookup: Future[List[AddressInfo]]) -> None:
         try:
             found = _look_up(host, port, 0)
         except BaseException as error:

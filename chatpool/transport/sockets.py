@@ -145,11 +145,15 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands within the limits of the thread's exchange."""
         exchange = current_exchange()
-        if exchange is not None:
-            # The plain socket, which was held until now, has handed its descriptor over.
-            self.adopt(exchange)
-            self._limit(exchange.left())
-        super().do_handshake(block)
+        try:
+            if exchange is not None:
+                # The plain socket, which was held until now, has handed its descriptor over.
+                self.adopt(exchange)
+                self._limit(exchange.left())
+            super().do_handshake(block)
+        except BaseException:
+            self.close()  # up to Python 3.11, ssl itself does so for OSErrors only
+            raise
 
 
 def open_connection(
@@ -202,7 +206,7 @@ def _connect(
     return sock
 
 
-def keep_alive_options() -> "list[SocketOption]":
+def keep_alive_options() -> list[SocketOption]:
     """Options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
 
     Only those that this platform knows: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.

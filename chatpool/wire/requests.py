@@ -88,14 +88,16 @@ def _request_of(item: Any) -> ChatRequest:
 
 
 def _checked(request: ChatRequest) -> ChatRequest:
-    if not isinstance(request.body, Mapping):
-        raise TypeError(f"ChatRequest.body must be a dict, got {_named(request.body)}")
-    if not (isinstance(request.path, str) and request.path.startswith("/")):
-        raise TypeError(
-            f"ChatRequest.path must be a path below base_url such as '/chat/completions', got {request.path!r}"
-        )
-    if not (isinstance(request.method, str) and request.method.isalpha()):
-        raise TypeError(f"ChatRequest.method must be an HTTP method such as 'POST', got {request.method!r}")
+    # As Any: dataclasses do not hold callers to the types they declare.
+    body: Any = request.body
+    path: Any = request.path
+    method: Any = request.method
+    if not isinstance(body, Mapping):
+        raise TypeError(f"ChatRequest.body must be a dict, got {_named(body)}")
+    if not (isinstance(path, str) and path.startswith("/")):
+        raise TypeError(f"ChatRequest.path must be a path below base_url such as '/chat/completions', got {path!r}")
+    if not (isinstance(method, str) and method.isalpha()):
+        raise TypeError(f"ChatRequest.method must be an HTTP method such as 'POST', got {method!r}")
     return request
 
 

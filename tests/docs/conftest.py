@@ -5,8 +5,10 @@ The rules for a page's fenced blocks:
 - ``python``: run, in order, in one namespace per page. What it prints has to be shown: by an ``output`` block
   right after it, compared as doctest does with ELLIPSIS. Log lines and progress bars count as printed.
 - A ``python`` block whose first line is ``# name.py`` is a file of that name: ``conftest.py`` is only written,
-  ``test_*.py`` is run by pytest, any other one as a program.
-- The languages in ``SHOWN`` are for reading. Any other language is an error, so that nothing is skipped in silence.
+  ``test_*.py`` is run by pytest at the end of the page, any other one as a program.
+- ``console``: for reading, unless ``chatpool ask`` is in it: then its commands (``$ ...``) are run in a shell, and the other
+  lines are what they print.
+- ``text`` is for reading. Any other language is an error, so that nothing is skipped in silence.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ from chatpool.testing import FakeServer, InstantClock
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
-SHOWN = frozenset({"console", "text"})
+COMMAND = "chatpool ask"
 
 _FENCE = re.compile(r"(?P<ticks>`{3,})(?P<info>[^`]*)$")
 _FILE = re.compile(r"# (?P<name>\w+\.py)$")
+_PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 _SETTINGS = ("OPENAI_", "AZURE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA", "CURL_CA", "SSL_CERT")
 
 # What the model of the examples knows; everything else it repeats.
@@ -63,17 +66,23 @@ class Block(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One ``python`` block with the output that the page shows for it, None when it shows none."""
+    """Code, or commands of a shell, with the output that the page shows for it, None when it shows none."""
 
     line: int
     source: str
     shown: Optional[str]
+    is_shell: bool = False
 
     @property
     def file(self) -> Optional[str]:
         """The name of the file that it is, None for code to be run in place."""
         match = _FILE.match(self.source.split("\n", 1)[0])
         return match["name"] if match else None
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a file for pytest."""
+        return (self.file or "").startswith("test_")
 
 
 def read_blocks(text: str) -> List[Block]:
@@ -116,10 +125,19 @@ def read_examples(text: str) -> List[Example]:
             examples[-1] = examples[-1]._replace(shown=block.text)
         elif re.match(r"\{(code|code-block|sourcecode|literalinclude|doctest)\}", block.language):
             raise ValueError(f"line {block.line}: write code as a plain ```python block, so that it is run")
-        elif block.language not in SHOWN and not block.language.startswith("{"):
+        elif block.language == "console" and COMMAND in block.text:
+            examples.append(read_commands(block))
+        elif block.language not in ("console", "text") and not block.language.startswith("{"):
             raise ValueError(f"line {block.line}: unknown language {block.language!r}")
         previous = block.language
     return examples
+
+
+def read_commands(block: Block) -> Example:
+    """The commands of a ``console`` block, and what it shows of their output."""
+    lines = block.text.splitlines(keepends=True)
+    commands = "".join(line[2:] for line in lines if line.startswith("$ "))
+    return Example(block.line, commands, "".join(line for line in lines if not line.startswith("$ ")), is_shell=True)
 
 
 def check_output(example: Example, printed: str) -> None:
@@ -134,6 +152,12 @@ def check_output(example: Example, printed: str) -> None:
     if not checker.check_output(wanted, got, flags):
         difference = checker.output_difference(doctest.Example(example.source, wanted), got, flags)
         raise AssertionError(f"line {example.line}: the page does not show what its example prints\n{difference}")
+
+
+class Terminal(io.StringIO):
+    """Takes what an example prints; its encoding makes tqdm draw the bar that a reader sees."""
+
+    encoding = "utf-8"
 
 
 def _seen(line: str) -> str:
@@ -165,6 +189,8 @@ class PageRunner:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # One for all of a page: what a page has told logging to write to stays in use.
+        self._printed = Terminal()
 
     def run(self, name: str, text: str) -> int:
         """Run all examples of the page; returns how many there were.
@@ -175,40 +201,57 @@ class PageRunner:
         """
         namespace: Dict[str, Any] = {"__name__": "__main__"}
         examples = read_examples(text)
-        printed = io.StringIO()
         try:
             for example in examples:
-                printed.seek(0)
-                printed.truncate()
-                if example.file is not None:
+                if example.is_shell:
+                    self._run_commands(example)
+                elif example.file is not None:
                     self._run_file(example, example.file)
-                    continue
-                # The empty lines before it make tracebacks name the line of the page.
-                code = compile("\n" * (example.line - 1) + example.source, name, "exec")
-                with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-                    exec(code, namespace)  # noqa: S102 - our own documentation
-                check_output(example, printed.getvalue())
+                else:
+                    self._run_here(example, name, namespace)
+            self._run_tests([example for example in examples if example.is_test])
         finally:
             _close(namespace)
         return len(examples)
 
+    def _run_here(self, example: Example, page: str, namespace: Dict[str, Any]) -> None:
+        self._printed.seek(0)
+        self._printed.truncate()
+        # The empty lines before it make tracebacks name the line of the page.
+        code = compile("\n" * (example.line - 1) + example.source, page, "exec")
+        with contextlib.redirect_stdout(self._printed), contextlib.redirect_stderr(self._printed):
+            exec(code, namespace)  # noqa: S102 - our own documentation
+        check_output(example, self._printed.getvalue())
+
     def _run_file(self, example: Example, name: str) -> None:
         (self._folder / name).write_text(example.source, encoding="utf-8")
-        if name == "conftest.py":
-            return
-        is_test = name.startswith("test_")
-        command = [sys.executable, *(["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else []), name]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        if name != "conftest.py" and not example.is_test:
+            ended = self._run_process([sys.executable, name])
+            check_output(example, ended.stdout + ended.stderr)
+
+    def _run_tests(self, examples: List[Example]) -> None:
+        if examples:
+            ended = self._run_process([sys.executable, *_PYTEST, *(str(example.file) for example in examples)])
+            count = sum(len(re.findall(r"^def test_", example.source, re.MULTILINE)) for example in examples)
+            assert f"{count} passed" in ended.stdout, ended.stdout
+
+    def _run_commands(self, example: Example) -> None:
+        alias = f'chatpool() {{ "{sys.executable}" -m chatpool.cli "$@"; }}\n'
+        ended = self._run_process(["sh", "-e", "-c", alias + example.source])
+        check_output(example, ended.stdout + ended.stderr)
+
+    def _run_process(self, command: List[str]) -> "subprocess.CompletedProcess[str]":
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
         ended = subprocess.run(
             command, cwd=self._folder, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
-        printed = ended.stdout + ended.stderr
-        assert ended.returncode == 0, f"line {example.line}: {name} failed\n{printed}"
-        if is_test:
-            count = len(re.findall(r"^def test_", example.source, re.MULTILINE))
-            assert f"{count} passed" in printed, printed
-        else:
-            check_output(example, printed)
+        assert ended.returncode == 0, f"{command} failed\n{ended.stdout}{ended.stderr}"
+        return ended
 
 
 def _close(namespace: Dict[str, Any]) -> None:
@@ -263,6 +306,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for ``page`` runs once per page of the documentation."""
     if "page" in metafunc.fixturenames:
         pages = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+        assert pages, f"no pages in {DOCS}"
         metafunc.parametrize("page", pages, ids=[path.relative_to(DOCS).as_posix() for path in pages])
 
 

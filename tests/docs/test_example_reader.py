@@ -83,8 +83,14 @@ def test_log_lines_count_as_printed(run_page: RunPage) -> None:
 
 def test_a_file_of_tests_is_run_by_pytest(run_page: RunPage) -> None:
     assert run_page("page.md", fenced(("python", "# test_one.py\ndef test_one():\n    assert True"))) == 1
-    with pytest.raises(AssertionError, match=r"test_two\.py failed"):
+    with pytest.raises(AssertionError, match=r"test_two\.py"):
         run_page("page.md", fenced(("python", "# test_two.py\ndef test_two():\n    assert False")))
+
+
+def test_commands_are_run_and_their_output_compared(run_page: RunPage) -> None:
+    assert run_page("page.md", fenced(("console", "$ chatpool ask ping\npong"))) == 1
+    with pytest.raises(AssertionError, match="does not show what its example prints"):
+        run_page("page.md", fenced(("console", "$ chatpool ask ping\nnothing")))
 
 
 def test_examples_reach_the_server_of_the_environment(run_page: RunPage, example_server: FakeServer) -> None:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from chatpool.clock import Clock
 from chatpool.engine.call import DONE, PARKED, QUEUED, RUNNING
 from chatpool.engine.scheduler import Scheduler, Step
+from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 
 
@@ -18,6 +18,8 @@ class StubCall:
     def __init__(self, name="", line=("http://server", "m")):
         self.name, self.line = name, line
         self.state, self.token = QUEUED, None
+        self.sent_at = self.first_sent = None
+        self.held_before = 0.0
 
     def __repr__(self):
         return f"<{self.name} {self.state}>"
@@ -48,7 +50,7 @@ def test_a_parked_call_holds_no_worker_and_runs_before_fresh_ones_when_due():
     scheduler, parked, fresh, later = Scheduler(1), StubCall("parked"), StubCall("fresh"), StubCall("later")
     scheduler.submit([parked, fresh, later])
     assert scheduler.next_step(0.0).call is parked
-    assert scheduler.park(parked, due=5.0)
+    scheduler.park(parked, due=5.0)
     assert scheduler.next_step(1.0).call is fresh
     scheduler.end(fresh)
     assert scheduler.next_step(5.0).call is parked
@@ -80,7 +82,7 @@ def test_a_worker_that_leaves_the_wait_for_a_call_has_itself_replaced():
     scheduler.park(scheduler.next_step(0.0).call, due=9.0)
     assert scheduler.next_step(0.0).wait
     scheduler.submit([StubCall("fresh")])
-    scheduler.wait_for_parked(Clock())  # returns at once: there is a call to look at
+    scheduler.wait_for_work(FakeClock())  # returns at once: there is a call to look at
     step = scheduler.next_step(0.0)
     assert step.call.name == "fresh"
     assert step.more_workers == 1
@@ -92,8 +94,9 @@ def test_a_call_has_exactly_one_end():
     scheduler.next_step(0.0)
     assert scheduler.cancel(call)
     assert not scheduler.end(call)
-    assert not scheduler.succeed(call, Verdict("success"))
-    assert not scheduler.park(call, due=1.0)
+    assert not scheduler.succeed(call, Verdict("success"), 0.0)
+    scheduler.park(call, due=1.0)
+    assert scheduler.counts() == (0, 0, 0)
 
 
 def test_a_call_cancelled_in_a_queue_is_not_run():
@@ -131,8 +134,12 @@ def test_a_running_call_has_a_cancel_token():
 def test_the_failure_streak_is_kept_per_line():
     scheduler, one, other = Scheduler(2), StubCall(line=("a", "m")), StubCall(line=("b", "m"))
     scheduler.submit([one, other])
-    assert [scheduler.observe(one, Verdict("unavailable")) for _ in range(2)] == [1, 2]
-    assert scheduler.observe(other, Verdict("unavailable")) == 1
+    scheduler.next_step(0.0)
+    scheduler.next_step(0.0)
+    assert scheduler.returned(one, Verdict("unavailable"), 1.0).streak == 1
+    scheduler.resend(one, 1.0)
+    assert scheduler.returned(one, Verdict("unavailable"), 2.0).streak == 2
+    assert scheduler.returned(other, Verdict("unavailable"), 2.0).streak == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -150,7 +157,7 @@ def test_random_histories_keep_every_invariant(seed):
             workers += scheduler.submit(fresh)
             # a real waiting worker is woken by this and asks again
             if waiting and fresh:
-                scheduler.wait_for_parked(Clock())
+                scheduler.wait_for_work(FakeClock(now))
                 workers, waiting = workers + 1, 0
         elif action == "work" and workers:
             step = scheduler.next_step(now)
@@ -161,9 +168,10 @@ def test_random_histories_keep_every_invariant(seed):
                 waiting += 1
         elif action in ("succeed", "park") and running:
             call = running.pop(dice.randrange(len(running)))
+            scheduler.returned(call, Verdict("retry"), now)
             if action == "park":
                 scheduler.park(call, now + dice.random() * 5)
-            elif scheduler.succeed(call, Verdict("success")):
+            elif scheduler.succeed(call, Verdict("success"), now):
                 assert call not in ended
                 ended.add(call)
             workers += 1

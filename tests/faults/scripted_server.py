@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 
-DRIP = 0.03  # seconds between two bytes: well below every time limit of the tests
+DRIP = 0.02  # seconds between two bytes: well below every time limit of the tests
 
 
 class Peer:

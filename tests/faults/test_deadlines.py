@@ -15,7 +15,7 @@ from chatpool.wire import judge_exception
 
 pytestmark = pytest.mark.faults
 
-ATTEMPT = 0.4
+ATTEMPT = 0.25
 NOT_HUNG = ATTEMPT + 2.0
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -103,7 +103,7 @@ def stalled_body(peer):
 
 
 def slow_redirects(peer):
-    while peer.read_request() and not peer.server.over.wait(0.1):
+    while peer.read_request() and not peer.server.over.wait(0.05):
         peer.answer(b"", status="307 Temporary Redirect", headers=["Location: /again"])
 
 
@@ -189,9 +189,7 @@ def test_connecting_to_addresses_that_hang_cannot_exceed_the_deadline(
     cut(start_transport(f"{scheme}://api.test/v1"))
 
 
-def test_an_address_that_hangs_leaves_time_for_the_next(
-    full_listener, serve, start_transport, exchange, monkeypatch
-):
+def test_an_address_that_hangs_leaves_time_for_the_next(full_listener, serve, start_transport, exchange, monkeypatch):
     server = serve(lambda peer: peer.read_request() and peer.answer(b"{}"))
     addresses = [full_listener().address, ("127.0.0.1", server.port)]
     monkeypatch.setattr(socket, "getaddrinfo", resolver_to(*addresses))

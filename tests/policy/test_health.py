@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from chatpool.errors import RateLimitError
-from chatpool.policy.health import LineHealth
+from chatpool.policy.health import LineHealth, LineView
 from chatpool.types import LineStats, Verdict
+
+
+def send(health, kind, now=0.0):
+    """One attempt, out and back."""
+    health.gate.sent()
+    health.returned(Verdict(kind), sent_at=now, now=now)
 
 
 @pytest.mark.parametrize(
@@ -22,16 +28,39 @@ from chatpool.types import LineStats, Verdict
 def test_the_streak_counts_failures_of_the_server_since_the_last_success(kinds, streak):
     health = LineHealth()
     for kind in kinds:
-        health.observe(Verdict(kind))
+        send(health, kind)
     assert health.streak == streak
+
+
+@pytest.mark.parametrize(("on_their_way", "level"), [(0, 6), (1, 6), (2, 3), (4, 1), (7, 0)])
+def test_the_streak_is_measured_in_calls_that_are_on_their_way(on_their_way, level):
+    health = LineHealth()
+    for _ in range(6):
+        send(health, "unavailable")
+    assert health.view(0.0, on_their_way).level == level
 
 
 def test_a_line_is_proven_by_its_first_success_for_good():
     health = LineHealth()
-    assert not health.proven
-    health.observe(Verdict("success"))
-    health.observe(Verdict("unavailable"))
-    assert health.proven
+    assert not health.view(0.0, 1).proven
+    send(health, "success")
+    send(health, "unavailable")
+    assert health.view(0.0, 1).proven
+
+
+def test_it_tells_since_when_nothing_but_refusals_came():
+    health = LineHealth()
+    send(health, "throttled", now=10.0)
+    send(health, "throttled", now=20.0)
+    assert health.view(70.0, 1) == LineView(refused_for=60.0)
+    send(health, "success", now=80.0)
+    assert health.view(90.0, 1).refused_for is None
+
+
+def test_a_few_failures_are_no_outage():
+    health = LineHealth()
+    send(health, "unavailable", now=10.0)
+    assert health.view(700.0, 1).down_for is None
 
 
 def test_a_refusal_holds_until_its_time_and_the_longest_wins():
@@ -49,3 +78,10 @@ def test_stats_tell_how_long_the_pause_lasts_and_why():
     stats = health.stats(10.0)
     assert stats.paused_until == 20.0
     assert "come back tomorrow" in stats.why
+
+
+def test_stats_tell_that_the_server_is_down():
+    health = LineHealth()
+    for _ in range(50):
+        send(health, "unavailable")
+    assert "server is down" in health.stats(0.0).why

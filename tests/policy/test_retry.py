@@ -16,6 +16,7 @@ from chatpool.errors import (
     InternalServerError,
     RateLimitError,
 )
+from chatpool.policy.health import LineView
 from chatpool.policy.retry import Decision, Retrier
 from chatpool.types import Verdict
 
@@ -24,6 +25,9 @@ TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
 GARBLED = Verdict("retry", error=APIConnectionError("garbled"), status=200)
 REFUSED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
 WRONG = Verdict("fail", error=BadRequestError("wrong", status_code=400), status=400)
+
+
+LINE = LineView(streak=1, level=0)
 
 
 class Case:
@@ -36,7 +40,7 @@ class Case:
         self.now = 0.0
         self.attempts = 0
 
-    def fail(self, verdict, streak=1, refreshable=False) -> Decision:
+    def fail(self, verdict, line=LINE, refreshable=False) -> Decision:
         self.attempts += 1
         return self.retrier.decide(
             self.state,
@@ -44,7 +48,7 @@ class Case:
             attempt=self.attempts,
             now=self.now,
             deadline=self.deadline,
-            streak=streak,
+            line=line,
             refreshable=refreshable,
         )
 
@@ -93,7 +97,7 @@ def test_the_last_attempts_own_error_is_the_calls_error():
 
 def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, streak=1).wait for _ in range(20)]
+    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1)).wait for _ in range(20)]
     assert 0.25 <= waits[0] <= 0.5
     assert all(0.5 <= wait <= 1.0 for wait in waits[1:])
 
@@ -102,14 +106,14 @@ def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
     policy = RetryPolicy(max_retries=30, wait_initial=1.0, wait_max=6.0)
     case = Case(policy, max_workers=10)
     for _ in range(8):
-        last = case.fail(UNAVAILABLE, streak=60).wait
+        last = case.fail(UNAVAILABLE, line=LineView(level=6)).wait
     assert last == 6.0
 
 
 def test_back_off_does_not_overflow_after_a_thousand_failures():
     case = Case(RetryPolicy(max_retries=3000, wait_max=1.0), max_workers=1)
     for _ in range(2000):
-        wait = case.fail(UNAVAILABLE, streak=100_000).wait
+        wait = case.fail(UNAVAILABLE, line=LineView(level=100_000)).wait
     assert wait <= 1.0
 
 
@@ -170,12 +174,12 @@ def test_a_refusal_for_longer_than_is_waited_ends_the_line_until_then():
 
 
 def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), streak=9)
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=LineView(streak=9))
     assert decision == Decision(error=UNAVAILABLE.error)
 
 
 def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), streak=10)
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=LineView(streak=10))
     assert decision.scope == "model"
 
 
@@ -212,3 +216,44 @@ class TestKeyRefresh:
 
     def test_no_retries_means_no_refresh_either(self):
         assert Case(RetryPolicy(max_retries=0)).fail(self.refused_key, refreshable=True).wait is None
+
+
+class TestOutage:
+    down = LineView(streak=30, level=3, closed=True, down_for=20.0, proven=True)
+
+    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
+    def test_failures_while_the_server_is_down_use_up_no_retry(self, verdict):
+        case = Case(RetryPolicy(max_retries=1, max_timeout_retries=1))
+        for _ in range(20):
+            assert case.fail(verdict, self.down).wait is not None
+        assert case.fail(verdict).wait is not None
+        assert case.fail(verdict).wait is None
+
+    def test_no_retries_still_means_no_second_attempt(self):
+        assert Case(RetryPolicy(max_retries=0)).fail(UNAVAILABLE, self.down).wait is None
+
+    @pytest.mark.parametrize(
+        ("verdict", "facts", "seconds"),
+        [
+            (UNAVAILABLE, {"down_for": 601}, 601),
+            (TIMED_OUT, {"down_for": 601}, 601),
+            (UNAVAILABLE, {"down_for": 31, "proven": False}, 31),
+            (REFUSED, {"closed": False, "down_for": None, "refused_for": 601}, 601),
+        ],
+    )
+    def test_after_max_outage_the_line_is_given_up(self, verdict, facts, seconds):
+        decision = Case().fail(verdict, self.down._replace(**facts))
+        assert decision.scope == "model"
+        assert type(decision.error) is type(verdict.error)
+        assert f"no call has succeeded for {seconds} s (retry.max_outage)" in str(decision.error)
+
+    @pytest.mark.parametrize(
+        ("verdict", "facts"),
+        [
+            (UNAVAILABLE, {"down_for": 599}),
+            (UNAVAILABLE, {"down_for": 29, "proven": False}),
+            (REFUSED, {"closed": False, "down_for": None, "refused_for": 599, "proven": False}),
+        ],
+    )
+    def test_until_then_it_is_not(self, verdict, facts):
+        assert Case().fail(verdict, self.down._replace(**facts)).wait is not None

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from chatpool import ConfigurationError
-from chatpool.testing import FakeClock, InstantClock
+from chatpool import ChatPool, ConfigurationError
+from chatpool.clock import install_clock
+from chatpool.testing import EachCall, Error, FakeClock, FakeServer, InstantClock, RateLimited
 
 
 class Sleeper(threading.Thread):
@@ -159,12 +160,12 @@ def test_an_instant_clock_keeps_the_order_of_what_happens():
 
 
 def test_an_instant_clock_does_not_skip_limits():
-    clock = InstantClock(longest=100)
+    clock = InstantClock(grace=0.001, longest=0.01)
     condition = threading.Condition()
+    before = time.monotonic()
     with condition:
-        notifier = Notifier(condition)
-        assert clock.wait(condition, 101) is True
-    notifier.join(10)
+        assert clock.wait(condition, 0.02) is False
+    assert time.monotonic() - before >= 0.02
     assert clock.skipped == 0
 
 
@@ -175,3 +176,36 @@ def test_an_instant_clock_does_not_skip_backwards_or_for_nothing():
         assert clock.wait(condition, 0) is False
         assert clock.wait(condition, -5) is False
     assert clock.skipped == 0
+
+
+def pool_for(server):
+    return ChatPool("any-model", api_key="any", base_url=server.base_url)
+
+
+def test_a_fake_clock_drives_the_waits_of_a_pool():
+    clock = FakeClock()
+    previous = install_clock(clock)
+    try:
+        with FakeServer([RateLimited(60)]) as server, pool_for(server) as pool:
+            future = pool.submit("ping")
+            clock.until_waiting()
+            assert len(server.requests) == 1
+            assert 60 <= clock.next_due < 90
+            clock.advance(90)
+            assert future.result(timeout=10).text == "ping"
+            assert server.requests[1].time - server.requests[0].time == 90
+    finally:
+        install_clock(previous)
+
+
+def test_an_instant_clock_takes_a_pool_through_a_bad_day():
+    previous = install_clock(InstantClock())
+    try:
+        with FakeServer(EachCall(RateLimited(30), Error(503))) as server, pool_for(server) as pool:
+            prompts = [f"prompt {number}" for number in range(20)]
+            before = time.monotonic()
+            assert [str(answer) for answer in pool.map(prompts)] == prompts
+            assert time.monotonic() - before < 20
+            assert server.requests[-1].time - server.requests[0].time > 30
+    finally:
+        install_clock(previous)

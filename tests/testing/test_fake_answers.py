@@ -10,6 +10,7 @@ import struct
 import pytest
 
 from chatpool.testing import FakeServer, chat_completion, embedding_vector
+from chatpool.testing.prompts import prompt_of
 
 
 def test_a_chat_is_answered_with_its_last_user_message(make_server, post):
@@ -52,6 +53,41 @@ def test_reply_makes_the_text(make_server, post):
 def test_reply_can_make_the_whole_body(make_server, post):
     cut = chat_completion("Once upon", finish_reason="length")
     assert post(make_server(reply=lambda body: cut)).json == cut
+
+
+def test_a_body_may_call_tools(make_server, post):
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    body = chat_completion(None, finish_reason="tool_calls", tool_calls=[call])
+    message = post(make_server(reply=lambda _: body)).json["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/completions", {"prompt": "x"}), ("/responses", {"input": "x"})])
+def test_reply_makes_the_body_of_other_paths_too(make_server, post, path, body):
+    assert post(make_server(reply=lambda _: {"own": 1}), path=path, body=body).json == {"own": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "prompt"),
+    [
+        (["no object"], ""),
+        ({"messages": "no list"}, ""),
+        ({"messages": [{"role": "system", "content": "x"}]}, ""),
+        ({"messages": [{"role": "user", "content": 5}]}, ""),
+        ({"messages": ["no object", {"role": "user", "content": "x"}]}, "x"),
+        ({"prompt": [1, 2, 3]}, ""),
+        ({"prompt": ["a", "b"]}, "b"),
+        ({"input": ["a", "b"]}, "b"),
+        ({"input": [1, 2]}, ""),
+        ({"input": []}, ""),
+    ],
+)
+def test_the_prompt_of_any_body_is_a_text(body, prompt):
+    assert prompt_of(body) == prompt
+
+
+def test_tokens_get_one_vector(make_server, post):
+    assert len(post(make_server(), path="/embeddings", body={"input": [1, 2, 3]}).json["data"]) == 1
 
 
 def test_a_completion_has_a_choice_per_prompt(make_server, post):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import threading
 import time
 
@@ -28,6 +29,12 @@ def test_a_request_is_kept_with_all_its_parts(make_server, connect):
     assert (request.number, request.connection) == (0, 1)
     assert abs(time.monotonic() - request.time) < 60
     assert "sk-secret" not in repr(request) + repr(request.headers)
+
+
+def test_header_fields_are_a_mapping_that_joins_what_is_repeated(make_server, open_socket):
+    server = make_server()
+    open_socket(server, b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAccept: a\r\nACCEPT: b\r\n\r\n")
+    assert dict(server.wait_for(1)[0].headers) == {"host": "x", "accept": "a, b"}
 
 
 def test_a_body_that_is_not_json_is_none(make_server, connect):
@@ -97,6 +104,36 @@ def test_requests_may_come_before_the_answer_to_the_first(make_server, open_sock
     assert received.count(b"HTTP/1.1 400 ") == 2
     assert received.count(b"HTTP/1.1 200 OK") == 1
     assert server.connections == 1
+
+
+def test_a_next_request_does_not_end_a_wait(make_server, open_socket, read_all):
+    one = b"GET /v1/models HTTP/1.1\r\n\r\n"
+    server = make_server([Delay(0.1)])
+    sock = open_socket(server, one)
+    server.wait_for(1)
+    sock.sendall(one[:-4] + b"\r\nConnection: close\r\n\r\n")
+    assert read_all(sock).count(b"fake-model") == 2
+    assert server.requests[1].time - server.requests[0].time >= 0.1
+
+
+def test_a_reset_by_the_client_ends_a_wait(make_server, open_socket):
+    server = make_server(Stall())
+    sock = open_socket(server)
+    server.wait_for(1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    server.wait_until(lambda: server.in_flight == 0 and server.open_connections == 0)
+
+
+def test_a_head_without_end_is_refused(make_server, open_socket, read_all):
+    sock = open_socket(make_server(), b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 263_000)
+    assert b"request head of more than" in read_all(sock)
+
+
+def test_chunks_that_end_too_soon_are_refused(make_server, open_socket, read_all):
+    sock = open_socket(make_server(), b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5")
+    sock.shutdown(socket.SHUT_WR)
+    assert b"inside a chunked body" in read_all(sock)
 
 
 def test_a_body_is_asked_for_where_the_client_waits_for_that(make_server, open_socket):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import sys
 
 import pytest
 
@@ -169,6 +170,11 @@ class TestEmbeddings:
         value = decode(request, {"data": [{"embedding": vector}]}, None)
         assert value == [0.5, -1.0, 0.0]
         assert all(type(number) is float for number in value)
+
+    def test_base64_is_little_endian_on_every_machine(self, monkeypatch):
+        monkeypatch.setattr(sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
+        vector = base64.b64encode(struct.pack(">f", 0.5)).decode()
+        assert decode(EMBEDDING, {"data": [{"embedding": vector}]}, None) == [0.5]
 
     def test_several_texts_give_the_json_as_it_is(self):
         payload = {"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}

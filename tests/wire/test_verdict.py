@@ -30,8 +30,8 @@ def judge(status=200, payload=None, headers=None, *, content=None, request=CHAT,
     return judge_reply(reply, request, endpoint_proven=endpoint, model_proven=model, wall=NOW)
 
 
-def refusal(type=None, code=None, message="no", **more):  # the names of the API
-    return {"error": {"message": message, "type": type, "param": None, "code": code, **more}}
+def refusal(kind=None, code=None, message="no", **more):
+    return {"error": {"message": message, "type": kind, "param": None, "code": code, **more}}
 
 
 class TestSuccess:

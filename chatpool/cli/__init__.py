@@ -1,0 +1,33 @@
+"""The command ``chatpool``: from arguments to public calls to exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Optional, Sequence
+
+from .endings import ending
+from .parser import build_parser
+from .terminal import tolerant_streams
+
+__all__ = ["main"]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments, without the program's name. Default: those of the process.
+
+    Returns:
+        The exit code: 0 all succeeded, 1 some prompts failed, 2 usage or configuration, 3 stopped by a fatal error
+        or an unreachable server, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
+
+    Raises:
+        SystemExit: wrong usage (2), ``--help`` or ``--version`` (0), as argparse does.
+    """
+    tolerant_streams()
+    # What failed is said here, in one line; without a handler logging would print the library's warnings too.
+    logging.getLogger("chatpool").addHandler(logging.NullHandler())
+    arguments = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    return ending(arguments.run, arguments)

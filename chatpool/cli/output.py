@@ -1,0 +1,95 @@
+"""Answers on stdout, what failed on stderr, and the exit code that follows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Dict, Optional
+
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    AuthenticationError,
+    InsufficientQuotaError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from ..types import ChatCompletion, Outcome
+from . import exits
+from .terminal import complain
+
+__all__ = ["Printer"]
+
+# No prompt can succeed after these ...
+_ALWAYS_FATAL = (AuthenticationError, InsufficientQuotaError)
+# ... and after these none will where none has yet.
+_FATAL_AT_FIRST = (APIConnectionError, NotFoundError, PermissionDeniedError)
+
+
+class Printer:
+    """Prints outcomes and keeps count.
+
+    Args:
+        as_json: one JSON object per outcome instead of the bare text.
+
+    Attributes:
+        shown: how many outcomes were printed.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.shown = 0
+        self._causes: Counter[str] = Counter()
+        self._first_failure: Optional[Outcome[Any]] = None
+        self._fatal = False
+
+    def show(self, outcome: Outcome[ChatCompletion]) -> None:
+        """Print one outcome; a failed one leaves an empty line, so that the others keep their places."""
+        self.shown += 1
+        if self._as_json:
+            print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
+        elif outcome.value is not None:
+            print(outcome.value.text, flush=True)
+        if outcome.error is None:
+            return
+        self._causes[type(outcome.error).__name__] += 1
+        self._first_failure = self._first_failure or outcome
+        self._fatal = self._fatal or _ends_the_run(outcome)
+        if not self._as_json and self.shown > 1:
+            print(flush=True)
+
+    def finish(self) -> int:
+        """Say on stderr what failed; returns the exit code."""
+        first = self._first_failure
+        if first is None:
+            return exits.OK
+        failed = sum(self._causes.values())
+        error = f"{type(first.error).__name__}: {first.error}"
+        if self.shown > 1:
+            causes = ", ".join(f"{count} x {name}" for name, count in self._causes.most_common())
+            error = f"{failed} of {self.shown} failed ({causes}); the first was prompt {first.index + 1}: {error}"
+        complain(error)
+        at_first = failed == self.shown and isinstance(first.error, _FATAL_AT_FIRST)
+        return exits.FATAL if self._fatal or at_first else exits.SOME_FAILED
+
+
+def _ends_the_run(outcome: Outcome[Any]) -> bool:
+    """Whether the outcome is of the kind that leaves no hope for the rest.
+
+    A prompt that was never sent and yet has the error of an answer was given up because of another's fatal error.
+    """
+    unsent = isinstance(outcome.error, APIError) and not outcome.attempts
+    return unsent or isinstance(outcome.error, _ALWAYS_FATAL)
+
+
+def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:
+    record: Dict[str, Any] = {"index": outcome.index, "prompt": outcome.item, "ok": outcome.ok}
+    answer = outcome.value
+    if answer is not None:
+        record.update(text=answer.text, model=answer.model, finish_reason=answer.finish_reason)
+        record.update(usage=vars(answer.usage) if answer.usage else None, request_id=answer.request_id)
+    if outcome.error is not None:
+        facts = {name: getattr(outcome.error, name, None) for name in ("status_code", "code", "request_id")}
+        record["error"] = {"type": type(outcome.error).__name__, "message": outcome.error.message, **facts}
+    record.update(attempts=outcome.attempts, elapsed=round(outcome.elapsed, 3))
+    return record

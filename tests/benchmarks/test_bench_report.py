@@ -1,0 +1,122 @@
+"""From stored measurements to RESULTS.md."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import store
+from benchmarks.__main__ import main
+from benchmarks.measure import spread
+from benchmarks.overrun import read_report
+from benchmarks.registry import BENCHMARKS, chosen
+from benchmarks.tables import Bound, Table, bounds_table, markdown
+
+IMPORTS = [
+    {"round": turn, "imports": names, "wall": wall, "cpu": wall, "modules": 300}
+    for turn in range(2)
+    for names, wall in (("requests, tenacity, tqdm", 0.1), ("chatpool", 0.12), ("openai", 0.9))
+]
+
+
+def cost_samples():
+    contenders = {"urllib3": 0.5, "chatpool": 0.55, "aiohttp": 0.3, "openai": 2.5}
+    return [
+        {"round": turn, "server": server, "workers": 64, "contender": name, "calls": 1000, "cpu": cpu, "wall": 1.0}
+        for turn in range(2)
+        for server in ("fast", "50 ms")
+        for name, cpu in contenders.items()
+    ]
+
+
+def table_titles(tables):
+    return [table.title for table in tables]
+
+
+def test_a_table_is_markdown():
+    text = markdown(Table("Title", ("a", "b"), [["x|y", "1"]], "A note."))
+    assert text == "### Title\n\nA note.\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "at_least", "kept"),
+    [(1.1, 1.15, False, True), (1.2, 1.15, False, False), (1.2, 1.15, True, True), (1.1, 1.15, True, False)],
+)
+def test_a_bound_is_kept_or_not(measured, limit, at_least, kept):
+    bound = Bound("what", spread([measured]), limit, at_least=at_least)
+    assert bound.kept is kept
+    assert ("**no**" in bounds_table([bound]).rows[0]) is not kept
+
+
+def test_the_import_report_shows_the_ratio_to_its_bound():
+    bounds, times = chosen(["import"])[0].tables(IMPORTS)
+    assert bounds.rows[0][1:] == ["at most 1.3", "1.20 (1.20 - 1.20)", "yes"]
+    assert len(times.rows) == 3
+
+
+def test_the_cost_report_has_the_bounds_and_a_table_for_each_server():
+    tables = chosen(["cost"])[0].tables(cost_samples())
+    assert table_titles(tables) == [
+        "Bounds",
+        "CPU per call: fast",
+        "Calls per second: fast",
+        "CPU per call: 50 ms",
+        "Calls per second: 50 ms",
+    ]
+    against = {row[0]: row[2] for row in tables[0].rows}
+    assert against["CPU: `pool.map` over urllib3; fast, 64 in flight"] == "1.10 (1.10 - 1.10)"
+    assert against["CPU: `pool.map` over openai; fast, 64 in flight"] == "0.22 (0.22 - 0.22)"
+
+
+def test_the_overrun_report_is_read_from_the_properties_of_the_tests():
+    xml = (
+        '<testsuites><testsuite><testcase name="test_a_server_cannot[silent-tls]"><properties>'
+        '<property name="overrun" value="0.002"/><property name="other" value="x"/></properties></testcase>'
+        '<testcase name="test_nothing_measured"/></testsuite></testsuites>'
+    )
+    samples = [{"round": 0, **sample} for sample in read_report(xml)]
+    assert samples == [
+        {"round": 0, "test": "test_a_server_cannot", "case": "silent-tls", "what": "overrun", "seconds": 0.002}
+    ]
+    bounds, cases = chosen(["overrun"])[0].tables(samples)
+    assert bounds.rows[0][-1] == "yes"
+    assert cases.rows == [["a server cannot: silent, tls", "2.0 (2.0 - 2.0)"]]
+
+
+def test_saving_one_section_keeps_the_others(tmp_path):
+    store.save("import", {"kernel": "Linux 6"}, IMPORTS, tmp_path)
+    store.save("cost", {"kernel": "Linux 7"}, cost_samples(), tmp_path)
+    store.save("import", {"kernel": "Linux 8"}, IMPORTS, tmp_path)
+    text = store.render(BENCHMARKS, lambda benchmark, samples: benchmark.tables(samples), tmp_path)
+    assert "Linux 8" in text
+    assert "Linux 7" in text
+    assert "Linux 6" not in text
+    assert text.index("## import") < text.index("## cost")
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = store.save("import", {"kernel": "Linux"}, IMPORTS, tmp_path)
+    assert store.load("import", tmp_path) == {"machine": {"kernel": "Linux"}, "samples": IMPORTS}
+    assert json.loads(path.read_text())["samples"] == IMPORTS
+
+
+def test_what_was_never_measured_is_left_out(tmp_path):
+    assert "##" not in store.render(BENCHMARKS, lambda benchmark, samples: [], tmp_path)
+
+
+def test_results_shown_are_those_stored():
+    rendered = store.render(BENCHMARKS, lambda benchmark, samples: benchmark.tables(samples))
+    written = store.HERE / "RESULTS.md"
+    assert not written.exists() or written.read_text(encoding="utf-8") == rendered
+
+
+def test_an_unknown_benchmark_is_named_with_those_there_are(capsys):
+    assert main(["imports"]) == 2
+    assert "'imports'" in capsys.readouterr().err
+
+
+def test_the_list_shows_every_benchmark(capsys):
+    assert main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(benchmark.name in shown for benchmark in BENCHMARKS)
