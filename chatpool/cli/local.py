@@ -5,14 +5,21 @@ from __future__ import annotations
 import threading
 from argparse import Namespace
 
-from ..local import LocalServer, install
+from ..errors import ConfigurationError
+from ..local import LocalServer, install, model_path
 from . import exits
+from .terminal import complain
 
 __all__ = ["install_model", "serve_model"]
 
 
 def install_model(arguments: Namespace) -> int:
     """``chatpool local install``: print where the model is."""
+    try:
+        model_path()
+    except ConfigurationError:
+        if not arguments.source:
+            complain("fetching the embedded model, 93 MB; this happens once")
     print(install(arguments.source))
     return exits.OK
 

@@ -45,12 +45,11 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
             if run.hurry and run.first_failure is not None:
                 raise run.first_failure.error or ChatPoolError(_CANCELLED)
     except BaseException as error:
-        outcomes += _cancel(run)
+        outcomes += _abandon(run)
         error.results = _results(outcomes, on_error, run, started)  # type: ignore[attr-defined]  # documented on map
         raise
     finally:
-        if bar is not None:
-            bar.close()
+        _close(bar)
     results = _results(outcomes, on_error, run, started)
     if on_error == "none":
         _warn(results)
@@ -67,8 +66,11 @@ def completed(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
             for outcome in taken:
                 run.consumed(1)
                 yield outcome
+    except BaseException:
+        _abandon(run)
+        raise
     finally:
-        _end(run, bar)
+        _close(bar)
 
 
 def in_order(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
@@ -85,21 +87,24 @@ def in_order(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
                 run.consumed(1)
                 yield early.pop(following)
                 following += 1
+    except BaseException:
+        _abandon(run)
+        raise
     finally:
-        _end(run, bar)
+        _close(bar)
 
 
-def _end(run: Run, bar: Optional[ProgressBar]) -> None:
-    run.stop(CallCancelledError(_CANCELLED))
-    if bar is not None:
-        bar.close()
-
-
-def _cancel(run: Run) -> List[Outcome[Any]]:
+def _abandon(run: Run) -> List[Outcome[Any]]:
     """End the run now; returns the outcomes that nobody has taken yet."""
     reason = CallCancelledError(_CANCELLED)
+    run.repair()
     run.stop(reason)
     return run.drain(reason)
+
+
+def _close(bar: Optional[ProgressBar]) -> None:
+    if bar is not None:
+        bar.close()
 
 
 def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started: float) -> Results:

@@ -19,6 +19,7 @@ from .connect import azure_settings, openai_settings
 from .consume import collect, completed, in_order
 from .core import Core
 from .options import Defaults, RequestMaker, body_fields
+from .pickling import Origin, restore
 from .runs import RunSettings, start_run
 from .singular import send, wait_for
 
@@ -55,6 +56,9 @@ class ChatPool:
         max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
         listeners: callables that get every :class:`~chatpool.Event`.
 
+    A pool can be pickled: it is made anew from its arguments, with a key from a callable or the environment, never
+    one passed as a str.  After a fork the child's copy has connections and workers of its own.
+
     Leaving a ``with`` block finishes what was submitted; leaving it by an exception gives everything up.
     Calls made from inside one of the pool's own workers (a listener, a callback) run there at once.
 
@@ -86,6 +90,7 @@ class ChatPool:
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
         settings = openai_settings(
             api_key,
             base_url,
@@ -102,6 +107,7 @@ class ChatPool:
         )
         fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
         self._open(settings, fallbacks, after_call, listeners)
+        self._origin = Origin("", given)
 
     @classmethod
     def azure(
@@ -125,6 +131,8 @@ class ChatPool:
         Raises:
             ConfigurationError: the endpoint or the key is missing, or the deployment has no API version.
         """
+        given = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
+        given.update(options)
         fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
         fallbacks["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
@@ -136,6 +144,7 @@ class ChatPool:
         settings = azure_settings(endpoint, deployment, api_key, api_version, **{**fixed, **options})
         pool = cls.__new__(cls)
         pool._open(settings, fallbacks, after_call, listeners)
+        pool._origin = Origin("azure", given)
         return pool
 
     def _open(
@@ -377,7 +386,7 @@ class ChatPool:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
         """
         view = ChatPool.__new__(ChatPool)
-        view._core, view._is_view = self._core, True
+        view._core, view._origin, view._is_view = self._core, self._origin, True
         view._defaults = self._defaults.changed(**options)
         return view
 
@@ -405,6 +414,10 @@ class ChatPool:
         else:
             self.abort()
 
+    def __reduce__(self) -> Any:
+        # A pool is pickled as its configuration; a key that was passed as a str stays behind.
+        return restore, (self._origin.without_key(), self._defaults)
+
     def __repr__(self) -> str:
         queued, parked, in_flight = self._core.engine.counts()
         state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
@@ -425,7 +438,7 @@ class ChatPool:
         return CallSettings.of(self._defaults, self._core.engine.max_workers, timeout, retry, headers, query)
 
     def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
-        return wait_for(send(self._core, item, request, how), how.timeout.total)
+        return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
 
     def _collect(
         self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings

@@ -8,12 +8,14 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..engine import QUEUED, Call, CallOptions, Engine
-from ..errors import ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
+from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome
 
 __all__ = ["Run"]
 
 _run_ids = itertools.count(1)
+
+_LOST_AFTER = 0.5  # seconds: an outcome that is not there by then was lost to a second interruption
 
 _STRIDE = 64  # calls handed over under one lock; few enough that the first of them start at once
 
@@ -104,6 +106,12 @@ class Run:
             in_flight=False,
         )
 
+    def after_fork_in_child(self, call: Call) -> None:
+        """The call is the parent's; here its slot says so."""
+        self._changed = threading.Condition()  # a thread of the parent's may have held the old one
+        error = CallCancelledError("the call was under way in the parent process when this one was forked")
+        self._put(call.outcome(self.now(), error=error))
+
     # -- the consumer's side --------------------------------------------------------------------------
 
     def stop(self, reason: ChatPoolError) -> None:
@@ -139,9 +147,10 @@ class Run:
         drained: List[Outcome[Any]] = []
         while self._taken < self._fed:
             with self._changed:
-                while not self._finished:
-                    self._sleeping, self._wake_at = True, 1
-                    self._engine.clock.wait(self._changed)
+                self._sleeping, self._wake_at = True, 1
+                # Plain time: workers that are about to deliver need microseconds, whatever the clock says.
+                if not self._changed.wait_for(lambda: self._finished, _LOST_AFTER):
+                    break
             drained += self._take_ready()
         return drained
 
@@ -155,6 +164,10 @@ class Run:
             for index, item in enumerate(self._batch_items, self._batch_start)
             if index not in known and index < self._fed
         ]
+
+    def repair(self) -> None:
+        """Put the engine's books in order after an exception in the consumer's thread."""
+        self._engine.repair()
 
     def now(self) -> float:
         """The time on the run's clock."""
@@ -194,7 +207,7 @@ class Run:
             if room <= 0:
                 return
             self._hand_over(list(itertools.islice(self._items, min(room, self._stride))))
-            self._batch_items = []
+            self._batch, self._batch_items = [], []
             if self._enough(at_least) and self._finished:
                 return
 

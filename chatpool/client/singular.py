@@ -30,7 +30,7 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
     return future
 
 
-def wait_for(future: CallFuture, total: float) -> Any:
+def wait_for(core: Core, future: CallFuture, total: float) -> Any:
     """The future's result; the call is given up when ``total`` seconds are over, or the wait is interrupted.
 
     Raises:
@@ -43,5 +43,9 @@ def wait_for(future: CallFuture, total: float) -> Any:
             "the call's time (timeout.total) ran out while it waited for a worker; "
             "raise max_workers or timeout=Timeout(total=...)"
         )
+    except BaseException:
+        if not future.done():
+            core.engine.repair()
+        raise
     finally:
         future.cancel()

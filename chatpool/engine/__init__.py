@@ -4,5 +4,6 @@ from .call import QUEUED, Call, CallOptions, Sink
 from .dispatch import Dispatcher
 from .executor import Engine
 from .future import CallFuture
+from .lifecycle import register
 
-__all__ = ["QUEUED", "Call", "CallFuture", "CallOptions", "Dispatcher", "Engine", "Sink"]
+__all__ = ["QUEUED", "Call", "CallFuture", "CallOptions", "Dispatcher", "Engine", "Sink", "register"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
 from ..clock import Clock
 from ..config import Timeout
 from ..errors import ChatPoolError
-from ..policy.health import LineHealth
 from ..transport import Cancelled, CancelToken, Transport
 from ..types import Verdict
 from ..wire import encode, judge_exception, judge_reply
 from .call import Call
+from .scheduler import Scheduler
 
 __all__ = ["CANCELLED", "Attempter"]
 
@@ -27,21 +25,13 @@ class Attempter:
     Args:
         transport: where the exchanges go.
         clock: the pool's clock.
-        health: the health of a call's line, for rules that depend on earlier successes.
-        endpoint_proven: whether the endpoint has answered any call yet.
+        scheduler: knows what has succeeded before, on which some rules depend.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        clock: Clock,
-        health: Callable[[Call], LineHealth],
-        endpoint_proven: Callable[[], bool],
-    ) -> None:
+    def __init__(self, transport: Transport, clock: Clock, scheduler: Scheduler) -> None:
         self._transport = transport
         self._clock = clock
-        self._health = health
-        self._endpoint_proven = endpoint_proven
+        self._scheduler = scheduler
 
     def attempt(self, call: Call, left: float) -> Verdict:
         """Send the call once, within the ``left`` seconds of its time, and judge what came back; does not raise."""
@@ -65,8 +55,8 @@ class Attempter:
         return judge_reply(
             reply,
             call.request,
-            endpoint_proven=self._endpoint_proven(),
-            model_proven=self._health(call).proven,
+            endpoint_proven=self._scheduler.endpoint_proven,
+            model_proven=self._scheduler.health(call.line).proven,
             wall=self._clock.wall(),
         )
 

@@ -36,6 +36,9 @@ class Sink(Protocol):
     def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """A fatal error ended ``call``; whatever ``scope`` names besides must not be sent any more."""
 
+    def after_fork_in_child(self, call: Call) -> None:
+        """``call`` belongs to the parent process; here it is cancelled. No other thread exists, locks may be held."""
+
 
 @dataclass(frozen=True)
 class CallOptions:

@@ -15,7 +15,7 @@ from ..policy.retry import Decision
 from ..transport import Transport
 from ..types import ChatRequest, LineStats, Verdict
 from .attempt import CANCELLED, Attempter
-from .call import Call, CallOptions, LineKey, Sink
+from .call import DONE, Call, CallOptions, LineKey, Sink
 from .report import attempt_of, report_end, report_retry, report_send
 from .scheduler import Scheduler
 
@@ -24,6 +24,7 @@ __all__ = ["Engine"]
 logger = logging.getLogger("chatpool")
 
 _here = threading.local()  # .engine: the engine whose worker this thread is
+_inherited: List[Any] = []  # of the process this one was forked from
 
 
 class Engine:
@@ -48,14 +49,14 @@ class Engine:
         self.max_workers = max_workers
         self._transport = transport
         self._after_call = after_call
-        self._scheduler = Scheduler(max_workers)
-        self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="chatpool")
         self._ids = itertools.count(1)
         self._closed = False
-        self._endpoint_proven = False
-        self._attempter = Attempter(
-            transport, clock, lambda call: self._scheduler.health(call.line), lambda: self._endpoint_proven
-        )
+        self._start()
+
+    def _start(self) -> None:
+        self._scheduler = Scheduler(self.max_workers)
+        self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
+        self._attempter = Attempter(self._transport, self.clock, self._scheduler)
 
     # -- calls come in ------------------------------------------------------------------------------
 
@@ -197,7 +198,6 @@ class Engine:
         return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
 
     def _succeed(self, call: Call, verdict: Verdict, now: float) -> None:
-        self._endpoint_proven = True
         if self._scheduler.succeed(call, verdict, now):
             self._deliver(call, verdict=verdict, now=now)
 
@@ -273,6 +273,10 @@ class Engine:
                 call.token.cancel()
             self._deliver(call, error=CallCancelledError("cancelled"))
 
+    def repair(self) -> None:
+        """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
+        self._start_workers(self._scheduler.repair())
+
     # -- the end of the engine ------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -292,6 +296,18 @@ class Engine:
         self.give_up(lambda call: True, lambda call: PoolClosedError(reason))
         self._transport.abort()
         self._executor.shutdown(wait=False)
+
+    def after_fork_in_child(self, transport: Transport) -> None:
+        """Start over with a transport of the child's own; what was under way is the parent's and cancelled here."""
+        orphans = self._scheduler.everyone()
+        # Kept for ever: to collect them would run finalizers that take locks nobody will ever release.
+        _inherited.append((self._scheduler, self._executor, self._transport, self._attempter))
+        _here.engine = None
+        self._transport = transport
+        self._start()
+        for call in orphans:
+            call.state = DONE
+            call.sink.after_fork_in_child(call)
 
     @property
     def closed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Callable, Optional
 
@@ -21,7 +22,6 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         super().__init__()
         self._call: Optional[Call] = None
         self._give_up: Optional[Callable[[Call], None]] = None
-        self.final: Optional[Outcome[Any]] = None
 
     def attach(self, call: Call, give_up: Callable[[Call], None]) -> None:
         """Tie the future to its call; ``give_up(call)`` takes the call out of the engine."""
@@ -29,7 +29,8 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def running(self) -> bool:
         """Whether an exchange of the call is under way."""
-        return self._call is not None and self._call.state == RUNNING and not self.done()
+        call = self._call
+        return call is not None and call.state == RUNNING and not self.done()
 
     def cancel(self) -> bool:
         """Give the call up, wherever it is; False if it has already ended."""
@@ -37,8 +38,9 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         if not super().cancel():
             return False
         self._notify_waiters()
-        if self._call is not None and self._give_up is not None:
-            self._give_up(self._call)
+        call, give_up = self._call, self._give_up
+        if call is not None and give_up is not None:
+            give_up(call)
         return True
 
     def _notify_waiters(self) -> None:
@@ -50,7 +52,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""
-        self.final = outcome
+        self._call = self._give_up = None  # neither keeps the other alive any longer
         try:
             if outcome.error is not None:
                 self.set_exception(outcome.error)
@@ -65,3 +67,9 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """A singular call has no siblings to stop."""
+
+    def after_fork_in_child(self, call: Call) -> None:
+        """The call is the parent's: here its future is cancelled."""
+        self._call = self._give_up = None
+        self._condition = threading.Condition()  # a thread of the parent's may have held the old one
+        self.cancel()

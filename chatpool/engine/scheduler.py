@@ -43,12 +43,17 @@ class Step(NamedTuple):
 
 
 class Scheduler:
-    """Ready, parked and running calls of one pool, and the workers for them."""
+    """Ready, parked and running calls of one pool, and the workers for them.
+
+    Attributes:
+        endpoint_proven: whether any call has ever succeeded.
+    """
 
     def __init__(self, max_workers: int) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._idle = threading.Condition(self.lock)  # the last call has ended
+        self.endpoint_proven = False
         self._max_workers = max_workers
         self._staff = Staff(max_workers)
         self._lines: Dict[LineKey, Line] = {}
@@ -205,6 +210,7 @@ class Scheduler:
     def succeed(self, call: Call, verdict: Verdict, now: float) -> bool:
         """``returned`` and ``end`` in one, for the commonest case."""
         with self.lock:
+            self.endpoint_proven = True
             self._returned(call, verdict, now)
             return self._end(call)
 
@@ -312,6 +318,10 @@ class Scheduler:
         with self.lock:
             counts = self._counts
             return counts[QUEUED], counts[PARKED], counts[RUNNING]
+
+    def everyone(self) -> List[Call]:
+        """All calls without an outcome, for a forked child: the lock may be held by a thread that is not there."""
+        return self._everyone(in_flight=True)
 
     def repair(self) -> int:
         """Put the books in order after an exception that may have come in the middle of anything (Ctrl-C).

@@ -32,6 +32,10 @@ class Statistics:
                 tokens[2] += usage.total_tokens
                 tokens[3] += usage.cached_tokens
 
+    def after_fork_in_child(self) -> None:
+        """A thread of the parent's may have held the lock."""
+        self._lock = threading.Lock()
+
     def snapshot(self) -> Dict[str, Any]:
         """``succeeded``, ``failed``, ``retried`` and ``usage`` at this moment."""
         with self._lock:

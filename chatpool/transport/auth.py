@@ -101,6 +101,10 @@ class KeyAuth(AuthBase):
         # The one before may still come back in the answers of requests that carry it.
         self._secrets = tuple(s for s in (self._key, *self._secrets[:1]) if len(s) >= _SHORTEST_SECRET)
 
+    def after_fork_in_child(self) -> None:
+        """A thread of the parent's may have held the lock."""
+        self._lock = threading.Lock()
+
     def __repr__(self) -> str:
         kind = "no key" if self.header is None else "callable" if self.refreshable else "***"
         return f"KeyAuth({kind}, header={self._header!r})"

@@ -31,9 +31,13 @@ class GuardedConnection:
         if exchange is None:
             super().connect()  # type: ignore[misc]
             return
-        exchange.reused = False
-        with exchange.connecting():
-            super().connect()  # type: ignore[misc]
+        try:
+            with exchange.connecting():
+                super().connect()  # type: ignore[misc]
+        except BaseException:
+            if isinstance(exchange.held, GuardedSocket):
+                exchange.held.destroy()  # up to Python 3.10, http.client leaves a failed tunnel's file open
+            raise
         sock: Any = self.sock  # type: ignore[attr-defined]
         if isinstance(sock, ssl.SSLSocket) and sock.version() is None:
             # A connection that breaks before the handshake comes back from wrap_socket as if it were encrypted.

@@ -44,6 +44,7 @@ class Exchange:
         fresh_only: whether it must not do so.
         send_failed: whether the connection broke before it had taken the whole request.
         received: whether any byte of an answer has come.
+        held: what a cancel would wake.
     """
 
     def __init__(self, timeout: Timeout, tokens: Tuple[CancelToken, ...], resolver: Resolver) -> None:
@@ -54,7 +55,7 @@ class Exchange:
         self._tokens = tokens
         self._resolver = resolver
         self._lock = threading.RLock()
-        self._blocked_on: Optional[Wakeable] = None
+        self.held: Optional[Wakeable] = None
         self._connecting = False
         self._silent = False
         self.reused = False
@@ -134,19 +135,19 @@ class Exchange:
         with self._lock:
             # Under the lock: a cancel either is seen here or finds the blocker held.
             self.check()
-            self._blocked_on = blocker
+            self.held = blocker
 
     def drop(self, blocker: Wakeable) -> None:
         """Let go of ``blocker``: from now on, a cancel does not touch it."""
         with self._lock:
-            if self._blocked_on is blocker:
-                self._blocked_on = None
+            if self.held is blocker:
+                self.held = None
 
     def wake(self) -> None:
         """End what the exchange is blocked in; called by its tokens."""
         with self._lock:
-            if self._blocked_on is not None:
-                self._blocked_on.wake()
+            if self.held is not None:
+                self.held.wake()
 
     def resolve(self, host: str, port: int) -> list[tuple[object, ...]]:
         """``socket.getaddrinfo`` for a TCP connection, within the limits."""

@@ -92,6 +92,18 @@ class GuardedSocket(socket.socket):
             self._on_write_error()
             raise
 
+    def detach(self) -> int:
+        """Hand the descriptor over, as ``SSLContext.wrap_socket`` has it; a cancel no longer touches it."""
+        if self.exchange is not None:
+            self.exchange.drop(self)
+        return super().detach()
+
+    def destroy(self) -> None:
+        """Close, even while files still refer to it."""
+        descriptor = self.detach()
+        if descriptor >= 0:
+            socket.close(descriptor)
+
     def _real_close(self, *args: Any) -> None:
         # Before the descriptor is free for somebody else's socket, so that a cancel cannot hit that one.
         if self.exchange is not None:
@@ -131,12 +143,6 @@ class GuardedSocket(socket.socket):
 
 class PlainSocket(GuardedSocket):
     """A TCP connection."""
-
-    def detach(self) -> int:
-        """Hand the descriptor over, as ``SSLContext.wrap_socket`` has it; a cancel no longer touches it."""
-        if self.exchange is not None:
-            self.exchange.drop(self)
-        return super().detach()
 
 
 class TLSSocket(GuardedSocket, ssl.SSLSocket):

@@ -6,8 +6,8 @@ The rules for a page's fenced blocks:
   right after it, compared as doctest does with ELLIPSIS. Log lines and progress bars count as printed.
 - A ``python`` block whose first line is ``# name.py`` is a file of that name: ``conftest.py`` is only written,
   ``test_*.py`` is run by pytest at the end of the page, any other one as a program.
-- ``console``: for reading, unless ``chatpool ask`` is in it: then its commands (``$ ...``) are run in a shell, and the other
-  lines are what they print.
+- ``console``: for reading, unless ``chatpool ask`` is in it: then its commands (``$ ...``) are run in a shell, and
+  the other lines are what they print.
 - ``text`` is for reading. Any other language is an error, so that nothing is skipped in silence.
 """
 
@@ -240,7 +240,7 @@ class PageRunner:
         ended = self._run_process(["sh", "-e", "-c", alias + example.source])
         check_output(example, ended.stdout + ended.stderr)
 
-    def _run_process(self, command: List[str]) -> "subprocess.CompletedProcess[str]":
+    def _run_process(self, command: List[str]) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -264,7 +264,7 @@ def _close(namespace: Dict[str, Any]) -> None:
 
 def answer(body: Any) -> str:
     """What the model of the examples says: what it knows, else what it was asked."""
-    asked = body.get("prompt") or body.get("input") or body["messages"][-1]["content"]
+    asked: str = body.get("prompt") or body.get("input") or body["messages"][-1]["content"]
     return ANSWERS.get(asked, asked)
 
 

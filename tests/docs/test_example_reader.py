@@ -12,7 +12,7 @@ Read = Callable[[str], List[Any]]
 RunPage = Callable[[str, str], int]
 
 
-def fenced(*blocks: "tuple[str, str]") -> str:
+def fenced(*blocks: tuple[str, str]) -> str:
     return "\n\n".join(f"```{language}\n{text}\n```" for language, text in blocks)
 
 
@@ -62,7 +62,7 @@ def test_an_example_that_raises_fails_its_page(run_page: RunPage) -> None:
     ],
     ids=["another output", "not shown", "shown and not printed", "stderr counts", "a program's"],
 )
-def test_output_that_differs_from_the_page_fails_it(run_page: RunPage, blocks: "list[tuple[str, str]]") -> None:
+def test_output_that_differs_from_the_page_fails_it(run_page: RunPage, blocks: list[tuple[str, str]]) -> None:
     with pytest.raises(AssertionError, match="does not show what its example prints"):
         run_page("page.md", fenced(*blocks))
 

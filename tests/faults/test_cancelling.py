@@ -206,7 +206,9 @@ WORKERS, ROUNDS = 8, 150
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("ending", ["deadline", "cancel"])
-def test_exchanges_that_end_around_their_completion_harm_nobody(ending, tls, serve, start_transport, exchange, in_thread):
+def test_exchanges_that_end_around_their_completion_harm_nobody(
+    ending, tls, serve, start_transport, exchange, in_thread
+):
     def script(peer):
         while True:
             request = peer.read_request()

@@ -1,0 +1,58 @@
+"""A pool across processes: its configuration, without the key."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Mapping
+
+from ..errors import ConfigurationError
+from .options import Defaults
+
+if TYPE_CHECKING:
+    from .pool import ChatPool
+
+__all__ = ["Origin", "restore"]
+
+_KEY_VARIABLES = {"": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a pool was made.
+
+    Args:
+        method: ``"azure"``, or "" for the constructor.
+        arguments: what it was given.
+        key_left_behind: whether there was a key among them that is not here any more.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    key_left_behind: bool = False
+
+    def without_key(self) -> Origin:
+        """The same without a key that is a plain str."""
+        if not isinstance(self.arguments.get("api_key"), str):
+            return self
+        return replace(self, arguments={**self.arguments, "api_key": None}, key_left_behind=True)
+
+
+def restore(origin: Origin, defaults: Defaults) -> ChatPool:
+    """The pool again.
+
+    Raises:
+        ConfigurationError: its key was left behind, and the environment has none.
+    """
+    from .pool import ChatPool
+
+    variable = _KEY_VARIABLES[origin.method]
+    if origin.key_left_behind and not os.environ.get(variable):
+        raise ConfigurationError(
+            f"api_key was passed as a str, and keys are not pickled: set {variable} where the pool is "
+            "unpickled, or pass api_key as a function that fetches it"
+        )
+    make = ChatPool.azure if origin.method == "azure" else ChatPool
+    pool = make(**origin.arguments)
+    pool._defaults = defaults
+    return pool

@@ -1,0 +1,59 @@
+"""Fork and the end of the process: what has to happen then to whatever has threads and connections."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from typing import List, Protocol
+
+__all__ = ["Living", "register"]
+
+
+class Living(Protocol):
+    """Something with threads and connections."""
+
+    def after_fork_in_child(self) -> None:
+        """Start over: threads did not come along, locks may be held by nobody, connections are the parent's."""
+
+    def close(self) -> None:
+        """Finish what was submitted, then end."""
+
+    def abort(self) -> None:
+        """Give up everything and end."""
+
+
+_living: weakref.WeakSet[Living] = weakref.WeakSet()
+
+
+def register(one: Living) -> None:
+    """Look after ``one`` for as long as somebody else refers to it."""
+    _living.add(one)
+
+
+def _survivors() -> List[Living]:
+    return list(_living)
+
+
+def _after_fork_in_child() -> None:
+    for one in _survivors():
+        one.after_fork_in_child()
+
+
+def _at_exit() -> None:
+    """A script that ends normally gets what it submitted; one that ends by an exception does not wait for it."""
+    failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
+    for one in _survivors():
+        if failed:
+            one.abort()
+        else:
+            one.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# concurrent.futures joins its threads before atexit runs; hooks of threading run before that, the latest first.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)

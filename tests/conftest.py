@@ -1,0 +1,70 @@
+"""What holds for every test: a clean environment, and no way out of loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from typing import Any, Iterator, List, Tuple
+
+import pytest
+
+pytest_plugins = ["chatpool.testing.plugin"]
+
+_SETTINGS = ("OPENAI_", "AZURE_", "CHATPOOL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_")
+
+_strays: List[str] = []
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keys, servers, proxies and certificates of whoever runs the tests are not the tests'."""
+    for name in list(os.environ):
+        if name.upper().startswith(_SETTINGS) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_loopback(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that reached for another host, even where the program took the refusal for a broken connection."""
+    _strays.clear()
+    yield
+    assert not _strays, f"reached for {_strays}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sys.addaudithook(_refuse_strangers)
+
+
+def _refuse_strangers(event: str, arguments: Tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        _check_address(arguments[1])
+    elif event == "socket.getaddrinfo":
+        _check_name(arguments[0])
+
+
+def _check_address(address: Any) -> None:
+    if isinstance(address, tuple) and not _is_loopback(address[0]):
+        _strays.append(f"{address[0]}:{address[1]}")
+        raise OSError(f"tests stay on loopback, this one reached for {address}")
+
+
+def _check_name(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name is None or _is_loopback(name):
+        return
+    if name.endswith(".invalid"):  # what a resolver says of it, without asking one (RFC 6761)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    _strays.append(name)
+    raise OSError(f"tests stay on loopback, this one looked up {name!r}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("localhost", "", "0.0.0.0"):  # bound, not reached
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

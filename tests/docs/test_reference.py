@@ -1,0 +1,101 @@
+"""The reference names everything public, and the pages drawn by hand agree with the code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Iterator, List, Set, Tuple
+
+import pytest
+
+import chatpool
+import chatpool.errors
+from chatpool.cli.parser import build_parser
+
+_DIRECTIVE = re.compile(r"^\.\. (currentmodule|auto(?:module|class|function|data))::[ ]+(\S+)", re.MULTILINE)
+
+
+def documented(folder: Path) -> Set[Tuple[str, str]]:
+    """(module, name) of everything that an autodoc directive of the reference documents."""
+    found: Set[Tuple[str, str]] = set()
+    for page in folder.glob("*.md"):
+        module = ""
+        text = page.read_text(encoding="utf-8")
+        for match in _DIRECTIVE.finditer(text):
+            kind, name = match.groups()
+            if kind == "currentmodule":
+                module = name
+            elif kind != "automodule":
+                found.add((module, name))
+            elif ":no-members:" not in text[match.end() : match.end() + 40]:
+                found |= {(name, each) for each in importlib.import_module(name).__all__}
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", ["chatpool", "chatpool.errors", "chatpool.testing", "chatpool.local", "chatpool.clock"]
+)
+def test_everything_public_is_in_the_reference(docs: Path, module: str) -> None:
+    known = documented(docs / "reference")
+    errors = set(chatpool.errors.__all__) if module == "chatpool" else set()  # they have a page of their own
+    missing = [
+        name for name in importlib.import_module(module).__all__ if (module, name) not in known and name not in errors
+    ]
+    assert missing == []
+
+
+def test_the_reference_documents_nothing_that_does_not_exist(docs: Path) -> None:
+    gone = [(module, name) for module, name in documented(docs / "reference") if not _exists(module, name)]
+    assert gone == []
+
+
+def _exists(module: str, name: str) -> bool:
+    return hasattr(importlib.import_module(module), name)
+
+
+def test_every_fixture_of_the_plugin_is_described(docs: Path) -> None:
+    page = (docs / "reference" / "testing.md").read_text(encoding="utf-8")
+    described = re.findall(r"^`(\w+)`$", page, re.MULTILINE)
+    assert sorted(described) == sorted(importlib.import_module("chatpool.testing.plugin").__all__)
+
+
+def test_the_tree_of_errors_is_the_one_of_the_code(docs: Path) -> None:
+    page = (docs / "reference" / "errors.md").read_text(encoding="utf-8")
+    parents: List[str] = []
+    drawn: Set[Tuple[str, str]] = set()
+    for margin, name in re.findall(r"^([│ ├└─]*)(\w+Error)\b", page, re.MULTILINE):
+        depth = len(margin) // 4
+        if depth:
+            drawn.add((name, parents[depth - 1]))
+        parents[depth:] = [name]
+    assert drawn == {(name, _parent(name)) for name in chatpool.errors.__all__ if name.endswith("Error")} - {
+        ("ChatPoolError", "Exception")
+    }
+
+
+def _parent(name: str) -> str:
+    return str(getattr(chatpool.errors, name).__bases__[0].__name__)
+
+
+def test_the_architecture_page_names_every_room(docs: Path) -> None:
+    page = (docs / "reference" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {f"{each.name}/" if each.ispkg else f"{each.name}.py" for each in pkgutil.iter_modules(chatpool.__path__)}
+    assert set(re.findall(r"`(\w+(?:/|\.py))`", page)) == rooms
+
+
+def test_every_command_is_in_the_reference(docs: Path) -> None:
+    page = (docs / "reference" / "command-line.md").read_text(encoding="utf-8")
+    shown = [words.strip() for words in re.findall(r"^```\{cli\}(.*)$", page, re.MULTILINE)]
+    assert shown == ["", *_commands(build_parser())]
+
+
+def _commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]:
+    """The words of every command that does something."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, command in action.choices.items():
+                deeper = list(_commands(command, f"{before}{word} "))
+                yield from deeper or [f"{before}{word}"]

@@ -1,0 +1,127 @@
+"""The error tree: every class can be made of a message alone, and pickles with its facts."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from chatpool import errors
+from chatpool.types import Results
+
+CLASSES = [
+    value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, errors.ChatPoolError)
+]
+API_CLASSES = [cls for cls in CLASSES if issubclass(cls, errors.APIError)]
+
+FACTS = {
+    "status_code": 429,
+    "request_id": "req_1",
+    "code": "rate_limit_exceeded",
+    "type": "requests",
+    "param": "model",
+    "body": {"error": {"message": "slow down"}},
+    "retry_after": 1.5,
+}
+
+
+def through_pickle(error):
+    return pickle.loads(pickle.dumps(error))
+
+
+def through_copy(error):
+    return copy.copy(error)
+
+
+def test_the_tree_has_all_its_classes():
+    assert {cls.__name__ for cls in CLASSES} == set(errors.__all__) - {"status_error_class"}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_message_is_enough_to_make_one(cls):
+    error = cls("what happened")
+    assert str(error) == error.message == "what happened"
+    assert error.attempts == 0
+    assert error.results is None
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_nothing_at_all_is_enough_to_make_one(cls):
+    assert cls().message == ""
+
+
+@pytest.mark.parametrize("again", [through_pickle, through_copy])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_copies_keep_class_message_and_attempts(cls, again):
+    twin = again(cls("what happened", attempts=3))
+    assert type(twin) is cls
+    assert twin.args == ("what happened",)
+    assert str(twin) == "what happened"
+    assert twin.attempts == 3
+
+
+@pytest.mark.parametrize("again", [through_pickle, through_copy])
+@pytest.mark.parametrize("cls", API_CLASSES)
+def test_copies_keep_the_facts_of_an_answer(cls, again):
+    twin = again(cls("what happened", attempts=2, **FACTS))
+    assert {name: getattr(twin, name) for name in FACTS} == FACTS
+
+
+@pytest.mark.parametrize("cls", API_CLASSES)
+def test_facts_that_are_not_known_are_none(cls):
+    error = cls("what happened")
+    assert [getattr(error, name) for name in FACTS] == [None] * len(FACTS)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_pickle_leaves_the_results_of_the_run_behind(cls):
+    error = cls("what happened")
+    error.results = Results([], [], 0.0)
+    assert through_pickle(error).results is None
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_class_says_what_to_do_and_what_it_is(cls):
+    assert cls.advice
+    assert inspect.getdoc(cls)
+
+
+@pytest.mark.parametrize(
+    ("cls", "builtin"),
+    [
+        (errors.APITimeoutError, TimeoutError),
+        (errors.DeadlineExceededError, TimeoutError),
+        (errors.PoolClosedError, RuntimeError),
+        (errors.ConfigurationError, ValueError),
+        (errors.CallCancelledError, concurrent.futures.CancelledError),
+    ],
+)
+def test_errors_are_caught_by_the_builtin_they_stand_for(cls, builtin):
+    with pytest.raises(builtin):
+        raise cls("what happened")
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"),
+    [
+        (400, errors.BadRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, errors.ConflictError),
+        (418, errors.APIStatusError),
+        (422, errors.UnprocessableEntityError),
+        (429, errors.RateLimitError),
+        (500, errors.InternalServerError),
+        (529, errors.InternalServerError),
+    ],
+)
+def test_statuses_have_the_names_that_openai_gives_them(status, cls):
+    assert errors.status_error_class(status) is cls
+
+
+def test_running_out_of_credit_is_caught_as_a_rate_limit_too():
+    assert issubclass(errors.InsufficientQuotaError, errors.RateLimitError)

@@ -1,0 +1,168 @@
+"""Values: requests, answers, outcomes, results."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatpool import (
+    Attempt,
+    BadRequestError,
+    ChatCompletion,
+    ChatRequest,
+    InternalServerError,
+    Outcome,
+    Results,
+    ToolCall,
+    Usage,
+)
+
+COUNTS = st.integers(min_value=0, max_value=10**9)
+USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS)
+
+
+def completion(text="pong", **facts):
+    return ChatCompletion(text=text, message={"role": "assistant", "content": text}, **facts)
+
+
+def succeeded(index, text="pong", usage=None):
+    history = (Attempt("ok", 200, None, 0.5, "req_1"),)
+    return Outcome(index, f"prompt {index}", value=completion(text, usage=usage), history=history, elapsed=0.5)
+
+
+def failed(index, error):
+    history = (Attempt("bad request", 400, None, 0.25, None),)
+    return Outcome(index, f"prompt {index}", error=error, history=history, elapsed=0.25)
+
+
+def results(*outcomes):
+    return Results([outcome.value for outcome in outcomes], outcomes, 2.0)
+
+
+def test_a_request_knows_its_model():
+    assert ChatRequest({"model": "m"}).model == "m"
+    assert ChatRequest({}).model is None
+    assert ChatRequest({"model": 7}).model is None
+
+
+def test_a_completion_reads_as_its_text():
+    assert str(completion("Paris")) == "Paris"
+    assert "Paris" in repr(completion("Paris"))
+
+
+def test_completions_are_equal_when_all_they_say_is():
+    assert completion("a", id="1") == completion("a", id="1")
+    assert completion("a", id="1") != completion("a", id="2")
+    assert completion("a") != "a"
+
+
+def test_a_completion_is_not_hashable():
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(completion())
+
+
+def test_a_tool_call_decodes_its_arguments():
+    assert ToolCall("1", "weather", '{"city": "Paris"}').arguments == {"city": "Paris"}
+    assert ToolCall("1", "now", "").arguments == {}
+
+
+def test_arguments_that_are_no_json_are_a_value_error():
+    with pytest.raises(ValueError, match="Expecting"):
+        _ = ToolCall("1", "weather", "{city").arguments
+
+
+@given(USAGES, USAGES)
+def test_usage_adds_up_field_by_field(one, other):
+    total = one + other
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"):
+        assert getattr(total, name) == getattr(one, name) + getattr(other, name)
+
+
+def test_usage_adds_up_with_nothing_else():
+    with pytest.raises(TypeError):
+        Usage() + 1
+
+
+def test_an_outcome_gives_its_value_or_raises_its_error():
+    assert succeeded(0).result().text == "pong"
+    with pytest.raises(BadRequestError, match="too long"):
+        failed(1, BadRequestError("too long")).result()
+
+
+def test_an_outcome_counts_its_attempts():
+    assert succeeded(0).attempts == 1
+    assert Outcome(0, "unsent").attempts == 0
+
+
+def test_an_outcome_shows_how_it_ended():
+    assert "value=" in repr(succeeded(0))
+    assert "BadRequestError" in repr(failed(0, BadRequestError("no")))
+
+
+def test_results_are_a_list_in_input_order():
+    got = results(succeeded(0, "a"), failed(1, BadRequestError("no")), succeeded(2, "c"))
+    assert [str(value) for value in got] == ["a", "None", "c"]
+    assert [outcome.index for outcome in got.failures] == [1]
+
+
+def test_results_add_up_the_tokens_of_all_answers():
+    got = results(succeeded(0, usage=Usage(1, 2, 3)), failed(1, BadRequestError("no")), succeeded(2, usage=Usage(4, 5, 9)))
+    assert got.usage == Usage(5, 7, 12)
+
+
+def test_the_first_failure_in_input_order_is_raised_with_the_results():
+    got = results(succeeded(0), failed(1, BadRequestError("first")), failed(2, InternalServerError("second")))
+    with pytest.raises(BadRequestError, match="first") as raised:
+        got.raise_on_failure()
+    assert raised.value.results is got
+
+
+def test_without_failures_nothing_is_raised():
+    assert results(succeeded(0)).raise_on_failure() is None
+
+
+def test_an_explanation_groups_failures_by_cause_and_says_what_to_do():
+    text = results(
+        failed(0, InternalServerError("down", status_code=503)),
+        failed(1, BadRequestError("too long", status_code=400, code="context_length_exceeded")),
+        failed(2, BadRequestError("too long too", status_code=400, code="context_length_exceeded")),
+        succeeded(3),
+    ).explain()
+    assert text.startswith("3 of 4 failed:")
+    assert text.index("2 x BadRequestError (400, context_length_exceeded)") < text.index("1 x InternalServerError (503)")
+    assert "item 1, after 1 attempt(s): too long" in text
+    assert BadRequestError.advice in text
+
+
+def test_an_explanation_of_success_is_short():
+    assert results(succeeded(0)).explain() == "All 1 succeeded."
+
+
+def test_results_make_rows_for_a_table():
+    rows = results(succeeded(0, usage=Usage(1, 2, 3)), failed(1, BadRequestError("no"))).to_dicts()
+    assert rows[0] == {
+        "index": 0,
+        "ok": True,
+        "text": "pong",
+        "error": None,
+        "status": 200,
+        "attempts": 1,
+        "elapsed": 0.5,
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+    }
+    assert (rows[1]["ok"], rows[1]["text"], rows[1]["error"], rows[1]["status"]) == (
+        False,
+        None,
+        "BadRequestError: no",
+        400,
+    )
+
+
+def test_results_pickle_with_their_outcomes():
+    got = pickle.loads(pickle.dumps(results(succeeded(0, "a"), failed(1, BadRequestError("no", status_code=400)))))
+    assert (str(got[0]), got[1], got.elapsed, got.fatal) == ("a", None, 2.0, None)
+    assert got.failures[0].error.status_code == 400
