@@ -109,7 +109,9 @@ def test_results_are_a_list_in_input_order():
 
 
 def test_results_add_up_the_tokens_of_all_answers():
-    got = results(succeeded(0, usage=Usage(1, 2, 3)), failed(1, BadRequestError("no")), succeeded(2, usage=Usage(4, 5, 9)))
+    got = results(
+        succeeded(0, usage=Usage(1, 2, 3)), failed(1, BadRequestError("no")), succeeded(2, usage=Usage(4, 5, 9))
+    )
     assert got.usage == Usage(5, 7, 12)
 
 
@@ -132,7 +134,9 @@ def test_an_explanation_groups_failures_by_cause_and_says_what_to_do():
         succeeded(3),
     ).explain()
     assert text.startswith("3 of 4 failed:")
-    assert text.index("2 x BadRequestError (400, context_length_exceeded)") < text.index("1 x InternalServerError (503)")
+    assert text.index("2 x BadRequestError (400, context_length_exceeded)") < text.index(
+        "1 x InternalServerError (503)"
+    )
     assert "item 1, after 1 attempt(s): too long" in text
     assert BadRequestError.advice in text
 

@@ -399,6 +399,16 @@ class ChatPool:
         if not self._is_view:
             self._core.engine.close()
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End as ``concurrent.futures.Executor.shutdown`` does.
+
+        Args:
+            wait: False returns at once, while what was submitted goes on.
+            cancel_futures: whether calls that are queued or wait for their next attempt are cancelled.
+        """
+        if not self._is_view:
+            self._core.engine.shutdown(wait=wait, cancel_futures=cancel_futures)
+
     def abort(self) -> None:
         """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
         self._core.engine.abort()

@@ -281,9 +281,20 @@ class Engine:
 
     def close(self) -> None:
         """Finish what was submitted, then end; further calls of ``close`` do nothing."""
+        self.shutdown()
+
+    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
+        """Take no more calls.
+
+        Args:
+            wait: whether to return only when everything has ended (never waited for in one of its own workers).
+            cancel_futures: whether calls that are queued or parked are cancelled.
+        """
         self._closed = True
-        if self.in_worker():
-            self._executor.shutdown(wait=False)
+        if cancel_futures:
+            reason = "the pool was shut down before the call was sent"
+            self.give_up(lambda call: True, lambda call: CallCancelledError(reason), in_flight=False)
+        if self.in_worker() or not wait:
             return
         self._scheduler.wait_until_idle(self.clock)
         self._executor.shutdown(wait=True)

@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Callable, Optional
 
-from ..errors import ChatPoolError
+from ..errors import CallCancelledError, ChatPoolError
 from ..types import Outcome
 from .call import RUNNING, Call
 
@@ -22,6 +22,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         super().__init__()
         self._call: Optional[Call] = None
         self._give_up: Optional[Callable[[Call], None]] = None
+        self._notified = False
 
     def attach(self, call: Call, give_up: Callable[[Call], None]) -> None:
         """Tie the future to its call; ``give_up(call)`` takes the call out of the engine."""
@@ -35,24 +36,24 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
     def cancel(self) -> bool:
         """Give the call up, wherever it is; False if it has already ended."""
         # The future itself stays PENDING until its end, so that the base class can cancel it at any time.
-        if not super().cancel():
-            return False
-        self._notify_waiters()
-        call, give_up = self._call, self._give_up
+        with self._condition:
+            if not super().cancel():
+                return False
+            call, give_up = self._call, self._give_up
+            self._call = self._give_up = None
+            if not self._notified:
+                self._notified = True
+                self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
         if call is not None and give_up is not None:
             give_up(call)
         return True
 
-    def _notify_waiters(self) -> None:
-        # wait() and as_completed() hear of a cancellation through this call only.
-        try:
-            self.set_running_or_notify_cancel()
-        except (InvalidStateError, RuntimeError):
-            return  # a second cancel() came after the first one's notification
-
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""
         self._call = self._give_up = None  # neither keeps the other alive any longer
+        if isinstance(outcome.error, CallCancelledError):
+            self.cancel()
+            return
         try:
             if outcome.error is not None:
                 self.set_exception(outcome.error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
+import threading
 
 import pytest
 
@@ -76,6 +77,14 @@ def test_a_finished_call_cannot_be_cancelled(serve):
     assert not future.cancelled()
 
 
+def test_cancelling_twice_is_quiet(always, caplog):
+    server, pool = always(Stall())
+    future = pool.submit("a")
+    assert future.cancel()
+    assert future.cancel()
+    assert caplog.records == []
+
+
 def test_the_worker_sees_the_submitters_context_variables(serve):
     variable = contextvars.ContextVar("variable", default="unset")
     seen = []
@@ -112,3 +121,30 @@ def test_abort_ends_calls_in_flight_parked_and_queued(serve):
     pool.abort()
     for future in (parked, flying, queued):
         assert isinstance(future.exception(5), PoolClosedError)
+
+
+class TestShutdown:
+    def test_it_takes_no_more_calls_and_finishes_the_rest(self, serve):
+        _, pool = serve(max_workers=1, latency=0.005)
+        futures = [pool.submit(str(number)) for number in range(5)]
+        pool.shutdown(wait=False)
+        with pytest.raises(PoolClosedError):
+            pool.submit("late")
+        assert [future.result(10).text for future in futures] == [str(number) for number in range(5)]
+
+    def test_cancel_futures_cancels_what_is_not_in_flight(self, serve):
+        server, pool = serve(max_workers=1)
+        gate = threading.Event()
+
+        def reply(request):
+            gate.wait(10)
+
+        server.set_script(reply)
+        flying, queued = pool.submit("flying"), pool.submit("queued")
+        server.wait_for(1)
+        pool.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        assert flying.result(10).text == "flying"
+        assert queued.cancelled()
+        with pytest.raises(concurrent.futures.CancelledError):
+            queued.result(10)

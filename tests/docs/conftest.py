@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import gc
 import io
 import logging
 import os
@@ -298,6 +299,8 @@ def run_page(
             return PageRunner(tmp_path).run(name, text)
 
     yield run
+    # What a page left open is its own fault, and not that of the test in which it would be found.
+    gc.collect()
     for clock in reversed(undo):
         install_clock(clock)
 

@@ -118,10 +118,9 @@ def test_an_adapter_of_the_users_is_kept_with_one_warning(serve, start_transport
             assert exchange(transport).status == 200
     assert adapter.sent == 2
     session.close()
-    assert [record.message for record in caplog.records if "hard deadlines" in record.message] == [
-        f"session= brings its own adapter for {transport.base_url} (Counting): it is kept, but hard deadlines "
-        "and cancelling do not hold in it, only requests' timeouts"
-    ]
+    warnings = [record.message for record in caplog.records if "hard deadlines" in record.message]
+    assert len(warnings) == 1
+    assert f"its own adapter for {transport.base_url} (Counting)" in warnings[0]
 
 
 def test_an_adapter_for_another_place_raises_no_warning(caplog):

@@ -1,0 +1,136 @@
+"""What a type checker says about programs that use chatpool.  Checked by ``make types``, never run.
+
+A comment ``type: ignore[...]`` marks a line that has to be an error: mypy complains if it is none.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import requests
+from tenacity import stop_after_attempt, wait_random_exponential
+from typing_extensions import assert_type
+
+import chatpool
+from chatpool import (
+    APIError,
+    Attempt,
+    ChatCompletion,
+    ChatPool,
+    ChatPoolError,
+    ChatRequest,
+    Event,
+    Outcome,
+    PoolStats,
+    Results,
+    RetryPolicy,
+    Timeout,
+    ToolCall,
+    Usage,
+)
+from chatpool.local import LocalServer
+from chatpool.testing import Error, FakeServer, RateLimited
+
+
+def constructors(session: requests.Session, seen: List[Event]) -> None:
+    ChatPool()
+    ChatPool("gpt-4o-mini", api_key="key", base_url="http://127.0.0.1:1/v1", max_workers=32)
+    ChatPool(api_key=lambda: "a key that rotates", timeout=10, retry=2)
+    ChatPool(timeout=(5, None), retry=RetryPolicy(stop=stop_after_attempt(20), wait=wait_random_exponential(max=60)))
+    ChatPool(timeout=Timeout(total=3), system="Be brief.", defaults={"temperature": 0}, headers={"X-Team": "a"})
+    ChatPool(session=session, verify="ca.pem", cert=("client.pem", "key.pem"), listeners=[seen.append])
+    ChatPool.azure("https://name.openai.azure.com", "deployment", api_version="2024-10-21")
+    ChatPool(max_workers="many")  # type: ignore[arg-type]
+    ChatPool(max_worker=3)  # type: ignore[call-arg]
+    ChatPool("gpt-4o-mini", "key")  # type: ignore[misc]
+    Timeout(10)  # type: ignore[misc]
+    RetryPolicy(max_retries="3")  # type: ignore[arg-type]
+
+
+def singular_calls(pool: ChatPool) -> None:
+    assert_type(pool.chat("ping"), ChatCompletion)
+    pool.chat([{"role": "user", "content": "ping"}], temperature=0, seed=1)
+    pool.chat({"messages": [], "model": "m"})
+    pool.chat(ChatRequest({"input": "ping"}, "/responses"))
+    pool.chat("ping", timeout=(1, 2), retry=0, headers={"X-Row": "7"}, extra_body={"timeout": 3})
+    future = pool.submit("ping")
+    as_in_the_standard_library: Future[ChatCompletion] = future
+    assert_type(future.result(), ChatCompletion)
+    assert_type(as_in_the_standard_library.done(), bool)
+    pool.request("/models", method="GET")
+    pool.chat(7)  # type: ignore[arg-type]
+    pool.chat("ping", timeout="3")  # type: ignore[arg-type]
+
+
+def runs(pool: ChatPool, rows: List[Tuple[int, str]]) -> None:
+    results = pool.map(["ping", "pong"] * 5)
+    assert_type(results, Results)
+    assert_type(results.outcomes, List[Outcome[Any]])
+    assert_type(results.usage, Usage)
+    assert_type(results.elapsed, float)
+    assert_type(results.explain(), str)
+    assert_type(results.to_dicts(), List[Dict[str, Any]])
+    pool.map(
+        rows, prompt=lambda row: row[1], progress={"desc": "rows"}, on_error="raise", run_timeout=60, temperature=0
+    )
+    assert_type(pool.imap(iter(["ping"]), buffersize=10), Iterator[Outcome[ChatCompletion]])
+    for outcome in pool.as_completed("row %d" % number for number in range(10)):
+        outcome_facts(outcome)
+    assert_type(chatpool.map(["ping"], model="m", max_workers=32), Results)
+    pool.map(7)  # type: ignore[arg-type]
+
+
+def outcome_facts(outcome: Outcome[ChatCompletion]) -> None:
+    assert_type(outcome.index, int)
+    assert_type(outcome.ok, bool)
+    assert_type(outcome.value, Optional[ChatCompletion])
+    assert_type(outcome.error, Optional[ChatPoolError])
+    assert_type(outcome.attempts, int)
+    assert_type(outcome.history, Tuple[Attempt, ...])
+    assert_type(outcome.request, Optional[ChatRequest])
+    assert_type(outcome.result(), ChatCompletion)
+
+
+def answer_facts(answer: ChatCompletion) -> None:
+    assert_type(answer.text, str)
+    assert_type(answer.message, Dict[str, Any])
+    assert_type(answer.finish_reason, Optional[str])
+    assert_type(answer.usage, Optional[Usage])
+    assert_type(answer.tool_calls, Tuple[ToolCall, ...])
+
+
+def errors(pool: ChatPool) -> None:
+    try:
+        pool.chat("ping")
+    except APIError as error:
+        assert_type(error.status_code, Optional[int])
+        assert_type(error.request_id, Optional[str])
+        assert_type(error.retry_after, Optional[float])
+        assert_type(error.attempts, int)
+
+
+def the_pool_itself(pool: ChatPool) -> None:
+    with pool as same:
+        assert_type(same, ChatPool)
+    assert_type(pool.with_options(model="m", timeout=3), ChatPool)
+    assert_type(pool.stats(), PoolStats)
+    assert_type(pool.stats().usage, Usage)
+    pool.close()
+    pool.abort()
+
+
+def decides(error: APIError) -> Optional[bool]:
+    return None if error.status_code == 409 else True
+
+
+retry_if: Callable[[APIError], Optional[bool]] = decides
+RetryPolicy(retry_if=retry_if)
+
+
+def tools_around_it() -> None:
+    with LocalServer(parallel=4) as local:
+        assert_type(local.base_url, str)
+        assert_type(local.model, str)
+    with FakeServer([Error(503), RateLimited(1)], latency=0.1) as server:
+        assert_type(server.base_url, str)
