@@ -36,14 +36,14 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
     def cancel(self) -> bool:
         """Give the call up, wherever it is; False if it has already ended."""
         # The future itself stays PENDING until its end, so that the base class can cancel it at any time.
+        if not super().cancel():
+            return False
         with self._condition:
-            if not super().cancel():
-                return False
+            first, self._notified = not self._notified, True
             call, give_up = self._call, self._give_up
             self._call = self._give_up = None
-            if not self._notified:
-                self._notified = True
-                self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
+        if first:
+            self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
         if call is not None and give_up is not None:
             give_up(call)
         return True
