@@ -20,7 +20,7 @@ __all__ = ["ask"]
 def ask(arguments: Namespace) -> int:
     """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
     prompts = _prompts(arguments)
-    printer = Printer(as_json=arguments.json)
+    printer = Printer(as_json=arguments.json, keep_places=arguments.lines)
     with _pool(arguments) as pool:
         for outcome in pool.imap(prompts, progress=_progress(arguments)):
             printer.show(outcome)

@@ -31,32 +31,34 @@ class Printer:
 
     Args:
         as_json: one JSON object per outcome instead of the bare text.
+        keep_places: print an empty line where a prompt failed, so that the answers keep their places.
 
     Attributes:
         shown: how many outcomes were printed.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, keep_places: bool) -> None:
         self._as_json = as_json
+        self._keep_places = keep_places
         self.shown = 0
         self._causes: Counter[str] = Counter()
         self._first_failure: Optional[Outcome[Any]] = None
         self._fatal = False
 
     def show(self, outcome: Outcome[ChatCompletion]) -> None:
-        """Print one outcome; a failed one leaves an empty line, so that the others keep their places."""
+        """Print one outcome."""
         self.shown += 1
         if self._as_json:
             print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
         elif outcome.value is not None:
             print(outcome.value.text, flush=True)
+        elif self._keep_places:
+            print(flush=True)
         if outcome.error is None:
             return
         self._causes[type(outcome.error).__name__] += 1
         self._first_failure = self._first_failure or outcome
         self._fatal = self._fatal or _ends_the_run(outcome)
-        if not self._as_json and self.shown > 1:
-            print(flush=True)
 
     def finish(self) -> int:
         """Say on stderr what failed; returns the exit code."""

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Type
 
 import requests
 
 from ..config import RetryPolicyLike, TimeoutLike
-from ..engine import CallFuture
 from ..events import Listener
-from ..observe.progress import Progress
 from ..transport import Cert, Key, TransportSettings, Verify
-from ..types import ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
-from ..wire import embedding_request
-from .call_settings import CallSettings
+from ..types import PoolStats
+from .bulk_calls import BulkCalls
 from .connect import azure_settings, openai_settings
-from .consume import collect, completed, in_order
 from .core import Core
-from .options import Defaults, RequestMaker, body_fields
+from .options import Defaults
 from .pickling import Origin, restore
-from .runs import RunSettings, start_run
-from .singular import send, wait_for
+from .single_calls import SingleCalls
 
 __all__ = ["ChatPool"]
 
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 
-class ChatPool:
+class ChatPool(SingleCalls, BulkCalls):
     """Calls to one OpenAI-compatible server, over pooled connections and at most ``max_workers`` threads.
 
     Args:
@@ -158,224 +153,6 @@ class ChatPool:
         self._core = Core(settings, after_call, listeners)
         self._is_view = False
 
-    # -- one call ---------------------------------------------------------------------------------------
-
-    def chat(
-        self,
-        item: Item,
-        *,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        system: Optional[str] = None,
-        **params: Any,
-    ) -> ChatCompletion:
-        """Answer one item.
-
-        Args:
-            item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
-                :class:`~chatpool.ChatRequest`.
-            timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
-            extra_body: body fields whose names are taken by keywords of this method.
-            params: body fields, for instance ``temperature=0`` or ``model="gpt-4o"``.
-
-        Raises:
-            APIError: no usable answer came, after the retries that the policy allows.
-            DeadlineExceededError: ``timeout.total`` ran out.
-            PoolClosedError: the pool is closed.
-            TypeError: the item is of no such kind.
-        """
-        how = self._how(timeout, retry, headers, query)
-        make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
-        return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
-
-    def submit(
-        self,
-        item: Item,
-        *,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        system: Optional[str] = None,
-        **params: Any,
-    ) -> CallFuture:
-        """Start answering one item; arguments as in :meth:`chat`.
-
-        Returns:
-            A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
-            time before its end, also while the call waits for its next attempt or is in flight.
-        """
-        how = self._how(timeout, retry, headers, query)
-        make = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
-        return send(self._core, item, make(item), how)
-
-    def request(
-        self,
-        path: str,
-        body: Optional[Mapping[str, Any]] = None,
-        *,
-        method: str = "POST",
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-    ) -> Any:
-        """Call any JSON endpoint below ``base_url`` with the same guarantees.
-
-        Args:
-            path: for instance ``"/moderations"`` or ``"/models"``.
-            body: the JSON body; sent as it is.
-            method: the HTTP method.
-            timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-
-        Returns:
-            The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path.
-        """
-        if not str(path).startswith("/"):
-            raise TypeError(f"path must be a str that starts with '/', got {path!r}")
-        sent = ChatRequest(dict(body or {}), path, method.upper())
-        return self._wait(None, sent, self._how(timeout, retry, headers, query))
-
-    def embed(
-        self,
-        text: Union[str, Sequence[str]],
-        *,
-        prompt: Optional[Callable[[Any], str]] = None,
-        progress: Progress = None,
-        on_error: str = "none",
-        run_timeout: Optional[float] = None,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        **params: Any,
-    ) -> Any:
-        """The vector of a text, or the vectors of many.
-
-        Args:
-            text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
-            prompt: makes the text of a row.
-            progress, on_error, run_timeout: as in :meth:`map`; for many texts only.
-            timeout, retry: as in :class:`ChatPool`, for this call.
-            extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
-
-        Returns:
-            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many.
-        """
-        extra = body_fields("embed", extra_body, params)
-        how = self._how(timeout, retry, None, None)
-
-        def make(one: Any) -> ChatRequest:
-            return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
-
-        if isinstance(text, str):
-            return self._wait(text, make(text), how)
-        return self._collect(text, make, RunSettings(prompt, progress, on_error, run_timeout), how)
-
-    # -- runs -------------------------------------------------------------------------------------------
-
-    def map(
-        self,
-        items: Iterable[Any],
-        *,
-        prompt: Optional[Callable[[Any], Item]] = None,
-        progress: Progress = None,
-        on_error: str = "none",
-        run_timeout: Optional[float] = None,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        system: Optional[str] = None,
-        **params: Any,
-    ) -> Results:
-        """Answer many items in parallel.
-
-        Args:
-            items: any iterable of items (see :meth:`chat`), or of anything with ``prompt``. It is read in the
-                calling thread, a bounded number of items ahead.
-            prompt: a function that makes an item of a row; ``Outcome.item`` is then the row.
-            progress: None shows a bar on a terminal or in a notebook; True, False, or a dict of tqdm's options.
-            on_error: what a failed item leaves in its slot: ``"none"`` None (and one warning in the log),
-                ``"return"`` its error; ``"raise"`` cancels the run at the first failure and raises it.
-            run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
-            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
-
-        Returns:
-            A list of :class:`~chatpool.ChatCompletion` in input order, with ``.outcomes``, ``.failures``,
-            ``.usage`` and ``.elapsed``. It is as long as the input, whatever happens: after a fatal error (a
-            refused key, no credit left) nothing new is sent, and the remaining slots carry the reason.
-
-        Raises:
-            ChatPoolError: with ``on_error="raise"``; ``.results`` holds what was done.
-            KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
-            TypeError: ``items`` is one item instead of many.
-        """
-        settings = RunSettings(prompt, progress, on_error, run_timeout)
-        make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
-
-    def imap(
-        self,
-        items: Iterable[Any],
-        *,
-        prompt: Optional[Callable[[Any], Item]] = None,
-        progress: Progress = None,
-        buffersize: Optional[int] = None,
-        run_timeout: Optional[float] = None,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        system: Optional[str] = None,
-        **params: Any,
-    ) -> Iterator[Outcome[ChatCompletion]]:
-        """Answer many items lazily, in input order; the input may be endless.
-
-        Args:
-            buffersize: how many items may be read ahead of those consumed.
-                Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout: as in :meth:`map`.
-            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
-
-        Returns:
-            An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
-        """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
-        make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        return in_order(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
-
-    def as_completed(
-        self,
-        items: Iterable[Any],
-        *,
-        prompt: Optional[Callable[[Any], Item]] = None,
-        progress: Progress = None,
-        buffersize: Optional[int] = None,
-        run_timeout: Optional[float] = None,
-        timeout: Optional[TimeoutLike] = None,
-        retry: Optional[RetryPolicyLike] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, str]] = None,
-        extra_body: Optional[Mapping[str, Any]] = None,
-        system: Optional[str] = None,
-        **params: Any,
-    ) -> Iterator[Outcome[ChatCompletion]]:
-        """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
-
-        Arguments and end as in :meth:`imap`.
-        """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
-        make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        return completed(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
-
-    # -- the pool itself ----------------------------------------------------------------------------------
-
     def with_options(self, **options: Any) -> ChatPool:
         """A view of this pool with other defaults: same connections, same workers, same limits.
 
@@ -435,25 +212,3 @@ class ChatPool:
             f"<ChatPool model={self._defaults.model!r} base_url={self._core.transport.base_url!r} "
             f"max_workers={self._core.engine.max_workers} {state}>"
         )
-
-    # -- shared by the methods above ------------------------------------------------------------------------
-
-    def _how(
-        self,
-        timeout: Optional[TimeoutLike],
-        retry: Optional[RetryPolicyLike],
-        headers: Optional[Mapping[str, str]],
-        query: Optional[Mapping[str, str]],
-    ) -> CallSettings:
-        return CallSettings.of(self._defaults, self._core.engine.max_workers, timeout, retry, headers, query)
-
-    def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
-        return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
-
-    def _collect(
-        self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
-    ) -> Results:
-        started = self._core.engine.clock.now()
-        run, bar = start_run(self._core, items, make, settings, how)
-        window = settings.window(self._core.engine.max_workers)
-        return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)

@@ -1,0 +1,43 @@
+"""What the methods of a pool share."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Mapping, Optional
+
+from ..config import RetryPolicyLike, TimeoutLike
+from ..types import ChatRequest, Results
+from .call_settings import CallSettings
+from .consume import collect
+from .core import Core
+from .options import Defaults
+from .runs import RunSettings, start_run
+from .singular import send, wait_for
+
+__all__ = ["PoolBase"]
+
+
+class PoolBase:
+    """Connections, workers and counters, and the defaults of this view of them."""
+
+    _core: Core
+    _defaults: Defaults
+
+    def _how(
+        self,
+        timeout: Optional[TimeoutLike],
+        retry: Optional[RetryPolicyLike],
+        headers: Optional[Mapping[str, str]],
+        query: Optional[Mapping[str, str]],
+    ) -> CallSettings:
+        return CallSettings.of(self._defaults, self._core.engine.max_workers, timeout, retry, headers, query)
+
+    def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
+        return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
+
+    def _collect(
+        self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        started = self._core.engine.clock.now()
+        run, bar = start_run(self._core, items, make, settings, how)
+        window = settings.window(self._core.engine.max_workers)
+        return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)

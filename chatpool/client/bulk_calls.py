@@ -1,0 +1,152 @@
+"""The methods of a pool that make many calls."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
+
+from ..config import RetryPolicyLike, TimeoutLike
+from ..observe.progress import Progress
+from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
+from ..wire import embedding_request
+from .base import PoolBase
+from .consume import completed, in_order
+from .options import RequestMaker, body_fields
+from .runs import RunSettings, start_run
+
+__all__ = ["BulkCalls"]
+
+
+class BulkCalls(PoolBase):
+    """``map``, ``imap``, ``as_completed`` and ``embed``."""
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Results:
+        """Answer many items in parallel.
+
+        Args:
+            items: any iterable of items (see :meth:`chat`), or of anything with ``prompt``. It is read in the
+                calling thread, a bounded number of items ahead.
+            prompt: a function that makes an item of a row; ``Outcome.item`` is then the row.
+            progress: None shows a bar on a terminal or in a notebook; True, False, or a dict of tqdm's options.
+            on_error: what a failed item leaves in its slot: ``"none"`` None (and one warning in the log),
+                ``"return"`` its error; ``"raise"`` cancels the run at the first failure and raises it.
+            run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
+            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+
+        Returns:
+            A list of :class:`~chatpool.ChatCompletion` in input order, with ``.outcomes``, ``.failures``,
+            ``.usage`` and ``.elapsed``. It is as long as the input, whatever happens: after a fatal error (a
+            refused key, no credit left) nothing new is sent, and the remaining slots carry the reason.
+
+        Raises:
+            ChatPoolError: with ``on_error="raise"``; ``.results`` holds what was done.
+            KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
+            TypeError: ``items`` is one item instead of many.
+        """
+        settings = RunSettings(prompt, progress, on_error, run_timeout)
+        make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
+        return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
+
+    def imap(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, in input order; the input may be endless.
+
+        Args:
+            buffersize: how many items may be read ahead of those consumed.
+                Default ``max(1000, 10 * max_workers)``.
+            items, prompt, progress, run_timeout: as in :meth:`map`.
+            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+
+        Returns:
+            An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
+        """
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
+        return in_order(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+
+    def as_completed(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
+
+        Arguments and end as in :meth:`imap`.
+        """
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
+        return completed(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+
+    def embed(
+        self,
+        text: Union[str, Sequence[str]],
+        *,
+        prompt: Optional[Callable[[Any], str]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        **params: Any,
+    ) -> Any:
+        """The vector of a text, or the vectors of many.
+
+        Args:
+            text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
+            prompt: makes the text of a row.
+            progress, on_error, run_timeout: as in :meth:`map`; for many texts only.
+            timeout, retry: as in :class:`ChatPool`, for this call.
+            extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
+
+        Returns:
+            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many.
+        """
+        extra = body_fields("embed", extra_body, params)
+        how = self._how(timeout, retry, None, None)
+
+        def make(one: Any) -> ChatRequest:
+            return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
+
+        if isinstance(text, str):
+            return self._wait(text, make(text), how)
+        return self._collect(text, make, RunSettings(prompt, progress, on_error, run_timeout), how)
