@@ -21,10 +21,28 @@ class Clock:
         return time.time()
 
     def wait(self, condition: threading.Condition, seconds: Optional[float] = None) -> bool:
-        """Wait on ``condition`` (whose lock is held) until notified or for ``seconds``; False after a time-out."""
-        return condition.wait(seconds)
+        """Wait on ``condition`` (whose lock is held) until notified or for ``seconds``, or for less.
+
+        Callers look again at what they wait for, and wait again.
+
+        Returns:
+            False when it was not notified.
+        """
+        return condition.wait(interruptible(seconds))
 
 
+def interruptible(seconds: Optional[float]) -> Optional[float]:
+    """How long to wait at a time: all of ``seconds``, but in the main thread a quarter of a second at most.
+
+    CPython loses a Ctrl-C that comes after its last look for signals and before a lock blocks.  With many
+    busy threads the main thread spends milliseconds there, waiting for the interpreter.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return seconds
+    return _SIGNALS_EVERY if seconds is None else min(seconds, _SIGNALS_EVERY)
+
+
+_SIGNALS_EVERY = 0.25
 _current = Clock()
 
 

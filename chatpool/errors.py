@@ -39,8 +39,8 @@ class ChatPoolError(Exception):
     Attributes:
         attempts: exchanges that were sent for the call before it failed (0: none was sent).
         results: the :class:`~chatpool.Results` of the run, on an error raised by a run
-            (``on_error="raise"``, :meth:`Results.raise_on_failure`); otherwise None.
-        advice: what a person can do about errors of this class (:meth:`Results.explain` shows it).
+            (``on_error="raise"``, :meth:`~chatpool.Results.raise_on_failure`); otherwise None.
+        advice: what a person can do about errors of this class (:meth:`~chatpool.Results.explain` shows it).
     """
 
     advice: ClassVar[str] = "read the message"
@@ -69,14 +69,11 @@ class ChatPoolError(Exception):
 
     def __reduce__(self) -> Any:
         # The classes that are OSErrors or ValueErrors too would each reduce in their own way.
-        state = {name: value for name, value in self.__dict__.items() if name != "results"}
-        return _rebuild, (type(self), self.args, state)
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
-def _rebuild(cls: Type[ChatPoolError], args: Any, state: Dict[str, Any]) -> ChatPoolError:
-    error = cls(*args)
-    error.__dict__.update(state)
-    return error
+def _rebuild(cls: Type[ChatPoolError], args: Any) -> ChatPoolError:
+    return cls(*args)
 
 
 class APIError(ChatPoolError):

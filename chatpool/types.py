@@ -113,17 +113,16 @@ class ChatCompletion:
         id: the answer's id.
         request_id: the server's ``x-request-id``.
         tool_calls: the tools the model wants called, empty without any.
-        parsed: what ``parse=`` made of the text, None without it.
-        raw: the decoded JSON body as it came.
+        parsed: the text as a value of another type; None unless something has made one of it.
     """
 
     __slots__ = (
+        "_raw",
         "finish_reason",
         "id",
         "message",
         "model",
         "parsed",
-        "raw",
         "request_id",
         "text",
         "tool_calls",
@@ -153,7 +152,18 @@ class ChatCompletion:
         self.request_id = request_id
         self.tool_calls = tool_calls
         self.parsed = parsed
-        self.raw = raw
+        self._raw = raw
+
+    @property
+    def raw(self) -> Any:
+        """The JSON body as it came; kept as bytes, of which a list of answers needs less, until somebody asks."""
+        if isinstance(self._raw, bytes):
+            self._raw = json.loads(self._raw)
+        return self._raw
+
+    @raw.setter
+    def raw(self, body: Any) -> None:
+        self._raw = body
 
     def __str__(self) -> str:
         return self.text
@@ -164,7 +174,9 @@ class ChatCompletion:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChatCompletion):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return self.raw == other.raw and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "_raw"
+        )
 
     __hash__ = None  # type: ignore[assignment]  # holds dicts, as a dict it is not hashable
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional
 from ..config import RetryPolicyLike, TimeoutLike
 from ..types import ChatRequest, Results
 from .call_settings import CallSettings
-from .consume import collect
+from .consume import Outcomes, collect
 from .core import Core
 from .options import Defaults
 from .runs import RunSettings, start_run
@@ -21,6 +21,7 @@ class PoolBase:
 
     _core: Core
     _defaults: Defaults
+    _plain: Optional[CallSettings] = None  # of calls that say nothing of their own
 
     def _how(
         self,
@@ -29,7 +30,11 @@ class PoolBase:
         headers: Optional[Mapping[str, str]],
         query: Optional[Mapping[str, str]],
     ) -> CallSettings:
-        return CallSettings.of(self._defaults, self._core.engine.max_workers, timeout, retry, headers, query)
+        if timeout is None and retry is None and not headers and not query:
+            if self._plain is None:
+                self._plain = CallSettings.of(self._core, self._defaults, None, None, None, None)
+            return self._plain
+        return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query)
 
     def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
         return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
@@ -41,3 +46,15 @@ class PoolBase:
         run, bar = start_run(self._core, items, make, settings, how)
         window = settings.window(self._core.engine.max_workers)
         return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)
+
+    def _lazy(
+        self,
+        items: Iterable[Any],
+        make: Callable[[Any], ChatRequest],
+        settings: RunSettings,
+        how: CallSettings,
+        *,
+        in_order: bool,
+    ) -> Outcomes:
+        run, bar = start_run(self._core, items, make, settings, how)
+        return Outcomes(run, bar, in_order=in_order)

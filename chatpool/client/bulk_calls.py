@@ -9,9 +9,9 @@ from ..observe.progress import Progress
 from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
 from ..wire import embedding_request
 from .base import PoolBase
-from .consume import completed, in_order
+from .journalled import JournalPath
 from .options import RequestMaker, body_fields
-from .runs import RunSettings, start_run
+from .runs import RunSettings
 
 __all__ = ["BulkCalls"]
 
@@ -27,6 +27,7 @@ class BulkCalls(PoolBase):
         progress: Progress = None,
         on_error: str = "none",
         run_timeout: Optional[float] = None,
+        journal: Optional[JournalPath] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -45,6 +46,9 @@ class BulkCalls(PoolBase):
             on_error: what a failed item leaves in its slot: ``"none"`` None (and one warning in the log),
                 ``"return"`` its error; ``"raise"`` cancels the run at the first failure and raises it.
             run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
+            journal: a file that keeps every outcome before it is given out. With the same file and the same items a
+                later run goes on where this one ended, however it ended: an item with an answer, or with a failure
+                that would only repeat itself, is not sent again.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
 
         Returns:
@@ -57,7 +61,7 @@ class BulkCalls(PoolBase):
             KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
             TypeError: ``items`` is one item instead of many.
         """
-        settings = RunSettings(prompt, progress, on_error, run_timeout)
+        settings = RunSettings(prompt, progress, on_error, run_timeout, journal=journal)
         make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
         return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
 
@@ -69,6 +73,7 @@ class BulkCalls(PoolBase):
         progress: Progress = None,
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
+        journal: Optional[JournalPath] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -82,15 +87,15 @@ class BulkCalls(PoolBase):
         Args:
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout: as in :meth:`map`.
+            items, prompt, progress, run_timeout, journal: as in :meth:`map`.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
 
         Returns:
             An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
         """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal)
         make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        return in_order(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+        return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=True)
 
     def as_completed(
         self,
@@ -100,6 +105,7 @@ class BulkCalls(PoolBase):
         progress: Progress = None,
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
+        journal: Optional[JournalPath] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -112,9 +118,9 @@ class BulkCalls(PoolBase):
 
         Arguments and end as in :meth:`imap`.
         """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal)
         make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        return completed(*start_run(self._core, items, make, settings, self._how(timeout, retry, headers, query)))
+        return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=False)
 
     def embed(
         self,

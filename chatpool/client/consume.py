@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from typing import Any, Dict, Iterator, List, Optional
@@ -11,7 +12,7 @@ from ..observe import ProgressBar
 from ..types import Outcome, Results
 from .run import Run
 
-__all__ = ["collect", "completed", "in_order"]
+__all__ = ["Outcomes", "collect"]
 
 logger = logging.getLogger("chatpool")
 
@@ -36,6 +37,8 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
     outcomes: List[Outcome[Any]] = []
     run.hurry = on_error == "raise"
     try:
+        if bar is not None:
+            bar.open()
         while True:
             taken = run.take(max(1, window // 4))
             outcomes += taken
@@ -46,7 +49,8 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
                 raise run.first_failure.error or ChatPoolError(_CANCELLED)
     except BaseException as error:
         outcomes += _abandon(run)
-        error.results = _results(outcomes, on_error, run, started)  # type: ignore[attr-defined]  # documented on map
+        with contextlib.suppress(Exception):  # a frozen exception takes no attribute
+            error.results = _results(outcomes, on_error, run, started)  # type: ignore[attr-defined]  # see map
         raise
     finally:
         _close(bar)
@@ -56,42 +60,84 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
     return results
 
 
-def completed(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
-    """Outcomes as they come; leaving the loop early cancels the run."""
-    try:
-        while True:
-            taken = run.take()
-            if not taken:
-                return
-            for outcome in taken:
-                run.consumed(1)
-                yield outcome
-    except BaseException:
-        _abandon(run)
-        raise
-    finally:
-        _close(bar)
+class Outcomes(Iterator[Outcome[Any]]):
+    """An iterator over the outcomes of a run.
+
+    Leaving it early, by :meth:`close`, as a context manager, or by dropping it, cancels what is left.
+
+    Args:
+        run: the run, not started yet.
+        in_order: whether outcomes come in input order or as they are completed.
+        bar: opened at the first outcome asked for, closed at the end.
+    """
+
+    def __init__(self, run: Run, bar: Optional[ProgressBar], *, in_order: bool) -> None:
+        run.lazy = True
+        self._run = run
+        self._bar = bar
+        self._outcomes = _in_order(run) if in_order else _completed(run)
+        self._ended = False
+
+    def __iter__(self) -> Outcomes:
+        return self
+
+    def __next__(self) -> Outcome[Any]:
+        if self._ended:
+            raise StopIteration
+        if self._bar is not None:
+            self._bar.open()
+        try:
+            return next(self._outcomes)
+        except StopIteration:
+            self._end()
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancel what is left of the run; nothing happens once it has ended."""
+        if not self._ended:
+            self._end()
+            _abandon(self._run)
+
+    def _end(self) -> None:
+        self._ended = True
+        _close(self._bar)
+
+    def __enter__(self) -> Outcomes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True):
+            self._run.forsake()
 
 
-def in_order(run: Run, bar: Optional[ProgressBar]) -> Iterator[Outcome[Any]]:
-    """Outcomes in input order; leaving the loop early cancels the run."""
+def _completed(run: Run) -> Iterator[Outcome[Any]]:
+    while True:
+        taken = run.take()
+        if not taken:
+            return
+        for outcome in taken:
+            run.consumed(1)
+            yield outcome
+
+
+def _in_order(run: Run) -> Iterator[Outcome[Any]]:
     early: Dict[int, Outcome[Any]] = {}
     following = 0
-    try:
-        while True:
-            taken = run.take()
-            if not taken:
-                return
-            early.update((outcome.index, outcome) for outcome in taken)
-            while following in early:
-                run.consumed(1)
-                yield early.pop(following)
-                following += 1
-    except BaseException:
-        _abandon(run)
-        raise
-    finally:
-        _close(bar)
+    while True:
+        taken = run.take()
+        if not taken:
+            return
+        early.update((outcome.index, outcome) for outcome in taken)
+        while following in early:
+            run.consumed(1)
+            yield early.pop(following)
+            following += 1
 
 
 def _abandon(run: Run) -> List[Outcome[Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any, Callable, Iterable, Optional
 
 from ..clock import current_clock
-from ..engine import Dispatcher, Engine, register
+from ..engine import Dispatcher, Engine
 from ..events import Listener
 from ..observe import RetryLog, Statistics
 from ..transport import Transport, TransportSettings
@@ -26,34 +28,30 @@ class Core:
         listeners = _checked(listeners)
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
-        self._settings = settings
-        self.transport = Transport(settings)
         self.statistics = Statistics()
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
-        self.engine = Engine(
-            self.transport, max_workers=settings.max_workers, clock=current_clock(), after_call=after_call
-        )
-        register(self)
+        # Not a method of this object: the engine may outlive it, and must not keep it alive.
+        connect = partial(_connect, settings, self.statistics, os.getpid())
+        self.engine = Engine(connect, max_workers=settings.max_workers, clock=current_clock(), after_call=after_call)
 
-    def close(self) -> None:
-        """Finish what was submitted, then end."""
-        self.engine.close()
-
-    def abort(self) -> None:
-        """Give up everything and end."""
-        self.engine.abort()
-
-    def after_fork_in_child(self) -> None:
-        """New connections, threads and locks in place of the parent's."""
-        self._settings.auth.after_fork_in_child()
-        self.statistics.after_fork_in_child()
-        self.transport = Transport(self._settings)
-        self.engine.after_fork_in_child(self.transport)
+    @property
+    def transport(self) -> Transport:
+        """Where exchanges go: another one in a forked child."""
+        return self.engine.transport
 
     def stats(self) -> PoolStats:
         """The counters at this moment."""
         queued, parked, in_flight = self.engine.counts()
         return PoolStats(queued, parked, in_flight, lines=dict(self.engine.lines()), **self.statistics.snapshot())
+
+
+def _connect(settings: TransportSettings, statistics: Statistics, made_in: int) -> Transport:
+    """The transport; in a forked child it has nothing in common with the parent's."""
+    if os.getpid() == made_in:
+        return Transport(settings)
+    settings.auth.after_fork_in_child()
+    statistics.after_fork_in_child()
+    return Transport(settings.for_forked_child())
 
 
 def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:

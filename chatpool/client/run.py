@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sized, Tuple
 
-from ..engine import QUEUED, Call, CallOptions, Engine
+from ..engine import Call, CallOptions, Engine
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome
 
@@ -15,7 +15,7 @@ __all__ = ["Run"]
 
 _run_ids = itertools.count(1)
 
-_LOST_AFTER = 0.5  # seconds: an outcome that is not there by then was lost to a second interruption
+_LOOK_AGAIN = 0.05  # seconds
 
 _STRIDE = 64  # calls handed over under one lock; few enough that the first of them start at once
 
@@ -37,6 +37,7 @@ class Run:
         fatal: the error that ended the run, or the calls of one model, early.
         first_failure: the first failed outcome in time.
         hurry: whether :meth:`take` returns at the first failure instead of waiting for more.
+        lazy: whether the input may be endless: then nothing more is read once the run has stopped.
     """
 
     def __init__(
@@ -61,14 +62,16 @@ class Run:
         self._sleeping = False
         self._fed = self._taken = self._consumed = 0
         self._exhausted = False
-        self._batch: List[Call] = []  # what is being handed over, should an exception come between
-        self._batch_items: List[Any] = []
+        self._sized = isinstance(items, Sized)
+        self._batch_items: List[Any] = []  # what is being handed over, should an exception come between
         self._batch_start = 0
         self._stopped: Optional[ChatPoolError] = None
+        self._refused: Optional[ChatPoolError] = None  # by the pool, which has been closed
         self._dead: Dict[Tuple[str, Optional[str]], ChatPoolError] = {}
         self.fatal: Optional[ChatPoolError] = None
         self.first_failure: Optional[Outcome[Any]] = None
         self.hurry = False
+        self.lazy = False
 
     # -- the engine's side: called in workers ---------------------------------------------------------
 
@@ -109,8 +112,9 @@ class Run:
     def after_fork_in_child(self, call: Call) -> None:
         """The call is the parent's; here its slot says so."""
         self._changed = threading.Condition()  # a thread of the parent's may have held the old one
-        error = CallCancelledError("the call was under way in the parent process when this one was forked")
-        self._put(call.outcome(self.now(), error=error))
+        if all(outcome.index != call.index for outcome in self._finished):
+            error = CallCancelledError("the call was under way in the parent process when this one was forked")
+            self._put(call.outcome(self.now(), error=error))
 
     # -- the consumer's side --------------------------------------------------------------------------
 
@@ -139,31 +143,24 @@ class Run:
         return ready
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        """The outcomes of a stopped run that have not been taken yet; items that were read and never handed
-        over, because an exception came between, end with ``reason``.
+        """The outcomes of a stopped run that have not been taken yet.
+
+        Items that were read and never handed over, because an exception came between, end with ``reason``.
         """
-        for outcome in self._never_submitted(reason):
-            self._put(outcome)
-        drained: List[Outcome[Any]] = []
-        while self._taken < self._fed:
-            with self._changed:
-                self._sleeping, self._wake_at = True, 1
-                # Plain time: workers that are about to deliver need microseconds, whatever the clock says.
-                if not self._changed.wait_for(lambda: self._finished, _LOST_AFTER):
-                    break
-            drained += self._take_ready()
+        with self._changed:
+            while self._engine.owes(self):
+                # In plain time: they are with the listeners, and no clock of ours moves for those.
+                self._changed.wait(_LOOK_AGAIN)
+        drained = self._take_ready()
+        known = {outcome.index for outcome in drained}
+        for index, item in enumerate(self._batch_items, self._batch_start):
+            if index < self._fed and index not in known:
+                drained.append(Outcome(index, item, error=reason.copied("not sent: ")))
         return drained
 
-    def _never_submitted(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        with self._changed:
-            known = {outcome.index for outcome in self._finished}
-        # Stopping the run has ended every call that the engine knew of.
-        known.update(call.index for call in self._batch if call.state != QUEUED)
-        return [
-            Outcome(index, item, error=reason.copied("not sent: "))
-            for index, item in enumerate(self._batch_items, self._batch_start)
-            if index not in known and index < self._fed
-        ]
+    def forsake(self) -> None:
+        """Stop without a lock, for the garbage collector: it may run in a thread that holds any of them."""
+        self._stopped = self._stopped or CallCancelledError("the iterator over the run was dropped")
 
     def repair(self) -> None:
         """Put the engine's books in order after an exception in the consumer's thread."""
@@ -202,12 +199,12 @@ class Run:
 
     def _feed(self, at_least: int) -> None:
         """Read items until the look-ahead is full, the input ends, or there is something to hand over."""
-        while not self._exhausted:
+        while not (self._exhausted or (self._stopped is not None and self.lazy and not self._sized)):
             room = self._window - (self._fed - self._consumed)
             if room <= 0:
                 return
             self._hand_over(list(itertools.islice(self._items, min(room, self._stride))))
-            self._batch, self._batch_items = [], []
+            self._batch_items = []
             if self._enough(at_least) and self._finished:
                 return
 
@@ -215,14 +212,14 @@ class Run:
         if not items:
             self._exhausted = True
             return
-        self._batch, self._batch_start, self._batch_items = [], self._fed, items
-        self._batch = calls = [call for call in map(self._call_for, items) if call is not None]
+        self._batch_start, self._batch_items = self._fed, items
+        calls = [call for call in map(self._call_for, items) if call is not None]
         try:
             self._engine.submit(calls)
         except PoolClosedError as error:
-            self.stop(error)
+            self._refused = error  # what was submitted before is finished
             for call in calls:
-                self._put(call.outcome(self._engine.clock.now(), error=error.copied("not sent: ")))
+                self._put(call.outcome(self.now(), error=error.copied("not sent: ")))
 
     def _call_for(self, item: Any) -> Optional[Call]:
         """The call for the next item, None if its outcome is already known."""
@@ -233,11 +230,19 @@ class Run:
         except Exception as error:
             self._put(Outcome(index, item, error=_unusable(index, error)))
             return None
-        reason = self._reason_against(request)
-        if reason is not None:
-            self._put(Outcome(index, item, request, error=reason.copied("not sent: ")))
-            return None
-        return self._engine.make_call(request, self._options, self, index=index, item=item)
+        return self._ready_call(index, item, request)
+
+    def _ready_call(self, index: int, item: Any, request: ChatRequest) -> Optional[Call]:
+        reason = self._refused or self._reason_against(request)
+        if reason is None:
+            try:
+                return self._engine.make_call(request, self._options, self, index=index, item=item)
+            except Exception as error:
+                reason = _unusable(index, error)
+        else:
+            reason = reason.copied("not sent: ")
+        self._put(Outcome(index, item, request, error=reason))
+        return None
 
 
 def _unusable(index: int, error: Exception) -> ChatPoolError:

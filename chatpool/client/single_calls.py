@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, Mapping, Optional
 
 from ..config import RetryPolicyLike, TimeoutLike
-from ..engine import CallFuture
 from ..types import ChatCompletion, ChatRequest, Item
 from .base import PoolBase
 from .options import RequestMaker, body_fields
@@ -59,7 +59,7 @@ class SingleCalls(PoolBase):
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
-    ) -> CallFuture:
+    ) -> Future[ChatCompletion]:
         """Start answering one item; arguments as in :meth:`chat`.
 
         Returns:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from typing import Any
 
-from ..engine import CallFuture, CallOptions
+from ..clock import interruptible
+from ..engine import CallFuture
 from ..errors import DeadlineExceededError
 from ..types import ChatRequest
 from .call_settings import CallSettings
@@ -23,10 +25,14 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
         PoolClosedError: the pool is closed.
     """
     future = CallFuture()
-    options = CallOptions(how.timeout, how.retrier, core.dispatcher, how.headers, how.query, singular=True)
-    call = core.engine.make_call(request, options, future, item=item)
+    call = core.engine.make_call(request, how.singular, future, item=item)
     future.attach(call, core.engine.cancel)
-    core.engine.submit([call])
+    try:
+        core.engine.submit([call])
+    except BaseException:
+        core.engine.repair()
+        future.cancel()
+        raise
     return future
 
 
@@ -36,9 +42,11 @@ def wait_for(core: Core, future: CallFuture, total: float) -> Any:
     Raises:
         ChatPoolError: the call failed.
     """
+    end = time.monotonic() + total + _GRACE
     try:
-        if concurrent.futures.wait([future], total + _GRACE).done:
-            return future.result()
+        while time.monotonic() < end:
+            if concurrent.futures.wait([future], interruptible(end - time.monotonic())).done:
+                return future.result()
         raise DeadlineExceededError(
             "the call's time (timeout.total) ran out while it waited for a worker; "
             "raise max_workers or timeout=Timeout(total=...)"

@@ -1,22 +1,34 @@
-"""One attempt of one call: cut its time, send it, have the answer judged."""
+"""One attempt of one call: cut its time, send it, have the answer judged, decide what follows."""
 
 from __future__ import annotations
 
+from typing import NamedTuple, Optional
+
 from ..clock import Clock
 from ..config import Timeout
-from ..errors import ChatPoolError
+from ..errors import ChatPoolError, DeadlineExceededError
+from ..policy.health import LineView
+from ..policy.retry import Deadline, Decision
 from ..transport import Cancelled, CancelToken, Transport
 from ..types import Verdict
-from ..wire import encode, judge_exception, judge_reply
-from .call import Call
+from ..wire import judge_exception, judge_reply
+from .call import RUNNING, Call
+from .report import attempt_of, report_retry, report_send
 from .scheduler import Scheduler
 
-__all__ = ["CANCELLED", "Attempter"]
+__all__ = ["CANCELLED", "Attempted", "Attempter"]
 
 CANCELLED = Verdict("fail")
-"""The attempt was ended by the call's own cancel token; whoever cancelled it has delivered the outcome."""
+"""The attempt tells nothing about the server: it was ended by a cancel token, or not made at all."""
 
 _LEAST = 0.001  # seconds: a timeout of 0 would be refused as a setting, not as a lack of time
+
+
+class Attempted(NamedTuple):
+    """What came of an attempt: a success, a decision after a failure, or (neither) it was cancelled."""
+
+    success: Optional[Verdict] = None
+    decision: Optional[Decision] = None
 
 
 class Attempter:
@@ -25,7 +37,7 @@ class Attempter:
     Args:
         transport: where the exchanges go.
         clock: the pool's clock.
-        scheduler: knows what has succeeded before, on which some rules depend.
+        scheduler: knows what has succeeded before, on which some rules depend, and hears of failures.
     """
 
     def __init__(self, transport: Transport, clock: Clock, scheduler: Scheduler) -> None:
@@ -33,16 +45,54 @@ class Attempter:
         self._clock = clock
         self._scheduler = scheduler
 
-    def attempt(self, call: Call, left: float) -> Verdict:
-        """Send the call once, within the ``left`` seconds of its time, and judge what came back; does not raise."""
-        try:
-            payload = self._payload(call)
-        except (TypeError, ValueError, ChatPoolError) as error:
-            return Verdict("fail", error=_as_pool_error(error))
+    def attempt(self, call: Call) -> Attempted:
+        """Make one attempt, unless something speaks against it.  A success is not yet known to the scheduler."""
+        now = self._clock.now()
+        deadline = self._deadline(call, now)
+        refusal = self._refusal(call, now, deadline)
+        if refusal is not None:
+            self._scheduler.returned(call, CANCELLED, now)
+            return Attempted(decision=refusal)
+        call.attempts += 1
+        report_send(call, now)
+        left = deadline.at - now
+        verdict = self._send(call, left)
+        ended = self._clock.now()
+        if verdict is CANCELLED:
+            self._scheduler.returned(call, CANCELLED, ended)
+            return Attempted()
+        if verdict.kind == "success":
+            call.history.append(attempt_of(verdict, None, ended - now))
+            return Attempted(success=verdict)
+        # An attempt that had less time than it may take says nothing about the server when it takes longer.
+        cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
+        line = self._scheduler.returned(call, CANCELLED if cut else verdict, ended)
+        return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
+
+    def _deadline(self, call: Call, now: float) -> Deadline:
+        """When the call's time ends; in a run the time in which the pool itself holds it does not count."""
+        if call.first_sent is None:
+            call.first_sent = now
+            return call.deadline()
+        return call.deadline(0.0 if call.options.singular else self._scheduler.held(call, now))
+
+    def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[Decision]:
+        """Why the call must not be sent now, None if it may be."""
+        error = call.sink.refusal(call)
+        if error is not None:
+            return Decision(error=error)
+        if now >= deadline.at:
+            reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
+            return Decision(error=DeadlineExceededError(reason))
+        refused = self._scheduler.health(call.line).refusal_at(now)
+        return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
+
+    def _send(self, call: Call, left: float) -> Verdict:
+        """One exchange, within the ``left`` seconds of the call's time."""
         try:
             reply = self._transport.exchange(
                 call.request,
-                payload,
+                call.payload,
                 timeout=_cut(call.options.timeout, left),
                 cancel=call.token or CancelToken(),
                 headers=call.options.headers,
@@ -50,6 +100,8 @@ class Attempter:
             )
         except Cancelled:
             return CANCELLED
+        except ChatPoolError as error:  # the key could not be fetched
+            return Verdict("fail", error=error)
         except Exception as error:
             return judge_exception(error, url=self._transport.url_of(call.request.path))
         return judge_reply(
@@ -60,10 +112,29 @@ class Attempter:
             wall=self._clock.wall(),
         )
 
-    def _payload(self, call: Call) -> bytes:
-        if call.payload is None:
-            call.payload = encode(call.request.body) if call.request.body or call.request.method != "GET" else b""
-        return call.payload
+    def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
+        """What follows a failed attempt; noted in the call's history."""
+        if call.retry is None:
+            call.retry = call.options.retrier.start(call.first_sent or now)
+        try:
+            decision = call.options.retrier.decide(
+                call.retry,
+                verdict,
+                attempt=call.attempts,
+                now=now,
+                deadline=self._deadline(call, now),
+                line=line,
+                refreshable=self._transport.auth.refreshable,
+            )
+            if decision.refresh_key:
+                self._transport.auth.refresh()
+        except Exception as error:
+            decision = Decision(error=_from_callback(error))
+        attempt = attempt_of(verdict, decision.wait, elapsed)
+        call.history.append(attempt)
+        if decision.wait is not None and call.state == RUNNING:
+            report_retry(call, attempt, now)
+        return decision
 
 
 def _cut(timeout: Timeout, left: float) -> Timeout:
@@ -75,10 +146,9 @@ def _cut(timeout: Timeout, left: float) -> Timeout:
     return Timeout(connect=min(timeout.connect, left), read=read, attempt=left, total=timeout.total)
 
 
-def _as_pool_error(error: Exception) -> ChatPoolError:
-    """An item that cannot be sent, as an outcome's error."""
+def _from_callback(error: Exception) -> ChatPoolError:
     if isinstance(error, ChatPoolError):
         return error
-    wrapped = ChatPoolError(str(error))
+    wrapped = ChatPoolError(f"a callback of the retry policy raised {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped

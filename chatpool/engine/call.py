@@ -9,7 +9,7 @@ from typing import Any, List, Mapping, Optional, Protocol, Tuple
 
 from ..config import Timeout
 from ..errors import ChatPoolError
-from ..policy.retry import Retrier, RetryState
+from ..policy.retry import Deadline, Retrier, RetryState
 from ..transport import CancelToken
 from ..types import Attempt, ChatRequest, Outcome
 from .dispatch import Dispatcher
@@ -116,14 +116,14 @@ class Call:
         self.first_sent: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way
         self.held_before = 0.0  # how long its line had been held when it was first sent
-        self.payload: Optional[bytes] = None
+        self.payload = b""
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None
         self.history: List[Attempt] = []
         self.context: Optional[contextvars.Context] = None
 
-    def deadline(self, held: float = 0.0) -> float:
-        """When the call's time ends, on the pool's clock; ``inf`` while nothing has started to count.
+    def deadline(self, held: float = 0.0) -> Deadline:
+        """When the call's time ends; never while nothing has started to count.
 
         Args:
             held: seconds since its first send in which the pool itself held it.
@@ -131,10 +131,15 @@ class Call:
         options = self.options
         start = self.created if options.singular else self.first_sent
         end = math.inf if start is None else start + options.timeout.total + (0.0 if options.singular else held)
-        return end if options.deadline is None else min(end, options.deadline)
+        if options.deadline is not None and options.deadline < end:
+            return Deadline(options.deadline, "run_timeout")
+        return Deadline(end)
 
     def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
         """Its end, as the user sees it."""
+        if self.attempts > len(self.history):  # it was given up while it was under way
+            lasted = 0.0 if self.sent_at is None else now - self.sent_at
+            self.history.append(Attempt("given up", None, None, lasted, None))
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent is None else now - self.first_sent

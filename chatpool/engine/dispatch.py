@@ -60,6 +60,6 @@ class Dispatcher:
                 continue
             try:
                 subscription.listener(event)
-            except Exception:
+            except BaseException:  # a SystemExit of the listener's must not cost the call its outcome
                 subscription.active = False
                 logger.exception("listener %r raised on %r and is not called any more", subscription.listener, event)

@@ -1,4 +1,4 @@
-"""Workers: they take calls from the scheduler, make one attempt each, and do what was decided."""
+"""The engine: worker threads, and the beginning and end of calls, of itself and of its process."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import contextvars
 import itertools
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterable, List, Optional, Tuple
 
 from ..clock import Clock
-from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError, PoolClosedError
+from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..policy.retry import Decision
-from ..transport import Transport
+from ..transport import BrokenTransport, Transport
 from ..types import ChatRequest, LineStats, Verdict
+from ..wire import encode
 from .attempt import CANCELLED, Attempter
 from .call import DONE, Call, CallOptions, LineKey, Sink
-from .report import attempt_of, report_end, report_retry, report_send
+from .lifecycle import register
+from .report import report_end
 from .scheduler import Scheduler
 
 __all__ = ["Engine"]
@@ -26,12 +29,14 @@ logger = logging.getLogger("chatpool")
 _here = threading.local()  # .engine: the engine whose worker this thread is
 _inherited: List[Any] = []  # of the process this one was forked from
 
+_ABORTED = "the pool was aborted while the call was under way"
+
 
 class Engine:
     """Runs calls on at most ``max_workers`` threads.
 
     Args:
-        transport: where exchanges go; closed with the engine.
+        connect: makes the transport that exchanges go over; called again in a forked child.
         max_workers: the concurrency cap.
         clock: time and waiting.
         after_call: called with no argument in the worker thread after each call.
@@ -39,7 +44,7 @@ class Engine:
 
     def __init__(
         self,
-        transport: Transport,
+        connect: Callable[[], Transport],
         *,
         max_workers: int,
         clock: Clock,
@@ -47,27 +52,46 @@ class Engine:
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
-        self._transport = transport
+        self._connect = connect
         self._after_call = after_call
         self._ids = itertools.count(1)
         self._closed = False
-        self._start()
+        self._start(connect())
+        register(self)
 
-    def _start(self) -> None:
+    def _start(self, transport: Transport) -> None:
+        self.transport = transport
         self._scheduler = Scheduler(self.max_workers)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
-        self._attempter = Attempter(self._transport, self.clock, self._scheduler)
+        self._attempter = Attempter(transport, self.clock, self._scheduler)
+        # For a pool that nobody closes: workers keep the engine alive until their calls have ended.
+        self._cleanup = weakref.finalize(self, transport.close)
+        self._cleanup.atexit = False
 
     # -- calls come in ------------------------------------------------------------------------------
 
     def make_call(
         self, request: ChatRequest, options: CallOptions, sink: Sink, *, index: int = 0, item: Any = None
     ) -> Call:
-        """A call, ready to be submitted; it will see the context variables of the thread that made it."""
-        line = (self._transport.base_url, request.model)
+        """A call, ready to be submitted.
+
+        Its body is encoded now, so that later changes of the item do not reach it, and it will see the context
+        variables of this thread.
+
+        Raises:
+            TypeError, ConfigurationError: the body cannot be sent as JSON.
+        """
         call = Call(
-            request, options, sink, id=next(self._ids), line=line, created=self.clock.now(), index=index, item=item
+            request,
+            options,
+            sink,
+            id=next(self._ids),
+            line=(self.transport.base_url, request.model),
+            created=self.clock.now(),
+            index=index,
+            item=item,
         )
+        call.payload = encode(request.body) if request.body or request.method != "GET" else b""
         call.context = contextvars.copy_context()
         return call
 
@@ -94,9 +118,9 @@ class Engine:
         for _ in range(count):
             try:
                 self._executor.submit(self._work)
-            except RuntimeError:  # shut down, or the interpreter is exiting: those that still run finish the rest
+            except RuntimeError as error:  # no thread to be had; the workers that still run do the rest
                 if self._scheduler.worker_not_started() == 0:
-                    self.give_up(lambda call: True, lambda call: PoolClosedError("the interpreter is shutting down"))
+                    self._give_up_all(f"no worker thread can be started: {error}")
 
     # -- a worker's life ------------------------------------------------------------------------------
 
@@ -104,28 +128,31 @@ class Engine:
         scheduler, clock = self._scheduler, self.clock
         _here.engine = self
         scheduler.worker_started()
+        ended = False
         try:
-            while True:
+            while not ended:
                 step = scheduler.next_step(clock.now())
-                if step.more_workers:
-                    self._start_workers(step.more_workers)
+                self._start_workers(step.more_workers)
                 if step.call is not None:
                     self._run(step.call)
                 elif step.wait:
                     scheduler.wait_for_work(clock)
                 else:
-                    return
+                    ended = True
         finally:
             _here.engine = None
+            if not ended:
+                scheduler.worker_ended()
+            if self._closed and scheduler.idle():
+                self._release()
 
     def _run(self, call: Call) -> None:
         try:
-            # Parking comes after the context was left: the next attempt, in another thread, enters it again.
-            decision = call.context.run(self._attempt, call) if call.context else self._attempt(call)
-            if decision is not None and decision.wait is not None:
-                self._scheduler.park(call, self.clock.now() + decision.wait)
+            wait = call.context.run(self._step, call) if call.context else self._step(call)
+            if wait is not None:
+                # After the context was left: the next attempt, in another thread, enters it again.
+                self._scheduler.park(call, self.clock.now() + wait)
                 return
-            self._finish(call, decision)
         except BaseException as error:
             self._broken(call, error)
         if self._after_call is not None:
@@ -134,18 +161,35 @@ class Engine:
     def _run_inline(self, call: Call) -> None:
         clock, scheduler = self.clock, self._scheduler
         scheduler.adopt(call, clock.now())
-        while True:
-            decision = self._attempt(call)
-            if decision is None or decision.wait is None:
-                return self._finish(call, decision)
-            scheduler.wait_inline(call, clock.now() + decision.wait, clock)
-            scheduler.resend(call, clock.now())
+        try:
+            wait = self._step(call)
+            while wait is not None:
+                scheduler.wait_inline(call, clock.now() + wait, clock)
+                scheduler.resend(call, clock.now())
+                wait = self._step(call)
+        except BaseException as error:
+            self._broken(call, error)
+
+    def _step(self, call: Call) -> Optional[float]:
+        """Make one attempt; returns the seconds until the next one, None when the call has ended."""
+        success, decision = self._attempter.attempt(call)
+        if success is not None:
+            self._succeed(call, success)
+        elif decision is None:
+            # Cancelled by its own token (then whoever did so has ended it), or with the whole transport.
+            if self._scheduler.end(call):
+                self._deliver(call, error=PoolClosedError(_ABORTED))
+        elif decision.wait is not None:
+            return decision.wait
+        else:
+            self._fail(call, decision)
+        return None
 
     @staticmethod
     def _run_hook(hook: Callable[[], Any]) -> None:
         try:
             hook()
-        except Exception:
+        except BaseException:  # a SystemExit of the hook's must not end the worker
             logger.exception("after_call raised; the call it followed is not affected")
 
     def _broken(self, call: Call, error: BaseException) -> None:
@@ -157,86 +201,23 @@ class Engine:
         if self._scheduler.end(call):
             self._deliver(call, error=wrapped)
 
-    # -- one attempt ------------------------------------------------------------------------------------
-
-    def _attempt(self, call: Call) -> Optional[Decision]:
-        """Make one attempt; returns what follows, None if the call succeeded or was given up."""
-        now = self.clock.now()
-        deadline = self._deadline(call, now)
-        refusal = self._refusal(call, now, deadline)
-        if refusal is not None:
-            self._scheduler.returned(call, CANCELLED, now)
-            return refusal
-        call.attempts += 1
-        report_send(call, now)
-        verdict = self._attempter.attempt(call, deadline - now)
-        ended = self.clock.now()
-        if verdict is CANCELLED:
-            self._scheduler.returned(call, CANCELLED, ended)
-            return None
-        if verdict.kind == "success":
-            call.history.append(attempt_of(verdict, None, ended - now))
-            self._succeed(call, verdict, ended)
-            return None
-        return self._failed(call, verdict, ended, ended - now)
-
-    def _deadline(self, call: Call, now: float) -> float:
-        """When the call's time ends; in a run the time in which the pool itself holds it does not count."""
-        if call.first_sent is None:
-            call.first_sent = now
-            return call.deadline()
-        return call.deadline(0.0 if call.options.singular else self._scheduler.held(call, now))
-
-    def _refusal(self, call: Call, now: float, deadline: float) -> Optional[Decision]:
-        """Why the call must not be sent now, None if it may be."""
-        error = call.sink.refusal(call)
-        if error is not None:
-            return Decision(error=error)
-        if now >= deadline:
-            return Decision(error=DeadlineExceededError("the call's time ran out before it could be sent"))
-        refused = self._scheduler.health(call.line).refusal_at(now)
-        return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
-
-    def _succeed(self, call: Call, verdict: Verdict, now: float) -> None:
-        if self._scheduler.succeed(call, verdict, now):
-            self._deliver(call, verdict=verdict, now=now)
-
-    def _failed(self, call: Call, verdict: Verdict, now: float, elapsed: float) -> Decision:
-        line = self._scheduler.returned(call, verdict, now)
-        deadline = self._deadline(call, now)
-        if call.retry is None:
-            call.retry = call.options.retrier.start(call.first_sent or now)
-        try:
-            decision = call.options.retrier.decide(
-                call.retry,
-                verdict,
-                attempt=call.attempts,
-                now=now,
-                deadline=deadline,
-                line=line,
-                refreshable=self._transport.auth.refreshable,
-            )
-            if decision.refresh_key:
-                self._transport.auth.refresh()
-        except Exception as error:
-            decision = Decision(error=_from_callback(error))
-        attempt = attempt_of(verdict, decision.wait, elapsed)
-        call.history.append(attempt)
-        if decision.wait is not None:
-            report_retry(call, attempt, now)
-        return decision
-
     # -- the end of a call --------------------------------------------------------------------------------
 
-    def _finish(self, call: Call, decision: Optional[Decision]) -> None:
-        if decision is None or decision.error is None:
-            return
+    def _succeed(self, call: Call, verdict: Verdict) -> None:
+        now = self.clock.now()
+        won, workers = self._scheduler.succeed(call, verdict, now)
+        self._start_workers(workers)  # before anybody's callback takes its time
+        if won:
+            self._deliver(call, verdict=verdict, now=now)
+
+    def _fail(self, call: Call, decision: Decision) -> None:
+        error = decision.error or ChatPoolError("given up")
         if decision.refuse_for is not None:
-            self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, decision.error)  # type: ignore[arg-type]
+            self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, error)
         if self._scheduler.end(call):
-            self._deliver(call, error=decision.error)
+            self._deliver(call, error=error)
         if decision.scope != "call":
-            call.sink.on_fatal(call, decision.scope, decision.error)
+            call.sink.on_fatal(call, decision.scope, error)
 
     def _deliver(
         self,
@@ -248,10 +229,11 @@ class Engine:
     ) -> None:
         """Tell the listeners, then whoever waits; the call has been ended in the scheduler."""
         now = self.clock.now() if now is None else now
-        call.payload = None
+        call.payload = b""
         report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
         value = None if verdict is None else verdict.value
         call.sink.deliver(call, call.outcome(now, value=value, error=error))
+        self._scheduler.delivered(call)
 
     def give_up(
         self,
@@ -267,11 +249,15 @@ class Engine:
             self._deliver(call, error=error(call))
 
     def cancel(self, call: Call) -> None:
-        """End one call whose future was cancelled."""
+        """End one call whose future is cancelled; nothing happens if it has ended."""
         if self._scheduler.cancel(call):
             if call.token is not None:
                 call.token.cancel()
             self._deliver(call, error=CallCancelledError("cancelled"))
+
+    def owes(self, sink: Sink) -> bool:
+        """Whether an outcome is on its way to ``sink``: ended, and with the listeners at this moment."""
+        return self._scheduler.owes(sink)
 
     def repair(self) -> None:
         """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
@@ -295,27 +281,40 @@ class Engine:
             reason = "the pool was shut down before the call was sent"
             self.give_up(lambda call: True, lambda call: CallCancelledError(reason), in_flight=False)
         if self.in_worker() or not wait:
+            if self._scheduler.idle():
+                self._release()
             return
         self._scheduler.wait_until_idle(self.clock)
         self._executor.shutdown(wait=True)
-        self._transport.close()
+        self.transport.close()
 
     def abort(self) -> None:
         """Give up everything and end."""
         self._closed = True
-        reason = "the pool was aborted while the call was under way"
-        self.give_up(lambda call: True, lambda call: PoolClosedError(reason))
-        self._transport.abort()
+        for _ in range(2):  # once more for what another thread was submitting at the same time
+            self._give_up_all(_ABORTED)
+            self.transport.abort()
         self._executor.shutdown(wait=False)
 
-    def after_fork_in_child(self, transport: Transport) -> None:
-        """Start over with a transport of the child's own; what was under way is the parent's and cancelled here."""
+    def _give_up_all(self, reason: str) -> None:
+        self.give_up(lambda call: True, lambda call: PoolClosedError(reason))
+
+    def _release(self) -> None:
+        self._executor.shutdown(wait=False)
+        self.transport.close()
+
+    def after_fork_in_child(self) -> None:
+        """Start over with connections of the child's own; what was under way is the parent's, and cancelled here."""
         orphans = self._scheduler.everyone()
+        old = self.transport
         # Kept for ever: to collect them would run finalizers that take locks nobody will ever release.
-        _inherited.append((self._scheduler, self._executor, self._transport, self._attempter))
+        _inherited.append((self._scheduler, self._executor, old, self._attempter))
+        self._cleanup.detach()
         _here.engine = None
-        self._transport = transport
-        self._start()
+        try:
+            self._start(self._connect())
+        except Exception as error:  # a CA file, say, that is not there any more
+            self._start(BrokenTransport(old, error))
         for call in orphans:
             call.state = DONE
             call.sink.after_fork_in_child(call)
@@ -332,11 +331,3 @@ class Engine:
     def lines(self) -> List[Tuple[LineKey, LineStats]]:
         """The state of each (base_url, model)."""
         return list(self._scheduler.line_stats(self.clock.now()).items())
-
-
-def _from_callback(error: Exception) -> ChatPoolError:
-    if isinstance(error, ChatPoolError):
-        return error
-    wrapped = ChatPoolError(f"a callback of the retry policy or of the API key raised {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped

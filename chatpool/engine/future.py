@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Any, Callable, Optional
 
 from ..errors import CallCancelledError, ChatPoolError
@@ -22,7 +22,6 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         super().__init__()
         self._call: Optional[Call] = None
         self._give_up: Optional[Callable[[Call], None]] = None
-        self._notified = False
 
     def attach(self, call: Call, give_up: Callable[[Call], None]) -> None:
         """Tie the future to its call; ``give_up(call)`` takes the call out of the engine."""
@@ -35,32 +34,26 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def cancel(self) -> bool:
         """Give the call up, wherever it is; False if it has already ended."""
-        # The future itself stays PENDING until its end, so that the base class can cancel it at any time.
-        if not super().cancel():
-            return False
-        with self._condition:
-            first, self._notified = not self._notified, True
-            call, give_up = self._call, self._give_up
-            self._call = self._give_up = None
-        if first:
-            self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
+        # The future itself stays PENDING until its end. The call is ended first, which ends in deliver():
+        # callbacks find its worker free.
+        call, give_up = self._call, self._give_up
         if call is not None and give_up is not None:
             give_up(call)
-        return True
+        return self.cancelled()
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""
         self._call = self._give_up = None  # neither keeps the other alive any longer
         if isinstance(outcome.error, CallCancelledError):
-            self.cancel()
-            return
-        try:
-            if outcome.error is not None:
-                self.set_exception(outcome.error)
-            else:
-                self.set_result(outcome.value)
-        except InvalidStateError:
-            return  # cancelled meanwhile
+            self._cancelled()
+        elif outcome.error is not None:
+            self.set_exception(outcome.error)
+        else:
+            self.set_result(outcome.value)
+
+    def _cancelled(self) -> None:
+        if super().cancel():
+            self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Nothing but cancellation stops a singular call, and that takes it out of the queue."""
@@ -73,4 +66,5 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """The call is the parent's: here its future is cancelled."""
         self._call = self._give_up = None
         self._condition = threading.Condition()  # a thread of the parent's may have held the old one
-        self.cancel()
+        if not self.done():
+            self._cancelled()

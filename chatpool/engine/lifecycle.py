@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -10,6 +11,8 @@ import weakref
 from typing import List, Protocol
 
 __all__ = ["Living", "register"]
+
+logger = logging.getLogger("chatpool")
 
 
 class Living(Protocol):
@@ -39,7 +42,10 @@ def _survivors() -> List[Living]:
 
 def _after_fork_in_child() -> None:
     for one in _survivors():
-        one.after_fork_in_child()
+        try:
+            one.after_fork_in_child()
+        except Exception:  # the others must start over all the same
+            logger.exception("%r cannot be used in this forked process", one)
 
 
 def _at_exit() -> None:

@@ -42,18 +42,18 @@ class Line:
         """Whether any call is queued."""
         for queue in (self._due, self._fresh):
             while queue and queue[0].state != QUEUED:
-                queue.popleft()  # it was given up where it stood
+                queue.popleft()  # it runs, or was given up where it stood
         return bool(self._due or self._fresh)
 
     def wait(self, now: float) -> float:
         """Seconds until one of its calls may be sent: 0 for now, ``inf`` for not before something happens."""
         return self.health.gate.wait(now)
 
-    def pop(self) -> Call:
-        """The call that goes next; there is one."""
+    def first(self) -> Call:
+        """The call that goes next; there is one.  It leaves the queue once it is not queued any more."""
         # A probe of a server that is down may well be lost: it costs least where least was tried.
         order = (self._fresh, self._due) if self.health.gate.closed else (self._due, self._fresh)
-        return next(queue for queue in order if queue).popleft()
+        return next(queue for queue in order if queue)[0]
 
     def queued(self) -> List[Call]:
         """All calls that are queued."""

@@ -21,31 +21,44 @@ def report_send(call: Call, now: float) -> None:
     """An attempt starts."""
     dispatcher = call.options.dispatcher
     if dispatcher.wants("sent"):
-        dispatcher.emit(_event("sent", call, now))
+        dispatcher.emit(Event("sent", call.id, call.attempts, now, call.sink.run_id, call.line[1]))
 
 
 def report_retry(call: Call, attempt: Attempt, now: float) -> None:
     """``attempt`` has failed and another follows."""
-    dispatcher = call.options.dispatcher
-    if dispatcher.wants("retrying"):
-        dispatcher.emit(_event("retrying", call, now, attempt)._replace(reason=attempt.reason, wait=attempt.wait))
+    if call.options.dispatcher.wants("retrying"):
+        _emit("retrying", call, now, attempt, attempt.reason, None)
 
 
 def report_end(call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage]) -> None:
     """The call has its outcome."""
-    dispatcher = call.options.dispatcher
     kind = "succeeded" if error is None else "failed"
-    if dispatcher.wants(kind):
-        last = call.history[-1] if call.history else None
-        reason = None if error is None else type(error).__name__
-        dispatcher.emit(_event(kind, call, now, last)._replace(reason=reason, usage=usage))
+    if call.options.dispatcher.wants(kind):
+        last = call.history[-1] if call.history else _NOTHING_SENT
+        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage)
 
 
-def _event(kind: str, call: Call, now: float, attempt: Optional[Attempt] = None) -> Event:
-    event = Event(kind, call.id, call.attempts, now, run_id=call.sink.run_id, model=call.request.model)
-    if attempt is None:
-        return event
-    return event._replace(status=attempt.status, elapsed=attempt.elapsed, request_id=attempt.request_id)
+_NOTHING_SENT = Attempt("", None, None, None, None)  # type: ignore[arg-type]  # an event without an attempt
+
+
+def _emit(kind: str, call: Call, now: float, attempt: Attempt, reason: Optional[str], usage: Optional[Usage]) -> None:
+    _, status, wait, elapsed, request_id = attempt
+    # One positional call: this runs once per call, and _replace would cost as much again each time.
+    event = Event(
+        kind,
+        call.id,
+        call.attempts,
+        now,
+        call.sink.run_id,
+        call.line[1],
+        reason,
+        status,
+        wait,
+        elapsed,
+        usage,
+        request_id,
+    )
+    call.options.dispatcher.emit(event)
 
 
 def _reason(verdict: Verdict) -> str:

@@ -17,11 +17,11 @@ from collections import OrderedDict
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ..clock import Clock
-from ..errors import APIError
+from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
-from .call import DONE, PARKED, QUEUED, RUNNING, Call, LineKey
+from .call import DONE, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
 from .line import Line
 from .staff import Staff
 
@@ -52,7 +52,7 @@ class Scheduler:
     def __init__(self, max_workers: int) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
-        self._idle = threading.Condition(self.lock)  # the last call has ended
+        self._all_ended = threading.Condition(self.lock)
         self.endpoint_proven = False
         self._max_workers = max_workers
         self._staff = Staff(max_workers)
@@ -61,6 +61,8 @@ class Scheduler:
         self._parked: List[Tuple[float, int, Call]] = []
         self._running: Set[Call] = set()
         self._counts: Dict[str, int] = {QUEUED: 0, PARKED: 0, RUNNING: 0}
+        self._ended: Set[Call] = set()  # without an outcome: it is with the listeners
+        self._waits_until = math.inf
         self._tick = itertools.count()
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -99,6 +101,11 @@ class Scheduler:
         with self.lock:
             self._staff.started()
 
+    def worker_ended(self) -> None:
+        """A worker ends out of turn."""
+        with self.lock:
+            self._staff.ended()
+
     def worker_not_started(self) -> int:
         """A worker could not be started; returns how many there are."""
         with self.lock:
@@ -110,27 +117,38 @@ class Scheduler:
             self._wake_parked(now)
             line, wait = self._next_line(now)
             if line is not None:
-                call = line.pop()
+                call = line.first()
                 self._start(call, now)
                 self._after_turn(line)
                 return Step(call=call, more_workers=self._successors(now))
-            if not math.isinf(wait) and not self._staff.waiting:
+            if self._needs_waiter(now, wait):
                 self._staff.waiting = True
                 return Step(wait=True)
             self._staff.ended()
             return Step()
 
+    def _needs_waiter(self, now: float, wait: float) -> bool:
+        """Whether a worker is to wait so long; one that already does, for longer, is told to look again."""
+        if math.isinf(wait):
+            return False
+        if self._staff.waiting and now + wait < self._waits_until:
+            self._changed.notify_all()
+        return not self._staff.waiting
+
     def _next_line(self, now: float) -> Tuple[Optional[Line], float]:
         """The line whose turn it is, or None and the seconds until that may change."""
         first = max(0.0, self._parked[0][0] - now) if self._parked else math.inf
-        for key, line in list(self._ready.items()):
+        empty = []
+        for line in self._ready.values():
             if not line.has_calls():
-                del self._ready[key]
+                empty.append(line.key)
                 continue
             wait = line.wait(now)
             if wait <= 0:
                 return line, 0.0
             first = min(first, wait)
+        for key in empty:
+            del self._ready[key]
         return None, first
 
     def _after_turn(self, line: Line) -> None:
@@ -144,16 +162,18 @@ class Scheduler:
         if not self._staff.room():
             return 0
         line, wait = self._next_line(now)
-        needed = line is not None or not (math.isinf(wait) or self._staff.waiting)
+        needed = line is not None or self._needs_waiter(now, wait)
         return self._staff.hire(1) if needed else 0
 
     def wait_for_work(self, clock: Clock) -> None:
         """Wait until a call may be sent, or until there is something else to look at."""
         with self.lock:
             try:
-                self._wake_parked(clock.now())
-                _, wait = self._next_line(clock.now())
+                now = clock.now()
+                self._wake_parked(now)
+                _, wait = self._next_line(now)
                 if wait > 0 and not math.isinf(wait):
+                    self._waits_until = now + wait
                     clock.wait(self._changed, wait)
             finally:
                 self._staff.waiting = False
@@ -170,8 +190,8 @@ class Scheduler:
                 self._move(call, QUEUED)
 
     def _start(self, call: Call, now: float) -> None:
-        self._move(call, RUNNING)
         self._running.add(call)
+        self._move(call, RUNNING)
         if call.token is None:
             call.token = CancelToken()
         self._send(call, now)
@@ -207,12 +227,23 @@ class Scheduler:
             return view(now, on_their_way)
         return view(now, line.on_their_way() + 1)
 
-    def succeed(self, call: Call, verdict: Verdict, now: float) -> bool:
-        """``returned`` and ``end`` in one, for the commonest case."""
+    def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
+        """``returned`` and ``end`` in one, for the commonest case.
+
+        Returns:
+            Whether the call had not ended before, and how many workers to start because its line was held.
+        """
         with self.lock:
             self.endpoint_proven = True
-            self._returned(call, verdict, now)
-            return self._end(call)
+            workers = 0
+            if call.sent_at is not None:
+                line = self._line(call.line)
+                held = line.health.gate.closed
+                line.health.returned(verdict, call.sent_at, now)
+                call.sent_at = None
+                if held and not line.health.gate.closed:
+                    workers = self._staff.hire(len(line.queued()))
+            return self._end(call), workers
 
     def resend(self, call: Call, now: float) -> None:
         """A running call makes another attempt in the same worker."""
@@ -243,9 +274,18 @@ class Scheduler:
         if call.state == PARKED:
             self._line(call.line).parked -= 1
         self._move(call, DONE)
+        self._ended.add(call)
         if not any(self._counts.values()):
-            self._idle.notify_all()
+            self._all_ended.notify_all()
         return True
+
+    def delivered(self, call: Call) -> None:
+        """Its outcome is where it belongs."""
+        self._ended.discard(call)
+
+    def owes(self, sink: Sink) -> bool:
+        """Whether an outcome for ``sink`` has not been delivered yet."""
+        return any(call.sink is sink for call in list(self._ended))
 
     def give_up(self, which: Callable[[Call], bool], *, in_flight: bool = True) -> List[Call]:
         """End all calls that ``which`` picks, without an outcome; returns them for the caller to deliver.
@@ -265,7 +305,7 @@ class Scheduler:
             return given_up
 
     def _everyone(self, in_flight: bool) -> List[Call]:
-        found = [call for line in self._ready.values() for call in line.queued()]
+        found = [call for line in self._lines.values() for call in line.queued()]
         found += [call for _, _, call in self._parked if call.state == PARKED]
         if in_flight:
             found += self._running
@@ -291,7 +331,12 @@ class Scheduler:
         """Wait until every call has its outcome."""
         with self.lock:
             while any(self._counts.values()):
-                clock.wait(self._idle)
+                clock.wait(self._all_ended)
+
+    def idle(self) -> bool:
+        """Whether every call has its outcome."""
+        with self.lock:
+            return not any(self._counts.values())
 
     def health(self, key: LineKey) -> LineHealth:
         """The health of a line: written under the lock only, single facts of it may be read without."""
@@ -303,7 +348,7 @@ class Scheduler:
         with self.lock:
             return self._line(call.line).held(now) - call.held_before
 
-    def refuse(self, key: LineKey, until: float, error: APIError) -> None:
+    def refuse(self, key: LineKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this line before ``until``."""
         with self.lock:
             self._line(key).health.refuse(until, error)
@@ -321,7 +366,7 @@ class Scheduler:
 
     def everyone(self) -> List[Call]:
         """All calls without an outcome, for a forked child: the lock may be held by a thread that is not there."""
-        return self._everyone(in_flight=True)
+        return list({*self._everyone(in_flight=True), *self._ended})
 
     def repair(self) -> int:
         """Put the books in order after an exception that may have come in the middle of anything (Ctrl-C).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from ..events import Event
 
@@ -18,13 +18,21 @@ class ProgressBar:
 
     kinds = frozenset({"retrying", "succeeded", "failed"})
 
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
+    def __init__(self, make_bar: Callable[[], Any]) -> None:
+        self._make_bar = make_bar
+        self._bar: Any = None
         self._lock = threading.Lock()  # tqdm's own counter is not safe against concurrent updates
         self._failed = 0
         self._retried = 0
 
+    def open(self) -> None:
+        """Show the bar, unless it is shown."""
+        if self._bar is None:
+            with self._lock:
+                self._bar = self._make_bar()
+
     def __call__(self, event: Event) -> None:
+        self.open()
         with self._lock:
             if event.kind == "retrying":
                 self._retried += 1
@@ -41,7 +49,8 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the bar as it stands."""
         with self._lock:
-            self._bar.close()
+            if self._bar is not None:
+                self._bar.close()
 
 
 def progress_bar(progress: Progress, total: Optional[int]) -> Optional[ProgressBar]:
@@ -65,9 +74,13 @@ def progress_bar(progress: Progress, total: Optional[int]) -> Optional[ProgressB
         raise TypeError(f"progress must be None, True, False or a dict of tqdm options, got {progress!r}")
     if options.get("disable"):
         return None
-    from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
 
-    return ProgressBar(tqdm(**{"total": total, "unit": "call", **options}))
+    def make_bar() -> Any:
+        from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
+
+        return tqdm(**{"total": total, "unit": "call", **options})
+
+    return ProgressBar(make_bar)
 
 
 def _somebody_looks() -> bool:

@@ -1,12 +1,14 @@
 """One exchange with the server: requests session and adapter, deadlines, cancel, TLS."""
 
 from .auth import Key, KeyAuth
+from .broken import BrokenTransport
 from .cancel import Cancelled, CancelToken
 from .settings import Cert, TransportSettings, Verify
 from .transport import Transport
 from .urls import normalise_base_url
 
 __all__ = [
+    "BrokenTransport",
     "CancelToken",
     "Cancelled",
     "Cert",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
 from requests.models import PreparedRequest
 from requests.utils import prepend_scheme_if_needed, select_proxy
 from urllib3.response import HTTPResponse
 
+from .answers import whole_response
 from .body import read_body
 from .connections import guarded_pool_class
 from .sockets import keep_alive_options
@@ -19,6 +21,9 @@ from .tls import Trust
 __all__ = ["TransportAdapter"]
 
 Proxies = Optional[Mapping[str, str]]
+
+# Bounded, because paths may come from users' data.
+_MOST_REMEMBERED = 64
 
 
 class TransportAdapter(HTTPAdapter):
@@ -36,6 +41,8 @@ class TransportAdapter(HTTPAdapter):
     def __init__(self, max_workers: int, trust: Trust, max_response_bytes: int) -> None:
         self._trust = trust
         self._max_response_bytes = max_response_bytes
+        self._pools: Dict[str, Any] = {}
+        self._targets: Dict[str, str] = {}
         super().__init__(pool_connections=8, pool_maxsize=max_workers)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
@@ -62,7 +69,29 @@ class TransportAdapter(HTTPAdapter):
 
     def get_connection(self, url: Any, proxies: Proxies = None) -> Any:
         """The pool for a URL (the hook of requests up to 2.31)."""
-        proxy = select_proxy(url, proxies)
+        pool = None if proxies else self._pools.get(url)
+        if pool is None:
+            pool = self._find_pool(url, select_proxy(url, proxies))
+            if not proxies:
+                _remember(self._pools, url, pool)
+        return pool
+
+    def request_url(self, request: PreparedRequest, proxies: Proxies) -> str:
+        """What the request line names: a path, or for a forwarding proxy a URL."""
+        url = str(request.url)
+        target = None if proxies else self._targets.get(url)
+        if target is None:
+            target = super().request_url(request, proxies)
+            if not proxies:
+                _remember(self._targets, url, target)
+        return target
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._pools.clear()
+        super().close()
+
+    def _find_pool(self, url: str, proxy: Optional[str]) -> Any:
         manager = self._proxied(proxy) if proxy else self.poolmanager
         parts = urlsplit(url)
         tls = "https" in (parts.scheme, urlsplit(proxy or "").scheme)
@@ -70,18 +99,25 @@ class TransportAdapter(HTTPAdapter):
         return manager.connection_from_host(parts.hostname, parts.port, parts.scheme, pool_kwargs=context)
 
     def _proxied(self, proxy: str) -> Any:
-        return self.proxy_manager_for(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
+        url = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+        if not urlsplit(url).hostname:
+            raise InvalidProxyURL("the proxy's URL names no host")
+        return self.proxy_manager_for(url)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         """requests' response, with its body read."""
-        response = super().build_response(req, resp)
-        if isinstance(resp, HTTPResponse):
-            response._content = read_body(resp, self._max_response_bytes)
-            response._content_consumed = True  # type: ignore[attr-defined]  # as requests itself notes it
-        return response
+        if type(resp) is not HTTPResponse:
+            return super().build_response(req, resp)  # a mock's
+        return whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
+
+
+def _remember(cache: Dict[str, Any], url: str, value: Any) -> None:
+    if len(cache) >= _MOST_REMEMBERED:
+        cache.clear()
+    cache[url] = value
 
 
 def _guard(manager: Any) -> Any:

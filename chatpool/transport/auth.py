@@ -67,7 +67,7 @@ class KeyAuth(AuthBase):
         seen = getattr(self._sent, "generation", None)
         with self._lock:
             if self._source is not None and seen in (None, self._generation):
-                self._install(self._source())
+                self._install(self._fetched())
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Put the key on a prepared request."""
@@ -91,9 +91,19 @@ class KeyAuth(AuthBase):
             return self._key
         with self._lock:
             if self._key is None:
-                self._install(self._source())
+                self._install(self._fetched())
             self._sent.generation = self._generation
             return self._key
+
+    def _fetched(self) -> object:
+        assert self._source is not None
+        try:
+            return self._source()
+        except Exception as error:
+            # Its message may hold anything, the key of the vault included.
+            raise ConfigurationError(
+                f"api_key, the function that fetches the key, raised {type(error).__name__}; nothing was sent"
+            ) from error
 
     def _install(self, key: object) -> None:
         self._key = _checked(key)

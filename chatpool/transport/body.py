@@ -50,8 +50,11 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
     raw.enforce_content_length = True  # urllib3 1.26 would take a truncated body for whole
     encoding = raw.headers.get("content-encoding", "").strip().lower()
     try:
-        if (raw.length_remaining or 0) > limit:
+        length = raw.length_remaining
+        if length is not None and length > limit:
             raise ResponseTooLarge(limit)
+        if length is not None and not encoding:
+            return raw.read(decode_content=False) or b""
         if encoding in ("gzip", "x-gzip", "deflate"):
             return _unpack(raw.stream(_PIECE, decode_content=False), limit)
         return _join(raw.stream(_PIECE, decode_content=True), limit)

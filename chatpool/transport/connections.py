@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import queue
 import socket
 import ssl
@@ -13,17 +14,15 @@ import urllib3.exceptions
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from .deadline import current_exchange
-from .responses import FinalResponse
-from .sockets import GuardedSocket, open_connection
+from .deadline import Exchange, current_exchange
+from .lean import LeanConnection
+from .sockets import GuardedSocket, guarded_class, open_connection
 
 __all__ = ["guarded_pool_class"]
 
 
 class GuardedConnection:
     """Mixed into a connection class of urllib3's: connects within the limits of the thread's exchange."""
-
-    response_class = FinalResponse
 
     def connect(self) -> None:
         """Connect, through the proxy and TLS where there are any."""
@@ -45,10 +44,9 @@ class GuardedConnection:
 
     def _new_conn(self) -> socket.socket:
         exchange = current_exchange()
-        if exchange is None or hasattr(self, "_socks_options"):
-            # A SOCKS proxy resolves the name and connects by itself.
-            return self._stock_connection()
         conn: Any = self
+        if exchange is None or hasattr(self, "_socks_options"):
+            return self._stock_connection(exchange)
         address = conn._dns_host, conn.port
         try:
             sock = open_connection(exchange, address, conn.socket_options or (), conn.source_address)
@@ -61,9 +59,17 @@ class GuardedConnection:
         sys.audit("http.client.connect", self, *address)
         return sock
 
-    def _stock_connection(self) -> socket.socket:
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        return sock
+    def _stock_connection(self, exchange: Optional[Exchange]) -> socket.socket:
+        """A connection of urllib3's own making, as through a SOCKS proxy, which resolves names by itself."""
+        if exchange is not None:
+            # For each step of the way to the proxy and through it; a cancel waits for its end.
+            self.timeout = exchange.left()
+        sock: Any = super()._new_conn()  # type: ignore[misc]
+        if exchange is not None:
+            sock.__class__ = guarded_class(sock.__class__)
+            sock.adopt(exchange)
+        connected: socket.socket = sock
+        return connected
 
 
 def _name_error(conn: Any, error: socket.gaierror) -> NewConnectionError:
@@ -121,7 +127,9 @@ def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
 def _guarded_connection_class(base: Any) -> Any:
     if not base.__module__.startswith("urllib3."):
         return base
-    return type(base.__name__, (GuardedConnection, base), {})
+    # urllib3-future, which installs itself as urllib3, has a protocol engine of its own.
+    lean = (LeanConnection,) if issubclass(base, http.client.HTTPConnection) else ()
+    return type(base.__name__, (GuardedConnection, *lean, base), {})
 
 
 @cache

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import requests
 from requests.models import PreparedRequest
 
+from .auth import KeyAuth
+from .headers import LeanHeaders
 from .settings import TransportSettings
 
 __all__ = ["Preparer"]
 
+# Bounded, because paths may come from users' data.
+_MOST_TEMPLATES = 64
+
 
 class Preparer:
     """Prepares requests with the settings of a session and a transport.
+
+    The first request for a method and URL leaves a template that the later ones are cloned from.
 
     Args:
         session: its headers, params, cookies and hooks go into each request. Its ``auth`` is taken out of it,
@@ -27,6 +34,7 @@ class Preparer:
         theirs, session.auth = session.auth, None
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
         self._auth: Any = theirs if theirs is not None and settings.auth.header is None else settings.auth
+        self._templates: Dict[Tuple[str, str], PreparedRequest] = {}
 
     def prepare(
         self,
@@ -38,19 +46,53 @@ class Preparer:
         query: Optional[Mapping[str, str]] = None,
     ) -> PreparedRequest:
         """A request ready to be sent; ``headers`` and ``query`` go on top of the settings'."""
-        kind = {"Content-Type": "application/json"} if body else {}
-        request = requests.Request(
-            method,
-            url,
-            headers={**kind, **self._settings.headers, **(headers or {})},
-            data=body or None,
-            params={**self._settings.query, **(query or {})},
-            auth=self._auth,
-        )
-        return self._session.prepare_request(request)
+        # Somebody else's auth may sign the body, or leave hooks on the request.
+        if headers or query or not body or not isinstance(self._auth, KeyAuth):
+            return self._in_full(method, url, body, self._auth, headers or {}, query or {})
+        template = self._templates.get((method, url))
+        if template is None:
+            template = self._add_template(method, url)
+        return self._auth(_clone(template, body))
 
     def redirected(self, prepared: PreparedRequest, url: str) -> PreparedRequest:
         """The same request to another URL of the same origin."""
         copied = prepared.copy()
         copied.prepare_url(url, None)
         return copied
+
+    def _add_template(self, method: str, url: str) -> PreparedRequest:
+        if len(self._templates) >= _MOST_TEMPLATES:
+            self._templates.clear()
+        template = self._in_full(method, url, b"{}", KeyAuth(None), {}, {})
+        template.headers = LeanHeaders(template.headers)
+        self._templates[method, url] = template
+        return template
+
+    def _in_full(
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        auth: Any,
+        headers: Mapping[str, Optional[str]],
+        query: Mapping[str, str],
+    ) -> PreparedRequest:
+        kind = {"Content-Type": "application/json"} if body else {}
+        request = requests.Request(
+            method,
+            url,
+            headers={**kind, **self._settings.headers, **headers},
+            data=body or None,
+            params={**self._settings.query, **query},
+            auth=auth,
+        )
+        return self._session.prepare_request(request)
+
+
+def _clone(template: PreparedRequest, body: bytes) -> PreparedRequest:
+    clone = PreparedRequest.__new__(PreparedRequest)
+    clone.__dict__.update(template.__dict__)
+    clone.headers = template.headers.copy()
+    clone.headers["Content-Length"] = str(len(body))
+    clone.body = body
+    return clone

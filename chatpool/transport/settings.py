@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from typing import Mapping, Optional, Tuple, Union
 
 import requests
@@ -44,3 +46,12 @@ class TransportSettings:
     proxies: Optional[Mapping[str, str]] = None
     session: Optional[requests.Session] = None
     max_response_bytes: int = 64 * 1024 * 1024
+
+    def for_forked_child(self) -> TransportSettings:
+        """The same settings, sharing no connection with the process that this one was forked from."""
+        if self.session is None:
+            return self
+        session = copy.copy(self.session)
+        # An adapter of the user's has sockets of its own; a copy of it opens new ones.
+        session.adapters = OrderedDict((prefix, copy.copy(adapter)) for prefix, adapter in session.adapters.items())
+        return replace(self, session=session)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
+import time
+from functools import cache
 from typing import Any, Iterable, Optional, Tuple, cast
+
+from urllib3.util.wait import wait_for_write
 
 from .deadline import Exchange, current_exchange
 from .resolver import AddressInfo
 
-__all__ = ["GuardedSocket", "PlainSocket", "TLSSocket", "keep_alive_options", "open_connection"]
+__all__ = ["GuardedSocket", "PlainSocket", "TLSSocket", "guarded_class", "keep_alive_options", "open_connection"]
 
 SocketOption = Tuple[int, int, int]
 
 # A socket's time limit is set again only when it is off by more than this: setting it is a system call.
 _TOLERANCE = 0.05
+
+# Where shutting a socket down does not wake a connect up (it does on Linux), a cancel is seen this much later.
+_LOOK_AGAIN = 0.2
+
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
 
 
 class GuardedSocket(socket.socket):
@@ -48,6 +58,32 @@ class GuardedSocket(socket.socket):
             socket.socket.shutdown(self, socket.SHUT_RDWR)
         except OSError:
             return  # not connected any more: nobody can be blocked in it
+
+    def connect_until(self, address: Any, seconds: float) -> None:
+        """Connect, for an exchange, within ``seconds``.
+
+        Not with ``connect``: a cancel that comes just before it would find no connection to shut down, and the
+        connect would then hang on.
+
+        Raises:
+            socket.timeout: there is no connection yet.
+            Cancelled: the exchange was cancelled.
+        """
+        exchange = self.exchange
+        assert exchange is not None
+        end = time.monotonic() + seconds
+        problem = self.connect_ex(address)
+        exchange.check()
+        if problem in _UNDER_WAY:
+            while not wait_for_write(self, min(end - time.monotonic(), _LOOK_AGAIN)):
+                exchange.check()
+                if time.monotonic() >= end:
+                    raise socket.timeout("timed out")
+            problem = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            exchange.check()
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+        self._limit(exchange.left())
 
     def shutdown(self, how: int) -> None:
         """Shut the connection down, never its encryption alone."""
@@ -126,7 +162,7 @@ class GuardedSocket(socket.socket):
     def _after_read(self, received: Any) -> Any:
         if self.exchange is not None:
             if received:
-                self.exchange.received = True
+                self.exchange.count(received if isinstance(received, int) else len(received))
             else:
                 # The end of a connection that was woken up must not pass for the end of the answer.
                 self.exchange.check()
@@ -145,10 +181,16 @@ class PlainSocket(GuardedSocket):
     """A TCP connection."""
 
 
+@cache
+def guarded_class(base: Any) -> Any:
+    """A guarded variant of somebody else's class of sockets; an instance's class may be replaced by it."""
+    return type(base.__name__, (GuardedSocket, base), {})
+
+
 class TLSSocket(GuardedSocket, ssl.SSLSocket):
     """A TLS connection, made by a context whose ``sslsocket_class`` it is."""
 
-    def do_handshake(self, block: bool = False) -> None:
+    def do_handshake(self, *args: Any) -> None:
         """Shake hands within the limits of the thread's exchange."""
         exchange = current_exchange()
         try:
@@ -156,7 +198,7 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
                 # The plain socket, which was held until now, has handed its descriptor over.
                 self.adopt(exchange)
                 self._limit(exchange.left())
-            super().do_handshake(block)
+            super().do_handshake(*args)  # gevent's takes no argument, ssl's an optional one
         except BaseException:
             self.close()  # up to Python 3.11, ssl itself does so for OSErrors only
             raise
@@ -202,10 +244,9 @@ def _connect(
             sock.setsockopt(*option)
         if source_address:
             sock.bind(source_address)
-        sock.settimeout(seconds)
+        sock.settimeout(0)
         sock.adopt(exchange)
-        sock.connect(sockaddr)
-        exchange.check()
+        sock.connect_until(sockaddr, seconds)
     except BaseException:
         sock.close()
         raise

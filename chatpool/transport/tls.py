@@ -54,10 +54,15 @@ class Trust:
         if self.cert:
             certificate, key = (self.cert, None) if isinstance(self.cert, str) else self.cert
             try:
-                context.load_cert_chain(certificate, key)
+                context.load_cert_chain(certificate, key, _no_password)
             except OSError as error:
                 raise ConfigurationError(f"cert={certificate} cannot be used: {error}") from error
         return context
+
+
+def _no_password() -> str:
+    # Without it, OpenSSL would ask on the terminal, and wait.
+    raise ConfigurationError("the private key of cert= is encrypted: decrypt it first")
 
 
 def choose_trust(verify: Verify, cert: Cert, *, trust_env: bool, https: bool) -> Trust:

@@ -75,7 +75,7 @@ class Transport:
         """
         if self._closed:
             raise Cancelled("the transport is closed")
-        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver)
+        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
         try:
             with exchange.running():
                 url = self.url_of(request.path)
@@ -87,6 +87,11 @@ class Transport:
                 raise
         # Outside of the handler: the time limit is the whole story, what broke because of it is not.
         raise failure
+
+    @property
+    def settings(self) -> TransportSettings:
+        """What it was made of."""
+        return self._settings
 
     @property
     def base_url(self) -> str:

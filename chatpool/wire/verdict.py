@@ -53,7 +53,10 @@ def judge_reply(
         value = decode(request, payload, request_id)
     except UnusableAnswer as problem:
         return _unusable(case, _facts_of_unusable(payload, problem), str(problem))
-    usage = value.usage if isinstance(value, ChatCompletion) else usage_of(payload)
+    if isinstance(value, ChatCompletion):
+        usage, value.raw = value.usage, content
+    else:
+        usage = usage_of(payload)
     return Verdict("success", "call", None, value, None, usage, limits(headers), status, request_id)
 
 

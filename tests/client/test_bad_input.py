@@ -80,7 +80,7 @@ def test_a_pool_that_cannot_work_is_not_made(make, error, words):
         (lambda pool: pool.map(["a"], run_timeout=0), ConfigurationError, ["run_timeout", "more than 0"]),
         (lambda pool: pool.map(["a"], progress=3), TypeError, ["progress"]),
         (lambda pool: pool.map(["a"], buffersize=3), TypeError, ["buffersize"]),
-        (lambda pool: pool.map(["a"], journal="x"), TypeError, ["journal"]),
+        (lambda pool: pool.map(["a"], journal=3), TypeError, ["journal", "path"]),
         (lambda pool: pool.chat(7), TypeError, ["int", "a list of message dicts"]),
         (lambda pool: pool.chat([]), TypeError, ["empty"]),
         (lambda pool: pool.chat(["a", "b"]), TypeError, ["message"]),

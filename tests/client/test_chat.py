@@ -12,6 +12,7 @@ from chatpool import (
     BadRequestError,
     ChatPool,
     ChatRequest,
+    ConfigurationError,
     DeadlineExceededError,
     InternalServerError,
     PoolClosedError,
@@ -128,7 +129,7 @@ def test_an_attempt_that_always_hangs_is_made_three_times(always, instant_waits)
 
 def test_a_total_of_a_second_is_kept_against_a_server_that_hangs(always):
     _, pool = always(Stall(), timeout=Timeout(total=0.3))
-    with pytest.raises(DeadlineExceededError) as caught:
+    with pytest.raises(DeadlineExceededError, match=r"timeout\.total") as caught:
         pool.chat("ping")
     assert caught.value.attempts == 1
 
@@ -161,9 +162,13 @@ def test_a_key_function_that_raises_is_an_error_of_the_call(serve):
     def key():
         raise OSError("vault is sealed")
 
-    _, pool = serve(api_key=key)
-    with pytest.raises(Exception, match="vault is sealed"):
-        pool.chat("ping", retry=0)
+    server, pool = serve(api_key=key)
+    with pytest.raises(
+        ConfigurationError, match="api_key, the function that fetches the key, raised OSError"
+    ) as caught:
+        pool.chat("ping")
+    assert str(caught.value.__cause__) == "vault is sealed"
+    assert server.requests == []
 
 
 def test_after_close_nothing_is_sent(serve):

@@ -98,7 +98,9 @@ class Simulation:
         now = self.clock.time
         self.in_flight -= 1
         if verdict.kind == "success":
-            assert self.scheduler.succeed(call, verdict, now)
+            won, workers = self.scheduler.succeed(call, verdict, now)
+            assert won
+            self._hire(workers)
             self.succeeded.append(now)
         else:
             self._failed(call, verdict, now)

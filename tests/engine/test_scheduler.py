@@ -94,7 +94,7 @@ def test_a_call_has_exactly_one_end():
     scheduler.next_step(0.0)
     assert scheduler.cancel(call)
     assert not scheduler.end(call)
-    assert not scheduler.succeed(call, Verdict("success"), 0.0)
+    assert scheduler.succeed(call, Verdict("success"), 0.0) == (False, 0)
     scheduler.park(call, due=1.0)
     assert scheduler.counts() == (0, 0, 0)
 
@@ -171,7 +171,7 @@ def test_random_histories_keep_every_invariant(seed):
             scheduler.returned(call, Verdict("retry"), now)
             if action == "park":
                 scheduler.park(call, now + dice.random() * 5)
-            elif scheduler.succeed(call, Verdict("success"), now):
+            elif scheduler.succeed(call, Verdict("success"), now)[0]:
                 assert call not in ended
                 ended.add(call)
             workers += 1

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from chatpool.transport.proxies import choose_proxies
+from chatpool.wire import judge_exception
 
 API, LOCAL = "https://api.test/v1", "http://127.0.0.1:8000/v1"
 
@@ -110,3 +111,11 @@ def test_a_proxy_that_refuses_is_an_error(serve, start_transport, exchange):
 
     with pytest.raises(requests.exceptions.ProxyError):
         exchange(start_transport("https://api.test", proxies={"https": serve(script).url}))
+
+
+@pytest.mark.parametrize("proxy", ["http://", "http://:3128", "gopher://proxy:70", "socks9://proxy"])
+def test_a_proxy_without_a_usable_url_is_an_error(proxy, start_transport, exchange):
+    transport = start_transport("http://api.test", proxies={"http": proxy})
+    with pytest.raises(Exception, match="(?i)proxy|SOCKS") as caught:
+        exchange(transport)
+    assert judge_exception(caught.value, url=transport.base_url).kind == "fail"

@@ -8,6 +8,7 @@ import certifi
 import pytest
 import requests
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from chatpool.errors import ConfigurationError
 from chatpool.transport.tls import Trust, choose_trust
@@ -142,3 +143,16 @@ def test_a_client_certificate_is_shown(serve, start_transport, exchange, authori
     server = serve(script, tls=True)
     server.context = context
     assert b"client@example.org" in exchange(start_transport(server.url, cert=str(file))).content
+
+
+def test_an_encrypted_key_is_an_error_and_no_question(authority, tmp_path):
+    key = serialization.load_pem_private_key(authority.ca.private_key_pem.bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    file = tmp_path / "client.pem"
+    file.write_bytes(authority.ca.cert_pem.bytes() + encrypted)
+    with pytest.raises(ConfigurationError, match="encrypted"):
+        Trust(certifi.where(), str(file)).context()

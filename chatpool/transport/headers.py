@@ -1,0 +1,65 @@
+"""Header mappings that do less work than requests' and http.client's own."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from typing import Any, Iterator, List, Optional, Tuple
+
+from requests.structures import CaseInsensitiveDict
+
+__all__ = ["LeanHeaders", "ParsedHeaders", "parse_fields"]
+
+Field = Tuple[str, str]
+
+# A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to http.client.
+_FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~\t]*)\r$", re.MULTILINE)
+
+
+class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
+    """Headers of a request, which copies and lists them without lowering every name again."""
+
+    _store: Any
+
+    def copy(self) -> LeanHeaders:
+        """An independent copy."""
+        copied = LeanHeaders.__new__(LeanHeaders)
+        copied._store = self._store.copy()
+        return copied
+
+    def items(self) -> Any:
+        """Pairs of name and value."""
+        return self._store.values()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, _ in self._store.values()])
+
+
+class ParsedHeaders(http.client.HTTPMessage):
+    """Headers of an answer, already taken apart.
+
+    Args:
+        fields: pairs of name and value in the answer's order.
+    """
+
+    def __init__(self, fields: List[Field]) -> None:
+        super().__init__()
+        self._headers = fields
+
+    def items(self) -> List[Field]:
+        """The fields, as they were given."""
+        return list(self._headers)
+
+    def get_payload(self, i: Optional[int] = None, decode: bool = False) -> Any:
+        """Nothing: there is no body in a head."""
+        return None
+
+
+def parse_fields(lines: bytes) -> Optional[List[Field]]:
+    """The fields of a head's lines; None if there is anything unusual about one of them."""
+    text = lines.decode("latin-1")
+    fields = _FIELD.findall(text)
+    count = len(fields)
+    # Then every line matched from its first to its last character.
+    whole = text.count("\n") == text.count("\r") == count and (text.endswith("\r\n") or not text)
+    return fields if whole and " \r" not in text and "\t\r" not in text else None

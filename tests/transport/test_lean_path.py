@@ -1,0 +1,247 @@
+"""The cheap way of sending and reading does what requests, urllib3 and http.client do, and leaves the rest to them."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+
+import pytest
+import requests
+from hypothesis import example, given
+from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
+
+from chatpool.transport import KeyAuth, TransportSettings, lean
+from chatpool.transport.headers import LeanHeaders, parse_fields
+from chatpool.transport.prepare import Preparer
+from chatpool.transport.responses import FinalResponse
+from chatpool.transport.session import make_session
+
+
+class Wire:
+    """A connection on which one answer has arrived."""
+
+    def __init__(self, data):
+        self.file = io.BufferedReader(io.BytesIO(data))
+
+    def makefile(self, mode):
+        return self.file
+
+
+def read(cls, data, method="POST"):
+    """What a response class makes of an answer: its attributes, its fields and the body's start, or the exception."""
+    wire = Wire(data)
+    response = cls(wire, method=method)
+    try:
+        response.begin()
+    except Exception as error:
+        return type(error)
+    names = ("status", "code", "reason", "version", "chunked", "chunk_left", "length", "will_close")
+    facts = {name: getattr(response, name) for name in names}
+    return facts, response.msg.items(), response.headers.get("CONTENT-TYPE"), wire.file.read()
+
+
+class Plain(FinalResponse):
+    """Fails where the plain way is not taken."""
+
+    def _begin_by_lines(self, **options):
+        raise AssertionError("left to http.client")
+
+
+FIELD = st.sampled_from(
+    [
+        "Content-Type: application/json",
+        "content-length: 2",
+        "Content-Length:2",
+        "Content-Length: 10",
+        "Content-Length: 2, 2",
+        "Content-Length: +2",
+        "Content-Length: " + "9" * 5000,
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: CHUNKED",
+        "Transfer-Encoding: gzip, chunked",
+        "Connection: close",
+        "Connection: keep-alive, Close",
+        "Connection: keep-alive",
+        "Keep-Alive: timeout=5",
+        "Set-Cookie: a=b",
+        "Set-Cookie: c=d; Path=/",
+        "X-Empty:",
+        "X-Space: a b \t",
+        "X-Tab:\ta\tb",
+        "X-Colon: a:b: c",
+        " folded",
+        "\tfolded",
+        "No colon",
+        "Bad name: x",
+        "X-Bell: \x07",
+        "X-Latin: \xe9",
+        "X-Nul: \x00",
+        "X-CR: a\rb",
+        "X-LF: a\nb",
+        ": no name",
+    ]
+)
+STATUS = st.sampled_from(
+    [
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 ",
+        "HTTP/1.1 429 Too Many Requests",
+        "HTTP/1.1 204 No Content",
+        "HTTP/1.1 304 Not Modified",
+        "HTTP/1.1 500  two spaces ",
+        "HTTP/1.0 200 OK",
+        "HTTP/1.1 103 Early Hints",
+        "HTTP/1.1 2000 OK",
+        "HTTP/1.1 abc OK",
+        "HTTP/2 200 OK",
+        "ICY 200 OK",
+    ]
+)
+
+
+@given(
+    status=STATUS,
+    fields=st.lists(FIELD, max_size=8),
+    line_end=st.sampled_from(["\r\n", "\r\n", "\r\n", "\n"]),
+    method=st.sampled_from(["POST", "GET", "HEAD"]),
+)
+@example(status="HTTP/1.1 200 OK", fields=["X-A: b"] * 120, line_end="\r\n", method="POST")
+def test_a_head_means_what_http_client_makes_of_it(status, fields, line_end, method):
+    data = (line_end.join([status, *fields, "", ""]) + "{}").encode("latin-1")
+    theirs = read(http.client.HTTPResponse, data, method)
+    if " 103 " in status:  # which theirs takes for the answer
+        assert read(FinalResponse, data, method) in (http.client.IncompleteRead, http.client.BadStatusLine)
+    else:
+        assert read(FinalResponse, data, method) == theirs
+
+
+@pytest.mark.parametrize("field", ["Content-Length: 2", "Transfer-Encoding: chunked", "X-Colon: a:b", "X-Empty:"])
+def test_a_plain_head_is_taken_at_once(field):
+    data = f"HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n{field}\r\n\r\n{{}}".encode()
+    assert read(Plain, data) == read(http.client.HTTPResponse, data)
+
+
+def test_a_head_that_arrives_in_pieces_is_left_to_http_client():
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n{}"
+    with pytest.raises(AssertionError):
+        Plain(Wire(data), method="POST").begin()
+    assert read(FinalResponse, data) == read(http.client.HTTPResponse, data)
+
+
+@given(st.binary(max_size=60))
+def test_fields_cover_their_lines_or_are_refused(lines):
+    fields = parse_fields(lines)
+    if fields is not None:
+        joined = "".join(f"{name}:{value}" for name, value in fields)
+        assert re.sub(r"[ \t\r\n]", "", joined) == re.sub(r"[ \t\r\n]", "", lines.decode("latin-1"))
+
+
+@given(st.dictionaries(st.sampled_from(["A", "b", "Content-Length", "X-Y"]), st.text(max_size=5)), st.text(max_size=5))
+def test_lean_headers_are_case_insensitive_headers(content, value):
+    theirs, ours = requests.structures.CaseInsensitiveDict(content), LeanHeaders(content)
+    copied = ours.copy()
+    copied["x-y"] = value
+    assert ours == theirs
+    assert list(ours) == list(theirs)
+    assert list(ours.items()) == list(theirs.items())
+    assert copied["X-Y"] == value
+
+
+def prepared_both_ways(**settings):
+    """A request cloned from a template, and one prepared in full."""
+    made = TransportSettings("http://host/v1", KeyAuth("sk-123"), **settings)
+    preparer = Preparer(make_session(HTTPAdapter(), made.base_url, made.session), made)
+    url = "http://host/v1/chat/completions"
+    preparer.prepare("POST", url, b"the first")
+    template = preparer.prepare("POST", url, b"the body")
+    full = preparer._in_full("POST", url, b"the body", made.auth, {}, {})
+    return template, full
+
+
+def test_a_clone_of_a_template_is_a_request_prepared_in_full():
+    session = requests.Session()
+    session.params = {"p": "1"}
+    session.cookies.set("c", "d")
+    session.hooks["response"].append(print)
+    cloned, full = prepared_both_ways(session=session, query={"q": "2"}, headers={"X-Y": "z", "Accept": None})
+    assert dict(cloned.headers) == dict(full.headers)
+    for name in ("method", "url", "body", "hooks", "path_url"):
+        assert getattr(cloned, name) == getattr(full, name)
+
+
+def test_clones_share_nothing_that_changes():
+    first, _ = prepared_both_ways()
+    second = first.copy()
+    second.headers["X-Mine"] = "1"
+    assert "X-Mine" not in first.headers
+
+
+@pytest.fixture
+def sends(monkeypatch):
+    """What was sent, one entry for each system call."""
+    from chatpool.transport.sockets import GuardedSocket
+
+    sent = []
+    real = GuardedSocket.sendall
+
+    def sendall(self, data, *args, **kwargs):
+        sent.append(bytes(data))
+        return real(self, data, *args, **kwargs)
+
+    monkeypatch.setattr(GuardedSocket, "sendall", sendall)
+    return sent
+
+
+def echo(peer):
+    while request := peer.read_request():
+        peer.answer(request[0] + b"\r\n\r\n" + request[1])
+
+
+def test_head_and_body_leave_together(serve, start_transport, exchange, sends):
+    reply = exchange(start_transport(serve(echo).url), b"the body")
+    assert len(sends) == 1
+    assert sends[0] == reply.content
+    assert sends[0].endswith(b"\r\n\r\nthe body")
+
+
+def test_a_large_body_leaves_by_itself(serve, start_transport, exchange, sends):
+    body = b"x" * 100_000
+    assert exchange(start_transport(serve(echo).url), body).content.endswith(b"\r\n\r\n" + body)
+    assert len(sends) == 2
+
+
+def test_a_body_is_sent_even_where_http_client_works_in_another_way(serve, start_transport, exchange, monkeypatch):
+    def send_output(self, message_body=None, encode_chunked=False):
+        self.send(b"\r\n".join([*self._buffer, b"", b""]))
+        self._buffer.clear()
+
+    monkeypatch.setattr(lean.LeanConnection, "_send_output", send_output)
+    assert exchange(start_transport(serve(echo).url), b"the body").content.endswith(b"\r\n\r\nthe body")
+
+
+def test_the_same_goes_out_either_way(serve, start_transport, exchange, monkeypatch):
+    transport = start_transport(serve(echo).url, headers={"X-Text": "a, b; c"})
+    joined = exchange(transport).content
+    monkeypatch.setattr(lean, "_LARGEST_JOINED", 0)
+    assert exchange(transport).content == joined
+
+
+def test_templates_are_bounded(start_transport, exchange, serve):
+    server = serve(lambda peer: echo(peer))
+    transport = start_transport(server.url)
+    for number in range(200):
+        assert exchange(transport, path=f"/{number}").status == 200
+    assert len(server.peers) == 1
+    assert len(transport._preparer._templates) <= 64
+
+
+def test_repeated_fields_of_an_answer_are_joined(serve, start_transport, exchange):
+    def script(peer):
+        peer.read_request()
+        peer.answer(b"{}", headers=["X-A: 1", "x-a: 2", "X-B: 3"])
+
+    reply = exchange(start_transport(serve(script).url))
+    assert (reply.headers["X-A"], reply.headers["x-b"]) == ("1, 2", "3")
