@@ -12,7 +12,7 @@ import pytest
 
 pytest_plugins = ["chatpool.testing.plugin"]
 
-_SETTINGS = ("OPENAI_", "AZURE_", "CHATPOOL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_")
+_SETTINGS = ("OPENAI_", "AZURE_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_")
 
 _strays: List[str] = []
 

@@ -7,6 +7,7 @@ what users start from.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Set
@@ -29,11 +30,13 @@ ROOMS = {
     "transport": (VALUES | {"wire", "policy"}, {"requests", "urllib3"}),
     "engine": (VALUES | {"wire", "policy", "transport"}, set()),
     "observe": (VALUES, {"tqdm"}),
-    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe"}, {"requests"}),  # a type: session=
+    "journal": (VALUES, set()),
+    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal"}, {"requests"}),  # a type: session=
     "__init__": (VALUES | {"client"}, set()),
+    "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
     "local": (VALUES, {"xllamacpp"}),
     "testing": (VALUES | {"client"}, {"pytest"}),
-    "cli": (VALUES | {"__init__", "local"}, set()),
+    "cli": (VALUES | {"__init__", "local", "batch"}, set()),
 }
 
 
@@ -68,6 +71,7 @@ def imports_of(path: Path) -> Iterator[Import]:
                 yield Import(room_of(path), place, f"{module}.{alias.name}")
 
 
+@functools.cache
 def all_imports() -> List[Import]:
     return [found for path in source_files() for found in imports_of(path)]
 

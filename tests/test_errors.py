@@ -10,7 +10,7 @@ import pickle
 import pytest
 
 from chatpool import errors
-from chatpool.types import Results
+from chatpool.types import Outcome, Results
 
 CLASSES = [
     value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, errors.ChatPoolError)
@@ -77,10 +77,12 @@ def test_facts_that_are_not_known_are_none(cls):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_a_pickle_leaves_the_results_of_the_run_behind(cls):
+def test_a_pickle_keeps_the_results_of_the_run_that_the_error_is_part_of(cls):
     error = cls("what happened")
-    error.results = Results([], [], 0.0)
-    assert through_pickle(error).results is None
+    error.results = Results([error], [Outcome(0, "ping", error=error)], 1.5)
+    twin = through_pickle(error)
+    assert twin.results.elapsed == 1.5
+    assert twin.results[0] is twin.results.outcomes[0].error is twin
 
 
 @pytest.mark.parametrize("cls", CLASSES)

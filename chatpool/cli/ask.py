@@ -14,14 +14,14 @@ from ..local import LocalServer
 from .output import Printer
 from .terminal import read_lines, read_text
 
-__all__ = ["ask"]
+__all__ = ["ask", "open_pool"]
 
 
 def ask(arguments: Namespace) -> int:
     """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
     prompts = _prompts(arguments)
     printer = Printer(as_json=arguments.json, keep_places=arguments.lines)
-    with _pool(arguments) as pool:
+    with open_pool(arguments) as pool:
         for outcome in pool.imap(prompts, progress=_progress(arguments)):
             printer.show(outcome)
     if not printer.shown:
@@ -39,13 +39,20 @@ def _prompts(arguments: Namespace) -> Iterable[str]:
 
 
 @contextlib.contextmanager
-def _pool(arguments: Namespace) -> Iterator[ChatPool]:
-    """The pool that the options describe; it ends before the embedded server it may talk to."""
+def open_pool(arguments: Namespace, *, needs_model: bool = True) -> Iterator[ChatPool]:
+    """The pool that the options describe; it ends before the embedded server it may talk to.
+
+    Args:
+        arguments: the options of every command that calls a server.
+        needs_model: whether OpenAI's own server cannot be called without ``--model``.
+    """
     workers = arguments.max_workers
     options: Dict[str, Any] = {"system": arguments.system, "timeout": arguments.timeout}
     if not arguments.local:
         options.update(
-            model=_model(arguments), base_url=arguments.base_url, max_workers=16 if workers is None else workers
+            model=_model(arguments) if needs_model else arguments.model,
+            base_url=arguments.base_url,
+            max_workers=16 if workers is None else workers,
         )
         with ChatPool(**options) as pool:
             yield pool

@@ -147,20 +147,20 @@ class Run:
 
         Items that were read and never handed over, because an exception came between, end with ``reason``.
         """
-        with self._changed:
-            while self._engine.owes(self):
-                # In plain time: they are with the listeners, and no clock of ours moves for those.
+        while self._engine.settle(self, reason.copied):
+            with self._changed:
+                # In plain time: outcomes are with the listeners, and no clock of ours moves for those.
                 self._changed.wait(_LOOK_AGAIN)
-        drained = self._take_ready()
-        known = {outcome.index for outcome in drained}
+        drained = {outcome.index: outcome for outcome in self._take_ready()}
         for index, item in enumerate(self._batch_items, self._batch_start):
-            if index < self._fed and index not in known:
-                drained.append(Outcome(index, item, error=reason.copied("not sent: ")))
-        return drained
+            if index < self._fed and index not in drained:
+                drained[index] = Outcome(index, item, error=reason.copied("not sent: "))
+        return list(drained.values())
 
     def forsake(self) -> None:
         """Stop without a lock, for the garbage collector: it may run in a thread that holds any of them."""
         self._stopped = self._stopped or CallCancelledError("the iterator over the run was dropped")
+        self._engine.wake(self)
 
     def repair(self) -> None:
         """Put the engine's books in order after an exception in the consumer's thread."""

@@ -14,9 +14,9 @@ from ..transport import CancelToken
 from ..types import Attempt, ChatRequest, Outcome
 from .dispatch import Dispatcher
 
-__all__ = ["DONE", "PARKED", "QUEUED", "RUNNING", "Call", "CallOptions", "LineKey", "Sink"]
+__all__ = ["DONE", "NEW", "PARKED", "QUEUED", "RUNNING", "Call", "CallOptions", "LineKey", "Sink"]
 
-QUEUED, RUNNING, PARKED, DONE = "queued", "running", "parked", "done"
+NEW, QUEUED, RUNNING, PARKED, DONE = "new", "queued", "running", "parked", "done"
 
 LineKey = Tuple[str, Optional[str]]
 """(base_url, model): what pacing, streaks and pauses are kept for."""
@@ -74,6 +74,7 @@ class Call:
         "attempts",
         "context",
         "created",
+        "ended_by",
         "first_sent",
         "held_before",
         "history",
@@ -111,7 +112,8 @@ class Call:
         self.created = created
         self.index = index
         self.item = item
-        self.state = QUEUED
+        self.state = NEW
+        self.ended_by = 0  # the thread that ended it and has to deliver its outcome
         self.attempts = 0
         self.first_sent: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way

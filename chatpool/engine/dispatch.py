@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Dict, Iterable, List, Optional, Tuple
 
 from ..events import Event, Listener
@@ -60,6 +61,9 @@ class Dispatcher:
                 continue
             try:
                 subscription.listener(event)
-            except BaseException:  # a SystemExit of the listener's must not cost the call its outcome
+            except BaseException as error:
+                # A SystemExit of a listener's ends no worker; Ctrl-C, which comes to the main thread only, passes.
+                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    raise
                 subscription.active = False
                 logger.exception("listener %r raised on %r and is not called any more", subscription.listener, event)

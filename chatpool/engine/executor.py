@@ -214,7 +214,9 @@ class Engine:
         error = decision.error or ChatPoolError("given up")
         if decision.refuse_for is not None:
             self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, error)
-        if self._scheduler.end(call):
+        ended = self._scheduler.end(call)
+        self._start_workers(self._scheduler.workers_wanted(self.clock.now()))
+        if ended:
             self._deliver(call, error=error)
         if decision.scope != "call":
             call.sink.on_fatal(call, decision.scope, error)
@@ -230,10 +232,12 @@ class Engine:
         """Tell the listeners, then whoever waits; the call has been ended in the scheduler."""
         now = self.clock.now() if now is None else now
         call.payload = b""
-        report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
-        value = None if verdict is None else verdict.value
-        call.sink.deliver(call, call.outcome(now, value=value, error=error))
-        self._scheduler.delivered(call)
+        try:
+            report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
+        finally:
+            value = None if verdict is None else verdict.value
+            call.sink.deliver(call, call.outcome(now, value=value, error=error))
+            self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 
     def give_up(
         self,
@@ -255,9 +259,22 @@ class Engine:
                 call.token.cancel()
             self._deliver(call, error=CallCancelledError("cancelled"))
 
-    def owes(self, sink: Sink) -> bool:
-        """Whether an outcome is on its way to ``sink``: ended, and with the listeners at this moment."""
-        return self._scheduler.owes(sink)
+    def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
+        """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
+
+        Returns:
+            Whether other threads are about to deliver something to it.
+        """
+        for call in self._scheduler.undelivered(sink):
+            if call.ended_by == threading.get_ident():
+                self._deliver(call, error=error())
+        return bool(self._scheduler.undelivered(sink))
+
+    def wake(self, sink: Sink) -> None:
+        """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
+        for call in self._scheduler.in_flight(sink):
+            if call.token is not None:
+                call.token.cancel()
 
     def repair(self) -> None:
         """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
@@ -280,6 +297,8 @@ class Engine:
         if cancel_futures:
             reason = "the pool was shut down before the call was sent"
             self.give_up(lambda call: True, lambda call: CallCancelledError(reason), in_flight=False)
+        # Nobody waits for the calls of a run that was dropped: not this method either.
+        self.give_up(_is_unwanted, lambda call: call.sink.refusal(call) or PoolClosedError(_ABORTED))
         if self.in_worker() or not wait:
             if self._scheduler.idle():
                 self._release()
@@ -331,3 +350,7 @@ class Engine:
     def lines(self) -> List[Tuple[LineKey, LineStats]]:
         """The state of each (base_url, model)."""
         return list(self._scheduler.line_stats(self.clock.now()).items())
+
+
+def _is_unwanted(call: Call) -> bool:
+    return call.sink.refusal(call) is not None

@@ -21,7 +21,7 @@ from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
-from .call import DONE, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
+from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
 from .line import Line
 from .staff import Staff
 
@@ -72,6 +72,9 @@ class Scheduler:
         with self.lock:
             added = 0
             for call in calls:
+                if call.state != NEW:  # cancelled before it came here
+                    continue
+                call.state = QUEUED
                 line = self._line(call.line)
                 line.add(call)
                 self._ready[call.line] = line
@@ -85,6 +88,7 @@ class Scheduler:
     def adopt(self, call: Call, now: float) -> None:
         """A call that runs in its caller's own worker: known here so that it can be given up, never queued."""
         with self.lock:
+            call.state = QUEUED
             self._counts[QUEUED] += 1
             self._start(call, now)
 
@@ -271,10 +275,14 @@ class Scheduler:
         if call.state == DONE:
             return False
         self._running.discard(call)
+        self._ended.add(call)
+        call.ended_by = threading.get_ident()
+        if call.state == NEW:
+            call.state = DONE
+            return True
         if call.state == PARKED:
             self._line(call.line).parked -= 1
         self._move(call, DONE)
-        self._ended.add(call)
         if not any(self._counts.values()):
             self._all_ended.notify_all()
         return True
@@ -283,9 +291,18 @@ class Scheduler:
         """Its outcome is where it belongs."""
         self._ended.discard(call)
 
-    def owes(self, sink: Sink) -> bool:
-        """Whether an outcome for ``sink`` has not been delivered yet."""
-        return any(call.sink is sink for call in list(self._ended))
+    def undelivered(self, sink: Sink) -> List[Call]:
+        """The calls of ``sink`` that have ended and whose outcomes it has not got yet."""
+        return [call for call in list(self._ended) if call.sink is sink]
+
+    def in_flight(self, sink: Sink) -> List[Call]:
+        """The running calls of ``sink``; without the lock, for the garbage collector."""
+        return [call for call in list(self._running) if call.sink is sink]
+
+    def workers_wanted(self, now: float) -> int:
+        """How many workers to start, because the asking one will be busy with somebody's callback."""
+        with self.lock:
+            return self._successors(now)
 
     def give_up(self, which: Callable[[Call], bool], *, in_flight: bool = True) -> List[Call]:
         """End all calls that ``which`` picks, without an outcome; returns them for the caller to deliver.

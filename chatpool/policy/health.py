@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Optional
 
-from ..errors import APIError
+from ..errors import ChatPoolError
 from ..types import LineStats, Verdict
 from .outage import OutageGate
 
@@ -46,7 +46,7 @@ class LineHealth:
         self.proven = False
         self._refused_since: Optional[float] = None
         self._refuse_until = -math.inf
-        self._refusal: Optional[APIError] = None
+        self._refusal: Optional[ChatPoolError] = None
 
     def returned(self, verdict: Verdict, sent_at: float, now: float) -> None:
         """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
@@ -74,12 +74,12 @@ class LineHealth:
             self.proven,
         )
 
-    def refuse(self, until: float, error: APIError) -> None:
+    def refuse(self, until: float, error: ChatPoolError) -> None:
         """Send nothing before ``until``: the server has said that it will refuse."""
         if until > self._refuse_until:
             self._refuse_until, self._refusal = until, error
 
-    def refusal_at(self, now: float) -> Optional[APIError]:
+    def refusal_at(self, now: float) -> Optional[ChatPoolError]:
         """The error that a call sent now would draw, None if it may be sent."""
         return self._refusal if now < self._refuse_until else None
 

@@ -7,6 +7,7 @@ how, is the engine's business.
 
 from __future__ import annotations
 
+import math
 import random
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Optional
@@ -20,7 +21,7 @@ from ..errors import APIError, ChatPoolError, DeadlineExceededError
 from ..types import Verdict
 from .health import LineView
 
-__all__ = ["Decision", "Retrier", "RetryState"]
+__all__ = ["Deadline", "Decision", "Retrier", "RetryState"]
 
 _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
 
@@ -49,6 +50,18 @@ class Decision(NamedTuple):
     scope: str = "call"
     refuse_for: Optional[float] = None
     refresh_key: bool = False
+
+
+class Deadline(NamedTuple):
+    """When a call's time ends, and which limit says so.
+
+    Attributes:
+        at: on the pool's clock; ``inf`` for never.
+        limit: ``"timeout.total"`` or ``"run_timeout"``.
+    """
+
+    at: float = math.inf
+    limit: str = "timeout.total"
 
 
 class RetryState(tenacity.RetryCallState):
@@ -169,7 +182,7 @@ class Retrier:
         *,
         attempt: int,
         now: float,
-        deadline: float,
+        deadline: Deadline,
         line: LineView,
         refreshable: bool = False,
     ) -> Decision:
@@ -199,8 +212,8 @@ class Retrier:
         state.free = line.closed and verdict.kind in ("timeout", "unavailable")
         if self._retrying.stop(state):
             return Decision(error=_past(deadline, now, verdict) or verdict.error)
-        if now + wait >= deadline:
-            return Decision(error=_out_of_time(verdict, wait, deadline - now))
+        if now + wait >= deadline.at:
+            return Decision(error=_out_of_time(deadline, now, verdict, wait))
         state.count_retry()
         state.idle_for += wait
         return Decision(wait=wait)
@@ -236,18 +249,19 @@ class Retrier:
         return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
 
 
-def _past(deadline: float, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
+def _past(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
     """An attempt that the total limit cut short is a matter of that limit, not of the retries."""
-    return _out_of_time(verdict, 0.0, 0.0) if now >= deadline and verdict.kind == "timeout" else None
+    return _out_of_time(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
 
 
-def _out_of_time(verdict: Verdict, wait: float, left: float) -> DeadlineExceededError:
+def _out_of_time(deadline: Deadline, now: float, verdict: Verdict, wait: float = 0.0) -> DeadlineExceededError:
+    left = deadline.at - now
     if left <= 0:
-        message = f"the call's time (timeout.total) ran out; the last attempt ended with: {verdict.error}"
+        message = f"the time for the call ({deadline.limit}) ran out; the last attempt ended with: {verdict.error}"
     else:
         message = (
-            f"the next attempt would start in {wait:.3g} s, but only {left:.3g} s of the call's time "
-            f"(timeout.total) are left; the last attempt ended with: {verdict.error}"
+            f"the next attempt would start in {wait:.3g} s, but only {left:.3g} s of the time for the call "
+            f"({deadline.limit}) are left; the last attempt ended with: {verdict.error}"
         )
     error = DeadlineExceededError(message)
     error.__cause__ = verdict.error if isinstance(verdict.error, APIError) else None

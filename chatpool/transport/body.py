@@ -10,23 +10,15 @@ import urllib3.exceptions
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout, SSLError
 from urllib3.response import HTTPResponse
 
-__all__ = ["ResponseTooLarge", "read_any", "read_body"]
+from ..wire import ResponseTooLarge
+
+__all__ = ["read_any", "read_body"]
 
 _PIECE = 16 * 1024
 
 # zlib's window argument that has it recognise a gzip or zlib header by itself.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-class ResponseTooLarge(Exception):
-    """The answer is larger than ``max_response_bytes``.
-
-    Not one of requests' exceptions, which are worth another attempt: the next answer would be as large.
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the answer is larger than max_response_bytes={limit:,}: raise it if that is no accident")
 
 
 def read_any(response: requests.Response, limit: int) -> bytes:

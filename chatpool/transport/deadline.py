@@ -15,7 +15,7 @@ from typing import Iterator, Optional, Tuple
 import requests
 
 from ..config import Timeout
-from .body import ResponseTooLarge
+from ..wire import ResponseTooLarge
 from .cancel import Cancelled, CancelToken, Wakeable
 from .resolver import Resolver
 

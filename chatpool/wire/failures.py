@@ -20,6 +20,16 @@ __all__ = ["judge_exception"]
 _Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
 
+class ResponseTooLarge(Exception):
+    """The answer is larger than ``max_response_bytes``.
+
+    Not one of requests' exceptions, which are worth another attempt: the next answer would be as large.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is larger than max_response_bytes={limit:,}")
+
+
 class _Failure(NamedTuple):
     """One row of the table: how an exception is recognised and what it means.
 
@@ -71,6 +81,14 @@ _BAD_HEADER = _Failure(
 # The first row that fits any exception of the chain wins.
 _TABLE: Tuple[_Failure, ...] = (
     _BAD_HEADER,
+    _Failure(
+        ResponseTooLarge,
+        "the answer of {url} was not read to its end",
+        "raise max_response_bytes= if such an answer is no accident",
+        "fail",
+        error=APIResponseError,
+        quotes=True,
+    ),
     _Failure(
         (_requests.InvalidProxyURL, _urllib3.ProxySchemeUnknown),
         "the proxy for {url} has no usable URL",

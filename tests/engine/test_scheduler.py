@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from chatpool.engine.call import DONE, PARKED, QUEUED, RUNNING
+from chatpool.engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
 from chatpool.engine.scheduler import Scheduler, Step
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
@@ -17,7 +17,7 @@ class StubCall:
 
     def __init__(self, name="", line=("http://server", "m")):
         self.name, self.line = name, line
-        self.state, self.token = QUEUED, None
+        self.state, self.token = NEW, None
         self.sent_at = self.first_sent = None
         self.held_before = 0.0
 

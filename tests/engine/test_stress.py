@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import random
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -94,8 +95,10 @@ class User:
         (prompt,) = self.prompts(1)
         try:
             assert self._pool.chat(prompt).text == prompt
-        except ChatPoolError as error:
-            assert error.args  # an error that says something, not a crash
+        except PoolClosedError:
+            raise
+        except ChatPoolError:
+            return  # one of the faults, after all retries
 
     def submit(self):
         prompts = self.prompts(self._random.randrange(1, 30))
@@ -162,6 +165,15 @@ def _run(users):
 @pytest.fixture
 def invariants():
     return Invariants()
+
+
+@pytest.fixture(autouse=True)
+def restless_threads():
+    """Threads change places often, and in odd moments."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(usual)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from chatpool.config import Timeout
-from chatpool.transport.body import ResponseTooLarge
+from chatpool.wire import ResponseTooLarge
 
 pytestmark = pytest.mark.faults
 

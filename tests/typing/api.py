@@ -43,8 +43,8 @@ def constructors(session: requests.Session, seen: List[Event]) -> None:
     ChatPool.azure("https://name.openai.azure.com", "deployment", api_version="2024-10-21")
     ChatPool(max_workers="many")  # type: ignore[arg-type]
     ChatPool(max_worker=3)  # type: ignore[call-arg]
-    ChatPool("gpt-4o-mini", "key")  # type: ignore[misc]
-    Timeout(10)  # type: ignore[misc]
+    ChatPool("gpt-4o-mini", "key")  # type: ignore[call-arg]
+    Timeout(10)  # type: ignore[call-arg]
     RetryPolicy(max_retries="3")  # type: ignore[arg-type]
 
 
@@ -54,10 +54,8 @@ def singular_calls(pool: ChatPool) -> None:
     pool.chat({"messages": [], "model": "m"})
     pool.chat(ChatRequest({"input": "ping"}, "/responses"))
     pool.chat("ping", timeout=(1, 2), retry=0, headers={"X-Row": "7"}, extra_body={"timeout": 3})
-    future = pool.submit("ping")
-    as_in_the_standard_library: Future[ChatCompletion] = future
+    future: Future[ChatCompletion] = pool.submit("ping")
     assert_type(future.result(), ChatCompletion)
-    assert_type(as_in_the_standard_library.done(), bool)
     pool.request("/models", method="GET")
     pool.chat(7)  # type: ignore[arg-type]
     pool.chat("ping", timeout="3")  # type: ignore[arg-type]
@@ -75,7 +73,7 @@ def runs(pool: ChatPool, rows: List[Tuple[int, str]]) -> None:
         rows, prompt=lambda row: row[1], progress={"desc": "rows"}, on_error="raise", run_timeout=60, temperature=0
     )
     assert_type(pool.imap(iter(["ping"]), buffersize=10), Iterator[Outcome[ChatCompletion]])
-    for outcome in pool.as_completed("row %d" % number for number in range(10)):
+    for outcome in pool.as_completed(f"row {number}" for number in range(10)):
         outcome_facts(outcome)
     assert_type(chatpool.map(["ping"], model="m", max_workers=32), Results)
     pool.map(7)  # type: ignore[arg-type]

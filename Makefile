@@ -1,0 +1,106 @@
+# What continuous integration runs is what a person runs. Every target makes the environment that it needs.
+#
+#   make test PYTHON=python3.12     with another interpreter
+
+PYTHON ?= python3
+VENVS ?= .venvs
+# Another interpreter has environments of its own.
+SUFFIX := $(if $(filter python3,$(PYTHON)),,-$(subst /,_,$(PYTHON)))
+TEST_VENV ?= $(VENVS)/test$(SUFFIX)
+LOCAL_VENV ?= $(VENVS)/local$(SUFFIX)
+DEV_VENV ?= $(VENVS)/dev$(SUFFIX)
+DOCS_VENV ?= $(VENVS)/docs$(SUFFIX)
+DEMO_VENV ?= $(VENVS)/demo$(SUFFIX)
+BENCH_VENV ?= $(VENVS)/bench$(SUFFIX)
+DEPLOY_VENV ?= $(VENVS)/deploy$(SUFFIX)
+
+INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
+MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
+	$(PYTHON) scripts/make_venv.py
+
+.PHONY: help demo test test-local test-deploy coverage lint format types docs bench package clean
+
+help:
+	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
+	@echo "make test        the whole test suite"
+	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
+	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis)"
+	@echo "make coverage    the test suite, with coverage"
+	@echo "make lint        ruff;  make format  puts right what can be put right"
+	@echo "make types       mypy --strict"
+	@echo "make docs        the documentation, to docs/_build/html"
+	@echo "make bench       measurements"
+	@echo "make package     wheel and source distribution, to dist/"
+	@echo "make clean       removes everything that the others made"
+
+demo: $(DEMO_VENV)/.ready
+	@$(DEMO_VENV)/bin/chatpool local install >/dev/null
+	@$(DEMO_VENV)/bin/python examples/demo.py examples/capitals.jsonl
+
+test: $(TEST_VENV)/.ready
+	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+
+test-local: $(LOCAL_VENV)/.ready
+	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
+
+test-deploy: $(DEPLOY_VENV)/.ready
+	$(DEPLOY_VENV)/bin/python -m pytest -m deploy $(ARGS)
+
+coverage: $(TEST_VENV)/.ready
+	$(TEST_VENV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(DEV_VENV)/.ready
+	$(DEV_VENV)/bin/ruff check .
+	$(DEV_VENV)/bin/ruff format --check .
+
+format: $(DEV_VENV)/.ready
+	$(DEV_VENV)/bin/ruff check --fix .
+	$(DEV_VENV)/bin/ruff format .
+
+types: $(DEV_VENV)/.ready
+	$(DEV_VENV)/bin/mypy
+
+docs: $(DOCS_VENV)/.ready
+	$(DOCS_VENV)/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(BENCH_VENV)/.ready
+	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+package: $(DEV_VENV)/.ready
+	rm -rf dist
+	$(DEV_VENV)/bin/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENVS) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is the last thing written, so that an environment that was not finished is made anew.
+$(TEST_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(TEST_VENV) test $(VENV_OPTIONS)
+	@touch $@
+
+$(LOCAL_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(LOCAL_VENV) test,local --at-least 3.10
+	@touch $@
+
+$(BENCH_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(BENCH_VENV) bench,test --at-least 3.10
+	@touch $@
+
+$(DEPLOY_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(DEPLOY_VENV) deploy,test --at-least 3.10
+	@touch $@
+
+$(DEV_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(DEV_VENV) dev,test --at-least 3.10
+	@touch $@
+
+$(DOCS_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(DOCS_VENV) docs,test --at-least 3.10
+	@touch $@
+
+$(DEMO_VENV)/.ready: $(INPUTS)
+	@echo "The demo runs a model on this machine; that needs Python 3.10 or newer."
+	@$(MAKE_VENV) $(DEMO_VENV) local --at-least 3.10
+	@touch $@

@@ -1,0 +1,79 @@
+"""The embedded model itself: ``make test-local`` fetches it once and runs these."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chatpool
+from chatpool import APIConnectionError, ChatPool
+from chatpool.local import LocalServer, install
+
+pytestmark = pytest.mark.local
+
+ROOT = Path(chatpool.__file__).parents[1]
+PROMPTS = ROOT / "examples" / "capitals.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model_server():
+    install()
+    with LocalServer() as server:
+        yield server
+
+
+@pytest.fixture
+def pool(model_server):
+    with ChatPool(model_server.model, base_url=model_server.base_url, max_workers=8) as pool:
+        yield pool
+
+
+def test_it_knows_the_capital_of_france(pool):
+    answer = pool.chat("What is the capital of France? Answer in one sentence.", temperature=0, max_tokens=32)
+    assert "Paris" in answer.text
+    assert answer.usage.completion_tokens > 0
+    assert answer.model == "smollm2-135m-instruct"
+
+
+def test_a_file_of_prompts_is_answered_in_order(pool):
+    rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    results = pool.map(rows, prompt=lambda row: row["prompt"], temperature=0, max_tokens=32)
+    assert len(results) == 48
+    assert not results.failures
+    known = {"France": "Paris", "Germany": "Berlin", "Japan": "Tokyo", "Peru": "Lima", "Kenya": "Nairobi"}
+    answers = {row["country"]: str(answer) for row, answer in zip(rows, results)}
+    assert all(capital in answers[country] for country, capital in known.items())
+
+
+def test_the_demo_answers_all_and_prints_its_summary(capsys):
+    install()
+    demo = runpy.run_path(str(ROOT / "examples" / "demo.py"))
+    assert demo["main"](str(PROMPTS)) == 0
+    printed = capsys.readouterr().out
+    assert "Paris" in printed
+    assert "48 succeeded, 0 failed" in printed
+    assert "Speed-up against one at a time" in printed
+
+
+def test_the_command_line_asks_it():
+    install()
+    command = [sys.executable, "-m", "chatpool.cli", "ask", "--local", "Say", "hello."]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip()
+
+
+def test_closing_does_not_wait_for_a_long_answer():
+    install()
+    started = LocalServer().start()
+    with ChatPool(started.model, base_url=started.base_url, retry=0) as pool:
+        future = pool.submit("Tell me a very long story.", max_tokens=4000)
+        pool.chat("Say hello.", max_tokens=4)  # by now the story is being told
+        started.close()
+        with pytest.raises(APIConnectionError):
+            future.result(timeout=60)
