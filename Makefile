@@ -44,7 +44,7 @@ test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
-	$(DEPLOY_VENV)/bin/python -m pytest -m deploy $(ARGS)
+	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
 
 coverage: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest --cov --cov-report=term $(ARGS)

@@ -199,7 +199,7 @@ class Run:
 
     def _feed(self, at_least: int) -> None:
         """Read items until the look-ahead is full, the input ends, or there is something to hand over."""
-        while not (self._exhausted or (self._stopped is not None and self.lazy and not self._sized)):
+        while not (self._exhausted or self._reads_no_more()):
             room = self._window - (self._fed - self._consumed)
             if room <= 0:
                 return
@@ -207,6 +207,10 @@ class Run:
             self._batch_items = []
             if self._enough(at_least) and self._finished:
                 return
+
+    def _reads_no_more(self) -> bool:
+        """Whether the run has stopped, and its input may have no end in which every item could get the reason."""
+        return (self._stopped or self._refused) is not None and self.lazy and not self._sized
 
     def _hand_over(self, items: List[Any]) -> None:
         if not items:

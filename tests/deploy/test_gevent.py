@@ -1,0 +1,32 @@
+"""The rooms of a call again, in a process that gevent has patched."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+pytestmark = pytest.mark.deploy
+
+TESTS = pathlib.Path(__file__).parents[1]
+
+EXCLUDED = {
+    "faults": [
+        # gevent gives each wait of a TLS handshake the whole time-out: a server that drips a handshake is not cut.
+        "dripping_handshake",
+        # It is to hit exchanges that last 5 ms at most, which TLS on greenlets does not always allow.
+        "(around_their_completion and deadline and tls)",
+    ]
+}
+
+
+@pytest.mark.parametrize("room", ["client", "engine", "transport", "faults"])
+def test_their_tests_pass_on_greenlets(python, room):
+    excluded = EXCLUDED.get(room, [])
+    chosen = ["-k", " and ".join(f"not {name}" for name in excluded)] if excluded else []
+    program = python(
+        *("patched_pytest.py", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), str(TESTS / room), *chosen)
+    )
+    code = program.ended(180)
+    assert "patched by gevent: True" in program.output
+    assert code == 0, program.output[-6000:]
