@@ -8,16 +8,17 @@ import logging
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
-from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
+from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError, PoolClosedError
 from ..policy.retry import Decision
 from ..transport import BrokenTransport, Transport
 from ..types import ChatRequest, LineStats, Verdict
 from ..wire import encode
 from .attempt import CANCELLED, Attempter
 from .call import DONE, Call, CallOptions, LineKey, Sink
+from .expiry import ExpiryWatch
 from .lifecycle import register
 from .report import report_end
 from .scheduler import Scheduler
@@ -29,6 +30,10 @@ logger = logging.getLogger("chatpool")
 _here = threading.local()  # .engine: the engine whose worker this thread is
 _inherited: List[Any] = []  # of the process this one was forked from
 
+_NO_WORKER = (
+    "the time for the call (timeout.total) ran out while it waited for a worker; "
+    "raise max_workers or timeout=Timeout(total=...)"
+)
 _ABORTED = "the pool was aborted while the call was under way"
 
 
@@ -64,6 +69,7 @@ class Engine:
         self._scheduler = Scheduler(self.max_workers)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(transport, self.clock, self._scheduler)
+        self._expiry = ExpiryWatch(self.clock, self._expire)
         # For a pool that nobody closes: workers keep the engine alive until their calls have ended.
         self._cleanup = weakref.finalize(self, transport.close)
         self._cleanup.atexit = False
@@ -95,7 +101,7 @@ class Engine:
         call.context = contextvars.copy_context()
         return call
 
-    def submit(self, calls: Iterable[Call]) -> None:
+    def submit(self, calls: Sequence[Call]) -> None:
         """Queue calls.  From inside one of the engine's own workers they run at once, one after the other:
         waiting there for another worker could be waiting for itself.
 
@@ -109,6 +115,13 @@ class Engine:
                 self._run_inline(call)
         else:
             self._start_workers(self._scheduler.submit(calls))
+            for call in calls:
+                self._watch(call)
+
+    def _watch(self, call: Call) -> None:
+        """See to it that a singular call ends in time even if no worker gets to it."""
+        if call.options.singular and call.state != DONE and self._scheduler.holds_up(call):
+            self._expiry.add(call)
 
     def in_worker(self) -> bool:
         """Whether the calling thread is one of this engine's workers."""
@@ -152,6 +165,7 @@ class Engine:
             if wait is not None:
                 # After the context was left: the next attempt, in another thread, enters it again.
                 self._scheduler.park(call, self.clock.now() + wait)
+                self._watch(call)
                 return
         except BaseException as error:
             self._broken(call, error)
@@ -259,6 +273,11 @@ class Engine:
                 call.token.cancel()
             self._deliver(call, error=CallCancelledError("cancelled"))
 
+    def _expire(self, call: Call) -> None:
+        """End one call whose time is over before a worker got to it."""
+        if self._scheduler.expire(call):
+            self._deliver(call, error=DeadlineExceededError(_NO_WORKER))
+
     def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
 
@@ -304,8 +323,7 @@ class Engine:
                 self._release()
             return
         self._scheduler.wait_until_idle(self.clock)
-        self._executor.shutdown(wait=True)
-        self.transport.close()
+        self._release(wait=True)
 
     def abort(self) -> None:
         """Give up everything and end."""
@@ -313,13 +331,14 @@ class Engine:
         for _ in range(2):  # once more for what another thread was submitting at the same time
             self._give_up_all(_ABORTED)
             self.transport.abort()
-        self._executor.shutdown(wait=False)
+        self._release()
 
     def _give_up_all(self, reason: str) -> None:
         self.give_up(lambda call: True, lambda call: PoolClosedError(reason))
 
-    def _release(self) -> None:
-        self._executor.shutdown(wait=False)
+    def _release(self, *, wait: bool = False) -> None:
+        self._expiry.close()
+        self._executor.shutdown(wait=wait)
         self.transport.close()
 
     def after_fork_in_child(self) -> None:

@@ -328,6 +328,16 @@ class Scheduler:
             found += self._running
         return found
 
+    def holds_up(self, call: Call) -> bool:
+        """Whether it may take long until a worker gets to the call: all are busy, or its line is held."""
+        with self.lock:
+            return not self._staff.room() or self._line(call.line).health.gate.closed
+
+    def expire(self, call: Call) -> bool:
+        """End one call without an outcome, unless a worker has it."""
+        with self.lock:
+            return call.state in (QUEUED, PARKED) and self._end(call)
+
     def cancel(self, call: Call) -> bool:
         """End one call without an outcome; it leaves its queue when its turn comes."""
         with self.lock:

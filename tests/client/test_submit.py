@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from chatpool import BadRequestError, PoolClosedError
+from chatpool import BadRequestError, DeadlineExceededError, PoolClosedError, Timeout
 from chatpool.testing import Error, RateLimited, Stall
 
 
@@ -121,6 +121,29 @@ def test_abort_ends_calls_in_flight_parked_and_queued(serve):
     pool.abort()
     for future in (parked, flying, queued):
         assert isinstance(future.exception(5), PoolClosedError)
+
+
+class TestTotalTime:
+    def test_it_holds_for_a_call_that_waits_for_a_busy_worker(self, always):
+        server, pool = always(Stall(), max_workers=1)
+        pool.submit("busy")
+        server.wait_for(1)
+        waiting = [pool.submit("late", timeout=Timeout(total=seconds)) for seconds in (0.2, 0.1)]
+        for future in waiting:
+            assert isinstance(future.exception(10), DeadlineExceededError)
+            assert "waited for a worker" in str(future.exception())
+        assert len(server.requests) == 1
+
+    def test_its_thread_ends_with_the_last_call_it_watches(self, always):
+        server, pool = always(Stall(), max_workers=1)
+        pool.submit("busy")
+        server.wait_for(1)
+        pool.submit("late", timeout=Timeout(total=0.1)).exception(10)
+        pool.abort()
+        for thread in threading.enumerate():
+            if thread.name == "chatpool-expiry":
+                thread.join(10)
+                assert not thread.is_alive()
 
 
 class TestShutdown:

@@ -131,10 +131,17 @@ class User:
     def imap(self):
         prompts = self.prompts(self._random.randrange(1, 60))
         method = self._random.choice([self._pool.imap, self._pool.as_completed])
-        outcomes = list(method(iter(prompts), buffersize=self._random.randrange(1, 20)))
+        rows = iter(prompts)
+        outcomes = list(method(rows, buffersize=self._random.randrange(1, 20)))
+        unread = list(rows)  # of an input without a length nothing more is read once the pool has ended
+        assert self._pool_has_ended() or not unread
+        read = prompts[: len(prompts) - len(unread)]
         if method == self._pool.imap:
-            assert [outcome.index for outcome in outcomes] == list(range(len(prompts)))
-        self.check(prompts, sorted(outcomes, key=lambda outcome: outcome.index))
+            assert [outcome.index for outcome in outcomes] == list(range(len(read)))
+        self.check(read, sorted(outcomes, key=lambda outcome: outcome.index))
+
+    def _pool_has_ended(self):
+        return "closed" in repr(self._pool)
 
     def left_imap(self):
         outcomes = self._pool.imap(self.prompts(40), buffersize=10)
