@@ -18,12 +18,13 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo test test-local test-deploy coverage lint format types docs bench package clean
+.PHONY: help demo test test-local test-slow test-deploy coverage lint format types docs bench package clean
 
 help:
 	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
 	@echo "make test        the whole test suite"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
+	@echo "make test-slow   the tests that take a minute or more"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis)"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
@@ -42,6 +43,9 @@ test: $(TEST_VENV)/.ready
 
 test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
+
+test-slow: $(TEST_VENV)/.ready
+	$(TEST_VENV)/bin/python -m pytest -m slow $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)

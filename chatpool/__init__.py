@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+
 from .client import ChatPool, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
-from .config import RetryPolicy, Timeout
+from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,
     APIError,
@@ -12,6 +14,7 @@ from .errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    BudgetExceededError,
     CallCancelledError,
     ChatPoolError,
     ConfigurationError,
@@ -49,6 +52,8 @@ __all__ = [
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
+    "Budget",
+    "BudgetExceededError",
     "CallCancelledError",
     "ChatCompletion",
     "ChatPool",
@@ -60,6 +65,7 @@ __all__ = [
     "Event",
     "InsufficientQuotaError",
     "InternalServerError",
+    "Limits",
     "LineStats",
     "NotFoundError",
     "Outcome",
@@ -75,3 +81,10 @@ __all__ = [
     "Usage",
     "map",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """``chatpool.batch`` is imported when it is first used: most programs never use it."""
+    if name == "batch":
+        return importlib.import_module(".batch", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Union
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import APIError, ConfigurationError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from tenacity.stop import StopBaseT
     from tenacity.wait import WaitBaseT
 
-__all__ = ["RetryPolicy", "RetryPolicyLike", "Timeout", "TimeoutLike"]
+__all__ = ["Budget", "Limits", "RetryPolicy", "RetryPolicyLike", "Timeout", "TimeoutLike"]
 
 # Longer waits overflow the platform's timers (threading.TIMEOUT_MAX is 2**32 ms on some).
 _LONGEST = 4_000_000.0
@@ -168,6 +169,132 @@ class RetryPolicy:
 
 
 RetryPolicyLike = Union[RetryPolicy, int]
+
+
+@dataclass(frozen=True, init=False)
+class Limits:
+    """How much may be sent per minute to each model of an endpoint.
+
+    Without limits of yours the pool finds the server's own: it reads ``x-ratelimit-*`` headers, and adapts to what
+    is refused.
+
+    Args:
+        requests_per_minute: requests sent in any minute, refused ones included. Default None: no limit.
+        tokens_per_minute: tokens of the requests sent in any minute: estimated before a request is sent (its text,
+            and ``max_tokens`` or the usual length of an answer), corrected by the ``usage`` of its answer. A
+            request of more tokens than this fails at once. Default None: no limit.
+        burst: what may be sent at once after a quiet time, in seconds' worth of the limit, less than 60.
+            Default 1. So that no minute ever exceeds the limit, calls are spread at the limit less the burst.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ConfigurationError: a value out of range.
+    """
+
+    requests_per_minute: Optional[float]
+    tokens_per_minute: Optional[float]
+    burst: float
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: Optional[float] = None,
+        tokens_per_minute: Optional[float] = None,
+        burst: float = 1.0,
+    ) -> None:
+        fix = object.__setattr__
+        fix(self, "requests_per_minute", _at_least_one("requests_per_minute", requests_per_minute))
+        fix(self, "tokens_per_minute", _at_least_one("tokens_per_minute", tokens_per_minute))
+        seconds = _seconds("burst", burst)
+        if seconds >= 60:
+            raise ConfigurationError(f"burst must be less than 60 seconds' worth, got {burst!r}")
+        fix(self, "burst", seconds)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+
+
+@dataclass(frozen=True, init=False)
+class Budget:
+    """What a pool may spend in its life; when it is reached, calls end with ``BudgetExceededError``.
+
+    Asked before every attempt with what the attempt is expected to take, and corrected by the ``usage`` of its
+    answer; so it is exceeded at most by what was in flight.
+
+    Args:
+        tokens: tokens read and written. Default None: no limit.
+        cost: money, in the currency of ``prices``. Default None: no limit.
+        prices: ``{model: (input, output)}``, the price of a million tokens read and of a million written. Needed
+            for ``cost``; nothing is looked up anywhere. A call to a model without a price is not sent.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ConfigurationError: a value out of range, no limit at all, or a cost without prices.
+    """
+
+    tokens: Optional[float]
+    cost: Optional[float]
+    prices: Mapping[str, Tuple[float, float]]
+
+    def __init__(
+        self,
+        *,
+        tokens: Optional[float] = None,
+        cost: Optional[float] = None,
+        prices: Optional[Mapping[str, Tuple[float, float]]] = None,
+    ) -> None:
+        fix = object.__setattr__
+        fix(self, "tokens", None if tokens is None else _amount("budget.tokens", tokens))
+        fix(self, "cost", None if cost is None else _amount("budget.cost", cost))
+        fix(self, "prices", MappingProxyType(_prices(prices or {})))
+        if tokens is None and cost is None:
+            raise ConfigurationError("a Budget needs tokens= or cost=")
+        if cost is not None and not self.prices:
+            raise ConfigurationError("Budget(cost=) needs prices={model: (input, output)}, per million tokens")
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _restore_budget, (self.tokens, self.cost, dict(self.prices))
+
+    def __hash__(self) -> int:
+        return hash((self.tokens, self.cost, tuple(sorted(self.prices.items()))))
+
+
+def _restore_budget(tokens: Optional[float], cost: Optional[float], prices: Mapping[str, Any]) -> Budget:
+    return Budget(tokens=tokens, cost=cost, prices=prices)
+
+
+def _prices(prices: Any) -> Mapping[str, Tuple[float, float]]:
+    if not isinstance(prices, Mapping):
+        raise TypeError(f"budget.prices must be a dict of model to (input, output), got {type(prices).__name__}")
+    checked = {}
+    for model, pair in prices.items():
+        if not isinstance(model, str) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"budget.prices must map a model's name to (input, output), the prices of a million tokens; "
+                f"got {model!r}: {pair!r}"
+            )
+        read, written = (_amount(f"budget.prices[{model!r}]", price) for price in pair)
+        checked[model] = (read, written)
+    return checked
+
+
+def _amount(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} must be 0 or more, got {value!r}")
+    return float(value)
+
+
+def _at_least_one(name: str, value: Any) -> Optional[float]:
+    if value is None:
+        return None
+    amount = _amount(name, value)
+    if amount < 1:
+        raise ConfigurationError(f"{name} must be at least 1, got {value!r}; None means no limit")
+    return amount
 
 
 def _count(name: str, value: Any) -> int:

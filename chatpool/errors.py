@@ -17,6 +17,7 @@ __all__ = [
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "BudgetExceededError",
     "CallCancelledError",
     "ChatPoolError",
     "ConfigurationError",
@@ -216,6 +217,12 @@ class PoolClosedError(ChatPoolError, RuntimeError):
     """The pool is closed, or was aborted while the call was under way."""
 
     advice = "make a new pool"
+
+
+class BudgetExceededError(ChatPoolError):
+    """The pool's ``budget=`` is used up; the call was not sent."""
+
+    advice = "raise the budget (budget=) and run the remaining items again"
 
 
 class ConfigurationError(ChatPoolError, ValueError):

@@ -402,12 +402,16 @@ class LineStats:
     Attributes:
         failure_streak: failures since its last success.
         paused_until: seconds from now until calls are sent again, None when it is not paused.
-        why: why it is paused, in a few words.
+        why: why it is paused, or what limits its pace, in a few words; None when nothing does.
+        rate: calls per second that are sent at most, None while no limit is known.
+        concurrency_limit: calls in flight at most, None where nothing limits them below ``max_workers``.
     """
 
     failure_streak: int = 0
     paused_until: Optional[float] = None
     why: Optional[str] = None
+    rate: Optional[float] = None
+    concurrency_limit: Optional[int] = None
 
 
 @dataclass(frozen=True)

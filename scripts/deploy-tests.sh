@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
-# start one of their own on a socket in a temporary folder, and end it.
+# start one of their own on a socket in a temporary folder, and end it.  Reports are looked at in Debian's chromium.
 #
 #   scripts/deploy-tests.sh PYTHON [PYTEST ARGUMENTS]
 set -euo pipefail
@@ -20,12 +20,13 @@ as_root() {
     fi
 }
 
-if ! command -v redis-server >/dev/null; then
-    echo "There is no redis-server; installing Debian's."
+for program in redis-server chromium; do
+    command -v "$program" >/dev/null && continue
+    echo "There is no $program; installing Debian's."
     # RUNLEVEL=1: the package is not to start a server of its own.
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends redis-server ||
-        { echo "redis-server could not be installed: do so (on Debian and Ubuntu: apt install redis-server)" >&2; exit 1; }
-fi
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$program" ||
+        { echo "$program could not be installed: do so (on Debian and Ubuntu: apt install $program)" >&2; exit 1; }
+done
 
 exec "$python" -m pytest -m deploy tests/deploy "$@"

@@ -31,12 +31,13 @@ ROOMS = {
     "engine": (VALUES | {"wire", "policy", "transport"}, set()),
     "observe": (VALUES, {"tqdm"}),
     "journal": (VALUES, set()),
-    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal"}, {"requests"}),  # a type: session=
+    # requests for a type: session=
+    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal"}, {"requests"}),
     "__init__": (VALUES | {"client"}, set()),
     "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
     "local": (VALUES, {"xllamacpp"}),
     "testing": (VALUES | {"client"}, {"pytest"}),
-    "cli": (VALUES | {"__init__", "local", "batch"}, set()),
+    "cli": (VALUES | {"__init__", "local", "batch", "client"}, set()),
 }
 
 

@@ -23,6 +23,7 @@ ERRORS = {
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "BudgetExceededError",
     "CallCancelledError",
     "ChatPoolError",
     "ConfigurationError",
@@ -38,9 +39,11 @@ ERRORS = {
 }
 VALUES = {
     "Attempt",
+    "Budget",
     "ChatCompletion",
     "ChatRequest",
     "Event",
+    "Limits",
     "LineStats",
     "Outcome",
     "PoolStats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from argparse import Namespace
 from typing import Optional, Sequence
 
 from .endings import ending
@@ -29,5 +30,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     tolerant_streams()
     # What failed is said here, in one line; without a handler logging would print the library's warnings too.
     logging.getLogger("chatpool").addHandler(logging.NullHandler())
-    arguments = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(given, Namespace(given=given))
     return ending(arguments.run, arguments)

@@ -6,7 +6,10 @@ import argparse
 
 from .. import __version__
 from .ask import ask
+from .check import add_check
 from .local import install_model, serve_model
+from .report import add_report
+from .run import add_run
 
 __all__ = ["build_parser"]
 
@@ -22,6 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_version(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
+    add_run(commands, _common("say what was done as one JSON object on stdout"), _EXITS)
+    add_report(commands)
+    add_check(commands, _connection())
     _add_local(commands)
     return parser
 
@@ -30,17 +36,24 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"chatpool {__version__}")
 
 
-def _common() -> argparse.ArgumentParser:
-    """The options of every command that calls a server."""
-    common = argparse.ArgumentParser(add_help=False)
-    _add_version(common)
-    common.add_argument("--model", metavar="NAME", help="the model")
+def _connection() -> argparse.ArgumentParser:
+    """The options that say which server is called."""
+    connection = argparse.ArgumentParser(add_help=False)
+    _add_version(connection)
+    connection.add_argument("--model", metavar="NAME", help="the model")
+    connection.add_argument("--base-url", metavar="URL", help="default: OPENAI_BASE_URL, else OpenAI's own server")
+    connection.add_argument("--timeout", metavar="SECONDS", type=float, help="limit of one attempt (default: 600)")
+    connection.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
+    connection.set_defaults(system=None, max_workers=None)
+    return connection
+
+
+def _common(json_help: str = "one JSON object per prompt and line, with all facts") -> argparse.ArgumentParser:
+    """The options of every command that makes many calls."""
+    common = argparse.ArgumentParser(add_help=False, parents=[_connection()])
     common.add_argument("--system", metavar="TEXT", help="a system message for every prompt")
-    common.add_argument("--base-url", metavar="URL", help="default: OPENAI_BASE_URL, else OpenAI's own server")
     common.add_argument("--max-workers", metavar="N", type=int, help="calls in flight at most (default: 16, local: 8)")
-    common.add_argument("--timeout", metavar="SECONDS", type=float, help="limit of one attempt (default: 600)")
-    common.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
-    common.add_argument("--json", action="store_true", help="one JSON object per prompt and line, with all facts")
+    common.add_argument("--json", action="store_true", help=json_help)
     return common
 
 

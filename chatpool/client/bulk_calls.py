@@ -28,6 +28,7 @@ class BulkCalls(PoolBase):
         on_error: str = "none",
         run_timeout: Optional[float] = None,
         journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -49,6 +50,9 @@ class BulkCalls(PoolBase):
             journal: a file that keeps every outcome before it is given out. With the same file and the same items a
                 later run goes on where this one ended, however it ended: an item with an answer, or with a failure
                 that would only repeat itself, is not sent again.
+            dedupe: whether items that make the same request share one answer: it is sent once, and the others get
+                a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
+                memory until the run ends.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
 
         Returns:
@@ -61,7 +65,7 @@ class BulkCalls(PoolBase):
             KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
             TypeError: ``items`` is one item instead of many.
         """
-        settings = RunSettings(prompt, progress, on_error, run_timeout, journal=journal)
+        settings = RunSettings(prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe)
         make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
         return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
 
@@ -74,6 +78,7 @@ class BulkCalls(PoolBase):
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
         journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -87,13 +92,15 @@ class BulkCalls(PoolBase):
         Args:
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout, journal: as in :meth:`map`.
+            items, prompt, progress, run_timeout, journal, dedupe: as in :meth:`map`.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
 
         Returns:
             An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
         """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal)
+        settings = RunSettings(
+            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
+        )
         make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
         return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=True)
 
@@ -106,6 +113,7 @@ class BulkCalls(PoolBase):
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
         journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -118,7 +126,9 @@ class BulkCalls(PoolBase):
 
         Arguments and end as in :meth:`imap`.
         """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal)
+        settings = RunSettings(
+            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
+        )
         make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
         return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=False)
 
@@ -130,8 +140,11 @@ class BulkCalls(PoolBase):
         progress: Progress = None,
         on_error: str = "none",
         run_timeout: Optional[float] = None,
+        dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
     ) -> Any:
@@ -140,19 +153,20 @@ class BulkCalls(PoolBase):
         Args:
             text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
             prompt: makes the text of a row.
-            progress, on_error, run_timeout: as in :meth:`map`; for many texts only.
-            timeout, retry: as in :class:`ChatPool`, for this call.
+            progress, on_error, run_timeout, dedupe: as in :meth:`map`; for many texts only.
+            timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
             ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many.
         """
         extra = body_fields("embed", extra_body, params)
-        how = self._how(timeout, retry, None, None)
+        how = self._how(timeout, retry, headers, query)
 
         def make(one: Any) -> ChatRequest:
             return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
 
+        settings = RunSettings(prompt, progress, on_error, run_timeout, dedupe=dedupe)
         if isinstance(text, str):
             return self._wait(text, make(text), how)
-        return self._collect(text, make, RunSettings(prompt, progress, on_error, run_timeout), how)
+        return self._collect(text, make, settings, how)

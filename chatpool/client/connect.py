@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ..config import positive_int
+from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
 from ..transport import Key, KeyAuth, TransportSettings
 
-__all__ = ["azure_settings", "openai_settings"]
+__all__ = ["azure_settings", "check_pacing", "openai_settings"]
 
 PUBLIC_URL = "https://api.openai.com/v1"
 
@@ -80,6 +80,21 @@ def azure_settings(
     query = {**_named({"api-version": version}), **_mapping("query", query)}
     auth = KeyAuth(key, header="api-key", prefix="")
     return _settings(base_url, auth, _mapping("headers", headers), query=query, **connection)
+
+
+def check_pacing(limits: Any, budget: Any, model: Optional[str]) -> None:
+    """Refuse what cannot be a pool's limits or budget.
+
+    Raises:
+        TypeError: a value of a wrong type.
+        ConfigurationError: the budget limits the cost, and has no price for the pool's model.
+    """
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a chatpool.Limits, got {limits!r}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget must be a chatpool.Budget, got {budget!r}")
+    if budget is not None and budget.cost is not None and model is not None and model not in budget.prices:
+        raise ConfigurationError(f"Budget(cost=) has no price for the pool's model {model!r}: add it to prices=")
 
 
 def _settings(

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, Callable, Iterable, Optional
 
 from ..clock import current_clock
+from ..config import Budget, Limits
 from ..engine import Dispatcher, Engine
 from ..events import Listener
 from ..observe import RetryLog, Statistics
+from ..policy.spending import Spending
 from ..transport import Transport, TransportSettings
 from ..types import PoolStats
 
@@ -24,6 +26,8 @@ class Core:
         settings: TransportSettings,
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
+        limits: Optional[Limits] = None,
+        budget: Optional[Budget] = None,
     ) -> None:
         listeners = _checked(listeners)
         if after_call is not None and not callable(after_call):
@@ -32,7 +36,14 @@ class Core:
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # Not a method of this object: the engine may outlive it, and must not keep it alive.
         connect = partial(_connect, settings, self.statistics, os.getpid())
-        self.engine = Engine(connect, max_workers=settings.max_workers, clock=current_clock(), after_call=after_call)
+        self.engine = Engine(
+            connect,
+            max_workers=settings.max_workers,
+            clock=current_clock(),
+            after_call=after_call,
+            limits=limits,
+            spending=None if budget is None else Spending(budget),
+        )
 
     @property
     def transport(self) -> Transport:

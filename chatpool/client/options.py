@@ -12,10 +12,10 @@ from ..wire import to_request
 __all__ = ["Defaults", "RequestMaker", "body_fields"]
 
 # Keywords of chatpool's own that do not exist in this version: they must not slip into a request's body.
-_RESERVED = frozenset({"parse", "max_reasks", "accept", "dedupe", "collect_stream", "journal"})
+_RESERVED = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 
 # Keywords of runs, given to a method that has no use for them.
-_RUNS_ONLY = frozenset({"prompt", "progress", "on_error", "buffersize", "run_timeout"})
+_RUNS_ONLY = frozenset({"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe"})
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Type
 
 import requests
 
-from ..config import RetryPolicyLike, TimeoutLike
+from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..events import Listener
 from ..transport import Cert, Key, TransportSettings, Verify
 from ..types import PoolStats
 from .bulk_calls import BulkCalls
-from .connect import azure_settings, openai_settings
+from .connect import azure_settings, check_pacing, openai_settings
 from .core import Core
 from .options import Defaults
 from .pickling import Origin, restore
@@ -34,6 +34,9 @@ class ChatPool(SingleCalls, BulkCalls):
         max_workers: the cap on calls in flight, and the number of connections kept. Default 16.
         timeout: a :class:`~chatpool.Timeout`, seconds for one attempt, or a (connect, read) pair.
         retry: a :class:`~chatpool.RetryPolicy`, or the number of retries.
+        limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
+            limits, found out.
+        budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
         headers: extra HTTP headers of every request.
@@ -71,6 +74,8 @@ class ChatPool(SingleCalls, BulkCalls):
         max_workers: int = 16,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
+        limits: Optional[Limits] = None,
+        budget: Optional[Budget] = None,
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -101,7 +106,7 @@ class ChatPool(SingleCalls, BulkCalls):
             max_response_bytes=max_response_bytes,
         )
         fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
-        self._open(settings, fallbacks, after_call, listeners)
+        self._open(settings, fallbacks, after_call, listeners, limits, budget)
         self._origin = Origin("", given)
 
     @classmethod
@@ -131,6 +136,7 @@ class ChatPool(SingleCalls, BulkCalls):
         fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
         fallbacks["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
+        limits, budget = options.pop("limits", None), options.pop("budget", None)
         allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
         for name in options:
             if name not in allowed:
@@ -138,7 +144,7 @@ class ChatPool(SingleCalls, BulkCalls):
         fixed = {"max_workers": 16, "max_response_bytes": _MAX_RESPONSE_BYTES, "headers": None, "query": None}
         settings = azure_settings(endpoint, deployment, api_key, api_version, **{**fixed, **options})
         pool = cls.__new__(cls)
-        pool._open(settings, fallbacks, after_call, listeners)
+        pool._open(settings, fallbacks, after_call, listeners, limits, budget)
         pool._origin = Origin("azure", given)
         return pool
 
@@ -148,9 +154,12 @@ class ChatPool(SingleCalls, BulkCalls):
         fallbacks: Mapping[str, Any],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
+        limits: Optional[Limits],
+        budget: Optional[Budget],
     ) -> None:
         self._defaults = Defaults().changed(**{name: value for name, value in fallbacks.items() if value is not None})
-        self._core = Core(settings, after_call, listeners)
+        check_pacing(limits, budget, self._defaults.model)
+        self._core = Core(settings, after_call, listeners, limits, budget)
         self._is_view = False
 
     def with_options(self, **options: Any) -> ChatPool:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 from ..engine import Call, CallOptions, Engine
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome
+from .dedupe import SingleFlight, twin_outcome
 
 __all__ = ["Run"]
 
@@ -37,7 +38,8 @@ class Run:
         fatal: the error that ended the run, or the calls of one model, early.
         first_failure: the first failed outcome in time.
         hurry: whether :meth:`take` returns at the first failure instead of waiting for more.
-        lazy: whether the input may be endless: then nothing more is read once the run has stopped.
+        lazy: whether the input may be endless: then nothing more is read once the run has been ended.
+        single_flight: sends identical requests once; None where each is sent.
     """
 
     def __init__(
@@ -66,18 +68,26 @@ class Run:
         self._batch_items: List[Any] = []  # what is being handed over, should an exception come between
         self._batch_start = 0
         self._stopped: Optional[ChatPoolError] = None
+        self._ended = False  # by its time limit or its consumer, and not by a fatal error
         self._refused: Optional[ChatPoolError] = None  # by the pool, which has been closed
         self._dead: Dict[Tuple[str, Optional[str]], ChatPoolError] = {}
         self.fatal: Optional[ChatPoolError] = None
         self.first_failure: Optional[Outcome[Any]] = None
         self.hurry = False
         self.lazy = False
+        self.single_flight: Optional[SingleFlight] = None
 
     # -- the engine's side: called in workers ---------------------------------------------------------
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Take an outcome."""
         self._put(outcome)
+        self._answer_twins(call, outcome)
+
+    def _answer_twins(self, call: Call, outcome: Outcome[Any]) -> None:
+        if self.single_flight is not None:
+            for twin in self.single_flight.ended(call, outcome):
+                self.deliver(twin, twin_outcome(twin, outcome, self.now()))
 
     def _put(self, outcome: Outcome[Any]) -> None:
         with self._changed:
@@ -112,9 +122,13 @@ class Run:
     def after_fork_in_child(self, call: Call) -> None:
         """The call is the parent's; here its slot says so."""
         self._changed = threading.Condition()  # a thread of the parent's may have held the old one
+        if self.single_flight is not None:
+            self.single_flight.after_fork_in_child()
         if all(outcome.index != call.index for outcome in self._finished):
             error = CallCancelledError("the call was under way in the parent process when this one was forked")
-            self._put(call.outcome(self.now(), error=error))
+            outcome = call.outcome(self.now(), error=error)
+            self._put(outcome)
+            self._answer_twins(call, outcome)
 
     # -- the consumer's side --------------------------------------------------------------------------
 
@@ -122,6 +136,7 @@ class Run:
         """End the run: what is queued, parked or in flight ends with ``reason``, what has not been fed as well."""
         with self._changed:
             self._stopped = self._stopped or reason
+            self._ended = True
         self._engine.give_up(lambda call: call.sink is self, lambda call: reason.copied())
 
     def take(self, at_least: int = 1) -> List[Outcome[Any]]:
@@ -209,21 +224,32 @@ class Run:
                 return
 
     def _reads_no_more(self) -> bool:
-        """Whether the run has stopped, and its input may have no end in which every item could get the reason."""
-        return (self._stopped or self._refused) is not None and self.lazy and not self._sized
+        """Whether the run was ended, and its input may have no end up to which every item could get the reason."""
+        return (self._ended or self._refused is not None) and self.lazy and not self._sized
 
     def _hand_over(self, items: List[Any]) -> None:
         if not items:
             self._exhausted = True
             return
         self._batch_start, self._batch_items = self._fed, items
-        calls = [call for call in map(self._call_for, items) if call is not None]
+        calls = [call for call in map(self._call_for, items) if call is not None and self._is_first(call)]
         try:
             self._engine.submit(calls)
         except PoolClosedError as error:
             self._refused = error  # what was submitted before is finished
             for call in calls:
-                self._put(call.outcome(self.now(), error=error.copied("not sent: ")))
+                outcome = call.outcome(self.now(), error=error.copied("not sent: "))
+                self._put(outcome)
+                self._answer_twins(call, outcome)
+
+    def _is_first(self, call: Call) -> bool:
+        """Whether the call is to be sent: none like it was."""
+        if self.single_flight is None:
+            return True
+        leads, answer = self.single_flight.join(call)
+        if answer is not None:
+            self.deliver(call, twin_outcome(call, answer, self.now()))
+        return leads
 
     def _call_for(self, item: Any) -> Optional[Call]:
         """The call for the next item, None if its outcome is already known."""

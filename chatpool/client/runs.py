@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple
 
 from ..config import choice, positive_int, positive_seconds
-from ..engine import CallOptions
 from ..observe import ProgressBar, progress_bar
 from ..observe.progress import Progress
 from ..types import ChatRequest
 from .call_settings import CallSettings
 from .core import Core
+from .dedupe import SingleFlight
+from .journalled import JournalledRun, JournalPath
 from .run import Run
 
 __all__ = ["RunSettings", "start_run"]
@@ -32,6 +34,8 @@ class RunSettings:
     on_error: str = "return"
     run_timeout: Optional[float] = None
     buffersize: Optional[int] = None
+    journal: Optional[JournalPath] = None
+    dedupe: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -44,6 +48,10 @@ class RunSettings:
             positive_seconds("run_timeout", self.run_timeout)
         if self.buffersize is not None:
             positive_int("buffersize", self.buffersize)
+        if self.journal is not None and not isinstance(self.journal, (str, os.PathLike)):
+            raise TypeError(f"journal must be the path of a file, got {type(self.journal).__name__}")
+        if not isinstance(self.dedupe, bool):
+            raise TypeError(f"dedupe must be True or False, got {self.dedupe!r}")
 
     def window(self, max_workers: int) -> int:
         """How many items may be read ahead."""
@@ -68,8 +76,14 @@ def start_run(
     bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
     deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
-    options = CallOptions(how.timeout, how.retrier, dispatcher, how.headers, how.query, deadline)
-    return Run(core.engine, items, prepare, options, settings.window(core.engine.max_workers)), bar
+    options = how.of_run(dispatcher, deadline)
+    window = settings.window(core.engine.max_workers)
+    if settings.journal is None:
+        run = Run(core.engine, items, prepare, options, window)
+    else:
+        run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
+    run.single_flight = SingleFlight() if settings.dedupe else None
+    return run, bar
 
 
 class _Composed:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 from ..clock import Clock
 from ..config import Timeout
-from ..errors import ChatPoolError, DeadlineExceededError
+from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
 from ..policy.health import LineView
 from ..policy.retry import Deadline, Decision
 from ..transport import Cancelled, CancelToken, Transport
@@ -81,6 +81,8 @@ class Attempter:
         error = call.sink.refusal(call)
         if error is not None:
             return Decision(error=error)
+        if call.unsendable is not None:
+            return Decision(error=call.unsendable, scope="run" if _ends_all(call.unsendable) else "call")
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return Decision(error=DeadlineExceededError(reason))
@@ -135,6 +137,11 @@ class Attempter:
         if decision.wait is not None and call.state == RUNNING:
             report_retry(call, attempt, now)
         return decision
+
+
+def _ends_all(error: ChatPoolError) -> bool:
+    """Whether nothing else may be sent either."""
+    return isinstance(error, BudgetExceededError)
 
 
 def _cut(timeout: Timeout, left: float) -> Timeout:

@@ -10,6 +10,7 @@ from typing import Any, List, Mapping, Optional, Protocol, Tuple
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..policy.retry import Deadline, Retrier, RetryState
+from ..policy.tokens import RequestSize
 from ..transport import CancelToken
 from ..types import Attempt, ChatRequest, Outcome
 from .dispatch import Dispatcher
@@ -74,22 +75,27 @@ class Call:
         "attempts",
         "context",
         "created",
+        "due_at",
         "ended_by",
         "first_sent",
         "held_before",
+        "held_when_due",
         "history",
         "id",
         "index",
         "item",
         "line",
         "options",
+        "paced",
         "payload",
         "request",
         "retry",
         "sent_at",
         "sink",
+        "size",
         "state",
         "token",
+        "unsendable",
     )
 
     def __init__(
@@ -118,6 +124,11 @@ class Call:
         self.first_sent: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way
         self.held_before = 0.0  # how long its line had been held when it was first sent
+        self.due_at: Optional[float] = None  # when the wait for its next attempt was over
+        self.held_when_due = 0.0  # how long its line had been held by then
+        self.paced: Any = None  # the line's own note on the attempt under way
+        self.size: Optional[RequestSize] = None
+        self.unsendable: Optional[ChatPoolError] = None  # why its line will never send it
         self.payload = b""
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None

@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
+from ..config import Limits
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError, PoolClosedError
 from ..policy.retry import Decision
+from ..policy.spending import Spending
 from ..transport import BrokenTransport, Transport
 from ..types import ChatRequest, LineStats, Verdict
 from ..wire import encode
@@ -45,6 +47,8 @@ class Engine:
         max_workers: the concurrency cap.
         clock: time and waiting.
         after_call: called with no argument in the worker thread after each call.
+        limits: what may be sent to each (endpoint, model) per minute, None without limits.
+        spending: what has been spent of the budget, None without one.
     """
 
     def __init__(
@@ -54,11 +58,14 @@ class Engine:
         max_workers: int,
         clock: Clock,
         after_call: Optional[Callable[[], Any]] = None,
+        limits: Optional[Limits] = None,
+        spending: Optional[Spending] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
         self._after_call = after_call
+        self._limits, self._spending = limits, spending
         self._ids = itertools.count(1)
         self._closed = False
         self._start(connect())
@@ -66,7 +73,7 @@ class Engine:
 
     def _start(self, transport: Transport) -> None:
         self.transport = transport
-        self._scheduler = Scheduler(self.max_workers)
+        self._scheduler = Scheduler(self.max_workers, self._limits, self._spending)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(transport, self.clock, self._scheduler)
         self._expiry = ExpiryWatch(self.clock, self._expire)

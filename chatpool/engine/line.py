@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import Deque, List
+from dataclasses import replace
+from typing import Deque, List, NamedTuple, Optional
 
+from ..config import Limits
+from ..errors import ChatPoolError, ConfigurationError
 from ..policy.health import LineHealth
+from ..policy.learned import StatedLimit
+from ..policy.pacing import Pacer, Sent
+from ..policy.spending import Reservation, Spending
+from ..policy.tokens import RequestSize, TokenEstimator
+from ..types import LineStats, Verdict
+from ..wire.sizes import request_size
+from ..wire.stated import stated_limits
 from .call import QUEUED, Call, LineKey
 
-__all__ = ["Line"]
+__all__ = ["Line", "Paced", "StatedLimits", "read_limits"]
+
+
+class Paced(NamedTuple):
+    """What the line's policies noted about an attempt when it was sent; they get it back when it returns."""
+
+    sent: Sent
+    reservation: Optional[Reservation] = None
+
+
+class StatedLimits(NamedTuple):
+    """What the headers of an answer say about limits."""
+
+    requests: Optional[StatedLimit]
+    tokens: Optional[StatedLimit]
+
+
+def read_limits(verdict: Verdict) -> Optional[StatedLimits]:
+    """The limits that an answer states, None without any; to be called without a lock, for it takes a while."""
+    if not verdict.limits:
+        return None
+    return StatedLimits(*(None if one is None else StatedLimit(*one) for one in stated_limits(verdict.limits)))
 
 
 class Line:
@@ -16,26 +48,38 @@ class Line:
 
     Not thread-safe: the scheduler holds its lock.
 
+    Args:
+        key: the endpoint and the model.
+        limits: the configured limits, None without any.
+        spending: what the pool has spent of its budget, None without one.
+
     Attributes:
         health: what the latest answers say.
+        pacer: when the next call may be sent.
         parked: how many of its calls wait for their next attempt.
     """
 
-    __slots__ = ("_due", "_fresh", "health", "key", "parked")
+    __slots__ = ("_due", "_estimator", "_fresh", "_spending", "health", "key", "pacer", "parked")
 
-    def __init__(self, key: LineKey) -> None:
+    def __init__(self, key: LineKey, limits: Optional[Limits] = None, spending: Optional[Spending] = None) -> None:
         self.key = key
         self.health = LineHealth()
+        self.pacer = Pacer(limits)
         self.parked = 0
+        self._spending = spending
+        self._estimator = TokenEstimator()
         self._due: Deque[Call] = deque()  # parked before, ready now: they go first
         self._fresh: Deque[Call] = deque()
+
+    # -- the queue --------------------------------------------------------------------------------------
 
     def add(self, call: Call) -> None:
         """A fresh call."""
         self._fresh.append(call)
 
-    def add_due(self, call: Call) -> None:
+    def add_due(self, call: Call, now: float) -> None:
         """A call whose wait is over."""
+        call.due_at, call.held_when_due = now, self.held(now)
         self._due.append(call)
 
     def has_calls(self) -> bool:
@@ -44,10 +88,6 @@ class Line:
             while queue and queue[0].state != QUEUED:
                 queue.popleft()  # it runs, or was given up where it stood
         return bool(self._due or self._fresh)
-
-    def wait(self, now: float) -> float:
-        """Seconds until one of its calls may be sent: 0 for now, ``inf`` for not before something happens."""
-        return self.health.gate.wait(now)
 
     def first(self) -> Call:
         """The call that goes next; there is one.  It leaves the queue once it is not queued any more."""
@@ -63,6 +103,113 @@ class Line:
         """How many calls are in flight or parked."""
         return self.health.gate.in_flight + self.parked
 
+    # -- sending ----------------------------------------------------------------------------------------
+
+    def wait(self, now: float) -> float:
+        """Seconds until its first call may be sent: 0 for now, ``inf`` for not before something happens."""
+        wait = self.health.gate.wait(now)
+        if wait > 0:
+            return wait
+        if self.health.refusal_at(now) is not None:
+            return 0.0  # it is to be told so at once
+        if self._spending is None and not self.pacer.counts_tokens:
+            return self.pacer.wait(now)
+        return self._wait_by_size(now, self.first())
+
+    def _wait_by_size(self, now: float, call: Call) -> float:
+        if self._reason_against(call) is not None:
+            return 0.0  # it is to be told so at once
+        if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
+            return math.inf
+        return self.pacer.wait(now, self._tokens(call))
+
+    def _tokens(self, call: Call) -> float:
+        return self._estimator.estimate(_size(call)).total if self.pacer.counts_tokens else 0.0
+
+    def _reason_against(self, call: Call) -> Optional[ChatPoolError]:
+        """Why the call can never be sent, None if it can."""
+        too_large = self.pacer.too_large(self._tokens(call)) if self.pacer.counts_tokens else None
+        if too_large is not None:
+            return ConfigurationError(too_large)
+        if self._spending is None:
+            return None
+        expected = self._estimator.expected(_size(call))
+        if self._spending.must_wait(self.key[1], expected):
+            return None
+        return self._spending.refusal(self.key[1], expected)
+
+    def sent(self, call: Call, now: float) -> None:
+        """A call is about to be sent; ``call.unsendable`` says if it must not be."""
+        self._note_time(call, now)
+        self.health.gate.sent()
+        if self._spending is None and not self.pacer.counts_tokens:
+            call.paced = Paced(self.pacer.sent(now))
+            return
+        call.unsendable = self._reason_against(call)
+        if call.unsendable is None:
+            reservation = None
+            if self._spending is not None:
+                reservation = self._spending.reservation(self.key[1], self._estimator.expected(_size(call)))
+                self._spending.sent(reservation)
+            call.paced = Paced(self.pacer.sent(now, self._tokens(call)), reservation)
+
+    def _note_time(self, call: Call, now: float) -> None:
+        """The time in which the pool holds a call is not the call's: the server down, or a pace that is kept."""
+        call.sent_at = now
+        if call.first_sent is None:
+            call.held_before = self.held(now)
+        elif call.due_at is not None:
+            paced = now - call.due_at - (self.held(now) - call.held_when_due)
+            call.held_before -= max(0.0, paced)
+        call.due_at = None
+
+    def may_hold_up(self) -> bool:
+        """Whether a call may have to wait for long before it is sent."""
+        return self.health.gate.closed or self._spending is not None or self.pacer.limited
+
+    # -- answers ----------------------------------------------------------------------------------------
+
+    def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
+        """The attempt of ``call`` that was under way has ended with ``verdict``."""
+        was_closed = self.health.gate.closed
+        self.health.returned(verdict, call.sent_at or now, now)
+        call.sent_at = None
+        if call.paced is not None:
+            self._settle(call, call.paced, verdict, now)
+            if stated is not None:
+                self.pacer.stated(call.paced.sent, stated.requests, stated.tokens)
+            call.paced = None
+        if was_closed and not self.health.gate.closed:
+            self.pacer.restart()
+
+    def _settle(self, call: Call, paced: Paced, verdict: Verdict, now: float) -> None:
+        kind, usage = verdict.kind, verdict.usage
+        if kind == "success":
+            self.pacer.accepted(paced.sent, now, None if usage is None else usage.total_tokens or None)
+            if usage is not None and call.size is not None:
+                self._estimator.learn(call.size, usage)
+        elif kind == "throttled":
+            self.pacer.refused(paced.sent, now, verdict.wait_hint)
+        else:
+            self.pacer.ended()
+        if paced.reservation is not None and self._spending is not None:
+            # An answer that did not come in time may have been written, and billed, all the same.
+            self._spending.returned(paced.reservation, usage, answered=kind in ("success", "timeout"))
+
+    # -- for a person -----------------------------------------------------------------------------------
+
     def held(self, now: float) -> float:
         """Seconds it has been held because the server was down."""
         return self.health.gate.held(now)
+
+    def stats(self, now: float) -> LineStats:
+        """This state for a person."""
+        stats, pace = self.health.stats(now), self.pacer.pace(now)
+        stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
+        return stats if stats.why else replace(stats, paused_until=pace.paused_for, why=pace.why)
+
+
+def _size(call: Call) -> RequestSize:
+    if call.size is None:
+        call.size = RequestSize(*request_size(call.request))
+    return call.size

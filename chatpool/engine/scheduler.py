@@ -17,12 +17,14 @@ from collections import OrderedDict
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ..clock import Clock
+from ..config import Limits
 from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
+from ..policy.spending import Spending
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
-from .line import Line
+from .line import Line, read_limits
 from .staff import Staff
 
 __all__ = ["Scheduler", "Step"]
@@ -45,16 +47,25 @@ class Step(NamedTuple):
 class Scheduler:
     """Ready, parked and running calls of one pool, and the workers for them.
 
+    Args:
+        max_workers: the concurrency cap.
+        limits: what may be sent to each (endpoint, model) per minute, None without limits.
+        spending: what has been spent of the pool's budget, None without one.
+
     Attributes:
         endpoint_proven: whether any call has ever succeeded.
     """
 
-    def __init__(self, max_workers: int) -> None:
+    def __init__(self, max_workers: int, limits: Optional[Limits] = None, spending: Optional[Spending] = None) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = threading.Condition(self.lock)
         self.endpoint_proven = False
         self._max_workers = max_workers
+        self._limits = limits
+        self._spending = spending
+        if spending is not None:
+            spending.forget_in_flight()  # the scheduler is made anew in a forked child
         self._staff = Staff(max_workers)
         self._lines: Dict[LineKey, Line] = {}
         self._ready: OrderedDict[LineKey, Line] = OrderedDict()  # lines with queued calls, next in turn first
@@ -74,10 +85,10 @@ class Scheduler:
             for call in calls:
                 if call.state != NEW:  # cancelled before it came here
                     continue
-                call.state = QUEUED
                 line = self._line(call.line)
                 line.add(call)
                 self._ready[call.line] = line
+                call.state = QUEUED  # only now: what is queued is in a queue, whatever comes between
                 added += 1
             self._counts[QUEUED] += added
             if self._staff.waiting:
@@ -95,7 +106,7 @@ class Scheduler:
     def _line(self, key: LineKey) -> Line:
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = Line(key)
+            line = self._lines[key] = Line(key, self._limits, self._spending)
         return line
 
     # -- workers ask ----------------------------------------------------------------------------------
@@ -189,7 +200,7 @@ class Scheduler:
             if call.state == PARKED:
                 line = self._line(call.line)
                 line.parked -= 1
-                line.add_due(call)
+                line.add_due(call, now)
                 self._ready[call.line] = line
                 self._move(call, QUEUED)
 
@@ -201,11 +212,7 @@ class Scheduler:
         self._send(call, now)
 
     def _send(self, call: Call, now: float) -> None:
-        line = self._line(call.line)
-        call.sent_at = now
-        if call.first_sent is None:
-            call.held_before = line.held(now)
-        line.health.gate.sent()
+        self._line(call.line).sent(call, now)
 
     def _move(self, call: Call, state: str) -> None:
         counts = self._counts
@@ -218,18 +225,15 @@ class Scheduler:
 
     def returned(self, call: Call, verdict: Verdict, now: float) -> LineView:
         """An attempt has ended; returns the line as it is now."""
+        stated = read_limits(verdict)
         with self.lock:
-            return self._returned(call, verdict, now)
-
-    def _returned(self, call: Call, verdict: Verdict, now: float) -> LineView:
-        line = self._line(call.line)
-        view = line.health.view
-        if call.sent_at is not None:
+            line = self._line(call.line)
+            view = line.health.view
+            if call.sent_at is None:
+                return view(now, line.on_their_way() + 1)
             on_their_way = min(line.on_their_way(), self._max_workers)
-            line.health.returned(verdict, call.sent_at, now)
-            call.sent_at = None
+            line.returned(call, verdict, stated, now)
             return view(now, on_their_way)
-        return view(now, line.on_their_way() + 1)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """``returned`` and ``end`` in one, for the commonest case.
@@ -237,14 +241,14 @@ class Scheduler:
         Returns:
             Whether the call had not ended before, and how many workers to start because its line was held.
         """
+        stated = read_limits(verdict)
         with self.lock:
             self.endpoint_proven = True
             workers = 0
             if call.sent_at is not None:
                 line = self._line(call.line)
                 held = line.health.gate.closed
-                line.health.returned(verdict, call.sent_at, now)
-                call.sent_at = None
+                line.returned(call, verdict, stated, now)
                 if held and not line.health.gate.closed:
                     workers = self._staff.hire(len(line.queued()))
             return self._end(call), workers
@@ -331,7 +335,7 @@ class Scheduler:
     def holds_up(self, call: Call) -> bool:
         """Whether it may take long until a worker gets to the call: all are busy, or its line is held."""
         with self.lock:
-            return not self._staff.room() or self._line(call.line).health.gate.closed
+            return not self._staff.room() or self._line(call.line).may_hold_up()
 
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""
@@ -383,7 +387,7 @@ class Scheduler:
     def line_stats(self, now: float) -> Dict[LineKey, LineStats]:
         """All lines, for a person."""
         with self.lock:
-            return {key: line.health.stats(now) for key, line in self._lines.items()}
+            return {key: line.stats(now) for key, line in self._lines.items()}
 
     def counts(self) -> Tuple[int, int, int]:
         """How many calls are queued, parked and running."""

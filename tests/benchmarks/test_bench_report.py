@@ -120,3 +120,15 @@ def test_the_list_shows_every_benchmark(capsys):
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     assert all(benchmark.name in shown for benchmark in BENCHMARKS)
+
+
+def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(monkeypatch, capsys):
+    def fail(quick):
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr("benchmarks.overrun.measure", fail)
+    monkeypatch.setattr("benchmarks.imports.measure", lambda quick: IMPORTS)
+    assert main(["overrun", "import", "--quick"]) == 1
+    printed = capsys.readouterr()
+    assert "overrun: no server" in printed.err
+    assert "`import chatpool`" in printed.out

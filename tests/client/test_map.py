@@ -165,7 +165,7 @@ class TestFatalErrors:
 
     def test_no_credit_left_ends_the_run_and_parked_calls_with_it(self, serve, caplog):
         server, pool = serve(max_workers=1)
-        server.set_script([RateLimited(100), Error(429, code="insufficient_quota")])
+        server.set_script([Error(503, headers={"retry-after": "100"}), Error(429, code="insufficient_quota")])
         results = pool.map(["waits", "pays", "never"], on_error="return")
         assert [outcome.attempts for outcome in results.outcomes] == [1, 1, 0]
         assert {type(error).__name__ for error in results} == {"InsufficientQuotaError"}

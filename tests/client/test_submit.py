@@ -112,7 +112,7 @@ def test_leaving_with_normally_finishes_and_leaving_by_an_exception_gives_up(ser
 
 
 def test_abort_ends_calls_in_flight_parked_and_queued(serve):
-    server, pool = serve(RateLimited(100), max_workers=1)
+    server, pool = serve(Error(503, headers={"retry-after": "100"}), max_workers=1)
     parked = pool.submit("parked")
     server.wait_until(lambda: len(server.requests) == 1 and server.in_flight == 0)
     server.set_script(lambda request: Stall())

@@ -9,7 +9,8 @@ def test_a_script_that_forgets_close_finishes_what_it_submitted(server, script, 
         import os, sys, chatpool
         pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=4)
         for number in range(50):
-            pool.submit(str(number)).add_done_callback(lambda future: os.write(1, f"{future.result().text}\\n".encode()))
+            future = pool.submit(str(number))
+            future.add_done_callback(lambda future: os.write(1, f"{future.result().text}\\n".encode()))
         """,
         server,
     )

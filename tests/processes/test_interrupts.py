@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 
 import pytest
+
+from chatpool.testing import Error, RateLimited, Stall
 
 pytestmark = pytest.mark.faults
 
 RUN = """
 import sys, chatpool
 pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=64, timeout=chatpool.Timeout(connect=600))
+
+def rows():
+    yield from (str(number) for number in range(300))
+    sys.stdout.write("all read\\n")
+    sys.stdout.flush()
+
 try:
-    pool.map([str(number) for number in range(300)])
+    pool.map(rows())
 except KeyboardInterrupt as stop:
     kinds = {type(outcome.error).__name__ for outcome in stop.results.outcomes if outcome.error}
     print(len(stop.results), sorted(kinds), pool.stats().in_flight)
@@ -23,6 +32,7 @@ except KeyboardInterrupt as stop:
 
 def test_it_ends_workers_that_wait_for_an_answer(stalling_server, script, ended):
     process = script(RUN, stalling_server)
+    assert process.stdout.readline() == "all read\n"
     stalling_server.wait_for(64)
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
@@ -31,20 +41,33 @@ def test_it_ends_workers_that_wait_for_an_answer(stalling_server, script, ended)
     assert err.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_it_ends_workers_that_wait_for_the_next_attempt(server, script, ended):
-    server.set_script(lambda request: _refusal())
+def test_it_ends_calls_that_wait_for_their_next_attempt(server, script, ended):
+    together = threading.Barrier(64)  # nobody is answered before all have come: otherwise nothing more is sent
+
+    def refuse(request):
+        if request.number < 64:
+            together.wait(10)
+        return Error(503, headers={"Retry-After": "100"})
+
+    server.set_script(refuse)
     process = script(RUN, server)
-    server.wait_for(64)
+    assert process.stdout.readline() == "all read\n"
+    server.wait_until(lambda: len(server.requests) >= 64 and server.in_flight == 0)
     process.send_signal(signal.SIGINT)
     code, out, _ = ended(process)
     assert code == -signal.SIGINT
-    assert "['CallCancelledError'] 0" in out
+    assert out == "300 ['CallCancelledError'] 0\n"
 
 
-def _refusal():
-    from chatpool.testing import RateLimited
-
-    return RateLimited(100)
+def test_it_ends_calls_that_wait_because_the_server_has_refused_for_rate(server, script, ended):
+    server.set_script(RateLimited(100))
+    process = script(RUN, server)
+    assert process.stdout.readline() == "all read\n"
+    server.wait_until(lambda: server.requests and server.in_flight == 0)
+    process.send_signal(signal.SIGINT)
+    code, out, _ = ended(process)
+    assert code == -signal.SIGINT
+    assert out == "300 ['CallCancelledError'] 0\n"
 
 
 class _Unanswered:
@@ -98,6 +121,81 @@ def test_it_ends_workers_that_connect(script, ended):
     assert err.rstrip().endswith("KeyboardInterrupt")
 
 
+class _Mute:
+    """A port that accepts connections and never says a word: TLS hangs in its handshake."""
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.settimeout(20)
+        self._accepted = []
+        self.base_url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        return self
+
+    def wait_for_greetings(self, count):
+        """Accept so many connections and wait until each of them has begun its handshake."""
+        self._accepted = [self._listener.accept()[0] for _ in range(count)]
+        for connection in self._accepted:
+            connection.settimeout(20)
+            assert connection.recv(1, socket.MSG_PEEK) == b"\x16"  # a handshake record
+
+    def __exit__(self, *_):
+        for each in [*self._accepted, self._listener]:
+            each.close()
+
+
+def test_it_ends_workers_in_a_tls_handshake(script, ended):
+    with _Mute() as mute:
+        process = script(RUN, mute)
+        assert process.stdout.readline() == "all read\n"
+        mute.wait_for_greetings(64)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    assert code == -signal.SIGINT
+    assert out == "300 ['CallCancelledError'] 0\n"
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+RESOLVING = (
+    """
+import socket, threading
+
+asked, look_up, never = threading.Semaphore(0), socket.getaddrinfo, threading.Event()
+
+def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+    if flags & socket.AI_NUMERICHOST:  # every worker asks first whether it is an address
+        asked.release()
+        return look_up(host, port, family, type, proto, flags)
+    asked.release()
+    never.wait()
+
+socket.getaddrinfo = getaddrinfo
+
+def announce():
+    for _ in range(64 + 1):
+        asked.acquire()
+    sys.stdout.write("resolving\\n")
+    sys.stdout.flush()
+
+threading.Thread(target=announce, daemon=True).start()
+"""
+    + RUN
+)
+
+
+class _Nameless:
+    base_url = "http://nobody-knows.invalid/v1"
+
+
+def test_it_ends_workers_that_wait_for_a_name_to_be_resolved(script, ended):
+    process = script(RESOLVING, _Nameless)
+    assert {process.stdout.readline() for _ in range(2)} == {"all read\n", "resolving\n"}
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert code == -signal.SIGINT
+    assert out == "300 ['CallCancelledError'] 0\n"
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
 def test_a_second_one_leaves_at_once(stalling_server, script, ended):
     process = script(
         """
@@ -123,7 +221,7 @@ def test_a_second_one_leaves_at_once(stalling_server, script, ended):
 
 
 def test_another_threads_run_on_the_same_pool_is_not_disturbed(server, script, ended):
-    server.set_script(lambda request: _stall_for("mine", request))
+    server.set_script(lambda request: Stall() if request.prompt == "mine" else None)
     process = script(
         """
         import sys, threading, chatpool
@@ -144,12 +242,6 @@ def test_another_threads_run_on_the_same_pool_is_not_disturbed(server, script, e
     server.wait_until(lambda: sum("mine" in str(request.body) for request in server.requests) == 4, 20)
     process.send_signal(signal.SIGINT)
     assert ended(process)[1] == "2000\n"
-
-
-def _stall_for(prompt, request):
-    from chatpool.testing import Stall
-
-    return Stall() if request.body["messages"][-1]["content"] == prompt else None
 
 
 def test_it_is_survived_at_any_moment(server, script, ended):

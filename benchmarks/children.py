@@ -1,0 +1,58 @@
+"""Measurements in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Dict, List, Mapping
+
+from .store import HERE
+
+__all__ = ["run_child", "run_code"]
+
+_LONGEST = 600  # seconds; a contender that hangs ends the benchmark with a message
+
+# Variables that would give a contender another server, key, proxy or CA than the one it is told.
+_REMOVED = ("proxy", "openai_", "ssl_cert", "requests_ca", "curl_ca", "python")
+
+
+def run_child(module: str, spec: Mapping[str, Any]) -> Dict[str, Any]:
+    """The JSON object that ``python -m benchmarks.<module> <spec>`` prints last.
+
+    Raises:
+        RuntimeError: it failed; the message holds the end of what it wrote to stderr.
+    """
+    printed = _run([sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)], spec.get("env") or {})
+    result: Dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return result
+
+
+def run_code(code: str) -> Dict[str, Any]:
+    """The JSON object that ``code`` prints last, run in a fresh interpreter that can import this source tree."""
+    result: Dict[str, Any] = json.loads(_run([sys.executable, "-c", code], {}).splitlines()[-1])
+    return result
+
+
+def _run(command: List[str], env: Mapping[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=HERE.parent,
+            env=_environment(env),
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{command[-1]}: did not end within {_LONGEST} s") from error
+    if done.returncode != 0 or not done.stdout.strip():
+        raise RuntimeError(f"{command[-1]}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def _environment(more: Mapping[str, str]) -> Dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not any(part in name.lower() for part in _REMOVED)}
+    return {**kept, **more}

@@ -1,0 +1,205 @@
+"""The server that the benchmarks call: Debian's nginx with its Lua module, on loopback, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, NamedTuple, Tuple
+
+from .answer import ANSWER, HEADERS
+from .certificates import make_certificates
+
+__all__ = ["LATENCY", "Server", "config", "running", "version"]
+
+LATENCY = 0.05
+"""Seconds that the slow locations wait before they answer."""
+
+_PACKAGES = ("nginx", "libnginx-mod-http-lua")
+_MODULES = tuple(Path("/usr/lib/nginx/modules", name) for name in ("ndk_http_module.so", "ngx_http_lua_module.so"))
+
+_CONFIG = """
+{modules}
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    tcp_nodelay on;
+    keepalive_requests 100000000;
+    keepalive_timeout 1h;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    lua_shared_dict seen 64m;
+    init_by_lua_block {{
+        local file = io.open("{folder}/answer.json")
+        ANSWER = file:read("*a")
+        file:close()
+        math.randomseed(os.time())
+        function refuse()
+            ngx.status = 503
+            ngx.header.content_length = 2
+            ngx.print("{{}}")
+        end
+        function answer()
+            ngx.header.content_length = #ANSWER
+            ngx.print(ANSWER)
+        end
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{tls_port} ssl backlog=4096;
+        ssl_certificate {folder}/server.pem;
+        ssl_certificate_key {folder}/server.key;
+        default_type application/json;
+{headers}
+        location /fast/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            answer()
+        }} }}
+        location /slow/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            ngx.sleep({latency})
+            answer()
+        }} }}
+        # Each request whose prompt has a number divisible by 5 is refused the first time.
+        location /fifth/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            local body = ngx.req.get_body_data() or ""
+            ngx.sleep({latency})
+            local number = tonumber(body:match("number (%d+)") or "1")
+            if number % 5 == 0 and ngx.shared.seen:add(ngx.var.arg_run .. " " .. number, true) then
+                return refuse()
+            end
+            answer()
+        }} }}
+        # One request in five is refused, at random.
+        location /random/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            ngx.sleep({latency})
+            if math.random() < 0.2 then
+                return refuse()
+            end
+            answer()
+        }} }}
+    }}
+}}
+"""
+
+
+class Server(NamedTuple):
+    """A running server."""
+
+    port: int
+    tls_port: int
+    ca: str
+
+    def base_url(self, location: str, *, tls: bool = False) -> str:
+        """The API's root at ``location``: fast, slow, fifth or random."""
+        return f"https://127.0.0.1:{self.tls_port}/{location}" if tls else f"http://127.0.0.1:{self.port}/{location}"
+
+
+def config(folder: Path, port: int, tls_port: int) -> str:
+    """nginx's configuration."""
+    return _CONFIG.format(
+        modules="\n".join(f"load_module {module};" for module in _MODULES),
+        folder=folder,
+        port=port,
+        tls_port=tls_port,
+        latency=LATENCY,
+        headers="\n".join(f"        add_header {name} '{value}' always;" for name, value in HEADERS),
+    )
+
+
+def version() -> str:
+    """Such as ``nginx/1.22.1``; installs it where it is missing."""
+    _install()
+    said = subprocess.run([_binary(), "-v"], capture_output=True, text=True, check=True).stderr
+    return said.strip().rsplit(" ", 1)[-1] + " (lua), one worker, on the same machine"
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server of one's own, ended with the block.
+
+    Raises:
+        RuntimeError: it is not there and cannot be installed, or does not start.
+    """
+    _install()
+    folder = Path(tempfile.mkdtemp(prefix="chatpool-bench-"))
+    try:
+        port, tls_port = _free_ports()
+        ca = make_certificates(folder)
+        (folder / "answer.json").write_text(ANSWER, encoding="utf-8")
+        (folder / "nginx.conf").write_text(config(folder, port, tls_port), encoding="utf-8")
+        process = _start(folder)
+        try:
+            _wait_until_up(process, port, folder)
+            yield Server(port, tls_port, str(ca))
+        finally:
+            process.terminate()
+            process.wait(10)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    unprivileged: Dict[str, Any] = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        folder.chmod(0o755)
+        unprivileged = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    command = [_binary(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    return subprocess.Popen(command, **unprivileged)
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+    end = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                log = folder / "error.log"
+                said = log.read_text()[-2000:] if log.exists() else ""
+                raise RuntimeError(f"nginx does not start: {said}") from None
+            time.sleep(0.02)
+
+
+def _free_ports() -> Tuple[int, int]:
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def _binary() -> str:
+    return shutil.which("nginx") or "/usr/sbin/nginx"
+
+
+def _install() -> None:
+    if Path(_binary()).exists() and all(module.exists() for module in _MODULES):
+        return
+    manual = f"install it with: apt-get install {' '.join(_PACKAGES)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise RuntimeError(f"the benchmarks need nginx with its Lua module; {manual}")
+    # In run level 1 Debian's packages do not start the service that they install.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *_PACKAGES]):
+        done = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"apt-get {command[0]} failed: {done.stderr[-1000:]}\n{manual}")

@@ -1,0 +1,60 @@
+"""The benchmarks there are."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, List, NamedTuple, Sequence, Tuple
+
+from .measure import Sample
+from .tables import Table
+
+__all__ = ["BENCHMARKS", "Benchmark", "chosen"]
+
+
+class Benchmark(NamedTuple):
+    """One benchmark: a module with ``measure(quick) -> samples`` and ``tables(samples) -> tables``.
+
+    ``tables`` is a pure function, so that a report can be made again from what is stored.
+    """
+
+    name: str
+    summary: str
+    module: str
+    server: bool = False
+
+    def _load(self) -> Any:
+        return importlib.import_module(f"{__package__}.{self.module}")
+
+    def measure(self, quick: bool) -> List[Sample]:
+        """Take the measurements."""
+        samples: List[Sample] = self._load().measure(quick)
+        return samples
+
+    def tables(self, samples: Sequence[Sample]) -> List[Table]:
+        """What they show."""
+        shown: List[Table] = self._load().tables(samples)
+        return shown
+
+
+BENCHMARKS: Tuple[Benchmark, ...] = (
+    Benchmark("import", "what importing chatpool costs", "imports"),
+    Benchmark("cost", "CPU per call and calls per second, against other clients", "cost", server=True),
+    Benchmark("overrun", "how late a time limit or a cancel takes effect", "overrun"),
+    Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
+    Benchmark("backoff", "calls that fail and are made again", "backoff", server=True),
+    Benchmark("outage", "a server that is down for a while", "outage", server=True),
+    Benchmark("interrupts", "Ctrl-C, with and abort() while every worker is blocked", "interrupts"),
+)
+
+
+def chosen(names: Sequence[str]) -> List[Benchmark]:
+    """The benchmarks of these names, all of them without any.
+
+    Raises:
+        ValueError: there is none of such a name.
+    """
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)] or list(BENCHMARKS)

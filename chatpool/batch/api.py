@@ -1,0 +1,203 @@
+"""``chatpool.batch.run``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import signal
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
+
+from ..client import ChatPool
+from ..client.rows import has_version_in_url, request_maker
+from ..clock import current_clock
+from ..errors import ConfigurationError
+from ..journal import Journal
+from ..observe.progress import Progress
+from ..observe.row_progress import Prices, RowProgress
+from .dry import count_tokens
+from .job import Job, RetryFailed
+from .outputs import Outputs, Paths
+from .reading import Reading
+from .result import BatchResult
+from .runner import Rows, Runner, refuse_without_model
+from .sources import Source
+from .stopping import Stopper, stopping_on
+
+__all__ = ["run"]
+
+logger = logging.getLogger("chatpool")
+
+Say = Callable[[str], None]
+
+_OF_THE_POOL = frozenset(inspect.signature(ChatPool).parameters)
+
+
+def run(
+    input: Union[str, os.PathLike[str]],  # noqa: A002 - the Batch API's word for it
+    output: Union[str, os.PathLike[str]],
+    *,
+    pool: Optional[ChatPool] = None,
+    url: Optional[str] = None,
+    template: Optional[str] = None,
+    column: Optional[str] = None,
+    id_field: Optional[str] = None,
+    retry_failed: RetryFailed = False,
+    limit: Optional[int] = None,
+    sample: Optional[int] = None,
+    dry_run: bool = False,
+    in_order: bool = False,
+    skip_bad_lines: bool = False,
+    progress: Progress = None,
+    prices: Optional[Prices] = None,
+    **options: Any,
+) -> BatchResult:
+    """Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
+
+    Args:
+        input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
+            ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
+            standard input. What it is, is recognised from its name and its first line.
+        output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
+            everything.
+        pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
+        url: where rows go that do not say it, for instance ``"/v1/embeddings"``. Default: chat, except that an
+            ``input`` goes to the Responses API, or to embeddings where the model's name says so.
+        template: a prompt with places for the row's fields, ``"Translate: {text}"``; the field of a line of text is
+            ``text``.
+        column: the field that is the prompt. Default, of CSV: ``prompt``, or the only one.
+        id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their line.
+        retry_failed: run only what has failed before: True, or kinds of failures (class, status or code).
+        limit: only the first so many rows.
+        sample: only so many rows, drawn at random, always the same ones.
+        dry_run: send nothing; say what would be sent.
+        in_order: put the output into the order of the input at the end. Otherwise it has the order of completion.
+        skip_bad_lines: leave out lines that cannot be used, instead of refusing the input.
+        progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
+            options.
+        prices: dollars per million tokens read and per million written, for the cost.
+        options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
+
+    Returns:
+        A :class:`BatchResult`. A fatal error (a refused key, no credit) is on its ``fatal``: the rows that were not
+        sent by then stay pending.
+
+    Raises:
+        ConfigurationError: an argument, a line of the input or a file cannot be used, or another process uses the
+            output. Nothing was sent, unless the input is standard input.
+        KeyboardInterrupt: after what was done has been kept; the same call goes on from there. Its ``result`` is
+            what this call would have returned.
+        OSError: an output could not be written any more, for instance on a full disk; what was kept before, is kept.
+    """
+    job = Job(retry_failed, limit, sample, dry_run, in_order, skip_bad_lines, progress, prices)
+    reading = {"url": url, "template": template, "column": column, "id_field": id_field}
+    return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
+
+
+def run_job(
+    input_path: str,
+    output_path: str,
+    job: Job,
+    reading: Mapping[str, Optional[str]],
+    pool: Optional[ChatPool],
+    options: Mapping[str, Any],
+    *,
+    say: Say = logger.info,
+    signals: Sequence[int] = (signal.SIGINT,),
+) -> BatchResult:
+    """What :func:`run` does, for whoever wants to hear of it.
+
+    Args:
+        input_path, output_path, job, reading, pool, options: as in :func:`run`.
+        say: takes what a person may want to know.
+        signals: what ends the run in good order.
+    """
+    paths = Paths.of(output_path)
+    result = BatchResult(output=paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices)
+    clock = current_clock()
+    started = clock.now()
+    with contextlib.ExitStack() as end:
+        calls, extra = end.enter_context(_pool(pool, options))
+        end.callback(lambda: setattr(result, "elapsed", clock.now() - started))
+        source = Source(input_path, reading.get("column"))
+        lines = Reading(source, keep_version=not has_version_in_url(calls), **reading)
+        recognised = functools.cache(lambda: say(f"{source.name}: {result.kind}"))
+        rows = Rows(source, lines, job, request_maker(calls, extra), result, recognised)
+        if job.dry_run:
+            count_tokens(rows, job, paths, result)
+        else:
+            _run(calls, rows, job, paths, result, say, signals)
+    return result
+
+
+@contextlib.contextmanager
+def _pool(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
+    """The pool, and the body fields among the options."""
+    extra = {name: value for name, value in options.items() if name not in _OF_THE_POOL}
+    of_the_pool = {name: value for name, value in options.items() if name in _OF_THE_POOL}
+    if pool is None:
+        with ChatPool(**of_the_pool) as own:
+            yield own, extra
+        return
+    if of_the_pool:
+        names = ", ".join(f"{name}=" for name in of_the_pool)
+        raise TypeError(f"with pool= the options of a pool have no effect: leave out {names}")
+    yield pool, extra
+
+
+def _run(
+    pool: ChatPool, rows: Rows, job: Job, paths: Paths, result: BatchResult, say: Say, signals: Sequence[int]
+) -> None:
+    with Journal(paths.journal) as journal:
+        total = _checked(pool, rows, job, journal, result)
+        outputs = Outputs(paths, journal, in_order=job.in_order)
+        if total is not None:
+            say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
+        progress = RowProgress(job.progress, total, prices=job.prices, say=say)
+        runner = Runner(pool, rows, job, journal, outputs, result)
+        try:
+            with contextlib.ExitStack() as end:
+                end.callback(_settle, result, total, job)
+                end.callback(progress.close)
+                end.enter_context(outputs)
+                stopper = end.enter_context(stopping_on(signals, runner.stop))
+                runner.run(stopper, progress)
+                outputs.finish(whole=stopper.number is None)
+        except KeyboardInterrupt:
+            if stopper.number is None:
+                raise
+    if stopper.number is None and rows.trouble is not None:
+        raise rows.trouble
+    result.signal = stopper.number
+    _let_through(stopper, result)
+
+
+def _let_through(stopper: Stopper, result: BatchResult) -> None:
+    """Let a signal that ended the run have its usual effect; KeyboardInterrupt tells what was done."""
+    try:
+        stopper.let_it_through()
+    except KeyboardInterrupt as interrupt:
+        interrupt.result = result  # type: ignore[attr-defined]  # documented on run
+        raise
+
+
+def _checked(pool: ChatPool, rows: Rows, job: Job, journal: Journal, result: BatchResult) -> Optional[int]:
+    """Look at the input before anything is sent; returns how many rows are selected, None of standard input."""
+    if rows.source.is_stream:
+        if job.sample is not None:
+            raise ConfigurationError("a sample cannot be drawn from standard input: write it to a file first")
+        return None
+    total = rows.check(journal)
+    first = next(rows.works(), None)
+    if first is not None:
+        refuse_without_model(pool, first)
+    return total
+
+
+def _settle(result: BatchResult, total: Optional[int], job: Job) -> None:
+    """What was not reached is pending."""
+    if total is not None and job.retry_failed is False:
+        result.rows = total
+    result.pending = result.rows - result.succeeded - result.failed

@@ -1,0 +1,100 @@
+"""What is to be done with an input: which of its rows run."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, FrozenSet, Iterable, Mapping, Optional, Union
+
+from ..config import positive_int
+from ..errors import ConfigurationError
+from ..journal import FAILED, RETRY, Record
+from ..observe.progress import Progress
+from ..observe.row_progress import Prices
+from .lines import error_code
+
+__all__ = ["Job", "RetryFailed", "Selection"]
+
+RetryFailed = Union[bool, str, Iterable[str]]
+
+_SEED = 0  # the same rows are drawn again by the same command
+
+
+@dataclass(frozen=True)
+class Job:
+    """The options of a batch run, checked; see :func:`chatpool.batch.run`."""
+
+    retry_failed: RetryFailed = False
+    limit: Optional[int] = None
+    sample: Optional[int] = None
+    dry_run: bool = False
+    in_order: bool = False
+    skip_bad_lines: bool = False
+    progress: Progress = None
+    prices: Optional[Prices] = None
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "sample"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
+        if self.limit is not None and self.sample is not None:
+            raise ConfigurationError("give limit or sample, not both")
+        if self.prices is not None:
+            object.__setattr__(self, "prices", _checked_prices(self.prices))
+
+    @property
+    def kinds(self) -> FrozenSet[str]:
+        """The kinds of failures to run again, in lower case; empty for all."""
+        given = self.retry_failed
+        if isinstance(given, bool):
+            return frozenset()
+        words = given.split(",") if isinstance(given, str) else given
+        return frozenset(word.strip().lower() for word in words if word.strip())
+
+    def wants(self, state: Optional[str], record: Optional[Record]) -> bool:
+        """Whether a row that ended so, the last time, runs in this run."""
+        if self.retry_failed is False:
+            return state in (None, RETRY)
+        if state not in (FAILED, RETRY) or record is None:
+            return False
+        return not self.kinds or not self.kinds.isdisjoint(_words(record.error or {}))
+
+
+def _checked_prices(prices: Any) -> Prices:
+    try:
+        read, written = (float(price) for price in prices)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"prices must be two numbers, dollars per million tokens, got {prices!r}") from None
+    if read < 0 or written < 0:
+        raise ConfigurationError(f"prices must not be negative, got {prices!r}")
+    return read, written
+
+
+def _words(error: Mapping[str, Any]) -> FrozenSet[str]:
+    """What a failure may be called: its class, HTTP status, code or type."""
+    names = [error.get(name) for name in ("class", "status_code", "code", "type")]
+    return frozenset(str(name).lower() for name in [*names, error_code(error)] if name is not None)
+
+
+class Selection:
+    """Which rows of the input are selected, by their place among the well-formed ones.
+
+    Args:
+        job: says ``limit`` or ``sample``.
+        total: how many there are; needed for a sample.
+    """
+
+    def __init__(self, job: Job, total: Optional[int]) -> None:
+        self._limit = job.limit
+        self._sample: Optional[FrozenSet[int]] = None
+        if job.sample is not None:
+            count = total or 0
+            self._sample = frozenset(random.Random(_SEED).sample(range(count), min(job.sample, count)))
+
+    def has(self, place: int) -> bool:
+        """Whether the row at this place is selected."""
+        return self._sample is None or place in self._sample
+
+    def is_over(self, place: int) -> bool:
+        """Whether neither this place nor a later one is selected."""
+        return self._limit is not None and place >= self._limit

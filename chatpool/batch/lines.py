@@ -1,0 +1,214 @@
+"""The lines of batch files: what a line of input asks for, and the lines of answers and errors.
+
+Nothing else knows the field names of these files (https://platform.openai.com/docs/guides/batch).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+
+from ..journal import Record
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "CUSTOM_ID",
+    "EMBEDDINGS",
+    "METADATA",
+    "PATHS",
+    "BadLine",
+    "BatchLine",
+    "ResultLine",
+    "answer_line",
+    "batch_line",
+    "error_code",
+    "error_line",
+    "is_batch_line",
+    "json_type",
+    "path_of",
+    "read_result",
+    "request_of_pair",
+]
+
+CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
+EMBEDDINGS, MODERATIONS = "/embeddings", "/moderations"
+PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
+
+CUSTOM_ID = "custom_id"
+METADATA = "metadata"
+
+# The codes of errors that are no answer of the server's.
+_CODES = {
+    "APIConnectionError": "connection_error",
+    "APITimeoutError": "timeout",
+    "APIResponseError": "unusable_answer",
+    "ConfigurationError": "invalid_request",
+    "DeadlineExceededError": "deadline_exceeded",
+}
+
+# --- input --------------------------------------------------------------------------------------------------------
+
+
+class BadLine(ValueError):
+    """A line cannot be used; the message says why."""
+
+
+class BatchLine(NamedTuple):
+    """A line of the Batch API's input: the row's name, the path (None: not said) and the body."""
+
+    custom_id: str
+    url: Optional[str]
+    body: Dict[str, Any]
+
+
+def is_batch_line(value: Mapping[str, Any]) -> bool:
+    """Whether an object is meant to be a line of the Batch API's input."""
+    return "body" in value and ("url" in value or "method" in value or CUSTOM_ID in value)
+
+
+def batch_line(value: Mapping[str, Any]) -> BatchLine:
+    """A line of the Batch API's input, checked.
+
+    Raises:
+        BadLine: a field is missing or wrong.
+    """
+    body, method, url, custom_id = value["body"], value.get("method", "POST"), value.get("url"), value.get(CUSTOM_ID)
+    if not isinstance(body, dict):
+        raise BadLine(f"'body' must be an object, got {json_type(body)}")
+    if method != "POST":
+        raise BadLine(f"'method' must be POST, got {method!r}")
+    if url is not None and not (isinstance(url, str) and url.startswith("/")):
+        raise BadLine(f"'url' must be a path such as /v1/chat/completions, got {url!r}")
+    if not (isinstance(custom_id, str) and custom_id):
+        raise BadLine(f"'custom_id' must be a text that is not empty, got {custom_id!r}")
+    return BatchLine(custom_id, url, body)
+
+
+def request_of_pair(value: Any) -> Dict[str, Any]:
+    """The request in ``[request, answer]`` or ``[request, answer, metadata]``, as the cookbook's script writes them.
+
+    Raises:
+        BadLine: it is no such list.
+    """
+    if not (len(value) in (2, 3) and isinstance(value[0], dict)):
+        raise BadLine("a line that is a list must be [request, answer] or [request, answer, metadata]")
+    return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+
+
+def path_of(body: Mapping[str, Any]) -> str:
+    """Where a body goes that does not say it."""
+    if "messages" in body:
+        return CHAT
+    if "input" not in body:
+        return COMPLETIONS
+    # The Responses API and embeddings both call it input; models that embed are called so.
+    return EMBEDDINGS if "embed" in str(body.get("model", "")).lower() else RESPONSES
+
+
+def json_type(value: Any) -> str:
+    """What ``value`` is, for a message."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+# --- output -------------------------------------------------------------------------------------------------------
+
+
+def answer_line(record: Record) -> bytes:
+    """The line of a success."""
+    last = record.attempts[-1] if record.attempts else None
+    status = json.dumps(last.status if last is not None and last.status is not None else 200)
+    request_id = json.dumps(last.request_id if last is not None else None)
+    head = _head(record) + f'"response": {{"status_code": {status}, "request_id": {request_id}, "body": '
+    return head.encode("utf-8", "surrogatepass") + record.value + b'}, "error": null' + _meta(record) + b"}\n"
+
+
+def error_line(record: Record) -> bytes:
+    """The line of a failure: the server's refusal, or why there was no answer."""
+    facts = record.error or {}
+    status = facts.get("status_code")
+    if isinstance(status, int) and status >= 300:
+        response = {"status_code": status, "request_id": facts.get("request_id"), "body": _error_body(facts)}
+        text = f'"response": {json.dumps(response)}, "error": null'
+    else:
+        error = {"code": error_code(facts), "message": facts.get("message")}
+        text = f'"response": null, "error": {json.dumps(error)}'
+    return (_head(record) + text).encode() + _meta(record) + b"}\n"
+
+
+def error_code(facts: Mapping[str, Any]) -> str:
+    """The code of a failure that is no answer of the server's."""
+    return _CODES.get(str(facts.get("class")), "internal_error")
+
+
+def _head(record: Record) -> str:
+    return f'{{"id": "batch_req_{record.key:016x}", "custom_id": {json.dumps(record.custom_id)}, '
+
+
+def _meta(record: Record) -> bytes:
+    return b"" if record.meta is None else b', "metadata": ' + json.dumps(record.meta).encode()
+
+
+def _error_body(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = facts.get("body")
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        return body
+    return {"error": {name: facts.get(name) for name in ("message", "type", "param", "code")}}
+
+
+class ResultLine(NamedTuple):
+    """A line of output.
+
+    Attributes:
+        custom_id: the row's name.
+        ok: whether it is an answer.
+        status: HTTP status, None where there was no answer.
+        code: the error's code, type or message; None for an answer.
+        body: the answer's JSON.
+    """
+
+    custom_id: Optional[str]
+    ok: bool
+    status: Optional[int]
+    code: Optional[str]
+    body: Any
+
+
+def read_result(line: str) -> ResultLine:
+    """A line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    value = json.loads(line)
+    if isinstance(value, list):
+        return _read_pair(value)
+    if not (isinstance(value, dict) and ("response" in value or "error" in value)):
+        raise ValueError("it has neither 'response' nor 'error'")
+    found = value.get("response")
+    response: Dict[str, Any] = found if isinstance(found, dict) else {}
+    status, body, error = response.get("status_code"), response.get("body"), value.get("error")
+    inside = body.get("error") if isinstance(body, dict) else None
+    refused = (isinstance(status, int) and status >= 300) or not response
+    if error or inside or refused:
+        return ResultLine(value.get("custom_id"), False, status, _code(error or inside), body)
+    return ResultLine(value.get("custom_id"), True, status, None, body)
+
+
+def _read_pair(value: Any) -> ResultLine:
+    if len(value) not in (2, 3):
+        raise ValueError("a list must be [request, answer] or [request, answer, metadata]")
+    answer = value[1]
+    if isinstance(answer, dict) and not answer.get("error"):
+        return ResultLine(None, True, 200, None, answer)
+    found = answer[-1] if isinstance(answer, list) and answer else answer
+    error = found.get("error") if isinstance(found, dict) else found
+    return ResultLine(None, False, None, _code(error), None)
+
+
+def _code(error: Any) -> str:
+    if isinstance(error, dict):
+        found = error.get("code") or error.get("type") or error.get("message")
+        return str(found)[:80] if found else "error"
+    return str(error)[:80] if error else "error"

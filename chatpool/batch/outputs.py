@@ -1,0 +1,168 @@
+"""The files that a run's answers and errors go to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from types import TracebackType
+from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type
+
+from ..errors import ConfigurationError
+from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
+from .lines import answer_line, error_line
+
+__all__ = ["Outputs", "Paths"]
+
+_FLUSH_EVERY = 1.0  # seconds
+_FLUSH_SIZE = 1 << 16
+
+
+class Paths(NamedTuple):
+    """Where a run writes to: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``."""
+
+    answers: str
+    errors: str
+    journal: str
+
+    @classmethod
+    def of(cls, output: str) -> Paths:
+        """The three files for an output."""
+        stem, suffix = os.path.splitext(output)
+        if suffix.lower() in (".gz", ".gzip"):
+            raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
+        if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+            stem = output
+        return cls(output, f"{stem}.errors.jsonl", f"{stem}.journal")
+
+
+class Outputs:
+    """Answers and errors in the shapes of the Batch API.  They grow with the run; at its start and end they are made
+    whole from the journal, so that each holds one line per row whatever happened in between.
+
+    Args:
+        paths: the files.
+        journal: what has been recorded.
+        in_order: whether the lines are put into the order of the input at the end.
+
+    Raises:
+        ConfigurationError: there is an output of which the journal knows nothing.
+    """
+
+    def __init__(self, paths: Paths, journal: Journal, *, in_order: bool) -> None:
+        self._paths = paths
+        self._journal = journal
+        self._order: Optional[IO[bytes]] = None
+        if journal.is_empty:
+            _refuse_strangers(paths)
+        else:
+            self._rewrite(line for _, line in journal.lines())
+        if in_order:
+            folder = os.path.dirname(os.path.abspath(paths.answers))
+            self._order = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - gone with this object
+        self._files = {True: AppendOnly(paths.answers), False: AppendOnly(paths.errors)}
+        self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
+        self._size = 0
+        self._flushed = time.monotonic()
+
+    def met(self, key: int) -> None:
+        """A row of the input, in the order of the input."""
+        if self._order is not None:
+            self._order.write(key.to_bytes(8, "big"))
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Lines for rows that have ended, and are in the journal.
+
+        Raises:
+            OSError: they could not be written.
+        """
+        for record in records:
+            line = _line(record)
+            self._waiting[record.state == OK].append(line)
+            self._size += len(line)
+        if self._size > _FLUSH_SIZE or time.monotonic() - self._flushed > _FLUSH_EVERY:
+            self._flush()
+
+    def _flush(self) -> None:
+        for ok, lines in self._waiting.items():
+            if lines:
+                self._files[ok].append(b"".join(lines))
+                self._waiting[ok] = []
+        self._size = 0
+        self._flushed = time.monotonic()
+
+    def finish(self, *, whole: bool = True) -> None:
+        """Have the files on the disk.
+
+        Args:
+            whole: whether to write them anew where that puts them right; without it the next start does.
+
+        Raises:
+            OSError: they could not be written.
+        """
+        self._flush()
+        self._close_files()
+        if whole and self._order is not None:
+            self._rewrite(self._in_order())
+        elif whole and self._journal.superseded:
+            self._rewrite(line for _, line in self._journal.lines())
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if kind is not None:
+            with contextlib.suppress(OSError):  # they are made whole from the journal at the next start
+                self._flush()
+            with contextlib.suppress(OSError):
+                self._close_files()
+        if self._order is not None:
+            self._order.close()
+
+    def _rewrite(self, lines: Iterable[bytes]) -> None:
+        with replacing(self._paths.answers) as answers, replacing(self._paths.errors) as errors:
+            _write(lines, answers, errors)
+
+    def _in_order(self) -> Iterator[bytes]:
+        """The lines of this run's rows in the order of the input, then those of other rows."""
+        assert self._order is not None
+        self._order.seek(0)
+        while True:
+            key = self._order.read(8)
+            if not key:
+                break
+            line = self._journal.line(int.from_bytes(key, "big"))
+            if line is not None:
+                yield line
+        for prefix, line in self._journal.lines():
+            if not self._journal.met(prefix.key):
+                yield line
+
+
+def _write(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
+    for line in lines:
+        record = decode(line)
+        (answers if record.state == OK else errors).write(_line(record))
+
+
+def _line(record: Record) -> bytes:
+    return answer_line(record) if record.state == OK else error_line(record)
+
+
+def _refuse_strangers(paths: Paths) -> None:
+    for path in (paths.answers, paths.errors):
+        size: Any = None
+        with contextlib.suppress(OSError):
+            size = os.path.getsize(path)
+        if size:
+            raise ConfigurationError(
+                f"{path} is there already and {paths.journal} knows nothing of it: choose another output, "
+                "or move the file away"
+            )

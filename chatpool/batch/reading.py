@@ -1,0 +1,223 @@
+"""How the lines of an input are read: which of its fields is the prompt, and where the requests go."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from ..errors import ConfigurationError
+from ..types import ChatRequest
+from .lines import (
+    CHAT,
+    COMPLETIONS,
+    CUSTOM_ID,
+    METADATA,
+    PATHS,
+    BadLine,
+    BatchLine,
+    batch_line,
+    is_batch_line,
+    json_type,
+    path_of,
+    request_of_pair,
+)
+from .sources import CSV, Line, Problem, Source
+from .template import Template
+
+__all__ = ["Reading", "Row"]
+
+# What is sent of an object with a prompt besides the prompt; its other fields are the user's own.
+_SENT = frozenset(
+    """model temperature top_p n stop seed max_tokens max_completion_tokens presence_penalty frequency_penalty
+    logit_bias logprobs top_logprobs response_format reasoning_effort verbosity tools tool_choice
+    parallel_tool_calls service_tier user store""".split()  # noqa: SIM905 - twenty words read better than twenty strings
+)
+
+
+class Row(NamedTuple):
+    """What one line of input asks for.
+
+    Attributes:
+        number: the line's number, from 1.
+        custom_id: its name in the output.
+        is_named: whether the input gave it that name; otherwise its place is its name.
+        request: what to send, before a pool's defaults.
+        meta: the line's ``metadata``, as the cookbook's script has it, which is not sent.
+    """
+
+    number: int
+    custom_id: str
+    is_named: bool
+    request: ChatRequest
+    meta: Any = None
+
+
+class Reading:
+    """How the lines of one input are read.
+
+    Args:
+        source: the input.
+        url: where lines go that do not say it: ``/v1/embeddings``, ``completions`` ... Default: chat, except that
+            an ``input`` goes to the Responses API, or to embeddings where the model's name says so.
+        template: makes prompts of the fields of a row; of a line of text, the field ``text``.
+        column: the field that is the prompt.
+        id_field: the field that is a row's name. Default: ``custom_id``.
+        keep_version: whether the ``/v1`` of a line's url is kept, for a base_url that has none.
+
+    Attributes:
+        kind: what the first line shows the input to be, for a person.
+
+    Raises:
+        ConfigurationError: an option that does not fit the input.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        url: Optional[str] = None,
+        template: Optional[str] = None,
+        column: Optional[str] = None,
+        id_field: Optional[str] = None,
+        keep_version: bool = False,
+    ) -> None:
+        if template is not None and column is not None:
+            raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
+        self._source = source
+        self._template = None if template is None else Template(template)
+        self._column = column
+        self._id_field = id_field or CUSTOM_ID
+        self._keep_version = keep_version
+        self._path = None if url is None else self._known_path(url)
+        self.kind = f"{source.format} without any line"
+
+    def row(self, line: Line) -> Row:
+        """What a line asks for.
+
+        Raises:
+            ValueError: it cannot be used; the message says why.
+        """
+        value = line.value
+        if isinstance(value, Problem):
+            raise BadLine(value.reason)
+        if isinstance(value, str):
+            return self._named_row(line, {}, self._of_text(value))
+        if isinstance(value, list):
+            value = request_of_pair(value)
+        if not isinstance(value, dict):
+            raise BadLine(f"a line must be a JSON object, got {json_type(value)}")
+        if self._template is None and self._column is None and is_batch_line(value):
+            return self._of_batch_line(line, batch_line(value))
+        return self._named_row(line, value, self._of_fields(value))
+
+    def recognise(self, line: Line) -> None:
+        """Look at the first line and set :attr:`kind`.
+
+        Raises:
+            ConfigurationError: it is a CSV file of which it is not clear what the prompts are.
+        """
+        value = line.value
+        if self._template is not None:
+            self.kind = f"{self._source.format}, prompts by template"
+        elif isinstance(value, str):
+            self.kind = "text, one prompt a line"
+        elif isinstance(value, list):
+            self.kind = "pairs of request and answer, as the cookbook's script writes them; the requests run again"
+        elif self._source.format == CSV and isinstance(value, dict):
+            self._choose_column(value)
+            self.kind = f"CSV, prompts in column {self._column!r}"
+        elif isinstance(value, dict):
+            self.kind = self._kind_of_object(value)
+
+    def _kind_of_object(self, value: Mapping[str, Any]) -> str:
+        if self._column is not None:
+            return f"JSON objects, prompts in {self._column!r}"
+        if is_batch_line(value):
+            return "OpenAI batch lines"
+        if "model" in value:
+            return "request bodies, one a line"
+        return "objects with " + " or ".join(name for name in ("messages", "prompt", "input") if name in value)
+
+    def _choose_column(self, fields: Mapping[str, Any]) -> None:
+        names = list(fields)
+        if self._column is None:
+            candidates = [name for name in names if name.lower() == "prompt"] or (names if len(names) == 1 else [])
+            if not candidates:
+                raise ConfigurationError(
+                    f"{self._source.name} has the columns {', '.join(names)}: name the one with the prompts "
+                    "(--column), or make prompts of several (--template)"
+                )
+            self._column = candidates[0]
+        elif self._column not in fields:
+            raise ConfigurationError(f"{self._source.name} has no column {self._column!r}; it has {', '.join(names)}")
+
+    # -- requests -------------------------------------------------------------------------------------
+
+    def _of_batch_line(self, line: Line, asked: BatchLine) -> Row:
+        path = self._below_base(asked.url) if asked.url is not None else self._path or path_of(asked.body)
+        return Row(line.number, asked.custom_id, True, ChatRequest(asked.body, path))
+
+    def _below_base(self, url: str) -> str:
+        return url[3:] if url.startswith("/v1/") and not self._keep_version else url
+
+    def _known_path(self, url: str) -> str:
+        path = "/" + url.strip("/")
+        if path.startswith("/v1/"):
+            path = path[3:]
+        if path not in PATHS:
+            known = ", ".join(f"/v1{path}" for path in PATHS)
+            raise ConfigurationError(f"url must be one of {known}; got {url!r}")
+        return f"/v1{path}" if self._keep_version else path
+
+    def _of_text(self, text: str) -> Tuple[ChatRequest, Any]:
+        if self._template is not None:
+            text = self._template.fill({"text": text})
+        return self._asking(text, {}), None
+
+    def _of_fields(self, fields: Dict[str, Any]) -> Tuple[ChatRequest, Any]:
+        if self._template is not None:
+            return self._asking(self._template.fill(fields), {}), fields.get(METADATA)
+        if self._column is not None:
+            if self._column not in fields:
+                raise BadLine(f"there is no field {self._column!r}")
+            return self._asking(fields[self._column], {}), fields.get(METADATA)
+        return self._of_body(dict(fields))
+
+    def _of_body(self, body: Dict[str, Any]) -> Tuple[ChatRequest, Any]:
+        body.pop(self._id_field, None)
+        meta = body.pop(METADATA, None)
+        if not ("messages" in body or "input" in body or "prompt" in body):
+            keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no fields"
+            raise BadLine(f"it has neither 'body', 'messages', 'prompt' nor 'input' (it has {keys})")
+        if (
+            "prompt" in body
+            and "messages" not in body
+            and self._operation() == CHAT
+            and isinstance(body["prompt"], str)
+        ):
+            return self._asking(body["prompt"], body), meta
+        return ChatRequest(body, self._path or path_of(body)), meta
+
+    def _operation(self) -> str:
+        return CHAT if self._path is None else self._path.removeprefix("/v1")
+
+    def _asking(self, text: Any, fields: Mapping[str, Any]) -> ChatRequest:
+        """The request for one text, with those of the fields that are parameters."""
+        if not isinstance(text, str):
+            raise BadLine(f"the prompt must be a text, got {json_type(text)}")
+        operation = self._operation()
+        sent: Dict[str, Any] = {name: fields[name] for name in fields if name in _SENT}
+        if operation == CHAT:
+            sent["messages"] = [{"role": "user", "content": text}]
+        else:
+            sent["prompt" if operation == COMPLETIONS else "input"] = text
+        return ChatRequest(sent, self._path or CHAT)
+
+    def _named_row(self, line: Line, fields: Mapping[str, Any], made: Tuple[ChatRequest, Any]) -> Row:
+        name = fields.get(self._id_field)
+        if name is None or name == "":
+            if self._id_field != CUSTOM_ID and fields:
+                raise BadLine(f"there is no field {self._id_field!r} to name the row by")
+            return Row(line.number, f"row-{line.number}", False, *made)
+        if not isinstance(name, (str, int)) or isinstance(name, bool):
+            raise BadLine(f"{self._id_field!r} must be a text or a whole number, got {json_type(name)}")
+        return Row(line.number, str(name), True, *made)

@@ -1,0 +1,206 @@
+"""What is in the files of a run: rows, failures, tokens, times."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
+
+from ..errors import ConfigurationError
+from ..journal import OK, Record, decode_value, is_journal, read_journal
+from ..observe.row_progress import Prices, cost
+from ..types import Usage
+from ..wire.answers import usage_of
+from .lines import error_code, read_result
+from .outputs import Paths
+from .timeline import Timeline
+
+__all__ = ["Report", "report"]
+
+
+@dataclass
+class Report:
+    """What is in the files of a run.
+
+    Attributes:
+        name: the file.
+        succeeded: rows with an answer.
+        failures: rows without one, by cause.
+        usage: tokens of all answers.
+        models: answers by model.
+        written: tokens that each answer has, in any order.
+        latencies: seconds of each row's last attempt; empty without a journal.
+        attempts: exchanges; 0 without a journal.
+        waited: seconds spent waiting before another attempt, all rows together.
+        timeline: when things happened; None without a journal.
+        prices: dollars per million tokens.
+    """
+
+    name: str
+    succeeded: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    usage: Usage = field(default_factory=Usage)
+    models: Counter[str] = field(default_factory=Counter)
+    written: array[int] = field(default_factory=lambda: array("l"))
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    attempts: int = 0
+    waited: float = 0.0
+    timeline: Optional[Timeline] = None
+    prices: Optional[Prices] = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that have ended."""
+        return self.succeeded + self.failed
+
+    @property
+    def failed(self) -> int:
+        """Rows without an answer."""
+        return sum(self.failures.values())
+
+    @property
+    def seconds(self) -> float:
+        """The run's working time, pauses between runs left out; 0 without a journal."""
+        return 0.0 if self.timeline is None else self.timeline.seconds
+
+    @property
+    def cost(self) -> Optional[float]:
+        """Dollars, None without prices."""
+        return None if self.prices is None else cost(self.usage, self.prices)
+
+    def percentiles(self, shares: Sequence[float] = (0.5, 0.9, 0.95, 0.99, 1.0)) -> Dict[float, float]:
+        """Seconds within which these shares of the last attempts ended; empty without a journal."""
+        ordered = sorted(self.latencies)
+        return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        return "\n".join(f"{name:<12}{value}" for name, value in self.facts())
+
+    def facts(self) -> List[Any]:
+        """Pairs of a name and what there is to say."""
+        facts = [("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed")]
+        facts += [("", f"{count:,} x {cause}") for cause, count in self.failures.most_common(10)]
+        used = self.usage
+        facts.append(("tokens", f"{used.prompt_tokens:,} read, {used.completion_tokens:,} written"))
+        if used.cached_tokens:
+            facts.append(("", f"{used.cached_tokens:,} of those read came from the prompt cache"))
+        if self.cost is not None:
+            facts.append(("cost", f"${self.cost:,.2f}"))
+        if len(self.models) > 1:
+            facts += [("models", f"{name}: {count:,}") for name, count in self.models.most_common(5)]
+        if self.latencies:
+            facts += self._times()
+        return facts
+
+    def _times(self) -> List[Any]:
+        shown = "  ".join(f"p{100 * share:g} {value:.2f} s" for share, value in self.percentiles().items())
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        return [
+            ("latency", shown.replace("p100", "longest")),
+            ("time", f"{self.seconds:,.1f} s, {rate:,.1f} rows/s"),
+            ("attempts", f"{self.attempts:,}, {self.attempts - len(self.latencies):,} of them made again"),
+            ("waits", f"{self.waited:,.1f} s before those, all rows together"),
+        ]
+
+    def add_answer(self, body: Any) -> None:
+        """Count an answer."""
+        self.succeeded += 1
+        usage = usage_of(body)
+        if usage is not None:
+            self.usage = self.usage + usage
+            self.written.append(usage.completion_tokens)
+        model = body.get("model") if isinstance(body, dict) else None
+        if isinstance(model, str):
+            self.models[model] += 1
+
+    def html(self) -> str:
+        """The report as one self-contained page with plots.
+
+        Raises:
+            ConfigurationError: the plotting library is not installed.
+        """
+        from .page import page  # plotly is an extra
+
+        return page(self)
+
+
+def report(path: Union[str, os.PathLike[str]], *, prices: Optional[Prices] = None) -> Report:
+    """Read what a run has written.
+
+    Args:
+        path: a run's output, with its file of errors and its journal beside it; a journal, also one of
+            :meth:`ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
+        prices: dollars per million tokens read and per million written.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is none of these.
+    """
+    path = os.fspath(path)
+    made = Report(path, prices=prices)
+    try:
+        journal = path if is_journal(path) else Paths.of(path.removesuffix(".gz")).journal
+        if os.path.exists(journal):
+            _read_journal(made, journal)
+        else:
+            _read_lines(made, [path, Paths.of(path.removesuffix(".gz")).errors])
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    return made
+
+
+def _read_journal(made: Report, path: str) -> None:
+    made.timeline = Timeline()
+    for record, is_last in read_journal(path):
+        made.timeline.add(record)
+        made.attempts += len(record.attempts)
+        made.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
+        if record.attempts:
+            made.latencies.append(record.attempts[-1].elapsed)
+        if is_last and record.state == OK:
+            made.add_answer(decode_value(record.value))
+        elif is_last:
+            made.failures[_cause(record)] += 1
+
+
+def _cause(record: Record) -> str:
+    facts = record.error or {}
+    status = facts.get("status_code")
+    if not isinstance(status, int) or status < 300:
+        return error_code(facts)
+    code = facts.get("code") or facts.get("type")
+    return f"HTTP {status} {code}" if code else f"HTTP {status}"
+
+
+def _read_lines(made: Report, paths: Iterable[str]) -> None:
+    found = False
+    for path in paths:
+        if path == made.name or os.path.exists(path):
+            found = _read_file(made, path) or found
+    if not found:
+        raise ConfigurationError(f"{made.name} has no line of a batch output")
+
+
+def _read_file(made: Report, path: str) -> bool:
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    found = False
+    with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                result = read_result(line)
+            except ValueError as error:
+                raise ConfigurationError(f"line {number} of {path} is no line of a batch output: {error}") from error
+            found = True
+            if result.ok:
+                made.add_answer(result.body)
+            else:
+                cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
+                made.failures[cause] += 1
+    return found

@@ -1,0 +1,90 @@
+"""What a batch run did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Tuple
+
+from ..errors import ChatPoolError
+from ..journal import OK
+from ..observe.row_progress import Prices, cost
+from ..types import Usage
+
+__all__ = ["BatchResult"]
+
+
+@dataclass
+class BatchResult:
+    """What a batch run did.
+
+    Attributes:
+        rows: rows that were selected; of standard input, as far as it was read.
+        succeeded: how many of them have an answer, from this run or an earlier one.
+        failed: how many are in the file of errors.
+        done_before: how many had ended in an earlier run and were not sent.
+        pending: how many were not sent, or not to their end; the next run of the same call sends them.
+        bad_lines: (number, reason) of the first lines that could not be used.
+        bad_line_count: how many there were.
+        usage: tokens of this run's answers.
+        estimated_tokens: of a dry run: tokens of the prompts to be sent, about.
+        prices: dollars per million tokens, as they were given.
+        elapsed: seconds the run took.
+        kind: what the input was recognised as.
+        fatal: the error that ended the run, None if it ran to its end.
+        signal: the signal that ended it, None without one.
+        causes: failures of this run by cause.
+        output: file of the answers.
+        errors: file of the errors.
+        journal: file of all outcomes.
+    """
+
+    rows: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    done_before: int = 0
+    pending: int = 0
+    bad_lines: List[Tuple[int, str]] = field(default_factory=list)
+    bad_line_count: int = 0
+    usage: Usage = field(default_factory=Usage)
+    estimated_tokens: int = 0
+    prices: Optional[Prices] = None
+    elapsed: float = 0.0
+    kind: str = ""
+    fatal: Optional[ChatPoolError] = None
+    signal: Optional[int] = None
+    causes: Dict[str, int] = field(default_factory=dict)
+    output: Optional[str] = None
+    errors: Optional[str] = None
+    journal: Optional[str] = None
+
+    def bad_line(self, number: int, reason: str) -> None:
+        """Note a line that cannot be used."""
+        self.bad_line_count += 1
+        if len(self.bad_lines) < 20:
+            self.bad_lines.append((number, reason))
+
+    def ended_before(self, state: str) -> None:
+        """Note a row that ended in an earlier run and is not sent."""
+        self.done_before += 1
+        self.succeeded += state == OK
+        self.failed += state != OK
+
+    def summary(self) -> str:
+        """The counts, for a person, on one line."""
+        parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
+        if self.failed:
+            causes = sorted(self.causes.items(), key=lambda pair: -pair[1])
+            shown = ", ".join(f"{count:,} x {name}" for name, count in causes[:5])
+            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + f", see {self.errors}")
+        if self.pending:
+            parts.append(f"{self.pending:,} pending")
+        if self.done_before:
+            parts.append(f"{self.done_before:,} were done before")
+        here = self.rows - self.pending - self.done_before
+        if here > 0 and self.elapsed > 0:
+            parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")
+        if self.usage.total_tokens:
+            parts.append(f"{self.usage.total_tokens:,} tokens")
+        if self.prices is not None:
+            parts.append(f"${cost(self.usage, self.prices):,.2f}")
+        return "; ".join(parts)

@@ -1,0 +1,56 @@
+"""Whether an outcome says something about its item for good."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ..errors import (
+    APIError,
+    BadRequestError,
+    CallCancelledError,
+    ChatPoolError,
+    ConfigurationError,
+    PoolClosedError,
+    UnprocessableEntityError,
+)
+from ..journal import FAILED, OK, RETRY
+from ..types import Outcome
+from ..wire.bodies import ErrorFacts
+from ..wire.rules import Refusal, rule_for
+
+__all__ = ["can_never_succeed", "state_of"]
+
+# Refusals of one request, whatever else the server thinks of the caller.
+_OF_THE_REQUEST = frozenset({"can never fit", "prompt flagged", "too large"})
+
+
+def state_of(outcome: Outcome[Any]) -> Optional[str]:
+    """How the item ended, as a journal's records say it; None where it has to be taken for never sent.
+
+    Never sent is what was cancelled, what was given up because of another item's failure, and what the end of the
+    run found waiting.
+    """
+    error = outcome.error
+    if error is None:
+        return OK
+    if isinstance(error, (CallCancelledError, PoolClosedError)) or _is_of_another(error):
+        return None
+    if isinstance(error, ConfigurationError) or can_never_succeed(error):
+        return FAILED
+    return RETRY if outcome.attempts or type(error) is ChatPoolError else None
+
+
+def can_never_succeed(error: ChatPoolError) -> bool:
+    """Whether the same request would meet the same failure again."""
+    if isinstance(error, (BadRequestError, UnprocessableEntityError)):
+        return True
+    if not isinstance(error, APIError) or error.status_code is None:
+        return type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError))
+    facts = ErrorFacts(error.message, error.type, error.code)
+    return rule_for(Refusal(error.status_code, facts, {})).name in _OF_THE_REQUEST
+
+
+def _is_of_another(error: ChatPoolError) -> bool:
+    """An error that ends other calls too is copied for each of them."""
+    cause = error.__cause__
+    return isinstance(cause, ChatPoolError) and type(cause) is type(error) and not isinstance(error, ConfigurationError)

@@ -1,0 +1,147 @@
+"""Runs whose outcomes are in a journal before anybody sees them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Iterable, List, Optional, Union
+
+from ..clock import Clock
+from ..engine import Call, CallOptions, Engine
+from ..errors import ChatPoolError
+from ..journal import OK, RETRY, Journal, Record, decode_value, encode_value, error_facts, error_of, hash_of, key_of
+from ..types import ChatCompletion, ChatRequest, Outcome
+from ..wire import encode
+from ..wire.answers import decode
+from .final import state_of
+from .kept import KeptRun
+
+__all__ = ["JournalPath", "JournalledRun", "record_of", "request_hash"]
+
+JournalPath = Union[str, "os.PathLike[str]"]
+
+
+def request_hash(request: ChatRequest) -> str:
+    """Digest of what a request asks for.
+
+    Raises:
+        TypeError, ConfigurationError: its body cannot be sent.
+    """
+    return hash_of(request.path, encode(request.body))
+
+
+def record_of(
+    outcome: Outcome[Any],
+    state: str,
+    key: int,
+    hash_: str,
+    *,
+    at: float,
+    custom_id: Optional[str] = None,
+    row: int = 0,
+    meta: Any = None,
+) -> Record:
+    """An outcome as a record."""
+    error = None if outcome.error is None else error_facts(outcome.error)
+    value = outcome.value.raw if isinstance(outcome.value, ChatCompletion) else outcome.value
+    return Record(
+        key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, encode_value(value)
+    )
+
+
+class JournalledRun(KeptRun):
+    """A run that goes on where an earlier one with the same journal ended.
+
+    An item is known by its place and its request: one that has an answer in the journal, or a failure that would
+    only repeat itself, is not sent.
+
+    Args:
+        engine, items, prepare, options, window: as for :class:`KeptRun`.
+        journal: the journal's file. It is open from the first item to the end of the run.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        items: Iterable[Any],
+        prepare: Callable[[Any], ChatRequest],
+        options: CallOptions,
+        window: int,
+        *,
+        journal: JournalPath,
+    ) -> None:
+        super().__init__(engine, items, prepare, options, window)
+        self._clock: Clock = engine.clock
+        self._path = journal
+        self._journal: Optional[Journal] = None
+
+    def _call_for(self, item: Any) -> Optional[Call]:
+        call = super()._call_for(item)
+        if call is None:
+            return None
+        known = self._recall(call)
+        if known is None:
+            return call
+        self._put(known)
+        return None
+
+    def _recall(self, call: Call) -> Optional[Outcome[Any]]:
+        try:
+            hash_ = request_hash(call.request)
+        except (TypeError, ValueError, ChatPoolError):  # the attempt will say it
+            return None
+        record = self._opened().read(_key(call.index), hash_)
+        if record is None or record.state == RETRY:
+            return None
+        return _outcome(call, record)
+
+    def take(self, at_least: int = 1) -> List[Outcome[Any]]:
+        self._opened()
+        taken = super().take(at_least)
+        if not taken:
+            self._close()
+        return taken
+
+    def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
+        try:
+            return super().drain(reason)
+        finally:
+            self._close()
+
+    def keep(self, outcome: Outcome[Any]) -> None:
+        state = state_of(outcome)
+        if state is None or outcome.request is None:
+            return
+        try:
+            hash_ = request_hash(outcome.request)
+        except (TypeError, ValueError, ChatPoolError):  # it was never sent, and fails again for nothing
+            return
+        at = self._clock.wall()
+        self._opened().append(record_of(outcome, state, _key(outcome.index), hash_, at=at, row=outcome.index))
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self._path)
+        return self._journal
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _key(index: int) -> int:
+    return key_of(f"item {index}")
+
+
+def _outcome(call: Call, record: Record) -> Outcome[Any]:
+    """The outcome that the record tells of."""
+    error = None if record.error is None else error_of(record.error, len(record.attempts))
+    value = _value(call.request, record) if record.state == OK else None
+    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed)
+
+
+def _value(request: ChatRequest, record: Record) -> Any:
+    stored = decode_value(record.value)
+    if not isinstance(stored, dict):  # a vector
+        return stored
+    request_id = record.attempts[-1].request_id if record.attempts else None
+    return decode(request, stored, request_id)

@@ -1,0 +1,29 @@
+"""The journal of a run: every outcome on disk before it is reported, so that a run can go on where it ended."""
+
+from __future__ import annotations
+
+from .durable import AppendOnly, replacing
+from .journal import Journal
+from .reading import is_journal, read_journal
+from .record import FAILED, OK, RETRY, Prefix, Record, decode, decode_value, encode_value, hash_of, key_of
+from .restore import error_facts, error_of
+
+__all__ = [
+    "FAILED",
+    "OK",
+    "RETRY",
+    "AppendOnly",
+    "Journal",
+    "Prefix",
+    "Record",
+    "decode",
+    "decode_value",
+    "encode_value",
+    "error_facts",
+    "error_of",
+    "hash_of",
+    "is_journal",
+    "key_of",
+    "read_journal",
+    "replacing",
+]

@@ -1,0 +1,243 @@
+"""The journal of a run: append-only, the last record of a row wins."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from types import TracebackType
+from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Tuple, Type, Union
+
+from ..errors import ConfigurationError
+from .durable import AppendOnly, replacing
+from .lock import FileLock
+from .record import FAILED, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
+from .table import DigestTable
+from .turns import Turns
+
+__all__ = ["Journal"]
+
+logger = logging.getLogger("chatpool")
+
+# A number in the table: where the row's last record starts, whether the row was met in this run, how it ended.
+_MET = 4
+_CODES: Dict[str, int] = {OK: 1, FAILED: 2, RETRY: 3}
+_STATES = {code: state for state, code in _CODES.items()}
+
+_WORTH_COMPACTING = 1 << 20  # bytes
+
+
+class _Line(NamedTuple):
+    start: int
+    data: bytes
+    prefix: Optional[Prefix]
+
+
+class Journal:
+    """The outcomes of a run's rows, in a file that survives the death of the process at any moment.
+
+    Args:
+        path: the file; it is made if it is not there, and what a crash has left of its last line is removed.
+
+    Attributes:
+        path: the file.
+        superseded: how many records were followed by a later one of the same row, since it was opened.
+
+    Any thread may use it.  It is synced about once a second.
+
+    Raises:
+        ConfigurationError: another process uses it, it is no journal, or its place cannot be written to.
+    """
+
+    HEADER = b'{"chatpool_journal":1}\n'
+
+    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+        self.path = os.fspath(path)
+        self._lock = FileLock(f"{self.path}.lock", self.path)
+        self._turn = Turns()
+        self._table = DigestTable()
+        self.superseded = 0
+        try:
+            self._lock.acquire()
+            self._open()
+        except ConfigurationError:
+            self._lock.release()
+            raise
+        except OSError as error:
+            self._lock.release()
+            words = error.strerror or str(error)
+            raise ConfigurationError(f"cannot write {self.path}: {words}; choose another output") from error
+
+    def _open(self) -> None:
+        self._file = AppendOnly(self.path)
+        self._reader: BinaryIO = open(self.path, "rb")  # noqa: SIM115 - closed by close()
+        try:
+            dead = self._load()
+            if dead > self._file.size // 2 and self._file.size > _WORTH_COMPACTING:
+                self._compact()
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _load(self) -> int:
+        """Read what is there and repair its end; returns how many bytes are out of date."""
+        self._check_header()
+        good, dead, lost = len(self.HEADER), 0, 0
+        for start, data, prefix in self.scan(self._reader):
+            if prefix is None:
+                lost += 1
+                continue
+            if self._put(prefix, start):
+                dead += len(data)
+            good = start + len(data)
+        if good < self._file.size:
+            logger.warning("%s: its last record was not finished when the process or the machine died", self.path)
+            lost -= 1
+            self._file.truncate(good)
+        if lost > 0:
+            logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost)
+        self.superseded = 0
+        return dead
+
+    def _check_header(self) -> None:
+        head = self._reader.read(len(self.HEADER))
+        if head == self.HEADER:
+            return
+        if not self.HEADER.startswith(head):
+            raise ConfigurationError(f"{self.path} is not a journal of chatpool's; choose another name")
+        self._file.truncate(0)
+        self._file.append(self.HEADER)
+        self._reader.seek(len(self.HEADER))
+
+    @classmethod
+    def scan(cls, file: BinaryIO) -> Iterator[_Line]:
+        """Every line of a journal after its header: where it starts, its bytes, and what it is the record of."""
+        start = len(cls.HEADER)
+        file.seek(start)
+        for data in file:
+            yield _Line(start, data, prefix_of(data))
+            start += len(data)
+
+    def _put(self, prefix: Prefix, start: int) -> bool:
+        """Make the record at ``start`` its row's last one; whether there was one before."""
+        before = self._table.get(prefix.key)
+        self._table[prefix.key] = start << 3 | before & _MET | _CODES[prefix.state]
+        replaced = bool(before & 3)
+        self.superseded += replaced
+        return replaced
+
+    # -- what is known --------------------------------------------------------------------------------
+
+    def claim(self, key: int) -> bool:
+        """Note that the row was met in this run; False if it had been before."""
+        with self._turn:
+            before = self._table.get(key)
+            if before & _MET:
+                return False
+            self._table[key] = before | _MET
+            return True
+
+    def met(self, key: int) -> bool:
+        """Whether the row was met in this run."""
+        with self._turn:
+            return bool(self._table.get(key) & _MET)
+
+    def state(self, key: int, hash_: str) -> Optional[str]:
+        """How the row with this body ended last, None where it did not, or its body was another."""
+        with self._turn:
+            found = self._table.get(key)
+            if not found & 3:
+                return None
+            self._reader.seek(found >> 3)
+            prefix = prefix_of(self._reader.read(PREFIX), whole=False)
+        return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
+
+    def line(self, key: int) -> Optional[bytes]:
+        """The row's last record as a line, None without one."""
+        with self._turn:
+            found = self._table.get(key)
+            if not found & 3:
+                return None
+            self._reader.seek(found >> 3)
+            return self._reader.readline()
+
+    def read(self, key: int, hash_: str) -> Optional[Record]:
+        """The last record of the row with this body, None without one."""
+        line = self.line(key)
+        if line is None:
+            return None
+        record = decode(line)
+        return record if record.hash == hash_ else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever recorded."""
+        return self._file.size == len(self.HEADER)
+
+    def lines(self) -> Iterator[Tuple[Prefix, bytes]]:
+        """The last record of every row, as lines, in the order in which the rows ended."""
+        with open(self.path, "rb", buffering=1 << 20) as file:
+            for start, data, prefix in self.scan(file):
+                if prefix is None:
+                    continue
+                with self._turn:
+                    is_last = self._table.get(prefix.key) >> 3 == start
+                if is_last:
+                    yield prefix, data
+
+    # -- what becomes known ---------------------------------------------------------------------------
+
+    def append(self, record: Record) -> None:
+        """Write a record; when this returns it survives the death of the process.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        line = encode(record)
+        prefix = Prefix(record.key, record.state, record.hash)
+        with self._turn:
+            start = self._file.size
+            self._file.append(line)
+            self._put(prefix, start)
+        self._file.sync_soon()
+
+    def sync(self) -> None:
+        """Have everything on the disk before returning."""
+        self._file.sync()
+
+    def _compact(self) -> None:
+        """Drop what is out of date."""
+        with replacing(self.path) as new:
+            new.write(self.HEADER)
+            for _, data in self.lines():
+                new.write(data)
+        self._close_files()
+        self._file = AppendOnly(self.path)
+        self._reader = open(self.path, "rb")  # noqa: SIM115 - closed by close()
+        self._table = DigestTable()
+        self._load()
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    def _close_files(self) -> None:
+        self._reader.close()
+        self._file.close()
+
+    def close(self) -> None:
+        """Sync, close and give the lock back; a second call does nothing."""
+        try:
+            self._close_files()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(OSError):  # what is raised already says more
+            self.close()

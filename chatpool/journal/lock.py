@@ -1,0 +1,108 @@
+"""One process at a time: a lock that the system gives back when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import sys
+from typing import Optional
+
+from ..errors import ConfigurationError
+
+__all__ = ["FileLock"]
+
+logger = logging.getLogger("chatpool")
+
+_TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
+_BEYOND = 1 << 30  # Windows' locks keep others from reading: the byte that is locked is one that is not there
+
+
+class FileLock:
+    """A lock in a file of its own, held from :meth:`acquire` to :meth:`release`.
+
+    Args:
+        path: the lock file; it is made, and removed at the end.
+        what: what is locked, for the message to whoever comes second.
+    """
+
+    def __init__(self, path: str, what: str) -> None:
+        self._path = path
+        self._what = what
+        self._descriptor: Optional[int] = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            ConfigurationError: another process, or this one, holds it.
+            OSError: the file cannot be made.
+        """
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._lock(descriptor)
+                if self._is_current(descriptor):  # not removed by its last holder while we waited for nothing
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    self._descriptor = descriptor
+                    return
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise ConfigurationError(
+                    f"{self._what} is in use by {_holder(descriptor)}: wait until that run has ended, or choose "
+                    "another output"
+                ) from None
+            logger.warning("%s cannot be locked (%s): make sure that no other process uses it", self._what, error)
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._descriptor is None:
+            return
+        with contextlib.suppress(OSError):  # Windows does not remove what is open
+            os.unlink(self._path)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]  # checked in the line before
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+    except OSError:
+        return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,171 @@
+"""One outcome as one line of JSON.
+
+The line begins with fields of fixed width, so that an index of a million lines is made without decoding any::
+
+    {"crc":"1c291ca3","key":"9f0c...","state":"o","hash":"77ab...","id":"row-1",...,"value":{...}}
+
+``value`` comes last, so that its bytes can be copied as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from ..types import Attempt
+
+__all__ = [
+    "FAILED",
+    "OK",
+    "PREFIX",
+    "RETRY",
+    "Prefix",
+    "Record",
+    "decode",
+    "decode_value",
+    "encode",
+    "encode_value",
+    "hash_of",
+    "key_of",
+    "prefix_of",
+]
+
+OK, FAILED, RETRY = "o", "f", "r"
+"""How a row ended: with an answer, with a failure that would only repeat itself, with one that may not."""
+
+PREFIX = 95
+"""Bytes of a line that :func:`prefix_of` looks at."""
+
+_HEAD = b'{"crc":"%08x%s'
+_REST = '","key":"%016x","state":"%s","hash":"%s",'
+_VALUE = b',"value":'
+_CRC, _KEY, _STATE, _HASH = slice(8, 16), slice(25, 41), slice(52, 53), slice(63, 95)
+
+
+class Prefix(NamedTuple):
+    """What the first bytes of a line say: which row, how it ended, and of which body."""
+
+    key: int
+    state: str
+    hash: str
+
+
+class Record(NamedTuple):
+    """One outcome.
+
+    Attributes:
+        key: 64-bit digest of what the row is called (see :func:`key_of`).
+        state: :data:`OK`, :data:`FAILED` or :data:`RETRY`.
+        hash: digest of path and body of the request.
+        custom_id: the row's name, None where its place is its name.
+        row: its place in the input.
+        at: when it ended, in seconds since the epoch.
+        elapsed: seconds from its first send to its end.
+        attempts: the exchanges.
+        error: a failure's facts, None for a success.
+        meta: what the input carried along with the row.
+        value: the answer's JSON, encoded; ``b"null"`` for a failure.
+    """
+
+    key: int
+    state: str
+    hash: str
+    custom_id: Optional[str]
+    row: int
+    at: float
+    elapsed: float
+    attempts: Tuple[Attempt, ...]
+    error: Optional[Mapping[str, Any]] = None
+    meta: Any = None
+    value: bytes = b"null"
+
+
+def key_of(name: str) -> int:
+    """64-bit digest of a row's name, never 0."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
+
+
+def hash_of(path: str, body: bytes) -> str:
+    """Digest of a request, as 32 hexadecimal digits."""
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass") + b"\n" + body, digest_size=16).hexdigest()
+
+
+def encode_value(value: Any) -> bytes:
+    """``value`` as JSON on one line."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, which servers do send
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def encode(record: Record) -> bytes:
+    """The record as a line with its end."""
+    facts: Dict[str, Any] = {
+        "id": record.custom_id,
+        "row": record.row,
+        "at": round(record.at, 3),
+        "elapsed": round(record.elapsed, 6),
+        "attempts": [_rounded(attempt) for attempt in record.attempts],
+    }
+    if record.error is not None:
+        facts["error"] = record.error
+    if record.meta is not None:
+        facts["meta"] = record.meta
+    fixed = _REST % (record.key, record.state, record.hash)
+    rest = (fixed + json.dumps(facts, separators=(",", ":"))[1:-1]).encode("ascii") + _VALUE + record.value + b"}"
+    return _HEAD % (zlib.crc32(rest), rest) + b"\n"
+
+
+def _rounded(attempt: Attempt) -> Tuple[Any, ...]:
+    wait = None if attempt.wait is None else round(attempt.wait, 4)
+    return attempt.reason, attempt.status, wait, round(attempt.elapsed, 4), attempt.request_id
+
+
+def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
+    """What the beginning of a line says; None for a line that is not whole, or not one of ours.
+
+    Args:
+        line: the line with its end, or at least :data:`PREFIX` bytes of it.
+        whole: whether it is a line, whose checksum is to be looked at.
+    """
+    try:
+        if whole and not (line.startswith(_HEAD[:8]) and line.endswith(b"\n")):
+            return None
+        if whole and int(line[_CRC], 16) != zlib.crc32(line[16:-1]):
+            return None
+        state = line[_STATE].decode("ascii")
+        return Prefix(int(line[_KEY], 16), state, line[_HASH].decode("ascii")) if state in (OK, FAILED, RETRY) else None
+    except ValueError:
+        return None
+
+
+def decode(line: bytes) -> Record:
+    """The record in a line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    head, found, tail = line.rstrip(b"\n").partition(_VALUE)
+    if not found:
+        raise ValueError("not a record")
+    facts = json.loads(head + b"}")
+    return Record(
+        int(facts["key"], 16),
+        facts["state"],
+        facts["hash"],
+        facts["id"],
+        facts["row"],
+        facts["at"],
+        facts["elapsed"],
+        tuple(Attempt(*attempt) for attempt in facts["attempts"]),
+        facts.get("error"),
+        facts.get("meta"),
+        tail[:-1],
+    )
+
+
+def decode_value(value: bytes) -> Any:
+    """The answer's JSON."""
+    return json.loads(value)

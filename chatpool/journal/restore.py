@@ -1,0 +1,33 @@
+"""Errors as JSON and back."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping
+
+from .. import errors
+from ..errors import APIError, ChatPoolError
+
+__all__ = ["error_facts", "error_of"]
+
+_FACTS = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
+
+
+def error_facts(error: ChatPoolError) -> Dict[str, Any]:
+    """What is kept of an error."""
+    facts: Dict[str, Any] = {"class": type(error).__name__, "message": error.message}
+    for name in _FACTS:
+        value = getattr(error, name, None)
+        if value is not None:
+            facts[name] = value
+    return facts
+
+
+def error_of(facts: Mapping[str, Any], attempts: int) -> ChatPoolError:
+    """The error again; one of a class that does not exist any more is a plain ChatPoolError."""
+    kind = getattr(errors, str(facts.get("class")), None)
+    message = str(facts.get("message", ""))
+    if not (isinstance(kind, type) and issubclass(kind, ChatPoolError)):
+        return ChatPoolError(message, attempts=attempts)
+    if not issubclass(kind, APIError):
+        return kind(message, attempts=attempts)
+    return kind(message, attempts=attempts, **{name: facts.get(name) for name in _FACTS})

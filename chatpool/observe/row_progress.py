@@ -1,0 +1,122 @@
+"""Progress of runs that take hours: a bar on a terminal, a line a minute elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+from ..clock import Clock, current_clock
+from ..types import Usage
+from .progress import Progress, _somebody_looks
+
+__all__ = ["Prices", "RowProgress", "cost"]
+
+logger = logging.getLogger("chatpool")
+
+Prices = Tuple[float, float]
+"""Dollars per million tokens read, and per million tokens written."""
+
+_LINE_EVERY = 60.0  # seconds
+
+
+def cost(usage: Usage, prices: Prices) -> float:
+    """Dollars that ``usage`` costs; cached tokens count in full, as no two providers price them alike."""
+    return (usage.prompt_tokens * prices[0] + usage.completion_tokens * prices[1]) / 1e6
+
+
+class RowProgress:
+    """Shows how far a run is: rows, rate, failures, cost so far, time left.
+
+    Args:
+        progress: None for a bar on a terminal and lines elsewhere, False for nothing, True for a bar, or a mapping
+            of tqdm's options.
+        total: how many rows there are, None if that is not known.
+        done: how many were done before.
+        prices: for the cost; None shows none.
+        say: takes the lines. Default: the log, at level INFO.
+
+    One thread uses it.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        total: Optional[int],
+        done: int = 0,
+        *,
+        prices: Optional[Prices] = None,
+        say: Optional[Callable[[str], None]] = None,
+    ) -> None:
+        self._total = total
+        self._before = self._done = done
+        self._failed = 0
+        self._usage = Usage()
+        self._prices = prices
+        self._say = say or logger.info
+        self._clock: Clock = current_clock()
+        self._started = self._said = self._clock.now()
+        wanted = _somebody_looks() if progress is None else progress
+        options: Optional[Mapping[str, Any]] = wanted if isinstance(wanted, Mapping) else {} if wanted else None
+        self._bar = None if options is None else _bar({"total": total, "initial": done, **options})
+        self._talks = progress is None and self._bar is None
+
+    def skip(self, count: int) -> None:
+        """Rows that turned out to be done before."""
+        self._before += count
+        self._move(count)
+
+    def add(self, ok: bool, usage: Optional[Usage] = None) -> None:
+        """One row has ended."""
+        self._failed += not ok
+        if usage is not None:
+            self._usage = self._usage + usage
+        self._move(1)
+
+    def _move(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            if self._failed or self._prices:
+                self._bar.set_postfix(self._facts(), refresh=False)
+            self._bar.update(count)
+        elif self._talks and self._clock.now() - self._said >= _LINE_EVERY:
+            self._said = self._clock.now()
+            self._say(self.line())
+
+    def _facts(self) -> Dict[str, str]:
+        facts = {"failed": f"{self._failed:,}"} if self._failed else {}
+        if self._prices:
+            facts["cost"] = f"${cost(self._usage, self._prices):,.2f}"
+        return facts
+
+    def line(self) -> str:
+        """The state in one line."""
+        here = self._done - self._before
+        elapsed = max(self._clock.now() - self._started, 1e-9)
+        rate = here / elapsed
+        of_total = "" if self._total is None else f" of {self._total:,}"
+        parts = [f"{self._done:,}{of_total} rows", f"{rate:,.1f} rows/s"]
+        parts += [f"{value} {name}" if name == "failed" else value for name, value in self._facts().items()]
+        if self._total is not None and rate > 0:
+            parts.append(f"about {_duration((self._total - self._done) / rate)} left")
+        return ", ".join(parts)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _bar(options: Dict[str, Any]) -> Any:
+    if options.get("disable"):
+        return None
+    from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
+
+    return tqdm(**{"unit": "row", **options})
+
+
+def _duration(seconds: float) -> str:
+    """A time for a person: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

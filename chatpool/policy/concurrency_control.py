@@ -1,0 +1,120 @@
+"""A number of calls in flight that stays just at what the server accepts."""
+
+from __future__ import annotations
+
+import math
+
+from .tally import Tally
+
+__all__ = ["ConcurrencyControl"]
+
+_PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was refused ...
+_LONGEST_PATIENCE = 4.0  # ... up to this ...
+_SHORTEST_PATIENCE = 0.3  # ... and this after one that was accepted
+_LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
+_UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
+
+# A probe is sent so far from the last send, as a share of the mean time between two answers: a rate would let it
+# through, so a refusal speaks of the number in flight.
+_DISTANCE = 0.9
+
+
+class ConcurrencyControl:
+    """Holds calls back at a limit, and tries now and then whether more are accepted.
+
+    Args:
+        limit: calls in flight.
+        patience: seconds at the limit before the first probe.
+        spaced: whether all sends keep the distance of a probe.
+
+    Attributes:
+        limit: calls in flight, a probe included.
+        probing: whether the limit was raised and nothing has been refused since.
+        confirmed: the limit that held until it was raised last.
+        held: the most calls in flight that are known to have been accepted since the last refusal.
+    """
+
+    __slots__ = (
+        "_bound_at",
+        "_first_patience",
+        "_last_sent",
+        "_patience",
+        "_probe_at",
+        "_spaced",
+        "_step",
+        "confirmed",
+        "held",
+        "limit",
+        "probing",
+    )
+
+    def __init__(self, limit: int, *, patience: float = _PATIENCE, spaced: bool = False) -> None:
+        self.limit = max(1, limit)
+        self.confirmed = self.held = 0
+        self.probing = False
+        self._spaced = spaced
+        self._first_patience = self._patience = patience
+        self._step = 1
+        self._probe_at = math.inf
+        self._bound_at = self._last_sent = -math.inf
+
+    # -- sending ----------------------------------------------------------------------------------------
+
+    def wait(self, now: float, tally: Tally) -> float:
+        """Seconds until an attempt may be sent, if nothing ends before."""
+        if tally.in_flight > self.limit:
+            return math.inf  # it was lowered: something has to end first
+        if tally.in_flight == self.limit:
+            wait = self._wait_for_probe(now, tally)
+            if wait > 0:
+                return wait
+            self._raise(tally)
+        if self._spaced:
+            return max(0.0, self._last_sent + _DISTANCE * tally.latency / self.limit - now)
+        if self.probing and tally.in_flight >= self.confirmed:
+            return max(0.0, self._last_sent + _DISTANCE * tally.latency / self.confirmed - now)
+        return 0.0
+
+    def _wait_for_probe(self, now: float, tally: Tally) -> float:
+        long_ago = _UNBOUND + tally.turnaround + self._patience
+        if math.isinf(self._probe_at) or now - self._bound_at > long_ago:
+            self._probe_at = now + self._patience
+        self._bound_at = now
+        return max(0.0, self._probe_at - now)
+
+    def _raise(self, tally: Tally) -> None:
+        if self.probing:  # the last probe was accepted: sooner and further
+            self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * tally.turnaround)
+            self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
+        self.confirmed = self.limit
+        self.limit += self._step
+        self.probing = True
+        self._probe_at = math.inf
+
+    def sent(self, now: float) -> None:
+        """An attempt goes out."""
+        self._last_sent = now
+
+    def accepted(self, in_flight: int) -> None:
+        """An attempt was accepted with so many in flight, itself included."""
+        self.held = max(self.held, in_flight)
+
+    # -- being refused ----------------------------------------------------------------------------------
+
+    def contradicts(self, in_flight: int) -> bool:
+        """Whether a refusal with so many in flight cannot be due to a limit of these: more were accepted before."""
+        return in_flight < 0.9 * self.held
+
+    def refused(self, in_flight: int) -> None:
+        """Refused with so many in flight: no more than these."""
+        if self.probing:
+            self._patience = min(_LONGEST_PATIENCE, max(_PATIENCE, 2 * self._patience))
+        self.lower(in_flight)
+        self._step = 1
+        self._probe_at = math.inf
+        self.probing = False
+        self.held = 0
+
+    def lower(self, in_flight: int) -> None:
+        """The limit is no larger than this."""
+        self.limit = max(1, min(self.limit, in_flight))

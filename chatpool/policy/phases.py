@@ -1,0 +1,310 @@
+"""What kind of limit a server has, as far as it is known, and what follows from it.
+
+A server that counts requests per time and one that counts requests in flight both answer 429, and call for opposite
+things: the first for a pause of all and a lower rate, the second for fewer calls at once and no pause at all.
+
+    Free --first refusal--> Doubt --"it is a rate"--> ByRate <--overturned--> ByConcurrency <--"it is a number"-- Doubt
+                                                      ByRate --"it is neither"--> Erratic
+
+A phase is told what happens and returns the phase that follows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Deque, Dict, Optional
+
+from .concurrency_control import ConcurrencyControl
+from .leap import Leap
+from .ramp import Ramp
+from .rate_control import RateControl
+from .tally import Refusal, Tally, Ticket
+
+__all__ = ["ByConcurrency", "ByRate", "Doubt", "Free", "Phase"]
+
+_GROW_EVERY = 0.02  # seconds
+
+# Refusals that have nothing to do with the pace.
+_LEAPS = 3  # passed in a row
+_RECENT = 20  # calls ...
+_TOO_MANY = 8  # ... of which so many were refused: it is the pace after all
+
+# Doubt.
+_VOTES_FOR_A_NUMBER = 2
+_FEWEST_ANSWERS = 3  # before a number is believed: something must have ended for something to be refused again
+_CONTRADICTIONS = 2
+_FAR_BELOW = 0.8  # of the limit: a number in flight does not refuse there
+_BEYOND = 0.1  # of the first limit: accepted so far beyond it (and at least two), it was no number
+
+# A decision that was taken is overturned by more.
+_SAME_NUMBER_VOTES = 3  # refusals at one number in flight; twice as many after each time that was wrong
+_MOST_VOTES = 64
+_TOP = 0.85  # a refusal counts if so large a share of the accepted had fewer in flight
+_FEWEST_IN_CROWD = 5
+_REFUSALS_AWAY_FROM_LIMIT = 4
+_QUIET_ANSWERS = 4  # times the limit; a refusal after so many answers is one by itself
+
+
+class Phase:
+    """One opinion on the server's limit.
+
+    Attributes:
+        pauses_all: whether a refusal holds up all calls, not just its own.
+        why: the opinion in a few words, None without one.
+    """
+
+    pauses_all = True
+    why: Optional[str] = None
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    @property
+    def rate(self) -> Optional[float]:
+        """Sends a second, None where none is set."""
+        return None
+
+    @property
+    def limit(self) -> Optional[int]:
+        """Calls in flight at most, None where none is set."""
+        return None
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
+        raise NotImplementedError
+
+    def sent(self, now: float) -> Phase:
+        """An attempt goes out."""
+        raise NotImplementedError
+
+    def accepted(self, ticket: Ticket) -> None:
+        """An attempt that was sent after the latest refusal was answered."""
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
+        raise NotImplementedError
+
+    def refused_too(self, refusal: Refusal) -> None:
+        """An attempt that was sent before the latest refusal came back was refused as well."""
+
+
+class Free(Phase):
+    """Nothing has been refused: send, but not all at once."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally)
+        self._ramp = Ramp()
+
+    def wait(self, now: float) -> float:
+        return self._ramp.wait(now)
+
+    def sent(self, now: float) -> Phase:
+        self._ramp.sent(now)
+        return self
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        return Doubt(self._tally, refusal, pause)
+
+
+class Doubt(Phase):
+    """Something was refused, and why is not known: no more in flight than was accepted, and a pause, until it is.
+
+    Then one more than that is tried, far enough from the last send that no rate would mind.  What is refused
+    again at the same number is refused for that number; what is refused below it, or accepted beyond it, is
+    limited by rate.
+    """
+
+    why = "finding out whether the server limits the rate or the calls in flight"
+
+    def __init__(self, tally: Tally, refusal: Refusal, pause: float) -> None:
+        super().__init__(tally)
+        self._first = max(1, refusal.in_flight)
+        self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), spaced=True)
+        self._batch = True  # refusals of what was sent at the same time still come in
+        self._votes = self._contradictions = 0
+        self._answers = tally.finished
+        self._last_sent = refusal.sent_at
+
+    @property
+    def limit(self) -> Optional[int]:
+        return self._control.limit
+
+    def wait(self, now: float) -> float:
+        return self._control.wait(now, self._tally)
+
+    def sent(self, now: float) -> Phase:
+        self._control.sent(now)
+        self._last_sent = now
+        if self._control.confirmed >= self._first + max(2, _BEYOND * self._first):
+            return ByRate(self._tally, self._tally.sent_lately(now), now, now)
+        return self
+
+    def accepted(self, ticket: Ticket) -> None:
+        self._control.accepted(ticket.ahead + 1)
+
+    def refused_too(self, refusal: Refusal) -> None:
+        """Those that come back later know better how many were accepted before them."""
+        if self._batch:
+            self._control.lower(refusal.in_flight)
+            self._first = self._control.limit
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._batch = False
+        if self._is_rate(refusal.in_flight):
+            found = ByRate(self._tally, refusal.lately, self._last_sent, refusal.now)
+            return found.refused(refusal, pause)
+        if self._is_number(refusal.in_flight):
+            return ByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
+        self._control.refused(refusal.in_flight)
+        return self
+
+    def _is_rate(self, in_flight: int) -> bool:
+        self._contradictions = self._contradictions + 1 if self._control.contradicts(in_flight) else 0
+        far_below = in_flight < _FAR_BELOW * self._control.limit - 1
+        return in_flight == 0 or far_below or self._contradictions >= _CONTRADICTIONS
+
+    def _is_number(self, in_flight: int) -> bool:
+        tried = self._control.confirmed if self._control.probing else self._control.limit
+        at_limit = in_flight >= 0.9 * tried and not self._contradictions
+        self._votes = self._votes + 1 if at_limit else 0
+        answers = self._tally.finished - self._answers
+        return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
+
+
+class ByRate(Phase):
+    """The server limits the rate: send at what it accepts, and pause when it says so.
+
+    Refused again and again with more in flight than at nearly all calls that were accepted, it is the number.
+    """
+
+    why = "the server limits the rate"
+
+    def __init__(
+        self, tally: Tally, rate: float, last_sent: float, now: float, votes: int = _SAME_NUMBER_VOTES
+    ) -> None:
+        super().__init__(tally)
+        self._control = RateControl(rate, last_sent, now)
+        self._grown_at = now
+        self._crowd: Dict[int, int] = {}  # accepted since the latest refusal, by the number in flight
+        self._votes = 0
+        self._votes_needed = votes
+        self._leap = Leap()
+
+    @property
+    def rate(self) -> Optional[float]:
+        return self._control.rate
+
+    def wait(self, now: float) -> float:
+        if now - self._grown_at >= _GROW_EVERY:
+            self._grown_at = now
+            tally = self._tally
+            self._control.grow(now, tally.sent_lately(now), tally.mean_rate(now), tally.turnaround)
+            if self._leap.passed(now, tally.turnaround):
+                self._control.rate *= Leap.FACTOR
+        return self._control.wait(now)
+
+    def sent(self, now: float) -> Phase:
+        self._control.sent(now, self._leap.sent(now))
+        return Erratic(self._tally) if self._leap.in_a_row >= _LEAPS else self
+
+    def refused_too(self, refusal: Refusal) -> None:
+        self._leap.refused_too(refusal)
+
+    def accepted(self, ticket: Ticket) -> None:
+        self._crowd[ticket.ahead] = self._crowd.get(ticket.ahead, 0) + 1
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._control.refused(refusal, pause, self._tally.turnaround)
+        self._leap.refused(self._control.rate, pause)
+        self._vote(refusal.in_flight)
+        self._crowd.clear()
+        if self._votes >= self._votes_needed:
+            return ByConcurrency(self._tally, refusal.in_flight, self._votes_needed)
+        return self
+
+    def _vote(self, in_flight: int) -> None:
+        accepted = sum(self._crowd.values())
+        if accepted < _FEWEST_IN_CROWD:
+            return
+        with_fewer = sum(count for ahead, count in self._crowd.items() if ahead < in_flight)
+        self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
+
+
+class Erratic(Phase):
+    """The server refuses some calls whatever their pace: just these wait.
+
+    Refused much more than before, there is a limit after all.
+    """
+
+    pauses_all = False
+    why = "the server refuses some calls whatever their pace"
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally)
+        self._ramp = Ramp()
+        self._recent: Deque[bool] = deque(maxlen=_RECENT)  # whether each was refused
+
+    def wait(self, now: float) -> float:
+        return self._ramp.wait(now)
+
+    def sent(self, now: float) -> Phase:
+        self._ramp.sent(now)
+        return self
+
+    def accepted(self, ticket: Ticket) -> None:
+        self._recent.append(False)
+
+    def refused_too(self, refusal: Refusal) -> None:
+        self._recent.append(True)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._recent.append(True)
+        if sum(self._recent) >= _TOO_MANY:
+            return Doubt(self._tally, refusal, pause)
+        return self
+
+
+class ByConcurrency(Phase):
+    """The server limits the calls in flight: stay at that number, try one more now and then, and never pause.
+
+    Such a server refuses only at its limit.  Refused with nothing in flight, or several times in a row below
+    what had been accepted, it is the rate.
+    """
+
+    pauses_all = False
+    why = "the server limits the calls in flight"
+
+    def __init__(self, tally: Tally, limit: int, votes: int = _SAME_NUMBER_VOTES) -> None:
+        super().__init__(tally)
+        self._control = ConcurrencyControl(limit)
+        self._away = 0  # refusals in a row that were not at the limit
+        self._answers = tally.finished
+        self._votes_needed = votes
+
+    @property
+    def limit(self) -> Optional[int]:
+        return self._control.limit
+
+    def wait(self, now: float) -> float:
+        return self._control.wait(now, self._tally)
+
+    def sent(self, now: float) -> Phase:
+        self._control.sent(now)
+        return self
+
+    def accepted(self, ticket: Ticket) -> None:
+        self._control.accepted(ticket.ahead + 1)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._away = 0 if self._at_limit(refusal.in_flight) else self._away + 1
+        self._answers = self._tally.finished
+        if refusal.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
+            votes = min(_MOST_VOTES, 2 * self._votes_needed)
+            return ByRate(self._tally, refusal.lately, refusal.sent_at, refusal.now, votes)
+        self._control.refused(refusal.in_flight)
+        return self
+
+    def _at_limit(self, in_flight: int) -> bool:
+        if self._control.probing:
+            return not self._control.contradicts(in_flight)
+        return self._tally.finished - self._answers > _QUIET_ANSWERS * self._control.limit

@@ -1,0 +1,172 @@
+"""What has been sent to one (endpoint, model), and what a refusal says about it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Deque, NamedTuple, Optional, Tuple
+
+__all__ = ["Refusal", "Tally", "Ticket"]
+
+_LATELY = 1.0  # seconds
+_LONG = 10.0  # seconds over which the mean rate is taken ...
+_LONG_ENOUGH = 2.0  # ... if there are so many
+_MARK_EVERY = 0.02  # seconds; rates are that exact
+
+# Attempts sent within so many seconds may reach the server in any order.
+_OVERTAKING = 0.003
+
+_REFUSALS_IN_MEAN = 3  # the mean time to a refusal is that of the last few ...
+_ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
+_FIRST_TURNAROUND = 0.01  # seconds, before there was any refusal
+
+
+class Ticket(NamedTuple):
+    """What was known when an attempt was sent; handed back when it returns.
+
+    Attributes:
+        sent_at: when it was sent.
+        ahead: attempts in flight then.
+        number: attempts sent before it.
+    """
+
+    sent_at: float
+    ahead: int
+    number: int
+
+
+class Refusal(NamedTuple):
+    """One refused attempt, and what the server had accepted until then.
+
+    Attributes:
+        sent_at: when the attempt was sent.
+        now: when the refusal came back.
+        in_flight: accepted attempts that were in flight when the server saw it.
+        accepted: attempts accepted before it, since the first.
+        lately: attempts accepted in the second before it, per second.
+        hint: seconds the server asked to wait, None without a hint.
+    """
+
+    sent_at: float
+    now: float
+    in_flight: int
+    accepted: int
+    lately: int
+    hint: Optional[float]
+
+
+class Tally:
+    """Counts sends, answers and refusals.
+
+    Attributes:
+        in_flight: attempts under way.
+        sent: attempts sent.
+        finished: attempts that were answered.
+        refused: attempts that were refused.
+        turnaround: mean seconds from a send to its refusal.
+        latency: mean seconds from a send to its answer; 0 before the first.
+    """
+
+    __slots__ = (
+        "_latest",
+        "_marks",
+        "_refusals",
+        "finished",
+        "in_flight",
+        "latency",
+        "refused",
+        "sent",
+        "turnaround",
+    )
+
+    def __init__(self) -> None:
+        self.in_flight = self.sent = self.finished = self.refused = 0
+        self.turnaround = _FIRST_TURNAROUND
+        self.latency = 0.0
+        self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, refused) until then
+        self._latest: Deque[Tuple[float, int]] = deque(maxlen=64)  # (sent at, number)
+        self._refusals: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
+
+    def send(self, now: float) -> Ticket:
+        """An attempt goes out."""
+        ticket = Ticket(now, self.in_flight, self.sent)
+        marks = self._marks
+        if not marks or now >= marks[-1][0] + _MARK_EVERY:
+            marks.append((now, self.sent, self.refused))
+            if marks[0][0] < now - _LONG:
+                marks.popleft()
+        self._latest.append((now, self.sent))
+        self.sent += 1
+        self.in_flight += 1
+        return ticket
+
+    def answer(self, ticket: Ticket, now: float) -> None:
+        """An attempt was answered."""
+        self.in_flight -= 1
+        self.finished += 1
+        self.latency += (now - ticket.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
+
+    def give_up(self) -> None:
+        """An attempt has ended in a way that says nothing: a time-out, a broken connection, a cancel."""
+        self.in_flight -= 1
+
+    def refuse(self, ticket: Ticket, now: float, hint: Optional[float]) -> Refusal:
+        """An attempt was refused."""
+        a_second_before = ticket.sent_at - _LATELY
+        lately = ticket.number - self._sent_until(a_second_before) - self._refused_since(a_second_before)
+        refusal = Refusal(
+            ticket.sent_at,
+            now,
+            self._accepted_ahead(ticket),
+            ticket.number - self.refused,
+            max(0, lately),
+            hint,
+        )
+        self.in_flight -= 1
+        self.refused += 1
+        self._refusals.append((ticket.sent_at, ticket.number, now))
+        self.turnaround += (now - ticket.sent_at - self.turnaround) / _REFUSALS_IN_MEAN
+        return refusal
+
+    def sent_lately(self, now: float) -> int:
+        """Attempts sent in the last second."""
+        return self.sent - self._sent_until(now - _LATELY)
+
+    def mean_rate(self, now: float) -> float:
+        """Attempts accepted per second over the last ten; 0 while there are too few seconds to tell."""
+        marks = self._marks
+        while len(marks) > 1 and marks[0][0] < now - _LONG:
+            marks.popleft()
+        if not marks or now - marks[0][0] < _LONG_ENOUGH:
+            return 0.0
+        time, sent, refused = marks[0]
+        return (self.sent - sent - (self.refused - refused)) / (now - time)
+
+    def _sent_until(self, time: float) -> int:
+        """Attempts sent before ``time``, to the nearest mark after it."""
+        sent = self.sent
+        for marked, before, _ in reversed(self._marks):
+            if marked < time:
+                break
+            sent = before
+        return sent
+
+    def _refused_since(self, time: float) -> int:
+        count = 0
+        for sent_at, _, _ in reversed(self._refusals):
+            if sent_at < time:
+                break
+            count += 1
+        return count
+
+    def _accepted_ahead(self, ticket: Ticket) -> int:
+        """Accepted attempts in flight when the server saw this one, as far as is known by now."""
+        last = ticket.number  # of those that may have overtaken it
+        for sent_at, number in self._latest:
+            if ticket.sent_at <= sent_at <= ticket.sent_at + _OVERTAKING:
+                last = max(last, number)
+        refused = 0
+        for _, number, back_at in reversed(self._refusals):
+            if back_at <= ticket.sent_at:
+                break
+            refused += number <= last
+        return max(0, ticket.ahead + last - ticket.number - refused)

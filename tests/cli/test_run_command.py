@@ -1,0 +1,105 @@
+"""``chatpool run``: what it prints and its exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chatpool.testing import Error
+
+
+@pytest.fixture
+def files(tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("one\ntwo\nthree\n")
+    return source, tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def batch(run, chatpool_server, files, instant_waits):
+    """``batch(*arguments)`` runs three prompts."""
+
+    def command(*arguments, stdin=""):
+        source, target = files
+        return run(
+            "run", source, "-o", target, "--model", "m", "--base-url", chatpool_server.base_url, *arguments, stdin=stdin
+        )
+
+    return command
+
+
+def test_it_says_what_it_reads_and_what_it_did(batch, files):
+    ended = batch()
+    assert ended.code == 0
+    assert ended.out == ""
+    *first, last = ended.err.splitlines()
+    assert first == [f"chatpool: {files[0]}: text, one prompt a line", "chatpool: 3 rows"]
+    assert last.startswith("chatpool: 3 of 3 rows answered; ")
+    assert len(files[1].read_text().splitlines()) == 3
+
+
+def test_a_second_time_says_that_all_is_done(batch):
+    batch()
+    ended = batch()
+    assert ended.code == 0
+    assert "chatpool: 3 rows; going on with " in ended.err
+    assert "3 of 3 rows answered; 3 were done before" in ended.err
+
+
+def test_failures_are_exit_code_1(batch, chatpool_server):
+    chatpool_server.set_script({"two": Error(400)})
+    ended = batch()
+    assert ended.code == 1
+    assert "2 of 3 rows answered; 1 failed (1 x BadRequestError), see " in ended.err
+    assert batch("--retry-failed", "429").code == 0
+    chatpool_server.set_script(None)
+    ended = batch("--retry-failed")
+    assert (ended.code, "1 of 1 rows answered" in ended.err) == (0, True)
+
+
+def test_a_fatal_error_is_exit_code_3_and_says_how_to_go_on(batch, chatpool_server, files):
+    chatpool_server.set_script(Error(401))
+    ended = batch("--max-workers", "1")
+    assert ended.code == 3
+    assert "chatpool: AuthenticationError: HTTP 401" in ended.err
+    assert ended.err.splitlines()[-1].startswith(
+        f"chatpool: to go on: chatpool run {files[0]} -o {files[1]} --model m "
+    )
+
+
+def test_a_bad_line_is_exit_code_2(batch, files):
+    files[0].write_bytes(b"one\n\xff\n")
+    ended = batch()
+    assert ended.code == 2
+    assert "line 2 of" in ended.err
+    ended = batch("--skip-bad-lines")
+    assert ended.code == 0
+    assert "chatpool: line 2 was left out: not UTF-8" in ended.err
+
+
+def test_a_dry_run_says_what_it_would_cost(batch, chatpool_server):
+    ended = batch("--dry-run", "--prices", "2,8")
+    assert ended.code == 0
+    last = ended.err.splitlines()[-1]
+    assert last == "chatpool: 3 rows would be sent, about 4 tokens of prompts, $0.00 to have them read"
+    assert chatpool_server.requests == []
+
+
+@pytest.mark.parametrize("prices", ["2", "a,b", "1,2,3"])
+def test_prices_that_are_none_are_wrong_usage(batch, prices):
+    ended = batch("--prices", prices)
+    assert ended.code == 2
+    assert "for instance 0.15,0.60" in ended.err
+
+
+def test_json_says_what_was_done_on_stdout(batch, files):
+    ended = batch("--json")
+    done = json.loads(ended.out)
+    assert (done["rows"], done["succeeded"], done["fatal"], done["output"]) == (3, 3, None, str(files[1]))
+
+
+def test_a_template_and_the_other_readings_are_passed_on(batch, chatpool_server):
+    assert batch("--template", "Say {text}", "--limit", "1", "--in-order", "--system", "s").code == 0
+    (request,) = chatpool_server.requests
+    assert [message["content"] for message in request.body["messages"]] == ["s", "Say one"]

@@ -1,0 +1,95 @@
+"""``chatpool run`` as a process: signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import chatpool
+from chatpool.testing import Stall
+
+ROOT = Path(chatpool.__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+
+
+@pytest.fixture
+def start():
+    """Starts ``chatpool run`` as a process, which is gone after the test."""
+    started = []
+
+    def command(server, *arguments):
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "chatpool.cli",
+                "run",
+                *map(str, arguments),
+                "--model",
+                "m",
+                "--base-url",
+                server.base_url,
+            ],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield command
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if not stream.closed:
+                stream.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_it_within_a_second_with_everything_finished_on_disk(
+    start, chatpool_server, tmp_path, number, code, word
+):
+    source, target = tmp_path / "in.txt", tmp_path / "out file.jsonl"
+    source.write_text("".join(f"prompt {line}\n" for line in range(3000)))
+    chatpool_server.set_script(lambda request: Stall() if request.number >= 500 else None)
+    process = start(chatpool_server, source, "-o", target)
+    chatpool_server.wait_for(516, timeout=30)
+    begun = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 3  # a second on an idle machine
+    assert process.returncode == code
+    lines = err.splitlines()
+    assert lines[-1] == f"chatpool: {word}"
+    assert lines[-2].startswith(f"chatpool: to go on: chatpool run {source} -o '{target}' --model m ")
+    assert "500 of 3,000 rows answered; 2,500 pending" in lines[-3]
+    assert len({json.loads(line)["custom_id"] for line in target.read_text().splitlines()}) == 500
+    chatpool_server.set_script(None)
+    process = start(chatpool_server, source, "-o", target)
+    assert process.wait(timeout=30) == 0
+    assert len(chatpool_server.requests) == 3000 + 16
+
+
+def test_a_signal_ends_it_while_it_waits_for_standard_input(start, chatpool_server, tmp_path):
+    target = tmp_path / "out.jsonl"
+    chatpool_server.set_script({"two": Stall()})
+    process = start(chatpool_server, "-", "-o", target, "--max-workers", "1")
+    process.stdin.write('{"prompt": "one"}\n{"prompt": "two"}\n')
+    process.stdin.flush()
+    chatpool_server.wait_for(2, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert "1 of 2 rows answered" in process.stderr.read()
+    assert len(target.read_text().splitlines()) == 1

@@ -1,0 +1,77 @@
+"""One outcome as one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatpool import errors
+from chatpool.errors import APIError, ChatPoolError
+from chatpool.journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of
+from chatpool.journal.record import encode, prefix_of
+from chatpool.types import Attempt
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+ATTEMPTS = st.builds(
+    Attempt,
+    st.text(),
+    st.none() | st.integers(100, 599),
+    st.none() | st.just(0.25),
+    st.just(1.5),
+    st.none() | st.text(),
+)
+RECORDS = st.builds(
+    Record,
+    key=st.integers(1, 2**64 - 1),
+    state=st.sampled_from([OK, FAILED, RETRY]),
+    hash=st.just("0123456789abcdef" * 2),
+    custom_id=st.none() | st.text(),
+    row=st.integers(0, 2**40),
+    at=st.just(1234.5),
+    elapsed=st.just(0.125),
+    attempts=st.lists(ATTEMPTS, max_size=3).map(tuple),
+    error=st.none() | st.just({"class": "X", "message": ',"value":{'}),
+    meta=st.none() | st.just({"k": ',"value":'}),
+    value=JSON.map(encode_value),
+)
+
+
+@given(RECORDS)
+def test_a_record_is_one_line_and_comes_back(record):
+    line = encode(record)
+    assert line.count(b"\n") == 1
+    assert decode(line) == record
+    assert prefix_of(line) == (record.key, record.state, record.hash)
+    assert json.loads(line)["value"] == json.loads(record.value)
+
+
+@given(JSON)
+def test_values_come_back(value):
+    assert json.loads(encode_value(value)) == value
+
+
+def test_half_a_surrogate_pair_from_a_server_is_kept():
+    assert json.loads(encode_value("\ud83d")) == "\ud83d"
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
+def test_errors_come_back_with_their_facts(name):
+    cls = getattr(errors, name)
+    made = cls("what happened", attempts=2)
+    if isinstance(made, APIError):
+        made.status_code, made.code, made.retry_after, made.body = 418, "teapot", 1.5, {"error": {"message": "short"}}
+    again = error_of(json.loads(json.dumps(error_facts(made))), 2)
+    assert type(again) is cls
+    assert vars(again) == vars(made)
+    assert again.message == "what happened"
+
+
+@pytest.mark.parametrize("name", ["NoSuchError", "Any", None])
+def test_an_error_of_an_unknown_class_is_a_plain_one(name):
+    assert type(error_of({"class": name, "message": "m"}, 1)) is ChatPoolError
