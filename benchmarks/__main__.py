@@ -8,6 +8,7 @@ import time
 from typing import List, Optional, Sequence
 
 from . import machine, nginx
+from .measure import set_rounds
 from .registry import BENCHMARKS, Benchmark, chosen
 from .store import HERE, render, save
 from .tables import Table, markdown
@@ -20,6 +21,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         for benchmark in BENCHMARKS:
             print(f"{benchmark.name:10} {benchmark.summary}")
         return 0
+    if options.rounds:
+        set_rounds(options.rounds)
     try:
         benchmarks = [] if options.render else chosen(options.names)
     except ValueError as error:
@@ -38,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
     parser.add_argument("--list", action="store_true", help="show what there is, and end")
     parser.add_argument("--quick", action="store_true", help="few calls and rounds; nothing is stored")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the benchmark cost (default: 5)")
     parser.add_argument("--render", action="store_true", help="only write RESULTS.md again from what is stored")
     return parser
 

@@ -10,7 +10,7 @@ from . import nginx
 from .children import run_child
 from .contenders import BASELINE, CONTENDERS
 from .cost_tables import tables
-from .measure import Sample, rotated
+from .measure import Sample, rotated, rounds
 
 __all__ = ["measure", "tables"]
 
@@ -61,7 +61,7 @@ def measure(quick: bool) -> List[Sample]:
         print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(2 if quick else 5):
+        for turn in range(rounds(2 if quick else 5)):
             for cell in _QUICK if quick else _CELLS:
                 samples += _round(server, cell, turn, rotated(contenders, turn))
                 print(f"round {turn + 1}: {cell.server}, {cell.workers} in flight", file=sys.stderr)

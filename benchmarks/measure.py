@@ -5,12 +5,25 @@ from __future__ import annotations
 import statistics
 from typing import Any, Callable, Dict, Hashable, Iterable, List, Mapping, NamedTuple, Sequence, TypeVar
 
-__all__ = ["Sample", "Spread", "grouped", "ratios", "rotated", "spread"]
+__all__ = ["Sample", "Spread", "grouped", "ratios", "rotated", "rounds", "set_rounds", "spread"]
 
 T = TypeVar("T")
 
 Sample = Mapping[str, Any]
 """One measurement as it is stored: a flat dict of JSON values with the number of its ``round``."""
+
+
+_chosen: List[int] = []  # by the command line
+
+
+def set_rounds(number: int) -> None:
+    """Have every benchmark make so many rounds."""
+    _chosen[:] = [number]
+
+
+def rounds(usual: int) -> int:
+    """How many rounds to make: as many as the command line says, else the usual number."""
+    return _chosen[0] if _chosen else usual
 
 
 class Spread(NamedTuple):
