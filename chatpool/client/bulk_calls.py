@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from ..config import RetryPolicyLike, TimeoutLike
 from ..observe.progress import Progress
 from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
 from ..wire import embedding_request
 from .base import PoolBase
-from .journalled import JournalPath
 from .options import RequestMaker, body_fields
 from .runs import RunSettings
+
+if TYPE_CHECKING:
+    from .journalled import JournalPath
 
 __all__ = ["BulkCalls"]
 

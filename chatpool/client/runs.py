@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, Sized, Tuple
 
 from ..config import choice, positive_int, positive_seconds
 from ..observe import ProgressBar, progress_bar
@@ -13,8 +13,10 @@ from ..types import ChatRequest
 from .call_settings import CallSettings
 from .core import Core
 from .dedupe import SingleFlight
-from .journalled import JournalledRun, JournalPath
 from .run import Run
+
+if TYPE_CHECKING:
+    from .journalled import JournalPath
 
 __all__ = ["RunSettings", "start_run"]
 
@@ -81,6 +83,8 @@ def start_run(
     if settings.journal is None:
         run = Run(core.engine, items, prepare, options, window)
     else:
+        from .journalled import JournalledRun  # most programs never use it
+
         run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
     run.single_flight = SingleFlight() if settings.dedupe else None
     return run, bar

@@ -16,6 +16,7 @@ KILLS = 50
 WORKERS = 8
 
 
+@pytest.mark.slow
 def test_50_kills_over_2000_rows_lose_and_repeat_nothing_but_what_was_in_flight(
     start_run, chatpool_server, write_rows, tmp_path, ids, read_lines
 ):
