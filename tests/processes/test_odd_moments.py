@@ -106,7 +106,7 @@ def answer(pool):
     except chatpool.ChatPoolError as error:
         return type(error).__name__, sys.argv[2] in str(error)
 
-print(answer(broken)[0], answer(other))
+print(answer(broken)[0], answer(other), flush=True)
 os.unlink(sys.argv[2])
 in_child(lambda: [answer(broken), answer(other)])
 """,
