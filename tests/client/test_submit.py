@@ -52,7 +52,7 @@ def test_a_queued_call_can_be_cancelled_and_is_not_sent(always):
 
 
 def test_a_parked_call_can_be_cancelled(serve):
-    server, pool = serve(RateLimited(100))
+    server, pool = serve(RateLimited(100, status=503))
     future = pool.submit("a")
     server.wait_until(lambda: len(server.requests) == 1 and server.in_flight == 0)
     assert future.cancel()
