@@ -57,15 +57,17 @@ class Line:
         health: what the latest answers say.
         pacer: when the next call may be sent.
         parked: how many of its calls wait for their next attempt.
+        read_again_at: from when on the limits in the headers of a success are looked at.
     """
 
-    __slots__ = ("_due", "_estimator", "_fresh", "_spending", "health", "key", "pacer", "parked")
+    __slots__ = ("_due", "_estimator", "_fresh", "_spending", "health", "key", "pacer", "parked", "read_again_at")
 
     def __init__(self, key: LineKey, limits: Optional[Limits] = None, spending: Optional[Spending] = None) -> None:
         self.key = key
         self.health = LineHealth()
         self.pacer = Pacer(limits)
         self.parked = 0
+        self.read_again_at = 0.0
         self._spending = spending
         self._estimator = TokenEstimator()
         self._due: Deque[Call] = deque()  # parked before, ready now: they go first

@@ -24,10 +24,12 @@ from ..policy.spending import Spending
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
-from .line import Line, read_limits
+from .line import Line, StatedLimits, read_limits
 from .staff import Staff
 
 __all__ = ["Scheduler", "Step"]
+
+_READ_EVERY = 0.02  # seconds: thousands of answers a second need not all be asked for the same limits
 
 
 class Step(NamedTuple):
@@ -225,7 +227,7 @@ class Scheduler:
 
     def returned(self, call: Call, verdict: Verdict, now: float) -> LineView:
         """An attempt has ended; returns the line as it is now."""
-        stated = read_limits(verdict)
+        stated = self._stated(call, verdict, now)
         with self.lock:
             line = self._line(call.line)
             view = line.health.view
@@ -235,13 +237,21 @@ class Scheduler:
             line.returned(call, verdict, stated, now)
             return view(now, on_their_way)
 
+    def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
+        """The limits that an answer states: of all refusals, and of a success every now and then."""
+        line = self._lines.get(call.line)
+        if line is None or (verdict.kind == "success" and now < line.read_again_at):
+            return None
+        line.read_again_at = now + _READ_EVERY
+        return read_limits(verdict)
+
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """``returned`` and ``end`` in one, for the commonest case.
 
         Returns:
             Whether the call had not ended before, and how many workers to start because its line was held.
         """
-        stated = read_limits(verdict)
+        stated = self._stated(call, verdict, now)
         with self.lock:
             self.endpoint_proven = True
             workers = 0
