@@ -88,6 +88,9 @@ class Exchange:
                 token.attach(self)
             _thread.exchange = self
             yield
+        except BaseException:
+            self._abandon()
+            raise
         finally:
             _thread.exchange = outer
             for token in self._tokens:
@@ -162,6 +165,14 @@ class Exchange:
             # Under the lock: a cancel either is seen here or finds the blocker held.
             self.check()
             self.held = blocker
+
+    def _abandon(self) -> None:
+        """Close what a failed exchange still holds: a file of an answer that was never read keeps a socket open."""
+        with self._lock:
+            held, self.held = self.held, None
+        destroy = getattr(held, "destroy", None)
+        if destroy is not None:
+            destroy()
 
     def drop(self, blocker: Wakeable) -> None:
         """Let go of ``blocker``: from now on, a cancel does not touch it."""
