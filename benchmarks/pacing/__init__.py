@@ -1,1 +1,0 @@
-"""Pacing: simulated servers on a fake clock, and the same kinds of server on real sockets."""
