@@ -9,6 +9,11 @@ import sys
 from typing import Any, Iterator, List, Tuple
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A shared machine may be slow at any moment: that is no failure of a property.
+settings.register_profile("chatpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chatpool")
 
 pytest_plugins = ["chatpool.testing.plugin"]
 
