@@ -42,6 +42,7 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("overrun", "how late a time limit or a cancel takes effect", "overrun"),
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
     Benchmark("backoff", "calls that fail and are made again", "backoff", server=True),
+    Benchmark("pacing", "servers with limits: time against the ideal, and refusals", "pacing"),
     Benchmark("outage", "a server that is down for a while", "outage", server=True),
     Benchmark("interrupts", "Ctrl-C, with and abort() while every worker is blocked", "interrupts"),
 )

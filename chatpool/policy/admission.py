@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from .phases import Free, Phase
+from .phase import Phase
+from .phases import Free, Trusting
 from .tally import Tally, Ticket
 
 __all__ = ["AdmissionControl"]
@@ -36,7 +37,7 @@ class AdmissionControl:
         self.phase: Phase = Free(self.tally)
         self._news_from = -math.inf
         self._paused_until = -math.inf
-        self._accepted = 0  # before the latest refusal
+        self._accepted = -1  # before the latest refusal
         self._in_vain = 0  # refusals in a row with nothing accepted between
 
     def wait(self, now: float) -> float:
@@ -54,7 +55,7 @@ class AdmissionControl:
         """The attempt was answered."""
         self.tally.answer(ticket, now)
         if ticket.sent_at >= self._news_from:
-            self.phase.accepted(ticket)
+            self.phase.accepted(ticket, now)
 
     def ended(self) -> None:
         """An attempt has ended in a way that says nothing about limits."""
@@ -82,13 +83,18 @@ class AdmissionControl:
 
     @property
     def limited(self) -> bool:
-        """Whether the server has refused anything."""
-        return not isinstance(self.phase, Free)
+        """Whether the server's refusals limit the pace."""
+        return not isinstance(self.phase, (Free, Trusting))
+
+    def trust(self) -> None:
+        """The limit is known, so that few refusals say nothing about it."""
+        if isinstance(self.phase, Free):
+            self.phase = Trusting(self.tally, self.phase.ramp)
 
     def restart(self) -> None:
         """The server was down, and is back: the ramp begins anew, unless a limit is known."""
         if not self.limited:
-            self.phase = Free(self.tally)
+            self.phase = type(self.phase)(self.tally)
 
     def _pause(self, hint: Optional[float]) -> float:
         if hint is not None:

@@ -15,21 +15,20 @@ class Bucket:
     """A leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
 
     What is taken in any minute is at most ``burst`` and what leaks in a minute; so it leaks ``per_minute - burst``
-    units a minute, and one more where a unit is the smallest that can be taken.  Something larger than the
+    units a minute, and one more where only whole units are taken.  Something larger than the
     burst may be taken from an empty bucket, and is paid for afterwards.
 
     Args:
         per_minute: units that may be taken in any minute.
-        burst: units that may be taken at once.
-        unit: the smallest amount that is ever taken.
+        burst: units that may be taken at once, at most half a minute's.
+        unit: what is always taken, if it is always the same; then ``per_minute`` is a whole number of these.
     """
 
     __slots__ = ("_at", "_burst", "_leak", "_level")
 
     def __init__(self, per_minute: float, burst: float, unit: float = 0.0) -> None:
-        self._burst = min(max(burst, unit, 1.0), per_minute)
-        # With a burst of nearly a minute's worth there would be nothing left to leak.
-        self._leak = max(per_minute - self._burst + unit, per_minute / 2) / _MINUTE
+        self._burst = max(unit, min(burst, per_minute / 2))
+        self._leak = (per_minute - self._burst + unit) / _MINUTE
         self._level = 0.0
         self._at = -math.inf
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 from ..config import Limits
@@ -24,8 +25,8 @@ class ConfiguredLimits:
         self._requests: Optional[Bucket] = None
         self._tokens: Optional[Bucket] = None
         if limits.requests_per_minute is not None:
-            per_minute = limits.requests_per_minute
-            self._requests = Bucket(per_minute, per_minute / 60 * limits.burst, unit=1.0)
+            requests = math.floor(limits.requests_per_minute)
+            self._requests = Bucket(requests, requests / 60 * limits.burst, unit=1.0)
         if limits.tokens_per_minute is not None:
             per_minute = limits.tokens_per_minute
             self._tokens = Bucket(per_minute, per_minute / 60 * limits.burst)

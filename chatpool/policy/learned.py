@@ -9,9 +9,6 @@ __all__ = ["LearnedLimit", "StatedLimit"]
 
 _MINUTE = 60.0
 
-# With less used, "remaining" and "reset" are too coarse to tell the rate from them.
-_USED_ENOUGH = 0.01  # of the limit
-
 # Whether a limit flows back or is given anew at once is told from two statements so far apart (seconds) ...
 _APART = 1.0
 _FAR_APART = 60.0  # further apart they tell nothing
@@ -101,7 +98,7 @@ class LearnedLimit:
 
     def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:
         used = stated.limit - stated.remaining
-        if stated.reset is not None and stated.reset > 0 and used >= max(1.0, _USED_ENOUGH * stated.limit):
+        if stated.reset is not None and stated.reset > 0 and used >= 1:
             self.rate = used / stated.reset
             self._reset_at = sent_at + stated.reset
             if used >= _USED_TO_TELL * stated.limit:

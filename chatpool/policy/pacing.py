@@ -62,6 +62,8 @@ class Pacer:
     def __init__(self, limits: Optional[Limits] = None) -> None:
         self._admission = AdmissionControl()
         self._configured = ConfiguredLimits(limits) if limits is not None and limits.any else None
+        if self._configured is not None:
+            self._admission.trust()
         self._requests: Optional[LearnedLimit] = None
         self._tokens: Optional[LearnedLimit] = None
         self._tokens_sent = 0.0
@@ -120,6 +122,7 @@ class Pacer:
         ticket = sent.ticket
         if requests is not None:
             self._requests = self._requests or LearnedLimit()
+            self._admission.trust()
             self._requests.stated(requests, ticket.number, ticket.number + 1, ticket.sent_at)
         if tokens is not None:
             self._tokens = self._tokens or LearnedLimit()

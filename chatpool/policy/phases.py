@@ -11,23 +11,27 @@ A phase is told what happens and returns the phase that follows.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Deque, Dict, Optional
 
 from .concurrency_control import ConcurrencyControl
 from .leap import Leap
+from .phase import Phase
 from .ramp import Ramp
 from .rate_control import RateControl
+from .saturation import Saturation
 from .tally import Refusal, Tally, Ticket
 
-__all__ = ["ByConcurrency", "ByRate", "Doubt", "Free", "Phase"]
+__all__ = ["ByConcurrency", "ByRate", "Doubt", "Erratic", "Free", "Trusting"]
 
 _GROW_EVERY = 0.02  # seconds
 
 # Refusals that have nothing to do with the pace.
 _LEAPS = 3  # passed in a row
 _RECENT = 20  # calls ...
-_TOO_MANY = 8  # ... of which so many were refused: it is the pace after all
+_TOLERATED_OF_ERRATIC_SERVERS = 7  # ... of which so many may be refused before it is the pace after all
+_TOLERATED_OF_KNOWN_LIMITS = 3
 
 # Doubt.
 _VOTES_FOR_A_NUMBER = 2
@@ -45,62 +49,35 @@ _REFUSALS_AWAY_FROM_LIMIT = 4
 _QUIET_ANSWERS = 4  # times the limit; a refusal after so many answers is one by itself
 
 
-class Phase:
-    """One opinion on the server's limit.
-
-    Attributes:
-        pauses_all: whether a refusal holds up all calls, not just its own.
-        why: the opinion in a few words, None without one.
-    """
-
-    pauses_all = True
-    why: Optional[str] = None
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    @property
-    def rate(self) -> Optional[float]:
-        """Sends a second, None where none is set."""
-        return None
-
-    @property
-    def limit(self) -> Optional[int]:
-        """Calls in flight at most, None where none is set."""
-        return None
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
-        raise NotImplementedError
-
-    def sent(self, now: float) -> Phase:
-        """An attempt goes out."""
-        raise NotImplementedError
-
-    def accepted(self, ticket: Ticket) -> None:
-        """An attempt that was sent after the latest refusal was answered."""
-
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
-        raise NotImplementedError
-
-    def refused_too(self, refusal: Refusal) -> None:
-        """An attempt that was sent before the latest refusal came back was refused as well."""
-
-
 class Free(Phase):
-    """Nothing has been refused: send, but not all at once."""
+    """Nothing has been refused: send, but not all at once, and no more than makes the server answer faster."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__(tally)
-        self._ramp = Ramp()
+        self.ramp = Ramp()
+        self._saturation = Saturation()
+
+    @property
+    def limit(self) -> Optional[int]:
+        limit = self._saturation.limit
+        return None if math.isinf(limit) else int(limit)
+
+    @property
+    def why(self) -> Optional[str]:  # type: ignore[override]  # the others' never changes
+        return None if self.limit is None else "more calls in flight would only wait at the server"
 
     def wait(self, now: float) -> float:
-        return self._ramp.wait(now)
+        if self._tally.in_flight >= self._saturation.limit:
+            return math.inf
+        return self.ramp.wait(now)
 
     def sent(self, now: float) -> Phase:
-        self._ramp.sent(now)
+        self.ramp.sent(now)
         return self
+
+    def accepted(self, ticket: Ticket, now: float) -> None:
+        self.ramp.answered = True
+        self._saturation.answered(ticket.ahead, now - ticket.sent_at, now)
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         return Doubt(self._tally, refusal, pause)
@@ -139,7 +116,7 @@ class Doubt(Phase):
             return ByRate(self._tally, self._tally.sent_lately(now), now, now)
         return self
 
-    def accepted(self, ticket: Ticket) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> None:
         self._control.accepted(ticket.ahead + 1)
 
     def refused_too(self, refusal: Refusal) -> None:
@@ -151,8 +128,7 @@ class Doubt(Phase):
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         self._batch = False
         if self._is_rate(refusal.in_flight):
-            found = ByRate(self._tally, refusal.lately, self._last_sent, refusal.now)
-            return found.refused(refusal, pause)
+            return ByRate(self._tally, refusal.lately, self._last_sent, refusal.now).begin(refusal, pause)
         if self._is_number(refusal.in_flight):
             return ByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
         self._control.refused(refusal.in_flight)
@@ -210,7 +186,7 @@ class ByRate(Phase):
     def refused_too(self, refusal: Refusal) -> None:
         self._leap.refused_too(refusal)
 
-    def accepted(self, ticket: Ticket) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> None:
         self._crowd[ticket.ahead] = self._crowd.get(ticket.ahead, 0) + 1
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
@@ -222,6 +198,11 @@ class ByRate(Phase):
             return ByConcurrency(self._tally, refusal.in_flight, self._votes_needed)
         return self
 
+    def begin(self, refusal: Refusal, pause: float) -> ByRate:
+        """This refusal showed that it is the rate."""
+        self._control.begin(refusal, pause)
+        return self
+
     def _vote(self, in_flight: int) -> None:
         accepted = sum(self._crowd.values())
         if accepted < _FEWEST_IN_CROWD:
@@ -230,18 +211,14 @@ class ByRate(Phase):
         self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
 
 
-class Erratic(Phase):
-    """The server refuses some calls whatever their pace: just these wait.
+class _Tolerant(Phase):
+    """Refusals change nothing, as long as there are few."""
 
-    Refused much more than before, there is a limit after all.
-    """
+    tolerated = 0  # of the latest calls
 
-    pauses_all = False
-    why = "the server refuses some calls whatever their pace"
-
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, ramp: Optional[Ramp] = None) -> None:
         super().__init__(tally)
-        self._ramp = Ramp()
+        self._ramp = ramp or Ramp()
         self._recent: Deque[bool] = deque(maxlen=_RECENT)  # whether each was refused
 
     def wait(self, now: float) -> float:
@@ -251,7 +228,8 @@ class Erratic(Phase):
         self._ramp.sent(now)
         return self
 
-    def accepted(self, ticket: Ticket) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> None:
+        self._ramp.answered = True
         self._recent.append(False)
 
     def refused_too(self, refusal: Refusal) -> None:
@@ -259,9 +237,21 @@ class Erratic(Phase):
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         self._recent.append(True)
-        if sum(self._recent) >= _TOO_MANY:
-            return Doubt(self._tally, refusal, pause)
-        return self
+        return Doubt(self._tally, refusal, pause) if sum(self._recent) > self.tolerated else self
+
+
+class Trusting(_Tolerant):
+    """The limit is configured, or the server has stated it: a refusal now and then is a matter of milliseconds."""
+
+    tolerated = _TOLERATED_OF_KNOWN_LIMITS
+
+
+class Erratic(_Tolerant):
+    """The server refuses some calls whatever their pace: just these wait."""
+
+    pauses_all = False
+    why = "the server refuses some calls whatever their pace"
+    tolerated = _TOLERATED_OF_ERRATIC_SERVERS
 
 
 class ByConcurrency(Phase):
@@ -292,7 +282,7 @@ class ByConcurrency(Phase):
         self._control.sent(now)
         return self
 
-    def accepted(self, ticket: Ticket) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> None:
         self._control.accepted(ticket.ahead + 1)
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:

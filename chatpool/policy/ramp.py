@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Ramp"]
 
 _AT_ONCE = 8  # sends that nothing holds back
 _START = 300.0  # sends a second after these
-_DOUBLES_EVERY = 0.1  # seconds
-_OPEN_AFTER = 0.6  # seconds; by then the rate is beyond any pool's
+_STEADY = 0.2  # seconds for which that is so, unless there is an answer before ...
+_DOUBLES_EVERY = 0.1  # ... and then the rate doubles so often (seconds) ...
+_OPEN_AFTER = 0.6  # ... until it is beyond any pool's, so long after the beginning
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 
 
 class Ramp:
-    """Some sends at once, then a rate that doubles ten times a second, then no limit.
+    """Some sends at once, then at a steady rate, then at one that doubles ten times a second, then without limit.
 
     A server without a limit hardly notices; one that has a limit is found out by a few refusals instead of by one
-    per worker.  The ramp is one in time, so answers that take long do not hold it up.
+    per worker, and one that states its limit can do so before it is reached.  The ramp is one in time, so answers
+    that take long do not hold it up.
+
+    Attributes:
+        answered: to be set when there is an answer.
+        open: whether nothing is held back any more.
     """
 
-    __slots__ = ("_began", "_left", "_next", "open")
+    __slots__ = ("_began", "_doubling_from", "_left", "_next", "answered", "open")
 
     def __init__(self) -> None:
+        self.answered = False
+        self.open = False
         self._began = 0.0
+        self._doubling_from = math.inf
         self._left = _AT_ONCE
         self._next = 0.0
-        self.open = False  # whether nothing is held back any more
 
     def wait(self, now: float) -> float:
         """Seconds until the next attempt may be sent."""
@@ -34,13 +44,20 @@ class Ramp:
 
     def sent(self, now: float) -> None:
         """An attempt goes out."""
+        if self.open:
+            return
         if self._left > 0:
-            self._began = now if self._left == _AT_ONCE else self._began
+            if self._left == _AT_ONCE:
+                self._began = now
+                self._doubling_from = now + _STEADY
             self._left -= 1
             self._next = now
-        elif not self.open:
-            age = now - self._began
-            self.open = age > _OPEN_AFTER
-            if not self.open:
-                rate = _START * 2.0 ** (age / _DOUBLES_EVERY)
-                self._next = max(self._next, now - _CATCH_UP) + 1 / rate
+            return
+        self.open = now - self._began > _OPEN_AFTER
+        if not self.open:
+            self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate(now)
+
+    def _rate(self, now: float) -> float:
+        if self.answered:
+            self._doubling_from = min(self._doubling_from, now)
+        return _START * math.pow(2.0, max(0.0, now - self._doubling_from) / _DOUBLES_EVERY)

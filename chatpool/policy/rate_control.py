@@ -116,12 +116,20 @@ class RateControl:
         asked_long = refusal.hint is not None and pause > _LONG_PAUSE
         self.rate = max(_LEAST, _LARGEST_CUT * self.rate, min(self._bounds(refusal, pause, asked_long)))
         self._found, self._slow_growth = True, asked_long
+        self._note(refusal, pause)
+        self._quiet_from = refusal.now + max(_HOLD * pause if asked_long else 0.0, 2 * turnaround)
+
+    def begin(self, refusal: Refusal, pause: float) -> None:
+        """This refusal showed that it is the rate; what it is, the next will show."""
+        self._note(refusal, pause)
+        self._quiet_from = refusal.now + pause
+
+    def _note(self, refusal: Refusal, pause: float) -> None:
         self._accepted = refusal.accepted
         resumed = refusal.now + pause
         self._next = max(self._next, resumed)
         self._resumed = resumed
         self._refused_at.append((resumed if pause > _LONG_PAUSE else refusal.now, refusal.accepted))
-        self._quiet_from = refusal.now + max(_HOLD * pause if asked_long else 0.0, 2 * turnaround)
 
     def _bounds(self, refusal: Refusal, pause: float, asked_long: bool) -> Iterator[float]:
         yield self.rate * (self._cut_by_count(refusal) if asked_long else _CUT)

@@ -12,8 +12,11 @@ _LONG = 10.0  # seconds over which the mean rate is taken ...
 _LONG_ENOUGH = 2.0  # ... if there are so many
 _MARK_EVERY = 0.02  # seconds; rates are that exact
 
-# Attempts sent within so many seconds may reach the server in any order.
+# Attempts sent within so many seconds may reach the server in any order; the first ones, which have to make
+# their connections, within half of the time that a refusal takes.
 _OVERTAKING = 0.003
+_OVERTAKING_AT_FIRST = 0.03
+_FIRST = 64
 
 _REFUSALS_IN_MEAN = 3  # the mean time to a refusal is that of the last few ...
 _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
@@ -83,7 +86,7 @@ class Tally:
         self.turnaround = _FIRST_TURNAROUND
         self.latency = 0.0
         self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, refused) until then
-        self._latest: Deque[Tuple[float, int]] = deque(maxlen=64)  # (sent at, number)
+        self._latest: Deque[Tuple[float, int]] = deque(maxlen=_FIRST)  # (sent at, number)
         self._refusals: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
     def send(self, now: float) -> Ticket:
@@ -116,7 +119,7 @@ class Tally:
         refusal = Refusal(
             ticket.sent_at,
             now,
-            self._accepted_ahead(ticket),
+            self._accepted_ahead(ticket, now),
             ticket.number - self.refused,
             max(0, lately),
             hint,
@@ -158,11 +161,14 @@ class Tally:
             count += 1
         return count
 
-    def _accepted_ahead(self, ticket: Ticket) -> int:
+    def _accepted_ahead(self, ticket: Ticket, now: float) -> int:
         """Accepted attempts in flight when the server saw this one, as far as is known by now."""
+        overtaking = _OVERTAKING
+        if ticket.number < _FIRST:
+            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
         last = ticket.number  # of those that may have overtaken it
         for sent_at, number in self._latest:
-            if ticket.sent_at <= sent_at <= ticket.sent_at + _OVERTAKING:
+            if ticket.sent_at <= sent_at <= ticket.sent_at + overtaking:
                 last = max(last, number)
         refused = 0
         for _, number, back_at in reversed(self._refusals):

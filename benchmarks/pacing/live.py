@@ -1,0 +1,103 @@
+"""The six servers of the targets on real sockets: seconds against the ideal, and refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
+
+from ..children import run_child
+from ..measure import Sample
+from ..store import HERE
+from .scenarios import SCENARIOS
+
+__all__ = ["CHATPOOL", "CONFIGURED", "Trial", "measure_live", "trials"]
+
+CHATPOOL = "chatpool"
+CONFIGURED = "chatpool, limits configured"
+_OTHERS = ("the recipe: aiohttp + tenacity", "openai SDK, 2 retries", "openai SDK, 10 retries")
+
+
+class Trial(NamedTuple):
+    """One client against one server.
+
+    Attributes:
+        scenario: the server.
+        client: who makes the calls.
+        hint: what a refusal says: ``"exact"``, ``"whole"`` (seconds) or None.
+        headers: whether answers state the limit.
+        rounds: how many of the rounds it takes part in.
+    """
+
+    scenario: str
+    client: str = CHATPOOL
+    hint: Optional[str] = "exact"
+    headers: bool = False
+    rounds: int = 3
+
+
+def trials(quick: bool) -> List[Trial]:
+    """What is tried."""
+    targets = [Trial(name) for name in SCENARIOS]
+    if quick:
+        return targets
+    stated = [Trial(name, headers=True) for name in "ABE"]
+    configured = [Trial(name, CONFIGURED) for name, scenario in SCENARIOS.items() if scenario.limits]
+    without = [Trial(name, hint=hint, rounds=1) for hint in ("whole", None) for name in "ABCDE"]
+    others = [Trial(name, client, rounds=1) for client in _OTHERS for name in "ABCDE"]
+    return [*targets, *stated, *configured, *without, *others]
+
+
+def measure_live(quick: bool) -> List[Sample]:
+    """Every trial, round by round."""
+    samples: List[Sample] = []
+    for turn in range(1 if quick else 3):
+        taking_part = [trial for trial in trials(quick) if turn < trial.rounds]
+        samples += [{"what": "live", "round": turn, **trial._asdict(), **_run(trial)} for trial in taking_part]
+        print(f"round {turn + 1}", file=sys.stderr)
+    return samples
+
+
+def _run(trial: Trial) -> Dict[str, Any]:
+    spec = {"scenario": trial.scenario, "hint": trial.hint, "headers": trial.headers}
+    counted: Dict[str, Any] = {}
+    with _server(spec, counted) as base_url:
+        where = {"scenario": trial.scenario, "client": trial.client, "base_url": base_url}
+        used = run_child("pacing.live_client", where)
+    scenario = SCENARIOS[trial.scenario]
+    found = {"ideal": scenario.ideal(), "calls": scenario.calls, "refused": len(counted["refused_at"]), **used}
+    if trial.scenario in "AD" and trial.client == CHATPOOL:
+        found["timeline"] = _timeline(counted)
+    return found
+
+
+@contextmanager
+def _server(spec: Mapping[str, Any], counted: Dict[str, Any]) -> Iterator[str]:
+    """A server in a process of its own; yields its URL, and puts what it has counted into ``counted``."""
+    command = [sys.executable, "-m", f"{__package__}.live_server", json.dumps(spec)]
+    process = subprocess.Popen(
+        command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["base_url"]
+        process.stdin.close()
+        counted.update(json.loads(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _timeline(counted: Mapping[str, List[float]]) -> Dict[str, List[int]]:
+    """Calls accepted and refused in each half second."""
+    last = max([*counted["accepted_at"], *counted["refused_at"]])
+    slots = int(2 * last) + 1
+    timeline = {}
+    for what in ("accepted", "refused"):
+        timeline[what] = [0] * slots
+        for time in counted[f"{what}_at"]:
+            timeline[what][int(2 * time)] += 1
+    return timeline

@@ -1,0 +1,85 @@
+"""Calls accepted and refused over time, as drawings for the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Mapping, Sequence
+
+from ..measure import Sample
+from ..store import HERE
+from .scenarios import SCENARIOS
+
+__all__ = ["draw", "write_plots"]
+
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 240, 48, 28, 34
+_ACCEPTED, _REFUSED, _INK = "#4477aa", "#ee6677", "#555"
+_STEP = 0.5  # seconds per bar
+
+
+def write_plots(samples: Sequence[Sample], folder: Path = HERE.parent / "docs" / "explanation") -> List[Path]:
+    """One drawing per server whose timeline was kept, of its first round."""
+    written = {}
+    for sample in samples:
+        if sample.get("timeline") and sample["hint"] == "exact" and not sample["headers"]:
+            path = folder / f"pacing-{sample['scenario']}.svg"
+            if path not in written:
+                written[path] = draw(SCENARIOS[sample["scenario"]].title, sample["timeline"])
+    for path, drawing in written.items():
+        path.write_text(drawing, encoding="utf-8")
+    return list(written)
+
+
+def draw(title: str, timeline: Mapping[str, Sequence[int]]) -> str:
+    """Bars of calls per second, refused ones on top of accepted ones."""
+    accepted, refused = timeline["accepted"], timeline["refused"]
+    most = max(a + r for a, r in zip(accepted, refused)) / _STEP
+    across = (_WIDTH - _LEFT - 10) / len(accepted)
+    up = (_HEIGHT - _TOP - _BOTTOM) / most
+    bottom = _HEIGHT - _BOTTOM
+    frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
+    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REFUSED}">refused</tspan>'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>',
+        f"<title>{title}: calls per second, accepted and refused</title>",
+        f'<text x="{_LEFT}" y="16">{title}: calls per second ({words})</text>',
+    ]
+    for number, counts in enumerate(zip(accepted, refused)):
+        y = float(bottom)
+        for count, color in zip(counts, (_ACCEPTED, _REFUSED)):
+            height = count / _STEP * up
+            y -= height
+            if count:
+                x = _LEFT + number * across
+                parts.append(
+                    f'<rect x="{x:.1f}" y="{y:.1f}" width="{across - 1:.1f}" height="{height:.1f}" fill="{color}"/>'
+                )
+    parts += _axes(len(accepted) * _STEP, most, bottom, across / _STEP, up)
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _axes(seconds: float, most: float, bottom: int, across: float, up: float) -> List[str]:
+    found = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - 10}" y2="{bottom}" stroke="{_INK}"/>']
+    for second in range(0, int(seconds) + 1, 5):
+        x = _LEFT + second * across
+        found.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
+    for rate in _marks(most):
+        y = bottom - rate * up
+        found.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - 10}" y2="{y:.1f}" stroke="{_INK}" opacity="0.2"/>')
+        found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
+    return found
+
+
+def _marks(most: float) -> List[int]:
+    return list(range(0, int(most) + 1, 20 if most <= 120 else 50))
+
+
+def main() -> None:
+    """Draw again from what is stored."""
+    from ..store import load
+
+    for path in write_plots(load("pacing").get("samples", [])):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

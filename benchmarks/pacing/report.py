@@ -1,0 +1,83 @@
+"""What the measurements of pacing show."""
+
+from __future__ import annotations
+
+from typing import Iterator, List, Optional, Sequence
+
+from ..measure import Sample, grouped, spread
+from ..tables import Bound, Table, bounds_table
+from .live import CHATPOOL, CONFIGURED
+from .scenarios import SCENARIOS
+from .sweep import TARGETS, quantile
+
+__all__ = ["pacing_tables"]
+
+_HINTS = {"exact": "exact", "whole": "whole seconds", None: "none"}
+
+
+def pacing_tables(samples: Sequence[Sample]) -> List[Table]:
+    """Bounds, the six servers, the random ones."""
+    live = [sample for sample in samples if sample["what"] == "live"]
+    sweep = [sample for sample in samples if sample["what"] == "sweep"]
+    columns = ("server", "client", "hints", "over the ideal", "refused, % of the calls", "calls lost")
+    rows = [_live_row(found) for found in grouped(live, "scenario", "client", "hint", "headers").values()]
+    kinds = ("server", "seeds", "servers", "median", "90 %", "worst", "refused: median", "90 %")
+    return [
+        bounds_table([*_live_bounds(live), *_sweep_bounds(sweep)]),
+        Table("On sockets: seconds as a multiple of the ideal", columns, rows),
+        Table("Random servers, simulated: seconds as a multiple of the ideal", kinds, [_sweep_row(s) for s in sweep]),
+    ]
+
+
+def _live_bounds(live: Sequence[Sample]) -> Iterator[Bound]:
+    for found in grouped(live, "scenario", "client", "hint", "headers").values():
+        first = found[0]
+        name, scenario = first["scenario"], SCENARIOS[first["scenario"]]
+        if first["headers"]:
+            yield from _bounds_of(f"{name} with x-ratelimit headers", found, 1.03, 0.01)
+        elif first["client"] == CHATPOOL and first["hint"] == "exact":
+            yield from _bounds_of(f"{name}, {scenario.title}", found, scenario.over, scenario.refused)
+        elif first["client"] == CONFIGURED and name == "A":
+            yield from _bounds_of("A configured", found, 1.03, 0.01)
+    lost = [float(sample["lost"]) for sample in live if str(sample["client"]).startswith(CHATPOOL)]
+    if lost:
+        yield Bound("calls lost in a run", spread(lost), 0, digits=0)
+
+
+def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optional[float]) -> Iterator[Bound]:
+    yield Bound(f"{what}: over the ideal", spread(s["wall"] / s["ideal"] for s in found), over)
+    if refused is not None:
+        share = spread(100 * s["refused"] / s["calls"] for s in found)
+        yield Bound(f"{what}: refused, % of the calls", share, 100 * refused, digits=1)
+
+
+def _sweep_bounds(sweep: Sequence[Sample]) -> Iterator[Bound]:
+    for sample in sweep:
+        if sample["kind"] in TARGETS:
+            nearly_all = quantile(sample["over"], 0.9)
+            what = f"random servers, {sample['kind']}, seeds {sample['seeds']}: 90 % are within"
+            yield Bound(what, spread([nearly_all]), TARGETS[sample["kind"]])
+
+
+def _live_row(found: Sequence[Sample]) -> List[str]:
+    first = found[0]
+    hints = "in headers" if first["headers"] else _HINTS[first["hint"]]
+    return [
+        f"{first['scenario']}: {SCENARIOS[first['scenario']].title}",
+        first["client"],
+        hints,
+        spread(sample["wall"] / sample["ideal"] for sample in found).show(3),
+        spread(100 * sample["refused"] / sample["calls"] for sample in found).show(1),
+        str(sum(sample["lost"] for sample in found)),
+    ]
+
+
+def _sweep_row(sample: Sample) -> List[str]:
+    over, refused = sample["over"], sample["refused"]
+    return [
+        sample["kind"],
+        sample["seeds"],
+        str(len(over)),
+        *(f"{quantile(over, share):.2f}" for share in (0.5, 0.9, 1.0)),
+        *(f"{100 * quantile(refused, share):.0f} %" for share in (0.5, 0.9)),
+    ]

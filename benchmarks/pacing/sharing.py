@@ -1,0 +1,114 @@
+"""A limit that four processes with 32 threads each share, through a file and through Redis."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Sequence
+
+from ..children import run_child
+from ..measure import Sample, grouped, spread
+from ..tables import Table
+
+__all__ = ["measure", "tables"]
+
+PROCESSES, THREADS = 4, 32
+_SETTLED = 2.0  # seconds after which the first burst is used up
+
+_CASES: Dict[str, Dict[str, Any]] = {
+    "3,000 requests a minute": {"limits": {"requests_per_minute": 3000}, "tokens": 0, "used": 0, "unit": 1},
+    "600,000 tokens a minute, estimates 50 % too high": {
+        "limits": {"tokens_per_minute": 600_000},
+        "tokens": 150,
+        "used": 100,
+        "unit": 100,
+    },
+}
+
+
+def measure(quick: bool) -> List[Sample]:
+    """Every case with every backend, in turn.
+
+    Raises:
+        RuntimeError: there is no redis-server, or the package redis is missing.
+    """
+    seconds = 5.0 if quick else 20.0
+    samples: List[Sample] = []
+    for turn in range(1 if quick else 3):
+        for name, case in _CASES.items():
+            for backend, places in (("file", _file), ("Redis", _redis)):
+                with places() as (scope, env):
+                    samples.append({"round": turn, "case": name, "backend": backend, **_run(scope, env, case, seconds)})
+                print(f"round {turn + 1}: {name}, {backend}", file=sys.stderr)
+    return samples
+
+
+def _run(scope: str, env: Dict[str, str], case: Dict[str, Any], seconds: float) -> Sample:
+    start = time.time() + 2
+    spec = {"scope": scope, "threads": THREADS, "start": start, "seconds": seconds + _SETTLED, "env": env, **case}
+    with ThreadPoolExecutor(PROCESSES) as executor:
+        found = list(executor.map(lambda _: run_child("pacing.sharer", spec), range(PROCESSES)))
+    threads = [slots for one in found for slots in one["threads"]]
+    first = min(slot["at"] for slots in threads for slot in slots)
+    begins, ends = first + _SETTLED, first + _SETTLED + seconds - 0.5
+    given = sum(begins <= slot["at"] < ends for slots in threads for slot in slots)
+    (per_minute,) = case["limits"].values()
+    costs = sorted(slot["cost"] for slots in threads for slot in slots)
+    return {
+        "share": given * case["unit"] / (per_minute / 60 * (ends - begins)),
+        "fewest": min(map(len, threads)),
+        "most": max(map(len, threads)),
+        "cost": costs[len(costs) // 2],
+        "cost_p99": costs[int(len(costs) * 0.99)],
+    }
+
+
+@contextmanager
+def _file() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield "benchmark", {"XDG_CACHE_HOME": folder}
+
+
+@contextmanager
+def _redis() -> Iterator[Any]:
+    program = shutil.which("redis-server")
+    if program is None:
+        raise RuntimeError("there is no redis-server: install Debian's package of that name")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            ready = any("ready to accept connections" in line.lower() for line in process.stdout or [])
+            if not ready:
+                raise RuntimeError("redis-server did not start")
+            yield f"redis://127.0.0.1:{port}/benchmark", {}
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def tables(samples: Sequence[Sample]) -> List[Table]:
+    """How much of the limit is used, how evenly, and what asking costs."""
+    rows = []
+    for (case, backend), found in grouped(samples, "case", "backend").items():  # type: ignore[misc]  # pairs
+        rows.append(
+            [
+                f"{case}: {backend}",
+                spread(100 * one["share"] for one in found).show(1),
+                f"{min(one['fewest'] for one in found)} - {max(one['most'] for one in found)}",
+                spread(1000 * one["cost"] for one in found).show(2),
+                spread(1000 * one["cost_p99"] for one in found).show(2),
+            ]
+        )
+    columns = ("limit", "of the limit used, %", "calls per thread", "asking, ms", "asking, 99th percentile, ms")
+    note = f"{PROCESSES} processes with {THREADS} threads each, which ask again as soon as they may."
+    return [Table("Shared limits", columns, rows, note)]

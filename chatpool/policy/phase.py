@@ -1,0 +1,52 @@
+"""An opinion on the kind of limit that a server has."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .tally import Refusal, Tally, Ticket
+
+__all__ = ["Phase"]
+
+
+class Phase:
+    """One opinion on the server's limit.
+
+    Attributes:
+        pauses_all: whether a refusal holds up all calls, not just its own.
+        why: the opinion in a few words, None without one.
+    """
+
+    pauses_all = True
+    why: Optional[str] = None
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    @property
+    def rate(self) -> Optional[float]:
+        """Sends a second, None where none is set."""
+        return None
+
+    @property
+    def limit(self) -> Optional[int]:
+        """Calls in flight at most, None where none is set."""
+        return None
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
+        raise NotImplementedError
+
+    def sent(self, now: float) -> Phase:
+        """An attempt goes out."""
+        raise NotImplementedError
+
+    def accepted(self, ticket: Ticket, now: float) -> None:
+        """An attempt that was sent after the latest refusal was answered."""
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
+        raise NotImplementedError
+
+    def refused_too(self, refusal: Refusal) -> None:
+        """An attempt that was sent before the latest refusal came back was refused as well."""

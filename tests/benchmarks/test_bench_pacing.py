@@ -1,0 +1,103 @@
+"""What the pacing benchmark makes of its measurements."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.pacing.plot import draw, write_plots
+from benchmarks.pacing.report import pacing_tables
+from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
+from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, SlidingWindow, stated
+from benchmarks.pacing.sweep import quantile
+
+
+def live(scenario="A", wall=19.6, **other):
+    sample = {"what": "live", "round": 0, "scenario": scenario, "client": "chatpool", "hint": "exact", "headers": False}
+    counted = {"ideal": 19.0, "calls": 1000, "refused": 30, "wall": wall, "cpu": 1.0, "lost": 0}
+    return {**sample, **counted, **other}
+
+
+def sweep(kind="rate", over=(1.0, 1.1, 1.2)):
+    return {"what": "sweep", "round": 0, "kind": kind, "seeds": "s", "over": list(over), "refused": [0.0] * len(over)}
+
+
+def test_ideal_times_are_what_the_limits_allow():
+    assert SCENARIOS["A"].ideal() == pytest.approx(19.05, abs=0.01)
+    assert SCENARIOS["B"].ideal() == pytest.approx(25.05, abs=0.01)
+    assert SCENARIOS["C"].ideal() == pytest.approx(20.0, abs=0.01)
+    assert SCENARIOS["D"].ideal() == pytest.approx(20.05, abs=0.01)
+    assert SCENARIOS["E"].ideal() == pytest.approx(20.05, abs=0.01)
+
+
+def test_calls_are_of_very_different_size_and_always_the_same():
+    sizes = tokens_of(600)
+    assert sizes == tokens_of(600)
+    assert max(sizes) > 20 * min(sizes)
+
+
+class TestServers:
+    def test_a_bucket_changes_its_rate_when_it_is_time(self):
+        bucket = Bucket(10, 1, [(5.0, 1.0)])
+        bucket.free_in(4.95, 0, 1)
+        bucket.accept(4.95, 1)
+        assert bucket.free_in(4.95, 0, 1) == pytest.approx(0.1)
+        assert bucket.free_in(5.0, 0, 1) == pytest.approx(0.5)
+
+    def test_a_window_that_is_fixed_begins_anew_at_once(self):
+        window = FixedWindow(2, 10.0)
+        for _ in range(2):
+            assert window.free_in(9.0, 0, 1) == 0
+            window.accept(9.0, 1)
+        assert window.free_in(9.0, 0, 1) == pytest.approx(1.0)
+        assert window.free_in(10.0, 0, 1) == 0
+
+    def test_a_window_that_slides_frees_one_after_the_other(self):
+        window = SlidingWindow(2, 10.0)
+        window.accept(0.0, 1)
+        window.accept(4.0, 1)
+        assert window.free_in(5.0, 0, 1) == pytest.approx(5.0)
+        assert window.free_in(10.0, 0, 1) == 0
+
+    def test_a_cap_frees_when_something_ends(self):
+        assert Cap(2).free_in(0.0, 1, 1) == 0
+        assert Cap(2).free_in(0.0, 2, 1) == float("inf")
+
+    def test_hints_are_exact_or_whole_seconds_or_none(self):
+        assert stated("exact", 0.4, 9.0) == 0.4
+        assert stated("whole", 0.4, 9.0) == 1.0
+        assert stated("exact", float("inf"), 9.0) == 9.0
+        assert stated(None, 0.4, 9.0) is None
+
+
+class TestReport:
+    def test_a_bound_that_is_kept(self):
+        bounds, _, _ = pacing_tables([live(wall=19.1), sweep()])
+        assert [row[-1] for row in bounds.rows] == ["yes"] * len(bounds.rows)
+
+    def test_a_bound_that_is_not(self):
+        bounds, _, _ = pacing_tables([live(wall=30.0, lost=1), sweep(over=(1.0, 5.0, 6.0))])
+        broken = [row[0] for row in bounds.rows if row[-1] != "yes"]
+        assert len(broken) == 3
+
+    def test_each_way_of_saying_something_has_its_row(self):
+        samples = [live(), live(hint=None), live(hint="whole"), live(headers=True), live(client="another")]
+        _, sockets, _ = pacing_tables(samples)
+        assert [row[2] for row in sockets.rows] == ["exact", "none", "whole seconds", "in headers", "exact"]
+
+    def test_a_share_of_values(self):
+        assert quantile([3, 1, 2], 0.5) == 2
+        assert quantile([3, 1, 2], 1.0) == 3
+
+
+class TestPlot:
+    TIMELINE = {"accepted": [50, 25, 25, 24], "refused": [6, 1, 0, 1]}
+
+    def test_it_is_a_drawing_with_a_bar_for_each_count(self):
+        drawing = draw("50/s", self.TIMELINE)
+        assert drawing.count("<rect") == 7
+        assert drawing.startswith("<svg")
+        assert drawing.endswith("</svg>\n")
+
+    def test_one_is_written_per_server(self, tmp_path):
+        samples = [live(timeline=self.TIMELINE), live("D", timeline=self.TIMELINE), live("D"), live("E")]
+        assert [path.name for path in write_plots(samples, tmp_path)] == ["pacing-A.svg", "pacing-D.svg"]

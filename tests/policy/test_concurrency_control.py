@@ -1,0 +1,123 @@
+"""The rules by which a number of calls in flight is kept and tried."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from chatpool.policy.concurrency_control import ConcurrencyControl
+from chatpool.policy.tally import Tally
+
+
+def tally(in_flight, *, latency=0.0, turnaround=0.01):
+    made = Tally()
+    made.in_flight, made.latency, made.turnaround = in_flight, latency, turnaround
+    return made
+
+
+def at_limit(control, start, end):
+    """Ask now and then, always with the limit reached; returns the moments at which it was raised."""
+    raised, now = [], start
+    while now < end:
+        if control.wait(now, tally(control.limit)) == 0:
+            raised.append(round(now, 2))
+        now += 0.01
+    return raised
+
+
+def first_probe(control, start):
+    """The moment of the first probe, when the limit is reached all the time from ``start`` on."""
+    now = start
+    while control.wait(now, tally(control.limit)) > 0:
+        now += 0.01
+    return now
+
+
+def test_below_the_limit_nothing_waits():
+    assert ConcurrencyControl(5).wait(0.0, tally(4)) == 0
+
+
+def test_at_the_limit_a_call_waits_for_the_next_probe():
+    assert ConcurrencyControl(5).wait(0.0, tally(5)) == pytest.approx(1.0)
+
+
+def test_above_a_limit_that_was_lowered_something_has_to_end_first():
+    assert math.isinf(ConcurrencyControl(5).wait(0.0, tally(6)))
+
+
+def test_after_a_second_at_the_limit_one_more_is_tried():
+    control = ConcurrencyControl(5)
+    assert at_limit(control, 0, 1.1) == [1.0]
+    assert control.limit == 6
+    assert control.probing
+
+
+def test_probes_that_hold_follow_sooner_and_go_further():
+    control = ConcurrencyControl(20)
+    at_limit(control, 0, 3.05)
+    assert control.limit == 20 + 1 + 2 + 4 + 6 + 8  # eight is a quarter of 33
+
+
+def test_a_step_is_at_most_a_quarter_of_the_limit():
+    control = ConcurrencyControl(8)
+    limits = []
+    for tenth in range(60):
+        at_limit(control, tenth / 10, tenth / 10 + 0.1)
+        limits.append(control.limit)
+    assert all(after - before <= max(1, before / 4) for before, after in zip(limits, limits[1:]))
+
+
+def test_a_probe_that_is_refused_is_taken_back_and_the_next_waits_twice_as_long():
+    control = ConcurrencyControl(5)
+    waits, now = [], 0.0
+    for _ in range(4):
+        probed = first_probe(control, now)
+        waits.append(round(probed - now))
+        control.refused(5)
+        assert control.limit == 5
+        now = probed
+    assert waits == [1, 2, 4, 4]
+
+
+def test_a_limit_that_does_not_bind_is_not_raised():
+    control = ConcurrencyControl(5)
+    control.wait(0.0, tally(5))
+    assert control.wait(100.0, tally(5)) == pytest.approx(1.0)
+    assert control.limit == 5
+
+
+def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
+    control = ConcurrencyControl(2)
+    control.sent(0.95)
+    control.wait(0.0, tally(2))
+    # Two in flight of 0.5 s each: an answer every quarter of a second.
+    assert control.wait(1.0, tally(2, latency=0.5)) == pytest.approx(0.9 * 0.25 - 0.05)
+    assert control.limit == 3
+
+
+def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
+    free, spaced = ConcurrencyControl(4), ConcurrencyControl(4, spaced=True)
+    for control in (free, spaced):
+        control.sent(0.0)
+    assert free.wait(0.0, tally(1, latency=0.4)) == 0
+    assert spaced.wait(0.0, tally(1, latency=0.4)) == pytest.approx(0.09)
+
+
+def test_a_refusal_lowers_the_limit_to_what_was_in_flight():
+    control = ConcurrencyControl(10)
+    control.refused(7)
+    assert control.limit == 7
+    control.refused(9)
+    assert control.limit == 7
+    control.refused(0)
+    assert control.limit == 1
+
+
+def test_a_number_at_which_more_was_accepted_before_is_no_limit():
+    control = ConcurrencyControl(20)
+    control.accepted(10)
+    assert control.contradicts(8)
+    assert not control.contradicts(9)
+    control.refused(9)
+    assert not control.contradicts(8)  # that was before

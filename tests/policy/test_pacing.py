@@ -1,0 +1,97 @@
+"""All limits of one (endpoint, model) together."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatpool.config import Limits
+from chatpool.policy.learned import StatedLimit
+from chatpool.policy.pacing import Pace, Pacer
+
+
+def send_all(pacer, now, tokens=0.0):
+    """Send while nothing waits; returns how many were sent."""
+    sent = 0
+    while pacer.wait(now, tokens) == 0 and sent < 1000:
+        pacer.sent(now, tokens)
+        sent += 1
+    return sent
+
+
+def opened():
+    """A pacer whose ramp is over."""
+    pacer = Pacer()
+    for now in [0.0] * 9 + [1.0]:
+        pacer.sent(now)
+    return pacer
+
+
+def test_without_limits_nothing_waits_after_the_ramp():
+    assert send_all(opened(), 1.0) == 1000
+
+
+def test_a_configured_limit_holds():
+    assert send_all(Pacer(Limits(requests_per_minute=300)), 0.0) == 5
+
+
+def test_the_strictest_limit_counts():
+    pacer = Pacer(Limits(requests_per_minute=6000, tokens_per_minute=60_000))
+    assert send_all(pacer, 0.0, 500) == 2
+
+
+def test_tokens_matter_where_something_limits_them():
+    assert not Pacer(Limits(requests_per_minute=1)).counts_tokens
+    assert Pacer(Limits(tokens_per_minute=100)).counts_tokens
+    pacer = Pacer()
+    pacer.stated(pacer.sent(0.0), None, StatedLimit(1000, 900, 6.0))
+    assert pacer.counts_tokens
+    assert pacer.limited
+
+
+def test_a_stated_limit_holds_before_anything_is_refused():
+    pacer = opened()
+    pacer.stated(pacer.sent(1.0), StatedLimit(50, 20, 0.6), None)
+    assert send_all(pacer, 1.0) == 20
+
+
+def test_stated_tokens_hold_too():
+    pacer = opened()
+    pacer.stated(pacer.sent(1.0, 100), None, StatedLimit(10_000, 1000, 60.0))
+    assert send_all(pacer, 1.0, 300) == 3
+
+
+def test_what_was_refused_took_no_tokens():
+    pacer = Pacer(Limits(tokens_per_minute=60_000))
+    pacer.refused(pacer.sent(0.0, 30_000), 0.1, 0.01)
+    assert pacer.wait(1.0, 20_000) == 0
+
+
+def test_usage_corrects_the_estimate():
+    pacer = Pacer(Limits(tokens_per_minute=60_000))
+    pacer.accepted(pacer.sent(0.0, 30_000), 0.1, 500)
+    assert pacer.wait(1.0, 20_000) == 0
+
+
+class TestPace:
+    def test_without_a_limit_there_is_nothing_to_tell(self):
+        assert opened().pace(1.0) == Pace()
+
+    def test_a_configured_limit(self):
+        pace = Pacer(Limits(requests_per_minute=300)).pace(0.0)
+        assert (pace.rate, pace.why) == (5.0, "the pool's own limits=")
+
+    def test_a_stated_limit(self):
+        pacer = opened()
+        pacer.stated(pacer.sent(1.0), StatedLimit(50, 20, 0.6), None)
+        pace = pacer.pace(1.0)
+        assert pace.rate == pytest.approx(50)
+        assert "x-ratelimit" in pace.why
+
+    def test_a_pause_and_a_number_in_doubt(self):
+        pacer = opened()
+        pacer.refused(pacer.sent(2.0), 2.1, 3.0)
+        pace = pacer.pace(2.1)
+        assert pace.paused_for == pytest.approx(3.0)
+        assert pace.concurrency_limit == 10
+        assert pace.why.startswith("paused")
+        assert "finding out" in pacer.pace(6.0).why

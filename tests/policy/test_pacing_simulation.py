@@ -1,0 +1,150 @@
+"""Pools against simulated servers of every kind: how much longer they take than somebody who knows the limit.
+
+The clock is simulated, so a minute takes milliseconds.  ``python -m benchmarks pacing`` runs the same with more
+servers, and the six of the targets on real sockets.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
+from benchmarks.pacing.servers import Bucket, FixedWindow
+from benchmarks.pacing.simulation import Client, World, ideal, simulate
+from benchmarks.pacing.worlds import random_scene
+from chatpool.config import Limits
+from chatpool.policy.learned import StatedLimit
+from chatpool.policy.pacing import Pacer
+
+# Not those that the rules were tried on while they were made.
+SEEDS = range(5000, 5060)
+
+
+def quantile(values, share):
+    return sorted(values)[int(len(values) * share)]
+
+
+def over_ideal(world, client, seed=0):
+    """Seconds, as a multiple of the ideal; nothing may be lost."""
+    simulate(world, [client], seed)
+    assert client.done == client.calls
+    return client.ended / ideal(world, client, seed)
+
+
+def steady(seconds):
+    return lambda draw: seconds * draw.uniform(1.0, 1.05)
+
+
+def scenario_of(name, hint):
+    scenario = SCENARIOS[name]
+    world = World(scenario.server, steady(scenario.latency), hint=hint, hint_fallback=scenario.hint)
+    sizes = iter(tokens_of(scenario.calls) * 3)
+    weight = (lambda draw: next(sizes)) if scenario.tokens else (lambda draw: 1.0)
+    return scenario, world, lambda pacer: Client(pacer, scenario.calls, scenario.workers, weight)
+
+
+@pytest.mark.parametrize("hint", ["exact", None])
+@pytest.mark.parametrize("calls", [80, 150])
+def test_a_short_run_is_over_soon_too(calls, hint):
+    world = World(lambda: Bucket(40, 10), steady(0.01), hint=hint)
+    assert over_ideal(world, Client(Pacer(), calls, 16)) <= 1.1
+
+
+class TestTheSixServers:
+    @pytest.mark.parametrize("name", SCENARIOS)
+    def test_with_nothing_configured_and_exact_hints(self, name):
+        scenario, world, client_of = scenario_of(name, "exact")
+        client = client_of(Pacer())
+        assert over_ideal(world, client) <= scenario.over
+        if scenario.refused is not None:
+            assert len(client.refusals) <= scenario.refused * scenario.calls
+
+    @pytest.mark.parametrize("name", "ABCDE")
+    def test_without_hints(self, name):
+        scenario, world, client_of = scenario_of(name, None)
+        client = client_of(Pacer())
+        assert over_ideal(world, client) <= 1.1
+        assert len(client.refusals) <= 0.15 * scenario.calls
+
+    @pytest.mark.parametrize("name", "ABE")
+    @pytest.mark.parametrize("hint", ["exact", None])
+    def test_with_the_limits_in_headers_hardly_anything_is_refused(self, name, hint):
+        scenario, world, client_of = scenario_of(name, hint)
+        world.states = bucket_headers
+        client = client_of(Pacer())
+        assert over_ideal(world, client) <= 1.03
+        assert len(client.refusals) <= 0.01 * scenario.calls
+
+    def test_with_the_limit_configured_nothing_is_refused(self):
+        scenario, world, client_of = scenario_of("A", "exact")
+        client = client_of(Pacer(Limits(**scenario.limits)))
+        assert over_ideal(world, client) <= 1.03
+        assert not client.refusals
+
+
+def bucket_headers(server, now):
+    used = server.burst - server.left(now)
+    return StatedLimit(server.burst, int(server.left(now)), round(used / server.rate, 3) or None)
+
+
+def test_a_window_whose_headers_state_it_is_used_up_and_waited_for():
+    def states(server, now):
+        return StatedLimit(server.limit, server.limit - server._used, server._ends - now)
+
+    world = World(lambda: FixedWindow(300, 10, 3), steady(0.3), states=states)
+    client = Client(Pacer(), 1200, 64)
+    assert over_ideal(world, client) <= 1.05
+    assert len(client.refusals) <= 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "limit"),
+    [
+        ("rate", 0.9, 1.25),
+        ("in flight", 0.9, 1.3),
+        ("rate without burst", 0.9, 2.0),
+        ("no limit", 1.0, 1.03),
+        # No target; what they do today, and a little.
+        ("window", 0.9, 1.6),
+        ("changing", 0.9, 1.7),
+        ("tenants", 0.9, 1.3),
+    ],
+)
+def test_random_servers(kind, share, limit):
+    times = []
+    for seed in SEEDS:
+        scene = random_scene(kind, seed)
+        times.append(over_ideal(scene.world, Client(Pacer(), scene.calls, scene.workers), seed))
+    assert quantile(times, min(share, 1 - 1 / len(times))) <= limit
+
+
+@pytest.mark.parametrize("hint", ["exact", None])
+def test_two_pools_on_one_quota_finish_equal_work_at_nearly_the_same_time(hint):
+    ratios = []
+    for seed in range(9):
+        world = World(lambda: Bucket(50, 50), steady(0.05), hint=hint, lateness=0.002)
+        pools = [Client(Pacer(), 500, 50), Client(Pacer(), 500, 50, starts=0.01)]
+        simulate(world, pools, seed)
+        first, second = (pool.ended - pool.starts for pool in pools)
+        ratios.append(max(first, second) / min(first, second))
+    assert quantile(ratios, 0.5) <= 1.3
+
+
+def test_refusals_that_have_nothing_to_do_with_the_pace_do_not_stop_a_pool():
+    world = World(Careless, steady(0.05), hint="exact", hint_fallback=0.02)
+    client = Client(Pacer(), 2000, 20)
+    simulate(world, [client], 0)
+    assert client.done == 2000
+    assert client.ended < 3 * 2000 * 0.05 / 20
+
+
+class Careless(Bucket):
+    """Refuses every 33rd request, whatever the pace."""
+
+    def __init__(self):
+        super().__init__(1.0, 1.0)
+        self._count = 0
+
+    def free_in(self, now, in_flight, weight):
+        self._count += 1
+        return float("inf") if self._count % 33 == 0 else 0.0

@@ -1,0 +1,250 @@
+"""The rules by which a limit of rate, a limit of calls in flight, and no limit at all are told apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatpool.policy.phases import ByConcurrency, ByRate, Doubt, Erratic, Free, Trusting
+from chatpool.policy.tally import Refusal, Tally, Ticket
+
+
+def refusal(in_flight, *, at=0.0, lately=50, accepted=100, hint=0.02):
+    return Refusal(at, at, in_flight, accepted, lately, hint)
+
+
+def tally(*, in_flight=0, finished=0, latency=0.0):
+    made = Tally()
+    made.in_flight, made.finished, made.latency = in_flight, finished, latency
+    return made
+
+
+class Doubted:
+    """A server in doubt, refused first with so many in flight."""
+
+    def __init__(self, in_flight, *, pause=0.02):
+        self.tally = tally(in_flight=in_flight)
+        self.phase = Doubt(self.tally, refusal(in_flight), pause)
+        self.now = 0.0
+
+    def finish(self, count):
+        self.tally.finished += count
+
+    def probe(self):
+        """Wait until more than the limit may be sent."""
+        before = self.phase.limit
+        while self.phase.limit == before:
+            self.tally.in_flight = self.phase.limit
+            self.now += 0.01
+            self.phase.wait(self.now)
+        self.phase = self.phase.sent(self.now)
+        return self
+
+    def refuse(self, in_flight):
+        self.phase = self.phase.refused(refusal(in_flight, at=self.now), 0.02)
+        return self
+
+
+class TestFree:
+    def test_it_begins_with_a_ramp(self):
+        phase = Free(tally())
+        for _ in range(9):
+            assert phase.wait(0.0) == 0
+            phase = phase.sent(0.0)
+        assert phase.wait(0.0) > 0
+
+    def test_the_first_refusal_is_not_understood(self):
+        assert isinstance(Free(tally()).refused(refusal(5), 0.1), Doubt)
+
+
+class TestDoubt:
+    def test_no_more_in_flight_than_was_accepted(self):
+        doubted = Doubted(20)
+        assert doubted.phase.limit == 20
+        assert doubted.phase.wait(0.0) > 0
+
+    def test_refusals_of_the_same_batch_correct_the_number(self):
+        doubted = Doubted(20)
+        doubted.phase.refused_too(refusal(14))
+        assert doubted.phase.limit == 14
+
+    def test_refused_with_nothing_in_flight_it_is_the_rate(self):
+        assert isinstance(Doubted(3).refuse(0).phase, ByRate)
+
+    def test_refused_far_below_the_number_it_is_the_rate(self):
+        assert isinstance(Doubted(20).refuse(14).phase, ByRate)
+
+    def test_refused_a_little_below_it_is_not_decided(self):
+        assert isinstance(Doubted(20).refuse(16).phase, Doubt)
+
+    def test_accepted_clearly_beyond_the_number_it_is_the_rate(self):
+        doubted = Doubted(20)
+        for _ in range(3):
+            assert isinstance(doubted.phase, Doubt)
+            doubted.probe()
+        assert isinstance(doubted.phase, ByRate)
+
+    def test_refused_twice_below_what_was_accepted_it_is_the_rate(self):
+        doubted = Doubted(10)
+        for _ in range(2):
+            doubted.phase.accepted(Ticket(0.0, 9, 0), 0.0)
+            doubted.refuse(8)
+        assert isinstance(doubted.phase, ByRate)
+
+    def test_refused_twice_at_the_number_it_is_the_number(self):
+        doubted = Doubted(20)
+        doubted.finish(30)
+        doubted.probe().refuse(20)
+        assert isinstance(doubted.phase, Doubt)
+        doubted.probe().refuse(20)
+        assert isinstance(doubted.phase, ByConcurrency)
+        assert doubted.phase.limit == 20
+
+    def test_but_not_before_as_many_as_that_have_ended(self):
+        doubted = Doubted(20)
+        for _ in range(4):
+            doubted.probe().refuse(20)
+        assert isinstance(doubted.phase, Doubt)
+
+    def test_a_rate_is_searched_for_from_what_was_accepted_lately(self):
+        doubted = Doubted(20)
+        found = doubted.phase.refused(refusal(0, lately=40), 0.02)
+        assert found.rate == 40
+        for hundredth in range(100):
+            doubted.tally.send(hundredth / 100)
+            found.wait(hundredth / 100)
+        assert found.rate > 200
+
+
+class TestByRate:
+    def refused_at(self, phase, in_flight, times, *, crowd=2, of=10):
+        """Refused so often at this number, with so many calls accepted before each."""
+        for number in range(times):
+            for _ in range(of):
+                phase.accepted(Ticket(0.0, crowd, 0), 0.0)
+            phase = phase.refused(refusal(in_flight, at=10.0 * number), 0.02)
+        return phase
+
+    def test_it_paces(self):
+        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        phase.sent(0.1)
+        assert phase.wait(0.1) == pytest.approx(0.1)
+        assert phase.limit is None
+
+    def test_refused_three_times_with_more_in_flight_than_at_nearly_all_that_were_accepted_it_is_the_number(self):
+        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        assert self.refused_at(phase, 8, 2) is phase
+        assert isinstance(self.refused_at(phase, 8, 1), ByConcurrency)
+
+    def test_a_refusal_like_any_other_call_speaks_against_the_number(self):
+        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        for _ in range(4):
+            assert self.refused_at(phase, 8, 2) is phase
+            assert self.refused_at(phase, 8, 1, crowd=8) is phase
+
+    def test_too_few_accepted_calls_tell_nothing(self):
+        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        assert self.refused_at(phase, 8, 10, of=4) is phase
+
+    def test_refusals_that_do_not_care_for_the_rate_are_erratic(self):
+        counts = tally()
+        phase, now = ByRate(counts, 10.0, 0.0, 0.0), 0.0
+        for number in range(6):
+            if isinstance(phase, ByRate):
+                phase = phase.refused(refusal(0, at=now, accepted=100 * number), 0.02)
+            for _ in range(60):
+                now += 0.05
+                counts.send(now)
+                phase.wait(now)
+                phase = phase.sent(now)
+        assert isinstance(phase, Erratic)
+
+
+class TestByConcurrency:
+    def at_limit(self, limit=20):
+        counts = tally(in_flight=limit)
+        return counts, ByConcurrency(counts, limit)
+
+    def test_it_pauses_nobody_and_has_no_rate(self):
+        _, phase = self.at_limit()
+        assert not phase.pauses_all
+        assert phase.rate is None
+
+    def test_a_probe_that_is_refused_changes_nothing(self):
+        counts, phase = self.at_limit()
+        for number in range(6):
+            now = 10.0 * number
+            while phase.limit == 20:
+                phase.wait(now)
+                now += 0.1
+            phase.accepted(Ticket(now, 19, 0), 0.0)
+            assert phase.refused(refusal(20, at=now), 0.02) is phase
+            assert phase.limit == 20
+
+    def test_a_limit_that_fell_is_followed_down(self):
+        counts, phase = self.at_limit()
+        for in_flight in (19, 18, 17):
+            phase = phase.refused(refusal(in_flight), 0.02)
+        assert phase.limit == 17
+
+    def test_refused_with_nothing_in_flight_it_is_the_rate(self):
+        _, phase = self.at_limit()
+        assert isinstance(phase.refused(refusal(0), 0.02), ByRate)
+
+    def test_refused_four_times_in_a_row_away_from_the_limit_it_is_the_rate(self):
+        _, phase = self.at_limit()
+        for _ in range(3):
+            phase = phase.refused(refusal(15), 0.02)
+            assert isinstance(phase, ByConcurrency)
+        assert isinstance(phase.refused(refusal(15), 0.02), ByRate)
+
+    def test_a_refusal_after_many_answers_is_one_by_itself(self):
+        counts, phase = self.at_limit(5)
+        for _ in range(12):
+            counts.finished += 30
+            phase = phase.refused(refusal(4), 0.02)
+        assert isinstance(phase, ByConcurrency)
+
+    def test_an_opinion_that_was_wrong_needs_more_votes_the_next_time(self):
+        _, phase = self.at_limit()
+        rate = phase.refused(refusal(0), 0.02)
+        phase = TestByRate().refused_at(rate, 8, 5)
+        assert isinstance(phase, ByRate)
+        assert isinstance(TestByRate().refused_at(phase, 8, 1), ByConcurrency)
+
+
+class TestErratic:
+    def test_some_refusals_hold_up_nobody(self):
+        phase = Erratic(tally())
+        assert not phase.pauses_all
+        for _ in range(100):
+            for _ in range(9):
+                phase.accepted(Ticket(0.0, 0, 0), 0.0)
+            assert phase.refused(refusal(3), 0.02) is phase
+
+    def test_many_refusals_are_a_limit_after_all(self):
+        phase = Erratic(tally())
+        for _ in range(8):
+            assert isinstance(phase, Erratic)
+            phase = phase.refused(refusal(3), 0.02)
+        assert isinstance(phase, Doubt)
+
+
+class TestTrusting:
+    def test_a_few_refusals_only_pause(self):
+        phase = Trusting(tally())
+        assert phase.pauses_all
+        for _ in range(3):
+            assert phase.refused(refusal(3), 0.02) is phase
+
+    def test_more_of_them_are_a_limit_below_the_known_one(self):
+        phase = Trusting(tally())
+        for _ in range(4):
+            assert isinstance(phase, Trusting)
+            phase = phase.refused(refusal(3), 0.02)
+        assert isinstance(phase, Doubt)
+
+    def test_it_goes_on_with_the_ramp(self):
+        free = Free(tally())
+        for _ in range(9):
+            free.sent(0.0)
+        assert Trusting(tally(), free.ramp).wait(0.0) > 0

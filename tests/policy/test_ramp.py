@@ -1,0 +1,67 @@
+"""The beginning."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from chatpool.policy.ramp import Ramp
+
+
+def sent_by(ramp, end):
+    """When a caller who always has something to send sends, until ``end``."""
+    now, times = 0.0, []
+    while now < end:
+        wait = ramp.wait(now)
+        if wait > 0:
+            now += wait
+            continue
+        ramp.sent(now)
+        times.append(now)
+        if len(times) > 5000:
+            break
+    return times
+
+
+def test_the_first_eight_go_at_once():
+    assert sent_by(Ramp(), 0.001) == [0.0] * 9  # and the first at the rate
+
+
+def per_tenth(times):
+    return [sum(tenth / 10 <= time < (tenth + 1) / 10 for time in times[8:]) for tenth in range(5)]
+
+
+def test_then_they_are_sent_steadily_for_a_while_and_at_a_rate_that_doubles_every_tenth_of_a_second():
+    counts = per_tenth(sent_by(Ramp(), 0.5))
+    assert counts[:2] == pytest.approx([30, 30], abs=2)
+    assert [count / before for before, count in zip(counts[2:], counts[3:])] == pytest.approx([2, 2], abs=0.2)
+    assert counts[2] > 40
+
+
+def test_the_first_answer_makes_it_double_at_once():
+    ramp = Ramp()
+    ramp.answered = True
+    counts = per_tenth(sent_by(ramp, 0.3))
+    assert counts[0] > 40
+    assert counts[1] / counts[0] == pytest.approx(2, abs=0.2)
+
+
+def test_a_hundred_workers_are_busy_within_a_third_of_a_second():
+    assert sent_by(Ramp(), 1)[99] < 0.33
+
+
+def test_in_the_end_nothing_is_held_back():
+    ramp = Ramp()
+    for time in [0.0] * 9 + [0.7, 0.7, 0.7]:
+        ramp.sent(time)
+    assert ramp.open
+    assert ramp.wait(0.7) == 0.0
+
+
+def test_a_rate_that_doubles_for_an_hour_overflows_nothing():
+    ramp = Ramp()
+    for _ in range(9):
+        ramp.sent(0.0)
+    ramp.sent(3600.0)
+    assert math.isfinite(ramp.wait(3600.0))

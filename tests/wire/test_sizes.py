@@ -1,0 +1,80 @@
+"""What can be read off a request before it is sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatpool.types import ChatRequest
+from chatpool.wire.sizes import request_size
+
+
+def size(path="/chat/completions", **body):
+    return request_size(ChatRequest({"model": "m", **body}, path))
+
+
+def message(content):
+    return {"role": "user", "content": content}
+
+
+def test_text_counts_in_bytes():
+    assert size(prompt="four").prompt_bytes == 4
+    assert size(prompt="日本語").prompt_bytes == 9
+
+
+def test_messages_cost_a_little_more_than_their_text():
+    one = size(messages=[message("x" * 100)]).prompt_bytes
+    assert 100 < one < 130
+    assert size(messages=[message("x" * 100)] * 3).prompt_bytes == 3 * one
+
+
+def test_parts_of_a_message_count_like_its_text():
+    parts = [{"type": "text", "text": "x" * 100}]
+    assert 100 < size(messages=[message(parts)]).prompt_bytes < 140
+
+
+def test_images_count_as_images_and_not_by_the_length_of_their_data():
+    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}]
+    measured = size(messages=[message(parts)])
+    assert measured.prompt_bytes < 50
+    assert measured.other_tokens == 800
+    assert size("/responses", input=[message([{"type": "input_image", "image_url": "x" * 9999}])]).other_tokens == 800
+
+
+def test_tools_and_instructions_are_read_by_the_model_too():
+    assert size(messages=[], tools=[{"type": "function", "function": {"name": "f" * 50}}]).prompt_bytes >= 50
+    assert size("/responses", input="hi", instructions="x" * 40).prompt_bytes == 42
+
+
+def test_what_is_no_text_counts_nothing():
+    assert size(messages=[message("hi")], metadata={"x": "y" * 1000}, user="z" * 1000).prompt_bytes < 30
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
+def test_the_longest_answer_is_read_from_all_its_names(name):
+    assert size(**{name: 77}).completion_limit == 77
+
+
+@pytest.mark.parametrize("nonsense", [None, 0, -5, "77", True, 1.5])
+def test_a_limit_that_makes_no_sense_is_none(nonsense):
+    assert size(max_tokens=nonsense).completion_limit is None
+
+
+def test_several_answers_may_be_asked_for():
+    assert size(n=4).choices == 4
+    assert size().choices == 1
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/moderations"])
+def test_some_requests_are_answered_without_writing(path):
+    assert size(path, input=["a", "b"]).choices == 0
+
+
+def test_tokens_that_are_numbers_already_count_as_such():
+    assert size("/embeddings", input=[[1, 2, 3], [4]]).prompt_bytes == 16
+
+
+def test_a_body_of_any_depth_is_measured():
+    deep = "x"
+    for _ in range(5000):
+        deep = [deep]
+    assert size(messages=deep).prompt_bytes == 0
