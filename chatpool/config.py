@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Tuple, Union
 
@@ -183,8 +183,11 @@ class Limits:
         tokens_per_minute: tokens of the requests sent in any minute: estimated before a request is sent (its text,
             and ``max_tokens`` or the usual length of an answer), corrected by the ``usage`` of its answer. A
             request of more tokens than this fails at once. Default None: no limit.
-        burst: what may be sent at once after a quiet time, in seconds' worth of the limit, less than 60.
+        burst: what may be sent at once after a quiet time, in seconds' worth of the limit, at most 30.
             Default 1. So that no minute ever exceeds the limit, calls are spread at the limit less the burst.
+        scope: who shares the limits. Default None: each pool has them for itself. A name: all pools of this user on
+            this host that say the same name. ``"redis://host:port/name"``: all pools on all hosts that do (needs
+            ``pip install 'chatpool[redis]'``). Then a server's refusal for rate pauses all of them.
 
     Raises:
         TypeError: a value of the wrong type.
@@ -194,6 +197,7 @@ class Limits:
     requests_per_minute: Optional[float]
     tokens_per_minute: Optional[float]
     burst: float
+    scope: Optional[str] = field(repr=False)  # there may be a password in it
 
     def __init__(
         self,
@@ -201,14 +205,18 @@ class Limits:
         requests_per_minute: Optional[float] = None,
         tokens_per_minute: Optional[float] = None,
         burst: float = 1.0,
+        scope: Optional[str] = None,
     ) -> None:
         fix = object.__setattr__
         fix(self, "requests_per_minute", _at_least_one("requests_per_minute", requests_per_minute))
         fix(self, "tokens_per_minute", _at_least_one("tokens_per_minute", tokens_per_minute))
         seconds = _seconds("burst", burst)
-        if seconds >= 60:
-            raise ConfigurationError(f"burst must be less than 60 seconds' worth, got {burst!r}")
+        if seconds > 30:
+            raise ConfigurationError(f"burst must be at most 30 seconds' worth, got {burst!r}")
         fix(self, "burst", seconds)
+        if scope is not None and not isinstance(scope, str):
+            raise TypeError(f"scope must be a name or the URL of a Redis with a name at its end, got {scope!r}")
+        fix(self, "scope", scope)
 
     @property
     def any(self) -> bool:

@@ -29,4 +29,4 @@ for program in redis-server chromium; do
         { echo "$program could not be installed: do so (on Debian and Ubuntu: apt install $program)" >&2; exit 1; }
 done
 
-exec "$python" -m pytest -m deploy tests/deploy "$@"
+exec "$python" -m pytest -m deploy tests/deploy tests/quota "$@"

@@ -28,7 +28,8 @@ ROOMS = {
     "wire": (VALUES, {"orjson", "requests", "urllib3"}),  # exceptions to be named, and a faster encoder
     "policy": (VALUES, {"tenacity"}),
     "transport": (VALUES | {"wire", "policy"}, {"requests", "urllib3"}),
-    "engine": (VALUES | {"wire", "policy", "transport"}, set()),
+    "quota": (VALUES, {"redis"}),
+    "engine": (VALUES | {"wire", "policy", "transport", "quota"}, set()),
     "observe": (VALUES, {"tqdm"}),
     "journal": (VALUES, set()),
     # requests for a type: session=

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Mapping
+from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from .options import Defaults
@@ -32,7 +33,17 @@ class Origin:
     key_left_behind: bool = False
 
     def without_key(self) -> Origin:
-        """The same without a key that is a plain str."""
+        """The same without a key that is a plain str.
+
+        Raises:
+            ConfigurationError: there is a password in it.
+        """
+        scope = getattr(self.arguments.get("limits"), "scope", None)
+        if scope is not None and "://" in scope and urlsplit(scope).password:
+            raise ConfigurationError(
+                "the URL of Limits(scope=) has a password in it, and passwords are not pickled: make the pool "
+                "where it is used"
+            )
         if not isinstance(self.arguments.get("api_key"), str):
             return self
         return replace(self, arguments={**self.arguments, "api_key": None}, key_left_behind=True)

@@ -13,6 +13,7 @@ from ..transport import Cancelled, CancelToken, Transport
 from ..types import Verdict
 from ..wire import judge_exception, judge_reply
 from .call import RUNNING, Call
+from .grants import settle
 from .report import attempt_of, report_retry, report_send
 from .scheduler import Scheduler
 
@@ -52,12 +53,14 @@ class Attempter:
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
             self._scheduler.returned(call, CANCELLED, now)
+            settle(call, None)
             return Attempted(decision=refusal)
         call.attempts += 1
         report_send(call, now)
         left = deadline.at - now
         verdict = self._send(call, left)
         ended = self._clock.now()
+        grant = settle(call, verdict)
         if verdict is CANCELLED:
             self._scheduler.returned(call, CANCELLED, ended)
             return Attempted()
@@ -67,6 +70,8 @@ class Attempter:
         # An attempt that had less time than it may take says nothing about the server when it takes longer.
         cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
         line = self._scheduler.returned(call, CANCELLED if cut else verdict, ended)
+        if grant is not None and verdict.kind == "throttled":
+            grant.share_pause(self._scheduler.paused_for(call, ended))
         return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
 
     def _deadline(self, call: Call, now: float) -> Deadline:

@@ -14,6 +14,7 @@ from ..policy.tokens import RequestSize
 from ..transport import CancelToken
 from ..types import Attempt, ChatRequest, Outcome
 from .dispatch import Dispatcher
+from .grants import Grant
 
 __all__ = ["DONE", "NEW", "PARKED", "QUEUED", "RUNNING", "Call", "CallOptions", "LineKey", "Sink"]
 
@@ -78,6 +79,7 @@ class Call:
         "due_at",
         "ended_by",
         "first_sent",
+        "grant",
         "held_before",
         "held_when_due",
         "history",
@@ -128,6 +130,7 @@ class Call:
         self.held_when_due = 0.0  # how long its line had been held by then
         self.paced: Any = None  # the line's own note on the attempt under way
         self.size: Optional[RequestSize] = None
+        self.grant: Optional[Grant] = None  # of a limit that is shared with other processes
         self.unsendable: Optional[ChatPoolError] = None  # why its line will never send it
         self.payload = b""
         self.retry: Optional[RetryState] = None

@@ -15,6 +15,7 @@ from ..config import Limits
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError, PoolClosedError
 from ..policy.retry import Decision
 from ..policy.spending import Spending
+from ..quota import Sharing
 from ..transport import BrokenTransport, Transport
 from ..types import ChatRequest, LineStats, Verdict
 from ..wire import encode
@@ -66,6 +67,7 @@ class Engine:
         self._connect = connect
         self._after_call = after_call
         self._limits, self._spending = limits, spending
+        self._sharing = Sharing.of(limits) if limits is not None else None
         self._ids = itertools.count(1)
         self._closed = False
         self._start(connect())
@@ -73,7 +75,7 @@ class Engine:
 
     def _start(self, transport: Transport) -> None:
         self.transport = transport
-        self._scheduler = Scheduler(self.max_workers, self._limits, self._spending)
+        self._scheduler = Scheduler(self.max_workers, self._limits, self._spending, self._sharing)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(transport, self.clock, self._scheduler)
         self._expiry = ExpiryWatch(self.clock, self._expire)
@@ -155,6 +157,8 @@ class Engine:
                 self._start_workers(step.more_workers)
                 if step.call is not None:
                     self._run(step.call)
+                elif step.question is not None:
+                    scheduler.answered(step.question, step.question.ask(), clock.now())
                 elif step.wait:
                     scheduler.wait_for_work(clock)
                 else:
@@ -183,13 +187,21 @@ class Engine:
         clock, scheduler = self.clock, self._scheduler
         scheduler.adopt(call, clock.now())
         try:
+            self._wait_for_slot(call)
             wait = self._step(call)
             while wait is not None:
                 scheduler.wait_inline(call, clock.now() + wait, clock)
                 scheduler.resend(call, clock.now())
+                self._wait_for_slot(call)
                 wait = self._step(call)
         except BaseException as error:
             self._broken(call, error)
+
+    def _wait_for_slot(self, call: Call) -> None:
+        question = self._scheduler.question_for(call)
+        if question is not None:
+            call.grant = question.granted()
+            self._scheduler.wait_inline(call, self.clock.now() + call.grant.slot.wait, self.clock)
 
     def _step(self, call: Call) -> Optional[float]:
         """Make one attempt; returns the seconds until the next one, None when the call has ended."""
@@ -347,6 +359,7 @@ class Engine:
         self._expiry.close()
         self._executor.shutdown(wait=wait)
         self.transport.close()
+        self._scheduler.close_grants()
 
     def after_fork_in_child(self) -> None:
         """Start over with connections of the child's own; what was under way is the parent's, and cancelled here."""

@@ -18,6 +18,7 @@ from ..types import LineStats, Verdict
 from ..wire.sizes import request_size
 from ..wire.stated import stated_limits
 from .call import QUEUED, Call, LineKey
+from .grants import Grants, Question
 
 __all__ = ["Line", "Paced", "StatedLimits", "read_limits"]
 
@@ -52,6 +53,7 @@ class Line:
         key: the endpoint and the model.
         limits: the configured limits, None without any.
         spending: what the pool has spent of its budget, None without one.
+        grants: its slots of a limit that is shared with other processes, None without one.
 
     Attributes:
         health: what the latest answers say.
@@ -60,15 +62,33 @@ class Line:
         read_again_at: from when on the limits in the headers of a success are looked at.
     """
 
-    __slots__ = ("_due", "_estimator", "_fresh", "_spending", "health", "key", "pacer", "parked", "read_again_at")
+    __slots__ = (
+        "_due",
+        "_estimator",
+        "_fresh",
+        "_grants",
+        "_spending",
+        "health",
+        "key",
+        "pacer",
+        "parked",
+        "read_again_at",
+    )
 
-    def __init__(self, key: LineKey, limits: Optional[Limits] = None, spending: Optional[Spending] = None) -> None:
+    def __init__(
+        self,
+        key: LineKey,
+        limits: Optional[Limits] = None,
+        spending: Optional[Spending] = None,
+        grants: Optional[Grants] = None,
+    ) -> None:
         self.key = key
         self.health = LineHealth()
         self.pacer = Pacer(limits)
         self.parked = 0
         self.read_again_at = 0.0
         self._spending = spending
+        self._grants = grants
         self._estimator = TokenEstimator()
         self._due: Deque[Call] = deque()  # parked before, ready now: they go first
         self._fresh: Deque[Call] = deque()
@@ -109,6 +129,13 @@ class Line:
 
     def wait(self, now: float) -> float:
         """Seconds until its first call may be sent: 0 for now, ``inf`` for not before something happens."""
+        wait = self._own_wait(now)
+        if wait > 0 or self._grants is None or not self._may_be_sent(self.first(), now):
+            return wait
+        return self._grants.wait(now)
+
+    def _own_wait(self, now: float) -> float:
+        """The same without regard to other processes."""
         wait = self.health.gate.wait(now)
         if wait > 0:
             return wait
@@ -124,6 +151,29 @@ class Line:
         if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
         return self.pacer.wait(now, self._tokens(call))
+
+    def question(self, now: float) -> Optional[Question]:
+        """What has to be asked before its first call is sent, None if nothing."""
+        call = self.first()
+        if self._grants is None or not self._grants.lacking(now) or not self._may_be_sent(call, now):
+            return None
+        return self._grants.question(self._tokens(call))
+
+    def question_for(self, call: Call) -> Optional[Question]:
+        """What has to be asked before ``call``, which is in no queue, is sent; None if nothing."""
+        if self._grants is None or call.grant is not None or call.unsendable is not None:
+            return None
+        return Question(self._grants, self._tokens(call))
+
+    def close_grants(self) -> None:
+        """Let go of files and connections; not under the lock."""
+        if self._grants is not None:
+            self._grants.limit.close()
+
+    def _may_be_sent(self, call: Call, now: float) -> bool:
+        if self.health.refusal_at(now) is not None:
+            return False
+        return (self._spending is None and not self.pacer.counts_tokens) or self._reason_against(call) is None
 
     def _tokens(self, call: Call) -> float:
         return self._estimator.estimate(_size(call)).total if self.pacer.counts_tokens else 0.0
@@ -144,6 +194,11 @@ class Line:
         """A call is about to be sent; ``call.unsendable`` says if it must not be."""
         self._note_time(call, now)
         self.health.gate.sent()
+        self._note_sent(call, now)
+        if self._grants is not None and call.unsendable is None:
+            call.grant = self._grants.take(now, self._tokens(call))
+
+    def _note_sent(self, call: Call, now: float) -> None:
         if self._spending is None and not self.pacer.counts_tokens:
             call.paced = Paced(self.pacer.sent(now))
             return
@@ -167,7 +222,9 @@ class Line:
 
     def may_hold_up(self) -> bool:
         """Whether a call may have to wait for long before it is sent."""
-        return self.health.gate.closed or self._spending is not None or self.pacer.limited
+        if self._grants is not None or self._spending is not None:
+            return True
+        return self.health.gate.closed or self.pacer.limited
 
     # -- answers ----------------------------------------------------------------------------------------
 

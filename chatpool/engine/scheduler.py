@@ -21,9 +21,11 @@ from ..config import Limits
 from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
 from ..policy.spending import Spending
+from ..quota import Sharing, Slot
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
+from .grants import Grants, Question
 from .line import Line, StatedLimits, read_limits
 from .staff import Staff
 
@@ -33,15 +35,17 @@ _READ_EVERY = 0.02  # seconds: thousands of answers a second need not all be ask
 
 
 class Step(NamedTuple):
-    """What a worker does next: run ``call``, or (``wait``) wait until there is something, or (neither) end.
+    """What a worker does next: run ``call``, put ``question``, wait until there is something, or (none of them) end.
 
     Attributes:
         call: the call to run.
+        question: what to ask a shared limit; the answer goes to :meth:`Scheduler.answered`.
         wait: whether to call :meth:`Scheduler.wait_for_work` and ask again.
         more_workers: how many further workers are to be started first.
     """
 
     call: Optional[Call] = None
+    question: Optional[Question] = None
     wait: bool = False
     more_workers: int = 0
 
@@ -53,12 +57,19 @@ class Scheduler:
         max_workers: the concurrency cap.
         limits: what may be sent to each (endpoint, model) per minute, None without limits.
         spending: what has been spent of the pool's budget, None without one.
+        sharing: makes the limits that are shared with other processes, None without any.
 
     Attributes:
         endpoint_proven: whether any call has ever succeeded.
     """
 
-    def __init__(self, max_workers: int, limits: Optional[Limits] = None, spending: Optional[Spending] = None) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        limits: Optional[Limits] = None,
+        spending: Optional[Spending] = None,
+        sharing: Optional[Sharing] = None,
+    ) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = threading.Condition(self.lock)
@@ -66,6 +77,7 @@ class Scheduler:
         self._max_workers = max_workers
         self._limits = limits
         self._spending = spending
+        self._sharing = sharing
         if spending is not None:
             spending.forget_in_flight()  # the scheduler is made anew in a forked child
         self._staff = Staff(max_workers)
@@ -108,7 +120,8 @@ class Scheduler:
     def _line(self, key: LineKey) -> Line:
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = Line(key, self._limits, self._spending)
+            grants = None if self._sharing is None else Grants(self._sharing.limit(*key))
+            line = self._lines[key] = Line(key, self._limits, self._spending, grants)
         return line
 
     # -- workers ask ----------------------------------------------------------------------------------
@@ -134,6 +147,9 @@ class Scheduler:
             self._wake_parked(now)
             line, wait = self._next_line(now)
             if line is not None:
+                question = line.question(now)
+                if question is not None:
+                    return Step(question=question, more_workers=self._successors(now))
                 call = line.first()
                 self._start(call, now)
                 self._after_turn(line)
@@ -143,6 +159,26 @@ class Scheduler:
                 return Step(wait=True)
             self._staff.ended()
             return Step()
+
+    def answered(self, question: Question, slot: Slot, now: float) -> None:
+        """A shared limit has answered the worker's question."""
+        with self.lock:
+            question.grants.answered(slot, now)
+
+    def close_grants(self) -> None:
+        """Let go of the files and connections of shared limits; not under the lock."""
+        for line in list(self._lines.values()):
+            line.close_grants()
+
+    def question_for(self, call: Call) -> Optional[Question]:
+        """What a running call that was in no queue has to ask a shared limit, None if nothing."""
+        with self.lock:
+            return self._line(call.line).question_for(call)
+
+    def paused_for(self, call: Call, now: float) -> float:
+        """Seconds for which the call's line is paused after a refusal."""
+        with self.lock:
+            return self._line(call.line).pacer.pace(now).paused_for or 0.0
 
     def _needs_waiter(self, now: float, wait: float) -> bool:
         """Whether a worker is to wait so long; one that already does, for longer, is told to look again."""
@@ -350,7 +386,10 @@ class Scheduler:
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""
         with self.lock:
-            return call.state in (QUEUED, PARKED) and self._end(call)
+            expired = call.state in (QUEUED, PARKED) and self._end(call)
+            if expired:
+                self._changed.notify_all()  # a worker may wait for the moment at which it may be sent
+            return expired
 
     def cancel(self, call: Call) -> bool:
         """End one call without an outcome; it leaves its queue when its turn comes."""

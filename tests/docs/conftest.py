@@ -155,9 +155,10 @@ def answer(body: Any) -> str:
 
 
 @pytest.fixture
-def example_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+def example_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
     """The server that the environment variables name, in place of a real one."""
     with FakeServer(reply=answer) as server:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # for limits that are shared
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-examples")
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.origin)

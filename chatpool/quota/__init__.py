@@ -1,0 +1,7 @@
+"""Limits shared between processes: through a file on one host, through Redis over hosts."""
+
+from .address import parse_scope
+from .shared import SharedLimit, Slot
+from .sharing import Sharing
+
+__all__ = ["SharedLimit", "Sharing", "Slot", "parse_scope"]

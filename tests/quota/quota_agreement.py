@@ -1,0 +1,45 @@
+"""Steps that every place of the state has to answer in the same way, to the last bit."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from chatpool.quota.arithmetic import Rates
+
+RATES = Rates.of(100, 5000, 1.5)
+START = 1000.0
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "reserve", "reserve", "correct", "pause", "standing"]),
+        st.floats(-20, 30),  # seconds that pass before it, or by which the clock is set back
+        st.floats(0, 3000),
+    ),
+    max_size=25,
+)
+
+
+class HandClock:
+    def __init__(self):
+        self.time = START
+
+    def __call__(self):
+        return self.time
+
+
+def play(backend, clock, played):
+    """What ``backend`` answers; ``clock`` is its own."""
+    clock.time, at, answers = START, START, []
+    for number, (operation, seconds, amount) in enumerate(played):
+        clock.time += seconds
+        if operation == "reserve":
+            answer = backend.reserve(RATES, requests=1, tokens=amount, patience=60, sharer=float(number % 3))
+            at = answer.at
+            answers.append(answer)
+        elif operation == "correct":
+            backend.correct(RATES, at=at, tokens=amount - 1500)
+        elif operation == "pause":
+            backend.pause(RATES, seconds=amount / 1000)
+        else:
+            answers.append(backend.standing(RATES))
+    return answers

@@ -1,0 +1,187 @@
+"""The state in Redis: a real one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from quota_agreement import HandClock, operations, play
+
+from chatpool import ChatPool, Limits
+from chatpool.quota import Sharing, parse_scope
+from chatpool.quota.memory import MemoryBackend
+from chatpool.quota.redis_backend import RedisBackend
+from chatpool.quota.script import RULES
+from chatpool.testing import FakeServer
+
+pytestmark = pytest.mark.deploy
+
+
+@pytest.fixture
+def limit_of(redis_server):
+    """A function that makes the limit of one process more."""
+    made = []
+
+    def limit_of(**limits):
+        made.append(Sharing(redis_server.scope(), **limits).limit("http://server", "m"))
+        return made[-1]
+
+    yield limit_of
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def client(redis_server):
+    import redis  # only the environment of the tests marked deploy has it
+
+    with redis.Redis(port=redis_server.port) as client:
+        yield client
+
+
+def test_two_share_the_limit_and_a_pause(limit_of):
+    one, other = limit_of(requests_per_minute=60), limit_of(requests_per_minute=60)
+    waits = [limit.reserve().wait for limit in (one, other, one, other)]
+    assert waits == pytest.approx([0, 1, 2, 3], abs=0.2)
+    one.pause(30)
+    assert other.reserve().wait == pytest.approx(31, abs=0.5)
+    assert other.state().paused_for == pytest.approx(30, abs=0.5)
+    assert other.state().sharers == 2
+
+
+def test_tokens_are_corrected(limit_of):
+    one, other = limit_of(tokens_per_minute=600), limit_of(tokens_per_minute=600)
+    slot = one.reserve(tokens=500)
+    assert other.reserve(tokens=100, patience=1).granted is False
+    one.correct(slot, used=0)
+    assert other.reserve(tokens=5, patience=1).granted
+
+
+def test_what_nobody_uses_any_more_is_forgotten(limit_of, client):
+    limit_of(requests_per_minute=60).reserve()
+    (key,) = client.keys("*")
+    assert key.startswith(b"chatpool:quota:limit:")
+    assert 60_000 < client.pttl(key) <= 182_000
+
+
+def test_a_redis_that_has_forgotten_the_script_is_told_it_again(limit_of, client):
+    one = limit_of(requests_per_minute=60)
+    one.reserve()
+    client.script_flush()
+    assert one.reserve().wait > 0
+    assert one.shared
+
+
+def test_a_redis_that_goes_and_comes_back(limit_of, redis_server, hand_clock, caplog):
+    one = Sharing(redis_server.scope(), requests_per_minute=600, now=hand_clock).limit("http://server", "m")
+    one.reserve()
+    limit_of(requests_per_minute=600).reserve()
+    one.reserve()
+    redis_server.stop()
+    waits = [one.reserve().wait for _ in range(3)]
+    assert waits[2] - waits[1] == pytest.approx(2 * 60 / 591)
+    redis_server.start()
+    hand_clock.time += 2
+    assert one.reserve().wait == 0
+    messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(messages) == 2
+    assert f"Redis at redis://127.0.0.1:{redis_server.port} does not answer" in messages[0]
+    assert messages[1].endswith("is back")
+    one.close()
+
+
+def test_one_restart_between_two_calls_is_not_even_noticed(limit_of, redis_server, caplog):
+    one = limit_of(requests_per_minute=600)
+    one.reserve()
+    redis_server.stop()
+    redis_server.start()
+    assert one.reserve().wait == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_password_is_needed_and_never_shown(redis_with_password, caplog):
+    port = redis_with_password.port
+    right = Sharing(f"redis://:hush@127.0.0.1:{port}/team", requests_per_minute=60).limit("http://server", "m")
+    wrong = Sharing(f"redis://:whisper@127.0.0.1:{port}/team", requests_per_minute=60).limit("http://server", "m")
+    right.reserve()
+    wrong.reserve()
+    assert (right.shared, wrong.shared) == (True, False)
+    assert "Redis at redis://127.0.0.1" in caplog.text
+    assert "whisper" not in caplog.text + repr(wrong) + repr(vars(wrong._backend))
+    right.close()
+    wrong.close()
+
+
+def test_processes_use_the_whole_limit_and_every_thread_is_served(sharers, redis_server):
+    limits = {"requests_per_minute": 3000}
+    found = sharers(4, scope=redis_server.scope(), limits=limits, seconds=8.0, threads=32)
+    slots = sorted(at for one in found for thread in one["slots"] for at, _ in thread)
+    allowed = 50 + 7.5 * (3000 - 50 + 1) / 60
+    assert 0.97 <= sum(at < slots[0] + 7.5 for at in slots) / allowed <= 1.005
+    assert min(len(thread) for one in found for thread in one["slots"]) >= 1
+    assert all(one["shared"] for one in found)
+
+
+def test_processes_use_the_whole_limit_of_tokens(sharers, redis_server):
+    limits = {"tokens_per_minute": 600_000}
+    found = sharers(
+        4, scope=redis_server.scope(), limits=limits, seconds=8.0, threads=32, tokens=150.0, used=100.0
+    )  # fmt: skip
+    slots = sorted(at for one in found for thread in one["slots"] for at, _ in thread)
+    used = 100 * sum(slots[0] + 2 <= at < slots[0] + 7 for at in slots)
+    assert 0.97 <= used / 50_000 <= 1.02
+
+
+def test_the_host_of_another_redis_is_not_waited_for(hand_clock):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(5)
+        port = silent.getsockname()[1]
+        one = Sharing(f"redis://127.0.0.1:{port}/team?sharers=2", requests_per_minute=60).limit("http://server", "m")
+        started = time.monotonic()
+        one.reserve()
+        assert time.monotonic() - started < 3
+        assert not one.shared
+        one.close()
+
+
+class Scripted:
+    """The rules of the script, on a clock that is set by hand instead of Redis' own."""
+
+    def __init__(self, client, clock):
+        self._clock = clock
+        self.backend = RedisBackend(parse_scope("redis://127.0.0.1:1/agreement").redis, "agreement")
+        rules = client.register_script("local now = tonumber(table.remove(ARGV))\n" + RULES)
+        self.backend._script = lambda keys, args: rules(keys=keys, args=[*args, repr(clock.time)])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(played=operations)
+def test_redis_answers_as_memory_does(client, played):
+    client.flushall()
+    clock = HandClock()
+    scripted = Scripted(client, clock).backend
+    assert play(scripted, clock, played) == play(MemoryBackend(clock), clock, played)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_pools_share_it_a_forked_child_included(redis_server):
+    limits = Limits(requests_per_minute=60, scope=redis_server.scope())
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url, limits=limits) as pool:
+        pool.chat("a")
+        child = os.fork()
+        if child == 0:
+            try:
+                pool.chat("b")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        with ChatPool("m", base_url=server.base_url, limits=limits) as another:
+            another.chat("c")
+        times = [request.time for request in server.requests]
+    assert [request.prompt for request in server.requests] == ["a", "b", "c"]
+    assert 1.9 <= times[2] - times[0] <= 5
