@@ -8,23 +8,25 @@ import inspect
 import logging
 import os
 import signal
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from ..client import ChatPool
-from ..client.rows import has_version_in_url, request_maker
+from ..client.batch_runs import has_version_in_url, request_maker
 from ..clock import current_clock
 from ..errors import ConfigurationError
 from ..journal import Journal
 from ..observe.progress import Progress
 from ..observe.row_progress import Prices, RowProgress
+from .crew_runner import CrewRunner
 from .dry import count_tokens
 from .job import Job, RetryFailed
 from .outputs import Outputs, Paths
 from .reading import Reading
 from .result import BatchResult
-from .runner import Rows, Runner, refuse_without_model
+from .runner import Runner, ThreadRunner, refuse_without_model
 from .sources import Source
 from .stopping import Stopper, stopping_on
+from .work import Rows
 
 __all__ = ["run"]
 
@@ -52,6 +54,7 @@ def run(
     skip_bad_lines: bool = False,
     progress: Progress = None,
     prices: Optional[Prices] = None,
+    processes: int = 1,
     **options: Any,
 ) -> BatchResult:
     """Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
@@ -61,7 +64,7 @@ def run(
             ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
             standard input. What it is, is recognised from its name and its first line.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
-            everything.
+            everything. An output that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
         pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
         url: where rows go that do not say it, for instance ``"/v1/embeddings"``. Default: chat, except that an
             ``input`` goes to the Responses API, or to embeddings where the model's name says so.
@@ -78,6 +81,7 @@ def run(
         progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
             options.
         prices: dollars per million tokens read and per million written, for the cost.
+        processes: how many processes share the work; more than one where Python itself is the limit.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -91,7 +95,7 @@ def run(
             what this call would have returned.
         OSError: an output could not be written any more, for instance on a full disk; what was kept before, is kept.
     """
-    job = Job(retry_failed, limit, sample, dry_run, in_order, skip_bad_lines, progress, prices)
+    job = Job(retry_failed, limit, sample, dry_run, in_order, skip_bad_lines, progress, prices, processes)
     reading = {"url": url, "template": template, "column": column, "id_field": id_field}
     return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
 
@@ -115,7 +119,9 @@ def run_job(
         signals: what ends the run in good order.
     """
     paths = Paths.of(output_path)
-    result = BatchResult(output=paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices)
+    result = BatchResult(
+        output=paths.matrix or paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices
+    )
     clock = current_clock()
     started = clock.now()
     with contextlib.ExitStack() as end:
@@ -152,11 +158,12 @@ def _run(
 ) -> None:
     with Journal(paths.journal) as journal:
         total = _checked(pool, rows, job, journal, result)
-        outputs = Outputs(paths, journal, in_order=job.in_order)
+        outputs = Outputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
         if total is not None:
             say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
         progress = RowProgress(job.progress, total, prices=job.prices, say=say)
-        runner = Runner(pool, rows, job, journal, outputs, result)
+        kind: Type[Runner] = ThreadRunner if job.processes == 1 else CrewRunner
+        runner = kind(pool, rows, job, journal, outputs, result)
         try:
             with contextlib.ExitStack() as end:
                 end.callback(_settle, result, total, job)

@@ -9,7 +9,7 @@ from ..journal import Journal
 from .job import Job
 from .outputs import Paths
 from .result import BatchResult
-from .runner import Rows, Work
+from .work import Rows, Work
 
 __all__ = ["count_tokens", "estimate"]
 

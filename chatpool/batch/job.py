@@ -32,9 +32,10 @@ class Job:
     skip_bad_lines: bool = False
     progress: Progress = None
     prices: Optional[Prices] = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("limit", "sample"):
+        for name in ("limit", "sample", "processes"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
         if self.limit is not None and self.sample is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
-from ..journal import Record
+from ..journal import OK, Record, decode_value
 
 __all__ = [
     "CHAT",
@@ -25,10 +25,12 @@ __all__ = [
     "error_code",
     "error_line",
     "is_batch_line",
+    "is_embedding",
     "json_type",
     "path_of",
     "read_result",
     "request_of_pair",
+    "vector_in",
 ]
 
 CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
@@ -104,6 +106,20 @@ def path_of(body: Mapping[str, Any]) -> str:
         return COMPLETIONS
     # The Responses API and embeddings both call it input; models that embed are called so.
     return EMBEDDINGS if "embed" in str(body.get("model", "")).lower() else RESPONSES
+
+
+def is_embedding(path: str) -> bool:
+    """Whether requests to this path ask for embeddings."""
+    return path.endswith(EMBEDDINGS)
+
+
+def vector_in(record: Record) -> Any:
+    """The vector in the record of an answer, None where there is none."""
+    if record.state != OK:
+        return None
+    answer = decode_value(record.value)
+    data = answer.get("data") if isinstance(answer, dict) else None
+    return data[0].get("embedding") if isinstance(data, list) and data and isinstance(data[0], dict) else None
 
 
 def json_type(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple
 from ..errors import ConfigurationError
 from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
 from .lines import answer_line, error_line
+from .matrix import check_numpy, write_matrix
 
 __all__ = ["Outputs", "Paths"]
 
@@ -20,11 +21,15 @@ _FLUSH_SIZE = 1 << 16
 
 
 class Paths(NamedTuple):
-    """Where a run writes to: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``."""
+    """Where a run writes to: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``.
+
+    For ``OUT.npy`` the answers go to ``OUT.jsonl``, and the matrix is made of them at the end.
+    """
 
     answers: str
     errors: str
     journal: str
+    matrix: Optional[str] = None
 
     @classmethod
     def of(cls, output: str) -> Paths:
@@ -32,6 +37,9 @@ class Paths(NamedTuple):
         stem, suffix = os.path.splitext(output)
         if suffix.lower() in (".gz", ".gzip"):
             raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
+        if suffix.lower() == ".npy":
+            check_numpy()
+            return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", f"{stem}.journal", output)
         if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
             stem = output
         return cls(output, f"{stem}.errors.jsonl", f"{stem}.journal")
@@ -105,6 +113,8 @@ class Outputs:
         self._close_files()
         if whole and self._order is not None:
             self._rewrite(self._in_order())
+            if self._paths.matrix is not None:
+                write_matrix(self._paths.matrix, self._rows())
         elif whole and self._journal.superseded:
             self._rewrite(line for _, line in self._journal.lines())
 
@@ -130,15 +140,19 @@ class Outputs:
         with replacing(self._paths.answers) as answers, replacing(self._paths.errors) as errors:
             _write(lines, answers, errors)
 
-    def _in_order(self) -> Iterator[bytes]:
-        """The lines of this run's rows in the order of the input, then those of other rows."""
+    def _rows(self) -> Iterator[Optional[bytes]]:
+        """The lines of this run's rows in the order of the input, None where there is none."""
         assert self._order is not None
         self._order.seek(0)
         while True:
             key = self._order.read(8)
             if not key:
-                break
-            line = self._journal.line(int.from_bytes(key, "big"))
+                return
+            yield self._journal.line(int.from_bytes(key, "big"))
+
+    def _in_order(self) -> Iterator[bytes]:
+        """The lines of this run's rows in the order of the input, then those of other rows."""
+        for line in self._rows():
             if line is not None:
                 yield line
         for prefix, line in self._journal.lines():

@@ -2,154 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, List, Optional
+import itertools
+from typing import Any, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
+from ..client.batch_runs import needs_model, start_rows
 from ..client.final import state_of
-from ..client.journalled import record_of, request_hash
-from ..client.rows import RowsRun, needs_model, start_rows
+from ..client.journalled import record_of
+from ..client.rows import RowsRun
 from ..clock import current_clock
-from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
-from ..journal import Journal, Record, hash_of, key_of
+from ..errors import CallCancelledError, ConfigurationError
+from ..journal import OK, Journal, Record
 from ..observe.row_progress import RowProgress
-from ..types import ChatCompletion, ChatRequest, Outcome
-from .job import Job, Selection
+from ..types import ChatCompletion, ChatRequest, Outcome, Usage
+from ..wire.answers import usage_of
+from .job import Job
+from .lines import is_embedding
 from .outputs import Outputs
-from .reading import Reading, Row
 from .result import BatchResult
-from .sources import Line, Source
 from .stopping import Stopper
+from .work import Rows, Work
 
-__all__ = ["Rows", "Runner", "Work"]
-
-
-class Work:
-    """A row with its whole request.
-
-    Attributes:
-        row: the row.
-        key, hash: what it is known by in the journal.
-        request: what is sent; None where none can be made, because of ``problem``.
-        record: what the journal has of its end in this run.
-    """
-
-    __slots__ = ("hash", "key", "problem", "record", "request", "row")
-
-    def __init__(
-        self, row: Row, key: int, hash_: str, request: Optional[ChatRequest], problem: Optional[Exception] = None
-    ) -> None:
-        self.row = row
-        self.key = key
-        self.hash = hash_
-        self.request = request
-        self.problem = problem
-        self.record: Optional[Record] = None
-
-
-class Rows:
-    """The selected rows of an input, read as often as it is asked for (once, of standard input).
-
-    Args:
-        source: the input.
-        reading: how its lines are read.
-        job: which rows.
-        make: fills in what a request lacks.
-        result: bad lines are noted there, and what the input is.
-        recognised: called when that is known.
-
-    Attributes:
-        source: the input.
-        trouble: the line that ended the reading, as an error.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        reading: Reading,
-        job: Job,
-        make: Callable[[Any], ChatRequest],
-        result: BatchResult,
-        recognised: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.source = source
-        self._reading = reading
-        self._job = job
-        self._make = make
-        self._result = result
-        self._recognised = recognised
-        self._total: Optional[int] = None
-        self.trouble: Optional[ConfigurationError] = None
-
-    def check(self, journal: Optional[Journal]) -> int:
-        """Look at the whole input before anything is sent; returns how many rows are selected.
-
-        Raises:
-            ConfigurationError: a line cannot be used, or a custom_id comes twice.
-        """
-        total = 0
-        for row in self._read(journal, tell=True):
-            del row
-            total += 1
-        if self.trouble is not None:
-            raise self.trouble
-        self._total = total
-        return min(total, self._job.sample or total)
-
-    def works(self) -> Iterator[Work]:
-        """The selected rows; ends early, with :attr:`trouble` set, at a line that cannot be used."""
-        selection = Selection(self._job, self._total)
-        for place, row in enumerate(self._read(None, tell=self._total is None)):
-            if selection.has(place):
-                yield self.work(row)
-
-    def _read(self, journal: Optional[Journal], *, tell: bool) -> Iterator[Row]:
-        """The rows up to the limit; with ``journal`` each custom_id is noted there."""
-        selection, place, started = Selection(Job(limit=self._job.limit), None), 0, False
-        for line in self.source:
-            if selection.is_over(place):
-                return
-            if not started:
-                self._reading.recognise(line)
-                self._result.kind, started = self._reading.kind, True
-                self._recognised()
-            row = self._row(line, tell)
-            if row is not None and journal is not None and not journal.claim(_key(row)):
-                self.trouble = ConfigurationError(
-                    f"line {row.number} of {self.source.name}: the custom_id {row.custom_id!r} was there before; "
-                    "each row needs its own"
-                )
-            if self.trouble is not None:
-                return
-            if row is not None:
-                place += 1
-                yield row
-
-    def _row(self, line: Line, tell: bool) -> Optional[Row]:
-        try:
-            return self._reading.row(line)
-        except ValueError as error:
-            if tell:
-                self._result.bad_line(line.number, str(error))
-            if not self._job.skip_bad_lines:
-                self.trouble = ConfigurationError(
-                    f"line {line.number} of {self.source.name} cannot be used: {error}; correct it, or leave such "
-                    "lines out (skip_bad_lines, --skip-bad-lines)"
-                )
-            return None
-
-    def work(self, row: Row) -> Work:
-        """A row with its whole request, or with what is wrong with it."""
-        key = _key(row)
-        try:
-            request = self._make(row.request)
-            return Work(row, key, request_hash(request), request)
-        except (TypeError, ValueError, ChatPoolError) as error:
-            body = repr(row.request.body).encode("utf-8", "surrogatepass")
-            return Work(row, key, hash_of("", body), None, error)
-
-
-def _key(row: Row) -> int:
-    return key_of(row.custom_id)
+__all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
 
 
 class Runner:
@@ -174,7 +48,6 @@ class Runner:
         self._outputs = outputs
         self._result = result
         self._clock = current_clock()
-        self._run: Optional[RowsRun] = None
         self._stopper = Stopper()
         self._progress: Optional[RowProgress] = None
 
@@ -185,37 +58,14 @@ class Runner:
             BaseException: what ended the run; everything that had an outcome by then is kept.
         """
         self._stopper, self._progress = stopper, progress
-        run = self._run = start_rows(self._pool, self._todo(), _request_of, self._record)
-        if not self._rows.source.is_stream:
-            run.read_ahead()
-        if stopper.number is not None:
-            self.stop()
-        try:
-            while True:
-                taken = run.take()
-                if not taken:
-                    break
-                self._keep(taken)
-                run.consumed(len(taken))
-        except BaseException:
-            self._rescue(run)
-            raise
-        finally:
-            self._result.fatal = run.fatal
+        self._go()
+
+    def _go(self) -> None:
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End the run; for another thread."""
-        if self._run is not None:
-            self._run.stop(CallCancelledError("the run was stopped"))
-
-    def _rescue(self, run: RowsRun) -> None:
-        reason = CallCancelledError("the run was cancelled")
-        run.repair()
-        run.stop(reason)
-        try:
-            self._keep(run.drain(reason))
-        except OSError:
-            return  # what is raised says so already
+        raise NotImplementedError
 
     # -- rows in ----------------------------------------------------------------------------------------
 
@@ -269,9 +119,9 @@ class Runner:
         """A row of which no request can be made."""
         error = ConfigurationError(f"line {work.row.number}: {work.problem}")
         error.__cause__ = work.problem
-        outcome: Outcome[Any] = Outcome(0, work, error=error)
-        self._record(outcome)
-        self._keep([outcome])
+        self._record(Outcome(0, work, error=error))
+        assert work.record is not None
+        self._keep([work.record])
 
     # -- outcomes out -------------------------------------------------------------------------------------
 
@@ -289,26 +139,74 @@ class Runner:
         self._journal.append(record)
         work.record = record
 
-    def _keep(self, outcomes: List[Outcome[Any]]) -> None:
+    def _keep(self, records: Sequence[Record], usages: Sequence[Optional[Usage]] = ()) -> None:
         """What is in the journal goes to the outputs."""
-        ended = [outcome for outcome in outcomes if outcome.item.record is not None]
-        self._outputs.add([outcome.item.record for outcome in ended])
-        for outcome in ended:
-            self._count(outcome)
+        self._outputs.add(records)
+        for record, usage in itertools.zip_longest(records, usages):
+            self._count(record, usage)
 
-    def _count(self, outcome: Outcome[Any]) -> None:
-        result = self._result
-        usage = outcome.value.usage if isinstance(outcome.value, ChatCompletion) else None
+    def _count(self, record: Record, usage: Optional[Usage]) -> None:
+        result, ok = self._result, record.state == OK
         if usage is not None:
             result.usage = result.usage + usage
-        if outcome.ok:
+        if ok:
             result.succeeded += 1
         else:
             result.failed += 1
-            cause = type(outcome.error).__name__
+            cause = str((record.error or {}).get("class"))
             result.causes[cause] = result.causes.get(cause, 0) + 1
         if self._progress is not None:
-            self._progress.add(outcome.ok, usage)
+            self._progress.add(ok, usage)
+
+
+class ThreadRunner(Runner):
+    """Runs rows in the pool's own workers."""
+
+    _run: Optional[RowsRun] = None
+
+    def _go(self) -> None:
+        rows = self._todo()
+        first = list(itertools.islice(rows, 1))
+        packed = any(work.request is not None and is_embedding(work.request.path) for work in first)
+        todo = itertools.chain(first, rows)
+        run = self._run = start_rows(self._pool, todo, _request_of, self._record, packed=packed)
+        if not (packed or self._rows.source.is_stream):
+            run.read_ahead()
+        if self._stopper.number is not None:
+            self.stop()
+        try:
+            while True:
+                taken = run.take()
+                if not taken:
+                    break
+                self._take(taken)
+                run.consumed(len(taken))
+        except BaseException:
+            self._rescue(run)
+            raise
+        finally:
+            self._result.fatal = run.fatal
+
+    def stop(self) -> None:
+        if self._run is not None:
+            self._run.stop(CallCancelledError("the run was stopped"))
+
+    def _rescue(self, run: RowsRun) -> None:
+        reason = CallCancelledError("the run was cancelled")
+        run.repair()
+        run.stop(reason)
+        try:
+            self._take(run.drain(reason))
+        except OSError:
+            return  # what is raised says so already
+
+    def _take(self, outcomes: List[Outcome[Any]]) -> None:
+        ended = [outcome for outcome in outcomes if outcome.item.record is not None]
+        self._keep([outcome.item.record for outcome in ended], [_usage(outcome.value) for outcome in ended])
+
+
+def _usage(value: Any) -> Optional[Usage]:
+    return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
 
 
 def _request_of(work: Work) -> ChatRequest:

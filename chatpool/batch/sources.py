@@ -131,7 +131,7 @@ def _lines(file: BinaryIO, kind: str) -> Iterator[Line]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.rstrip())
     except json.JSONDecodeError as error:
         return Problem(f"not JSON: {error.msg} at column {error.colno}")
     except RecursionError:

@@ -51,6 +51,9 @@ def add_run(
     command.add_argument(
         "--prices", metavar="IN,OUT", type=prices, help="dollars per million tokens read and written, for the cost"
     )
+    command.add_argument(
+        "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
+    )
     command.set_defaults(run=run)
 
 
@@ -101,6 +104,7 @@ def run(arguments: Namespace) -> int:
         in_order=arguments.in_order,
         skip_bad_lines=arguments.skip_bad_lines,
         prices=arguments.prices,
+        processes=arguments.processes,
     )
     reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
     try:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from ..config import RetryPolicyLike, TimeoutLike
 from ..observe.progress import Progress
 from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
 from ..wire import embedding_request
 from .base import PoolBase
+from .consume import collect
 from .options import RequestMaker, body_fields
-from .runs import RunSettings
-
-if TYPE_CHECKING:
-    from .journalled import JournalPath
+from .runs import JournalPath, RunSettings, start_packed
 
 __all__ = ["BulkCalls"]
 
@@ -150,17 +148,19 @@ class BulkCalls(PoolBase):
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
     ) -> Any:
-        """The vector of a text, or the vectors of many.
+        """The vector of a text, or the vectors of many: as many texts go out in one request as the API takes.
 
         Args:
             text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
             prompt: makes the text of a row.
-            progress, on_error, run_timeout, dedupe: as in :meth:`map`; for many texts only.
+            progress, on_error, run_timeout, dedupe: as in :meth:`map`; for many texts only. With ``dedupe`` each
+                text goes out in a request of its own.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
-            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many.
+            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many, one outcome per text.
+            A request that the server finds too large, or in which it refuses one text, is sent again in halves.
         """
         extra = body_fields("embed", extra_body, params)
         how = self._how(timeout, retry, headers, query)
@@ -171,4 +171,8 @@ class BulkCalls(PoolBase):
         settings = RunSettings(prompt, progress, on_error, run_timeout, dedupe=dedupe)
         if isinstance(text, str):
             return self._wait(text, make(text), how)
-        return self._collect(text, make, settings, how)
+        if dedupe:
+            return self._collect(text, make, settings, how)
+        started = self._core.engine.clock.now()
+        run, bar = start_packed(self._core, text, make, settings, how)
+        return collect(run, window=1, on_error=on_error, bar=bar, started=started)

@@ -15,9 +15,7 @@ from ..wire.answers import decode
 from .final import state_of
 from .kept import KeptRun
 
-__all__ = ["JournalPath", "JournalledRun", "record_of", "request_hash"]
-
-JournalPath = Union[str, "os.PathLike[str]"]
+__all__ = ["JournalledRun", "record_of", "request_hash"]
 
 
 def request_hash(request: ChatRequest) -> str:
@@ -67,12 +65,13 @@ class JournalledRun(KeptRun):
         options: CallOptions,
         window: int,
         *,
-        journal: JournalPath,
+        journal: Union[str, os.PathLike[str]],
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
         self._clock: Clock = engine.clock
         self._path = journal
         self._journal: Optional[Journal] = None
+        self._forsaken = False
 
     def _call_for(self, item: Any) -> Optional[Call]:
         call = super()._call_for(item)
@@ -107,9 +106,15 @@ class JournalledRun(KeptRun):
         finally:
             self._close()
 
+    def forsake(self) -> None:
+        super().forsake()
+        self._forsaken = True
+        if self._journal is not None:
+            self._journal.forsake()
+
     def keep(self, outcome: Outcome[Any]) -> None:
         state = state_of(outcome)
-        if state is None or outcome.request is None:
+        if state is None or outcome.request is None or self._forsaken:
             return
         try:
             hash_ = request_hash(outcome.request)

@@ -12,7 +12,7 @@ from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, Dead
 from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
 
-__all__ = ["Run"]
+__all__ = ["Run", "unusable"]
 
 _run_ids = itertools.count(1)
 
@@ -258,7 +258,7 @@ class Run:
         try:
             request = self._prepare(item)
         except Exception as error:
-            self._put(Outcome(index, item, error=_unusable(index, error)))
+            self._put(Outcome(index, item, error=unusable(index, error)))
             return None
         return self._ready_call(index, item, request)
 
@@ -268,14 +268,14 @@ class Run:
             try:
                 return self._engine.make_call(request, self._options, self, index=index, item=item)
             except Exception as error:
-                reason = _unusable(index, error)
+                reason = unusable(index, error)
         else:
             reason = reason.copied("not sent: ")
         self._put(Outcome(index, item, request, error=reason))
         return None
 
 
-def _unusable(index: int, error: Exception) -> ChatPoolError:
+def unusable(index: int, error: Exception) -> ChatPoolError:
     """An item of which no request could be made, as its outcome's error."""
     wrapped = ConfigurationError(f"item {index}: {error}")
     wrapped.__cause__ = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, Sized, Tuple
+from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple, Union
 
 from ..config import choice, positive_int, positive_seconds
 from ..observe import ProgressBar, progress_bar
@@ -15,10 +15,9 @@ from .core import Core
 from .dedupe import SingleFlight
 from .run import Run
 
-if TYPE_CHECKING:
-    from .journalled import JournalPath
+__all__ = ["JournalPath", "RunSettings", "start_packed", "start_run"]
 
-__all__ = ["RunSettings", "start_run"]
+JournalPath = Union[str, "os.PathLike[str]"]
 
 _ON_ERROR = ("none", "return", "raise")
 
@@ -72,22 +71,50 @@ def start_run(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    _check_items(items, settings)
-    prompt = settings.prompt
-    prepare = make if prompt is None else _Composed(make, prompt)
-    bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
+    prepare, bar, deadline = _begun(core, items, make, settings)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
-    deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
     options = how.of_run(dispatcher, deadline)
     window = settings.window(core.engine.max_workers)
     if settings.journal is None:
         run = Run(core.engine, items, prepare, options, window)
     else:
-        from .journalled import JournalledRun  # most programs never use it
+        from .journalled import JournalledRun  # most programs keep none: importing it takes time
 
         run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
     run.single_flight = SingleFlight() if settings.dedupe else None
     return run, bar
+
+
+def start_packed(
+    core: Core,
+    items: Iterable[Any],
+    make: Callable[[Any], ChatRequest],
+    settings: RunSettings,
+    how: CallSettings,
+) -> Tuple[Run, Optional[ProgressBar]]:
+    """As :func:`start_run`, for texts to embed, many of which go out in one request.
+
+    Raises:
+        TypeError: ``items`` is a single item instead of many.
+    """
+    from .packed import PackedRun  # most programs embed nothing
+
+    prepare, bar, deadline = _begun(core, items, make, settings)
+    options = how.of_run(core.dispatcher, deadline)
+    run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers)
+    run.bar = bar
+    return run, bar
+
+
+def _begun(
+    core: Core, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings
+) -> Tuple[Callable[[Any], ChatRequest], Optional[ProgressBar], Optional[float]]:
+    """What makes requests of the items, the bar, and when the run's time ends."""
+    _check_items(items, settings)
+    prepare = make if settings.prompt is None else _Composed(make, settings.prompt)
+    bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
+    deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
+    return prepare, bar, deadline
 
 
 class _Composed:

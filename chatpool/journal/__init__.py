@@ -7,6 +7,7 @@ from .journal import Journal
 from .reading import is_journal, read_journal
 from .record import FAILED, OK, RETRY, Prefix, Record, decode, decode_value, encode_value, hash_of, key_of
 from .restore import error_facts, error_of
+from .shared import SharedAppender
 
 __all__ = [
     "FAILED",
@@ -16,6 +17,7 @@ __all__ = [
     "Journal",
     "Prefix",
     "Record",
+    "SharedAppender",
     "decode",
     "decode_value",
     "encode_value",

@@ -56,10 +56,16 @@ class AppendOnly:
 
     Args:
         path: the file; it is made if it is not there.
+        shared: whether other processes append to it at the same time: then what is half written stays there, as
+            the end of the file may be somebody else's by now.
+
+    Attributes:
+        size: where what is appended next will stand, unless the file is shared.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, shared: bool = False) -> None:
         self.path = path
+        self._is_shared = shared
         # O_BINARY: Windows would change the ends of lines.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._descriptor: Optional[int] = os.open(path, flags, 0o666)
@@ -84,8 +90,9 @@ class AppendOnly:
             while written < len(data):
                 written += self._write(self._descriptor, data[written:] if written else data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self.size)
+            if not self._is_shared:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self.size)
             raise trouble(error, self.path) from error
         self.size += written
 

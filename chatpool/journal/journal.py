@@ -12,6 +12,7 @@ from ..errors import ConfigurationError
 from .durable import AppendOnly, replacing
 from .lock import FileLock
 from .record import FAILED, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
+from .shared import SharedAppender, Tail
 from .table import DigestTable
 from .turns import Turns
 
@@ -55,6 +56,7 @@ class Journal:
         self.path = os.fspath(path)
         self._lock = FileLock(f"{self.path}.lock", self.path)
         self._turn = Turns()
+        self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
         self.superseded = 0
         try:
@@ -85,14 +87,15 @@ class Journal:
         good, dead, lost = len(self.HEADER), 0, 0
         for start, data, prefix in self.scan(self._reader):
             if prefix is None:
-                lost += 1
+                lost += data != b"\n"  # which comes before the records of a shared journal
                 continue
             if self._put(prefix, start):
                 dead += len(data)
             good = start + len(data)
         if good < self._file.size:
+            if lost > 0:
+                lost -= 1
             logger.warning("%s: its last record was not finished when the process or the machine died", self.path)
-            lost -= 1
             self._file.truncate(good)
         if lost > 0:
             logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost)
@@ -193,6 +196,9 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
+        if self._shared is not None:
+            self._shared.append(record)
+            return
         line = encode(record)
         prefix = Prefix(record.key, record.state, record.hash)
         with self._turn:
@@ -204,6 +210,26 @@ class Journal:
     def sync(self) -> None:
         """Have everything on the disk before returning."""
         self._file.sync()
+
+    # -- other processes write, too -----------------------------------------------------------------------
+
+    @property
+    def lock_descriptor(self) -> Optional[int]:
+        """What keeps the journal locked; child processes that write to it hold it open."""
+        return self._lock.descriptor
+
+    def tail(self) -> Tail:
+        """Reads what is appended from now on, by whomever; each record has to be made known by :meth:`learn`."""
+        start = self._file.size
+        self._shared = SharedAppender(self.path)
+        return Tail(self.path, start)
+
+    def learn(self, start: int, line: bytes) -> None:
+        """Another process has written the record at ``start``."""
+        prefix = prefix_of(line, whole=False)
+        assert prefix is not None
+        with self._turn:
+            self._put(prefix, start)
 
     def _compact(self) -> None:
         """Drop what is out of date."""
@@ -220,6 +246,8 @@ class Journal:
     # -- the end ----------------------------------------------------------------------------------------
 
     def _close_files(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
         self._reader.close()
         self._file.close()
 
@@ -229,6 +257,15 @@ class Journal:
             self._close_files()
         finally:
             self._lock.release()
+
+    def forsake(self) -> None:
+        """Give the lock back and nothing else, without waiting for anything: for the garbage collector."""
+        self._lock.release()
+
+    def __del__(self) -> None:
+        reader = getattr(self, "_reader", None)
+        if reader is not None:
+            reader.close()
 
     def __enter__(self) -> Journal:
         return self

@@ -71,6 +71,11 @@ class FileLock:
         except FileNotFoundError:
             return False
 
+    @property
+    def descriptor(self) -> Optional[int]:
+        """The open lock file, for child processes: the lock is held as long as one of them has it open."""
+        return self._descriptor
+
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         if self._descriptor is None:

@@ -82,6 +82,11 @@ class Record(NamedTuple):
     value: bytes = b"null"
 
 
+# Made once: json.dumps makes a new one whenever it is not asked for its defaults.
+_ascii = json.JSONEncoder(separators=(",", ":")).encode
+_unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def key_of(name: str) -> int:
     """64-bit digest of a row's name, never 0."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
@@ -95,9 +100,9 @@ def hash_of(path: str, body: bytes) -> str:
 def encode_value(value: Any) -> bytes:
     """``value`` as JSON on one line."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        return _unicode(value).encode("utf-8")
     except UnicodeEncodeError:  # half of a surrogate pair, which servers do send
-        return json.dumps(value, separators=(",", ":")).encode("ascii")
+        return _ascii(value).encode("ascii")
 
 
 def encode(record: Record) -> bytes:
@@ -114,7 +119,7 @@ def encode(record: Record) -> bytes:
     if record.meta is not None:
         facts["meta"] = record.meta
     fixed = _REST % (record.key, record.state, record.hash)
-    rest = (fixed + json.dumps(facts, separators=(",", ":"))[1:-1]).encode("ascii") + _VALUE + record.value + b"}"
+    rest = (fixed + _ascii(facts)[1:-1]).encode("ascii") + _VALUE + record.value + b"}"
     return _HEAD % (zlib.crc32(rest), rest) + b"\n"
 
 

@@ -59,7 +59,7 @@ def chat(prompt, **more):
         (
             '{"model": "embed-small", "input": "hi"}',
             "request bodies, one a line",
-            ("/v1/embeddings", {"model": "embed-small", "input": "hi"}),
+            ("/v1/embeddings", {"model": "embed-small", "input": ["hi"]}),
         ),
         ('{"input": "hi"}', "objects with input", ("/v1/responses", {"model": "m", "input": "hi"})),
         (
@@ -95,7 +95,7 @@ def test_lines_of_json(ask, line, kind, request_):
     [
         ("/v1/completions", {"model": "m", "prompt": "hi"}),
         ("completions", {"model": "m", "prompt": "hi"}),
-        ("/embeddings", {"model": "m", "input": "hi"}),
+        ("/embeddings", {"model": "m", "input": ["hi"]}),
         ("/v1/responses", {"model": "m", "input": "hi"}),
         ("/v1/moderations", {"input": "hi"}),
     ],

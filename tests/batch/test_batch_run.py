@@ -286,6 +286,7 @@ def test_an_output_that_is_somebody_elses_is_left_alone(run, write_rows, target)
         ({"template": "{a"}, "template '{a'"),
         ({"prices": (1, -1)}, "must not be negative"),
         ({"prices": 3}, "two numbers"),
+        ({"processes": 0}, "processes"),
     ],
 )
 def test_options_that_cannot_work_are_refused(run, write_rows, options, words):

@@ -1,0 +1,182 @@
+"""Runs with a journal: what is done is not done again, however the last run ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import chatpool
+from chatpool import BadRequestError, CallCancelledError, ChatPool, ConfigurationError, InternalServerError
+from chatpool.testing import Error, Stall
+
+ROOT = Path(chatpool.__file__).parents[1]
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "run.journal"
+
+
+def prompts(server):
+    return [request.prompt for request in server.requests]
+
+
+def test_a_second_call_sends_only_what_may_go_better(serve, journal):
+    server, pool = serve(retry=0)
+    server.set_script({"b": Error(400), "c": Error(503)})
+    first = pool.map(["a", "b", "c"], journal=journal, on_error="return")
+    assert [type(each) for each in first[1:]] == [BadRequestError, InternalServerError]
+    server.set_script(None)
+    second = pool.map(["a", "b", "c"], journal=journal, on_error="return")
+    assert Counter(prompts(server)) == {"a": 1, "b": 1, "c": 2}
+    assert (second[0], str(second[2])) == (first[0], "c")
+    assert type(second[1]) is BadRequestError
+    assert vars(second[1]) == vars(first[1])
+    assert second.outcomes[0].history[0].request_id == first.outcomes[0].history[0].request_id
+    assert second.usage == first.usage + second[2].usage
+
+
+def test_changed_items_run_again_and_others_do_not(serve, journal):
+    server, pool = serve()
+    pool.map(["a", "b"], journal=journal)
+    pool.map(["a", "x", "c"], journal=journal)
+    assert prompts(server)[2:] == ["x", "c"] or prompts(server)[2:] == ["c", "x"]
+    pool.map(["a"], journal=journal, temperature=1)
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("method", ["imap", "as_completed"])
+def test_lazy_runs_go_on_as_well(serve, journal, method):
+    server, pool = serve(max_workers=1)
+    for outcome in getattr(pool, method)(["a", "b", "c"], journal=journal, buffersize=1):
+        if outcome.item == "b":
+            break
+    again = list(getattr(pool, method)(["a", "b", "c"], journal=journal))
+    assert sorted(outcome.value.text for outcome in again) == ["a", "b", "c"]
+    assert Counter(prompts(server))["a"] == Counter(prompts(server))["b"] == 1
+
+
+def test_other_answers_than_completions_come_back_too(serve, journal):
+    server, pool = serve()
+    items = [
+        chatpool.ChatRequest({"input": "x", "dimensions": 2}, "/embeddings"),
+        chatpool.ChatRequest({"input": "x"}, "/moderations"),
+        {"input": "x"},
+    ]
+    first = pool.map(items, journal=journal)
+    assert pool.map(items, journal=journal) == first
+    assert len(server.requests) == 3
+
+
+def test_what_cannot_be_sent_is_said_every_time(serve, journal):
+    server, pool = serve()
+    for _ in range(2):
+        results = pool.map(["a", {"no": "messages"}, {"messages": "x"}], journal=journal, on_error="return")
+        assert [type(each) for each in results[1:]] == [ConfigurationError] * 2
+    assert len(server.requests) == 1
+
+
+def test_rows_after_a_fatal_error_are_not_taken_for_done(serve, journal):
+    server, pool = serve(max_workers=1)
+    server.set_script(Error(401))
+    pool.map([str(number) for number in range(20)], journal=journal)
+    server.set_script(None)
+    assert [str(each) for each in pool.map([str(number) for number in range(20)], journal=journal)] == [
+        str(number) for number in range(20)
+    ]
+    assert len(server.requests) == 21
+
+
+def test_two_runs_cannot_use_one_journal(serve, journal):
+    _, pool = serve()
+    outcomes = pool.imap(["a", "b"], journal=journal)
+    next(outcomes)
+    with pytest.raises(ConfigurationError, match="in use"):
+        pool.map(["a"], journal=journal)
+    outcomes.close()
+    assert pool.map(["a"], journal=journal)
+
+
+def test_an_iterator_that_was_never_begun_holds_nothing(serve, journal):
+    _, pool = serve()
+    outcomes = pool.imap(["a"], journal=journal)
+    assert not journal.exists()
+    assert pool.map(["a"], journal=journal)
+    del outcomes
+
+
+def test_a_file_that_is_no_journal_is_refused(serve, tmp_path):
+    _, pool = serve()
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "x"}\n')
+    with pytest.raises(ConfigurationError, match="not a journal"):
+        pool.map(["a"], journal=path)
+
+
+def test_what_cannot_be_kept_ends_the_run_with_what_was_done(serve, journal, monkeypatch):
+    server, pool = serve(max_workers=1)
+    real = chatpool.journal.Journal.append
+
+    def full(self, record):
+        if record.row == 3:
+            raise OSError(28, "No space left on device")
+        real(self, record)
+
+    monkeypatch.setattr("chatpool.journal.Journal.append", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        pool.map([str(number) for number in range(50)], journal=journal, on_error="return")
+    results = caught.value.results
+    assert [str(each) for each in results[:4]] == ["0", "1", "2", "3"]
+    assert {type(each) for each in results[5:]} == {CallCancelledError}
+    monkeypatch.undo()
+    assert len(pool.map([str(number) for number in range(50)], journal=journal)) == 50
+    assert Counter(prompts(server)).most_common(1)[0][1] <= 2
+
+
+def test_duplicates_that_were_not_sent_are_known_as_well(serve, journal):
+    server, pool = serve()
+    for _ in range(2):
+        assert [str(each) for each in pool.map(["a", "b", "a"], journal=journal, dedupe=True)] == ["a", "b", "a"]
+    assert len(server.requests) == 2
+
+
+PROGRAM = """
+import sys
+from chatpool import ChatPool
+with ChatPool("m", base_url=sys.argv[1], max_workers=4) as pool:
+    for outcome in pool.as_completed([f"row {number}" for number in range(200)], journal=sys.argv[2]):
+        print(outcome.index, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_after_a_kill_at_most_what_was_in_flight_is_sent_again(chatpool_server, journal):
+    command = [sys.executable, "-c", PROGRAM, chatpool_server.base_url, str(journal)]
+    chatpool_server.set_script(lambda request: Stall() if request.number >= 100 else None)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        chatpool_server.wait_for(104, timeout=30)
+        process.send_signal(signal.SIGKILL)
+        reported = process.communicate()[0].split()
+    chatpool_server.set_script(None)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert sorted(map(int, ended.stdout.split())) == list(range(200))
+    assert len(chatpool_server.requests) == 204
+    assert len(reported) <= 100
+
+
+def test_pools_that_are_used_once_take_a_journal(chatpool_server, journal):
+    for _ in range(2):
+        assert len(chatpool.map(["a"], model="m", base_url=chatpool_server.base_url, journal=journal)) == 1
+    assert len(chatpool_server.requests) == 1
+
+
+def test_a_pool_of_another_kind_does_not_matter(chatpool_server, journal):
+    for workers in (1, 7):
+        with ChatPool("m", base_url=chatpool_server.base_url, max_workers=workers) as pool:
+            pool.map(["a", "b"], journal=journal, timeout=workers)
+    assert len(chatpool_server.requests) == 2

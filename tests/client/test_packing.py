@@ -1,0 +1,206 @@
+"""Many texts in one request, and one outcome per text all the same."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+
+from chatpool import AuthenticationError, BadRequestError, ChatPool, ConfigurationError
+from chatpool.client import packs
+from chatpool.testing import Answer, Error, FakeServer, Stall, embedding_vector
+
+
+def sizes(server):
+    return [len(request.body["input"]) for request in server.requests]
+
+
+def bad_text(request):
+    return Error(400) if "bad" in request.body["input"] else None
+
+
+def larger_than(most):
+    return lambda request: Error(413) if len(request.body["input"]) > most else None
+
+
+@pytest.fixture
+def embed():
+    """``embed(texts, script, **options)`` embeds with four numbers per text; returns results and server."""
+
+    def run(texts, script=None, **options):
+        with FakeServer(script) as server, ChatPool("e", base_url=server.base_url, max_workers=2, retry=0) as pool:
+            return pool.embed(texts, dimensions=4, progress=False, **options), server
+
+    return run
+
+
+def test_texts_go_out_together_and_come_back_in_order(embed):
+    texts = [f"text {number}" for number in range(300)]
+    results, server = embed(texts)
+    assert sizes(server) == [300]
+    assert results == [pytest.approx(embedding_vector(text, 4)) for text in texts]
+    assert [outcome.index for outcome in results.outcomes] == list(range(300))
+    assert [outcome.item for outcome in results.outcomes] == texts
+    assert {outcome.attempts for outcome in results.outcomes} == {1}
+
+
+def test_a_request_has_at_most_2048_texts(embed):
+    results, server = embed([str(number) for number in range(5000)])
+    assert sorted(sizes(server)) == [904, 2048, 2048]
+    assert len(results) == 5000
+
+
+@pytest.mark.parametrize(("text", "packs_of"), [("x" * 300_000, 2), ("ü" * 50_000, 5), ([7] * 60_000, 5)])
+def test_a_request_has_at_most_300000_tokens_by_a_careful_guess(embed, text, packs_of):
+    _, server = embed([text] * (packs_of + 1))
+    assert sorted(sizes(server)) == [1, packs_of]
+
+
+def test_what_is_refused_for_its_size_is_sent_again_in_halves(embed):
+    texts = [str(number) for number in range(100)]
+    results, server = embed(texts, larger_than(30))
+    assert sorted(sizes(server)) == [25] * 4 + [50] * 2 + [100]
+    assert results == [pytest.approx(embedding_vector(text, 4)) for text in texts]
+    assert [attempt.status for attempt in results.outcomes[0].history] == [413, 413, 200]
+
+
+def test_once_the_server_has_said_it_packs_are_smaller(embed, monkeypatch):
+    monkeypatch.setattr(packs, "MOST_TEXTS", 64)
+    results, server = embed([str(number) for number in range(2000)], larger_than(32))
+    assert all(results)
+    assert sizes(server)[-20:] == [32] * 19 + [2000 % 32 or 32]
+
+
+def test_one_bad_text_costs_only_itself(embed):
+    texts = [str(number) for number in range(64)]
+    texts[37] = "bad"
+    results, _ = embed(texts, bad_text, on_error="return")
+    assert isinstance(results[37], BadRequestError)
+    assert [outcome.index for outcome in results.failures] == [37]
+    assert results[36] == pytest.approx(embedding_vector("36", 4))
+
+
+def test_one_bad_text_does_not_make_packs_small(embed, monkeypatch):
+    monkeypatch.setattr(packs, "MOST_TEXTS", 64)
+    texts = ["bad", *(str(number) for number in range(1, 64 * 20))]
+    _, server = embed(texts, bad_text)
+    assert sizes(server).count(64) == 20
+
+
+def test_a_row_that_is_no_text_fails_alone(embed):
+    results, server = embed(["a", None, "b"], on_error="return")
+    assert isinstance(results[1], ConfigurationError)
+    assert "item 1: a text to embed is a str" in str(results[1])
+    assert sizes(server) == [2]
+
+
+def test_rows_that_are_no_texts_are_no_requests(embed):
+    results, server = embed([None, 7])
+    assert results == [None, None]
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("shuffle", [list, lambda data: list(reversed(data))])
+def test_answers_are_put_in_their_places_by_index(embed, shuffle):
+    def script(request):
+        vectors = [
+            {"index": place, "embedding": embedding_vector(text, 4)} for place, text in enumerate(request.body["input"])
+        ]
+        return Answer(body={"object": "list", "data": shuffle(vectors), "model": "e"})
+
+    results, _ = embed(["a", "b", "c"], script)
+    assert results == [pytest.approx(embedding_vector(text, 4)) for text in "abc"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"index": 0, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}] * 2,
+        [None, None],
+        [{"index": 0}, {"index": 1}],
+    ],
+)
+def test_an_answer_that_lacks_vectors_is_a_failure_of_all_its_texts(embed, data):
+    results, _ = embed(["a", "b"], lambda request: Answer(body={"data": data}), on_error="return")
+    assert [type(error).__name__ for error in results] == ["APIResponseError"] * 2
+
+
+def test_a_fatal_error_ends_the_run(embed, monkeypatch):
+    monkeypatch.setattr(packs, "MOST_TEXTS", 10)
+    results, server = embed([str(number) for number in range(1000)], lambda request: Error(401), on_error="return")
+    assert len(server.requests) <= 2
+    assert len(results) == 1000
+    assert {type(error) for error in results} == {AuthenticationError}
+
+
+def test_the_first_failure_is_raised_when_asked_for(embed):
+    with pytest.raises(BadRequestError) as caught:
+        embed(["a", "bad", "b", "c"], bad_text, on_error="raise")
+    assert len(caught.value.results) == 4
+
+
+def test_halves_that_go_well_raise_nothing(embed):
+    results, _ = embed([str(number) for number in range(40)], larger_than(10), on_error="raise")
+    assert all(results)
+
+
+def test_the_bar_counts_texts(embed):
+    shown = io.StringIO()
+    with FakeServer() as server, ChatPool("e", base_url=server.base_url) as pool:
+        pool.embed(["a", "b", None], progress={"file": shown, "mininterval": 0})
+    last = shown.getvalue().split("\r")[-1]
+    assert "3/3" in last
+    assert "failed=1" in last
+
+
+def test_ctrl_c_keeps_what_was_done(monkeypatch):
+    monkeypatch.setattr(packs, "MOST_TEXTS", 5)
+    texts = [str(number) for number in range(20)]
+
+    def rows():
+        yield from texts[:13]
+        server.wait_for(2)
+        raise KeyboardInterrupt
+
+    server = FakeServer(lambda request: Stall() if "5" in request.body["input"] else None)
+    with server, ChatPool("e", base_url=server.base_url, max_workers=2) as pool:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            pool.embed(rows(), progress=False, on_error="return")
+        outcomes = caught.value.results.outcomes
+        assert [outcome.index for outcome in outcomes] == list(range(13))
+        assert {outcome.index for outcome in outcomes if not outcome.ok} >= set(range(5, 13))
+        assert pool.embed("still works")
+
+
+def test_rows_with_a_prompt_are_packed_too():
+    with FakeServer() as server, ChatPool("e", base_url=server.base_url) as pool:
+        results = pool.embed([{"title": "a"}, {"title": "b"}], prompt=lambda row: row["title"], progress=False)
+    assert sizes(server) == [2]
+    assert [outcome.item["title"] for outcome in results.outcomes] == ["a", "b"]
+
+
+def test_an_input_of_unknown_length_is_read_as_it_is_needed(monkeypatch):
+    monkeypatch.setattr(packs, "MOST_TEXTS", 10)
+    read = []
+
+    def rows():
+        for number in range(2000):
+            read.append(number)
+            yield str(number)
+
+    release = threading.Event()
+
+    def script(request):
+        assert release.wait(10)
+
+    server = FakeServer(script)
+    with server, ChatPool("e", base_url=server.base_url, max_workers=2) as pool:
+        worker = threading.Thread(target=pool.embed, args=(rows(),), kwargs={"progress": False})
+        worker.start()
+        server.wait_for(2)
+        assert len(read) < 200
+        release.set()
+        worker.join()
+    assert len(read) == 2000
