@@ -12,7 +12,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
 from ..config import Limits
-from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError, PoolClosedError
+from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..policy.retry import Decision
 from ..policy.spending import Spending
 from ..quota import Sharing
@@ -21,9 +21,9 @@ from ..types import ChatRequest, LineStats, Verdict
 from ..wire import encode
 from .attempt import CANCELLED, Attempter
 from .call import DONE, Call, CallOptions, LineKey, Sink
+from .delivery import Delivery
 from .expiry import ExpiryWatch
 from .lifecycle import register
-from .report import report_end
 from .scheduler import Scheduler
 
 __all__ = ["Engine"]
@@ -33,10 +33,6 @@ logger = logging.getLogger("chatpool")
 _here = threading.local()  # .engine: the engine whose worker this thread is
 _inherited: List[Any] = []  # of the process this one was forked from
 
-_NO_WORKER = (
-    "the time for the call (timeout.total) ran out while it waited for a worker; "
-    "raise max_workers or timeout=Timeout(total=...)"
-)
 _ABORTED = "the pool was aborted while the call was under way"
 
 
@@ -78,7 +74,8 @@ class Engine:
         self._scheduler = Scheduler(self.max_workers, self._limits, self._spending, self._sharing)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(transport, self.clock, self._scheduler)
-        self._expiry = ExpiryWatch(self.clock, self._expire)
+        self._delivery = Delivery(self._scheduler, self.clock)
+        self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
         # For a pool that nobody closes: workers keep the engine alive until their calls have ended.
         self._cleanup = weakref.finalize(self, transport.close)
         self._cleanup.atexit = False
@@ -210,8 +207,7 @@ class Engine:
             self._succeed(call, success)
         elif decision is None:
             # Cancelled by its own token (then whoever did so has ended it), or with the whole transport.
-            if self._scheduler.end(call):
-                self._deliver(call, error=PoolClosedError(_ABORTED))
+            self._delivery.fail(call, PoolClosedError(_ABORTED))
         elif decision.wait is not None:
             return decision.wait
         else:
@@ -231,17 +227,14 @@ class Engine:
         self._scheduler.returned(call, CANCELLED, self.clock.now())
         wrapped = ChatPoolError(f"internal error: {type(error).__name__}: {error}")
         wrapped.__cause__ = error
-        if self._scheduler.end(call):
-            self._deliver(call, error=wrapped)
-
-    # -- the end of a call --------------------------------------------------------------------------------
+        self._delivery.fail(call, wrapped)
 
     def _succeed(self, call: Call, verdict: Verdict) -> None:
         now = self.clock.now()
         won, workers = self._scheduler.succeed(call, verdict, now)
         self._start_workers(workers)  # before anybody's callback takes its time
         if won:
-            self._deliver(call, verdict=verdict, now=now)
+            self._delivery.deliver(call, verdict=verdict, now=now)
 
     def _fail(self, call: Call, decision: Decision) -> None:
         error = decision.error or ChatPoolError("given up")
@@ -250,52 +243,27 @@ class Engine:
         ended = self._scheduler.end(call)
         self._start_workers(self._scheduler.workers_wanted(self.clock.now()))
         if ended:
-            self._deliver(call, error=error)
+            self._delivery.deliver(call, error=error)
         if decision.scope != "call":
             call.sink.on_fatal(call, decision.scope, error)
 
-    def _deliver(
-        self,
-        call: Call,
-        *,
-        verdict: Optional[Verdict] = None,
-        error: Optional[ChatPoolError] = None,
-        now: Optional[float] = None,
-    ) -> None:
-        """Tell the listeners, then whoever waits; the call has been ended in the scheduler."""
-        now = self.clock.now() if now is None else now
-        call.payload = b""
-        try:
-            report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
-        finally:
-            value = None if verdict is None else verdict.value
-            call.sink.deliver(call, call.outcome(now, value=value, error=error))
-            self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
+    # -- from outside ---------------------------------------------------------------------------------------
 
     def give_up(
-        self,
-        which: Callable[[Call], bool],
-        error: Callable[[Call], ChatPoolError],
-        *,
-        in_flight: bool = True,
+        self, which: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
     ) -> None:
-        """End the calls that ``which`` picks, each with its own ``error``; exchanges under way are woken."""
-        for call in self._scheduler.give_up(which, in_flight=in_flight):
-            if call.token is not None:
-                call.token.cancel()
-            self._deliver(call, error=error(call))
+        """End the calls that ``which`` picks, each with its own ``error``; exchanges under way are woken.
+
+        Args:
+            which: picks the calls.
+            error: the outcome of one.
+            in_flight: whether calls whose exchange is under way are ended too.
+        """
+        self._delivery.give_up(which, error, in_flight=in_flight)
 
     def cancel(self, call: Call) -> None:
         """End one call whose future is cancelled; nothing happens if it has ended."""
-        if self._scheduler.cancel(call):
-            if call.token is not None:
-                call.token.cancel()
-            self._deliver(call, error=CallCancelledError("cancelled"))
-
-    def _expire(self, call: Call) -> None:
-        """End one call whose time is over before a worker got to it."""
-        if self._scheduler.expire(call):
-            self._deliver(call, error=DeadlineExceededError(_NO_WORKER))
+        self._delivery.cancel(call)
 
     def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
@@ -303,16 +271,11 @@ class Engine:
         Returns:
             Whether other threads are about to deliver something to it.
         """
-        for call in self._scheduler.undelivered(sink):
-            if call.ended_by == threading.get_ident():
-                self._deliver(call, error=error())
-        return bool(self._scheduler.undelivered(sink))
+        return self._delivery.settle(sink, error)
 
     def wake(self, sink: Sink) -> None:
         """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
-        for call in self._scheduler.in_flight(sink):
-            if call.token is not None:
-                call.token.cancel()
+        self._delivery.wake(sink)
 
     def repair(self) -> None:
         """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""

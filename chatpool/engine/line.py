@@ -114,8 +114,8 @@ class Line:
     def first(self) -> Call:
         """The call that goes next; there is one.  It leaves the queue once it is not queued any more."""
         # A probe of a server that is down may well be lost: it costs least where least was tried.
-        order = (self._fresh, self._due) if self.health.gate.closed else (self._due, self._fresh)
-        return next(queue for queue in order if queue)[0]
+        first, then = (self._fresh, self._due) if self.health.gate.closed else (self._due, self._fresh)
+        return (first or then)[0]
 
     def queued(self) -> List[Call]:
         """All calls that are queued."""
@@ -146,11 +146,12 @@ class Line:
         return self._wait_by_size(now, self.first())
 
     def _wait_by_size(self, now: float, call: Call) -> float:
-        if self._reason_against(call) is not None:
+        tokens = self._tokens(call)
+        if self._reason_against(call, tokens) is not None:
             return 0.0  # it is to be told so at once
         if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
-        return self.pacer.wait(now, self._tokens(call))
+        return self.pacer.wait(now, tokens)
 
     def question(self, now: float) -> Optional[Question]:
         """What has to be asked before its first call is sent, None if nothing."""
@@ -173,14 +174,16 @@ class Line:
     def _may_be_sent(self, call: Call, now: float) -> bool:
         if self.health.refusal_at(now) is not None:
             return False
-        return (self._spending is None and not self.pacer.counts_tokens) or self._reason_against(call) is None
+        if self._spending is None and not self.pacer.counts_tokens:
+            return True
+        return self._reason_against(call, self._tokens(call)) is None
 
     def _tokens(self, call: Call) -> float:
         return self._estimator.estimate(_size(call)).total if self.pacer.counts_tokens else 0.0
 
-    def _reason_against(self, call: Call) -> Optional[ChatPoolError]:
-        """Why the call can never be sent, None if it can."""
-        too_large = self.pacer.too_large(self._tokens(call)) if self.pacer.counts_tokens else None
+    def _reason_against(self, call: Call, tokens: float) -> Optional[ChatPoolError]:
+        """Why a call of so many tokens can never be sent, None if it can."""
+        too_large = self.pacer.too_large(tokens)
         if too_large is not None:
             return ConfigurationError(too_large)
         if self._spending is None:
@@ -202,13 +205,14 @@ class Line:
         if self._spending is None and not self.pacer.counts_tokens:
             call.paced = Paced(self.pacer.sent(now))
             return
-        call.unsendable = self._reason_against(call)
+        tokens = self._tokens(call)
+        call.unsendable = self._reason_against(call, tokens)
         if call.unsendable is None:
             reservation = None
             if self._spending is not None:
                 reservation = self._spending.reservation(self.key[1], self._estimator.expected(_size(call)))
                 self._spending.sent(reservation)
-            call.paced = Paced(self.pacer.sent(now, self._tokens(call)), reservation)
+            call.paced = Paced(self.pacer.sent(now, tokens), reservation)
 
     def _note_time(self, call: Call, now: float) -> None:
         """The time in which the pool holds a call is not the call's: the server down, or a pace that is kept."""

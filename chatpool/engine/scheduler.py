@@ -9,12 +9,10 @@ moment at which there will be something.  So a pool in which nothing is parked h
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import threading
-from collections import OrderedDict
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from functools import partial
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..clock import Clock
 from ..config import Limits
@@ -26,7 +24,9 @@ from ..transport import CancelToken
 from ..types import LineStats, Verdict
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
 from .grants import Grants, Question
+from .ledger import Ledger
 from .line import Line, StatedLimits, read_limits
+from .lines import Lines
 from .staff import Staff
 
 __all__ = ["Scheduler", "Step"]
@@ -75,20 +75,12 @@ class Scheduler:
         self._all_ended = threading.Condition(self.lock)
         self.endpoint_proven = False
         self._max_workers = max_workers
-        self._limits = limits
-        self._spending = spending
-        self._sharing = sharing
         if spending is not None:
             spending.forget_in_flight()  # the scheduler is made anew in a forked child
         self._staff = Staff(max_workers)
-        self._lines: Dict[LineKey, Line] = {}
-        self._ready: OrderedDict[LineKey, Line] = OrderedDict()  # lines with queued calls, next in turn first
-        self._parked: List[Tuple[float, int, Call]] = []
-        self._running: Set[Call] = set()
-        self._counts: Dict[str, int] = {QUEUED: 0, PARKED: 0, RUNNING: 0}
-        self._ended: Set[Call] = set()  # without an outcome: it is with the listeners
+        self._lines = Lines(partial(_make_line, limits, spending, sharing))
+        self._ledger = Ledger()
         self._waits_until = math.inf
-        self._tick = itertools.count()
 
     # -- calls come in ------------------------------------------------------------------------------
 
@@ -99,12 +91,10 @@ class Scheduler:
             for call in calls:
                 if call.state != NEW:  # cancelled before it came here
                     continue
-                line = self._line(call.line)
-                line.add(call)
-                self._ready[call.line] = line
+                self._lines.add(call)
                 call.state = QUEUED  # only now: what is queued is in a queue, whatever comes between
                 added += 1
-            self._counts[QUEUED] += added
+            self._ledger.queued(added)
             if self._staff.waiting:
                 self._changed.notify_all()
                 added -= 1
@@ -114,15 +104,8 @@ class Scheduler:
         """A call that runs in its caller's own worker: known here so that it can be given up, never queued."""
         with self.lock:
             call.state = QUEUED
-            self._counts[QUEUED] += 1
+            self._ledger.queued()
             self._start(call, now)
-
-    def _line(self, key: LineKey) -> Line:
-        line = self._lines.get(key)
-        if line is None:
-            grants = None if self._sharing is None else Grants(self._sharing.limit(*key))
-            line = self._lines[key] = Line(key, self._limits, self._spending, grants)
-        return line
 
     # -- workers ask ----------------------------------------------------------------------------------
 
@@ -152,7 +135,7 @@ class Scheduler:
                     return Step(question=question, more_workers=self._successors(now))
                 call = line.first()
                 self._start(call, now)
-                self._after_turn(line)
+                self._lines.had_its_turn(line)
                 return Step(call=call, more_workers=self._successors(now))
             if self._needs_waiter(now, wait):
                 self._staff.waiting = True
@@ -167,18 +150,18 @@ class Scheduler:
 
     def close_grants(self) -> None:
         """Let go of the files and connections of shared limits; not under the lock."""
-        for line in list(self._lines.values()):
+        for line in self._lines:
             line.close_grants()
 
     def question_for(self, call: Call) -> Optional[Question]:
         """What a running call that was in no queue has to ask a shared limit, None if nothing."""
         with self.lock:
-            return self._line(call.line).question_for(call)
+            return self._lines.of(call).question_for(call)
 
     def paused_for(self, call: Call, now: float) -> float:
         """Seconds for which the call's line is paused after a refusal."""
         with self.lock:
-            return self._line(call.line).pacer.pace(now).paused_for or 0.0
+            return self._lines.of(call).pacer.pace(now).paused_for or 0.0
 
     def _needs_waiter(self, now: float, wait: float) -> bool:
         """Whether a worker is to wait so long; one that already does, for longer, is told to look again."""
@@ -190,25 +173,8 @@ class Scheduler:
 
     def _next_line(self, now: float) -> Tuple[Optional[Line], float]:
         """The line whose turn it is, or None and the seconds until that may change."""
-        first = max(0.0, self._parked[0][0] - now) if self._parked else math.inf
-        empty = []
-        for line in self._ready.values():
-            if not line.has_calls():
-                empty.append(line.key)
-                continue
-            wait = line.wait(now)
-            if wait <= 0:
-                return line, 0.0
-            first = min(first, wait)
-        for key in empty:
-            del self._ready[key]
-        return None, first
-
-    def _after_turn(self, line: Line) -> None:
-        if not line.has_calls():
-            del self._ready[line.key]
-        elif len(self._ready) > 1:
-            self._ready.move_to_end(line.key)
+        line, wait = self._lines.next(now)
+        return line, 0.0 if line is not None else min(wait, self._ledger.next_due(now))
 
     def _successors(self, now: float) -> int:
         """Whoever leaves with a call makes sure that the rest is looked after."""
@@ -232,32 +198,14 @@ class Scheduler:
                 self._staff.waiting = False
 
     def _wake_parked(self, now: float) -> None:
-        parked = self._parked
-        while parked and (parked[0][0] <= now or parked[0][2].state == DONE):
-            call = heapq.heappop(parked)[2]
-            if call.state == PARKED:
-                line = self._line(call.line)
-                line.parked -= 1
-                line.add_due(call, now)
-                self._ready[call.line] = line
-                self._move(call, QUEUED)
+        for call in self._ledger.due(now):
+            self._lines.add_due(call, now)
 
     def _start(self, call: Call, now: float) -> None:
-        self._running.add(call)
-        self._move(call, RUNNING)
+        self._ledger.start(call)
         if call.token is None:
             call.token = CancelToken()
-        self._send(call, now)
-
-    def _send(self, call: Call, now: float) -> None:
-        self._line(call.line).sent(call, now)
-
-    def _move(self, call: Call, state: str) -> None:
-        counts = self._counts
-        counts[call.state] -= 1
-        if state != DONE:
-            counts[state] += 1
-        call.state = state
+        self._lines.of(call).sent(call, now)
 
     # -- attempts return, calls go on or end ----------------------------------------------------------
 
@@ -265,7 +213,7 @@ class Scheduler:
         """An attempt has ended; returns the line as it is now."""
         stated = self._stated(call, verdict, now)
         with self.lock:
-            line = self._line(call.line)
+            line = self._lines.of(call)
             view = line.health.view
             if call.sent_at is None:
                 return view(now, line.on_their_way() + 1)
@@ -275,7 +223,7 @@ class Scheduler:
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
         """The limits that an answer states: of all refusals, and of a success every now and then."""
-        line = self._lines.get(call.line)
+        line = self._lines.known(call.line)
         if line is None or (verdict.kind == "success" and now < line.read_again_at):
             return None
         line.read_again_at = now + _READ_EVERY
@@ -292,7 +240,7 @@ class Scheduler:
             self.endpoint_proven = True
             workers = 0
             if call.sent_at is not None:
-                line = self._line(call.line)
+                line = self._lines.of(call)
                 held = line.health.gate.closed
                 line.returned(call, verdict, stated, now)
                 if held and not line.health.gate.closed:
@@ -302,18 +250,15 @@ class Scheduler:
     def resend(self, call: Call, now: float) -> None:
         """A running call makes another attempt in the same worker."""
         with self.lock:
-            self._send(call, now)
+            self._lines.of(call).sent(call, now)
 
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
         with self.lock:
             if call.state != RUNNING:
                 return
-            self._running.discard(call)
-            self._move(call, PARKED)
-            self._line(call.line).parked += 1
-            heapq.heappush(self._parked, (due, next(self._tick), call))
-            if self._staff.waiting and self._parked[0][2] is call:
+            self._lines.of(call).parked += 1
+            if self._ledger.park(call, due) and self._staff.waiting:
                 self._changed.notify_all()
 
     def end(self, call: Call) -> bool:
@@ -324,30 +269,24 @@ class Scheduler:
     def _end(self, call: Call) -> bool:
         if call.state == DONE:
             return False
-        self._running.discard(call)
-        self._ended.add(call)
-        call.ended_by = threading.get_ident()
-        if call.state == NEW:
-            call.state = DONE
-            return True
         if call.state == PARKED:
-            self._line(call.line).parked -= 1
-        self._move(call, DONE)
-        if not any(self._counts.values()):
+            self._lines.of(call).parked -= 1
+        self._ledger.end(call)
+        if self._ledger.idle():
             self._all_ended.notify_all()
         return True
 
     def delivered(self, call: Call) -> None:
         """Its outcome is where it belongs."""
-        self._ended.discard(call)
+        self._ledger.delivered(call)
 
     def undelivered(self, sink: Sink) -> List[Call]:
         """The calls of ``sink`` that have ended and whose outcomes it has not got yet."""
-        return [call for call in list(self._ended) if call.sink is sink]
+        return self._ledger.undelivered_to(sink)
 
     def in_flight(self, sink: Sink) -> List[Call]:
         """The running calls of ``sink``; without the lock, for the garbage collector."""
-        return [call for call in list(self._running) if call.sink is sink]
+        return [call for call in self._ledger.running() if call.sink is sink]
 
     def workers_wanted(self, now: float) -> int:
         """How many workers to start, because the asking one will be busy with somebody's callback."""
@@ -366,22 +305,18 @@ class Scheduler:
             for call in given_up:
                 self._end(call)
             if given_up:
-                self._parked = [entry for entry in self._parked if entry[2].state == PARKED]
-                heapq.heapify(self._parked)
+                self._ledger.forget_ended()
                 self._changed.notify_all()
             return given_up
 
     def _everyone(self, in_flight: bool) -> List[Call]:
-        found = [call for line in self._lines.values() for call in line.queued()]
-        found += [call for _, _, call in self._parked if call.state == PARKED]
-        if in_flight:
-            found += self._running
-        return found
+        found = self._lines.queued() + self._ledger.parked()
+        return found + self._ledger.running() if in_flight else found
 
     def holds_up(self, call: Call) -> bool:
         """Whether it may take long until a worker gets to the call: all are busy, or its line is held."""
         with self.lock:
-            return not self._staff.room() or self._line(call.line).may_hold_up()
+            return not self._staff.room() or self._lines.of(call).may_hold_up()
 
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""
@@ -410,43 +345,42 @@ class Scheduler:
     def wait_until_idle(self, clock: Clock) -> None:
         """Wait until every call has its outcome."""
         with self.lock:
-            while any(self._counts.values()):
+            while not self._ledger.idle():
                 clock.wait(self._all_ended)
 
     def idle(self) -> bool:
         """Whether every call has its outcome."""
         with self.lock:
-            return not any(self._counts.values())
+            return self._ledger.idle()
 
     def health(self, key: LineKey) -> LineHealth:
         """The health of a line: written under the lock only, single facts of it may be read without."""
-        line = self._lines.get(key)
+        line = self._lines.known(key)
         return LineHealth() if line is None else line.health
 
     def held(self, call: Call, now: float) -> float:
         """Seconds for which the call's line has been held since its first send."""
         with self.lock:
-            return self._line(call.line).held(now) - call.held_before
+            return self._lines.of(call).held(now) - call.held_before
 
     def refuse(self, key: LineKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this line before ``until``."""
         with self.lock:
-            self._line(key).health.refuse(until, error)
+            self._lines.get(key).health.refuse(until, error)
 
     def line_stats(self, now: float) -> Dict[LineKey, LineStats]:
         """All lines, for a person."""
         with self.lock:
-            return {key: line.stats(now) for key, line in self._lines.items()}
+            return {line.key: line.stats(now) for line in self._lines}
 
     def counts(self) -> Tuple[int, int, int]:
         """How many calls are queued, parked and running."""
         with self.lock:
-            counts = self._counts
-            return counts[QUEUED], counts[PARKED], counts[RUNNING]
+            return self._ledger.counts()
 
     def everyone(self) -> List[Call]:
         """All calls without an outcome, for a forked child: the lock may be held by a thread that is not there."""
-        return list({*self._everyone(in_flight=True), *self._ended})
+        return list({*self._everyone(in_flight=True), *self._ledger.undelivered()})
 
     def repair(self) -> int:
         """Put the books in order after an exception that may have come in the middle of anything (Ctrl-C).
@@ -455,12 +389,15 @@ class Scheduler:
             How many workers to start.
         """
         with self.lock:
-            for line in self._lines.values():
-                if line.has_calls():
-                    self._ready[line.key] = line
-            queued = sum(len(line.queued()) for line in self._lines.values())
-            parked = sum(call.state == PARKED for _, _, call in self._parked)
-            self._counts.update({QUEUED: queued, PARKED: parked, RUNNING: len(self._running)})
+            self._lines.look_again()
+            queued = len(self._lines.queued())
+            parked = self._ledger.recount(queued)
             self._staff.forget_starting()
             self._changed.notify_all()
             return self._staff.hire(queued + bool(parked))
+
+
+def _make_line(
+    limits: Optional[Limits], spending: Optional[Spending], sharing: Optional[Sharing], key: LineKey
+) -> Line:
+    return Line(key, limits, spending, None if sharing is None else Grants(sharing.limit(*key)))

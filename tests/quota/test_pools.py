@@ -214,7 +214,7 @@ def test_the_file_is_closed_with_the_pool(server, make):
     path = places.file_for(f"test\n{server.base_url}\nm")
     assert path.exists()
     pool.close()
-    line = next(iter(pool._core.engine._scheduler._lines.values()))
+    line = next(iter(pool._core.engine._scheduler._lines))
     assert line._grants.limit._backend._descriptor is None
 
 
