@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any
 
 import requests
 from requests.cookies import RequestsCookieJar
@@ -60,11 +60,4 @@ def whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes, 
 
 def _headers_of(raw: HTTPResponse) -> CaseInsensitiveDict[str]:
     parsed = getattr(raw._original_response, "msg", None)
-    if type(parsed) is ParsedHeaders:
-        fields = parsed.items()
-        store = {field[0].lower(): field for field in fields}
-        if len(store) == len(fields):
-            headers: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
-            headers._store = store
-            return cast("CaseInsensitiveDict[str]", headers)
-    return CaseInsensitiveDict(raw.headers)  # joins the values of a repeated field
+    return parsed.case_insensitive() if type(parsed) is ParsedHeaders else CaseInsensitiveDict(raw.headers)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
 
 from requests.structures import CaseInsensitiveDict
 
-__all__ = ["LeanHeaders", "ParsedHeaders", "parse_fields"]
+__all__ = ["Field", "LeanHeaders", "ParsedHeaders", "merge", "parse_fields"]
 
 Field = Tuple[str, str]
 
 # A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to http.client.
 _FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~\t]*)\r$", re.MULTILINE)
+
+
+_FRAMING = ("content-length", "transfer-encoding", "connection")
 
 
 class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
@@ -40,11 +43,19 @@ class ParsedHeaders(http.client.HTTPMessage):
 
     Args:
         fields: pairs of name and value in the answer's order.
+        merged: the same as :func:`merge` has them.
     """
 
-    def __init__(self, fields: List[Field]) -> None:
+    def __init__(self, fields: List[Field], merged: Dict[str, Field]) -> None:
         super().__init__()
         self._headers = fields
+        self._merged = merged
+
+    def case_insensitive(self) -> CaseInsensitiveDict[str]:
+        """As requests has them, made without taking every name apart again."""
+        headers: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+        headers._store = self._merged.copy()
+        return cast("CaseInsensitiveDict[str]", headers)
 
     def items(self) -> List[Field]:
         """The fields, as they were given."""
@@ -63,3 +74,21 @@ def parse_fields(lines: bytes) -> Optional[List[Field]]:
     # Then every line matched from its first to its last character.
     whole = text.count("\n") == text.count("\r") == count and (text.endswith("\r\n") or not text)
     return fields if whole and " \r" not in text and "\t\r" not in text else None
+
+
+def merge(fields: List[Field]) -> Optional[Dict[str, Field]]:
+    """The fields by their names in lower case, the values of a repeated one joined by commas (RFC 9110, 5.2).
+
+    None where the repeated one says where the body ends: http.client's rules are asked then.
+    """
+    merged: Dict[str, Field] = {}
+    for field in fields:
+        name = field[0].lower()
+        if name not in merged:
+            merged[name] = field
+        elif name in _FRAMING:
+            return None
+        else:
+            first = merged[name]
+            merged[name] = (first[0], f"{first[1]}, {field[1]}")
+    return merged

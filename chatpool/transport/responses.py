@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Optional, Tuple
 
-from .headers import ParsedHeaders, parse_fields
+from .headers import Field, ParsedHeaders, merge, parse_fields
 
 __all__ = ["FinalResponse"]
 
@@ -14,9 +14,6 @@ _LONGEST_LINE = 65536
 _MOST_FIELDS = 100  # http.client's own limit
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5]\d\d)(?: ([ -~]*))?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,15}")
-
-# Where one of them comes twice, http.client's rules are asked.
-_FRAMING = ("content-length", "transfer-encoding", "connection")
 
 
 class FinalResponse(http.client.HTTPResponse):
@@ -53,19 +50,17 @@ class FinalResponse(http.client.HTTPResponse):
         fields = parse_fields(buffered[status_line.end() : end + 2])
         if fields is None or len(fields) > _MOST_FIELDS:
             return False
-        by_name = {name.lower(): value for name, value in fields}
-        if len(by_name) < len(fields) and _repeats([name.lower() for name, _ in fields]):
-            return False
-        if not self._frame(int(status_line[1]), by_name):
+        merged = merge(fields)
+        if merged is None or not self._frame(int(status_line[1]), merged):
             return False
         self.reason = (status_line[2] or b"").decode("ascii").strip()
-        self.headers = self.msg = ParsedHeaders(fields)
+        self.headers = self.msg = ParsedHeaders(fields, merged)
         self.fp.read(end + 4)
         return True
 
-    def _frame(self, status: int, fields: Dict[str, str]) -> bool:
+    def _frame(self, status: int, fields: Dict[str, Field]) -> bool:
         """Settle where the body ends (RFC 9112, 6.3); False if that takes more than this knows."""
-        coding, length = fields.get("transfer-encoding"), fields.get("content-length")
+        coding, length = _value(fields, "transfer-encoding"), _value(fields, "content-length")
         if coding is not None and (coding.lower() != "chunked" or length is not None):
             return False
         if length is not None and not _LENGTH.fullmatch(length):
@@ -78,7 +73,8 @@ class FinalResponse(http.client.HTTPResponse):
         self.length = None if length is None else int(length)
         if status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED) or self._method == "HEAD":
             self.length = 0
-        self.will_close = "close" in fields.get("connection", "").lower() or (not self.chunked and self.length is None)
+        closes = "close" in (_value(fields, "connection") or "").lower()
+        self.will_close = closes or (not self.chunked and self.length is None)
         return True
 
     def _read_status(self) -> Tuple[str, int, str]:
@@ -92,8 +88,9 @@ class FinalResponse(http.client.HTTPResponse):
                 pass
 
 
-def _repeats(names: List[str]) -> bool:
-    return any(names.count(name) > 1 for name in _FRAMING)
+def _value(fields: Dict[str, Field], name: str) -> Optional[str]:
+    field = fields.get(name)
+    return None if field is None else field[1]
 
 
 class _WholeLines:

@@ -11,9 +11,10 @@ import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
+from urllib3._collections import HTTPHeaderDict
 
 from chatpool.transport import KeyAuth, TransportSettings, lean
-from chatpool.transport.headers import LeanHeaders, parse_fields
+from chatpool.transport.headers import LeanHeaders, ParsedHeaders, merge, parse_fields
 from chatpool.transport.prepare import Preparer
 from chatpool.transport.responses import FinalResponse
 from chatpool.transport.session import make_session
@@ -137,6 +138,19 @@ def test_fields_cover_their_lines_or_are_refused(lines):
     if fields is not None:
         joined = "".join(f"{name}:{value}" for name, value in fields)
         assert re.sub(r"[ \t\r\n]", "", joined) == re.sub(r"[ \t\r\n]", "", lines.decode("latin-1"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Set-Cookie", "set-cookie", "Via", "A", "B"]), st.text("abc", max_size=3))))
+def test_the_headers_of_an_answer_are_those_that_requests_makes_of_it(fields):
+    theirs = requests.structures.CaseInsensitiveDict(HTTPHeaderDict(fields))
+    ours = ParsedHeaders(fields, merge(fields)).case_insensitive()
+    assert ours == theirs
+    assert list(ours.items()) == list(theirs.items())
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection"])
+def test_fields_that_frame_the_body_are_not_merged(name):
+    assert merge([(name, "1"), (name.lower(), "1")]) is None
 
 
 @given(st.dictionaries(st.sampled_from(["A", "b", "Content-Length", "X-Y"]), st.text(max_size=5)), st.text(max_size=5))
