@@ -14,3 +14,8 @@ def test_a_page_s_examples_run_and_print_what_it_shows(
     count = run_page(page.relative_to(docs).as_posix(), page.read_text(encoding="utf-8"))
     if page.parent.name in MUST_SHOW_CODE and page.name != "index.md":
         assert count, "a tutorial or a how-to without a single example"
+
+
+def test_the_readme_s_example_runs(docs: Path, tmp_path: Path, run_page: Callable[[str, str], int]) -> None:
+    (tmp_path / "prompts.txt").write_text("ping\npong\n")
+    assert run_page("README.md", (docs.parent / "README.md").read_text(encoding="utf-8"))
