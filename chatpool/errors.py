@@ -22,13 +22,17 @@ __all__ = [
     "ChatPoolError",
     "ConfigurationError",
     "ConflictError",
+    "ContentFilterError",
     "DeadlineExceededError",
     "InsufficientQuotaError",
     "InternalServerError",
+    "LengthError",
     "NotFoundError",
+    "ParseError",
     "PermissionDeniedError",
     "PoolClosedError",
     "RateLimitError",
+    "TruncatedStreamError",
     "UnprocessableEntityError",
     "status_error_class",
 ]
@@ -139,6 +143,74 @@ class APIResponseError(APIError):
     """An answer that cannot be used: not JSON, an error inside a 200, or the expected field missing."""
 
     advice = "check that base_url points at an OpenAI-compatible API and not at a web page"
+
+
+class TruncatedStreamError(APIError):
+    """A stream that ended before the model had finished: cut off, reset, or broken by something that is no chunk.
+
+    Attributes:
+        text: what had arrived of the answer, "" for nothing.  It is not the whole answer.
+    """
+
+    advice = "run the failed items again; if all break at the same time, look for a proxy that cuts connections"
+
+    text: str
+
+    def __init__(self, message: str = "", *, text: str = "", **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.text = text
+
+
+class _RejectedAnswer(APIError):
+    """A whole answer that is not what the call asked for: it was paid for and is kept."""
+
+    text: str
+    completion: Optional[Any]
+
+    def __init__(self, message: str = "", *, text: str = "", completion: Optional[Any] = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.text = text or getattr(completion, "text", "")
+        self.completion = completion
+
+
+class ParseError(_RejectedAnswer):
+    """``parse=`` could make nothing of the answer, nor of those to the ``max_reasks`` further questions.
+
+    Attributes:
+        text: the last answer's text.
+        completion: the last answer (:class:`~chatpool.ChatCompletion`), None where there is none.
+        reason: what was wrong with it, as the model was told.
+    """
+
+    advice = "look at the answer (.text) and at what parse= asks for, or raise max_reasks"
+
+    reason: str
+
+    def __init__(self, message: str = "", *, reason: str = "", **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.reason = reason
+
+
+class LengthError(_RejectedAnswer):
+    """The answer ended at the token limit (``finish_reason`` ``"length"``) and ``accept=`` does not take that.
+
+    Attributes:
+        text: the answer's text as far as it goes.
+        completion: the answer (:class:`~chatpool.ChatCompletion`), None where there is none.
+    """
+
+    advice = "raise max_tokens (or max_completion_tokens), ask for a shorter answer, or accept 'length'"
+
+
+class ContentFilterError(_RejectedAnswer):
+    """A content filter cut the answer (``finish_reason`` ``"content_filter"``) and ``accept=`` does not take that.
+
+    Attributes:
+        text: the answer's text as far as it goes.
+        completion: the answer (:class:`~chatpool.ChatCompletion`), None where there is none.
+    """
+
+    advice = "change the prompt, or accept 'content_filter'"
 
 
 class APIStatusError(APIError):

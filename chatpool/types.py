@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
+from .answers import ChatChunk, ChatCompletion, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError
 
 __all__ = [
     "Attempt",
+    "ChatChunk",
     "ChatCompletion",
     "ChatRequest",
     "Item",
@@ -19,6 +20,7 @@ __all__ = [
     "Reply",
     "Results",
     "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "Verdict",
 ]
@@ -48,137 +50,6 @@ class ChatRequest:
 
 
 Item = Union[str, Sequence[Mapping[str, Any]], Mapping[str, Any], ChatRequest]
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens that one answer, or the sum of many, used.
-
-    Attributes:
-        prompt_tokens: tokens read (``input_tokens`` of the Responses API).
-        completion_tokens: tokens written (``output_tokens`` of the Responses API).
-        total_tokens: both.
-        cached_tokens: the part of ``prompt_tokens`` that came from the server's prompt cache.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    cached_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        if not isinstance(other, Usage):
-            return NotImplemented
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.total_tokens + other.total_tokens,
-            self.cached_tokens + other.cached_tokens,
-        )
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One call of a tool that the model asks for.
-
-    Attributes:
-        id: what the tool's answer must refer to (``tool_call_id``).
-        name: the function's name.
-        arguments_json: its arguments as the model wrote them, normally a JSON object.
-    """
-
-    id: str
-    name: str
-    arguments_json: str
-
-    @property
-    def arguments(self) -> Any:
-        """The arguments, decoded.
-
-        Raises:
-            ValueError: the model wrote something that is not JSON.
-        """
-        return json.loads(self.arguments_json or "{}")
-
-
-class ChatCompletion:
-    """A model's answer.  ``str(completion)`` is its text.
-
-    Attributes:
-        text: the answer's text, always a str ("" for an answer that only calls tools).
-        message: the answer as a message dict, ready to be appended to a conversation.
-        finish_reason: why the model stopped: ``"stop"``, ``"length"``, ``"tool_calls"``, ... or None.
-        usage: tokens used, None when the server did not say.
-        model: the model that answered, by its own account.
-        id: the answer's id.
-        request_id: the server's ``x-request-id``.
-        tool_calls: the tools the model wants called, empty without any.
-        parsed: the text as a value of another type; None unless something has made one of it.
-    """
-
-    __slots__ = (
-        "_raw",
-        "finish_reason",
-        "id",
-        "message",
-        "model",
-        "parsed",
-        "request_id",
-        "text",
-        "tool_calls",
-        "usage",
-    )
-
-    def __init__(
-        self,
-        *,
-        text: str,
-        message: Dict[str, Any],
-        finish_reason: Optional[str] = None,
-        usage: Optional[Usage] = None,
-        model: Optional[str] = None,
-        id: Optional[str] = None,  # noqa: A002 - the API's own name for it
-        request_id: Optional[str] = None,
-        tool_calls: Tuple[ToolCall, ...] = (),
-        parsed: Any = None,
-        raw: Any = None,
-    ) -> None:
-        self.text = text
-        self.message = message
-        self.finish_reason = finish_reason
-        self.usage = usage
-        self.model = model
-        self.id = id
-        self.request_id = request_id
-        self.tool_calls = tool_calls
-        self.parsed = parsed
-        self._raw = raw
-
-    @property
-    def raw(self) -> Any:
-        """The JSON body as it came; kept as bytes, of which a list of answers needs less, until somebody asks."""
-        if isinstance(self._raw, bytes):
-            self._raw = json.loads(self._raw)
-        return self._raw
-
-    @raw.setter
-    def raw(self, body: Any) -> None:
-        self._raw = body
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __repr__(self) -> str:
-        return f"ChatCompletion({self.text!r}, finish_reason={self.finish_reason!r}, model={self.model!r})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ChatCompletion):
-            return NotImplemented
-        return self.raw == other.raw and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "_raw"
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # holds dicts, as a dict it is not hashable
 
 
 class Reply(NamedTuple):
@@ -241,6 +112,7 @@ class Attempt(NamedTuple):
         wait: seconds from its end to the next attempt, None if it was the last.
         elapsed: seconds it took.
         request_id: the server's ``x-request-id``.
+        endpoint: the name of the endpoint it went to; None in a pool with a single one.
     """
 
     reason: str
@@ -248,6 +120,7 @@ class Attempt(NamedTuple):
     wait: Optional[float]
     elapsed: float
     request_id: Optional[str]
+    endpoint: Optional[str] = None
 
 
 class Outcome(Generic[V]):
@@ -263,7 +136,7 @@ class Outcome(Generic[V]):
         elapsed: seconds from the first send to the end, waits included; 0.0 if nothing was sent.
     """
 
-    __slots__ = ("elapsed", "error", "history", "index", "item", "request", "value")
+    __slots__ = ("_usage", "elapsed", "error", "history", "index", "item", "request", "value")
 
     def __init__(
         self,
@@ -274,6 +147,7 @@ class Outcome(Generic[V]):
         error: Optional[ChatPoolError] = None,
         history: Tuple[Attempt, ...] = (),
         elapsed: float = 0.0,
+        usage: Optional[Usage] = None,
     ) -> None:
         self.index = index
         self.item = item
@@ -282,6 +156,12 @@ class Outcome(Generic[V]):
         self.error = error
         self.history = history
         self.elapsed = elapsed
+        self._usage = usage
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """Tokens of all its answers, those that were not taken included; None where that is not known."""
+        return getattr(self.value, "usage", None) if self._usage is None else self._usage
 
     @property
     def ok(self) -> bool:
@@ -335,10 +215,10 @@ class Results(List[Any]):
 
     @property
     def usage(self) -> Usage:
-        """The tokens of all answers together."""
+        """The tokens of all answers together, those that were not taken included."""
         total = Usage()
         for outcome in self.outcomes:
-            used = getattr(outcome.value, "usage", None)
+            used = outcome.usage
             if used is not None:
                 total = total + used
         return total
@@ -381,7 +261,7 @@ def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[
 
 
 def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
-    usage = getattr(outcome.value, "usage", None) or Usage()
+    usage = outcome.usage or Usage()
     return {
         "index": outcome.index,
         "ok": outcome.ok,
@@ -427,6 +307,7 @@ class PoolStats:
         retried: attempts that failed and were followed by another.
         usage: tokens of all answers.
         lines: per (base_url, model): :class:`LineStats`.
+        reasked: answers that ``parse=`` could not use and that were asked for again.
     """
 
     queued: int = 0
@@ -437,3 +318,4 @@ class PoolStats:
     retried: int = 0
     usage: Usage = field(default_factory=Usage)
     lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)
+    reasked: int = 0

@@ -10,10 +10,12 @@ import pickle
 import pytest
 
 from chatpool import errors
-from chatpool.types import Outcome, Results
+from chatpool.types import ChatCompletion, Outcome, Results
 
 CLASSES = [
-    value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, errors.ChatPoolError)
+    value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, errors.ChatPoolError) and not name.startswith("_")
 ]
 API_CLASSES = [cls for cls in CLASSES if issubclass(cls, errors.APIError)]
 
@@ -127,3 +129,26 @@ def test_statuses_have_the_names_that_openai_gives_them(status, cls):
 
 def test_running_out_of_credit_is_caught_as_a_rate_limit_too():
     assert issubclass(errors.InsufficientQuotaError, errors.RateLimitError)
+
+
+@pytest.mark.parametrize("again", [through_pickle, through_copy])
+def test_a_truncated_stream_keeps_the_text_that_had_arrived(again):
+    twin = again(errors.TruncatedStreamError("cut off", text="Once upon", status_code=200, attempts=1))
+    assert (twin.text, twin.status_code, twin.attempts) == ("Once upon", 200, 1)
+    assert errors.TruncatedStreamError("cut off").text == ""
+
+
+@pytest.mark.parametrize("again", [through_pickle, through_copy])
+@pytest.mark.parametrize("cls", [errors.ParseError, errors.LengthError, errors.ContentFilterError])
+def test_an_answer_that_is_not_accepted_is_kept_on_the_error(cls, again):
+    answer = ChatCompletion(text="Pa", message={"role": "assistant", "content": "Pa"}, finish_reason="length")
+    twin = again(cls("not accepted", completion=answer, request_id="req_1"))
+    assert (twin.text, twin.completion, twin.request_id) == ("Pa", answer, "req_1")
+    assert (cls("no answer").text, cls("no answer").completion) == ("", None)
+
+
+@pytest.mark.parametrize("again", [through_pickle, through_copy])
+def test_an_answer_that_cannot_be_parsed_says_why(again):
+    twin = again(errors.ParseError("no number in it", text="seven", reason="not a number"))
+    assert (twin.text, twin.reason) == ("seven", "not a number")
+    assert errors.ParseError("no number in it").reason == ""

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from chatpool import (
     Attempt,
     BadRequestError,
+    ChatChunk,
     ChatCompletion,
     ChatRequest,
     InternalServerError,
     Outcome,
     Results,
     ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
@@ -72,6 +74,34 @@ def test_a_tool_call_decodes_its_arguments():
 def test_arguments_that_are_no_json_are_a_value_error():
     with pytest.raises(ValueError, match="Expecting"):
         _ = ToolCall("1", "weather", "{city").arguments
+
+
+def test_a_chunk_of_nothing_is_empty():
+    chunk = ChatChunk()
+    assert (str(chunk), chunk.finish_reason, chunk.tool_calls, chunk.usage, chunk.raw, chunk.index) == (
+        "",
+        None,
+        (),
+        None,
+        {},
+        0,
+    )
+
+
+def test_a_chunk_reads_as_its_text_and_shows_what_else_it_brings():
+    assert str(ChatChunk("Pa")) == "Pa"
+    assert repr(ChatChunk("Pa")) == "ChatChunk('Pa')"
+    assert "finish_reason='stop'" in repr(ChatChunk("", "stop"))
+    assert "arguments='{'" in repr(ChatChunk(tool_calls=(ToolCallDelta(0, arguments="{"),)))
+
+
+def test_chunks_are_equal_when_all_they_say_is_and_pickle_as_they_are():
+    chunk = ChatChunk("Pa", "stop", (ToolCallDelta(0, "a", "f", "{}"),), Usage(1, 2, 3), {"id": "c"}, 1)
+    assert pickle.loads(pickle.dumps(chunk)) == chunk
+    assert chunk != ChatChunk("Pa")
+    assert chunk != "Pa"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(chunk)
 
 
 @given(USAGES, USAGES)

@@ -23,6 +23,7 @@ from .received import Headers, ReceivedRequest
 from .script import EachCall, Script
 from .server import FakeServer
 from .steps import Answer, Error, Html, RateLimited, Redirect, Step
+from .streams import Stream
 
 __all__ = [
     "HINTS",
@@ -48,6 +49,7 @@ __all__ = [
     "Script",
     "Stall",
     "Step",
+    "Stream",
     "Truncate",
     "chat_completion",
     "embedding_vector",

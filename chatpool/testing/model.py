@@ -43,8 +43,6 @@ class FakeModel:
             return self._not_found(request, path)
         if request.method == "POST" and not isinstance(request.body, dict):
             return _refused("We could not parse the JSON body of your request: it must be an object.", None)
-        if request.method == "POST" and request.body.get("stream"):
-            return _refused("FakeServer does not stream.", "stream")
         return answer(request, text)
 
     def _text(self, request: ReceivedRequest, text: Optional[str], default: str) -> Union[str, Mapping[str, Any]]:

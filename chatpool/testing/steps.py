@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from http.client import responses as _REASONS  # noqa: N812 - a table, used as a constant
-from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, List, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
 from . import bodies, hints
 from .actions import Action, Close, Send
+from .framing import HeaderFields, chunked, header_pairs, reason_of, response_head
 from .received import ReceivedRequest
+from .stream_actions import StreamForm, stream_actions, wants_stream
 
-__all__ = ["Answer", "Answerer", "Error", "HeaderFields", "Html", "RateLimited", "Redirect", "Step", "header_pairs"]
-
-HeaderFields = Union[Mapping[str, str], Sequence[Tuple[str, str]]]
+__all__ = ["Answer", "Answerer", "Error", "Html", "RateLimited", "Redirect", "Step"]
 
 _BY_STATUS: Any = "(by status)"
 
@@ -38,6 +37,9 @@ class Step:
 @dataclass(frozen=True)
 class Answer(Step):
     """A complete answer.  ``Answer()`` is what the server would have answered anyway.
+
+    A request with ``"stream": true`` gets it as a stream, a word per chunk (:class:`Stream` says more about it),
+    except with ``body``, which is sent as it is.
 
     Args:
         text: what the model says, wrapped into the body that fits the request's path.
@@ -79,6 +81,11 @@ class Answer(Step):
         if content is None:
             default_status, content = model.content(request, self.text)
             status = status if default_status == 200 else default_status
+        if self.body is None and status == 200 and wants_stream(request):
+            form = StreamForm(headers=self.headers, framing="close" if self.framing == "close" else "chunked")
+            streamed = stream_actions(request, content, None, form)
+            if streamed is not None:
+                return streamed
         return self._framed(request, status, content if isinstance(content, bytes) else json.dumps(content).encode())
 
     def _framed(self, request: ReceivedRequest, status: int, payload: bytes) -> List[Action]:
@@ -87,15 +94,12 @@ class Answer(Step):
             fields["content-length"] = str(len(payload))
         elif self.framing == "chunked":
             fields["transfer-encoding"] = "chunked"
-            payload = _chunked(payload, self.chunk_size)
+            payload = chunked(payload, self.chunk_size)
         else:
             fields["connection"] = "close"
         pairs = header_pairs(self.headers)
-        for name, _ in pairs:
-            fields.pop(name.lower(), None)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in (*fields.items(), *pairs))
-        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
-        closes = fields.get("connection") == "close" or ("connection", "close") in _lowered(pairs)
+        head = response_head(status, fields, pairs)
+        closes = {**fields, **dict(_lowered(pairs))}.get("connection") == "close"
         return [Send(head, payload), Close()] if closes else [Send(head, payload)]
 
 
@@ -130,7 +134,7 @@ class Error(Step):
         kind, code = _ERRORS.get(self.status, ("server_error" if self.status >= 500 else "invalid_request_error", None))
         message = self.message
         if message is None:
-            message = f"{_REASONS.get(self.status, 'Error')} (from FakeServer's script)"
+            message = f"{reason_of(self.status, 'Error')} (from FakeServer's script)"
         body = bodies.error_body(
             message,
             type=kind if self.type == _BY_STATUS else self.type,
@@ -201,7 +205,7 @@ class Html(Step):
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
         """The page as an answer."""
-        title = f"{self.status} {_REASONS.get(self.status, '')}".strip()
+        title = f"{self.status} {reason_of(self.status, '')}".strip()
         page = self.page
         if page is None:
             page = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>\r\n"
@@ -232,20 +236,6 @@ _ERRORS = {
 }
 
 
-def header_pairs(fields: HeaderFields) -> Tuple[Tuple[str, str], ...]:
-    """Header fields as pairs, checked.
-
-    Raises:
-        ConfigurationError: a name or value holds a line break.
-    """
-    given = fields.items() if isinstance(fields, Mapping) else fields
-    pairs = tuple((str(name), str(value)) for name, value in given)
-    for name, value in pairs:
-        if any(mark in name + value for mark in "\r\n"):
-            raise ConfigurationError(f"the header field {name!r} holds a line break")
-    return pairs
-
-
 def _check_status(status: object) -> None:
     if not isinstance(status, int) or isinstance(status, bool):
         raise TypeError(f"status must be an int, got {status!r}")
@@ -255,8 +245,3 @@ def _check_status(status: object) -> None:
 
 def _lowered(pairs: Sequence[Tuple[str, str]]) -> List[Tuple[str, str]]:
     return [(name.lower(), value.lower()) for name, value in pairs]
-
-
-def _chunked(payload: bytes, size: int) -> bytes:
-    chunks = [payload[start : start + size] for start in range(0, len(payload), size)]
-    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])

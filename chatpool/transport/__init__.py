@@ -3,7 +3,9 @@
 from .auth import Key, KeyAuth
 from .broken import BrokenTransport
 from .cancel import Cancelled, CancelToken
+from .deadline import Limit
 from .settings import Cert, TransportSettings, Verify
+from .streams import OpenStream
 from .transport import Transport
 from .urls import normalise_base_url
 
@@ -14,6 +16,8 @@ __all__ = [
     "Cert",
     "Key",
     "KeyAuth",
+    "Limit",
+    "OpenStream",
     "Transport",
     "TransportSettings",
     "Verify",

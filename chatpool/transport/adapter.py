@@ -15,7 +15,9 @@ from urllib3.response import HTTPResponse
 from .answers import whole_response
 from .body import read_body
 from .connections import guarded_pool_class
+from .deadline import current_exchange
 from .sockets import keep_alive_options
+from .streams import is_stream
 from .tls import Trust
 
 __all__ = ["TransportAdapter"]
@@ -108,9 +110,12 @@ class TransportAdapter(HTTPAdapter):
         """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
-        """requests' response, with its body read."""
+        """requests' response, with its body read unless it is a stream to be read as it comes."""
         if type(resp) is not HTTPResponse:
             return super().build_response(req, resp)  # a mock's
+        exchange = current_exchange()
+        if exchange is not None and exchange.wants_stream and is_stream(resp.status, resp.headers):
+            return super().build_response(req, resp)
         return whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
 
 

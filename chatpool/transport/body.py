@@ -12,9 +12,12 @@ from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge
 
-__all__ = ["read_any", "read_body"]
+__all__ = ["PACKED", "PIECE", "Unpacker", "read_any", "read_body"]
 
-_PIECE = 16 * 1024
+PIECE = 16 * 1024
+
+PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+"""Content codings that are unpacked here."""
 
 # zlib's window argument that has it recognise a gzip or zlib header by itself.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -27,7 +30,7 @@ def read_any(response: requests.Response, limit: int) -> bytes:
     if isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
         return read_body(raw, limit)
     try:
-        return _join(response.iter_content(_PIECE), limit)
+        return _join(response.iter_content(PIECE), limit)
     finally:
         response.close()
 
@@ -47,9 +50,9 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
             raise ResponseTooLarge(limit)
         if length is not None and not encoding:
             return raw.read(decode_content=False) or b""
-        if encoding in ("gzip", "x-gzip", "deflate"):
-            return _unpack(raw.stream(_PIECE, decode_content=False), limit)
-        return _join(raw.stream(_PIECE, decode_content=True), limit)
+        if encoding in PACKED:
+            return _unpack(raw.stream(PIECE, decode_content=False), limit)
+        return _join(raw.stream(PIECE, decode_content=True), limit)
     except urllib3.exceptions.HTTPError as error:
         raise _translated(error) from error
     finally:
@@ -71,23 +74,41 @@ def _join(pieces: Iterator[bytes], limit: int) -> bytes:
 
 
 def _unpack(pieces: Iterator[bytes], limit: int) -> bytes:
-    """Unpack gzip or deflate, never holding more than ``limit`` bytes: urllib3 < 2.6 unpacks without bound."""
     kept = bytearray()
-    unpacker: Any = None
+    unpacker = Unpacker(limit)
     for piece in pieces:
-        packed = piece
-        while packed:
-            if unpacker is None or unpacker.eof:
-                if unpacker is not None and not packed.startswith(_GZIP_MAGIC[: len(packed)]):
-                    break  # padding after the end, which gzip ignores too
-                unpacker = _unpacker_for(packed)
-            kept += _step(unpacker, packed, limit + 1 - len(kept))
-            if len(kept) > limit:
-                raise ResponseTooLarge(limit)
-            packed = unpacker.unconsumed_tail or unpacker.unused_data
-    if unpacker is not None and not unpacker.eof:
-        raise ContentDecodingError("the compressed answer ends before its end")
+        kept += unpacker.feed(piece)
+    unpacker.end()
     return bytes(kept)
+
+
+class Unpacker:
+    """Unpacks gzip or deflate, never holding more than ``limit`` bytes: urllib3 < 2.6 unpacks without bound."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._room = limit
+        self._zlib: Any = None
+
+    def feed(self, packed: bytes) -> bytes:
+        """What the next bytes of the body make."""
+        unpacked = bytearray()
+        while packed:
+            if self._zlib is None or self._zlib.eof:
+                if self._zlib is not None and not packed.startswith(_GZIP_MAGIC[: len(packed)]):
+                    break  # padding after the end, which gzip ignores too
+                self._zlib = _unpacker_for(packed)
+            unpacked += _step(self._zlib, packed, self._room + 1 - len(unpacked))
+            if len(unpacked) > self._room:
+                raise ResponseTooLarge(self._limit)
+            packed = self._zlib.unconsumed_tail or self._zlib.unused_data
+        self._room -= len(unpacked)
+        return bytes(unpacked)
+
+    def end(self) -> None:
+        """The body has ended; raises ContentDecodingError if it should not have."""
+        if self._zlib is not None and not self._zlib.eof:
+            raise ContentDecodingError("the compressed answer ends before its end")
 
 
 def _step(unpacker: Any, piece: bytes, room: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Any, Mapping, NoReturn, Optional
 
 from ..config import Timeout
 from ..errors import ConfigurationError
@@ -41,6 +41,13 @@ class BrokenTransport(Transport):
         Raises:
             ConfigurationError: always, from the reason.
         """
+        self._refuse()
+
+    def open(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Never one either."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
         raise ConfigurationError(
             f"the pool cannot be used in this forked process: {self._reason}; make a new ChatPool in it"
         ) from self._reason

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
-from typing import Iterator, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 import requests
 
@@ -19,7 +19,7 @@ from ..wire import ResponseTooLarge
 from .cancel import Cancelled, CancelToken, Wakeable
 from .resolver import Resolver
 
-__all__ = ["Exchange", "current_exchange"]
+__all__ = ["Exchange", "Limit", "current_exchange"]
 
 _thread = threading.local()
 
@@ -35,6 +35,18 @@ def current_exchange() -> Optional[Exchange]:
     return getattr(_thread, "exchange", None)
 
 
+class Limit(NamedTuple):
+    """When a wait for a part of a stream has to end.
+
+    Attributes:
+        at: on ``time.monotonic``'s scale.
+        reason: what happened by then, for the error's message.
+    """
+
+    at: float
+    reason: str
+
+
 class Exchange:
     """One exchange with the server, redirects and a resend included.
 
@@ -43,6 +55,7 @@ class Exchange:
         tokens: any of them ends the exchange.
         resolver: looks up host names.
         max_response_bytes: the largest body; None for no limit.
+        wants_stream: whether an answer that is a stream of events is left open, to be read piece by piece.
 
     Attributes:
         reused: whether it runs on a connection that served another exchange before.
@@ -50,6 +63,7 @@ class Exchange:
         send_failed: whether the connection broke before it had taken the whole request.
         received: bytes that have come back.
         held: what a cancel would wake.
+        goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
     """
 
     def __init__(
@@ -58,6 +72,8 @@ class Exchange:
         tokens: Tuple[CancelToken, ...],
         resolver: Resolver,
         max_response_bytes: Optional[int] = None,
+        *,
+        wants_stream: bool = False,
     ) -> None:
         # Not the pool's clock: a fake one would not move while a real socket waits.
         self.timeout = timeout
@@ -74,6 +90,9 @@ class Exchange:
         self.fresh_only = False
         self.send_failed = False
         self.received = 0
+        self.wants_stream = wants_stream
+        self.goes_on = False
+        self._reason: Optional[str] = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -89,12 +108,23 @@ class Exchange:
             _thread.exchange = self
             yield
         except BaseException:
+            self.goes_on = False
             self._abandon()
             raise
         finally:
             _thread.exchange = outer
-            for token in self._tokens:
-                token.detach(self)
+            if not self.goes_on:
+                self.finish()
+
+    def finish(self) -> None:
+        """Nothing blocks any more: its tokens need not wake it."""
+        for token in self._tokens:
+            token.detach(self)
+
+    def bound(self, limit: Limit) -> None:
+        """Have what follows end by ``limit``, in the place of ``timeout``'s limits."""
+        self._deadline = self._limit = limit.at
+        self._reason = limit.reason
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
@@ -136,7 +166,7 @@ class Exchange:
         """Seconds to wait for the next piece of the answer; raises as :meth:`left`."""
         left = self.left()
         read = self.timeout.read
-        return left if read is None or self._connecting else min(left, read)
+        return left if read is None or self._connecting or self._reason is not None else min(left, read)
 
     def start_on(self, *, reused: bool) -> None:
         """Note that a request is about to go out on a connection."""
@@ -196,6 +226,8 @@ class Exchange:
             return Cancelled("cancelled")
         now = time.monotonic() + _TICK
         timeout = self.timeout
+        if now >= self._deadline and self._reason is not None:
+            return requests.exceptions.Timeout(self._reason)
         if now >= self._deadline:
             return requests.exceptions.Timeout(f"no complete answer within {timeout.attempt:.3g} s (Timeout.attempt)")
         if self._connecting and now >= self._limit:

@@ -1,8 +1,8 @@
-"""One exchange: a request out, its whole answer in."""
+"""One exchange: a request out, its answer in."""
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Union
 
 import requests
 from requests.models import PreparedRequest
@@ -20,6 +20,7 @@ from .proxies import choose_proxies
 from .resolver import Resolver
 from .session import make_session
 from .settings import TransportSettings
+from .streams import OpenStream, is_stream
 from .tls import Trust, choose_trust
 from .urls import join_url, normalise_base_url, without_query
 
@@ -73,9 +74,50 @@ class Transport:
             Cancelled: ``cancel`` was cancelled, or the transport aborted or closed.
             requests.exceptions.RequestException: there is no whole answer.
         """
+        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
+        reply = self._run(exchange, request, body, headers, query)
+        assert isinstance(reply, Reply)
+        return reply
+
+    def open(
+        self,
+        request: ChatRequest,
+        body: bytes,
+        *,
+        timeout: Timeout,
+        cancel: CancelToken,
+        headers: Optional[Headers] = None,
+        query: Optional[Mapping[str, str]] = None,
+    ) -> Union[Reply, OpenStream]:
+        """Send as :meth:`exchange` does, and leave the answer open if it is a stream of events (of status 2xx).
+
+        Args:
+            timeout: its ``attempt`` goes on counting for the reads that name no limit of their own.
+            cancel: ends the exchange up to the end of the stream, from another thread.
+            request, body, headers, query: as in :meth:`exchange`.
+
+        Returns:
+            The stream, which has to be read to its end or closed; otherwise the whole answer.
+
+        Raises:
+            Cancelled, requests.exceptions.RequestException: as :meth:`exchange`.
+        """
+        ending = CancelToken()
+        tokens, most = (self._aborted, cancel, ending), self._settings.max_response_bytes
+        exchange = Exchange(timeout, tokens, self._resolver, most, wants_stream=True)
+        reply = self._run(exchange, request, body, headers, query)
+        return reply if isinstance(reply, Reply) else OpenStream(reply, exchange, ending, most)
+
+    def _run(
+        self,
+        exchange: Exchange,
+        request: ChatRequest,
+        body: bytes,
+        headers: Optional[Headers],
+        query: Optional[Mapping[str, str]],
+    ) -> Union[Reply, requests.Response]:
         if self._closed:
             raise Cancelled("the transport is closed")
-        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
         try:
             with exchange.running():
                 url = self.url_of(request.path)
@@ -117,9 +159,12 @@ class Transport:
         self._aborted.cancel()
         self.close()
 
-    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Reply:
+    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[Reply, requests.Response]:
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(prepared, exchange)
+            if exchange.wants_stream and is_stream(response.status_code, response.headers):
+                exchange.goes_on = True
+                return response
             content = read_any(response, self._settings.max_response_bytes)
             url = str(prepared.url)
             target = redirect_target(response.status_code, response.headers, url)

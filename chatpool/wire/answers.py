@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from array import array
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
@@ -10,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 from ..types import ChatCompletion, ChatRequest, ToolCall, Usage
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
 
-__all__ = ["UnusableAnswer", "decode", "is_known", "usage_of"]
+__all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "usage_of"]
 
 
 class UnusableAnswer(Exception):
@@ -89,7 +90,7 @@ def _chat(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[st
         raise UnusableAnswer("has a first choice without 'message'")
     calls = message.get("tool_calls")
     return ChatCompletion(
-        text=_content_text(message.get("content")),
+        text=content_text(message.get("content")),
         message=_appendable(message),
         finish_reason=_text_or_none(choice.get("finish_reason")),
         usage=usage_of(payload),
@@ -111,7 +112,8 @@ def _first_choice(payload: Dict[str, Any]) -> Dict[str, Any]:
     return choice
 
 
-def _content_text(content: Any) -> str:
+def content_text(content: Any) -> str:
+    """The text of a message's content: a str, or a list of parts of which some are text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -137,6 +139,8 @@ def _chat_tool_calls(calls: Any) -> Tuple[ToolCall, ...]:
 
 
 def _tool_call(id_: Any, name: Any, arguments: Any) -> ToolCall:
+    if isinstance(arguments, dict):  # some servers send the object itself in place of its JSON
+        arguments = json.dumps(arguments, ensure_ascii=False)
     return ToolCall(_text_or_none(id_) or "", _text_or_none(name) or "", _text_or_none(arguments) or "")
 
 
@@ -164,7 +168,7 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
     if payload.get("status") in ("failed", "cancelled"):
         raise UnusableAnswer(f"has the status {payload['status']!r}")
     items: List[Dict[str, Any]] = [item for item in payload["output"] if isinstance(item, dict)]
-    text = "".join(_content_text(item.get("content")) for item in items if item.get("type") == "message")
+    text = "".join(content_text(item.get("content")) for item in items if item.get("type") == "message")
     calls = tuple(
         _tool_call(item.get("call_id"), item.get("name"), item.get("arguments"))
         for item in items

@@ -5,14 +5,28 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from typing import Any, Callable, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
 
-__all__ = ["encode", "loads"]
+__all__ = ["Encoded", "encode", "loads"]
 
 # Deeper bodies are taken for circular ones; no API nests its requests this far.
 _DEEPEST = 200
+
+
+class Encoded(Dict[str, Any]):
+    """A body that is encoded already, and not changed any more.
+
+    Attributes:
+        payload: its encoding.
+    """
+
+    __slots__ = ("payload",)
+
+    def __init__(self, body: Mapping[str, Any], payload: bytes) -> None:
+        super().__init__(body)
+        self.payload = payload
 
 
 def _plain(value: Any) -> Any:
@@ -24,7 +38,7 @@ def _plain(value: Any) -> Any:
 _stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
 
 
-def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[bytes], Any]]:
+def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
     """The two functions of orjson where it is installed, otherwise None and the standard library's."""
     try:
         orjson: Any = importlib.import_module("orjson")
@@ -45,6 +59,8 @@ def encode(body: Mapping[str, Any]) -> bytes:
         TypeError: a value that JSON has no form for; the message names the field, never the value.
         ConfigurationError: NaN, an infinity, a lone surrogate or a circular reference; the message names the field.
     """
+    if type(body) is Encoded:
+        return body.payload
     if _fast_dumps is not None:
         try:
             encoded = _fast_dumps(body)
@@ -61,7 +77,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     raise fault or TypeError("the request body cannot be written as JSON")
 
 
-def loads(content: bytes) -> Any:
+def loads(content: Union[bytes, str]) -> Any:
     """``content`` decoded from JSON.
 
     Raises:

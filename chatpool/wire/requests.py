@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..types import ChatCompletion, ChatRequest
+from .codec import encode, loads
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, operation_of
 
-__all__ = ["embedding_request", "to_request"]
+__all__ = ["embedding_request", "renamed", "responses_request", "to_request"]
 
 _Fields = Optional[Mapping[str, Any]]
 
@@ -56,6 +57,30 @@ def to_request(
     return ChatRequest(body, request.path, request.method)
 
 
+def responses_request(item: Any) -> ChatRequest:
+    """The request to ``/responses`` that ``item`` stands for, with nothing filled in.
+
+    Args:
+        item: a str, a list of input items (messages among them), a dict (a whole body) or a ChatRequest.
+
+    Raises:
+        TypeError: the item is of no such kind; the message says what would be right.
+    """
+    if isinstance(item, str):
+        return ChatRequest({"input": item}, RESPONSES)
+    if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
+        return ChatRequest(_with_text({"input": item}, "input"), RESPONSES)
+    request = _checked(item) if isinstance(item, ChatRequest) else None
+    if isinstance(item, Mapping) and "messages" not in item:
+        request = _of_body(item)
+    if request is None or operation_of(request.path) != RESPONSES:
+        raise TypeError(
+            "an item of the Responses API is a str, a list of input items or a dict with 'input'; for a body with "
+            f"'messages' or for another path use pool.chat(...); got {_named(item)}"
+        )
+    return request
+
+
 def embedding_request(
     text: Union[str, Sequence[int]],
     *,
@@ -72,6 +97,13 @@ def embedding_request(
     if not (isinstance(text, str) or tokens):
         raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
     return ChatRequest(_filled({"input": text}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+
+
+def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
+    """The encoded body of ``request`` with another model; as it is where it names none and its path takes none."""
+    if request.model is None and operation_of(request.path) not in _TAKES_MODEL:
+        return payload
+    return encode({**loads(payload), "model": model})
 
 
 def _request_of(item: Any) -> ChatRequest:

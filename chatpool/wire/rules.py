@@ -98,6 +98,11 @@ def _is_unknown_model(refusal: Refusal) -> bool:
     return missing and not refusal.model_proven
 
 
+def _is_unsupported(refusal: Refusal) -> bool:
+    # llama.cpp, asked for embeddings that it was not started for: no other 5xx lasts for ever.
+    return refusal.status == 501 and "not_supported_error" in refusal.facts.words
+
+
 def _is_shut_out(refusal: Refusal) -> bool:
     return refusal.status == 403 and (_key_or_region(refusal) or not refusal.endpoint_proven)
 
@@ -115,6 +120,7 @@ RULES: Tuple[Rule, ...] = (
     Rule("shut out", _is_shut_out, "fatal", "endpoint"),
     Rule("timeout or conflict at the server", _status(408, 409), "retry", cure="run the failed items again"),
     Rule("too large", _status(413), "fail", cure="shorten the request: it is too large for the server"),
+    Rule("not supported", _is_unsupported, "fatal", "model", cure="use a server that was started for this"),
     Rule("server failure", lambda refusal: refusal.status >= 500, "unavailable"),
     Rule("refused", lambda refusal: refusal.status >= 400, "fail"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
 from ..types import ChatRequest
 from .paths import EMBEDDINGS, MODERATIONS, operation_of
@@ -13,8 +13,16 @@ _COMPLETION_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens"
 _TEXTS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
 
 _PER_MESSAGE = 12  # bytes' worth of the tokens that separate messages
-_IMAGE_TOKENS = 800  # an image of usual size in full detail is 765 with OpenAI's models
 _DEEPEST = 50
+
+# https://platform.openai.com/docs/guides/images-vision: an image of usual size in full detail is 765 tokens.
+_IMAGE_TOKENS = 800
+_SMALL_IMAGE_TOKENS = 85  # detail="low", whatever its size
+_VIDEO_TOKENS = 5000
+# Sound is ten tokens a second; a second of MP3 at 128 kbit/s is 21,000 characters of base64, one of WAV more.
+_CHARACTERS_PER_SOUND_TOKEN = 2000
+# A page of a PDF file is read as text and as an image: about 1,200 tokens in 30,000 characters of base64.
+_CHARACTERS_PER_FILE_TOKEN = 25
 
 
 class Size(NamedTuple):
@@ -22,7 +30,7 @@ class Size(NamedTuple):
 
     Attributes:
         prompt_bytes: bytes of text in it, as UTF-8.
-        other_tokens: tokens for what is no text (images).
+        other_tokens: tokens for what is no text (images, sound, files).
         completion_limit: the most tokens that one answer may have, None where it does not say.
         choices: how many answers it asks for; 0 where an answer takes no tokens.
     """
@@ -39,7 +47,7 @@ def request_size(request: ChatRequest) -> Size:
     texts = [_measure(body[name], 0) for name in _TEXTS if name in body]
     return Size(
         sum(size for size, _ in texts),
-        _IMAGE_TOKENS * sum(images for _, images in texts),
+        sum(tokens for _, tokens in texts),
         _whole(body, *_COMPLETION_LIMITS),
         0 if operation_of(request.path) in (EMBEDDINGS, MODERATIONS) else _whole(body, "n", "best_of") or 1,
     )
@@ -53,15 +61,16 @@ def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
     return None
 
 
-def _measure(value: Any, depth: int) -> tuple[int, int]:
-    """(bytes of text, images) in a part of a body."""
+def _measure(value: Any, depth: int) -> Tuple[int, int]:
+    """(bytes of text, tokens for what is no text) in a part of a body."""
     if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace")), 0
+        return (0, _IMAGE_TOKENS) if _is_data(value) else (_length(value), 0)
     if depth > _DEEPEST:
         return 0, 0
     if isinstance(value, Mapping):
-        if str(value.get("type", "")).endswith(("image_url", "input_image")):
-            return 0, 1
+        tokens = _media_tokens(value)
+        if tokens is not None:
+            return 0, tokens
         parts = [_measure(part, depth + 1) for part in value.values()]
         extra = _PER_MESSAGE if "role" in value else 0
     elif isinstance(value, (list, tuple)):
@@ -71,4 +80,55 @@ def _measure(value: Any, depth: int) -> tuple[int, int]:
         extra = 0
     else:
         return 0, 0
-    return extra + sum(size for size, _ in parts), sum(images for _, images in parts)
+    return extra + sum(size for size, _ in parts), sum(tokens for _, tokens in parts)
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _is_data(text: str) -> bool:
+    return text.startswith("data:") and ";base64," in text[:200]
+
+
+def _media_tokens(part: Mapping[str, Any]) -> Optional[int]:
+    """Tokens of an image, sound, film or file in a message; None for any other part of a body."""
+    kind = part.get("type")
+    if not isinstance(kind, str):
+        return None
+    measure = _MEDIA.get(kind)
+    if measure is None:
+        return None
+    # Chat has an object of the type's name in the part, the Responses API the fields themselves.
+    inner = part.get(kind)
+    return measure({**part, **inner} if isinstance(inner, Mapping) else part)
+
+
+def _image(fields: Mapping[str, Any]) -> int:
+    return _SMALL_IMAGE_TOKENS if fields.get("detail") == "low" else _IMAGE_TOKENS
+
+
+def _sound(fields: Mapping[str, Any]) -> int:
+    return _by_length(fields.get("data") or fields.get("url"), _CHARACTERS_PER_SOUND_TOKEN)
+
+
+def _file(fields: Mapping[str, Any]) -> int:
+    return _by_length(fields.get("file_data"), _CHARACTERS_PER_FILE_TOKEN)
+
+
+def _by_length(data: Any, characters_per_token: int) -> int:
+    """Of data in the request; what the server fetches by itself has a size that nobody knows."""
+    length = len(data) if isinstance(data, str) else 0
+    return max(_IMAGE_TOKENS, length // characters_per_token)
+
+
+# The names of chat, of the Responses API and (the last two) of vLLM.
+_MEDIA: Mapping[str, Callable[[Mapping[str, Any]], int]] = {
+    "image_url": _image,
+    "input_image": _image,
+    "input_audio": _sound,
+    "file": _file,
+    "input_file": _file,
+    "audio_url": _sound,
+    "video_url": lambda fields: _VIDEO_TOKENS,
+}

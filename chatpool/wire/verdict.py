@@ -39,7 +39,8 @@ def judge_reply(
         wall: now, in seconds since the epoch.
     """
     status, headers, content, _ = reply
-    request_id = headers.get("x-request-id")
+    # Azure's gateway names its own refusals in a header of its own.
+    request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     case = _Case(reply, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
         return _refused(case, status, read_error(content))

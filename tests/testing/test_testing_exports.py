@@ -35,6 +35,7 @@ PUBLIC = [
     "Script",
     "Stall",
     "Step",
+    "Stream",
     "Truncate",
     "chat_completion",
     "embedding_vector",

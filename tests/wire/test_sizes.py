@@ -40,6 +40,37 @@ def test_images_count_as_images_and_not_by_the_length_of_their_data():
     assert size("/responses", input=[message([{"type": "input_image", "image_url": "x" * 9999}])]).other_tokens == 800
 
 
+def test_an_image_in_low_detail_counts_less():
+    chat = {"type": "image_url", "image_url": {"url": "https://example.invalid/a.png", "detail": "low"}}
+    responses = {"type": "input_image", "image_url": "https://example.invalid/a.png", "detail": "low"}
+    assert size(messages=[message([chat])]).other_tokens == 85
+    assert size("/responses", input=[message([responses])]).other_tokens == 85
+
+
+@pytest.mark.parametrize(
+    ("part", "least", "most"),
+    [
+        ({"type": "input_audio", "input_audio": {"data": "A" * 2_000_000, "format": "mp3"}}, 500, 5000),
+        ({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64," + "A" * 2_000_000}}, 500, 5000),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + "A" * 2_000_000}}, 500, 50_000),
+        ({"type": "file", "file": {"filename": "a.pdf", "file_data": "A" * 2_000_000}}, 5000, 200_000),
+        ({"type": "input_file", "filename": "a.pdf", "file_data": "A" * 2_000_000}, 5000, 200_000),
+        ({"type": "file", "file": {"file_id": "file-abc"}}, 100, 5000),
+        ({"type": "of tomorrow", "data": "data:image/png;base64," + "A" * 2_000_000}, 100, 5000),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else None,
+)
+def test_sound_films_and_files_count_by_what_they_are_and_not_by_their_characters(part, least, most):
+    measured = size(messages=[message([{"type": "text", "text": "What is this?"}, part])])
+    assert measured.prompt_bytes < 60
+    assert least <= measured.other_tokens <= most
+
+
+def test_a_part_that_makes_no_sense_is_measured_like_any_other():
+    assert size(messages=[message([{"type": ["image_url"], "text": "x" * 100}])]).prompt_bytes > 100
+    assert size(messages=[message([{"type": "input_audio", "input_audio": 7}])]).other_tokens < 5000
+
+
 def test_tools_and_instructions_are_read_by_the_model_too():
     assert size(messages=[], tools=[{"type": "function", "function": {"name": "f" * 50}}]).prompt_bytes >= 50
     assert size("/responses", input="hi", instructions="x" * 40).prompt_bytes == 42

@@ -126,6 +126,7 @@ TABLE = {
     ),
     "server error": (500, refusal("server_error"), {}, "unavailable", "call", "InternalServerError"),
     "not implemented": (501, None, {}, "unavailable", "call", "InternalServerError"),
+    "not supported": (501, refusal("not_supported_error"), {}, "fatal", "model", "InternalServerError"),
     "gateway page": (502, None, {"Content-Type": "text/html"}, "unavailable", "call", "InternalServerError"),
     "overloaded": (503, refusal(code="server_is_overloaded"), {}, "unavailable", "call", "InternalServerError"),
     "gateway timeout": (504, None, {}, "unavailable", "call", "InternalServerError"),

@@ -1,0 +1,211 @@
+"""What a model answers, whole or in pieces: values.  Import them from :mod:`chatpool.types`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+__all__ = ["ChatChunk", "ChatCompletion", "ToolCall", "ToolCallDelta", "Usage"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that one answer, or the sum of many, used.
+
+    Attributes:
+        prompt_tokens: tokens read (``input_tokens`` of the Responses API).
+        completion_tokens: tokens written (``output_tokens`` of the Responses API).
+        total_tokens: both.
+        cached_tokens: the part of ``prompt_tokens`` that came from the server's prompt cache.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool that the model asks for.
+
+    Attributes:
+        id: what the tool's answer must refer to (``tool_call_id``).
+        name: the function's name.
+        arguments_json: its arguments as the model wrote them, normally a JSON object.
+    """
+
+    id: str
+    name: str
+    arguments_json: str
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments, decoded when they are asked for: a dict, if the model did as it was told.
+
+        Raises:
+            ValueError: the model wrote something that is not JSON; the message names the tool.
+        """
+        try:
+            return json.loads(self.arguments_json or "{}")
+        except ValueError as error:
+            raise ValueError(f"the arguments for the tool {self.name!r} are not JSON: {error}") from error
+
+
+class ChatCompletion:
+    """A model's answer.  ``str(completion)`` is its text.
+
+    Attributes:
+        text: the answer's text, always a str ("" for an answer that only calls tools).
+        message: the answer as a message dict, ready to be appended to a conversation.
+        finish_reason: why the model stopped: ``"stop"``, ``"length"``, ``"tool_calls"``, ... or None.
+        usage: tokens used, None when the server did not say.
+        model: the model that answered, by its own account.
+        id: the answer's id.
+        request_id: the server's ``x-request-id``.
+        tool_calls: the tools the model wants called, empty without any.
+        parsed: the text as a value of another type; None unless something has made one of it.
+    """
+
+    __slots__ = (
+        "_raw",
+        "finish_reason",
+        "id",
+        "message",
+        "model",
+        "parsed",
+        "request_id",
+        "text",
+        "tool_calls",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        *,
+        text: str,
+        message: Dict[str, Any],
+        finish_reason: Optional[str] = None,
+        usage: Optional[Usage] = None,
+        model: Optional[str] = None,
+        id: Optional[str] = None,  # noqa: A002 - the API's own name for it
+        request_id: Optional[str] = None,
+        tool_calls: Tuple[ToolCall, ...] = (),
+        parsed: Any = None,
+        raw: Any = None,
+    ) -> None:
+        self.text = text
+        self.message = message
+        self.finish_reason = finish_reason
+        self.usage = usage
+        self.model = model
+        self.id = id
+        self.request_id = request_id
+        self.tool_calls = tool_calls
+        self.parsed = parsed
+        self._raw = raw
+
+    @property
+    def raw(self) -> Any:
+        """The JSON body as it came; kept as bytes, of which a list of answers needs less, until somebody asks."""
+        if isinstance(self._raw, bytes):
+            self._raw = json.loads(self._raw)
+        return self._raw
+
+    @raw.setter
+    def raw(self, body: Any) -> None:
+        self._raw = body
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"ChatCompletion({self.text!r}, finish_reason={self.finish_reason!r}, model={self.model!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChatCompletion):
+            return NotImplemented
+        return self.raw == other.raw and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "_raw"
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds dicts, as a dict it is not hashable
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a tool call, as it arrives in a stream.
+
+    Attributes:
+        index: the call's place in ``tool_calls`` of the whole answer, from 0; pieces with the same one belong together.
+        id: the call's id in its first piece, "" in the others.
+        name: the function's name in its first piece, "" in the others.
+        arguments: the next piece of its arguments' JSON, "" for none.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class ChatChunk:
+    """A piece of a model's answer, as it arrives in a stream.  ``str(chunk)`` is its text.
+
+    Of an answer with several choices (``n``) these are the first one's; the others are in :attr:`raw`.
+
+    Attributes:
+        text: the next piece of the text, always a str ("" for a chunk that brings none).
+        finish_reason: why the model stopped, in the chunk that says so; None in the others.
+        tool_calls: pieces of the tools the model wants called, empty without any.
+        usage: tokens the whole answer used, in the chunk that says so (the last, as a rule); None in the others.
+        raw: the chunk's JSON as it came; its ``choices`` are those of all.
+        index: the choice that the chunk is about (``choices[0].index``), 0 for one that is about none.
+    """
+
+    __slots__ = ("finish_reason", "index", "raw", "text", "tool_calls", "usage")
+
+    def __init__(
+        self,
+        text: str = "",
+        finish_reason: Optional[str] = None,
+        tool_calls: Tuple[ToolCallDelta, ...] = (),
+        usage: Optional[Usage] = None,
+        raw: Optional[Mapping[str, Any]] = None,
+        index: int = 0,
+    ) -> None:
+        self.text = text
+        self.finish_reason = finish_reason
+        self.tool_calls = tool_calls
+        self.usage = usage
+        self.raw: Mapping[str, Any] = {} if raw is None else raw
+        self.index = index
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        said = "".join(
+            f", {name}={value!r}"
+            for name, value in (("finish_reason", self.finish_reason), ("tool_calls", self.tool_calls))
+            if value
+        )
+        return f"ChatChunk({self.text!r}{said})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChatChunk):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict

@@ -1,0 +1,200 @@
+"""An answer that comes little by little, read while it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+import time
+from typing import Any, Callable, Iterator, Mapping, Optional
+
+import requests
+from urllib3.response import HTTPResponse
+
+from ..wire import ResponseTooLarge, is_event_stream
+from .body import PACKED, PIECE, Unpacker
+from .cancel import CancelToken
+from .deadline import Exchange, Limit
+
+__all__ = ["OpenStream", "is_stream"]
+
+_MOST_SKIPPED = 4  # pieces that may come after the end of the events
+
+
+def is_stream(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the answer to a request for a stream is one."""
+    return 200 <= status < 300 and is_event_stream(headers)
+
+
+class OpenStream:
+    """The body of an answer under way.
+
+    Read by one thread at a time, which need not always be the same; closed by any.
+
+    Args:
+        response: the answer, its body unread.
+        exchange: what it belongs to; its tokens wake a read.
+        ending: one of them, for nothing but this stream.
+        max_response_bytes: the most that is read of it altogether, unpacked.
+
+    Attributes:
+        status: HTTP status.
+        headers: response headers, looked up without regard to case.
+    """
+
+    def __init__(
+        self, response: requests.Response, exchange: Exchange, ending: CancelToken, max_response_bytes: int
+    ) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._exchange = exchange
+        self._ending = ending
+        self._room = self._most = max_response_bytes
+        self._unpacker: Optional[Unpacker] = None
+        self._direct = False
+        self._next_piece = self._choose_reader()
+        self._lock = threading.Lock()  # held while it is read or closed
+        self._ended = False
+
+    def read(self, limit: Optional[Limit] = None) -> bytes:
+        """What has come, at least one byte; b"" at the end, and the connection can be used again.
+
+        Args:
+            limit: until when to wait. Default: the limits of the exchange's timeout.
+
+        Raises:
+            Cancelled: a token of the exchange's was cancelled, or the stream was closed by another thread.
+            requests.exceptions.Timeout: nothing came in time; the message is the limit's reason.
+            ResponseTooLarge: it is longer than ``max_response_bytes`` altogether.
+            RuntimeError: another thread is reading.
+            Exception: the connection broke, or what came is garbled.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("the stream is being read by another thread")
+        try:
+            return self._read(limit)
+        except Exception as error:
+            failure = self._exchange.failure(error)
+            if failure is error:
+                raise
+        finally:
+            self._lock.release()
+            if self._ending.cancelled:
+                self._close_idle()  # whoever closed it could not, as this thread was reading
+        # Outside of the handler: the time limit is the whole story, what broke because of it is not.
+        raise failure
+
+    def close(self) -> None:
+        """End the exchange at once, wherever it is; the connection is closed.  Nothing happens after the end."""
+        if not self._ended:
+            self._ending.cancel()
+            self._close_idle()
+
+    def finish(self, seconds: float) -> None:
+        """Nothing that may still come is of interest: keep the connection if the body ends within ``seconds``."""
+        limit = Limit(time.monotonic() + seconds, "the stream did not end")
+        with contextlib.suppress(Exception):  # then the connection is of no use, which is all there is to say
+            for _ in range(_MOST_SKIPPED):
+                if self._ended or not self.read(limit):
+                    break
+        self.close()
+
+    def _close_idle(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end(reusable=False)
+            finally:
+                self._lock.release()
+
+    def _read(self, limit: Optional[Limit]) -> bytes:
+        if self._ended:
+            self._exchange.check()
+            return b""
+        try:
+            if limit is not None:
+                self._exchange.bound(limit)
+            self._exchange.check()
+            data = self._next_data()
+        except BaseException:
+            self._end(reusable=False)
+            raise
+        if not data:
+            self._end(reusable=True)
+        return data
+
+    def _next_data(self) -> bytes:
+        data = b""
+        while not data:
+            data = self._next_piece()
+            if not data:
+                if self._unpacker is not None:
+                    self._unpacker.end()
+                return b""
+            if self._unpacker is not None:
+                data = self._unpacker.feed(data)
+        self._room -= len(data)
+        if self._room < 0:
+            raise ResponseTooLarge(self._most)
+        return data
+
+    def _end(self, *, reusable: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        raw = self._response.raw
+        try:
+            if not self._direct:
+                self._response.close()
+            elif reusable:
+                raw.release_conn()
+            else:
+                raw.close()
+        finally:
+            self._exchange.finish()
+
+    def _choose_reader(self) -> Callable[[], bytes]:
+        raw: Any = self._response.raw
+        message = getattr(raw, "_fp", None)
+        coding = self.headers.get("content-encoding", "").strip().lower()
+        known = coding in ("", "identity") or coding in PACKED
+        if isinstance(raw, HTTPResponse) and isinstance(message, http.client.HTTPResponse) and known:
+            self._direct = True
+            self._unpacker = Unpacker(self._most) if coding in PACKED else None
+            return _Pieces(message).next
+        # A mock's, or from an adapter of the user's that has a protocol engine of its own.
+        return _from_iterator(self._response.iter_content(PIECE))
+
+
+def _from_iterator(pieces: Iterator[bytes]) -> Callable[[], bytes]:
+    return lambda: next(pieces, b"")
+
+
+class _Pieces:
+    """Reads a body from http.client without waiting for more than has come, as urllib3 1.26 cannot.
+
+    Args:
+        message: the answer, its head read.
+    """
+
+    def __init__(self, message: http.client.HTTPResponse) -> None:
+        self._message: Any = message
+
+    def next(self) -> bytes:
+        """The next piece, b"" at the end of the body."""
+        message = self._message
+        if message.fp is None:
+            return b""
+        if message.chunked:
+            chunk: bytes = message.read1(PIECE)  # raises IncompleteRead where the connection ends before the body
+            return chunk
+        # Not by read1(), which up to Python 3.12 does not count what it reads.
+        left = message.length
+        piece: bytes = b"" if left == 0 else message.fp.read1(PIECE if left is None else min(left, PIECE))
+        if left is not None:
+            if left and not piece:
+                raise http.client.IncompleteRead(b"", left)
+            message.length = left - len(piece)
+        if not piece:
+            message.close()
+        return piece

@@ -1,0 +1,120 @@
+"""The events of a streamed answer of the Responses API.
+
+Their names: https://platform.openai.com/docs/api-reference/responses-streaming.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from ..types import ChatChunk, ChatRequest, ToolCallDelta
+from .answers import UnusableAnswer, decode
+
+__all__ = ["ResponseJoin"]
+
+
+class ResponseJoin:
+    """Follows the events up to the one that holds the whole answer.
+
+    Attributes:
+        begun: whether anything of the answer has come; that it was created is nothing.
+    """
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._texts: List[str] = []
+        self._calls: Dict[int, int] = {}
+        self._items: Dict[int, Any] = {}
+        self._response: Optional[Dict[str, Any]] = None
+        self.begun = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole answer has come."""
+        return self._response is not None
+
+    final = whole
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if len(self._texts) > 1:
+            self._texts = ["".join(self._texts)]
+        return self._texts[0] if self._texts else ""
+
+    def take(self, name: str, payload: Dict[str, Any]) -> ChatChunk:
+        """The chunk that ``payload``, the JSON of an event called ``name``, is.
+
+        Raises:
+            UnusableAnswer: it says that the model failed.
+        """
+        kind = payload.get("type")
+        kind = kind if isinstance(kind, str) else name
+        chunk = ChatChunk(raw=payload)
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, payload, chunk)
+        self.begun = self.begun or self.whole or kind.endswith(".delta") or bool(chunk.tool_calls)
+        return chunk
+
+    def payload(self) -> Dict[str, Any]:
+        """The body of a whole answer that says the same."""
+        return self._response or {}
+
+    def _text_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        delta = payload.get("delta")
+        if isinstance(delta, str):
+            self._texts.append(delta)
+            chunk.text = delta
+
+    def _item_added(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        item = payload.get("item")
+        if isinstance(item, dict) and item.get("type") == "function_call":
+            said = (item.get(name) for name in ("call_id", "name", "arguments"))
+            texts = (text if isinstance(text, str) else "" for text in said)
+            chunk.tool_calls = (ToolCallDelta(self._place_of(payload), *texts),)
+
+    def _arguments_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        delta = payload.get("delta")
+        if isinstance(delta, str):
+            chunk.tool_calls = (ToolCallDelta(self._place_of(payload), arguments=delta),)
+
+    def _place_of(self, payload: Mapping[str, Any]) -> int:
+        """Which tool call an event is about: its place among the calls, not among all that the model puts out."""
+        index = payload.get("output_index")
+        return self._calls.setdefault(index if isinstance(index, int) else 0, len(self._calls))
+
+    def _item_done(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        index = payload.get("output_index")
+        self._items[index if isinstance(index, int) else len(self._items)] = payload.get("item")
+
+    def _ended(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        response = _response_in(payload)
+        if not response.get("output") and self._items:
+            # Some servers leave out of the whole answer what they have sent in parts.
+            response = {**response, "output": [self._items[index] for index in sorted(self._items)]}
+        completion = decode(self._request, response, None)
+        chunk.finish_reason, chunk.usage = completion.finish_reason, completion.usage
+        self._response = response
+
+    def _failed(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        error = _response_in(payload).get("error")
+        raise UnusableAnswer("has the status 'failed'", error if isinstance(error, dict) else None)
+
+
+def _response_in(payload: Mapping[str, Any]) -> Dict[str, Any]:
+    response = payload.get("response")
+    if not isinstance(response, dict):
+        raise UnusableAnswer("ends without the whole response")
+    return response
+
+
+_HANDLERS: Mapping[str, Callable[[ResponseJoin, Mapping[str, Any], ChatChunk], None]] = {
+    "response.output_text.delta": ResponseJoin._text_delta,
+    "response.output_item.added": ResponseJoin._item_added,
+    "response.output_item.done": ResponseJoin._item_done,
+    "response.function_call_arguments.delta": ResponseJoin._arguments_delta,
+    "response.completed": ResponseJoin._ended,
+    "response.incomplete": ResponseJoin._ended,
+    "response.failed": ResponseJoin._failed,
+}

@@ -1,0 +1,314 @@
+"""Answers that are read while they come."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import threading
+import time
+import zlib
+
+import pytest
+import requests
+import requests_mock
+import responses
+
+from chatpool.config import Timeout
+from chatpool.transport import Cancelled, CancelToken, Limit, OpenStream
+from chatpool.types import ChatRequest, Reply
+from chatpool.wire import ResponseTooLarge
+
+EVENTS = [b"data: one\n\n", b": comment\n\n", "data: zwei ü\n\n".encode(), b"data: [DONE]\n\n"]
+WHOLE = b"".join(EVENTS)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+
+
+@pytest.fixture
+def open_stream():
+    """``open_stream(transport, ...)``: one exchange that is left open; closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def send(transport, *, path="/chat/completions", cancel=None, timeout=None):
+            request = ChatRequest({}, path)
+            answer = transport.open(
+                request, b"{}", timeout=timeout or Timeout(attempt=10), cancel=cancel or CancelToken()
+            )
+            if isinstance(answer, OpenStream):
+                stack.callback(answer.close)
+            return answer
+
+        yield send
+
+
+def read_all(stream):
+    return b"".join(iter(stream.read, b""))
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def framed(framing, pieces):
+    """Head and body of a stream, in pieces to be sent one after the other."""
+    if framing == "length":
+        return [HEAD + b"Content-Length: %d\r\n\r\n" % sum(map(len, pieces)), *pieces]
+    if framing == "close":
+        return [HEAD + b"\r\n", *pieces]
+    return [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *map(chunk, pieces), b"0\r\n\r\n"]
+
+
+def script_of(pieces, *, then_answers=True):
+    """Send the pieces for the first request, each as soon as ``peer.server.next`` allows, and echo the others."""
+
+    def script(peer):
+        if peer.read_request() is None:
+            return
+        for piece in pieces:
+            peer.server.next.acquire()
+            peer.send(piece)
+        while then_answers and (request := peer.read_request()):
+            peer.answer(request[1])
+
+    return script
+
+
+@pytest.fixture
+def start(serve, start_transport):
+    """A transport for a server that sends these pieces, and ``go(n)`` that lets it send the next n."""
+
+    def make(pieces, *, tls=False, **settings):
+        server = serve(script_of(pieces), tls=tls)
+        server.next = threading.Semaphore(0)
+        return server, start_transport(server.url, **settings), lambda count=1: server.next.release(count)
+
+    return make
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+def test_each_piece_is_there_as_soon_as_it_has_come(start, open_stream, framing, tls):
+    server, transport, go = start(framed(framing, EVENTS), tls=tls)
+    go()
+    stream = open_stream(transport)
+    assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    for event in EVENTS:
+        go()
+        assert stream.read() == event
+    go()
+    if framing == "close":
+        server.close()
+    assert stream.read() == b""
+    assert stream.read() == b""
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_a_stream_read_to_its_end_gives_its_connection_back(start, open_stream, exchange, framing):
+    server, transport, go = start(framed(framing, EVENTS))
+    go(9)
+    assert read_all(open_stream(transport)) == WHOLE
+    assert exchange(transport, b"next").content == b"next"
+    assert len(server.peers) == 1
+
+
+def test_a_stream_that_is_closed_early_closes_its_connection(start, open_stream):
+    server, transport, go = start(framed("chunked", EVENTS))
+    go(2)
+    stream = open_stream(transport)
+    assert stream.read() == EVENTS[0]
+    stream.close()
+    assert server.peers[0].sock.recv(1) == b""
+    with pytest.raises(Cancelled):
+        stream.read()
+
+
+@pytest.mark.parametrize(("sent", "kept"), [(6, True), (5, False)], ids=["the end comes", "the end does not come"])
+def test_a_connection_is_kept_if_the_body_ends_with_its_last_event(start, open_stream, exchange, sent, kept):
+    server, transport, go = start(framed("chunked", EVENTS))
+    go(sent)
+    stream = open_stream(transport)
+    while stream.read() != EVENTS[-1]:
+        pass
+    stream.finish(0.2)
+    if kept:
+        assert exchange(transport, b"next").content == b"next"
+    else:
+        assert server.peers[0].read() == b""
+    assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw deflate"])
+def test_compressed_streams_are_unpacked_as_they_come(start, open_stream, coding):
+    window = {"gzip": 31, "deflate": 15, "raw deflate": -15}[coding]
+    packer = zlib.compressobj(wbits=window)
+    packed = [packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH) for event in EVENTS] + [packer.flush()]
+    head, *rest = framed("chunked", packed)
+    head = head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n" % coding.split()[-1].encode())
+    _, transport, go = start([head, *rest])
+    go()
+    stream = open_stream(transport)
+    for event in EVENTS:
+        go()
+        assert stream.read() == event
+    go(2)
+    assert stream.read() == b""
+
+
+def test_a_compressed_stream_that_breaks_off_is_an_error(start, open_stream):
+    packed = gzip.compress(WHOLE)[:-4]
+    head, *rest = framed("chunked", [packed])
+    _, transport, go = start([head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), *rest])
+    go(9)
+    stream = open_stream(transport)
+    with pytest.raises(requests.exceptions.ContentDecodingError):
+        read_all(stream)
+
+
+BROKEN = {
+    "length": HEAD + b"Content-Length: 99\r\n\r\n" + WHOLE,
+    "inside a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(WHOLE)[:-9],
+    "between chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(WHOLE),
+    "no chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_body_that_breaks_off_is_an_error(serve, start_transport, open_stream, case):
+    def script(peer):
+        peer.read_request()
+        peer.send(BROKEN[case])
+
+    stream = open_stream(start_transport(serve(script).url))
+    with pytest.raises(Exception, match=r"IncompleteRead|\d+ bytes read"):
+        read_all(stream)
+
+
+def test_more_than_max_response_bytes_is_an_error(start, open_stream):
+    _, transport, go = start(framed("chunked", [b"x" * 600] * 2), max_response_bytes=1000)
+    go(9)
+    stream = open_stream(transport)
+    with pytest.raises(ResponseTooLarge):
+        read_all(stream)
+
+
+def test_a_compressed_bomb_is_an_error_and_not_memory(start, open_stream):
+    head, *rest = framed("chunked", [gzip.compress(b"x" * 50_000_000)])
+    _, transport, go = start(
+        [head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), *rest], max_response_bytes=1000
+    )
+    go(9)
+    with pytest.raises(ResponseTooLarge):
+        read_all(open_stream(transport))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [("200 OK", "application/json"), ("429 No", "text/event-stream"), ("200 OK", "text/html")]
+)
+def test_what_is_no_stream_comes_whole(serve, start_transport, open_stream, status, kind):
+    def script(peer):
+        while peer.read_request():
+            peer.answer(b"{}", status=status, headers=[f"Content-Type: {kind}"])
+
+    server = serve(script)
+    transport = start_transport(server.url)
+    for _ in range(2):
+        answer = open_stream(transport)
+        assert isinstance(answer, Reply)
+        assert answer.content == b"{}"
+    assert len(server.peers) == 1
+
+
+def test_redirects_of_the_same_origin_are_followed(serve, start_transport, open_stream):
+    def script(peer):
+        while request := peer.read_request():
+            if b"/old" in request[0]:
+                peer.answer(b"", status="307 Moved", headers=["Location: /new"])
+            else:
+                peer.send(b"".join(framed("chunked", EVENTS)))
+
+    assert read_all(open_stream(start_transport(serve(script).url), path="/old")) == WHOLE
+
+
+def test_a_stream_does_not_disturb_exchanges_of_its_thread(start, open_stream, exchange):
+    server, transport, go = start(framed("chunked", EVENTS))
+    go(2)
+    stream = open_stream(transport)
+    stream.read()
+    server.script = lambda peer: peer.answer(peer.read_request()[1])
+    assert exchange(transport, b"beside").content == b"beside"
+    go(4)
+    assert read_all(stream) == b"".join(EVENTS[1:])
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("ending", ["token", "close", "abort"])
+def test_a_blocked_read_is_woken_from_another_thread(start, open_stream, in_thread, ending, tls):
+    server, transport, go = start(framed("chunked", EVENTS), tls=tls)
+    go(2)
+    token = CancelToken()
+    stream = open_stream(transport, cancel=token)
+    assert stream.read() == EVENTS[0]
+    reader = in_thread(stream.read)
+    {"token": token.cancel, "close": stream.close, "abort": transport.abort}[ending]()
+    with pytest.raises(Cancelled):
+        reader.result()
+    assert server.peers[0].read() == b""
+
+
+def test_a_second_reader_is_refused(start, open_stream, in_thread):
+    _, transport, go = start(framed("chunked", EVENTS))
+    go(1)
+    stream = open_stream(transport)
+    with stream._lock, pytest.raises(RuntimeError, match="another thread"):
+        stream.read()
+
+
+def test_each_read_has_a_limit_of_its_own(start, open_stream):
+    _, transport, go = start(framed("chunked", EVENTS))
+    go(2)
+    stream = open_stream(transport, timeout=Timeout(attempt=0.5))
+    stream.read()
+    threading.Event().wait(0.6)  # the reader's own time
+    go()
+    assert stream.read(Limit(time.monotonic() + 5, "")) == EVENTS[1]
+    with pytest.raises(requests.exceptions.Timeout, match="nothing came"):
+        stream.read(Limit(time.monotonic() + 0.1, "nothing came"))
+
+
+def test_until_then_the_limit_of_the_exchange_holds(start, open_stream):
+    _, transport, go = start(framed("chunked", EVENTS))
+    go(1)
+    stream = open_stream(transport, timeout=Timeout(attempt=0.3))
+    with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.attempt"):
+        stream.read()
+
+
+URL = "http://api.test/v1"
+STREAM = {"content_type": "text/event-stream"}
+
+
+def test_responses_gives_streams(start_transport, open_stream):
+    with responses.RequestsMock() as mock:
+        mock.post(f"{URL}/chat/completions", body=WHOLE, **STREAM)
+        assert read_all(open_stream(start_transport(URL))) == WHOLE
+
+
+def test_requests_mock_gives_streams(start_transport, open_stream):
+    with requests_mock.Mocker() as mock:
+        mock.post(f"{URL}/chat/completions", content=WHOLE, headers={"Content-Type": "text/event-stream"})
+        assert read_all(open_stream(start_transport(URL))) == WHOLE
+
+
+def test_an_adapter_of_the_users_gives_streams(start, open_stream, caplog):
+    class Adapter(requests.adapters.HTTPAdapter):
+        """Somebody's own."""
+
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    _, transport, go = start(framed("chunked", EVENTS), session=session)
+    go()
+    stream = open_stream(transport)
+    for event in EVENTS:
+        go()
+        assert stream.read() == event
+    stream.close()
+    assert "adapter" in caplog.text

@@ -1,0 +1,71 @@
+"""Reasons for which models stop, and questions that are asked again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatpool.types import ChatCompletion, ChatRequest, ToolCall
+from chatpool.wire import encode
+from chatpool.wire.endings import CONTENT_FILTER, STOP, TOOL_CALLS, Ending, ending_of
+from chatpool.wire.reask import asked_again
+
+
+def completion(text="", reason=None, **facts):
+    facts.setdefault("message", {"role": "assistant", "content": text})
+    return ChatCompletion(text=text, finish_reason=reason, **facts)
+
+
+def test_a_reason_that_nobody_knows_is_itself():
+    assert ending_of(completion("x", "Abort")) == Ending("Abort")
+
+
+def test_a_missing_reason_is_a_stop_or_a_tool_call():
+    assert ending_of(completion("x")) == Ending(STOP)
+    assert ending_of(completion(tool_calls=(ToolCall("1", "f", ""),))) == Ending(TOOL_CALLS)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [None, [], "x", {}, {"output": 3}, {"output": [3, {}, {"content": 3}, {"content": [3, {}, {"refusal": 3}]}]}],
+)
+def test_an_empty_answer_of_any_shape_is_no_refusal(raw):
+    assert ending_of(completion(raw=raw)) == Ending(STOP)
+
+
+def test_a_refusal_with_a_text_beside_it_is_none():
+    message = {"content": "x", "refusal": "no"}
+    assert ending_of(completion("x", "stop", message=message)) == Ending(STOP)
+    assert ending_of(completion("", "stop", message=message)) == Ending(CONTENT_FILTER, "no")
+
+
+@pytest.mark.parametrize("path", ["/completions", "/embeddings", "/moderations", "/other"])
+def test_a_path_without_conversations_is_not_asked_again(path):
+    assert asked_again(ChatRequest({"prompt": "x"}, path), completion("x"), "no") is None
+
+
+def test_a_deployments_path_is_one_with_conversations():
+    request = ChatRequest({"messages": []}, "/openai/deployments/d/chat/completions")
+    again = asked_again(request, completion("x"), "no")
+    assert (again.path, len(again.body["messages"])) == (request.path, 2)
+
+
+def test_a_stored_prompt_of_the_responses_api_gets_an_input():
+    again = asked_again(ChatRequest({"prompt": {"id": "p"}}, "/responses"), completion("x"), "no")
+    assert [item["role"] for item in again.body["input"]] == ["assistant", "user"]
+
+
+def test_input_items_stay_as_they_are():
+    items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}]
+    again = asked_again(ChatRequest({"input": items}, "/responses"), completion("x"), "no")
+    assert again.body["input"][0] is items[0]
+    assert len(items) == 1
+
+
+@given(st.text(st.characters(), max_size=30), st.text(st.characters(), max_size=30))
+def test_whatever_was_said_can_be_sent_back(text, reason):
+    request = ChatRequest({"messages": [{"role": "user", "content": "x"}]})
+    again = asked_again(request, completion(text), reason)
+    assert encode(again.body)
+    assert len(request.body["messages"]) == 1
