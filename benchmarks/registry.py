@@ -43,7 +43,12 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
     Benchmark("backoff", "calls that fail and are made again", "backoff", server=True),
     Benchmark("pacing", "servers with limits: time against the ideal, and refusals", "pacing"),
+    Benchmark("sharing", "limits that processes share", "pacing.sharing"),
     Benchmark("outage", "a server that is down for a while", "outage", server=True),
+    Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", server=True),
+    Benchmark("batch", "files of rows: throughput against pool.map, and by two processes", "batch", server=True),
+    Benchmark("million", "a million rows in one run: memory; takes a quarter of an hour", "million", server=True),
+    Benchmark("model", "2,000 rows on the embedded model", "model"),
     Benchmark("interrupts", "Ctrl-C, with and abort() while every worker is blocked", "interrupts"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
@@ -29,6 +30,7 @@ class Trial(NamedTuple):
         hint: what a refusal says: ``"exact"``, ``"whole"`` (seconds) or None.
         headers: whether answers state the limit.
         rounds: how many of the rounds it takes part in.
+        pools: how many of the client share the work, each in a process of its own.
     """
 
     scenario: str
@@ -36,6 +38,7 @@ class Trial(NamedTuple):
     hint: Optional[str] = "exact"
     headers: bool = False
     rounds: int = 3
+    pools: int = 1
 
 
 def trials(quick: bool) -> List[Trial]:
@@ -44,10 +47,12 @@ def trials(quick: bool) -> List[Trial]:
     if quick:
         return targets
     stated = [Trial(name, headers=True) for name in "ABE"]
-    configured = [Trial(name, CONFIGURED) for name, scenario in SCENARIOS.items() if scenario.limits]
-    without = [Trial(name, hint=hint, rounds=1) for hint in ("whole", None) for name in "ABCDE"]
-    others = [Trial(name, client, rounds=1) for client in _OTHERS for name in "ABCDE"]
-    return [*targets, *stated, *configured, *without, *others]
+    limited = [name for name, scenario in SCENARIOS.items() if scenario.limits]
+    configured = [Trial(name, CONFIGURED, rounds=3 if name == "A" else 1) for name in limited]
+    without = [Trial(name, hint=hint, rounds=1) for hint in ("whole", None) for name in "ABCDEF"]
+    others = [Trial(name, client, rounds=1) for client in _OTHERS for name in "ABCDEF"]
+    pairs = [Trial(name, pools=2) for name in "AC"]
+    return [*targets, *stated, *configured, *without, *others, *pairs]
 
 
 def measure_live(quick: bool) -> List[Sample]:
@@ -64,11 +69,15 @@ def _run(trial: Trial) -> Dict[str, Any]:
     spec = {"scenario": trial.scenario, "hint": trial.hint, "headers": trial.headers}
     counted: Dict[str, Any] = {}
     with _server(spec, counted) as base_url:
-        where = {"scenario": trial.scenario, "client": trial.client, "base_url": base_url}
-        used = run_child("pacing.live_client", where)
+        where = {"scenario": trial.scenario, "client": trial.client, "base_url": base_url, "pools": trial.pools}
+        with ThreadPoolExecutor(trial.pools) as executor:
+            used = list(executor.map(lambda _: run_child("pacing.live_client", where), range(trial.pools)))
     scenario = SCENARIOS[trial.scenario]
-    found = {"ideal": scenario.ideal(), "calls": scenario.calls, "refused": len(counted["refused_at"]), **used}
-    if trial.scenario in "AD" and trial.client == CHATPOOL:
+    ideal = scenario.ideal_within_windows() if trial.client == CONFIGURED else scenario.ideal()
+    walls = [one["wall"] for one in used]
+    found = {"ideal": ideal, "calls": scenario.calls, "refused": len(counted["refused_at"]), "walls": walls}
+    found.update(wall=max(walls), cpu=sum(one["cpu"] for one in used), lost=sum(one["lost"] for one in used))
+    if trial.scenario in "AD" and trial.client == CHATPOOL and trial.pools == 1:
         found["timeline"] = _timeline(counted)
     return found
 

@@ -17,9 +17,9 @@ Ask = Callable[[List[str]], int]
 
 
 def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
-    """Make the scenario's calls; returns seconds of wall and of CPU, and how many calls were lost."""
+    """Make a pool's share of the scenario's calls; returns seconds of wall and of CPU, and how many were lost."""
     scenario = SCENARIOS[spec["scenario"]]
-    asked = prompts(scenario.calls)
+    asked = prompts(scenario.calls // spec["pools"])
     client = _CLIENTS[spec["client"]]
     cpu, started = time.process_time(), time.perf_counter()
     lost = client(spec["base_url"], scenario, asked)

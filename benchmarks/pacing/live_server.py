@@ -15,8 +15,8 @@ from typing import Any, List, Mapping, Optional, Union
 from chatpool.testing import Answer, Delay, FakeServer, RateLimited
 from chatpool.testing.received import ReceivedRequest
 
-from ..answer import TEXT
-from .scenarios import SCENARIOS
+from ..answer import TEXT, prompts
+from .scenarios import SCENARIOS, tokens_of
 from .servers import Bucket
 
 __all__ = ["serve"]
@@ -36,6 +36,8 @@ class Limited:
     def __init__(self, name: str, hint: Optional[str], headers: bool) -> None:
         self._scenario = SCENARIOS[name]
         self._server = self._scenario.server()
+        calls = self._scenario.calls
+        self._tokens = dict(zip(prompts(calls), tokens_of(calls))) if self._scenario.tokens else {}
         self._hint = hint
         self._headers = headers
         self._lock = threading.Lock()
@@ -47,7 +49,7 @@ class Limited:
 
     def __call__(self, request: ReceivedRequest) -> Union[Delay, RateLimited]:
         """Accept or refuse."""
-        weight = float(request.body["max_tokens"]) if self._scenario.tokens else 1.0
+        weight = float(self._tokens.get(request.prompt, 1))
         with self._lock:
             now = time.monotonic()
             self._began = now if self._began is None else self._began
@@ -80,11 +82,11 @@ class Limited:
         server = self._server
         if not self._headers or not isinstance(server, Bucket):
             return {}
-        used = server.burst - server.left(now)
+        left, kind = max(0.0, server.left(now)), "tokens" if self._scenario.tokens else "requests"
         return {
-            "x-ratelimit-limit-requests": f"{server.burst:.0f}",
-            "x-ratelimit-remaining-requests": f"{math.floor(server.left(now)):d}",
-            "x-ratelimit-reset-requests": f"{math.ceil(1000 * used / server.rate)}ms",
+            f"x-ratelimit-limit-{kind}": f"{server.burst:.0f}",
+            f"x-ratelimit-remaining-{kind}": f"{math.floor(left):d}",
+            f"x-ratelimit-reset-{kind}": f"{math.ceil(1000 * (server.burst - left) / server.rate)}ms",
         }
 
 

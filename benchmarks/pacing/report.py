@@ -12,19 +12,23 @@ from .sweep import TARGETS, quantile
 
 __all__ = ["pacing_tables"]
 
+_NOTE = """The ideal is that of somebody who knows the server's limit. With limits configured it is that of somebody who
+lets no minute exceed the limit and bursts with a second's worth, which takes longer where the server's burst is larger.
+"""
 _HINTS = {"exact": "exact", "whole": "whole seconds", None: "none"}
 
 
 def pacing_tables(samples: Sequence[Sample]) -> List[Table]:
     """Bounds, the six servers, the random ones."""
-    live = [sample for sample in samples if sample["what"] == "live"]
+    pairs = [sample for sample in samples if sample.get("pools", 1) > 1]
+    live = [sample for sample in samples if sample["what"] == "live" and sample not in pairs]
     sweep = [sample for sample in samples if sample["what"] == "sweep"]
     columns = ("server", "client", "hints", "over the ideal", "refused, % of the calls", "calls lost")
     rows = [_live_row(found) for found in grouped(live, "scenario", "client", "hint", "headers").values()]
     kinds = ("server", "seeds", "servers", "median", "90 %", "worst", "refused: median", "90 %")
     return [
-        bounds_table([*_live_bounds(live), *_sweep_bounds(sweep)]),
-        Table("On sockets: seconds as a multiple of the ideal", columns, rows),
+        bounds_table([*_live_bounds(live), *_pair_bounds(pairs), *_sweep_bounds(sweep)]),
+        Table("On sockets: seconds as a multiple of the ideal", columns, rows, _NOTE.strip()),
         Table("Random servers, simulated: seconds as a multiple of the ideal", kinds, [_sweep_row(s) for s in sweep]),
     ]
 
@@ -42,6 +46,12 @@ def _live_bounds(live: Sequence[Sample]) -> Iterator[Bound]:
     lost = [float(sample["lost"]) for sample in live if str(sample["client"]).startswith(CHATPOOL)]
     if lost:
         yield Bound("calls lost in a run", spread(lost), 0, digits=0)
+
+
+def _pair_bounds(pairs: Sequence[Sample]) -> Iterator[Bound]:
+    for found in grouped(pairs, "scenario").values():
+        what = f"{found[0]['scenario']}, two pools with half of the work each: the slower over the faster"
+        yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in found), 1.3)
 
 
 def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optional[float]) -> Iterator[Bound]:

@@ -41,9 +41,20 @@ class Scenario(NamedTuple):
 
     def ideal(self) -> float:
         """Seconds that somebody needs who knows the limit."""
+        return self._ideal(self.server)
+
+    def ideal_within_windows(self) -> float:
+        """The same for somebody who takes it for a limit of any minute, and bursts with a second's worth."""
+        assert self.limits is not None
+        (per_minute,) = self.limits.values()
+        burst = per_minute / 60
+        unit = 0.0 if self.tokens else 1.0
+        return self._ideal(lambda: Bucket((per_minute - burst + unit) / 60, burst))
+
+    def _ideal(self, server: Callable[[], Server]) -> float:
         sizes = tokens_of(self.calls) if self.tokens else [1] * self.calls
         numbers = iter(sizes)
-        world = World(self.server, lambda draw: self.latency)
+        world = World(server, lambda draw: self.latency)
         return ideal(world, Client(None, self.calls, self.workers, lambda draw: next(numbers)))  # type: ignore[arg-type]
 
 

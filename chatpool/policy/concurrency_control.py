@@ -17,6 +17,7 @@ _UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried ane
 # A probe is sent so far from the last send, as a share of the mean time between two answers: a rate would let it
 # through, so a refusal speaks of the number in flight.
 _DISTANCE = 0.9
+_LATE = 3.0  # distances; who comes later than this does not make it good
 
 
 class ConcurrencyControl:
@@ -38,6 +39,7 @@ class ConcurrencyControl:
         "_bound_at",
         "_first_patience",
         "_last_sent",
+        "_next",
         "_patience",
         "_probe_at",
         "_spaced",
@@ -56,7 +58,7 @@ class ConcurrencyControl:
         self._first_patience = self._patience = patience
         self._step = 1
         self._probe_at = math.inf
-        self._bound_at = self._last_sent = -math.inf
+        self._bound_at = self._last_sent = self._next = -math.inf
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ class ConcurrencyControl:
                 return wait
             self._raise(tally)
         if self._spaced:
-            return max(0.0, self._last_sent + _DISTANCE * tally.latency / self.limit - now)
+            return max(0.0, self._next - now)
         if self.probing and tally.in_flight >= self.confirmed:
             return max(0.0, self._last_sent + _DISTANCE * tally.latency / self.confirmed - now)
         return 0.0
@@ -91,9 +93,14 @@ class ConcurrencyControl:
         self.probing = True
         self._probe_at = math.inf
 
-    def sent(self, now: float) -> None:
+    def sent(self, now: float, tally: Tally) -> None:
         """An attempt goes out."""
         self._last_sent = now
+        if self._spaced:
+            # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
+            distance = _DISTANCE * tally.latency / self.limit
+            on_time = now - self._next <= _LATE * distance
+            self._next = (max(self._next, now - distance / 2) if on_time else now) + distance
 
     def accepted(self, in_flight: int) -> None:
         """An attempt was accepted with so many in flight, itself included."""

@@ -22,6 +22,8 @@ class LineView(NamedTuple):
         down_for: seconds for which it has been down, None while it is not held.
         refused_for: seconds for which there were refusals for rate and no success; None without any.
         proven: whether any call has ever succeeded.
+        elsewhere: whether another endpoint would take the call at once.
+        left: whether another endpoint may take it sooner or later.
     """
 
     streak: int = 0
@@ -30,6 +32,8 @@ class LineView(NamedTuple):
     down_for: Optional[float] = None
     refused_for: Optional[float] = None
     proven: bool = False
+    elsewhere: bool = False
+    left: bool = False
 
 
 class LineHealth:
@@ -82,6 +86,10 @@ class LineHealth:
     def refusal_at(self, now: float) -> Optional[ChatPoolError]:
         """The error that a call sent now would draw, None if it may be sent."""
         return self._refusal if now < self._refuse_until else None
+
+    def refused_for(self, now: float) -> float:
+        """Seconds for which the server has said that it will refuse, 0.0 if it has not."""
+        return max(0.0, self._refuse_until - now)
 
     def stats(self, now: float) -> LineStats:
         """This state for a person."""

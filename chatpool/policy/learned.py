@@ -15,8 +15,11 @@ _FAR_APART = 60.0  # further apart they tell nothing
 _USED_TO_TELL = 0.2  # ... with so much of the limit used ...
 _STANDS_STILL = 0.25  # ... by whether the moment of the reset moves, as a share of the time between them
 
-# Stay a little below the server's rate, or every rounding draws a refusal.
+# Stay a little below the server's rate, or every rounding draws a refusal ...
 _MARGIN = 0.99
+# ... and keep a little of what flows back, for calls arrive some milliseconds sooner or later than others do.
+_JITTER = 0.02  # seconds' worth
+_LARGEST_RESERVE = 0.05  # of the limit
 
 
 class StatedLimit(NamedTuple):
@@ -49,6 +52,7 @@ class LearnedLimit:
         "_at",
         "_left",
         "_newest",
+        "_reserve",
         "_reset_at",
         "_spent",
         "_told_at",
@@ -63,14 +67,14 @@ class LearnedLimit:
         self.at_once = False
         self._left = math.inf  # at the time ``_at``, when ``_spent`` had been spent
         self._at = 0.0
-        self._spent = 0.0
+        self._spent = self._reserve = 0.0
         self._reset_at = math.inf
         self._told_at = self._told_reset = -math.inf
         self._newest = -1
 
     def wait(self, now: float, amount: float, spent: float) -> float:
         """Seconds until ``amount`` is left; ``spent`` is what has been sent by now, since the first send."""
-        missing = min(amount, self.limit) - self._left_at(now) + (spent - self._spent)
+        missing = min(amount + self._reserve, self.limit) - self._left_at(now) + (spent - self._spent)
         if missing <= 0:
             return 0.0
         return max(0.0, self._reset_at - now) if self.at_once else missing / (_MARGIN * self.rate)
@@ -94,6 +98,7 @@ class LearnedLimit:
         self._newest = number
         self._learn_rate(stated, sent_at)
         self.limit = stated.limit
+        self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
         self._left, self._at, self._spent = stated.remaining, sent_at, spent
 
     def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:

@@ -69,10 +69,10 @@ class Free(Phase):
     def wait(self, now: float) -> float:
         if self._tally.in_flight >= self._saturation.limit:
             return math.inf
-        return self.ramp.wait(now)
+        return self.ramp.wait(now, self._tally.in_flight)
 
     def sent(self, now: float) -> Phase:
-        self.ramp.sent(now)
+        self.ramp.sent(now, self._tally.in_flight)
         return self
 
     def accepted(self, ticket: Ticket, now: float) -> None:
@@ -110,7 +110,7 @@ class Doubt(Phase):
         return self._control.wait(now, self._tally)
 
     def sent(self, now: float) -> Phase:
-        self._control.sent(now)
+        self._control.sent(now, self._tally)
         self._last_sent = now
         if self._control.confirmed >= self._first + max(2, _BEYOND * self._first):
             return ByRate(self._tally, self._tally.sent_lately(now), now, now)
@@ -222,10 +222,10 @@ class _Tolerant(Phase):
         self._recent: Deque[bool] = deque(maxlen=_RECENT)  # whether each was refused
 
     def wait(self, now: float) -> float:
-        return self._ramp.wait(now)
+        return self._ramp.wait(now, self._tally.in_flight)
 
     def sent(self, now: float) -> Phase:
-        self._ramp.sent(now)
+        self._ramp.sent(now, self._tally.in_flight)
         return self
 
     def accepted(self, ticket: Ticket, now: float) -> None:
@@ -279,7 +279,7 @@ class ByConcurrency(Phase):
         return self._control.wait(now, self._tally)
 
     def sent(self, now: float) -> Phase:
-        self._control.sent(now)
+        self._control.sent(now, self._tally)
         return self
 
     def accepted(self, ticket: Ticket, now: float) -> None:

@@ -6,8 +6,8 @@ import math
 
 __all__ = ["Ramp"]
 
-_AT_ONCE = 8  # sends that nothing holds back
-_START = 300.0  # sends a second after these
+_AT_ONCE = 8  # calls in flight below which nothing is held back
+_START = 300.0  # sends a second beyond these
 _STEADY = 0.2  # seconds for which that is so, unless there is an answer before ...
 _DOUBLES_EVERY = 0.1  # ... and then the rate doubles so often (seconds) ...
 _OPEN_AFTER = 0.6  # ... until it is beyond any pool's, so long after the beginning
@@ -15,7 +15,7 @@ _CATCH_UP = 0.005  # seconds of lateness that may be made good
 
 
 class Ramp:
-    """Some sends at once, then at a steady rate, then at one that doubles ten times a second, then without limit.
+    """A few calls at once, more at a steady rate, then at one that doubles ten times a second, then without limit.
 
     A server without a limit hardly notices; one that has a limit is found out by a few refusals instead of by one
     per worker, and one that states its limit can do so before it is reached.  The ramp is one in time, so answers
@@ -31,30 +31,27 @@ class Ramp:
     def __init__(self) -> None:
         self.answered = False
         self.open = False
-        self._began = 0.0
+        self._began = math.inf
         self._doubling_from = math.inf
-        self._left = _AT_ONCE
-        self._next = 0.0
+        self._next = -math.inf
 
-    def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent."""
-        if self.open or self._left > 0:
+    def wait(self, now: float, in_flight: int) -> float:
+        """Seconds until the next attempt may be sent, with so many in flight."""
+        if self.open or in_flight < _AT_ONCE:
             return 0.0
         return max(0.0, self._next - now)
 
-    def sent(self, now: float) -> None:
-        """An attempt goes out."""
+    def sent(self, now: float, in_flight: int) -> None:
+        """An attempt goes out, with so many others in flight."""
         if self.open:
             return
-        if self._left > 0:
-            if self._left == _AT_ONCE:
-                self._began = now
-                self._doubling_from = now + _STEADY
-            self._left -= 1
-            self._next = now
-            return
+        if math.isinf(self._began):
+            self._began = now
+            self._doubling_from = now + _STEADY
         self.open = now - self._began > _OPEN_AFTER
-        if not self.open:
+        if in_flight < _AT_ONCE:
+            self._next = max(self._next, now)
+        elif not self.open:
             self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate(now)
 
     def _rate(self, now: float) -> float:

@@ -141,7 +141,7 @@ class RateControl:
         """Of so many sent since the last refusal, all but one were accepted."""
         if not self._found:
             return _CUT_AFTER_LONG_PAUSE
-        accepted = refusal.accepted - self._accepted
+        accepted = max(0, refusal.accepted - self._accepted)  # late refusals may have shown that there were fewer
         return min(_CUT_AFTER_LONG_PAUSE, accepted / (accepted + 1))
 
     def _refilled(self, refusal: Refusal, pause: float) -> Iterator[float]:

@@ -43,6 +43,8 @@ class Decision(NamedTuple):
         scope: what else ends with it (see :class:`~chatpool.types.Verdict`); ``"call"`` for nothing.
         refuse_for: seconds in which nothing may be sent to this (endpoint, model), None for no such pause.
         refresh_key: whether the API key is to be fetched again before the next attempt.
+        away: seconds for which the call is not to come back to this endpoint, because another takes it sooner; None
+            where it waits for this one.
     """
 
     wait: Optional[float] = None
@@ -50,6 +52,7 @@ class Decision(NamedTuple):
     scope: str = "call"
     refuse_for: Optional[float] = None
     refresh_key: bool = False
+    away: Optional[float] = None
 
 
 class Deadline(NamedTuple):
@@ -74,21 +77,22 @@ class RetryState(tenacity.RetryCallState):
     throttles: int
     free: bool
     key_refreshed: bool
+    left: bool
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
         self.start_time = first_sent
         self.level = self.retries = self.timeouts = self.throttles = 0
-        self.free = self.key_refreshed = False
+        self.free = self.key_refreshed = self.left = False
 
-    def failed(self, verdict: Verdict, attempt_number: int, now: float, level: int) -> None:
+    def failed(self, verdict: Verdict, attempt_number: int, now: float, line: LineView) -> None:
         """Note the attempt that has just failed."""
         outcome: Future[Any] = tenacity.Future(attempt_number)
         outcome.set_exception(verdict.error)
         self.outcome = outcome  # type: ignore[assignment]  # it is tenacity's own Future
         self.outcome_timestamp = now
         self.attempt_number = attempt_number
-        self.verdict, self.level = verdict, level
+        self.verdict, self.level, self.left = verdict, line.level, line.left
 
     def count_retry(self) -> None:
         """The attempt noted last will be made again."""
@@ -151,7 +155,10 @@ class _RetryIf(tenacity.retry_base):
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
         wanted = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
-        return verdict.kind in _RETRIED_KINDS if wanted is None else bool(wanted)
+        if wanted is not None:
+            return bool(wanted)
+        # What one endpoint refuses for good another may take.
+        return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.left)
 
 
 class Retrier:
@@ -197,7 +204,7 @@ class Retrier:
             line: the state of its line, this failure included.
             refreshable: whether a new API key can be fetched.
         """
-        state.failed(verdict, attempt, now, line.level)
+        state.failed(verdict, attempt, now, line)
         if self._wants_new_key(state, verdict, refreshable):
             state.key_refreshed = True
             return Decision(wait=0.0, refresh_key=True)
@@ -206,23 +213,37 @@ class Retrier:
         hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
         if hopeless is not None:
             return hopeless
-        wait = self._wait(state, verdict)
+        away, moves = self._wait(state, verdict), self._moves(verdict, line)
+        wait = 0.0 if moves else away
         state.upcoming_sleep = wait
         # While the server is down a failure says nothing about the call: it costs no retry.
-        state.free = line.closed and verdict.kind in ("timeout", "unavailable")
+        down = line.closed and verdict.kind in ("timeout", "unavailable")
+        state.free = down or (moves and verdict.kind == "fatal")
         if self._retrying.stop(state):
             return Decision(error=_past(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:
             return Decision(error=_out_of_time(deadline, now, verdict, wait))
         state.count_retry()
         state.idle_for += wait
-        return Decision(wait=wait)
+        if not moves:
+            return Decision(wait=wait)
+        refuse_for = verdict.wait_hint if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
+        return Decision(wait=wait, refuse_for=refuse_for, away=away)
+
+    def _moves(self, verdict: Verdict, line: LineView) -> bool:
+        """Whether the call goes to another endpoint, rather than wait for this one."""
+        return line.elsewhere or (line.left and (verdict.kind == "fatal" or self._asks_for_too_long(verdict)))
+
+    def _asks_for_too_long(self, verdict: Verdict) -> bool:
+        return verdict.wait_hint is not None and verdict.wait_hint > self.policy.retry_after_max
 
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
         return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
 
     def _down_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
         longest = self.policy.max_outage
+        if line.elsewhere:
+            return None
         if line.down_for is not None:
             failing_for = line.down_for
             longest = longest if line.proven else min(_NEVER_SUCCEEDED, longest)
@@ -234,13 +255,12 @@ class Retrier:
         return Decision(error=verdict.error.copied(prefix), scope="model")
 
     def _hint_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
-        hint = verdict.wait_hint
-        if hint is None or hint <= self.policy.retry_after_max:
+        if line.left or not self._asks_for_too_long(verdict):
             return None
         everybody = verdict.kind == "throttled" or line.streak >= self._max_workers
         if not everybody:
             return Decision(error=verdict.error)
-        return Decision(error=verdict.error, scope="model", refuse_for=hint)
+        return Decision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
 
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
         own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0

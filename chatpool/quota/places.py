@@ -49,10 +49,11 @@ def open_safely(path: Path) -> int:
     """Open the file, made if need be, for this user only.
 
     Raises:
-        Unavailable: it cannot be opened, or is somebody else's, or no plain file.
+        Unavailable: it cannot be opened, or is no plain file, or others may have a hand in it.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(path.parent)
         descriptor = os.open(path, _OPEN, 0o600)
     except OSError as error:
         raise Unavailable(f"{path} cannot be opened ({error.strerror or error})") from error
@@ -64,8 +65,17 @@ def open_safely(path: Path) -> int:
     return descriptor
 
 
+def _check_folder(folder: Path) -> None:
+    if hasattr(os, "getuid"):
+        found = os.stat(folder)
+        if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Unavailable(f"other users may change what is in {folder}; it should be yours, with mode 0700")
+
+
 def _check(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Unavailable(f"{path} is not a plain file")
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         raise Unavailable(f"{path} belongs to another user")
+    if found.st_nlink > 1:
+        raise Unavailable(f"{path} is another name of a file that is elsewhere, too")

@@ -95,7 +95,9 @@ class TestBucket:
             latest = max(latest, now)
 
     def test_what_never_was_a_limit_of_time_is_finite(self):
-        assert math.isfinite(Bucket(1, 1, unit=1).wait(0.0, 1))
+        for bucket in (Bucket(1, 1, unit=1), Bucket(600, 600)):
+            bucket.take(0.0, 1000)
+            assert 0 < bucket.wait(0.0, 1) < math.inf
 
 
 class TestMinuteWindow:
@@ -110,6 +112,12 @@ class TestMinuteWindow:
         window.take(10.0, 40)
         assert window.wait(20.0, 50) == pytest.approx(41.0)
         assert window.wait(20.0, 90) == pytest.approx(51.0)
+
+    def test_what_was_taken_at_the_end_of_a_second_counts_for_a_whole_minute(self):
+        window = MinuteWindow(100)
+        window.take(0.9, 100)
+        assert window.wait(60.8, 1) > 0
+        assert window.wait(61.0, 100) == 0
 
     def test_a_correction_makes_room(self):
         window = MinuteWindow(100)

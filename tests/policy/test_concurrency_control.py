@@ -89,7 +89,7 @@ def test_a_limit_that_does_not_bind_is_not_raised():
 
 def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
     control = ConcurrencyControl(2)
-    control.sent(0.95)
+    control.sent(0.95, tally(2))
     control.wait(0.0, tally(2))
     # Two in flight of 0.5 s each: an answer every quarter of a second.
     assert control.wait(1.0, tally(2, latency=0.5)) == pytest.approx(0.9 * 0.25 - 0.05)
@@ -99,9 +99,20 @@ def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
 def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
     free, spaced = ConcurrencyControl(4), ConcurrencyControl(4, spaced=True)
     for control in (free, spaced):
-        control.sent(0.0)
+        control.sent(0.0, tally(0, latency=0.4))
     assert free.wait(0.0, tally(1, latency=0.4)) == 0
     assert spaced.wait(0.0, tally(1, latency=0.4)) == pytest.approx(0.09)
+
+
+def test_who_wakes_up_late_makes_it_good_unless_it_was_very_late():
+    control, calls = ConcurrencyControl(4, spaced=True), tally(1, latency=0.4)  # a distance of 0.09 s
+    control.sent(0.0, calls)
+    control.sent(0.14, calls)
+    assert control.wait(0.14, calls) == pytest.approx(0.045)  # half a distance at the most
+    control.sent(0.20, calls)
+    assert control.wait(0.20, calls) == pytest.approx(0.075)
+    control.sent(5.0, calls)
+    assert control.wait(5.0, calls) == pytest.approx(0.09)
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_in_flight():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatpool.config import Limits
 from chatpool.policy.configured import ConfiguredLimits
@@ -70,3 +72,111 @@ def test_a_request_above_the_limit_is_too_large_and_the_reason_says_what_to_do()
     assert limits.too_large(10_000) is None
     assert "lower its max_tokens" in limits.too_large(10_001)
     assert ConfiguredLimits(Limits(requests_per_minute=1)).too_large(10**9) is None
+
+
+class Calls:
+    """Calls that are sent as soon as they may be, on a clock that only goes forward; their answers come whenever.
+
+    Attributes:
+        sent: ``[time, tokens as far as is known, estimate, whether the answer has come]`` of each.
+    """
+
+    def __init__(self, limits):
+        self.limits = limits
+        self.now = 0.0
+        self.sent = []
+
+    def send(self, tokens):
+        while self.limits.wait(self.now, tokens) > 0:
+            self.now += max(1e-6, self.limits.wait(self.now, tokens))
+        self.limits.sent(self.now, tokens)
+        self.sent.append([self.now, tokens, tokens, False])
+
+    def answer(self, which, used):
+        call = self.sent[which % len(self.sent)]
+        if not call[3]:
+            self.limits.corrected(call[0], self.now, call[2], used)
+            call[1], call[3] = used, True
+
+    def known_in_last_minute(self):
+        return sum(tokens for time, tokens, _, _ in self.sent if time > self.now - 60 + 1e-6)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["send"] * 4 + ["answer", "refusal", "sleep"]),
+        st.floats(0, 20),  # seconds that pass before it
+        st.floats(0, 1),  # of the limit
+        st.integers(0, 100),  # which call is answered
+    ),
+    max_size=60,
+)
+
+
+def play(calls, played, limit, most):
+    """Yields after each send.  What a call has used is up to ``most`` times its estimate."""
+    for what, seconds, share, which in played:
+        calls.now += 1e3 * seconds if what == "sleep" else seconds  # a laptop that was closed
+        if what == "send":
+            calls.send(round(share * share * limit))
+            yield
+        elif what in ("answer", "refusal") and calls.sent:
+            estimate = calls.sent[which % len(calls.sent)][2]
+            calls.answer(which, most * share * estimate if what == "answer" else 0.0)
+
+
+def most_in_a_minute(taken):
+    return max((sum(n for time, n in taken if start <= time < start + 60 - 1e-6) for start, _ in taken), default=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps, st.integers(1, 100), st.integers(50, 5000), st.floats(0.05, 30))
+def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(played, requests, tokens, burst):
+    limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens, burst=burst)
+    calls = Calls(ConfiguredLimits(limits))
+    for _ in play(calls, played, tokens, most=1.0):
+        pass
+    assert most_in_a_minute([(time, 1) for time, *_ in calls.sent]) <= requests
+    assert most_in_a_minute([(time, used) for time, used, *_ in calls.sent]) <= tokens * (1 + 1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps, st.integers(50, 5000), st.floats(0.05, 30))
+def test_nothing_is_sent_that_exceeds_the_limit_by_what_is_known_of_calls_that_took_more(played, tokens, burst):
+    calls = Calls(ConfiguredLimits(Limits(tokens_per_minute=tokens, burst=burst)))
+    for _ in play(calls, played, tokens, most=3.0):
+        assert calls.known_in_last_minute() <= tokens * (1 + 1e-9)
+
+
+def left(limits, now):
+    """How much can be sent at once, ten tokens at a time."""
+    taken = 0
+    while limits.wait(now, 10) == 0:
+        limits.sent(now, 10)
+        taken += 10
+    return taken
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 30)), min_size=1, max_size=30),
+    st.floats(0.1, 10),
+)
+def test_refunds_never_create_tokens(calls, burst):
+    """However late calls are corrected, afterwards there is no more than there would be without them."""
+    limits, fresh = (ConfiguredLimits(Limits(tokens_per_minute=6000, burst=burst)) for _ in range(2))
+    now = 0.0
+    for share, returned, seconds in calls:
+        limits.sent(now, 6000 * share)
+        now += seconds
+        limits.corrected(now - seconds, now, 6000 * share, 6000 * share * returned)
+    assert left(limits, now) <= left(fresh, now)
+
+
+@given(st.lists(st.floats(0, 0.1), min_size=1, max_size=10))
+def test_what_a_call_has_used_is_not_given_back(shares):
+    limits, fresh = (ConfiguredLimits(Limits(tokens_per_minute=6000, burst=10)) for _ in range(2))
+    for share in shares:
+        limits.sent(0.0, 1000)
+        limits.corrected(0.0, 0.0, 1000, 1000 * share)
+    assert left(limits, 0.0) <= max(0.0, left(fresh, 0.0) - 1000 * sum(shares)) + 10

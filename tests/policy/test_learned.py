@@ -18,8 +18,14 @@ def learned(*statements):
 def test_what_is_left_may_be_sent_at_once():
     limit = learned((50, 40, 0.2, 9, 0.0))
     assert limit.wait(0.0, 1, 10) == 0
-    assert limit.wait(0.0, 1, 49) == 0
+    assert limit.wait(0.0, 1, 48) == 0
     assert limit.wait(0.0, 1, 50) > 0
+
+
+def test_but_what_flows_back_within_some_milliseconds_for_calls_that_arrive_too_soon():
+    assert learned((50, 40, 0.2, 9, 0.0)).wait(0.0, 1, 49) == pytest.approx(1 / 50 / 0.99)
+    assert learned((10, 5, 0.1, 5, 0.0)).wait(0.0, 4.5, 6) == 0  # of small limits no more than a twentieth
+    assert learned((100, 60, 40.0, 39, 0.0), (100, 40, 35.0, 59, 5.0)).wait(5.0, 40, 60) == 0  # given anew at once
 
 
 def test_the_rate_is_what_was_used_by_the_time_until_all_is_back():
@@ -33,14 +39,14 @@ def test_without_a_reset_the_limit_is_one_per_minute():
 
 def test_with_nothing_left_a_call_waits_for_what_flows_back():
     limit = learned((50, 0, 1.0, 49, 0.0))
-    assert limit.wait(0.0, 1, 50) == pytest.approx(1 / 50 / 0.99)
+    assert limit.wait(0.0, 1, 50) == pytest.approx(2 / 50 / 0.99)
     assert limit.wait(0.5, 1, 50) == 0
     assert limit.wait(0.5, 30, 50) > 0
 
 
 def test_what_was_sent_after_the_statement_is_counted():
     limit = learned((50, 10, 0.8, 39, 0.0))
-    assert limit.wait(0.0, 1, 49) == 0
+    assert limit.wait(0.0, 1, 48) == 0
     assert limit.wait(0.0, 1, 50) > 0
 
 

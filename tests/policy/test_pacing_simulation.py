@@ -66,6 +66,12 @@ class TestTheSixServers:
         assert over_ideal(world, client) <= 1.1
         assert len(client.refusals) <= 0.15 * scenario.calls
 
+    @pytest.mark.parametrize("lateness", [0.005, 0.02])
+    def test_on_a_busy_machine_where_threads_wake_up_late(self, lateness):
+        scenario, world, client_of = scenario_of("C", "exact")
+        world.lateness = lateness
+        assert over_ideal(world, client_of(Pacer())) <= scenario.over
+
     @pytest.mark.parametrize("name", "ABE")
     @pytest.mark.parametrize("hint", ["exact", None])
     def test_with_the_limits_in_headers_hardly_anything_is_refused(self, name, hint):

@@ -46,10 +46,12 @@ class Doubted:
 
 class TestFree:
     def test_it_begins_with_a_ramp(self):
-        phase = Free(tally())
+        sends = tally()
+        phase = Free(sends)
         for _ in range(9):
             assert phase.wait(0.0) == 0
             phase = phase.sent(0.0)
+            sends.send(0.0)
         assert phase.wait(0.0) > 0
 
     def test_the_first_refusal_is_not_understood(self):
@@ -244,7 +246,8 @@ class TestTrusting:
         assert isinstance(phase, Doubt)
 
     def test_it_goes_on_with_the_ramp(self):
-        free = Free(tally())
-        for _ in range(9):
+        sends = tally(in_flight=9)
+        free = Free(sends)
+        for _ in range(2):
             free.sent(0.0)
-        assert Trusting(tally(), free.ramp).wait(0.0) > 0
+        assert Trusting(sends, free.ramp).wait(0.0) > 0

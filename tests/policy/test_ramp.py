@@ -10,14 +10,14 @@ from chatpool.policy.ramp import Ramp
 
 
 def sent_by(ramp, end):
-    """When a caller who always has something to send sends, until ``end``."""
+    """When a caller who always has something to send sends, until ``end``; nothing is answered meanwhile."""
     now, times = 0.0, []
     while now < end:
-        wait = ramp.wait(now)
+        wait = ramp.wait(now, len(times))
         if wait > 0:
             now += wait
             continue
-        ramp.sent(now)
+        ramp.sent(now, len(times))
         times.append(now)
         if len(times) > 5000:
             break
@@ -26,6 +26,20 @@ def sent_by(ramp, end):
 
 def test_the_first_eight_go_at_once():
     assert sent_by(Ramp(), 0.001) == [0.0] * 9  # and the first at the rate
+
+
+def test_whoever_has_fewer_than_eight_in_flight_never_waits():
+    ramp = Ramp()
+    for call in range(1000):
+        assert ramp.wait(call / 1000, 7) == 0
+        ramp.sent(call / 1000, 7)
+
+
+def test_sends_with_few_in_flight_put_off_none_that_come_later():
+    ramp = Ramp()
+    for call in range(100):
+        ramp.sent(call / 10_000, 1)
+    assert ramp.wait(0.01, 8) == 0
 
 
 def per_tenth(times):
@@ -53,15 +67,15 @@ def test_a_hundred_workers_are_busy_within_a_third_of_a_second():
 
 def test_in_the_end_nothing_is_held_back():
     ramp = Ramp()
-    for time in [0.0] * 9 + [0.7, 0.7, 0.7]:
-        ramp.sent(time)
+    for number, time in enumerate([0.0] * 9 + [0.7, 0.7, 0.7]):
+        ramp.sent(time, number)
     assert ramp.open
-    assert ramp.wait(0.7) == 0.0
+    assert ramp.wait(0.7, 12) == 0.0
 
 
 def test_a_rate_that_doubles_for_an_hour_overflows_nothing():
     ramp = Ramp()
-    for _ in range(9):
-        ramp.sent(0.0)
-    ramp.sent(3600.0)
-    assert math.isfinite(ramp.wait(3600.0))
+    for number in range(9):
+        ramp.sent(0.0, number)
+    ramp.sent(3600.0, 9)
+    assert math.isfinite(ramp.wait(3600.0, 10))

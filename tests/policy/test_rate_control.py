@@ -168,6 +168,13 @@ class TestBeingRefused:
         refuse(rate, 2.1, 103, hint=1.0)
         assert rate.rate == pytest.approx(90 * 0.75)
 
+    def test_fewer_accepted_than_at_the_last_refusal_are_none(self):
+        # Refusals of calls that were sent before it have come back since.
+        rate = control(100)
+        refuse(rate, 1, 100, hint=1.0)
+        refuse(rate, 2.1, 99, hint=1.0)
+        assert rate.rate == pytest.approx(45)
+
     def test_a_pause_of_our_own_is_no_sign_of_a_server_that_paces_its_callers(self):
         rate = control(100)
         refuse(rate, 1, 100, hint=None, pause=1.0)

@@ -120,8 +120,37 @@ def test_a_pipe_in_its_place_is_no_file(path, backend):
 
 
 @posix
-def test_a_file_of_another_user_is_not_used(path, backend, monkeypatch):
+def test_another_name_of_a_file_is_not_written_to(path, backend, tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    path.parent.mkdir()
+    os.link(target, path)
+    with pytest.raises(Unavailable, match="another name"):
+        ask(backend)
+    assert target.read_bytes() == b"precious"
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777 | stat.S_ISVTX])
+def test_a_folder_that_others_may_write_to_is_not_used(path, backend, mode):
+    path.parent.mkdir()
+    path.parent.chmod(mode)
+    with pytest.raises(Unavailable, match="mode 0700"):
+        ask(backend)
+    assert not path.exists()
+
+
+@posix
+def test_a_folder_of_another_user_is_not_used(path, backend, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(Unavailable, match="it should be yours"):
+        ask(backend)
+
+
+@posix
+def test_a_file_of_another_user_is_not_used(path, backend, monkeypatch):
+    uids = iter([os.getuid(), 12345])
+    monkeypatch.setattr(os, "getuid", lambda: next(uids))
     with pytest.raises(Unavailable, match="belongs to another user"):
         ask(backend)
 
