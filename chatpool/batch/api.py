@@ -11,7 +11,9 @@ import signal
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from ..client import ChatPool
-from ..client.batch_runs import has_version_in_url, request_maker
+from ..client.batch_runs import has_version_in_url, request_maker, with_answer_rules
+from ..client.parsing import Parse
+from ..client.review import Accept, AnswerRules
 from ..clock import current_clock
 from ..errors import ConfigurationError
 from ..journal import Journal
@@ -20,7 +22,7 @@ from ..observe.row_progress import Prices, RowProgress
 from .crew_runner import CrewRunner
 from .dry import count_tokens
 from .job import Job, RetryFailed
-from .outputs import Outputs, Paths
+from .outputs import Outputs, Paths, refuse_before_start
 from .reading import Reading
 from .result import BatchResult
 from .runner import Runner, ThreadRunner, refuse_without_model
@@ -55,6 +57,10 @@ def run(
     progress: Progress = None,
     prices: Optional[Prices] = None,
     processes: int = 1,
+    parse: Optional[Parse] = None,
+    max_reasks: Optional[int] = None,
+    accept: Optional[Accept] = None,
+    collect_stream: bool = False,
     **options: Any,
 ) -> BatchResult:
     """Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
@@ -82,6 +88,9 @@ def run(
             options.
         prices: dollars per million tokens read and per million written, for the cost.
         processes: how many processes share the work; more than one where Python itself is the limit.
+        parse, max_reasks, accept: what answers have to be, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
+            is not taken in the end is a failure that runs again with ``retry_failed`` only.
+        collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, where the path has them.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -90,12 +99,24 @@ def run(
 
     Raises:
         ConfigurationError: an argument, a line of the input or a file cannot be used, or another process uses the
-            output. Nothing was sent, unless the input is standard input.
+            output. Nothing was sent, unless the input is standard input. An argument of a wrong type is a TypeError.
         KeyboardInterrupt: after what was done has been kept; the same call goes on from there. Its ``result`` is
             what this call would have returned.
         OSError: an output could not be written any more, for instance on a full disk; what was kept before, is kept.
     """
-    job = Job(retry_failed, limit, sample, dry_run, in_order, skip_bad_lines, progress, prices, processes)
+    job = Job(
+        retry_failed,
+        limit,
+        sample,
+        dry_run,
+        in_order,
+        skip_bad_lines,
+        progress,
+        prices,
+        processes,
+        AnswerRules(parse, max_reasks, accept),
+        collect_stream,
+    )
     reading = {"url": url, "template": template, "column": column, "id_field": id_field}
     return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
 
@@ -126,6 +147,7 @@ def run_job(
     started = clock.now()
     with contextlib.ExitStack() as end:
         calls, extra = end.enter_context(_pool(pool, options))
+        calls = with_answer_rules(calls, job.answers, collect_stream=job.collect_stream)
         end.callback(lambda: setattr(result, "elapsed", clock.now() - started))
         source = Source(input_path, reading.get("column"))
         lines = Reading(source, keep_version=not has_version_in_url(calls), **reading)
@@ -134,6 +156,7 @@ def run_job(
         if job.dry_run:
             count_tokens(rows, job, paths, result)
         else:
+            refuse_before_start(paths, input_path)
             _run(calls, rows, job, paths, result, say, signals)
     return result
 

@@ -1,86 +1,117 @@
 """One of several processes of a run: takes rows from its standard input and writes their outcomes to the journal.
 
-The input is the journal's path, the packed pool, and then one row per line; a line ``end`` is the end.  The end of the
-input without it means that the parent is gone or wants no more: then so does the child, at once.  On its standard
-output it says what the journal does not: rows that were given up, and the error that ended the run.
+The input is the journal's path, the packed pool, and then two lines per row: what it is known by, and its body.
+``end`` says that there are no more, ``stop`` that nothing more is to be sent.  The end of the input means that the
+parent is gone: then so is the child, at once.  On its standard output it says what the journal does not: rows that were
+given up, and errors that concern more than one row.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import queue
 import signal
 import sys
 import threading
-from typing import Any, Dict, Iterator, Optional
+import traceback
+from typing import Any, BinaryIO, Dict, Iterator, Optional
 
+from ..client import ChatPool
 from ..client.batch_runs import start_rows
 from ..client.copies import unpacked_pool
 from ..client.final import state_of
 from ..client.journalled import record_of
 from ..client.packs import PAUSE
+from ..client.rows import RowsRun
 from ..clock import current_clock
-from ..journal import SharedAppender, error_facts
+from ..errors import CallCancelledError
+from ..journal import OK, SharedAppender, error_facts
 from ..types import ChatRequest, Outcome
+from ..wire.answers import usage_of
+from ..wire.codec import Encoded
 from .lines import is_embedding
 
-__all__ = ["main"]
+__all__ = ["END", "STOP", "main"]
 
-_END = b"end\n"
+END = b"end\n"
+STOP = b"stop\n"
 
 
 def main() -> None:
-    """Run until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    source = sys.stdin.buffer
-    journal = SharedAppender(json.loads(source.readline()))
-    pool = unpacked_pool(base64.b64decode(source.readline()))
-    child = _Child(journal)
+    """Run until the input ends; does not return."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # where Ctrl-C reaches it, the parent decides
+        _run(sys.stdin.buffer)
+        code = 0
+    except OSError as error:
+        _say({"trouble": [error.errno, error.strerror or str(error)]})
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # the thread that reads may still hold standard input
+
+
+def _run(source: BinaryIO) -> None:
+    journal_path, packed = source.readline(), source.readline()
+    if not packed.endswith(b"\n"):
+        return  # the parent is gone already
+    journal = SharedAppender(json.loads(journal_path))
+    try:
+        pool = unpacked_pool(base64.b64decode(packed))
+    except Exception as error:  # whatever is in a pool may fail in any way when it is made again
+        _say({"refused": f"{type(error).__name__}: {error}"})
+        return
     with pool:
-        first = child.rows_from(source)
-        packed = first is not None and is_embedding(first["path"])
-        run = start_rows(pool, child.rows(first, pauses=packed), _request_of, child.keep, packed=packed)
-        while True:
-            taken = run.take()
-            if not taken:
-                break
-            run.consumed(len(taken))
-        if run.fatal is not None:
-            child.say({"fatal": error_facts(run.fatal)})
+        _Child(journal).run(pool, source)
     journal.close()
-    child.say({"ended": True})
+    _say({"ended": True})
 
 
 class _Child:
     def __init__(self, journal: SharedAppender) -> None:
         self._journal = journal
         self._clock = current_clock()
-        self._said = threading.Lock()
         self._rows: queue.SimpleQueue[Optional[Dict[str, Any]]] = queue.SimpleQueue()
+        self._run: Optional[RowsRun] = None
+        self._stopping = False
+        self._fatal_is_said = False
 
-    def rows_from(self, source: Any) -> Optional[Dict[str, Any]]:
-        """Read the input in a thread of its own; returns the first row."""
+    def run(self, pool: ChatPool, source: BinaryIO) -> None:
+        """Run the rows of the input to its end."""
         threading.Thread(target=self._read, args=(source,), name="chatpool-rows", daemon=True).start()
-        return self._rows.get()
+        first = self._rows.get()
+        packed = first is not None and is_embedding(first["path"])
+        run = self._run = start_rows(pool, self._rows_from(first, packed), _request_of, self._keep, packed=packed)
+        if self._stopping:
+            self._stop(run)
+        while True:
+            taken = run.take()
+            if not taken:
+                break
+            run.consumed(len(taken))
+        self._say_fatal(run)
 
-    def _read(self, source: Any) -> None:
-        for line in source:
-            if line == _END:
-                self._rows.put(None)
-                return
-            self._rows.put(json.loads(line))
+    def _read(self, source: BinaryIO) -> None:
+        """Take rows as they come, in a thread of its own."""
+        with contextlib.suppress(ValueError):  # half a row: the parent was cut short
+            for line in source:
+                if line == STOP:
+                    self._stopping = True
+                    if self._run is not None:
+                        self._stop(self._run)
+                self._rows.put(None if line in (END, STOP) else _row(json.loads(line), source.readline()))
         # What is in flight is lost with this process, as it would be with the parent; what was answered is written.
         os._exit(1)
 
-    def rows(self, first: Optional[Dict[str, Any]], *, pauses: bool) -> Iterator[Any]:
-        """The rows as they come.
+    def _stop(self, run: RowsRun) -> None:
+        run.send_no_more(CallCancelledError("the run has ended"))
 
-        Args:
-            first: the first one.
-            pauses: whether to say when there is none at the moment.
-        """
+    def _rows_from(self, first: Optional[Dict[str, Any]], pauses: bool) -> Iterator[Any]:
+        """The rows as they come; with ``pauses`` also where there is none at the moment."""
         row = first
         while row is not None:
             yield row
@@ -88,24 +119,47 @@ class _Child:
                 yield PAUSE
             row = self._rows.get()
 
-    def keep(self, outcome: Outcome[Any]) -> None:
+    def _keep(self, outcome: Outcome[Any]) -> None:
         """Have an outcome in the journal."""
-        row = outcome.item
         state = state_of(outcome)
         if state is None:
-            self.say({"pending": row["key"]})
-            return
-        at = self._clock.wall()
-        record = record_of(
-            outcome, state, row["key"], row["hash"], at=at, custom_id=row["id"], row=row["row"], meta=row["meta"]
-        )
-        self._journal.append(record)
+            _say({"pending": outcome.item["key"]})
+        else:
+            self._record(outcome, state)
+        if self._run is not None and self._run.ended_by is not None:
+            self._say_fatal(self._run)
 
-    def say(self, fact: Dict[str, Any]) -> None:
-        """Tell the parent."""
-        with self._said:
-            sys.stdout.buffer.write(json.dumps(fact).encode() + b"\n")
-            sys.stdout.buffer.flush()
+    def _record(self, outcome: Outcome[Any], state: str) -> None:
+        row = outcome.item
+        names = {"custom_id": row["id"], "row": row["row"], "meta": row["meta"]}
+        record = record_of(outcome, state, row["key"], row["hash"], at=self._clock.wall(), **names)
+        if record.state == OK:  # so that the parent need not look for it in the answer
+            record = record._replace(usage=outcome.usage or usage_of(outcome.value))
+        try:
+            self._journal.append(record)
+        except OSError as error:
+            _say({"trouble": [error.errno, error.strerror or str(error)]})
+            raise
+
+    def _say_fatal(self, run: RowsRun) -> None:
+        if run.fatal is not None and not self._fatal_is_said:
+            self._fatal_is_said = True
+            _say({"fatal": error_facts(run.fatal)})
+
+
+_saying = threading.Lock()
+
+
+def _say(fact: Dict[str, Any]) -> None:
+    """Tell the parent."""
+    with _saying, contextlib.suppress(BrokenPipeError):  # it is gone, and the reader ends this process
+        sys.stdout.buffer.write(json.dumps(fact).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _row(row: Dict[str, Any], line: bytes) -> Dict[str, Any]:
+    row["body"] = Encoded(json.loads(line), line[:-1])
+    return row
 
 
 def _request_of(row: Dict[str, Any]) -> ChatRequest:
@@ -114,4 +168,3 @@ def _request_of(row: Dict[str, Any]) -> ChatRequest:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # the thread that reads may still hold standard input

@@ -13,11 +13,18 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from ..journal import text_or_null
+from ..wire import encode
 from .work import Work
 
-__all__ = ["Child", "Message", "MessageQueue"]
+__all__ = ["Child", "Message"]
+
+# Not ``-m``: that would look for modules in the working directory first, where anything may lie.
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from chatpool.batch.child import main; main()"
 
 _PACKAGE = str(Path(__file__).parents[2])
+
+_PATIENCE = 2.0  # seconds that a child has to end by itself
 
 
 class Message(NamedTuple):
@@ -27,11 +34,10 @@ class Message(NamedTuple):
     fact: Optional[Dict[str, Any]]
 
 
-MessageQueue = "queue.SimpleQueue[Message]"
-
-
 class Child:
     """One child process.
+
+    It is in a session of its own: Ctrl-C in a terminal is for the parent, which decides what follows.
 
     Args:
         journal: the journal that it writes to.
@@ -44,63 +50,66 @@ class Child:
     """
 
     def __init__(self, journal: str, pool: bytes, lock: Optional[int], messages: queue.SimpleQueue[Message]) -> None:
-        path = os.pathsep.join(part for part in (_PACKAGE, os.environ.get("PYTHONPATH")) if part)
         self.waiting: Dict[int, Work] = {}
         self._messages = messages
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatpool.batch.child"],
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
+            [sys.executable, "-c", _PROGRAM, *sys.path, _PACKAGE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
             pass_fds=() if lock is None or os.name == "nt" else (lock,),
+            start_new_session=True,
         )
-        self._write(json.dumps(os.path.abspath(journal)).encode() + b"\n" + base64.b64encode(pool) + b"\n")
         self._listener = threading.Thread(target=self._listen, name="chatpool-child", daemon=True)
         self._listener.start()
+        self._write(json.dumps(os.path.abspath(journal)).encode() + b"\n" + base64.b64encode(pool) + b"\n")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._messages.put(Message(self, json.loads(line)))
+            with contextlib.suppress(ValueError):  # it died in the middle of it
+                self._messages.put(Message(self, json.loads(line)))
         self._messages.put(Message(self, None))
 
     def give(self, works: List[Work]) -> None:
         """Hand rows over."""
         self.waiting.update((work.key, work) for work in works)
-        self._write(b"".join(_line(work) for work in works))
+        self._write(b"".join(_lines(work) for work in works))
 
-    def end(self) -> None:
-        """There are no more rows; it ends when it has done those that it has."""
-        self._write(b"end\n")
+    def tell(self, order: bytes) -> None:
+        """Send one of the orders of :mod:`.child`."""
+        self._write(order)
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead; its listener says so
+        with contextlib.suppress(OSError):  # it is dead; its listener says so
             self._process.stdin.write(data)
             self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it at once; what it has written to the journal is there."""
+        self._process.kill()
 
     def close(self) -> int:
         """Have it end at once, if it has not; returns its exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
         self._listener.join()
         self._process.stdout.close()
         return code
 
 
-def _line(work: Work) -> bytes:
+def _lines(work: Work) -> bytes:
+    """A row as two lines: what it is known by, and its body as it is to be sent."""
     assert work.request is not None
     row = work.row
-    fields = {
-        "key": work.key,
-        "hash": work.hash,
-        "id": row.custom_id,
-        "row": row.number,
-        "meta": row.meta,
-        "path": work.request.path,
-        "body": work.request.body,
-    }
-    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+    meta = "null" if row.meta is None else json.dumps(row.meta)
+    known = f'"key":{work.key},"hash":"{work.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
+    facts = f'{{{known},"path":{text_or_null(work.request.path)},"meta":{meta}}}\n'
+    return facts.encode("ascii") + encode(work.request.body) + b"\n"

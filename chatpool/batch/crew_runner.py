@@ -6,13 +6,15 @@ import contextlib
 import itertools
 import queue
 from collections import deque
-from typing import Deque, Dict, Iterator
+from typing import Any, Deque, Dict, Iterator, List, Mapping
 
-from ..client.copies import packed_pools
+from ..client.copies import PackedPools
 from ..client.packs import MOST_TEXTS
-from ..errors import ChatPoolError
-from ..journal import OK, decode, decode_value, error_of
-from ..wire.answers import usage_of
+from ..client.row_budget import RowBudget
+from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
+from ..journal import Record, decode, error_of
+from ..types import Outcome
+from .child import END, STOP
 from .crew import Child, Message
 from .lines import is_embedding
 from .runner import Runner
@@ -22,26 +24,35 @@ __all__ = ["CrewRunner"]
 
 _AT_ONCE = 16  # rows handed over together
 _LOOK_EVERY = 0.01  # seconds
-_MOST_DEATHS = 3  # of children, in one run
+_MOST_DEATHS = 3  # of children, and one more for every so many rows:
+_ROWS_PER_DEATH = 1000
 
 
 class CrewRunner(Runner):
     """Runs rows in child processes, each with its share of the pool's workers.
 
     The children write outcomes to the journal themselves, before they take another row; this process reads there
-    what they have done, and learns from their pipes only what the journal does not say.
+    what they have done, and learns from their pipes only what the journal does not say.  Limits they share through
+    a file; the budget is asked here, before a row is handed over.
     """
 
-    _stopped = False
-    _at_once = _AT_ONCE
+    _stopped = False  # by a signal: at once
+    _ending = False  # nothing more is handed over; the children end by themselves
+    _exhausted = False
 
     def _go(self) -> None:
-        pools = packed_pools(self._pool, self._job.processes)
+        all_workers = self._pool._core.engine.max_workers
+        count = min(self._job.processes, all_workers)  # so many calls may be in flight, and no more
+        pools = PackedPools(self._pool, count)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._ahead = 64 + 4 * max(1, self._pool._core.engine.max_workers // len(pools))
-        self._again: Deque[Work] = deque()
+        self._budget = RowBudget(self._pool)
+        workers = all_workers // count
+        # What is handed over cannot be taken back when the budget is used up: then it is no more than can be sent.
+        self._ahead = workers if self._budget.limits else 64 + 4 * workers
+        self._at_once = 1 if self._budget.limits or self._rows.source.is_stream else _AT_ONCE
+        self._again: Deque[Work] = deque()  # rows that were handed over or held back, and have not ended
         self._children: Dict[Child, bytes] = {}
-        self._deaths = 0
+        self._deaths = self._ended = 0
         self._tail = self._journal.tail()
         try:
             for pool in pools:
@@ -50,6 +61,7 @@ class CrewRunner(Runner):
         finally:
             for child in self._children:
                 child.close()
+            pools.close()
             with contextlib.closing(self._tail):
                 self._catch_up()
 
@@ -59,64 +71,96 @@ class CrewRunner(Runner):
 
     def stop(self) -> None:
         self._stopped = True
+        for child in list(self._children):  # this process may be handing rows over to one that does not take them
+            child.kill()
 
     def _serve(self, rows: Iterator[Work]) -> None:
         """Hand rows over and take outcomes, until there are neither."""
-        exhausted = False
-        while not self._stopped:
-            self._catch_up()
-            if not exhausted:
-                exhausted = not self._feed(rows)
-            elif self._again:
-                self._feed(iter(()))
-            elif not any(child.waiting for child in self._children):
-                break
-            with contextlib.suppress(queue.Empty):
-                self._hear(self._messages.get(timeout=_LOOK_EVERY))
-        if not self._stopped:
-            self._finish()
-
-    def _finish(self) -> None:
-        """Let the children end by themselves."""
-        for child in list(self._children):
-            child.end()
         while self._children and not self._stopped:
+            self._catch_up()
+            if not self._ending:
+                self._feed(rows)
+                if self._exhausted and not self._again and not any(child.waiting for child in self._children):
+                    self._end(END)
             with contextlib.suppress(queue.Empty):
                 self._hear(self._messages.get(timeout=_LOOK_EVERY))
 
-    def _feed(self, rows: Iterator[Work]) -> bool:
-        """Give every child as much as it may have; False if there is no more."""
-        while not self._stopped:
+    def _end(self, order: bytes) -> None:
+        """Let the children end by themselves."""
+        self._ending = True
+        for child in self._children:
+            child.tell(order)
+
+    # -- rows ---------------------------------------------------------------------------------------------
+
+    def _feed(self, rows: Iterator[Work]) -> None:
+        """Give every child as much as it may have."""
+        while not (self._stopped or self._ending):
             child = min(self._children, key=lambda each: len(each.waiting))
             room = self._ahead - len(child.waiting)
-            if room < min(_AT_ONCE, self._ahead // 2):
-                return True
-            works = list(itertools.islice(itertools.chain(self._retaken(), rows), self._at_once))
+            if room < self._at_once:
+                return
+            works = self._next(rows)
             if not works:
-                return False
-            self._look_at(works[0])
+                return
             child.give(works)
-        return False
 
-    def _look_at(self, work: Work) -> None:
-        """Many texts go out in one request: then a child needs many."""
-        if work.request is not None and is_embedding(work.request.path):
-            self._ahead, self._at_once = 2 * MOST_TEXTS, 256
+    def _next(self, rows: Iterator[Work]) -> List[Work]:
+        """The next rows that may be handed over; none at the end, and while the budget holds them back."""
+        works: List[Work] = []
+        source = itertools.chain(self._retaken(), rows)
+        while len(works) < self._at_once:
+            work = next(source, None)
+            if work is None:
+                self._exhausted = True
+                break
+            self._look_at(work)
+            if self._is_paid(work):
+                works.append(work)
+            elif self._ending or work in self._again:
+                break
+        return works
 
     def _retaken(self) -> Iterator[Work]:
         while self._again:
             yield self._again.popleft()
 
+    def _look_at(self, work: Work) -> None:
+        """Many texts go out in one request: then a child needs many."""
+        if not self._budget.limits and work.request is not None and is_embedding(work.request.path):
+            self._ahead, self._at_once = 2 * MOST_TEXTS, 256
+
+    def _is_paid(self, work: Work) -> bool:
+        """Whether the budget has enough for it; otherwise it has been dealt with."""
+        assert work.request is not None
+        try:
+            if self._budget.reserve(work.key, work.request):
+                return True
+            self._again.appendleft(work)  # until others have taken less than expected
+        except ConfigurationError as error:  # of this row alone
+            self._record(Outcome(0, work, work.request, error=error))
+            assert work.record is not None
+            self._keep([work.record])
+        except BudgetExceededError as error:
+            self._fatal(error)
+        return False
+
+    # -- outcomes -----------------------------------------------------------------------------------------
+
     def _catch_up(self) -> None:
         """Take what the children have written to the journal."""
-        for start, line in self._tail.lines():
-            record = decode(line)
-            self._journal.learn(start, line)
-            owner = next((child for child in self._children if record.key in child.waiting), None)
-            if owner is None:
-                continue  # this process wrote it itself
-            del owner.waiting[record.key]
-            self._keep([record], [usage_of(decode_value(record.value)) if record.state == OK else None])
+        records: List[Record] = []
+        for start, prefix, line in self._tail.lines():
+            self._journal.learn(start, prefix)
+            owner = next((child for child in self._children if prefix.key in child.waiting), None)
+            if owner is not None:  # otherwise this process wrote it itself
+                del owner.waiting[prefix.key]
+                records.append(decode(line))
+        if records:
+            self._ended += len(records)
+            for record in records:
+                self._budget.settle(record, record.usage)
+            self._keep(records, [record.usage for record in records])
 
     def _hear(self, message: Message) -> None:
         child, fact = message
@@ -124,21 +168,38 @@ class CrewRunner(Runner):
             self._gone(child)
         elif "pending" in fact:
             child.waiting.pop(fact["pending"], None)
+            self._budget.release(fact["pending"])
         elif "fatal" in fact:
-            self._result.fatal = error_of(fact["fatal"], 0)
-            self._stopped = True
+            self._fatal(error_of(fact["fatal"], 0))
+        else:
+            self._in_trouble(fact)
+
+    def _fatal(self, error: ChatPoolError) -> None:
+        """Nothing more is sent; what is in flight is taken, as it has been paid for."""
+        self._result.fatal = self._result.fatal or error
+        if not self._ending:
+            self._end(STOP)
+
+    def _in_trouble(self, fact: Mapping[str, Any]) -> None:
+        if "refused" in fact:
+            raise ConfigurationError(
+                f"the pool cannot be made in another process ({fact['refused']}): what it is made with has to be "
+                "importable there, or leave out processes"
+            )
+        if "trouble" in fact:
+            raise OSError(*fact["trouble"])
 
     def _gone(self, child: Child) -> None:
         """A child has ended; what a dead one had not done is done by another in its place."""
         self._catch_up()
-        pool = self._children.pop(child, None)
-        if pool is None:
-            return
+        pool = self._children.pop(child)
         code = child.close()
-        if code == 0 and not child.waiting:
+        if self._ending or self._stopped:
             return
         self._deaths += 1
-        if self._deaths > _MOST_DEATHS:
+        if self._deaths > _MOST_DEATHS + self._ended // _ROWS_PER_DEATH:
             raise ChatPoolError(f"child processes of the run keep dying, the last one with exit code {code}")
-        self._again.extend(child.waiting.values())
+        for key, work in child.waiting.items():
+            self._budget.release(key)
+            self._again.append(work)
         self._start(pool)

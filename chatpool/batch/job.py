@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Any, FrozenSet, Iterable, Mapping, Optional, Union
 
+from ..client.review import AnswerRules
 from ..config import positive_int
 from ..errors import ConfigurationError
 from ..journal import FAILED, RETRY, Record
@@ -33,11 +35,15 @@ class Job:
     progress: Progress = None
     prices: Optional[Prices] = None
     processes: int = 1
+    answers: AnswerRules = AnswerRules()
+    collect_stream: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "processes"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
+        if not isinstance(self.collect_stream, bool):
+            raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")
         if self.limit is not None and self.sample is not None:
             raise ConfigurationError("give limit or sample, not both")
         if self.prices is not None:
@@ -66,7 +72,7 @@ def _checked_prices(prices: Any) -> Prices:
         read, written = (float(price) for price in prices)
     except (TypeError, ValueError):
         raise ConfigurationError(f"prices must be two numbers, dollars per million tokens, got {prices!r}") from None
-    if read < 0 or written < 0:
+    if not (0 <= read < math.inf and 0 <= written < math.inf):
         raise ConfigurationError(f"prices must not be negative, got {prices!r}")
     return read, written
 

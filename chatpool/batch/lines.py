@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
-from ..journal import OK, Record, decode_value
+from ..journal import OK, Record, decode_value, text_or_null
 
 __all__ = [
     "CHAT",
@@ -40,6 +40,8 @@ PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
 CUSTOM_ID = "custom_id"
 METADATA = "metadata"
 
+_REQUESTS = frozenset({"messages", "prompt", "body"})  # an answer has none of these fields
+
 # The codes of errors that are no answer of the server's.
 _CODES = {
     "APIConnectionError": "connection_error",
@@ -47,6 +49,9 @@ _CODES = {
     "APIResponseError": "unusable_answer",
     "ConfigurationError": "invalid_request",
     "DeadlineExceededError": "deadline_exceeded",
+    "ParseError": "parse_error",
+    "LengthError": "length",
+    "ContentFilterError": "content_filter",
 }
 
 # --- input --------------------------------------------------------------------------------------------------------
@@ -95,6 +100,8 @@ def request_of_pair(value: Any) -> Dict[str, Any]:
     """
     if not (len(value) in (2, 3) and isinstance(value[0], dict)):
         raise BadLine("a line that is a list must be [request, answer] or [request, answer, metadata]")
+    if isinstance(value[1], dict) and not _REQUESTS.isdisjoint(value[1]):
+        raise BadLine("it is a list of requests: write each of them on a line of its own")
     return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
 
 
@@ -134,8 +141,8 @@ def json_type(value: Any) -> str:
 def answer_line(record: Record) -> bytes:
     """The line of a success."""
     last = record.attempts[-1] if record.attempts else None
-    status = json.dumps(last.status if last is not None and last.status is not None else 200)
-    request_id = json.dumps(last.request_id if last is not None else None)
+    status = last.status if last is not None and last.status is not None else 200
+    request_id = text_or_null(None if last is None else last.request_id)
     head = _head(record) + f'"response": {{"status_code": {status}, "request_id": {request_id}, "body": '
     return head.encode("utf-8", "surrogatepass") + record.value + b'}, "error": null' + _meta(record) + b"}\n"
 
@@ -159,7 +166,7 @@ def error_code(facts: Mapping[str, Any]) -> str:
 
 
 def _head(record: Record) -> str:
-    return f'{{"id": "batch_req_{record.key:016x}", "custom_id": {json.dumps(record.custom_id)}, '
+    return f'{{"id": "batch_req_{record.key:016x}", "custom_id": {text_or_null(record.custom_id)}, '
 
 
 def _meta(record: Record) -> bytes:

@@ -14,7 +14,7 @@ from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
 from .lines import answer_line, error_line
 from .matrix import check_numpy, write_matrix
 
-__all__ = ["Outputs", "Paths"]
+__all__ = ["Outputs", "Paths", "refuse_before_start"]
 
 _FLUSH_EVERY = 1.0  # seconds
 _FLUSH_SIZE = 1 << 16
@@ -34,6 +34,8 @@ class Paths(NamedTuple):
     @classmethod
     def of(cls, output: str) -> Paths:
         """The three files for an output."""
+        if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
+            raise ConfigurationError(f"the output must be a file, got {output!r}")
         stem, suffix = os.path.splitext(output)
         if suffix.lower() in (".gz", ".gzip"):
             raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
@@ -180,3 +182,17 @@ def _refuse_strangers(paths: Paths) -> None:
                 f"{path} is there already and {paths.journal} knows nothing of it: choose another output, "
                 "or move the file away"
             )
+
+
+def refuse_before_start(paths: Paths, source: str) -> None:
+    """Refuse what could only go wrong, before there is a journal.
+
+    Raises:
+        ConfigurationError: the output is the input, or somebody else's file.
+    """
+    for path in (paths.answers, paths.errors, paths.journal):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(path, source):
+                raise ConfigurationError(f"{path} is the input: choose another output")
+    if not os.path.exists(paths.journal):
+        _refuse_strangers(paths)

@@ -116,6 +116,7 @@ class Reading:
             ConfigurationError: it is a CSV file of which it is not clear what the prompts are.
         """
         value = line.value
+        self.kind = f"{self._source.format}"
         if self._template is not None:
             self.kind = f"{self._source.format}, prompts by template"
         elif isinstance(value, str):

@@ -107,12 +107,17 @@ class Report:
             ("waits", f"{self.waited:,.1f} s before those, all rows together"),
         ]
 
-    def add_answer(self, body: Any) -> None:
-        """Count an answer."""
+    def add_answer(self, body: Any, in_all: Optional[Usage] = None) -> None:
+        """Count an answer.
+
+        Args:
+            body: its JSON.
+            in_all: tokens of all answers to the same row, where there were others that were not taken.
+        """
         self.succeeded += 1
         usage = usage_of(body)
         if usage is not None:
-            self.usage = self.usage + usage
+            self.usage = self.usage + (in_all or usage)
             self.written.append(usage.completion_tokens)
         model = body.get("model") if isinstance(body, dict) else None
         if isinstance(model, str):
@@ -162,9 +167,10 @@ def _read_journal(made: Report, path: str) -> None:
         if record.attempts:
             made.latencies.append(record.attempts[-1].elapsed)
         if is_last and record.state == OK:
-            made.add_answer(decode_value(record.value))
+            made.add_answer(decode_value(record.value), record.usage)
         elif is_last:
             made.failures[_cause(record)] += 1
+            made.usage = made.usage + (record.usage or Usage())
 
 
 def _cause(record: Record) -> str:

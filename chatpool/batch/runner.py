@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
 from ..client.batch_runs import needs_model, start_rows
@@ -14,7 +14,7 @@ from ..clock import current_clock
 from ..errors import CallCancelledError, ConfigurationError
 from ..journal import OK, Journal, Record
 from ..observe.row_progress import RowProgress
-from ..types import ChatCompletion, ChatRequest, Outcome, Usage
+from ..types import ChatRequest, Outcome, Usage
 from ..wire.answers import usage_of
 from .job import Job
 from .lines import is_embedding
@@ -102,8 +102,11 @@ class Runner:
             yield work
 
     def _wanted(self, work: Work) -> bool:
-        state = self._journal.state(work.key, work.hash)
         again = self._job.retry_failed is not False
+        if not again and self._journal.was_empty:
+            self._result.rows += 1
+            return True
+        state = self._journal.state(work.key, work.hash)
         record = self._journal.read(work.key, work.hash) if again else None
         wanted = self._job.wants(state, record)
         self._result.rows += wanted or not again
@@ -142,21 +145,20 @@ class Runner:
     def _keep(self, records: Sequence[Record], usages: Sequence[Optional[Usage]] = ()) -> None:
         """What is in the journal goes to the outputs."""
         self._outputs.add(records)
-        for record, usage in itertools.zip_longest(records, usages):
-            self._count(record, usage)
-
-    def _count(self, record: Record, usage: Optional[Usage]) -> None:
-        result, ok = self._result, record.state == OK
-        if usage is not None:
-            result.usage = result.usage + usage
-        if ok:
-            result.succeeded += 1
-        else:
-            result.failed += 1
-            cause = str((record.error or {}).get("class"))
-            result.causes[cause] = result.causes.get(cause, 0) + 1
+        result, succeeded, failed = self._result, 0, 0
+        for record in records:
+            if record.state == OK:
+                succeeded += 1
+            else:
+                failed += 1
+                cause = str((record.error or {}).get("class"))
+                result.causes[cause] = result.causes.get(cause, 0) + 1
+        used = _sum(usages)
+        result.succeeded += succeeded
+        result.failed += failed
+        result.usage = result.usage + used
         if self._progress is not None:
-            self._progress.add(ok, usage)
+            self._progress.add(succeeded, failed, used)
 
 
 class ThreadRunner(Runner):
@@ -202,11 +204,22 @@ class ThreadRunner(Runner):
 
     def _take(self, outcomes: List[Outcome[Any]]) -> None:
         ended = [outcome for outcome in outcomes if outcome.item.record is not None]
-        self._keep([outcome.item.record for outcome in ended], [_usage(outcome.value) for outcome in ended])
+        self._keep([outcome.item.record for outcome in ended], [_usage(outcome) for outcome in ended])
 
 
-def _usage(value: Any) -> Optional[Usage]:
-    return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
+def _sum(usages: Iterable[Optional[Usage]]) -> Usage:
+    read = written = total = cached = 0
+    for usage in usages:
+        if usage is not None:
+            read += usage.prompt_tokens
+            written += usage.completion_tokens
+            total += usage.total_tokens
+            cached += usage.cached_tokens
+    return Usage(read, written, total, cached)
+
+
+def _usage(outcome: Outcome[Any]) -> Optional[Usage]:
+    return outcome.usage or usage_of(outcome.value)
 
 
 def _request_of(work: Work) -> ChatRequest:

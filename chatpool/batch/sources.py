@@ -64,7 +64,9 @@ class Source:
             head = file.peek(_HEAD)[:_HEAD]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ConfigurationError(f"{self.name} is UTF-16 text: save it as UTF-8")
-        self.format = self._format(head.removeprefix(b"\xef\xbb\xbf").lstrip(), column)
+        head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        self.format = self._format(head, column)
+        self._delimiter = _delimiter(path, head.partition(b"\n")[0])
 
     def _format(self, head: bytes, column: Optional[str]) -> str:
         stem, suffix = os.path.splitext(self._path)
@@ -103,10 +105,14 @@ class Source:
             ConfigurationError: the file breaks off.
         """
         with self._opened() as file:
-            yield from _records(file, self._delimiter()) if self.format == CSV else _lines(file, self.format)
+            yield from _records(file, self._delimiter, self.name) if self.format == CSV else _lines(file, self.format)
 
-    def _delimiter(self) -> str:
-        return "\t" if ".tsv" in self._path.lower()[-7:] else ","
+
+def _delimiter(path: str, header: bytes) -> str:
+    """What separates the columns: not every spreadsheet writes commas."""
+    if ".tsv" in path.lower()[-7:]:
+        return "\t"
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def _unpacked(file: BinaryIO) -> io.BufferedReader:
@@ -133,16 +139,17 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text.rstrip())
     except json.JSONDecodeError as error:
-        return Problem(f"not JSON: {error.msg} at column {error.colno}")
+        return Problem(f"not JSON: {error.msg} at column {error.colno} (each line has to be whole)")
     except RecursionError:
         return Problem("not JSON that can be read: nested too deeply")
 
 
-def _records(file: BinaryIO, delimiter: str) -> Iterator[Line]:
+def _records(file: BinaryIO, delimiter: str, name: str) -> Iterator[Line]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.DictReader(text, delimiter=delimiter, restkey="", restval=None)
+    reader = csv.DictReader(text, delimiter=delimiter, restkey="", restval=None, strict=True)
     try:
+        _check_names(reader, name)
         while True:
             try:
                 fields = next(reader)
@@ -154,6 +161,16 @@ def _records(file: BinaryIO, delimiter: str) -> Iterator[Line]:
             yield Line(reader.line_num, _checked(fields))
     finally:
         text.detach()
+
+
+def _check_names(reader: csv.DictReader[str], name: str) -> None:
+    try:
+        columns = list(reader.fieldnames or ())
+    except csv.Error as error:
+        raise ConfigurationError(f"line 1 of {name} is not CSV: {error}") from error
+    twice = next((column for place, column in enumerate(columns) if column in columns[:place]), None)
+    if twice is not None:
+        raise ConfigurationError(f"{name} has two columns {twice!r}: rename one of them")
 
 
 def _checked(fields: Dict[Any, Any]) -> Any:

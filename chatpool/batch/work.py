@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterator, Optional
 
-from ..client.journalled import request_hash
 from ..errors import ChatPoolError, ConfigurationError
 from ..journal import Journal, Record, hash_of, key_of
 from ..types import ChatRequest
+from ..wire.codec import Encoded, encode
 from .job import Job, Selection
 from .reading import Reading, Row
 from .result import BatchResult
@@ -135,7 +135,9 @@ class Rows:
         key = _key(row)
         try:
             request = self._make(row.request)
-            return Work(row, key, request_hash(request), request)
+            payload = encode(request.body)
+            request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
+            return Work(row, key, hash_of(request.path, payload), request)
         except (TypeError, ValueError, ChatPoolError) as error:
             body = repr(row.request.body).encode("utf-8", "surrogatepass")
             return Work(row, key, hash_of("", body), None, error)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from .durable import AppendOnly, replacing
 from .journal import Journal
 from .reading import is_journal, read_journal
-from .record import FAILED, OK, RETRY, Prefix, Record, decode, decode_value, encode_value, hash_of, key_of
+from .record import (
+    FAILED,
+    OK,
+    RETRY,
+    Prefix,
+    Record,
+    decode,
+    decode_value,
+    encode_value,
+    hash_of,
+    key_of,
+    one_line,
+    text_or_null,
+)
 from .restore import error_facts, error_of
 from .shared import SharedAppender
 
@@ -26,6 +39,8 @@ __all__ = [
     "hash_of",
     "is_journal",
     "key_of",
+    "one_line",
     "read_journal",
     "replacing",
+    "text_or_null",
 ]

@@ -22,6 +22,7 @@ logger = logging.getLogger("chatpool")
 
 # A number in the table: where the row's last record starts, whether the row was met in this run, how it ended.
 _MET = 4
+_ALL = (1 << 64) - 1
 _CODES: Dict[str, int] = {OK: 1, FAILED: 2, RETRY: 3}
 _STATES = {code: state for state, code in _CODES.items()}
 
@@ -42,6 +43,7 @@ class Journal:
 
     Attributes:
         path: the file.
+        was_empty: whether nothing had been recorded when it was opened.
         superseded: how many records were followed by a later one of the same row, since it was opened.
 
     Any thread may use it.  It is synced about once a second.
@@ -77,9 +79,15 @@ class Journal:
             dead = self._load()
             if dead > self._file.size // 2 and self._file.size > _WORTH_COMPACTING:
                 self._compact()
+            self.was_empty = self.is_empty
         except BaseException:
             self._close_files()
             raise
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever recorded."""
+        return self._file.size == len(self.HEADER)
 
     def _load(self) -> int:
         """Read what is there and repair its end; returns how many bytes are out of date."""
@@ -89,7 +97,7 @@ class Journal:
             if prefix is None:
                 lost += data != b"\n"  # which comes before the records of a shared journal
                 continue
-            if self._put(prefix, start):
+            if self._note(prefix.key, prefix.state, start):
                 dead += len(data)
             good = start + len(data)
         if good < self._file.size:
@@ -121,11 +129,9 @@ class Journal:
             yield _Line(start, data, prefix_of(data))
             start += len(data)
 
-    def _put(self, prefix: Prefix, start: int) -> bool:
+    def _note(self, key: int, state: str, start: int) -> bool:
         """Make the record at ``start`` its row's last one; whether there was one before."""
-        before = self._table.get(prefix.key)
-        self._table[prefix.key] = start << 3 | before & _MET | _CODES[prefix.state]
-        replaced = bool(before & 3)
+        replaced = self._table.change(key, _MET, start << 3 | _CODES[state]) & 3 != 0
         self.superseded += replaced
         return replaced
 
@@ -134,11 +140,7 @@ class Journal:
     def claim(self, key: int) -> bool:
         """Note that the row was met in this run; False if it had been before."""
         with self._turn:
-            before = self._table.get(key)
-            if before & _MET:
-                return False
-            self._table[key] = before | _MET
-            return True
+            return not self._table.change(key, _ALL, _MET) & _MET
 
     def met(self, key: int) -> bool:
         """Whether the row was met in this run."""
@@ -172,11 +174,6 @@ class Journal:
         record = decode(line)
         return record if record.hash == hash_ else None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was ever recorded."""
-        return self._file.size == len(self.HEADER)
-
     def lines(self) -> Iterator[Tuple[Prefix, bytes]]:
         """The last record of every row, as lines, in the order in which the rows ended."""
         with open(self.path, "rb", buffering=1 << 20) as file:
@@ -200,11 +197,10 @@ class Journal:
             self._shared.append(record)
             return
         line = encode(record)
-        prefix = Prefix(record.key, record.state, record.hash)
         with self._turn:
             start = self._file.size
             self._file.append(line)
-            self._put(prefix, start)
+            self._note(record.key, record.state, start)
         self._file.sync_soon()
 
     def sync(self) -> None:
@@ -224,12 +220,10 @@ class Journal:
         self._shared = SharedAppender(self.path)
         return Tail(self.path, start)
 
-    def learn(self, start: int, line: bytes) -> None:
+    def learn(self, start: int, prefix: Prefix) -> None:
         """Another process has written the record at ``start``."""
-        prefix = prefix_of(line, whole=False)
-        assert prefix is not None
         with self._turn:
-            self._put(prefix, start)
+            self._note(prefix.key, prefix.state, start)
 
     def _compact(self) -> None:
         """Drop what is out of date."""

@@ -14,7 +14,7 @@ import json
 import zlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from ..types import Attempt
+from ..types import Attempt, Usage
 
 __all__ = [
     "FAILED",
@@ -29,7 +29,9 @@ __all__ = [
     "encode_value",
     "hash_of",
     "key_of",
+    "one_line",
     "prefix_of",
+    "text_or_null",
 ]
 
 OK, FAILED, RETRY = "o", "f", "r"
@@ -66,7 +68,8 @@ class Record(NamedTuple):
         attempts: the exchanges.
         error: a failure's facts, None for a success.
         meta: what the input carried along with the row.
-        value: the answer's JSON, encoded; ``b"null"`` for a failure.
+        value: the answer's JSON, encoded; ``b"null"`` where there is none.  A failure has one that was not taken.
+        usage: tokens of all answers, where they are more than ``value`` tells of; None where they are not.
     """
 
     key: int
@@ -80,8 +83,10 @@ class Record(NamedTuple):
     error: Optional[Mapping[str, Any]] = None
     meta: Any = None
     value: bytes = b"null"
+    usage: Optional[Usage] = None
 
 
+_quoted = json.encoder.encode_basestring_ascii
 # Made once: json.dumps makes a new one whenever it is not asked for its defaults.
 _ascii = json.JSONEncoder(separators=(",", ":")).encode
 _unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -105,27 +110,60 @@ def encode_value(value: Any) -> bytes:
         return _ascii(value).encode("ascii")
 
 
+def one_line(answer: bytes) -> Optional[bytes]:
+    """The JSON object of an answer on one line of UTF-8, otherwise as it came; None where it has to be written anew."""
+    if not answer.startswith(b"{"):
+        return None
+    if not answer.isascii():
+        try:
+            answer.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    # Line breaks stand between values only: within a text they are escaped.
+    return answer.replace(b"\r", b" ").replace(b"\n", b" ").rstrip()
+
+
 def encode(record: Record) -> bytes:
     """The record as a line with its end."""
-    facts: Dict[str, Any] = {
-        "id": record.custom_id,
-        "row": record.row,
-        "at": round(record.at, 3),
-        "elapsed": round(record.elapsed, 6),
-        "attempts": [_rounded(attempt) for attempt in record.attempts],
-    }
+    # By hand what every record has: half a million of them a minute may come.
+    attempts = ",".join(_attempt(*attempt) for attempt in record.attempts)
+    told = f'"id":{text_or_null(record.custom_id)},"row":{record.row},"at":{record.at:.3f},'
+    told += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
+    if record.error is not None or record.meta is not None or record.usage is not None:
+        told += "," + _rarer_facts(record)
+    rest = (_REST % (record.key, record.state, record.hash) + told).encode("ascii") + _VALUE + record.value + b"}"
+    return _HEAD % (zlib.crc32(rest), rest) + b"\n"
+
+
+def text_or_null(text: Optional[str]) -> str:
+    """``text`` as JSON in ASCII."""
+    return "null" if text is None else _quoted(text)
+
+
+def _attempt(
+    reason: str,
+    status: Optional[int],
+    wait: Optional[float],
+    elapsed: float,
+    request_id: Optional[str],
+    endpoint: Optional[str],
+) -> str:
+    said = "null" if status is None else status
+    waited = "null" if wait is None else f"{wait:.4f}"
+    where = "" if endpoint is None else f",{_quoted(endpoint)}"
+    return f"[{_quoted(reason)},{said},{waited},{elapsed:.4f},{text_or_null(request_id)}{where}]"
+
+
+def _rarer_facts(record: Record) -> str:
+    facts: Dict[str, Any] = {}
     if record.error is not None:
         facts["error"] = record.error
     if record.meta is not None:
         facts["meta"] = record.meta
-    fixed = _REST % (record.key, record.state, record.hash)
-    rest = (fixed + _ascii(facts)[1:-1]).encode("ascii") + _VALUE + record.value + b"}"
-    return _HEAD % (zlib.crc32(rest), rest) + b"\n"
-
-
-def _rounded(attempt: Attempt) -> Tuple[Any, ...]:
-    wait = None if attempt.wait is None else round(attempt.wait, 4)
-    return attempt.reason, attempt.status, wait, round(attempt.elapsed, 4), attempt.request_id
+    if record.usage is not None:
+        facts["usage"] = vars(record.usage)
+    # A field of the name "value" may be in there, too; within a text its quotes are escaped.
+    return _ascii(facts)[1:-1].replace(',"value":', ', "value":')
 
 
 def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
@@ -168,6 +206,7 @@ def decode(line: bytes) -> Record:
         facts.get("error"),
         facts.get("meta"),
         tail[:-1],
+        Usage(**facts["usage"]) if "usage" in facts else None,
     )
 
 

@@ -10,14 +10,16 @@ from ..errors import APIError, ChatPoolError
 __all__ = ["error_facts", "error_of"]
 
 _FACTS = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
+_OF_SOME = ("text", "reason")  # of classes that add to APIError
 
 
 def error_facts(error: ChatPoolError) -> Dict[str, Any]:
     """What is kept of an error."""
     facts: Dict[str, Any] = {"class": type(error).__name__, "message": error.message}
-    for name in _FACTS:
+    for name in _FACTS + _OF_SOME:
         value = getattr(error, name, None)
-        if value is not None:
+        # The text of a whole answer is in the answer, which is kept beside the facts.
+        if value is not None and not (name == "text" and getattr(error, "completion", None) is not None):
             facts[name] = value
     return facts
 
@@ -30,4 +32,6 @@ def error_of(facts: Mapping[str, Any], attempts: int) -> ChatPoolError:
         return ChatPoolError(message, attempts=attempts)
     if not issubclass(kind, APIError):
         return kind(message, attempts=attempts)
-    return kind(message, attempts=attempts, **{name: facts.get(name) for name in _FACTS})
+    error = kind(message, attempts=attempts, **{name: facts.get(name) for name in _FACTS})
+    error.__dict__.update({name: facts[name] for name in _OF_SOME if name in facts})
+    return error

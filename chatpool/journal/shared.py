@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Tuple
 
 from .durable import AppendOnly
-from .record import Record, encode, prefix_of
+from .record import Prefix, Record, encode, prefix_of
 
 __all__ = ["SharedAppender", "Tail"]
 
@@ -49,16 +49,17 @@ class Tail:
         self._start = start
         self._file.seek(start)
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Where each new record starts, and its line; what is not finished yet comes the next time."""
+    def lines(self) -> Iterator[Tuple[int, Prefix, bytes]]:
+        """Where each new record starts, what it is of, and its line; one that is not finished comes the next time."""
         while True:
             line = self._file.readline()
             if not line.endswith(b"\n"):
                 self._file.seek(self._start)
                 return
             start, self._start = self._start, self._start + len(line)
-            if prefix_of(line) is not None:
-                yield start, line
+            prefix = prefix_of(line)
+            if prefix is not None:
+                yield start, prefix, line
 
     def close(self) -> None:
         """Close the file."""

@@ -58,6 +58,14 @@ class DigestTable:
         return part.keys[part.place(key)] == key
 
     def __setitem__(self, key: int, value: int) -> None:
+        self.change(key, 0, value)
+
+    def change(self, key: int, kept: int, value: int) -> int:
+        """Keep those bits of the key's number that are set in ``kept``, and set those of ``value``.
+
+        Returns:
+            The number before, 0 without one.
+        """
         part = self._parts[key >> _SHIFT]
         place = part.place(key)
         if part.keys[place] != key:
@@ -67,7 +75,9 @@ class DigestTable:
             part.keys[place] = key
             part.room -= 1
             self._count += 1
-        part.values[place] = value
+        before = part.values[place]
+        part.values[place] = before & kept | value
+        return before
 
 
 def _grown(old: _Part) -> _Part:

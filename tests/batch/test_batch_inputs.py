@@ -133,6 +133,35 @@ def test_the_column_can_be_clear(ask, content):
     assert ask(content, "in.csv")[1] == [chat("hi")]
 
 
+@pytest.mark.parametrize("content", ["prompt;x\nhi, you;1\n", "prompt\tx\nhi, you\t1\n"])
+def test_not_every_table_has_commas(ask, content):
+    assert ask(content, "in.csv")[1] == [chat("hi, you")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("prompt,prompt\nhi,ho\n", "two columns 'prompt'"),
+        ('prompt\n"hi\nho\n', "line 1 .* cannot be used: not CSV: unexpected end"),
+        ('"pro"mpt\nhi\n', "line 1 of .* is not CSV"),
+    ],
+)
+def test_a_table_that_would_lose_rows_is_refused(ask, content, words):
+    with pytest.raises(ConfigurationError, match=words):
+        ask(content, "in.csv")
+
+
+def test_a_list_of_requests_on_one_line_is_refused(ask):
+    with pytest.raises(ConfigurationError, match="write each of them on a line of its own"):
+        ask('[{"prompt": "a"}, {"prompt": "b"}]\n')
+
+
+def test_embeddings_among_other_rows_come_whole(ask, tmp_path, read_lines):
+    ask('{"prompt": "hi"}\n{"model": "embed", "input": "ho"}\n{"prompt": "hu"}\n')
+    bodies = [line["response"]["body"] for line in read_lines(tmp_path / "out.jsonl")]
+    assert [body["object"] for body in bodies] == ["chat.completion", "list", "chat.completion"]
+
+
 def test_a_table_with_tabs(ask):
     assert ask("prompt\tx\nhi\t1\n", "in.tsv")[1] == [chat("hi")]
 

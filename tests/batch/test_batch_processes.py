@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections import Counter
 
 import pytest
+from batch_rows import batch_line
 
 import chatpool
-from chatpool import ChatPool, ConfigurationError
-from chatpool.testing import Error, FakeServer, Stall
+from chatpool import Budget, ChatPool, ConfigurationError, Limits
+from chatpool.testing import Answer, Delay, Error, FakeServer, Stall
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
@@ -26,6 +28,16 @@ def run(chatpool_server, tmp_path):
             return chatpool.batch.run(source, target, pool=pool, processes=2, progress=False, **options)
 
     return start
+
+
+class Unmakeable:
+    """A listener that can be sent to another process, and is nothing there."""
+
+    def __call__(self, event):
+        pass
+
+    def __reduce__(self):
+        return int, ("no number",)
 
 
 def children_of(process):
@@ -88,6 +100,80 @@ def test_a_fatal_error_ends_all_of_them(run, write_rows, chatpool_server):
     assert run(write_rows(500)).succeeded == 500
 
 
+def test_an_error_that_ends_one_model_ends_its_rows_in_all_of_them(run, tmp_path, chatpool_server):
+    missing = Error(404, code="model_not_found")
+    chatpool_server.set_script(lambda request: missing if request.body["model"] == "gone" else None)
+    source = tmp_path / "in.jsonl"
+    lines = [batch_line(f"row {number}", "hi", model="gone" if number % 2 else "m") for number in range(300)]
+    source.write_text("".join(lines))
+    result = run(source)
+    assert type(result.fatal).__name__ == "NotFoundError"
+    assert result.succeeded == 150
+    assert result.failed + result.pending == 150
+    assert sum(request.body["model"] == "gone" for request in chatpool_server.requests) <= 8
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_is_in_flight_when_another_finds_the_end_is_kept(run, write_rows, chatpool_server):
+    chatpool_server.set_script(lambda request: Error(401) if request.number == 30 else Delay(0.1, Answer("paid")))
+    result = run(write_rows(300))
+    assert type(result.fatal).__name__ == "AuthenticationError"
+    assert result.succeeded == len(chatpool_server.requests) - 1
+
+
+def test_limits_hold_for_all_of_them_together(write_rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    limits = Limits(requests_per_minute=3000, burst=0.1)
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url, max_workers=8, limits=limits) as pool:
+        result = chatpool.batch.run(write_rows(100), tmp_path / "out.jsonl", pool=pool, processes=2, progress=False)
+        times = [request.time for request in server.requests]
+    assert result.succeeded == 100
+    assert times[-1] - times[0] >= 1.8
+    assert list((tmp_path / "cache").rglob("*.quota")) == []
+
+
+def test_limits_are_divided_where_no_file_can_be_shared(write_rows, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    limits = Limits(requests_per_minute=3000, burst=0.1)
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url, max_workers=8, limits=limits) as pool:
+        result = chatpool.batch.run(write_rows(100), tmp_path / "out.jsonl", pool=pool, processes=2, progress=False)
+        times = [request.time for request in server.requests]
+    assert result.succeeded == 100
+    assert times[-1] - times[0] >= 1.6
+
+
+def test_the_budget_holds_for_all_of_them_together(write_rows, tmp_path):
+    usage = {"prompt_tokens": 50, "completion_tokens": 50, "total_tokens": 100}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
+    answer = Answer(body={"object": "chat.completion", "choices": [choice], "usage": usage})
+    options = {"max_workers": 8, "budget": Budget(tokens=5000), "defaults": {"max_tokens": 60}}
+    with FakeServer(answer) as server, ChatPool("m", base_url=server.base_url, **options) as pool:
+        result = chatpool.batch.run(write_rows(300), tmp_path / "out.jsonl", pool=pool, processes=2, progress=False)
+        sent = len(server.requests)
+    assert type(result.fatal).__name__ == "BudgetExceededError"
+    assert result.usage.total_tokens <= 5000 + 8 * 100
+    assert 45 <= result.succeeded == sent
+    assert result.pending == 300 - sent
+
+
+def test_a_row_without_a_price_fails_alone(tmp_path):
+    source = tmp_path / "in.jsonl"
+    lines = [batch_line(f"row {number}", "hi", model="dear" if number % 2 else "m") for number in range(100)]
+    source.write_text("".join(lines))
+    budget = Budget(cost=1.0, prices={"m": (1.0, 1.0)})
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url, max_workers=8, budget=budget) as pool:
+        result = chatpool.batch.run(source, tmp_path / "out.jsonl", pool=pool, processes=2, progress=False)
+        assert {request.body["model"] for request in server.requests} == {"m"}
+    assert (result.succeeded, result.failed, result.fatal) == (50, 50, None)
+
+
+def test_a_pool_that_cannot_be_made_there_is_refused(chatpool_server, write_rows, tmp_path):
+    options = {"base_url": chatpool_server.base_url, "listeners": [Unmakeable()], "processes": 2}
+    with pytest.raises(ConfigurationError, match="cannot be made in another process"):
+        chatpool.batch.run(write_rows(1), tmp_path / "out.jsonl", **options)
+
+
 def test_a_pool_that_cannot_be_sent_is_refused(chatpool_server, write_rows, tmp_path):
     options = {"base_url": chatpool_server.base_url, "listeners": [lambda event: None], "processes": 2}
     with pytest.raises(ConfigurationError, match="leave out processes"):
@@ -124,6 +210,60 @@ def test_after_a_kill_of_the_parent_the_children_end_and_the_same_command_goes_o
     assert process.returncode == 0, err
     assert sorted(ids(target)) == sorted(f"row {number}" for number in range(400))
     assert len(chatpool_server.requests) == 400 + 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_child_that_is_killed_when_all_is_done_is_no_trouble(start_run, chatpool_server, write_rows, ids, tmp_path):
+    chatpool_server.set_script(lambda request: Stall() if request.number == 99 else None)
+    process = start_run(chatpool_server, write_rows(100), tmp_path / "out.jsonl", "--processes", 2)
+    chatpool_server.wait_for(100, timeout=60)
+    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 1, timeout=60)
+    chatpool_server.set_script(None)
+    for child in children_of(process.pid):  # one of them has nothing left to do
+        os.kill(child, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert len(ids(tmp_path / "out.jsonl")) == 100
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_children_that_keep_dying_end_the_run(start_run, chatpool_server, write_rows, tmp_path):
+    chatpool_server.set_script(Stall())
+    process = start_run(chatpool_server, write_rows(100), tmp_path / "out.jsonl", "--processes", 2)
+    for death in range(1, 5):
+        chatpool_server.wait_for(8 * death, timeout=60)
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "keep dying, the last one with exit code -9" in err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ctrl_c_ends_a_child_that_does_not_listen(start_run, chatpool_server, write_rows, tmp_path):
+    chatpool_server.set_script(lambda request: Stall() if request.number >= 50 else None)
+    process = start_run(chatpool_server, write_rows(400), tmp_path / "out.jsonl", "--processes", 2)
+    chatpool_server.wait_for(66, timeout=60)
+    for child in children_of(process.pid):
+        os.kill(child, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "50 of 400 rows answered; 350 pending" in err
+
+
+def test_a_full_disk_is_said_by_the_child_that_finds_it(start_run, chatpool_server, write_rows, tmp_path):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    chatpool_server.set_script(None)
+    process = start_run(
+        chatpool_server, write_rows(1000), tmp_path / "out.jsonl", "--processes", 2, preexec_fn=small_files
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "out.journal: File too large; what was finished before is kept" in err
+    assert "Traceback" not in err
+    assert len(chatpool_server.requests) < 500
 
 
 def test_ctrl_c_ends_all_of_them_with_everything_on_disk(start_run, chatpool_server, write_rows, ids, tmp_path):

@@ -434,3 +434,33 @@ def test_usage_is_summed_and_priced(run, write_rows):
 def test_the_output_of_one_run_is_an_input_of_json_lines(run, write_rows, target):
     run(write_rows(2))
     assert all(json.loads(line) for line in target.read_text().splitlines())
+
+
+@pytest.mark.parametrize("output", ["in.jsonl", ".", "/dev/null", ""])
+def test_an_output_that_can_be_none_is_refused_and_leaves_nothing_behind(
+    write_rows, chatpool_server, tmp_path, monkeypatch, output
+):
+    monkeypatch.chdir(tmp_path)
+    source = write_rows(1)
+    before = source.read_bytes()
+    with pytest.raises(ConfigurationError, match="the input|must be a file"):
+        chatpool.batch.run(source, output, base_url=chatpool_server.base_url, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("prices", [(float("nan"), 1), (1, float("inf")), (-1, 1)])
+def test_prices_are_numbers_of_dollars(write_rows, tmp_path, prices):
+    with pytest.raises(ConfigurationError, match="prices must not be negative"):
+        chatpool.batch.run(write_rows(1), tmp_path / "out.jsonl", prices=prices)
+
+
+def test_metadata_may_have_any_fields(chatpool_server, tmp_path, read_lines):
+    source, meta = tmp_path / "in.jsonl", {"a": 1, "value": {"b": 2, "value": 3}}
+    source.write_text(json.dumps({"prompt": "hi", "metadata": meta}) + "\n")
+    for done_before in (0, 1):
+        result = chatpool.batch.run(
+            source, tmp_path / "out.jsonl", base_url=chatpool_server.base_url, model="m", progress=False
+        )
+        assert (result.succeeded, result.done_before) == (1, done_before)
+        assert [line["metadata"] for line in read_lines(tmp_path / "out.jsonl")] == [meta]

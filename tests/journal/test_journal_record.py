@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chatpool import errors
 from chatpool.errors import APIError, ChatPoolError
-from chatpool.journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of
+from chatpool.journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of, one_line
 from chatpool.journal.record import encode, prefix_of
 from chatpool.types import Attempt
 
@@ -36,10 +36,28 @@ RECORDS = st.builds(
     at=st.just(1234.5),
     elapsed=st.just(0.125),
     attempts=st.lists(ATTEMPTS, max_size=3).map(tuple),
-    error=st.none() | st.just({"class": "X", "message": ',"value":{'}),
-    meta=st.none() | st.just({"k": ',"value":'}),
+    error=st.none() | st.just({"class": "X", "message": ',"value":{'}) | st.just({"class": "X", "value": 1}),
+    meta=st.none() | st.just({"k": ',"value":'}) | st.just({"a": 1, "value": {"value": [2, {"b": 1, "value": 3}]}}),
     value=JSON.map(encode_value),
 )
+
+
+@given(st.dictionaries(st.text(), JSON), st.sampled_from([None, 2, "\r\n"]), st.booleans())
+def test_an_answer_is_kept_as_it_came_on_one_line(answer, indent, ascii_only):
+    text = json.dumps(answer, indent=indent, ensure_ascii=ascii_only)
+    raw = text.encode("utf-8", "surrogatepass")
+    line = one_line(raw)
+    if line is None:
+        assert any("\ud800" <= mark <= "\udfff" for mark in text)
+        return
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert json.loads(line) == answer
+
+
+@pytest.mark.parametrize("raw", [b"[1]", b" {}", b"\xef\xbb\xbf{}", '{"a":"b"}'.encode("utf-16"), b'{"a":"\xff"}'])
+def test_an_answer_in_another_form_has_to_be_written_anew(raw):
+    assert one_line(raw) is None
 
 
 @given(RECORDS)
