@@ -36,6 +36,9 @@ help:
 
 demo: $(DEMO_VENV)/.ready
 	@$(DEMO_VENV)/bin/chatpool local install >/dev/null
+	@echo "One answer, as the model writes it:"
+	@$(DEMO_VENV)/bin/chatpool ask --local --stream "Why is the sky blue? Answer in one sentence."
+	@echo
 	@$(DEMO_VENV)/bin/python examples/demo.py examples/capitals.jsonl
 
 test: $(TEST_VENV)/.ready

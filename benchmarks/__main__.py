@@ -61,6 +61,8 @@ def _run(benchmark: Benchmark, *, quick: bool) -> None:
     facts = machine.describe([nginx.version()] if benchmark.server else [])
     started = time.monotonic()
     samples = benchmark.measure(quick)
+    if not samples:  # it has said why
+        return
     print(f"({time.monotonic() - started:.0f} s)\n", file=sys.stderr)
     for table in benchmark.tables(samples):
         print(markdown(table), flush=True)

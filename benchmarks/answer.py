@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import List, Tuple
+from typing import Any, Dict, List, Tuple
 
-__all__ = ["ANSWER", "HEADERS", "MODEL", "TEXT", "prompts"]
+__all__ = ["ANSWER", "END", "EVENT", "HEADERS", "MODEL", "TEXT", "prompts"]
 
 MODEL = "gpt-4o-mini"
 
@@ -45,6 +45,26 @@ ANSWER = json.dumps(
         "system_fingerprint": "fp_06737a9306",
     }
 )
+
+
+def _event(choice: Dict[str, Any]) -> str:
+    chunk = {
+        "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
+        "object": "chat.completion.chunk",
+        "created": 1741569952,
+        "model": "gpt-4o-mini-2024-07-18",
+        "service_tier": "default",
+        "system_fingerprint": "fp_06737a9306",
+        "choices": [{"index": 0, **choice}],
+    }
+    return f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
+
+
+EVENT = _event({"delta": {"content": " word"}, "logprobs": None, "finish_reason": None})
+"""A chunk of a stream, as it is sent."""
+
+END = _event({"delta": {}, "logprobs": None, "finish_reason": "stop"}) + "data: [DONE]\n\n"
+"""What comes after the last of them."""
 
 _COOKIE = "expires=Mon, 10-Mar-25 01:55:52 GMT; domain=.api.openai.com; HttpOnly; Secure; SameSite=None"
 

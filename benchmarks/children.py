@@ -18,13 +18,14 @@ _LONGEST = 600  # seconds; a contender that hangs ends the benchmark with a mess
 _REMOVED = ("proxy", "openai_", "ssl_cert", "requests_ca", "curl_ca", "python")
 
 
-def run_child(module: str, spec: Mapping[str, Any]) -> Dict[str, Any]:
-    """The JSON object that ``python -m benchmarks.<module> <spec>`` prints last.
+def run_child(module: str, spec: Mapping[str, Any], *, longest: float = _LONGEST) -> Dict[str, Any]:
+    """The JSON object that ``python -m benchmarks.<module> <spec>`` prints last, within ``longest`` seconds.
 
     Raises:
         RuntimeError: it failed; the message holds the end of what it wrote to stderr.
     """
-    printed = _run([sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)], spec.get("env") or {})
+    command = [sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)]
+    printed = _run(command, spec.get("env") or {}, longest)
     result: Dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
 
@@ -35,7 +36,7 @@ def run_code(code: str) -> Dict[str, Any]:
     return result
 
 
-def _run(command: List[str], env: Mapping[str, str]) -> str:
+def _run(command: List[str], env: Mapping[str, str], longest: float = _LONGEST) -> str:
     try:
         done = subprocess.run(
             command,
@@ -43,11 +44,11 @@ def _run(command: List[str], env: Mapping[str, str]) -> str:
             env=_environment(env),
             capture_output=True,
             text=True,
-            timeout=_LONGEST,
+            timeout=longest,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{command[-1]}: did not end within {_LONGEST} s") from error
+        raise RuntimeError(f"{command[-1]}: did not end within {longest:g} s") from error
     if done.returncode != 0 or not done.stdout.strip():
         raise RuntimeError(f"{command[-1]}: exit code {done.returncode}\n{done.stderr[-3000:]}")
     return done.stdout

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
-from .answer import ANSWER, HEADERS
+from .answer import ANSWER, END, EVENT, HEADERS
 from .certificates import make_certificates
 
 __all__ = ["LATENCY", "Server", "config", "running", "version"]
@@ -45,6 +45,12 @@ http {{
     init_by_lua_block {{
         local file = io.open("{folder}/answer.json")
         ANSWER = file:read("*a")
+        file:close()
+        file = io.open("{folder}/event.sse")
+        EVENT = file:read("*a")
+        file:close()
+        file = io.open("{folder}/end.sse")
+        END = file:read("*a")
         file:close()
         math.randomseed(os.time())
         function refuse()
@@ -84,6 +90,16 @@ http {{
             end
             answer()
         }} }}
+        # A stream of so many chunks as n says, each sent by itself.
+        location /stream/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            ngx.header.content_type = "text/event-stream"
+            for _ = 1, tonumber(ngx.var.arg_n) do
+                ngx.print(EVENT)
+                ngx.flush(true)
+            end
+            ngx.print(END)
+        }} }}
         # One request in five is refused, at random.
         location /random/ {{ content_by_lua_block {{
             ngx.req.read_body()
@@ -106,7 +122,7 @@ class Server(NamedTuple):
     ca: str
 
     def base_url(self, location: str, *, tls: bool = False) -> str:
-        """The API's root at ``location``: fast, slow, fifth or random."""
+        """The API's root at ``location``: fast, slow, fifth, random or stream."""
         return f"https://127.0.0.1:{self.tls_port}/{location}" if tls else f"http://127.0.0.1:{self.port}/{location}"
 
 
@@ -141,7 +157,8 @@ def running() -> Iterator[Server]:
     try:
         port, tls_port = _free_ports()
         ca = make_certificates(folder)
-        (folder / "answer.json").write_text(ANSWER, encoding="utf-8")
+        for name, text in (("answer.json", ANSWER), ("event.sse", EVENT), ("end.sse", END)):
+            (folder / name).write_text(text, encoding="utf-8")
         (folder / "nginx.conf").write_text(config(folder, port, tls_port), encoding="utf-8")
         process = _start(folder)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from .client import ChatPool, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
+from .client import ChatPool, ChatStream, Endpoint, json_schema, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,
@@ -19,18 +19,23 @@ from .errors import (
     ChatPoolError,
     ConfigurationError,
     ConflictError,
+    ContentFilterError,
     DeadlineExceededError,
     InsufficientQuotaError,
     InternalServerError,
+    LengthError,
     NotFoundError,
+    ParseError,
     PermissionDeniedError,
     PoolClosedError,
     RateLimitError,
+    TruncatedStreamError,
     UnprocessableEntityError,
 )
 from .events import Event
 from .types import (
     Attempt,
+    ChatChunk,
     ChatCompletion,
     ChatRequest,
     LineStats,
@@ -38,6 +43,7 @@ from .types import (
     PoolStats,
     Results,
     ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
@@ -55,20 +61,26 @@ __all__ = [
     "Budget",
     "BudgetExceededError",
     "CallCancelledError",
+    "ChatChunk",
     "ChatCompletion",
     "ChatPool",
     "ChatPoolError",
     "ChatRequest",
+    "ChatStream",
     "ConfigurationError",
     "ConflictError",
+    "ContentFilterError",
     "DeadlineExceededError",
+    "Endpoint",
     "Event",
     "InsufficientQuotaError",
     "InternalServerError",
+    "LengthError",
     "Limits",
     "LineStats",
     "NotFoundError",
     "Outcome",
+    "ParseError",
     "PermissionDeniedError",
     "PoolClosedError",
     "PoolStats",
@@ -77,8 +89,11 @@ __all__ = [
     "RetryPolicy",
     "Timeout",
     "ToolCall",
+    "ToolCallDelta",
+    "TruncatedStreamError",
     "UnprocessableEntityError",
     "Usage",
+    "json_schema",
     "map",
 ]
 

@@ -17,17 +17,20 @@ class Event(NamedTuple):
 
     Attributes:
         kind: ``"sent"`` (an attempt starts), ``"retrying"`` (it failed, the next one follows after ``wait``),
+            ``"reasking"`` (it brought an answer that ``parse=`` cannot use, the call is asked again),
             ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
         call_id: number of the call, unique within its pool.
         attempt: number of the attempt, from 1.
         time: when, in seconds of the pool's monotonic clock.
         run_id: number of the run the call belongs to, None for a singular call.
         model: the request's model, None if it has none.
-        reason: why the attempt failed, in a few words; never the prompt or the key.
+        reason: why the attempt failed, or its answer was not taken, in a few words; never the prompt, the answer or
+            the key.
         status: HTTP status of the attempt, None without an answer.
         wait: seconds until the next attempt (``"retrying"`` only).
         elapsed: seconds the attempt took (not on ``"sent"``).
-        usage: tokens the answer used (``"succeeded"`` only).
+        usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"failed"`` after an answer that was not
+            taken).
         request_id: the server's ``x-request-id``.
     """
 

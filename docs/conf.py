@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, List, Tuple
 
 from sphinx.application import Sphinx
 
@@ -49,6 +49,12 @@ def _short_exceptions(app: Sphinx, what: str, name: str, obj: Any, *rest: Any) -
     return ("", None) if what == "exception" else None
 
 
+def _public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: List[type]) -> None:
+    """A private class between two public ones is of no use to a reader."""
+    bases[:] = [next(cls for cls in base.__mro__ if not cls.__name__.startswith("_")) for base in bases]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", _short_exceptions)
+    app.connect("autodoc-process-bases", _public_bases)

@@ -16,10 +16,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatpool"
 
-VALUES = {"errors", "types", "config", "clock", "events"}
+VALUES = {"answers", "errors", "types", "config", "clock", "events"}
 
 # What each room may import besides itself: other rooms, and packages that are not the standard library's.
 ROOMS = {
+    "answers": (VALUES, set()),
     "errors": (VALUES, set()),
     "types": (VALUES, set()),
     "config": (VALUES, {"tenacity"}),  # its names, in annotations
@@ -33,7 +34,7 @@ ROOMS = {
     "observe": (VALUES, {"tqdm"}),
     "journal": (VALUES, set()),
     # requests for a type: session=
-    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal"}, {"requests"}),
+    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal", "quota"}, {"requests"}),
     "__init__": (VALUES | {"client"}, set()),
     "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
     "local": (VALUES, {"xllamacpp"}),

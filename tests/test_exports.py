@@ -28,18 +28,24 @@ ERRORS = {
     "ChatPoolError",
     "ConfigurationError",
     "ConflictError",
+    "ContentFilterError",
     "DeadlineExceededError",
+    "Endpoint",
     "InsufficientQuotaError",
     "InternalServerError",
+    "LengthError",
     "NotFoundError",
+    "ParseError",
     "PermissionDeniedError",
     "PoolClosedError",
     "RateLimitError",
+    "TruncatedStreamError",
     "UnprocessableEntityError",
 }
 VALUES = {
     "Attempt",
     "Budget",
+    "ChatChunk",
     "ChatCompletion",
     "ChatRequest",
     "Event",
@@ -51,9 +57,10 @@ VALUES = {
     "RetryPolicy",
     "Timeout",
     "ToolCall",
+    "ToolCallDelta",
     "Usage",
 }
-CALLS = {"ChatPool", "map"}
+CALLS = {"ChatPool", "ChatStream", "json_schema", "map"}
 
 PUBLIC_MODULES = [chatpool, chatpool.local, chatpool.testing]
 PUBLIC_THINGS = [
@@ -94,7 +101,7 @@ def test_what_is_public_has_a_docstring(thing):
 
 def test_public_modules_do_not_export_by_accident():
     """Each module of values says itself what is public."""
-    for name in ("errors", "types", "config", "clock", "events"):
+    for name in ("answers", "errors", "types", "config", "clock", "events"):
         assert importlib.import_module(f"chatpool.{name}").__all__
 
 

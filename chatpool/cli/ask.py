@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional
 from .. import ChatPool
 from ..errors import ConfigurationError
 from ..local import LocalServer
+from ..types import ChatChunk
 from .output import Printer
 from .terminal import read_lines, read_text
 
@@ -22,14 +23,32 @@ def ask(arguments: Namespace) -> int:
     prompts = _prompts(arguments)
     printer = Printer(as_json=arguments.json, keep_places=arguments.lines)
     with open_pool(arguments) as pool:
-        for outcome in pool.imap(prompts, progress=_progress(arguments)):
-            printer.show(outcome)
+        if arguments.stream:
+            _stream(pool, prompts, printer)
+        else:
+            for outcome in pool.imap(prompts, progress=_progress(arguments)):
+                printer.show(outcome)
     if not printer.shown:
         raise ConfigurationError("no prompt was given: pass it as arguments or on stdin")
     return printer.finish()
 
 
+def _stream(pool: ChatPool, prompts: Iterable[str], printer: Printer) -> None:
+    """Print an answer as the model writes it."""
+    written = False
+    for _, piece in pool.stream_many(prompts, progress=False):
+        if isinstance(piece, ChatChunk):
+            written = written or bool(piece.text)
+            print(piece.text, end="", flush=True)
+            continue
+        if written or piece.ok:
+            print(flush=True)
+        printer.note(piece)
+
+
 def _prompts(arguments: Namespace) -> Iterable[str]:
+    if arguments.stream and (arguments.lines or arguments.json):
+        raise ConfigurationError("--stream prints one answer as it is written; leave out --lines and --json")
     if arguments.lines:
         if arguments.prompt:
             raise ConfigurationError("--lines reads prompts from stdin; do not pass PROMPT as well")

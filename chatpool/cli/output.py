@@ -47,13 +47,17 @@ class Printer:
 
     def show(self, outcome: Outcome[ChatCompletion]) -> None:
         """Print one outcome."""
-        self.shown += 1
         if self._as_json:
             print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
         elif outcome.value is not None:
             print(outcome.value.text, flush=True)
         elif self._keep_places:
             print(flush=True)
+        self.note(outcome)
+
+    def note(self, outcome: Outcome[ChatCompletion]) -> None:
+        """Count one outcome whose text stands on stdout already."""
+        self.shown += 1
         if outcome.error is None:
             return
         self._causes[type(outcome.error).__name__] += 1

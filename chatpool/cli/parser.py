@@ -71,6 +71,7 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument(
         "--lines", action="store_true", help="every line of stdin is a prompt of its own; answers come in their order"
     )
+    command.add_argument("--stream", action="store_true", help="print the answer as the model writes it")
     command.set_defaults(run=ask)
 
 

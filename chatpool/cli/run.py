@@ -12,6 +12,8 @@ from typing import Any, Dict, Optional, Tuple
 from ..batch import BatchResult
 from ..batch.api import run_job
 from ..batch.job import Job
+from ..client.review import AnswerRules
+from ..errors import ConfigurationError
 from . import exits
 from .ask import open_pool
 from .terminal import complain
@@ -45,6 +47,7 @@ def add_run(
     command.add_argument("-o", "--output", metavar="OUT", required=True, help="the file of answers, say out.jsonl")
     _add_reading(command)
     _add_choice(command)
+    _add_answers(command)
     command.add_argument(
         "--in-order", action="store_true", help="put the output into the order of the input at the end"
     )
@@ -81,6 +84,44 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
 
 
+def _add_answers(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what answers have to be")
+    group.add_argument(
+        "--schema", metavar="FILE", help="JSON that this JSON schema allows; the schema is not sent (needs jsonschema)"
+    )
+    group.add_argument(
+        "--max-reasks", metavar="N", type=int, help="how often another answer is asked for, with --schema (default: 2)"
+    )
+    group.add_argument(
+        "--accept",
+        metavar="REASONS",
+        help="finish reasons of answers that are taken (default: stop,tool_calls with --schema, otherwise all)",
+    )
+
+
+def _answers(arguments: Namespace) -> AnswerRules:
+    """What ``--schema``, ``--max-reasks`` and ``--accept`` say.
+
+    Raises:
+        ConfigurationError: one of them cannot work.
+    """
+    accept = None if arguments.accept is None else [reason.strip() for reason in arguments.accept.split(",")]
+    if arguments.schema is None:
+        if arguments.max_reasks is not None:
+            raise ConfigurationError("--max-reasks has no effect without --schema")
+        return AnswerRules(accept=accept)
+    if (arguments.max_reasks or 0) < 0:
+        raise ConfigurationError("--max-reasks must be 0 or more")
+    try:
+        with open(arguments.schema, encoding="utf-8") as file:
+            schema = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--schema {arguments.schema} cannot be read: {error}") from error
+    if not isinstance(schema, dict):
+        raise ConfigurationError(f"--schema {arguments.schema} is no JSON schema: it must be an object")
+    return AnswerRules(schema, arguments.max_reasks, accept)
+
+
 def prices(text: str) -> Tuple[float, float]:
     """Two prices of the command line.
 
@@ -105,6 +146,7 @@ def run(arguments: Namespace) -> int:
         skip_bad_lines=arguments.skip_bad_lines,
         prices=arguments.prices,
         processes=arguments.processes,
+        answers=_answers(arguments),
     )
     reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
     try:

@@ -37,7 +37,8 @@ class PoolBase:
         return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query)
 
     def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
-        return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
+        with self._core.engine.waiting():
+            return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)
 
     def _collect(
         self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Callable, Iterable, Mapping, Optional
 from urllib.parse import urlsplit
 
 from ..types import ChatRequest, Outcome
+from ..wire.vectors import joined, shared_part
 from .base import PoolBase
 from .connect import PUBLIC_URL
 from .options import RequestMaker, body_fields
 from .packed import PackedRowsRun
+from .pool import ChatPool
+from .review import AnswerRules
 from .rows import RowsRun
 
-__all__ = ["has_version_in_url", "needs_model", "request_maker", "start_rows"]
+__all__ = ["has_version_in_url", "needs_model", "request_maker", "start_rows", "with_answer_rules"]
 
 
 def start_rows(
@@ -36,7 +40,30 @@ def start_rows(
     options = pool._how(None, None, None, None).of_run(core.dispatcher, None)
     if packed:
         return PackedRowsRun(core.engine, rows, prepare, options, 2 * core.engine.max_workers, keep=keep)
-    return RowsRun(core.engine, rows, prepare, options, max(1000, 10 * core.engine.max_workers), keep=keep)
+    window = max(1000, 10 * core.engine.max_workers)
+    return RowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
+
+
+def _in_full(request: ChatRequest) -> ChatRequest:
+    """The same request, so that a text's embedding comes in the whole answer and not as the bare vector."""
+    return request if shared_part(request) is None else joined([request])
+
+
+def with_answer_rules(pool: ChatPool, rules: AnswerRules, *, collect_stream: bool = False) -> ChatPool:
+    """A view of the pool whose runs over rows look at answers; its copies in other processes do too.
+
+    Args:
+        pool: the pool.
+        rules: what answers have to be.
+        collect_stream: whether they are collected from streams.
+
+    Raises:
+        TypeError, ConfigurationError: a rule that cannot work; the message names the keyword.
+    """
+    rules.reviewer()
+    view = pool.with_options()
+    view._defaults = replace(view._defaults, answers=rules, collect_stream=collect_stream)
+    return view
 
 
 def request_maker(pool: PoolBase, extra: Optional[Mapping[str, Any]] = None) -> Callable[[Any], ChatRequest]:
@@ -50,9 +77,10 @@ def request_maker(pool: PoolBase, extra: Optional[Mapping[str, Any]] = None) -> 
 
 def has_version_in_url(pool: PoolBase) -> bool:
     """Whether the base URL has a path, of which a request's ``/v1`` is a part."""
-    return bool(urlsplit(pool._core.transport.base_url).path.strip("/"))
+    return any(urlsplit(each.base_url).path.strip("/") for each in pool._core.engine.routes.transports)
 
 
 def needs_model(pool: PoolBase) -> bool:
-    """Whether the server is OpenAI's own, which refuses requests without a model."""
-    return urlsplit(pool._core.transport.base_url).hostname == urlsplit(PUBLIC_URL).hostname
+    """Whether a server is OpenAI's own, which refuses requests without a model."""
+    hosts = {urlsplit(each.base_url).hostname for each in pool._core.engine.routes.transports}
+    return urlsplit(PUBLIC_URL).hostname in hosts

@@ -11,6 +11,8 @@ from ..wire import embedding_request
 from .base import PoolBase
 from .consume import collect
 from .options import RequestMaker, body_fields
+from .parsing import Parse
+from .review import Accept
 from .runs import JournalPath, RunSettings, start_packed
 
 __all__ = ["BulkCalls"]
@@ -35,6 +37,10 @@ class BulkCalls(PoolBase):
         query: Optional[Mapping[str, str]] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
         **params: Any,
     ) -> Results:
         """Answer many items in parallel.
@@ -54,6 +60,7 @@ class BulkCalls(PoolBase):
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+            parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
             A list of :class:`~chatpool.ChatCompletion` in input order, with ``.outcomes``, ``.failures``,
@@ -67,7 +74,9 @@ class BulkCalls(PoolBase):
         """
         settings = RunSettings(prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe)
         make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        return self._collect(items, make, settings, self._how(timeout, retry, headers, query))
+        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._collect(items, make, settings, how)
 
     def imap(
         self,
@@ -85,6 +94,10 @@ class BulkCalls(PoolBase):
         query: Optional[Mapping[str, str]] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
         **params: Any,
     ) -> Iterator[Outcome[ChatCompletion]]:
         """Answer many items lazily, in input order; the input may be endless.
@@ -94,6 +107,7 @@ class BulkCalls(PoolBase):
                 Default ``max(1000, 10 * max_workers)``.
             items, prompt, progress, run_timeout, journal, dedupe: as in :meth:`map`.
             timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+            parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
             An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
@@ -102,7 +116,9 @@ class BulkCalls(PoolBase):
             prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
         )
         make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=True)
+        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._lazy(items, make, settings, how, in_order=True)
 
     def as_completed(
         self,
@@ -120,6 +136,10 @@ class BulkCalls(PoolBase):
         query: Optional[Mapping[str, str]] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
         **params: Any,
     ) -> Iterator[Outcome[ChatCompletion]]:
         """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
@@ -130,7 +150,9 @@ class BulkCalls(PoolBase):
             prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
         )
         make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        return self._lazy(items, make, settings, self._how(timeout, retry, headers, query), in_order=False)
+        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._lazy(items, make, settings, how, in_order=False)
 
     def embed(
         self,

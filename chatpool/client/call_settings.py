@@ -2,37 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Mapping, Optional
 
 from ..config import RetryPolicyLike, Timeout, TimeoutLike
-from ..engine import CallOptions, Dispatcher
+from ..engine import CallOptions, Dispatcher, Reading, Reviewer, collect
 from ..policy.retry import Retrier
 from .core import Core
 from .options import Defaults
+from .parsing import Parse
+from .review import Accept, reviewer_of
 
 __all__ = ["CallSettings"]
 
 
 @dataclass(frozen=True)
 class CallSettings:
-    """Time limits, retries, headers and URL parameters."""
+    """Time limits, retries, headers and URL parameters, and what reads and looks at answers."""
 
     timeout: Timeout
     retrier: Retrier
     dispatcher: Dispatcher
     headers: Mapping[str, str]
     query: Mapping[str, str]
+    review: Optional[Reviewer] = None
+    reading: Optional[Reading] = None
 
     @cached_property
     def singular(self) -> CallOptions:
         """For calls that are alone; one object, however many calls there are."""
-        return CallOptions(self.timeout, self.retrier, self.dispatcher, self.headers, self.query, singular=True)
+        return replace(self.of_run(self.dispatcher, None), singular=True)
 
     def of_run(self, dispatcher: Dispatcher, deadline: Optional[float]) -> CallOptions:
         """For the calls of a run."""
-        return CallOptions(self.timeout, self.retrier, dispatcher, self.headers, self.query, deadline)
+        return CallOptions(
+            self.timeout,
+            self.retrier,
+            dispatcher,
+            self.headers,
+            self.query,
+            deadline,
+            review=self.review,
+            reading=self.reading,
+        )
+
+    def reviewed(self, parse: Optional[Parse], max_reasks: Optional[int], accept: Optional[Accept]) -> CallSettings:
+        """The same for calls whose answers are looked at, if they are to be.
+
+        Raises:
+            TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
+        """
+        review = reviewer_of(parse, max_reasks, accept)
+        return self if review is None else replace(self, review=review)
+
+    def collected(self, collect_stream: bool) -> CallSettings:
+        """The same for calls whose answers are collected from streams, if they are to be.
+
+        Raises:
+            TypeError: the value is no bool.
+        """
+        if not isinstance(collect_stream, bool):
+            raise TypeError(f"collect_stream must be True or False, got {collect_stream!r}")
+        return replace(self, reading=collect) if collect_stream else self
 
     @classmethod
     def of(
@@ -57,4 +89,6 @@ class CallSettings:
             core.dispatcher,
             {**defaults.headers, **said.headers},
             {**defaults.query, **said.query},
+            said.answers.reviewer(),
+            collect if said.collect_stream else None,
         )

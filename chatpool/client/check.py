@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from ..clock import current_clock
 from ..config import Timeout
+from ..engine import Route
 from ..errors import ChatPoolError, ConfigurationError
-from ..transport import CancelToken
+from ..transport import CancelToken, Transport
 from ..transport.proxies import choose_proxies
 from ..transport.tls import choose_trust
 from ..types import ChatCompletion, ChatRequest, Verdict
@@ -43,17 +44,26 @@ def findings(pool: PoolBase, *, timeout: float = 30.0) -> Iterator[Finding]:
         pool: the pool.
         timeout: seconds that each of the two may take.
     """
-    yield _key(pool)
-    yield _base_url(pool)
-    yield _proxy(pool)
-    yield _trust(pool)
-    models = _models(pool, timeout)
-    yield _model(pool, models)
-    yield from _call(pool, models, timeout)
+    routes = pool._core.engine.routes
+    for route in routes:
+        for finding in _of_endpoint(pool, route, timeout):
+            yield finding._replace(name=f"{route.plan.name}: {finding.name}") if routes.several else finding
 
 
-def _key(pool: PoolBase) -> Finding:
-    auth = pool._core.transport.auth
+def _of_endpoint(pool: PoolBase, route: Route, timeout: float) -> Iterator[Finding]:
+    transport = route.transport
+    yield _key(transport)
+    yield _base_url(transport)
+    yield _proxy(transport)
+    yield _trust(transport)
+    models = _models(pool, route, timeout)
+    name = route.name_of(pool._defaults.model)
+    yield _model(name, models)
+    yield from _call(pool, route, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
+
+
+def _key(transport: Transport) -> Finding:
+    auth = transport.auth
     if auth.header is None:
         return Finding("key", "none is sent: set OPENAI_API_KEY if the server wants one")
     if auth.refreshable:
@@ -62,8 +72,8 @@ def _key(pool: PoolBase) -> Finding:
     return Finding("key", f"sent as {auth.header}" + (", OPENAI_API_KEY is set" if same else ""))
 
 
-def _base_url(pool: PoolBase) -> Finding:
-    url = pool._core.transport.base_url
+def _base_url(transport: Transport) -> Finding:
+    url = transport.base_url
     if urlsplit(url).hostname == urlsplit(PUBLIC_URL).hostname:
         return Finding("base_url", f"{url}, OpenAI's own server")
     if not urlsplit(url).path.strip("/"):
@@ -71,8 +81,7 @@ def _base_url(pool: PoolBase) -> Finding:
     return Finding("base_url", url)
 
 
-def _proxy(pool: PoolBase) -> Finding:
-    transport = pool._core.transport
+def _proxy(transport: Transport) -> Finding:
     chosen = choose_proxies(transport.base_url, transport.settings.proxies or {}, trust_env=True)
     if not chosen:
         return Finding("proxy", "none")
@@ -82,8 +91,7 @@ def _proxy(pool: PoolBase) -> Finding:
     return Finding("proxy", f"{where}; to go past it, put the server's host into NO_PROXY")
 
 
-def _trust(pool: PoolBase) -> Finding:
-    transport = pool._core.transport
+def _trust(transport: Transport) -> Finding:
     settings = transport.settings
     if urlsplit(transport.base_url).scheme != "https":
         return Finding("CA", "not needed for http")
@@ -97,17 +105,16 @@ def _trust(pool: PoolBase) -> Finding:
     return Finding("CA", str(trust.verify))
 
 
-def _models(pool: PoolBase, timeout: float) -> Optional[List[str]]:
+def _models(pool: PoolBase, route: Route, timeout: float) -> Optional[List[str]]:
     """The names of the server's models, None where it does not say."""
-    verdict = _exchange(pool, ChatRequest({}, "/models", "GET"), timeout)
+    verdict = _exchange(pool, route, ChatRequest({}, "/models", "GET"), timeout)
     listed = verdict.value.get("data") if isinstance(verdict.value, dict) else None
     if not isinstance(listed, list):
         return None
     return [str(each["id"]) for each in listed if isinstance(each, dict) and "id" in each]
 
 
-def _model(pool: PoolBase, models: Optional[List[str]]) -> Finding:
-    model = pool._defaults.model
+def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
     some = ", ".join(sorted(models or [])[:5])
     if model is None:
         return Finding("model", "none is named" + (f"; the server has {some}" if some else ""))
@@ -118,12 +125,11 @@ def _model(pool: PoolBase, models: Optional[List[str]]) -> Finding:
     return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {some}")
 
 
-def _call(pool: PoolBase, models: Optional[List[str]], timeout: float) -> Iterator[Finding]:
-    model = pool._defaults.model or (models or [None])[0]  # type: ignore[list-item]  # a default of its own
+def _call(pool: PoolBase, route: Route, model: Optional[str], timeout: float) -> Iterator[Finding]:
     request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
     clock = current_clock()
     started = clock.now()
-    verdict = _exchange(pool, request, timeout)
+    verdict = _exchange(pool, route, request, timeout)
     elapsed = clock.now() - started
     if isinstance(verdict.value, ChatCompletion):
         used = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
@@ -142,9 +148,9 @@ def _limits(verdict: Verdict) -> str:
     return shown or "the server does not say"
 
 
-def _exchange(pool: PoolBase, request: ChatRequest, timeout: float) -> Verdict:
+def _exchange(pool: PoolBase, route: Route, request: ChatRequest, timeout: float) -> Verdict:
     """One attempt, judged."""
-    transport = pool._core.transport
+    transport = route.transport
     how = pool._how(None, None, None, None)
     body = encode(request.body) if request.body else b""
     limit = Timeout(attempt=timeout)

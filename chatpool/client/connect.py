@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 from urllib.parse import urlsplit
 
 import requests
@@ -12,7 +12,7 @@ from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
 from ..transport import Key, KeyAuth, TransportSettings
 
-__all__ = ["azure_settings", "check_pacing", "openai_settings"]
+__all__ = ["azure_settings", "check_pacing", "openai_settings", "plain_settings"]
 
 PUBLIC_URL = "https://api.openai.com/v1"
 
@@ -46,40 +46,62 @@ def openai_settings(
     return _settings(base_url, KeyAuth(key), {**sent, **_mapping("headers", headers)}, **connection)
 
 
+def plain_settings(
+    base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], **connection: Any
+) -> TransportSettings:
+    """Settings for a server that the environment says nothing about."""
+    return _settings(base_url, KeyAuth(api_key), _mapping("headers", headers), **connection)
+
+
 def azure_settings(
     endpoint: Optional[str],
     deployment: Optional[str],
     api_key: Key,
+    azure_ad_token_provider: Optional[Callable[[], str]],
     api_version: Optional[str],
-    headers: Optional[Mapping[str, str]],
     query: Optional[Mapping[str, str]],
     **connection: Any,
 ) -> TransportSettings:
     """Settings for an Azure OpenAI resource; what is None is taken from Azure's environment variables.
 
-    Without a deployment and an API version the resource's ``/openai/v1/`` API is used, in which the model of a
-    request names the deployment.
+    Without a deployment the resource's ``/openai/v1/`` API is used, in which the model of a request names the
+    deployment, and which takes no version with a date: the one in the environment is not for it.
 
     Raises:
         ConfigurationError: the endpoint or the key is missing, or a deployment comes without a version.
+        TypeError: ``azure_ad_token_provider`` is no function.
     """
     endpoint = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
-    key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY") or None
-    version = api_version or os.environ.get("OPENAI_API_VERSION") or None
     if not endpoint:
         raise ConfigurationError("endpoint is missing: pass it, or set AZURE_OPENAI_ENDPOINT")
-    if key is None:
-        raise ConfigurationError("api_key is missing: pass api_key=, or set AZURE_OPENAI_API_KEY")
-    base = endpoint.rstrip("/")
+    auth = _azure_auth(api_key, azure_ad_token_provider)
+    base, version = endpoint.rstrip("/"), api_version
     if deployment is None:
         base_url = base if base.endswith("/openai/v1") else f"{base}/openai/v1"
-    elif version is None:
-        raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
     else:
+        version = version or os.environ.get("OPENAI_API_VERSION")
+        if not version:
+            raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
         base_url = f"{base}/openai/deployments/{deployment}"
     query = {**_named({"api-version": version}), **_mapping("query", query)}
-    auth = KeyAuth(key, header="api-key", prefix="")
-    return _settings(base_url, auth, _mapping("headers", headers), query=query, **connection)
+    headers = _mapping("headers", connection.pop("headers", None))
+    return _settings(base_url, auth, headers, query=query, **connection)
+
+
+def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]]) -> KeyAuth:
+    """A key goes into a header of Azure's own, a token of Entra ID where OpenAI's keys go."""
+    if token_provider is not None:
+        if not callable(token_provider):
+            raise TypeError("azure_ad_token_provider must be a function that returns a token")
+        if api_key is not None:
+            raise ConfigurationError("api_key and azure_ad_token_provider are two ways to sign in: pass one of them")
+        return KeyAuth(token_provider)
+    key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY") or None
+    if key is None:
+        raise ConfigurationError(
+            "api_key is missing: pass api_key= or azure_ad_token_provider=, or set AZURE_OPENAI_API_KEY"
+        )
+    return KeyAuth(key, header="api-key", prefix="")
 
 
 def check_pacing(limits: Any, budget: Any, model: Optional[str]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, TypeVar
 
 from ..errors import CallCancelledError, ChatPoolError
 from ..observe import ProgressBar
 from ..types import Outcome, Results
 from .run import Run
 
-__all__ = ["Outcomes", "collect"]
+__all__ = ["Outcomes", "RunIterator", "collect"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("chatpool")
 
@@ -60,34 +62,34 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
     return results
 
 
-class Outcomes(Iterator[Outcome[Any]]):
-    """An iterator over the outcomes of a run.
+class RunIterator(Iterator[T]):
+    """An iterator over what comes of a run.
 
     Leaving it early, by :meth:`close`, as a context manager, or by dropping it, cancels what is left.
 
     Args:
         run: the run, not started yet.
-        in_order: whether outcomes come in input order or as they are completed.
-        bar: opened at the first outcome asked for, closed at the end.
+        bar: opened at the first result asked for, closed at the end.
+        results: takes them from the run.
     """
 
-    def __init__(self, run: Run, bar: Optional[ProgressBar], *, in_order: bool) -> None:
+    def __init__(self, run: Run, bar: Optional[ProgressBar], results: Iterator[T]) -> None:
         run.lazy = True
         self._run = run
         self._bar = bar
-        self._outcomes = _in_order(run) if in_order else _completed(run)
+        self._results = results
         self._ended = False
 
-    def __iter__(self) -> Outcomes:
+    def __iter__(self) -> RunIterator[T]:
         return self
 
-    def __next__(self) -> Outcome[Any]:
+    def __next__(self) -> T:
         if self._ended:
             raise StopIteration
         if self._bar is not None:
             self._bar.open()
         try:
-            return next(self._outcomes)
+            return next(self._results)
         except StopIteration:
             self._end()
             raise
@@ -105,7 +107,7 @@ class Outcomes(Iterator[Outcome[Any]]):
         self._ended = True
         _close(self._bar)
 
-    def __enter__(self) -> Outcomes:
+    def __enter__(self) -> RunIterator[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,6 +116,18 @@ class Outcomes(Iterator[Outcome[Any]]):
     def __del__(self) -> None:
         if not getattr(self, "_ended", True):
             self._run.forsake()
+
+
+class Outcomes(RunIterator[Outcome[Any]]):
+    """An iterator over the outcomes of a run.
+
+    Args:
+        run, bar: as for :class:`RunIterator`.
+        in_order: whether outcomes come in input order or as they are completed.
+    """
+
+    def __init__(self, run: Run, bar: Optional[ProgressBar], *, in_order: bool) -> None:
+        super().__init__(run, bar, _in_order(run) if in_order else _completed(run))
 
 
 def _completed(run: Run) -> Iterator[Outcome[Any]]:

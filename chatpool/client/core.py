@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from ..clock import current_clock
-from ..config import Budget, Limits
-from ..engine import Dispatcher, Engine
+from ..config import Budget
+from ..engine import Dispatcher, Engine, Route, Routes
 from ..events import Listener
 from ..observe import RetryLog, Statistics
 from ..policy.spending import Spending
-from ..transport import Transport, TransportSettings
+from ..transport import Transport
 from ..types import PoolStats
+from .endpoints import Destination
 
 __all__ = ["Core"]
 
 
 class Core:
-    """One transport, one engine, one set of listeners."""
+    """One engine, one set of listeners, and a transport for each endpoint."""
 
     def __init__(
         self,
-        settings: TransportSettings,
+        destinations: Sequence[Destination],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
-        limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
     ) -> None:
         listeners = _checked(listeners)
@@ -35,19 +35,18 @@ class Core:
         self.statistics = Statistics()
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # Not a method of this object: the engine may outlive it, and must not keep it alive.
-        connect = partial(_connect, settings, self.statistics, os.getpid())
+        connect = partial(_connect, destinations, self.statistics, os.getpid())
         self.engine = Engine(
             connect,
-            max_workers=settings.max_workers,
+            max_workers=destinations[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
-            limits=limits,
             spending=None if budget is None else Spending(budget),
         )
 
     @property
     def transport(self) -> Transport:
-        """Where exchanges go: another one in a forked child."""
+        """How exchanges get to the first endpoint: another one in a forked child."""
         return self.engine.transport
 
     def stats(self) -> PoolStats:
@@ -56,13 +55,20 @@ class Core:
         return PoolStats(queued, parked, in_flight, lines=dict(self.engine.lines()), **self.statistics.snapshot())
 
 
-def _connect(settings: TransportSettings, statistics: Statistics, made_in: int) -> Transport:
-    """The transport; in a forked child it has nothing in common with the parent's."""
-    if os.getpid() == made_in:
-        return Transport(settings)
-    settings.auth.after_fork_in_child()
-    statistics.after_fork_in_child()
-    return Transport(settings.for_forked_child())
+def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Routes:
+    """The endpoints; in a forked child they have nothing in common with the parent's."""
+    in_child = os.getpid() != made_in
+    if in_child:
+        statistics.after_fork_in_child()
+    return Routes([_route(each, in_child=in_child) for each in destinations])
+
+
+def _route(destination: Destination, *, in_child: bool) -> Route:
+    settings = destination.settings
+    if in_child:
+        settings.auth.after_fork_in_child()
+        settings = settings.for_forked_child()
+    return Route(destination.plan, Transport(settings), destination.model)
 
 
 def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:

@@ -75,11 +75,13 @@ def _key(call: Call) -> bytes:
 def twin_outcome(twin: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
     """The outcome of a call that was not sent, from that of the one that was; its listeners hear of it.
 
-    It took no tokens, so that those of the run are counted once; the error is a copy, as its ``attempts`` are its own.
+    It took no tokens, so that those of the run are counted once; the error is a copy, as its ``attempts`` are its own,
+    and so is what was made of the text.
     """
     value, error = copy.copy(leader.value), leader.error
     if isinstance(value, ChatCompletion):
         value.usage, value.message = Usage(), dict(value.message)
+        _parse_again(twin, value)
     if error is not None:
         cause, error = error.__cause__, copy.copy(error)
         error.__cause__ = cause
@@ -87,3 +89,12 @@ def twin_outcome(twin: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
     outcome = twin.outcome(now, value=value, error=error)
     report_end(twin, now, error=error, usage=None)
     return outcome
+
+
+def _parse_again(twin: Call, value: ChatCompletion) -> None:
+    """Give the twin a value of its own in ``.parsed``; should none come this time, it keeps its leader's."""
+    if twin.options.review is not None:
+        first = value.parsed
+        found = twin.options.review(twin.request, value, 0)
+        if found.error is not None or found.request is not None:
+            value.parsed = first

@@ -10,6 +10,9 @@ from ..errors import (
     CallCancelledError,
     ChatPoolError,
     ConfigurationError,
+    ContentFilterError,
+    LengthError,
+    ParseError,
     PoolClosedError,
     UnprocessableEntityError,
 )
@@ -23,6 +26,9 @@ __all__ = ["can_never_succeed", "state_of"]
 # Refusals of one request, whatever else the server thinks of the caller.
 _OF_THE_REQUEST = frozenset({"can never fit", "prompt flagged", "too large"})
 
+# An answer came, and it was not taken.
+_OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
+
 
 def state_of(outcome: Outcome[Any]) -> Optional[str]:
     """How the item ended, as a journal's records say it; None where it has to be taken for never sent.
@@ -33,6 +39,8 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
     error = outcome.error
     if error is None:
         return OK
+    if isinstance(error, _OF_THE_ANSWER):
+        return FAILED
     if isinstance(error, (CallCancelledError, PoolClosedError)) or _is_of_another(error):
         return None
     if isinstance(error, ConfigurationError) or can_never_succeed(error):
@@ -42,7 +50,7 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
 
 def can_never_succeed(error: ChatPoolError) -> bool:
     """Whether the same request would meet the same failure again."""
-    if isinstance(error, (BadRequestError, UnprocessableEntityError)):
+    if isinstance(error, (BadRequestError, UnprocessableEntityError, *_OF_THE_ANSWER)):
         return True
     if not isinstance(error, APIError) or error.status_code is None:
         return type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError))

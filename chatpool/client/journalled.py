@@ -7,8 +7,19 @@ from typing import Any, Callable, Iterable, List, Optional, Union
 
 from ..clock import Clock
 from ..engine import Call, CallOptions, Engine
-from ..errors import ChatPoolError
-from ..journal import OK, RETRY, Journal, Record, decode_value, encode_value, error_facts, error_of, hash_of, key_of
+from ..errors import ChatPoolError, ParseError
+from ..journal import (
+    RETRY,
+    Journal,
+    Record,
+    decode_value,
+    encode_value,
+    error_facts,
+    error_of,
+    hash_of,
+    key_of,
+    one_line,
+)
 from ..types import ChatCompletion, ChatRequest, Outcome
 from ..wire import encode
 from ..wire.answers import decode
@@ -38,19 +49,29 @@ def record_of(
     row: int = 0,
     meta: Any = None,
 ) -> Record:
-    """An outcome as a record."""
+    """An outcome as a record; an answer that was not taken is in it too, as it was paid for."""
     error = None if outcome.error is None else error_facts(outcome.error)
-    value = outcome.value.raw if isinstance(outcome.value, ChatCompletion) else outcome.value
-    return Record(
-        key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, encode_value(value)
-    )
+    answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
+    usage = None if outcome.usage == getattr(outcome.value, "usage", None) else outcome.usage
+    value = _encoded(answer)
+    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, value, usage)
+
+
+def _encoded(value: Any) -> bytes:
+    """An answer's JSON, on one line; as it came, where that is possible."""
+    if not isinstance(value, ChatCompletion):
+        return encode_value(value)
+    content = value._raw  # nobody has asked for it decoded yet, as a rule
+    line = one_line(content) if isinstance(content, bytes) else None
+    return encode_value(value.raw) if line is None else line
 
 
 class JournalledRun(KeptRun):
     """A run that goes on where an earlier one with the same journal ended.
 
     An item is known by its place and its request: one that has an answer in the journal, or a failure that would
-    only repeat itself, is not sent.
+    only repeat itself, is not sent.  What is to be made of an answer is this run's business: a stored one is looked at
+    anew, also one that an earlier run did not take, and is asked for again if nothing can be made of it.
 
     Args:
         engine, items, prepare, options, window: as for :class:`KeptRun`.
@@ -91,7 +112,7 @@ class JournalledRun(KeptRun):
         record = self._opened().read(_key(call.index), hash_)
         if record is None or record.state == RETRY:
             return None
-        return _outcome(call, record)
+        return _recalled(call, record)
 
     def take(self, at_least: int = 1) -> List[Outcome[Any]]:
         self._opened()
@@ -137,11 +158,20 @@ def _key(index: int) -> int:
     return key_of(f"item {index}")
 
 
-def _outcome(call: Call, record: Record) -> Outcome[Any]:
-    """The outcome that the record tells of."""
-    error = None if record.error is None else error_of(record.error, len(record.attempts))
-    value = _value(call.request, record) if record.state == OK else None
-    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed)
+def _recalled(call: Call, record: Record) -> Optional[Outcome[Any]]:
+    """The outcome that the record tells of; None if there is an answer that this run can make nothing of."""
+    sent = len(record.attempts)
+    value, error = _value(call.request, record), None
+    if value is None and record.error is not None:
+        error = error_of(record.error, sent)
+    elif call.options.review is not None:
+        found = call.options.review(call.request, value, 0)
+        if found.request is not None or isinstance(found.error, ParseError):
+            return None
+        value, error = found.value, found.error
+        if error is not None:
+            value, error.attempts = None, sent
+    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage)
 
 
 def _value(request: ChatRequest, record: Record) -> Any:

@@ -41,13 +41,16 @@ class KeptRun(Run):
         raise NotImplementedError
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        self._try_to_keep(outcome)
+        super().deliver(call, outcome)
+
+    def _try_to_keep(self, outcome: Outcome[Any]) -> None:
         if self.trouble is None:
             try:
                 self.keep(outcome)
             except Exception as error:
                 self.trouble = error
                 self.stop(CallCancelledError("what came back could not be kept any more"))
-        super().deliver(call, outcome)
 
     def _take_ready(self) -> List[Outcome[Any]]:
         if self.trouble is not None and not self._gives_up:

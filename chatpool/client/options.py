@@ -8,19 +8,21 @@ from typing import Any, Dict, Mapping, Optional
 from ..config import RetryPolicy, Timeout
 from ..types import ChatRequest
 from ..wire import to_request
+from .review import AnswerRules
 
 __all__ = ["Defaults", "RequestMaker", "body_fields"]
 
-# Keywords of chatpool's own that do not exist in this version: they must not slip into a request's body.
-_RESERVED = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
-
-# Keywords of runs, given to a method that has no use for them.
+# Keywords of runs, and of calls with whole answers, given to a method that has no use for them.
 _RUNS_ONLY = frozenset({"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe"})
+_ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a pool, or a view of it, fills in where a call says nothing."""
+    """What a pool, or a view of it, fills in where a call says nothing.
+
+    ``answers`` and ``collect_stream`` are for batch runs only.
+    """
 
     model: Optional[str] = None
     system: Optional[str] = None
@@ -29,6 +31,8 @@ class Defaults:
     query: Mapping[str, str] = field(default_factory=dict)
     timeout: Timeout = field(default_factory=Timeout)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    answers: AnswerRules = AnswerRules()
+    collect_stream: bool = False
 
     def changed(self, **changes: Any) -> Defaults:
         """These defaults with some others; ``timeout`` and ``retry`` may be shorthands.
@@ -38,7 +42,7 @@ class Defaults:
         """
         if "defaults" in changes:
             changes["body"] = changes.pop("defaults")
-        known = {each.name for each in fields(self)}
+        known = {each.name for each in fields(self)} - {"answers", "collect_stream"}
         for name in changes:
             if name not in known:
                 raise TypeError(
@@ -70,15 +74,10 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
         TypeError: a keyword that means something else than a body field.
     """
     for name in params:
-        if name in _RESERVED:
-            raise TypeError(
-                f"{method}() does not support {name}= in this version; "
-                "to send a body field of that name, use extra_body="
-            )
-        if name in _RUNS_ONLY:
+        if name in _RUNS_ONLY or name in _ANSWERS_ONLY:
             raise TypeError(f"{method}() has no keyword {name}=; to send a body field of that name, use extra_body=")
-        if name == "stream" and params[name]:
-            raise TypeError(f"{method}() returns whole answers: leave out stream=True")
+        if name == "stream" and params[name] and not method.startswith("stream"):
+            raise TypeError(f"{method}() returns whole answers: leave out stream=True, or use pool.stream(...)")
     if extra_body is not None and not isinstance(extra_body, Mapping):
         raise TypeError(f"extra_body must be a dict, got {type(extra_body).__name__}")
     return {**params, **(extra_body or {})}
@@ -87,11 +86,14 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
 class RequestMaker:
     """Makes the requests of one method call out of its items."""
 
-    def __init__(self, defaults: Defaults, system: Optional[str], extra: Mapping[str, Any]) -> None:
+    def __init__(
+        self, defaults: Defaults, system: Optional[str], extra: Mapping[str, Any], *, streams: bool = False
+    ) -> None:
         self._model = defaults.model
         self._system = defaults.system if system is None else system
         self._body = defaults.body
         self._extra = extra
+        self._streams = streams
 
     def __call__(self, item: Any) -> ChatRequest:
         """The request for ``item``.
@@ -99,4 +101,16 @@ class RequestMaker:
         Raises:
             TypeError: it is none of the kinds of item.
         """
-        return to_request(item, model=self._model, system=self._system, defaults=self._body, extra=self._extra)
+        if not self._streams:
+            return to_request(item, model=self._model, system=self._system, defaults=self._body, extra=self._extra)
+        item, body, extra = (_without_stream(part) for part in (item, self._body, self._extra))
+        return to_request(item, model=self._model, system=self._system, defaults=body, extra=extra)
+
+
+def _without_stream(part: Any) -> Any:
+    """An item, or fields of a body, without the word that they are for a stream: for calls that say so anyway."""
+    if isinstance(part, ChatRequest) and "stream" in part.body:
+        return replace(part, body=_without_stream(part.body))
+    if isinstance(part, Mapping) and "stream" in part:
+        return {name: value for name, value in part.items() if name != "stream"}
+    return part

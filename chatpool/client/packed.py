@@ -48,10 +48,17 @@ class PackedRun(Run):
         return vector_of(request, answer)
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        self._end(outcome)
+        super().deliver(call, outcome)
+
+    def _end_unsent(self, outcome: Outcome[Any]) -> None:
+        self._end(outcome)
+        super()._end_unsent(outcome)
+
+    def _end(self, outcome: Outcome[Any]) -> None:
         pack: Pack = outcome.item
         if not pack.can_be_split(outcome.error):
             pack.ended = pack.outcomes(outcome, self.value_of)
-        super().deliver(call, outcome)
 
     def _put(self, outcome: Outcome[Any]) -> None:
         with self._changed:

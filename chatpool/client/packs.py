@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..errors import APIResponseError, ChatPoolError
+from ..errors import APIResponseError, ChatPoolError, ConfigurationError
 from ..types import Attempt, ChatRequest, Outcome
 from ..wire.answers import UnusableAnswer
 from ..wire.vectors import joined, shared_part, taken_apart, tokens_of
@@ -66,7 +66,10 @@ class Pack:
 
     def can_be_split(self, error: Optional[ChatPoolError]) -> bool:
         """Whether ``error`` may concern the size of the pack, or one row of it only."""
-        return error is not None and len(self.members) > 1 and can_never_succeed(error)
+        if error is None or len(self.members) == 1:
+            return False
+        # Refused here: a text that cannot be encoded, or more tokens than the pool's limit lets through.
+        return isinstance(error, ConfigurationError) or can_never_succeed(error)
 
     def split(self, outcome: Outcome[Any]) -> List[Pack]:
         """Its two halves, after it was refused."""

@@ -38,15 +38,20 @@ class Origin:
         Raises:
             ConfigurationError: there is a password in it.
         """
-        scope = getattr(self.arguments.get("limits"), "scope", None)
-        if scope is not None and "://" in scope and urlsplit(scope).password:
-            raise ConfigurationError(
-                "the URL of Limits(scope=) has a password in it, and passwords are not pickled: make the pool "
-                "where it is used"
-            )
-        if not isinstance(self.arguments.get("api_key"), str):
-            return self
-        return replace(self, arguments={**self.arguments, "api_key": None}, key_left_behind=True)
+        owners = [*(self.arguments.get("endpoints") or ())]
+        for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in owners)]:
+            scope = getattr(limits, "scope", None)
+            if scope is not None and "://" in scope and urlsplit(scope).password:
+                raise ConfigurationError(
+                    "the URL of Limits(scope=) has a password in it, and passwords are not pickled: make the pool "
+                    "where it is used"
+                )
+        arguments = dict(self.arguments)
+        if arguments.get("endpoints") is not None:
+            arguments["endpoints"] = [endpoint.without_key() for endpoint in arguments["endpoints"]]
+        if not isinstance(arguments.get("api_key"), str):
+            return replace(self, arguments=arguments)
+        return replace(self, arguments={**arguments, "api_key": None}, key_left_behind=True)
 
 
 def restore(origin: Origin, defaults: Defaults) -> ChatPool:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Callable, Iterable, Mapping, Optional, Type
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Type
 
 import requests
 
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..events import Listener
-from ..transport import Cert, Key, TransportSettings, Verify
+from ..transport import Cert, Key, Verify
 from ..types import PoolStats
 from .bulk_calls import BulkCalls
 from .connect import azure_settings, check_pacing, openai_settings
 from .core import Core
+from .endpoint import Endpoint
+from .endpoints import Destination, destination, destinations
 from .options import Defaults
 from .pickling import Origin, restore
 from .single_calls import SingleCalls
+from .streaming import StreamingCalls
 
 __all__ = ["ChatPool"]
 
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
+_CONNECTION = (
+    *("api_key", "base_url", "organization", "project", "headers", "query", "max_workers", "session"),
+    *("verify", "cert", "proxies", "max_response_bytes"),
+)
 
-class ChatPool(SingleCalls, BulkCalls):
-    """Calls to one OpenAI-compatible server, over pooled connections and at most ``max_workers`` threads.
+
+class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
+    """Calls to an OpenAI-compatible server, or to several, over pooled connections and at most ``max_workers`` threads.
 
     Args:
         model: the model of every request that names none.
@@ -37,6 +45,8 @@ class ChatPool(SingleCalls, BulkCalls):
         limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
             limits, found out.
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
+        endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
+            that is expected to answer first, and from one that fails to another.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
         headers: extra HTTP headers of every request.
@@ -76,6 +86,7 @@ class ChatPool(SingleCalls, BulkCalls):
         retry: Optional[RetryPolicyLike] = None,
         limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
+        endpoints: Optional[Sequence[Endpoint]] = None,
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -91,22 +102,14 @@ class ChatPool(SingleCalls, BulkCalls):
         listeners: Iterable[Listener] = (),
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
-        settings = openai_settings(
-            api_key,
-            base_url,
-            organization,
-            project,
-            headers,
-            query=query,
-            max_workers=max_workers,
-            session=session,
-            verify=verify,
-            cert=cert,
-            proxies=proxies,
-            max_response_bytes=max_response_bytes,
-        )
+        connection = {name: given[name] for name in _CONNECTION}
         fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
-        self._open(settings, fallbacks, after_call, listeners, limits, budget)
+        check_pacing(limits, budget, model)
+        if endpoints is None:
+            goals = [destination(openai_settings(**connection), limits)]
+        else:
+            goals = destinations(endpoints, limits, connection)
+        self._open(goals, fallbacks, after_call, listeners, budget)
         self._origin = Origin("", given)
 
     @classmethod
@@ -116,6 +119,7 @@ class ChatPool(SingleCalls, BulkCalls):
         deployment: Optional[str] = None,
         *,
         api_key: Key = None,
+        azure_ad_token_provider: Optional[Callable[[], str]] = None,
         api_version: Optional[str] = None,
         **options: Any,
     ) -> ChatPool:
@@ -125,14 +129,16 @@ class ChatPool(SingleCalls, BulkCalls):
             endpoint: ``https://NAME.openai.azure.com``. Default: AZURE_OPENAI_ENDPOINT.
             deployment: the deployment that all calls go to. Without one, each request's model names it.
             api_key: the resource's key, or a callable. Default: AZURE_OPENAI_API_KEY.
-            api_version: for instance ``"2024-10-21"``. Default: OPENAI_API_VERSION.
+            azure_ad_token_provider: a function that returns a token of Microsoft Entra ID, to sign in without a
+                key; called again once when the server refuses the token.
+            api_version: for instance ``"2024-10-21"``. Default for a deployment: OPENAI_API_VERSION.
             options: further arguments of :class:`ChatPool`, ``model`` included.
 
         Raises:
             ConfigurationError: the endpoint or the key is missing, or the deployment has no API version.
         """
         given = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
-        given.update(options)
+        given.update(options, azure_ad_token_provider=azure_ad_token_provider)
         fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
         fallbacks["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
@@ -142,24 +148,25 @@ class ChatPool(SingleCalls, BulkCalls):
             if name not in allowed:
                 raise TypeError(f"ChatPool.azure() got an unexpected keyword argument {name!r}")
         fixed = {"max_workers": 16, "max_response_bytes": _MAX_RESPONSE_BYTES, "headers": None, "query": None}
-        settings = azure_settings(endpoint, deployment, api_key, api_version, **{**fixed, **options})
+        settings = azure_settings(
+            endpoint, deployment, api_key, azure_ad_token_provider, api_version, **{**fixed, **options}
+        )
+        check_pacing(limits, budget, fallbacks["model"])
         pool = cls.__new__(cls)
-        pool._open(settings, fallbacks, after_call, listeners, limits, budget)
+        pool._open([destination(settings, limits)], fallbacks, after_call, listeners, budget)
         pool._origin = Origin("azure", given)
         return pool
 
     def _open(
         self,
-        settings: TransportSettings,
+        goals: Sequence[Destination],
         fallbacks: Mapping[str, Any],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
-        limits: Optional[Limits],
         budget: Optional[Budget],
     ) -> None:
         self._defaults = Defaults().changed(**{name: value for name, value in fallbacks.items() if value is not None})
-        check_pacing(limits, budget, self._defaults.model)
-        self._core = Core(settings, after_call, listeners, limits, budget)
+        self._core = Core(goals, after_call, listeners, budget)
         self._is_view = False
 
     def with_options(self, **options: Any) -> ChatPool:
@@ -217,7 +224,7 @@ class ChatPool(SingleCalls, BulkCalls):
     def __repr__(self) -> str:
         queued, parked, in_flight = self._core.engine.counts()
         state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
-        return (
-            f"<ChatPool model={self._defaults.model!r} base_url={self._core.transport.base_url!r} "
-            f"max_workers={self._core.engine.max_workers} {state}>"
-        )
+        plans = self._core.engine.routes.plans
+        several = f"endpoints={[plan.name for plan in plans]}"
+        where = f"base_url={self._core.transport.base_url!r}" if len(plans) == 1 else several
+        return f"<ChatPool model={self._defaults.model!r} {where} max_workers={self._core.engine.max_workers} {state}>"

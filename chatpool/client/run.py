@@ -196,6 +196,9 @@ class Run:
     def _wait(self, at_least: int) -> bool:
         """Wait until there are enough outcomes; False if the run's time ran out first."""
         with self._changed:
+            if self._enough(at_least):
+                return True
+        with self._engine.waiting(), self._changed:
             while not self._enough(at_least):
                 left = self._time_left()
                 if left is not None and left <= 0:
@@ -239,7 +242,7 @@ class Run:
             self._refused = error  # what was submitted before is finished
             for call in calls:
                 outcome = call.outcome(self.now(), error=error.copied("not sent: "))
-                self._put(outcome)
+                self._end_unsent(outcome)
                 self._answer_twins(call, outcome)
 
     def _is_first(self, call: Call) -> bool:
@@ -258,7 +261,7 @@ class Run:
         try:
             request = self._prepare(item)
         except Exception as error:
-            self._put(Outcome(index, item, error=unusable(index, error)))
+            self._end_unsent(Outcome(index, item, error=unusable(index, error)))
             return None
         return self._ready_call(index, item, request)
 
@@ -271,8 +274,12 @@ class Run:
                 reason = unusable(index, error)
         else:
             reason = reason.copied("not sent: ")
-        self._put(Outcome(index, item, request, error=reason))
+        self._end_unsent(Outcome(index, item, request, error=reason))
         return None
+
+    def _end_unsent(self, outcome: Outcome[Any]) -> None:
+        """Take the outcome of an item of which no call was handed over; called in the consumer's thread."""
+        self._put(outcome)
 
 
 def unusable(index: int, error: Exception) -> ChatPoolError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple, Union
 
 from ..config import choice, positive_int, positive_seconds
@@ -14,8 +14,9 @@ from .call_settings import CallSettings
 from .core import Core
 from .dedupe import SingleFlight
 from .run import Run
+from .stream_run import StreamRun, Streams
 
-__all__ = ["JournalPath", "RunSettings", "start_packed", "start_run"]
+__all__ = ["JournalPath", "RunSettings", "start_packed", "start_run", "start_streams"]
 
 JournalPath = Union[str, "os.PathLike[str]"]
 
@@ -104,6 +105,24 @@ def start_packed(
     run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers)
     run.bar = bar
     return run, bar
+
+
+def start_streams(
+    core: Core,
+    items: Iterable[Any],
+    make: Callable[[Any], ChatRequest],
+    settings: RunSettings,
+    how: CallSettings,
+) -> Streams:
+    """What comes of a run of streams.  Nothing is sent before the first chunk is asked for.
+
+    Raises:
+        TypeError: ``items`` is a single item instead of many.
+    """
+    prepare, bar, deadline = _begun(core, items, make, settings)
+    dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
+    options = replace(how, reading=core.engine.streams.relay).of_run(dispatcher, deadline)
+    return Streams(StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers)), bar)
 
 
 def _begun(

@@ -4,5 +4,25 @@ from .call import Call, CallOptions, Sink
 from .dispatch import Dispatcher
 from .executor import Engine
 from .future import CallFuture
+from .handover import Handover
+from .lines import Plan
+from .review import Review, Reviewer
+from .routes import Route, Routes
+from .streams import Reading, collect
 
-__all__ = ["Call", "CallFuture", "CallOptions", "Dispatcher", "Engine", "Sink"]
+__all__ = [
+    "Call",
+    "CallFuture",
+    "CallOptions",
+    "Dispatcher",
+    "Engine",
+    "Handover",
+    "Plan",
+    "Reading",
+    "Review",
+    "Reviewer",
+    "Route",
+    "Routes",
+    "Sink",
+    "collect",
+]

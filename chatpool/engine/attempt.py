@@ -9,12 +9,15 @@ from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
 from ..policy.health import LineView
 from ..policy.retry import Deadline, Decision
-from ..transport import Cancelled, CancelToken, Transport
+from ..transport import Cancelled
 from ..types import Verdict
-from ..wire import judge_exception, judge_reply
+from ..wire import judge_exception
 from .call import RUNNING, Call
+from .exchanges import Exchanges
+from .failover import Failover
 from .grants import settle
 from .report import attempt_of, report_retry, report_send
+from .routes import Routes
 from .scheduler import Scheduler
 
 __all__ = ["CANCELLED", "Attempted", "Attempter"]
@@ -33,18 +36,20 @@ class Attempted(NamedTuple):
 
 
 class Attempter:
-    """Makes attempts over one transport.
+    """Makes attempts.
 
     Args:
-        transport: where the exchanges go.
+        routes: where the exchanges go.
         clock: the pool's clock.
         scheduler: knows what has succeeded before, on which some rules depend, and hears of failures.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, scheduler: Scheduler) -> None:
-        self._transport = transport
+    def __init__(self, routes: Routes, clock: Clock, scheduler: Scheduler) -> None:
+        self._routes = routes
         self._clock = clock
         self._scheduler = scheduler
+        self._exchanges = Exchanges(routes, clock, scheduler)
+        self._failover = Failover(routes, scheduler) if routes.several else None
 
     def attempt(self, call: Call) -> Attempted:
         """Make one attempt, unless something speaks against it.  A success is not yet known to the scheduler."""
@@ -58,14 +63,14 @@ class Attempter:
         call.attempts += 1
         report_send(call, now)
         left = deadline.at - now
-        verdict = self._send(call, left)
+        verdict = self._send(call, deadline.at, left)
         ended = self._clock.now()
         grant = settle(call, verdict)
         if verdict is CANCELLED:
             self._scheduler.returned(call, CANCELLED, ended)
             return Attempted()
         if verdict.kind == "success":
-            call.history.append(attempt_of(verdict, None, ended - now))
+            call.history.append(attempt_of(verdict, None, ended - now, self._routes.name_for(call)))
             return Attempted(success=verdict)
         # An attempt that had less time than it may take says nothing about the server when it takes longer.
         cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
@@ -94,50 +99,45 @@ class Attempter:
         refused = self._scheduler.health(call.line).refusal_at(now)
         return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
 
-    def _send(self, call: Call, left: float) -> Verdict:
-        """One exchange, within the ``left`` seconds of the call's time."""
+    def _send(self, call: Call, ends: float, left: float) -> Verdict:
+        """One exchange, within the ``left`` seconds of the call's time, which ``ends`` then."""
         try:
-            reply = self._transport.exchange(
-                call.request,
-                call.payload,
-                timeout=_cut(call.options.timeout, left),
-                cancel=call.token or CancelToken(),
-                headers=call.options.headers,
-                query=call.options.query,
-            )
+            return self._exchanges.make(call, _cut(call.options.timeout, left), ends)
         except Cancelled:
             return CANCELLED
         except ChatPoolError as error:  # the key could not be fetched
-            return Verdict("fail", error=error)
+            return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
         except Exception as error:
-            return judge_exception(error, url=self._transport.url_of(call.request.path))
-        return judge_reply(
-            reply,
-            call.request,
-            endpoint_proven=self._scheduler.endpoint_proven,
-            model_proven=self._scheduler.health(call.line).proven,
-            wall=self._clock.wall(),
-        )
+            return judge_exception(error, url=self._routes.of(call).transport.url_of(call.request.path))
 
     def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
         """What follows a failed attempt; noted in the call's history."""
+        if call.handed_out:  # nothing can take back what somebody has seen
+            call.history.append(attempt_of(verdict, None, elapsed, self._routes.name_for(call)))
+            given_up = Decision(error=verdict.error, scope=verdict.scope)
+            return given_up if self._failover is None else self._failover.follow(call, verdict, given_up, now, elapsed)
         if call.retry is None:
             call.retry = call.options.retrier.start(call.first_sent or now)
+        auth = self._routes.of(call).transport.auth
         try:
+            if self._failover is not None:
+                self._failover.before(call)
             decision = call.options.retrier.decide(
                 call.retry,
                 verdict,
-                attempt=call.attempts,
+                attempt=call.attempts - call.attempts_before,
                 now=now,
                 deadline=self._deadline(call, now),
                 line=line,
-                refreshable=self._transport.auth.refreshable,
+                refreshable=auth.refreshable,
             )
             if decision.refresh_key:
-                self._transport.auth.refresh()
+                auth.refresh()
         except Exception as error:
             decision = Decision(error=_from_callback(error))
-        attempt = attempt_of(verdict, decision.wait, elapsed)
+        if self._failover is not None:
+            decision = self._failover.follow(call, verdict, decision, now, elapsed)
+        attempt = attempt_of(verdict, decision.wait, elapsed, self._routes.name_for(call))
         call.history.append(attempt)
         if decision.wait is not None and call.state == RUNNING:
             report_retry(call, attempt, now)

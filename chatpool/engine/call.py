@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextvars
 import math
 from dataclasses import dataclass, field
-from typing import Any, List, Mapping, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Protocol
 
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..policy.retry import Deadline, Retrier, RetryState
 from ..policy.tokens import RequestSize
 from ..transport import CancelToken
-from ..types import Attempt, ChatRequest, Outcome
+from ..types import Attempt, ChatRequest, Outcome, Usage
 from .dispatch import Dispatcher
 from .grants import Grant
+from .review import Reviewer
+from .visits import LineKey, Visits
+
+if TYPE_CHECKING:
+    from .streams import Reading
 
 __all__ = ["DONE", "NEW", "PARKED", "QUEUED", "RUNNING", "Call", "CallOptions", "LineKey", "Sink"]
 
 NEW, QUEUED, RUNNING, PARKED, DONE = "new", "queued", "running", "parked", "done"
-
-LineKey = Tuple[str, Optional[str]]
-"""(base_url, model): what pacing, streaks and pauses are kept for."""
 
 
 class Sink(Protocol):
@@ -55,6 +57,8 @@ class CallOptions:
         deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
         singular: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
             of the call, and otherwise from its first send and without the time in which the pool holds it.
+        review: looks at answers before they are taken; None takes them all.
+        reading: what is done with the chunks of an answer that is asked for as a stream; None asks for a whole one.
     """
 
     timeout: Timeout
@@ -64,22 +68,28 @@ class CallOptions:
     query: Mapping[str, str] = field(default_factory=dict)
     deadline: Optional[float] = None
     singular: bool = False
+    review: Optional[Reviewer] = None
+    reading: Optional[Reading] = None
 
 
 class Call:
     """One call: what to send, where the outcome goes, and how far it has come.
 
-    ``state`` is written under the scheduler's lock only.
+    ``state`` is written under the scheduler's lock only.  ``first_request`` is what was asked; ``request`` becomes
+    another one when the call is asked again.
     """
 
     __slots__ = (
         "attempts",
+        "attempts_before",
         "context",
         "created",
         "due_at",
         "ended_by",
+        "first_request",
         "first_sent",
         "grant",
+        "handed_out",
         "held_before",
         "held_when_due",
         "history",
@@ -90,6 +100,7 @@ class Call:
         "options",
         "paced",
         "payload",
+        "reasks",
         "request",
         "retry",
         "sent_at",
@@ -98,6 +109,8 @@ class Call:
         "state",
         "token",
         "unsendable",
+        "usage",
+        "visits",
     )
 
     def __init__(
@@ -112,7 +125,7 @@ class Call:
         index: int = 0,
         item: Any = None,
     ) -> None:
-        self.request = request
+        self.request = self.first_request = request
         self.options = options
         self.sink = sink
         self.id = id
@@ -123,6 +136,9 @@ class Call:
         self.state = NEW
         self.ended_by = 0  # the thread that ended it and has to deliver its outcome
         self.attempts = 0
+        self.reasks = 0  # how often it was asked again, with another request
+        self.attempts_before = 0  # of the requests before this one
+        self.usage: Optional[Usage] = None  # of the answers that were reviewed
         self.first_sent: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way
         self.held_before = 0.0  # how long its line had been held when it was first sent
@@ -131,7 +147,9 @@ class Call:
         self.paced: Any = None  # the line's own note on the attempt under way
         self.size: Optional[RequestSize] = None
         self.grant: Optional[Grant] = None  # of a limit that is shared with other processes
+        self.handed_out = False  # whether somebody has seen a part of its answer
         self.unsendable: Optional[ChatPoolError] = None  # why its line will never send it
+        self.visits: Optional[Visits] = None  # where it has failed, in a pool with several endpoints
         self.payload = b""
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None
@@ -159,4 +177,6 @@ class Call:
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent is None else now - self.first_sent
-        return Outcome(self.index, self.item, self.request, value, error, tuple(self.history), elapsed)
+        return Outcome(
+            self.index, self.item, self.first_request, value, error, tuple(self.history), elapsed, self.usage
+        )

@@ -40,13 +40,16 @@ class Delivery:
         error: Optional[ChatPoolError] = None,
         now: Optional[float] = None,
     ) -> None:
-        """Tell the listeners, then whoever waits; the call has been ended in the scheduler."""
+        """Tell the listeners, then whoever waits; the call has been ended in the scheduler.
+
+        With both, ``verdict`` is that of an answer that was not taken because of ``error``.
+        """
         now = self._clock.now() if now is None else now
         call.payload = b""
         try:
             report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
         finally:
-            value = None if verdict is None else verdict.value
+            value = None if verdict is None or error is not None else verdict.value
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 

@@ -33,7 +33,7 @@ class Dispatcher:
     A listener that has an attribute ``kinds`` (a collection of event kinds) gets only those, any other gets all.
     """
 
-    KINDS = ("sent", "retrying", "succeeded", "failed")
+    KINDS = ("sent", "retrying", "reasking", "succeeded", "failed")
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._route([_Subscription(listener) for listener in listeners])

@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import math
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
-from ..config import Limits
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..policy.retry import Decision
 from ..policy.spending import Spending
-from ..quota import Sharing
-from ..transport import BrokenTransport, Transport
+from ..transport import Transport
 from ..types import ChatRequest, LineStats, Verdict
-from ..wire import encode
 from .attempt import CANCELLED, Attempter
-from .call import DONE, Call, CallOptions, LineKey, Sink
+from .call import DONE, NEW, Call, CallOptions, Sink
 from .delivery import Delivery
 from .expiry import ExpiryWatch
 from .lifecycle import register
+from .open_streams import OpenStreams
+from .payload import payload_of
+from .reviewing import ask_again, review
+from .routes import Routes
 from .scheduler import Scheduler
+from .visits import LineKey
 
 __all__ = ["Engine"]
 
@@ -33,6 +36,7 @@ logger = logging.getLogger("chatpool")
 _here = threading.local()  # .engine: the engine whose worker this thread is
 _inherited: List[Any] = []  # of the process this one was forked from
 
+_CLOSED = "the pool was closed while its stream was open"
 _ABORTED = "the pool was aborted while the call was under way"
 
 
@@ -40,44 +44,46 @@ class Engine:
     """Runs calls on at most ``max_workers`` threads.
 
     Args:
-        connect: makes the transport that exchanges go over; called again in a forked child.
+        connect: makes the endpoints that exchanges go to; called again in a forked child.
         max_workers: the concurrency cap.
         clock: time and waiting.
         after_call: called with no argument in the worker thread after each call.
-        limits: what may be sent to each (endpoint, model) per minute, None without limits.
         spending: what has been spent of the budget, None without one.
+
+    Attributes:
+        streams: the streams that are being read; its methods are the readings of their calls.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Transport],
+        connect: Callable[[], Routes],
         *,
         max_workers: int,
         clock: Clock,
         after_call: Optional[Callable[[], Any]] = None,
-        limits: Optional[Limits] = None,
         spending: Optional[Spending] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
         self._after_call = after_call
-        self._limits, self._spending = limits, spending
-        self._sharing = Sharing.of(limits) if limits is not None else None
+        self._spending = spending
         self._ids = itertools.count(1)
         self._closed = False
+        self.streams = OpenStreams()
         self._start(connect())
         register(self)
 
-    def _start(self, transport: Transport) -> None:
-        self.transport = transport
-        self._scheduler = Scheduler(self.max_workers, self._limits, self._spending, self._sharing)
+    def _start(self, routes: Routes) -> None:
+        self.routes = routes
+        self._home = routes.first.plan.name
+        self._scheduler = Scheduler(self.max_workers, routes.plans, self._spending)
         self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
-        self._attempter = Attempter(transport, self.clock, self._scheduler)
+        self._attempter = Attempter(routes, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
         # For a pool that nobody closes: workers keep the engine alive until their calls have ended.
-        self._cleanup = weakref.finalize(self, transport.close)
+        self._cleanup = weakref.finalize(self, routes.close)
         self._cleanup.atexit = False
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -98,12 +104,12 @@ class Engine:
             options,
             sink,
             id=next(self._ids),
-            line=(self.transport.base_url, request.model),
+            line=(self._home, request.model),
             created=self.clock.now(),
             index=index,
             item=item,
         )
-        call.payload = encode(request.body) if request.body or request.method != "GET" else b""
+        call.payload = payload_of(request, options.reading)
         call.context = contextvars.copy_context()
         return call
 
@@ -123,6 +129,48 @@ class Engine:
             self._start_workers(self._scheduler.submit(calls))
             for call in calls:
                 self._watch(call)
+
+    def submit_stream(self, call: Call) -> None:
+        """Queue a call whose stream is handed over.  For a worker of the engine's, which could be waiting for itself,
+        it runs in a thread of its own.
+
+        Raises:
+            PoolClosedError: the pool is closed.
+        """
+        if self._closed or not self.in_worker():
+            self.submit([call])
+            return
+        beside = threading.Thread(target=contextvars.copy_context().run, args=(self._run_beside, call), daemon=True)
+        beside.start()
+
+    def _run_beside(self, call: Call) -> None:
+        _here.engine = self
+        try:
+            if call.state == NEW:  # not cancelled before it came here
+                self._run_inline(call)
+        finally:
+            _here.engine = None
+            if self._closed and self._scheduler.idle():
+                self._release()
+
+    def waiting(self) -> ContextManager[None]:
+        """A block in which this thread waits for calls, and does not read its streams.
+
+        Raises:
+            RuntimeError: as :meth:`check_slots`, on entering it.
+        """
+        return self.streams.waiting(self._slots())
+
+    def check_slots(self) -> None:
+        """Refuse to wait for a call that cannot start before this very thread has gone on.
+
+        Raises:
+            RuntimeError: streams that this thread is reading take all slots.
+        """
+        self.streams.check_slots(self._slots())
+
+    def _slots(self) -> float:
+        return math.inf if self.in_worker() else self.max_workers  # a worker's own calls need none
 
     def _watch(self, call: Call) -> None:
         """See to it that a singular call ends in time even if no worker gets to it."""
@@ -204,8 +252,8 @@ class Engine:
         """Make one attempt; returns the seconds until the next one, None when the call has ended."""
         success, decision = self._attempter.attempt(call)
         if success is not None:
-            self._succeed(call, success)
-        elif decision is None:
+            return self._succeed(call, success)
+        if decision is None:
             # Cancelled by its own token (then whoever did so has ended it), or with the whole transport.
             self._delivery.fail(call, PoolClosedError(_ABORTED))
         elif decision.wait is not None:
@@ -229,12 +277,28 @@ class Engine:
         wrapped.__cause__ = error
         self._delivery.fail(call, wrapped)
 
-    def _succeed(self, call: Call, verdict: Verdict) -> None:
+    def _succeed(self, call: Call, verdict: Verdict) -> Optional[float]:
+        if call.options.review is not None:
+            return self._review(call, verdict)
         now = self.clock.now()
         won, workers = self._scheduler.succeed(call, verdict, now)
         self._start_workers(workers)  # before anybody's callback takes its time
         if won:
             self._delivery.deliver(call, verdict=verdict, now=now)
+        return None
+
+    def _review(self, call: Call, verdict: Verdict) -> Optional[float]:
+        """Have an answer looked at; returns 0.0 where the call is asked again, None when it has ended."""
+        self._start_workers(self._scheduler.answered_well(call, verdict, self.clock.now()))
+        found = review(call, verdict)
+        if found.request is not None:
+            if call.state == DONE:  # given up meanwhile
+                return None
+            ask_again(call, found.request, verdict, self.clock.now())
+            return 0.0
+        if self._scheduler.end(call):
+            self._delivery.deliver(call, verdict=verdict._replace(value=found.value), error=found.error)
+        return None
 
     def _fail(self, call: Call, decision: Decision) -> None:
         error = decision.error or ChatPoolError("given up")
@@ -283,18 +347,20 @@ class Engine:
 
     # -- the end of the engine ------------------------------------------------------------------------------
 
-    def close(self) -> None:
+    def close(self, *, at_exit: bool = False) -> None:
         """Finish what was submitted, then end; further calls of ``close`` do nothing."""
-        self.shutdown()
+        self.shutdown(at_exit=at_exit)
 
-    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
+    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False, at_exit: bool = False) -> None:
         """Take no more calls.
 
         Args:
             wait: whether to return only when everything has ended (never waited for in one of its own workers).
             cancel_futures: whether calls that are queued or parked are cancelled.
+            at_exit: whether the process is about to end, for which daemon threads are not waited for.
         """
         self._closed = True
+        self.streams.wake()
         if cancel_futures:
             reason = "the pool was shut down before the call was sent"
             self.give_up(lambda call: True, lambda call: CallCancelledError(reason), in_flight=False)
@@ -304,6 +370,8 @@ class Engine:
             if self._scheduler.idle():
                 self._release()
             return
+        forgotten = self.streams.forgotten(at_exit=at_exit)
+        self.give_up(lambda call: call in forgotten, lambda call: CallCancelledError(_CLOSED))
         self._scheduler.wait_until_idle(self.clock)
         self._release(wait=True)
 
@@ -312,7 +380,7 @@ class Engine:
         self._closed = True
         for _ in range(2):  # once more for what another thread was submitting at the same time
             self._give_up_all(_ABORTED)
-            self.transport.abort()
+            self.routes.abort()
         self._release()
 
     def _give_up_all(self, reason: str) -> None:
@@ -321,24 +389,30 @@ class Engine:
     def _release(self, *, wait: bool = False) -> None:
         self._expiry.close()
         self._executor.shutdown(wait=wait)
-        self.transport.close()
+        self.routes.close()
         self._scheduler.close_grants()
 
     def after_fork_in_child(self) -> None:
         """Start over with connections of the child's own; what was under way is the parent's, and cancelled here."""
         orphans = self._scheduler.everyone()
-        old = self.transport
+        old = self.routes
         # Kept for ever: to collect them would run finalizers that take locks nobody will ever release.
         _inherited.append((self._scheduler, self._executor, old, self._attempter))
         self._cleanup.detach()
+        self.streams.after_fork_in_child()
         _here.engine = None
         try:
             self._start(self._connect())
         except Exception as error:  # a CA file, say, that is not there any more
-            self._start(BrokenTransport(old, error))
+            self._start(old.broken(error))
         for call in orphans:
             call.state = DONE
             call.sink.after_fork_in_child(call)
+
+    @property
+    def transport(self) -> Transport:
+        """How to get to the first endpoint."""
+        return self.routes.first.transport
 
     @property
     def closed(self) -> bool:
@@ -350,7 +424,7 @@ class Engine:
         return self._scheduler.counts()
 
     def lines(self) -> List[Tuple[LineKey, LineStats]]:
-        """The state of each (base_url, model)."""
+        """The state of each (endpoint, model)."""
         return list(self._scheduler.line_stats(self.clock.now()).items())
 
 

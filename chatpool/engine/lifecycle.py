@@ -21,8 +21,8 @@ class Living(Protocol):
     def after_fork_in_child(self) -> None:
         """Start over: threads did not come along, locks may be held by nobody, connections are the parent's."""
 
-    def close(self) -> None:
-        """Finish what was submitted, then end."""
+    def close(self, *, at_exit: bool = False) -> None:
+        """Finish what was submitted, then end; ``at_exit`` tells that the process is about to."""
 
     def abort(self) -> None:
         """Give up everything and end."""
@@ -55,7 +55,7 @@ def _at_exit() -> None:
         if failed:
             one.abort()
         else:
-            one.close()
+            one.close(at_exit=True)
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import replace
-from typing import Deque, List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
+from ..policy.breaker import EndpointHealth
 from ..policy.health import LineHealth
 from ..policy.learned import StatedLimit
 from ..policy.pacing import Pacer, Sent
 from ..policy.spending import Reservation, Spending
+from ..policy.standing import Standing
 from ..policy.tokens import RequestSize, TokenEstimator
 from ..types import LineStats, Verdict
 from ..wire.sizes import request_size
 from ..wire.stated import stated_limits
-from .call import QUEUED, Call, LineKey
+from .call import Call
 from .grants import Grants, Question
+from .queues import CallQueue
+from .visits import LineKey
 
 __all__ = ["Line", "Paced", "StatedLimits", "read_limits"]
 
@@ -45,7 +48,9 @@ def read_limits(verdict: Verdict) -> Optional[StatedLimits]:
 
 
 class Line:
-    """A queue of its own for each (endpoint, model): one that has to wait never holds up another.
+    """The way to one (endpoint, model): one that has to wait never holds up another.
+
+    It draws from the queue of its model, which it has for itself unless the pool has several endpoints.
 
     Not thread-safe: the scheduler holds its lock.
 
@@ -54,8 +59,12 @@ class Line:
         limits: the configured limits, None without any.
         spending: what the pool has spent of its budget, None without one.
         grants: its slots of a limit that is shared with other processes, None without one.
+        queue: the calls to its model.
+        endpoint: what is known of its endpoint.
+        weight: how much it is preferred to other lines of the queue, as a factor; None if there are none.
 
     Attributes:
+        standing: how it compares with them.
         health: what the latest answers say.
         pacer: when the next call may be sent.
         parked: how many of its calls wait for their next attempt.
@@ -63,16 +72,16 @@ class Line:
     """
 
     __slots__ = (
-        "_due",
         "_estimator",
-        "_fresh",
         "_grants",
         "_spending",
         "health",
         "key",
         "pacer",
         "parked",
+        "queue",
         "read_again_at",
+        "standing",
     )
 
     def __init__(
@@ -81,45 +90,42 @@ class Line:
         limits: Optional[Limits] = None,
         spending: Optional[Spending] = None,
         grants: Optional[Grants] = None,
+        *,
+        queue: CallQueue,
+        endpoint: EndpointHealth,
+        weight: Optional[float] = None,
     ) -> None:
         self.key = key
+        self.queue = queue
         self.health = LineHealth()
+        self.standing = Standing(endpoint, self.health, weight or 1.0, several=weight is not None)
         self.pacer = Pacer(limits)
         self.parked = 0
         self.read_again_at = 0.0
         self._spending = spending
         self._grants = grants
         self._estimator = TokenEstimator()
-        self._due: Deque[Call] = deque()  # parked before, ready now: they go first
-        self._fresh: Deque[Call] = deque()
 
-    # -- the queue --------------------------------------------------------------------------------------
+    # -- calls ------------------------------------------------------------------------------------------
 
-    def add(self, call: Call) -> None:
-        """A fresh call."""
-        self._fresh.append(call)
+    def take_over(self, call: Call, before: Line, now: float) -> None:
+        """A call comes from another line, with the time in which that one has held it."""
+        shift = self.held(now) - before.held(now)
+        call.held_before += shift
+        call.held_when_due += shift
+        call.line = self.key
 
-    def add_due(self, call: Call, now: float) -> None:
-        """A call whose wait is over."""
+    def held_for(self, now: float) -> float:
+        """About how long it will be until any call may be sent."""
+        return max(self.standing.left_alone(now), self.health.gate.wait(now), self.pacer.wait(now))
+
+    def due(self, call: Call, now: float) -> None:
+        """The wait of a call that was sent here is over."""
         call.due_at, call.held_when_due = now, self.held(now)
-        self._due.append(call)
 
-    def has_calls(self) -> bool:
-        """Whether any call is queued."""
-        for queue in (self._due, self._fresh):
-            while queue and queue[0].state != QUEUED:
-                queue.popleft()  # it runs, or was given up where it stood
-        return bool(self._due or self._fresh)
-
-    def first(self) -> Call:
-        """The call that goes next; there is one.  It leaves the queue once it is not queued any more."""
-        # A probe of a server that is down may well be lost: it costs least where least was tried.
-        first, then = (self._fresh, self._due) if self.health.gate.closed else (self._due, self._fresh)
-        return (first or then)[0]
-
-    def queued(self) -> List[Call]:
-        """All calls that are queued."""
-        return [call for queue in (self._due, self._fresh) for call in queue if call.state == QUEUED]
+    def too_large(self, call: Call) -> Optional[str]:
+        """Why a call can never be within the limits, None if it can."""
+        return self.pacer.too_large(self._tokens(call)) if self.pacer.counts_tokens else None
 
     def on_their_way(self) -> int:
         """How many calls are in flight or parked."""
@@ -130,9 +136,10 @@ class Line:
     def wait(self, now: float) -> float:
         """Seconds until its first call may be sent: 0 for now, ``inf`` for not before something happens."""
         wait = self._own_wait(now)
-        if wait > 0 or self._grants is None or not self._may_be_sent(self.first(), now):
+        if wait > 0 or self._grants is None:
             return wait
-        return self._grants.wait(now)
+        call = self.queue.first(self, now)
+        return wait if call is None or not self._may_be_sent(call, now) else self._grants.wait(now)
 
     def _own_wait(self, now: float) -> float:
         """The same without regard to other processes."""
@@ -143,7 +150,8 @@ class Line:
             return 0.0  # it is to be told so at once
         if self._spending is None and not self.pacer.counts_tokens:
             return self.pacer.wait(now)
-        return self._wait_by_size(now, self.first())
+        call = self.queue.first(self, now)
+        return 0.0 if call is None else self._wait_by_size(now, call)
 
     def _wait_by_size(self, now: float, call: Call) -> float:
         tokens = self._tokens(call)
@@ -155,8 +163,10 @@ class Line:
 
     def question(self, now: float) -> Optional[Question]:
         """What has to be asked before its first call is sent, None if nothing."""
-        call = self.first()
-        if self._grants is None or not self._grants.lacking(now) or not self._may_be_sent(call, now):
+        if self._grants is None or not self._grants.lacking(now):
+            return None
+        call = self.queue.first(self, now)
+        if call is None or not self._may_be_sent(call, now):
             return None
         return self._grants.question(self._tokens(call))
 
@@ -197,6 +207,8 @@ class Line:
         """A call is about to be sent; ``call.unsendable`` says if it must not be."""
         self._note_time(call, now)
         self.health.gate.sent()
+        if self.standing.several:
+            self.standing.sent(now)
         self._note_sent(call, now)
         if self._grants is not None and call.unsendable is None:
             call.grant = self._grants.take(now, self._tokens(call))
@@ -234,8 +246,10 @@ class Line:
 
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
-        was_closed = self.health.gate.closed
-        self.health.returned(verdict, call.sent_at or now, now)
+        was_closed, sent_at = self.health.gate.closed, call.sent_at or now
+        self.health.returned(verdict, sent_at, now)
+        if self.standing.several:
+            self.standing.returned(verdict.kind, sent_at, now)
         call.sent_at = None
         if call.paced is not None:
             self._settle(call, call.paced, verdict, now)
@@ -269,6 +283,10 @@ class Line:
         """This state for a person."""
         stats, pace = self.health.stats(now), self.pacer.pace(now)
         stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
+        reason = self.standing.tripped
+        if reason is not None:
+            alone = self.standing.left_alone(now)
+            return replace(stats, paused_until=None if math.isinf(alone) else alone, why=f"left alone: {reason}")
         return stats if stats.why else replace(stats, paused_until=pace.paused_for, why=pace.why)
 
 

@@ -4,44 +4,112 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .call import Call, LineKey
+from ..config import Limits
+from ..errors import ChatPoolError
+from ..policy.breaker import EndpointHealth
+from ..policy.spending import Spending
+from ..quota import Sharing
+from .call import Call
+from .grants import Grants
 from .line import Line
+from .queues import CallQueue
+from .visits import LineKey
 
-__all__ = ["Lines"]
+__all__ = ["LeftAlone", "LineMaker", "Lines", "Plan"]
+
+
+class Plan(NamedTuple):
+    """What the scheduler has to know of an endpoint.
+
+    Attributes:
+        name: no other endpoint of the pool has it; there is no key in it.
+        limits: what may be sent to each of its models per minute, None without limits.
+        sharing: makes the limits that are shared with other processes, None without any.
+        weight: how much it is preferred to others, as a factor.
+    """
+
+    name: str
+    limits: Optional[Limits] = None
+    sharing: Optional[Sharing] = None
+    weight: float = 1.0
+
+
+class LeftAlone(NamedTuple):
+    """What it means that an endpoint refuses every call.
+
+    Attributes:
+        is_new: whether nobody knew.
+        reasons: why each endpoint of the model does, by name; empty as long as there is another one for the call.
+        scope: what ends then: ``"run"``, ``"model"`` or only the ``"call"``.
+    """
+
+    is_new: bool
+    reasons: Dict[str, ChatPoolError]
+    scope: str = "call"
+
+
+class LineMaker:
+    """Makes the lines of one model: one for each endpoint, all with the same queue.
+
+    Args:
+        plans: the endpoints; none for a single one without limits.
+        spending: what the pool has spent of its budget, None without one.
+    """
+
+    def __init__(self, plans: Sequence[Plan] = (), spending: Optional[Spending] = None) -> None:
+        self._plans = plans
+        self._spending = spending
+        self._health: Dict[str, EndpointHealth] = {}
+
+    def health(self, endpoint: str) -> EndpointHealth:
+        """What is known of an endpoint."""
+        return self._health.setdefault(endpoint, EndpointHealth())
+
+    def __call__(self, key: LineKey) -> List[Line]:
+        """The lines; ``key`` is that of any of them."""
+        queue = CallQueue()
+        plans = self._plans or (Plan(key[0]),)
+        queue.lines = [self._line(plan, key[1], queue, several=len(plans) > 1) for plan in plans]
+        return queue.lines
+
+    def _line(self, plan: Plan, model: Optional[str], queue: CallQueue, *, several: bool) -> Line:
+        key = (plan.name, model)
+        grants = None if plan.sharing is None else Grants(plan.sharing.limit(*key))
+        health, weight = self.health(plan.name), plan.weight if several else None
+        return Line(key, plan.limits, self._spending, grants, queue=queue, endpoint=health, weight=weight)
 
 
 class Lines:
-    """One line for each (endpoint, model), made when it is first needed; those with calls take turns.
+    """One line for each (endpoint, model), made when it is first needed; models with calls take turns.
 
     Not thread-safe: the scheduler holds its lock, but for :meth:`known`.
 
     Args:
-        make: makes a line.
+        make: makes the lines of a model.
     """
 
     __slots__ = ("_all", "_make", "_ready")
 
-    def __init__(self, make: Callable[[LineKey], Line]) -> None:
+    def __init__(self, make: Callable[[LineKey], List[Line]]) -> None:
         self._make = make
         self._all: Dict[LineKey, Line] = {}
-        self._ready: OrderedDict[LineKey, Line] = OrderedDict()  # lines with queued calls, next in turn first
+        self._ready: OrderedDict[CallQueue, None] = OrderedDict()  # those with calls, next in turn first
 
     def __iter__(self) -> Iterator[Line]:
         return iter(list(self._all.values()))
 
     def of(self, call: Call) -> Line:
-        """The line of a call."""
+        """The line that a call was sent to last; any of its model for one that was not sent yet."""
         line = self._all.get(call.line)
         return self.get(call.line) if line is None else line
 
     def get(self, key: LineKey) -> Line:
         """The line of an endpoint and a model."""
-        line = self._all.get(key)
-        if line is None:
-            line = self._all[key] = self._make(key)
-        return line
+        if key not in self._all:
+            self._all.update({line.key: line for line in self._make(key)})
+        return self._all[key]
 
     def known(self, key: LineKey) -> Optional[Line]:
         """The same, None if it has never been needed; works without the lock."""
@@ -49,46 +117,75 @@ class Lines:
 
     def add(self, call: Call) -> None:
         """Queue a fresh call."""
-        line = self.of(call)
-        line.add(call)
-        self._ready[call.line] = line
+        queue = self.of(call).queue
+        queue.add(call)
+        self._ready[queue] = None
 
     def add_due(self, call: Call, now: float) -> None:
         """Queue a call whose wait is over."""
         line = self.of(call)
         line.parked -= 1
-        line.add_due(call, now)
-        self._ready[call.line] = line
+        line.due(call, now)
+        line.queue.add_due(call)
+        self._ready[line.queue] = None
 
     def next(self, now: float) -> Tuple[Optional[Line], float]:
         """The line whose turn it is, or None and the seconds until one may send (``inf``: nobody knows)."""
         first = math.inf
         empty = []
-        for line in self._ready.values():
-            if not line.has_calls():
-                empty.append(line.key)
+        for queue in self._ready:
+            if not queue.has_calls():
+                empty.append(queue)
                 continue
-            wait = line.wait(now)
-            if wait <= 0:
+            line, wait = queue.next_line(now)
+            if line is not None:
                 return line, 0.0
             first = min(first, wait)
-        for key in empty:
-            del self._ready[key]
+        for queue in empty:
+            del self._ready[queue]
         return None, first
 
-    def had_its_turn(self, line: Line) -> None:
-        """The others go first now."""
-        if not line.has_calls():
-            del self._ready[line.key]
+    def bind(self, call: Call, line: Line, now: float) -> None:
+        """``line`` is about to send the call."""
+        if call.line != line.key:
+            line.take_over(call, self.of(call), now)
+
+    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> LeftAlone:
+        """The endpoint of ``call`` refuses all calls of ``scope``.
+
+        When none is left they are all forgiven: whoever comes next tries them again.
+        """
+        line = self.of(call)
+        lines, is_new = line.queue.lines, line.standing.trip(scope, reason, sent_at, now)
+        refusals = {} if call.visits is None else call.visits.refusals
+        against = {other: other.standing.reason_against(now) for other in lines}
+        if any(why is None and other.key not in refusals for other, why in against.items()):
+            return LeftAlone(is_new, {})
+        reasons = {other.key[0]: refusals.get(other.key) or why or reason for other, why in against.items()}
+        if any(why is None for why in against.values()):
+            return LeftAlone(is_new, reasons)
+        scope = "run" if all(other.standing.endpoint.breaker.reason is not None for other in lines) else "model"
+        for other in lines:
+            other.standing.forgive()
+        return LeftAlone(is_new, reasons, scope)
+
+    def had_its_turn(self, queue: CallQueue, call: Call) -> None:
+        """``call`` was sent; the others go first now."""
+        queue.left(call)
+        if not queue.has_calls():
+            del self._ready[queue]
         elif len(self._ready) > 1:
-            self._ready.move_to_end(line.key)
+            self._ready.move_to_end(queue)
 
     def queued(self) -> List[Call]:
         """All calls that are queued."""
-        return [call for line in self._all.values() for call in line.queued()]
+        return [call for queue in self._queues() for call in queue.queued()]
 
     def look_again(self) -> None:
         """Find out anew which lines have calls."""
-        for line in self._all.values():
-            if line.has_calls():
-                self._ready[line.key] = line
+        for queue in self._queues():
+            if queue.has_calls():
+                self._ready[queue] = None
+
+    def _queues(self) -> List[CallQueue]:
+        return list(dict.fromkeys(line.queue for line in list(self._all.values())))

@@ -9,12 +9,12 @@ from ..events import Event
 from ..types import Attempt, Usage, Verdict
 from .call import Call
 
-__all__ = ["attempt_of", "report_end", "report_retry", "report_send"]
+__all__ = ["attempt_of", "report_end", "report_reask", "report_retry", "report_send"]
 
 
-def attempt_of(verdict: Verdict, wait: Optional[float], elapsed: float) -> Attempt:
-    """An attempt for the history of its call."""
-    return Attempt(_reason(verdict), verdict.status, wait, elapsed, verdict.request_id)
+def attempt_of(verdict: Verdict, wait: Optional[float], elapsed: float, endpoint: Optional[str]) -> Attempt:
+    """An attempt for the history of its call; ``endpoint`` where there are several."""
+    return Attempt(_reason(verdict), verdict.status, wait, elapsed, verdict.request_id, endpoint)
 
 
 def report_send(call: Call, now: float) -> None:
@@ -30,6 +30,13 @@ def report_retry(call: Call, attempt: Attempt, now: float) -> None:
         _emit("retrying", call, now, attempt, attempt.reason, None)
 
 
+def report_reask(call: Call, now: float, usage: Optional[Usage]) -> None:
+    """The answer was not taken and the call is asked again."""
+    if call.options.dispatcher.wants("reasking"):
+        last = call.history[-1]
+        _emit("reasking", call, now, last, last.reason, usage)
+
+
 def report_end(call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage]) -> None:
     """The call has its outcome."""
     kind = "succeeded" if error is None else "failed"
@@ -42,7 +49,7 @@ _NOTHING_SENT = Attempt("", None, None, None, None)  # type: ignore[arg-type]  #
 
 
 def _emit(kind: str, call: Call, now: float, attempt: Attempt, reason: Optional[str], usage: Optional[Usage]) -> None:
-    _, status, wait, elapsed, request_id = attempt
+    _, status, wait, elapsed, request_id, _ = attempt
     # One positional call: this runs once per call, and _replace would cost as much again each time.
     event = Event(
         kind,

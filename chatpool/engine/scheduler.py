@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import math
 import threading
-from functools import partial
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..clock import Clock
-from ..config import Limits
 from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
 from ..policy.spending import Spending
-from ..quota import Sharing, Slot
+from ..quota import Slot
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
-from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
-from .grants import Grants, Question
+from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, Sink
+from .grants import Question
 from .ledger import Ledger
 from .line import Line, StatedLimits, read_limits
-from .lines import Lines
+from .lines import LeftAlone, LineMaker, Lines, Plan
 from .staff import Staff
+from .visits import LineKey
 
 __all__ = ["Scheduler", "Step"]
 
@@ -55,30 +54,25 @@ class Scheduler:
 
     Args:
         max_workers: the concurrency cap.
-        limits: what may be sent to each (endpoint, model) per minute, None without limits.
+        plans: the endpoints; none for a single one without limits.
         spending: what has been spent of the pool's budget, None without one.
-        sharing: makes the limits that are shared with other processes, None without any.
-
-    Attributes:
-        endpoint_proven: whether any call has ever succeeded.
     """
 
     def __init__(
         self,
         max_workers: int,
-        limits: Optional[Limits] = None,
+        plans: Sequence[Plan] = (),
         spending: Optional[Spending] = None,
-        sharing: Optional[Sharing] = None,
     ) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = threading.Condition(self.lock)
-        self.endpoint_proven = False
         self._max_workers = max_workers
         if spending is not None:
             spending.forget_in_flight()  # the scheduler is made anew in a forked child
         self._staff = Staff(max_workers)
-        self._lines = Lines(partial(_make_line, limits, spending, sharing))
+        self._make = LineMaker(plans, spending)
+        self._lines = Lines(self._make)
         self._ledger = Ledger()
         self._waits_until = math.inf
 
@@ -105,7 +99,7 @@ class Scheduler:
         with self.lock:
             call.state = QUEUED
             self._ledger.queued()
-            self._start(call, now)
+            self._start(call, self._lines.of(call).queue.line_for(call, now), now)
 
     # -- workers ask ----------------------------------------------------------------------------------
 
@@ -129,13 +123,13 @@ class Scheduler:
         with self.lock:
             self._wake_parked(now)
             line, wait = self._next_line(now)
-            if line is not None:
+            call = None if line is None else line.queue.first(line, now)
+            if line is not None and call is not None:
                 question = line.question(now)
                 if question is not None:
                     return Step(question=question, more_workers=self._successors(now))
-                call = line.first()
-                self._start(call, now)
-                self._lines.had_its_turn(line)
+                self._start(call, line, now)
+                self._lines.had_its_turn(line.queue, call)
                 return Step(call=call, more_workers=self._successors(now))
             if self._needs_waiter(now, wait):
                 self._staff.waiting = True
@@ -201,11 +195,12 @@ class Scheduler:
         for call in self._ledger.due(now):
             self._lines.add_due(call, now)
 
-    def _start(self, call: Call, now: float) -> None:
+    def _start(self, call: Call, line: Line, now: float) -> None:
         self._ledger.start(call)
         if call.token is None:
             call.token = CancelToken()
-        self._lines.of(call).sent(call, now)
+        self._lines.bind(call, line, now)
+        line.sent(call, now)
 
     # -- attempts return, calls go on or end ----------------------------------------------------------
 
@@ -214,12 +209,11 @@ class Scheduler:
         stated = self._stated(call, verdict, now)
         with self.lock:
             line = self._lines.of(call)
-            view = line.health.view
-            if call.sent_at is None:
-                return view(now, line.on_their_way() + 1)
-            on_their_way = min(line.on_their_way(), self._max_workers)
-            line.returned(call, verdict, stated, now)
-            return view(now, on_their_way)
+            on_their_way = line.on_their_way() + 1
+            if call.sent_at is not None:
+                on_their_way = min(on_their_way - 1, self._max_workers)
+                line.returned(call, verdict, stated, now)
+            return line.queue.view(call, line, line.health.view(now, on_their_way), now)
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
         """The limits that an answer states: of all refusals, and of a success every now and then."""
@@ -237,20 +231,34 @@ class Scheduler:
         """
         stated = self._stated(call, verdict, now)
         with self.lock:
-            self.endpoint_proven = True
-            workers = 0
-            if call.sent_at is not None:
-                line = self._lines.of(call)
-                held = line.health.gate.closed
-                line.returned(call, verdict, stated, now)
-                if held and not line.health.gate.closed:
-                    workers = self._staff.hire(len(line.queued()))
+            workers = self._answered_well(call, verdict, stated, now)
             return self._end(call), workers
+
+    def answered_well(self, call: Call, verdict: Verdict, now: float) -> int:
+        """``returned`` for an answer that is looked at before the call ends, or goes on.
+
+        Returns:
+            How many workers to start: because its line was held, and because the asking one will be busy.
+        """
+        stated = self._stated(call, verdict, now)
+        with self.lock:
+            return self._answered_well(call, verdict, stated, now) + self._successors(now)
+
+    def _answered_well(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> int:
+        line = self._lines.of(call)
+        line.standing.endpoint.proven = True
+        if call.sent_at is None:
+            return 0
+        held = line.health.gate.closed or line.standing.tripped is not None
+        line.returned(call, verdict, stated, now)
+        return self._staff.hire(len(line.queue.queued())) if held and not line.health.gate.closed else 0
 
     def resend(self, call: Call, now: float) -> None:
         """A running call makes another attempt in the same worker."""
         with self.lock:
-            self._lines.of(call).sent(call, now)
+            line = self._lines.of(call).queue.line_for(call, now)
+            self._lines.bind(call, line, now)
+            line.sent(call, now)
 
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
@@ -316,7 +324,7 @@ class Scheduler:
     def holds_up(self, call: Call) -> bool:
         """Whether it may take long until a worker gets to the call: all are busy, or its line is held."""
         with self.lock:
-            return not self._staff.room() or self._lines.of(call).may_hold_up()
+            return not self._staff.room() or self._lines.of(call).queue.may_hold_up()
 
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""
@@ -358,6 +366,15 @@ class Scheduler:
         line = self._lines.known(key)
         return LineHealth() if line is None else line.health
 
+    def proven(self, endpoint: str) -> bool:
+        """Whether any call to an endpoint has ever succeeded; works without the lock."""
+        return self._make.health(endpoint).proven
+
+    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> LeftAlone:
+        """The endpoint of a call that went out at ``sent_at`` refuses all calls of ``scope``: others get them."""
+        with self.lock:
+            return self._lines.leave_alone(call, scope, reason, sent_at, now)
+
     def held(self, call: Call, now: float) -> float:
         """Seconds for which the call's line has been held since its first send."""
         with self.lock:
@@ -395,9 +412,3 @@ class Scheduler:
             self._staff.forget_starting()
             self._changed.notify_all()
             return self._staff.hire(queued + bool(parked))
-
-
-def _make_line(
-    limits: Optional[Limits], spending: Optional[Spending], sharing: Optional[Sharing], key: LineKey
-) -> Line:
-    return Line(key, limits, spending, None if sharing is None else Grants(sharing.limit(*key)))

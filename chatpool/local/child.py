@@ -27,6 +27,9 @@ def serve(settings: Dict[str, Any]) -> Any:
     parameters.cache_idle_slots = False
     parameters.cache_ram_mib = 0
     parameters.ui = False
+    if settings["embeddings"]:
+        parameters.embedding = True
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return xllamacpp.Server(parameters)
 
 

@@ -35,6 +35,7 @@ class LocalServer:
         context: tokens that all requests under way may hold together, prompts and answers. Default 8192.
         threads: processor threads. Default: as many as this process may use.
         port: the port. Default 0: one that is free.
+        embeddings: whether it makes embeddings too; those of so small a model are good for trying things out only.
 
     Attributes:
         model: the name it answers to.
@@ -46,7 +47,15 @@ class LocalServer:
 
     model = MODEL
 
-    def __init__(self, *, parallel: int = 8, context: int = 8192, threads: Optional[int] = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        parallel: int = 8,
+        context: int = 8192,
+        threads: Optional[int] = None,
+        port: int = 0,
+        embeddings: bool = False,
+    ) -> None:
         self.parallel = positive_int("parallel", parallel)
         self._settings: Dict[str, Any] = {
             "model": MODEL,
@@ -54,6 +63,7 @@ class LocalServer:
             "context": positive_int("context", context),
             "threads": _usable_cores() if threads is None else positive_int("threads", threads),
             "port": _port(port),
+            "embeddings": bool(embeddings),
         }
         self._process: Optional[subprocess.Popen[str]] = None
         self._address: Optional[str] = None

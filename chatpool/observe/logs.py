@@ -1,4 +1,4 @@
-"""Retries, to the ``chatpool`` logger at level INFO."""
+"""Retries and what is asked again, to the ``chatpool`` logger at level INFO."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ logger = logging.getLogger("chatpool")
 
 
 class RetryLog:
-    """Logs one line per retry: which attempt of which call failed, why, and the wait.  Never a prompt, never a key."""
+    """Logs one line per retry: which attempt of which call failed, why, and the wait.  Never a prompt, never a key.
 
-    kinds = frozenset({"retrying"})
+    The same for an answer that was not taken.
+    """
+
+    kinds = frozenset({"retrying", "reasking"})
 
     def __call__(self, event: Event) -> None:
+        if event.kind == "reasking":
+            logger.info("call %d: attempt %d: %s; it is asked again", event.call_id, event.attempt, event.reason)
+            return
         logger.info(
             "call %d: attempt %d failed (%s); next attempt in %.3g s",
             event.call_id,

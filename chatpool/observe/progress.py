@@ -14,16 +14,16 @@ Progress = Union[bool, Mapping[str, Any], None]
 
 
 class ProgressBar:
-    """Moves a tqdm bar by one per finished item; failures and retries stand behind it."""
+    """Moves a tqdm bar by one per finished item; failures, retries and what was asked again stand behind it."""
 
-    kinds = frozenset({"retrying", "succeeded", "failed"})
+    kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self, make_bar: Callable[[], Any]) -> None:
         self._make_bar = make_bar
         self._bar: Any = None
         self._lock = threading.Lock()  # tqdm's own counter is not safe against concurrent updates
         self._failed = 0
-        self._retried = 0
+        self._retried = self._reasked = 0
 
     def open(self) -> None:
         """Show the bar, unless it is shown."""
@@ -36,6 +36,8 @@ class ProgressBar:
         with self._lock:
             if event.kind == "retrying":
                 self._retried += 1
+            elif event.kind == "reasking":
+                self._reasked += 1
             else:
                 self._failed += event.kind == "failed"
                 self._bar.update(1)
@@ -43,7 +45,7 @@ class ProgressBar:
                 self._bar.set_postfix(self._postfix(), refresh=False)
 
     def _postfix(self) -> Dict[str, int]:
-        shown = {"failed": self._failed, "retries": self._retried}
+        shown = {"failed": self._failed, "retries": self._retried, "reasks": self._reasked}
         return {name: count for name, count in shown.items() if count}
 
     def close(self) -> None:

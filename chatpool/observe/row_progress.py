@@ -65,12 +65,12 @@ class RowProgress:
         self._before += count
         self._move(count)
 
-    def add(self, ok: bool, usage: Optional[Usage] = None) -> None:
-        """One row has ended."""
-        self._failed += not ok
+    def add(self, succeeded: int, failed: int = 0, usage: Optional[Usage] = None) -> None:
+        """So many rows have ended, and took so many tokens."""
+        self._failed += failed
         if usage is not None:
             self._usage = self._usage + usage
-        self._move(1)
+        self._move(succeeded + failed)
 
     def _move(self, count: int) -> None:
         self._done += count

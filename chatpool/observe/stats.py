@@ -12,13 +12,13 @@ __all__ = ["Statistics"]
 
 
 class Statistics:
-    """Counts how calls ended, the retries and the tokens."""
+    """Counts how calls ended, the retries, what was asked again, and the tokens."""
 
-    kinds = frozenset({"retrying", "succeeded", "failed"})
+    kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = {"retrying": 0, "succeeded": 0, "failed": 0}
+        self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
         self._tokens = [0, 0, 0, 0]
 
     def __call__(self, event: Event) -> None:
@@ -37,12 +37,13 @@ class Statistics:
         self._lock = threading.Lock()
 
     def snapshot(self) -> Dict[str, Any]:
-        """``succeeded``, ``failed``, ``retried`` and ``usage`` at this moment."""
+        """``succeeded``, ``failed``, ``retried``, ``reasked`` and ``usage`` at this moment."""
         with self._lock:
             counts, tokens = dict(self._counts), tuple(self._tokens)
         return {
             "succeeded": counts["succeeded"],
             "failed": counts["failed"],
             "retried": counts["retrying"],
+            "reasked": counts["reasking"],
             "usage": Usage(*tokens),
         }

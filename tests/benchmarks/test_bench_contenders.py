@@ -25,7 +25,7 @@ def test_there_are_26_response_headers():
 
 def test_every_location_is_in_the_configuration():
     text = nginx.config(Path("folder"), 8080, 8443)
-    for location in ("fast", "slow", "fifth", "random"):
+    for location in ("fast", "slow", "fifth", "random", "stream"):
         assert f"location /{location}/ {{" in text
     assert text.count("{") == text.count("}")
     assert "add_header x-request-id" in text

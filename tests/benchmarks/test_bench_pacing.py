@@ -29,6 +29,11 @@ def test_ideal_times_are_what_the_limits_allow():
     assert SCENARIOS["E"].ideal() == pytest.approx(20.05, abs=0.01)
 
 
+def test_somebody_who_lets_no_minute_exceed_the_limit_takes_longer():
+    assert SCENARIOS["A"].ideal_within_windows() == pytest.approx(0.05 + 950 / (2951 / 60), abs=0.05)
+    assert SCENARIOS["E"].ideal_within_windows() == pytest.approx(0.05 + 1580 / (1181 / 60), abs=0.05)
+
+
 def test_calls_are_of_very_different_size_and_always_the_same():
     sizes = tokens_of(600)
     assert sizes == tokens_of(600)
@@ -83,6 +88,11 @@ class TestReport:
         samples = [live(), live(hint=None), live(hint="whole"), live(headers=True), live(client="another")]
         _, sockets, _ = pacing_tables(samples)
         assert [row[2] for row in sockets.rows] == ["exact", "none", "whole seconds", "in headers", "exact"]
+
+    def test_two_pools_are_compared_with_each_other(self):
+        bounds, sockets, _ = pacing_tables([live(), live(pools=2, walls=[19.0, 26.6])])
+        assert [row[2:] for row in bounds.rows if "two pools" in row[0]] == [["1.40 (1.40 - 1.40)", "**no**"]]
+        assert len(sockets.rows) == 1
 
     def test_a_share_of_values(self):
         assert quantile([3, 1, 2], 0.5) == 2

@@ -69,6 +69,45 @@ def test_the_cost_report_has_the_bounds_and_a_table_for_each_server():
     assert against["CPU: `pool.map` over openai; fast, 64 in flight"] == "0.22 (0.22 - 0.22)"
 
 
+def test_the_streaming_report_shows_each_reader_over_openais_that_makes_the_same():
+    samples = [
+        {"what": "parsing", "round": turn, "reader": reader, "read": "16 KiB", "chunks": 1000, "cpu": cpu}
+        for turn in range(2)
+        for reader, cpu in (("chatpool", 0.01), ("openai", 0.1), ("chatpool-events", 0.002), ("openai-events", 0.005))
+    ]
+    bounds, rates = chosen(["streaming"])[0].tables(samples)
+    assert bounds.rows[0][1:] == ["at least 20,000", "100,000 (100,000 - 100,000)", "yes"]
+    assert [(row[0], row[1], row[-1][:4]) for row in rates.rows] == [
+        ("chunks", "chatpool", "10.0"),
+        ("chunks", "openai", "1.0 "),
+        ("events", "chatpool", "2.5 "),
+        ("events", "openai", "1.0 "),
+    ]
+
+
+def test_the_streaming_report_compares_first_chunks_with_bare_urllib3():
+    taken = {"urllib3": 0.001, "chatpool": 0.0015, "openai": 0.004}
+    samples = [
+        {
+            "what": what,
+            "round": turn,
+            "client": client,
+            "streams": 2,
+            "chunks": 50,
+            "first": first,
+            "slow": 1,
+            "cpu": first,
+        }
+        for turn in range(2)
+        for what in ("first token", "reading")
+        for client, first in taken.items()
+    ]
+    bounds, first, reading, _ = chosen(["streaming"])[0].tables(samples)
+    assert bounds.rows == [["first chunk: milliseconds after bare urllib3", "at most 1", "0.50 (0.50 - 0.50)", "yes"]]
+    assert [row[-1] for row in first.rows] == ["0.00 (0.00 - 0.00)", "0.50 (0.50 - 0.50)", "3.00 (3.00 - 3.00)"]
+    assert [row[-1] for row in reading.rows] == ["4.0 (4.0 - 4.0)", "2.7 (2.7 - 2.7)", "1.0 (1.0 - 1.0)"]
+
+
 def test_the_overrun_report_is_read_from_the_properties_of_the_tests():
     xml = (
         '<testsuites><testsuite><testcase name="test_a_server_cannot[silent-tls]"><properties>'

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import chatpool
-from chatpool.testing import Answer, Error, RateLimited
+from chatpool.testing import Answer, Error, RateLimited, Stream
 
 KEY = "sk-secret-of-the-test"
 
@@ -208,3 +208,32 @@ def test_an_error_of_ours_is_one_line_as_well(ask, monkeypatch):
 def assert_one_line(text):
     assert text.startswith("chatpool: ")
     assert text.count("\n") == 1
+
+
+def test_stream_prints_the_answer_as_it_is_written(ask, chatpool_server):
+    chatpool_server.set_script(Stream(["Once", " upon", " a time"]))
+    assert ask("--stream", "Tell", "me.") == (0, "Once upon a time\n", "")
+    assert chatpool_server.requests[0].body["stream"] is True
+
+
+def test_a_stream_that_breaks_off_keeps_what_was_printed(ask, chatpool_server):
+    chatpool_server.set_script(Stream(["Once", " upon"], end="cut"))
+    ended = ask("--stream", "Tell me.")
+    assert (ended.code, ended.out) == (1, "Once upon\n")
+    assert "TruncatedStreamError" in ended.err
+
+
+@pytest.mark.parametrize(("step", "code"), [(Error(400), 1), (Error(401), 3)])
+def test_a_stream_that_cannot_be_had_ends_with_the_usual_code(ask, chatpool_server, step, code):
+    chatpool_server.set_script(step)
+    ended = ask("--stream", "Tell me.")
+    assert (ended.code, ended.out) == (code, "")
+    assert "Error" in ended.err
+
+
+@pytest.mark.parametrize("option", ["--lines", "--json"])
+def test_stream_is_for_one_answer_to_a_reader(ask, chatpool_server, option):
+    ended = ask("--stream", option, stdin="one\ntwo\n")
+    assert ended.code == 2
+    assert option in ended.err
+    assert not chatpool_server.requests

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from chatpool import AuthenticationError, BadRequestError, ChatPool, ConfigurationError
+from chatpool import AuthenticationError, BadRequestError, ChatPool, ConfigurationError, Limits
 from chatpool.client import packs
 from chatpool.testing import Answer, Error, FakeServer, Stall, embedding_vector
 
@@ -57,6 +57,21 @@ def test_a_request_has_at_most_300000_tokens_by_a_careful_guess(embed, text, pac
     assert sorted(sizes(server)) == [1, packs_of]
 
 
+def test_a_text_that_cannot_be_sent_costs_the_others_nothing(embed):
+    results, _ = embed([*map(str, range(20)), "half of a pair: \ud800"], on_error="return")
+    assert isinstance(results[-1], ConfigurationError)
+    assert results[:-1] == [pytest.approx(embedding_vector(str(number), 4)) for number in range(20)]
+
+
+def test_a_request_above_the_limit_of_the_pool_goes_out_in_halves():
+    texts = ["x" * 3000 for _ in range(16)]
+    limits = Limits(tokens_per_minute=6000)
+    with FakeServer() as server, ChatPool("e", base_url=server.base_url, max_workers=2, limits=limits) as pool:
+        for outcome in pool.embed(texts, dimensions=4, progress=False, run_timeout=1, on_error="return").outcomes:
+            assert not isinstance(outcome.error, ConfigurationError)
+    assert sizes(server) == [8, 8]
+
+
 def test_what_is_refused_for_its_size_is_sent_again_in_halves(embed):
     texts = [str(number) for number in range(100)]
     results, server = embed(texts, larger_than(30))
@@ -69,7 +84,7 @@ def test_once_the_server_has_said_it_packs_are_smaller(embed, monkeypatch):
     monkeypatch.setattr(packs, "MOST_TEXTS", 64)
     results, server = embed([str(number) for number in range(2000)], larger_than(32))
     assert all(results)
-    assert sizes(server)[-20:] == [32] * 19 + [2000 % 32 or 32]
+    assert sorted(sizes(server)[-20:]) == [2000 % 32] + [32] * 19  # two workers: the last may overtake the one before
 
 
 def test_one_bad_text_costs_only_itself(embed):

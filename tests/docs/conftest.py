@@ -18,6 +18,7 @@ import pytest
 import chatpool
 from chatpool.clock import install_clock
 from chatpool.testing import FakeServer, InstantClock
+from chatpool.testing.bodies import chat_completion
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -39,6 +40,17 @@ ANSWERS = {
     "Great phone, poor battery.": "mixed",
     "Broke after a day.": "negative",
     "Works, and looks good.": "positive",
+    "Ada Lovelace was born in London in 1815.": '{"name": "Ada Lovelace", "born": 1815, "town": "London"}',
+    "Alan Turing, born 1912.": '```json\n{"name": "Alan Turing", "born": 1912, "town": null}\n```',
+    "Grace Hopper.": '{"name": "Grace Hopper", "born": "unknown", "town": null}',
+    "21 degrees": "It is 21 degrees in Rome.",
+    "9 degrees": "It is 9 degrees in Oslo.",
+}
+
+# What it calls a tool for, where it has tools.
+TOOL_CALLS = {
+    "How warm is it in Rome?": ("temperature", '{"city": "Rome"}'),
+    "How warm is it in Oslo?": ("temperature", '{"city": "Oslo"}'),
 }
 
 # Examples of time limits: there the time that passes is what the page is about.
@@ -104,7 +116,8 @@ class PageRunner:
         self._printed.seek(0)
         self._printed.truncate()
         # The empty lines before it make tracebacks name the line of the page.
-        code = compile("\n" * (example.line - 1) + example.source, page, "exec")
+        # Without this file's own __future__ imports, as a reader's file is.
+        code = compile("\n" * (example.line - 1) + example.source, page, "exec", dont_inherit=True)
         with contextlib.redirect_stdout(self._printed), contextlib.redirect_stderr(self._printed):
             exec(code, namespace)  # noqa: S102 - our own documentation
         check_output(example, self._printed.getvalue())
@@ -148,9 +161,15 @@ def _close(namespace: Dict[str, Any]) -> None:
             value.close()
 
 
-def answer(body: Any) -> str:
+def answer(body: Any) -> Any:
     """What the model of the examples says: what it knows, else what it was asked."""
-    asked: str = body.get("prompt") or body.get("input") or body["messages"][-1]["content"]
+    asked = body.get("prompt") or body.get("input") or body["messages"][-1]["content"]
+    if isinstance(asked, list):  # the parts of a message
+        asked = " ".join(part["text"] for part in asked if part["type"] == "text")
+    if asked in TOOL_CALLS and body.get("tools"):
+        name, arguments = TOOL_CALLS[asked]
+        call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
+        return chat_completion(None, finish_reason="tool_calls", tool_calls=[call])
     return ANSWERS.get(asked, asked)
 
 

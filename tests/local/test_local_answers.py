@@ -40,6 +40,23 @@ def test_it_knows_the_capital_of_france(pool):
     assert answer.model == "smollm2-135m-instruct"
 
 
+def test_it_streams(pool):
+    prompt, how = "What is the capital of France? Answer in one sentence.", {"temperature": 0, "max_tokens": 32}
+    with pool.stream(prompt, **how) as stream:
+        chunks = [chunk.text for chunk in stream]
+    assert len(chunks) > 5
+    assert "Paris" in stream.text == "".join(chunks) == stream.completion.text
+    assert stream.completion.usage.completion_tokens > 0
+    assert pool.chat(prompt, collect_stream=True, **how).text == stream.text
+
+
+def test_a_stream_that_is_left_leaves_its_place_to_others(pool):
+    for _ in range(10):  # more often than the server has places
+        with pool.stream("Tell me a very long story.", max_tokens=400) as stream:
+            next(stream)
+    assert "Paris" in pool.chat("What is the capital of France? Answer in one sentence.", temperature=0).text
+
+
 def test_a_file_of_prompts_is_answered_in_order(pool):
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     results = pool.map(rows, prompt=lambda row: row["prompt"], temperature=0, max_tokens=32)

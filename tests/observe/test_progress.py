@@ -58,6 +58,15 @@ def test_failures_and_retries_stand_behind_the_bar():
     assert "retries=2" in last
 
 
+def test_so_does_what_was_asked_again():
+    terminal = io.StringIO()
+    bar = progress_bar({"file": terminal, "mininterval": 0}, 1)
+    for kind in ("reasking", "reasking", "succeeded"):
+        bar(Event(kind, call_id=1, attempt=1, time=0.0))
+    bar.close()
+    assert "reasks=2" in terminal.getvalue()
+
+
 def test_anything_else_is_a_type_error_that_names_the_parameter():
     with pytest.raises(TypeError, match="progress must be None, True, False or a dict"):
         progress_bar(7, 3)

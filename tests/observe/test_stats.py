@@ -17,7 +17,17 @@ def test_ends_retries_and_tokens_are_counted():
     statistics = Statistics()
     for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), event("succeeded")]:
         statistics(heard)
-    assert statistics.snapshot() == {"succeeded": 2, "failed": 1, "retried": 1, "usage": Usage(3, 4, 7, 1)}
+    usage = Usage(3, 4, 7, 1)
+    assert statistics.snapshot() == {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0, "usage": usage}
+
+
+def test_what_was_asked_again_is_counted_with_its_tokens():
+    statistics = Statistics()
+    for heard in [event("reasking", Usage(1, 1, 2)), event("failed", Usage(2, 2, 4))]:
+        statistics(heard)
+    counted = statistics.snapshot()
+    assert (counted["reasked"], counted["retried"], counted["failed"]) == (1, 0, 1)
+    assert counted["usage"] == Usage(3, 3, 6)
 
 
 def test_nothing_is_lost_between_threads():

@@ -6,7 +6,8 @@ A comment ``type: ignore[...]`` marks a line that has to be an error: mypy compl
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import requests
 from tenacity import stop_after_attempt, wait_random_exponential
@@ -16,10 +17,12 @@ import chatpool
 from chatpool import (
     APIError,
     Attempt,
+    ChatChunk,
     ChatCompletion,
     ChatPool,
     ChatPoolError,
     ChatRequest,
+    ChatStream,
     Event,
     Outcome,
     PoolStats,
@@ -41,6 +44,7 @@ def constructors(session: requests.Session, seen: List[Event]) -> None:
     ChatPool(timeout=Timeout(total=3), system="Be brief.", defaults={"temperature": 0}, headers={"X-Team": "a"})
     ChatPool(session=session, verify="ca.pem", cert=("client.pem", "key.pem"), listeners=[seen.append])
     ChatPool.azure("https://name.openai.azure.com", "deployment", api_version="2024-10-21")
+    ChatPool.azure("https://name.openai.azure.com", azure_ad_token_provider=lambda: "a token")
     ChatPool(max_workers="many")  # type: ignore[arg-type]
     ChatPool(max_worker=3)  # type: ignore[call-arg]
     ChatPool("gpt-4o-mini", "key")  # type: ignore[call-arg]
@@ -53,12 +57,29 @@ def singular_calls(pool: ChatPool) -> None:
     pool.chat([{"role": "user", "content": "ping"}], temperature=0, seed=1)
     pool.chat({"messages": [], "model": "m"})
     pool.chat(ChatRequest({"input": "ping"}, "/responses"))
+    assert_type(pool.responses("ping", max_output_tokens=5), ChatCompletion)
+    pool.responses(7)  # type: ignore[arg-type]
     pool.chat("ping", timeout=(1, 2), retry=0, headers={"X-Row": "7"}, extra_body={"timeout": 3})
     future: Future[ChatCompletion] = pool.submit("ping")
     assert_type(future.result(), ChatCompletion)
     pool.request("/models", method="GET")
     pool.chat(7)  # type: ignore[arg-type]
     pool.chat("ping", timeout="3")  # type: ignore[arg-type]
+
+
+def streams(pool: ChatPool) -> None:
+    with pool.stream("ping", temperature=0) as stream:
+        assert_type(stream, ChatStream)
+        for chunk in stream:
+            assert_type(chunk, ChatChunk)
+            assert_type(chunk.text, str)
+    assert_type(stream.completion, ChatCompletion)
+    for index, piece in pool.stream_many(["ping"]):
+        assert_type(index, int)
+        assert_type(piece, Union[ChatChunk, Outcome[ChatCompletion]])
+    pool.chat("ping", collect_stream=True)
+    pool.map(["ping"], collect_stream="yes")  # type: ignore[arg-type]
+    pool.stream(7)  # type: ignore[arg-type]
 
 
 def runs(pool: ChatPool, rows: List[Tuple[int, str]]) -> None:
@@ -106,6 +127,31 @@ def errors(pool: ChatPool) -> None:
         assert_type(error.request_id, Optional[str])
         assert_type(error.retry_after, Optional[float])
         assert_type(error.attempts, int)
+
+
+@dataclass
+class City:
+    name: str
+
+
+class Adapter:
+    """As much of pydantic's TypeAdapter as is looked at."""
+
+    def validate_json(self, data: str, /) -> int:
+        return len(data)
+
+
+def structured_answers(pool: ChatPool) -> None:
+    reply = pool.chat("x", parse=City, max_reasks=1, accept=("stop",), response_format=chatpool.json_schema(City))
+    assert_type(reply.parsed, Any)
+    pool.submit("x", parse=lambda text: text.split(), accept="stop")
+    pool.map(["x"], parse={"type": "object"}, accept=["stop", None])
+    pool.imap(["x"], parse=List[City])
+    pool.as_completed(["x"], parse=Adapter())
+    pool.chat("x", parse=7)  # type: ignore[arg-type]
+    pool.chat("x", accept=7)  # type: ignore[arg-type]
+    pool.chat("x", max_reasks="2")  # type: ignore[arg-type]
+    assert_type(reply.tool_calls, Tuple[ToolCall, ...])
 
 
 def the_pool_itself(pool: ChatPool) -> None:

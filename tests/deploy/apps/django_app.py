@@ -48,6 +48,8 @@ pool = chatpool.ChatPool(
     "m", base_url=os.environ["CHAT_URL"], max_workers=4, listeners=[look_something_up], after_call=after_call
 )
 pool.map(["preload"] * 8)
+with changed:  # the workers are forked with all hooks done: one comes after the answer that it follows
+    assert changed.wait_for(lambda: len(hooks) == 8, 10)
 
 
 def ask(request, prompt):

@@ -1,0 +1,159 @@
+"""The calls to one model that wait for a line."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
+
+from ..policy.health import LineView
+from .call import QUEUED, Call
+from .visits import Visits
+
+if TYPE_CHECKING:
+    from .line import Line
+
+__all__ = ["CallQueue"]
+
+_NOWHERE = Visits()
+
+
+class CallQueue:
+    """The calls to one model, and the lines that draw from it: one for each endpoint of the pool.
+
+    No call belongs to an endpoint before it is sent, so that none is stuck behind one that is slow or down.
+
+    Not thread-safe: the scheduler holds its lock.
+
+    Attributes:
+        lines: at least one.
+    """
+
+    __slots__ = ("_due", "_fresh", "lines")
+
+    def __init__(self) -> None:
+        self.lines: List[Line] = []
+        self._due: Deque[Call] = deque()  # parked before, ready now: they go first
+        self._fresh: Deque[Call] = deque()
+
+    # -- calls ------------------------------------------------------------------------------------------
+
+    def add(self, call: Call) -> None:
+        """A fresh call."""
+        self._fresh.append(call)
+
+    def add_due(self, call: Call) -> None:
+        """A call whose wait is over."""
+        self._due.append(call)
+
+    def has_calls(self) -> bool:
+        """Whether any call is queued."""
+        for queue in (self._due, self._fresh):
+            while queue and queue[0].state != QUEUED:
+                queue.popleft()  # it runs, or was given up where it stood
+        return bool(self._due or self._fresh)
+
+    def first(self, line: Line, now: float) -> Optional[Call]:
+        """The call that ``line`` sends next, None if it may send none of those that there are."""
+        # A probe of a server that is down may well be lost: it costs least where least was tried.
+        first, then = (self._fresh, self._due) if line.health.gate.closed else (self._due, self._fresh)
+        if len(self.lines) == 1:
+            return (first or then)[0]
+        return next((call for queue in (first, then) for call in queue if self._may_take(line, call, now)), None)
+
+    def _may_take(self, line: Line, call: Call, now: float) -> bool:
+        if call.state != QUEUED or not (call.visits is None or call.visits.may_go(line.key, now)):
+            return False
+        return not line.too_large(call) or all(other.too_large(call) for other in self.lines)
+
+    def left(self, call: Call) -> None:
+        """A call has left out of turn; one that was the first of all goes by itself."""
+        if len(self.lines) > 1 and self._due and self._due[0] is not call and call in self._due:
+            self._due.remove(call)
+
+    def queued(self) -> List[Call]:
+        """All calls that are queued."""
+        return [call for queue in (self._due, self._fresh) for call in queue if call.state == QUEUED]
+
+    # -- lines ------------------------------------------------------------------------------------------
+
+    def next_line(self, now: float) -> Tuple[Optional[Line], float]:
+        """The line that sends next, or None and the seconds until one may (``inf``: nobody knows); it has calls."""
+        if len(self.lines) > 1:
+            return self._choose(now)
+        line = self.lines[0]
+        wait = line.wait(now)
+        return (line, 0.0) if wait <= 0 else (None, wait)
+
+    def _choose(self, now: float) -> Tuple[Optional[Line], float]:
+        """The one of several from which an answer is to be expected first."""
+        waits = [self._wait_of(line, now) for line in self.lines]
+        ready = [line for line, wait in zip(self.lines, waits) if wait <= 0]
+        if len(ready) > 1:
+            usual = self._usual_latency()
+            return min(ready, key=lambda line: line.standing.expected(usual, now)), 0.0
+        if ready:
+            return ready[0], 0.0
+        if all(line.standing.reason_against(now) is not None for line in self.lines):
+            # The calls are to be told so at once, by one of those that have said until when.
+            told = next((line for line in self.lines if line.health.refusal_at(now) is not None), None)
+            return told, min(waits)
+        return None, min(waits)
+
+    def _wait_of(self, line: Line, now: float) -> float:
+        wait = line.standing.left_alone(now)
+        if wait > 0:
+            return wait
+        if self.first(line, now) is None:
+            return self._next_turn(line, now)
+        return line.wait(now)
+
+    def _next_turn(self, line: Line, now: float) -> float:
+        """Seconds until one of the calls may go to ``line``: all have failed there a moment ago."""
+        turns = [call.visits.until(line.key) for call in self._due if call.state == QUEUED and call.visits is not None]
+        return max(0.0, min(turns, default=math.inf) - now)
+
+    def _usual_latency(self) -> float:
+        """What to expect of a line that has not answered yet: it is to be tried, and not by all calls at once."""
+        return min((line.standing.latency for line in self.lines if line.standing.latency), default=1.0)
+
+    def line_for(self, call: Call, now: float) -> Line:
+        """The line for a call that is in no queue and cannot wait for its turn."""
+        if len(self.lines) == 1:
+            return self.lines[0]
+        visits, usual = call.visits or _NOWHERE, self._usual_latency()
+        return min(
+            self.lines,
+            key=lambda line: (
+                line.standing.on_trial or not visits.may_go(line.key, now),
+                line.held_for(now),
+                line.standing.expected(usual, now),
+            ),
+        )
+
+    def may_hold_up(self) -> bool:
+        """Whether a call may have to wait for long before it is sent."""
+        return all(line.may_hold_up() for line in self.lines)
+
+    def view(self, call: Call, line: Line, view: LineView, now: float) -> LineView:
+        """``line`` as a retry decision sees it, with what the others could do for the call."""
+        if len(self.lines) == 1:
+            return view
+        visits = call.visits or _NOWHERE
+        others = [other for other in self.lines if other is not line and other.standing.reason_against(now) is None]
+        left = [other for other in others if other.key not in visits.refusals]
+        free = [other for other in left if not other.health.gate.closed and visits.may_go(other.key, now)]
+        views = [other.health.view(now, 1) for other in others] + [view]
+        return view._replace(
+            elsewhere=bool(free),
+            left=bool(left),
+            down_for=_least([each.down_for for each in views]),
+            refused_for=_least([each.refused_for for each in views]),
+            proven=any(each.proven for each in views),
+        )
+
+
+def _least(seconds: List[Optional[float]]) -> Optional[float]:
+    """How long all have been so; None if one is not."""
+    known = [each for each in seconds if each is not None]
+    return min(known) if len(known) == len(seconds) else None
