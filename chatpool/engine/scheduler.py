@@ -282,6 +282,8 @@ class Scheduler:
         self._ledger.end(call)
         if self._ledger.idle():
             self._all_ended.notify_all()
+            if self._staff.waiting:  # for a moment at which somebody else has sent, earlier than it seemed
+                self._changed.notify_all()
         return True
 
     def delivered(self, call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 
 import pytest
@@ -36,3 +37,28 @@ def always():
             return server, pool
 
         yield make
+
+
+@pytest.fixture
+def within():
+    """``within(seconds, function)``: what the function returns or raises; fails the test if that takes longer."""
+
+    def call(seconds, function, *arguments):
+        ended = []
+
+        def run():
+            try:
+                ended.append((function(*arguments), None))
+            except BaseException as error:
+                ended.append((None, error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        assert ended, f"it hangs for {seconds} s"
+        value, error = ended[0]
+        if error is not None:
+            raise error
+        return value
+
+    return call

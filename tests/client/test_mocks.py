@@ -32,6 +32,34 @@ def test_responses_with_a_retry(instant_waits):
         assert pool.chat("a").text == "mocked"
 
 
+EVENTS = (
+    b'data: {"choices": [{"index": 0, "delta": {"content": "mocked"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+)
+
+
+def test_responses_with_a_stream():
+    with responses.RequestsMock() as mocked, ChatPool("m", base_url=URL, api_key="sk-test") as pool:
+        mocked.post(f"{URL}/chat/completions", body=EVENTS, content_type="text/event-stream")
+        assert "".join(map(str, pool.stream("a"))) == "mocked"
+        assert pool.chat("a", collect_stream=True).text == "mocked"
+        assert json.loads(mocked.calls[0].request.body)["stream"] is True
+
+
+def test_requests_mock_with_a_stream():
+    with requests_mock.Mocker() as mocked, ChatPool("m", base_url=URL, api_key="sk-test") as pool:
+        mocked.post(f"{URL}/chat/completions", content=EVENTS, headers={"content-type": "text/event-stream"})
+        assert "".join(map(str, pool.stream("a"))) == "mocked"
+
+
+def test_vcrpy_with_a_stream(tmp_path):
+    cassette = str(tmp_path / "cassette.yaml")
+    with FakeServer(reply=lambda body: "once upon") as server, ChatPool("m", base_url=server.base_url) as pool:
+        for _ in range(2):
+            with vcr.use_cassette(cassette) as tape:
+                assert "".join(map(str, pool.stream("a"))) == "once upon"
+        assert (tape.play_count, len(server.requests)) == (1, 1)
+
+
 def test_responses_with_an_exception():
     with responses.RequestsMock() as mocked, ChatPool("m", base_url=URL, retry=0) as pool:
         mocked.post(f"{URL}/chat/completions", body=ConnectionError("no route"))

@@ -219,3 +219,12 @@ class TestBudget:
     def test_a_budget_is_a_budget(self):
         with pytest.raises(TypeError, match=r"budget must be a chatpool\.Budget"):
             ChatPool("m", base_url="http://127.0.0.1:1", budget=5.0)
+
+
+def test_close_does_not_wait_for_a_moment_that_came_sooner_than_expected(within):
+    """The first answer uses fewer tokens than was reserved, so the second call goes out while a worker waits for it."""
+    limits = Limits(tokens_per_minute=6000)
+    with FakeServer() as server:
+        pool = ChatPool("m", base_url=server.base_url, max_workers=2, limits=limits)
+        assert all(pool.map(["x" * 20_000] * 2, progress=False))
+        within(10, pool.close)
