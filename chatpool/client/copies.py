@@ -36,7 +36,7 @@ class PackedPools:
         arguments["limits"] = self._shared(arguments.get("limits"), count)
         if arguments.get("endpoints") is not None:
             arguments["endpoints"] = [
-                endpoint.for_child(self._shared(endpoint.limits, count)) for endpoint in arguments["endpoints"]
+                endpoint._for_child(self._shared(endpoint.limits, count)) for endpoint in arguments["endpoints"]
             ]
         workers = pool._core.engine.max_workers
         shares = [max(1, workers // count + (place < workers % count)) for place in range(count)]

@@ -105,16 +105,16 @@ class Endpoint:
     def _values(self) -> Dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
-    def without_key(self) -> Endpoint:
+    def _without_key(self) -> Endpoint:
         """The same without a key that is a plain str."""
         return self._with(api_key=None, _key_left_behind=True) if isinstance(self.api_key, str) else self
 
-    def for_child(self, limits: Optional[Limits]) -> Endpoint:
+    def _for_child(self, limits: Optional[Limits]) -> Endpoint:
         """The same for a child process of one's own: pickled with its key, and with these limits."""
         return self._with(limits=limits, _for_a_child=True)
 
     def __reduce__(self) -> Any:
-        kept = self if self._for_a_child else self.without_key()
+        kept = self if self._for_a_child else self._without_key()
         return _restored, ({**kept._values(), "_for_a_child": False},)
 
 

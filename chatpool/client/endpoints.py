@@ -120,7 +120,7 @@ def _settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSetting
     if endpoint._azure_options is not None:
         options = endpoint._azure_options
         if endpoint.api_key is None and options["token_provider"] is None and not is_home:
-            raise ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
+            raise _keyless(endpoint)
         return azure_settings(
             endpoint.base_url,
             options["deployment"],
@@ -130,9 +130,15 @@ def _settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSetting
             headers=headers,
             **rest,
         )
+    if endpoint.api_key is None and not is_home and _origin(str(endpoint.base_url)) == _origin(PUBLIC_URL):
+        raise _keyless(endpoint)
     if is_home:
         return openai_settings(endpoint.api_key, endpoint.base_url, organization, project, headers, **rest)
     return plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
+
+
+def _keyless(endpoint: Endpoint) -> ConfigurationError:
+    return ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
 
 
 def _is_home(endpoint: Endpoint) -> Tuple[bool, Tuple[str, str]]:

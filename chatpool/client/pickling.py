@@ -48,7 +48,7 @@ class Origin:
                 )
         arguments = dict(self.arguments)
         if arguments.get("endpoints") is not None:
-            arguments["endpoints"] = [endpoint.without_key() for endpoint in arguments["endpoints"]]
+            arguments["endpoints"] = [endpoint._without_key() for endpoint in arguments["endpoints"]]
         if not isinstance(arguments.get("api_key"), str):
             return replace(self, arguments=arguments)
         return replace(self, arguments={**arguments, "api_key": None}, key_left_behind=True)

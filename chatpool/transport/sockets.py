@@ -10,7 +10,7 @@ import time
 from functools import cache
 from typing import Any, Iterable, Optional, Tuple, cast
 
-from urllib3.util.wait import wait_for_write
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange, current_exchange
 from .resolver import AddressInfo
@@ -194,14 +194,27 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
         """Shake hands within the limits of the thread's exchange."""
         exchange = current_exchange()
         try:
-            if exchange is not None:
+            if exchange is None:
+                super().do_handshake(*args)  # gevent's takes no argument, ssl's an optional one
+            else:
                 # The plain socket, which was held until now, has handed its descriptor over.
                 self.adopt(exchange)
-                self._limit(exchange.left())
-            super().do_handshake(*args)  # gevent's takes no argument, ssl's an optional one
+                self._shake_hands(exchange, *args)
         except BaseException:
             self.close()  # up to Python 3.11, ssl itself does so for OSErrors only
             raise
+
+    def _shake_hands(self, exchange: Exchange, *args: Any) -> None:
+        # Piece by piece, without blocking: gevent's own would give every wait for a piece the whole time anew.
+        self._limit(0)
+        while True:
+            left = exchange.left()
+            try:
+                return super().do_handshake(*args)
+            except ssl.SSLWantReadError:
+                wait_for_read(self, left)
+            except ssl.SSLWantWriteError:
+                wait_for_write(self, left)
 
 
 def open_connection(

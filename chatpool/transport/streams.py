@@ -6,7 +6,8 @@ import contextlib
 import http.client
 import threading
 import time
-from typing import Any, Callable, Iterator, Mapping, Optional
+from functools import partial
+from typing import Any, Callable, Mapping, Optional
 
 import requests
 from urllib3.response import HTTPResponse
@@ -15,8 +16,12 @@ from ..wire import ResponseTooLarge, is_event_stream
 from .body import PACKED, PIECE, Unpacker
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
+from .responses import FinalResponse
 
 __all__ = ["OpenStream", "is_stream"]
+
+# Not others that are derived of them: a mock's holds its body somewhere else.
+_READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse)
 
 _MOST_SKIPPED = 4  # pieces that may come after the end of the events
 
@@ -155,19 +160,17 @@ class OpenStream:
 
     def _choose_reader(self) -> Callable[[], bytes]:
         raw: Any = self._response.raw
-        message = getattr(raw, "_fp", None)
+        message: Any = getattr(raw, "_fp", None)
         coding = self.headers.get("content-encoding", "").strip().lower()
         known = coding in ("", "identity") or coding in PACKED
-        if isinstance(raw, HTTPResponse) and isinstance(message, http.client.HTTPResponse) and known:
+        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and known:
             self._direct = True
             self._unpacker = Unpacker(self._most) if coding in PACKED else None
             return _Pieces(message).next
         # A mock's, or from an adapter of the user's that has a protocol engine of its own.
-        return _from_iterator(self._response.iter_content(PIECE))
-
-
-def _from_iterator(pieces: Iterator[bytes]) -> Callable[[], bytes]:
-    return lambda: next(pieces, b"")
+        if isinstance(raw, HTTPResponse):
+            return partial(raw.read, PIECE, decode_content=True)
+        return partial(next, self._response.iter_content(PIECE), b"")
 
 
 class _Pieces:

@@ -92,7 +92,7 @@ def exchange():
 
 @pytest.fixture
 def in_thread():
-    """``in_thread(function)``: runs it in a thread; ``.result()`` gives what it returned or raised within 10 s."""
+    """``in_thread(function)``: runs it in a thread; ``.result(10)`` gives what it returned or raised within 10 s."""
     threads = []
 
     def start(function):
@@ -108,8 +108,8 @@ def in_thread():
         threads.append(thread)
         thread.start()
 
-        def result():
-            thread.join(10)
+        def result(seconds=10):
+            thread.join(seconds)
             assert not thread.is_alive(), "it hangs"
             if box.error is not None:
                 raise box.error
