@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from ..types import ChatRequest
 from .paths import EMBEDDINGS, MODERATIONS, operation_of
@@ -43,14 +43,12 @@ class Size(NamedTuple):
 
 def request_size(request: ChatRequest) -> Size:
     """The size of a request.  Never raises: what makes no sense counts nothing."""
-    body = request.body
-    texts = [_measure(body[name], 0) for name in _TEXTS if name in body]
-    return Size(
-        sum(size for size, _ in texts),
-        sum(tokens for _, tokens in texts),
-        _whole(body, *_COMPLETION_LIMITS),
-        0 if operation_of(request.path) in (EMBEDDINGS, MODERATIONS) else _whole(body, "n", "best_of") or 1,
-    )
+    body, found = request.body, _Found()
+    for name in _TEXTS:
+        if name in body:
+            found.add(body[name], 0)
+    answers = 0 if operation_of(request.path) in (EMBEDDINGS, MODERATIONS) else _whole(body, "n", "best_of") or 1
+    return Size(found.text_bytes, found.tokens, _whole(body, *_COMPLETION_LIMITS), answers)
 
 
 def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
@@ -61,26 +59,48 @@ def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
     return None
 
 
-def _measure(value: Any, depth: int) -> Tuple[int, int]:
-    """(bytes of text, tokens for what is no text) in a part of a body."""
-    if isinstance(value, str):
-        return (0, _IMAGE_TOKENS) if _is_data(value) else (_length(value), 0)
-    if depth > _DEEPEST:
-        return 0, 0
-    if isinstance(value, Mapping):
-        tokens = _media_tokens(value)
+class _Found:
+    """Adds up the parts of a body; it is looked at once per call, so exact types are tried first.
+
+    Attributes:
+        text_bytes: bytes of text.
+        tokens: tokens for what is no text.
+    """
+
+    __slots__ = ("text_bytes", "tokens")
+
+    def __init__(self) -> None:
+        self.text_bytes = 0
+        self.tokens = 0
+
+    def add(self, value: Any, depth: int) -> None:
+        """Count a part of a body."""
+        kind = type(value)
+        if kind is str or isinstance(value, str):
+            if _is_data(value):
+                self.tokens += _IMAGE_TOKENS
+            else:
+                self.text_bytes += _length(value)
+        elif depth > _DEEPEST:
+            return
+        elif kind is dict or isinstance(value, Mapping):
+            self._add_object(value, depth)
+        elif kind is list or isinstance(value, (list, tuple)):
+            if value and isinstance(value[0], int):
+                self.text_bytes += 4 * len(value)  # tokens already, at a quarter of a token per byte
+                return
+            for part in value:
+                self.add(part, depth + 1)
+
+    def _add_object(self, value: Mapping[str, Any], depth: int) -> None:
+        tokens = _media_tokens(value) if "type" in value else None
         if tokens is not None:
-            return 0, tokens
-        parts = [_measure(part, depth + 1) for part in value.values()]
-        extra = _PER_MESSAGE if "role" in value else 0
-    elif isinstance(value, (list, tuple)):
-        if value and isinstance(value[0], int):
-            return 4 * len(value), 0  # tokens already, at a quarter of a token per byte
-        parts = [_measure(part, depth + 1) for part in value]
-        extra = 0
-    else:
-        return 0, 0
-    return extra + sum(size for size, _ in parts), sum(tokens for _, tokens in parts)
+            self.tokens += tokens
+            return
+        if "role" in value:
+            self.text_bytes += _PER_MESSAGE
+        for part in value.values():
+            self.add(part, depth + 1)
 
 
 def _length(text: str) -> int:
