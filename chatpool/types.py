@@ -306,7 +306,8 @@ class PoolStats:
         failed: calls that ended with an error.
         retried: attempts that failed and were followed by another.
         usage: tokens of all answers.
-        lines: per (base_url, model): :class:`LineStats`.
+        lines: per (endpoint, model): :class:`LineStats`. The endpoint is its ``base_url``, or its name in a pool with
+            several.
         reasked: answers that ``parse=`` could not use and that were asked for again.
     """
 

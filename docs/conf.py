@@ -51,7 +51,9 @@ def _short_exceptions(app: Sphinx, what: str, name: str, obj: Any, *rest: Any) -
 
 def _public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: List[type]) -> None:
     """A private class between two public ones is of no use to a reader."""
-    bases[:] = [next(cls for cls in base.__mro__ if not cls.__name__.startswith("_")) for base in bases]
+    for place, base in enumerate(bases):
+        line = getattr(base, "__mro__", (base,))  # NamedTuple, as a base, is a function
+        bases[place] = next(cls for cls in line if not cls.__name__.startswith("_"))
 
 
 def setup(app: Sphinx) -> None:

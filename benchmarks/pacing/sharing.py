@@ -98,17 +98,16 @@ def _redis() -> Iterator[Any]:
 
 def tables(samples: Sequence[Sample]) -> List[Table]:
     """How much of the limit is used, how evenly, and what asking costs."""
-    rows = []
-    for (case, backend), found in grouped(samples, "case", "backend").items():  # type: ignore[misc]  # pairs
-        rows.append(
-            [
-                f"{case}: {backend}",
-                spread(100 * one["share"] for one in found).show(1),
-                f"{min(one['fewest'] for one in found)} - {max(one['most'] for one in found)}",
-                spread(1000 * one["cost"] for one in found).show(2),
-                spread(1000 * one["cost_p99"] for one in found).show(2),
-            ]
-        )
+    rows = [
+        [
+            f"{found[0]['case']}: {found[0]['backend']}",
+            spread(100 * one["share"] for one in found).show(1),
+            f"{min(one['fewest'] for one in found)} - {max(one['most'] for one in found)}",
+            spread(1000 * one["cost"] for one in found).show(2),
+            spread(1000 * one["cost_p99"] for one in found).show(2),
+        ]
+        for found in grouped(samples, "case", "backend").values()
+    ]
     columns = ("limit", "of the limit used, %", "calls per thread", "asking, ms", "asking, 99th percentile, ms")
     note = f"{PROCESSES} processes with {THREADS} threads each, which ask again as soon as they may."
     return [Table("Shared limits", columns, rows, note)]

@@ -105,51 +105,43 @@ def _name(endpoint: Endpoint, settings: TransportSettings, taken: Sequence[str])
 
 
 def _settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSettings:
-    headers, query = (
-        {**(common.get(name) or {}), **own} for name, own in (("headers", endpoint.headers), ("query", endpoint.query))
-    )
-    rest: Dict[str, Any] = {**common, "query": query}
+    is_home, key_variable = _home(endpoint)
+    _check_key(endpoint, is_home=is_home, variable=key_variable)
+    rest: Dict[str, Any] = {**common, "query": {**(common.get("query") or {}), **endpoint.query}}
+    headers = {**(rest.pop("headers", None) or {}), **endpoint.headers}
     organization, project = rest.pop("organization", None), rest.pop("project", None)
-    rest.pop("headers", None)
-    is_home, variables = _is_home(endpoint)
-    if endpoint._key_left_behind and not (is_home and os.environ.get(variables[1])):
-        raise ConfigurationError(
-            f"the api_key of endpoint {endpoint.name or endpoint.base_url or variables[0]} was passed as a str, and "
-            "keys are not pickled: pass it as a function that fetches it"
-        )
-    if endpoint._azure_options is not None:
-        options = endpoint._azure_options
-        if endpoint.api_key is None and options["token_provider"] is None and not is_home:
-            raise _keyless(endpoint)
-        return azure_settings(
-            endpoint.base_url,
-            options["deployment"],
-            endpoint.api_key,
-            options["token_provider"],
-            options["version"],
-            headers=headers,
-            **rest,
-        )
-    if endpoint.api_key is None and not is_home and _origin(str(endpoint.base_url)) == _origin(PUBLIC_URL):
-        raise _keyless(endpoint)
+    options = endpoint._azure_options
+    if options is not None:
+        deployment, provider, version = options["deployment"], options["token_provider"], options["version"]
+        where = endpoint.base_url, deployment, endpoint.api_key, provider, version
+        return azure_settings(*where, headers=headers, **rest)
     if is_home:
         return openai_settings(endpoint.api_key, endpoint.base_url, organization, project, headers, **rest)
     return plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
 
 
-def _keyless(endpoint: Endpoint) -> ConfigurationError:
-    return ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
+def _check_key(endpoint: Endpoint, *, is_home: bool, variable: str) -> None:
+    """Refuse an endpoint whose key did not come along, or that needs one and has none."""
+    if endpoint._key_left_behind and not (is_home and os.environ.get(variable)):
+        name = endpoint.name or endpoint.base_url or "without an address"
+        raise ConfigurationError(
+            f"the api_key of the endpoint {name} was passed as a str, and keys are not pickled: pass it as a function "
+            "that fetches it"
+        )
+    azure = endpoint._azure_options
+    signs_in = endpoint.api_key is not None or (azure is not None and azure["token_provider"] is not None)
+    needs_key = azure is not None or _origin(endpoint.base_url or "") == _origin(PUBLIC_URL)
+    if needs_key and not (is_home or signs_in):
+        raise ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
 
 
-def _is_home(endpoint: Endpoint) -> Tuple[bool, Tuple[str, str]]:
-    """Whether the key in the environment is for this endpoint, and the variables with address and key."""
+def _home(endpoint: Endpoint) -> Tuple[bool, str]:
+    """Whether the key in the environment is for this endpoint, and the variable that holds it."""
     if endpoint._azure_options is not None:
-        variables = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY")
-        home = os.environ.get(variables[0])
+        home, variable = os.environ.get("AZURE_OPENAI_ENDPOINT"), "AZURE_OPENAI_API_KEY"
     else:
-        variables = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
-        home = os.environ.get(variables[0]) or PUBLIC_URL
-    return endpoint.base_url is None or (home is not None and _origin(home) == _origin(endpoint.base_url)), variables
+        home, variable = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, "OPENAI_API_KEY"
+    return endpoint.base_url is None or (home is not None and _origin(home) == _origin(endpoint.base_url)), variable
 
 
 def _origin(url: str) -> Tuple[str, str]:

@@ -52,7 +52,9 @@ def record_of(
     """An outcome as a record; an answer that was not taken is in it too, as it was paid for."""
     error = None if outcome.error is None else error_facts(outcome.error)
     answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
-    usage = None if outcome.usage == getattr(outcome.value, "usage", None) else outcome.usage
+    usage, told = outcome.usage, getattr(outcome.value, "usage", None)
+    if usage is told or usage == told:
+        usage = None
     value = _encoded(answer)
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, value, usage)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 from ..clock import Clock
 from ..config import Timeout
@@ -116,9 +116,23 @@ class Attempter:
             call.history.append(attempt_of(verdict, None, elapsed, self._routes.name_for(call)))
             given_up = Decision(error=verdict.error, scope=verdict.scope)
             return given_up if self._failover is None else self._failover.follow(call, verdict, given_up, now, elapsed)
+        decision, reason = self._decision(call, verdict, line, now)
+        if self._failover is not None:
+            decision = self._failover.follow(call, verdict._replace(error=reason), decision, now, elapsed)
+        attempt = attempt_of(verdict, decision.wait, elapsed, self._routes.name_for(call))
+        call.history.append(attempt)
+        if decision.wait is not None and call.state == RUNNING:
+            report_retry(call, attempt, now)
+        return decision
+
+    def _decision(
+        self, call: Call, verdict: Verdict, line: LineView, now: float
+    ) -> Tuple[Decision, Optional[ChatPoolError]]:
+        """What the retry policy says, and the error that it is about."""
         if call.retry is None:
             call.retry = call.options.retrier.start(call.first_sent or now)
         auth = self._routes.of(call).transport.auth
+        decision: Optional[Decision] = None
         try:
             if self._failover is not None:
                 self._failover.before(call)
@@ -133,15 +147,11 @@ class Attempter:
             )
             if decision.refresh_key:
                 auth.refresh()
-        except Exception as error:
-            decision = Decision(error=_from_callback(error))
-        if self._failover is not None:
-            decision = self._failover.follow(call, verdict, decision, now, elapsed)
-        attempt = attempt_of(verdict, decision.wait, elapsed, self._routes.name_for(call))
-        call.history.append(attempt)
-        if decision.wait is not None and call.state == RUNNING:
-            report_retry(call, attempt, now)
-        return decision
+        except Exception as problem:
+            error = _from_callback(problem)
+            no_key = decision is not None and self._failover is not None
+            return (Decision(wait=0.0) if no_key else Decision(error=error)), error  # others have keys of their own
+        return decision, verdict.error
 
 
 def _ends_all(error: ChatPoolError) -> bool:

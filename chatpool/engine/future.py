@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional
 
 from ..errors import CallCancelledError, ChatPoolError
 from ..types import Outcome
@@ -33,7 +33,11 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         return call is not None and call.state == RUNNING and not self.done()
 
     def cancel(self) -> bool:
-        """Give the call up, wherever it is; False if it has already ended."""
+        """Give the call up, wherever it is; False if it has already ended.
+
+        False, too, in a finalizer or a signal handler that came in the middle of the pool's own work: the call is
+        then given up as soon as that is done.
+        """
         # The future itself stays PENDING until its end. The call is ended first, which ends in deliver():
         # callbacks find its worker free.
         call, give_up = self._call, self._give_up
@@ -63,8 +67,14 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """A singular call has no siblings to stop."""
 
     def after_fork_in_child(self, call: Call) -> None:
-        """The call is the parent's: here its future is cancelled."""
+        """The call is the parent's: here its future is cancelled.
+
+        Its callbacks are the parent's too, and are called there.  Here they would run inside ``os.fork``, where locks
+        of their own may be held by nobody, and on connections that the parent uses.
+        """
         self._call = self._give_up = None
         self._condition = threading.Condition()  # a thread of the parent's may have held the old one
+        self._done_callbacks: List[Callable[[Future[Any]], Any]] = []
+        self._waiters: List[Any] = []  # of threads that did not come along
         if not self.done():
             self._cancelled()

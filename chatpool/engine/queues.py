@@ -62,9 +62,12 @@ class CallQueue:
         return next((call for queue in (first, then) for call in queue if self._may_take(line, call, now)), None)
 
     def _may_take(self, line: Line, call: Call, now: float) -> bool:
-        if call.state != QUEUED or not (call.visits is None or call.visits.may_go(line.key, now)):
+        visits = call.visits or _NOWHERE
+        if call.state != QUEUED or not visits.may_go(line.key, now):
             return False
-        return not line.too_large(call) or all(other.too_large(call) for other in self.lines)
+        return not line.too_large(call) or all(
+            other.too_large(call) for other in self.lines if other.key not in visits.refusals
+        )
 
     def left(self, call: Call) -> None:
         """A call has left out of turn; one that was the first of all goes by itself."""
@@ -133,7 +136,7 @@ class CallQueue:
 
     def may_hold_up(self) -> bool:
         """Whether a call may have to wait for long before it is sent."""
-        return all(line.may_hold_up() for line in self.lines)
+        return any(line.may_hold_up() for line in self.lines)
 
     def view(self, call: Call, line: Line, view: LineView, now: float) -> LineView:
         """``line`` as a retry decision sees it, with what the others could do for the call."""

@@ -10,7 +10,9 @@ moment at which there will be something.  So a pool in which nothing is parked h
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from types import FrameType
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..clock import Clock
@@ -343,6 +345,14 @@ class Scheduler:
                 return False
             self._changed.notify_all()
             return True
+
+    @staticmethod
+    def entered() -> bool:
+        """Whether this thread is in the middle of a scheduler: a finalizer or a signal handler asks."""
+        frame: Optional[FrameType] = sys._getframe(1)
+        while frame is not None and frame.f_globals is not globals():
+            frame = frame.f_back
+        return frame is not None
 
     # -- waiting, and looking on --------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ _data_sync = getattr(os, "fdatasync", os.fsync)
 
 
 @functools.cache
-def _quick_write() -> Callable[[int, bytes], int]:
-    """``os.write`` that keeps the interpreter's lock.
+def _quick_write() -> Callable[[int, bytes, int], int]:
+    """``write(2)`` that keeps the interpreter's lock.
 
     A write to the page cache takes microseconds; giving the lock up for it means to wait until all threads that
     want it have had it, with everybody who writes next waiting behind: a third of the throughput of 32 workers.
@@ -28,20 +28,20 @@ def _quick_write() -> Callable[[int, bytes], int]:
 
         write = ctypes.PyDLL(None, use_errno=True).write
     except (ImportError, AttributeError, OSError, TypeError):  # Windows, and interpreters without ctypes
-        return os.write
+        return lambda descriptor, data, size: os.write(descriptor, data)
     write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
     write.restype = ctypes.c_ssize_t
 
-    def quick_write(descriptor: int, data: bytes) -> int:
-        written = write(descriptor, data, len(data))
-        if written >= 0:
-            return int(written)
-        number = ctypes.get_errno()
-        if number == errno.EINTR:
-            return 0
-        raise OSError(number, os.strerror(number))
+    return write
 
-    return quick_write
+
+def _raise_error() -> None:
+    """After a write that returned a negative number."""
+    import ctypes
+
+    number = ctypes.get_errno()
+    if number != errno.EINTR:
+        raise OSError(number, os.strerror(number))
 
 
 def trouble(error: OSError, path: str) -> OSError:
@@ -85,16 +85,26 @@ class AppendOnly:
         assert self._descriptor is not None
         if self._failed is not None:
             raise trouble(self._failed, self.path)
+        size = len(data)
         written = 0
         try:
-            while written < len(data):
-                written += self._write(self._descriptor, data[written:] if written else data)
+            while written < size:
+                step = self._write(self._descriptor, data[written:] if written else data, size - written)
+                if step < 0:
+                    _raise_error()
+                else:
+                    written += step
         except OSError as error:
             if not self._is_shared:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, self.size)
             raise trouble(error, self.path) from error
         self.size += written
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is going to be synced anyway."""
+        return self._due is not None
 
     def sync_soon(self) -> None:
         """Have what was appended on the disk within about a second."""

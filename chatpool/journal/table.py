@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import List
+from typing import List, Tuple
 
 __all__ = ["DigestTable"]
 
@@ -67,17 +67,25 @@ class DigestTable:
             The number before, 0 without one.
         """
         part = self._parts[key >> _SHIFT]
-        place = part.place(key)
-        if part.keys[place] != key:
-            if not part.room:
-                part = self._parts[key >> _SHIFT] = _grown(part)
-                place = part.place(key)
-            part.keys[place] = key
-            part.room -= 1
-            self._count += 1
+        keys = part.keys
+        place = key % len(keys)
+        if keys[place] != key:
+            place = part.place(key) if keys[place] else place
+            if keys[place] != key:
+                part, place = self._added(part, key, place)
         before = part.values[place]
         part.values[place] = before & kept | value
         return before
+
+    def _added(self, part: _Part, key: int, place: int) -> Tuple[_Part, int]:
+        """Put a new key there; where it is then."""
+        if not part.room:
+            part = self._parts[key >> _SHIFT] = _grown(part)
+            place = part.place(key)
+        part.keys[place] = key
+        part.room -= 1
+        self._count += 1
+        return part, place
 
 
 def _grown(old: _Part) -> _Part:

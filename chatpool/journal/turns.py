@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Callable
 
 __all__ = ["Turns"]
 
@@ -19,12 +20,20 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        lock = threading.Lock()
+        # Bound once, for whoever cannot afford another call.
+        self.take: Callable[[bool], bool] = lock.acquire
+        self.give = lock.release
 
-    def __enter__(self) -> None:
-        acquire = self._lock.acquire
-        while not acquire(False):
+    def wait(self) -> None:
+        """Take it, after ``take(False)`` has failed."""
+        take = self.take
+        while not take(False):
             time.sleep(_AGAIN_AFTER)
 
+    def __enter__(self) -> None:
+        if not self.take(False):
+            self.wait()
+
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.give()

@@ -17,7 +17,7 @@ class Statistics:
     kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that cancels a call may come while it is held
         self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
         self._tokens = [0, 0, 0, 0]
 
@@ -34,7 +34,7 @@ class Statistics:
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def snapshot(self) -> Dict[str, Any]:
         """``succeeded``, ``failed``, ``retried``, ``reasked`` and ``usage`` at this moment."""

@@ -30,7 +30,17 @@ class Standing:
         latency: seconds that an answer usually takes, 0.0 before the first.
     """
 
-    __slots__ = ("_breaker", "_breakers", "_health", "_last_sent", "_weight", "endpoint", "latency", "several")
+    __slots__ = (
+        "_breaker",
+        "_breakers",
+        "_health",
+        "_last_sent",
+        "_silent_since",
+        "_weight",
+        "endpoint",
+        "latency",
+        "several",
+    )
 
     def __init__(self, endpoint: EndpointHealth, health: LineHealth, weight: float = 1.0, *, several: bool) -> None:
         self.endpoint = endpoint
@@ -41,6 +51,7 @@ class Standing:
         self._breaker = Breaker()
         self._breakers: Tuple[Breaker, Breaker] = (endpoint.breaker, self._breaker)
         self._last_sent = -math.inf
+        self._silent_since = 0.0
 
     # -- may calls be sent? -------------------------------------------------------------------------------
 
@@ -65,23 +76,28 @@ class Standing:
     def expected(self, usual: float, now: float) -> float:
         """About how long an answer takes if a call is sent now; ``usual`` for an endpoint that has not answered yet.
 
-        Failures make it longer, but it is tried now and then: it could not show otherwise that it is better.
+        Silence makes it longer: a server that hangs would gather calls otherwise until the first of them times out.
+        So do failures, but it is tried now and then: it could not show otherwise that it is better.
         """
-        failures = self._health.streak
+        failures, in_flight = self._health.streak, self._health.gate.in_flight
         if self.on_trial or (failures and now - self._last_sent >= _TRY_EVERY):
             return 0.0
-        return (self.latency or usual) * (self._health.gate.in_flight + 1) * (failures + 1) / self._weight
+        silent = now - self._silent_since if in_flight else 0.0
+        return max(self.latency or usual, silent) * (in_flight + 1) * (failures + 1) / self._weight
 
     # -- what happens --------------------------------------------------------------------------------------
 
     def sent(self, now: float) -> None:
         """A call goes out."""
         self._last_sent = now
+        if self._health.gate.in_flight == 1:  # this one
+            self._silent_since = now
         for breaker in self._breakers:
             breaker.sent()
 
     def returned(self, kind: str, sent_at: float, now: float) -> None:
         """A call that went out at ``sent_at`` has ended with a verdict of this kind."""
+        self._silent_since = now
         for breaker in self._breakers:
             breaker.returned(kind, sent_at, now)
         if kind == "success":

@@ -176,6 +176,19 @@ def test_all_keys_refused_end_the_call_with_all_reasons():
     assert str(simulation.failed[0].error).count("wrong key") == 2
 
 
+def test_an_endpoint_that_hangs_gathers_hardly_any_calls():
+    simulation = Simulation({"a": lambda now: (0.1 if now < 2 else 600, OK), "b": steady(0.1)}, 16).submit(3000).run()
+    hung = simulation.sent_to("a", 2, 30)
+    assert hung <= 9  # half of the workers have a call there at that moment; then next to none
+    assert sorted(at for at, _ in simulation.done)[-hung - 1] < 36
+
+
+def test_a_call_that_only_one_has_room_for_is_not_lost_when_that_one_refuses_it():
+    plans = [Plan("a"), Plan("b", Limits(tokens_per_minute=10))]
+    simulation = Simulation({"a": steady(0.1, WRONG_KEY), "b": steady(0.1)}, 1, plans).submit(1).run()
+    assert [name for _, name in simulation.sends] == ["a", "b"]  # where it is told that it is too large
+
+
 def test_a_rate_limit_of_one_does_not_hold_up_what_waits_behind_it():
     first = iter([(0.01, busy(30.0))])
     simulation = Simulation({"a": lambda now: next(first, (0.1, OK)), "b": steady(0.1)}, 4).submit(100).run()

@@ -25,6 +25,7 @@ ATTEMPTS = st.builds(
     st.none() | st.just(0.25),
     st.just(1.5),
     st.none() | st.text(),
+    st.none() | st.text(),
 )
 RECORDS = st.builds(
     Record,

@@ -47,6 +47,25 @@ def test_a_prompt_is_completed(pool):
     assert reply.finish_reason == "length"
 
 
+def test_a_stream_arrives_in_pieces_and_says_what_it_used(pool):
+    with pool.stream("Count from one to ten.", temperature=0, max_tokens=24) as stream:
+        chunks = list(stream)
+    assert len([chunk for chunk in chunks if chunk.text]) > 3
+    assert "".join(chunk.text for chunk in chunks) == stream.text
+    assert stream.completion.usage.completion_tokens > 3
+    assert stream.completion.finish_reason in ("stop", "length")
+
+
+def test_a_refusal_comes_before_the_stream(pool):
+    with pytest.raises(BadRequestError, match="context size"), pool.stream("word " * 9000) as stream:
+        list(stream)
+
+
+def test_streams_are_collected_in_a_run(pool):
+    results = pool.map(["Say one.", "Say two."], collect_stream=True, max_tokens=8, progress=False)
+    assert all(result.text and result.usage.completion_tokens for result in results)
+
+
 def test_models_are_listed(pool, model_server):
     assert [model["id"] for model in pool.request("/models", method="GET")["data"]] == [model_server.model]
 

@@ -264,3 +264,59 @@ class TestOutage:
     )
     def test_until_then_it_is_not(self, verdict, facts):
         assert Case().fail(verdict, self.down._replace(**facts)).wait is not None
+
+
+class TestWithOtherEndpoints:
+    """``elsewhere``: another one takes the call at once; ``left``: another one may take it later."""
+
+    ELSEWHERE = LineView(streak=1, elsewhere=True, left=True)
+    LEFT = LineView(streak=1, left=True)
+    FATAL = Verdict("fatal", "run", error=RateLimitError("no credit", status_code=402), status=402)
+
+    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REFUSED])
+    def test_a_call_moves_without_a_wait_and_stays_away_for_its_back_off(self, verdict):
+        decision = Case().fail(verdict, self.ELSEWHERE)
+        assert decision.wait == 0.0
+        assert decision.away > 0
+
+    def test_it_stays_away_as_long_as_the_server_has_said(self):
+        decision = Case().fail(REFUSED._replace(wait_hint=20.0), self.ELSEWHERE)
+        assert decision.wait == 0.0
+        assert 20 <= decision.away <= 21
+
+    def test_moving_uses_up_retries_all_the_same(self):
+        case = Case(RetryPolicy(max_retries=2))
+        assert [case.fail(UNAVAILABLE, self.ELSEWHERE).wait for _ in range(3)] == [0.0, 0.0, None]
+
+    def test_a_refusal_that_holds_for_every_call_moves_it_at_no_cost(self):
+        case = Case(RetryPolicy(max_retries=1))
+        decisions = [case.fail(self.FATAL, self.LEFT) for _ in range(5)]
+        assert [decision.wait for decision in decisions] == [0.0] * 5
+        assert case.fail(UNAVAILABLE).wait is not None
+
+    def test_with_nowhere_left_to_go_it_ends_what_it_ends_for_a_single_one(self):
+        decision = Case().fail(self.FATAL)
+        assert (decision.error, decision.scope) == (self.FATAL.error, "run")
+
+    def test_no_retry_is_no_second_attempt_elsewhere_either(self):
+        for verdict in (UNAVAILABLE, self.FATAL):
+            assert Case(RetryPolicy(max_retries=0)).fail(verdict, self.ELSEWHERE).error is verdict.error
+
+    def test_retry_if_has_the_last_word(self):
+        case = Case(RetryPolicy(retry_if=lambda error: False))
+        assert case.fail(self.FATAL, self.ELSEWHERE).error is self.FATAL.error
+
+    def test_the_wait_of_one_endpoint_need_not_fit_into_the_calls_time(self):
+        case = Case(deadline=5.0)
+        assert case.fail(REFUSED._replace(wait_hint=60.0), self.ELSEWHERE).wait == 0.0
+        assert isinstance(case.fail(REFUSED._replace(wait_hint=60.0)).error, DeadlineExceededError)
+
+    @pytest.mark.parametrize("line", [ELSEWHERE, LEFT])
+    def test_a_wait_of_hours_is_for_the_endpoint_and_not_for_the_call(self, line):
+        decision = Case().fail(REFUSED._replace(wait_hint=3600.0), line)
+        assert (decision.wait, decision.refuse_for) == (0.0, 3600.0)
+
+    def test_an_outage_is_none_while_another_takes_calls(self):
+        down = LineView(streak=50, closed=True, down_for=10_000.0, proven=True)
+        assert Case().fail(UNAVAILABLE, down._replace(elsewhere=True, left=True)).wait == 0.0
+        assert Case().fail(UNAVAILABLE, down).scope == "model"

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this platform does not fork")
 
 WORK = """
-import concurrent.futures, multiprocessing, os, sys, warnings, chatpool
+import concurrent.futures, multiprocessing, os, signal, sys, threading, warnings, chatpool
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork of a process with threads
 pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=4)
 pool.map(["before"] * 20)
@@ -51,6 +51,43 @@ print(status, [future.result().text for future in futures] == ["slow"] * 8, work
         server,
     )
     assert ended(process) == (0, "8 0 True\n0 True True\n", "")
+
+
+def test_the_callbacks_of_a_call_are_called_in_the_parent_only(server, script, ended):
+    server.set_script(lambda request: _slow(request))
+    process = script(
+        WORK
+        + """
+held = threading.Lock()
+
+def note(future):
+    held.acquire(timeout=10)  # in the child nobody releases it
+    os.write(1, f"called, in the parent: {os.getpid() == parent}, cancelled: {future.cancelled()}\\n".encode())
+
+parent = os.getpid()
+future = pool.submit("slow")
+future.add_done_callback(note)
+held.acquire()
+child = os.fork()
+if child == 0:
+    signal.alarm(15)  # it would outlive the test otherwise, should it hang
+    future.add_done_callback(lambda future: os.write(1, b"called in the child as it was added\\n"))
+    print(future.cancelled(), work("child"), flush=True)
+    os._exit(0)
+held.release()
+os.waitpid(child, 0)
+future.result()
+pool.close()
+""",
+        server,
+    )
+    code, out, err = ended(process)
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        "True True",
+        "called in the child as it was added",
+        "called, in the parent: True, cancelled: False",
+    ]
 
 
 def _slow(request):

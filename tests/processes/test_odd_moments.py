@@ -212,6 +212,53 @@ def test_an_iterator_that_is_collected_while_the_engine_holds_its_lock_ends_quie
     assert ended(process) == (0, "['a', 'b', 'c'] True\n", "")
 
 
+@pytest.mark.parametrize("where", ["engine.line.Line.wait", "observe.stats.Statistics.__call__"])
+def test_a_finalizer_may_cancel_a_future_while_a_lock_of_the_pool_is_held(where, server, script, ended):
+    server.set_script(lambda request: Stall() if request.prompt == "unwanted" else None)
+    process = script(
+        """
+        import concurrent.futures, gc, importlib, sys, threading, chatpool
+
+        class Holder:
+            def __init__(self, future):
+                self.future = future
+                self.itself = self  # only the collector finds it
+
+            def __del__(self):
+                self.future.cancel()
+
+        gc.disable()
+        pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=2)
+        unwanted = pool.submit("unwanted")
+        Holder(unwanted)
+        module, name, method = sys.argv[2].rsplit(".", 2)
+        cls = getattr(importlib.import_module(f"chatpool.{module}"), name)
+        real, collected = getattr(cls, method), []
+
+        def collect(*arguments):
+            if not collected:
+                collected.append(gc.collect())
+
+        class Usage:
+            def __getattr__(self, name):
+                collect()
+                return 0
+
+        if method == "wait":
+            setattr(cls, method, lambda *arguments: (collect(), real(*arguments))[1])
+        else:
+            setattr(cls, method, lambda self, event: real(self, event._replace(usage=Usage())))
+        print([answer.text for answer in pool.map(["a", "b", "c"])], bool(collected))
+        concurrent.futures.wait([unwanted], 10)
+        print(unwanted.cancelled(), pool.stats().failed)
+        pool.close()
+        """,
+        server,
+        where,
+    )
+    assert ended(process) == (0, "['a', 'b', 'c'] True\nTrue 1\n", "")
+
+
 def test_many_iterators_that_are_collected_anywhere_end_quietly(server, script, ended):
     process = script(
         """

@@ -113,6 +113,20 @@ def test_a_clock_that_begins_anew_holds_nobody_up():
     assert ask(state, 5.0, rates).wait <= 1.0 + 1.0  # its turn, and what is left of a second of the old clock
 
 
+def test_on_a_clock_that_begins_anew_a_minutes_tokens_are_there_again_after_a_minute():
+    rates, state = Rates.of(None, 600, 1.0), State()
+    ask(state, 1e6, rates, tokens=600)
+    assert 50 < ask(state, 5.0, rates, tokens=600).wait <= 63
+
+
+def test_nobody_can_give_back_more_than_was_reserved():
+    rates, state = Rates.of(None, 600, 30.0), State()
+    first = ask(state, 0.0, rates, tokens=300)
+    arithmetic.correct(state, 0.0, rates, at=first.at, tokens=-3000.0)
+    assert ask(state, 0.0, rates, tokens=600).wait == 0
+    assert ask(state, 0.0, rates, tokens=100).wait >= 60
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["reserve"] * 6 + ["refund", "pause", "back"]),

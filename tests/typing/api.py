@@ -23,7 +23,9 @@ from chatpool import (
     ChatPoolError,
     ChatRequest,
     ChatStream,
+    Endpoint,
     Event,
+    Limits,
     Outcome,
     PoolStats,
     Results,
@@ -45,6 +47,10 @@ def constructors(session: requests.Session, seen: List[Event]) -> None:
     ChatPool(session=session, verify="ca.pem", cert=("client.pem", "key.pem"), listeners=[seen.append])
     ChatPool.azure("https://name.openai.azure.com", "deployment", api_version="2024-10-21")
     ChatPool.azure("https://name.openai.azure.com", azure_ad_token_provider=lambda: "a token")
+    ChatPool(endpoints=[Endpoint(), Endpoint("http://127.0.0.1:1/v1", "key", limits=Limits(), weight=2)])
+    ChatPool(endpoints=[Endpoint(model="a"), Endpoint(model={"a": "b"}, name="spare")])
+    ChatPool(endpoints=[Endpoint.azure("https://name.openai.azure.com", "deployment", name="eu", api_version="1")])
+    ChatPool(endpoints=["http://127.0.0.1:1/v1"])  # type: ignore[list-item]
     ChatPool(max_workers="many")  # type: ignore[arg-type]
     ChatPool(max_worker=3)  # type: ignore[call-arg]
     ChatPool("gpt-4o-mini", "key")  # type: ignore[call-arg]

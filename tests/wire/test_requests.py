@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ChatCompletion, ChatRequest
-from chatpool.wire import embedding_request, to_request
+from chatpool.wire import embedding_request, encode, renamed, to_request
 
 USER = {"role": "user", "content": "ping"}
 SYSTEM = {"role": "system", "content": "be brief"}
@@ -207,3 +208,17 @@ class TestEmbeddings:
 def test_a_text_is_sent_as_it_is_whatever_the_settings(text, model, defaults):
     body = to_request(text, model=model, defaults=defaults).body
     assert body == {**defaults, "messages": [{"role": "user", "content": text}], "model": model}
+
+
+class TestAnotherModel:
+    def test_the_name_is_replaced_and_nothing_else(self):
+        request = to_request([USER], model="ours", extra={"n": 2})
+        assert json.loads(renamed(encode(request.body), request, "theirs")) == {**request.body, "model": "theirs"}
+
+    def test_it_is_added_where_the_path_takes_one(self):
+        request = to_request("ping")
+        assert json.loads(renamed(encode(request.body), request, "theirs"))["model"] == "theirs"
+
+    def test_other_paths_get_none(self):
+        request = ChatRequest({"input": "x"}, "/moderations")
+        assert renamed(b'{"input":"x"}', request, "theirs") == b'{"input":"x"}'
