@@ -25,7 +25,7 @@ help:
 	@echo "make test        the whole test suite"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take a minute or more"
-	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis)"
+	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
 	@echo "make types       mypy --strict"

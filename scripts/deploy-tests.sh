@@ -20,13 +20,21 @@ as_root() {
     fi
 }
 
+# RUNLEVEL=1: a package is not to start a server of its own.  Whoever else installs something is waited for.
+install() {
+    as_root apt-get update -qq -o DPkg::Lock::Timeout=300 &&
+        as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+            apt-get install -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"
+}
+
+missing=()
 for program in redis-server chromium; do
-    command -v "$program" >/dev/null && continue
-    echo "There is no $program; installing Debian's."
-    # RUNLEVEL=1: the package is not to start a server of its own.
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$program" ||
-        { echo "$program could not be installed: do so (on Debian and Ubuntu: apt install $program)" >&2; exit 1; }
+    command -v "$program" >/dev/null || missing+=("$program")
 done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "There is no ${missing[*]}; installing Debian's."
+    install "${missing[@]}" </dev/null ||
+        { echo "Could not be installed: do so (on Debian and Ubuntu: apt install ${missing[*]})" >&2; exit 1; }
+fi
 
 exec "$python" -m pytest -m deploy tests/deploy tests/quota "$@"

@@ -153,7 +153,7 @@ class StatingQuota:
     """
 
     def __init__(self, rate, burst):
-        self._quota, self._rate, self._burst = Quota(per_second=rate, burst=burst), rate, burst
+        self._rate, self._burst = rate, burst
         self._sent_at = []
         self.refused = 0
 
@@ -162,11 +162,14 @@ class StatingQuota:
             self._sent_at.append(event.time)
 
     def __call__(self, request):
-        refusal = self._quota.refusal(sorted(self._sent_at)[request.number], 0)
+        # Made anew for each: requests may come in another order than that in which they were sent.
+        quota = Quota(per_second=self._rate, burst=self._burst)
+        for sent_at in sorted(self._sent_at)[: request.number + 1]:
+            refusal = quota.refusal(sent_at, 0)
         if refusal is not None:
             self.refused += 1
             return refusal
-        left = self._quota._tokens
+        left = quota._tokens
         headers = {
             "x-ratelimit-limit-requests": str(self._burst),
             "x-ratelimit-remaining-requests": str(int(left)),
