@@ -62,9 +62,9 @@ class StreamRun(Run):
     def _is_full(self, call: Call) -> bool:
         if len(self._finished) < _MOST_WAITING or call.state == DONE or (call.token and call.token.cancelled):
             return False
-        # Nobody reads on who waits for a call, or for the pool's end, or makes this very call itself, in a worker.
-        reads_on = self._engine.streams.is_reading(self.consumer) and self.consumer != threading.get_ident()
-        return reads_on and not self._engine.closed
+        # Nobody reads on who waits for a call of others, or for the pool's end, or makes this very call, in a worker.
+        reads_on = self._sleeping or self._engine.streams.is_reading(self.consumer)
+        return reads_on and self.consumer != threading.get_ident() and not self._engine.closed
 
     def wake(self) -> None:
         """Have workers that wait for room look again."""

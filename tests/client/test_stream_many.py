@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 from collections import defaultdict
 
@@ -110,6 +111,26 @@ def test_a_slow_consumer_holds_up_the_workers_and_not_the_memory(serve, monkeypa
     assert len(pairs._run._finished) <= 10 + 2
     assert len(server.requests) == 2
     assert_complete(gathered(pairs), 4)
+
+
+def test_workers_do_not_run_ahead_while_the_consumer_wakes_up(serve, monkeypatch):
+    monkeypatch.setattr(stream_run, "_MOST_WAITING", 10)
+    waiting, take = [], stream_run.StreamRun._take_ready
+
+    def take_ready(run):
+        waiting.append(len(run._finished))
+        return take(run)
+
+    monkeypatch.setattr(stream_run.StreamRun, "_take_ready", take_ready)
+    server, pool = serve(max_workers=1)
+    server.set_script({"long": LONG})
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1)  # as on greenlets: the others go on when the worker has to wait, and not before
+    try:
+        assert_complete(gathered(pool.stream_many(["long"])), 1)
+    finally:
+        sys.setswitchinterval(usual)
+    assert max(waiting) <= 10 + 1
 
 
 def test_leaving_early_cancels_what_is_left(serve, monkeypatch):

@@ -70,7 +70,10 @@ class Program:
 
     def ended(self, timeout=HUNG):
         """Wait for its end; returns its exit code."""
-        code = self._process.wait(timeout)
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it goes on for more than {timeout} s:\n{self.output[-6000:]}") from None
         self._reader.join(HUNG)
         return code
 

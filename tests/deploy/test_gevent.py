@@ -31,6 +31,6 @@ def test_their_tests_pass_on_greenlets(python, room):
     program = python(
         *("patched_pytest.py", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), str(TESTS / room), *chosen)
     )
-    code = program.ended(180)
+    code = program.ended(400)
     assert "patched by gevent: True" in program.output
     assert code == 0, program.output[-6000:]
