@@ -90,11 +90,15 @@ class Run:
                 self.deliver(twin, twin_outcome(twin, outcome, self.now()))
 
     def _put(self, outcome: Outcome[Any]) -> None:
-        with self._changed:
-            self._finished.append(outcome)
-            if outcome.error is not None and self.first_failure is None:
-                self.first_failure = outcome
-            if self._sleeping and self._enough(self._wake_at):
+        self._finished.append(outcome)
+        if outcome.error is not None:
+            with self._changed:
+                self.first_failure = self.first_failure or outcome
+        # Without the lock, which all workers would queue for. The consumer says that it sleeps and then looks once
+        # more; this thread looks whether it does when the outcome is there already: one of the two sees the other.
+        if self._sleeping and self._enough(self._wake_at):
+            with self._changed:
+                self._sleeping = False  # one wakes it for all
                 self._changed.notify_all()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
@@ -151,9 +155,7 @@ class Run:
         return self._take_ready()
 
     def _take_ready(self) -> List[Outcome[Any]]:
-        with self._changed:
-            ready = list(self._finished)
-            self._finished.clear()
+        ready = [self._finished.popleft() for _ in range(len(self._finished))]  # others append meanwhile
         self._taken += len(ready)
         return ready
 
@@ -205,7 +207,8 @@ class Run:
                     return False
                 self._wake_at, self._sleeping = at_least, True
                 try:
-                    self._engine.clock.wait(self._changed, left)
+                    if not self._enough(at_least):
+                        self._engine.clock.wait(self._changed, left)
                 finally:
                     self._sleeping = False
         return True

@@ -22,6 +22,7 @@ from ..policy.spending import Spending
 from ..quota import Slot
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
+from .barging import Barging
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, Sink
 from .grants import Question
 from .ledger import Ledger
@@ -67,6 +68,7 @@ class Scheduler:
         spending: Optional[Spending] = None,
     ) -> None:
         self.lock = threading.Lock()
+        self._in_worker = Barging(self.lock)
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = threading.Condition(self.lock)
         self._max_workers = max_workers
@@ -107,12 +109,12 @@ class Scheduler:
 
     def worker_started(self) -> None:
         """The asking thread is a worker from now on, until a step tells it to end."""
-        with self.lock:
+        with self._in_worker:
             self._staff.started()
 
     def worker_ended(self) -> None:
         """A worker ends out of turn."""
-        with self.lock:
+        with self._in_worker:
             self._staff.ended()
 
     def worker_not_started(self) -> int:
@@ -122,7 +124,7 @@ class Scheduler:
 
     def next_step(self, now: float) -> Step:
         """What the asking worker does next."""
-        with self.lock:
+        with self._in_worker:
             self._wake_parked(now)
             line, wait = self._next_line(now)
             call = None if line is None else line.queue.first(line, now)
@@ -141,7 +143,7 @@ class Scheduler:
 
     def answered(self, question: Question, slot: Slot, now: float) -> None:
         """A shared limit has answered the worker's question."""
-        with self.lock:
+        with self._in_worker:
             question.grants.answered(slot, now)
 
     def close_grants(self) -> None:
@@ -151,12 +153,12 @@ class Scheduler:
 
     def question_for(self, call: Call) -> Optional[Question]:
         """What a running call that was in no queue has to ask a shared limit, None if nothing."""
-        with self.lock:
+        with self._in_worker:
             return self._lines.of(call).question_for(call)
 
     def paused_for(self, call: Call, now: float) -> float:
         """Seconds for which the call's line is paused after a refusal."""
-        with self.lock:
+        with self._in_worker:
             return self._lines.of(call).pacer.pace(now).paused_for or 0.0
 
     def _needs_waiter(self, now: float, wait: float) -> bool:
@@ -209,7 +211,7 @@ class Scheduler:
     def returned(self, call: Call, verdict: Verdict, now: float) -> LineView:
         """An attempt has ended; returns the line as it is now."""
         stated = self._stated(call, verdict, now)
-        with self.lock:
+        with self._in_worker:
             line = self._lines.of(call)
             on_their_way = line.on_their_way() + 1
             if call.sent_at is not None:
@@ -232,7 +234,7 @@ class Scheduler:
             Whether the call had not ended before, and how many workers to start because its line was held.
         """
         stated = self._stated(call, verdict, now)
-        with self.lock:
+        with self._in_worker:
             workers = self._answered_well(call, verdict, stated, now)
             return self._end(call), workers
 
@@ -243,7 +245,7 @@ class Scheduler:
             How many workers to start: because its line was held, and because the asking one will be busy.
         """
         stated = self._stated(call, verdict, now)
-        with self.lock:
+        with self._in_worker:
             return self._answered_well(call, verdict, stated, now) + self._successors(now)
 
     def _answered_well(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> int:
@@ -257,14 +259,14 @@ class Scheduler:
 
     def resend(self, call: Call, now: float) -> None:
         """A running call makes another attempt in the same worker."""
-        with self.lock:
+        with self._in_worker:
             line = self._lines.of(call).queue.line_for(call, now)
             self._lines.bind(call, line, now)
             line.sent(call, now)
 
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
-        with self.lock:
+        with self._in_worker:
             if call.state != RUNNING:
                 return
             self._lines.of(call).parked += 1
@@ -273,7 +275,7 @@ class Scheduler:
 
     def end(self, call: Call) -> bool:
         """The call has its outcome; False if it had ended before (then this outcome is not delivered)."""
-        with self.lock:
+        with self._in_worker:
             return self._end(call)
 
     def _end(self, call: Call) -> bool:
@@ -302,7 +304,7 @@ class Scheduler:
 
     def workers_wanted(self, now: float) -> int:
         """How many workers to start, because the asking one will be busy with somebody's callback."""
-        with self.lock:
+        with self._in_worker:
             return self._successors(now)
 
     def give_up(self, which: Callable[[Call], bool], *, in_flight: bool = True) -> List[Call]:
@@ -384,17 +386,17 @@ class Scheduler:
 
     def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> LeftAlone:
         """The endpoint of a call that went out at ``sent_at`` refuses all calls of ``scope``: others get them."""
-        with self.lock:
+        with self._in_worker:
             return self._lines.leave_alone(call, scope, reason, sent_at, now)
 
     def held(self, call: Call, now: float) -> float:
         """Seconds for which the call's line has been held since its first send."""
-        with self.lock:
+        with self._in_worker:
             return self._lines.of(call).held(now) - call.held_before
 
     def refuse(self, key: LineKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this line before ``until``."""
-        with self.lock:
+        with self._in_worker:
             self._lines.get(key).health.refuse(until, error)
 
     def line_stats(self, now: float) -> Dict[LineKey, LineStats]:

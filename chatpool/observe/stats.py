@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict
+from collections import deque
+from typing import Any, Deque, Dict
 
 from ..events import Event
 from ..types import Usage
 
 __all__ = ["Statistics"]
+
+_AT_A_TIME = 64  # events
 
 
 class Statistics:
@@ -17,28 +20,49 @@ class Statistics:
     kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self) -> None:
+        self._heard: Deque[Event] = deque()  # not counted yet
         self._lock = threading.RLock()  # a finalizer that cancels a call may come while it is held
+        self._counting = False
         self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
         self._tokens = [0, 0, 0, 0]
 
     def __call__(self, event: Event) -> None:
-        usage = event.usage
-        with self._lock:
-            self._counts[event.kind] += 1
-            if usage is not None:
-                tokens = self._tokens
-                tokens[0] += usage.prompt_tokens
-                tokens[1] += usage.completion_tokens
-                tokens[2] += usage.total_tokens
-                tokens[3] += usage.cached_tokens
+        self._heard.append(event)
+        # A lock that all workers take for each call would have them queue.
+        if len(self._heard) >= _AT_A_TIME:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        """Add up what was heard."""
+        if self._counting:  # this is a finalizer that came in the middle of it
+            return
+        self._counting = True
+        try:
+            for _ in range(len(self._heard)):
+                event = self._heard.popleft()
+                self._counts[event.kind] += 1
+                if event.usage is not None:
+                    self._add(event.usage)
+        finally:
+            self._counting = False
+
+    def _add(self, usage: Usage) -> None:
+        tokens = self._tokens
+        tokens[0] += usage.prompt_tokens
+        tokens[1] += usage.completion_tokens
+        tokens[2] += usage.total_tokens
+        tokens[3] += usage.cached_tokens
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
         self._lock = threading.RLock()
+        self._counting = False
 
     def snapshot(self) -> Dict[str, Any]:
         """``succeeded``, ``failed``, ``retried``, ``reasked`` and ``usage`` at this moment."""
         with self._lock:
+            self._count()
             counts, tokens = dict(self._counts), tuple(self._tokens)
         return {
             "succeeded": counts["succeeded"],

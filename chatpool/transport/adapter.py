@@ -16,8 +16,8 @@ from .answers import whole_response
 from .body import read_body
 from .connections import guarded_pool_class
 from .deadline import current_exchange
-from .sockets import keep_alive_options
 from .streams import is_stream
+from .tcp import keep_alive_options
 from .tls import Trust
 
 __all__ = ["TransportAdapter"]

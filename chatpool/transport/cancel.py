@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Protocol, Set
 
 __all__ = ["CancelToken", "Cancelled", "Wakeable"]
@@ -22,12 +21,11 @@ class Wakeable(Protocol):
 class CancelToken:
     """Cancels every exchange that runs under it, now or later.
 
-    One token may serve any number of exchanges: a call's, or all of a run's.
+    One token may serve any number of exchanges: a call's, or all of a run's.  It has no lock, which every exchange
+    of a pool would take and which a signal handler could find taken: each step on its set is atomic by itself.
     """
 
     def __init__(self) -> None:
-        # Reentrant, so that a signal handler may cancel while its thread is inside.
-        self._lock = threading.RLock()
         self._cancelled = False
         self._attached: Set[Wakeable] = set()
 
@@ -38,10 +36,8 @@ class CancelToken:
 
     def cancel(self) -> None:
         """Wake every exchange under this token and refuse later ones.  From any thread, any number of times."""
-        with self._lock:
-            self._cancelled = True
-            attached = list(self._attached)
-        for waiter in attached:
+        self._cancelled = True
+        for waiter in self._attached.copy():
             waiter.wake()
 
     def attach(self, waiter: Wakeable) -> None:
@@ -50,15 +46,15 @@ class CancelToken:
         Raises:
             Cancelled: the token was cancelled before.
         """
-        with self._lock:
-            if self._cancelled:
-                raise Cancelled("cancelled before it was sent")
-            self._attached.add(waiter)
+        # First this, then the look: a cancel either finds the waiter or is seen here.
+        self._attached.add(waiter)
+        if self._cancelled:
+            self._attached.discard(waiter)
+            raise Cancelled("cancelled before it was sent")
 
     def detach(self, waiter: Wakeable) -> None:
         """Undo :meth:`attach`; nothing happens when it was not attached."""
-        with self._lock:
-            self._attached.discard(waiter)
+        self._attached.discard(waiter)
 
     def __repr__(self) -> str:
         state = "cancelled" if self._cancelled else f"{len(self._attached)} exchanges"

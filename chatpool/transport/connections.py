@@ -16,7 +16,8 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .deadline import Exchange, current_exchange
 from .lean import LeanConnection
-from .sockets import GuardedSocket, guarded_class, open_connection
+from .sockets import GuardedSocket, guarded_class
+from .tcp import is_quiet, open_connection
 
 __all__ = ["guarded_pool_class"]
 
@@ -41,6 +42,11 @@ class GuardedConnection:
         if isinstance(sock, ssl.SSLSocket) and sock.version() is None:
             # A connection that breaks before the handshake comes back from wrap_socket as if it were encrypted.
             raise ConnectionResetError("the connection broke before the TLS handshake")
+
+    @property
+    def is_connected(self) -> bool:
+        """What urllib3 (from 2.0 on) asks before it uses a connection again."""
+        return is_quiet(self.sock) or bool(super().is_connected)  # type: ignore[attr-defined,misc]
 
     def _new_conn(self) -> socket.socket:
         exchange = current_exchange()
@@ -80,8 +86,50 @@ def _name_error(conn: Any, error: socket.gaierror) -> NewConnectionError:
     return NewConnectionError(conn, f"Failed to resolve '{conn.host}' ({error})")
 
 
+class ConnectionStack(queue.LifoQueue):  # type: ignore[type-arg]  # generic at run time from 3.9 on
+    """A ``queue.LifoQueue`` as urllib3's pools use it; each operation is one atomic step of a list's.
+
+    The lock of a LifoQueue would be one more for which all workers queue.
+    """
+
+    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
+        """Put one on top.
+
+        Raises:
+            queue.Full: there are enough (about: of two threads at the same time, both may find room).
+        """
+        if self.full():
+            raise queue.Full
+        self.queue.append(item)
+
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
+        """Take the top one.
+
+        Raises:
+            queue.Empty: there is none; it never waits for one.
+        """
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        """How many there are."""
+        return len(self.queue)
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self.queue
+
+    def full(self) -> bool:
+        """Whether there are as many as there are threads."""
+        return len(self.queue) >= self.maxsize
+
+
 class GuardedPool(HTTPConnectionPool):
     """Mixed into a pool class of urllib3's: lends each connection to one exchange at a time."""
+
+    QueueCls = ConnectionStack
 
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - a class attribute in urllib3

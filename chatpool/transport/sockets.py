@@ -8,19 +8,17 @@ import socket
 import ssl
 import time
 from functools import cache
-from typing import Any, Iterable, Optional, Tuple, cast
+from typing import Any, Optional, cast
 
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange, current_exchange
-from .resolver import AddressInfo
 
-__all__ = ["GuardedSocket", "PlainSocket", "TLSSocket", "guarded_class", "keep_alive_options", "open_connection"]
+__all__ = ["GuardedSocket", "TLSSocket", "guarded_class"]
 
-SocketOption = Tuple[int, int, int]
-
-# A socket's time limit is set again only when it is off by more than this: setting it is a system call.
-_TOLERANCE = 0.05
+# Setting a socket's time limit is a system call: it gets a little more than it is to have, so that it fits the next
+# exchanges too, and is set again only when it is off by more than that.
+_SLACK, _MOST_SLACK = 0.01, 0.025  # a part of the limit; seconds
 
 # Where shutting a socket down does not wake a connect up (it does on Linux), a cancel is seen this much later.
 _LOOK_AGAIN = 0.2
@@ -155,9 +153,13 @@ class GuardedSocket(socket.socket):
             self._limit(self.exchange.left())
 
     def _limit(self, seconds: float) -> None:
-        if not seconds <= self._set_to <= seconds + _TOLERANCE:
-            self._set_to = seconds
-            super().settimeout(seconds)
+        slack = min(seconds * _SLACK, _MOST_SLACK)
+        if not seconds <= self._set_to <= seconds + 2 * slack:
+            self._set_limit(seconds + slack)
+            self._set_to = seconds + slack
+
+    def _set_limit(self, seconds: float) -> None:
+        super().settimeout(seconds)
 
     def _after_read(self, received: Any) -> Any:
         if self.exchange is not None:
@@ -177,10 +179,6 @@ class GuardedSocket(socket.socket):
             self.exchange.send_failed = True
 
 
-class PlainSocket(GuardedSocket):
-    """A TCP connection."""
-
-
 @cache
 def guarded_class(base: Any) -> Any:
     """A guarded variant of somebody else's class of sockets; an instance's class may be replaced by it."""
@@ -189,6 +187,16 @@ def guarded_class(base: Any) -> Any:
 
 class TLSSocket(GuardedSocket, ssl.SSLSocket):
     """A TLS connection, made by a context whose ``sslsocket_class`` it is."""
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        try:
+            return super().recv(*args, **kwargs)
+        except OSError as error:
+            # ssl itself looks whether the connection stands, before there is any TLS: if it was reset, it leaves the
+            # socket behind that nobody has been given.
+            if self._sslobj is None and error.errno not in (errno.ENOTCONN, errno.EINVAL):
+                self.close()
+            raise
 
     def do_handshake(self, *args: Any) -> None:
         """Shake hands within the limits of the thread's exchange."""
@@ -215,65 +223,3 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
                 wait_for_read(self, left)
             except ssl.SSLWantWriteError:
                 wait_for_write(self, left)
-
-
-def open_connection(
-    exchange: Exchange,
-    address: Tuple[str, int],
-    options: Iterable[SocketOption],
-    source_address: Optional[Tuple[str, int]] = None,
-) -> PlainSocket:
-    """A TCP connection to the first address of a host that answers, within the exchange's limits.
-
-    Each of several addresses gets an equal share of the time that is left: one that hangs leaves some to the next.
-
-    Raises:
-        OSError: the error of the last address; socket.gaierror when the name is not known.
-        Cancelled: the exchange was cancelled.
-    """
-    found = exchange.resolve(*address)
-    error: OSError = OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
-    for tried, info in enumerate(found):
-        seconds = exchange.left() / (len(found) - tried)
-        try:
-            return _connect(exchange, info, seconds, options, source_address)
-        except OSError as problem:
-            error = problem
-    exchange.check()
-    raise error
-
-
-def _connect(
-    exchange: Exchange,
-    info: AddressInfo,
-    seconds: float,
-    options: Iterable[SocketOption],
-    source_address: Optional[Tuple[str, int]],
-) -> PlainSocket:
-    family, kind, protocol, _, sockaddr = info
-    sock = PlainSocket(family, kind, protocol)
-    try:
-        for option in options:
-            sock.setsockopt(*option)
-        if source_address:
-            sock.bind(source_address)
-        sock.settimeout(0)
-        sock.adopt(exchange)
-        sock.connect_until(sockaddr, seconds)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def keep_alive_options() -> list[SocketOption]:
-    """Options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
-
-    Only those that this platform knows: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.
-    """
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
-    for name, value in ((idle, 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return options

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from chatpool.config import Timeout
+from chatpool.transport import tcp
 from chatpool.wire import judge_exception
 
 pytestmark = pytest.mark.faults
@@ -111,6 +112,11 @@ def upload_never_read(peer):
     peer.hang()
 
 
+def upload_read_slowly(peer):
+    while not peer.server.over.wait(0.02) and peer.sock.recv(4096):
+        pass
+
+
 def upload_answered_before_its_end(peer):
     peer.read()
     peer.send(HEAD + b"Content-Length: 10\r\n\r\n{")
@@ -134,6 +140,7 @@ SCRIPTS = [
     stalled_body,
     slow_redirects,
     upload_never_read,
+    upload_read_slowly,
     upload_answered_before_its_end,
 ]
 UPLOAD = b" " * (32 * 1024 * 1024)  # more than any socket buffer takes
@@ -155,6 +162,17 @@ def cut(exchange, record_property):
         assert isinstance(verdict.error, TimeoutError)
 
     return check
+
+
+@pytest.fixture
+def limits_of_python(monkeypatch):
+    """Sockets as on a platform whose kernel does not keep their time limits."""
+    monkeypatch.setattr(tcp, "CONNECTION", tcp.PlainSocket)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_limits_that_python_keeps_hold_as_well(script, limits_of_python, serve, start_transport, cut):
+    cut(start_transport(serve(script).url), body=UPLOAD if "upload" in script.__name__ else b"{}")
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

@@ -37,3 +37,24 @@ def test_nothing_is_lost_between_threads():
             pass
     assert statistics.snapshot()["succeeded"] == 4000
     assert statistics.snapshot()["usage"] == Usage(4000, 4000, 8000)
+
+
+def test_what_a_finalizer_adds_in_the_middle_of_counting_is_counted_once():
+    statistics = Statistics()
+
+    class Interrupting:
+        """Tokens at whose reading the collector comes, and cancels many calls."""
+
+        prompt_tokens = completion_tokens = cached_tokens = 1
+
+        @property
+        def total_tokens(self):
+            for _ in range(200):
+                statistics(event("failed"))
+            return 0
+
+    for _ in range(10):
+        statistics(event("succeeded", Interrupting()))
+    counted = statistics.snapshot()
+    assert (counted["succeeded"], counted["usage"].prompt_tokens) == (10, 10)
+    assert statistics.snapshot()["failed"] == 2000

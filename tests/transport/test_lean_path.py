@@ -195,17 +195,17 @@ def test_clones_share_nothing_that_changes():
 
 @pytest.fixture
 def sends(monkeypatch):
-    """What was sent, one entry for each system call."""
-    from chatpool.transport.sockets import GuardedSocket
+    """What was sent, one entry for each piece."""
+    from chatpool.transport.tcp import CONNECTION
 
     sent = []
-    real = GuardedSocket.sendall
+    real = CONNECTION.sendall
 
     def sendall(self, data, *args, **kwargs):
         sent.append(bytes(data))
         return real(self, data, *args, **kwargs)
 
-    monkeypatch.setattr(GuardedSocket, "sendall", sendall)
+    monkeypatch.setattr(CONNECTION, "sendall", sendall)
     return sent
 
 

@@ -14,7 +14,7 @@ import urllib3.connectionpool
 from chatpool.config import Timeout
 from chatpool.transport.deadline import Exchange
 from chatpool.transport.resolver import Resolver
-from chatpool.transport.sockets import keep_alive_options, open_connection
+from chatpool.transport.tcp import keep_alive_options, open_connection
 
 
 def echo(peer):

@@ -1,0 +1,149 @@
+"""TCP connections, and on Linux what makes them cheap among many threads.
+
+Each system call for which Python lets go of its interpreter costs more than itself when other threads are after that:
+one of them is woken up, mostly in vain.  With a time limit of Python's own each ``send`` and ``recv`` is two such
+calls, and the look whether an idle connection still stands is another.  Linux can keep the limits itself
+(``SO_RCVTIMEO``, ``SO_SNDTIMEO``) and tells how a connection stands in calls that cannot block.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from typing import Any, Iterable, Optional, Tuple
+
+from .deadline import Exchange
+from .resolver import AddressInfo
+from .sockets import GuardedSocket
+
+__all__ = ["KernelTimedSocket", "PlainSocket", "is_quiet", "keep_alive_options", "open_connection"]
+
+SocketOption = Tuple[int, int, int]
+
+# gevent's sockets must not block in the kernel; on 32 bits there are two layouts of a struct timeval.
+LINUX = sys.platform == "linux" and socket.socket.__module__ == "socket" and struct.calcsize("P") == 8
+_timeval = struct.Struct("@ll").pack
+
+_LONGEST = 10**8  # seconds
+_SO_MEMINFO = 55  # since Linux 4.12; the first of its numbers counts what has come and was not read
+_TCP_ESTABLISHED = b"\x01"  # the first byte of TCP_INFO, as in include/net/tcp_states.h
+
+
+class PlainSocket(GuardedSocket):
+    """A TCP connection."""
+
+
+class KernelTimedSocket(PlainSocket):
+    """One whose time limits the kernel keeps: it blocks in the system call itself.  Linux only."""
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        try:
+            return super().recv(*args, **kwargs)
+        except BlockingIOError:
+            self._on_read_timeout()
+            raise socket.timeout("timed out") from None
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        try:
+            return super().recv_into(*args, **kwargs)
+        except BlockingIOError:
+            self._on_read_timeout()
+            raise socket.timeout("timed out") from None
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        try:
+            return super().send(*args, **kwargs)
+        except BlockingIOError:
+            raise socket.timeout("timed out") from None
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        # Not the socket's own, which would give the whole time anew to each piece that the other side takes.
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self.send(rest, flags) :]
+
+    def _set_limit(self, seconds: float) -> None:
+        if self._set_to < 0:
+            socket.socket.settimeout(self, None)  # its limit was Python's before
+        value = _timeval(*divmod(max(1, int(min(seconds, _LONGEST) * 1e6)), 10**6))  # of 0 it would have none
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def is_quiet(sock: Any) -> bool:
+    """Whether a connection certainly stands and nothing has come that was not read; False where nobody knows."""
+    if not LINUX:
+        return False
+    try:
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        unread = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4)
+    except (AttributeError, OSError):  # not a socket of this process alone, or not a Linux that knows them
+        return False
+    return bool(state == _TCP_ESTABLISHED and unread == bytes(4))
+
+
+CONNECTION = KernelTimedSocket if LINUX else PlainSocket
+
+
+def open_connection(
+    exchange: Exchange,
+    address: Tuple[str, int],
+    options: Iterable[SocketOption],
+    source_address: Optional[Tuple[str, int]] = None,
+) -> PlainSocket:
+    """A TCP connection to the first address of a host that answers, within the exchange's limits.
+
+    Each of several addresses gets an equal share of the time that is left: one that hangs leaves some to the next.
+
+    Raises:
+        OSError: the error of the last address; socket.gaierror when the name is not known.
+        Cancelled: the exchange was cancelled.
+    """
+    found = exchange.resolve(*address)
+    error: OSError = OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
+    for tried, info in enumerate(found):
+        seconds = exchange.left() / (len(found) - tried)
+        try:
+            return _connect(exchange, info, seconds, options, source_address)
+        except OSError as problem:
+            error = problem
+    exchange.check()
+    raise error
+
+
+def _connect(
+    exchange: Exchange,
+    info: AddressInfo,
+    seconds: float,
+    options: Iterable[SocketOption],
+    source_address: Optional[Tuple[str, int]],
+) -> PlainSocket:
+    family, kind, protocol, _, sockaddr = info
+    sock = CONNECTION(family, kind, protocol)
+    try:
+        for option in options:
+            sock.setsockopt(*option)
+        if source_address:
+            sock.bind(source_address)
+        sock.settimeout(0)
+        sock.adopt(exchange)
+        sock.connect_until(sockaddr, seconds)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def keep_alive_options() -> list[SocketOption]:
+    """Options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
+
+    Only those that this platform knows: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.
+    """
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+    for name, value in ((idle, 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options

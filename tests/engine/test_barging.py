@@ -1,0 +1,83 @@
+"""Taking the scheduler's lock without queueing for it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from chatpool.engine import barging
+from chatpool.engine.barging import Barging
+
+
+def test_one_thread_at_a_time_and_everybody_gets_it():
+    lock, inside, counted = threading.Lock(), [], [0]
+    barge = Barging(lock)
+
+    def work():
+        for _ in range(500):
+            with barge:
+                inside.append(threading.get_ident())
+                assert len(inside) == 1
+                counted[0] += 1
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counted == [16 * 500]
+    assert not lock.locked()
+
+
+def test_an_exception_lets_go_of_it():
+    lock = threading.Lock()
+    with pytest.raises(KeyError), Barging(lock):
+        raise KeyError
+    assert not lock.locked()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """What is slept; ``pauses.then`` is called in each."""
+
+    class Pauses(list):
+        then = staticmethod(lambda: None)
+
+        def sleep(self, seconds):
+            self.append(seconds)
+            self.then()
+
+    noted = Pauses()
+    monkeypatch.setattr(barging.time, "sleep", noted.sleep)
+    return noted
+
+
+def test_who_finds_it_taken_pauses_and_tries_again(pauses):
+    lock = threading.Lock()
+    lock.acquire()
+    pauses.then = lambda: len(pauses) == 3 and lock.release()
+    with Barging(lock):
+        assert lock.locked()
+    assert len(pauses) == 3
+    assert pauses[0] <= pauses[1] <= 0.001
+
+
+def test_it_is_queued_for_when_it_is_held_for_long(pauses):
+    lock = threading.Lock()
+    lock.acquire()
+
+    def patient():
+        with Barging(lock):
+            pass
+
+    thread = threading.Thread(target=patient)
+    tried = threading.Event()
+    pauses.then = lambda: len(pauses) == len(barging._PAUSES) and tried.set()
+    thread.start()
+    assert tried.wait(10)
+    lock.release()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert 0.1 < sum(pauses) < 1  # seconds

@@ -1,0 +1,175 @@
+"""Connections whose limits the kernel keeps, and the look at an idle one."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+import requests
+
+from chatpool.config import Timeout
+from chatpool.transport import tcp
+from chatpool.transport.connections import ConnectionStack
+from chatpool.transport.sockets import TLSSocket
+
+only_linux = pytest.mark.skipif(not tcp.LINUX, reason="elsewhere Python keeps the limits")
+
+
+@pytest.fixture
+def connected():
+    """Both ends of a TCP connection."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    with near, far:
+        yield near, far
+
+
+def arrives(near, seconds=10):
+    """Wait until something can be read; it is not read."""
+    near.settimeout(seconds)
+    with contextlib.suppress(ConnectionResetError):
+        near.recv(1, socket.MSG_PEEK)
+
+
+@only_linux
+def test_an_idle_connection_is_quiet_before_and_after_data_was_read(connected):
+    near, far = connected
+    assert tcp.is_quiet(near)
+    far.sendall(b"answer")
+    arrives(near)
+    assert not tcp.is_quiet(near)
+    assert near.recv(3) == b"ans"
+    assert not tcp.is_quiet(near)
+    assert near.recv(3) == b"wer"
+    assert tcp.is_quiet(near)
+
+
+def test_a_connection_that_was_closed_is_not_quiet(connected):
+    near, far = connected
+    far.close()
+    arrives(near)
+    assert not tcp.is_quiet(near)
+
+
+def test_a_connection_that_was_reset_is_not_quiet(connected):
+    near, far = connected
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
+    arrives(near)
+    assert not tcp.is_quiet(near)
+
+
+def test_a_connection_that_was_reset_before_the_handshake_is_closed(connected):
+    near, far = connected
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    far.close()
+    context = ssl.create_default_context()
+    context.sslsocket_class = TLSSocket
+    with pytest.raises(ConnectionResetError) as caught:
+        context.wrap_socket(near, server_hostname="localhost")
+    made = [frame.frame.f_locals.get("self") for frame in caught.traceback[1:]]
+    assert {sock.fileno() for sock in made if isinstance(sock, TLSSocket)} == {-1}
+
+
+def test_nobody_knows_of_what_is_no_socket():
+    left, right = socket.socketpair()
+    with left, right:
+        assert not tcp.is_quiet(left)
+    assert not tcp.is_quiet(left)
+    assert not tcp.is_quiet(None)
+
+
+def test_a_connection_with_stray_bytes_serves_nobody_else(serve, start_transport, exchange):
+    answered, sent = threading.Event(), threading.Event()
+
+    def script(peer):
+        while request := peer.read_request():
+            peer.answer(request[1])
+            assert answered.wait(10)
+            answered.clear()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+            sent.set()
+
+    server = serve(script)
+    transport = start_transport(server.url)
+    for number in range(3):
+        assert exchange(transport, b"%d" % number).content == b"%d" % number
+        answered.set()
+        assert sent.wait(10)
+        sent.clear()
+    assert len(server.peers) == 3
+
+
+@only_linux
+def test_the_kernel_keeps_the_limits_of_a_connection(serve, start_transport, exchange, monkeypatch):
+    limits = []
+    real = tcp.KernelTimedSocket._set_limit
+
+    def set_limit(self, seconds):
+        limits.append((self.gettimeout(), seconds))
+        real(self, seconds)
+        assert self.gettimeout() is None  # it blocks as long as the kernel lets it
+
+    monkeypatch.setattr(tcp.KernelTimedSocket, "_set_limit", set_limit)
+
+    def script(peer):
+        while request := peer.read_request():
+            peer.answer(request[1])
+
+    transport = start_transport(serve(script).url)
+    for _ in range(3):
+        exchange(transport, timeout=Timeout(attempt=30, connect=10))
+    assert [before for before, _ in limits] == [0.0, None]  # to connect, and one limit for all three
+    assert 30 <= limits[1][1] < 30.1
+    exchange(transport, timeout=Timeout(attempt=20, connect=10))
+    assert len(limits) == 3
+
+
+def test_the_least_and_the_longest_of_limits_can_be_set():
+    with tcp.KernelTimedSocket() as sock:
+        for seconds in (1e-9, 0.0, 0.9999999, 59.9999999, 1e30):
+            sock._set_limit(seconds)
+
+
+def test_an_exchange_of_many_pieces_has_one_limit(serve, start_transport, exchange):
+    def script(peer):
+        peer.read_request()
+        for _ in range(40):
+            peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            if peer.server.over.wait(0.05):
+                return
+
+    start = time.monotonic()
+    with pytest.raises(requests.exceptions.Timeout, match=r"0\.3 s \(Timeout.attempt\)"):
+        exchange(start_transport(serve(script).url), timeout=Timeout(attempt=0.3))
+    assert time.monotonic() - start < 2
+
+
+def test_a_large_request_goes_out_whole_to_a_server_that_reads_it_late(serve, start_transport, exchange):
+    body = bytes(range(256)) * (32 * 1024)
+
+    def script(peer):
+        peer.server.over.wait(0.1)
+        peer.answer(peer.read_request()[1])
+
+    assert exchange(start_transport(serve(script).url), body).content == body
+
+
+def test_the_last_connection_given_back_is_lent_first():
+    stack = ConnectionStack(2)
+    stack.put(None)
+    stack.put("warm", block=False)
+    assert stack.qsize() == 2
+    assert stack.full()
+    with pytest.raises(queue.Full):
+        stack.put("another", block=False)
+    assert [stack.get(), stack.get(block=False, timeout=1)] == ["warm", None]
+    with pytest.raises(queue.Empty):
+        stack.get(block=False)
+    assert stack.empty()
