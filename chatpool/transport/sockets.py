@@ -194,7 +194,7 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
         except OSError as error:
             # ssl itself looks whether the connection stands, before there is any TLS: if it was reset, it leaves the
             # socket behind that nobody has been given.
-            if self._sslobj is None and error.errno not in (errno.ENOTCONN, errno.EINVAL):
+            if getattr(self, "_sslobj", None) is None and error.errno not in (errno.ENOTCONN, errno.EINVAL):
                 self.close()
             raise
 
