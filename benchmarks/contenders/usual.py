@@ -14,10 +14,14 @@ __all__ = ["requests_tenacity"]
 
 @contextmanager
 def requests_tenacity(target: Target) -> Iterator[Answerer]:
-    """One session with a connection per thread; the recipe's retry policy."""
+    """One session with a connection per thread; the recipe's retry policy.
+
+    Each call has a ``Retrying`` of its own: tenacity's decorator keeps (from 9.2 on) one dict of statistics for all
+    threads, and now and then one of them raises KeyError because another is emptying it.
+    """
     import requests
     from requests.adapters import HTTPAdapter
-    from tenacity import retry, stop_after_attempt, wait_fixed, wait_random_exponential
+    from tenacity import Retrying, stop_after_attempt, wait_fixed, wait_random_exponential
 
     wait = wait_fixed(target.wait_fixed) if target.wait_fixed else wait_random_exponential(min=1, max=60)
     url, headers = target.url, {"Authorization": "Bearer key"}
@@ -26,10 +30,12 @@ def requests_tenacity(target: Target) -> Iterator[Answerer]:
         for prefix in ("http://", "https://"):
             session.mount(prefix, HTTPAdapter(pool_maxsize=target.workers))
 
-        @retry(wait=wait, stop=stop_after_attempt(20))
-        def ask(prompt: str) -> str:
+        def post(prompt: str) -> str:
             response = session.post(url, json=body_of(prompt, MODEL), headers=headers, timeout=60)
             response.raise_for_status()
             return str(response.json()["choices"][0]["message"]["content"])
+
+        def ask(prompt: str) -> str:
+            return Retrying(wait=wait, stop=stop_after_attempt(20))(post, prompt)
 
         yield lambda prompts: list(executor.map(ask, prompts))

@@ -11,13 +11,17 @@ from .outage import OutageGate
 
 __all__ = ["LineHealth", "LineView"]
 
+# Seconds after a success in which failures are bad luck: the last calls of a run have nobody else's successes beside
+# them, and one that fails often is no sign of trouble.
+_RECENTLY = 1.0
+
 
 class LineView(NamedTuple):
     """What a retry decision has to know of the line at the moment of a failure.
 
     Attributes:
         streak: failures of the server since its last success.
-        level: the streak in multiples of the calls that are on their way.
+        level: the streak in multiples of the calls that are on their way; 0 if one has succeeded a moment ago.
         closed: whether the line is held because the server is down.
         down_for: seconds for which it has been down, None while it is not held.
         refused_for: seconds for which there were refusals for rate and no success; None without any.
@@ -42,11 +46,12 @@ class LineHealth:
     Not thread-safe: the caller holds the lock.
     """
 
-    __slots__ = ("_refusal", "_refuse_until", "_refused_since", "gate", "proven", "streak")
+    __slots__ = ("_refusal", "_refuse_until", "_refused_since", "_succeeded", "gate", "proven", "streak")
 
     def __init__(self) -> None:
         self.gate = OutageGate()
         self.streak = 0
+        self._succeeded = -math.inf
         self.proven = False
         self._refused_since: Optional[float] = None
         self._refuse_until = -math.inf
@@ -58,6 +63,7 @@ class LineHealth:
         self.gate.returned(kind, sent_at, now)
         if kind == "success":
             self.streak = 0
+            self._succeeded = now
             self.proven = True
             self._refused_since = None
         elif kind == "throttled":
@@ -68,10 +74,11 @@ class LineHealth:
 
     def view(self, now: float, on_their_way: int) -> LineView:
         """The line as a retry decision sees it, with so many calls in flight or parked."""
+        recently = now - self._succeeded < _RECENTLY
         down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
         return LineView(
             self.streak,
-            self.streak // max(1, on_their_way),
+            0 if recently else self.streak // max(1, on_their_way),
             self.gate.closed,
             None if down_since is None else now - down_since,
             None if refused_since is None else now - refused_since,

@@ -9,13 +9,13 @@ __all__ = ["Ramp"]
 _AT_ONCE = 8  # calls in flight below which nothing is held back
 _START = 300.0  # sends a second beyond these
 _STEADY = 0.2  # seconds for which that is so, unless there is an answer before ...
-_DOUBLES_EVERY = 0.1  # ... and then the rate doubles so often (seconds) ...
+_DOUBLES_EVERY = 0.05  # ... and then the rate doubles so often (seconds) ...
 _OPEN_AFTER = 0.6  # ... until it is beyond any pool's, so long after the beginning
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 
 
 class Ramp:
-    """A few calls at once, more at a steady rate, then at one that doubles ten times a second, then without limit.
+    """A few calls at once, more at a steady rate, then at one that doubles twenty times a second, then without limit.
 
     A server without a limit hardly notices; one that has a limit is found out by a few refusals instead of by one
     per worker, and one that states its limit can do so before it is reached.  The ramp is one in time, so answers

@@ -40,6 +40,16 @@ def test_the_streak_is_measured_in_calls_that_are_on_their_way(on_their_way, lev
     assert health.view(0.0, on_their_way).level == level
 
 
+def test_a_moment_after_a_success_failures_are_bad_luck():
+    health = LineHealth()
+    health.returned(Verdict("success"), 9.9, 10.0)
+    for _ in range(3):
+        health.returned(Verdict("unavailable"), 10.1, 10.2)
+    assert health.view(10.9, 1).level == 0
+    assert health.view(10.9, 1).streak == 3
+    assert health.view(11.1, 1).level == 3
+
+
 def test_a_line_is_proven_by_its_first_success_for_good():
     health = LineHealth()
     assert not health.view(0.0, 1).proven

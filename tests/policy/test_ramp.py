@@ -46,19 +46,19 @@ def per_tenth(times):
     return [sum(tenth / 10 <= time < (tenth + 1) / 10 for time in times[8:]) for tenth in range(5)]
 
 
-def test_then_they_are_sent_steadily_for_a_while_and_at_a_rate_that_doubles_every_tenth_of_a_second():
+def test_then_they_are_sent_steadily_for_a_while_and_at_a_rate_that_doubles_twenty_times_a_second():
     counts = per_tenth(sent_by(Ramp(), 0.5))
     assert counts[:2] == pytest.approx([30, 30], abs=2)
-    assert [count / before for before, count in zip(counts[2:], counts[3:])] == pytest.approx([2, 2], abs=0.2)
-    assert counts[2] > 40
+    assert [count / before for before, count in zip(counts[2:], counts[3:])] == pytest.approx([4, 4], abs=0.5)
+    assert counts[2] > 60
 
 
 def test_the_first_answer_makes_it_double_at_once():
     ramp = Ramp()
     ramp.answered = True
     counts = per_tenth(sent_by(ramp, 0.3))
-    assert counts[0] > 40
-    assert counts[1] / counts[0] == pytest.approx(2, abs=0.2)
+    assert counts[0] > 60
+    assert counts[1] / counts[0] == pytest.approx(4, abs=0.5)
 
 
 def test_a_hundred_workers_are_busy_within_a_third_of_a_second():
