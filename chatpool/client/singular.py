@@ -26,7 +26,7 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
     """
     future = CallFuture()
     call = core.engine.make_call(request, how.singular, future, item=item)
-    future.attach(call, core.engine.cancel)
+    future.attach(call, core.engine)
     try:
         core.engine.submit([call])
     except BaseException:

@@ -70,7 +70,7 @@ class Attempter:
             self._scheduler.returned(call, CANCELLED, ended)
             return Attempted()
         if verdict.kind == "success":
-            call.history.append(attempt_of(verdict, None, ended - now, self._routes.name_for(call)))
+            call.history += (attempt_of(verdict, None, ended - now, self._routes.name_for(call)),)
             return Attempted(success=verdict)
         # An attempt that had less time than it may take says nothing about the server when it takes longer.
         cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
@@ -113,14 +113,14 @@ class Attempter:
     def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
         """What follows a failed attempt; noted in the call's history."""
         if call.handed_out:  # nothing can take back what somebody has seen
-            call.history.append(attempt_of(verdict, None, elapsed, self._routes.name_for(call)))
+            call.history += (attempt_of(verdict, None, elapsed, self._routes.name_for(call)),)
             given_up = Decision(error=verdict.error, scope=verdict.scope)
             return given_up if self._failover is None else self._failover.follow(call, verdict, given_up, now, elapsed)
         decision, reason = self._decision(call, verdict, line, now)
         if self._failover is not None:
             decision = self._failover.follow(call, verdict._replace(error=reason), decision, now, elapsed)
         attempt = attempt_of(verdict, decision.wait, elapsed, self._routes.name_for(call))
-        call.history.append(attempt)
+        call.history += (attempt,)
         if decision.wait is not None and call.state == RUNNING:
             report_retry(call, attempt, now)
         return decision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Protocol, Tuple
 
 from ..config import Timeout
 from ..errors import ChatPoolError
@@ -153,7 +153,7 @@ class Call:
         self.payload = b""
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None
-        self.history: List[Attempt] = []
+        self.history: Tuple[Attempt, ...] = ()
         self.context: Optional[contextvars.Context] = None
 
     def deadline(self, held: float = 0.0) -> Deadline:
@@ -173,10 +173,8 @@ class Call:
         """Its end, as the user sees it."""
         if self.attempts > len(self.history):  # it was given up while it was under way
             lasted = 0.0 if self.sent_at is None else now - self.sent_at
-            self.history.append(Attempt("given up", None, None, lasted, None))
+            self.history += (Attempt("given up", None, None, lasted, None),)
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent is None else now - self.first_sent
-        return Outcome(
-            self.index, self.item, self.first_request, value, error, tuple(self.history), elapsed, self.usage
-        )
+        return Outcome(self.index, self.item, self.first_request, value, error, self.history, elapsed, self.usage)

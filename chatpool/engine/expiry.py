@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import threading
 import weakref
 from typing import Callable, List, Optional, Tuple
@@ -29,14 +28,13 @@ class ExpiryWatch:
         self._expire = weakref.WeakMethod(expire)
         self._changed = threading.Condition()
         self._watched: List[Tuple[float, int, Call]] = []
-        self._tick = itertools.count()
         self._tidy_at = _FEW
         self._running = False
 
     def add(self, call: Call) -> None:
         """Watch a call until its time ends."""
         with self._changed:
-            heapq.heappush(self._watched, (call.deadline().at, next(self._tick), call))
+            heapq.heappush(self._watched, (call.deadline().at, call.id, call))
             if len(self._watched) > self._tidy_at:
                 self._tidy()
             if not self._running:

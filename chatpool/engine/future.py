@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Protocol
 
 from ..errors import CallCancelledError, ChatPoolError
 from ..types import Outcome
 from .call import RUNNING, Call
 
 __all__ = ["CallFuture"]
+
+
+class Canceller(Protocol):
+    """An engine, as far as a future needs it."""
+
+    def cancel(self, call: Call) -> None:
+        """Give ``call`` up, unless it has ended."""
 
 
 class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 3.9 on, subclassing needs none of it
@@ -21,11 +28,11 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
     def __init__(self) -> None:
         super().__init__()
         self._call: Optional[Call] = None
-        self._give_up: Optional[Callable[[Call], None]] = None
+        self._engine: Optional[Canceller] = None
 
-    def attach(self, call: Call, give_up: Callable[[Call], None]) -> None:
-        """Tie the future to its call; ``give_up(call)`` takes the call out of the engine."""
-        self._call, self._give_up = call, give_up
+    def attach(self, call: Call, engine: Canceller) -> None:
+        """Tie the future to its call, and to who takes it out of the engine."""
+        self._call, self._engine = call, engine
 
     def running(self) -> bool:
         """Whether an exchange of the call is under way."""
@@ -40,14 +47,14 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """
         # The future itself stays PENDING until its end. The call is ended first, which ends in deliver():
         # callbacks find its worker free.
-        call, give_up = self._call, self._give_up
-        if call is not None and give_up is not None:
-            give_up(call)
+        call, engine = self._call, self._engine
+        if call is not None and engine is not None:
+            engine.cancel(call)
         return self.cancelled()
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""
-        self._call = self._give_up = None  # neither keeps the other alive any longer
+        self._call = self._engine = None  # neither keeps the other alive any longer
         if isinstance(outcome.error, CallCancelledError):
             self._cancelled()
         elif outcome.error is not None:
@@ -72,7 +79,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         Its callbacks are the parent's too, and are called there.  Here they would run inside ``os.fork``, where locks
         of their own may be held by nobody, and on connections that the parent uses.
         """
-        self._call = self._give_up = None
+        self._call = self._engine = None
         self._condition = threading.Condition()  # a thread of the parent's may have held the old one
         self._done_callbacks: List[Callable[[Future[Any]], Any]] = []
         self._waiters: List[Any] = []  # of threads that did not come along

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..types import ChatRequest, Verdict
 from .call import Call
 from .payload import payload_of
@@ -19,7 +21,7 @@ def review(call: Call, verdict: Verdict) -> Review:
     assert look is not None
     found = look(call.request, verdict.value, call.reasks)
     if found.reason != "ok":
-        call.history[-1] = call.history[-1]._replace(reason=found.reason)
+        _change_last(call, reason=found.reason)
     return found
 
 
@@ -35,5 +37,10 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     call.request, call.size, call.retry = request, None, None
     call.reasks += 1
     call.attempts_before = call.attempts
-    call.history[-1] = call.history[-1]._replace(wait=0.0)
+    _change_last(call, wait=0.0)
     report_reask(call, now, verdict.usage)
+
+
+def _change_last(call: Call, **changes: Any) -> None:
+    """Correct the call's latest attempt."""
+    call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
