@@ -104,7 +104,8 @@ class RetryPolicy:
         wait_initial: the scale of the back-off in seconds. Default 0.25. The wait before retry ``n``
             (from 0) is ``U(0.5, 1) * wait_initial / 2 * 2 ** min(n, 1 + s)`` where ``s`` is the number of
             failures since the last success on that endpoint and model, in multiples of the calls that are on
-            their way to it: bad luck of one call is retried soon, a failing server is left alone.
+            their way to it, and 0 in the second after a success: bad luck of one call is retried soon, a failing
+            server is left alone.
         wait_max: the longest wait of our own in seconds. Default 60.
         retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
             Default 120. A server that asks for more ends a run; a singular call raises at once.

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sized, Tuple
 
-from ..engine import Call, CallOptions, Engine
+from ..engine import Call, CallOptions, Engine, barging
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
@@ -58,7 +58,7 @@ class Run:
         self._window = window
         # A list costs nothing to read; from anything else each item is sent before the next is read.
         self._stride = _STRIDE if isinstance(items, (list, tuple, range)) and not engine.in_worker() else 1
-        self._changed = threading.Condition()
+        self._make_lock()
         self._finished: Deque[Outcome[Any]] = deque()  # delivered, not yet consumed
         self._wake_at = 0  # the consumer sleeps until this many are in _finished
         self._sleeping = False
@@ -89,16 +89,17 @@ class Run:
             for twin in self.single_flight.ended(call, outcome):
                 self.deliver(twin, twin_outcome(twin, outcome, self.now()))
 
+    def _make_lock(self) -> None:
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._putting = barging(lock)  # every worker puts its outcomes
+
     def _put(self, outcome: Outcome[Any]) -> None:
-        self._finished.append(outcome)
-        if outcome.error is not None:
-            with self._changed:
-                self.first_failure = self.first_failure or outcome
-        # Without the lock, which all workers would queue for. The consumer says that it sleeps and then looks once
-        # more; this thread looks whether it does when the outcome is there already: one of the two sees the other.
-        if self._sleeping and self._enough(self._wake_at):
-            with self._changed:
-                self._sleeping = False  # one wakes it for all
+        with self._putting:
+            self._finished.append(outcome)
+            if outcome.error is not None and self.first_failure is None:
+                self.first_failure = outcome
+            if self._sleeping and self._enough(self._wake_at):
                 self._changed.notify_all()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
@@ -125,7 +126,7 @@ class Run:
 
     def after_fork_in_child(self, call: Call) -> None:
         """The call is the parent's; here its slot says so."""
-        self._changed = threading.Condition()  # a thread of the parent's may have held the old one
+        self._make_lock()  # a thread of the parent's may have held the old one
         if self.single_flight is not None:
             self.single_flight.after_fork_in_child()
         if all(outcome.index != call.index for outcome in self._finished):
@@ -155,7 +156,9 @@ class Run:
         return self._take_ready()
 
     def _take_ready(self) -> List[Outcome[Any]]:
-        ready = [self._finished.popleft() for _ in range(len(self._finished))]  # others append meanwhile
+        with self._changed:
+            ready = list(self._finished)
+            self._finished.clear()
         self._taken += len(ready)
         return ready
 
@@ -207,8 +210,7 @@ class Run:
                     return False
                 self._wake_at, self._sleeping = at_least, True
                 try:
-                    if not self._enough(at_least):
-                        self._engine.clock.wait(self._changed, left)
+                    self._engine.clock.wait(self._changed, left)
                 finally:
                     self._sleeping = False
         return True

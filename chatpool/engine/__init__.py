@@ -1,5 +1,6 @@
 """Threads, futures and the order of calls: one lock decides, everything else happens outside it."""
 
+from .barging import barging
 from .call import Call, CallOptions, Sink
 from .dispatch import Dispatcher
 from .executor import Engine
@@ -24,5 +25,6 @@ __all__ = [
     "Route",
     "Routes",
     "Sink",
+    "barging",
     "collect",
 ]

@@ -71,7 +71,7 @@ class Attempter:
             return Attempted()
         if verdict.kind == "success":
             call.history += (attempt_of(verdict, None, ended - now, self._routes.name_for(call)),)
-            return Attempted(success=verdict)
+            return Attempted(verdict)
         # An attempt that had less time than it may take says nothing about the server when it takes longer.
         cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
         line = self._scheduler.returned(call, CANCELLED if cut else verdict, ended)

@@ -9,28 +9,33 @@ moment and tries again, and whoever runs may take it first ("barging").
 
 from __future__ import annotations
 
-import threading
-import time
+import sys
+from time import sleep  # at import: a test that replaces time.sleep means its own code
+from typing import Any, ContextManager
 
-__all__ = ["Barging"]
+__all__ = ["barging"]
 
 # Seconds. What is held for longer than all of them together is worth queueing for.
 _PAUSES = (1e-4, *[1e-3] * 250)
 
 
-class Barging:
-    """Takes ``lock`` without queueing for it, as a context manager.
+def barging(lock: Any) -> ContextManager[Any]:
+    """What takes ``lock``, a Lock or an RLock, without queueing for it; others may take it in the usual way.
 
-    Not in the main thread: there a Ctrl-C could come after the lock was taken and before the block has begun, which
-    cannot happen with the lock's own ``with``.
+    The lock itself where that is as good: gevent's, whose threads never interrupt each other, and on Windows, where
+    the shortest sleep is long.
 
-    Args:
-        lock: others may take it in the usual way.
+    Not for a lock whose own ``with`` the main thread needs, in which no Ctrl-C can come after the lock was taken and
+    before the block has begun.
     """
+    plain = type(lock).__module__ != "_thread" or sys.platform == "win32"
+    return lock if plain else _Barging(lock)
 
+
+class _Barging:
     __slots__ = ("_acquire", "_release")
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: Any) -> None:
         self._acquire = lock.acquire
         self._release = lock.release
 
@@ -40,7 +45,7 @@ class Barging:
 
     def _wait(self) -> None:
         for pause in _PAUSES:
-            time.sleep(pause)
+            sleep(pause)
             if self._acquire(False):
                 return
         self._acquire()

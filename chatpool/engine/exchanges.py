@@ -98,7 +98,14 @@ class Exchanges:
             chunks.close()
 
     def _judge(self, call: Call, reply: Reply) -> Verdict:
-        return judge_reply(reply, call.request, **self._known(call))
+        # Not through a dict: this runs once per call.
+        return judge_reply(
+            reply,
+            call.request,
+            endpoint_proven=self._scheduler.proven(call.line[0]),
+            model_proven=self._scheduler.health(call.line).proven,
+            wall=self._clock.wall(),
+        )
 
     def _known(self, call: Call) -> Dict[str, Any]:
         """What judging an answer takes besides the answer."""

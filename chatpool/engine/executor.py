@@ -174,7 +174,7 @@ class Engine:
 
     def _watch(self, call: Call) -> None:
         """See to it that a singular call ends in time even if no worker gets to it."""
-        if call.options.singular and call.state != DONE and self._scheduler.holds_up(call):
+        if call.options.singular and call.state != DONE and self._scheduler.holds_up(call, self.clock.now()):
             self._expiry.add(call)
 
     def in_worker(self) -> bool:
@@ -182,21 +182,30 @@ class Engine:
         return getattr(_here, "engine", None) is self
 
     def _start_workers(self, count: int) -> None:
-        for _ in range(count):
-            try:
-                self._executor.submit(self._work)
-            except RuntimeError as error:  # no thread to be had; the workers that still run do the rest
-                if self._scheduler.worker_not_started() == 0:
-                    self._give_up_all(f"no worker thread can be started: {error}")
+        missing = count
+        try:
+            while missing:
+                self._start_worker()
+                missing -= 1
+        finally:
+            for _ in range(missing):  # Ctrl-C came between: nobody is to count on them
+                self._scheduler.worker_not_started()
+
+    def _start_worker(self) -> None:
+        try:
+            self._executor.submit(self._work)
+        except RuntimeError as error:  # no thread to be had; the workers that still run do the rest
+            if self._scheduler.worker_not_started() == 0:
+                self._give_up_all(f"no worker thread can be started: {error}")
 
     # -- a worker's life ------------------------------------------------------------------------------
 
     def _work(self) -> None:
         scheduler, clock = self._scheduler, self.clock
         _here.engine = self
-        scheduler.worker_started()
         ended = False
         try:
+            scheduler.worker_started()
             while not ended:
                 step = scheduler.next_step(clock.now())
                 self._start_workers(step.more_workers)

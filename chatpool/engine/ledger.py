@@ -44,6 +44,10 @@ class Ledger:
         heapq.heappush(self._parked, (due, next(self._tick), call))
         return self._parked[0][2] is call
 
+    def anything_parked(self) -> bool:
+        """Whether any call is parked, or was."""
+        return bool(self._parked)
+
     def due(self, now: float) -> Iterator[Call]:
         """The parked calls whose time has come; they are queued from now on."""
         parked = self._parked

@@ -22,7 +22,7 @@ from ..policy.spending import Spending
 from ..quota import Slot
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
-from .barging import Barging
+from .barging import barging
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, Sink
 from .grants import Question
 from .ledger import Ledger
@@ -68,7 +68,7 @@ class Scheduler:
         spending: Optional[Spending] = None,
     ) -> None:
         self.lock = threading.Lock()
-        self._in_worker = Barging(self.lock)
+        self._in_worker = barging(self.lock)
         self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = threading.Condition(self.lock)
         self._max_workers = max_workers
@@ -134,7 +134,7 @@ class Scheduler:
                     return Step(question=question, more_workers=self._successors(now))
                 self._start(call, line, now)
                 self._lines.had_its_turn(line.queue, call)
-                return Step(call=call, more_workers=self._successors(now))
+                return Step(call, None, False, self._successors(now))  # by position: once per call
             if self._needs_waiter(now, wait):
                 self._staff.waiting = True
                 return Step(wait=True)
@@ -196,8 +196,9 @@ class Scheduler:
                 self._staff.waiting = False
 
     def _wake_parked(self, now: float) -> None:
-        for call in self._ledger.due(now):
-            self._lines.add_due(call, now)
+        if self._ledger.anything_parked():
+            for call in self._ledger.due(now):
+                self._lines.add_due(call, now)
 
     def _start(self, call: Call, line: Line, now: float) -> None:
         self._ledger.start(call)
@@ -327,10 +328,12 @@ class Scheduler:
         found = self._lines.queued() + self._ledger.parked()
         return found + self._ledger.running() if in_flight else found
 
-    def holds_up(self, call: Call) -> bool:
-        """Whether it may take long until a worker gets to the call: all are busy, or its line is held."""
+    def holds_up(self, call: Call, now: float) -> bool:
+        """Whether it may take long until a worker gets to the call: all will be busy, or its line is held."""
         with self.lock:
-            return not self._staff.room() or self._lines.of(call).queue.may_hold_up()
+            queued, _, running = self._ledger.counts()
+            line = self._lines.of(call)
+            return queued + running > self._max_workers or line.queue.may_hold_up() or line.wait(now) > 0
 
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""

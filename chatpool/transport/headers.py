@@ -7,6 +7,7 @@ import re
 from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
 
 from requests.structures import CaseInsensitiveDict
+from urllib3._collections import HTTPHeaderDict
 
 __all__ = ["Field", "LeanHeaders", "ParsedHeaders", "merge", "parse_fields"]
 
@@ -17,6 +18,7 @@ _FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~\t]*)\r$", re.M
 
 
 _FRAMING = ("content-length", "transfer-encoding", "connection")
+_NEEDED_TO_READ = ("content-length", "transfer-encoding", "content-encoding")
 
 
 class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
@@ -38,13 +40,30 @@ class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in 
         return iter([name for name, _ in self._store.values()])
 
 
+class AnswerHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
+    """Headers of an answer, which look for a name without raising where it is missing."""
+
+    _store: Any
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or ``default``."""
+        found = self._store.get(key.lower())
+        return default if found is None else found[1]
+
+
 class ParsedHeaders(http.client.HTTPMessage):
     """Headers of an answer, already taken apart.
 
     Args:
         fields: pairs of name and value in the answer's order.
         merged: the same as :func:`merge` has them.
+
+    Attributes:
+        brief: whether :meth:`items` are only those by which urllib3 reads the body; it is given the others, already
+            in the form it wants them, when it has made its response.
     """
+
+    brief = False
 
     def __init__(self, fields: List[Field], merged: Dict[str, Field]) -> None:
         super().__init__()
@@ -53,12 +72,23 @@ class ParsedHeaders(http.client.HTTPMessage):
 
     def case_insensitive(self) -> CaseInsensitiveDict[str]:
         """As requests has them, made without taking every name apart again."""
-        headers: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+        headers: Any = AnswerHeaders.__new__(AnswerHeaders)
         headers._store = self._merged.copy()
         return cast("CaseInsensitiveDict[str]", headers)
 
+    def as_urllib3_has_them(self) -> HTTPHeaderDict:
+        """All of them, without urllib3 adding one after the other."""
+        headers = HTTPHeaderDict()
+        container: Dict[str, List[str]] = {}
+        for name, value in self._headers:
+            container.setdefault(name.lower(), [name]).append(value)
+        headers._container = container
+        return headers
+
     def items(self) -> List[Field]:
         """The fields, as they were given."""
+        if self.brief:
+            return [self._merged[name] for name in _NEEDED_TO_READ if name in self._merged]
         return list(self._headers)
 
     def get_payload(self, i: Optional[int] = None, decode: bool = False) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, List, Optional
 
-from .headers import LeanHeaders
-from .responses import FinalResponse
+from urllib3._collections import HTTPHeaderDict
+
+from .headers import LeanHeaders, ParsedHeaders
+from .responses import BriefResponse
 
 __all__ = ["LeanConnection"]
 
@@ -16,7 +18,7 @@ _LARGEST_JOINED = 64 * 1024
 class LeanConnection:
     """Mixed into a connection class of urllib3's that is one of http.client's."""
 
-    response_class = FinalResponse
+    response_class = BriefResponse
     _buffer: List[bytes]  # http.client's: the lines of the head
     _joined_body: Optional[bytes] = None
 
@@ -31,6 +33,16 @@ class LeanConnection:
                 self.send(self._joined_body)  # type: ignore[attr-defined]
         finally:
             self._joined_body = None
+
+    def getresponse(self, *args: Any, **options: Any) -> Any:
+        """The answer's head; urllib3 (from 2.0 on) would take it apart once more, header by header."""
+        response = super().getresponse(*args, **options)  # type: ignore[misc]
+        headers = getattr(getattr(response, "_original_response", response), "msg", None)
+        if type(headers) is ParsedHeaders:
+            headers.brief = False
+            if type(getattr(response, "headers", None)) is HTTPHeaderDict:
+                response.headers = headers.as_urllib3_has_them()
+        return response
 
     def putheader(self, header: Any, *values: Any) -> None:
         """Add a header; those of LeanHeaders were checked when their template was made."""

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from .headers import Field, ParsedHeaders, merge, parse_fields
 
-__all__ = ["FinalResponse"]
+__all__ = ["BriefResponse", "FinalResponse"]
 
 _LONGEST_LINE = 65536
 _MOST_FIELDS = 100  # http.client's own limit
@@ -24,6 +24,7 @@ class FinalResponse(http.client.HTTPResponse):
 
     fp: Any
     headers: Any
+    brief = False  # whether the headers show only some of them, until they are told otherwise
     _method: str
 
     def begin(self, **options: Any) -> None:
@@ -55,6 +56,7 @@ class FinalResponse(http.client.HTTPResponse):
             return False
         self.reason = (status_line[2] or b"").decode("ascii").strip()
         self.headers = self.msg = ParsedHeaders(fields, merged)
+        self.msg.brief = self.brief
         self.fp.read(end + 4)
         return True
 
@@ -86,6 +88,12 @@ class FinalResponse(http.client.HTTPResponse):
                 return version, status, reason
             while self.fp.readline(_LONGEST_LINE).strip():
                 pass
+
+
+class BriefResponse(FinalResponse):
+    """One whose headers its connection completes."""
+
+    brief = True
 
 
 def _value(fields: Dict[str, Field], name: str) -> Optional[str]:

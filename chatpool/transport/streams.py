@@ -16,12 +16,12 @@ from ..wire import ResponseTooLarge, is_event_stream
 from .body import PACKED, PIECE, Unpacker
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
-from .responses import FinalResponse
+from .responses import BriefResponse, FinalResponse
 
 __all__ = ["OpenStream", "is_stream"]
 
 # Not others that are derived of them: a mock's holds its body somewhere else.
-_READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse)
+_READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse, BriefResponse)
 
 _MOST_SKIPPED = 4  # pieces that may come after the end of the events
 

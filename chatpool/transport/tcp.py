@@ -12,7 +12,11 @@ import errno
 import socket
 import struct
 import sys
-from typing import Any, Iterable, Optional, Tuple
+import threading
+import time
+from typing import Any, Callable, Iterable, Optional, Tuple
+
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange
 from .resolver import AddressInfo
@@ -26,7 +30,10 @@ SocketOption = Tuple[int, int, int]
 LINUX = sys.platform == "linux" and socket.socket.__module__ == "socket" and struct.calcsize("P") == 8
 _timeval = struct.Struct("@ll").pack
 
-_LONGEST = 10**8  # seconds
+# Of the time for an operation; at most so many seconds, so that a process that was stopped for a while does not begin a
+# long one anew.
+_KERNELS_PART, _KERNELS_MOST = 0.85, 10.0
+
 _SO_MEMINFO = 55  # since Linux 4.12; the first of its numbers counts what has come and was not read
 _TCP_ESTABLISHED = b"\x01"  # the first byte of TCP_INFO, as in include/net/tcp_states.h
 
@@ -36,27 +43,48 @@ class PlainSocket(GuardedSocket):
 
 
 class KernelTimedSocket(PlainSocket):
-    """One whose time limits the kernel keeps: it blocks in the system call itself.  Linux only."""
+    """One whose time limits the kernel keeps, for the most part: it blocks in the system call itself.  Linux only.
+
+    The kernel rounds its limits up, by an eighth at most, and begins anew after a signal.  So it is given a part of the
+    time, and what is left then is waited for by ``poll``, which is exact; in the main thread, where signals are
+    handled, all of it.
+    """
+
+    _until = 0.0  # on the monotonic clock, when the operation has to end
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        try:
-            return super().recv(*args, **kwargs)
-        except BlockingIOError:
-            self._on_read_timeout()
-            raise socket.timeout("timed out") from None
+        received: bytes = self._read(socket.socket.recv, *args, **kwargs)
+        return received
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        received: int = self._read(socket.socket.recv_into, *args, **kwargs)
+        return received
+
+    def _read(self, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._before_read()
         try:
-            return super().recv_into(*args, **kwargs)
-        except BlockingIOError:
+            if threading.get_ident() == threading.main_thread().ident:
+                self._wait(wait_for_read)
+            while True:
+                try:
+                    return self._after_read(read(self, *args, **kwargs))
+                except BlockingIOError:
+                    self._wait(wait_for_read)
+        except socket.timeout:
             self._on_read_timeout()
-            raise socket.timeout("timed out") from None
+            raise
 
     def send(self, *args: Any, **kwargs: Any) -> int:
+        self._before_write()
         try:
-            return super().send(*args, **kwargs)
-        except BlockingIOError:
-            raise socket.timeout("timed out") from None
+            while True:
+                try:
+                    return socket.socket.send(self, *args, **kwargs)
+                except BlockingIOError:
+                    self._wait(wait_for_write)
+        except OSError:
+            self._on_write_error()
+            raise
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         # Not the socket's own, which would give the whole time anew to each piece that the other side takes.
@@ -64,10 +92,20 @@ class KernelTimedSocket(PlainSocket):
         while rest:
             rest = rest[self.send(rest, flags) :]
 
+    def _wait(self, wait: Callable[[Any, float], bool]) -> None:
+        """Wait until it can go on; raises socket.timeout when the time is over."""
+        left = self._until - time.monotonic()
+        if self.exchange is not None and not (left > 0 and wait(self, left)):
+            raise socket.timeout("timed out")
+
+    def _limit(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        super()._limit(min(seconds * _KERNELS_PART, _KERNELS_MOST))
+
     def _set_limit(self, seconds: float) -> None:
         if self._set_to < 0:
             socket.socket.settimeout(self, None)  # its limit was Python's before
-        value = _timeval(*divmod(max(1, int(min(seconds, _LONGEST) * 1e6)), 10**6))  # of 0 it would have none
+        value = _timeval(*divmod(max(1, int(seconds * 1e6)), 10**6))  # of 0 it would have none
         self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 

@@ -111,6 +111,17 @@ def test_leaving_with_normally_finishes_and_leaving_by_an_exception_gives_up(ser
     assert {type(future.exception(5)) for future in queued} == {PoolClosedError}
 
 
+def test_workers_that_ctrl_c_kept_from_starting_are_asked_for_again(serve, monkeypatch):
+    _, pool = serve(max_workers=8)
+    executor = pool._core.engine._executor
+    with monkeypatch.context() as patched:
+        patched.setattr(executor, "submit", lambda work: (_ for _ in ()).throw(KeyboardInterrupt()))
+        for _ in range(10):
+            with pytest.raises(KeyboardInterrupt):
+                pool.submit("interrupted")
+    assert pool.submit("after").result(10).text == "after"
+
+
 def test_abort_ends_calls_in_flight_parked_and_queued(serve):
     server, pool = serve(Error(503, headers={"retry-after": "100"}), max_workers=1)
     parked = pool.submit("parked")
@@ -133,6 +144,16 @@ class TestTotalTime:
             assert isinstance(future.exception(10), DeadlineExceededError)
             assert "waited for a worker" in str(future.exception())
         assert len(server.requests) == 1
+
+    def test_it_holds_for_calls_that_came_while_the_first_ones_were_being_started(self, always):
+        _, pool = always(Stall(), max_workers=16)
+        for number in range(16):
+            pool.submit(f"patient {number}", timeout=Timeout(total=60))
+        futures = [pool.submit(str(number), timeout=Timeout(total=0.5)) for number in range(20)]
+        done, _ = concurrent.futures.wait(futures, timeout=20)
+        assert len(done) == 20
+        assert {type(future.exception()) for future in done} == {DeadlineExceededError}
+        pool.abort()
 
     def test_its_thread_ends_with_the_last_call_it_watches(self, always):
         server, pool = always(Stall(), max_workers=1)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from importlib import import_module
 
 import pytest
 
-from chatpool.engine import barging
-from chatpool.engine.barging import Barging
+from chatpool.engine.barging import barging as take
+
+barging = import_module("chatpool.engine.barging")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there it is the lock itself")
 
 
 def test_one_thread_at_a_time_and_everybody_gets_it():
     lock, inside, counted = threading.Lock(), [], [0]
-    barge = Barging(lock)
+    barge = take(lock)
 
     def work():
         for _ in range(500):
@@ -33,7 +37,7 @@ def test_one_thread_at_a_time_and_everybody_gets_it():
 
 def test_an_exception_lets_go_of_it():
     lock = threading.Lock()
-    with pytest.raises(KeyError), Barging(lock):
+    with pytest.raises(KeyError), take(lock):
         raise KeyError
     assert not lock.locked()
 
@@ -50,7 +54,7 @@ def pauses(monkeypatch):
             self.then()
 
     noted = Pauses()
-    monkeypatch.setattr(barging.time, "sleep", noted.sleep)
+    monkeypatch.setattr(barging, "sleep", noted.sleep)
     return noted
 
 
@@ -58,7 +62,7 @@ def test_who_finds_it_taken_pauses_and_tries_again(pauses):
     lock = threading.Lock()
     lock.acquire()
     pauses.then = lambda: len(pauses) == 3 and lock.release()
-    with Barging(lock):
+    with take(lock):
         assert lock.locked()
     assert len(pauses) == 3
     assert pauses[0] <= pauses[1] <= 0.001
@@ -69,7 +73,7 @@ def test_it_is_queued_for_when_it_is_held_for_long(pauses):
     lock.acquire()
 
     def patient():
-        with Barging(lock):
+        with take(lock):
             pass
 
     thread = threading.Thread(target=patient)
@@ -81,3 +85,19 @@ def test_it_is_queued_for_when_it_is_held_for_long(pauses):
     thread.join(10)
     assert not thread.is_alive()
     assert 0.1 < sum(pauses) < 1  # seconds
+
+
+def test_a_lock_of_somebody_elses_is_taken_as_it_is():
+    class Greenlets:
+        """As gevent's lock, whose threads never interrupt each other."""
+
+    lock = Greenlets()
+    assert take(lock) is lock
+
+
+def test_an_rlock_may_be_taken_again_by_its_thread():
+    lock = threading.RLock()
+    with take(lock), take(lock), lock:
+        pass
+    assert lock.acquire(False)
+    lock.release()

@@ -259,3 +259,18 @@ def test_repeated_fields_of_an_answer_are_joined(serve, start_transport, exchang
 
     reply = exchange(start_transport(serve(script).url))
     assert (reply.headers["X-A"], reply.headers["x-b"]) == ("1, 2", "3")
+
+
+def test_a_hook_finds_all_headers_in_urllib3s_response(serve, start_transport, exchange):
+    seen = []
+    session = requests.Session()
+    session.hooks["response"].append(lambda response, **_: seen.append(response.raw.headers))
+    cookies = ["Set-Cookie: a=1", "X-Other: yes", "set-cookie: b=2"]
+    server = serve(lambda peer: peer.read_request() and peer.answer(b"{}", headers=cookies))
+    reply = exchange(start_transport(server.url, session=session))
+    [headers] = seen
+    assert isinstance(headers, HTTPHeaderDict)
+    assert headers.getlist("SET-COOKIE") == ["a=1", "b=2"]
+    assert dict(headers) == {"Content-Length": "2", "Set-Cookie": "a=1, b=2", "X-Other": "yes"}
+    assert reply.headers.get("x-other") == reply.headers["X-OTHER"] == "yes"
+    assert reply.headers.get("X-Missing", "none") == "none"
