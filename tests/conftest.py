@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from typing import Any, Iterator, List, Tuple
@@ -41,6 +42,9 @@ def nothing_leaves_loopback(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_refuse_strangers)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell starts what it runs in the background so, and every child of the tests would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _refuse_strangers(event: str, arguments: Tuple[Any, ...]) -> None:
