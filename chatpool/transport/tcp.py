@@ -63,12 +63,14 @@ class KernelTimedSocket(PlainSocket):
     def _read(self, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._before_read()
         try:
-            if threading.get_ident() == threading.main_thread().ident:
+            if self.exchange is not None and threading.get_ident() == threading.main_thread().ident:
                 self._wait(wait_for_read)
             while True:
                 try:
                     return self._after_read(read(self, *args, **kwargs))
                 except BlockingIOError:
+                    if self.exchange is None:
+                        raise
                     self._wait(wait_for_read)
         except socket.timeout:
             self._on_read_timeout()
@@ -81,6 +83,8 @@ class KernelTimedSocket(PlainSocket):
                 try:
                     return socket.socket.send(self, *args, **kwargs)
                 except BlockingIOError:
+                    if self.exchange is None:
+                        raise
                     self._wait(wait_for_write)
         except OSError:
             self._on_write_error()
@@ -95,7 +99,7 @@ class KernelTimedSocket(PlainSocket):
     def _wait(self, wait: Callable[[Any, float], bool]) -> None:
         """Wait until it can go on; raises socket.timeout when the time is over."""
         left = self._until - time.monotonic()
-        if self.exchange is not None and not (left > 0 and wait(self, left)):
+        if not (left > 0 and wait(self, left)):
             raise socket.timeout("timed out")
 
     def _limit(self, seconds: float) -> None:

@@ -206,3 +206,16 @@ def test_the_last_connection_given_back_is_lent_first():
     with pytest.raises(queue.Empty):
         stack.get(block=False)
     assert stack.empty()
+
+
+@only_linux
+def test_a_socket_of_nobodys_that_must_not_block_says_so():
+    with tcp.KernelTimedSocket() as near, contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        near.connect(listener.getsockname())
+        near.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            near.recv(1)
+        with pytest.raises(BlockingIOError):
+            near.recv_into(bytearray(1))
+        with pytest.raises(BlockingIOError):
+            near.sendall(b" " * 100_000_000)
