@@ -11,7 +11,9 @@ import pytest
 from chatpool.engine.barging import barging as take
 
 barging = import_module("chatpool.engine.barging")
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there it is the lock itself")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or type(threading.Lock()).__module__ != "_thread", reason="there it is the lock itself"
+)
 
 
 def test_one_thread_at_a_time_and_everybody_gets_it():
