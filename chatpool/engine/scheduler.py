@@ -176,7 +176,7 @@ class Scheduler:
 
     def _successors(self, now: float) -> int:
         """Whoever leaves with a call makes sure that the rest is looked after."""
-        if not self._staff.hiring():
+        if not self._staff.room():
             return 0
         line, wait = self._next_line(now)
         needed = line is not None or self._needs_waiter(now, wait)

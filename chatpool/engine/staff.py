@@ -4,14 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Staff"]
 
-_AT_A_TIME = 4
-
 
 class Staff:
     """Counts workers, at most ``max_workers`` of them.
-
-    Only a few are asked for at a time: each looks, as soon as it runs, whether more are needed.  So calls that take
-    no time are not followed by a crowd of workers that find nothing left to do.
 
     Not thread-safe: the scheduler holds its lock.
 
@@ -31,14 +26,9 @@ class Staff:
         """Whether there may be another."""
         return self._starting + self._alive < self._max_workers
 
-    def hiring(self) -> bool:
-        """Whether another would be asked for now."""
-        return self._starting < _AT_A_TIME and self.room()
-
     def hire(self, wanted: int) -> int:
         """Ask for ``wanted`` more; returns how many are to be started."""
-        room = min(_AT_A_TIME, self._max_workers - self._alive) - self._starting
-        hired = max(0, min(wanted, room))
+        hired = max(0, min(wanted, self._max_workers - self._starting - self._alive))
         self._starting += hired
         return hired
 
