@@ -24,7 +24,7 @@ class Pacing(Protocol):
     def sent(self, now: float, tokens: float) -> Any: ...
     def accepted(self, sent: Any, now: float, used: Optional[float]) -> None: ...
     def refused(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
-    def stated(self, sent: Any, requests: Any, tokens: Any) -> None: ...
+    def stated(self, sent: Any, now: float, requests: Any, tokens: Any) -> None: ...
 
 
 def _constant(seconds: float) -> Draw:
@@ -197,7 +197,7 @@ class _Run:
     def succeeded(self, pool: _Pool, ticket: Any, call: _Call, statement: Any) -> None:
         client = pool.client
         if statement is not None:
-            client.pacing.stated(ticket, statement, None)
+            client.pacing.stated(ticket, self.now, statement, None)
         client.in_flight -= 1
         client.done += 1
         client.ended = self.now
@@ -208,7 +208,7 @@ class _Run:
     def refused(self, pool: _Pool, ticket: Any, call: _Call, hint: Optional[float], statement: Any) -> None:
         client = pool.client
         if statement is not None:
-            client.pacing.stated(ticket, statement, None)
+            client.pacing.stated(ticket, self.now, statement, None)
         client.in_flight -= 1
         client.refusals.append(self.now)
         client.pacing.refused(ticket, self.now, hint)

@@ -254,7 +254,7 @@ class Line:
         if call.paced is not None:
             self._settle(call, call.paced, verdict, now)
             if stated is not None:
-                self.pacer.stated(call.paced.sent, stated.requests, stated.tokens)
+                self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
             call.paced = None
         if was_closed and not self.health.gate.closed:
             self.pacer.restart()

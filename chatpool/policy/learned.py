@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Optional
 
-__all__ = ["LearnedLimit", "StatedLimit"]
+__all__ = ["Around", "LearnedLimit", "StatedLimit"]
 
 _MINUTE = 60.0
 
@@ -15,11 +15,19 @@ _FAR_APART = 60.0  # further apart they tell nothing
 _USED_TO_TELL = 0.2  # ... with so much of the limit used ...
 _STANDS_STILL = 0.25  # ... by whether the moment of the reset moves, as a share of the time between them
 
+# Servers round: what is left down to whole units, the time to the reset up to these (seconds).
+_WHOLE_UNITS = 1.0
+_MILLISECOND, _SECOND = 0.001, 1.0
+
 # Stay a little below the server's rate, or every rounding draws a refusal ...
 _MARGIN = 0.99
 # ... and keep a little of what flows back, for calls arrive some milliseconds sooner or later than others do.
 _JITTER = 0.02  # seconds' worth
 _LARGEST_RESERVE = 0.05  # of the limit
+
+# Seconds after the last send or statement at which a call goes out whatever is thought to be left: limits are counted
+# by the minute, and of a longer wait the server has to say so itself, in a refusal.
+_LONGEST_WAIT = 60.0
 
 
 class StatedLimit(NamedTuple):
@@ -36,11 +44,26 @@ class StatedLimit(NamedTuple):
     reset: Optional[float] = None
 
 
+class Around(NamedTuple):
+    """What was sent besides the attempt whose answer states a limit, in units of the limit.
+
+    Attributes:
+        since: after it.
+        overtaken: so shortly before it that the server may not have counted it.
+        overtaking: so shortly after it that the server may have counted it.
+    """
+
+    since: float = 0.0
+    overtaken: float = 0.0
+    overtaking: float = 0.0
+
+
 class LearnedLimit:
     """How much of a stated limit is left, and how it comes back.
 
     Two kinds are told apart: what flows back evenly (the moment of the reset moves as more is used), and what is
-    given anew at a fixed moment.
+    given anew at a fixed moment.  What is sent after a statement is taken off, whether or not another one follows:
+    refusals and broken connections may state nothing.
 
     Attributes:
         limit: units in all.
@@ -54,7 +77,6 @@ class LearnedLimit:
         "_newest",
         "_reserve",
         "_reset_at",
-        "_spent",
         "_told_at",
         "_told_reset",
         "at_once",
@@ -65,46 +87,58 @@ class LearnedLimit:
     def __init__(self) -> None:
         self.limit = self.rate = math.inf
         self.at_once = False
-        self._left = math.inf  # at the time ``_at``, when ``_spent`` had been spent
+        self._left = math.inf  # at the time ``_at``
         self._at = 0.0
-        self._spent = self._reserve = 0.0
+        self._reserve = 0.0
         self._reset_at = math.inf
         self._told_at = self._told_reset = -math.inf
         self._newest = -1
 
-    def wait(self, now: float, amount: float, spent: float) -> float:
-        """Seconds until ``amount`` is left; ``spent`` is what has been sent by now, since the first send."""
-        missing = min(amount + self._reserve, self.limit) - self._left_at(now) + (spent - self._spent)
+    def wait(self, now: float, amount: float) -> float:
+        """Seconds until ``amount`` is left."""
+        missing = min(amount + self._reserve, self.limit) - self._left_at(now)
         if missing <= 0:
             return 0.0
-        return max(0.0, self._reset_at - now) if self.at_once else missing / (_MARGIN * self.rate)
+        wait = self._reset_at - now if self.at_once else missing / (_MARGIN * self.rate)
+        return max(0.0, min(wait, self._at + _LONGEST_WAIT - now))
 
     def _left_at(self, now: float) -> float:
+        if math.isinf(self.limit):
+            return math.inf  # nothing was stated yet
         if self.at_once:
             return self.limit if now >= self._reset_at else self._left
         return min(self.limit, self._left + _MARGIN * self.rate * max(0.0, now - self._at))
 
-    def stated(self, stated: StatedLimit, number: int, spent: float, sent_at: float) -> None:
+    def sent(self, now: float, amount: float) -> None:
+        """So much is taken off what is left."""
+        self._left, self._at = self._left_at(now) - amount, max(self._at, now)
+
+    def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Around, now: float) -> None:
         """The answer to attempt ``number`` says this.
 
         Args:
             stated: what it says.
             number: attempts sent before it; the answer to a later one says it all better.
-            spent: what had been sent with it, since the first send.
             sent_at: when it was sent.
+            around: what else was sent.
+            now: the time.
         """
         if number <= self._newest or not stated.limit > 0:
             return
         self._newest = number
+        expected = self._left_at(now)
         self._learn_rate(stated, sent_at)
         self.limit = stated.limit
         self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
-        self._left, self._at, self._spent = stated.remaining, sent_at, spent
+        self._left, self._at = stated.remaining - around.since, sent_at
+        self.sent(now, 0.0)
+        if not math.isinf(expected):
+            self._left = max(self._left - around.overtaken, min(expected, self._left + around.overtaking))
 
     def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:
         used = stated.limit - stated.remaining
         if stated.reset is not None and stated.reset > 0 and used >= 1:
-            self.rate = used / stated.reset
+            self.rate = _within(self.rate, used, stated.reset)
             self._reset_at = sent_at + stated.reset
             if used >= _USED_TO_TELL * stated.limit:
                 self._learn_kind(sent_at)
@@ -116,3 +150,15 @@ class LearnedLimit:
         if apart >= _APART:
             self.at_once = apart < _FAR_APART and abs(self._reset_at - self._told_reset) <= _STANDS_STILL * apart
             self._told_at, self._told_reset = sent_at, self._reset_at
+
+
+def _within(rate: float, used: float, reset: float) -> float:
+    """``rate`` if these rounded numbers allow for it; the nearest rate that they do allow for if not.
+
+    So what is used a little, and comes back in milliseconds, does not pass for a rate many times as high.
+    """
+    if math.isinf(rate):
+        return used / reset
+    rounded = _SECOND if reset == int(reset) else _MILLISECOND
+    most = used / (reset - rounded) if reset > rounded else math.inf
+    return max((used - _WHOLE_UNITS) / reset, min(rate, most))

@@ -8,7 +8,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 from ..config import Limits
 from .admission import AdmissionControl
 from .configured import ConfiguredLimits
-from .learned import LearnedLimit, StatedLimit
+from .learned import Around, LearnedLimit, StatedLimit
 from .tally import Ticket
 
 __all__ = ["Pace", "Pacer", "Sent"]
@@ -87,15 +87,19 @@ class Pacer:
         if self._configured is not None:
             wait = max(wait, self._configured.wait(now, tokens))
         if self._requests is not None:
-            wait = max(wait, self._requests.wait(now, 1.0, self._admission.tally.sent))
+            wait = max(wait, self._requests.wait(now, 1.0))
         if self._tokens is not None:
-            wait = max(wait, self._tokens.wait(now, tokens, self._tokens_sent))
+            wait = max(wait, self._tokens.wait(now, tokens))
         return wait
 
     def sent(self, now: float, tokens: float = 0.0) -> Sent:
         """A call of so many tokens goes out."""
         if self._configured is not None:
             self._configured.sent(now, tokens)
+        if self._requests is not None:
+            self._requests.sent(now, 1.0)
+        if self._tokens is not None:
+            self._tokens.sent(now, tokens)
         self._tokens_sent += tokens
         return Sent(self._admission.sent(now), tokens, self._tokens_sent)
 
@@ -117,17 +121,20 @@ class Pacer:
         """A call has ended in a way that says nothing about limits, nor about what it took: nothing is given back."""
         self._admission.ended()
 
-    def stated(self, sent: Sent, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]) -> None:
+    def stated(self, sent: Sent, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]) -> None:
         """The headers of the call's answer state these limits."""
-        ticket = sent.ticket
+        ticket, tally = sent.ticket, self._admission.tally
+        before, after = tally.around(ticket, now)
         if requests is not None:
             self._requests = self._requests or LearnedLimit()
             self._admission.trust()
-            self._requests.stated(requests, ticket.number, ticket.number + 1, ticket.sent_at)
+            around = Around(tally.sent - ticket.number - 1, before, after)
+            self._requests.stated(requests, ticket.number, ticket.sent_at, around, now)
         if tokens is not None:
             self._tokens = self._tokens or LearnedLimit()
             self.counts_tokens = True
-            self._tokens.stated(tokens, ticket.number, sent.tokens_sent, ticket.sent_at)
+            around = Around(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
+            self._tokens.stated(tokens, ticket.number, ticket.sent_at, around, now)
 
     def restart(self) -> None:
         """The server was down, and is back: begin as at first, unless a limit is known."""

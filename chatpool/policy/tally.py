@@ -144,6 +144,22 @@ class Tally:
         time, sent, refused = marks[0]
         return (self.sent - sent - (self.refused - refused)) / (now - time)
 
+    def around(self, ticket: Ticket, now: float) -> Tuple[int, int]:
+        """How many were sent so shortly before and after this one that they may have reached the server in any order.
+
+        Args:
+            ticket: of one that has come back.
+            now: the time.
+        """
+        overtaking = _OVERTAKING
+        if ticket.number < _FIRST:
+            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
+        before = after = 0
+        for sent_at, number in self._latest:
+            if abs(sent_at - ticket.sent_at) <= overtaking:
+                before, after = before + (number < ticket.number), after + (number > ticket.number)
+        return before, after
+
     def _sent_until(self, time: float) -> int:
         """Attempts sent before ``time``, to the nearest mark after it."""
         sent = self.sent
@@ -163,13 +179,7 @@ class Tally:
 
     def _accepted_ahead(self, ticket: Ticket, now: float) -> int:
         """Accepted attempts in flight when the server saw this one, as far as is known by now."""
-        overtaking = _OVERTAKING
-        if ticket.number < _FIRST:
-            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
-        last = ticket.number  # of those that may have overtaken it
-        for sent_at, number in self._latest:
-            if ticket.sent_at <= sent_at <= ticket.sent_at + overtaking:
-                last = max(last, number)
+        last = ticket.number + self.around(ticket, now)[1]  # of those that may have overtaken it
         refused = 0
         for _, number, back_at in reversed(self._refusals):
             if back_at <= ticket.sent_at:

@@ -130,6 +130,14 @@ class TestFoundLimits:
         assert quota.refused <= 2
         assert "x-ratelimit" in line_of(pool).why
 
+    def test_a_run_does_not_stop_where_nothing_is_stated_any_more(self, pool_at):
+        """What was used since the last statement flows back, though refusals and later answers do not say so."""
+        stated = {"limit": "20", "remaining": "19", "reset": "0.02s"}
+        headers = {f"x-ratelimit-{name}-requests": value for name, value in stated.items()}
+        server, pool = pool_at({"script": lambda request: Answer(headers=headers) if request.number == 0 else None})
+        pool.chat("how much may I?")
+        assert None not in pool.map([str(number) for number in range(60)], run_timeout=60)
+
     def test_a_paused_model_holds_up_no_other(self, pool_at):
         server, pool = pool_at({"script": lambda request: None})
         server.set_script(lambda request: _slow_down() if request.body["model"] == "slow" else None)

@@ -3,56 +3,136 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chatpool.policy.learned import LearnedLimit, StatedLimit
+from chatpool.policy.learned import Around, LearnedLimit, StatedLimit
 
 
-def learned(*statements):
-    """Statements as (limit, remaining, reset, number of the attempt, sent at)."""
+def learned(*statements, since=0):
+    """Statements as (limit, remaining, reset, number of the attempt, sent at); ``since`` was sent after the last."""
     limit = LearnedLimit()
     for total, remaining, reset, number, sent_at in statements:
-        limit.stated(StatedLimit(total, remaining, reset), number, number + 1, sent_at)
+        limit.stated(StatedLimit(total, remaining, reset), number, sent_at, Around(since), sent_at)
     return limit
 
 
 def test_what_is_left_may_be_sent_at_once():
-    limit = learned((50, 40, 0.2, 9, 0.0))
-    assert limit.wait(0.0, 1, 10) == 0
-    assert limit.wait(0.0, 1, 48) == 0
-    assert limit.wait(0.0, 1, 50) > 0
+    assert learned((50, 40, 0.2, 9, 0.0)).wait(0.0, 1) == 0
+    assert learned((50, 40, 0.2, 9, 0.0), since=38).wait(0.0, 1) == 0
+    assert learned((50, 40, 0.2, 9, 0.0), since=40).wait(0.0, 1) > 0
 
 
 def test_but_what_flows_back_within_some_milliseconds_for_calls_that_arrive_too_soon():
-    assert learned((50, 40, 0.2, 9, 0.0)).wait(0.0, 1, 49) == pytest.approx(1 / 50 / 0.99)
-    assert learned((10, 5, 0.1, 5, 0.0)).wait(0.0, 4.5, 6) == 0  # of small limits no more than a twentieth
-    assert learned((100, 60, 40.0, 39, 0.0), (100, 40, 35.0, 59, 5.0)).wait(5.0, 40, 60) == 0  # given anew at once
+    assert learned((50, 40, 0.2, 9, 0.0), since=39).wait(0.0, 1) == pytest.approx(1 / 50 / 0.99)
+    assert learned((10, 5, 0.1, 5, 0.0)).wait(0.0, 4.5) == 0  # of small limits no more than a twentieth
+    assert learned((100, 60, 40.0, 39, 0.0), (100, 40, 35.0, 59, 5.0)).wait(5.0, 40) == 0  # given anew at once
 
 
-def test_the_rate_is_what_was_used_by_the_time_until_all_is_back():
-    assert learned((50, 40, 0.2, 9, 0.0)).rate == pytest.approx(50)
-    assert learned((200, 199, 432.0, 0, 0.0)).rate == pytest.approx(1 / 432)  # a limit per day
+class TestRate:
+    def test_it_is_what_was_used_by_the_time_until_all_is_back(self):
+        assert learned((50, 40, 0.2, 9, 0.0)).rate == pytest.approx(50)
+        assert learned((200, 199, 432.0, 0, 0.0)).rate == pytest.approx(1 / 432)  # a limit per day
 
+    def test_without_a_reset_the_limit_is_one_per_minute(self):
+        assert learned((600, 599, None, 0, 0.0)).rate == pytest.approx(10)
 
-def test_without_a_reset_the_limit_is_one_per_minute():
-    assert learned((600, 599, None, 0, 0.0)).rate == pytest.approx(10)
+    def test_what_is_rounded_to_a_unit_and_a_millisecond_does_not_pass_for_a_higher_one(self):
+        known = (20, 10, 0.2, 9, 0.0)
+        assert learned(known, (20, 19, 0.001, 10, 1.0)).rate == pytest.approx(50)
+        assert learned(known, (20, 19, 0.003, 10, 1.0)).rate == pytest.approx(50)
+
+    def test_nor_what_is_rounded_up_to_a_second_for_a_lower_one(self):
+        assert learned((600, 580, 2.0, 19, 0.0), (600, 590, 2.0, 29, 1.0)).rate == pytest.approx(10)
+
+    def test_it_follows_a_server_that_changes_it(self):
+        known = (100, 50, 1.25, 49, 0.0)
+        assert learned(known, (100, 50, 2.513, 99, 5.0)).rate == pytest.approx(50 / 2.512)
+        assert learned(known, (100, 50, 0.513, 99, 5.0)).rate == pytest.approx(49 / 0.513)
+
+    @given(
+        st.floats(0.5, 500),
+        st.integers(10, 10_000),
+        st.lists(st.floats(0.01, 0.99), min_size=2, max_size=20),
+    )
+    def test_the_more_is_said_the_nearer_it_comes_to_the_servers(self, rate, total, parts):
+        limit = LearnedLimit()
+        for number, part in enumerate(parts):
+            used = part * total
+            limit.stated(StatedLimit(total, int(total - used), round(used / rate, 3)), number, 0.0, Around(), 0.0)
+        most = max(parts) * total
+        assert rate * (1 - 0.001 * rate / most - 1 / most) <= limit.rate * 1.01
+        if most > 10 and most / rate > 0.1:
+            assert limit.rate <= 1.15 * rate
 
 
 def test_with_nothing_left_a_call_waits_for_what_flows_back():
     limit = learned((50, 0, 1.0, 49, 0.0))
-    assert limit.wait(0.0, 1, 50) == pytest.approx(2 / 50 / 0.99)
-    assert limit.wait(0.5, 1, 50) == 0
-    assert limit.wait(0.5, 30, 50) > 0
+    assert limit.wait(0.0, 1) == pytest.approx(2 / 50 / 0.99)
+    assert limit.wait(0.5, 1) == 0
+    assert limit.wait(0.5, 30) > 0
 
 
-def test_what_was_sent_after_the_statement_is_counted():
-    limit = learned((50, 10, 0.8, 39, 0.0))
-    assert limit.wait(0.0, 1, 48) == 0
-    assert limit.wait(0.0, 1, 50) > 0
+class TestWhatIsSent:
+    def test_after_the_statement_is_taken_off(self):
+        limit = learned((50, 10, 0.8, 39, 0.0))
+        for _ in range(9):
+            assert limit.wait(0.0, 1) == 0
+            limit.sent(0.0, 1)
+        assert limit.wait(0.0, 1) > 0
+
+    def test_flows_back_as_well_when_no_other_statement_follows(self):
+        """Of refusals and broken connections none may; what they used is not missing for ever."""
+        limit = learned((20, 17, 0.059, 5, 0.0))
+        for _ in range(19):
+            limit.sent(1.0, 1)
+        assert limit.wait(1.0, 1) > 0
+        assert limit.wait(2.0, 1) == 0
+        assert limit.wait(2.0, 19) == 0
+
+    @given(
+        st.tuples(st.integers(1, 1000), st.floats(0, 1), st.floats(0.001, 1e6), st.booleans()),
+        st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), max_size=60),
+    )
+    def test_nothing_makes_a_call_wait_for_more_than_a_minute(self, statement, sends):
+        total, left, reset, at_once = statement
+        limit = learned((total, left * total, reset, 0, 0.0))
+        limit.at_once = at_once
+        now = 0.0
+        for later, amount in sends:
+            now += later
+            limit.sent(now, amount)
+        wait = limit.wait(now, 1)
+        assert wait <= 60 + 1e-9
+        assert limit.wait(now + wait + 1e-6, 1) == 0
+
+
+class TestRequestsThatOvertakeEachOther:
+    """A statement that does not count what was sent before it, or counts what was sent after it, changes nothing."""
+
+    def limit_after(self, around, remaining):
+        limit = learned((20, 19, 0.02, 0, 0.0))
+        for _ in range(10):
+            limit.sent(1.0, 1)
+        limit.stated(StatedLimit(20, remaining, None), 10, 1.0, around, 1.0)
+        return limit
+
+    def test_what_was_sent_shortly_before_may_not_be_counted_yet(self):
+        assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 9) == 0
+        assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 11) > 0
+
+    def test_what_was_sent_shortly_after_may_be_counted_already(self):
+        assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 9) == 0
+        assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 11) > 0
+
+    def test_what_the_server_says_beyond_that_holds(self):
+        assert self.limit_after(Around(overtaken=1), 19).wait(1.0, 16) == 0
+        assert self.limit_after(Around(), 2).wait(1.0, 3) > 0
 
 
 def test_an_answer_to_an_earlier_attempt_says_nothing_new():
     limit = learned((50, 0, 1.0, 49, 0.0), (50, 30, 0.4, 20, 0.0))
-    assert limit.wait(0.0, 1, 50) > 0
+    assert limit.wait(0.0, 1) > 0
 
 
 def test_a_limit_that_is_given_anew_at_once_is_told_by_its_reset_that_stands_still():
@@ -63,14 +143,21 @@ def test_a_limit_that_is_given_anew_at_once_is_told_by_its_reset_that_stands_sti
 
 def test_of_one_that_is_given_anew_at_once_nothing_comes_back_before():
     limit = learned((100, 60, 40.0, 39, 0.0), (100, 0, 35.0, 99, 5.0))
-    assert limit.wait(10.0, 1, 100) == pytest.approx(30.0)
-    assert limit.wait(40.0, 1, 100) == 0
+    assert limit.wait(10.0, 1) == pytest.approx(30.0)
+    assert limit.wait(40.0, 1) == 0
 
 
 def test_a_request_above_the_limit_waits_for_all_of_it_and_not_for_ever():
-    limit = learned((100, 50, 30.0, 0, 0.0))
-    assert 0 < limit.wait(0.0, 500, 1) < 60
+    assert 0 < learned((100, 50, 30.0, 0, 0.0), since=1).wait(0.0, 500) < 60
+
+
+def test_a_limit_of_a_day_is_left_to_the_server_to_speak_of():
+    limit = learned((200, 0, 86_400.0, 199, 0.0))
+    assert limit.wait(0.0, 1) == 60
+    assert limit.wait(60.0, 1) == 0
+    limit.sent(60.0, 1)
+    assert limit.wait(60.0, 1) == 60
 
 
 def test_a_limit_of_nothing_is_no_limit():
-    assert learned((0, 0, 1.0, 0, 0.0)).wait(0.0, 1, 10) == 0
+    assert learned((0, 0, 1.0, 0, 0.0)).wait(0.0, 1) == 0

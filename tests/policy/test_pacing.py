@@ -50,20 +50,20 @@ def test_tokens_matter_where_something_limits_them():
     assert not Pacer(Limits(requests_per_minute=1)).counts_tokens
     assert Pacer(Limits(tokens_per_minute=100)).counts_tokens
     pacer = Pacer()
-    pacer.stated(pacer.sent(0.0), None, StatedLimit(1000, 900, 6.0))
+    pacer.stated(pacer.sent(0.0), 0.1, None, StatedLimit(1000, 900, 6.0))
     assert pacer.counts_tokens
     assert pacer.limited
 
 
 def test_a_stated_limit_holds_before_anything_is_refused():
     pacer = opened()
-    pacer.stated(pacer.sent(1.0), StatedLimit(50, 20, 0.6), None)
+    pacer.stated(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
     assert send_all(pacer, 1.0) == 19  # one less, for what arrives too soon
 
 
 def test_stated_tokens_hold_too():
     pacer = opened()
-    pacer.stated(pacer.sent(1.0, 100), None, StatedLimit(10_000, 1000, 60.0))
+    pacer.stated(pacer.sent(1.0, 100), 1.0, None, StatedLimit(10_000, 1000, 60.0))
     assert send_all(pacer, 1.0, 300) == 3
 
 
@@ -89,7 +89,7 @@ class TestPace:
 
     def test_a_stated_limit(self):
         pacer = opened()
-        pacer.stated(pacer.sent(1.0), StatedLimit(50, 20, 0.6), None)
+        pacer.stated(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
         pace = pacer.pace(1.0)
         assert pace.rate == pytest.approx(50)
         assert "x-ratelimit" in pace.why
