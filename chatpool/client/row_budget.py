@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Optional
 
 from ..journal import OK, Record
+from ..measures import RequestSize
 from ..policy.spending import Reservation
-from ..policy.tokens import RequestSize, TokenEstimator
+from ..policy.tokens import TokenEstimator
 from ..types import ChatRequest, Usage
 from ..wire.sizes import request_size
 from .base import PoolBase
@@ -51,7 +52,7 @@ class RowBudget:
         """
         if self._spending is None:
             return True
-        size = RequestSize(*request_size(request))
+        size = request_size(request)
         estimator = self._estimators.setdefault(request.model, TokenEstimator())
         expected = estimator.expected(size)
         with self._lock:

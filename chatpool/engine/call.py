@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Protocol, Tuple
 
 from ..config import Timeout
 from ..errors import ChatPoolError
+from ..measures import RequestSize
 from ..policy.retry import Deadline, Retrier, RetryState
-from ..policy.tokens import RequestSize
 from ..transport import CancelToken
 from ..types import Attempt, ChatRequest, Outcome, Usage
 from .dispatch import Dispatcher

@@ -8,13 +8,13 @@ from typing import NamedTuple, Optional
 
 from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
+from ..measures import RequestSize, StatedLimit
 from ..policy.breaker import EndpointHealth
 from ..policy.health import LineHealth
-from ..policy.learned import StatedLimit
 from ..policy.pacing import Pacer, Sent
 from ..policy.spending import Reservation, Spending
 from ..policy.standing import Standing
-from ..policy.tokens import RequestSize, TokenEstimator
+from ..policy.tokens import TokenEstimator
 from ..types import LineStats, Verdict
 from ..wire.sizes import request_size
 from ..wire.stated import stated_limits
@@ -44,7 +44,7 @@ def read_limits(verdict: Verdict) -> Optional[StatedLimits]:
     """The limits that an answer states, None without any; to be called without a lock, for it takes a while."""
     if not verdict.limits:
         return None
-    return StatedLimits(*(None if one is None else StatedLimit(*one) for one in stated_limits(verdict.limits)))
+    return StatedLimits(*stated_limits(verdict.limits))
 
 
 class Line:
@@ -189,7 +189,7 @@ class Line:
         return self._reason_against(call, self._tokens(call)) is None
 
     def _tokens(self, call: Call) -> float:
-        return self._estimator.estimate(_size(call)).total if self.pacer.counts_tokens else 0.0
+        return self._estimator.total(_size(call)) if self.pacer.counts_tokens else 0.0
 
     def _reason_against(self, call: Call, tokens: float) -> Optional[ChatPoolError]:
         """Why a call of so many tokens can never be sent, None if it can."""
@@ -292,5 +292,5 @@ class Line:
 
 def _size(call: Call) -> RequestSize:
     if call.size is None:
-        call.size = RequestSize(*request_size(call.request))
+        call.size = request_size(call.request)
     return call.size

@@ -65,7 +65,8 @@ class LineMaker:
 
     def health(self, endpoint: str) -> EndpointHealth:
         """What is known of an endpoint."""
-        return self._health.setdefault(endpoint, EndpointHealth())
+        known = self._health.get(endpoint)  # asked for once per call
+        return self._health.setdefault(endpoint, EndpointHealth()) if known is None else known
 
     def __call__(self, key: LineKey) -> List[Line]:
         """The lines; ``key`` is that of any of them."""

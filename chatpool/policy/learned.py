@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-__all__ = ["Around", "LearnedLimit", "StatedLimit"]
+from ..measures import StatedLimit
+
+__all__ = ["Around", "LearnedLimit"]
 
 _MINUTE = 60.0
 
@@ -28,20 +30,6 @@ _LARGEST_RESERVE = 0.05  # of the limit
 # Seconds after the last send or statement at which a call goes out whatever is thought to be left: limits are counted
 # by the minute, and of a longer wait the server has to say so itself, in a refusal.
 _LONGEST_WAIT = 60.0
-
-
-class StatedLimit(NamedTuple):
-    """What a server says about one of its limits.
-
-    Attributes:
-        limit: units in all.
-        remaining: units that were left.
-        reset: seconds until all are there again, None where it does not say.
-    """
-
-    limit: float
-    remaining: float
-    reset: Optional[float] = None
 
 
 class Around(NamedTuple):

@@ -6,9 +6,10 @@ import math
 from typing import Iterator, NamedTuple, Optional, Tuple
 
 from ..config import Limits
+from ..measures import StatedLimit
 from .admission import AdmissionControl
 from .configured import ConfiguredLimits
-from .learned import Around, LearnedLimit, StatedLimit
+from .learned import Around, LearnedLimit
 from .tally import Ticket
 
 __all__ = ["Pace", "Pacer", "Sent"]

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
+from ..measures import RequestSize
 from ..types import Usage
 
-__all__ = ["RequestSize", "TokenEstimate", "TokenEstimator"]
+__all__ = ["TokenEstimate", "TokenEstimator"]
 
 _TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within a quarter; learned from the first answer on
 _COMPLETION = 256.0  # tokens, before any answer has shown how long they are
 _ANSWERS_IN_MEAN = 50
-
-
-class RequestSize(NamedTuple):
-    """What can be read off a request.
-
-    Attributes:
-        prompt_bytes: bytes of text in it, as UTF-8.
-        other_tokens: tokens for what is no text (images).
-        completion_limit: the most tokens that one answer may have, None where it does not say.
-        choices: how many answers it asks for; 0 where an answer takes no tokens.
-    """
-
-    prompt_bytes: int
-    other_tokens: int = 0
-    completion_limit: Optional[int] = None
-    choices: int = 1
 
 
 class TokenEstimate(NamedTuple):
@@ -63,6 +48,11 @@ class TokenEstimator:
         """The tokens that a request of this size will take."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
         return TokenEstimate(size.prompt_bytes * self._per_byte + size.other_tokens, completion * size.choices)
+
+    def total(self, size: RequestSize) -> float:
+        """The tokens of :meth:`estimate`; asked for several times per call."""
+        completion = self._completion if size.completion_limit is None else size.completion_limit
+        return size.prompt_bytes * self._per_byte + size.other_tokens + completion * size.choices
 
     def expected(self, size: RequestSize) -> TokenEstimate:
         """The same, with the usual length of an answer where that is less than the request allows."""

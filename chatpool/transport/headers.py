@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, Iterator, List, Optional, Tuple, cast
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
 
 from requests.structures import CaseInsensitiveDict
 from urllib3._collections import HTTPHeaderDict
 
-__all__ = ["Field", "LeanHeaders", "ParsedHeaders", "merge", "parse_fields"]
+__all__ = ["Field", "Fields", "LeanHeaders", "ParsedHeaders", "parse_fields"]
 
 Field = Tuple[str, str]
 
 # A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to http.client.
-_FIELD = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([ -~\t]*)\r$", re.MULTILINE)
-
+_FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 
 _FRAMING = ("content-length", "transfer-encoding", "connection")
-_NEEDED_TO_READ = ("content-length", "transfer-encoding", "content-encoding")
+_NEEDED_TO_READ = ("content-length", "content-encoding")
+
+# Lines that were taken apart before, by their text: a server sends most of them with every answer.
+_known: Dict[str, Tuple[str, Field]] = {}
+_MOST_KNOWN, _LONGEST_KNOWN = 512, 200
+
+
+class Fields(NamedTuple):
+    """The fields of an answer's head.
+
+    Attributes:
+        all: pairs of name and value, in the answer's order.
+        merged: the same by their names in lower case, the values of a repeated one joined by commas (RFC 9110, 5.2).
+    """
+
+    all: List[Field]
+    merged: Dict[str, Field]
 
 
 class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
@@ -54,10 +69,6 @@ class AnswerHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
 class ParsedHeaders(http.client.HTTPMessage):
     """Headers of an answer, already taken apart.
 
-    Args:
-        fields: pairs of name and value in the answer's order.
-        merged: the same as :func:`merge` has them.
-
     Attributes:
         brief: whether :meth:`items` are only those by which urllib3 reads the body; it is given the others, already
             in the form it wants them, when it has made its response.
@@ -65,10 +76,9 @@ class ParsedHeaders(http.client.HTTPMessage):
 
     brief = False
 
-    def __init__(self, fields: List[Field], merged: Dict[str, Field]) -> None:
+    def __init__(self, fields: Fields) -> None:
         super().__init__()
-        self._headers = fields
-        self._merged = merged
+        self._headers, self._merged = fields
 
     def case_insensitive(self) -> CaseInsensitiveDict[str]:
         """As requests has them, made without taking every name apart again."""
@@ -78,17 +88,16 @@ class ParsedHeaders(http.client.HTTPMessage):
 
     def as_urllib3_has_them(self) -> HTTPHeaderDict:
         """All of them, without urllib3 adding one after the other."""
-        headers = HTTPHeaderDict()
-        container: Dict[str, List[str]] = {}
-        for name, value in self._headers:
-            container.setdefault(name.lower(), [name]).append(value)
-        headers._container = container
+        headers = _RawHeaders.__new__(_RawHeaders)
+        headers._fields = Fields(self._headers, self._merged)
         return headers
 
     def items(self) -> List[Field]:
         """The fields, as they were given."""
         if self.brief:
-            return [self._merged[name] for name in _NEEDED_TO_READ if name in self._merged]
+            # urllib3 asks for the coding of every answer, and a name that is missing costs it an exception.
+            coding = self._merged.get("transfer-encoding", ("Transfer-Encoding", ""))
+            return [coding, *(self._merged[name] for name in _NEEDED_TO_READ if name in self._merged)]
         return list(self._headers)
 
     def get_payload(self, i: Optional[int] = None, decode: bool = False) -> Any:
@@ -96,24 +105,46 @@ class ParsedHeaders(http.client.HTTPMessage):
         return None
 
 
-def parse_fields(lines: bytes) -> Optional[List[Field]]:
-    """The fields of a head's lines; None if there is anything unusual about one of them."""
-    text = lines.decode("latin-1")
-    fields = _FIELD.findall(text)
-    count = len(fields)
-    # Then every line matched from its first to its last character.
-    whole = text.count("\n") == text.count("\r") == count and (text.endswith("\r\n") or not text)
-    return fields if whole and " \r" not in text and "\t\r" not in text else None
+class _RawHeaders(HTTPHeaderDict):
+    """urllib3's headers of an answer, which it hardly looks at: filled once somebody wants more than single values."""
+
+    _container: Any
+    _fields: Fields
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_container":
+            raise AttributeError(name)
+        container: Dict[str, List[str]] = {}
+        for field, value in self._fields.all:
+            container.setdefault(field.lower(), [field]).append(value)
+        self._container = container
+        return container
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or ``default``."""
+        if "_container" in self.__dict__:  # it may have been changed
+            return super().get(key, default)
+        found = self._fields.merged.get(key.lower())
+        return default if found is None else found[1]
 
 
-def merge(fields: List[Field]) -> Optional[Dict[str, Field]]:
-    """The fields by their names in lower case, the values of a repeated one joined by commas (RFC 9110, 5.2).
+def parse_fields(lines: bytes) -> Optional[Fields]:
+    """The fields of a head's lines.
 
-    None where the repeated one says where the body ends: http.client's rules are asked then.
+    None if there is anything unusual about one of them, or one is repeated that says where the body ends:
+    http.client's rules are asked then.
     """
+    fields: List[Field] = []
     merged: Dict[str, Field] = {}
-    for field in fields:
-        name = field[0].lower()
+    text = lines.decode("latin-1")
+    if text and not text.endswith("\r\n"):
+        return None
+    for line in text.split("\r\n")[:-1]:
+        known = _known.get(line) or _take_apart(line)
+        if known is None:
+            return None
+        name, field = known
+        fields.append(field)
         if name not in merged:
             merged[name] = field
         elif name in _FRAMING:
@@ -121,4 +152,17 @@ def merge(fields: List[Field]) -> Optional[Dict[str, Field]]:
         else:
             first = merged[name]
             merged[name] = (first[0], f"{first[1]}, {field[1]}")
-    return merged
+    return Fields(fields, merged)
+
+
+def _take_apart(line: str) -> Optional[Tuple[str, Field]]:
+    """The name of a line's field in lower case, and the field; None if the line is unusual."""
+    match = _FIELD.fullmatch(line)
+    if match is None or line.endswith((" ", "\t")):
+        return None
+    known = (match[1].lower(), (match[1], match[2].lstrip(" \t")))
+    if len(line) <= _LONGEST_KNOWN:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[line] = known
+    return known

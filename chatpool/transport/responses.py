@@ -6,7 +6,7 @@ import http.client
 import re
 from typing import Any, Dict, Optional, Tuple
 
-from .headers import Field, ParsedHeaders, merge, parse_fields
+from .headers import Field, ParsedHeaders, parse_fields
 
 __all__ = ["BriefResponse", "FinalResponse"]
 
@@ -49,13 +49,10 @@ class FinalResponse(http.client.HTTPResponse):
         if end < 0 or status_line is None:
             return False
         fields = parse_fields(buffered[status_line.end() : end + 2])
-        if fields is None or len(fields) > _MOST_FIELDS:
-            return False
-        merged = merge(fields)
-        if merged is None or not self._frame(int(status_line[1]), merged):
+        if fields is None or len(fields.all) > _MOST_FIELDS or not self._frame(int(status_line[1]), fields.merged):
             return False
         self.reason = (status_line[2] or b"").decode("ascii").strip()
-        self.headers = self.msg = ParsedHeaders(fields, merged)
+        self.headers = self.msg = ParsedHeaders(fields)
         self.msg.brief = self.brief
         self.fp.read(end + 4)
         return True

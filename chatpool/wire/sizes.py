@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+from collections import abc
+from typing import Any, Callable, Mapping, Optional
 
+from ..measures import RequestSize
 from ..types import ChatRequest
 from .paths import EMBEDDINGS, MODERATIONS, operation_of
 
-__all__ = ["Size", "request_size"]
+__all__ = ["request_size"]
 
 _COMPLETION_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _TEXTS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
@@ -25,30 +27,14 @@ _CHARACTERS_PER_SOUND_TOKEN = 2000
 _CHARACTERS_PER_FILE_TOKEN = 25
 
 
-class Size(NamedTuple):
-    """What can be read off a request.
-
-    Attributes:
-        prompt_bytes: bytes of text in it, as UTF-8.
-        other_tokens: tokens for what is no text (images, sound, files).
-        completion_limit: the most tokens that one answer may have, None where it does not say.
-        choices: how many answers it asks for; 0 where an answer takes no tokens.
-    """
-
-    prompt_bytes: int
-    other_tokens: int = 0
-    completion_limit: Optional[int] = None
-    choices: int = 1
-
-
-def request_size(request: ChatRequest) -> Size:
+def request_size(request: ChatRequest) -> RequestSize:
     """The size of a request.  Never raises: what makes no sense counts nothing."""
     body, found = request.body, _Found()
     for name in _TEXTS:
         if name in body:
             found.add(body[name], 0)
     answers = 0 if operation_of(request.path) in (EMBEDDINGS, MODERATIONS) else _whole(body, "n", "best_of") or 1
-    return Size(found.text_bytes, found.tokens, _whole(body, *_COMPLETION_LIMITS), answers)
+    return RequestSize(found.text_bytes, found.tokens, _whole(body, *_COMPLETION_LIMITS), answers)
 
 
 def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
@@ -83,14 +69,14 @@ class _Found:
                 self.text_bytes += _length(value)
         elif depth > _DEEPEST:
             return
-        elif kind is dict or isinstance(value, Mapping):
-            self._add_object(value, depth)
         elif kind is list or isinstance(value, (list, tuple)):
             if value and isinstance(value[0], int):
                 self.text_bytes += 4 * len(value)  # tokens already, at a quarter of a token per byte
                 return
             for part in value:
                 self.add(part, depth + 1)
+        elif kind is dict or isinstance(value, abc.Mapping):
+            self._add_object(value, depth)
 
     def _add_object(self, value: Mapping[str, Any], depth: int) -> None:
         tokens = _media_tokens(value) if "type" in value else None

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, Optional, Tuple
 
+from ..measures import StatedLimit
 from .hints import duration
 
-__all__ = ["Stated", "stated_limits"]
+__all__ = ["stated_limits"]
 
 
-class Stated(NamedTuple):
-    """One limit.
-
-    Attributes:
-        limit: units in all.
-        remaining: units that were left.
-        reset: seconds until all are there again, None where it does not say.
-    """
-
-    limit: float
-    remaining: float
-    reset: Optional[float]
-
-
-def stated_limits(headers: Mapping[str, str]) -> Tuple[Optional[Stated], Optional[Stated]]:
+def stated_limits(headers: Mapping[str, str]) -> Tuple[Optional[StatedLimit], Optional[StatedLimit]]:
     """The limits of requests and of tokens in ``x-ratelimit-*`` headers, None for one that makes no sense."""
     return _stated(headers, "requests"), _stated(headers, "tokens")
 
 
-def _stated(headers: Mapping[str, str], kind: str) -> Optional[Stated]:
+def _stated(headers: Mapping[str, str], kind: str) -> Optional[StatedLimit]:
     limit = _count(headers.get(f"x-ratelimit-limit-{kind}"))
     remaining = _count(headers.get(f"x-ratelimit-remaining-{kind}"))
     # Azure says -1 where it has nothing to say.
     if limit is None or remaining is None or limit < 1 or remaining < 0 or remaining > limit:
         return None
     # 0 and -1 mean "nothing to say" here too.
-    return Stated(limit, remaining, duration(headers.get(f"x-ratelimit-reset-{kind}")) or None)
+    return StatedLimit(limit, remaining, duration(headers.get(f"x-ratelimit-reset-{kind}")) or None)
 
 
 def _count(text: Optional[str]) -> Optional[float]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.policy.learned import Around, LearnedLimit, StatedLimit
+from chatpool.measures import StatedLimit
+from chatpool.policy.learned import Around, LearnedLimit
 
 
 def learned(*statements, since=0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatpool.config import Limits
-from chatpool.policy.learned import StatedLimit
+from chatpool.measures import StatedLimit
 from chatpool.policy.pacing import Pace, Pacer
 
 

@@ -13,7 +13,7 @@ from benchmarks.pacing.servers import Bucket, FixedWindow
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
 from benchmarks.pacing.worlds import random_scene
 from chatpool.config import Limits
-from chatpool.policy.learned import StatedLimit
+from chatpool.measures import StatedLimit
 from chatpool.policy.pacing import Pacer
 
 # Not those that the rules were tried on while they were made.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.tokens import RequestSize, TokenEstimator
+from chatpool.measures import RequestSize
+from chatpool.policy.tokens import TokenEstimator
 from chatpool.types import Usage
 
 

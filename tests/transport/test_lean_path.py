@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3._collections import HTTPHeaderDict
 
-from chatpool.transport import KeyAuth, TransportSettings, lean
-from chatpool.transport.headers import LeanHeaders, ParsedHeaders, merge, parse_fields
+from chatpool.transport import KeyAuth, TransportSettings, headers, lean
+from chatpool.transport.headers import LeanHeaders, ParsedHeaders, parse_fields
 from chatpool.transport.prepare import Preparer
 from chatpool.transport.responses import FinalResponse
 from chatpool.transport.session import make_session
@@ -136,21 +136,43 @@ def test_a_head_that_arrives_in_pieces_is_left_to_http_client():
 def test_fields_cover_their_lines_or_are_refused(lines):
     fields = parse_fields(lines)
     if fields is not None:
-        joined = "".join(f"{name}:{value}" for name, value in fields)
+        joined = "".join(f"{name}:{value}" for name, value in fields.all)
         assert re.sub(r"[ \t\r\n]", "", joined) == re.sub(r"[ \t\r\n]", "", lines.decode("latin-1"))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["Set-Cookie", "set-cookie", "Via", "A", "B"]), st.text("abc", max_size=3))))
-def test_the_headers_of_an_answer_are_those_that_requests_makes_of_it(fields):
-    theirs = requests.structures.CaseInsensitiveDict(HTTPHeaderDict(fields))
-    ours = ParsedHeaders(fields, merge(fields)).case_insensitive()
+def test_the_headers_of_an_answer_are_those_that_requests_and_urllib3_make_of_it(fields):
+    lines = "".join(f"{name}: {value}\r\n" if value else f"{name}:\r\n" for name, value in fields)
+    raw = HTTPHeaderDict(fields)
+    theirs = requests.structures.CaseInsensitiveDict(raw)
+    parsed = ParsedHeaders(parse_fields(lines.encode()))
+    ours = parsed.case_insensitive()
     assert ours == theirs
     assert list(ours.items()) == list(theirs.items())
+    assert [parsed.as_urllib3_has_them().get(name, "none") for name in ("VIA", "c")] == [raw.get("Via", "none"), "none"]
+    assert parsed.as_urllib3_has_them() == raw
+    assert parsed.as_urllib3_has_them().copy() == raw
+
+
+def test_urllib3s_headers_may_be_changed():
+    raw = ParsedHeaders(parse_fields(b"A: 1\r\nB: 2\r\n")).as_urllib3_has_them()
+    raw["a"] = "3"
+    del raw["b"]
+    assert (raw.get("A"), raw.get("b"), dict(raw)) == ("3", None, {"a": "3"})
+    with pytest.raises(AttributeError):
+        _ = raw.other
+
+
+def test_the_lines_that_are_remembered_are_bounded():
+    for number in range(2000):
+        parse_fields(b"X-Request-Id: %d\r\nX-Long: %d%s\r\n" % (number, number, b"x" * 1000))
+    assert len(headers._known) <= 512
+    assert all(len(line) < 300 for line in headers._known)
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection"])
 def test_fields_that_frame_the_body_are_not_merged(name):
-    assert merge([(name, "1"), (name.lower(), "1")]) is None
+    assert parse_fields(f"{name}: 1\r\n{name.lower()}: 1\r\n".encode()) is None
 
 
 @given(st.dictionaries(st.sampled_from(["A", "b", "Content-Length", "X-Y"]), st.text(max_size=5)), st.text(max_size=5))

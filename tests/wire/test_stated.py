@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.wire.stated import Stated, stated_limits
+from chatpool.measures import StatedLimit
+from chatpool.wire.stated import stated_limits
 
 
 def headers(limit="60", remaining="59", reset="1s", kind="requests"):
@@ -14,7 +15,7 @@ def headers(limit="60", remaining="59", reset="1s", kind="requests"):
 
 def test_requests_and_tokens_are_read():
     both = {**headers(), **headers("90000", "1234.5", "6m0s", "tokens")}
-    assert stated_limits(both) == (Stated(60, 59, 1.0), Stated(90_000, 1234.5, 360.0))
+    assert stated_limits(both) == (StatedLimit(60, 59, 1.0), StatedLimit(90_000, 1234.5, 360.0))
 
 
 def test_what_is_not_there_is_none():
@@ -23,7 +24,7 @@ def test_what_is_not_there_is_none():
 
 @pytest.mark.parametrize("reset", [None, "0", "-1", "0s", "soon", ""])
 def test_a_reset_that_says_nothing_is_none(reset):
-    assert stated_limits(headers(reset=reset))[0] == Stated(60, 59, None)
+    assert stated_limits(headers(reset=reset))[0] == StatedLimit(60, 59, None)
 
 
 @pytest.mark.parametrize(
