@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from ..config import Limits
 from ..engine import Plan
 from ..errors import ConfigurationError
-from ..quota import Sharing
 from ..transport import TransportSettings, normalise_base_url
 from .connect import PUBLIC_URL, azure_settings, openai_settings, plain_settings
 from .endpoint import Endpoint, ModelNames
@@ -64,7 +63,11 @@ def destinations(endpoints: Any, limits: Optional[Limits], given: Mapping[str, A
 
 
 def _plan(name: str, limits: Optional[Limits], weight: float = 1.0) -> Plan:
-    return Plan(name, limits, None if limits is None else Sharing.of(limits), weight)
+    if limits is None or limits.scope is None:
+        return Plan(name, limits, None, weight)
+    from ..quota import Sharing  # most pools share nothing, and importing it takes time
+
+    return Plan(name, limits, Sharing.of(limits, limits.scope), weight)
 
 
 def _checked(endpoints: Any) -> Sequence[Endpoint]:

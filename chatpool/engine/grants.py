@@ -12,10 +12,10 @@ import logging
 import math
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from ..quota import SharedLimit, Slot
 from ..types import Verdict
 
 if TYPE_CHECKING:
+    from ..quota import SharedLimit, Slot
     from .call import Call
 
 __all__ = ["Grant", "Grants", "Question", "settle"]
@@ -75,6 +75,8 @@ class Question(NamedTuple):
                 limit.correct(self.unused, 0.0)
             return limit.reserve(1.0, self.tokens)
         except Exception:
+            from ..quota import Slot  # here it has long been imported; most pools share nothing
+
             logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
             return Slot(True, _AFTER_TROUBLE, 0.0, self.tokens)
 

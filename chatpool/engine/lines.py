@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..config import Limits
 from ..errors import ChatPoolError
 from ..policy.breaker import EndpointHealth
 from ..policy.spending import Spending
-from ..quota import Sharing
 from .call import Call
 from .grants import Grants
 from .line import Line
 from .queues import CallQueue
 from .visits import LineKey
+
+if TYPE_CHECKING:
+    from ..quota import Sharing
 
 __all__ = ["LeftAlone", "LineMaker", "Lines", "Plan"]
 

@@ -13,13 +13,12 @@ import math
 import sys
 import threading
 from types import FrameType
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..clock import Clock
 from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
 from ..policy.spending import Spending
-from ..quota import Slot
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
 from .barging import barging
@@ -30,6 +29,9 @@ from .line import Line, StatedLimits, read_limits
 from .lines import LeftAlone, LineMaker, Lines, Plan
 from .staff import Staff
 from .visits import LineKey
+
+if TYPE_CHECKING:
+    from ..quota import Slot
 
 __all__ = ["Scheduler", "Step"]
 

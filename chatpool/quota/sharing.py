@@ -45,12 +45,10 @@ class Sharing:
         self._backend("")  # so that a missing package is found here
 
     @classmethod
-    def of(cls, limits: Limits) -> Optional[Sharing]:
-        """For the limits of a pool; None if it has them for itself."""
-        if limits.scope is None:
-            return None
+    def of(cls, limits: Limits, scope: str) -> Sharing:
+        """For the limits of a pool, kept with the others of ``scope``."""
         return cls(
-            limits.scope,
+            scope,
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             burst=limits.burst,
