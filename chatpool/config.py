@@ -101,11 +101,10 @@ class RetryPolicy:
         max_retries: attempts after the first one. Default 8. A 429 that may be retried uses up none of
             them (it is bounded by ``Timeout.total``). 0 means no second attempt for any reason.
         max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
-        wait_initial: the scale of the back-off in seconds. Default 0.25. The wait before retry ``n``
-            (from 0) is ``U(0.5, 1) * wait_initial / 2 * 2 ** min(n, 1 + s)`` where ``s`` is the number of
-            failures since the last success on that endpoint and model, in multiples of the calls that are on
-            their way to it, and 0 in the second after a success: bad luck of one call is retried soon, a failing
-            server is left alone.
+        wait_initial: the scale of the back-off in seconds. Default 0.25. The first wait of a call is
+            ``U(0.5, 1) * wait_initial / 2``. It doubles with each further failure of the call or the server that
+            bad luck does not explain, so the unlucky calls of a busy pool are retried soon, and a failing server is
+            left alone; ``docs/explanation/retries`` has the formula.
         wait_max: the longest wait of our own in seconds. Default 60.
         retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
             Default 120. A server that asks for more ends a run; a singular call raises at once.

@@ -7,13 +7,10 @@ from typing import NamedTuple, Optional
 
 from ..errors import ChatPoolError
 from ..types import LineStats, Verdict
+from .luck import Luck
 from .outage import OutageGate
 
 __all__ = ["LineHealth", "LineView"]
-
-# Seconds after a success in which failures are bad luck: the last calls of a run have nobody else's successes beside
-# them, and one that fails often is no sign of trouble.
-_RECENTLY = 1.0
 
 
 class LineView(NamedTuple):
@@ -21,7 +18,8 @@ class LineView(NamedTuple):
 
     Attributes:
         streak: failures of the server since its last success.
-        level: the streak in multiples of the calls that are on their way; 0 if one has succeeded a moment ago.
+        level: the part of the streak that bad luck does not explain, in multiples of the calls on their way.
+        luck: how many failures in a row it does explain.
         closed: whether the line is held because the server is down.
         down_for: seconds for which it has been down, None while it is not held.
         refused_for: seconds for which there were refusals for rate and no success; None without any.
@@ -32,6 +30,7 @@ class LineView(NamedTuple):
 
     streak: int = 0
     level: int = 0
+    luck: int = 0
     closed: bool = False
     down_for: Optional[float] = None
     refused_for: Optional[float] = None
@@ -46,12 +45,12 @@ class LineHealth:
     Not thread-safe: the caller holds the lock.
     """
 
-    __slots__ = ("_refusal", "_refuse_until", "_refused_since", "_succeeded", "gate", "proven", "streak")
+    __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "gate", "proven", "streak")
 
     def __init__(self) -> None:
         self.gate = OutageGate()
         self.streak = 0
-        self._succeeded = -math.inf
+        self._luck = Luck()
         self.proven = False
         self._refused_since: Optional[float] = None
         self._refuse_until = -math.inf
@@ -62,8 +61,8 @@ class LineHealth:
         kind = verdict.kind
         self.gate.returned(kind, sent_at, now)
         if kind == "success":
+            self._luck.succeeded(self.streak)
             self.streak = 0
-            self._succeeded = now
             self.proven = True
             self._refused_since = None
         elif kind == "throttled":
@@ -74,11 +73,12 @@ class LineHealth:
 
     def view(self, now: float, on_their_way: int) -> LineView:
         """The line as a retry decision sees it, with so many calls in flight or parked."""
-        recently = now - self._succeeded < _RECENTLY
+        luck = self._luck.failures_in_a_row()
         down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
         return LineView(
             self.streak,
-            0 if recently else self.streak // max(1, on_their_way),
+            max(0, self.streak - luck) // max(1, on_their_way),
+            luck,
             self.gate.closed,
             None if down_since is None else now - down_since,
             None if refused_since is None else now - refused_since,

@@ -72,6 +72,7 @@ class RetryState(tenacity.RetryCallState):
 
     verdict: Verdict
     level: int
+    luck: int
     retries: int
     timeouts: int
     throttles: int
@@ -82,7 +83,7 @@ class RetryState(tenacity.RetryCallState):
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
         self.start_time = first_sent
-        self.level = self.retries = self.timeouts = self.throttles = 0
+        self.level = self.luck = self.retries = self.timeouts = self.throttles = 0
         self.free = self.key_refreshed = self.left = False
 
     def failed(self, verdict: Verdict, attempt_number: int, now: float, line: LineView) -> None:
@@ -92,7 +93,7 @@ class RetryState(tenacity.RetryCallState):
         self.outcome = outcome  # type: ignore[assignment]  # it is tenacity's own Future
         self.outcome_timestamp = now
         self.attempt_number = attempt_number
-        self.verdict, self.level, self.left = verdict, line.level, line.left
+        self.verdict, self.level, self.luck, self.left = verdict, line.level, line.luck, line.left
 
     def count_retry(self) -> None:
         """The attempt noted last will be made again."""
@@ -124,7 +125,7 @@ class _StopAfterRetries(stop_base):
 
 
 class _WaitByStreak(wait_base):
-    """Back-off that grows with the failure streak of the line, not with one call's bad luck.
+    """Back-off that grows with the failures of the line, and of the call, that bad luck does not explain.
 
     A refusal for rate says nothing about the streak: without a hint its wait doubles per refusal.
     """
@@ -140,7 +141,8 @@ class _WaitByStreak(wait_base):
         if verdict.kind == "throttled":
             exponent = retry_state.throttles
         else:
-            exponent = min(retry_state.retries, 1 + retry_state.level)
+            own = retry_state.retries
+            exponent = min(own, 1 + retry_state.level) if retry_state.level else max(0, own - retry_state.luck)
         longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
         return min(random.uniform(0.5, 1.0) * longest, self._policy.wait_max)
 

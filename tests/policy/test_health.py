@@ -40,14 +40,24 @@ def test_the_streak_is_measured_in_calls_that_are_on_their_way(on_their_way, lev
     assert health.view(0.0, on_their_way).level == level
 
 
-def test_a_moment_after_a_success_failures_are_bad_luck():
+def test_failures_that_bad_luck_explains_are_no_trouble():
     health = LineHealth()
-    health.returned(Verdict("success"), 9.9, 10.0)
-    for _ in range(3):
-        health.returned(Verdict("unavailable"), 10.1, 10.2)
-    assert health.view(10.9, 1).level == 0
-    assert health.view(10.9, 1).streak == 3
-    assert health.view(11.1, 1).level == 3
+    for number in range(1000):
+        send(health, "success" if number % 5 else "unavailable")
+    for _ in range(6):
+        send(health, "unavailable")
+    assert health.view(0.0, 1) == LineView(streak=6, level=0, luck=6, proven=True)
+    send(health, "unavailable")
+    assert health.view(0.0, 1).level == 1
+
+
+def test_where_nothing_has_failed_before_little_is_luck():
+    health = LineHealth()
+    for _ in range(1000):
+        send(health, "success")
+    for _ in range(6):
+        send(health, "unavailable")
+    assert health.view(0.0, 1).level == 4
 
 
 def test_a_line_is_proven_by_its_first_success_for_good():

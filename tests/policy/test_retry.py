@@ -97,9 +97,16 @@ def test_the_last_attempts_own_error_is_the_calls_error():
 
 def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1)).wait for _ in range(20)]
-    assert 0.25 <= waits[0] <= 0.5
-    assert all(0.5 <= wait <= 1.0 for wait in waits[1:])
+    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1, luck=20)).wait for _ in range(20)]
+    assert all(0.25 <= wait <= 0.5 for wait in waits)
+
+
+def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
+    case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
+    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1, luck=2)).wait for _ in range(6)]
+    assert all(0.25 <= wait <= 0.5 for wait in waits[:3])
+    for times, wait in zip((2, 4, 8), waits[3:]):
+        assert 0.25 * times <= wait <= 0.5 * times
 
 
 def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
@@ -128,7 +135,7 @@ def test_refusals_without_a_hint_wait_twice_as_long_each_time():
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
     for _ in range(20):
-        wait = case.fail(verdict._replace(wait_hint=5.0)).wait
+        wait = case.fail(verdict._replace(wait_hint=5.0), line=LineView(streak=1, luck=20)).wait
         assert 5.0 <= wait <= 5.5
 
 
