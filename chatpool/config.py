@@ -102,9 +102,9 @@ class RetryPolicy:
             them (it is bounded by ``Timeout.total``). 0 means no second attempt for any reason.
         max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
         wait_initial: the scale of the back-off in seconds. Default 0.25. The first wait of a call is
-            ``U(0.5, 1) * wait_initial / 2``. It doubles with each further failure of the call or the server that
-            bad luck does not explain, so the unlucky calls of a busy pool are retried soon, and a failing server is
-            left alone; ``docs/explanation/retries`` has the formula.
+            ``U(0.5, 1) * wait_initial / 2``. It doubles with each failure of the call that bad luck does not explain:
+            up to 4 may be luck while others succeed, none when everything fails. ``docs/explanation/retries`` has the
+            formula.
         wait_max: the longest wait of our own in seconds. Default 60.
         retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
             Default 120. A server that asks for more ends a run; a singular call raises at once.

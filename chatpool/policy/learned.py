@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 from ..measures import StatedLimit
 
@@ -27,9 +27,11 @@ _MARGIN = 0.99
 _JITTER = 0.02  # seconds' worth
 _LARGEST_RESERVE = 0.05  # of the limit
 
-# Seconds after the last send or statement at which a call goes out whatever is thought to be left: limits are counted
-# by the minute, and of a longer wait the server has to say so itself, in a refusal.
+# Seconds after the last send or statement at which a call goes out whatever is thought to be left, for that may be
+# wrong: limits are counted by the minute.  One that is slower than that, by the day say, is waited for until it has
+# let one call through, or until the server has to be asked again.
 _LONGEST_WAIT = 60.0
+_LONGEST_WAIT_FOR_ONE = 600.0
 
 
 class Around(NamedTuple):
@@ -62,6 +64,7 @@ class LearnedLimit:
     __slots__ = (
         "_at",
         "_left",
+        "_measured",
         "_newest",
         "_reserve",
         "_reset_at",
@@ -74,6 +77,7 @@ class LearnedLimit:
 
     def __init__(self) -> None:
         self.limit = self.rate = math.inf
+        self._measured = math.inf  # the rate, once it is more than a guess
         self.at_once = False
         self._left = math.inf  # at the time ``_at``
         self._at = 0.0
@@ -87,19 +91,31 @@ class LearnedLimit:
         missing = min(amount + self._reserve, self.limit) - self._left_at(now)
         if missing <= 0:
             return 0.0
-        wait = self._reset_at - now if self.at_once else missing / (_MARGIN * self.rate)
-        return max(0.0, min(wait, self._at + _LONGEST_WAIT - now))
+        longest = _LONGEST_WAIT
+        if self.at_once:
+            wait = self._reset_at - now
+        else:
+            wait = missing / (_MARGIN * self.rate)
+            longest = max(longest, min(amount / self.rate, _LONGEST_WAIT_FOR_ONE))
+        return max(0.0, min(wait, self._at + longest - now))
 
     def _left_at(self, now: float) -> float:
         if math.isinf(self.limit):
             return math.inf  # nothing was stated yet
         if self.at_once:
             return self.limit if now >= self._reset_at else self._left
-        return min(self.limit, self._left + _MARGIN * self.rate * max(0.0, now - self._at))
+        return min(self.limit, self._left + self._back(now - self._at))
+
+    def _back(self, seconds: float) -> float:
+        """How much flows back in so long, if there is room for it."""
+        return _MARGIN * self.rate * max(0.0, seconds)
 
     def sent(self, now: float, amount: float) -> None:
         """So much is taken off what is left."""
-        self._left, self._at = self._left_at(now) - amount, max(self._at, now)
+        self._left = self._left_at(now) - amount
+        self._at = max(self._at, now)
+        if self.at_once and now >= self._reset_at:
+            self._reset_at = math.inf  # nobody knows how long the new window is before an answer says so
 
     def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Around, now: float) -> None:
         """The answer to attempt ``number`` says this.
@@ -118,26 +134,39 @@ class LearnedLimit:
         self._learn_rate(stated, sent_at)
         self.limit = stated.limit
         self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
-        self._left, self._at = stated.remaining - around.since, sent_at
-        self.sent(now, 0.0)
-        if not math.isinf(expected):
-            self._left = max(self._left - around.overtaken, min(expected, self._left + around.overtaking))
+        self._at = max(self._at, now)
+        least, most = self._left_by(stated.remaining, around, now - sent_at)
+        self._left = least if math.isinf(expected) else max(least - around.overtaken, min(expected, most))
+
+    def _left_by(self, remaining: float, around: Around, seconds: float) -> Tuple[float, float]:
+        """The least and the most that may be left so long after a statement.
+
+        What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.
+        """
+        back = 0.0 if self.at_once else self._back(seconds)
+        least = min(self.limit, remaining + back) - around.since
+        return least, min(self.limit, remaining + back - around.since) + around.overtaking
 
     def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:
         used = stated.limit - stated.remaining
         if stated.reset is not None and stated.reset > 0 and used >= 1:
-            self.rate = _within(self.rate, used, stated.reset)
+            self.rate = self._measured = _within(self._measured, used, stated.reset)
             self._reset_at = sent_at + stated.reset
             if used >= _USED_TO_TELL * stated.limit:
                 self._learn_kind(sent_at)
-        elif stated.limit != self.limit:
-            self.rate = stated.limit / _MINUTE
+            return
+        if stated.limit != self.limit:
+            self.rate, self._measured = stated.limit / _MINUTE, math.inf
+        if sent_at >= self._reset_at:
+            self._reset_at = math.inf
 
     def _learn_kind(self, sent_at: float) -> None:
         apart = sent_at - self._told_at
-        if apart >= _APART:
+        if apart < _APART:
+            return
+        if sent_at < self._told_reset:  # else all was given anew between the two, in one way or the other
             self.at_once = apart < _FAR_APART and abs(self._reset_at - self._told_reset) <= _STANDS_STILL * apart
-            self._told_at, self._told_reset = sent_at, self._reset_at
+        self._told_at, self._told_reset = sent_at, self._reset_at
 
 
 def _within(rate: float, used: float, reset: float) -> float:
@@ -149,4 +178,4 @@ def _within(rate: float, used: float, reset: float) -> float:
         return used / reset
     rounded = _SECOND if reset == int(reset) else _MILLISECOND
     most = used / (reset - rounded) if reset > rounded else math.inf
-    return max((used - _WHOLE_UNITS) / reset, min(rate, most))
+    return max((used - _WHOLE_UNITS) / (reset + rounded), min(rate, most))

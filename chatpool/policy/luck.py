@@ -7,13 +7,15 @@ import math
 __all__ = ["Luck"]
 
 _REMEMBERED = 1000.0  # attempts; what was before them counts less and less
+_MOST = 4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
 
 
 class Luck:
     """Knows how often attempts fail beside those that succeed, and so how many may fail in a row by chance.
 
     Of N attempts, each of which fails with probability p, the longest series of failures has about log(N) / log(1/p)
-    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean.
+    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean; and
+    what goes beyond it was trouble, and does not count as chance the next time.
     """
 
     __slots__ = ("_attempts", "_failures")
@@ -24,8 +26,9 @@ class Luck:
 
     def succeeded(self, failures: int) -> None:
         """An attempt has succeeded after so many failures in a row."""
-        self._failures += failures
-        self._attempts += failures + 1
+        by_chance = min(failures, self.failures_in_a_row() + 1) if failures and self._attempts else 0
+        self._failures += by_chance
+        self._attempts += by_chance + 1
         if self._attempts > _REMEMBERED:
             self._failures /= 2
             self._attempts /= 2
@@ -35,4 +38,4 @@ class Luck:
         if not self._attempts:
             return 0
         share = max(self._failures, 0.5) / (self._attempts + 1)
-        return 1 + math.ceil(math.log(self._attempts) / -math.log(share)) if self._attempts > 1 else 1
+        return min(_MOST, 1 + math.ceil(math.log(self._attempts) / -math.log(share)))

@@ -141,8 +141,7 @@ class _WaitByStreak(wait_base):
         if verdict.kind == "throttled":
             exponent = retry_state.throttles
         else:
-            own = retry_state.retries
-            exponent = min(own, 1 + retry_state.level) if retry_state.level else max(0, own - retry_state.luck)
+            exponent = retry_state.retries - (0 if retry_state.level else min(retry_state.luck, retry_state.retries))
         longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
         return min(random.uniform(0.5, 1.0) * longest, self._policy.wait_max)
 

@@ -154,11 +154,9 @@ class Tally:
         overtaking = _OVERTAKING
         if ticket.number < _FIRST:
             overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
-        before = after = 0
-        for sent_at, number in self._latest:
-            if abs(sent_at - ticket.sent_at) <= overtaking:
-                before, after = before + (number < ticket.number), after + (number > ticket.number)
-        return before, after
+        near = [number for sent_at, number in self._latest if abs(sent_at - ticket.sent_at) <= overtaking]
+        number = ticket.number
+        return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
     def _sent_until(self, time: float) -> int:
         """Attempts sent before ``time``, to the nearest mark after it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -27,9 +27,9 @@ class TransportSession(requests.Session):
 
     own_adapter: Optional[BaseAdapter] = None
 
-    def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
-        """Never one: the transport decides which redirects are followed."""
-        return None
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Iterator[requests.Response]:
+        """None: the transport decides which redirects are followed."""
+        return iter(())
 
     def close(self) -> None:
         """Close the transport's own adapter; one of the user's stays as it is."""

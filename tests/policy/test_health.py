@@ -44,9 +44,9 @@ def test_failures_that_bad_luck_explains_are_no_trouble():
     health = LineHealth()
     for number in range(1000):
         send(health, "success" if number % 5 else "unavailable")
-    for _ in range(6):
+    for _ in range(4):
         send(health, "unavailable")
-    assert health.view(0.0, 1) == LineView(streak=6, level=0, luck=6, proven=True)
+    assert health.view(0.0, 1) == LineView(streak=4, level=0, luck=4, proven=True)
     send(health, "unavailable")
     assert health.view(0.0, 1).level == 1
 

@@ -38,6 +38,9 @@ class TestRate:
     def test_without_a_reset_the_limit_is_one_per_minute(self):
         assert learned((600, 599, None, 0, 0.0)).rate == pytest.approx(10)
 
+    def test_what_was_a_guess_counts_for_nothing_against_a_measurement(self):
+        assert learned((50, 50, None, 0, 0.0), (50, 40, 0.2, 9, 0.1)).rate == pytest.approx(50)
+
     def test_what_is_rounded_to_a_unit_and_a_millisecond_does_not_pass_for_a_higher_one(self):
         known = (20, 10, 0.2, 9, 0.0)
         assert learned(known, (20, 19, 0.001, 10, 1.0)).rate == pytest.approx(50)
@@ -49,7 +52,7 @@ class TestRate:
     def test_it_follows_a_server_that_changes_it(self):
         known = (100, 50, 1.25, 49, 0.0)
         assert learned(known, (100, 50, 2.513, 99, 5.0)).rate == pytest.approx(50 / 2.512)
-        assert learned(known, (100, 50, 0.513, 99, 5.0)).rate == pytest.approx(49 / 0.513)
+        assert learned(known, (100, 50, 0.513, 99, 5.0)).rate == pytest.approx(49 / 0.514)
 
     @given(
         st.floats(0.5, 500),
@@ -95,7 +98,7 @@ class TestWhatIsSent:
         st.tuples(st.integers(1, 1000), st.floats(0, 1), st.floats(0.001, 1e6), st.booleans()),
         st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), max_size=60),
     )
-    def test_nothing_makes_a_call_wait_for_more_than_a_minute(self, statement, sends):
+    def test_nothing_makes_a_call_wait_for_more_than_ten_minutes(self, statement, sends):
         total, left, reset, at_once = statement
         limit = learned((total, left * total, reset, 0, 0.0))
         limit.at_once = at_once
@@ -104,8 +107,27 @@ class TestWhatIsSent:
             now += later
             limit.sent(now, amount)
         wait = limit.wait(now, 1)
-        assert wait <= 60 + 1e-9
+        assert wait <= 600 + 1e-9
         assert limit.wait(now + wait + 1e-6, 1) == 0
+
+
+class TestSlowAnswers:
+    """What came back while the limit was full is lost, however late the answer tells of it."""
+
+    @pytest.mark.parametrize("known_before", [True, False])
+    def test_a_burst_at_their_end_is_not_given_back(self, known_before):
+        limit = learned((20, 19, 0.5, 0, 0.0)) if known_before else LearnedLimit()
+        for _ in range(18):
+            limit.sent(9.9, 1)
+        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Around(since=18), 10.0)
+        assert limit.wait(10.0, 3) > 0
+
+    def test_what_came_back_since_is(self):
+        limit = learned((20, 19, 0.5, 0, 0.0))
+        for _ in range(18):
+            limit.sent(0.2, 1)
+        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Around(since=18), 10.0)
+        assert limit.wait(10.0, 18) == 0
 
 
 class TestRequestsThatOvertakeEachOther:
@@ -142,6 +164,23 @@ def test_a_limit_that_is_given_anew_at_once_is_told_by_its_reset_that_stands_sti
     assert (flowing.at_once, at_once.at_once) == (False, True)
 
 
+def test_nothing_is_told_by_two_statements_with_a_reset_between_them():
+    """The reset of the next window is a whole window later, and that is no flow."""
+    limit = learned((100, 60, 10.0, 39, 0.0), (100, 40, 8.0, 59, 2.0), (100, 70, 9.9, 89, 10.1))
+    assert limit.at_once
+
+
+def test_of_one_that_is_given_anew_at_once_no_more_than_all_is_sent_before_the_server_says_more():
+    limit = learned((100, 60, 40.0, 39, 0.0), (100, 0, 35.0, 99, 5.0))
+    for _ in range(100):
+        assert limit.wait(41.0, 1) == 0
+        limit.sent(41.0, 1)
+    assert limit.wait(41.0, 1) == 60
+    limit.stated(StatedLimit(100, 50, 59.0), 200, 41.0, Around(), 42.0)
+    assert limit.wait(42.0, 50) == 0
+    assert limit.wait(42.0, 51) == pytest.approx(58.0)
+
+
 def test_of_one_that_is_given_anew_at_once_nothing_comes_back_before():
     limit = learned((100, 60, 40.0, 39, 0.0), (100, 0, 35.0, 99, 5.0))
     assert limit.wait(10.0, 1) == pytest.approx(30.0)
@@ -152,12 +191,17 @@ def test_a_request_above_the_limit_waits_for_all_of_it_and_not_for_ever():
     assert 0 < learned((100, 50, 30.0, 0, 0.0), since=1).wait(0.0, 500) < 60
 
 
-def test_a_limit_of_a_day_is_left_to_the_server_to_speak_of():
-    limit = learned((200, 0, 86_400.0, 199, 0.0))
-    assert limit.wait(0.0, 1) == 60
-    assert limit.wait(60.0, 1) == 0
-    limit.sent(60.0, 1)
-    assert limit.wait(60.0, 1) == 60
+def test_a_limit_of_some_an_hour_is_waited_for():
+    limit = learned((30, 0, 3600.0, 29, 0.0))
+    assert 120 <= limit.wait(0.0, 1) <= 122
+
+
+def test_a_limit_of_a_few_a_day_is_left_to_the_server_to_speak_of():
+    limit = learned((20, 0, 86_400.0, 19, 0.0))
+    assert limit.wait(0.0, 1) == 600
+    assert limit.wait(600.0, 1) == 0
+    limit.sent(600.0, 1)
+    assert limit.wait(600.0, 1) == 600
 
 
 def test_a_limit_of_nothing_is_no_limit():

@@ -43,14 +43,14 @@ def moment(pacer, now):
             return now
         if math.isinf(wait):
             return None
-        assert wait <= 120 + 1e-6
+        assert wait <= 600 + 1e-6
         now += wait + 1e-9
     raise AssertionError("the moment never comes")
 
 
 @settings(max_examples=300)
 @given(LIMITS, st.lists(ROUND, min_size=1, max_size=25))
-def test_with_no_call_in_flight_one_may_be_sent_within_two_minutes(limits, rounds):
+def test_with_no_call_in_flight_one_may_be_sent_within_ten_minutes(limits, rounds):
     pacer, now = Pacer(limits), 0.0
     for calls, later, ending, hint, requests, tokens in rounds:
         now = moment(pacer, now)  # none is in flight: it must come

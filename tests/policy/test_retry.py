@@ -109,6 +109,13 @@ def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
         assert 0.25 * times <= wait <= 0.5 * times
 
 
+def test_back_off_counts_all_failures_of_a_call_once_the_server_is_in_trouble():
+    case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
+    for _ in range(5):
+        case.fail(UNAVAILABLE, line=LineView(streak=1, luck=4))
+    assert 8 <= case.fail(UNAVAILABLE, line=LineView(streak=5, level=1, luck=4)).wait <= 16
+
+
 def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
     policy = RetryPolicy(max_retries=30, wait_initial=1.0, wait_max=6.0)
     case = Case(policy, max_workers=10)
