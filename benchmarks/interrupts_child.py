@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 import threading
@@ -51,6 +52,8 @@ def run(spec: Mapping[str, Any]) -> None:
 
     The last two on a line on stdin.
     """
+    # A shell lets what it runs in the background ignore Ctrl-C, and so would every child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if spec["block_names"]:
         _block_names()
     workers = spec["workers"]
