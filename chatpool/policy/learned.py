@@ -136,7 +136,7 @@ class LearnedLimit:
         self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
         self._at = max(self._at, now)
         least, most = self._left_by(stated.remaining, around, now - sent_at)
-        self._left = least if math.isinf(expected) else max(least - around.overtaken, min(expected, most))
+        self._left = least if math.isinf(expected) else max(least, min(expected, most))
 
     def _left_by(self, remaining: float, around: Around, seconds: float) -> Tuple[float, float]:
         """The least and the most that may be left so long after a statement.
@@ -144,7 +144,7 @@ class LearnedLimit:
         What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.
         """
         back = 0.0 if self.at_once else self._back(seconds)
-        least = min(self.limit, remaining + back) - around.since
+        least = min(self.limit, remaining + back) - around.since - around.overtaken
         return least, min(self.limit, remaining + back - around.since) + around.overtaking
 
     def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:

@@ -144,6 +144,13 @@ class TestRequestsThatOvertakeEachOther:
         assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 9) == 0
         assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 11) > 0
 
+    def test_of_the_first_statement_what_was_sent_shortly_before_is_taken_off(self):
+        """Of ten that were sent at once the last may arrive first: then nine more are on their way."""
+        limit = LearnedLimit()
+        limit.stated(StatedLimit(20, 19, 0.02), 9, 1.0, Around(overtaken=9), 1.0)
+        assert limit.wait(1.0, 9) == 0
+        assert limit.wait(1.0, 11) > 0
+
     def test_what_was_sent_shortly_after_may_be_counted_already(self):
         assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 9) == 0
         assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 11) > 0

@@ -57,14 +57,14 @@ def test_tokens_matter_where_something_limits_them():
 
 def test_a_stated_limit_holds_before_anything_is_refused():
     pacer = opened()
-    pacer.stated(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
-    assert send_all(pacer, 1.0) == 19  # one less, for what arrives too soon
+    pacer.stated(pacer.sent(1.1), 1.1, StatedLimit(50, 20, 0.6), None)
+    assert send_all(pacer, 1.1) == 19  # one less, for what arrives too soon
 
 
 def test_stated_tokens_hold_too():
     pacer = opened()
-    pacer.stated(pacer.sent(1.0, 100), 1.0, None, StatedLimit(10_000, 1000, 60.0))
-    assert send_all(pacer, 1.0, 300) == 3
+    pacer.stated(pacer.sent(1.1, 100), 1.1, None, StatedLimit(10_000, 1000, 60.0))
+    assert send_all(pacer, 1.1, 300) == 3
 
 
 def test_what_was_refused_took_no_tokens():
