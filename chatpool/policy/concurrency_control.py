@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from .concession import Concession
 from .tally import Tally
 
 __all__ = ["ConcurrencyControl"]
 
 _PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was refused ...
-_LONGEST_PATIENCE = 4.0  # ... up to this ...
+_FEWEST_ANSWERS = 20  # ... up to the time in which there are so many answers ...
+_LONGEST_PATIENCE = (1.5, 4.0)  # ... or these seconds, if that is less or more ...
 _SHORTEST_PATIENCE = 0.3  # ... and this after one that was accepted
 _LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
 _UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
@@ -26,7 +28,8 @@ class ConcurrencyControl:
     Args:
         limit: calls in flight.
         patience: seconds at the limit before the first probe.
-        spaced: whether all sends keep the distance of a probe.
+        in_doubt: whether it is not known yet that there is such a limit: then all sends keep the distance of a
+            probe, and nothing is left to others.
 
     Attributes:
         limit: calls in flight, a probe included.
@@ -37,12 +40,12 @@ class ConcurrencyControl:
 
     __slots__ = (
         "_bound_at",
+        "_concession",
         "_first_patience",
-        "_last_sent",
+        "_in_doubt",
         "_next",
         "_patience",
         "_probe_at",
-        "_spaced",
         "_step",
         "confirmed",
         "held",
@@ -50,15 +53,21 @@ class ConcurrencyControl:
         "probing",
     )
 
-    def __init__(self, limit: int, *, patience: float = _PATIENCE, spaced: bool = False) -> None:
+    def __init__(self, limit: int, *, patience: float = _PATIENCE, in_doubt: bool = False) -> None:
         self.limit = max(1, limit)
         self.confirmed = self.held = 0
         self.probing = False
-        self._spaced = spaced
+        self._in_doubt = in_doubt
+        self._concession = Concession()
         self._first_patience = self._patience = patience
         self._step = 1
         self._probe_at = math.inf
-        self._bound_at = self._last_sent = self._next = -math.inf
+        self._bound_at = self._next = -math.inf
+
+    @property
+    def conceding(self) -> bool:
+        """Whether fewer than the server accepts are in flight, or have just been."""
+        return self._concession.before > 0
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -71,21 +80,21 @@ class ConcurrencyControl:
             if wait > 0:
                 return wait
             self._raise(tally)
-        if self._spaced:
+        if self._in_doubt or (self.probing and tally.in_flight >= self.confirmed):
             return max(0.0, self._next - now)
-        if self.probing and tally.in_flight >= self.confirmed:
-            return max(0.0, self._last_sent + _DISTANCE * tally.latency / self.confirmed - now)
         return 0.0
 
     def _wait_for_probe(self, now: float, tally: Tally) -> float:
-        long_ago = _UNBOUND + tally.turnaround + self._patience
-        if math.isinf(self._probe_at) or now - self._bound_at > long_ago:
+        if math.isinf(self._probe_at) or now - self._bound_at > _UNBOUND + tally.turnaround + self._patience:
             self._probe_at = now + self._patience
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
     def _raise(self, tally: Tally) -> None:
-        if self.probing:  # the last probe was accepted: sooner and further
+        if self.conceding and self.probing:  # it was all taken back
+            self._concession.over()
+            self._step = 1
+        elif self.probing:  # the last probe was accepted: sooner and further
             self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * tally.turnaround)
             self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
         self.confirmed = self.limit
@@ -95,12 +104,10 @@ class ConcurrencyControl:
 
     def sent(self, now: float, tally: Tally) -> None:
         """An attempt goes out."""
-        self._last_sent = now
-        if self._spaced:
-            # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
-            distance = _DISTANCE * tally.latency / self.limit
-            on_time = now - self._next <= _LATE * distance
-            self._next = (max(self._next, now - distance / 2) if on_time else now) + distance
+        # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
+        distance = _DISTANCE * tally.latency / self.limit
+        on_time = now - self._next <= _LATE * distance
+        self._next = (max(self._next, now - distance / 2) if on_time else now) + distance
 
     def accepted(self, in_flight: int) -> None:
         """An attempt was accepted with so many in flight, itself included."""
@@ -110,14 +117,23 @@ class ConcurrencyControl:
 
     def contradicts(self, in_flight: int) -> bool:
         """Whether a refusal with so many in flight cannot be due to a limit of these: more were accepted before."""
-        return in_flight < 0.9 * self.held
+        return self._concession.taken(in_flight) or in_flight < 0.9 * self.held
 
-    def refused(self, in_flight: int) -> None:
-        """Refused with so many in flight: no more than these."""
-        if self.probing:
-            self._patience = min(_LONGEST_PATIENCE, max(_PATIENCE, 2 * self._patience))
+    def refused(self, in_flight: int, latency: float) -> None:
+        """Refused with so many in flight, of calls that take ``latency`` seconds: no more than these.
+
+        Once it is known that there is such a limit, there are even fewer for a moment.
+        """
         self.lower(in_flight)
-        self._step = 1
+        if self._concession.taken(in_flight):
+            self._patience = _PATIENCE
+        elif self.probing:
+            shortest, longest = _LONGEST_PATIENCE
+            longest = min(longest, max(shortest, _FEWEST_ANSWERS * latency / self.limit))
+            self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
+        given = 0 if self._in_doubt else self._concession.refused(self.limit)
+        self.limit -= given
+        self._step = max(1, given)
         self._probe_at = math.inf
         self.probing = False
         self.held = 0

@@ -96,7 +96,7 @@ class Doubt(Phase):
     def __init__(self, tally: Tally, refusal: Refusal, pause: float) -> None:
         super().__init__(tally)
         self._first = max(1, refusal.in_flight)
-        self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), spaced=True)
+        self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
         self._batch = True  # refusals of what was sent at the same time still come in
         self._votes = self._contradictions = 0
         self._answers = tally.finished
@@ -131,7 +131,7 @@ class Doubt(Phase):
             return ByRate(self._tally, refusal.lately, self._last_sent, refusal.now).begin(refusal, pause)
         if self._is_number(refusal.in_flight):
             return ByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
-        self._control.refused(refusal.in_flight)
+        self._control.refused(refusal.in_flight, self._tally.latency)
         return self
 
     def _is_rate(self, in_flight: int) -> bool:
@@ -140,9 +140,9 @@ class Doubt(Phase):
         return in_flight == 0 or far_below or self._contradictions >= _CONTRADICTIONS
 
     def _is_number(self, in_flight: int) -> bool:
-        tried = self._control.confirmed if self._control.probing else self._control.limit
-        at_limit = in_flight >= 0.9 * tried and not self._contradictions
-        self._votes = self._votes + 1 if at_limit else 0
+        # With all places taken any refusal comes at that number; only one of a call beyond it speaks of the number.
+        beyond = self._control.probing and in_flight >= 0.9 * self._control.confirmed
+        self._votes = self._votes + 1 if beyond and not self._contradictions else 0
         answers = self._tally.finished - self._answers
         return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
 
@@ -291,10 +291,10 @@ class ByConcurrency(Phase):
         if refusal.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
             votes = min(_MOST_VOTES, 2 * self._votes_needed)
             return ByRate(self._tally, refusal.lately, refusal.sent_at, refusal.now, votes)
-        self._control.refused(refusal.in_flight)
+        self._control.refused(refusal.in_flight, self._tally.latency)
         return self
 
     def _at_limit(self, in_flight: int) -> bool:
-        if self._control.probing:
+        if self._control.probing or self._control.conceding:
             return not self._control.contradicts(in_flight)
         return self._tally.finished - self._answers > _QUIET_ANSWERS * self._control.limit

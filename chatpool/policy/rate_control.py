@@ -13,9 +13,9 @@ __all__ = ["RateControl"]
 _LEAST = 0.1  # sends a second
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 
-# What a refusal takes away.  One that costs a long pause shall not come back soon.
-_CUT = 0.97
-_CUT_AFTER_LONG_PAUSE = 0.9
+# What a refusal leaves.  The server may be another pool's as well: what is given up and won back again and again ends
+# up in equal shares, and the sooner the more it is.  Most buckets hold enough to make it good.
+_CUT = 0.9
 _LARGEST_CUT = 0.5  # at once: counts may be off by one or two
 _HORIZON = 3.0  # seconds for which a refusal is remembered
 _TOO_SHORT = 0.002  # seconds; two refusals closer together give no rate
@@ -27,7 +27,7 @@ _HOLD = 10.0
 
 # Growth, as a share of the rate in a unit of time (a second, or longer where refusals take long to come back).
 _SEARCH = 3.0  # while nothing is known
-_GROWTH = 0.04  # after a refusal; doubles with each unit of time without another ...
+_GROWTH = 0.11  # after a refusal; doubles with each unit of time without another ...
 _FASTEST = 1.0  # ... up to this
 _FASTEST_AFTER_LONG_PAUSE = 0.2
 _LARGEST_EXPONENT = 6.0
@@ -37,6 +37,7 @@ _HEADROOM_LEAST = 4.0  # ... and a little
 
 # Slow senders grow by a larger share than fast ones, so that two pools on one quota come closer to each other.
 _REFERENCE_RATE = 10.0
+_CLOSER = 0.7  # 0 would be the same share for all, 1 as much more a second for all
 _LARGEST_SHARE, _SMALLEST_SHARE = 3.0, 0.4
 
 
@@ -107,7 +108,7 @@ class RateControl:
             return _SEARCH
         fastest = _FASTEST_AFTER_LONG_PAUSE if self._slow_growth else _FASTEST
         growth = min(fastest, _GROWTH * math.pow(2.0, min(_LARGEST_EXPONENT, quiet / unit)))
-        return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, math.sqrt(_REFERENCE_RATE / self.rate)))
+        return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, (_REFERENCE_RATE / self.rate) ** _CLOSER))
 
     # -- being refused ----------------------------------------------------------------------------------
 
@@ -140,9 +141,9 @@ class RateControl:
     def _cut_by_count(self, refusal: Refusal) -> float:
         """Of so many sent since the last refusal, all but one were accepted."""
         if not self._found:
-            return _CUT_AFTER_LONG_PAUSE
+            return _CUT
         accepted = max(0, refusal.accepted - self._accepted)  # late refusals may have shown that there were fewer
-        return min(_CUT_AFTER_LONG_PAUSE, accepted / (accepted + 1))
+        return min(_CUT, accepted / (accepted + 1))
 
     def _refilled(self, refusal: Refusal, pause: float) -> Iterator[float]:
         """Between two refusals the server refilled at most what it accepted, and one."""

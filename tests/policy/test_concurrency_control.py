@@ -69,13 +69,13 @@ def test_a_step_is_at_most_a_quarter_of_the_limit():
 
 
 def test_a_probe_that_is_refused_is_taken_back_and_the_next_waits_twice_as_long():
-    control = ConcurrencyControl(5)
+    control = ConcurrencyControl(4)  # so few that none of them is left to others
     waits, now = [], 0.0
     for _ in range(4):
         probed = first_probe(control, now)
         waits.append(round(probed - now))
-        control.refused(5)
-        assert control.limit == 5
+        control.refused(4, latency=2.0)
+        assert control.limit == 4
         now = probed
     assert waits == [1, 2, 4, 4]
 
@@ -87,25 +87,50 @@ def test_a_limit_that_does_not_bind_is_not_raised():
     assert control.limit == 5
 
 
+def test_the_more_answers_the_sooner_the_next_probe_after_many_that_were_refused():
+    for latency, patience in ((0.1, 1.5), (0.6, 3.0), (5.0, 4.0)):
+        control, now = ConcurrencyControl(4), 0.0
+        for _ in range(4):
+            now = first_probe(control, now)
+            control.refused(4, latency)
+        assert first_probe(control, now) - now == pytest.approx(patience, abs=0.02)
+
+
 def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
-    control = ConcurrencyControl(2)
-    control.sent(0.95, tally(2))
-    control.wait(0.0, tally(2))
-    # Two in flight of 0.5 s each: an answer every quarter of a second.
-    assert control.wait(1.0, tally(2, latency=0.5)) == pytest.approx(0.9 * 0.25 - 0.05)
+    control, calls = ConcurrencyControl(2), tally(2, latency=0.6)
+    control.wait(0.0, calls)
+    control.wait(1.0, calls)
     assert control.limit == 3
+    control.sent(1.0, calls)
+    assert control.wait(1.0, tally(1, latency=0.6)) == 0
+    # Three in flight of 0.6 s each: an answer every 0.2 s.
+    assert control.wait(1.0, calls) == pytest.approx(0.9 * 0.2)
+
+
+def test_a_probe_is_sent_soon_even_where_all_answers_take_equally_long():
+    # Then calls follow each other without a gap in which there would be room for one more.
+    control, calls = ConcurrencyControl(4), tally(4, latency=0.4)
+    probed_after = []
+    for tenth in range(20):
+        now = tenth / 10
+        control.sent(now, tally(3, latency=0.4))  # it takes the place of one that has just ended
+        wait = control.wait(now, calls)
+        if wait < 0.1:
+            probed_after.append(now + wait)
+    assert control.limit == 5
+    assert probed_after[0] == pytest.approx(1.0, abs=0.1)
 
 
 def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
-    free, spaced = ConcurrencyControl(4), ConcurrencyControl(4, spaced=True)
-    for control in (free, spaced):
+    known, doubted = ConcurrencyControl(4), ConcurrencyControl(4, in_doubt=True)
+    for control in (known, doubted):
         control.sent(0.0, tally(0, latency=0.4))
-    assert free.wait(0.0, tally(1, latency=0.4)) == 0
-    assert spaced.wait(0.0, tally(1, latency=0.4)) == pytest.approx(0.09)
+    assert known.wait(0.0, tally(1, latency=0.4)) == 0
+    assert doubted.wait(0.0, tally(1, latency=0.4)) == pytest.approx(0.09)
 
 
 def test_who_wakes_up_late_makes_it_good_unless_it_was_very_late():
-    control, calls = ConcurrencyControl(4, spaced=True), tally(1, latency=0.4)  # a distance of 0.09 s
+    control, calls = ConcurrencyControl(4, in_doubt=True), tally(1, latency=0.4)  # a distance of 0.09 s
     control.sent(0.0, calls)
     control.sent(0.14, calls)
     assert control.wait(0.14, calls) == pytest.approx(0.045)  # half a distance at the most
@@ -116,19 +141,66 @@ def test_who_wakes_up_late_makes_it_good_unless_it_was_very_late():
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_in_flight():
-    control = ConcurrencyControl(10)
-    control.refused(7)
+    control = ConcurrencyControl(10, in_doubt=True)
+    control.refused(7, 0.1)
     assert control.limit == 7
-    control.refused(9)
+    control.refused(9, 0.1)
     assert control.limit == 7
-    control.refused(0)
+    control.refused(0, 0.1)
     assert control.limit == 1
 
 
 def test_a_number_at_which_more_was_accepted_before_is_no_limit():
-    control = ConcurrencyControl(20)
+    control = ConcurrencyControl(20, in_doubt=True)
     control.accepted(10)
     assert control.contradicts(8)
     assert not control.contradicts(9)
-    control.refused(9)
+    control.refused(9, 0.1)
     assert not control.contradicts(8)  # that was before
+
+
+class TestLeavingPlacesToOthers:
+    def refused_probe(self):
+        """A limit of 20 of which the first probe has just been refused, and when."""
+        control = ConcurrencyControl(20)
+        now = first_probe(control, 0.0)
+        control.refused(20, 0.1)
+        return control, now
+
+    def test_after_a_refusal_a_fifth_is_left_free_until_the_next_probe(self):
+        control, now = self.refused_probe()
+        assert control.conceding
+        assert control.limit == 16
+        assert first_probe(control, now) - now == pytest.approx(1.5, abs=0.02)
+        assert control.limit == 20
+
+    def test_when_nobody_takes_them_it_goes_on_as_before(self):
+        control, now = self.refused_probe()
+        first_probe(control, first_probe(control, now))
+        assert not control.conceding
+        assert control.limit == 21
+
+    def test_a_refusal_with_fewer_shows_that_somebody_took_them(self):
+        control, now = self.refused_probe()
+        first_probe(control, now)
+        assert not control.contradicts(20)
+        assert control.contradicts(18)
+        control.refused(18, 0.1)
+        assert control.limit == 18 - 3
+
+    def test_as_long_as_somebody_takes_them_the_next_follow_at_once(self):
+        control, now = self.refused_probe()
+        moments = []
+        for held in (19, 18, 17):
+            back = first_probe(control, now)
+            moments.append(back - now)
+            control.refused(held, 0.1)
+            assert control.conceding
+            now = back
+        assert moments == pytest.approx([1.5, 1.0, 1.0], abs=0.02)
+
+    def test_in_doubt_nothing_is_left_to_others(self):
+        control = ConcurrencyControl(20, in_doubt=True)
+        control.refused(20, 0.1)
+        assert control.limit == 20
+        assert not control.conceding

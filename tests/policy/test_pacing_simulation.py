@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
-from benchmarks.pacing.servers import Bucket, FixedWindow
+from benchmarks.pacing.servers import Bucket, Cap, FixedWindow
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
 from benchmarks.pacing.worlds import random_scene
 from chatpool.config import Limits
@@ -124,16 +124,45 @@ def test_random_servers(kind, share, limit):
     assert quantile(times, min(share, 1 - 1 / len(times))) <= limit
 
 
-@pytest.mark.parametrize("hint", ["exact", None])
-def test_two_pools_on_one_quota_finish_equal_work_at_nearly_the_same_time(hint):
+PAIRS = {
+    "50 a second": (lambda: Bucket(50, 50), 0.05, 500),
+    "10 a second": (lambda: Bucket(10, 10), 0.05, 150),
+    "200 a second": (lambda: Bucket(200, 200), 0.05, 2000),
+    "30 a second, slow answers": (lambda: Bucket(30, 30), 1.0, 450),
+    "20 at once": (lambda: Cap(20), 0.25, 800),
+    "64 at once, slow answers": (lambda: Cap(64), 1.0, 1000),
+}
+
+
+def slower_over_faster(name, hint, starts):
+    """How much longer the slower of two pools takes for as much work: the median of some runs."""
+    server, latency, calls = PAIRS[name]
     ratios = []
-    for seed in range(9):
-        world = World(lambda: Bucket(50, 50), steady(0.05), hint=hint, lateness=0.002)
-        pools = [Client(Pacer(), 500, 50), Client(Pacer(), 500, 50, starts=0.01)]
+    for seed in range(1000, 1015):
+        world = World(server, steady(latency), hint=hint, lateness=0.002)
+        pools = [Client(Pacer(), calls, 100), Client(Pacer(), calls, 100, starts=starts(seed))]
         simulate(world, pools, seed)
         first, second = (pool.ended - pool.starts for pool in pools)
         ratios.append(max(first, second) / min(first, second))
-    assert quantile(ratios, 0.5) <= 1.3
+    return quantile(ratios, 0.5)
+
+
+class TestTwoPoolsOnOneQuota:
+    """Nobody has told them of each other, and the server refuses whoever comes."""
+
+    @pytest.mark.parametrize("hint", ["exact", None])
+    @pytest.mark.parametrize("name", PAIRS)
+    def test_begun_together_they_finish_at_nearly_the_same_time(self, name, hint):
+        limit = 1.4 if "at once" in name else 1.3
+        assert slower_over_faster(name, hint, lambda seed: seed % 10 * 0.005) <= limit
+
+    @pytest.mark.parametrize("name", PAIRS)
+    def test_with_hints_in_whole_seconds_each_refusal_of_which_costs_a_second(self, name):
+        assert slower_over_faster(name, "whole", lambda seed: seed % 10 * 0.005) <= 1.5
+
+    @pytest.mark.parametrize("name", PAIRS)
+    def test_whoever_comes_later_gets_a_share_soon(self, name):
+        assert slower_over_faster(name, "exact", lambda seed: 3.0) <= 1.6
 
 
 def test_refusals_that_have_nothing_to_do_with_the_pace_do_not_stop_a_pool():

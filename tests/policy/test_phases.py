@@ -101,6 +101,14 @@ class TestDoubt:
         assert isinstance(doubted.phase, ByConcurrency)
         assert doubted.phase.limit == 20
 
+    def test_refused_at_the_number_without_one_more_nothing_is_decided(self):
+        # With all places taken, whatever is refused is refused at that number.
+        doubted = Doubted(20)
+        doubted.finish(30)
+        for _ in range(4):
+            doubted.refuse(19)
+            assert isinstance(doubted.phase, Doubt)
+
     def test_but_not_before_as_many_as_that_have_ended(self):
         doubted = Doubted(20)
         for _ in range(4):
@@ -172,21 +180,30 @@ class TestByConcurrency:
         assert phase.rate is None
 
     def test_a_probe_that_is_refused_changes_nothing(self):
-        counts, phase = self.at_limit()
+        counts, phase = self.at_limit(4)
         for number in range(6):
             now = 10.0 * number
-            while phase.limit == 20:
+            while phase.limit == 4:
                 phase.wait(now)
                 now += 0.1
-            phase.accepted(Ticket(now, 19, 0), 0.0)
-            assert phase.refused(refusal(20, at=now), 0.02) is phase
-            assert phase.limit == 20
+            phase.accepted(Ticket(now, 3, 0), 0.0)
+            assert phase.refused(refusal(4, at=now), 0.02) is phase
+            assert phase.limit == 4
+
+    def test_of_many_calls_some_are_held_back_for_a_moment_in_case_somebody_else_has_few(self):
+        counts, phase = self.at_limit()
+        now = 0.0
+        while phase.limit == 20:
+            phase.wait(now)
+            now += 0.1
+        assert phase.refused(refusal(20, at=now), 0.02) is phase
+        assert phase.limit == 16
 
     def test_a_limit_that_fell_is_followed_down(self):
-        counts, phase = self.at_limit()
-        for in_flight in (19, 18, 17):
+        counts, phase = self.at_limit(4)
+        for in_flight in (3, 2, 1):
             phase = phase.refused(refusal(in_flight), 0.02)
-        assert phase.limit == 17
+        assert phase.limit == 1
 
     def test_refused_with_nothing_in_flight_it_is_the_rate(self):
         _, phase = self.at_limit()
@@ -194,10 +211,10 @@ class TestByConcurrency:
 
     def test_refused_four_times_in_a_row_away_from_the_limit_it_is_the_rate(self):
         _, phase = self.at_limit()
-        for _ in range(3):
-            phase = phase.refused(refusal(15), 0.02)
+        for in_flight in (15, 11, 8):
+            phase = phase.refused(refusal(in_flight), 0.02)
             assert isinstance(phase, ByConcurrency)
-        assert isinstance(phase.refused(refusal(15), 0.02), ByRate)
+        assert isinstance(phase.refused(refusal(6), 0.02), ByRate)
 
     def test_a_refusal_after_many_answers_is_one_by_itself(self):
         counts, phase = self.at_limit(5)

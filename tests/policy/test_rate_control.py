@@ -65,10 +65,10 @@ class TestGrowing:
         refuse(rate, 0, 0)
         first = rate.rate
         grow(rate, 0, 1)
-        assert 1.03 < rate.rate / first < 1.1
+        assert 1.1 < rate.rate / first < 1.2
         second = rate.rate
         grow(rate, 1, 3)
-        assert rate.rate / second > 1.2
+        assert rate.rate / second > 1.5
 
     def test_a_slow_sender_grows_by_more_than_a_fast_one_so_that_two_on_a_quota_meet(self):
         slow, fast = control(5), control(80)
@@ -77,7 +77,7 @@ class TestGrowing:
         before = slow.rate, fast.rate
         for rate in (slow, fast):
             grow(rate, 0, 2)
-        assert slow.rate / before[0] > 1.1 > fast.rate / before[1]
+        assert slow.rate / before[0] > 1.5 > 1.25 > fast.rate / before[1]
 
     def test_it_grows_no_faster_than_refusals_come_back(self):
         quick, slow = control(10), control(10)
@@ -116,10 +116,10 @@ class TestGrowing:
 
 
 class TestBeingRefused:
-    def test_it_is_cut_by_three_percent(self):
+    def test_it_is_cut_by_a_tenth(self):
         rate = control(100)
         refuse(rate, 1, 100)
-        assert rate.rate == pytest.approx(97)
+        assert rate.rate == pytest.approx(90)
 
     def test_it_is_cut_to_what_was_accepted_in_the_last_second(self):
         rate = control(100)
@@ -131,7 +131,7 @@ class TestBeingRefused:
         refuse(rate, 0, 0, hint=0.2)
         before = rate.rate
         refuse(rate, 0.5, 49, lately=10, hint=0.2)
-        assert rate.rate == pytest.approx(0.97 * before)
+        assert rate.rate == pytest.approx(0.9 * before)
 
     def test_between_two_refusals_the_server_refilled_what_it_accepted_and_one(self):
         rate = control(100)
@@ -143,13 +143,13 @@ class TestBeingRefused:
         rate = control(100)
         refuse(rate, 10, 100)
         refuse(rate, 10.001, 100)
-        assert rate.rate == pytest.approx(97 * 0.97)
+        assert rate.rate == pytest.approx(90 * 0.9)
 
     def test_it_is_never_cut_below_half_at_once(self):
         rate = control(100)
         refuse(rate, 10, 100)
         refuse(rate, 10.5, 102)
-        assert rate.rate == pytest.approx(48.5)
+        assert rate.rate == pytest.approx(45)
 
     def test_it_never_becomes_nothing(self):
         rate = control(1)
@@ -157,14 +157,10 @@ class TestBeingRefused:
             refuse(rate, 10.0 * number, 0, lately=0)
         assert rate.rate == pytest.approx(0.1)
 
-    def test_a_refusal_that_costs_a_long_pause_cuts_a_tenth(self):
+    def test_where_refusals_cost_long_pauses_it_is_cut_to_what_was_accepted_since_the_last(self):
         rate = control(100)
         refuse(rate, 1, 100, hint=1.0)
         assert rate.rate == pytest.approx(90)
-
-    def test_and_more_where_few_were_accepted_since_the_last(self):
-        rate = control(100)
-        refuse(rate, 1, 100, hint=1.0)
         refuse(rate, 2.1, 103, hint=1.0)
         assert rate.rate == pytest.approx(90 * 0.75)
 
@@ -177,5 +173,6 @@ class TestBeingRefused:
 
     def test_a_pause_of_our_own_is_no_sign_of_a_server_that_paces_its_callers(self):
         rate = control(100)
-        refuse(rate, 1, 100, hint=None, pause=1.0)
-        assert rate.rate == pytest.approx(97)
+        for at, accepted in ((1, 100), (2.1, 103)):
+            refuse(rate, at, accepted, hint=None, pause=1.0)
+        assert rate.rate == pytest.approx(90 * 0.9)
