@@ -10,14 +10,15 @@ from .tally import Tally
 __all__ = ["ConcurrencyControl"]
 
 _PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was refused ...
-_FEWEST_ANSWERS = 20  # ... up to the time in which there are so many answers ...
-_LONGEST_PATIENCE = (1.5, 4.0)  # ... or these seconds, if that is less or more ...
+_LONG_PATIENCE = 1.5  # ... up to this, or the time of some answers if that is longer ...
+_FEWEST_ANSWERS = 20
+_LONGEST_PATIENCE = 4.0  # ... but not beyond this ...
 _SHORTEST_PATIENCE = 0.3  # ... and this after one that was accepted
 _LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
 _UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
 
-# A probe is sent so far from the last send, as a share of the mean time between two answers: a rate would let it
-# through, so a refusal speaks of the number in flight.
+# A probe is sent so far from the last send, as a share of the mean time between two answers at the limit tried: a rate
+# would let it through, so a refusal speaks of the number in flight.
 _DISTANCE = 0.9
 _LATE = 3.0  # distances; who comes later than this does not make it good
 
@@ -91,9 +92,8 @@ class ConcurrencyControl:
         return max(0.0, self._probe_at - now)
 
     def _raise(self, tally: Tally) -> None:
-        if self.conceding and self.probing:  # it was all taken back
-            self._concession.over()
-            self._step = 1
+        if self.conceding and self.probing:
+            self._take_back()
         elif self.probing:  # the last probe was accepted: sooner and further
             self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * tally.turnaround)
             self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
@@ -102,36 +102,50 @@ class ConcurrencyControl:
         self.probing = True
         self._probe_at = math.inf
 
+    def _take_back(self) -> None:
+        """Nobody has used what was left to others."""
+        self._concession.over()
+        self.probing = False
+        self._step = 1
+
     def sent(self, now: float, tally: Tally) -> None:
         """An attempt goes out."""
-        # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
         distance = _DISTANCE * tally.latency / self.limit
-        on_time = now - self._next <= _LATE * distance
-        self._next = (max(self._next, now - distance / 2) if on_time else now) + distance
+        late = now - self._next
+        # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
+        made_good = min(late, distance / 2) if 0 < late <= _LATE * distance else 0.0
+        self._next = now - made_good + distance
 
     def accepted(self, in_flight: int) -> None:
         """An attempt was accepted with so many in flight, itself included."""
         self.held = max(self.held, in_flight)
+        if self.conceding and in_flight >= self._concession.before:
+            self._take_back()
 
     # -- being refused ----------------------------------------------------------------------------------
 
     def contradicts(self, in_flight: int) -> bool:
         """Whether a refusal with so many in flight cannot be due to a limit of these: more were accepted before."""
-        return self._concession.taken(in_flight) or in_flight < 0.9 * self.held
+        return in_flight < 0.9 * self.held
+
+    def taken(self, in_flight: int) -> bool:
+        """Whether a refusal with so many in flight only shows that somebody has taken places that were left free."""
+        return self._concession.kept <= in_flight < self._concession.before
 
     def refused(self, in_flight: int, latency: float) -> None:
         """Refused with so many in flight, of calls that take ``latency`` seconds: no more than these.
 
         Once it is known that there is such a limit, there are even fewer for a moment.
         """
+        taken = in_flight < self._concession.before
+        others = taken or (not self.probing and in_flight < self.held)  # what refills a place was accepted before
         self.lower(in_flight)
-        if self._concession.taken(in_flight):
+        if taken:
             self._patience = _PATIENCE
         elif self.probing:
-            shortest, longest = _LONGEST_PATIENCE
-            longest = min(longest, max(shortest, _FEWEST_ANSWERS * latency / self.limit))
+            longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
             self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        given = 0 if self._in_doubt else self._concession.refused(self.limit)
+        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=others)
         self.limit -= given
         self._step = max(1, given)
         self._probe_at = math.inf

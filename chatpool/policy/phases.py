@@ -87,8 +87,8 @@ class Doubt(Phase):
     """Something was refused, and why is not known: no more in flight than was accepted, and a pause, until it is.
 
     Then one more than that is tried, far enough from the last send that no rate would mind.  What is refused
-    again at the same number is refused for that number; what is refused below it, or accepted beyond it, is
-    limited by rate.
+    again, twice in a row, is refused for that number; what is refused below it, or accepted beyond it, is limited by
+    rate.
     """
 
     why = "finding out whether the server limits the rate or the calls in flight"
@@ -141,8 +141,10 @@ class Doubt(Phase):
 
     def _is_number(self, in_flight: int) -> bool:
         # With all places taken any refusal comes at that number; only one of a call beyond it speaks of the number.
-        beyond = self._control.probing and in_flight >= 0.9 * self._control.confirmed
-        self._votes = self._votes + 1 if beyond and not self._contradictions else 0
+        if self._control.probing:
+            self._votes = self._votes + 1 if in_flight >= 0.9 * self._control.confirmed else 0
+        if self._contradictions:
+            self._votes = 0
         answers = self._tally.finished - self._answers
         return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
 
@@ -258,7 +260,7 @@ class ByConcurrency(Phase):
     """The server limits the calls in flight: stay at that number, try one more now and then, and never pause.
 
     Such a server refuses only at its limit.  Refused with nothing in flight, or several times in a row below
-    what had been accepted, it is the rate.
+    what had been accepted, it is the rate; but not where others may have taken places that were left to them.
     """
 
     pauses_all = False
@@ -286,7 +288,8 @@ class ByConcurrency(Phase):
         self._control.accepted(ticket.ahead + 1)
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
-        self._away = 0 if self._at_limit(refusal.in_flight) else self._away + 1
+        if not self._control.taken(refusal.in_flight):
+            self._away = 0 if self._at_limit(refusal.in_flight) else self._away + 1
         self._answers = self._tally.finished
         if refusal.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
             votes = min(_MOST_VOTES, 2 * self._votes_needed)
@@ -295,6 +298,6 @@ class ByConcurrency(Phase):
         return self
 
     def _at_limit(self, in_flight: int) -> bool:
-        if self._control.probing or self._control.conceding:
+        if self._control.probing:
             return not self._control.contradicts(in_flight)
         return self._tally.finished - self._answers > _QUIET_ANSWERS * self._control.limit

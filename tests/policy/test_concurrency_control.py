@@ -107,18 +107,25 @@ def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
     assert control.wait(1.0, calls) == pytest.approx(0.9 * 0.2)
 
 
-def test_a_probe_is_sent_soon_even_where_all_answers_take_equally_long():
-    # Then calls follow each other without a gap in which there would be room for one more.
+def test_a_probe_is_sent_between_calls_that_follow_each_other_evenly():
+    # Answers that take equally long leave no gap that is longer than the others.
     control, calls = ConcurrencyControl(4), tally(4, latency=0.4)
-    probed_after = []
     for tenth in range(20):
         now = tenth / 10
         control.sent(now, tally(3, latency=0.4))  # it takes the place of one that has just ended
         wait = control.wait(now, calls)
-        if wait < 0.1:
-            probed_after.append(now + wait)
     assert control.limit == 5
-    assert probed_after[0] == pytest.approx(1.0, abs=0.1)
+    assert wait <= 0.9 * 0.4 / 5
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_however_many_are_sent_at_once_a_probe_waits_for_the_distance_to_the_last(at_once):
+    control, calls = ConcurrencyControl(100), tally(100, latency=10.0)
+    for number in range(at_once):
+        control.sent(0.0, tally(number, latency=10.0))
+    control.wait(0.0, calls)
+    assert control.wait(1.0, calls) == 0
+    assert control.limit == 101
 
 
 def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
@@ -180,13 +187,27 @@ class TestLeavingPlacesToOthers:
         assert not control.conceding
         assert control.limit == 21
 
-    def test_a_refusal_with_fewer_shows_that_somebody_took_them(self):
+    def test_so_it_is_when_that_many_are_answered_and_no_more_are_wanted(self):
+        control, _ = self.refused_probe()
+        control.accepted(20)
+        assert not control.conceding
+
+    def test_a_refusal_with_fewer_than_before_may_only_show_that_somebody_took_them(self):
         control, now = self.refused_probe()
         first_probe(control, now)
-        assert not control.contradicts(20)
-        assert control.contradicts(18)
+        assert [control.taken(in_flight) for in_flight in (15, 16, 19, 20)] == [False, True, True, False]
         control.refused(18, 0.1)
         assert control.limit == 18 - 3
+
+    def test_a_place_that_is_lost_is_a_sign_of_somebody_else(self):
+        control, now = self.refused_probe()
+        for _ in range(5):  # so that it would not be done again soon
+            now = first_probe(control, first_probe(control, now))
+            control.refused(control.confirmed, 0.1)
+        assert not control.conceding
+        control.accepted(20)
+        control.refused(19, 0.1)
+        assert control.conceding
 
     def test_as_long_as_somebody_takes_them_the_next_follow_at_once(self):
         control, now = self.refused_probe()

@@ -101,6 +101,12 @@ class TestDoubt:
         assert isinstance(doubted.phase, ByConcurrency)
         assert doubted.phase.limit == 20
 
+    def test_but_not_before_as_many_as_that_have_ended(self):
+        doubted = Doubted(20)
+        for _ in range(4):
+            doubted.probe().refuse(20)
+        assert isinstance(doubted.phase, Doubt)
+
     def test_refused_at_the_number_without_one_more_nothing_is_decided(self):
         # With all places taken, whatever is refused is refused at that number.
         doubted = Doubted(20)
@@ -108,12 +114,6 @@ class TestDoubt:
         for _ in range(4):
             doubted.refuse(19)
             assert isinstance(doubted.phase, Doubt)
-
-    def test_but_not_before_as_many_as_that_have_ended(self):
-        doubted = Doubted(20)
-        for _ in range(4):
-            doubted.probe().refuse(20)
-        assert isinstance(doubted.phase, Doubt)
 
     def test_a_rate_is_searched_for_from_what_was_accepted_lately(self):
         doubted = Doubted(20)
@@ -215,6 +215,12 @@ class TestByConcurrency:
             phase = phase.refused(refusal(in_flight), 0.02)
             assert isinstance(phase, ByConcurrency)
         assert isinstance(phase.refused(refusal(6), 0.02), ByRate)
+
+    def test_places_that_somebody_else_takes_are_no_sign_of_a_rate(self):
+        _, phase = self.at_limit()
+        for in_flight in (20, 17, 14, 12, 10, 9, 8):
+            assert phase.refused(refusal(in_flight), 0.02) is phase
+        assert phase.limit == 7
 
     def test_a_refusal_after_many_answers_is_one_by_itself(self):
         counts, phase = self.at_limit(5)
