@@ -108,7 +108,7 @@ class RateControl:
             return _SEARCH
         fastest = _FASTEST_AFTER_LONG_PAUSE if self._slow_growth else _FASTEST
         growth = min(fastest, _GROWTH * math.pow(2.0, min(_LARGEST_EXPONENT, quiet / unit)))
-        return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, (_REFERENCE_RATE / self.rate) ** _CLOSER))
+        return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, math.pow(_REFERENCE_RATE / self.rate, _CLOSER)))
 
     # -- being refused ----------------------------------------------------------------------------------
 
