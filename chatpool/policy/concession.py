@@ -28,12 +28,12 @@ class Concession:
         self._every = 1
         self._refusals = 0  # since the last concession
 
-    def refused(self, in_flight: int, *, others: bool) -> int:
+    def refused(self, in_flight: int, *, others: bool = False) -> int:
         """Refused with so many in flight.
 
         Args:
             in_flight: calls in flight.
-            others: whether the refusal shows that somebody else takes places.
+            others: whether the refusal is one that somebody else may have caused.
 
         Returns:
             How many of the calls in flight to give up.

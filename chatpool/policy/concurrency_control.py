@@ -47,6 +47,7 @@ class ConcurrencyControl:
         "_next",
         "_patience",
         "_probe_at",
+        "_spaced_until",
         "_step",
         "confirmed",
         "held",
@@ -62,7 +63,7 @@ class ConcurrencyControl:
         self._concession = Concession()
         self._first_patience = self._patience = patience
         self._step = 1
-        self._probe_at = math.inf
+        self._probe_at = self._spaced_until = math.inf
         self._bound_at = self._next = -math.inf
 
     @property
@@ -80,18 +81,18 @@ class ConcurrencyControl:
             wait = self._wait_for_probe(now, tally)
             if wait > 0:
                 return wait
-            self._raise(tally)
-        if self._in_doubt or (self.probing and tally.in_flight >= self.confirmed):
-            return max(0.0, self._next - now)
-        return 0.0
+            self._raise(now, tally)
+        trying = self.probing and tally.in_flight >= self.confirmed and now < self._spaced_until
+        return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
     def _wait_for_probe(self, now: float, tally: Tally) -> float:
-        if math.isinf(self._probe_at) or now - self._bound_at > _UNBOUND + tally.turnaround + self._patience:
+        unbound = now - self._bound_at > _UNBOUND + tally.turnaround + self._patience and not self.conceding
+        if math.isinf(self._probe_at) or unbound:
             self._probe_at = now + self._patience
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
-    def _raise(self, tally: Tally) -> None:
+    def _raise(self, now: float, tally: Tally) -> None:
         if self.conceding and self.probing:
             self._take_back()
         elif self.probing:  # the last probe was accepted: sooner and further
@@ -101,9 +102,12 @@ class ConcurrencyControl:
         self.limit += self._step
         self.probing = True
         self._probe_at = math.inf
+        # What was left to others has been accepted before: a busy machine need not come to it step by step for ever.
+        self._spaced_until = now + self._patience if self.conceding else math.inf
 
     def _take_back(self) -> None:
         """Nobody has used what was left to others."""
+        self.limit = max(self.limit, self._concession.before)
         self._concession.over()
         self.probing = False
         self._step = 1
@@ -138,14 +142,14 @@ class ConcurrencyControl:
         Once it is known that there is such a limit, there are even fewer for a moment.
         """
         taken = in_flight < self._concession.before
-        others = taken or (not self.probing and in_flight < self.held)  # what refills a place was accepted before
+        lost = not self.probing and in_flight < self.held  # a call that took the place of one that had ended
         self.lower(in_flight)
         if taken:
             self._patience = _PATIENCE
         elif self.probing:
             longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
             self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=others)
+        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=taken or lost)
         self.limit -= given
         self._step = max(1, given)
         self._probe_at = math.inf

@@ -35,6 +35,7 @@ _TOLERATED_OF_KNOWN_LIMITS = 3
 
 # Doubt.
 _VOTES_FOR_A_NUMBER = 2
+_MANY_ANSWERS = 10  # times the number; with all places taken, a rate would have refused something before
 _FEWEST_ANSWERS = 3  # before a number is believed: something must have ended for something to be refused again
 _CONTRADICTIONS = 2
 _FAR_BELOW = 0.8  # of the limit: a number in flight does not refuse there
@@ -99,7 +100,7 @@ class Doubt(Phase):
         self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
         self._batch = True  # refusals of what was sent at the same time still come in
         self._votes = self._contradictions = 0
-        self._answers = tally.finished
+        self._answers = self._answers_lately = tally.finished
         self._last_sent = refusal.sent_at
 
     @property
@@ -140,12 +141,16 @@ class Doubt(Phase):
         return in_flight == 0 or far_below or self._contradictions >= _CONTRADICTIONS
 
     def _is_number(self, in_flight: int) -> bool:
-        # With all places taken any refusal comes at that number; only one of a call beyond it speaks of the number.
-        if self._control.probing:
-            self._votes = self._votes + 1 if in_flight >= 0.9 * self._control.confirmed else 0
-        if self._contradictions:
+        # With all places taken any refusal comes at that number; that of one call more speaks of it.
+        probing, finished = self._control.probing, self._tally.finished
+        tried = self._control.confirmed if probing else self._control.limit
+        speaks = probing or finished - self._answers_lately > _MANY_ANSWERS * tried
+        self._answers_lately = finished
+        if self._contradictions or in_flight < 0.9 * tried:
             self._votes = 0
-        answers = self._tally.finished - self._answers
+        elif speaks:
+            self._votes += 1
+        answers = finished - self._answers
         return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
 
 

@@ -9,18 +9,18 @@ from chatpool.policy.concession import Concession
 
 def conceded(concession, refusals, in_flight=20):
     """What is given up after each of so many refusals, none of which shows that there is somebody else."""
-    return [concession.refused(in_flight, others=False) for _ in range(refusals)]
+    return [concession.refused(in_flight) for _ in range(refusals)]
 
 
 def test_a_fifth_is_given_up():
     concession = Concession()
-    assert concession.refused(20, others=False) == 4
+    assert concession.refused(20) == 4
     assert (concession.before, concession.kept) == (20, 16)
 
 
 def test_until_it_is_over():
     concession = Concession()
-    concession.refused(20, others=False)
+    concession.refused(20)
     concession.over()
     assert (concession.before, concession.kept) == (0, 0)
 
@@ -40,7 +40,7 @@ def test_less_often_when_nobody_uses_them():
 def test_refusals_after_which_nothing_can_be_given_up_make_it_no_rarer():
     concession = Concession()
     conceded(concession, 50, in_flight=4)
-    assert concession.refused(20, others=False) == 4
+    assert concession.refused(20) == 4
 
 
 def test_at_once_when_somebody_else_takes_places():

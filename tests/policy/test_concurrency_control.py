@@ -191,6 +191,7 @@ class TestLeavingPlacesToOthers:
         control, _ = self.refused_probe()
         control.accepted(20)
         assert not control.conceding
+        assert control.limit == 20
 
     def test_a_refusal_with_fewer_than_before_may_only_show_that_somebody_took_them(self):
         control, now = self.refused_probe()
@@ -199,15 +200,39 @@ class TestLeavingPlacesToOthers:
         control.refused(18, 0.1)
         assert control.limit == 18 - 3
 
-    def test_a_place_that_is_lost_is_a_sign_of_somebody_else(self):
+    @pytest.mark.parametrize(("in_flight", "conceding"), [(20, False), (19, True)])
+    def test_a_place_that_is_lost_is_a_sign_of_somebody_else(self, in_flight, conceding):
         control, now = self.refused_probe()
-        for _ in range(5):  # so that it would not be done again soon
+        for _ in range(4):  # so that it would not be done again at the next refusal
             now = first_probe(control, first_probe(control, now))
             control.refused(control.confirmed, 0.1)
         assert not control.conceding
         control.accepted(20)
-        control.refused(19, 0.1)
-        assert control.conceding
+        control.refused(in_flight, 0.1)
+        assert control.conceding is conceding
+
+    def test_a_probe_that_is_refused_is_none(self):
+        control, now = self.refused_probe()
+        for _ in range(4):
+            now = first_probe(control, first_probe(control, now))
+            control.accepted(21)
+            control.refused(20, 0.1)
+        assert not control.conceding
+
+    def test_with_calls_that_come_now_and_then_it_is_over_by_the_clock(self):
+        control, now = self.refused_probe()
+        assert control.wait(now, tally(16)) > 0
+        assert control.wait(now + 60.0, tally(16)) == 0
+        assert control.limit == 20
+
+    def test_it_is_taken_back_at_a_distance_at_first_and_then_at_once(self):
+        control, now = self.refused_probe()
+        now = first_probe(control, now)
+        calls = tally(17, latency=0.4)
+        control.sent(now, calls)
+        assert control.wait(now, calls) == pytest.approx(0.9 * 0.4 / 20)
+        control.sent(now + 2.0, calls)
+        assert control.wait(now + 2.0, calls) == 0
 
     def test_as_long_as_somebody_takes_them_the_next_follow_at_once(self):
         control, now = self.refused_probe()

@@ -134,13 +134,13 @@ PAIRS = {
 }
 
 
-def slower_over_faster(name, hint, starts):
+def slower_over_faster(name, hint):
     """How much longer the slower of two pools takes for as much work: the median of some runs."""
     server, latency, calls = PAIRS[name]
     ratios = []
     for seed in range(1000, 1015):
         world = World(server, steady(latency), hint=hint, lateness=0.002)
-        pools = [Client(Pacer(), calls, 100), Client(Pacer(), calls, 100, starts=starts(seed))]
+        pools = [Client(Pacer(), calls, 100), Client(Pacer(), calls, 100, starts=seed % 10 * 0.005)]
         simulate(world, pools, seed)
         first, second = (pool.ended - pool.starts for pool in pools)
         ratios.append(max(first, second) / min(first, second))
@@ -154,11 +154,11 @@ class TestTwoPoolsOnOneQuota:
     @pytest.mark.parametrize("name", PAIRS)
     def test_begun_together_they_finish_at_nearly_the_same_time(self, name, hint):
         limit = 1.5 if "at once" in name else 1.3
-        assert slower_over_faster(name, hint, lambda seed: seed % 10 * 0.005) <= limit
+        assert slower_over_faster(name, hint) <= limit
 
     @pytest.mark.parametrize("name", PAIRS)
-    def test_with_hints_in_whole_seconds_each_refusal_of_which_costs_a_second(self, name):
-        assert slower_over_faster(name, "whole", lambda seed: seed % 10 * 0.005) <= 1.5
+    def test_with_hints_in_whole_seconds_it_takes_longer(self, name):
+        assert slower_over_faster(name, "whole") <= 1.5
 
     @pytest.mark.parametrize("name", PAIRS)
     def test_whoever_comes_later_has_a_share_within_a_minute(self, name):
@@ -170,7 +170,7 @@ class TestTwoPoolsOnOneQuota:
             simulate(world, pools, seed, until=110.0)
             first, second = (accepted_after(pool, 90.0) for pool in pools)
             shares.append(second / (first + second))
-        assert quantile(shares, 0.5) >= 0.3
+        assert 0.25 <= quantile(shares, 0.5) <= 0.75
 
 
 def accepted_after(client, start):

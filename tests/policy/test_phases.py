@@ -107,6 +107,22 @@ class TestDoubt:
             doubted.probe().refuse(20)
         assert isinstance(doubted.phase, Doubt)
 
+    def test_refusals_without_one_more_between_two_with_it_change_nothing(self):
+        doubted = Doubted(20)
+        doubted.finish(30)
+        doubted.probe().refuse(20)
+        doubted.refuse(19)
+        doubted.probe().refuse(19)
+        assert isinstance(doubted.phase, ByConcurrency)
+
+    def test_refused_at_the_number_now_and_then_after_very_many_answers_it_is_the_number(self):
+        doubted = Doubted(20)
+        for _ in range(2):
+            assert isinstance(doubted.phase, Doubt)
+            doubted.finish(201)
+            doubted.refuse(19)
+        assert isinstance(doubted.phase, ByConcurrency)
+
     def test_refused_at_the_number_without_one_more_nothing_is_decided(self):
         # With all places taken, whatever is refused is refused at that number.
         doubted = Doubted(20)
@@ -217,10 +233,17 @@ class TestByConcurrency:
         assert isinstance(phase.refused(refusal(6), 0.02), ByRate)
 
     def test_places_that_somebody_else_takes_are_no_sign_of_a_rate(self):
-        _, phase = self.at_limit()
-        for in_flight in (20, 17, 14, 12, 10, 9, 8):
-            assert phase.refused(refusal(in_flight), 0.02) is phase
-        assert phase.limit == 7
+        counts, phase = self.at_limit(60)
+        now = 0.0
+        phase = phase.refused(refusal(60), 0.02)
+        for _ in range(8):
+            kept = phase.limit
+            while phase.limit == kept:
+                now += 0.1
+                counts.in_flight = phase.limit
+                phase.wait(now)
+            assert phase.refused(refusal(kept), 0.02) is phase
+        assert phase.limit < 20
 
     def test_a_refusal_after_many_answers_is_one_by_itself(self):
         counts, phase = self.at_limit(5)
