@@ -141,15 +141,15 @@ class ConcurrencyControl:
 
         Once it is known that there is such a limit, there are even fewer for a moment.
         """
-        taken = in_flight < self._concession.before
+        fewer = in_flight < self._concession.before  # than there were before some places were left free
         lost = not self.probing and in_flight < self.held  # a call that took the place of one that had ended
         self.lower(in_flight)
-        if taken:
+        if fewer:
             self._patience = _PATIENCE
         elif self.probing:
             longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
             self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=taken or lost)
+        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=fewer or lost)
         self.limit -= given
         self._step = max(1, given)
         self._probe_at = math.inf

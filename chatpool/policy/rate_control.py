@@ -133,17 +133,17 @@ class RateControl:
         self._refused_at.append((resumed if pause > _LONG_PAUSE else refusal.now, refusal.accepted))
 
     def _bounds(self, refusal: Refusal, pause: float, asked_long: bool) -> Iterator[float]:
-        yield self.rate * (self._cut_by_count(refusal) if asked_long else _CUT)
+        yield self.rate * _CUT
+        if asked_long and self._found:
+            yield self.rate * self._accepted_share(refusal)
         if refusal.sent_at - self._resumed >= 1:  # a second without a pause: what it accepted is its rate
             yield refusal.lately + 1.0
         yield from self._refilled(refusal, pause)
 
-    def _cut_by_count(self, refusal: Refusal) -> float:
+    def _accepted_share(self, refusal: Refusal) -> float:
         """Of so many sent since the last refusal, all but one were accepted."""
-        if not self._found:
-            return _CUT
         accepted = max(0, refusal.accepted - self._accepted)  # late refusals may have shown that there were fewer
-        return min(_CUT, accepted / (accepted + 1))
+        return accepted / (accepted + 1)
 
     def _refilled(self, refusal: Refusal, pause: float) -> Iterator[float]:
         """Between two refusals the server refilled at most what it accepted, and one."""
