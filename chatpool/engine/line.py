@@ -10,7 +10,7 @@ from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
 from ..measures import RequestSize, StatedLimit
 from ..policy.breaker import EndpointHealth
-from ..policy.health import LineHealth
+from ..policy.health import LineHealth, LineView
 from ..policy.pacing import Pacer, Sent
 from ..policy.spending import Reservation, Spending
 from ..policy.standing import Standing
@@ -117,7 +117,7 @@ class Line:
 
     def held_for(self, now: float) -> float:
         """About how long it will be until any call may be sent."""
-        return max(self.standing.left_alone(now), self.health.gate.wait(now), self.pacer.wait(now))
+        return max(self.standing.left_alone(now), self.health.gate.wait(now), self._pace(now))
 
     def due(self, call: Call, now: float) -> None:
         """The wait of a call that was sent here is over."""
@@ -149,7 +149,7 @@ class Line:
         if self.health.refusal_at(now) is not None:
             return 0.0  # it is to be told so at once
         if self._spending is None and not self.pacer.counts_tokens:
-            return self.pacer.wait(now)
+            return self._pace(now)
         call = self.queue.first(self, now)
         return 0.0 if call is None else self._wait_by_size(now, call)
 
@@ -159,7 +159,10 @@ class Line:
             return 0.0  # it is to be told so at once
         if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
-        return self.pacer.wait(now, tokens)
+        return self._pace(now, tokens)
+
+    def _pace(self, now: float, tokens: float = 0.0) -> float:
+        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
 
     def question(self, now: float) -> Optional[Question]:
         """What has to be asked before its first call is sent, None if nothing."""
@@ -247,12 +250,13 @@ class Line:
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
-        self.health.returned(verdict, sent_at, now)
+        if call.paced is not None:
+            self._settle(call, call.paced, verdict, now)
+        self.health.returned(verdict, sent_at, now, self.pacer.down)
         if self.standing.several:
             self.standing.returned(verdict.kind, sent_at, now)
         call.sent_at = None
         if call.paced is not None:
-            self._settle(call, call.paced, verdict, now)
             if stated is not None:
                 self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
             call.paced = None
@@ -267,11 +271,20 @@ class Line:
                 self._estimator.learn(call.size, usage)
         elif kind == "throttled":
             self.pacer.refused(paced.sent, now, verdict.wait_hint)
+        elif kind == "unavailable":
+            self.pacer.failed(paced.sent, now, verdict.wait_hint)
+        elif kind == "timeout":
+            self.pacer.given_up(paced.sent, now)
         else:
             self.pacer.ended()
         if paced.reservation is not None and self._spending is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
             self._spending.returned(paced.reservation, usage, answered=kind in ("success", "timeout"))
+
+    def view(self, now: float, on_their_way: int) -> LineView:
+        """This line as a retry decision sees it, with so many calls in flight or parked."""
+        view = self.health.view(now, on_their_way)
+        return view._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
 
     # -- for a person -----------------------------------------------------------------------------------
 

@@ -220,7 +220,7 @@ class Scheduler:
             if call.sent_at is not None:
                 on_their_way = min(on_their_way - 1, self._max_workers)
                 line.returned(call, verdict, stated, now)
-            return line.queue.view(call, line, line.health.view(now, on_their_way), now)
+            return line.queue.view(call, line, line.view(now, on_their_way), now)
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
         """The limits that an answer states: of all refusals, and of a success every now and then."""
