@@ -20,7 +20,7 @@ from .worlds import random_scene
 __all__ = ["Figure", "figures"]
 
 UNSEEN = 20_000  # the first seed
-_GIVEN_UP_AFTER = 20.0  # times the ideal
+_GIVEN_UP_AFTER = 10.0  # times the ideal
 
 
 class Figure(NamedTuple):
@@ -52,8 +52,8 @@ class _Runs:
 
     def run(self, world: World, client: Client, seed: int, seconds: float) -> None:
         """Do the work, which takes somebody who knows the limit so many seconds."""
-        simulate(world, [client], seed, until=_GIVEN_UP_AFTER * seconds + 60)
-        ended = client.ended if client.done + client.lost == client.calls else _GIVEN_UP_AFTER * seconds + 60
+        simulate(world, [client], seed, until=_GIVEN_UP_AFTER * seconds + 30)
+        ended = client.ended if client.done + client.lost == client.calls else _GIVEN_UP_AFTER * seconds + 30
         self.over.append(ended / seconds)
         self.refused.append(len(client.refusals))
         self.lost += client.lost
@@ -64,8 +64,8 @@ class _Runs:
 
 def figures(quick: bool) -> Iterator[Figure]:
     """All of them."""
-    seeds = 5 if quick else 12
-    few = 2 if quick else 5
+    seeds = 3 if quick else 8
+    few = 1 if quick else 3
     parts = (_six(), _short(), _random_servers(seeds), _limiters(few), _queues(), _at_random(few), _unavailable(few))
     return itertools.chain(*parts, _outages(), _pairs(few), _latecomers(1 if quick else 3))
 

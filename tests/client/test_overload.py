@@ -84,8 +84,8 @@ class TestLimitsThatSay503:
         assert len(server.requests) > 6
 
     def test_what_limits_it_is_told(self, open_pool):
-        server, pool = open_pool({"limits": [FailsBeyond(4)], "latency": 0.03})
-        pool.map(ROWS * 2)
+        server, pool = open_pool({"limits": [FailsBeyond(4)], "latency": 0.1})
+        pool.map(ROWS)
         (line,) = pool.stats().lines.values()
         assert line.concurrency_limit <= 8
 

@@ -145,6 +145,16 @@ class TestPauses:
                 admission.refused(ticket, now, None)
             assert admission.paused_for(now) == pytest.approx(pause, rel=0.25)  # the rate has fallen
 
+    def test_only_the_first_call_after_a_pause_is_one(self):
+        admission = AdmissionControl()
+        refused(admission, 0.0, 0.0, None)
+        admission.sent(1.0)
+        for now in (1.0, 2.0, 3.0):
+            refused(admission, now, now, None)
+        admission.phase = by_rate(admission.tally)
+        refused(admission, 5.0, 5.0, None)
+        assert admission.paused_for(5.0) == pytest.approx(2 / 10)
+
     def test_something_accepted_in_between_makes_them_short_again(self):
         admission = AdmissionControl()
         for now in (0.0, 1.0, 2.0, 3.0):
@@ -291,6 +301,18 @@ class TestFailures:
         run.calls(4000)
         assert run.now - began < 1.5 * 4000 * (1 - share) * 0.2 / 32
 
+    def test_once_they_are_they_are_no_refusals_any_more(self):
+        seen, unlucky = [], at_random(0.4, "failed")
+
+        def says(ticket, accepted):
+            seen.append((isinstance(run.admission.phase, Erratic), run.admission.down))
+            return unlucky(ticket, accepted)
+
+        run = Run(says)
+        run.calls(2000)
+        assert (False, False) in seen  # they were refusals at first
+        assert next(down for erratic, down in seen if erratic) is None
+
     def test_what_ends_otherwise_is_not_explained_by_the_load(self):
         admission = overloaded()
         assert admission.explained
@@ -375,6 +397,17 @@ class TestOutages:
         admission.restart()
         assert admission.phase is limit
         assert admission.down is False
+
+    def test_a_limit_that_was_known_before_it_is_known_afterwards(self):
+        admission = AdmissionControl()
+        limit = admission.phase = by_rate(admission.tally)
+        fail(admission, 0.0, 20)
+        now = self.probe_in_vain(admission, 5) + 2.0
+        assert admission.down is True
+        admission.accepted(admission.sent(now), now + 0.1)
+        admission.restart()
+        assert admission.phase is limit
+        assert admission.down is None
 
     def test_the_ramp_begins_anew_after_one_unless_a_limit_is_known(self):
         admission = AdmissionControl()

@@ -123,6 +123,7 @@ class TestPassing:
         assert case.settle() == 0.0
         assert not case.leaping
         assert not case.refuse_every(0.25, 15).leaping
+        assert case.refuse_every(0.25, 1).leaping
 
 
 class TestFailing:
@@ -133,6 +134,11 @@ class TestFailing:
         assert not case.refuse(tickets[3])  # ... until it has failed
         assert not case.leaping
         assert case.settle() == 0.0
+
+    def test_a_single_refusal_is_not_enough_however_rare_they_were(self):
+        case = leaping(share=0.02)
+        assert case.refuse(case.send(2)[-1])
+        assert case.leaping
 
     def test_the_order_in_which_they_come_back_does_not_matter(self):
         case = leaping()

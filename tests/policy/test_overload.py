@@ -70,7 +70,7 @@ class TestOutage:
         assert not Overload().was_outage()
 
     @pytest.mark.parametrize(
-        ("probes", "in_flight", "down"), [(4, 0, False), (5, 0, True), (5, 3, False), (12, 3, True)]
+        ("probes", "in_flight", "down"), [(4, 0, False), (5, 0, True), (11, 3, False), (12, 3, True)]
     )
     def test_it_is_down_after_some_probes_and_more_while_others_may_yet_be_answered(self, probes, in_flight, down):
         assert overloaded().down(probes, in_flight) is down
