@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .chunks import StreamFault, StreamReader
 from .codec import encode
-from .failures import ResponseTooLarge, judge_exception
+from .failures import BadFraming, ResponseTooLarge, judge_exception
 from .redirects import redirect_target
 from .requests import embedding_request, renamed, responses_request, to_request
 from .stream_options import can_stream, refuses_usage, without_usage
@@ -15,6 +15,7 @@ from .streams import as_truncated, chunk_of, is_event_stream, judge_stream, stre
 from .verdict import judge_reply
 
 __all__ = [
+    "BadFraming",
     "ResponseTooLarge",
     "StreamFault",
     "StreamReader",

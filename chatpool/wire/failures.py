@@ -15,7 +15,7 @@ from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutE
 from ..types import Verdict
 from .messages import cut, without_secrets
 
-__all__ = ["judge_exception"]
+__all__ = ["BadFraming", "ResponseTooLarge", "judge_exception"]
 
 _Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
@@ -28,6 +28,10 @@ class ResponseTooLarge(Exception):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the answer is larger than max_response_bytes={limit:,}")
+
+
+class BadFraming(http.client.HTTPException):
+    """The head of an answer, or a chunk of it, does not tell where the answer ends; the message says what it says."""
 
 
 class _Failure(NamedTuple):
@@ -60,6 +64,7 @@ _NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, 
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _AGAIN = "run the failed items again"
+_CURE_FRAMING = "tell whoever runs that server or the gateway before it: the next answer would be no better"
 _CURE_URL = "check base_url: it must be a whole URL such as https://host/v1"
 _CURE_PROXY = "check proxies=, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or put the host into NO_PROXY"
 _CURE_TLS = "check that base_url starts with http:// or https:// as the server expects, and the proxy settings"
@@ -85,6 +90,15 @@ _TABLE: Tuple[_Failure, ...] = (
         ResponseTooLarge,
         "the answer of {url} was not read to its end",
         "raise max_response_bytes= if such an answer is no accident",
+        "fail",
+        error=APIResponseError,
+        quotes=True,
+    ),
+    # Not worth another attempt either: it is how that server writes its answers.
+    _Failure(
+        BadFraming,
+        "the answer of {url} cannot be read",
+        _CURE_FRAMING,
         "fail",
         error=APIResponseError,
         quotes=True,
@@ -240,6 +254,8 @@ def _chain(error: BaseException) -> List[BaseException]:
 
 def _words(error: BaseException) -> str:
     """What the innermost exception says: the outer ones add names of objects and URLs with their queries."""
+    if isinstance(error, (BadFraming, ResponseTooLarge)):
+        return cut(_text(error), 300)
     innermost = _chain(error)[-1]
     return cut(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")
 
