@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from ..errors import (
     APIError,
+    APIResponseError,
     BadRequestError,
     CallCancelledError,
     ChatPoolError,
@@ -51,6 +52,8 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
 def can_never_succeed(error: ChatPoolError) -> bool:
     """Whether the same request would meet the same failure again."""
     if isinstance(error, (BadRequestError, UnprocessableEntityError, *_OF_THE_ANSWER)):
+        return True
+    if isinstance(error, APIResponseError) and isinstance(error.body, bytes):  # an answer that is not JSON, kept whole
         return True
     if not isinstance(error, APIError) or error.status_code is None:
         return type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError))

@@ -15,7 +15,6 @@ from .call import Call
 __all__ = ["Chunks", "Reading", "StreamedChunks", "WholeAnswer", "collect", "ended"]
 
 _BETWEEN_EVENTS = 60.0  # seconds, where Timeout.read says nothing
-_AFTER_THE_ANSWER = 5.0  # seconds in which the usage, or the end, has to follow an answer that is whole
 _TO_THE_END = 0.05  # seconds in which a body has to end after its last event, for its connection to be kept
 
 
@@ -73,9 +72,10 @@ class WholeAnswer:
 class StreamedChunks:
     """Chunks out of an open stream.  Not for two threads at the same time.
 
-    Up to the first event the time limits of the exchange hold.  Then each wait for an event has its own,
-    ``Timeout.read``, and all of them together the rest of ``Timeout.total``; the time between two waits, in which
-    somebody looks at a chunk, does not count.
+    Up to the first piece of the answer the exchange's ``Timeout.attempt`` holds.  Then each wait for an event has its
+    own limit, ``Timeout.read``, which comments extend up to ``Timeout.attempt``, and all of them together the rest of
+    ``Timeout.total``; the time between two waits, in which somebody looks at a chunk, does not count.  A model that
+    reasons aloud has, from its first piece on, whichever of the two ends later.
 
     Args:
         stream: the stream.
@@ -123,7 +123,7 @@ class StreamedChunks:
         """Read until there is another event, or the end."""
         started = time.monotonic()
         try:
-            self._read(self._limit(started))
+            self._read(started)
         except Cancelled:
             raise
         except Exception as error:
@@ -132,28 +132,45 @@ class StreamedChunks:
         if self._reader.ended and self.verdict is None:
             self.verdict = self._judge(self._reader)
 
-    def _read(self, limit: Optional[Limit]) -> None:
+    def _read(self, started: float) -> None:
         reader = self._reader
-        seen = reader.events
+        seen, signs = reader.events, reader.signs
+        limit = self._limit(started, started)
         while reader.events == seen and not reader.ended:
             data = self._stream.read(limit)
             self._ready += reader.feed(data) if data else reader.end()
+            if reader.signs != signs:
+                signs = reader.signs
+                limit = self._limit(started, time.monotonic())
 
-    def _limit(self, now: float) -> Optional[Limit]:
-        if not self._reader.events:
+    def _limit(self, started: float, now: float) -> Optional[Limit]:
+        """Until when to wait for an event.
+
+        Args:
+            started: when the wait for it began.
+            now: when something was last heard of the server, or the wait began.
+        """
+        if not self._reader.begun:
             return None
-        longest = self._call.options.timeout.read or _BETWEEN_EVENTS
-        if self._reader.done:
-            longest = min(longest, _AFTER_THE_ANSWER)
-        self._out_of_time = self._left < longest
+        timeout = self._call.options.timeout
+        read = timeout.read or _BETWEEN_EVENTS
+        at, reason = now + read, f"the stream brought no event for {read:.3g} s (Timeout.read)"
+        longest = started + max(read, timeout.attempt)
+        if not self._reader.answering and self._stream.deadline > at:
+            at = self._stream.deadline
+            reason = f"the answer did not begin within {timeout.attempt:.3g} s (Timeout.attempt)"
+        elif at > longest:
+            at, reason = longest, f"the stream brought only comments for {timeout.attempt:.3g} s (Timeout.attempt)"
+        ends = started + self._left
+        self._out_of_time = ends < at
         if self._out_of_time:
-            return Limit(now + self._left, "the time for the call (timeout.total) ran out in the middle of the stream")
-        return Limit(now + longest, f"the stream brought no event for {longest:.3g} s (Timeout.read)")
+            at, reason = ends, "the time for the call (timeout.total) ran out in the middle of the stream"
+        return Limit(at, reason)
 
     def _break(self, error: Exception) -> None:
         """The stream has ended without an end of its own."""
         reader = self._reader
-        if reader.done:
+        if reader.settled:
             self._ready += reader.end()  # nothing but its end is missing
             return
         verdict = as_truncated(judge_exception(error, url=self._url), reader)

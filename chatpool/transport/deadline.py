@@ -55,7 +55,8 @@ class Exchange:
         tokens: any of them ends the exchange.
         resolver: looks up host names.
         max_response_bytes: the largest body; None for no limit.
-        wants_stream: whether an answer that is a stream of events is left open, to be read piece by piece.
+        wants_stream: whether a good answer is left open, to be read piece by piece; ``read`` does not count then, since
+            a model that thinks sends nothing: ``attempt`` alone does, until whoever reads sets limits of its own.
 
     Attributes:
         reused: whether it runs on a connection that served another exchange before.
@@ -137,6 +138,11 @@ class Exchange:
         self._connecting = False
 
     @property
+    def deadline(self) -> float:
+        """When it has to be over, on ``time.monotonic``'s scale."""
+        return self._deadline
+
+    @property
     def cancelled(self) -> bool:
         """Whether one of its tokens is cancelled."""
         for token in self._tokens:  # noqa: SIM110 - any() takes thrice as long, at every socket operation
@@ -166,7 +172,9 @@ class Exchange:
         """Seconds to wait for the next piece of the answer; raises as :meth:`left`."""
         left = self.left()
         read = self.timeout.read
-        return left if read is None or self._connecting or self._reason is not None else min(left, read)
+        if read is None or self._connecting or self.wants_stream or self._reason is not None:
+            return left
+        return min(left, read)
 
     def start_on(self, *, reused: bool) -> None:
         """Note that a request is about to go out on a connection."""
@@ -232,7 +240,7 @@ class Exchange:
             return requests.exceptions.Timeout(f"no complete answer within {timeout.attempt:.3g} s (Timeout.attempt)")
         if self._connecting and now >= self._limit:
             return requests.exceptions.ConnectTimeout(f"no connection within {timeout.connect:.3g} s (Timeout.connect)")
-        if self._silent and timeout.read is not None:
+        if self._silent and timeout.read is not None and not self.wants_stream:
             return requests.exceptions.ReadTimeout(f"the server sent nothing for {timeout.read:.3g} s (Timeout.read)")
         return error
 

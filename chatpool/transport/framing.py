@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Optional, Tuple
 
-from ..wire import BadFraming
+from ..wire import UnreadableAnswer
 from .headers import Field, Fields
 
 __all__ = ["plain_framing"]
@@ -25,7 +25,7 @@ def plain_framing(fields: Fields, *, closes: bool, bodiless: bool = False) -> Fi
         closes: whether the connection ends with the answer: then a body of unknown length ends with it too.
 
     Raises:
-        BadFraming: nobody can tell where the body ends; the message names the field.
+        UnreadableAnswer: nobody can tell where the body ends; the message names the field.
     """
     coding, length = fields.merged.get(_CODING), fields.merged.get(_LENGTH)
     if coding is None and (length is None or _DIGITS.fullmatch(length[1])):
@@ -38,7 +38,7 @@ def plain_framing(fields: Fields, *, closes: bool, bodiless: bool = False) -> Fi
     if count is not None and length is not None:
         return _with(fields, {_LENGTH: (length[0], count)})
     if coding is not None and _codings(coding[1]) and not closes:
-        raise BadFraming(f"Transfer-Encoding {coding[1][:80]!r} does not tell where the body ends")
+        raise UnreadableAnswer(f"Transfer-Encoding {coding[1][:80]!r} does not tell where the body ends")
     return _with(fields, {})
 
 
@@ -52,7 +52,7 @@ def _is_chunked(value: str) -> bool:
     if "chunked" not in names:
         return False
     if set(names) != {"chunked"}:
-        raise BadFraming(f"Transfer-Encoding {value[:80]!r}: only 'chunked' is understood")
+        raise UnreadableAnswer(f"Transfer-Encoding {value[:80]!r}: only 'chunked' is understood")
     return True
 
 
@@ -65,7 +65,7 @@ def _count(value: str, *, closes: bool) -> Optional[str]:
     if closes and not counts:
         return None
     what = "names several lengths" if len(counts) > 1 else "is not a length"
-    raise BadFraming(f"Content-Length {value[:80]!r} {what}")
+    raise UnreadableAnswer(f"Content-Length {value[:80]!r} {what}")
 
 
 def _with(fields: Fields, framing: Dict[str, Field]) -> Fields:

@@ -6,7 +6,7 @@ import http.client
 import re
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..wire import BadFraming
+from ..wire import UnreadableAnswer
 from .framing import plain_framing
 from .headers import Field, Fields, ParsedHeaders, parse_fields, parse_loosely
 
@@ -34,7 +34,7 @@ class FinalResponse(http.client.HTTPResponse):
         """Read the head; ``options`` are those of later Pythons, whose limits are not needed beside the own ones.
 
         Raises:
-            BadFraming: it does not tell where the body ends, or has no end itself.
+            UnreadableAnswer: it does not tell where the body ends, or has no end itself.
         """
         if self.headers is None and not self._begin_plainly():
             self._begin_by_lines()
@@ -66,13 +66,13 @@ class FinalResponse(http.client.HTTPResponse):
         while True:
             line: bytes = self.fp.readline(_LONGEST_LINE + 1)
             if len(line) > _LONGEST_LINE:
-                raise BadFraming(f"a line of the head is longer than {_LONGEST_LINE:,} bytes")
+                raise UnreadableAnswer(f"a line of the head is longer than {_LONGEST_LINE:,} bytes")
             if line in (b"\r\n", b"\n", b""):
                 return lines
             lines.append(line)
             size += len(line)
             if len(lines) > _MOST_FIELDS or size > _LARGEST_HEAD:
-                raise BadFraming(f"the head has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
+                raise UnreadableAnswer(f"the head has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
 
     def _show(self, fields: Fields) -> None:
         self.headers = self.msg = ParsedHeaders(fields)
@@ -144,7 +144,7 @@ class BriefResponse(FinalResponse):
 
 def _not_negative(size: int) -> int:
     if size < 0:
-        raise BadFraming(f"a chunk of the body has the length {size}")
+        raise UnreadableAnswer(f"a chunk of the body has the length {size}")
     return size
 
 

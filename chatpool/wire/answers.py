@@ -53,7 +53,7 @@ def is_known(request: ChatRequest) -> bool:
 
 def usage_of(payload: Any) -> Optional[Usage]:
     """The tokens an answer says it used, None when it does not say."""
-    usage = payload.get("usage") if isinstance(payload, dict) else None
+    usage = _stated_usage(payload)
     if not isinstance(usage, dict):
         return None
     read = usage.get("prompt_tokens", usage.get("input_tokens"))
@@ -63,6 +63,21 @@ def usage_of(payload: Any) -> Optional[Usage]:
         return None
     read, written = _count(read), _count(written)
     return Usage(read, written, _count(total) or read + written, _cached(usage))
+
+
+def _stated_usage(payload: Any) -> Any:
+    """What an answer says of its usage: beside the choices, or inside one (Moonshot); None without it."""
+    if not isinstance(payload, dict):
+        return None
+    usage = payload.get("usage")
+    if usage:
+        return usage
+    choices = payload.get("choices")
+    for choice in reversed(choices) if isinstance(choices, list) else ():
+        inside = choice.get("usage") if isinstance(choice, dict) else None
+        if inside and isinstance(inside, dict):
+            return inside
+    return usage
 
 
 def _cached(usage: Dict[str, Any]) -> int:

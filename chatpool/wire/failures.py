@@ -15,7 +15,7 @@ from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutE
 from ..types import Verdict
 from .messages import cut, without_secrets
 
-__all__ = ["BadFraming", "ResponseTooLarge", "judge_exception"]
+__all__ = ["ResponseTooLarge", "UnreadableAnswer", "judge_exception"]
 
 _Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
@@ -30,8 +30,8 @@ class ResponseTooLarge(Exception):
         super().__init__(f"the answer is larger than max_response_bytes={limit:,}")
 
 
-class BadFraming(http.client.HTTPException):
-    """The head of an answer, or a chunk of it, does not tell where the answer ends; the message says what it says."""
+class UnreadableAnswer(http.client.HTTPException):
+    """The head of an answer does not tell where it ends or how it is packed; the message quotes what it says."""
 
 
 class _Failure(NamedTuple):
@@ -96,7 +96,7 @@ _TABLE: Tuple[_Failure, ...] = (
     ),
     # Not worth another attempt either: it is how that server writes its answers.
     _Failure(
-        BadFraming,
+        UnreadableAnswer,
         "the answer of {url} cannot be read",
         _CURE_FRAMING,
         "fail",
@@ -182,6 +182,7 @@ _TABLE: Tuple[_Failure, ...] = (
         _AGAIN,
         "retry",
         error=APIResponseError,
+        quotes=True,
     ),
     _Failure(http.client.RemoteDisconnected, "{url} closed the connection without an answer", _AGAIN),
     _Failure(
@@ -254,7 +255,7 @@ def _chain(error: BaseException) -> List[BaseException]:
 
 def _words(error: BaseException) -> str:
     """What the innermost exception says: the outer ones add names of objects and URLs with their queries."""
-    if isinstance(error, (BadFraming, ResponseTooLarge)):
+    if isinstance(error, (UnreadableAnswer, ResponseTooLarge)):
         return cut(_text(error), 300)
     innermost = _chain(error)[-1]
     return cut(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")

@@ -7,7 +7,17 @@ from typing import Callable, Mapping, NamedTuple, Optional, Tuple, Type
 from ..errors import APIError, APIResponseError, InsufficientQuotaError, RateLimitError, status_error_class
 from .bodies import ErrorFacts
 
-__all__ = ["RULES", "UNUSABLE", "Refusal", "Rule", "error_class", "obey_server", "rule_for", "status_inside"]
+__all__ = [
+    "NOT_JSON",
+    "RULES",
+    "UNUSABLE",
+    "Refusal",
+    "Rule",
+    "error_class",
+    "obey_server",
+    "rule_for",
+    "status_inside",
+]
 
 
 class Refusal(NamedTuple):
@@ -119,10 +129,18 @@ RULES: Tuple[Rule, ...] = (
     Rule("no such model", _is_unknown_model, "fatal", "model"),
     Rule("shut out", _is_shut_out, "fatal", "endpoint"),
     Rule("timeout or conflict at the server", _status(408, 409), "retry", cure="run the failed items again"),
+    Rule("too early", _status(425), "retry", cure="run the failed items again"),
     Rule("too large", _status(413), "fail", cure="shorten the request: it is too large for the server"),
     Rule("not supported", _is_unsupported, "fatal", "model", cure="use a server that was started for this"),
     Rule("server failure", lambda refusal: refusal.status >= 500, "unavailable"),
     Rule("refused", lambda refusal: refusal.status >= 400, "fail"),
+)
+NOT_JSON = Rule(
+    "not JSON",
+    lambda refusal: True,
+    "fail",
+    cure="its bytes are in the error's .body, whole, and it was not asked for again",
+    error=APIResponseError,
 )
 UNUSABLE = Rule("unusable", lambda refusal: True, "retry", error=APIResponseError)
 

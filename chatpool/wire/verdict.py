@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+import re
+from typing import Any, NamedTuple, Optional, Tuple
 
 from ..types import ChatCompletion, ChatRequest, Reply, Verdict
 from .answers import UnusableAnswer, decode, is_known, usage_of
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
+from .chunks import StreamReader
 from .codec import loads
 from .hints import limits, wait_hint
+from .kinds import begins_with_events, says_json
 from .messages import compose, cut, name_call, status_line, unusable_line
-from .rules import UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
+from .paths import is_streamed
+from .rules import NOT_JSON, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
 
 __all__ = ["judge_reply"]
 
@@ -38,16 +42,16 @@ def judge_reply(
         model_proven: whether this path and model have (a 404 before that is fatal for them).
         wall: now, in seconds since the epoch.
     """
-    status, headers, content, _ = reply
+    status, headers = reply.status, reply.headers
     # Azure's gateway names its own refusals in a header of its own.
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     case = _Case(reply, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
-        return _refused(case, status, read_error(content))
+        return _refused(case, status, read_error(reply.content))
     try:
-        payload = _payload(reply, request)
+        payload, content = _payload(reply, request)
     except (ValueError, RecursionError):
-        return _unusable(case, page_facts(content), "is not JSON")
+        return _not_json(case)
     if _is_error(payload, request):
         return _failed_inside(case, payload)
     try:
@@ -58,12 +62,67 @@ def judge_reply(
         usage, value.raw = value.usage, content
     else:
         usage = usage_of(payload)
-    return Verdict("success", "call", None, value, None, usage, limits(headers), status, request_id)
+    return Verdict("success", "call", None, value, None, usage, limits(headers, wall), status, request_id)
 
 
-def _payload(reply: Reply, request: ChatRequest) -> Any:
-    # An endpoint that is not known may answer a DELETE, say, with nothing.
-    return loads(reply.content) if reply.content or is_known(request) or reply.status == 200 else None
+# What ends a stream, and at some gateways an answer that was none.
+_DONE = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
+_LONGEST_DONE = 60
+
+
+def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, bytes]:
+    """The JSON of an answer, and the bytes that hold it."""
+    content = reply.content
+    if not content and not is_known(request) and (request.method == "DELETE" or not says_json(reply.headers)):
+        return None, content
+    try:
+        return loads(content), content
+    except ValueError:
+        done = _DONE.search(content, max(0, len(content) - _LONGEST_DONE))
+        if done is None or done.end() < len(content):
+            raise
+    content = content[: done.start()]
+    return loads(content), content
+
+
+def _not_json(case: _Case) -> Verdict:
+    reply = case.reply
+    if is_streamed(case.request) and begins_with_events(reply.content):
+        return _of_events(case)
+    if is_known(case.request) or says_json(reply.headers):
+        return _unusable(case, page_facts(reply.content), "is not JSON")
+    # Sound, say, or a file: it may be what was asked for, and paid for, and would come again.
+    facts = page_facts(reply.content)._replace(body=reply.content)
+    rule = obey_server(NOT_JSON, reply.status, reply.headers)
+    return _verdict(case, rule, reply.status, facts, unusable_line(reply, "is not JSON"))
+
+
+def _of_events(case: _Case) -> Verdict:
+    """The verdict of a stream that nobody has asked for: some gateways know nothing else."""
+    content, headers = case.reply.content, case.reply.headers
+    reader = StreamReader(case.request, max_event_bytes=len(content) + 1)
+    reader.feed(content)
+    reader.end()
+    fault = reader.fault
+    if fault is not None and fault.error is not None:
+        return _failed_inside(case, fault.error)
+    if fault is not None:
+        return _unusable(case, ErrorFacts(), f"is a stream that {fault.problem}")
+    try:
+        value = reader.completion(case.request_id)
+    except UnusableAnswer as problem:
+        return _unusable(case, ErrorFacts(), str(problem))
+    return Verdict(
+        "success",
+        "call",
+        None,
+        value,
+        None,
+        value.usage,
+        limits(headers, case.wall),
+        case.reply.status,
+        case.request_id,
+    )
 
 
 def _is_error(payload: Any, request: ChatRequest) -> bool:
@@ -100,7 +159,12 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
     headers = case.reply.headers
     request_id = cut(case.request_id, 200) if case.request_id else None
     hint = wait_hint(
-        headers, facts.message, case.wall, resets=rule.kind == "throttled", kind=(facts.type or "").lower()
+        headers,
+        facts.message,
+        case.wall,
+        resets=rule.kind == "throttled",
+        kind=(facts.type or "").lower(),
+        body=facts.body,
     )
     cls = error_class(rule, status)
     error = cls(
@@ -113,7 +177,7 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
         body=facts.body,
         retry_after=hint,
     )
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers), status, request_id)
+    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers, case.wall), status, request_id)
 
 
 def _facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:

@@ -19,6 +19,10 @@ def hint(headers=None, text="", **keywords):
     return wait_hint(CaseInsensitiveDict(headers or {}), text, NOW, **keywords)
 
 
+def stated(headers):
+    return limits(CaseInsensitiveDict(headers), NOW)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -142,15 +146,104 @@ class TestResets:
         assert hint({**RESETS, **remaining}) == 9
 
 
+DAYS_END = int(NOW + 9 * 3600)
+
+
+class TestMoments:
+    """A reset or a Retry-After that says when, and not for how long."""
+
+    @pytest.mark.parametrize("said", [str(DAYS_END), f"{DAYS_END}.0", str(DAYS_END * 1000), "2023-11-15T07:13:20Z"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "X-RateLimit-Reset",
+            "x-rate-limit-reset",
+            "RateLimit-Reset",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
+            "x-ratelimit-api_key-reset-requests",
+            "llm_provider-x-ratelimit-reset-tokens",
+            "Retry-After",
+        ],
+    )
+    def test_it_is_read_in_seconds_in_milliseconds_and_as_a_date(self, name, said):
+        assert hint({name: said}) == pytest.approx(9 * 3600)
+
+    @pytest.mark.parametrize("ahead", [-3600, 0, 5])
+    def test_one_just_past_is_now_and_one_that_is_near_is_near(self, ahead):
+        assert hint({"Retry-After": str(int(NOW) + ahead)}) == max(0, ahead)
+
+    @pytest.mark.parametrize("said", [str(int(NOW) - 40 * 86400), str(int(NOW) + 40 * 86400), "1e12", "1e300", "7e9"])
+    def test_one_that_is_far_away_is_a_mistake(self, said):
+        assert hint({"Retry-After": said, "X-RateLimit-Reset": said}) is None
+
+    def test_a_plain_reset_may_be_a_duration_too_and_is_the_weakest(self):
+        assert hint({"x-ratelimit-reset": "30"}) == 30
+        assert hint({"x-ratelimit-reset": "30", **RESETS}) == 1
+        assert hint({"x-ratelimit-reset": "0"}) is None
+
+    @pytest.mark.parametrize("skew", [-3600, 3600, 86400 * 365 * 5])
+    def test_moments_are_by_the_servers_clock(self, skew):
+        date = {"Date": formatdate(NOW + skew, usegmt=True)}
+        for said in (formatdate(NOW + skew + 2, usegmt=True), str(int(NOW + skew + 2) * 1000)):
+            assert hint({**date, "Retry-After": said}) == 2
+        assert hint({**date, "X-RateLimit-Reset": str(int(NOW + skew) + 30)}) == 30
+        assert hint({**date, "Retry-After": "7"}) == 7
+
+    def test_without_a_readable_date_they_are_by_ours(self):
+        assert hint({"Date": "today", "Retry-After": formatdate(NOW + 90, usegmt=True)}) == 90
+
+    def test_headers_that_the_body_repeats_are_read(self):
+        body = {
+            "error": {"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": DAYS_END * 1000}}}
+        }
+        assert hint(body=body) == pytest.approx(9 * 3600)
+        assert hint(body=body, resets=False) is None
+        assert hint({"x-ratelimit-reset-requests": "3s"}, body=body) == 3
+        assert hint(body={"error": {"metadata": {"headers": {"Retry-After": 4}}}}) == 4
+
+    @pytest.mark.parametrize("body", [None, "x", [], {"error": "x"}, {"error": {"metadata": 3}}, {"error": {}}])
+    def test_a_body_of_any_other_form_says_nothing(self, body):
+        assert hint(body=body) is None
+
+
+def test_what_a_proxy_hands_on_counts_after_its_own_word():
+    handed_on = {"llm_provider-retry-after": "9", "llm_provider-retry-after-ms": "8000"}
+    assert hint({"llm_provider-retry-after": "9"}) == 9
+    assert hint(handed_on) == 8
+    assert hint({**handed_on, "retry-after": "2"}) == 2
+    assert hint(handed_on, "try again in 3s") == 8
+
+
 class TestLimits:
     """The limits a server states, by header name."""
 
+    def test_a_limit_of_the_key_counts_by_the_usual_names(self):
+        headers = {"x-ratelimit-api_key-limit-requests": "60", "x-ratelimit-api_key-remaining-requests": "7"}
+        assert stated(headers) == {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "7"}
+
+    @pytest.mark.parametrize(("of_key", "of_server", "left"), [("7", "9", "7"), ("9", "7", "7"), ("9", "-1", "9")])
+    def test_of_two_the_one_with_less_left_counts(self, of_key, of_server, left):
+        headers = {
+            "x-ratelimit-api_key-limit-tokens": "60",
+            "x-ratelimit-api_key-remaining-tokens": of_key,
+            "x-ratelimit-limit-tokens": "100",
+            "x-ratelimit-remaining-tokens": of_server,
+        }
+        assert stated(headers)["x-ratelimit-remaining-tokens"] == left
+        assert stated(headers)["x-ratelimit-limit-tokens"] == ("60" if left == of_key else "100")
+
+    def test_a_reset_that_is_a_moment_becomes_seconds(self):
+        headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "7"}
+        for said in (str(int(NOW) + 30), str((int(NOW) + 30) * 1000)):
+            assert stated({**headers, "x-ratelimit-reset-requests": said})["x-ratelimit-reset-requests"] == "30.000"
+
     def test_there_are_none_without_headers(self):
-        assert limits(CaseInsensitiveDict({"content-type": "application/json"})) == {}
+        assert stated({"content-type": "application/json"}) == {}
 
     @pytest.mark.parametrize("name", ["limit-requests", "limit-tokens", "remaining-requests", "remaining-tokens"])
     def test_any_one_is_enough(self, name):
-        assert limits(CaseInsensitiveDict({f"X-RateLimit-{name}": "5"})) == {f"x-ratelimit-{name}": "5"}
+        assert stated({f"X-RateLimit-{name}": "5"}) == {f"x-ratelimit-{name}": "5"}
 
     def test_all_are_kept_and_nothing_else(self):
         headers = {
@@ -158,7 +251,7 @@ class TestLimits:
             "x-ratelimit-remaining-requests": "99",
             "x-ratelimit-reset-requests": "1s",
         }
-        assert limits(CaseInsensitiveDict({**headers, "x-request-id": "req_1"})) == headers
+        assert stated({**headers, "x-request-id": "req_1"}) == headers
 
 
 @given(
