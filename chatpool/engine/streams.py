@@ -15,6 +15,7 @@ from .call import Call
 __all__ = ["Chunks", "Reading", "StreamedChunks", "WholeAnswer", "collect", "ended"]
 
 _BETWEEN_EVENTS = 60.0  # seconds, where Timeout.read says nothing
+_ABOUT = 0.01  # seconds between two readings of one moment
 _TO_THE_END = 0.05  # seconds in which a body has to end after its last event, for its connection to be kept
 
 
@@ -162,7 +163,8 @@ class StreamedChunks:
         elif at > longest:
             at, reason = longest, f"the stream brought only comments for {timeout.attempt:.3g} s (Timeout.attempt)"
         ends = started + self._left
-        self._out_of_time = ends < at
+        # The attempt may have been cut to the same moment.
+        self._out_of_time = ends < at + _ABOUT
         if self._out_of_time:
             at, reason = ends, "the time for the call (timeout.total) ran out in the middle of the stream"
         return Limit(at, reason)

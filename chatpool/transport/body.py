@@ -13,7 +13,7 @@ from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, UnreadableAnswer
 
-__all__ = ["PIECE", "Unpacker", "can_unpack", "codings_of", "read_any", "read_body"]
+__all__ = ["PIECE", "Unpacker", "codings_of", "is_unpacked_here", "read_any", "read_body"]
 
 PIECE = 16 * 1024
 
@@ -31,24 +31,17 @@ _ENOUGH = 16  # bytes, after which a packed body that happens to look like text 
 
 
 def codings_of(headers: Mapping[str, str]) -> Tuple[str, ...]:
-    """The content codings of a body, in the order in which they were applied.
-
-    Raises:
-        UnreadableAnswer: one that nobody here can unpack, and nobody has asked for.
-    """
+    """The content codings of a body, in the order in which they were applied."""
     stated = headers.get("content-encoding")
     if not stated:
         return ()
     names = (name.strip().lower() for name in stated.split(","))
-    codings = tuple(name for name in names if name in _CODINGS)
-    if not can_unpack(codings) and not set(codings) <= set(HTTPResponse.CONTENT_DECODERS):
-        raise UnreadableAnswer(f"Content-Encoding {stated[:80]!r} was not asked for and cannot be unpacked")
-    return codings
+    return tuple(name for name in names if name in _CODINGS)
 
 
-def can_unpack(codings: Tuple[str, ...]) -> bool:
-    """Whether :class:`Unpacker` knows them all; urllib3 may know others."""
-    return _PACKED.issuperset(codings)
+def is_unpacked_here(codings: Tuple[str, ...]) -> bool:
+    """Whether codings are a matter of :class:`Unpacker`; urllib3 knows others where their packages are installed."""
+    return _PACKED.issuperset(codings) or not set(codings) <= set(HTTPResponse.CONTENT_DECODERS)
 
 
 def read_any(response: requests.Response, limit: int) -> bytes:
@@ -77,7 +70,7 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
             raise ResponseTooLarge(limit)
         if length is not None and not codings:
             return raw.read(decode_content=False) or b""
-        if codings and can_unpack(codings):
+        if codings and is_unpacked_here(codings):
             return _unpack(raw.stream(PIECE, decode_content=False), codings, limit)
         return _join(raw.stream(PIECE, decode_content=bool(codings)), limit)
     except urllib3.exceptions.HTTPError as error:
@@ -117,6 +110,9 @@ class Unpacker:
     Args:
         codings: what the body is said to be packed with, at least one; the last was applied last.
         limit: the most bytes that are unpacked.
+
+    Raises:
+        UnreadableAnswer: it is packed with something that nobody here knows, and nobody has asked for.
     """
 
     def __init__(self, codings: Tuple[str, ...], limit: int) -> None:
@@ -153,6 +149,8 @@ class Unpacker:
     def _decide(self, start: bytes) -> None:
         self._start = None
         self._is_text = _is_text(start[:_ENOUGH])
+        if not self._is_text and self._name not in _PACKED:
+            raise UnreadableAnswer(f"Content-Encoding {self._name!r} was not asked for and cannot be unpacked")
 
     def _unpacked(self, packed: bytes) -> bytes:
         unpacked = bytearray()

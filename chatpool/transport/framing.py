@@ -43,7 +43,7 @@ def plain_framing(fields: Fields, *, closes: bool, bodiless: bool = False) -> Fi
 
 
 def _codings(value: str) -> List[str]:
-    names = (name.strip().lower() for name in value.split(","))
+    names = (name.partition(";")[0].strip().lower() for name in value.split(","))
     return [name for name in names if name not in ("", "identity")]
 
 

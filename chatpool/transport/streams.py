@@ -13,7 +13,7 @@ import requests
 from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, is_event_stream
-from .body import PIECE, Unpacker, can_unpack, codings_of
+from .body import PIECE, Unpacker, codings_of, is_unpacked_here
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
 from .responses import BriefResponse, FinalResponse
@@ -41,9 +41,6 @@ class OpenStream:
         status: HTTP status.
         headers: response headers, looked up without regard to case.
         deadline: when the exchange's ``Timeout.attempt`` is over, on ``time.monotonic``'s scale.
-
-    Raises:
-        UnreadableAnswer: nobody can unpack the body.
     """
 
     def __init__(
@@ -61,11 +58,7 @@ class OpenStream:
         self._seen = b""  # read already, and still to be handed out
         self._lock = threading.Lock()  # held while it is read or closed
         self._ended = False
-        try:
-            self._next_piece = self._choose_reader()
-        except BaseException:
-            self.close()
-            raise
+        self._next_piece = self._choose_reader()
 
     def read(self, limit: Optional[Limit] = None) -> bytes:
         """What has come, at least one byte; b"" at the end, and the connection can be used again.
@@ -192,7 +185,7 @@ class OpenStream:
         raw: Any = self._response.raw
         message: Any = getattr(raw, "_fp", None)
         codings = codings_of(self.headers)
-        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and can_unpack(codings):
+        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and is_unpacked_here(codings):
             self._direct = True
             self._unpacker = Unpacker(codings, self._most) if codings else None
             return _Pieces(message).next

@@ -39,6 +39,7 @@ UNDERSTOOD = {
     "chunks and no readable length": keeping("Content-Length: many", CHUNKED, body=CHUNKS),
     "chunked twice in one field": keeping(f"{CHUNKED}, chunked", body=CHUNKS),
     "chunked in two fields": keeping(CHUNKED, CHUNKED, body=CHUNKS),
+    "chunked with a parameter": keeping("Transfer-Encoding: chunked;q=1", body=CHUNKS),
     "identity, chunked": keeping("Transfer-Encoding: identity, chunked", body=CHUNKS),
     "a transfer coding of no meaning, and a length": keeping("Transfer-Encoding: binary", LENGTH),
     "identity and a length": keeping("Transfer-Encoding: identity", LENGTH),

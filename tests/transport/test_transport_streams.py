@@ -275,6 +275,7 @@ CODINGS = {
     "packed twice": (b"gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
     "packed by two": (b"deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
     "packed, and identity": (b"identity, gzip", gzip.compress),
+    "text called something else": (b"compress", lambda data: data),
 }
 
 
@@ -308,7 +309,7 @@ def test_events_with_a_wrong_label_come_as_soon_as_they_are_sent(start, open_str
 def test_a_coding_that_nobody_can_unpack_is_named(serve, start_transport, open_stream, exchange):
     def script(peer):
         while peer.read_request():
-            peer.answer(b"\x0b\x02\x80", headers=["Content-Encoding: compress"])
+            peer.answer(b"\x1f\x9d\x90" * 9, headers=["Content-Encoding: compress"])
 
     transport = start_transport(serve(script).url)
     for send in (open_stream, exchange):
