@@ -112,6 +112,8 @@ def _of_events(case: _Case) -> Verdict:
         value = reader.completion(case.request_id)
     except UnusableAnswer as problem:
         return _unusable(case, ErrorFacts(), str(problem))
+    except RecursionError:
+        return _unusable(case, ErrorFacts(), "is a stream that is nested too deeply")
     return Verdict(
         "success",
         "call",

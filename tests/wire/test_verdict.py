@@ -259,6 +259,13 @@ class TestOtherForms:
         assert "slow down" in str(verdict.error)
         assert judge(200, content=b"error: no such slot\n\n").error.message.count("no such slot") == 1
 
+    @pytest.mark.parametrize("depth", [100, 250, 300, 330, 500, 900])
+    def test_however_deep_it_is_nested_there_is_a_verdict(self, depth):
+        deep = b'{"a":' * depth + b"1" + b"}" * depth
+        piece = b'{"index": 0, "delta": {"content": "x", "y": %s}, "finish_reason": "stop"}' % deep
+        verdict = judge(200, content=b'data: {"choices": [%s]}\n\ndata: [DONE]\n\n' % piece)
+        assert verdict.kind in ("success", "retry")
+
     @pytest.mark.parametrize("done", [b"[DONE]", b"\n\ndata: [DONE]\n\n", b"\r\ndata:[DONE]", b" data:  [DONE] \n"])
     def test_json_followed_by_the_mark_of_streams_is_json(self, done):
         verdict = judge(200, content=json.dumps(GOOD).encode() + done)
