@@ -220,6 +220,14 @@ class Exchange:
         """``socket.getaddrinfo`` for a TCP connection, within the limits."""
         return self._resolver.resolve(host, port, self)
 
+    def good_address(self, host: str, port: int) -> Optional[object]:
+        """The one of several addresses of a host that took a connection last, None if none has."""
+        return self._resolver.good.get((host, port))
+
+    def remember(self, host: str, port: int, address: object) -> None:
+        """Have this address of the host tried first from now on."""
+        self._resolver.good[host, port] = address
+
     def failure(self, error: Exception) -> Exception:
         """What to raise for ``error``: Cancelled, a timeout that names its limit, or ``error`` itself."""
         if self.cancelled:

@@ -14,7 +14,7 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange, current_exchange
 
-__all__ = ["GuardedSocket", "TLSSocket", "guarded_class"]
+__all__ = ["UNDER_WAY", "GuardedSocket", "TLSSocket", "guarded_class"]
 
 # Setting a socket's time limit is a system call: it gets a little more than it is to have, so that it fits the next
 # exchanges too, and is set again only when it is off by more than that.
@@ -23,7 +23,8 @@ _SLACK, _MOST_SLACK = 0.01, 0.025  # a part of the limit; seconds
 # Where shutting a socket down does not wake a connect up (it does on Linux), a cancel is seen this much later.
 _LOOK_AGAIN = 0.2
 
-_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
+UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
+"""What ``connect_ex`` of a socket that does not block says as a rule."""
 
 
 class GuardedSocket(socket.socket):
@@ -72,7 +73,7 @@ class GuardedSocket(socket.socket):
         end = time.monotonic() + seconds
         problem = self.connect_ex(address)
         exchange.check()
-        if problem in _UNDER_WAY:
+        if problem in UNDER_WAY:
             while not wait_for_write(self, min(end - time.monotonic(), _LOOK_AGAIN)):
                 exchange.check()
                 if time.monotonic() >= end:
