@@ -24,7 +24,7 @@ from ..wire.rules import Refusal, rule_for
 __all__ = ["can_never_succeed", "state_of"]
 
 # Refusals of one request, whatever else the server thinks of the caller.
-_OF_THE_REQUEST = frozenset({"can never fit", "prompt flagged", "too large"})
+_OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
 
 # An answer came, and it was not taken.
 _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
@@ -50,12 +50,15 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
 
 def can_never_succeed(error: ChatPoolError) -> bool:
     """Whether the same request would meet the same failure again."""
-    if isinstance(error, (BadRequestError, UnprocessableEntityError, *_OF_THE_ANSWER)):
+    if isinstance(error, _OF_THE_ANSWER):
         return True
+    is_request = isinstance(error, (BadRequestError, UnprocessableEntityError))
     if not isinstance(error, APIError) or error.status_code is None:
-        return type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError))
+        return is_request or (type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError)))
     facts = ErrorFacts(error.message, error.type, error.code)
-    return rule_for(Refusal(error.status_code, facts, {})).name in _OF_THE_REQUEST
+    rule = rule_for(Refusal(error.status_code, facts, {}))
+    # Some servers say with a 400 that the key or the model is wrong: with another one the request may succeed.
+    return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
 
 
 def _is_of_another(error: ChatPoolError) -> bool:

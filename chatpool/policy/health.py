@@ -26,6 +26,11 @@ class LineView(NamedTuple):
         proven: whether any call has ever succeeded.
         elsewhere: whether another endpoint would take the call at once.
         left: whether another endpoint may take it sooner or later.
+        failing_for: seconds for which there were failures of the server and no success; None without any.
+        recheck: seconds after which a call whose key or model was refused may be tried again; None where the
+            refusal stands.
+        good_sent_at: the latest send of a call that succeeded.
+        unanimous: whether so many calls have met this very refusal, and none has succeeded, that no call will.
     """
 
     streak: int = 0
@@ -37,6 +42,10 @@ class LineView(NamedTuple):
     proven: bool = False
     elsewhere: bool = False
     left: bool = False
+    failing_for: Optional[float] = None
+    recheck: Optional[float] = None
+    good_sent_at: float = -math.inf
+    unanimous: bool = False
 
 
 class LineHealth:

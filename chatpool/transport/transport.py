@@ -15,8 +15,9 @@ from .auth import KeyAuth
 from .body import read_any
 from .cancel import Cancelled, CancelToken
 from .deadline import Exchange
+from .handmade import as_response
 from .prepare import Preparer
-from .proxies import choose_proxies
+from .proxies import choose_proxies, shown_proxy
 from .resolver import Resolver
 from .session import make_session
 from .settings import TransportSettings
@@ -48,6 +49,7 @@ class Transport:
         self._preparer = Preparer(self._session, settings)
         explicit = {**self._session.proxies, **(settings.proxies or {})}
         self._proxies = choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env)
+        self._proxy = shown_proxy(self._proxies)
         self._resolver = Resolver()
         self._aborted = CancelToken()
         self._closed = False
@@ -141,6 +143,11 @@ class Transport:
         return self._base_url
 
     @property
+    def proxy(self) -> str:
+        """The URL of the proxy that requests go through, without user and password; "" for none."""
+        return self._proxy
+
+    @property
     def auth(self) -> KeyAuth:
         """The key."""
         return self._settings.auth
@@ -171,7 +178,7 @@ class Transport:
             if target is None:
                 if response.status_code != 200:
                     content = self._settings.auth.scrub(content)
-                return Reply(response.status_code, response.headers, content, without_query(url))
+                return Reply(response.status_code, response.headers, content, without_query(url), self._proxy)
             prepared = self._preparer.redirected(prepared, target)
         raise requests.exceptions.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
 
@@ -188,7 +195,7 @@ class Transport:
         # The time limits are for mocks and for adapters of the user's; our own sockets ask the exchange.
         left = exchange.left()
         timeout = exchange.timeout
-        return self._session.send(
+        response = self._session.send(
             prepared,
             timeout=(min(timeout.connect, left), left if timeout.read is None else min(timeout.read, left)),
             proxies=self._proxies,
@@ -197,6 +204,7 @@ class Transport:
             allow_redirects=False,
             stream=True,
         )
+        return as_response(response)
 
     def _choose_trust(self) -> Trust:
         settings, model = self._settings, self._settings.session

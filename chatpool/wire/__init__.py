@@ -8,6 +8,7 @@ from __future__ import annotations
 from .chunks import StreamFault, StreamReader
 from .codec import encode
 from .failures import ResponseTooLarge, judge_exception
+from .messages import without_secrets
 from .redirects import redirect_target
 from .requests import embedding_request, renamed, responses_request, to_request
 from .stream_options import can_stream, refuses_usage, without_usage
@@ -33,5 +34,6 @@ __all__ = [
     "responses_request",
     "streamed",
     "to_request",
+    "without_secrets",
     "without_usage",
 ]
