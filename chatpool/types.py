@@ -93,7 +93,8 @@ class Verdict(NamedTuple):
         status: HTTP status, None without an answer.
         request_id: the server's ``x-request-id``.
         about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
-            is refused), ``"start"`` (the server says that it is not ready yet); "" otherwise.
+            is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
+            stumbled over what was asked); "" otherwise.
         fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
             (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
     """

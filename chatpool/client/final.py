@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 from ..errors import (
     APIError,
+    APIResponseError,
+    APITimeoutError,
     BadRequestError,
     CallCancelledError,
     ChatPoolError,
@@ -21,7 +23,7 @@ from ..types import Outcome
 from ..wire.bodies import ErrorFacts
 from ..wire.rules import Refusal, rule_for
 
-__all__ = ["can_never_succeed", "state_of"]
+__all__ = ["can_never_succeed", "may_go_in_parts", "state_of"]
 
 # Refusals of one request, whatever else the server thinks of the caller.
 _OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
@@ -59,6 +61,18 @@ def can_never_succeed(error: ChatPoolError) -> bool:
     rule = rule_for(Refusal(error.status_code, facts, {}))
     # Some servers say with a 400 that the key or the model is wrong: with another one the request may succeed.
     return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
+
+
+def may_go_in_parts(error: ChatPoolError) -> bool:
+    """Recognise a failure that, where it came back, may be due to one of many texts, or to their number."""
+    if _is_of_another(error):
+        return False
+    if isinstance(error, (APIResponseError, APITimeoutError)):
+        return True
+    if not isinstance(error, APIError) or error.status_code is None:
+        return False
+    rule = rule_for(Refusal(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
+    return rule.kind == "timeout" or rule.about == "content"
 
 
 def _is_of_another(error: ChatPoolError) -> bool:

@@ -147,6 +147,7 @@ class Attempter:
                 deadline=self._deadline(call, now),
                 line=line,
                 refreshable=auth.refreshable,
+                suspects=call.suspects,
             )
             if decision.refresh_key:
                 auth.refresh()

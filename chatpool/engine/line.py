@@ -13,6 +13,7 @@ from ..policy.breaker import EndpointHealth
 from ..policy.health import LineHealth
 from ..policy.pacing import Pacer, Sent
 from ..policy.recheck import Recheck
+from ..policy.repeats import is_of_the_size
 from ..policy.spending import Reservation, Spending
 from ..policy.standing import Standing
 from ..policy.tokens import TokenEstimator
@@ -252,7 +253,9 @@ class Line:
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
-        self.health.returned(verdict, sent_at, now)
+        # Many packs with one bad text each are no outage.
+        of_the_pack = is_of_the_size(verdict) and call.suspects > 1
+        self.health.returned(verdict._replace(kind="fail") if of_the_pack else verdict, sent_at, now)
         self._recheck(call, verdict, sent_at, now)
         if self.standing.several:
             self.standing.returned(verdict.kind, sent_at, now)

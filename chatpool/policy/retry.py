@@ -33,6 +33,9 @@ _HINT_JITTER = 0.05
 # A server that has never answered is more likely misspelt than down (seconds).
 _NEVER_SUCCEEDED = 30.0
 
+# So many failures since the last success are no longer those of single texts.
+_MANY_FAILURES = 10
+
 _LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
 
@@ -199,6 +202,7 @@ class Retrier:
         deadline: Deadline,
         line: LineView,
         refreshable: bool = False,
+        suspects: int = 0,
     ) -> Decision:
         """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
 
@@ -210,6 +214,9 @@ class Retrier:
             deadline: when the call's total time ends.
             line: the state of its line, this failure included.
             refreshable: whether a new API key can be fetched.
+            suspects: how many things the call asks for of which one may be what the server stumbles over: then a 500,
+                a time-out or an unusable answer that comes back ends it, for it is made again in parts; 0 for other
+                calls.
         """
         state.failed(verdict, attempt, now, line)
         if self._wants_new_key(state, verdict, refreshable):
@@ -217,6 +224,9 @@ class Retrier:
             return Decision(wait=0.0, refresh_key=True)
         if self._looks_again(state, verdict, now, deadline, line):
             return Decision(wait=line.recheck)
+        down = line.closed or (suspects == 1 and line.streak >= max(_MANY_FAILURES, self._max_workers))
+        if suspects and state.repeats.comes_back(verdict, suspects=suspects, down=down):
+            return Decision(error=verdict.error)
         if state.repeats.has_enough_of(verdict) or not self._retrying.retry(state):
             return Decision(error=verdict.error, scope=_scope(state, verdict, line))
         hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)

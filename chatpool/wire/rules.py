@@ -214,6 +214,7 @@ RULES: Tuple[Rule, ...] = (
     Rule("not supported", _is_unsupported, "fatal", "model", cure="use a server that was started for this"),
     Rule("beyond the model", _is_beyond_the_model, "fail", cure="shorten or change the text: the model cannot take it"),
     Rule("starting", _is_starting, "unavailable", cure="wait until the server is ready", about="start"),
+    Rule("internal error", _status(500), "unavailable", about="content"),
     Rule("server failure", lambda refusal: refusal.status >= 500, "unavailable"),
     Rule("of one request", _is_of_one_request, "fail"),
     Rule("refused", lambda refusal: refusal.status >= 400, "fail", of_all=True),
