@@ -78,7 +78,9 @@ class Attempter:
         if grant is not None and verdict.kind == "throttled":
             grant.share_pause(self._scheduler.paused_for(call, ended))
         if line.unanimous:
-            verdict = verdict._replace(kind="fatal", scope="model")
+            said = "every call is refused in these words: "
+            error = None if verdict.error is None else verdict.error.copied(said)
+            verdict = verdict._replace(kind="fatal", scope="model", error=error)
         return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
 
     def _deadline(self, call: Call, now: float) -> Deadline:

@@ -240,9 +240,11 @@ class Scheduler:
 
     def _refuses_all(self, call: Call, verdict: Verdict, line: Line) -> bool:
         """Whether the line refuses every call, as far as those of the same run can tell."""
-        if verdict.kind != "fail" or verdict.fingerprint is None or line.health.proven:
+        if verdict.kind != "fail" or verdict.fingerprint is None:
             return False
-        refusal = (line.key, call.sink.run_id, call.request.path, verdict.fingerprint)
+        if line.health.proven and not line.recheck.stands:
+            return False
+        refusal = (line.key, call.sink.run_id, call.request.path, verdict.fingerprint, line.recheck.worked_at)
         return self._refusals.refused(refusal, call.id)
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:

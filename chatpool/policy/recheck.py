@@ -23,17 +23,18 @@ class Recheck:
     Not thread-safe: the caller holds the lock.
 
     Attributes:
+        stands: whether a refusal was in doubt and holds, since when nothing has succeeded.
         worked_at: when a call succeeded last.
         good_sent_at: the latest send of a call that succeeded.
     """
 
-    __slots__ = ("_refused_sent_at", "_since", "_stands", "_tries", "_try_at", "_try_out", "good_sent_at", "worked_at")
+    __slots__ = ("_refused_sent_at", "_since", "_tries", "_try_at", "_try_out", "good_sent_at", "stands", "worked_at")
 
     def __init__(self) -> None:
         self.worked_at = self.good_sent_at = -math.inf
         self._since: Optional[float] = None  # when the doubt began
         self._refused_sent_at = 0.0
-        self._stands = False
+        self.stands = False
         self._tries = 0
         self._try_at = 0.0
         self._try_out = False
@@ -55,7 +56,7 @@ class Recheck:
 
     def succeeded(self, sent_at: float, now: float) -> None:
         """A call that went out at ``sent_at`` has succeeded."""
-        self.worked_at, self._stands = now, False
+        self.worked_at, self.stands = now, False
         self.good_sent_at = max(self.good_sent_at, sent_at)
         if self._since is not None and sent_at >= self._refused_sent_at:
             self._since, self._try_out = None, False
@@ -69,7 +70,7 @@ class Recheck:
             worked_at: when what is refused worked last.
         """
         if self._since is None:
-            if self._stands or now - worked_at > _WORKED_WITHIN:
+            if self.stands or now - worked_at > _WORKED_WITHIN:
                 return
             self._since, self._refused_sent_at, self._tries = now, sent_at, 0
         elif sent_at >= self._since:
@@ -78,7 +79,7 @@ class Recheck:
             return  # it was on its way already
         self._try_out, self._try_at = False, now + _HOLD
         if self._tries >= TRIES:
-            self._since, self._stands = None, True
+            self._since, self.stands = None, True
 
     def ended(self, sent_at: float) -> None:
         """A call that went out at ``sent_at`` has come to an end that says nothing about the refusal."""

@@ -227,7 +227,8 @@ class Retrier:
         down = line.closed or (suspects == 1 and line.streak >= max(_MANY_FAILURES, self._max_workers))
         if suspects and state.repeats.comes_back(verdict, suspects=suspects, down=down):
             return Decision(error=verdict.error)
-        if state.repeats.has_enough_of(verdict) or not self._retrying.retry(state):
+        enough = state.repeats.has_enough_of(verdict) and self._wanted(verdict) is not True
+        if enough or not self._retrying.retry(state):
             return Decision(error=verdict.error, scope=_scope(state, verdict, line))
         hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
         if hopeless is not None:
@@ -263,15 +264,17 @@ class Retrier:
         """Whether a refusal of the key or the model may pass: then the call is tried again, at no cost in retries."""
         if line.recheck is None or verdict.about != "access" or state.rechecks >= TRIES:
             return False
-        if now + line.recheck >= deadline.at or self._refused_by_user(verdict):
+        if now + line.recheck >= deadline.at or self._wanted(verdict) is False:
             return False
         state.rechecks += 1
         state.refused_at = min(state.refused_at, now)
         return True
 
-    def _refused_by_user(self, verdict: Verdict) -> bool:
-        wanted = self.policy.retry_if
-        return wanted is not None and verdict.error is not None and wanted(verdict.error) is False
+    def _wanted(self, verdict: Verdict) -> Optional[bool]:
+        """The user's word on a failure, None without one."""
+        if self.policy.retry_if is None or verdict.error is None:
+            return None
+        return self.policy.retry_if(verdict.error)
 
     def _down_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
         longest = self.policy.max_outage

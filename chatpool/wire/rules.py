@@ -9,6 +9,7 @@ from ..errors import (
     APIResponseError,
     AuthenticationError,
     InsufficientQuotaError,
+    NotFoundError,
     RateLimitError,
     status_error_class,
 )
@@ -147,12 +148,13 @@ def _is_flagged(refusal: Refusal) -> bool:
 
 
 def _is_unknown_model(refusal: Refusal) -> bool:
-    missing = refusal.status == 404 or (refusal.status in (400, 403, 422) and _names_no_model(refusal))
+    missing = refusal.status == 404 or (refusal.status == 403 and _model(refusal))
     return missing and not refusal.model_proven
 
 
-def _names_no_model(refusal: Refusal) -> bool:
-    return _model(refusal) or (refusal.status != 403 and dialects.names_unknown_model(refusal.facts.message))
+def _is_unknown_name(refusal: Refusal) -> bool:
+    named = _model(refusal) or dialects.names_unknown_model(refusal.facts.message)
+    return refusal.status in (400, 422) and named and not refusal.model_proven
 
 
 def _is_key_refused(refusal: Refusal) -> bool:
@@ -206,6 +208,7 @@ RULES: Tuple[Rule, ...] = (
     Rule("proxy refuses", _status(407), "fatal", "endpoint", cure=CURE_PROXY_LOGIN, about="access"),
     Rule("prompt flagged", _is_flagged, "fail", cure="change the prompt: the provider's moderation refused it"),
     Rule("no such model", _is_unknown_model, "fatal", "model", about="access"),
+    Rule("no model of that name", _is_unknown_name, "fatal", "model", cure=NotFoundError.advice),
     Rule("shut out", _is_shut_out, "fatal", "endpoint", about="access"),
     Rule("no access", _status(403, 404), "fail", about="access", of_all=True),
     Rule("timed out at a gateway", _status(408, 504, 524), "timeout"),

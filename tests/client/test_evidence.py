@@ -117,6 +117,26 @@ def test_a_refusal_of_what_has_just_worked_may_pass(step):
     assert [attempt.wait for attempt in refused.history] == [1.0, 1.0, 1.0, None]
 
 
+@pytest.mark.parametrize("step", PASSING[1:], ids=["403", "404"])
+def test_a_model_that_is_taken_away_ends_the_run_once_enough_calls_have_met_it(step):
+    with FakeServer(Revoked(good=20, step=step)) as server:
+        with ChatPool("m", base_url=server.base_url, max_workers=4) as pool:
+            results = pool.map(ROWS, progress=False)
+        assert "every call is refused in these words" in str(results.fatal)
+        assert len(server.requests) <= 20 + 4 + 3 + 10 + 4
+
+
+def test_a_row_that_is_always_refused_fails_alone():
+    def script(request):
+        return Error(403, "no", code=None, type=None) if request.prompt == "row 30" else None
+
+    with FakeServer(script) as server, ChatPool("m", base_url=server.base_url, max_workers=1) as pool:
+        results = pool.map(ROWS, progress=False)
+        assert results.fatal is None
+        assert [outcome.index for outcome in results.failures] == [30]
+        assert results.outcomes[30].attempts == 4
+
+
 @pytest.mark.parametrize("max_workers", [1, 8])
 def test_a_key_that_goes_on_being_refused_ends_the_run_after_three_tries(max_workers):
     with FakeServer(Revoked(good=20)) as server:
@@ -156,6 +176,12 @@ def test_an_unusable_answer_that_stays_the_same_is_asked_for_three_times(always)
     assert outcome.attempts == len(server.requests) == 3
 
 
+def test_retry_if_may_ask_for_more_of_the_same(always):
+    server, pool = always(Html(200), retry=RetryPolicy(retry_if=lambda error: True, max_retries=5))
+    (outcome,) = pool.map(["a"], progress=False).outcomes
+    assert outcome.attempts == 6
+
+
 def test_unusable_answers_that_differ_are_asked_for_again():
     def script(request):
         return Answer(body={"choices": [], "id": request.number}) if request.number < 6 else None
@@ -185,3 +211,33 @@ def test_a_run_ends_at_a_quota_for_the_day_and_says_when_to_go_on(always):
     results = pool.map(ROWS, progress=False)
     assert "go on in 9 h" in str(results.fatal)
     assert len(server.requests) <= 2 * 4
+
+
+LOADING = Error(503, "Loading model", type="unavailable_error")
+
+
+def loading_for(seconds, clock, step=LOADING):
+    start = clock.now()
+    return lambda request: step if clock.now() - start < seconds else None
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_a_server_that_is_loading_is_waited_for(instant_waits, rows):
+    with FakeServer(loading_for(200, instant_waits)) as server, ChatPool("m", base_url=server.base_url) as pool:
+        results = pool.map(ROWS[:rows], progress=False)
+        assert all(outcome.ok for outcome in results.outcomes)
+
+
+def test_it_is_waited_for_as_long_as_max_outage_says(instant_waits):
+    policy = RetryPolicy(max_outage=60)
+    with FakeServer(loading_for(1e9, instant_waits)) as server:
+        with ChatPool("m", base_url=server.base_url, retry=policy) as pool:
+            results = pool.map(ROWS, progress=False)
+        assert "no call has succeeded for 6" in str(results.fatal)
+
+
+def test_other_failures_of_a_server_that_never_answered_are_given_up_sooner(instant_waits):
+    with FakeServer(loading_for(1e9, instant_waits, Error(503, "no"))) as server:
+        with ChatPool("m", base_url=server.base_url) as pool:
+            results = pool.map(ROWS, progress=False)
+        assert "no call has succeeded for 3" in str(results.fatal)
