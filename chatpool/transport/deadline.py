@@ -63,6 +63,7 @@ class Exchange:
         send_failed: whether the connection broke before it had taken the whole request.
         received: bytes that have come back.
         held: what a cancel would wake.
+        peer: the host that its latest connection is to; "" before the first.
         goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
     """
 
@@ -90,6 +91,7 @@ class Exchange:
         self.fresh_only = False
         self.send_failed = False
         self.received = 0
+        self.peer = ""
         self.wants_stream = wants_stream
         self.goes_on = False
         self._reason: Optional[str] = None

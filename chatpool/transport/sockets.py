@@ -189,6 +189,14 @@ def guarded_class(base: Any) -> Any:
 class TLSSocket(GuardedSocket, ssl.SSLSocket):
     """A TLS connection, made by a context whose ``sslsocket_class`` it is."""
 
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> TLSSocket:
+        exchange, context = current_exchange(), kwargs.get("context")
+        # urllib3 1.26 names no host that is an address, which a context of the user's wants to check.
+        if exchange is not None and not kwargs.get("server_hostname") and getattr(context, "check_hostname", False):
+            kwargs["server_hostname"] = exchange.peer
+        return cast(TLSSocket, super()._create(*args, **kwargs))  # type: ignore[misc]
+
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         try:
             return super().recv(*args, **kwargs)

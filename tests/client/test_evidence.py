@@ -29,7 +29,7 @@ def test_one_and_the_same_refusal_of_many_calls_ends_the_run(always, step, max_w
     results = pool.map(ROWS, progress=False)
     enough = max(10, max_workers)
     assert results.fatal is not None
-    assert enough <= len(server.requests) <= enough + max_workers
+    assert enough <= len(server.requests) <= enough + 2 * max_workers  # others are on their way while it is found
     assert str(results.outcomes[-1].error).startswith("not sent: ")
     assert results.outcomes[-1].attempts == 0
 
