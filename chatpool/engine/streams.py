@@ -9,7 +9,7 @@ from typing import Callable, Deque, Optional, Protocol
 from ..errors import DeadlineExceededError
 from ..transport import Cancelled, Limit, OpenStream
 from ..types import ChatChunk, ChatCompletion, Verdict
-from ..wire import StreamReader, as_truncated, chunk_of, judge_exception
+from ..wire import StreamReader, as_truncated, chunk_of
 from .call import Call
 
 __all__ = ["Chunks", "Reading", "StreamedChunks", "WholeAnswer", "collect", "ended"]
@@ -83,7 +83,7 @@ class StreamedChunks:
         call: the call it answers.
         left: seconds that are left of the call's time.
         judge: what the stream means once it has ended.
-        url: where it comes from.
+        judge_exception: what it means that reading it raised.
         max_event_bytes: the longest event that is taken.
     """
 
@@ -93,8 +93,8 @@ class StreamedChunks:
         call: Call,
         left: float,
         judge: Callable[[StreamReader], Verdict],
+        judge_exception: Callable[[Exception], Verdict],
         *,
-        url: str,
         max_event_bytes: int,
     ) -> None:
         self.verdict: Optional[Verdict] = None
@@ -102,7 +102,7 @@ class StreamedChunks:
         self._call = call
         self._left = left
         self._judge = judge
-        self._url = url
+        self._judge_exception = judge_exception
         self._reader = StreamReader(call.request, max_event_bytes=max_event_bytes)
         self._ready: Deque[ChatChunk] = deque()
         self._out_of_time = False
@@ -175,7 +175,7 @@ class StreamedChunks:
         if reader.settled:
             self._ready += reader.end()  # nothing but its end is missing
             return
-        verdict = as_truncated(judge_exception(error, url=self._url), reader)
+        verdict = as_truncated(self._judge_exception(error), reader)
         if self._out_of_time and self._call.handed_out and verdict.kind == "timeout":
             late = DeadlineExceededError(f"{error}; raise timeout=Timeout(total=...)")
             late.__cause__ = verdict.error

@@ -50,9 +50,11 @@ def read_any(response: requests.Response, limit: int) -> bytes:
     if isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
         return read_body(raw, limit)
     try:
-        return _join(response.iter_content(PIECE), limit)
+        content = _join(response.iter_content(PIECE), limit)
     finally:
         response.close()
+    response._content = content  # as requests does: a mock may give the same response again
+    return content
 
 
 def read_body(raw: HTTPResponse, limit: int) -> bytes:

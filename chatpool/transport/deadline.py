@@ -64,6 +64,7 @@ class Exchange:
         send_failed: whether the connection broke before it had taken the whole request.
         received: bytes that have come back.
         held: what a cancel would wake.
+        peer: the host that its latest connection is to; "" before the first.
         goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
     """
 
@@ -91,6 +92,7 @@ class Exchange:
         self.fresh_only = False
         self.send_failed = False
         self.received = 0
+        self.peer = ""
         self.wants_stream = wants_stream
         self.goes_on = False
         self._reason: Optional[str] = None
@@ -227,6 +229,14 @@ class Exchange:
     def resolve(self, host: str, port: int) -> list[tuple[object, ...]]:
         """``socket.getaddrinfo`` for a TCP connection, within the limits."""
         return self._resolver.resolve(host, port, self)
+
+    def good_address(self, host: str, port: int) -> Optional[object]:
+        """The one of several addresses of a host that took a connection last, None if none has."""
+        return self._resolver.good.get((host, port))
+
+    def remember(self, host: str, port: int, address: object) -> None:
+        """Have this address of the host tried first from now on."""
+        self._resolver.good[host, port] = address
 
     def failure(self, error: Exception) -> Exception:
         """What to raise for ``error``: Cancelled, a timeout that names its limit, or ``error`` itself."""

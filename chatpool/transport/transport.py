@@ -15,8 +15,9 @@ from .auth import KeyAuth
 from .body import read_any
 from .cancel import Cancelled, CancelToken
 from .deadline import Exchange
+from .handmade import as_response
 from .prepare import Preparer
-from .proxies import choose_proxies
+from .proxies import choose_proxies, shown_proxy
 from .resolver import Resolver
 from .session import make_session
 from .settings import TransportSettings
@@ -48,6 +49,7 @@ class Transport:
         self._preparer = Preparer(self._session, settings)
         explicit = {**self._session.proxies, **(settings.proxies or {})}
         self._proxies = choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env)
+        self._proxy = shown_proxy(self._proxies)
         self._resolver = Resolver()
         self._aborted = CancelToken()
         self._closed = False
@@ -154,6 +156,11 @@ class Transport:
         return self._base_url
 
     @property
+    def proxy(self) -> str:
+        """The URL of the proxy that requests go through, without user and password; "" for none."""
+        return self._proxy
+
+    @property
     def auth(self) -> KeyAuth:
         """The key."""
         return self._settings.auth
@@ -190,7 +197,8 @@ class Transport:
     def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> Reply:
         if response.status_code != 200:
             content = self._settings.auth.scrub(content)
-        return Reply(response.status_code, response.headers, content, without_query(url or str(response.url)))
+        came_from = without_query(url or str(response.url))
+        return Reply(response.status_code, response.headers, content, came_from, self._proxy)
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
         try:
@@ -205,7 +213,7 @@ class Transport:
         # The time limits are for mocks and for adapters of the user's; our own sockets ask the exchange.
         left = exchange.left()
         timeout = exchange.timeout
-        return self._session.send(
+        response = self._session.send(
             prepared,
             timeout=(min(timeout.connect, left), exchange.left_to_read()),
             proxies=self._proxies,
@@ -214,6 +222,7 @@ class Transport:
             allow_redirects=False,
             stream=True,
         )
+        return as_response(response)
 
     def _choose_trust(self) -> Trust:
         settings, model = self._settings, self._settings.session

@@ -9,6 +9,7 @@ from .chunks import StreamFault, StreamReader
 from .codec import encode
 from .failures import ResponseTooLarge, UnreadableAnswer, judge_exception
 from .kinds import is_event_stream
+from .messages import without_secrets
 from .paths import is_streamed, sends_no_body
 from .redirects import redirect_method, redirect_target
 from .requests import embedding_request, renamed, responses_request, to_request
@@ -38,5 +39,6 @@ __all__ = [
     "sends_no_body",
     "streamed",
     "to_request",
+    "without_secrets",
     "without_usage",
 ]

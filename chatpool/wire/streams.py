@@ -83,7 +83,7 @@ def judge_stream(
     content = _written(fault.error)
     if content is None:
         return _broken(reader, fault, reply, request, wall)
-    said = Reply(reply.status, reply.headers, content, reply.url)
+    said = reply._replace(content=content)
     verdict = judge_reply(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
     return as_truncated(verdict, reader)
 
@@ -108,7 +108,7 @@ def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:
     facts = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
     error.__dict__.update({name: getattr(cause, name) for name in facts})
     error.__cause__ = cause
-    return verdict._replace(error=error)
+    return verdict._replace(error=error, fingerprint=None)  # what had come before was not the same
 
 
 def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: ChatRequest, wall: float) -> Verdict:

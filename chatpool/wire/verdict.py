@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, NamedTuple, Optional, Tuple
 
@@ -10,10 +11,12 @@ from .answers import UnusableAnswer, decode, is_known, usage_of
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
 from .chunks import StreamReader
 from .codec import loads
+from .dialects import used_up
 from .hints import limits, wait_hint
 from .kinds import begins_with_events, says_json
-from .messages import compose, cut, name_call, status_line, unusable_line
+from .messages import compose, cut, name_call, status_line, through_proxy, unusable_line
 from .paths import is_streamed
+from .resets import resume_line
 from .rules import NOT_JSON, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
 
 __all__ = ["judge_reply"]
@@ -140,6 +143,8 @@ def _failed_inside(case: _Case, payload: Any) -> Verdict:
     """A 200 that holds an error: judged by the status it stands for."""
     facts = facts_of(payload[0] if isinstance(payload, list) else payload)
     status = status_inside(facts)
+    if status is None and used_up(facts.message):
+        status = 402
     if status is None:
         return _unusable(case, facts, "holds an error")
     return _refused(case, status, facts)
@@ -147,13 +152,37 @@ def _failed_inside(case: _Case, payload: Any) -> Verdict:
 
 def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
     refusal = Refusal(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
-    return _verdict(case, rule_for(refusal), status, facts, status_line(case.reply, status))
+    rule = rule_for(refusal)
+    if rule.about == "access" and status == 404 and not is_known(case.request):
+        rule = rule._replace(about="")  # what is missing is a stored thing, not the model
+    verdict = _verdict(case, rule, status, facts, status_line(case.reply, status))
+    if rule.kind != "fail" or not rule.of_all or case.reply.headers.get("retry-after"):
+        return verdict
+    words = facts.message or case.reply.headers.get("location") or ""
+    return verdict._replace(fingerprint=f"{status} {facts.code} {_without_ids(words, case.request_id)}")
+
+
+# What servers put into the same message anew each time: identifiers and times.
+_IDS = re.compile(
+    r"\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b", re.IGNORECASE
+)
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b")
+
+
+def _without_ids(words: str, request_id: Optional[str]) -> str:
+    if request_id:
+        words = words.replace(request_id, "#")
+    return _TIMES.sub("#", _IDS.sub("#", words))
 
 
 def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
     reply = case.reply
     rule = obey_server(UNUSABLE, reply.status, reply.headers)
-    return _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+    verdict = _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+    if rule.kind != "retry":  # the server itself says that it is not worth another attempt
+        return verdict
+    digest = hashlib.blake2b(reply.content, digest_size=16).hexdigest()
+    return verdict._replace(fingerprint=f"{reply.status} {digest}")
 
 
 def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str) -> Verdict:
@@ -169,8 +198,12 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
         body=facts.body,
     )
     cls = error_class(rule, status)
+    cure = rule.cure or cls.advice
+    if rule.kind == "throttled" and hint is not None and hint >= _WORTH_A_DATE:
+        cure = resume_line(hint, case.wall)
+    said = compose(what, name_call(case.request, case.reply, request_id), facts.message, cure)
     error = cls(
-        compose(what, name_call(case.request, case.reply, request_id), facts.message, rule.cure or cls.advice),
+        through_proxy(said, case.reply),
         status_code=status,
         request_id=request_id,
         code=facts.code,
@@ -179,7 +212,14 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
         body=facts.body,
         retry_after=hint,
     )
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers, case.wall), status, request_id)
+    if rule.about == "start" and hint is None:
+        hint = _LOOK_AGAIN  # nobody has asked for it: the error does not say so
+    found = limits(headers, case.wall)
+    return Verdict(rule.kind, rule.scope, error, None, hint, None, found, status, request_id, rule.about)
+
+
+_WORTH_A_DATE = 300.0  # seconds; for a shorter wait nobody looks at the clock
+_LOOK_AGAIN = 1.0  # seconds between two looks whether a server has come up
 
 
 def _facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:

@@ -98,6 +98,11 @@ class TestNotJson:
         again = pool.map([SPEECH], progress=False, journal=tmp_path / "journal.jsonl")
         assert (again.outcomes[0].error.body, len(server.requests)) == (SOUND.body, 1)
 
+    def test_many_of_them_end_no_run(self, always):
+        server, pool = always(SOUND, max_workers=2)
+        assert pool.map([SPEECH] * 30, progress=False).fatal is None
+        assert len(server.requests) == 30
+
     @pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
     def test_a_delete_may_be_answered_with_nothing_at_all(self, serve, kind):
         server, pool = serve(Answer(body=b"", headers={"content-type": kind}))

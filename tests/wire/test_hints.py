@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool.wire.hints import duration, limits, wait_hint
+from chatpool.wire.hints import limits, wait_hint
 
 NOW = 1_700_000_000.0
 MONTH = 31 * 86400
@@ -21,49 +21,6 @@ def hint(headers=None, text="", **keywords):
 
 def stated(headers):
     return limits(CaseInsensitiveDict(headers), NOW)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2", 2),
-        ("0.5", 0.5),
-        ("0", 0),
-        (" 3 ", 3),
-        ("86400", 86400),
-        ("1s", 1),
-        ("20ms", 0.02),
-        ("599ms", 0.599),
-        ("6m0s", 360),
-        ("1h2m3.5s", 3723.5),
-        ("1d", 86400),
-        ("750us", 0.00075),
-        ("750µs", 0.00075),
-        ("12ns", 1.2e-8),
-        ("33 seconds", 33),
-        ("1 second", 1),
-        ("2 minutes", 120),
-        ("1 hour 30 minutes", 5400),
-        ("5 MIN", 300),
-        ("250 milliseconds", 0.25),
-    ],
-)
-def test_a_duration_is_read_in_every_usual_form(text, seconds):
-    assert duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [None, "", "soon", "-1", "-2s", "nan", "inf", "1e999", "1_000", "s", "1.2.3", "5 parsecs", "1sms2", "99999999999"],
-)
-def test_nonsense_is_no_duration(text):
-    assert duration(text) is None
-
-
-@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
-def test_a_go_duration_is_the_sum_of_its_parts(hours, minutes, seconds, milliseconds):
-    text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
-    assert duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +138,13 @@ class TestMoments:
         assert hint({"x-ratelimit-reset": "30"}) == 30
         assert hint({"x-ratelimit-reset": "30", **RESETS}) == 1
         assert hint({"x-ratelimit-reset": "0"}) is None
+        assert hint({"x-ratelimit-reset": "30", "x-ratelimit-remaining": "4"}) is None
+
+    @pytest.mark.parametrize("text", ["", "Requests per day: try again in 5s"])
+    def test_where_a_quota_for_the_day_is_used_up_the_one_that_says_when_counts(self, text):
+        assert hint({"x-ratelimit-reset": "9h"}, text) == 9 * 3600
+        assert hint({"x-ratelimit-reset-requests": "9h"}, "Requests per day: try again in 5s") == 5
+        assert hint(text="Try again in 5s", body={"error": {"resets_at": DAYS_END}}) == 5
 
     @pytest.mark.parametrize("skew", [-3600, 3600, 86400 * 365 * 5])
     def test_moments_are_by_the_servers_clock(self, skew):

@@ -239,6 +239,11 @@ class TestErrorInside:
         assert "try again in 2s" in found.message
         assert SAID not in found.message
 
+    def test_only_without_any_answer_may_it_be_the_same_again(self):
+        end = event({"error": {"message": "who knows"}})
+        assert judge(end).fingerprint == judge(end).fingerprint is not None
+        assert judge(chunk(SAID), end).fingerprint is None
+
     def test_it_pickles_with_its_facts(self):
         found = pickle.loads(pickle.dumps(judge(chunk(SAID), event({"error": {"code": 503}})).error))
         assert (found.text, found.status_code) == (SAID, 503)

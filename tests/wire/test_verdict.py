@@ -103,7 +103,7 @@ TABLE = {
     "no such model": (404, refusal(code="model_not_found"), {}, "fatal", "model", "NotFoundError"),
     "no such path": (404, {"detail": "Not Found"}, {}, "fatal", "model", "NotFoundError"),
     "method not allowed": (405, None, {}, "fail", "call", "APIStatusError"),
-    "request timeout": (408, None, {}, "retry", "call", "APIStatusError"),
+    "request timeout": (408, None, {}, "timeout", "call", "APIStatusError"),
     "conflict": (409, None, {}, "retry", "call", "ConflictError"),
     "too large": (413, None, {}, "fail", "call", "APIStatusError"),
     "too early": (425, None, {}, "retry", "call", "APIStatusError"),
@@ -130,7 +130,7 @@ TABLE = {
     "not supported": (501, refusal("not_supported_error"), {}, "fatal", "model", "InternalServerError"),
     "gateway page": (502, None, {"Content-Type": "text/html"}, "unavailable", "call", "InternalServerError"),
     "overloaded": (503, refusal(code="server_is_overloaded"), {}, "unavailable", "call", "InternalServerError"),
-    "gateway timeout": (504, None, {}, "unavailable", "call", "InternalServerError"),
+    "gateway timeout": (504, None, {}, "timeout", "call", "InternalServerError"),
     "origin unreachable": (523, None, {}, "unavailable", "call", "InternalServerError"),
     "site overloaded": (529, refusal("overloaded_error"), {}, "unavailable", "call", "InternalServerError"),
     "redirect": (302, None, {"Location": "https://other.example/login?k=1"}, "fail", "call", "APIStatusError"),
@@ -432,7 +432,7 @@ class TestHints:
 
 def test_the_rows_have_names_of_their_own_and_known_kinds():
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert {rule.kind for rule in RULES} <= {"throttled", "unavailable", "retry", "fail", "fatal"}
+    assert {rule.kind for rule in RULES} <= {"throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
 
 
 NAMES = st.sampled_from(
@@ -466,7 +466,7 @@ STATUSES = st.sampled_from([200, 201, 204, 302, 400, 401, 402, 403, 404, 408, 42
 def test_whatever_a_server_sends_there_is_one_consistent_verdict(status, content, headers, path, proven):
     request = ChatRequest({"model": "m", "input": "x"}, path)
     verdict = judge(status, content=content, headers=headers, request=request, endpoint=proven, model=proven)
-    assert verdict.kind in {"success", "throttled", "unavailable", "retry", "fail", "fatal"}
+    assert verdict.kind in {"success", "throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
     assert (verdict.error is None) == (verdict.kind == "success")
     assert (verdict.scope == "call") == (verdict.kind != "fatal")
     assert verdict.wait_hint is None or 0 <= verdict.wait_hint <= 31 * 86400
