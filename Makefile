@@ -18,7 +18,7 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo test test-local test-slow test-deploy coverage lint format types docs bench package clean
+.PHONY: help demo test test-local test-slow test-deploy test-servers coverage lint format types docs bench package clean
 
 help:
 	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take a minute or more"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
+	@echo "make test-servers the tests behind real limiters (installs Debian's nginx, haproxy)"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
 	@echo "make types       mypy --strict"
@@ -52,6 +53,9 @@ test-slow: $(TEST_VENV)/.ready
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
+
+test-servers: $(TEST_VENV)/.ready
+	scripts/server-tests.sh $(TEST_VENV)/bin/python $(ARGS)
 
 coverage: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest --cov --cov-report=term $(ARGS)

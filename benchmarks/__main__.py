@@ -7,7 +7,7 @@ import sys
 import time
 from typing import List, Optional, Sequence
 
-from . import machine, nginx
+from . import machine
 from .measure import set_rounds
 from .registry import BENCHMARKS, Benchmark, chosen
 from .store import HERE, render, save
@@ -58,7 +58,7 @@ def _ran(benchmark: Benchmark, *, quick: bool) -> bool:
 
 def _run(benchmark: Benchmark, *, quick: bool) -> None:
     print(f"\n## {benchmark.name}: {benchmark.summary}\n", flush=True)
-    facts = machine.describe([nginx.version()] if benchmark.server else [])
+    facts = machine.describe(benchmark.versions())
     started = time.monotonic()
     samples = benchmark.measure(quick)
     if not samples:  # it has said why

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping
 
 from .store import HERE
 
-__all__ = ["run_child", "run_code"]
+__all__ = ["Overlong", "run_child", "run_code"]
 
 _LONGEST = 600  # seconds; a contender that hangs ends the benchmark with a message
 
@@ -18,11 +18,16 @@ _LONGEST = 600  # seconds; a contender that hangs ends the benchmark with a mess
 _REMOVED = ("proxy", "openai_", "ssl_cert", "requests_ca", "curl_ca", "python")
 
 
+class Overlong(RuntimeError):
+    """A child that did not end in time, and was killed."""
+
+
 def run_child(module: str, spec: Mapping[str, Any], *, longest: float = _LONGEST) -> Dict[str, Any]:
     """The JSON object that ``python -m benchmarks.<module> <spec>`` prints last, within ``longest`` seconds.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it wrote to stderr.
+        RuntimeError: it failed; the message holds the end of what it wrote to stderr. :class:`Overlong` if it took
+            too long.
     """
     command = [sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)]
     printed = _run(command, spec.get("env") or {}, longest)
@@ -48,7 +53,7 @@ def _run(command: List[str], env: Mapping[str, str], longest: float = _LONGEST) 
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{command[-1]}: did not end within {longest:g} s") from error
+        raise Overlong(f"{command[-1]}: did not end within {longest:g} s") from error
     if done.returncode != 0 or not done.stdout.strip():
         raise RuntimeError(f"{command[-1]}: exit code {done.returncode}\n{done.stderr[-3000:]}")
     return done.stdout

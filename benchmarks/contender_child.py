@@ -21,8 +21,8 @@ def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
     if not contender.orjson:
         sys.modules["orjson"] = None  # type: ignore[assignment]  # what import makes of None is an ImportError
     with contender.open(Target(**spec["target"])) as answer_all:
-        if spec["warm_up"]:
-            _check(answer_all(prompts(spec["warm_up"])))
+        if spec["warm_up"] and _check(answer_all(prompts(spec["warm_up"]))):
+            raise RuntimeError("answers were lost before the measurement began")
         return _measured(answer_all, spec["calls"])
 
 

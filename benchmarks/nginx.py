@@ -8,13 +8,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
 from .answer import ANSWER, END, EVENT, HEADERS
 from .certificates import make_certificates
+from .debian import binary, install, wait_until_up
 
 __all__ = ["LATENCY", "Server", "config", "running", "version"]
 
@@ -141,7 +141,7 @@ def config(folder: Path, port: int, tls_port: int) -> str:
 def version() -> str:
     """Such as ``nginx/1.22.1``; installs it where it is missing."""
     _install()
-    said = subprocess.run([_binary(), "-v"], capture_output=True, text=True, check=True).stderr
+    said = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
     return said.strip().rsplit(" ", 1)[-1] + " (lua), one worker, on the same machine"
 
 
@@ -162,7 +162,7 @@ def running() -> Iterator[Server]:
         (folder / "nginx.conf").write_text(config(folder, port, tls_port), encoding="utf-8")
         process = _start(folder)
         try:
-            _wait_until_up(process, port, folder)
+            wait_until_up(process, port, folder / "error.log")
             yield Server(port, tls_port, str(ca))
         finally:
             process.terminate()
@@ -179,22 +179,8 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
         folder.chmod(0o755)
         unprivileged = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    command = [_binary(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    command = [binary("nginx"), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     return subprocess.Popen(command, **unprivileged)
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    end = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                log = folder / "error.log"
-                said = log.read_text()[-2000:] if log.exists() else ""
-                raise RuntimeError(f"nginx does not start: {said}") from None
-            time.sleep(0.02)
 
 
 def _free_ports() -> Tuple[int, int]:
@@ -204,19 +190,6 @@ def _free_ports() -> Tuple[int, int]:
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def _binary() -> str:
-    return shutil.which("nginx") or "/usr/sbin/nginx"
-
-
 def _install() -> None:
-    if Path(_binary()).exists() and all(module.exists() for module in _MODULES):
-        return
-    manual = f"install it with: apt-get install {' '.join(_PACKAGES)}"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(f"the benchmarks need nginx with its Lua module; {manual}")
-    # In run level 1 Debian's packages do not start the service that they install.
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *_PACKAGES]):
-        done = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"apt-get {command[0]} failed: {done.stderr[-1000:]}\n{manual}")
+    if not Path(binary("nginx")).exists() or not all(module.exists() for module in _MODULES):
+        install(_PACKAGES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import random
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from typing import Iterator, Optional
 
 from . import nginx
 from .answer import ANSWER
+from .debian import binary, quiet_port
 
 __all__ = ["KINDS", "Patient", "config", "running"]
 
@@ -82,7 +82,7 @@ class Patient:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = _quiet_port()
+        self._port = quiet_port()
         self._process: Optional[subprocess.Popen[bytes]] = None
         self.base_url = f"http://127.0.0.1:{self._port}/v1"
         (folder / "answer.json").write_text(ANSWER, encoding="utf-8")
@@ -108,10 +108,9 @@ class Patient:
         Raises:
             RuntimeError: nginx does not start.
         """
-        binary = shutil.which("nginx") or "/usr/sbin/nginx"
         log = self._folder / "error.log"
         self._process = subprocess.Popen(
-            [binary, "-p", str(self._folder), "-e", str(log), "-c", str(self._folder / "nginx.conf")]
+            [binary("nginx"), "-p", str(self._folder), "-e", str(log), "-c", str(self._folder / "nginx.conf")]
         )
         end = time.monotonic() + 10
         while not self._listens():
@@ -162,15 +161,3 @@ def running() -> Iterator[Patient]:
     finally:
         patient.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _quiet_port() -> int:
-    """A free port below those that the system gives to clients, so that none of them takes it during an outage."""
-    for port in random.sample(range(21_000, 32_000), 100):  # others look for one at the same time
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")

@@ -14,16 +14,21 @@ __all__ = ["BENCHMARKS", "Benchmark", "chosen"]
 class Benchmark(NamedTuple):
     """One benchmark: a module with ``measure(quick) -> samples`` and ``tables(samples) -> tables``.
 
-    ``tables`` is a pure function, so that a report can be made again from what is stored.
+    ``tables`` is a pure function, so that a report can be made again from what is stored.  ``servers`` are modules
+    with ``version()``, which installs a server where it is missing.
     """
 
     name: str
     summary: str
     module: str
-    server: bool = False
+    servers: Tuple[str, ...] = ()
 
     def _load(self) -> Any:
         return importlib.import_module(f"{__package__}.{self.module}")
+
+    def versions(self) -> List[str]:
+        """Of the servers that it calls."""
+        return [importlib.import_module(f"{__package__}.{server}").version() for server in self.servers]
 
     def measure(self, quick: bool) -> List[Sample]:
         """Take the measurements."""
@@ -36,18 +41,22 @@ class Benchmark(NamedTuple):
         return shown
 
 
+_NGINX = ("nginx",)
+
 BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("import", "what importing chatpool costs", "imports"),
-    Benchmark("cost", "CPU per call and calls per second, against other clients", "cost", server=True),
+    Benchmark("cost", "CPU per call and calls per second, against other clients", "cost", servers=_NGINX),
     Benchmark("overrun", "how late a time limit or a cancel takes effect", "overrun"),
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
-    Benchmark("backoff", "calls that fail and are made again", "backoff", server=True),
+    Benchmark("backoff", "calls that fail and are made again", "backoff", servers=_NGINX),
     Benchmark("pacing", "servers with limits: time against the ideal, and refusals", "pacing"),
+    Benchmark("ablation", "what each part of the pacing is for (simulated)", "pacing.ablation"),
     Benchmark("sharing", "limits that processes share", "pacing.sharing"),
-    Benchmark("outage", "a server that is down for a while", "outage", server=True),
-    Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", server=True),
-    Benchmark("batch", "files of rows: throughput against pool.map, and by two processes", "batch", server=True),
-    Benchmark("million", "a million rows in one run: memory; takes a quarter of an hour", "million", server=True),
+    Benchmark("outage", "a server that is down for a while", "outage", servers=_NGINX),
+    Benchmark("overload", "real limiters, and refusals at random", "overload", servers=("nginx", "haproxy")),
+    Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", servers=_NGINX),
+    Benchmark("batch", "files of rows: throughput against pool.map, and by two processes", "batch", servers=_NGINX),
+    Benchmark("million", "a million rows in one run: memory; takes a quarter of an hour", "million", servers=_NGINX),
     Benchmark("model", "2,000 rows on the embedded model", "model"),
     Benchmark("interrupts", "Ctrl-C, with and abort() while every worker is blocked", "interrupts"),
 )

@@ -18,6 +18,9 @@ __all__ = ["Budget", "Limits", "RetryPolicy", "RetryPolicyLike", "Timeout", "Tim
 # Longer waits overflow the platform's timers (threading.TIMEOUT_MAX is 2**32 ms on some).
 _LONGEST = 4_000_000.0
 
+_MAX_RETRIES = 8
+_PATIENCE = 30.0  # seconds
+
 
 def _seconds(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = True) -> float:
     """``value`` as seconds; the error names the parameter."""
@@ -100,6 +103,9 @@ class RetryPolicy:
     Args:
         max_retries: attempts after the first one. Default 8. A 429 that may be retried uses up none of
             them (it is bounded by ``Timeout.total``). 0 means no second attempt for any reason.
+        patience: seconds of 5xx and broken connections before a call is given up while other calls succeed, however
+            many retries that takes; with it, a failure of a server that is only too busy uses up none. Default 30,
+            and 0 where ``max_retries`` is given: then that number is the limit.
         max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
         wait_initial: the scale of the back-off in seconds. Default 0.25. The first wait of a call is
             ``U(0.5, 1) * wait_initial / 2``. It doubles with each failure of the call that bad luck does not explain:
@@ -114,7 +120,7 @@ class RetryPolicy:
         retry_if: ``callable(error) -> True | False | None``: True retries the error, False gives up,
             None leaves the decision to chatpool.
         stop: a tenacity stop strategy, for instance ``stop_after_attempt(20)``. Its attempt number counts
-            every exchange; it replaces ``max_retries`` and ``max_timeout_retries``.
+            every exchange; it replaces ``max_retries``, ``patience`` and ``max_timeout_retries``.
         wait: a tenacity wait strategy, for instance ``wait_random_exponential(min=1, max=60)``. The longer
             of it and the server's hint applies.
 
@@ -126,6 +132,7 @@ class RetryPolicy:
     """
 
     max_retries: int
+    patience: float
     max_timeout_retries: int
     wait_initial: float
     wait_max: float
@@ -138,7 +145,8 @@ class RetryPolicy:
     def __init__(
         self,
         *,
-        max_retries: int = 8,
+        max_retries: Optional[int] = None,
+        patience: Optional[float] = None,
         max_timeout_retries: int = 2,
         wait_initial: float = 0.25,
         wait_max: float = 60.0,
@@ -149,7 +157,10 @@ class RetryPolicy:
         wait: Optional[WaitBaseT] = None,
     ) -> None:
         fix = object.__setattr__
-        fix(self, "max_retries", _count("max_retries", max_retries))
+        if patience is None:
+            patience = _PATIENCE if max_retries is None else 0.0
+        fix(self, "max_retries", _MAX_RETRIES if max_retries is None else _count("max_retries", max_retries))
+        fix(self, "patience", _seconds("patience", patience, exclusive=False))
         fix(self, "max_timeout_retries", _count("max_timeout_retries", max_timeout_retries))
         fix(self, "wait_initial", _seconds("wait_initial", wait_initial, exclusive=False))
         fix(self, "wait_max", _seconds("wait_max", wait_max, exclusive=False))

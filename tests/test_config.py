@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 
@@ -75,10 +76,32 @@ def test_a_retry_policy_has_the_documented_defaults():
     assert (policy.max_retries, policy.max_timeout_retries) == (8, 2)
     assert (policy.wait_initial, policy.wait_max, policy.retry_after_max) == (0.25, 60.0, 120.0)
     assert (policy.retry_if, policy.stop, policy.wait) == (None, None, None)
+    assert policy.patience == 30.0
 
 
 def test_an_int_is_the_number_of_retries():
     assert RetryPolicy.of(3) == RetryPolicy(max_retries=3)
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(max_retries=8), RetryPolicy.of(8), RetryPolicy(max_retries=0)])
+def test_who_gives_a_number_of_retries_is_not_patient_beyond_it(policy):
+    assert policy.patience == 0.0
+
+
+def test_patience_may_be_given_beside_a_number_of_retries():
+    policy = RetryPolicy(max_retries=3, patience=5)
+    assert (policy.max_retries, policy.patience) == (3, 5.0)
+
+
+def test_other_settings_leave_patience_as_it_is():
+    assert RetryPolicy(wait_initial=1, max_timeout_retries=0).patience == 30.0
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy(max_retries=3), RetryPolicy(max_retries=3, patience=5)])
+def test_a_copy_of_a_policy_keeps_its_patience(policy):
+    assert dataclasses.replace(policy) == policy
+    assert dataclasses.replace(policy, wait_initial=1).patience == policy.patience
+    assert pickle.loads(pickle.dumps(policy)).patience == policy.patience
 
 
 def test_a_policy_is_taken_as_it_is():
@@ -98,21 +121,33 @@ def test_a_negative_number_of_retries_is_refused_by_name(name):
         RetryPolicy(**{name: -1})
 
 
+@pytest.mark.parametrize("value", ["30", True, [30]])
+def test_patience_of_a_wrong_type_is_refused_by_name(value):
+    with pytest.raises(TypeError, match="patience must be a number of seconds"):
+        RetryPolicy(patience=value)
+
+
 @pytest.mark.parametrize("name", ["max_retries", "max_timeout_retries"])
-@pytest.mark.parametrize("value", [1.5, "3", True, None])
+@pytest.mark.parametrize("value", [1.5, "3", True, (3,)])
 def test_a_number_of_retries_of_a_wrong_type_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"{name} must be a whole number"):
         RetryPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["wait_initial", "wait_max", "retry_after_max"])
+def test_no_number_of_retries_means_the_default_and_of_timeouts_is_none():
+    assert RetryPolicy(max_retries=None) == RetryPolicy()
+    with pytest.raises(TypeError, match="max_timeout_retries must be a whole number"):
+        RetryPolicy(max_timeout_retries=None)
+
+
+@pytest.mark.parametrize("name", ["patience", "wait_initial", "wait_max", "retry_after_max"])
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_a_wait_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"{name} must be at least 0"):
         RetryPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["wait_initial", "wait_max", "retry_after_max"])
+@pytest.mark.parametrize("name", ["patience", "wait_initial", "wait_max", "retry_after_max"])
 def test_a_wait_may_be_zero(name):
     assert getattr(RetryPolicy(**{name: 0}), name) == 0.0
 

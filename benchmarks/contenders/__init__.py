@@ -20,6 +20,7 @@ class Target(NamedTuple):
         ca: path of the CA bundle for https.
         query: appended to each URL, as ``name=value``; empty for none.
         wait_fixed: seconds between attempts; 0 for the contender's usual back-off.
+        retries: how many of them where the contender has an option for it; 0 for its usual number.
     """
 
     base_url: str
@@ -27,6 +28,7 @@ class Target(NamedTuple):
     ca: str = ""
     query: str = ""
     wait_fixed: float = 0.0
+    retries: int = 0
 
     @property
     def url(self) -> str:

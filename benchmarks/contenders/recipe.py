@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Sequence
+from typing import Any, Iterator, List, Optional, Sequence
 
 from ..answer import MODEL
 from . import Answerer, Target, body_of
@@ -17,7 +17,7 @@ __all__ = ["aiohttp_tenacity"]
 def aiohttp_tenacity(target: Target) -> Iterator[Answerer]:
     """One client session; a call that backs off holds no place of the semaphore."""
     import aiohttp
-    from tenacity import retry, stop_after_attempt, wait_fixed, wait_random_exponential
+    from tenacity import RetryError, retry, stop_after_attempt, wait_fixed, wait_random_exponential
 
     wait = wait_fixed(target.wait_fixed) if target.wait_fixed else wait_random_exponential(min=1, max=60)
     url, headers = target.url, {"Authorization": "Bearer key"}
@@ -42,7 +42,13 @@ def aiohttp_tenacity(target: Target) -> Iterator[Answerer]:
                 payload = await response.json()
             return str(payload["choices"][0]["message"]["content"])
 
-        return list(await asyncio.gather(*map(ask, prompts)))
+        async def ask_or_lose(prompt: str) -> Optional[str]:
+            try:
+                return await ask(prompt)
+            except RetryError:
+                return None
+
+        return list(await asyncio.gather(*map(ask_or_lose, prompts)))
 
     try:
         yield lambda prompts: loop.run_until_complete(answer_all(prompts))

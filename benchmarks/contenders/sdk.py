@@ -20,11 +20,15 @@ def openai_threads(target: Target) -> Iterator[Answerer]:
     import openai
 
     _trust(target)
-    client = openai.OpenAI(api_key="key", base_url=target.base_url)
+    retries = target.retries or openai.DEFAULT_MAX_RETRIES
+    client = openai.OpenAI(api_key="key", base_url=target.base_url, max_retries=retries)
     with client, ThreadPoolExecutor(target.workers) as executor:
 
         def ask(prompt: str) -> Any:
-            answer = client.chat.completions.create(model=MODEL, messages=_messages(prompt))
+            try:
+                answer = client.chat.completions.create(model=MODEL, messages=_messages(prompt))
+            except openai.APIError:
+                return None
             return answer.choices[0].message.content
 
         yield lambda prompts: list(executor.map(ask, prompts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterator, Optional
 
 from ..answer import MODEL
 from . import Answerer, Target, body_of
@@ -21,7 +21,7 @@ def requests_tenacity(target: Target) -> Iterator[Answerer]:
     """
     import requests
     from requests.adapters import HTTPAdapter
-    from tenacity import Retrying, stop_after_attempt, wait_fixed, wait_random_exponential
+    from tenacity import RetryError, Retrying, stop_after_attempt, wait_fixed, wait_random_exponential
 
     wait = wait_fixed(target.wait_fixed) if target.wait_fixed else wait_random_exponential(min=1, max=60)
     url, headers = target.url, {"Authorization": "Bearer key"}
@@ -35,7 +35,10 @@ def requests_tenacity(target: Target) -> Iterator[Answerer]:
             response.raise_for_status()
             return str(response.json()["choices"][0]["message"]["content"])
 
-        def ask(prompt: str) -> str:
-            return Retrying(wait=wait, stop=stop_after_attempt(20))(post, prompt)
+        def ask(prompt: str) -> Optional[str]:
+            try:
+                return Retrying(wait=wait, stop=stop_after_attempt(20))(post, prompt)
+            except RetryError:
+                return None
 
         yield lambda prompts: list(executor.map(ask, prompts))

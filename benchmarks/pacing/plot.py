@@ -11,7 +11,7 @@ from .scenarios import SCENARIOS
 
 __all__ = ["draw", "write_plots"]
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 720, 240, 48, 28, 34
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 240, 48, 20, 28, 34
 _ACCEPTED, _REFUSED, _INK = "#4477aa", "#ee6677", "#555"
 _STEP = 0.5  # seconds per bar
 
@@ -29,11 +29,17 @@ def write_plots(samples: Sequence[Sample], folder: Path = HERE.parent / "docs" /
     return list(written)
 
 
-def draw(title: str, timeline: Mapping[str, Sequence[int]]) -> str:
-    """Bars of calls per second, refused ones on top of accepted ones."""
+def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP) -> str:
+    """Bars of calls per second, refused ones on top of accepted ones.
+
+    Args:
+        title: what was called.
+        timeline: how many calls were ``"accepted"`` and ``"refused"`` in each step.
+        step: seconds per bar.
+    """
     accepted, refused = timeline["accepted"], timeline["refused"]
-    most = max(a + r for a, r in zip(accepted, refused)) / _STEP
-    across = (_WIDTH - _LEFT - 10) / len(accepted)
+    most = max(a + r for a, r in zip(accepted, refused)) / step
+    across = (_WIDTH - _LEFT - _RIGHT) / len(accepted)
     up = (_HEIGHT - _TOP - _BOTTOM) / most
     bottom = _HEIGHT - _BOTTOM
     frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
@@ -46,31 +52,33 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]]) -> str:
     for number, counts in enumerate(zip(accepted, refused)):
         y = float(bottom)
         for count, color in zip(counts, (_ACCEPTED, _REFUSED)):
-            height = count / _STEP * up
+            height = count / step * up
             y -= height
             if count:
                 x = _LEFT + number * across
                 parts.append(
                     f'<rect x="{x:.1f}" y="{y:.1f}" width="{across - 1:.1f}" height="{height:.1f}" fill="{color}"/>'
                 )
-    parts += _axes(len(accepted) * _STEP, most, bottom, across / _STEP, up)
+    parts += _axes(len(accepted) * step, most, bottom, across / step, up)
     return "\n".join([*parts, "</svg>\n"])
 
 
 def _axes(seconds: float, most: float, bottom: int, across: float, up: float) -> List[str]:
-    found = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - 10}" y2="{bottom}" stroke="{_INK}"/>']
-    for second in range(0, int(seconds) + 1, 5):
+    found = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}" stroke="{_INK}"/>']
+    for second in range(0, int(seconds) + 1, 5 if seconds > 10 else 1):
         x = _LEFT + second * across
         found.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
     for rate in _marks(most):
         y = bottom - rate * up
-        found.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - 10}" y2="{y:.1f}" stroke="{_INK}" opacity="0.2"/>')
+        found.append(
+            f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="{_INK}" opacity="0.2"/>'
+        )
         found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
     return found
 
 
 def _marks(most: float) -> List[int]:
-    return list(range(0, int(most) + 1, 20 if most <= 120 else 50))
+    return list(range(0, int(most) + 1, 20 if most <= 120 else 50 if most <= 400 else 100))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def pacing_tables(samples: Sequence[Sample]) -> List[Table]:
     sweep = [sample for sample in samples if sample["what"] == "sweep"]
     columns = ("server", "client", "hints", "over the ideal", "refused, % of the calls", "calls lost")
     rows = [_live_row(found) for found in grouped(live, "scenario", "client", "hint", "headers").values()]
-    kinds = ("server", "seeds", "servers", "median", "90 %", "worst", "refused: median", "90 %")
+    kinds = ("server", "seeds", "servers", "median", "90 %", "worst", "refused: median", "90 %", "calls lost")
     return [
         bounds_table([*_live_bounds(live), *_pair_bounds(pairs), *_sweep_bounds(sweep)]),
         Table("On sockets: seconds as a multiple of the ideal", columns, rows, _NOTE.strip()),
@@ -63,10 +63,14 @@ def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optiona
 
 def _sweep_bounds(sweep: Sequence[Sample]) -> Iterator[Bound]:
     for sample in sweep:
-        if sample["kind"] in TARGETS:
-            nearly_all = quantile(sample["over"], 0.9)
-            what = f"random servers, {sample['kind']}, seeds {sample['seeds']}: 90 % are within"
-            yield Bound(what, spread([nearly_all]), TARGETS[sample["kind"]])
+        target = TARGETS.get(sample["kind"])
+        if target is not None:
+            what = f"random servers, {sample['kind']}, seeds {sample['seeds']}"
+            yield Bound(f"{what}: median", spread([quantile(sample["over"], 0.5)]), target.median)
+            yield Bound(f"{what}: 90 % are within", spread([quantile(sample["over"], 0.9)]), target.nearly_all)
+    if sweep:
+        lost = sum(float(sample.get("lost", 0)) for sample in sweep)
+        yield Bound("random servers: calls lost", spread([lost]), 0, digits=0)
 
 
 def _live_row(found: Sequence[Sample]) -> List[str]:
@@ -90,4 +94,5 @@ def _sweep_row(sample: Sample) -> List[str]:
         str(len(over)),
         *(f"{quantile(over, share):.2f}" for share in (0.5, 0.9, 1.0)),
         *(f"{100 * quantile(refused, share):.0f} %" for share in (0.5, 0.9)),
+        str(sample.get("lost", 0)),
     ]

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import Deque, List, Optional, Sequence, Tuple
 
-__all__ = ["Bucket", "Cap", "FixedWindow", "Server", "SlidingWindow", "Unlimited"]
+__all__ = ["Bucket", "Cap", "FixedWindow", "Server", "Shaper", "SlidingWindow", "Unlimited"]
 
 
 class Server:
@@ -16,8 +16,9 @@ class Server:
         """Seconds until a request would be accepted; 0 for now, ``inf`` for not before another ends."""
         raise NotImplementedError
 
-    def accept(self, now: float, weight: float) -> None:
-        """Take a request for which :meth:`free_in` is 0."""
+    def accept(self, now: float, weight: float) -> float:
+        """Take a request for which :meth:`free_in` is 0; returns for how many seconds it is held back."""
+        return 0.0
 
 
 class Unlimited(Server):
@@ -46,15 +47,27 @@ class Bucket(Server):
     def free_in(self, now: float, in_flight: int, weight: float) -> float:
         self._refill(now)
         missing = min(weight, self.burst) - self._tokens
-        return 0.0 if missing <= 1e-9 else missing / self.rate
+        return 0.0 if missing <= 1e-9 * max(1.0, self.rate) else missing / self.rate
 
-    def accept(self, now: float, weight: float) -> None:
+    def accept(self, now: float, weight: float) -> float:
         self._tokens -= weight
+        return 0.0
 
     def left(self, now: float) -> float:
         """Units that may be taken now."""
         self._refill(now)
         return self._tokens
+
+
+class Shaper(Bucket):
+    """A leaky bucket as nginx has it (``limit_req`` with a burst): what comes too early is held back, or refused."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        super().__init__(rate, burst + 1)
+
+    def accept(self, now: float, weight: float) -> float:
+        super().accept(now, weight)
+        return max(0.0, self.burst - 1 - self._tokens) / self.rate
 
 
 class FixedWindow(Server):
@@ -69,8 +82,9 @@ class FixedWindow(Server):
             self._ends, self._used = self._ends + self.seconds, 0.0
         return 0.0 if self._used + weight <= self.limit else self._ends - now
 
-    def accept(self, now: float, weight: float) -> None:
+    def accept(self, now: float, weight: float) -> float:
         self._used += weight
+        return 0.0
 
 
 class SlidingWindow(Server):
@@ -86,8 +100,9 @@ class SlidingWindow(Server):
             accepted.popleft()
         return 0.0 if len(accepted) < self.limit else accepted[0] + self.seconds - now
 
-    def accept(self, now: float, weight: float) -> None:
+    def accept(self, now: float, weight: float) -> float:
         self._accepted.append(now)
+        return 0.0
 
 
 class Cap(Server):

@@ -8,9 +8,15 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
-from .servers import Server, stated
+from chatpool.config import RetryPolicy
+from chatpool.errors import APITimeoutError, InternalServerError, RateLimitError
+from chatpool.policy.health import LineHealth
+from chatpool.policy.retry import Deadline, Retrier
+from chatpool.types import Verdict
+
+from .servers import Cap, Server, stated
 
 __all__ = ["Client", "Draw", "Pacing", "World", "ideal", "simulate"]
 
@@ -20,10 +26,19 @@ Draw = Callable[[random.Random], float]
 class Pacing(Protocol):
     """What is simulated."""
 
+    @property
+    def down(self) -> Optional[bool]: ...
+    @property
+    def chance(self) -> int: ...
+    @property
+    def explained(self) -> bool: ...
     def wait(self, now: float, tokens: float) -> float: ...
     def sent(self, now: float, tokens: float) -> Any: ...
     def accepted(self, sent: Any, now: float, used: Optional[float]) -> None: ...
     def refused(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
+    def failed(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
+    def given_up(self, sent: Any, now: float) -> None: ...
+    def restart(self) -> None: ...
     def stated(self, sent: Any, now: float, requests: Any, tokens: Any) -> None: ...
 
 
@@ -46,6 +61,12 @@ class World:
         lateness: seconds by which a thread wakes up too late, at most.
         states: what the server's answers state of its limit, None for servers that state nothing.
         slots: requests that the server works on at once, the others wait; None for all.
+        patience: seconds for which they wait before they are refused; ``inf`` for as long as it takes.
+        says: what the limit's refusals are: ``"throttled"`` (429) or ``"unavailable"`` (503).
+        chance: the share of all requests that is refused whatever their pace, before the limit counts them.
+        chance_says: what these refusals are.
+        gives_up: seconds after which the client waits no longer for an answer; the server goes on with it.
+        down: when the server refuses everything, as pairs of a beginning and an end.
     """
 
     server: Callable[[], Server]
@@ -58,15 +79,23 @@ class World:
     lateness: float = 0.0005
     states: Optional[Callable[[Any, float], Any]] = None
     slots: Optional[int] = None
+    patience: float = math.inf
+    says: str = "throttled"
+    chance: float = 0.0
+    chance_says: str = "throttled"
+    gives_up: float = math.inf
+    down: Tuple[Tuple[float, float], ...] = ()
 
 
 class _Call:
-    """One call: what it takes of the limit and of the server's time, and how often it was refused."""
+    """One call: what it takes of the limit and of the server's time, and the state of its retries."""
 
-    __slots__ = ("refusals", "service", "weight")
+    __slots__ = ("attempts", "retry", "service", "weight")
 
     def __init__(self, weight: float, service: float) -> None:
-        self.weight, self.service, self.refusals = weight, service, 0
+        self.weight, self.service = weight, service
+        self.attempts = 0
+        self.retry: Any = None
 
 
 def _calls(world: World, count: int, weight: Draw, seed: int) -> List[_Call]:
@@ -83,8 +112,10 @@ class Client:
     workers: int
     weight: Draw = _constant(1.0)
     starts: float = 0.0
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     in_flight: int = 0
     done: int = 0
+    lost: int = 0
     ended: float = 0.0
     sends: List[float] = field(default_factory=list)
     refusals: List[float] = field(default_factory=list)
@@ -92,6 +123,7 @@ class Client:
 
 def simulate(world: World, clients: List[Client], seed: int = 0, until: float = 1e5) -> None:
     """Run all calls of all clients."""
+    random.seed(f"retries {seed}")  # the retry policy draws its jitter from the module's own generator
     _Run(world, clients, seed).go(until)
 
 
@@ -103,6 +135,37 @@ class _Pool:
         self.due: Deque[_Call] = deque(calls)
         self.parked: List[Tuple[float, int, _Call]] = []
         self.wake = math.inf
+        self.health = LineHealth()
+        self.retrier = Retrier(client.policy, client.workers)
+
+    def returned(self, verdict: Verdict, ticket: Any, now: float) -> None:
+        """An attempt has failed: the policies hear of it as they do in the engine."""
+        pacing = self.client.pacing
+        if verdict.kind == "throttled":
+            pacing.refused(ticket, now, verdict.wait_hint)
+        elif verdict.kind == "unavailable":
+            pacing.failed(ticket, now, verdict.wait_hint)
+        else:
+            pacing.given_up(ticket, now)
+        self.health.returned(verdict, ticket_time(ticket), now, pacing.down)
+
+    def view(self, now: float) -> Any:
+        """The line as a retry decision sees it."""
+        view = self.health.view(now, self.client.in_flight + len(self.parked) + 1)
+        return view._replace(chance=self.client.pacing.chance, overloaded=self.client.pacing.explained)
+
+
+_SUCCESS = Verdict("success")
+_VERDICTS: Dict[str, Verdict] = {
+    "throttled": Verdict("throttled", error=RateLimitError("too many requests"), status=429),
+    "unavailable": Verdict("unavailable", error=InternalServerError("unavailable"), status=503),
+    "timeout": Verdict("timeout", error=APITimeoutError("no answer")),
+}
+
+
+def ticket_time(sent: Any) -> float:
+    """When an attempt was sent."""
+    return float(sent.ticket.sent_at)
 
 
 class _Run:
@@ -149,7 +212,7 @@ class _Run:
             due.appendleft(heapq.heappop(parked)[2])
         first = math.inf
         while due and client.in_flight < client.workers:
-            wait = client.pacing.wait(now, due[0].weight)
+            wait = pool.health.gate.wait(now) or client.pacing.wait(now, due[0].weight)
             if wait > 0:
                 first = now + wait
                 break
@@ -162,33 +225,62 @@ class _Run:
 
     def send(self, pool: _Pool, call: _Call) -> None:
         client = pool.client
+        pool.health.gate.sent()
         ticket = client.pacing.sent(self.now, call.weight)
         client.in_flight += 1
         client.sends.append(self.now)
+        call.attempts += 1
         self.at(self.now + self.world.travel(self.rng), self.arrive, pool, ticket, call)
 
     def arrive(self, pool: _Pool, ticket: Any, call: _Call) -> None:
         world, rng, now = self.world, self.rng, self.now
+        back = now + world.refusing(rng) + world.travel(rng)
+        if any(begin <= now < end for begin, end in world.down):
+            self.at(back, self.failed, pool, ticket, call, "unavailable", None, None)
+            return
+        if world.chance and rng.random() < world.chance:
+            hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
+            self.at(back, self.failed, pool, ticket, call, world.chance_says, hint, None)
+            return
         exact = self.server.free_in(now, self.at_server, call.weight)
-        if exact <= 0:
-            self.server.accept(now, call.weight)
+        held = self.server.accept(now, call.weight) if exact <= 0 else 0.0
         statement = world.states(self.server, now) if world.states else None
-        if exact <= 0:
-            self.at_server += 1
-            self.at(self.worked_off(call), self.answered, pool, ticket, call, statement)
-        else:
+        if exact > 0:
             hint = stated(world.hint, exact, world.hint_fallback)
-            back = now + world.refusing(rng) + world.travel(rng)
-            self.at(back, self.refused, pool, ticket, call, hint, statement)
+            self.at(back, self.failed, pool, ticket, call, world.says, hint, statement)
+            return
+        self.begin(pool, ticket, call, held, statement)
 
-    def worked_off(self, call: _Call) -> float:
-        """When the server will have done with the call."""
+    def begin(self, pool: _Pool, ticket: Any, call: _Call, held: float, statement: Any) -> None:
+        """The limit lets the call in; it may have to wait for a slot."""
+        world, now = self.world, self.now
+        done = self.worked_off(call.service + held)
+        given_up = ticket_time(ticket) + world.gives_up
+        if done is None:
+            back = now + world.patience + world.travel(self.rng)
+            self.at(back, self.failed, pool, ticket, call, world.says, None, statement)
+        elif done > given_up:
+            self.at_server += 1
+            self.at(done, self.left_alone)
+            self.at(given_up, self.failed, pool, ticket, call, "timeout", None, None)
+        else:
+            self.at_server += 1
+            self.at(done, self.answered, pool, ticket, call, statement)
+
+    def worked_off(self, seconds: float) -> Optional[float]:
+        """When the server will have done with so much work, None where it refuses a call that has to wait so long."""
         slots = self.world.slots
         if slots is None:
-            return self.now + call.service
+            return self.now + seconds
         begins = max(self.now, heapq.heappop(self.busy)) if len(self.busy) >= slots else self.now
-        heapq.heappush(self.busy, begins + call.service)
-        return begins + call.service
+        if begins > self.now + self.world.patience:
+            heapq.heappush(self.busy, begins)
+            return None
+        heapq.heappush(self.busy, begins + seconds)
+        return begins + seconds
+
+    def left_alone(self) -> None:
+        self.at_server -= 1
 
     def answered(self, pool: _Pool, ticket: Any, call: _Call, statement: Any) -> None:
         self.at_server -= 1
@@ -202,31 +294,37 @@ class _Run:
         client.done += 1
         client.ended = self.now
         self.left -= 1
+        was_closed = pool.health.gate.closed
+        pool.health.returned(_SUCCESS, ticket_time(ticket), self.now)
         client.pacing.accepted(ticket, self.now, call.weight)
+        if was_closed and not pool.health.gate.closed:
+            client.pacing.restart()
         self.look(pool)
 
-    def refused(self, pool: _Pool, ticket: Any, call: _Call, hint: Optional[float], statement: Any) -> None:
-        client = pool.client
+    def failed(self, pool: _Pool, ticket: Any, call: _Call, kind: str, hint: Optional[float], statement: Any) -> None:
+        client, now = pool.client, self.now
         if statement is not None:
-            client.pacing.stated(ticket, self.now, statement, None)
+            client.pacing.stated(ticket, now, statement, None)
         client.in_flight -= 1
-        client.refusals.append(self.now)
-        client.pacing.refused(ticket, self.now, hint)
-        heapq.heappush(pool.parked, (self.now + _back_off(self.rng, call.refusals, hint), next(self.tick), call))
-        call.refusals += 1
+        client.refusals.append(now)
+        verdict = _VERDICTS[kind]._replace(wait_hint=hint)
+        pool.returned(verdict, ticket, now)
+        if call.retry is None:
+            call.retry = pool.retrier.start(now)
+        decision = pool.retrier.decide(
+            call.retry, verdict, attempt=call.attempts, now=now, deadline=Deadline(), line=pool.view(now)
+        )
+        if decision.wait is None:
+            client.lost += 1
+            self.left -= 1
+        else:
+            heapq.heappush(pool.parked, (now + decision.wait, next(self.tick), call))
         self.look(pool)
-
-
-def _back_off(rng: random.Random, refusals: int, hint: Optional[float]) -> float:
-    """As the engine's own, with the settings' defaults."""
-    if hint is not None:
-        return hint * rng.uniform(1.0, 1.05)
-    return float(min(60.0, rng.uniform(0.5, 1.0) * 0.125 * 2.0 ** min(refusals, 30)))
 
 
 def ideal(world: World, client: Client, seed: int = 0) -> float:
     """Seconds that somebody needs who knows when the server will accept, and sends just then."""
-    rng, server = random.Random(seed), world.server()
+    rng, server = random.Random(seed), world.server() if world.slots is None else Cap(world.slots)
     calls = _calls(world, client.calls, client.weight, seed)
     calls.reverse()
     answering: List[float] = []  # when the server will have answered, per request
@@ -244,9 +342,9 @@ def ideal(world: World, client: Client, seed: int = 0) -> float:
         wait = math.inf if full else server.free_in(now, len(answering), calls[-1].weight)
         if wait <= 0:
             call = calls.pop()
-            server.accept(now, call.weight)
-            heapq.heappush(answering, now + call.service)
-            heapq.heappush(busy, now + call.service + world.travel(rng) + world.travel(rng))
+            seconds = server.accept(now, call.weight) + call.service
+            heapq.heappush(answering, now + seconds)
+            heapq.heappush(busy, now + seconds + world.travel(rng) + world.travel(rng))
         else:
             next_end = min(busy[:1] if full else busy[:1] + answering[:1], default=math.inf)
             now = min(now + wait, tenant_at, next_end)

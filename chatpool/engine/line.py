@@ -10,7 +10,7 @@ from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
 from ..measures import RequestSize, StatedLimit
 from ..policy.breaker import EndpointHealth
-from ..policy.health import LineHealth
+from ..policy.health import LineHealth, LineView
 from ..policy.pacing import Pacer, Sent
 from ..policy.recheck import Recheck
 from ..policy.repeats import is_of_the_size
@@ -122,7 +122,7 @@ class Line:
 
     def held_for(self, now: float) -> float:
         """About how long it will be until any call may be sent."""
-        return max(self.standing.left_alone(now), self.health.gate.wait(now), self.pacer.wait(now))
+        return max(self.standing.left_alone(now), self.health.gate.wait(now), self._pace(now))
 
     def due(self, call: Call, now: float) -> None:
         """The wait of a call that was sent here is over."""
@@ -154,7 +154,7 @@ class Line:
         if self.health.refusal_at(now) is not None:
             return 0.0  # it is to be told so at once
         if self._spending is None and not self.pacer.counts_tokens:
-            return self.pacer.wait(now)
+            return self._pace(now)
         call = self.queue.first(self, now)
         return 0.0 if call is None else self._wait_by_size(now, call)
 
@@ -164,7 +164,10 @@ class Line:
             return 0.0  # it is to be told so at once
         if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
-        return self.pacer.wait(now, tokens)
+        return self._pace(now, tokens)
+
+    def _pace(self, now: float, tokens: float = 0.0) -> float:
+        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
 
     def question(self, now: float) -> Optional[Question]:
         """What has to be asked before its first call is sent, None if nothing."""
@@ -253,15 +256,17 @@ class Line:
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
-        # Many packs with one bad text each are no outage.
+        # Many packs with one bad text each are neither an outage nor overload; nor is a server that is starting.
         of_the_pack = is_of_the_size(verdict) and call.suspects > 1
-        self.health.returned(verdict._replace(kind="fail") if of_the_pack else verdict, sent_at, now)
+        told = verdict._replace(kind="fail") if of_the_pack else verdict
+        if call.paced is not None:
+            self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
+        self.health.returned(told, sent_at, now, self.pacer.down)
         self._recheck(call, verdict, sent_at, now)
         if self.standing.several:
             self.standing.returned(verdict.kind, sent_at, now)
         call.sent_at = None
         if call.paced is not None:
-            self._settle(call, call.paced, verdict, now)
             if stated is not None:
                 self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
             call.paced = None
@@ -279,19 +284,28 @@ class Line:
         else:
             self.recheck.ended(sent_at)
 
-    def _settle(self, call: Call, paced: Paced, verdict: Verdict, now: float) -> None:
-        kind, usage = verdict.kind, verdict.usage
+    def _settle(self, call: Call, paced: Paced, verdict: Verdict, kind: str, now: float) -> None:
+        usage = verdict.usage
         if kind == "success":
             self.pacer.accepted(paced.sent, now, None if usage is None else usage.total_tokens or None)
             if usage is not None and call.size is not None:
                 self._estimator.learn(call.size, usage)
         elif kind == "throttled":
             self.pacer.refused(paced.sent, now, verdict.wait_hint)
+        elif kind == "unavailable":
+            self.pacer.failed(paced.sent, now, verdict.wait_hint)
+        elif kind == "timeout":
+            self.pacer.given_up(paced.sent, now)
         else:
             self.pacer.ended()
         if paced.reservation is not None and self._spending is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
-            self._spending.returned(paced.reservation, usage, answered=kind in ("success", "timeout"))
+            self._spending.returned(paced.reservation, usage, answered=verdict.kind in ("success", "timeout"))
+
+    def view(self, now: float, on_their_way: int) -> LineView:
+        """This line as a retry decision sees it, with so many calls in flight or parked."""
+        view = self.health.view(now, on_their_way)
+        return view._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
 
     # -- for a person -----------------------------------------------------------------------------------
 

@@ -222,7 +222,7 @@ class Scheduler:
             if call.sent_at is not None:
                 on_their_way = min(on_their_way - 1, self._max_workers)
                 line.returned(call, verdict, stated, now)
-            view = line.queue.view(call, line, line.health.view(now, on_their_way), now)
+            view = line.queue.view(call, line, line.view(now, on_their_way), now)
             return self._with_evidence(view, call, verdict, line, now)
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Concession"]
 
-_SHARE = 0.2  # of the calls in flight
-_RAREST = 16  # refusals from one concession to the next; there are twice as many after each that nobody used
+_SHARE = 0.1  # of the calls in flight
+_RARELY = 12  # refusals from one concession to the next, so that it costs a pool alone 1 % at most ...
+_OFTEN = 1  # ... and from one that somebody used to the next; twice as many after each that nobody used
 
 
 class Concession:
@@ -25,7 +26,7 @@ class Concession:
 
     def __init__(self) -> None:
         self.before = self.kept = 0
-        self._every = 1
+        self._every = _RARELY
         self._refusals = 0  # since the last concession
 
     def refused(self, in_flight: int, *, others: bool = False) -> int:
@@ -40,12 +41,12 @@ class Concession:
         """
         self.over()
         if others:
-            self._every = 1
+            self._every = _OFTEN
         self._refusals += 1
         given = int(_SHARE * in_flight) if self._refusals >= self._every else 0
         if given:
             self._refusals = 0
-            self._every = min(_RAREST, 2 * self._every)
+            self._every = min(_RARELY, 2 * self._every)
             self.before, self.kept = in_flight, in_flight - given
         return given
 

@@ -31,6 +31,9 @@ class LineView(NamedTuple):
         unanimous: whether so many calls have met this very refusal, and none has succeeded, that no call will.
         elsewhere: whether another endpoint would take the call at once.
         left: whether another endpoint may take it sooner or later.
+        chance: how many refusals of one call in a row are due to chance, where refusals do not depend on the pace.
+        overloaded: whether its failures are refusals, because it has too much to do.
+        succeeded_before: seconds since the latest success, ``inf`` before the first.
     """
 
     streak: int = 0
@@ -46,6 +49,9 @@ class LineView(NamedTuple):
     unanimous: bool = False
     elsewhere: bool = False
     left: bool = False
+    chance: int = 0
+    overloaded: bool = False
+    succeeded_before: float = math.inf
 
 
 class LineHealth:
@@ -54,25 +60,27 @@ class LineHealth:
     Not thread-safe: the caller holds the lock.
     """
 
-    __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "gate", "proven", "streak")
+    __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "_succeeded_at", "gate", "proven", "streak")
 
     def __init__(self) -> None:
         self.gate = OutageGate()
         self.streak = 0
         self._luck = Luck()
         self.proven = False
+        self._succeeded_at = -math.inf
         self._refused_since: Optional[float] = None
         self._refuse_until = -math.inf
         self._refusal: Optional[ChatPoolError] = None
 
-    def returned(self, verdict: Verdict, sent_at: float, now: float) -> None:
+    def returned(self, verdict: Verdict, sent_at: float, now: float, down: Optional[bool] = None) -> None:
         """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
         kind = verdict.kind
-        self.gate.returned(kind, sent_at, now)
+        self.gate.returned(kind, sent_at, now, down)
         if kind == "success":
             self._luck.succeeded(self.streak)
             self.streak = 0
             self.proven = True
+            self._succeeded_at = now
             self._refused_since = None
         elif kind == "throttled":
             if self._refused_since is None:
@@ -92,6 +100,7 @@ class LineHealth:
             None if down_since is None else now - down_since,
             None if refused_since is None else now - refused_since,
             self.proven,
+            succeeded_before=now - self._succeeded_at,
         )
 
     def refuse(self, until: float, error: ChatPoolError) -> None:

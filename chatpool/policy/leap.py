@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from typing import Deque, Optional, Tuple
 
-from .tally import Refusal
+from .evidence import ShareTest, possible_share
+from .tally import Refusal, Tally
 
 __all__ = ["Leap"]
 
-_FIRST_AFTER = 3  # refusals; twice as many after each leap that failed, one after one that was passed
+_FIRST_AFTER = 4.0  # refusals; one after a leap that was passed ...
+_RARER = 4.0  # ... and so many times as many after each that failed
 _LONG_PAUSE = 0.25  # seconds; a leap that fails costs another such pause ...
 _WORTH_OF_LONG_PAUSE = 0.34  # ... so a refusal with it counts less
-_CALLS = 8
-_STRIKES = 2  # refusals with which it has failed; one may be chance
+
+_FEWEST_CALLS, _MOST_CALLS = 8, 20  # of a leap
+_PASSED = -3.0  # logarithm of the odds that it is the rate ...
+_FAILED = 2.0  # ... with which a leap is over
+_STRIKES = 2  # refusals without which it has not failed: one may be chance
+_SETTLED = 2.0  # times as long as a refusal takes
+
+# Where a leap is passed, what was refused at far lower rates was refused by chance, if it was so often.
+_FAR_BELOW = 0.6
+_OFTEN = 8
+_REMEMBERED = 16
 
 
 class Leap:
@@ -20,60 +33,73 @@ class Leap:
 
     A server that limits the rate has just shown that it has nothing left, so it refuses most of them.
 
-    Attributes:
-        in_a_row: leaps that were passed, since one failed.
+    Args:
+        tally: what has been sent.
     """
 
     FACTOR = 3.0
 
-    def __init__(self) -> None:
-        self.in_a_row = 0
-        self._after = self._refusals_left = float(_FIRST_AFTER)
-        self._calls_left = self._strikes = 0
-        self._from = self._last_sent = math.inf
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._began, self._refused = tally.sent, tally.refused
+        self._after = self._refusals_left = _FIRST_AFTER
+        self._test: Optional[ShareTest] = None  # while a leap is under way
+        self._first = 0
+        self._rate = 0.0
+        self._marked = (tally.sent, tally.refused)
+        # From one refusal to the next: the rate, and what was sent and refused.
+        self._stretches: Deque[Tuple[float, int, int]] = deque(maxlen=_REMEMBERED)
 
-    def sent(self, now: float) -> float:
-        """An attempt goes out; returns how many times as soon as usual the next may follow."""
-        if self._calls_left == 0:
-            return 1.0
-        if math.isinf(self._from):
-            self._from = now
-        self._calls_left -= 1
-        self._last_sent = now
-        return self.FACTOR if self._calls_left else 1.0
+    def factor(self) -> float:
+        """How many times as soon as usual the next call may follow."""
+        leaping = self._test is not None and self._tally.sent - self._first < _MOST_CALLS
+        return self.FACTOR if leaping else 1.0
 
-    def refused(self, rate: float, pause: float) -> None:
-        """An attempt sent after the latest refusal was refused; what the pause refills is no part of the leap."""
-        if self._under_way():
-            self._strike()
-            return
-        self._refusals_left -= _WORTH_OF_LONG_PAUSE if pause > _LONG_PAUSE else 1.0
-        if self._refusals_left <= 0:
-            self._calls_left = _CALLS + math.ceil(rate * pause)
-            self._strikes = 0
-            self._from = math.inf
+    def refused(self, refusal: Refusal, rate: float, pause: float) -> bool:
+        """An attempt was refused at this rate; returns whether it belongs to a leap that has not failed."""
+        if self._test is not None and refusal.number >= self._first:
+            self._test.refuse(refusal.number)
+            failed = self._test.refused >= _STRIKES and self._test.value >= _FAILED
+            if failed:
+                self._end(passed=False)
+            return not failed
+        sent, refused = self._marked
+        self._marked = (self._tally.sent, self._tally.refused)
+        self._stretches.append((rate, self._marked[0] - sent, self._marked[1] - refused))
+        if self._test is None:
+            self._refusals_left -= _WORTH_OF_LONG_PAUSE if pause > _LONG_PAUSE else 1.0
+            if self._refusals_left <= 0:
+                self._begin(rate, pause)
+        return False
 
-    def refused_too(self, refusal: Refusal) -> None:
-        """An attempt sent before the latest refusal came back was refused as well."""
-        if self._under_way() and refusal.sent_at >= self._from:
-            self._strike()
+    def _begin(self, rate: float, pause: float) -> None:
+        """The next calls are a leap; what the pause refills is no part of it."""
+        tally = self._tally
+        share = possible_share((tally.refused - self._refused + 0.5) / (tally.sent - self._began + 5))
+        self._rate = rate
+        self._first = tally.sent + math.ceil(rate * pause)
+        self._test = ShareTest(share, 1 - (1 - share) / self.FACTOR, self._first)
 
-    def passed(self, now: float, turnaround: float) -> bool:
-        """Whether a leap has just turned out well: all its calls are sent, and no refusal is to be expected."""
-        if self._calls_left or math.isinf(self._last_sent) or now - self._last_sent < 2 * turnaround:
-            return False
-        self._last_sent = math.inf
-        self.in_a_row += 1
-        self._after, self._refusals_left = _FIRST_AFTER, 1
-        return True
+    def _end(self, *, passed: bool) -> None:
+        self._test = None
+        self._marked = (self._tally.sent, self._tally.refused)
+        self._after = 1.0 if passed else self._after * _RARER
+        self._refusals_left = self._after
 
-    def _under_way(self) -> bool:
-        return self._calls_left > 0 or not math.isinf(self._last_sent)
+    def passed(self, now: float) -> float:
+        """The rate at which a leap has just turned out well, 0 without one."""
+        test = self._test
+        if test is None:
+            return 0.0
+        test.accepted_before(self._tally.sent_by(now - _SETTLED * self._tally.turnaround))
+        passed = test.seen >= _FEWEST_CALLS and test.value <= _PASSED
+        if passed or test.seen >= _MOST_CALLS:
+            self._end(passed=passed)
+        return self.FACTOR * self._rate if passed else 0.0
 
-    def _strike(self) -> None:
-        self._strikes += 1
-        if self._strikes >= _STRIKES:
-            self._calls_left, self._last_sent = 0, math.inf
-            self.in_a_row = 0
-            self._after *= 2
-            self._refusals_left = self._after
+    def chance(self, rate: float) -> float:
+        """The share of calls that is refused by chance, where this rate is accepted; 0 where that is not known."""
+        low = [(sent, refused) for at, sent, refused in self._stretches if at <= _FAR_BELOW * rate]
+        if len(low) < _OFTEN:
+            return 0.0
+        return possible_share(sum(refused for _, refused in low) / max(1, sum(sent for sent, _ in low)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Luck"]
+__all__ = ["Luck", "longest_series"]
 
 _REMEMBERED = 1000.0  # attempts; what was before them counts less and less
 _MOST = 4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
@@ -37,5 +37,9 @@ class Luck:
         """Failures that need no other explanation; none where nothing has ever succeeded."""
         if not self._attempts:
             return 0
-        share = max(self._failures, 0.5) / (self._attempts + 1)
-        return min(_MOST, 1 + math.ceil(math.log(self._attempts) / -math.log(share)))
+        return min(_MOST, longest_series(self._attempts, max(self._failures, 0.5) / (self._attempts + 1)))
+
+
+def longest_series(attempts: float, share: float) -> int:
+    """Failures in a row that chance explains among so many attempts, of which this share fails."""
+    return 1 + math.ceil(math.log(attempts) / -math.log(share))

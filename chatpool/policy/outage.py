@@ -75,18 +75,18 @@ class OutageGate:
         self._peak = max(self._peak, self.in_flight)
         self._probe_out = self.closed
 
-    def returned(self, kind: str, sent_at: float, now: float) -> None:
+    def returned(self, kind: str, sent_at: float, now: float, down: Optional[bool] = None) -> None:
         """An attempt that went out at ``sent_at`` has ended with a verdict of this kind."""
         self.in_flight -= 1
         if kind in _FAILED:
-            self._failed(sent_at, now)
+            self._failed(sent_at, now, down)
         elif kind == "success":
             self._succeeded(sent_at, now)
         elif self.closed and sent_at >= self._closed_at:
             # Refused, or given up: it tells neither way, and the next probe may go at once.
             self._probe_out = False
 
-    def _failed(self, sent_at: float, now: float) -> None:
+    def _failed(self, sent_at: float, now: float, down: Optional[bool]) -> None:
         if self.closed:
             if sent_at >= self._closed_at:
                 self._next_probe(now)
@@ -96,7 +96,7 @@ class OutageGate:
             self._threshold = _FAILURES + _FAILURES_PER_CALL_IN_FLIGHT * self._peak
             self._peak = self.in_flight + 1  # the peak that counts is a recent one
         self._streak += 1
-        if self._streak >= self._threshold:
+        if down if down is not None else self._streak >= self._threshold:
             self.closed, self._closed_at = True, now
             self._probe_out, self._probe_pause = False, _FIRST_PROBE
             self._probe_at = now + self._probe_pause

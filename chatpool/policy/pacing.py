@@ -9,6 +9,7 @@ from ..config import Limits
 from ..measures import StatedLimit
 from .admission import AdmissionControl
 from .configured import ConfiguredLimits
+from .free import Free
 from .learned import Around, LearnedLimit
 from .tally import Ticket
 
@@ -74,7 +75,7 @@ class Pacer:
     def limited(self) -> bool:
         """Whether anything limits the pace, as far as is known."""
         learned = self._requests is not None or self._tokens is not None
-        return learned or self._configured is not None or self._admission.limited
+        return learned or self._configured is not None or not isinstance(self._admission.phase, Free)
 
     def too_large(self, tokens: float) -> Optional[str]:
         """Why a call of so many tokens can never be sent, None if it can."""
@@ -82,9 +83,15 @@ class Pacer:
 
     # -- sending ----------------------------------------------------------------------------------------
 
-    def wait(self, now: float, tokens: float = 0.0) -> float:
-        """Seconds until a call of so many tokens may be sent; 0 for now, ``inf`` for not before one ends."""
-        wait = self._admission.wait(now)
+    def wait(self, now: float, tokens: float = 0.0, *, probe: bool = False) -> float:
+        """Seconds until a call of so many tokens may be sent; 0 for now, ``inf`` for not before one ends.
+
+        Args:
+            now: the time.
+            tokens: of the call.
+            probe: whether the call asks if the server is back: what it refused before it was down does not hold it up.
+        """
+        wait = 0.0 if probe else self._admission.wait(now)
         if self._configured is not None:
             wait = max(wait, self._configured.wait(now, tokens))
         if self._requests is not None:
@@ -118,6 +125,14 @@ class Pacer:
         if self._configured is not None:
             self._configured.corrected(sent.ticket.sent_at, now, sent.tokens, 0.0)
 
+    def failed(self, sent: Sent, now: float, hint: Optional[float]) -> None:
+        """The server or the way to it failed (a 5xx, a broken connection), with a hint of so many seconds."""
+        self._admission.failed(sent.ticket, now, hint)
+
+    def given_up(self, sent: Sent, now: float) -> None:
+        """The call was not answered in time."""
+        self._admission.given_up(sent.ticket, now)
+
     def ended(self) -> None:
         """A call has ended in a way that says nothing about limits, nor about what it took: nothing is given back."""
         self._admission.ended()
@@ -140,6 +155,23 @@ class Pacer:
     def restart(self) -> None:
         """The server was down, and is back: begin as at first, unless a limit is known."""
         self._admission.restart()
+
+    # -- what it means for retries ------------------------------------------------------------------------
+
+    @property
+    def explained(self) -> bool:
+        """Whether the failure told last (not a refusal) is due to the load: there were too many calls at once."""
+        return self._admission.explained
+
+    @property
+    def chance(self) -> int:
+        """How many refusals of one call in a row are due to chance; 0 where refusals depend on the load."""
+        return self._admission.chance
+
+    @property
+    def down(self) -> Optional[bool]:
+        """Whether the server is down, None where its failures have nothing to do with the load."""
+        return self._admission.down
 
     # -- for a person -----------------------------------------------------------------------------------
 

@@ -14,10 +14,12 @@ class Phase:
 
     Attributes:
         pauses_all: whether a refusal holds up all calls, not just its own.
+        chance: the share of calls that is refused whatever the pace.
         why: the opinion in a few words, None without one.
     """
 
     pauses_all = True
+    chance = 0.0
     why: Optional[str] = None
 
     def __init__(self, tally: Tally) -> None:
@@ -41,12 +43,18 @@ class Phase:
         """An attempt goes out."""
         raise NotImplementedError
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> Phase:
         """An attempt that was sent after the latest refusal was answered."""
+        return self
+
+    def expected(self, refusal: Refusal, pause: float) -> bool:
+        """Whether nothing follows from a refusal, because some calls were sent to find out whether they are refused."""
+        return False
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
         raise NotImplementedError
 
-    def refused_too(self, refusal: Refusal) -> None:
+    def refused_too(self, refusal: Refusal) -> Phase:
         """An attempt that was sent before the latest refusal came back was refused as well."""
+        return self

@@ -22,12 +22,13 @@ _TOO_SHORT = 0.002  # seconds; two refusals closer together give no rate
 
 # A server that asks for more than this paces its callers ...
 _LONG_PAUSE = 0.25
+_BELIEVED = 0.5  # calls in so long: what it asks for is not much too short
 # ... and growth waits for so many times the pause.
 _HOLD = 10.0
 
 # Growth, as a share of the rate in a unit of time (a second, or longer where refusals take long to come back).
-_SEARCH = 3.0  # while nothing is known
-_GROWTH = 0.11  # after a refusal; doubles with each unit of time without another ...
+_SEARCH = 2.0  # while nothing is known
+_GROWTH = 0.10  # after a refusal; doubles with each unit of time without another ...
 _FASTEST = 1.0  # ... up to this
 _FASTEST_AFTER_LONG_PAUSE = 0.2
 _LARGEST_EXPONENT = 6.0
@@ -112,10 +113,22 @@ class RateControl:
 
     # -- being refused ----------------------------------------------------------------------------------
 
-    def refused(self, refusal: Refusal, pause: float, turnaround: float) -> None:
-        """The server refused, and nothing is sent for ``pause`` seconds: cut the rate to what it accepts."""
+    def refused(self, refusal: Refusal, pause: float, turnaround: float, chance: float = 0.0) -> None:
+        """The server refused, and nothing is sent for ``pause`` seconds: cut the rate to what it accepts.
+
+        Args:
+            refusal: the refusal.
+            pause: seconds.
+            turnaround: seconds until a refusal comes back.
+            chance: the share of calls that is refused whatever the pace.
+        """
         asked_long = refusal.hint is not None and pause > _LONG_PAUSE
-        self.rate = max(_LEAST, _LARGEST_CUT * self.rate, min(self._bounds(refusal, pause, asked_long)))
+        if chance:
+            bounds = iter((self.rate * _CUT, refusal.lately / (1 - chance) + 1.0))  # one refusal proves nothing
+        else:
+            bounds = self._bounds(refusal, pause, asked_long)
+        least = max(_LEAST, _BELIEVED / pause) if asked_long else _LEAST
+        self.rate = max(least, _LARGEST_CUT * self.rate, min(bounds))
         self._found, self._slow_growth = True, asked_long
         self._note(refusal, pause)
         self._quiet_from = refusal.now + max(_HOLD * pause if asked_long else 0.0, 2 * turnaround)

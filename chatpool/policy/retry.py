@@ -81,19 +81,23 @@ class RetryState(tenacity.RetryCallState):
     verdict: Verdict
     level: int
     luck: int
+    chance: int
     retries: int
     timeouts: int
     throttles: int
     free: bool
     key_refreshed: bool
     left: bool
+    patient: bool
+    failing_since: Optional[float]
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
         self.repeats, self.rechecks, self.refused_at = Repeats(), 0, math.inf
         self.start_time = first_sent
-        self.level = self.luck = self.retries = self.timeouts = self.throttles = 0
-        self.free = self.key_refreshed = self.left = False
+        self.level = self.luck = self.chance = self.retries = self.timeouts = self.throttles = 0
+        self.free = self.key_refreshed = self.left = self.patient = False
+        self.failing_since = None
 
     def failed(self, verdict: Verdict, attempt_number: int, now: float, line: LineView) -> None:
         """Note the attempt that has just failed."""
@@ -103,6 +107,19 @@ class RetryState(tenacity.RetryCallState):
         self.outcome_timestamp = now
         self.attempt_number = attempt_number
         self.verdict, self.level, self.luck, self.left = verdict, line.level, line.luck, line.left
+        self.chance = line.chance
+
+    def wait_for_better_times(self, patience: float, now: float, line: LineView) -> None:
+        """Note whether the call is to go on although its retries are used up.
+
+        Eight failures within seconds do not show that a call is lost, as long as the server answers others.
+        """
+        if self.verdict.kind != "unavailable":
+            self.patient = False
+            return
+        if self.failing_since is None:
+            self.failing_since = now
+        self.patient = now - self.failing_since < patience and line.succeeded_before <= patience
 
     def count_retry(self) -> None:
         """The attempt noted last will be made again."""
@@ -116,7 +133,7 @@ class RetryState(tenacity.RetryCallState):
 
 
 class _StopAfterRetries(stop_base):
-    """``max_retries`` and ``max_timeout_retries``; a refusal for rate uses up neither."""
+    """``max_retries``, ``patience`` and ``max_timeout_retries``; a refusal for rate uses up none of them."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -130,7 +147,7 @@ class _StopAfterRetries(stop_base):
             return False
         if kind == "timeout" and retry_state.timeouts >= policy.max_timeout_retries:
             return True
-        return retry_state.retries >= policy.max_retries
+        return retry_state.retries >= policy.max_retries and not retry_state.patient
 
 
 class _WaitByStreak(wait_base):
@@ -148,7 +165,7 @@ class _WaitByStreak(wait_base):
         if verdict.kind == "throttled" and verdict.wait_hint is not None:
             return 0.0  # who paces its callers knows the wait better than we do
         if verdict.kind == "throttled":
-            exponent = retry_state.throttles
+            exponent = max(0, retry_state.throttles - retry_state.chance)
         else:
             exponent = retry_state.retries - (0 if retry_state.level else min(retry_state.luck, retry_state.retries))
         longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
@@ -219,6 +236,7 @@ class Retrier:
                 calls.
         """
         state.failed(verdict, attempt, now, line)
+        state.wait_for_better_times(self.policy.patience, now, line)
         if self._wants_new_key(state, verdict, refreshable):
             state.key_refreshed = True
             return Decision(wait=0.0, refresh_key=True)
@@ -236,9 +254,11 @@ class Retrier:
         away, moves = self._wait(state, verdict), self._moves(verdict, line)
         wait = 0.0 if moves else away
         state.upcoming_sleep = wait
-        # While the server is down a failure says nothing about the call: it costs no retry.
-        down = (line.closed and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
-        state.free = down or (moves and verdict.kind == "fatal")
+        # While the server is down or starting a failure says nothing about the call: it costs no retry.  Nor does one
+        # that is due to the load, but a number of retries that somebody has set is kept to.
+        unblamed = line.closed or (line.overloaded and self.policy.patience > 0)
+        free = (unblamed and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
+        state.free = free or (moves and verdict.kind == "fatal")
         if self._retrying.stop(state):
             return Decision(error=_past(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:

@@ -47,6 +47,7 @@ class Refusal(NamedTuple):
         accepted: attempts accepted before it, since the first.
         lately: attempts accepted in the second before it, per second.
         hint: seconds the server asked to wait, None without a hint.
+        number: attempts sent before it.
     """
 
     sent_at: float
@@ -55,6 +56,7 @@ class Refusal(NamedTuple):
     accepted: int
     lately: int
     hint: Optional[float]
+    number: int = 0
 
 
 class Tally:
@@ -123,6 +125,7 @@ class Tally:
             ticket.number - self.refused,
             max(0, lately),
             hint,
+            ticket.number,
         )
         self.in_flight -= 1
         self.refused += 1
@@ -157,6 +160,15 @@ class Tally:
         near = [number for sent_at, number in self._latest if abs(sent_at - ticket.sent_at) <= overtaking]
         number = ticket.number
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
+
+    def sent_by(self, time: float) -> int:
+        """Attempts that were sent before ``time``, those of the last few milliseconds before it aside."""
+        sent = self.sent
+        for marked, before, _ in reversed(self._marks):
+            sent = before
+            if marked < time:
+                break
+        return sent
 
     def _sent_until(self, time: float) -> int:
         """Attempts sent before ``time``, to the nearest mark after it."""

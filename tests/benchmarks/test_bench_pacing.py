@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.pacing.plot import draw, write_plots
 from benchmarks.pacing.report import pacing_tables
 from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
-from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, SlidingWindow, stated
-from benchmarks.pacing.sweep import quantile
+from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, Shaper, SlidingWindow, stated
+from benchmarks.pacing.simulation import ideal
+from benchmarks.pacing.sweep import TARGETS, quantile
+from benchmarks.pacing.worlds import KINDS, random_scene
 
 
 def live(scenario="A", wall=19.6, **other):
@@ -17,8 +22,9 @@ def live(scenario="A", wall=19.6, **other):
     return {**sample, **counted, **other}
 
 
-def sweep(kind="rate", over=(1.0, 1.1, 1.2)):
-    return {"what": "sweep", "round": 0, "kind": kind, "seeds": "s", "over": list(over), "refused": [0.0] * len(over)}
+def sweep(kind="rate", over=(1.0, 1.0, 1.2), lost=0):
+    found = {"over": list(over), "refused": [0.0] * len(over), "lost": lost}
+    return {"what": "sweep", "round": 0, "kind": kind, "seeds": "s", **found}
 
 
 def test_ideal_times_are_what_the_limits_allow():
@@ -74,15 +80,49 @@ class TestServers:
         assert stated(None, 0.4, 9.0) is None
 
 
+class TestRandomServers:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_each_kind_has_a_target_and_always_the_same_servers(self, kind):
+        assert TARGETS[kind].median <= TARGETS[kind].nearly_all
+        scene = random_scene(kind, 7)
+        assert random_scene(kind, 7).facts == scene.facts
+        assert scene.facts.startswith(f"{kind} #7: ")
+        assert scene.client(None).calls == scene.calls
+
+    def test_the_largest_call_fits_into_the_burst_of_a_limit_of_tokens(self):
+        for seed in range(20):
+            scene = random_scene("tokens", seed)
+            draw = random.Random(seed)
+            assert max(scene.weight(draw) for _ in range(1000)) < scene.world.server().burst
+
+    def test_a_queue_makes_calls_wait_for_longer_than_they_are_waited_for(self):
+        for seed in range(20):
+            scene = random_scene("queue until given up", seed)
+            draw = random.Random(seed)
+            service = sum(scene.world.service(draw) for _ in range(200)) / 200
+            assert service < scene.world.gives_up / 2
+            assert scene.workers / scene.world.slots * service > 0.8 * scene.world.gives_up
+
+    def test_the_ideal_knows_nothing_of_refusals_at_random(self):
+        scene = random_scene("random refusals", 3)
+        without = replace(scene.world, chance=0.0)
+        assert ideal(scene.world, scene.client(None), 3) == ideal(without, scene.client(None), 3)
+
+    def test_a_shaper_holds_back_what_comes_too_early_and_refuses_the_rest(self):
+        shaper = Shaper(5, 2)
+        assert [shaper.accept(0.0, 1) for _ in range(3)] == pytest.approx([0.0, 0.2, 0.4])
+        assert shaper.free_in(0.0, 3, 1) == pytest.approx(0.2)
+
+
 class TestReport:
     def test_a_bound_that_is_kept(self):
         bounds, _, _ = pacing_tables([live(wall=19.1), sweep()])
         assert [row[-1] for row in bounds.rows] == ["yes"] * len(bounds.rows)
 
     def test_a_bound_that_is_not(self):
-        bounds, _, _ = pacing_tables([live(wall=30.0, lost=1), sweep(over=(1.0, 5.0, 6.0))])
+        bounds, _, _ = pacing_tables([live(wall=30.0, lost=1), sweep(over=(1.0, 5.0, 6.0), lost=2)])
         broken = [row[0] for row in bounds.rows if row[-1] != "yes"]
-        assert len(broken) == 3
+        assert len(broken) == 5
 
     def test_each_way_of_saying_something_has_its_row(self):
         samples = [live(), live(hint=None), live(hint="whole"), live(headers=True), live(client="another")]

@@ -7,20 +7,32 @@ import pytest
 from chatpool.policy.concession import Concession
 
 
-def conceded(concession, refusals, in_flight=20):
-    """What is given up after each of so many refusals, none of which shows that there is somebody else."""
-    return [concession.refused(in_flight) for _ in range(refusals)]
+def conceded(concession, refusals, in_flight=100):
+    """After which of so many refusals some are given up; none of them shows that there is somebody else."""
+    return [number for number in range(1, refusals + 1) if concession.refused(in_flight)]
 
 
-def test_a_fifth_is_given_up():
+RARELY = conceded(Concession(), 100)[0]  # refusals, from one concession to the next
+
+
+def test_where_nobody_else_shows_it_is_rare_so_that_it_costs_next_to_nothing():
+    assert RARELY >= 10
+    assert conceded(Concession(), 4 * RARELY) == [RARELY, 2 * RARELY, 3 * RARELY, 4 * RARELY]
+
+
+def test_a_tenth_or_more_is_given_up_until_the_next_refusal():
     concession = Concession()
-    assert concession.refused(20) == 4
-    assert (concession.before, concession.kept) == (20, 16)
+    conceded(concession, RARELY - 1)
+    given = concession.refused(100)
+    assert 10 <= given <= 25
+    assert (concession.before, concession.kept) == (100, 100 - given)
+    concession.refused(100)
+    assert (concession.before, concession.kept) == (0, 0)
 
 
-def test_until_it_is_over():
+def test_or_until_it_is_over():
     concession = Concession()
-    concession.refused(20)
+    conceded(concession, RARELY)
     concession.over()
     assert (concession.before, concession.kept) == (0, 0)
 
@@ -32,18 +44,23 @@ def test_who_has_few_gives_up_none(in_flight):
     assert concession.before == 0
 
 
-def test_less_often_when_nobody_uses_them():
-    given = conceded(Concession(), 64)
-    assert [number for number, count in enumerate(given) if count] == [0, 2, 6, 14, 30, 46, 62]
-
-
 def test_refusals_after_which_nothing_can_be_given_up_make_it_no_rarer():
     concession = Concession()
     conceded(concession, 50, in_flight=4)
-    assert concession.refused(20) == 4
+    assert concession.refused(100) > 0
 
 
 def test_at_once_when_somebody_else_takes_places():
     concession = Concession()
-    conceded(concession, 40)
-    assert [concession.refused(19, others=True) for _ in range(3)] == [3, 3, 3]
+    conceded(concession, RARELY // 2)
+    assert all(concession.refused(100, others=True) for _ in range(3))
+
+
+def test_afterwards_less_and_less_often_when_nobody_does():
+    concession = Concession()
+    concession.refused(100, others=True)
+    numbers = [0, *conceded(concession, 6 * RARELY)]
+    gaps = [after - before for before, after in zip(numbers, numbers[1:])]
+    assert gaps[:3] == [2, 4, 8]
+    assert gaps[-1] == RARELY
+    assert gaps == sorted(gaps)

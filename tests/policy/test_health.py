@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from chatpool.errors import RateLimitError
@@ -46,7 +48,7 @@ def test_failures_that_bad_luck_explains_are_no_trouble():
         send(health, "success" if number % 5 else "unavailable")
     for _ in range(4):
         send(health, "unavailable")
-    assert health.view(0.0, 1) == LineView(streak=4, level=0, luck=4, proven=True)
+    assert health.view(0.0, 1) == LineView(streak=4, level=0, luck=4, proven=True, succeeded_before=0.0)
     send(health, "unavailable")
     assert health.view(0.0, 1).level == 1
 
@@ -75,6 +77,22 @@ def test_it_tells_since_when_nothing_but_refusals_came():
     assert health.view(70.0, 1) == LineView(refused_for=60.0)
     send(health, "success", now=80.0)
     assert health.view(90.0, 1).refused_for is None
+
+
+def test_it_tells_how_long_ago_the_latest_success_was():
+    health = LineHealth()
+    assert health.view(5.0, 1).succeeded_before == math.inf
+    send(health, "success", now=10.0)
+    send(health, "success", now=20.0)
+    send(health, "unavailable", now=30.0)
+    assert health.view(50.0, 1).succeeded_before == 30.0
+
+
+def test_who_knows_better_says_whether_the_server_is_down():
+    health = LineHealth()
+    health.gate.sent()
+    health.returned(Verdict("unavailable"), sent_at=0.0, now=1.0, down=True)
+    assert health.view(5.0, 1).down_for == 5.0
 
 
 def test_a_few_failures_are_no_outage():

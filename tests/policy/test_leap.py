@@ -2,99 +2,205 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from chatpool.policy.leap import Leap
-from chatpool.policy.tally import Refusal
+from chatpool.policy.tally import Refusal, Tally
+
+RATE = 10.0
 
 
-def refusal(sent_at):
-    return Refusal(sent_at, sent_at, 0, 0, 0, None)
+class Case:
+    """A leap with its tally and a clock."""
+
+    def __init__(self):
+        self.tally, self.now = Tally(), 0.0
+        self.leap = Leap(self.tally)
+
+    @property
+    def leaping(self):
+        return self.leap.factor() > 1
+
+    def send(self, count=1):
+        """The tickets of so many calls, a hundredth of a second from each other."""
+        tickets = []
+        for _ in range(count):
+            self.now += 0.01
+            tickets.append(self.tally.send(self.now))
+        return tickets
+
+    def refuse(self, ticket, *, rate=RATE, pause=0.02):
+        return self.leap.refused(self.tally.refuse(ticket, self.now, None), rate, pause)
+
+    def refuse_every(self, share, times, **options):
+        """So many refusals, each of one call in ``1 / share``; a leap that begins meanwhile is none of them."""
+        for _ in range(times):
+            *_, last = self.send(round(1 / share))
+            self.refuse(last, **options)
+        return self
+
+    def settle(self):
+        """Nothing that has been sent can be refused any more."""
+        self.now += 1.0
+        return self.leap.passed(self.now)
 
 
-def refuse(leap, times, pause=0.02):
-    for _ in range(times):
-        leap.refused(10.0, pause)
+def leaping(share=0.1, **options):
+    return Case().refuse_every(share, 4, **options)
 
 
-def factors(leap, now, count):
-    return [leap.sent(now) for _ in range(count)]
-
-
-def leaping(leap, now=100.0):
-    return leap.sent(now) > 1
-
-
-def test_nothing_is_tried_before_the_third_refusal():
-    leap = Leap()
-    refuse(leap, 2)
-    assert not leaping(leap)
-    refuse(leap, 1)
-    assert leaping(leap)
-
-
-def test_a_few_calls_follow_three_times_as_soon():
-    leap = Leap()
-    refuse(leap, 3)
-    assert factors(leap, 1.0, 11) == [3.0] * 8 + [1.0] * 3
-
-
-def test_what_the_pause_refills_is_no_part_of_it():
-    leap = Leap()
-    refuse(leap, 3, pause=0.2)
-    assert factors(leap, 1.0, 20).count(3.0) == 8 + 2 - 1
-
-
-def test_it_is_passed_when_no_refusal_can_come_any_more():
-    leap = Leap()
-    refuse(leap, 3)
-    factors(leap, 1.0, 12)
-    assert not leap.passed(1.1, turnaround=0.1)
-    assert leap.passed(1.3, turnaround=0.1)
-    assert leap.in_a_row == 1
-    assert not leap.passed(1.4, turnaround=0.1)
-
-
-def test_after_one_that_was_passed_the_next_refusal_is_tried_again():
-    leap = Leap()
-    refuse(leap, 3)
-    factors(leap, 1.0, 12)
-    leap.passed(2.0, 0.01)
-    refuse(leap, 1)
-    assert leaping(leap)
-
-
-def test_one_refusal_may_be_chance_and_two_are_not():
-    leap = Leap()
-    refuse(leap, 3)
-    factors(leap, 1.0, 4)
-    refuse(leap, 1)
-    assert leaping(leap)
-    leap.refused_too(refusal(1.0))
-    assert not leaping(leap)
-    assert not leap.passed(10.0, 0.01)
-
-
-def test_refusals_of_what_was_sent_before_do_not_count():
-    leap = Leap()
-    refuse(leap, 3)
-    factors(leap, 1.0, 4)
-    for _ in range(5):
-        leap.refused_too(refusal(0.9))
-    assert leaping(leap)
-
-
-def test_after_one_that_failed_twice_as_many_refusals_come_before_the_next():
-    leap = Leap()
-    for wanted in (3, 6, 12):
-        refuse(leap, wanted - 1)
-        assert not leaping(leap)
-        refuse(leap, 1)
-        assert leaping(leap)
-        refuse(leap, 2)
+def test_nothing_is_tried_before_the_fourth_refusal():
+    case = Case().refuse_every(0.1, 3)
+    assert not case.leaping
+    case.refuse_every(0.1, 1)
+    assert case.leaping
 
 
 def test_a_refusal_that_costs_a_long_pause_is_tried_less_often():
-    leap = Leap()
-    refuse(leap, 8, pause=1.0)
-    assert not leaping(leap)
-    refuse(leap, 1, pause=1.0)
-    assert leaping(leap)
+    case = Case().refuse_every(0.1, 11, pause=1.0)
+    assert not case.leaping
+    case.refuse_every(0.1, 1, pause=1.0)
+    assert case.leaping
+
+
+def test_some_calls_follow_three_times_as_soon():
+    case = leaping()
+    factors = []
+    for _ in range(25):
+        factors.append(case.leap.factor())
+        case.send()
+    assert factors == [3.0] * 21 + [1.0] * 4  # twenty, and what is refilled in the pause
+
+
+class TestPassing:
+    def test_it_is_passed_when_enough_calls_were_accepted(self):
+        case = leaping()
+        case.send(12)
+        assert case.settle() == 3 * RATE
+        assert not case.leaping
+
+    def test_but_not_by_so_few_that_the_pause_refilled_them(self):
+        case = leaping(pause=0.25)
+        case.send(12)
+        assert case.settle() == 0.0
+        assert case.leaping
+        case.send(8)
+        assert case.settle() == 3 * RATE
+
+    def test_nor_by_what_may_still_be_refused(self):
+        case = leaping()
+        case.tally.turnaround = 0.1
+        case.send(12)
+        assert case.leap.passed(case.now + 0.1) == 0.0
+        assert case.leap.passed(case.now + 0.3) == 3 * RATE
+
+    def test_it_is_told_once(self):
+        case = leaping()
+        case.send(12)
+        case.settle()
+        assert case.settle() == 0.0
+
+    def test_one_refusal_among_many_calls_may_be_chance(self):
+        case = leaping(share=0.25)
+        fifth = case.send(5)[-1]
+        case.send(15)
+        assert case.refuse(fifth)
+        assert case.settle() == 3 * RATE
+
+    def test_the_next_refusal_is_tried_again(self):
+        case = leaping()
+        case.send(12)
+        case.settle()
+        assert not case.leaping
+        assert case.refuse_every(0.1, 1).leaping
+
+    def test_with_too_many_refusals_to_be_passed_and_too_few_to_fail_it_ends_as_failed(self):
+        case = leaping(share=0.25)
+        for ticket in case.send(21)[2::2]:
+            assert case.refuse(ticket)
+        assert case.settle() == 0.0
+        assert not case.leaping
+        assert not case.refuse_every(0.25, 15).leaping
+
+
+class TestFailing:
+    def test_when_most_are_refused_it_is_the_rate(self):
+        case = leaping()
+        tickets = case.send(6)
+        assert case.refuse(tickets[2])  # part of the leap, so nothing follows from it ...
+        assert not case.refuse(tickets[3])  # ... until it has failed
+        assert not case.leaping
+        assert case.settle() == 0.0
+
+    def test_the_order_in_which_they_come_back_does_not_matter(self):
+        case = leaping()
+        tickets = case.send(6)
+        assert case.refuse(tickets[3])
+        assert not case.refuse(tickets[2])
+        assert not case.leaping
+
+    def test_refusals_of_what_was_sent_before_do_not_count(self):
+        case = Case()
+        before = case.send(40)
+        case.refuse_every(0.1, 4)
+        for ticket in before[:8]:
+            assert not case.refuse(ticket)
+        assert case.leaping
+
+    def test_each_time_four_times_as_many_refusals_come_before_the_next(self):
+        case = Case()
+        for wanted in (4, 16, 64):
+            case.refuse_every(0.1, wanted - 1)
+            assert not case.leaping
+            case.refuse_every(0.1, 1)
+            assert case.leaping
+            for ticket in case.send(6)[2:4]:
+                case.refuse(ticket)
+
+
+class TestChance:
+    def refused(self, share, times, *, rate=RATE, case=None):
+        """So many refusals at this rate, each of one call in ``1 / share``; every leap that follows is passed."""
+        case = case or Case()
+        for _ in range(times):
+            *_, last = case.send(round(1 / share))
+            case.refuse(last, rate=rate)
+            if case.leaping:
+                case.send(20)
+                assert case.settle()
+        return case
+
+    def test_what_was_refused_far_below_a_rate_that_is_accepted_was_refused_by_chance(self):
+        assert self.refused(0.1, 10).leap.chance(3 * RATE) == pytest.approx(0.1)
+
+    def test_nothing_is_known_from_a_few_refusals(self):
+        assert self.refused(0.1, 7).leap.chance(3 * RATE) == 0.0
+        assert self.refused(0.1, 8).leap.chance(3 * RATE) > 0.0
+
+    def test_nor_from_those_near_that_rate(self):
+        assert self.refused(0.1, 10).leap.chance(1.5 * RATE) == 0.0
+
+    def test_only_those_far_below_it_are_counted(self):
+        case = self.refused(0.5, 8, rate=5 * RATE, case=self.refused(0.1, 8))
+        assert case.leap.chance(3 * RATE) == pytest.approx(0.1)
+
+    def test_it_is_what_may_be_chance(self):
+        assert self.refused(1.0, 10).leap.chance(3 * RATE) == 0.4
+
+    def test_what_was_refused_in_a_leap_is_no_part_of_it(self):
+        case = leaping()
+        for ticket in case.send(6)[2:4]:
+            case.refuse(ticket)
+        assert not case.leaping
+        assert self.refused(0.1, 8, case=case).leap.chance(3 * RATE) == pytest.approx(0.1)
+
+
+def test_a_refusal_with_a_pause_of_hours_begins_none_that_never_ends():
+    case = Case()
+    for _ in range(12):
+        case.leap.refused(Refusal(0.0, 0.0, 0, 0, 0, 3600.0), RATE, 3600.0)
+    assert not math.isinf(case.leap.factor())
+    case.tally.sent += 3600 * 10 + 20
+    assert not case.leaping

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from chatpool.policy.luck import Luck
+from chatpool.policy.luck import Luck, longest_series
 
 
 def attempts(luck, number, share, rng):
@@ -71,3 +71,10 @@ def test_what_was_long_ago_counts_less():
     attempts(luck, 2000, 0.5, random.Random(3))
     attempts(luck, 20_000, 0.0, random.Random(3))
     assert luck.failures_in_a_row() == 2
+
+
+@pytest.mark.parametrize(
+    ("attempts", "share", "series"), [(1000, 0.01, 3), (1000, 0.1, 4), (1000, 0.4, 9), (1, 0.4, 1)]
+)
+def test_the_longest_series_of_failures_that_is_chance(attempts, share, series):
+    assert longest_series(attempts, share) == series

@@ -68,6 +68,36 @@ def test_random_failures_do_not_close_it(share):
     assert closings == 0
 
 
+def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
+    gate = OutageGate()
+    for _ in range(1000):
+        gate.sent()
+        gate.returned("unavailable", 0.0, 1.0, down=False)
+    assert not gate.closed
+
+
+def test_who_is_told_that_it_is_closes_it_at_the_next_failure():
+    gate = OutageGate()
+    gate.sent()
+    gate.returned("throttled", 0.0, 1.0, down=True)
+    assert not gate.closed
+    gate.sent()
+    gate.returned("unavailable", 1.0, 2.0, down=True)
+    assert gate.closed
+    assert gate.down_since == 1.0
+    assert gate.wait(2.0) == 0.25
+
+
+def test_once_it_is_closed_only_a_success_opens_it():
+    gate = closed_gate()
+    gate.sent()
+    gate.returned("unavailable", 1.0, 2.0, down=False)
+    assert gate.closed
+    gate.sent()
+    gate.returned("success", 3.0, 4.0, down=True)
+    assert not gate.closed
+
+
 def test_probes_go_out_one_at_a_time_with_growing_pauses_up_to_a_second():
     gate = closed_gate()
     now, pauses = 0.0, []

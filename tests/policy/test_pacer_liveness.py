@@ -23,8 +23,8 @@ STATED = st.none() | st.builds(
 ROUND = st.tuples(
     st.integers(1, 40),  # calls
     st.floats(0, 5),  # seconds until they return
-    st.sampled_from(["accepted", "refused", "ended"]),
-    st.none() | st.floats(0, 100),  # the hint of refusals
+    st.sampled_from(["accepted", "refused", "failed", "given up", "ended"]),
+    st.none() | st.floats(0, 100),  # the hint of refusals and failures
     STATED,
     STATED,
 )
@@ -63,6 +63,10 @@ def test_with_no_call_in_flight_one_may_be_sent_within_ten_minutes(limits, round
                 pacer.accepted(one, now, 150.0)
             elif ending == "refused":
                 pacer.refused(one, now, hint)
+            elif ending == "failed":
+                pacer.failed(one, now, hint)
+            elif ending == "given up":
+                pacer.given_up(one, now)
             else:
                 pacer.ended()
             pacer.stated(one, now, requests, tokens)

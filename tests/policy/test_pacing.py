@@ -79,6 +79,18 @@ def test_usage_corrects_the_estimate():
     assert pacer.wait(1.0, 20_000) == 0
 
 
+def test_a_probe_waits_for_limits_that_are_known_and_not_for_a_pause_after_refusals():
+    pacer = Pacer(Limits(requests_per_minute=60, burst=2))
+    for _ in range(2):
+        for _ in range(5):
+            pacer.refused(pacer.sent(0.0), 0.0, 30.0)
+    assert pacer.wait(20.0) == pytest.approx(10.0)
+    assert pacer.wait(20.0, probe=True) == 0
+    pacer.sent(20.0)
+    pacer.sent(20.0)
+    assert pacer.wait(20.0, probe=True) > 0.5
+
+
 class TestPace:
     def test_without_a_limit_there_is_nothing_to_tell(self):
         assert opened().pace(1.0) == Pace()
@@ -94,11 +106,19 @@ class TestPace:
         assert pace.rate == pytest.approx(50)
         assert "x-ratelimit" in pace.why
 
-    def test_a_pause_and_a_number_in_doubt(self):
+    def test_a_pause_and_what_is_looked_for_after_it(self):
         pacer = opened()
         pacer.refused(pacer.sent(2.0), 2.1, 3.0)
         pace = pacer.pace(2.1)
         assert pace.paused_for == pytest.approx(3.0)
-        assert pace.concurrency_limit == 10
         assert pace.why.startswith("paused")
         assert "finding out" in pacer.pace(6.0).why
+
+    def test_a_number_in_doubt(self):
+        pacer = opened()
+        sent = [pacer.sent(2.0) for _ in range(20)]
+        for one in sent[10:]:
+            pacer.refused(one, 2.1, 0.1)
+        pace = pacer.pace(6.0)
+        assert pace.concurrency_limit == 20  # ten before, and ten of these
+        assert "finding out" in pace.why

@@ -58,7 +58,7 @@ class TestGrowing:
     def test_before_a_refusal_has_shown_the_rate_it_is_searched_for_fast(self):
         rate = control(10)
         grow(rate, 0, 1)
-        assert 150 < rate.rate < 250
+        assert 60 < rate.rate < 80
 
     def test_after_one_it_grows_slowly_and_then_faster(self):
         rate = control(10)
@@ -176,3 +176,25 @@ class TestBeingRefused:
         for at, accepted in ((1, 100), (2.1, 103)):
             refuse(rate, at, accepted, hint=None, pause=1.0)
         assert rate.rate == pytest.approx(90 * 0.9)
+
+    def test_where_long_pauses_are_asked_for_it_is_never_so_slow_that_none_would_be_sent_in_two_of_them(self):
+        rate = control(1)
+        for number in range(40):
+            refuse(rate, 10.0 * number, 0, lately=0, hint=1.0)
+        assert rate.rate == pytest.approx(0.5)
+
+
+class TestRefusalsByChance:
+    def refuse(self, rate, at, accepted, lately=PLENTY):
+        rate.refused(refusal(at, accepted, lately=lately), 0.01, 0.01, chance=0.2)
+
+    def test_how_soon_they_follow_each_other_says_nothing_about_the_rate(self):
+        rate = control(100)
+        self.refuse(rate, 10, 100)
+        self.refuse(rate, 10.1, 102)
+        assert rate.rate == pytest.approx(90 * 0.9)
+
+    def test_what_was_accepted_in_the_last_second_was_sent_at_a_higher_rate(self):
+        rate = control(100)
+        self.refuse(rate, 10, 100, lately=60)
+        assert rate.rate == pytest.approx(60 / 0.8 + 1)

@@ -138,6 +138,13 @@ def test_refusals_without_a_hint_wait_twice_as_long_each_time():
     assert 4 <= fifth <= 8
 
 
+def test_refusals_that_chance_explains_do_not_make_the_waits_longer():
+    case = Case(RetryPolicy(wait_initial=1.0))
+    waits = [case.fail(REFUSED, LINE._replace(chance=4)).wait for _ in range(8)]
+    for expected, wait in zip([1, 1, 1, 1, 1, 2, 4, 8], waits):
+        assert expected / 4 <= wait <= expected / 2
+
+
 @pytest.mark.parametrize("verdict", [UNAVAILABLE, REFUSED])
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
@@ -222,6 +229,95 @@ def test_an_attempt_cut_by_the_total_time_ends_with_that_reason():
 def test_a_fatal_verdict_carries_its_scope():
     verdict = Verdict("fatal", scope="run", error=RateLimitError("no credit"), status=429)
     assert Case().fail(verdict) == Decision(error=verdict.error, scope="run")
+
+
+class TestPatience:
+    """5xx of one call while others succeed: eight of them within seconds do not show that it is lost."""
+
+    WELL = LineView(streak=1, luck=4, proven=True, succeeded_before=0.1)
+
+    def given_up_at(self, case, verdict=UNAVAILABLE, line=WELL):
+        """The time at which the call is given up that fails at 100 s, and a tenth of a second after each wait."""
+        case.now = 100.0
+        while (wait := case.fail(verdict, line).wait) is not None and case.attempts < 500:
+            case.now += wait + 0.1
+        return case.now - 100.0
+
+    @pytest.mark.parametrize("run", range(10))
+    def test_a_call_is_not_given_up_before_half_a_minute_of_them(self, run):
+        assert 30 <= self.given_up_at(Case()) < 70
+
+    @pytest.mark.parametrize("wait", [0.0, 0.5])
+    def test_however_many_attempts_that_takes(self, wait):
+        case = Case(RetryPolicy(wait=tenacity.wait_fixed(wait)))
+        assert 30 <= self.given_up_at(case) < 31
+        assert case.attempts > 50
+
+    def test_it_can_be_set(self):
+        assert 5 <= self.given_up_at(Case(RetryPolicy(patience=5, wait=tenacity.wait_fixed(0)))) < 5.2
+
+    @pytest.mark.parametrize("max_retries", [0, 1, 8])
+    def test_a_number_of_retries_that_is_given_is_kept_to(self, max_retries):
+        case = Case(RetryPolicy(max_retries=max_retries))
+        self.given_up_at(case)
+        assert case.attempts == max_retries + 1
+
+    def test_with_both_whichever_takes_longer(self):
+        slow, quick = [RetryPolicy(max_retries=3, patience=5, wait=tenacity.wait_fixed(wait)) for wait in (4, 0.5)]
+        case = Case(slow)
+        assert self.given_up_at(case) > 12
+        assert case.attempts == 4
+        case = Case(quick)
+        assert 5 <= self.given_up_at(case) < 5.7
+        assert case.attempts == 10
+
+    @pytest.mark.parametrize("succeeded_before", [31.0, math.inf])
+    def test_it_ends_where_no_other_call_succeeds(self, succeeded_before):
+        case = Case()
+        self.given_up_at(case, line=self.WELL._replace(succeeded_before=succeeded_before))
+        assert case.attempts == 9
+
+    @pytest.mark.parametrize(("verdict", "attempts"), [(GARBLED, 9), (TIMED_OUT, 3)])
+    def test_it_is_for_nothing_else(self, verdict, attempts):
+        case = Case()
+        self.given_up_at(case, verdict)
+        assert case.attempts == attempts
+
+    def test_time_counts_from_the_first_of_them(self):
+        case = Case(RetryPolicy(wait=tenacity.wait_fixed(0)))
+        case.fail(REFUSED, self.WELL)
+        assert self.given_up_at(case) >= 30
+
+    def test_no_call_waits_beyond_its_time_for_it(self):
+        case = Case(deadline=110.0)
+        assert self.given_up_at(case) <= 10
+        assert isinstance(case.fail(UNAVAILABLE, self.WELL).error, DeadlineExceededError)
+
+
+class TestLoad:
+    """Failures of a server that has too much to do."""
+
+    BUSY = LineView(streak=1, overloaded=True, proven=True, succeeded_before=0.1)
+
+    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
+    def test_they_use_up_no_retry(self, verdict):
+        case = Case()
+        for _ in range(60):
+            case.now += 1.0
+            assert case.fail(verdict, self.BUSY).wait is not None
+        for _ in range(2):
+            assert case.fail(verdict).wait is not None
+
+    def test_but_a_number_of_retries_that_is_given_is_kept_to(self):
+        case = Case(RetryPolicy(max_retries=2))
+        assert [case.fail(UNAVAILABLE, self.BUSY).wait is None for _ in range(3)] == [False, False, True]
+
+    def test_unless_patience_is_given_too(self):
+        case = Case(RetryPolicy(max_retries=2, patience=1))
+        assert all(case.fail(UNAVAILABLE, self.BUSY).wait is not None for _ in range(20))
+
+    def test_an_answer_that_makes_no_sense_is_not_due_to_it(self):
+        assert Case(RetryPolicy(max_retries=1, patience=1)).attempts_until_it_gives_up(GARBLED) == 2
 
 
 class TestKeyRefresh:

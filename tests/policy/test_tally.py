@@ -78,8 +78,25 @@ class TestRefusals:
             tally.refuse(tickets[number], 3.0, None)
         assert tally.refuse(tickets[29], 3.0, None).lately == pytest.approx(7, abs=1)
 
+    def test_a_refusal_knows_its_place_among_the_calls(self):
+        tally = Tally()
+        tickets = sends(tally, *[number / 10 for number in range(10)])
+        assert tally.refuse(tickets[7], 1.0, None).number == 7
+
 
 class TestRates:
+    def test_what_was_sent_before_a_moment_is_counted_without_the_last_few(self):
+        tally = Tally()
+        sends(tally, *[number / 10 for number in range(10)])
+        assert tally.sent_by(0.55) == 5
+        assert tally.sent_by(5.0) == 9
+        assert tally.sent_by(-1.0) == 0
+
+    def test_however_fast_they_follow_each_other(self):
+        tally = Tally()
+        sends(tally, *[number / 1000 for number in range(1000)])
+        assert 470 <= tally.sent_by(0.5) <= 500
+
     def test_sent_lately_is_that_of_the_last_second(self):
         tally = Tally()
         sends(tally, *[number / 20 for number in range(100)])

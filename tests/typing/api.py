@@ -176,6 +176,8 @@ def decides(error: APIError) -> Optional[bool]:
 
 retry_if: Callable[[APIError], Optional[bool]] = decides
 RetryPolicy(retry_if=retry_if)
+RetryPolicy(max_retries=3, patience=10)
+RetryPolicy(patience="10")  # type: ignore[arg-type]
 
 
 def tools_around_it() -> None:

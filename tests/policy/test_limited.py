@@ -1,10 +1,10 @@
-"""The rules by which a limit of rate, a limit of calls in flight, and no limit at all are told apart."""
+"""The rules by which a limit of rate and a limit of calls in flight are told apart."""
 
 from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.phases import ByConcurrency, ByRate, Doubt, Erratic, Free, Trusting
+from chatpool.policy.limited import ByConcurrency, ByRate, Doubt
 from chatpool.policy.tally import Refusal, Tally, Ticket
 
 
@@ -42,20 +42,6 @@ class Doubted:
     def refuse(self, in_flight):
         self.phase = self.phase.refused(refusal(in_flight, at=self.now), 0.02)
         return self
-
-
-class TestFree:
-    def test_it_begins_with_a_ramp(self):
-        sends = tally()
-        phase = Free(sends)
-        for _ in range(9):
-            assert phase.wait(0.0) == 0
-            phase = phase.sent(0.0)
-            sends.send(0.0)
-        assert phase.wait(0.0) > 0
-
-    def test_the_first_refusal_is_not_understood(self):
-        assert isinstance(Free(tally()).refused(refusal(5), 0.1), Doubt)
 
 
 class TestDoubt:
@@ -171,18 +157,73 @@ class TestByRate:
         phase = ByRate(tally(), 10.0, 0.0, 0.0)
         assert self.refused_at(phase, 8, 10, of=4) is phase
 
-    def test_refusals_that_do_not_care_for_the_rate_are_erratic(self):
-        counts = tally()
-        phase, now = ByRate(counts, 10.0, 0.0, 0.0), 0.0
-        for number in range(6):
-            if isinstance(phase, ByRate):
-                phase = phase.refused(refusal(0, at=now, accepted=100 * number), 0.02)
-            for _ in range(60):
-                now += 0.05
-                counts.send(now)
+
+class TestLeaping:
+    """At a rate at which too much is refused, some calls are sent much faster now and then."""
+
+    def after(self, refusals):
+        """A limit of 10 a second that has been refused so often, with its tally and the time."""
+        sends = Tally()
+        phase = ByRate(sends, 10.0, 0.0, 0.0)
+        return phase, sends, self.refuse_every_tenth(phase, sends, 0.0, refusals)
+
+    def refuse_every_tenth(self, phase, sends, now, refusals):
+        for _ in range(refusals):
+            for _ in range(10):
+                now += 0.1
                 phase.wait(now)
-                phase = phase.sent(now)
-        assert isinstance(phase, Erratic)
+                ticket = sends.send(now)
+                phase.sent(now)
+            told = sends.refuse(ticket, now, None)
+            if not phase.expected(told, 0.02):
+                phase.refused(told, 0.02)
+        return now
+
+    def leap(self, phase, sends, now, calls=24):
+        """Send so many calls as soon as they may be sent; returns their tickets and the time."""
+        tickets = []
+        for _ in range(calls):
+            now += phase.wait(now)
+            phase = phase.sent(now)
+            tickets.append(sends.send(now))
+        return tickets, now
+
+    def test_after_four_refusals_calls_follow_three_times_as_soon(self):
+        for refusals, times in ((3, 1), (4, 3)):
+            phase, sends, now = self.after(refusals)
+            now += phase.wait(now)
+            rate = phase.rate
+            phase.sent(now)
+            assert phase.wait(now) == pytest.approx(1 / rate / times, rel=0.1)
+
+    def test_where_that_is_refused_nothing_follows_but_that_it_is_over(self):
+        phase, sends, now = self.after(4)
+        tickets, now = self.leap(phase, sends, now, 6)
+        rate = phase.rate
+        assert phase.expected(sends.refuse(tickets[2], now, None), 0.02)
+        assert not phase.expected(sends.refuse(tickets[3], now, None), 0.02)
+        assert phase.rate == rate
+        assert phase.wait(now + 1.0) == 0
+        phase.sent(now + 1.0)
+        assert phase.wait(now + 1.0) == pytest.approx(1 / phase.rate, rel=0.1)
+
+    def test_where_that_is_accepted_the_rate_was_not_the_reason(self):
+        phase, sends, now = self.after(4)
+        rate = phase.rate
+        _, now = self.leap(phase, sends, now)
+        phase.wait(now + 1.0)
+        assert phase.rate >= 2.9 * rate
+
+    def test_after_enough_refusals_far_below_it_they_are_known_to_be_chance(self):
+        phase, sends, now = self.after(4)
+        tickets, now = self.leap(phase, sends, now, 6)
+        for ticket in tickets[2:4]:
+            phase.expected(sends.refuse(ticket, now, None), 0.02)
+        assert phase.chance == 0
+        now = self.refuse_every_tenth(phase, sends, now, 16)
+        _, now = self.leap(phase, sends, now)
+        phase.wait(now + 1.0)
+        assert phase.chance == pytest.approx(0.1, abs=0.01)
 
 
 class TestByConcurrency:
@@ -206,14 +247,11 @@ class TestByConcurrency:
             assert phase.refused(refusal(4, at=now), 0.02) is phase
             assert phase.limit == 4
 
-    def test_of_many_calls_some_are_held_back_for_a_moment_in_case_somebody_else_has_few(self):
+    def test_of_many_calls_some_are_held_back_for_a_moment_when_somebody_else_took_a_place(self):
         counts, phase = self.at_limit()
-        now = 0.0
-        while phase.limit == 20:
-            phase.wait(now)
-            now += 0.1
-        assert phase.refused(refusal(20, at=now), 0.02) is phase
-        assert phase.limit == 16
+        phase.accepted(Ticket(0.0, 19, 0), 0.1)
+        assert phase.refused(refusal(19), 0.02) is phase
+        assert phase.limit < 19
 
     def test_a_limit_that_fell_is_followed_down(self):
         counts, phase = self.at_limit(4)
@@ -235,8 +273,9 @@ class TestByConcurrency:
     def test_places_that_somebody_else_takes_are_no_sign_of_a_rate(self):
         counts, phase = self.at_limit(60)
         now = 0.0
-        phase = phase.refused(refusal(60), 0.02)
-        for _ in range(8):
+        phase.accepted(Ticket(0.0, 59, 0), 0.0)
+        phase = phase.refused(refusal(59), 0.02)
+        for _ in range(16):
             kept = phase.limit
             while phase.limit == kept:
                 now += 0.1
@@ -258,42 +297,3 @@ class TestByConcurrency:
         phase = TestByRate().refused_at(rate, 8, 5)
         assert isinstance(phase, ByRate)
         assert isinstance(TestByRate().refused_at(phase, 8, 1), ByConcurrency)
-
-
-class TestErratic:
-    def test_some_refusals_hold_up_nobody(self):
-        phase = Erratic(tally())
-        assert not phase.pauses_all
-        for _ in range(100):
-            for _ in range(9):
-                phase.accepted(Ticket(0.0, 0, 0), 0.0)
-            assert phase.refused(refusal(3), 0.02) is phase
-
-    def test_many_refusals_are_a_limit_after_all(self):
-        phase = Erratic(tally())
-        for _ in range(8):
-            assert isinstance(phase, Erratic)
-            phase = phase.refused(refusal(3), 0.02)
-        assert isinstance(phase, Doubt)
-
-
-class TestTrusting:
-    def test_a_few_refusals_only_pause(self):
-        phase = Trusting(tally())
-        assert phase.pauses_all
-        for _ in range(3):
-            assert phase.refused(refusal(3), 0.02) is phase
-
-    def test_more_of_them_are_a_limit_below_the_known_one(self):
-        phase = Trusting(tally())
-        for _ in range(4):
-            assert isinstance(phase, Trusting)
-            phase = phase.refused(refusal(3), 0.02)
-        assert isinstance(phase, Doubt)
-
-    def test_it_goes_on_with_the_ramp(self):
-        sends = tally(in_flight=9)
-        free = Free(sends)
-        for _ in range(2):
-            free.sent(0.0)
-        assert Trusting(sends, free.ramp).wait(0.0) > 0

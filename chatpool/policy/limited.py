@@ -1,37 +1,24 @@
 """What kind of limit a server has, as far as it is known, and what follows from it.
 
-A server that counts requests per time and one that counts requests in flight both answer 429, and call for opposite
-things: the first for a pause of all and a lower rate, the second for fewer calls at once and no pause at all.
+A server that counts requests per time and one that counts requests in flight both refuse what is too much, and call
+for opposite things: the first for a pause of all and a lower rate, the second for fewer calls at once and no pause.
 
-    Free --first refusal--> Doubt --"it is a rate"--> ByRate <--overturned--> ByConcurrency <--"it is a number"-- Doubt
-                                                      ByRate --"it is neither"--> Erratic
-
-A phase is told what happens and returns the phase that follows.
+    Doubt --"it is a rate"--> ByRate <--overturned--> ByConcurrency <--"it is a number"-- Doubt
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from typing import Deque, Dict, Optional
+from typing import Dict, Optional
 
 from .concurrency_control import ConcurrencyControl
 from .leap import Leap
 from .phase import Phase
-from .ramp import Ramp
 from .rate_control import RateControl
-from .saturation import Saturation
 from .tally import Refusal, Tally, Ticket
 
-__all__ = ["ByConcurrency", "ByRate", "Doubt", "Erratic", "Free", "Trusting"]
+__all__ = ["ByConcurrency", "ByRate", "Doubt"]
 
 _GROW_EVERY = 0.02  # seconds
-
-# Refusals that have nothing to do with the pace.
-_LEAPS = 3  # passed in a row
-_RECENT = 20  # calls ...
-_TOLERATED_OF_ERRATIC_SERVERS = 7  # ... of which so many may be refused before it is the pace after all
-_TOLERATED_OF_KNOWN_LIMITS = 3
 
 # Doubt.
 _VOTES_FOR_A_NUMBER = 2
@@ -50,40 +37,6 @@ _REFUSALS_AWAY_FROM_LIMIT = 4
 _QUIET_ANSWERS = 4  # times the limit; a refusal after so many answers is one by itself
 
 
-class Free(Phase):
-    """Nothing has been refused: send, but not all at once, and no more than makes the server answer faster."""
-
-    def __init__(self, tally: Tally) -> None:
-        super().__init__(tally)
-        self.ramp = Ramp()
-        self._saturation = Saturation()
-
-    @property
-    def limit(self) -> Optional[int]:
-        limit = self._saturation.limit
-        return None if math.isinf(limit) else int(limit)
-
-    @property
-    def why(self) -> Optional[str]:  # type: ignore[override]  # the others' never changes
-        return None if self.limit is None else "more calls in flight would only wait at the server"
-
-    def wait(self, now: float) -> float:
-        if self._tally.in_flight >= self._saturation.limit:
-            return math.inf
-        return self.ramp.wait(now, self._tally.in_flight)
-
-    def sent(self, now: float) -> Phase:
-        self.ramp.sent(now, self._tally.in_flight)
-        return self
-
-    def accepted(self, ticket: Ticket, now: float) -> None:
-        self.ramp.answered = True
-        self._saturation.answered(ticket.ahead, now - ticket.sent_at, now)
-
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        return Doubt(self._tally, refusal, pause)
-
-
 class Doubt(Phase):
     """Something was refused, and why is not known: no more in flight than was accepted, and a pause, until it is.
 
@@ -96,6 +49,7 @@ class Doubt(Phase):
 
     def __init__(self, tally: Tally, refusal: Refusal, pause: float) -> None:
         super().__init__(tally)
+        self._refusal = refusal
         self._first = max(1, refusal.in_flight)
         self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
         self._batch = True  # refusals of what was sent at the same time still come in
@@ -117,23 +71,30 @@ class Doubt(Phase):
             return ByRate(self._tally, self._tally.sent_lately(now), now, now)
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> Phase:
         self._control.accepted(ticket.ahead + 1)
+        return self
 
-    def refused_too(self, refusal: Refusal) -> None:
+    def refused_too(self, refusal: Refusal) -> Phase:
         """Those that come back later know better how many were accepted before them."""
         if self._batch:
             self._control.lower(refusal.in_flight)
             self._first = self._control.limit
+        return self
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         self._batch = False
         if self._is_rate(refusal.in_flight):
-            return ByRate(self._tally, refusal.lately, self._last_sent, refusal.now).begin(refusal, pause)
+            return ByRate(self._tally, self._rate_by(refusal), self._last_sent, refusal.now).begin(refusal, pause)
         if self._is_number(refusal.in_flight):
             return ByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
         self._control.refused(refusal.in_flight, self._tally.latency)
         return self
+
+    def _rate_by(self, refusal: Refusal) -> float:
+        """The rate at which calls were accepted: between two refusals no more than was refilled, and one."""
+        refilled = refusal.accepted - self._refusal.accepted + 1
+        return min(refusal.lately, max(1, refilled) / max(1e-3, refusal.sent_at - self._refusal.sent_at))
 
     def _is_rate(self, in_flight: int) -> bool:
         self._contradictions = self._contradictions + 1 if self._control.contradicts(in_flight) else 0
@@ -171,7 +132,7 @@ class ByRate(Phase):
         self._crowd: Dict[int, int] = {}  # accepted since the latest refusal, by the number in flight
         self._votes = 0
         self._votes_needed = votes
-        self._leap = Leap()
+        self._leap = Leap(tally)
 
     @property
     def rate(self) -> Optional[float]:
@@ -182,23 +143,25 @@ class ByRate(Phase):
             self._grown_at = now
             tally = self._tally
             self._control.grow(now, tally.sent_lately(now), tally.mean_rate(now), tally.turnaround)
-            if self._leap.passed(now, tally.turnaround):
-                self._control.rate *= Leap.FACTOR
+            rate = self._leap.passed(now)
+            if rate:
+                self._control.rate = max(self._control.rate, rate)
+                self.chance = self._leap.chance(rate) or self.chance
         return self._control.wait(now)
 
     def sent(self, now: float) -> Phase:
-        self._control.sent(now, self._leap.sent(now))
-        return Erratic(self._tally) if self._leap.in_a_row >= _LEAPS else self
+        self._control.sent(now, self._leap.factor())
+        return self
 
-    def refused_too(self, refusal: Refusal) -> None:
-        self._leap.refused_too(refusal)
+    def expected(self, refusal: Refusal, pause: float) -> bool:
+        return self._leap.refused(refusal, self._control.rate, pause)
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> Phase:
         self._crowd[ticket.ahead] = self._crowd.get(ticket.ahead, 0) + 1
+        return self
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
-        self._control.refused(refusal, pause, self._tally.turnaround)
-        self._leap.refused(self._control.rate, pause)
+        self._control.refused(refusal, pause, self._tally.turnaround, chance=self.chance)
         self._vote(refusal.in_flight)
         self._crowd.clear()
         if self._votes >= self._votes_needed:
@@ -216,49 +179,6 @@ class ByRate(Phase):
             return
         with_fewer = sum(count for ahead, count in self._crowd.items() if ahead < in_flight)
         self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
-
-
-class _Tolerant(Phase):
-    """Refusals change nothing, as long as there are few."""
-
-    tolerated = 0  # of the latest calls
-
-    def __init__(self, tally: Tally, ramp: Optional[Ramp] = None) -> None:
-        super().__init__(tally)
-        self._ramp = ramp or Ramp()
-        self._recent: Deque[bool] = deque(maxlen=_RECENT)  # whether each was refused
-
-    def wait(self, now: float) -> float:
-        return self._ramp.wait(now, self._tally.in_flight)
-
-    def sent(self, now: float) -> Phase:
-        self._ramp.sent(now, self._tally.in_flight)
-        return self
-
-    def accepted(self, ticket: Ticket, now: float) -> None:
-        self._ramp.answered = True
-        self._recent.append(False)
-
-    def refused_too(self, refusal: Refusal) -> None:
-        self._recent.append(True)
-
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        self._recent.append(True)
-        return Doubt(self._tally, refusal, pause) if sum(self._recent) > self.tolerated else self
-
-
-class Trusting(_Tolerant):
-    """The limit is configured, or the server has stated it: a refusal now and then is a matter of milliseconds."""
-
-    tolerated = _TOLERATED_OF_KNOWN_LIMITS
-
-
-class Erratic(_Tolerant):
-    """The server refuses some calls whatever their pace: just these wait."""
-
-    pauses_all = False
-    why = "the server refuses some calls whatever their pace"
-    tolerated = _TOLERATED_OF_ERRATIC_SERVERS
 
 
 class ByConcurrency(Phase):
@@ -289,8 +209,9 @@ class ByConcurrency(Phase):
         self._control.sent(now, self._tally)
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> Phase:
         self._control.accepted(ticket.ahead + 1)
+        return self
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         if not self._control.taken(refusal.in_flight):

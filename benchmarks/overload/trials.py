@@ -1,0 +1,165 @@
+"""Which client makes how many calls to which front."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+
+from ..children import Overlong, run_child
+from ..measure import Sample, rounds
+from .fronts import FRONTS, LATENCY, running
+from .model_server import Entry
+
+__all__ = ["CAP", "CHATPOOL", "RETRIES", "ROWS", "Row", "Trial", "counted", "measure_trials", "run", "trials"]
+
+CAP = 120.0
+"""Seconds after which a client is ended; what it has no answer for then is lost."""
+
+RETRIES = 8
+"""The retries of OpenAI's SDK: as many as chatpool has by default."""
+
+CHATPOOL = "chatpool"
+_OTHERS = ("openai", "aiohttp", "requests")
+_START = 10.0  # seconds for a child to import what it needs, beyond the cap
+_REFUSALS = (429, 503)
+_SIDE_BY_SIDE = 4
+
+
+class Row(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        title: how the report calls it.
+        front: which of :data:`.fronts.FRONTS`.
+        calls: how many there are.
+        ideal: seconds of somebody who knows the limit; 0 where the time is taken against ``base``.
+        over: the bound of the time, as a multiple of the ideal or of the base; 0 for none.
+        refused: the bound of the refusals; 0 for none.
+        base: the row without refusals, by its key.
+        workers: calls in flight at most, a run for each.
+        others: contenders besides chatpool, which make one run, with the first number of workers.
+    """
+
+    title: str
+    front: str
+    calls: int
+    ideal: float = 0.0
+    over: float = 0.0
+    refused: int = 0
+    base: str = ""
+    workers: Tuple[int, ...] = (64,)
+    others: Tuple[str, ...] = ()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit, which leaves the machine idle most of the time."""
+        return self.ideal > 0
+
+
+class Trial(NamedTuple):
+    """One client against one front."""
+
+    row: str
+    contender: str
+    workers: int
+
+
+def _by_rate(calls: int) -> float:
+    return (calls - 3) / 5  # one at once, two that nginx delays, five a second
+
+
+def _by_places(calls: int, places: int) -> float:
+    return calls * LATENCY / places
+
+
+ROWS: Mapping[str, Row] = {
+    "limit_req": Row(
+        "nginx `limit_req` 5/s burst 2, 503", "limit_req", 100, _by_rate(100), 1.15, 100, "", (16, 64), _OTHERS
+    ),
+    "limit_conn": Row(
+        "nginx `limit_conn` 3, 503", "limit_conn", 100, _by_places(100, 3), 1.3, 60, "", (16, 64), _OTHERS
+    ),
+    "queue": Row(
+        "haproxy, 4 places, `timeout queue 500ms`, 503",
+        "queue",
+        200,
+        _by_places(200, 4),
+        1.3,
+        100,
+        workers=(64, 16),
+        others=_OTHERS,
+    ),
+    "limit_req-429": Row(
+        "nginx `limit_req` 5/s burst 2, 429", "limit_req-429", 60, _by_rate(60), workers=(16,), others=("openai",)
+    ),
+    "limit_conn-429": Row(
+        "nginx `limit_conn` 3, 429", "limit_conn-429", 60, _by_places(60, 3), workers=(16,), others=("openai",)
+    ),
+    "table": Row("haproxy stick-table, 10 in 2 s, 503", "table", 60, 10.0, workers=(16,), others=("openai",)),
+    "open": Row("no refusals", "open", 1200, others=_OTHERS),
+    "random-5-250ms": Row(
+        "5 % at random, retry-after-ms 250", "random-5-250ms", 1200, over=1.5, base="open", others=_OTHERS
+    ),
+    "random-15": Row("15 % at random, no hint", "random-15", 1200, over=2.0, base="open", others=_OTHERS),
+    "random-5-1s": Row("5 % at random, Retry-After 1", "random-5-1s", 1200, over=2.0, base="open", others=_OTHERS),
+    "random-30": Row("30 % at random, no hint", "random-30", 1200, over=3.0, base="open", others=_OTHERS),
+    "open-6000": Row("no refusals", "open", 6000),
+    "random-5-6000": Row("5 % at random, no hint", "random-5", 6000, over=1.3, base="open-6000"),
+    "random-30-6000": Row("30 % at random, no hint", "random-30", 6000, over=1.6, base="open-6000"),
+}
+
+_QUICK = (Trial("limit_conn", CHATPOOL, 16), Trial("open", CHATPOOL, 64), Trial("random-5-250ms", CHATPOOL, 64))
+
+
+def trials(turn: int, quick: bool) -> List[Trial]:
+    """What is tried in a round; the others than chatpool are there in the first."""
+    if quick:
+        return list(_QUICK)
+    found = [Trial(key, CHATPOOL, workers) for key, row in ROWS.items() for workers in row.workers]
+    if turn == 0:
+        found += [Trial(key, other, row.workers[0]) for key, row in ROWS.items() for other in row.others]
+    return found
+
+
+def measure_trials(quick: bool) -> List[Sample]:
+    """Every trial, round by round: those with a limit side by side, the others one after the other."""
+    samples: List[Sample] = []
+    for turn in range(rounds(1 if quick else 3)):
+        chosen = trials(turn, quick)
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as side_by_side:
+            found = list(side_by_side.map(run, [trial for trial in chosen if ROWS[trial.row].limited]))
+        found += [run(trial) for trial in chosen if not ROWS[trial.row].limited]
+        samples += [{"round": turn, **sample} for sample, _ in found]
+        print(f"round {turn + 1}", file=sys.stderr)
+    return samples
+
+
+def run(trial: Trial, cap: float = CAP) -> Tuple[Sample, List[Entry]]:
+    """Make a trial's calls; returns what came of it, and what the front has said when.
+
+    What was refused, and what was answered to a client that was ended, is counted on the server's side.
+    """
+    row = ROWS[trial.row]
+    with running(FRONTS[row.front]) as front:
+        target = {"base_url": front.base_url, "workers": trial.workers, "retries": RETRIES}
+        spec: Dict[str, Any] = {"contender": trial.contender, "target": target, "calls": row.calls, "warm_up": 0}
+        ended, found = True, {}
+        try:
+            found = run_child("contender_child", spec, longest=cap + _START)
+        except Overlong:
+            ended = False
+        said = front.log()
+    return {**trial._asdict(), "calls": row.calls, **counted(row.calls, said, found, cap), "ended": ended}, said
+
+
+def counted(calls: int, said: Sequence[Entry], found: Mapping[str, Any], cap: float) -> Dict[str, Any]:
+    """What came of a run, by what the server has said and what the client found; nothing if that was ended."""
+    statuses = [status for _, status in said]
+    answered = calls - found["lost"] if found else statuses.count(200)
+    return {
+        "wall": found.get("wall", cap),
+        "answered": answered,
+        "lost": calls - answered,
+        "refused": sum(statuses.count(status) for status in _REFUSALS),
+    }

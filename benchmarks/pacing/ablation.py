@@ -1,0 +1,208 @@
+"""Every part of ``chatpool.policy`` that decides about the pace or a retry, switched off in turn: which bounds fall?
+
+Simulated, so a run gives the same table each time.  Parts are switched off by patching them, here only.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Iterator, List, NamedTuple, Sequence, Tuple
+from unittest import mock
+
+from chatpool.policy import (
+    admission,
+    backlog,
+    concession,
+    concurrency_control,
+    evidence,
+    free,
+    limited,
+    rate_control,
+    trials,
+)
+from chatpool.policy.admission import AdmissionControl
+from chatpool.policy.backlog import Backlog
+from chatpool.policy.concurrency_control import ConcurrencyControl
+from chatpool.policy.evidence import Background, possible_share
+from chatpool.policy.leap import Leap
+from chatpool.policy.limited import ByConcurrency, ByRate, Doubt
+from chatpool.policy.luck import Luck
+from chatpool.policy.outage import OutageGate
+from chatpool.policy.overload import Overload
+from chatpool.policy.pacing import Pacer
+from chatpool.policy.phase import Phase
+from chatpool.policy.ramp import Ramp
+from chatpool.policy.rate_control import RateControl
+from chatpool.policy.retry import RetryState
+from chatpool.policy.tally import Refusal, Tally
+
+from ..measure import Sample, grouped
+from ..tables import Table
+
+__all__ = ["PARTS", "WHOLE", "Part", "measure", "switched_off", "tables"]
+
+WHOLE = "nothing"
+_WORSE = 1.05  # a bound that does not hold with all parts falls where it gets so much worse
+
+
+class Part(NamedTuple):
+    """A part, and what takes its place.
+
+    Attributes:
+        name: where it is, and what it does.
+        patches: objects, their attributes, and the values that these get.
+    """
+
+    name: str
+    patches: Tuple[Tuple[object, str, Any], ...]
+
+
+def _returning(value: object) -> Callable[..., Any]:
+    return lambda *arguments, **named: value
+
+
+def _always(value: object) -> Any:
+    return property(lambda self: value)
+
+
+def _doubt_at_once(tally: Tally, refusal: Refusal, pause: float, share: object = None) -> Phase:
+    return Doubt(tally, refusal, pause)
+
+
+def _rate_at_once(tally: Tally, refusal: Refusal, pause: float) -> Phase:
+    return ByRate(tally, refusal.lately, refusal.sent_at, refusal.now)
+
+
+def _number_at_once(tally: Tally, refusal: Refusal, pause: float) -> Phase:
+    return ByConcurrency(tally, max(1, refusal.in_flight))
+
+
+def _chance_at_once(tally: Tally, share: float, now: float) -> Phase:
+    return trials.Erratic(tally, possible_share(share))
+
+
+def _never_chance(tally: Tally, share: float) -> Phase:
+    last = tally._latest[-1][0]
+    return Doubt(
+        tally, Refusal(last, last, tally.in_flight, tally.sent - tally.refused, tally.sent_lately(last), None), 0
+    )
+
+
+def _without_patience(state: RetryState, patience: float, now: float, line: object) -> None:
+    state.patient = False
+
+
+def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, str, Any], ...]:
+    return ((module, name, value),)
+
+
+PARTS: Sequence[Part] = (
+    Part("ramp", ((Ramp, "wait", _returning(0.0)),)),
+    Part("free: a stated limit is trusted", ((free.Trusting, "refused", free.Free.refused),)),
+    Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
+    Part("trials: SlowStart", tuple((module, "SlowStart", _doubt_at_once) for module in (free, admission, trials))),
+    Part("trials: HalfLoad (all is chance)", ((trials, "HalfLoad", _chance_at_once),)),
+    Part("trials: Erratic (nothing is chance)", ((trials, "Erratic", _never_chance),)),
+    Part("trials: Erratic becomes a limit after all", ((trials.Erratic, "refused", lambda self, *news: self),)),
+    Part("evidence: Background beside a limit", ((Background, "explains", _returning(False)),)),
+    Part("evidence: its share falls", _constant(evidence, "_SAMPLE", math.inf)),
+    Part("leap", ((Leap, "refused", _returning(False)),)),
+    Part("leap: the chance it shows", ((Leap, "chance", _returning(0.0)),)),
+    Part("limited: Doubt (a rate at once)", ((trials, "Doubt", _rate_at_once),)),
+    Part("limited: Doubt (a number at once)", ((trials, "Doubt", _number_at_once),)),
+    Part("limited: votes from a rate to a number", ((ByRate, "_vote", _returning(None)),)),
+    Part("limited: from a number to a rate", _constant(limited, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
+    Part("limited: later refusals correct the first", ((Doubt, "refused_too", lambda self, refusal: self),)),
+    Part("concurrency_control: probes", ((ConcurrencyControl, "_wait_for_probe", _returning(math.inf)),)),
+    Part("concurrency_control: their distance", _constant(concurrency_control, "_DISTANCE", 0.0)),
+    Part("concurrency_control: growing steps", _constant(concurrency_control, "_LARGEST_STEP", 0.0)),
+    Part("concurrency_control: growing patience", _constant(concurrency_control, "_LONGEST_PATIENCE", 1.0)),
+    Part("concession", _constant(concession, "_SHARE", 0.0)),
+    Part("rate_control: what was refilled", ((RateControl, "_refilled", _returning(())),)),
+    Part("rate_control: the accepted share", ((RateControl, "_accepted_share", _returning(1.0)),)),
+    Part("rate_control: the cut", _constant(rate_control, "_CUT", 1.0)),
+    Part("rate_control: its least after a long pause", _constant(rate_control, "_BELIEVED", 0.0)),
+    Part("rate_control: growth waits after a long pause", _constant(rate_control, "_HOLD", 1.0)),
+    Part("rate_control: slow growth after a long pause", _constant(rate_control, "_FASTEST_AFTER_LONG_PAUSE", 1.0)),
+    Part("rate_control: growth doubles", _constant(rate_control, "_LARGEST_EXPONENT", 0.0)),
+    Part("rate_control: slow senders grow faster", _constant(rate_control, "_CLOSER", 0.0)),
+    Part("rate_control: headroom", _constant(rate_control, "_HEADROOM", math.inf)),
+    Part("admission: pauses double", _constant(admission, "_LARGEST_EXPONENT", 0)),
+    Part("overload", ((Overload, "failed", _returning(False)),)),
+    Part("overload: says when the server is down", ((AdmissionControl, "down", _always(None)),)),
+    Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
+    Part("backlog", ((Backlog, "explains", _returning(False)),)),
+    Part("backlog: whether fewer calls help", _constant(backlog, "_SAME", math.inf)),
+    Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),
+    Part("outage gate", ((OutageGate, "_failed", _returning(None)),)),
+    Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),
+    Part("retry: a failure due to the load costs none", ((Pacer, "explained", _always(False)),)),
+    Part("retry: patience", ((RetryState, "wait_for_better_times", _without_patience),)),
+)
+
+
+@contextmanager
+def switched_off(part: Part) -> Iterator[None]:
+    """Do without the part."""
+    with ExitStack() as stack:
+        for place, attribute, value in part.patches:
+            stack.enter_context(mock.patch.object(place, attribute, value))
+        yield
+
+
+def measure(quick: bool) -> List[Sample]:
+    """Every bound with all parts, then without each of them."""
+    from .bounds import figures
+
+    samples: List[Sample] = []
+    for part in (Part(WHOLE, ()), *PARTS):
+        with switched_off(part):
+            found = [{"round": 0, "part": part.name, **figure._asdict()} for figure in figures(quick)]
+        samples += found
+        print(f"without {part.name}", file=sys.stderr, flush=True)
+    return samples
+
+
+class _Fall(NamedTuple):
+    """A bound that falls without a part: to ``found``, from ``before``."""
+
+    what: str
+    found: float
+    before: float
+    limit: float
+
+    @property
+    def by(self) -> float:
+        """How far it is from what is needed."""
+        return self.found / max(self.before, self.limit, 1e-3)
+
+    def show(self) -> str:
+        """For a table."""
+        return f"{self.what} {self.before:,.3g} → {self.found:,.3g} (at most {self.limit:,.3g})"
+
+
+def tables(samples: Sequence[Sample]) -> List[Table]:
+    """What falls without each part, the worst first; and what holds with none of them away."""
+    parts = grouped(samples, "part")
+    whole = {sample["what"]: sample for sample in parts[WHOLE]}
+    rows = []
+    for name, found in parts.items():
+        if name != WHOLE:
+            changes = [_Fall(one["what"], one["found"], whole[one["what"]]["found"], one["limit"]) for one in found]
+            falls = sorted((one for one in changes if _fallen(one)), key=lambda one: -one.by)
+            worse = sum(one.found > _WORSE * one.before for one in changes)
+            rows.append([str(name), str(len(falls)), str(worse), "; ".join(one.show() for one in falls[:4]) or "-"])
+    note = f"{len(whole)} bounds, each without one part: how many fall, and the four that fall furthest."
+    columns = ("without", "bounds that fall", "more than 5 % worse", "bound: with and without the part")
+    fallen = [one for one in whole.values() if one["found"] > one["limit"]]
+    broken = [[one["what"], f"{one['limit']:,.3g}", f"{one['found']:,.3g}"] for one in fallen]
+    return [
+        Table("What each part is for", columns, rows, note),
+        Table("Bounds that do not hold with these few seeds", ("what", "bound", "measured"), broken),
+    ]
+
+
+def _fallen(one: _Fall) -> bool:
+    return one.found > max(one.limit, one.before * (_WORSE if one.before > one.limit else 1.0))

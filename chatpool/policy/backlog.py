@@ -1,0 +1,101 @@
+"""A server that takes whatever comes and answers so late that calls are given up: fewer in flight."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+from .phase import Phase
+from .tally import Refusal, Tally, Ticket
+from .trials import SlowStart
+
+__all__ = ["Backlog"]
+
+_NEARLY = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
+_SHARE = 0.5  # ... where no answer is to take longer than this share of the limit
+_SAME = 0.8  # of the time limit: answers that take longer with a quarter of the calls are not held up by others
+_TRIALS = 2  # the number of calls is halved so often to find that out
+_AT_LEAST = 4  # answers before anything follows from them
+
+
+class Backlog(Phase):
+    """Half as many calls in flight, then one more each round, as long as answers take half the time limit at most.
+
+    Each call that was given up may still be worked on, so what was on its way counts for nothing.
+
+    Args:
+        tally: what has been sent.
+        time_limit: seconds after which calls were given up.
+        now: the time.
+
+    Attributes:
+        helps: whether answers came sooner with fewer calls in flight; None while that is not known.
+    """
+
+    pauses_all = False
+    why = "more calls in flight would only wait at the server until they are given up"
+
+    def __init__(self, tally: Tally, time_limit: float, now: float) -> None:
+        super().__init__(tally)
+        self.helps: Optional[bool] = None
+        self._limit = max(1, (tally.in_flight + 1) // 2)
+        self._time_limit = time_limit
+        self._trials = 1
+        self._settled = False  # whether what was on its way at the last change has been worked off
+        self._begin(now)
+
+    @staticmethod
+    def explains(tally: Tally, waited: float) -> bool:
+        """Whether a call was given up after ``waited`` seconds because the server has too much to do."""
+        return tally.in_flight > 1 and tally.latency * _NEARLY >= waited
+
+    def _begin(self, now: float) -> None:
+        self._from = now
+        self._answers, self._took = 0, 0.0
+
+    @property
+    def limit(self) -> Optional[int]:
+        return self._limit
+
+    def wait(self, now: float) -> float:
+        return 0.0 if self._tally.in_flight < self._limit else math.inf
+
+    def sent(self, now: float) -> Phase:
+        return self
+
+    def accepted(self, ticket: Ticket, now: float) -> Phase:
+        if ticket.sent_at < self._from:
+            return self
+        self._answers += 1
+        self._took += now - ticket.sent_at
+        if self._answers >= max(_AT_LEAST, self._limit):
+            self._look(now)
+        return self
+
+    def _look(self, now: float) -> None:
+        """Judge by the second half of twice as many answers as there are calls in flight."""
+        latency, settled = self._took / self._answers, self._settled
+        self._begin(now)
+        self._settled = not settled
+        if not settled:
+            return
+        if latency * (self._limit + 1) / self._limit <= _SHARE * self._time_limit:
+            self.helps = True
+            self._limit += 1
+        elif self.helps is None and self._trials < _TRIALS:
+            self._trials += 1
+            self._limit = max(1, self._limit // 2)
+        elif self.helps is None:
+            self.helps = latency <= _SAME * self._time_limit
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        return SlowStart(self._tally, refusal, pause)
+
+    def given_up(self, ticket: Ticket, now: float) -> bool:
+        """A call was given up; returns whether that is due to what was in flight before."""
+        if ticket.sent_at < self._from:
+            return True
+        self._limit = max(1, self._limit // 2)
+        self._settled = False
+        self._begin(now)
+        return False

@@ -1,0 +1,154 @@
+"""Whether refusals depend on the load: sequential tests on the share of calls that is refused.
+
+Wald's sequential probability ratio test, and Page's CUSUM for a change that may come at any time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from typing import List
+
+__all__ = ["MOST_CALLS", "Background", "ShareTest", "SurgeTest", "possible_share"]
+
+# What may be chance, as a share of all calls; and what a server refuses that is far beyond its limit.
+_SMALLEST_SHARE, _LARGEST_SHARE = 0.03, 0.4
+MOST_CALLS = 0.85
+
+# A refusal is no longer due to chance when so much more is refused ...
+_MORE, _MORE_BY = 0.1, 1.25
+_SURE = 3.3  # logarithm of the odds
+_REMEMBERED = 32  # refusals in which a surge shows
+_SAMPLE = 5.0  # refusals, after which the share is taken anew
+
+
+def possible_share(share: float) -> float:
+    """``share``, or the nearest share of calls that a server may refuse by chance."""
+    return min(_LARGEST_SHARE, max(_SMALLEST_SHARE, share))
+
+
+class ShareTest:
+    """How much likelier one share of refusals is than another, after the calls seen.
+
+    Refusals come back sooner than answers.  So a call counts as accepted as soon as one that was sent after it has
+    been refused, or when it has been out for long enough; it is corrected if it turns out to be refused.
+
+    Args:
+        usual: the share of refusals under the first hypothesis, between 0 and 1.
+        other: the share under the second.
+        first: the number of the first call that counts.
+
+    Attributes:
+        value: logarithm of the likelihood ratio; positive in favour of the second hypothesis.
+        refused: calls that were refused.
+        seen: calls that were refused or count as accepted.
+    """
+
+    __slots__ = ("_accepted", "_first", "_refused", "refused", "seen", "value")
+
+    def __init__(self, usual: float, other: float, first: int) -> None:
+        self._accepted = math.log((1 - other) / (1 - usual))
+        self._refused = math.log(other / usual)
+        self._first = first
+        self.value = 0.0
+        self.seen = self.refused = 0
+
+    @property
+    def share(self) -> float:
+        """The share that was refused."""
+        return self.refused / max(1, self.seen)
+
+    def accepted_before(self, number: int) -> None:
+        """Calls with smaller numbers count as accepted, those that were refused aside."""
+        calls = number - self._first - self.seen
+        if calls > 0:
+            self.seen += calls
+            self.value += calls * self._accepted
+
+    def refuse(self, number: int) -> None:
+        """The call with this number was refused; those before the first do not count."""
+        if number < self._first:
+            return
+        self.refused += 1
+        if number - self._first >= self.seen:
+            self.accepted_before(number)
+            self.seen += 1
+            self.value += self._refused
+        else:
+            self.value += self._refused - self._accepted
+
+
+class SurgeTest(ShareTest):
+    """The same for a change that may come at any time: what was before it counts for nothing.
+
+    Attributes:
+        value: that of the stretch of calls, up to the latest one seen, that speaks most for the second hypothesis.
+    """
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, usual: float, other: float, first: int) -> None:
+        super().__init__(usual, other, first)
+        self._numbers: List[int] = []  # of the latest calls that were refused, in order
+
+    def accepted_before(self, number: int) -> None:
+        self.seen = max(self.seen, number - self._first)
+
+    def refuse(self, number: int) -> None:
+        if number < self._first:
+            return
+        self.refused += 1
+        self.seen = max(self.seen, number - self._first + 1)
+        numbers = self._numbers
+        insort(numbers, number)
+        if len(numbers) > _REMEMBERED:
+            del numbers[0]
+        self.value = value = 0.0
+        after = self._first + self.seen
+        for refused in reversed(numbers):
+            value += self._refused + (after - refused - 1) * self._accepted
+            self.value = max(self.value, value)
+            after = refused
+
+    def restart(self) -> None:
+        """Forget what has been seen."""
+        self._first += self.seen
+        self.seen = self.refused = 0
+        self.value = 0.0
+        self._numbers.clear()
+
+
+class Background:
+    """Refusals that come whatever the load, and what goes beyond them.
+
+    Args:
+        share: the share of all calls that is refused by chance.
+        first: the number of the first call from now on.
+
+    Attributes:
+        share: as it was given.
+    """
+
+    __slots__ = ("_now", "_test", "share")
+
+    def __init__(self, share: float, first: int) -> None:
+        self.share = share
+        self._begin(share, first)
+
+    def _begin(self, share: float, first: int) -> None:
+        self._now = share
+        self._test = SurgeTest(share, _MORE + _MORE_BY * share, first)
+
+    def explains(self, number: int) -> bool:
+        """Whether the refusal of the call with this number was to be expected.
+
+        The share may be smaller than it was thought to be, and then falls; what is more is due to a limit.
+        """
+        test = self._test
+        test.refuse(number)
+        if test.value >= _SURE:
+            test.restart()
+            return False
+        if test.seen * self._now > _SAMPLE:
+            self._begin(min(self._now, max(_SMALLEST_SHARE / 2, test.share)), number + 1)
+        return True

@@ -1,0 +1,203 @@
+"""Do refusals depend on the load?  Asked before a limit is looked for, for some servers refuse calls at random.
+
+After the first refusal calls start again one by one.  If most of what follows is refused, there is a limit.  If not,
+calls are sent at half the load: a limit refuses nothing there, chance refuses as much as before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+from .evidence import MOST_CALLS, ShareTest, SurgeTest, possible_share
+from .limited import Doubt
+from .phase import Phase
+from .tally import Refusal, Tally
+
+__all__ = ["Erratic", "HalfLoad", "SlowStart"]
+
+_WHY = "finding out whether refusals depend on the load"
+
+# Logarithms of the odds with which the tests decide.
+_LIMITED = 4.0  # most calls are refused
+_LIMITED_AFTER_ALL = 8.0  # the same where chance has been seen
+_OPEN = -5.0  # they are not
+_CHANCE, _NO_CHANCE = 3.5, -3.5  # as many are refused at half the load, or hardly any
+_FEW = 0.03  # of the calls: so few refusals need no explanation
+
+_CATCH_UP = 0.005  # seconds of lateness that may be made good
+_SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
+_SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
+
+_HALF_SURE = 20.0  # a limit refuses this much less at half the load; chance half as much as was seen, at the least
+
+
+def _settled_by(tally: Tally, now: float) -> int:
+    """The number of the first call that may still be refused."""
+    return tally.sent_by(now - _SETTLED * tally.turnaround)
+
+
+class SlowStart(Phase):
+    """Something was refused: begin again with a single call, and go on the faster the more are accepted.
+
+    Args:
+        tally: what has been sent.
+        refusal: the refusal.
+        pause: seconds until the first call.
+        share: the share of calls that is refused by chance, as far as is known; None to take it from the tally.
+    """
+
+    why = _WHY
+
+    def __init__(self, tally: Tally, refusal: Refusal, pause: float, share: Optional[float] = None) -> None:
+        super().__init__(tally)
+        if share is None:  # six of twelve calls more than were seen, for they may be few
+            share = (tally.refused + 6) / (tally.sent + 12)
+        self._share = possible_share(share)
+        self._pauses = True
+        self._first = tally.sent
+        self._refused = tally.refused
+        # What was on its way is tried together, what follows from its first refusal on.
+        self._batch = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
+        self._test: Optional[ShareTest] = None
+        self._begin(refusal.now + pause)
+
+    def _begin(self, time: float) -> None:
+        self._next = self._resumed = time
+        self._sent = 0
+
+    @property
+    def pauses_all(self) -> bool:  # type: ignore[override]  # it does as long as nothing is accepted
+        return self._pauses
+
+    def wait(self, now: float) -> float:
+        return max(0.0, self._next - now)
+
+    def sent(self, now: float) -> Phase:
+        self._sent += 1
+        unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, _SETTLED * self._tally.turnaround))
+        self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
+        return self._judge(now)
+
+    def _judge(self, now: float) -> Phase:
+        """What follows from what has been accepted since the first refusal of this phase."""
+        tally = self._tally
+        if self._test is None or not tally.latency or now < self._resumed + tally.latency:
+            return self  # not all that may be in flight at once is yet
+        self._test.accepted_before(_settled_by(tally, now))
+        if self._test.value > _OPEN:
+            return self
+        share = (tally.refused - self._refused + 1) / (tally.sent - self._first + 2)
+        return Erratic(tally, possible_share(share)) if share <= _FEW else HalfLoad(tally, share, now)
+
+    def refused_too(self, refusal: Refusal) -> Phase:
+        return self.refused(refusal, 0.0)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._pauses = False
+        if refusal.number < self._first:
+            return self._tried(self._batch, refusal, pause)
+        if self._test is not None:
+            return self._tried(self._test, refusal, pause)
+        if self._sent <= 1:  # not even one is accepted
+            self._pauses = True
+            self._begin(refusal.now + pause)
+        else:
+            self._test = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
+        return self
+
+    def _tried(self, test: ShareTest, refusal: Refusal, pause: float) -> Phase:
+        test.refuse(refusal.number)
+        return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED else self
+
+
+class HalfLoad(Phase):
+    """Send at half of the load that was accepted, and compare how much is refused.
+
+    Args:
+        tally: what has been sent; as much as is accepted is in flight.
+        share: the share that was refused at that load.
+        now: the time.
+    """
+
+    pauses_all = False
+    why = _WHY
+
+    def __init__(self, tally: Tally, share: float, now: float) -> None:
+        super().__init__(tally)
+        self._share = possible_share(share)
+        self._full = tally.in_flight
+        self._limit = max(1, tally.in_flight // 2)
+        self._rate = self._limit / tally.latency
+        self._next = now
+        self._test: Optional[ShareTest] = None  # from the first call at half the load
+        self._most: Optional[SurgeTest] = None
+
+    @property
+    def limit(self) -> Optional[int]:
+        return self._limit
+
+    @property
+    def rate(self) -> Optional[float]:
+        return self._rate
+
+    def wait(self, now: float) -> float:
+        if self._tally.in_flight >= self._limit:
+            return math.inf
+        return max(0.0, self._next - now)
+
+    def sent(self, now: float) -> Phase:
+        self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate
+        tally = self._tally
+        if self._test is None:
+            self._test = ShareTest(self._share / _HALF_SURE, self._share / 2, tally.sent)
+            self._most = SurgeTest(self._share, MOST_CALLS, tally.sent)
+            return self
+        self._test.accepted_before(_settled_by(tally, now))
+        if self._test.value > _NO_CHANCE:
+            return self
+        return Doubt(tally, Refusal(now, now, self._full, tally.sent - tally.refused, tally.sent_lately(now), None), 0)
+
+    def refused_too(self, refusal: Refusal) -> Phase:
+        return self.refused(refusal, 0.0)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        if self._test is None or self._most is None:
+            return self
+        self._test.refuse(refusal.number)
+        self._most.refuse(refusal.number)
+        if self._most.value >= _LIMITED_AFTER_ALL:  # the limit has become lower meanwhile
+            return Doubt(self._tally, refusal, pause)
+        return Erratic(self._tally, self._share) if self._test.value >= _CHANCE else self
+
+
+class Erratic(Phase):
+    """The server refuses some calls whatever the load: just these wait.
+
+    Args:
+        tally: what has been sent.
+        share: the share of all calls that is refused.
+    """
+
+    pauses_all = False
+    why = "the server refuses some calls whatever their pace"
+
+    def __init__(self, tally: Tally, share: float) -> None:
+        super().__init__(tally)
+        self.chance = share
+        self._test = SurgeTest(share, 1 - (1 - share) / 4, tally.sent)
+
+    def wait(self, now: float) -> float:
+        return 0.0
+
+    def sent(self, now: float) -> Phase:
+        return self
+
+    def refused_too(self, refusal: Refusal) -> Phase:
+        return self.refused(refusal, 0.0)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._test.refuse(refusal.number)
+        if self._test.value < _LIMITED_AFTER_ALL:
+            return self
+        return SlowStart(self._tally, refusal, pause, self.chance)

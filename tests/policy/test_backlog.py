@@ -1,0 +1,133 @@
+"""A server whose answers come too late because it has too much to do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from chatpool.policy.backlog import Backlog
+from chatpool.policy.tally import Tally, Ticket
+
+LIMIT = 60.0  # seconds until a call is given up
+
+
+def tally(in_flight, latency=0.0):
+    made = Tally()
+    made.in_flight, made.latency = in_flight, latency
+    return made
+
+
+class Server:
+    """What is said to a backlog; ``time`` is that of the last change."""
+
+    def __init__(self, in_flight=16):
+        self.time = 100.0
+        self.phase = Backlog(tally(in_flight), LIMIT, self.time)
+
+    def answer(self, latency, rounds=1):
+        """As many answers as two looks take, each after so many seconds; the first half is what is worked off."""
+        for _ in range(rounds):
+            before = self.phase.limit
+            for _ in range(2 * max(4, before)):
+                self.time += 1.0
+                self.phase.accepted(Ticket(self.time, 0, 0), self.time + latency)
+                self.time += latency
+        return self.phase.limit
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "latency", "explained"), [(16, 20.0, True), (16, 19.0, False), (1, 60.0, False), (2, 60.0, True)]
+)
+def test_a_call_was_given_up_for_the_load_where_others_nearly_are_too(in_flight, latency, explained):
+    assert Backlog.explains(tally(in_flight, latency), 60.0) is explained
+
+
+@pytest.mark.parametrize(("in_flight", "limit"), [(16, 8), (5, 3), (2, 1), (1, 1), (0, 1)])
+def test_it_begins_with_half_as_many_in_flight(in_flight, limit):
+    counts = tally(in_flight)
+    phase = Backlog(counts, LIMIT, 0.0)
+    assert phase.limit == limit
+    counts.in_flight = limit - 1
+    assert phase.wait(0.0) == 0
+    counts.in_flight = limit
+    assert math.isinf(phase.wait(0.0))
+
+
+def test_it_pauses_nobody_and_knows_no_rate():
+    phase = Server().phase
+    assert not phase.pauses_all
+    assert phase.rate is None
+
+
+def test_one_more_is_sent_each_round_as_long_as_answers_take_half_the_limit_at_most():
+    server = Server()
+    assert server.answer(20.0, rounds=3) == 11
+    assert server.phase.helps is True
+
+
+def test_none_is_added_that_would_make_them_take_longer():
+    server = Server()
+    assert server.answer(20.0) == 9
+    assert server.answer(28.0, rounds=3) == 9  # ten would take 31
+
+
+def test_answers_of_what_was_on_its_way_say_nothing():
+    server = Server()
+    for _ in range(100):
+        server.phase.accepted(Ticket(99.0, 15, 0), 159.0)
+    assert server.phase.limit == 8
+    assert server.phase.helps is None
+
+
+def test_the_first_half_of_the_answers_after_a_change_says_nothing_either():
+    server = Server()
+    for _ in range(8):
+        server.phase.accepted(Ticket(101.0, 7, 0), 102.0)
+    assert server.phase.limit == 8
+    for _ in range(8):
+        server.phase.accepted(Ticket(102.0, 7, 0), 103.0)
+    assert server.phase.limit == 9
+
+
+def test_where_half_as_many_do_not_help_a_quarter_is_tried():
+    server = Server()
+    assert server.answer(50.0) == 4
+    assert server.phase.helps is None
+
+
+@pytest.mark.parametrize(("latency", "helps"), [(50.0, False), (40.0, True)])
+def test_where_answers_of_a_quarter_take_as_long_the_load_was_not_the_reason(latency, helps):
+    server = Server()
+    server.answer(50.0)
+    server.answer(latency)
+    assert server.phase.helps is helps
+
+
+def test_given_up_again_there_are_half_as_many_again():
+    server = Server()
+    assert not server.phase.given_up(Ticket(101.0, 7, 0), 161.0)
+    assert server.phase.limit == 4
+    for _ in range(5):
+        server.phase.given_up(Ticket(300.0, 0, 0), 300.0)
+    assert server.phase.limit == 1
+
+
+def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing():
+    server = Server()
+    assert server.phase.given_up(Ticket(99.0, 15, 0), 159.0)
+    assert server.phase.limit == 8
+    server.phase.given_up(Ticket(101.0, 7, 0), 161.0)
+    assert server.phase.given_up(Ticket(160.0, 7, 0), 220.0)
+    assert server.phase.limit == 4
+
+
+def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first():
+    server = Server()
+    for _ in range(15):  # one more would raise the limit
+        server.phase.accepted(Ticket(102.0, 7, 0), 102.0)
+    server.phase.given_up(Ticket(103.0, 7, 0), 163.0)
+    for number in range(8):
+        assert server.phase.limit == 4
+        server.phase.accepted(Ticket(170.0 + number, 3, 0), 170.0 + number)
+    assert server.phase.limit == 5
