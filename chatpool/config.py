@@ -40,9 +40,9 @@ class Timeout:
         connect: establishing a connection, TLS included. Default 5.
         read: silence between two pieces of an answer. None (the default) sets no limit of its own:
             a model that thinks sends nothing until it is done. In a stream it is the time between two
-            events, and None means 60.
+            events after the first content, and None means 60; comments extend it, at most to ``attempt``.
         attempt: one exchange with the server, from name resolution to the last byte, of a stream to its
-            first event. Default 600.
+            first content. Default 600.
         total: the whole call with its retries and waits. Default 1800. For a singular call it counts
             from the method call; in a run it counts per item, from its first send.
 

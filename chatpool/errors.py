@@ -90,7 +90,8 @@ class APIError(ChatPoolError):
         code: the server's machine-readable ``error.code`` (str, int or None).
         type: the server's ``error.type``.
         param: the server's ``error.param``: the request field it complains about.
-        body: the decoded error body (a dict, or text cut to 2,000 characters), None without one.
+        body: the decoded error body (a dict, or text cut to 2,000 characters), None without one. Of a good answer that
+            is not JSON, to a path that is not known to answer with JSON (``pool.request``): all its bytes.
         retry_after: seconds the server asked to wait before the next attempt, None without a hint.
     """
 

@@ -60,12 +60,14 @@ class Reply(NamedTuple):
         headers: response headers, looked up without regard to case.
         content: the body's bytes, decompressed.
         url: where it came from, without a query string.
+        proxy: the URL of the proxy that it came through, without user and password; "" without one.
     """
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     url: str = ""
+    proxy: str = ""
 
 
 class Verdict(NamedTuple):
@@ -90,6 +92,11 @@ class Verdict(NamedTuple):
         limits: rate limits the server stated, by header name; empty without any.
         status: HTTP status, None without an answer.
         request_id: the server's ``x-request-id``.
+        about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
+            is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
+            stumbled over what was asked); "" otherwise.
+        fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
+            (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
     """
 
     kind: str
@@ -101,6 +108,8 @@ class Verdict(NamedTuple):
     limits: Mapping[str, str] = {}
     status: Optional[int] = None
     request_id: Optional[str] = None
+    about: str = ""
+    fingerprint: Optional[str] = None
 
 
 class Attempt(NamedTuple):

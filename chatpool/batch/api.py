@@ -61,6 +61,7 @@ def run(
     max_reasks: Optional[int] = None,
     accept: Optional[Accept] = None,
     collect_stream: bool = False,
+    max_pack: Optional[int] = None,
     **options: Any,
 ) -> BatchResult:
     """Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
@@ -91,6 +92,7 @@ def run(
         parse, max_reasks, accept: what answers have to be, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
             is not taken in the end is a failure that runs again with ``retry_failed`` only.
         collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, where the path has them.
+        max_pack: how many texts to embed go out in one request at most, as in :meth:`~chatpool.ChatPool.embed`.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -116,6 +118,7 @@ def run(
         processes,
         AnswerRules(parse, max_reasks, accept),
         collect_stream,
+        max_pack,
     )
     reading = {"url": url, "template": template, "column": column, "id_field": id_field}
     return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
@@ -147,7 +150,7 @@ def run_job(
     started = clock.now()
     with contextlib.ExitStack() as end:
         calls, extra = end.enter_context(_pool(pool, options))
-        calls = with_answer_rules(calls, job.answers, collect_stream=job.collect_stream)
+        calls = with_answer_rules(calls, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
         end.callback(lambda: setattr(result, "elapsed", clock.now() - started))
         source = Source(input_path, reading.get("column"))
         lines = Reading(source, keep_version=not has_version_in_url(calls), **reading)

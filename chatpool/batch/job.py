@@ -37,9 +37,10 @@ class Job:
     processes: int = 1
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
+    max_pack: Optional[int] = None
 
     def __post_init__(self) -> None:
-        for name in ("limit", "sample", "processes"):
+        for name in ("limit", "sample", "processes", "max_pack"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
         if not isinstance(self.collect_stream, bool):

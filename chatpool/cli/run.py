@@ -57,6 +57,9 @@ def add_run(
     command.add_argument(
         "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
     )
+    command.add_argument(
+        "--max-pack", metavar="N", type=int, help="at most N texts to embed in one request (default: 2,048)"
+    )
     command.set_defaults(run=run)
 
 
@@ -147,6 +150,7 @@ def run(arguments: Namespace) -> int:
         prices=arguments.prices,
         processes=arguments.processes,
         answers=_answers(arguments),
+        max_pack=arguments.max_pack,
     )
     reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
     try:

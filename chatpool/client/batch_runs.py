@@ -39,7 +39,8 @@ def start_rows(
     core = pool._core
     options = pool._how(None, None, None, None).of_run(core.dispatcher, None)
     if packed:
-        return PackedRowsRun(core.engine, rows, prepare, options, 2 * core.engine.max_workers, keep=keep)
+        window, most = 2 * core.engine.max_workers, pool._defaults.max_pack
+        return PackedRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
     window = max(1000, 10 * core.engine.max_workers)
     return RowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
 
@@ -49,20 +50,23 @@ def _in_full(request: ChatRequest) -> ChatRequest:
     return request if shared_part(request) is None else joined([request])
 
 
-def with_answer_rules(pool: ChatPool, rules: AnswerRules, *, collect_stream: bool = False) -> ChatPool:
+def with_answer_rules(
+    pool: ChatPool, rules: AnswerRules, *, collect_stream: bool = False, max_pack: Optional[int] = None
+) -> ChatPool:
     """A view of the pool whose runs over rows look at answers; its copies in other processes do too.
 
     Args:
         pool: the pool.
         rules: what answers have to be.
         collect_stream: whether they are collected from streams.
+        max_pack: how many texts to embed go out in one request at most.
 
     Raises:
         TypeError, ConfigurationError: a rule that cannot work; the message names the keyword.
     """
     rules.reviewer()
     view = pool.with_options()
-    view._defaults = replace(view._defaults, answers=rules, collect_stream=collect_stream)
+    view._defaults = replace(view._defaults, answers=rules, collect_stream=collect_stream, max_pack=max_pack)
     return view
 
 

@@ -163,6 +163,7 @@ class BulkCalls(PoolBase):
         on_error: str = "none",
         run_timeout: Optional[float] = None,
         dedupe: bool = False,
+        max_pack: Optional[int] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -177,12 +178,16 @@ class BulkCalls(PoolBase):
             prompt: makes the text of a row.
             progress, on_error, run_timeout, dedupe: as in :meth:`map`; for many texts only. With ``dedupe`` each
                 text goes out in a request of its own.
+            max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
+                300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
             ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many, one outcome per text.
-            A request that the server finds too large, or in which it refuses one text, is sent again in halves.
+            A request that the server finds too large, in which it refuses one text, that meets a 500 or a time-out
+            twice, or whose answer lacks vectors, is sent again in parts. A text whose vector has NaN or an infinity
+            in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
         how = self._how(timeout, retry, headers, query)
@@ -190,7 +195,7 @@ class BulkCalls(PoolBase):
         def make(one: Any) -> ChatRequest:
             return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
 
-        settings = RunSettings(prompt, progress, on_error, run_timeout, dedupe=dedupe)
+        settings = RunSettings(prompt, progress, on_error, run_timeout, dedupe=dedupe, max_pack=max_pack)
         if isinstance(text, str):
             return self._wait(text, make(text), how)
         if dedupe:

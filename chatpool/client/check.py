@@ -102,6 +102,8 @@ def _trust(transport: Transport) -> Finding:
         return Finding("CA", str(error), "name another file in verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE")
     if trust.verify is False:
         return Finding("CA", "certificates are not checked", "leave out verify=False: anybody could read the key")
+    if trust.verify is True:
+        return Finding("CA", "as the ssl.SSLContext in verify= has it")
     return Finding("CA", str(trust.verify))
 
 
@@ -161,6 +163,6 @@ def _exchange(pool: PoolBase, route: Route, request: ChatRequest, timeout: float
     except ConfigurationError as error:
         return Verdict("fail", error=error)
     except Exception as error:
-        return judge_exception(error, url=transport.url_of(request.path))
+        return judge_exception(error, url=transport.url_of(request.path), proxy=transport.proxy)
     wall = current_clock().wall()
     return judge_reply(reply, request, endpoint_proven=False, model_proven=False, wall=wall)

@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 from ..errors import (
     APIError,
+    APIResponseError,
+    APITimeoutError,
     BadRequestError,
     CallCancelledError,
     ChatPoolError,
@@ -21,10 +23,10 @@ from ..types import Outcome
 from ..wire.bodies import ErrorFacts
 from ..wire.rules import Refusal, rule_for
 
-__all__ = ["can_never_succeed", "state_of"]
+__all__ = ["can_never_succeed", "may_go_in_parts", "state_of"]
 
 # Refusals of one request, whatever else the server thinks of the caller.
-_OF_THE_REQUEST = frozenset({"can never fit", "prompt flagged", "too large"})
+_OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
 
 # An answer came, and it was not taken.
 _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
@@ -50,12 +52,29 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
 
 def can_never_succeed(error: ChatPoolError) -> bool:
     """Whether the same request would meet the same failure again."""
-    if isinstance(error, (BadRequestError, UnprocessableEntityError, *_OF_THE_ANSWER)):
+    if isinstance(error, _OF_THE_ANSWER):
+        return True
+    if isinstance(error, APIResponseError) and isinstance(error.body, bytes):  # an answer that is not JSON, kept whole
+        return True
+    is_request = isinstance(error, (BadRequestError, UnprocessableEntityError))
+    if not isinstance(error, APIError) or error.status_code is None:
+        return is_request or (type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError)))
+    facts = ErrorFacts(error.message, error.type, error.code)
+    rule = rule_for(Refusal(error.status_code, facts, {}))
+    # Some servers say with a 400 that the key or the model is wrong: with another one the request may succeed.
+    return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
+
+
+def may_go_in_parts(error: ChatPoolError) -> bool:
+    """Recognise a failure that, where it came back, may be due to one of many texts, or to their number."""
+    if _is_of_another(error):
+        return False
+    if isinstance(error, (APIResponseError, APITimeoutError)):
         return True
     if not isinstance(error, APIError) or error.status_code is None:
-        return type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError))
-    facts = ErrorFacts(error.message, error.type, error.code)
-    return rule_for(Refusal(error.status_code, facts, {})).name in _OF_THE_REQUEST
+        return False
+    rule = rule_for(Refusal(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
+    return rule.kind == "timeout" or rule.about == "content"
 
 
 def _is_of_another(error: ChatPoolError) -> bool:

@@ -21,7 +21,7 @@ _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 class Defaults:
     """What a pool, or a view of it, fills in where a call says nothing.
 
-    ``answers`` and ``collect_stream`` are for batch runs only.
+    ``answers``, ``collect_stream`` and ``max_pack`` are for batch runs only.
     """
 
     model: Optional[str] = None
@@ -33,6 +33,7 @@ class Defaults:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
+    max_pack: Optional[int] = None
 
     def changed(self, **changes: Any) -> Defaults:
         """These defaults with some others; ``timeout`` and ``retry`` may be shorthands.
@@ -42,7 +43,7 @@ class Defaults:
         """
         if "defaults" in changes:
             changes["body"] = changes.pop("defaults")
-        known = {each.name for each in fields(self)} - {"answers", "collect_stream"}
+        known = {each.name for each in fields(self)} - {"answers", "collect_stream", "max_pack"}
         for name in changes:
             if name not in known:
                 raise TypeError(

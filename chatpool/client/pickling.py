@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Mapping
 from urllib.parse import urlsplit
@@ -36,8 +37,13 @@ class Origin:
         """The same without a key that is a plain str.
 
         Raises:
-            ConfigurationError: there is a password in it.
+            ConfigurationError: there is a password in it, or an ssl.SSLContext.
         """
+        if isinstance(self.arguments.get("verify"), ssl.SSLContext):
+            raise ConfigurationError(
+                "verify= is an ssl.SSLContext, which cannot be pickled: pass the path of a CA file, or make the pool "
+                "where it is used"
+            )
         owners = [*(self.arguments.get("endpoints") or ())]
         for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in owners)]:
             scope = getattr(limits, "scope", None)

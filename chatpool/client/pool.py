@@ -57,10 +57,11 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
             adapters are copied; the object itself is neither changed nor closed.
         after_call: called with no argument in the worker thread after each call, for instance Django's
             ``close_old_connections``.
-        verify: False, or the path of a CA bundle. Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE,
-            else certifi's bundle.
+        verify: False, the path of a CA bundle, or an ``ssl.SSLContext`` that settles everything about TLS (it gets
+            chatpool's class of sockets). Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, else certifi's.
         cert: path of a client certificate, or a (certificate, key) pair.
-        proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none.
+        proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none, and
+            ``socks://`` is ``socks5h://``.
         max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
         listeners: callables that get every :class:`~chatpool.Event`.
 

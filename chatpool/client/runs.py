@@ -38,6 +38,7 @@ class RunSettings:
     buffersize: Optional[int] = None
     journal: Optional[JournalPath] = None
     dedupe: bool = False
+    max_pack: Optional[int] = None
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -50,6 +51,8 @@ class RunSettings:
             positive_seconds("run_timeout", self.run_timeout)
         if self.buffersize is not None:
             positive_int("buffersize", self.buffersize)
+        if self.max_pack is not None:
+            positive_int("max_pack", self.max_pack)
         if self.journal is not None and not isinstance(self.journal, (str, os.PathLike)):
             raise TypeError(f"journal must be the path of a file, got {type(self.journal).__name__}")
         if not isinstance(self.dedupe, bool):
@@ -102,7 +105,7 @@ def start_packed(
 
     prepare, bar, deadline = _begun(core, items, make, settings)
     options = how.of_run(core.dispatcher, deadline)
-    run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers)
+    run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
     run.bar = bar
     return run, bar
 

@@ -51,7 +51,8 @@ class SingleCalls(PoolBase):
                 every one without.
             collect_stream: ask for a stream, and put the answer together from it. For servers behind proxies that cut
                 connections on which nothing comes for long. A stream that breaks off is asked for again, from its
-                beginning; ``timeout.read`` (here 60 s by default) bounds each wait for its next event.
+                beginning; ``timeout.read`` (here 60 s by default) bounds each wait for an event
+                after its first content.
             params: body fields, for instance ``temperature=0`` or ``model="gpt-4o"``.
 
         Raises:
@@ -148,12 +149,18 @@ class SingleCalls(PoolBase):
 
         Args:
             path: for instance ``"/moderations"`` or ``"/models"``.
-            body: the JSON body; sent as it is.
+            body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
             method: the HTTP method.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
 
         Returns:
-            The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path.
+            The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
+            no bytes.
+
+        Raises:
+            APIResponseError: a good answer that is not JSON, among others. From a path that is not known to answer with
+                JSON it is not asked for again, and ``.body`` has all its bytes.
+            ChatPoolError: as :meth:`chat`.
         """
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")

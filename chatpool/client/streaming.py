@@ -43,9 +43,10 @@ class StreamingCalls(PoolBase):
         Args:
             item, headers, query, extra_body, system, retry, params: as in :meth:`chat`. The usage is asked for
                 (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
-            timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first event, ``read``
-                (60 s by default) each wait for an event, and ``total`` all the time that is spent waiting for the
-                server; the reader's own time between two chunks is never counted.
+            timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
+                (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
+                ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
+                never counted.
 
         Returns:
             A :class:`ChatStream`, to be iterated over and best used in a ``with`` block. Nothing is sent before the

@@ -73,10 +73,14 @@ class Attempter:
             call.history += (attempt_of(verdict, None, ended - now, self._routes.name_for(call)),)
             return Attempted(verdict)
         # An attempt that had less time than it may take says nothing about the server when it takes longer.
-        cut = verdict.kind == "timeout" and left < call.options.timeout.attempt
+        cut = verdict.kind == "timeout" and verdict.status is None and left < call.options.timeout.attempt
         line = self._scheduler.returned(call, CANCELLED if cut else verdict, ended)
         if grant is not None and verdict.kind == "throttled":
             grant.share_pause(self._scheduler.paused_for(call, ended))
+        if line.unanimous:
+            said = "every call is refused in these words: "
+            error = None if verdict.error is None else verdict.error.copied(said)
+            verdict = verdict._replace(kind="fatal", scope="model", error=error)
         return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
 
     def _deadline(self, call: Call, now: float) -> Deadline:
@@ -108,7 +112,8 @@ class Attempter:
         except ChatPoolError as error:  # the key could not be fetched
             return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
         except Exception as error:
-            return judge_exception(error, url=self._routes.of(call).transport.url_of(call.request.path))
+            transport = self._routes.of(call).transport
+            return judge_exception(error, url=transport.url_of(call.request.path), proxy=transport.proxy)
 
     def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
         """What follows a failed attempt; noted in the call's history."""
@@ -144,6 +149,7 @@ class Attempter:
                 deadline=self._deadline(call, now),
                 line=line,
                 refreshable=auth.refreshable,
+                suspects=call.suspects,
             )
             if decision.refresh_key:
                 auth.refresh()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Protocol, Tuple
 
 from ..config import Timeout
 from ..errors import ChatPoolError
@@ -59,6 +59,7 @@ class CallOptions:
             of the call, and otherwise from its first send and without the time in which the pool holds it.
         review: looks at answers before they are taken; None takes them all.
         reading: what is done with the chunks of an answer that is asked for as a stream; None asks for a whole one.
+        suspects: counts the things that a call asks for and that can be asked for apart; None for no such calls.
     """
 
     timeout: Timeout
@@ -70,6 +71,7 @@ class CallOptions:
     singular: bool = False
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
+    suspects: Optional[Callable[[Call], int]] = None
 
 
 class Call:
@@ -155,6 +157,11 @@ class Call:
         self.token: Optional[CancelToken] = None
         self.history: Tuple[Attempt, ...] = ()
         self.context: Optional[contextvars.Context] = None
+
+    @property
+    def suspects(self) -> int:
+        """How many things it asks for of which one may be what the server stumbles over, 0 for no such suspicion."""
+        return 0 if self.options.suspects is None else self.options.suspects(self)
 
     def deadline(self, held: float = 0.0) -> Deadline:
         """When the call's time ends; never while nothing has started to count.

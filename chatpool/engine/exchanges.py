@@ -8,7 +8,7 @@ from ..clock import Clock
 from ..config import Timeout
 from ..transport import CancelToken, OpenStream
 from ..types import Reply, Verdict
-from ..wire import judge_reply, judge_stream, refuses_usage, without_usage
+from ..wire import judge_exception, judge_reply, judge_stream, refuses_usage, without_usage
 from .call import Call
 from .payload import payload_of, reading_of
 from .routes import Route, Routes
@@ -82,15 +82,15 @@ class Exchanges:
         return answer
 
     def _read(self, call: Call, stream: OpenStream, route: Route, reading: Reading, ends: float) -> Verdict:
-        url = route.transport.url_of(call.request.path)
-        head = Reply(stream.status, stream.headers, b"", url)
+        transport = route.transport
+        head = Reply(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
         chunks = StreamedChunks(
             stream,
             call,
             ends - self._clock.now(),
             lambda reader: judge_stream(reader, head, call.request, **self._known(call)),
-            url=url,
-            max_event_bytes=route.transport.settings.max_response_bytes,
+            lambda error: judge_exception(error, url=head.url, proxy=head.proxy),
+            max_event_bytes=transport.settings.max_response_bytes,
         )
         try:
             return reading(call, chunks)

@@ -12,6 +12,8 @@ from ..measures import RequestSize, StatedLimit
 from ..policy.breaker import EndpointHealth
 from ..policy.health import LineHealth, LineView
 from ..policy.pacing import Pacer, Sent
+from ..policy.recheck import Recheck
+from ..policy.repeats import is_of_the_size
 from ..policy.spending import Reservation, Spending
 from ..policy.standing import Standing
 from ..policy.tokens import TokenEstimator
@@ -67,6 +69,7 @@ class Line:
         standing: how it compares with them.
         health: what the latest answers say.
         pacer: when the next call may be sent.
+        recheck: holds it while a refusal of the key or the model is in doubt.
         parked: how many of its calls wait for their next attempt.
         read_again_at: from when on the limits in the headers of a success are looked at.
     """
@@ -81,6 +84,7 @@ class Line:
         "parked",
         "queue",
         "read_again_at",
+        "recheck",
         "standing",
     )
 
@@ -100,6 +104,7 @@ class Line:
         self.health = LineHealth()
         self.standing = Standing(endpoint, self.health, weight or 1.0, several=weight is not None)
         self.pacer = Pacer(limits)
+        self.recheck = Recheck()
         self.parked = 0
         self.read_again_at = 0.0
         self._spending = spending
@@ -143,7 +148,7 @@ class Line:
 
     def _own_wait(self, now: float) -> float:
         """The same without regard to other processes."""
-        wait = self.health.gate.wait(now)
+        wait = max(self.health.gate.wait(now), self.recheck.wait(now))
         if wait > 0:
             return wait
         if self.health.refusal_at(now) is not None:
@@ -210,6 +215,7 @@ class Line:
         """A call is about to be sent; ``call.unsendable`` says if it must not be."""
         self._note_time(call, now)
         self.health.gate.sent()
+        self.recheck.sent()
         if self.standing.several:
             self.standing.sent(now)
         self._note_sent(call, now)
@@ -243,16 +249,20 @@ class Line:
         """Whether a call may have to wait for long before it is sent."""
         if self._grants is not None or self._spending is not None:
             return True
-        return self.health.gate.closed or self.pacer.limited
+        return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
 
     # -- answers ----------------------------------------------------------------------------------------
 
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
+        # Many packs with one bad text each are neither an outage nor overload; nor is a server that is starting.
+        of_the_pack = is_of_the_size(verdict) and call.suspects > 1
+        told = verdict._replace(kind="fail") if of_the_pack else verdict
         if call.paced is not None:
-            self._settle(call, call.paced, verdict, now)
-        self.health.returned(verdict, sent_at, now, self.pacer.down)
+            self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
+        self.health.returned(told, sent_at, now, self.pacer.down)
+        self._recheck(call, verdict, sent_at, now)
         if self.standing.several:
             self.standing.returned(verdict.kind, sent_at, now)
         call.sent_at = None
@@ -263,8 +273,19 @@ class Line:
         if was_closed and not self.health.gate.closed:
             self.pacer.restart()
 
-    def _settle(self, call: Call, paced: Paced, verdict: Verdict, now: float) -> None:
-        kind, usage = verdict.kind, verdict.usage
+    def _recheck(self, call: Call, verdict: Verdict, sent_at: float, now: float) -> None:
+        endpoint = self.standing.endpoint
+        if verdict.kind == "success":
+            endpoint.worked_at = now
+            self.recheck.succeeded(sent_at, now)
+        elif verdict.about == "access" and not self.standing.several and call.options.retrier.policy.max_retries:
+            of_the_key = verdict.scope in ("run", "endpoint")
+            self.recheck.refused(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
+        else:
+            self.recheck.ended(sent_at)
+
+    def _settle(self, call: Call, paced: Paced, verdict: Verdict, kind: str, now: float) -> None:
+        usage = verdict.usage
         if kind == "success":
             self.pacer.accepted(paced.sent, now, None if usage is None else usage.total_tokens or None)
             if usage is not None and call.size is not None:
@@ -279,7 +300,7 @@ class Line:
             self.pacer.ended()
         if paced.reservation is not None and self._spending is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
-            self._spending.returned(paced.reservation, usage, answered=kind in ("success", "timeout"))
+            self._spending.returned(paced.reservation, usage, answered=verdict.kind in ("success", "timeout"))
 
     def view(self, now: float, on_their_way: int) -> LineView:
         """This line as a retry decision sees it, with so many calls in flight or parked."""
@@ -300,6 +321,8 @@ class Line:
         if reason is not None:
             alone = self.standing.left_alone(now)
             return replace(stats, paused_until=None if math.isinf(alone) else alone, why=f"left alone: {reason}")
+        if self.recheck.pause is not None:
+            return replace(stats, why="it has worked and is refused now: single calls look again")
         return stats if stats.why else replace(stats, paused_until=pace.paused_for, why=pace.why)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from ..types import ChatRequest
-from ..wire import can_stream, encode, streamed
+from ..wire import encode, is_streamed, sends_no_body, streamed
 from .streams import Reading, collect
 
 __all__ = ["payload_of", "reading_of"]
@@ -13,7 +13,7 @@ __all__ = ["payload_of", "reading_of"]
 
 def reading_of(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """``reading``, but None for a request whose answer is to be collected from a stream and cannot be streamed."""
-    return None if reading is collect and not can_stream(request) else reading
+    return None if reading is collect and not is_streamed(request) else reading
 
 
 def payload_of(request: ChatRequest, reading: Optional[Reading]) -> bytes:
@@ -25,4 +25,4 @@ def payload_of(request: ChatRequest, reading: Optional[Reading]) -> bytes:
     """
     if reading_of(request, reading) is not None:
         request = streamed(request)
-    return encode(request.body) if request.body or request.method != "GET" else b""
+    return b"" if sends_no_body(request) else encode(request.body)

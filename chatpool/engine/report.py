@@ -72,10 +72,8 @@ def _reason(verdict: Verdict) -> str:
     """Why an attempt failed, in a few words, without anything the caller wrote."""
     if verdict.kind == "success":
         return "ok"
-    if verdict.kind == "timeout":
-        return "timed out"
     if verdict.status is None:
-        return "connection failed"
+        return "timed out" if verdict.kind == "timeout" else "connection failed"
     code = getattr(verdict.error, "code", None) or getattr(verdict.error, "type", None)
     if verdict.status == 200:
         return f"unusable answer ({code})" if code else "unusable answer"

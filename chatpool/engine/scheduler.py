@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Op
 from ..clock import Clock
 from ..errors import ChatPoolError
 from ..policy.health import LineHealth, LineView
+from ..policy.refusals import CommonRefusals
 from ..policy.spending import Spending
 from ..transport import CancelToken
 from ..types import LineStats, Verdict
@@ -80,6 +81,7 @@ class Scheduler:
         self._make = LineMaker(plans, spending)
         self._lines = Lines(self._make)
         self._ledger = Ledger()
+        self._refusals = CommonRefusals(max_workers)
         self._waits_until = math.inf
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -220,7 +222,8 @@ class Scheduler:
             if call.sent_at is not None:
                 on_their_way = min(on_their_way - 1, self._max_workers)
                 line.returned(call, verdict, stated, now)
-            return line.queue.view(call, line, line.view(now, on_their_way), now)
+            view = line.queue.view(call, line, line.view(now, on_their_way), now)
+            return self._with_evidence(view, call, verdict, line, now)
 
     def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
         """The limits that an answer states: of all refusals, and of a success every now and then."""
@@ -229,6 +232,28 @@ class Scheduler:
             return None
         line.read_again_at = now + _READ_EVERY
         return read_limits(verdict)
+
+    def _with_evidence(self, view: LineView, call: Call, verdict: Verdict, line: Line, now: float) -> LineView:
+        """``view`` with what other calls tell about a failure of this kind."""
+        if verdict.about == "access":
+            return view._replace(
+                recheck=line.recheck.pause,
+                good_sent_at=line.recheck.good_sent_at,
+                unanimous=self._refuses_all(call, verdict, line),
+            )
+        if verdict.about == "start":
+            since = line.health.gate.down_since
+            return view._replace(failing_for=None if since is None else now - since)
+        return view._replace(unanimous=True) if self._refuses_all(call, verdict, line) else view
+
+    def _refuses_all(self, call: Call, verdict: Verdict, line: Line) -> bool:
+        """Whether the line refuses every call, as far as those of the same run can tell."""
+        if verdict.kind != "fail" or verdict.fingerprint is None:
+            return False
+        if line.health.proven and not line.recheck.stands:
+            return False
+        refusal = (line.key, call.sink.run_id, call.request.path, verdict.fingerprint, line.recheck.worked_at)
+        return self._refusals.refused(refusal, call.id)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """``returned`` and ``end`` in one, for the commonest case.
@@ -256,7 +281,7 @@ class Scheduler:
         line.standing.endpoint.proven = True
         if call.sent_at is None:
             return 0
-        held = line.health.gate.closed or line.standing.tripped is not None
+        held = line.health.gate.closed or line.standing.tripped is not None or line.recheck.pause is not None
         line.returned(call, verdict, stated, now)
         return self._staff.hire(len(line.queue.queued())) if held and not line.health.gate.closed else 0
 

@@ -9,13 +9,13 @@ from typing import Callable, Deque, Optional, Protocol
 from ..errors import DeadlineExceededError
 from ..transport import Cancelled, Limit, OpenStream
 from ..types import ChatChunk, ChatCompletion, Verdict
-from ..wire import StreamReader, as_truncated, chunk_of, judge_exception
+from ..wire import StreamReader, as_truncated, chunk_of
 from .call import Call
 
 __all__ = ["Chunks", "Reading", "StreamedChunks", "WholeAnswer", "collect", "ended"]
 
 _BETWEEN_EVENTS = 60.0  # seconds, where Timeout.read says nothing
-_AFTER_THE_ANSWER = 5.0  # seconds in which the usage, or the end, has to follow an answer that is whole
+_ABOUT = 0.01  # seconds between two readings of one moment
 _TO_THE_END = 0.05  # seconds in which a body has to end after its last event, for its connection to be kept
 
 
@@ -73,16 +73,17 @@ class WholeAnswer:
 class StreamedChunks:
     """Chunks out of an open stream.  Not for two threads at the same time.
 
-    Up to the first event the time limits of the exchange hold.  Then each wait for an event has its own,
-    ``Timeout.read``, and all of them together the rest of ``Timeout.total``; the time between two waits, in which
-    somebody looks at a chunk, does not count.
+    Up to the first piece of the answer the exchange's ``Timeout.attempt`` holds.  Then each wait for an event has its
+    own limit, ``Timeout.read``, which comments extend up to ``Timeout.attempt``, and all of them together the rest of
+    ``Timeout.total``; the time between two waits, in which somebody looks at a chunk, does not count.  A model that
+    reasons aloud has, from its first piece on, whichever of the two ends later.
 
     Args:
         stream: the stream.
         call: the call it answers.
         left: seconds that are left of the call's time.
         judge: what the stream means once it has ended.
-        url: where it comes from.
+        judge_exception: what it means that reading it raised.
         max_event_bytes: the longest event that is taken.
     """
 
@@ -92,8 +93,8 @@ class StreamedChunks:
         call: Call,
         left: float,
         judge: Callable[[StreamReader], Verdict],
+        judge_exception: Callable[[Exception], Verdict],
         *,
-        url: str,
         max_event_bytes: int,
     ) -> None:
         self.verdict: Optional[Verdict] = None
@@ -101,7 +102,7 @@ class StreamedChunks:
         self._call = call
         self._left = left
         self._judge = judge
-        self._url = url
+        self._judge_exception = judge_exception
         self._reader = StreamReader(call.request, max_event_bytes=max_event_bytes)
         self._ready: Deque[ChatChunk] = deque()
         self._out_of_time = False
@@ -123,7 +124,7 @@ class StreamedChunks:
         """Read until there is another event, or the end."""
         started = time.monotonic()
         try:
-            self._read(self._limit(started))
+            self._read(started)
         except Cancelled:
             raise
         except Exception as error:
@@ -132,31 +133,49 @@ class StreamedChunks:
         if self._reader.ended and self.verdict is None:
             self.verdict = self._judge(self._reader)
 
-    def _read(self, limit: Optional[Limit]) -> None:
+    def _read(self, started: float) -> None:
         reader = self._reader
-        seen = reader.events
+        seen, signs = reader.events, reader.signs
+        limit = self._limit(started, started)
         while reader.events == seen and not reader.ended:
             data = self._stream.read(limit)
             self._ready += reader.feed(data) if data else reader.end()
+            if reader.signs != signs:
+                signs = reader.signs
+                limit = self._limit(started, time.monotonic())
 
-    def _limit(self, now: float) -> Optional[Limit]:
-        if not self._reader.events:
+    def _limit(self, started: float, now: float) -> Optional[Limit]:
+        """Until when to wait for an event.
+
+        Args:
+            started: when the wait for it began.
+            now: when something was last heard of the server, or the wait began.
+        """
+        if not self._reader.begun:
             return None
-        longest = self._call.options.timeout.read or _BETWEEN_EVENTS
-        if self._reader.done:
-            longest = min(longest, _AFTER_THE_ANSWER)
-        self._out_of_time = self._left < longest
+        timeout = self._call.options.timeout
+        read = timeout.read or _BETWEEN_EVENTS
+        at, reason = now + read, f"the stream brought no event for {read:.3g} s (Timeout.read)"
+        longest = started + max(read, timeout.attempt)
+        if not self._reader.answering and self._stream.deadline > at:
+            at = self._stream.deadline
+            reason = f"the answer did not begin within {timeout.attempt:.3g} s (Timeout.attempt)"
+        elif at > longest:
+            at, reason = longest, f"the stream brought only comments for {timeout.attempt:.3g} s (Timeout.attempt)"
+        ends = started + self._left
+        # The attempt may have been cut to the same moment.
+        self._out_of_time = ends < at + _ABOUT
         if self._out_of_time:
-            return Limit(now + self._left, "the time for the call (timeout.total) ran out in the middle of the stream")
-        return Limit(now + longest, f"the stream brought no event for {longest:.3g} s (Timeout.read)")
+            at, reason = ends, "the time for the call (timeout.total) ran out in the middle of the stream"
+        return Limit(at, reason)
 
     def _break(self, error: Exception) -> None:
         """The stream has ended without an end of its own."""
         reader = self._reader
-        if reader.done:
+        if reader.settled:
             self._ready += reader.end()  # nothing but its end is missing
             return
-        verdict = as_truncated(judge_exception(error, url=self._url), reader)
+        verdict = as_truncated(self._judge_exception(error), reader)
         if self._out_of_time and self._call.handed_out and verdict.kind == "timeout":
             late = DeadlineExceededError(f"{error}; raise timeout=Timeout(total=...)")
             late.__cause__ = verdict.error

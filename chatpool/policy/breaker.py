@@ -73,11 +73,13 @@ class EndpointHealth:
 
     Attributes:
         proven: whether any call to it has ever succeeded.
+        worked_at: when a call succeeded last.
         breaker: keeps calls away from it.
     """
 
-    __slots__ = ("breaker", "proven")
+    __slots__ = ("breaker", "proven", "worked_at")
 
     def __init__(self) -> None:
         self.proven = False
+        self.worked_at = -math.inf
         self.breaker = Breaker()

@@ -24,6 +24,11 @@ class LineView(NamedTuple):
         down_for: seconds for which it has been down, None while it is not held.
         refused_for: seconds for which there were refusals for rate and no success; None without any.
         proven: whether any call has ever succeeded.
+        failing_for: seconds for which there were failures of the server and no success; None without any.
+        recheck: seconds after which a call whose key or model was refused may be tried again; None where the
+            refusal stands.
+        good_sent_at: the latest send of a call that succeeded.
+        unanimous: whether so many calls have met this very refusal, and none has succeeded, that no call will.
         elsewhere: whether another endpoint would take the call at once.
         left: whether another endpoint may take it sooner or later.
         chance: how many refusals of one call in a row are due to chance, where refusals do not depend on the pace.
@@ -38,6 +43,10 @@ class LineView(NamedTuple):
     down_for: Optional[float] = None
     refused_for: Optional[float] = None
     proven: bool = False
+    failing_for: Optional[float] = None
+    recheck: Optional[float] = None
+    good_sent_at: float = -math.inf
+    unanimous: bool = False
     elsewhere: bool = False
     left: bool = False
     chance: int = 0

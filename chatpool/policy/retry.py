@@ -20,6 +20,8 @@ from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
 from ..types import Verdict
 from .health import LineView
+from .recheck import TRIES
+from .repeats import Repeats
 
 __all__ = ["Deadline", "Decision", "Retrier", "RetryState"]
 
@@ -30,6 +32,9 @@ _HINT_JITTER = 0.05
 
 # A server that has never answered is more likely misspelt than down (seconds).
 _NEVER_SUCCEEDED = 30.0
+
+# So many failures since the last success are no longer those of single texts.
+_MANY_FAILURES = 10
 
 _LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
@@ -70,6 +75,9 @@ class Deadline(NamedTuple):
 class RetryState(tenacity.RetryCallState):
     """tenacity's state of one call, with what our own strategies look at besides."""
 
+    repeats: Repeats
+    rechecks: int
+    refused_at: float
     verdict: Verdict
     level: int
     luck: int
@@ -85,6 +93,7 @@ class RetryState(tenacity.RetryCallState):
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
+        self.repeats, self.rechecks, self.refused_at = Repeats(), 0, math.inf
         self.start_time = first_sent
         self.level = self.luck = self.chance = self.retries = self.timeouts = self.throttles = 0
         self.free = self.key_refreshed = self.left = self.patient = False
@@ -210,6 +219,7 @@ class Retrier:
         deadline: Deadline,
         line: LineView,
         refreshable: bool = False,
+        suspects: int = 0,
     ) -> Decision:
         """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
 
@@ -221,24 +231,34 @@ class Retrier:
             deadline: when the call's total time ends.
             line: the state of its line, this failure included.
             refreshable: whether a new API key can be fetched.
+            suspects: how many things the call asks for of which one may be what the server stumbles over: then a 500,
+                a time-out or an unusable answer that comes back ends it, for it is made again in parts; 0 for other
+                calls.
         """
         state.failed(verdict, attempt, now, line)
         state.wait_for_better_times(self.policy.patience, now, line)
         if self._wants_new_key(state, verdict, refreshable):
             state.key_refreshed = True
             return Decision(wait=0.0, refresh_key=True)
-        if not self._retrying.retry(state):
-            return Decision(error=verdict.error, scope=verdict.scope if verdict.kind == "fatal" else "call")
+        if self._looks_again(state, verdict, now, deadline, line):
+            return Decision(wait=line.recheck)
+        down = line.closed or (suspects == 1 and line.streak >= max(_MANY_FAILURES, self._max_workers))
+        if suspects and state.repeats.comes_back(verdict, suspects=suspects, down=down):
+            return Decision(error=verdict.error)
+        enough = state.repeats.has_enough_of(verdict) and self._wanted(verdict) is not True
+        if enough or not self._retrying.retry(state):
+            return Decision(error=verdict.error, scope=_scope(state, verdict, line))
         hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
         if hopeless is not None:
             return hopeless
         away, moves = self._wait(state, verdict), self._moves(verdict, line)
         wait = 0.0 if moves else away
         state.upcoming_sleep = wait
-        # While the server is down a failure says nothing about the call: it costs no retry.  Nor does one that is due
-        # to the load, but a number of retries that somebody has set is kept to.
+        # While the server is down or starting a failure says nothing about the call: it costs no retry.  Nor does one
+        # that is due to the load, but a number of retries that somebody has set is kept to.
         unblamed = line.closed or (line.overloaded and self.policy.patience > 0)
-        state.free = (unblamed and verdict.kind in ("timeout", "unavailable")) or (moves and verdict.kind == "fatal")
+        free = (unblamed and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
+        state.free = free or (moves and verdict.kind == "fatal")
         if self._retrying.stop(state):
             return Decision(error=_past(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:
@@ -260,11 +280,29 @@ class Retrier:
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
         return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
 
+    def _looks_again(self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: LineView) -> bool:
+        """Whether a refusal of the key or the model may pass: then the call is tried again, at no cost in retries."""
+        if line.recheck is None or verdict.about != "access" or state.rechecks >= TRIES:
+            return False
+        if now + line.recheck >= deadline.at or self._wanted(verdict) is False:
+            return False
+        state.rechecks += 1
+        state.refused_at = min(state.refused_at, now)
+        return True
+
+    def _wanted(self, verdict: Verdict) -> Optional[bool]:
+        """The user's word on a failure, None without one."""
+        if self.policy.retry_if is None or verdict.error is None:
+            return None
+        return self.policy.retry_if(verdict.error)
+
     def _down_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
         longest = self.policy.max_outage
         if line.elsewhere:
             return None
-        if line.down_for is not None:
+        if verdict.about == "start":  # it is there, as it says itself
+            failing_for = line.failing_for or 0.0
+        elif line.down_for is not None:
             failing_for = line.down_for
             longest = longest if line.proven else min(_NEVER_SUCCEEDED, longest)
         else:
@@ -287,6 +325,13 @@ class Retrier:
         if verdict.wait_hint is None:
             return max(0.0, own)
         return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
+
+
+def _scope(state: RetryState, verdict: Verdict, line: LineView) -> str:
+    """What ends with a call that is given up."""
+    if verdict.kind != "fatal" or line.good_sent_at > state.refused_at:
+        return "call"  # others were served meanwhile, by the same key and model
+    return verdict.scope
 
 
 def _past(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:

@@ -16,7 +16,6 @@ from .answers import whole_response
 from .body import read_body
 from .connections import guarded_pool_class
 from .deadline import current_exchange
-from .streams import is_stream
 from .tcp import keep_alive_options
 from .tls import Trust
 
@@ -110,11 +109,11 @@ class TransportAdapter(HTTPAdapter):
         """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
-        """requests' response, with its body read unless it is a stream to be read as it comes."""
+        """requests' response, with its body read unless it is to be read as it comes."""
         if type(resp) is not HTTPResponse:
             return super().build_response(req, resp)  # a mock's
         exchange = current_exchange()
-        if exchange is not None and exchange.wants_stream and is_stream(resp.status, resp.headers):
+        if exchange is not None and exchange.wants_stream and 200 <= resp.status < 300:
             return super().build_response(req, resp)
         return whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
 

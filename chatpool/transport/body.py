@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import requests
 import urllib3.exceptions
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout, SSLError
 from urllib3.response import HTTPResponse
 
-from ..wire import ResponseTooLarge
+from ..wire import ResponseTooLarge, UnreadableAnswer
 
-__all__ = ["PACKED", "PIECE", "Unpacker", "read_any", "read_body"]
+__all__ = ["PIECE", "Unpacker", "codings_of", "is_unpacked_here", "read_any", "read_body"]
 
 PIECE = 16 * 1024
 
-PACKED = frozenset({"gzip", "x-gzip", "deflate"})
-"""Content codings that are unpacked here."""
+# The content codings that are unpacked here.
+_PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+
+# Those that pack a body at all. What else gateways write there ("none", "utf-8") changes nothing.
+_CODINGS = _PACKED | {"br", "zstd", "compress", "x-compress"}
 
 # zlib's window argument that has it recognise a gzip or zlib header by itself.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
+
+_ENOUGH = 16  # bytes, after which a packed body that happens to look like text is as good as impossible
+
+
+def codings_of(headers: Mapping[str, str]) -> Tuple[str, ...]:
+    """The content codings of a body, in the order in which they were applied."""
+    stated = headers.get("content-encoding")
+    if not stated:
+        return ()
+    names = (name.strip().lower() for name in stated.split(","))
+    return tuple(name for name in names if name in _CODINGS)
+
+
+def is_unpacked_here(codings: Tuple[str, ...]) -> bool:
+    """Whether codings are a matter of :class:`Unpacker`; urllib3 knows others where their packages are installed."""
+    return _PACKED.issuperset(codings) or not set(codings) <= set(HTTPResponse.CONTENT_DECODERS)
 
 
 def read_any(response: requests.Response, limit: int) -> bytes:
@@ -30,9 +50,11 @@ def read_any(response: requests.Response, limit: int) -> bytes:
     if isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
         return read_body(raw, limit)
     try:
-        return _join(response.iter_content(PIECE), limit)
+        content = _join(response.iter_content(PIECE), limit)
     finally:
         response.close()
+    response._content = content  # as requests does: a mock may give the same response again
+    return content
 
 
 def read_body(raw: HTTPResponse, limit: int) -> bytes:
@@ -43,16 +65,16 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
         requests.exceptions.RequestException: the connection broke, or the body is truncated or garbled.
     """
     raw.enforce_content_length = True  # urllib3 1.26 would take a truncated body for whole
-    encoding = raw.headers.get("content-encoding", "").strip().lower()
     try:
+        codings = codings_of(raw.headers)
         length = raw.length_remaining
         if length is not None and length > limit:
             raise ResponseTooLarge(limit)
-        if length is not None and not encoding:
+        if length is not None and not codings:
             return raw.read(decode_content=False) or b""
-        if encoding in PACKED:
-            return _unpack(raw.stream(PIECE, decode_content=False), limit)
-        return _join(raw.stream(PIECE, decode_content=True), limit)
+        if codings and is_unpacked_here(codings):
+            return _unpack(raw.stream(PIECE, decode_content=False), codings, limit)
+        return _join(raw.stream(PIECE, decode_content=bool(codings)), limit)
     except urllib3.exceptions.HTTPError as error:
         raise _translated(error) from error
     finally:
@@ -73,50 +95,100 @@ def _join(pieces: Iterator[bytes], limit: int) -> bytes:
     return b"".join(kept)
 
 
-def _unpack(pieces: Iterator[bytes], limit: int) -> bytes:
+def _unpack(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int) -> bytes:
     kept = bytearray()
-    unpacker = Unpacker(limit)
+    unpacker = Unpacker(codings, limit)
     for piece in pieces:
         kept += unpacker.feed(piece)
-    unpacker.end()
+    kept += unpacker.end()
     return bytes(kept)
 
 
 class Unpacker:
-    """Unpacks gzip or deflate, never holding more than ``limit`` bytes: urllib3 < 2.6 unpacks without bound."""
+    """Unpacks gzip or deflate, never holding more than ``limit`` bytes: urllib3 < 2.6 unpacks without bound.
 
-    def __init__(self, limit: int) -> None:
+    A body that is text is handed on as it is: some gateways unpack an answer and leave its label on it.
+
+    Args:
+        codings: what the body is said to be packed with, at least one; the last was applied last.
+        limit: the most bytes that are unpacked.
+
+    Raises:
+        UnreadableAnswer: it is packed with something that nobody here knows, and nobody has asked for.
+    """
+
+    def __init__(self, codings: Tuple[str, ...], limit: int) -> None:
+        self._name = codings[-1]
         self._limit = limit
         self._room = limit
+        self._start: Optional[bytes] = b""  # too little to tell text from what is packed; None once that is known
+        self._is_text = False
         self._zlib: Any = None
+        self._inner = Unpacker(codings[:-1], limit) if codings[1:] else None
 
     def feed(self, packed: bytes) -> bytes:
         """What the next bytes of the body make."""
+        if self._start is not None:
+            packed = self._start + packed
+            if len(packed) < _ENOUGH and not packed.startswith(_GZIP_MAGIC):
+                self._start = packed
+                return b""
+            self._decide(packed)
+        unpacked = self._unpacked(packed)
+        return unpacked if self._inner is None else self._inner.feed(unpacked)
+
+    def end(self) -> bytes:
+        """What is left when the body has ended; raises ContentDecodingError if it should not have."""
+        rest = b""
+        if self._start:
+            rest = self._start
+            self._decide(rest)
+            rest = self._unpacked(rest)
+        if self._zlib is not None and not self._zlib.eof:
+            raise ContentDecodingError(f"the answer ({self._name}) ends before its end")
+        return rest if self._inner is None else self._inner.feed(rest) + self._inner.end()
+
+    def _decide(self, start: bytes) -> None:
+        self._start = None
+        self._is_text = _is_text(start[:_ENOUGH])
+        if not self._is_text and self._name not in _PACKED:
+            raise UnreadableAnswer(f"Content-Encoding {self._name!r} was not asked for and cannot be unpacked")
+
+    def _unpacked(self, packed: bytes) -> bytes:
         unpacked = bytearray()
+        if self._is_text:
+            unpacked += packed
+            packed = b""
         while packed:
             if self._zlib is None or self._zlib.eof:
                 if self._zlib is not None and not packed.startswith(_GZIP_MAGIC[: len(packed)]):
                     break  # padding after the end, which gzip ignores too
                 self._zlib = _unpacker_for(packed)
-            unpacked += _step(self._zlib, packed, self._room + 1 - len(unpacked))
+            unpacked += self._step(packed, self._room + 1 - len(unpacked))
             if len(unpacked) > self._room:
-                raise ResponseTooLarge(self._limit)
+                break
             packed = self._zlib.unconsumed_tail or self._zlib.unused_data
+        if len(unpacked) > self._room:
+            raise ResponseTooLarge(self._limit)
         self._room -= len(unpacked)
         return bytes(unpacked)
 
-    def end(self) -> None:
-        """The body has ended; raises ContentDecodingError if it should not have."""
-        if self._zlib is not None and not self._zlib.eof:
-            raise ContentDecodingError("the compressed answer ends before its end")
+    def _step(self, piece: bytes, room: int) -> bytes:
+        try:
+            unpacked: bytes = self._zlib.decompress(piece, room)
+            return unpacked
+        except zlib.error as error:
+            problem = str(error)
+        # Outside of the handler: zlib's error by itself does not tell what it is about.
+        raise ContentDecodingError(f"the answer says that it is packed with {self._name} and is not: {problem}")
 
 
-def _step(unpacker: Any, piece: bytes, room: int) -> bytes:
+def _is_text(start: bytes) -> bool:
     try:
-        unpacked: bytes = unpacker.decompress(piece, room)
-    except zlib.error as error:
-        raise ContentDecodingError(f"the compressed answer is garbled: {error}") from error
-    return unpacked
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\n\r" for byte in start)
 
 
 def _unpacker_for(first_piece: bytes) -> Any:

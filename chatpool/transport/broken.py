@@ -24,6 +24,7 @@ class BrokenTransport(Transport):
     def __init__(self, inherited: Transport, reason: Exception) -> None:
         self._base_url = inherited.base_url
         self._settings = inherited.settings
+        self._proxy = inherited.proxy
         self._reason = reason
 
     def exchange(

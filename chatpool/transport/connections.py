@@ -31,6 +31,7 @@ class GuardedConnection:
         if exchange is None:
             super().connect()  # type: ignore[misc]
             return
+        exchange.peer = (getattr(self, "_tunnel_host", None) or self.host).strip("[]")  # type: ignore[attr-defined]
         try:
             with exchange.connecting():
                 super().connect()  # type: ignore[misc]

@@ -55,7 +55,8 @@ class Exchange:
         tokens: any of them ends the exchange.
         resolver: looks up host names.
         max_response_bytes: the largest body; None for no limit.
-        wants_stream: whether an answer that is a stream of events is left open, to be read piece by piece.
+        wants_stream: whether a good answer is left open, to be read piece by piece; ``read`` does not count then, since
+            a model that thinks sends nothing: ``attempt`` alone does, until whoever reads sets limits of its own.
 
     Attributes:
         reused: whether it runs on a connection that served another exchange before.
@@ -63,6 +64,7 @@ class Exchange:
         send_failed: whether the connection broke before it had taken the whole request.
         received: bytes that have come back.
         held: what a cancel would wake.
+        peer: the host that its latest connection is to; "" before the first.
         goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
     """
 
@@ -90,6 +92,7 @@ class Exchange:
         self.fresh_only = False
         self.send_failed = False
         self.received = 0
+        self.peer = ""
         self.wants_stream = wants_stream
         self.goes_on = False
         self._reason: Optional[str] = None
@@ -137,6 +140,11 @@ class Exchange:
         self._connecting = False
 
     @property
+    def deadline(self) -> float:
+        """When it has to be over, on ``time.monotonic``'s scale."""
+        return self._deadline
+
+    @property
     def cancelled(self) -> bool:
         """Whether one of its tokens is cancelled."""
         for token in self._tokens:  # noqa: SIM110 - any() takes thrice as long, at every socket operation
@@ -166,7 +174,9 @@ class Exchange:
         """Seconds to wait for the next piece of the answer; raises as :meth:`left`."""
         left = self.left()
         read = self.timeout.read
-        return left if read is None or self._connecting or self._reason is not None else min(left, read)
+        if read is None or self._connecting or self.wants_stream or self._reason is not None:
+            return left
+        return min(left, read)
 
     def start_on(self, *, reused: bool) -> None:
         """Note that a request is about to go out on a connection."""
@@ -220,6 +230,14 @@ class Exchange:
         """``socket.getaddrinfo`` for a TCP connection, within the limits."""
         return self._resolver.resolve(host, port, self)
 
+    def good_address(self, host: str, port: int) -> Optional[object]:
+        """The one of several addresses of a host that took a connection last, None if none has."""
+        return self._resolver.good.get((host, port))
+
+    def remember(self, host: str, port: int, address: object) -> None:
+        """Have this address of the host tried first from now on."""
+        self._resolver.good[host, port] = address
+
     def failure(self, error: Exception) -> Exception:
         """What to raise for ``error``: Cancelled, a timeout that names its limit, or ``error`` itself."""
         if self.cancelled:
@@ -232,7 +250,7 @@ class Exchange:
             return requests.exceptions.Timeout(f"no complete answer within {timeout.attempt:.3g} s (Timeout.attempt)")
         if self._connecting and now >= self._limit:
             return requests.exceptions.ConnectTimeout(f"no connection within {timeout.connect:.3g} s (Timeout.connect)")
-        if self._silent and timeout.read is not None:
+        if self._silent and timeout.read is not None and not self.wants_stream:
             return requests.exceptions.ReadTimeout(f"the server sent nothing for {timeout.read:.3g} s (Timeout.read)")
         return error
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 from requests.structures import CaseInsensitiveDict
 from urllib3._collections import HTTPHeaderDict
 
-__all__ = ["Field", "Fields", "LeanHeaders", "ParsedHeaders", "parse_fields"]
+__all__ = ["Field", "Fields", "LeanHeaders", "ParsedHeaders", "parse_fields", "parse_loosely"]
 
 Field = Tuple[str, str]
 
-# A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to http.client.
+# A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to parse_loosely().
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 
 _FRAMING = ("content-length", "transfer-encoding", "connection")
@@ -132,7 +132,7 @@ def parse_fields(lines: bytes) -> Optional[Fields]:
     """The fields of a head's lines.
 
     None if there is anything unusual about one of them, or one is repeated that says where the body ends:
-    http.client's rules are asked then.
+    :func:`parse_loosely` is asked then.
     """
     fields: List[Field] = []
     merged: Dict[str, Field] = {}
@@ -153,6 +153,31 @@ def parse_fields(lines: bytes) -> Optional[Fields]:
             first = merged[name]
             merged[name] = (first[0], f"{first[1]}, {field[1]}")
     return Fields(fields, merged)
+
+
+def parse_loosely(lines: Sequence[bytes]) -> Fields:
+    """The fields of a head's lines, whatever they look like.
+
+    A folded line belongs to the one before it (RFC 9112, 5.2), and a line that is no field is passed over, as
+    browsers do.  http.client would stop there, and miss the length of the body that comes after it.
+    """
+    fields: List[List[str]] = []
+    foldable = False
+    for line in lines:
+        text = line.decode("latin-1").rstrip("\r\n").replace("\r", " ").replace("\0", " ")
+        if text[:1] in (" ", "\t"):
+            if foldable:
+                fields[-1][1] = f"{fields[-1][1]} {text.strip()}".strip()
+            continue
+        name, colon, value = text.partition(":")
+        foldable = bool(colon and name.strip())
+        if foldable:
+            fields.append([name.strip(), value.strip(" \t")])
+    merged: Dict[str, Field] = {}
+    for name, value in fields:
+        first = merged.get(name.lower())
+        merged[name.lower()] = (name, value) if first is None else (first[0], f"{first[1]}, {value}")
+    return Fields([(name, value) for name, value in fields], merged)
 
 
 def _take_apart(line: str) -> Optional[Tuple[str, Field]]:

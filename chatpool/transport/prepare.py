@@ -16,6 +16,8 @@ __all__ = ["Preparer"]
 # Bounded, because paths may come from users' data.
 _MOST_TEMPLATES = 64
 
+_OF_A_BODY = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding")
+
 
 class Preparer:
     """Prepares requests with the settings of a session and a transport.
@@ -54,10 +56,14 @@ class Preparer:
             template = self._add_template(method, url)
         return self._auth(_clone(template, body))
 
-    def redirected(self, prepared: PreparedRequest, url: str) -> PreparedRequest:
-        """The same request to another URL of the same origin."""
+    def redirected(self, prepared: PreparedRequest, url: str, method: str) -> PreparedRequest:
+        """The same request to another URL of the same origin; without its body where the method is another one."""
         copied = prepared.copy()
         copied.prepare_url(url, None)
+        if method != prepared.method:
+            copied.method, copied.body = method, None
+            for name in _OF_A_BODY:
+                copied.headers.pop(name, None)
         return copied
 
     def _add_template(self, method: str, url: str) -> PreparedRequest:

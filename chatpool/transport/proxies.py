@@ -7,9 +7,12 @@ from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
 
+from ..wire import without_secrets
 from .urls import is_loopback
 
-__all__ = ["choose_proxies"]
+__all__ = ["choose_proxies", "shown_proxy"]
+
+_GNOMES = "socks://"  # as GNOME writes it into ALL_PROXY, for SOCKS of whatever version: 5 it is today
 
 
 def choose_proxies(url: str, explicit: Mapping[str, Optional[str]], *, trust_env: bool) -> Dict[str, str]:
@@ -28,4 +31,17 @@ def choose_proxies(url: str, explicit: Mapping[str, Optional[str]], *, trust_env
         proxy = select_proxy(url, get_environ_proxies(url, no_proxy=no_proxy))
     else:
         proxy = None
-    return {parts.scheme: proxy} if proxy else {}
+    return {parts.scheme: _in_full(proxy)} if proxy else {}
+
+
+def _in_full(proxy: str) -> str:
+    """``proxy`` with a scheme that requests knows."""
+    if "://" not in proxy:
+        return f"http://{proxy}"  # requests takes the name in "proxy:3128" for a scheme
+    # Names are resolved by the proxy, which may know more of them.
+    return f"socks5h://{proxy[len(_GNOMES) :]}" if proxy.lower().startswith(_GNOMES) else proxy
+
+
+def shown_proxy(proxies: Mapping[str, str]) -> str:
+    """The URL of the proxy that :func:`choose_proxies` chose, without user and password; "" for none."""
+    return without_secrets(next(iter(proxies.values()), "")).rstrip("/")

@@ -28,9 +28,13 @@ class Waiter(Protocol):
 class Resolver:
     """Looks names up in daemon threads.  Those who want the same name at the same time share one look-up,
     so that a dead name server costs one stuck thread and not one per worker.
+
+    Attributes:
+        good: of hosts with several addresses, the one that took a connection last.
     """
 
     def __init__(self) -> None:
+        self.good: Dict[Lookup, object] = {}
         self._lock = threading.Lock()
         self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from .headers import Field, ParsedHeaders, parse_fields
+from ..wire import UnreadableAnswer
+from .framing import plain_framing
+from .headers import Field, Fields, ParsedHeaders, parse_fields, parse_loosely
 
 __all__ = ["BriefResponse", "FinalResponse"]
 
 _LONGEST_LINE = 65536
-_MOST_FIELDS = 100  # http.client's own limit
+_MOST_FIELDS = 1000  # gateways add one for each of their decisions: http.client's own 100 are too few
+_LARGEST_HEAD = 1024 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5]\d\d)(?: ([ -~]*))?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 
@@ -28,18 +31,52 @@ class FinalResponse(http.client.HTTPResponse):
     _method: str
 
     def begin(self, **options: Any) -> None:
-        """Read the head; ``options`` are those of later Pythons."""
-        if self.headers is None and (options or not self._begin_plainly()):
-            self._begin_by_lines(**options)
+        """Read the head; ``options`` are those of later Pythons, whose limits are not needed beside the own ones.
 
-    def _begin_by_lines(self, **options: Any) -> None:
+        Raises:
+            UnreadableAnswer: it does not tell where the body ends, or has no end itself.
+        """
+        if self.headers is None and not self._begin_plainly():
+            self._begin_by_lines()
+
+    def _begin_by_lines(self) -> None:
         file: Any = self.fp
         self.fp = _WholeLines(file)
         try:
-            super().begin(**options)
+            version, status, reason = self._read_status()
+            stated = parse_loosely(self._read_lines())
         finally:
             # None: http.client has given it up, and closed the file.
             self.fp = file if self.fp is not None else None
+        if not version.startswith("HTTP/1.") and version != "HTTP/0.9":
+            raise http.client.UnknownProtocol(version)
+        number = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        bodiless = self._has_no_body(status)
+        fields = plain_framing(stated, closes=_closes(stated.merged, number), bodiless=bodiless)
+        self._frame(status, fields.merged, number)
+        if bodiless and "transfer-encoding" in stated.merged:
+            self.will_close = True  # chunks may follow all the same
+        self.reason = reason.strip()
+        self._show(fields)
+
+    def _read_lines(self) -> List[bytes]:
+        """The lines up to the blank one."""
+        lines: List[bytes] = []
+        size = 0
+        while True:
+            line: bytes = self.fp.readline(_LONGEST_LINE + 1)
+            if len(line) > _LONGEST_LINE:
+                raise UnreadableAnswer(f"a line of the head is longer than {_LONGEST_LINE:,} bytes")
+            if line in (b"\r\n", b"\n", b""):
+                return lines
+            lines.append(line)
+            size += len(line)
+            if len(lines) > _MOST_FIELDS or size > _LARGEST_HEAD:
+                raise UnreadableAnswer(f"the head has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
+
+    def _show(self, fields: Fields) -> None:
+        self.headers = self.msg = ParsedHeaders(fields)
+        self.msg.brief = self.brief
 
     def _begin_plainly(self) -> bool:
         """Take the head from what has arrived; False, and nothing read, if it is not all there or not plain."""
@@ -52,28 +89,30 @@ class FinalResponse(http.client.HTTPResponse):
         if fields is None or len(fields.all) > _MOST_FIELDS or not self._frame(int(status_line[1]), fields.merged):
             return False
         self.reason = (status_line[2] or b"").decode("ascii").strip()
-        self.headers = self.msg = ParsedHeaders(fields)
-        self.msg.brief = self.brief
+        self._show(fields)
         self.fp.read(end + 4)
         return True
 
-    def _frame(self, status: int, fields: Dict[str, Field]) -> bool:
+    def _has_no_body(self, status: int) -> bool:
+        return status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED) or self._method == "HEAD"
+
+    def _frame(self, status: int, fields: Dict[str, Field], version: int = 11) -> bool:
         """Settle where the body ends (RFC 9112, 6.3); False if that takes more than this knows."""
         coding, length = _value(fields, "transfer-encoding"), _value(fields, "content-length")
-        if coding is not None and (coding.lower() != "chunked" or length is not None):
+        bodiless = self._has_no_body(status)
+        if coding is not None and (coding.lower() != "chunked" or length is not None or bodiless):
             return False
         if length is not None and not _LENGTH.fullmatch(length):
             return False
-        self.version = 11
+        self.version = version
         self.code = self.status = status
         self.chunked = coding is not None
         if self.chunked:
             self.chunk_left = None
         self.length = None if length is None else int(length)
-        if status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED) or self._method == "HEAD":
+        if bodiless:
             self.length = 0
-        closes = "close" in (_value(fields, "connection") or "").lower()
-        self.will_close = closes or (not self.chunked and self.length is None)
+        self.will_close = _closes(fields, version) or (not self.chunked and self.length is None)
         return True
 
     def _read_status(self) -> Tuple[str, int, str]:
@@ -81,16 +120,41 @@ class FinalResponse(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if status == http.client.SWITCHING_PROTOCOLS:
                 raise http.client.BadStatusLine("101: the server changes to a protocol that was not asked for")
-            if status >= http.client.OK or status == http.client.CONTINUE:  # begin() skips the latter
+            if status >= http.client.OK:
                 return version, status, reason
             while self.fp.readline(_LONGEST_LINE).strip():
                 pass
+
+    # A length below nothing would be read as "to the end", by http.client and by urllib3.
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        return _not_negative(size)
+
+    def _safe_read(self, amt: int) -> bytes:
+        data: bytes = super()._safe_read(_not_negative(amt))  # type: ignore[misc]
+        return data
 
 
 class BriefResponse(FinalResponse):
     """One whose headers its connection completes."""
 
     brief = True
+
+
+def _not_negative(size: int) -> int:
+    if size < 0:
+        raise UnreadableAnswer(f"a chunk of the body has the length {size}")
+    return size
+
+
+def _closes(fields: Dict[str, Field], version: int) -> bool:
+    """Whether the connection ends with the answer, by what its head says of the connection."""
+    said = (_value(fields, "connection") or "").lower()
+    if version == 11:
+        return "close" in said
+    kept = "keep-alive" in said or "keep-alive" in fields
+    return not (kept or "keep-alive" in (_value(fields, "proxy-connection") or "").lower())
 
 
 def _value(fields: Dict[str, Field], name: str) -> Optional[str]:
@@ -108,7 +172,7 @@ class _WholeLines:
     def readline(self, limit: int) -> bytes:
         line: bytes = self._file.readline(limit)
         self._lines += 1
-        # No line at all is http.client's RemoteDisconnected; one as long as the limit is its LineTooLong.
+        # No line at all is http.client's RemoteDisconnected; one as long as the limit is an error of its own.
         if not line.endswith(b"\n") and len(line) < limit and (line or self._lines > 1):
             raise http.client.IncompleteRead(line)
         return line

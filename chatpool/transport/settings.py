@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ssl
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Mapping, Optional, Tuple, Union
@@ -13,7 +14,7 @@ from .auth import KeyAuth
 
 __all__ = ["Cert", "TransportSettings", "Verify"]
 
-Verify = Union[bool, str, None]
+Verify = Union[bool, str, ssl.SSLContext, None]
 Cert = Union[str, Tuple[str, str], None]
 
 
@@ -29,7 +30,7 @@ class TransportSettings:
         query: URL parameters of every request.
         verify: True or None checks certificates against the CA bundle of the environment
             (REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE) or certifi's, a path against that file or
-            directory, False not at all.
+            directory, False not at all; an ``ssl.SSLContext`` settles everything about TLS by itself.
         cert: path of a client certificate with its key in the same file, or a (certificate, key) pair.
         proxies: proxy URLs by scheme, as in requests; beats the environment.
         session: a ``requests.Session`` whose settings are copied.

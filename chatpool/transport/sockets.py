@@ -14,7 +14,7 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange, current_exchange
 
-__all__ = ["GuardedSocket", "TLSSocket", "guarded_class"]
+__all__ = ["UNDER_WAY", "GuardedSocket", "TLSSocket", "guarded_class"]
 
 # Setting a socket's time limit is a system call: it gets a little more than it is to have, so that it fits the next
 # exchanges too, and is set again only when it is off by more than that.
@@ -23,7 +23,8 @@ _SLACK, _MOST_SLACK = 0.01, 0.025  # a part of the limit; seconds
 # Where shutting a socket down does not wake a connect up (it does on Linux), a cancel is seen this much later.
 _LOOK_AGAIN = 0.2
 
-_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
+UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
+"""What ``connect_ex`` of a socket that does not block says as a rule."""
 
 
 class GuardedSocket(socket.socket):
@@ -72,7 +73,7 @@ class GuardedSocket(socket.socket):
         end = time.monotonic() + seconds
         problem = self.connect_ex(address)
         exchange.check()
-        if problem in _UNDER_WAY:
+        if problem in UNDER_WAY:
             while not wait_for_write(self, min(end - time.monotonic(), _LOOK_AGAIN)):
                 exchange.check()
                 if time.monotonic() >= end:
@@ -187,6 +188,14 @@ def guarded_class(base: Any) -> Any:
 
 class TLSSocket(GuardedSocket, ssl.SSLSocket):
     """A TLS connection, made by a context whose ``sslsocket_class`` it is."""
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> TLSSocket:
+        exchange, context = current_exchange(), kwargs.get("context")
+        # urllib3 1.26 names no host that is an address, which a context of the user's wants to check.
+        if exchange is not None and not kwargs.get("server_hostname") and getattr(context, "check_hostname", False):
+            kwargs["server_hostname"] = exchange.peer
+        return cast(TLSSocket, super()._create(*args, **kwargs))  # type: ignore[misc]
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         try:

@@ -7,28 +7,23 @@ import http.client
 import threading
 import time
 from functools import partial
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 import requests
 from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, is_event_stream
-from .body import PACKED, PIECE, Unpacker
+from .body import PIECE, Unpacker, codings_of, is_unpacked_here
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
 from .responses import BriefResponse, FinalResponse
 
-__all__ = ["OpenStream", "is_stream"]
+__all__ = ["OpenStream"]
 
 # Not others that are derived of them: a mock's holds its body somewhere else.
 _READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse, BriefResponse)
 
 _MOST_SKIPPED = 4  # pieces that may come after the end of the events
-
-
-def is_stream(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether the answer to a request for a stream is one."""
-    return 200 <= status < 300 and is_event_stream(headers)
 
 
 class OpenStream:
@@ -45,6 +40,7 @@ class OpenStream:
     Attributes:
         status: HTTP status.
         headers: response headers, looked up without regard to case.
+        deadline: when the exchange's ``Timeout.attempt`` is over, on ``time.monotonic``'s scale.
     """
 
     def __init__(
@@ -52,15 +48,17 @@ class OpenStream:
     ) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
+        self.deadline = exchange.deadline
         self._response = response
         self._exchange = exchange
         self._ending = ending
         self._room = self._most = max_response_bytes
         self._unpacker: Optional[Unpacker] = None
         self._direct = False
-        self._next_piece = self._choose_reader()
+        self._seen = b""  # read already, and still to be handed out
         self._lock = threading.Lock()  # held while it is read or closed
         self._ended = False
+        self._next_piece = self._choose_reader()
 
     def read(self, limit: Optional[Limit] = None) -> bytes:
         """What has come, at least one byte; b"" at the end, and the connection can be used again.
@@ -90,6 +88,25 @@ class OpenStream:
         # Outside of the handler: the time limit is the whole story, what broke because of it is not.
         raise failure
 
+    def whole(self) -> Optional[bytes]:
+        """The whole body if it is no stream of events but one answer, whatever its content type says; else None.
+
+        Waits for the first bytes within the limits of the exchange's timeout; raises as :meth:`read`.
+        """
+        start, verdict = b"", None
+        while verdict is None:
+            data = self.read()
+            start += data
+            verdict = is_event_stream(self.headers, start, ended=not data)
+        if verdict:
+            self._seen = start
+            return None
+        self._exchange.wants_stream = False
+        pieces: List[bytes] = [start]
+        while pieces[-1]:
+            pieces.append(self.read())
+        return b"".join(pieces)
+
     def close(self) -> None:
         """End the exchange at once, wherever it is; the connection is closed.  Nothing happens after the end."""
         if not self._ended:
@@ -113,6 +130,10 @@ class OpenStream:
                 self._lock.release()
 
     def _read(self, limit: Optional[Limit]) -> bytes:
+        if self._seen:
+            self._exchange.check()
+            seen, self._seen = self._seen, b""
+            return seen
         if self._ended:
             self._exchange.check()
             return b""
@@ -133,9 +154,11 @@ class OpenStream:
         while not data:
             data = self._next_piece()
             if not data:
-                if self._unpacker is not None:
-                    self._unpacker.end()
-                return b""
+                unpacker, self._unpacker = self._unpacker, None
+                if unpacker is None:
+                    return b""
+                data = unpacker.end()
+                break
             if self._unpacker is not None:
                 data = self._unpacker.feed(data)
         self._room -= len(data)
@@ -161,11 +184,10 @@ class OpenStream:
     def _choose_reader(self) -> Callable[[], bytes]:
         raw: Any = self._response.raw
         message: Any = getattr(raw, "_fp", None)
-        coding = self.headers.get("content-encoding", "").strip().lower()
-        known = coding in ("", "identity") or coding in PACKED
-        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and known:
+        codings = codings_of(self.headers)
+        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and is_unpacked_here(codings):
             self._direct = True
-            self._unpacker = Unpacker(self._most) if coding in PACKED else None
+            self._unpacker = Unpacker(codings, self._most) if codings else None
             return _Pieces(message).next
         # A mock's, or from an adapter of the user's that has a protocol engine of its own.
         if isinstance(raw, HTTPResponse):

@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterable, Optional, Tuple
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .deadline import Exchange
+from .race import first_to_connect, interleaved
 from .resolver import AddressInfo
 from .sockets import GuardedSocket
 
@@ -134,35 +135,47 @@ def open_connection(
     address: Tuple[str, int],
     options: Iterable[SocketOption],
     source_address: Optional[Tuple[str, int]] = None,
-) -> PlainSocket:
+) -> GuardedSocket:
     """A TCP connection to the first address of a host that answers, within the exchange's limits.
-
-    Each of several addresses gets an equal share of the time that is left: one that hangs leaves some to the next.
 
     Raises:
         OSError: the error of the last address; socket.gaierror when the name is not known.
         Cancelled: the exchange was cancelled.
     """
     found = exchange.resolve(*address)
-    error: OSError = OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
-    for tried, info in enumerate(found):
-        seconds = exchange.left() / (len(found) - tried)
-        try:
-            return _connect(exchange, info, seconds, options, source_address)
-        except OSError as problem:
-            error = problem
-    exchange.check()
-    raise error
+    if not found:
+        raise OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
+
+    def make(info: AddressInfo) -> PlainSocket:
+        return _unconnected(info, options, source_address)
+
+    try:
+        if len(found) == 1:
+            return _connect(exchange, found[0], make)
+        sock = first_to_connect(exchange, interleaved(found, exchange.good_address(*address)), make)
+    except OSError:
+        exchange.check()
+        raise
+    exchange.remember(*address, sock.getpeername())
+    return sock
 
 
-def _connect(
-    exchange: Exchange,
-    info: AddressInfo,
-    seconds: float,
-    options: Iterable[SocketOption],
-    source_address: Optional[Tuple[str, int]],
+def _connect(exchange: Exchange, info: AddressInfo, make: Callable[[AddressInfo], PlainSocket]) -> PlainSocket:
+    sock = make(info)
+    try:
+        sock.adopt(exchange)
+        sock.connect_until(info[4], exchange.left())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unconnected(
+    info: AddressInfo, options: Iterable[SocketOption], source_address: Optional[Tuple[str, int]]
 ) -> PlainSocket:
-    family, kind, protocol, _, sockaddr = info
+    """A socket of the address's kind that does not block."""
+    family, kind, protocol, _, _ = info
     sock = CONNECTION(family, kind, protocol)
     try:
         for option in options:
@@ -170,8 +183,6 @@ def _connect(
         if source_address:
             sock.bind(source_address)
         sock.settimeout(0)
-        sock.adopt(exchange)
-        sock.connect_until(sockaddr, seconds)
     except BaseException:
         sock.close()
         raise

@@ -20,16 +20,27 @@ __all__ = ["Trust", "choose_trust"]
 class Trust:
     """What certificates are checked against, and which one is shown.
 
-    Attributes:
+    Args:
         verify: path of a CA file or directory, or False for no check.
         cert: client certificate as a path or a (certificate, key) pair, None without one.
+        context: the user's own, which settles both; it gets our class of sockets.
+
+    Attributes:
+        verify: as given; True with a context of the user's.
+        cert: as given.
     """
 
-    def __init__(self, verify: Union[str, bool], cert: Cert = None) -> None:
+    def __init__(
+        self, verify: Union[str, bool], cert: Cert = None, *, context: Optional[ssl.SSLContext] = None
+    ) -> None:
         self.verify = verify
         self.cert = cert
         self._lock = threading.Lock()
-        self._context: Optional[ssl.SSLContext] = None
+        self._context = context
+        # truststore's context has another one inside, which makes the sockets.
+        for each in (context, getattr(context, "_ctx", None)):
+            if isinstance(each, ssl.SSLContext):
+                each.sslsocket_class = TLSSocket
 
     def context(self) -> ssl.SSLContext:
         """The context of all connections, made at the first call: loading a CA bundle costs 30 ms.
@@ -75,8 +86,16 @@ def choose_trust(verify: Verify, cert: Cert, *, trust_env: bool, https: bool) ->
         ConfigurationError: a file does not exist; the message names the argument or the variable.
         TypeError: ``verify`` is of the wrong type.
     """
+    if isinstance(verify, ssl.SSLContext):
+        if cert is not None:
+            raise ConfigurationError(
+                "cert= has no effect beside an ssl.SSLContext in verify=: load it there, context.load_cert_chain(...)"
+            )
+        return Trust(True, context=verify)
     if verify is not None and not isinstance(verify, (bool, str, os.PathLike)):
-        raise TypeError(f"verify must be True, False or the path of a CA bundle, got {verify!r}")
+        raise TypeError(
+            f"verify must be True, False, the path of a CA bundle or an ssl.SSLContext, got {type(verify).__name__}"
+        )
     chosen: Union[str, bool] = False
     if verify is not False:
         source, chosen = next(_bundles(verify, trust_env))
@@ -87,7 +106,7 @@ def choose_trust(verify: Verify, cert: Cert, *, trust_env: bool, https: bool) ->
     return Trust(chosen, cert)
 
 
-def _bundles(verify: Verify, trust_env: bool) -> Iterator[Tuple[str, str]]:
+def _bundles(verify: Union[bool, str, None], trust_env: bool) -> Iterator[Tuple[str, str]]:
     if verify is not None and not isinstance(verify, bool):
         yield "verify", os.path.expanduser(os.fspath(verify))
     if trust_env:

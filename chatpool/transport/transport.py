@@ -9,18 +9,19 @@ from requests.models import PreparedRequest
 
 from ..config import Timeout
 from ..types import ChatRequest, Reply
-from ..wire.redirects import redirect_target
+from ..wire.redirects import redirect_method, redirect_target
 from .adapter import TransportAdapter
 from .auth import KeyAuth
 from .body import read_any
 from .cancel import Cancelled, CancelToken
 from .deadline import Exchange
+from .handmade import as_response
 from .prepare import Preparer
-from .proxies import choose_proxies
+from .proxies import choose_proxies, shown_proxy
 from .resolver import Resolver
 from .session import make_session
 from .settings import TransportSettings
-from .streams import OpenStream, is_stream
+from .streams import OpenStream
 from .tls import Trust, choose_trust
 from .urls import join_url, normalise_base_url, without_query
 
@@ -48,6 +49,7 @@ class Transport:
         self._preparer = Preparer(self._session, settings)
         explicit = {**self._session.proxies, **(settings.proxies or {})}
         self._proxies = choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env)
+        self._proxy = shown_proxy(self._proxies)
         self._resolver = Resolver()
         self._aborted = CancelToken()
         self._closed = False
@@ -62,7 +64,9 @@ class Transport:
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
     ) -> Reply:
-        """Send ``request`` with the encoded ``body`` and read the answer; same-origin 307 and 308 are followed.
+        """Send ``request`` with the encoded ``body`` and read the answer.
+
+        Redirects to the same origin are followed: 307 and 308 as they are, 303 by a GET.
 
         Args:
             timeout: its ``connect``, ``read`` and ``attempt`` hold for the exchange with all its redirects.
@@ -91,8 +95,11 @@ class Transport:
     ) -> Union[Reply, OpenStream]:
         """Send as :meth:`exchange` does, and leave the answer open if it is a stream of events (of status 2xx).
 
+        What it is, its first bytes tell, whatever its content type says; so they are waited for.
+
         Args:
-            timeout: its ``attempt`` goes on counting for the reads that name no limit of their own.
+            timeout: its ``attempt`` goes on counting for the reads that name no limit of their own; ``read`` counts
+                only for an answer that is none of events, once it has begun.
             cancel: ends the exchange up to the end of the stream, from another thread.
             request, body, headers, query: as in :meth:`exchange`.
 
@@ -105,8 +112,16 @@ class Transport:
         ending = CancelToken()
         tokens, most = (self._aborted, cancel, ending), self._settings.max_response_bytes
         exchange = Exchange(timeout, tokens, self._resolver, most, wants_stream=True)
-        reply = self._run(exchange, request, body, headers, query)
-        return reply if isinstance(reply, Reply) else OpenStream(reply, exchange, ending, most)
+        response = self._run(exchange, request, body, headers, query)
+        if isinstance(response, Reply):
+            return response
+        stream = OpenStream(response, exchange, ending, most)
+        try:
+            content = stream.whole()
+        except BaseException:
+            stream.close()
+            raise
+        return stream if content is None else self._reply(response, content)
 
     def _run(
         self,
@@ -141,6 +156,11 @@ class Transport:
         return self._base_url
 
     @property
+    def proxy(self) -> str:
+        """The URL of the proxy that requests go through, without user and password; "" for none."""
+        return self._proxy
+
+    @property
     def auth(self) -> KeyAuth:
         """The key."""
         return self._settings.auth
@@ -162,18 +182,23 @@ class Transport:
     def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[Reply, requests.Response]:
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(prepared, exchange)
-            if exchange.wants_stream and is_stream(response.status_code, response.headers):
+            if exchange.wants_stream and 200 <= response.status_code < 300:
                 exchange.goes_on = True
                 return response
             content = read_any(response, self._settings.max_response_bytes)
             url = str(prepared.url)
             target = redirect_target(response.status_code, response.headers, url)
             if target is None:
-                if response.status_code != 200:
-                    content = self._settings.auth.scrub(content)
-                return Reply(response.status_code, response.headers, content, without_query(url))
-            prepared = self._preparer.redirected(prepared, target)
+                return self._reply(response, content, url)
+            method = redirect_method(response.status_code, str(prepared.method))
+            prepared = self._preparer.redirected(prepared, target, method)
         raise requests.exceptions.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
+
+    def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> Reply:
+        if response.status_code != 200:
+            content = self._settings.auth.scrub(content)
+        came_from = without_query(url or str(response.url))
+        return Reply(response.status_code, response.headers, content, came_from, self._proxy)
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
         try:
@@ -188,15 +213,16 @@ class Transport:
         # The time limits are for mocks and for adapters of the user's; our own sockets ask the exchange.
         left = exchange.left()
         timeout = exchange.timeout
-        return self._session.send(
+        response = self._session.send(
             prepared,
-            timeout=(min(timeout.connect, left), left if timeout.read is None else min(timeout.read, left)),
+            timeout=(min(timeout.connect, left), exchange.left_to_read()),
             proxies=self._proxies,
             verify=self._trust.verify,
             cert=self._trust.cert,
             allow_redirects=False,
             stream=True,
         )
+        return as_response(response)
 
     def _choose_trust(self) -> Trust:
         settings, model = self._settings, self._settings.session

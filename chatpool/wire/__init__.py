@@ -7,31 +7,38 @@ from __future__ import annotations
 
 from .chunks import StreamFault, StreamReader
 from .codec import encode
-from .failures import ResponseTooLarge, judge_exception
-from .redirects import redirect_target
+from .failures import ResponseTooLarge, UnreadableAnswer, judge_exception
+from .kinds import is_event_stream
+from .messages import without_secrets
+from .paths import is_streamed, sends_no_body
+from .redirects import redirect_method, redirect_target
 from .requests import embedding_request, renamed, responses_request, to_request
-from .stream_options import can_stream, refuses_usage, without_usage
-from .streams import as_truncated, chunk_of, is_event_stream, judge_stream, streamed
+from .stream_options import refuses_usage, without_usage
+from .streams import as_truncated, chunk_of, judge_stream, streamed
 from .verdict import judge_reply
 
 __all__ = [
     "ResponseTooLarge",
     "StreamFault",
     "StreamReader",
+    "UnreadableAnswer",
     "as_truncated",
-    "can_stream",
     "chunk_of",
     "embedding_request",
     "encode",
     "is_event_stream",
+    "is_streamed",
     "judge_exception",
     "judge_reply",
     "judge_stream",
+    "redirect_method",
     "redirect_target",
     "refuses_usage",
     "renamed",
     "responses_request",
+    "sends_no_body",
     "streamed",
     "to_request",
+    "without_secrets",
     "without_usage",
 ]

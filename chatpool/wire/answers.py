@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
 from array import array
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
@@ -11,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 from ..types import ChatCompletion, ChatRequest, ToolCall, Usage
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
 
-__all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "usage_of"]
+__all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "numbers", "usage_of"]
 
 
 class UnusableAnswer(Exception):
@@ -53,7 +54,7 @@ def is_known(request: ChatRequest) -> bool:
 
 def usage_of(payload: Any) -> Optional[Usage]:
     """The tokens an answer says it used, None when it does not say."""
-    usage = payload.get("usage") if isinstance(payload, dict) else None
+    usage = _stated_usage(payload)
     if not isinstance(usage, dict):
         return None
     read = usage.get("prompt_tokens", usage.get("input_tokens"))
@@ -63,6 +64,21 @@ def usage_of(payload: Any) -> Optional[Usage]:
         return None
     read, written = _count(read), _count(written)
     return Usage(read, written, _count(total) or read + written, _cached(usage))
+
+
+def _stated_usage(payload: Any) -> Any:
+    """What an answer says of its usage: beside the choices, or inside one (Moonshot); None without it."""
+    if not isinstance(payload, dict):
+        return None
+    usage = payload.get("usage")
+    if usage:
+        return usage
+    choices = payload.get("choices")
+    for choice in reversed(choices) if isinstance(choices, list) else ():
+        inside = choice.get("usage") if isinstance(choice, dict) else None
+        if inside and isinstance(inside, dict):
+            return inside
+    return usage
 
 
 def _cached(usage: Dict[str, Any]) -> int:
@@ -209,13 +225,24 @@ def _embeddings(request: ChatRequest, payload: Dict[str, Any], request_id: Optio
     if not single:
         return payload
     first = payload["data"][0]
-    vector = first.get("embedding") if isinstance(first, dict) else None
+    return numbers(first.get("embedding") if isinstance(first, dict) else None)
+
+
+def numbers(vector: Any) -> List[float]:
+    """A vector as it comes in an answer, as numbers.
+
+    Raises:
+        UnusableAnswer: it is none, it is empty, or NaN or an infinity is in it.
+    """
     try:
         floats = _floats(vector)
     except (TypeError, ValueError):
         floats = []
     if not floats:
         raise UnusableAnswer("has no 'embedding' that is a list of numbers")
+    # The sum of finite numbers is finite, as a rule, and is had at a fraction of the cost.
+    if not math.isfinite(sum(floats)) and not all(map(math.isfinite, floats)):
+        raise UnusableAnswer("has an 'embedding' with NaN or infinity in it: the model can make no vector of this text")
     return floats
 
 

@@ -55,7 +55,8 @@ def read_error(content: bytes) -> ErrorFacts:
 def inner_error(payload: Any) -> Any:
     """The error inside the JSON of an answer, None without one.
 
-    ``{"error": ...}``, vLLM's ``{"object": "error", ...}`` and Gemini's ``[{"error": ...}]``.
+    ``{"error": ...}``, vLLM's ``{"object": "error", ...}``, Gemini's ``[{"error": ...}]``, Cloudflare's
+    ``{"success": false, "errors": [...]}`` and MiniMax's ``{"base_resp": {"status_code": 1008, ...}}``.
     An ``error`` that is null or empty is none.
     """
     if isinstance(payload, list) and len(payload) == 1:
@@ -64,40 +65,89 @@ def inner_error(payload: Any) -> Any:
         return None
     if payload.get("error"):
         return payload["error"]
+    if payload.get("success") is False and payload.get("errors"):
+        return payload["errors"]
+    status = payload.get("base_resp")
+    if isinstance(status, dict) and status.get("status_code") not in (None, 0, "0"):
+        return status
     return payload if payload.get("object") == "error" else None
 
 
+# Fields that hold an error, and those that hold its words, the most telling first; without regard to case.
+_HOLDERS = ("error", "errors", "fault", "base_resp", "detail")
+_WORDS = (
+    "message",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errormessage",
+    "error_description",
+    "status_msg",
+    "faultstring",
+    "error",
+    "errors",
+    "detail",
+    "description",
+    "reason",
+    "title",
+)
+_CODES = ("code", "error_code", "errorcode", "status_code")
+_DEEPEST = 4  # of errors inside errors
+
+
 def facts_of(payload: Dict[str, Any]) -> ErrorFacts:
-    """The facts in a decoded body: OpenAI's form, ``{"error": text}``, ``{"message"}``, ``{"detail"}`` and mixtures."""
-    error = payload.get("error")
-    inner = error if isinstance(error, dict) else payload
-    message = inner.get("message") or (error if isinstance(error, str) else None) or payload.get("detail")
-    kind, code, param = inner.get("type"), inner.get("code"), inner.get("param")
+    """The facts in a decoded body: OpenAI's form, or one of those that gateways have of their own."""
+    outer = _lowered(payload)
+    inner = _holder(outer) or outer
+    several = isinstance(outer.get("errors"), list) and not outer.get("error")
+    kind, param = inner.get("type"), inner.get("param")
     metadata = inner.get("metadata")
     return ErrorFacts(
-        message=cut(_said(message), _LONGEST),
+        message=cut(_said(outer["errors"]) if several else _words_of(inner) or _words_of(outer), _LONGEST),
         type=kind if isinstance(kind, str) else None,
-        code=code if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
+        code=_code_of(inner, outer),
         param=param if isinstance(param, str) else None,
         body=payload,
         flagged=isinstance(metadata, dict) and "flagged_input" in metadata,
     )
 
 
-def _said(message: Any) -> str:
+def _lowered(fields: Dict[str, Any]) -> Dict[str, Any]:
+    return {name.lower(): value for name, value in fields.items() if isinstance(name, str)}
+
+
+def _holder(outer: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """The object that tells of the error, where it is not the body itself; the first of a list of them."""
+    for name in _HOLDERS:
+        held = outer.get(name)
+        if isinstance(held, list) and held and name != "detail":  # which is FastAPI's, a list of complaints
+            held = held[0]
+        if isinstance(held, dict) and held:
+            return _lowered(held)
+    return None
+
+
+def _code_of(inner: Dict[str, Any], outer: Dict[str, Any]) -> Any:
+    given = [fields.get(name) for fields in (inner, outer) for name in _CODES if fields is inner or name == "code"]
+    return next((code for code in given if isinstance(code, (str, int)) and not isinstance(code, bool)), None)
+
+
+def _words_of(fields: Dict[str, Any], depth: int = 0) -> str:
+    """The first words among the fields that may hold some."""
+    return next(filter(None, (_said(fields.get(name), depth) for name in _WORDS)), "")
+
+
+def _said(message: Any, depth: int = 0) -> str:
     """A message as text.  FastAPI's list of complaints repeats the input, so only places and words are taken."""
     if isinstance(message, str):
         return message
-    complaints = message if isinstance(message, list) else [message]
-    return "; ".join(filter(None, map(_complaint, complaints[:5])))
-
-
-def _complaint(complaint: Any) -> str:
-    if not isinstance(complaint, dict):
-        return complaint if isinstance(complaint, str) else ""
-    words = (complaint.get(name) for name in ("msg", "message", "error", "detail"))
-    said = next((word for word in words if isinstance(word, str)), "")
-    place = complaint.get("loc")
+    if depth >= _DEEPEST:
+        return ""
+    if isinstance(message, list):
+        return "; ".join(filter(None, (_said(complaint, depth + 1) for complaint in message[:5])))
+    if not isinstance(message, dict):
+        return ""
+    said, place = _words_of(_lowered(message), depth + 1), message.get("loc")
     where = ".".join(str(step) for step in place if isinstance(step, (str, int))) if isinstance(place, list) else ""
     return f"{where}: {said}" if where and said else said
 

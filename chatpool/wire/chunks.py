@@ -11,7 +11,7 @@ from .codec import loads
 from .joining import ChoicesJoin
 from .paths import CHAT, COMPLETIONS, RESPONSES, operation_of
 from .response_events import ResponseJoin
-from .sse import EventParser, ServerEvent
+from .sse import BARE, ERROR, EventParser, ServerEvent
 
 __all__ = ["StreamFault", "StreamReader"]
 
@@ -46,7 +46,7 @@ class StreamReader:
         reader = StreamReader(request)
         for data in body:                 # until reader.ended
             for chunk in reader.feed(data): ...
-        for chunk in reader.end(): ...    # where the body came to its end
+        for chunk in reader.end(): ...    # where the body came to its end, or broke off when it was settled
         verdict = judge_stream(reader, reply, request, ...)
 
     Args:
@@ -58,7 +58,7 @@ class StreamReader:
         size: how many bytes have come.
         ended: whether nothing more is to be read: ``[DONE]`` has come, the Responses API's last event, or a fault.
             Some servers keep the connection open after it.
-        fault: what went wrong, None while nothing has.  What comes after a whole answer can do no harm to it.
+        fault: what went wrong, None while nothing has.  What comes after a settled answer can do no harm to it.
 
     Raises:
         TypeError: the request's path does not stream.
@@ -78,13 +78,31 @@ class StreamReader:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is whole: every choice has its finish_reason, or ``[DONE]`` has come."""
+        """Whether the answer is whole if the body ends now: every choice is finished, or ``[DONE]`` has come.
+
+        A finish_reason is taken back by whatever of its choice comes after it.
+        """
         return self._done or self._join.whole
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is whole even if the body breaks off: ``[DONE]``, or content and reason of every choice."""
+        return self._done or self._join.settled
 
     @property
     def begun(self) -> bool:
         """Whether anything of the answer has come."""
         return self._join.begun
+
+    @property
+    def answering(self) -> bool:
+        """Whether any of the answer itself has come; reasoning is not."""
+        return self._join.answering
+
+    @property
+    def signs(self) -> int:
+        """How many reads have brought a comment, or a block without data: somebody is there."""
+        return self._parser.signs
 
     @property
     def text(self) -> str:
@@ -115,6 +133,8 @@ class StreamReader:
         for event in [] if self.ended else self._parser.end():
             # The blank line after it is all that is missing.
             self._done = self._done or self._is_done_mark(event.data)
+            if not self._done:
+                self._take_last(event)
         if not self.done and self.fault is None:
             self._fail("truncated", _how_it_ended(self.events, unfinished))
         self.ended = True
@@ -129,12 +149,24 @@ class StreamReader:
         completion: ChatCompletion = decode(self._request, self._join.payload(), request_id)
         return completion
 
+    def _take_last(self, event: ServerEvent) -> None:
+        """Take an event that the end of the body has cut off: an error, if it is one, says why."""
+        try:
+            payload = loads(event.data)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(payload, dict):
+            self._has_error(event, payload)
+
     def _take(self, event: ServerEvent, chunks: List[ChatChunk]) -> None:
         data = event.data
         if self._is_done_mark(data):
             self._finish(chunks)
             return
-        payload = self._decoded(data) if data.strip() else None
+        if event.name == BARE:
+            self._take_last(event)
+            return
+        payload = self._decoded(event) if data.strip() else None
         if payload is None or self._has_error(event, payload):
             return
         try:
@@ -166,11 +198,14 @@ class StreamReader:
         self._done = self.ended = True
         chunks += self._release()
 
-    def _decoded(self, data: str) -> Optional[Dict[str, Any]]:
+    def _decoded(self, event: ServerEvent) -> Optional[Dict[str, Any]]:
         try:
-            payload = loads(data)
+            payload = loads(event.data)
         except (ValueError, RecursionError):
-            self._fail("garbage", "has a chunk that is not JSON")
+            if event.name == ERROR:
+                self._fail("error", "holds an error", {"error": {"message": event.data.strip()}})
+            else:
+                self._fail("garbage", "has a chunk that is not JSON")
             return None
         # llama.cpp sends a null or two where there are several prompts.
         if payload is None or isinstance(payload, dict):
@@ -187,14 +222,14 @@ class StreamReader:
             self._fail("error", "holds an error", payload)
             return True
         # The Responses API's own form, and servers that put the error where a chunk would be.
-        if event.name == "error" or payload.get("type") == "error":
+        if event.name == ERROR or payload.get("type") == "error":
             self._fail("error", "holds an error", {"error": payload})
             return True
         return False
 
     def _fail(self, kind: str, problem: str, error: Optional[Any] = None) -> None:
         self.ended = True
-        if not self.done:
+        if not self.settled:
             self.fault = StreamFault(kind, problem, error)
 
     def _release(self) -> List[ChatChunk]:

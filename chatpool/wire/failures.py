@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import socket
 import ssl
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Callable, FrozenSet, List, NamedTuple, Optional, Tuple, Type, Union
 
 import requests
 import urllib3.exceptions
 
 from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutError
 from ..types import Verdict
-from .messages import cut, without_secrets
+from .messages import PROXY_CURE, cut, without_secrets
+from .rules import CURE_PROXY_LOGIN
 
-__all__ = ["judge_exception"]
+__all__ = ["ResponseTooLarge", "UnreadableAnswer", "judge_exception"]
 
 _Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
@@ -30,6 +32,10 @@ class ResponseTooLarge(Exception):
         super().__init__(f"the answer is larger than max_response_bytes={limit:,}")
 
 
+class UnreadableAnswer(http.client.HTTPException):
+    """The head of an answer does not tell where it ends or how it is packed; the message quotes what it says."""
+
+
 class _Failure(NamedTuple):
     """One row of the table: how an exception is recognised and what it means.
 
@@ -42,6 +48,7 @@ class _Failure(NamedTuple):
         error: the class of the error to make of it.
         test: what must hold for the instance beside its class; None for nothing.
         quotes: whether the exception's own words may be shown.
+        about: the verdict's ``about``.
     """
 
     classes: _Classes
@@ -52,6 +59,7 @@ class _Failure(NamedTuple):
     error: Type[APIError] = APIConnectionError
     test: Optional[Callable[[Any], bool]] = None
     quotes: bool = False
+    about: str = ""
 
 
 _requests, _urllib3 = requests.exceptions, urllib3.exceptions
@@ -60,13 +68,51 @@ _NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, 
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _AGAIN = "run the failed items again"
+_CURE_FRAMING = "tell whoever runs that server or the gateway before it: the next answer would be no better"
 _CURE_URL = "check base_url: it must be a whole URL such as https://host/v1"
-_CURE_PROXY = "check proxies=, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or put the host into NO_PROXY"
 _CURE_TLS = "check that base_url starts with http:// or https:// as the server expects, and the proxy settings"
 _CURE_CERTIFICATE = (
     "for a certificate authority of your own set verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE to its file, "
     "otherwise check that base_url names the right host"
 )
+_CURE_STRICT = (
+    "Python checks this since 3.13 (ssl.VERIFY_X509_STRICT), curl and older Pythons do not: have the certificate "
+    "issued anew, or pass verify=context, an ssl.SSLContext for your CA file with "
+    "context.verify_flags &= ~ssl.VERIFY_X509_STRICT"
+)
+_CURE_HOST = "check that base_url names the host that the certificate is for"
+_CURE_DATE = "it has to be renewed by its owner; check this machine's clock too"
+_CURE_SOCKS = 'install PySocks (pip install "requests[socks]"), or use a proxy that speaks HTTP'
+
+# OpenSSL's X509_V_ERR_* codes.
+_STRICT_CODES = frozenset(range(80, 94))  # what RFC 5280 asks for, from the path lengths to the extensions' version
+_HOST_CODES = frozenset({62, 63, 64})
+_DATE_CODES = frozenset({9, 10})
+
+
+def _has_code(codes: FrozenSet[int]) -> Callable[[Any], bool]:
+    return lambda error: getattr(error, "verify_code", None) in codes
+
+
+def _is_socks_version(error: ValueError) -> bool:
+    return "SOCKS version" in _text(error)
+
+
+def _lacks_socks(error: Exception) -> bool:
+    return "SOCKS support" in _text(error)
+
+
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+def _tunnel_refused(status: int) -> Callable[[Any], bool]:
+    """Whether the proxy has answered CONNECT with ``status``."""
+
+    def test(error: Any) -> bool:
+        found = _TUNNEL.search(_text(error))
+        return found is not None and int(found.group(1)) == status
+
+    return test
 
 
 def _is_bad_header(error: ValueError) -> bool:
@@ -89,11 +135,30 @@ _TABLE: Tuple[_Failure, ...] = (
         error=APIResponseError,
         quotes=True,
     ),
+    # Not worth another attempt either: it is how that server writes its answers.
+    _Failure(
+        UnreadableAnswer,
+        "the answer of {url} cannot be read",
+        _CURE_FRAMING,
+        "fail",
+        error=APIResponseError,
+        quotes=True,
+    ),
     _Failure(
         (_requests.InvalidProxyURL, _urllib3.ProxySchemeUnknown),
         "the proxy for {url} has no usable URL",
-        _CURE_PROXY,
+        PROXY_CURE,
         "fail",
+    ),
+    _Failure(
+        ValueError, "the proxy for {url} has no usable URL", PROXY_CURE, "fail", test=_is_socks_version, quotes=True
+    ),
+    _Failure(
+        _requests.InvalidSchema,
+        "the proxy for {url} speaks SOCKS, for which a package is missing",
+        _CURE_SOCKS,
+        "fail",
+        test=_lacks_socks,
     ),
     _Failure(
         (_requests.InvalidURL, _requests.MissingSchema, _requests.InvalidSchema, _urllib3.LocationValueError),
@@ -102,7 +167,34 @@ _TABLE: Tuple[_Failure, ...] = (
         "fail",
         quotes=True,
     ),
-    # The one connection failure that does not heal by itself: every further call would meet it too.
+    # Certificates do not heal by themselves: every further call would meet the same one.
+    _Failure(
+        ssl.SSLCertVerificationError,
+        "the TLS certificate of {url} is not made as RFC 5280 wants it",
+        _CURE_STRICT,
+        "fatal",
+        "endpoint",
+        test=_has_code(_STRICT_CODES),
+        quotes=True,
+    ),
+    _Failure(
+        ssl.SSLCertVerificationError,
+        "the TLS certificate of {url} is for another host",
+        _CURE_HOST,
+        "fatal",
+        "endpoint",
+        test=_has_code(_HOST_CODES),
+        quotes=True,
+    ),
+    _Failure(
+        ssl.SSLCertVerificationError,
+        "the TLS certificate of {url} is not valid at this time",
+        _CURE_DATE,
+        "fatal",
+        "endpoint",
+        test=_has_code(_DATE_CODES),
+        quotes=True,
+    ),
     _Failure(
         ssl.SSLCertVerificationError,
         "the TLS certificate of {url} is not trusted",
@@ -112,9 +204,27 @@ _TABLE: Tuple[_Failure, ...] = (
         quotes=True,
     ),
     _Failure(
+        OSError,
+        "{proxy} refused to connect to {url} without another login (407)",
+        f"{CURE_PROXY_LOGIN}; {PROXY_CURE}",
+        "fatal",
+        "endpoint",
+        test=_tunnel_refused(407),
+        about="access",
+    ),
+    _Failure(
+        OSError,
+        "{proxy} does not allow connections to {url} (403)",
+        f"have the host allowed there; {PROXY_CURE}",
+        "fatal",
+        "endpoint",
+        test=_tunnel_refused(403),
+        about="access",
+    ),
+    _Failure(
         (_requests.ProxyError, _urllib3.ProxyError),
-        "the proxy did not connect to {url}",
-        _CURE_PROXY,
+        "{proxy} did not connect to {url}",
+        PROXY_CURE,
         quotes=True,
     ),
     _Failure(
@@ -168,6 +278,7 @@ _TABLE: Tuple[_Failure, ...] = (
         _AGAIN,
         "retry",
         error=APIResponseError,
+        quotes=True,
     ),
     _Failure(http.client.RemoteDisconnected, "{url} closed the connection without an answer", _AGAIN),
     _Failure(
@@ -198,22 +309,46 @@ _UNEXPECTED = _Failure(
 )
 
 
-def judge_exception(error: Exception, *, url: str) -> Verdict:
+def judge_exception(error: Exception, *, url: str, proxy: str = "") -> Verdict:
     """What it means that an exchange with ``url`` raised ``error``.
 
     The verdict's error has ``error`` as its ``__cause__``, scrubbed of requests, responses and connections.
     Failures to connect are ``"unavailable"`` even where a time limit ended them: they cost little and nothing
     was sent, so that they need not be as rare as the retries of a long attempt.
+
+    Args:
+        error: the exception.
+        url: where the request went.
+        proxy: the URL of the proxy it went through, without user and password; "" for none.
     """
     chain = _chain(error)
     row, culprit = _row_of(chain)
-    what = row.what.format(url=cut(without_secrets(url), 200))
     words = f": {_words(culprit)}" if row.quotes else ""
-    made = row.error(f"{what}{words}; {row.cure}")
+    made = row.error(f"{_what(row, url, proxy)}{words}; {_cure(row, proxy)}")
     for link in chain:
         _scrub(link, row)
     made.__cause__ = error
-    return Verdict(row.kind, row.scope, made)
+    return Verdict(row.kind, row.scope, made, about=row.about)
+
+
+def _what(row: _Failure, url: str, proxy: str) -> str:
+    """What happened; with the proxy's name, where it may be to blame."""
+    what = row.what.format(url=cut(without_secrets(url), 200), proxy=f"the proxy {proxy}".strip())
+    if not proxy or proxy in what:
+        return what
+    if row.what.startswith("the proxy"):
+        return f"{what} ({proxy})"
+    return f"{what} through the proxy {proxy}" if _may_be_the_proxy(row) else what
+
+
+def _cure(row: _Failure, proxy: str) -> str:
+    if not proxy or PROXY_CURE in row.cure or not _may_be_the_proxy(row):
+        return row.cure
+    return f"{row.cure}; or the proxy is to blame: {PROXY_CURE}"
+
+
+def _may_be_the_proxy(row: _Failure) -> bool:
+    return issubclass(row.error, APIConnectionError) and row.kind != "fail"
 
 
 def _row_of(chain: List[BaseException]) -> Tuple[_Failure, BaseException]:
@@ -240,6 +375,8 @@ def _chain(error: BaseException) -> List[BaseException]:
 
 def _words(error: BaseException) -> str:
     """What the innermost exception says: the outer ones add names of objects and URLs with their queries."""
+    if isinstance(error, (UnreadableAnswer, ResponseTooLarge)):
+        return cut(_text(error), 300)
     innermost = _chain(error)[-1]
     return cut(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")
 

@@ -2,148 +2,105 @@
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import timezone
-from email.utils import parsedate_to_datetime
-from typing import Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
 
-__all__ = ["duration", "limits", "wait_hint"]
+from .moments import SPANS, duration, moment, number, sane, wait
+from .resets import KINDS, OF_THE_KEY, OF_THE_SERVER, is_daily, limit_reset, objects_in, quota_reset
 
-# A longer wait is a date in the wrong place or a mistake.
-_LONGEST = 31 * 86400.0
+__all__ = ["limits", "wait_hint"]
 
-_UNITS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-    "millisecond": 1e-3,
-    "sec": 1.0,
-    "second": 1.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "hour": 3600.0,
-    "day": 86400.0,
-}
-_UNIT = r"(?:milliseconds?|seconds?|secs?|minutes?|mins?|hours?|days?|ns|us|µs|ms|s|m|h|d)"
-_PART = re.compile(rf"(\d{{1,15}}(?:\.\d{{0,20}})?) ?({_UNIT})(?![a-zµ])")
-_SPAN = rf"\d{{1,15}}(?:\.\d{{0,20}})? ?{_UNIT}(?![a-zµ])"
-_DURATION = re.compile(rf"{_SPAN}(?: ?{_SPAN})*")
-# One part runs into the next in Go's durations ("1h2m3.5s"), so a unit may be followed by a digit but by no letter.
-_IN_TEXT = re.compile(rf"(?:try again in|try again after|retry in|retry after|wait) ({_SPAN}(?: ?{_SPAN})*)")
+_IN_TEXT = re.compile(rf"(?:try again in|try again after|retry in|retry after|wait) ({SPANS})")
 
-_KINDS = ("requests", "tokens")
-_LIMIT_NAMES = tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in _KINDS)
 _NO_LIMITS: Mapping[str, str] = {}
 
 
 def wait_hint(
-    headers: Mapping[str, str], text: str, wall: float, *, resets: bool = True, kind: str = ""
+    headers: Mapping[str, str], text: str, wall: float, *, resets: bool = True, kind: str = "", body: Any = None
 ) -> Optional[float]:
     """Seconds the server asks to wait, by the strongest of its hints; None without one that makes sense.
 
-    Strongest first: ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date, RFC 9110 10.2.3), the
-    error's text, ``x-ratelimit-reset-*``.
+    Strongest first: ``retry-after-ms``, ``retry-after`` (seconds, a moment or an HTTP date, RFC 9110 10.2.3), what a
+    proxy hands on of these, what the body repeats of them, the error's text, then the resets: of a limit per kind
+    (``x-ratelimit-reset-*``), and of a quota, in headers, in the body or in words.  A quota for the day counts before
+    a shorter hint: every refusal of such a server names that one too.
 
     Args:
-        headers: the response headers.
+        headers: the response headers.  Moments are compared to their ``Date``: both are by the server's clock.
         text: the server's error message.
-        wall: now, in seconds since the epoch, to which an HTTP date is compared.
-        resets: whether ``x-ratelimit-reset-*`` count; servers send them with every answer, and only for a
-            refused one do they say when to come back.
+        wall: now, in seconds since the epoch, for an answer without a ``Date``.
+        resets: whether resets count; servers send them with every answer, and only for a refused one do they say
+            when to come back.
         kind: the limit that was hit, ``"requests"`` or ``"tokens"``, where the server says so.
+        body: the decoded body; OpenRouter repeats headers in it.
     """
-    for hint in _hints(headers, text, wall):
-        if hint is not None:
-            return hint
-    return _reset(headers, kind) if resets else None
+    now = moment(headers.get("date"), wall)
+    bodies = list(objects_in(body))
+    found = next((hint for hint in _hints(headers, bodies, text, now) if hint is not None), None)
+    if not resets:
+        return found
+    sources = (headers, *bodies)
+    if found is None:
+        found = next(filter(None, (limit_reset(source, kind, now) for source in sources)), None)
+    if found is None or is_daily(text):
+        again = quota_reset(sources, text, now)
+        return found if again is None else max(again, found or 0.0)
+    return found
 
 
-def _hints(headers: Mapping[str, str], text: str, wall: float) -> Iterator[Optional[float]]:
-    milliseconds = _number(headers.get("retry-after-ms"))
-    yield None if milliseconds is None else _sane(milliseconds / 1000)
-    after = headers.get("retry-after")
-    seconds = duration(after)
-    yield seconds if seconds is not None else _until(after, wall)
+def _hints(
+    headers: Mapping[str, str], bodies: Sequence[Mapping[str, str]], text: str, now: float
+) -> Iterator[Optional[float]]:
+    for source, prefix in ((headers, ""), (headers, OF_THE_SERVER), *((fields, "") for fields in bodies)):
+        milliseconds = number(source.get(prefix + "retry-after-ms"))
+        yield None if milliseconds is None else sane(milliseconds / 1000)
+        after = source.get(prefix + "retry-after")
+        yield wait(after, now) if after else None
     said = _IN_TEXT.search(text.lower()) if text else None
     yield None if said is None else duration(said.group(1))
 
 
-def limits(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The ``x-ratelimit-*`` headers that are there, by lower-case name; empty without any."""
+def limits(headers: Mapping[str, str], wall: float) -> Mapping[str, str]:
+    """The ``x-ratelimit-*`` headers that are there, by lower-case name; empty without any.
+
+    Where a proxy states a limit of the key beside the server's, the one that has less left counts, by the server's
+    names.  A reset that is a moment becomes a number of seconds.
+
+    Args:
+        headers: the response headers.
+        wall: now, in seconds since the epoch.
+    """
     # Servers send none or several: looking for one of each kind is enough to tell, and this is done per answer.
-    if not (headers.get("x-ratelimit-remaining-requests") or headers.get("x-ratelimit-remaining-tokens")) and not (
-        headers.get("x-ratelimit-limit-requests") or headers.get("x-ratelimit-limit-tokens")
+    get = headers.get
+    if not (get("x-ratelimit-remaining-requests") or get("x-ratelimit-remaining-tokens")) and not (
+        get("x-ratelimit-limit-requests")
+        or get("x-ratelimit-limit-tokens")
+        or get("x-ratelimit-api_key-limit-requests")
+        or get("x-ratelimit-api_key-limit-tokens")
     ):
         return _NO_LIMITS
     found: Dict[str, str] = {}
-    for name in _LIMIT_NAMES:
-        value = headers.get(name)
-        if value:
-            found[name] = value
+    for kind in KINDS:
+        stated = _stated(headers, "x-ratelimit-", kind)
+        of_key = _stated(headers, OF_THE_KEY, kind)
+        if of_key and _left(of_key) < _left(stated):
+            stated = of_key
+        found.update({f"x-ratelimit-{what}-{kind}": value for what, value in stated.items()})
+    for name in [f"x-ratelimit-reset-{kind}" for kind in KINDS if f"x-ratelimit-reset-{kind}" in found]:
+        if duration(found[name]) is None:
+            seconds = wait(found[name], moment(headers.get("date"), wall))
+            if seconds is not None:
+                found[name] = f"{seconds:.3f}"
     return found
 
 
-def duration(text: Optional[str]) -> Optional[float]:
-    """``text`` as seconds: a number, a Go duration (``1h2m3.5s``) or words (``33 seconds``); None if it is neither."""
-    if not isinstance(text, str):
-        return None
-    text = text.strip().lower()
-    number = _number(text)
-    if number is not None:
-        return _sane(number)
-    if len(text) > 100 or not _DURATION.fullmatch(text):
-        return None
-    return _sane(sum(float(amount) * _unit(unit) for amount, unit in _PART.findall(text)))
+def _stated(headers: Mapping[str, str], prefix: str, kind: str) -> Dict[str, str]:
+    """What is said of one limit: ``limit``, ``remaining`` and ``reset``, as far as they are there."""
+    pairs = ((what, headers.get(f"{prefix}{what}-{kind}")) for what in ("limit", "remaining", "reset"))
+    return {what: value for what, value in pairs if value}
 
 
-def _unit(name: str) -> float:
-    return _UNITS[name] if name in _UNITS else _UNITS[name.rstrip("s")]
-
-
-def _number(text: Optional[str]) -> Optional[float]:
-    if not isinstance(text, str) or "_" in text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _sane(seconds: float) -> Optional[float]:
-    # Written so that NaN is refused too.
-    return seconds if 0 <= seconds <= _LONGEST else None
-
-
-def _until(date: Optional[str], wall: float) -> Optional[float]:
-    """Seconds from ``wall`` to an HTTP date, 0 if it has passed."""
-    if not isinstance(date, str):
-        return None
-    try:
-        when = parsedate_to_datetime(date)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=timezone.utc)
-        return _sane(max(0.0, when.timestamp() - wall))
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-
-
-def _reset(headers: Mapping[str, str], kind: str) -> Optional[float]:
-    """What ``x-ratelimit-reset-*`` say: of the limit that was hit, as far as that can be told."""
-    resets = _positive(headers, _KINDS)
-    if kind in resets:
-        return resets[kind]
-    exhausted = [seconds for name, seconds in resets.items() if headers.get(f"x-ratelimit-remaining-{name}") == "0"]
-    if exhausted:
-        return max(exhausted)
-    return min(resets.values(), default=None)
-
-
-def _positive(headers: Mapping[str, str], kinds: Tuple[str, ...]) -> Dict[str, float]:
-    # 0 and -1 mean "nothing to say" (Azure).
-    pairs = ((kind, duration(headers.get(f"x-ratelimit-reset-{kind}"))) for kind in kinds)
-    return {kind: seconds for kind, seconds in pairs if seconds}
+def _left(stated: Mapping[str, str]) -> float:
+    left = number(stated.get("remaining"))
+    return math.inf if left is None or not left >= 0 else left

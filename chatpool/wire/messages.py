@@ -8,7 +8,7 @@ from typing import Optional
 
 from ..types import ChatRequest, Reply
 
-__all__ = ["compose", "cut", "name_call", "status_line", "unusable_line", "without_secrets"]
+__all__ = ["compose", "cut", "name_call", "status_line", "through_proxy", "unusable_line", "without_secrets"]
 
 _LONGEST_SAID = 300
 
@@ -24,6 +24,18 @@ def compose(what: str, call: str, said: str, cure: str) -> str:
     """
     words = cut(said, _LONGEST_SAID).rstrip(" .;:")
     return f"{what} ({call}){': ' + words if words else ''}; {cure}"
+
+
+PROXY_CURE = "check proxies=, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or put the host into NO_PROXY"
+
+_OF_PROXIES = frozenset({403, 407})
+
+
+def through_proxy(message: str, reply: Reply) -> str:
+    """``message`` of a refusal that may be a proxy's own, with its name and its cure."""
+    if not reply.proxy or reply.status not in _OF_PROXIES:
+        return message
+    return f"{message}; it came through the proxy {reply.proxy}, which may have refused it itself: {PROXY_CURE}"
 
 
 def name_call(request: ChatRequest, reply: Reply, request_id: Optional[str]) -> str:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = ["CHAT", "COMPLETIONS", "EMBEDDINGS", "MODERATIONS", "OTHER", "RESPONSES", "operation_of"]
+from ..types import ChatRequest
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "EMBEDDINGS",
+    "MODERATIONS",
+    "OTHER",
+    "RESPONSES",
+    "is_streamed",
+    "operation_of",
+    "sends_no_body",
+]
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
@@ -12,6 +24,8 @@ RESPONSES = "/responses"
 EMBEDDINGS = "/embeddings"
 MODERATIONS = "/moderations"
 OTHER = ""
+
+_BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 
 # CHAT before COMPLETIONS: the one ends with the other.
 _KNOWN = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
@@ -26,3 +40,13 @@ def operation_of(path: str) -> str:
     """
     plain = path.partition("?")[0].rstrip("/")
     return next((operation for operation in _KNOWN if plain.endswith(operation)), OTHER)
+
+
+def is_streamed(request: ChatRequest) -> bool:
+    """Whether the answer to ``request`` may be a stream."""
+    return request.method.upper() == "POST" and operation_of(request.path) in (CHAT, COMPLETIONS, RESPONSES)
+
+
+def sends_no_body(request: ChatRequest) -> bool:
+    """Whether ``request`` goes out without a body: it was given none, and its method needs none (RFC 9110, 9.3)."""
+    return not request.body and request.method.upper() in _BODILESS

@@ -1,21 +1,24 @@
-"""Which redirects may be followed."""
+"""Which redirects may be followed, and how."""
 
 from __future__ import annotations
 
 from typing import Mapping, Optional, Tuple
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 
-__all__ = ["redirect_target"]
+__all__ = ["redirect_method", "redirect_target"]
 
+_SEE_OTHER = 303
+_FOLLOWED = frozenset({_SEE_OTHER, 307, 308})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def redirect_target(status: int, headers: Mapping[str, str], url: str) -> Optional[str]:
-    """The URL that a 307 or 308 from ``url`` points to, if it has the same origin; otherwise None.
+    """The URL that a 303, 307 or 308 from ``url`` points to, if it has the same origin; otherwise None.
 
-    Only these two keep method and body (RFC 9110, 15.4); another origin must see neither key nor prompt.
+    307 and 308 keep method and body; 303 has the answer of what was sent somewhere else, as servers do whose model
+    takes longer than their gateway waits (RFC 9110, 15.4). Another origin must see neither key nor prompt.
     """
-    location = headers.get("location") if status in (307, 308) else None
+    location = headers.get("location") if status in _FOLLOWED else None
     # Browsers and URL libraries read backslashes and control characters in different ways.
     if not location or "\\" in location or not location.isprintable() or " " in location:
         return None
@@ -26,6 +29,11 @@ def redirect_target(status: int, headers: Mapping[str, str], url: str) -> Option
     except ValueError:
         return None
     return target if same and there.hostname and "@" not in there.netloc else None
+
+
+def redirect_method(status: int, method: str) -> str:
+    """The method by which a redirect of that status is followed, for a request that was sent by ``method``."""
+    return "GET" if status == _SEE_OTHER and method != "HEAD" else method
 
 
 def _origin(parts: SplitResult) -> Tuple[str, Optional[str], Optional[int]]:

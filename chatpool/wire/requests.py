@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..types import ChatCompletion, ChatRequest
 from .codec import encode, loads
-from .paths import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, operation_of
+from .paths import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
 
 __all__ = ["embedding_request", "renamed", "responses_request", "to_request"]
 
@@ -48,7 +48,8 @@ def to_request(
         TypeError: the item is of no such kind, or asks for a stream; the message says what would be right.
     """
     request = _request_of(item)
-    operation = operation_of(request.path)
+    # What a GET or a DELETE of such a path is about is stored, and has its model.
+    operation = OTHER if sends_no_body(request) else operation_of(request.path)
     body = _filled(request.body, operation, model, defaults, extra)
     if system is not None:
         _add_system(body, operation, system)
@@ -100,8 +101,8 @@ def embedding_request(
 
 
 def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
-    """The encoded body of ``request`` with another model; as it is where it names none and its path takes none."""
-    if request.model is None and operation_of(request.path) not in _TAKES_MODEL:
+    """The encoded body of ``request`` with another model; as it is where it has none and its path takes none."""
+    if not payload or (request.model is None and operation_of(request.path) not in _TAKES_MODEL):
         return payload
     return encode({**loads(payload), "model": model})
 

@@ -5,10 +5,11 @@ Their names: https://platform.openai.com/docs/api-reference/responses-streaming.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from ..types import ChatChunk, ChatRequest, ToolCallDelta
 from .answers import UnusableAnswer, decode
+from .pieces import JoinedText
 
 __all__ = ["ResponseJoin"]
 
@@ -18,29 +19,30 @@ class ResponseJoin:
 
     Attributes:
         begun: whether anything of the answer has come; that it was created is nothing.
+        answering: whether any of the answer itself has come; reasoning is not.
     """
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
-        self._texts: List[str] = []
+        self._text = JoinedText()
+        self._arguments: Dict[int, JoinedText] = {}
         self._calls: Dict[int, int] = {}
         self._items: Dict[int, Any] = {}
         self._response: Optional[Dict[str, Any]] = None
         self.begun = False
+        self.answering = False
 
     @property
     def whole(self) -> bool:
         """Whether the whole answer has come."""
         return self._response is not None
 
-    final = whole
+    final = settled = whole
 
     @property
     def text(self) -> str:
         """The text so far."""
-        if len(self._texts) > 1:
-            self._texts = ["".join(self._texts)]
-        return self._texts[0] if self._texts else ""
+        return str(self._text)
 
     def take(self, name: str, payload: Dict[str, Any]) -> ChatChunk:
         """The chunk that ``payload``, the JSON of an event called ``name``, is.
@@ -54,7 +56,9 @@ class ResponseJoin:
         handler = _HANDLERS.get(kind)
         if handler is not None:
             handler(self, payload, chunk)
-        self.begun = self.begun or self.whole or kind.endswith(".delta") or bool(chunk.tool_calls)
+        is_delta = kind.endswith(".delta")
+        self.begun = self.begun or self.whole or is_delta or bool(chunk.tool_calls)
+        self.answering = self.answering or (is_delta and "reasoning" not in kind) or bool(chunk.tool_calls)
         return chunk
 
     def payload(self) -> Dict[str, Any]:
@@ -64,8 +68,7 @@ class ResponseJoin:
     def _text_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         delta = payload.get("delta")
         if isinstance(delta, str):
-            self._texts.append(delta)
-            chunk.text = delta
+            chunk.text = self._text.add(delta)
 
     def _item_added(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         item = payload.get("item")
@@ -77,7 +80,9 @@ class ResponseJoin:
     def _arguments_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         delta = payload.get("delta")
         if isinstance(delta, str):
-            chunk.tool_calls = (ToolCallDelta(self._place_of(payload), arguments=delta),)
+            place = self._place_of(payload)
+            arguments = self._arguments.setdefault(place, JoinedText())
+            chunk.tool_calls = (ToolCallDelta(place, arguments=arguments.add(delta)),)
 
     def _place_of(self, payload: Mapping[str, Any]) -> int:
         """Which tool call an event is about: its place among the calls, not among all that the model puts out."""

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, NamedTuple, Optional, Tuple, Type
 
-from ..errors import APIError, APIResponseError, InsufficientQuotaError, RateLimitError, status_error_class
+from ..errors import (
+    APIError,
+    APIResponseError,
+    AuthenticationError,
+    InsufficientQuotaError,
+    NotFoundError,
+    RateLimitError,
+    status_error_class,
+)
+from . import dialects
 from .bodies import ErrorFacts
+from .hints import wait_hint
 
-__all__ = ["RULES", "UNUSABLE", "Refusal", "Rule", "error_class", "obey_server", "rule_for", "status_inside"]
+__all__ = [
+    "NOT_JSON",
+    "RULES",
+    "UNUSABLE",
+    "Refusal",
+    "Rule",
+    "error_class",
+    "obey_server",
+    "rule_for",
+    "status_inside",
+]
 
 
 class Refusal(NamedTuple):
@@ -38,6 +58,8 @@ class Rule(NamedTuple):
         scope: the verdict's scope.
         cure: what a person can do; None for the error class's own advice.
         error: the error class; None for the one of the status.
+        about: the verdict's ``about``.
+        of_all: whether many calls that are refused in the same words show that every call would be.
     """
 
     name: str
@@ -46,12 +68,27 @@ class Rule(NamedTuple):
     scope: str = "call"
     cure: Optional[str] = None
     error: Optional[Type[APIError]] = None
+    about: str = ""
+    of_all: bool = False
 
 
 _QUOTA = frozenset(
-    {"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active"}
+    {
+        "accountoverdueerror",  # Volcengine
+        "arrearage",  # Alibaba
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "budget_exceeded",  # LiteLLM
+        "credit_balance_exhausted",
+        "exceeded_current_quota_error",  # Moonshot
+        "insufficient_balance",
+        "insufficient_credits",
+        "insufficient_quota",
+        "insufficient_user_quota",  # one-api
+    }
 )
-_MODEL = frozenset({"model_not_found"})
+_MODEL = frozenset({"invalid_model", "model_not_found"})
+_KEY = frozenset({"auth_error", "authentication_error", "invalid_api_key", "no_db_connection"})
 _KEY_OR_REGION = frozenset(
     {
         "account_deactivated",
@@ -63,6 +100,14 @@ _KEY_OR_REGION = frozenset(
     }
 )
 _FLAGGED = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+_OF_ONE_REQUEST = _FLAGGED | {
+    "context_length_exceeded",
+    "data_inspection_failed",
+    "invalid_base64_image",
+    "invalid_image_url",
+    "responsibleaipolicyviolation",
+    "string_above_max_length",
+}
 
 
 def _says(words: frozenset[str]) -> Callable[[Refusal], bool]:
@@ -74,15 +119,34 @@ def _status(*statuses: int) -> Callable[[Refusal], bool]:
 
 
 _quota, _model, _key_or_region, _flagged = map(_says, (_QUOTA, _MODEL, _KEY_OR_REGION, _FLAGGED))
+_key, _of_one_request = _says(_KEY), _says(_OF_ONE_REQUEST)
+
+
+def _names_wait(refusal: Refusal) -> bool:
+    return bool(refusal.headers.get("retry-after") or refusal.headers.get("retry-after-ms"))
 
 
 def _is_out_of_credit(refusal: Refusal) -> bool:
-    return refusal.status == 402 or (400 <= refusal.status < 500 and _quota(refusal))
+    if not 400 <= refusal.status < 500 or refusal.status == 402 or _quota(refusal):
+        return 400 <= refusal.status < 500
+    message = refusal.facts.message
+    if refusal.status in (408, 409, 425):
+        return False
+    # Gemini says "exceeded your current quota" of a quota per minute too, and then when to come back.
+    return dialects.used_up(message) and not _names_wait(refusal) and wait_hint({}, message, 0.0, resets=False) is None
+
+
+def _is_over_model_budget(refusal: Refusal) -> bool:
+    return 400 <= refusal.status < 500 and dialects.over_model_budget(refusal.facts.message)
 
 
 def _is_credit_pause(refusal: Refusal) -> bool:
-    named = refusal.headers.get("retry-after") or refusal.headers.get("retry-after-ms")
-    return refusal.status == 402 and bool(named) and not _quota(refusal)
+    return refusal.status == 402 and _names_wait(refusal) and not _quota(refusal)
+
+
+def _is_pause(refusal: Refusal) -> bool:
+    # Azure API Management, of a quota that is used up; a refusal for good has no use for a Retry-After.
+    return refusal.status == 403 and _names_wait(refusal) and not (_is_flagged(refusal) or _key_or_region(refusal))
 
 
 def _can_never_fit(refusal: Refusal) -> bool:
@@ -98,31 +162,83 @@ def _is_unknown_model(refusal: Refusal) -> bool:
     return missing and not refusal.model_proven
 
 
+def _is_unknown_name(refusal: Refusal) -> bool:
+    named = _model(refusal) or dialects.names_unknown_model(refusal.facts.message)
+    return refusal.status in (400, 422) and named and not refusal.model_proven
+
+
+def _is_key_refused(refusal: Refusal) -> bool:
+    worded = refusal.status == 400 and (_key(refusal) or dialects.refuses_key(refusal.facts.message))
+    return refusal.status == 401 or worded
+
+
 def _is_unsupported(refusal: Refusal) -> bool:
     # llama.cpp, asked for embeddings that it was not started for: no other 5xx lasts for ever.
     return refusal.status == 501 and "not_supported_error" in refusal.facts.words
+
+
+def _is_beyond_the_model(refusal: Refusal) -> bool:
+    # llama.cpp of one long text, and Ollama of one whose vector has no numbers: they say so each time.
+    said = refusal.facts.message.lower()
+    return refusal.status == 500 and ("too large to process" in said or "unsupported value: nan" in said)
+
+
+def _is_starting(refusal: Refusal) -> bool:
+    return refusal.status >= 500 and dialects.is_starting(refusal.facts.message)
+
+
+def _is_of_one_request(refusal: Refusal) -> bool:
+    if not 400 <= refusal.status < 500:
+        return False
+    return _of_one_request(refusal) or dialects.is_about_one_request(refusal.facts.message)
 
 
 def _is_shut_out(refusal: Refusal) -> bool:
     return refusal.status == 403 and (_key_or_region(refusal) or not refusal.endpoint_proven)
 
 
+CURE_PROXY_LOGIN = "put user and password into the proxy's URL (http://user:password@host:port)"
+
 # Status by status: https://platform.openai.com/docs/guides/error-codes and what compatible servers do.
 RULES: Tuple[Rule, ...] = (
-    Rule("redirect", lambda refusal: 300 <= refusal.status < 400, "fail", cure="check base_url: it may be wrong"),
+    Rule(
+        "redirect",
+        lambda refusal: 300 <= refusal.status < 400,
+        "fail",
+        cure="check base_url: it may be wrong",
+        of_all=True,
+    ),
     Rule("paused for lack of credit", _is_credit_pause, "throttled", error=RateLimitError),
+    Rule("over the model's budget", _is_over_model_budget, "fatal", "model", error=InsufficientQuotaError),
     Rule("out of credit", _is_out_of_credit, "fatal", "run", error=InsufficientQuotaError),
+    Rule("paused", _is_pause, "throttled"),
     Rule("can never fit", _can_never_fit, "fail", cure="shorten the prompt or lower the completion's token limit"),
     Rule("rate limit", _status(429), "throttled"),
-    Rule("key refused", _status(401), "fatal", "run"),
+    Rule("key refused", _is_key_refused, "fatal", "run", error=AuthenticationError, about="access"),
+    Rule("proxy refuses", _status(407), "fatal", "endpoint", cure=CURE_PROXY_LOGIN, about="access"),
     Rule("prompt flagged", _is_flagged, "fail", cure="change the prompt: the provider's moderation refused it"),
-    Rule("no such model", _is_unknown_model, "fatal", "model"),
-    Rule("shut out", _is_shut_out, "fatal", "endpoint"),
-    Rule("timeout or conflict at the server", _status(408, 409), "retry", cure="run the failed items again"),
+    Rule("no such model", _is_unknown_model, "fatal", "model", about="access"),
+    Rule("no model of that name", _is_unknown_name, "fatal", "model", cure=NotFoundError.advice),
+    Rule("shut out", _is_shut_out, "fatal", "endpoint", about="access"),
+    Rule("no access", _status(403, 404), "fail", about="access", of_all=True),
+    Rule("timed out at a gateway", _status(408, 504, 524), "timeout"),
+    Rule("conflict at the server", _status(409), "retry", cure="run the failed items again"),
+    Rule("too early", _status(425), "retry", cure="run the failed items again"),
     Rule("too large", _status(413), "fail", cure="shorten the request: it is too large for the server"),
     Rule("not supported", _is_unsupported, "fatal", "model", cure="use a server that was started for this"),
+    Rule("beyond the model", _is_beyond_the_model, "fail", cure="shorten or change the text: the model cannot take it"),
+    Rule("starting", _is_starting, "unavailable", cure="wait until the server is ready", about="start"),
+    Rule("internal error", _status(500), "unavailable", about="content"),
     Rule("server failure", lambda refusal: refusal.status >= 500, "unavailable"),
-    Rule("refused", lambda refusal: refusal.status >= 400, "fail"),
+    Rule("of one request", _is_of_one_request, "fail"),
+    Rule("refused", lambda refusal: refusal.status >= 400, "fail", of_all=True),
+)
+NOT_JSON = Rule(
+    "not JSON",
+    lambda refusal: True,
+    "fail",
+    cure="its bytes are in the error's .body, whole, and it was not asked for again",
+    error=APIResponseError,
 )
 UNUSABLE = Rule("unusable", lambda refusal: True, "retry", error=APIResponseError)
 
@@ -137,9 +253,9 @@ def obey_server(rule: Rule, status: int, headers: Mapping[str, str]) -> Rule:
     """``rule`` as the server's ``x-should-retry`` changes it: that beats the table."""
     word = str(headers.get("x-should-retry") or "").strip().lower()
     if word == "true" and rule.kind in ("fail", "fatal"):
-        return rule._replace(kind=_retry_kind(status), scope="call")
+        return rule._replace(kind=_retry_kind(status), scope="call", about="")
     if word == "false" and rule.kind not in ("fail", "fatal"):
-        return rule._replace(kind="fail")
+        return rule._replace(kind="fail", about="")
     return rule
 
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import List, NamedTuple, Optional
 
-__all__ = ["EventParser", "ServerEvent"]
+__all__ = ["BARE", "ERROR", "EventParser", "ServerEvent"]
+
+ERROR = "error"
+"""The name of events that are an error: by their ``event:`` line, or a field ``error:`` (llama.cpp, up to 9/2025)."""
+
+BARE = "bare"
+"""The name given to a block that is JSON without any field, as it comes from a server that breaks off."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -17,7 +23,7 @@ class ServerEvent(NamedTuple):
     """One event.
 
     Attributes:
-        name: what its ``event:`` line says, ``"message"`` without one.
+        name: what its ``event:`` line says, ``"message"`` without one; :data:`ERROR` where the server means an error.
         data: its ``data:`` lines, joined by newlines.
     """
 
@@ -33,11 +39,13 @@ class EventParser:
 
     Attributes:
         overflowed: whether an event was longer than that; nothing that comes after it is looked at.
+        signs: how many reads have brought a comment, or a block without data, and no event.
     """
 
     def __init__(self, max_event_bytes: int = 64 * 1024 * 1024) -> None:
         self._longest = max_event_bytes
         self.overflowed = False
+        self.signs = 0
         # What has come since the last blank line, in pieces: joined once, however many reads a long event takes.
         self._pieces: List[bytes] = []
         self._size = 0
@@ -54,8 +62,11 @@ class EventParser:
         if end < 2:
             # A blank line may have had its first newline before.
             end = 1 if self._ends_line and data.startswith(b"\n") else 0
+        starts_line = self._ends_line or not self._size
         events = self._events_of(self._taken(data, end)) if end else []
         self._keep(data[end:])
+        if not events and _has_comment(data, starts_line=starts_line):
+            self.signs += 1
         return events
 
     @property
@@ -70,7 +81,7 @@ class EventParser:
         """
         rest = b"".join(self._pieces)
         self._pieces = []
-        return _event_of(rest.rstrip(b"\n"))
+        return self._event_of(rest.rstrip(b"\n"))
 
     def _without_mark(self, data: bytes) -> bytes:
         """``data`` without the byte order mark that a body may start with."""
@@ -125,18 +136,29 @@ class EventParser:
             if part.startswith(b"data: ") and b"\n" not in part:
                 events.append(ServerEvent("message", part[6:].decode("utf-8", "replace")))
             else:
-                events += _event_of(part)
+                events += self._event_of(part)
         return events
 
+    def _event_of(self, lines: bytes) -> List[ServerEvent]:
+        """The event that lines make, none where they have no data."""
+        name, data = "", []
+        for line in lines.split(b"\n"):
+            field, _, value = line.partition(b":")
+            value = value[1:] if value.startswith(b" ") else value
+            if field in (b"data", b"error"):
+                data.append(value)
+            if field == b"event":
+                name = value.decode("utf-8", "replace")
+            elif field == b"error":
+                name = ERROR
+        if not data and lines.lstrip().startswith((b"{", b"[")):
+            name, data = BARE, [lines]
+        if data:
+            return [ServerEvent(name or "message", b"\n".join(data).decode("utf-8", "replace"))]
+        self.signs += bool(lines.strip())
+        return []
 
-def _event_of(lines: bytes) -> List[ServerEvent]:
-    """The event that lines make, none where they have no data."""
-    name, data = "", []
-    for line in lines.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value[1:] if value.startswith(b" ") else value
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value.decode("utf-8", "replace")
-    return [ServerEvent(name or "message", b"\n".join(data).decode("utf-8", "replace"))] if data else []
+
+def _has_comment(data: bytes, *, starts_line: bool) -> bool:
+    """Whether a comment begins in ``data``: enough to know that somebody is there."""
+    return (starts_line and data.startswith(b":")) or b"\n:" in data

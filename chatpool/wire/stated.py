@@ -6,7 +6,7 @@ import math
 from typing import Mapping, Optional, Tuple
 
 from ..measures import StatedLimit
-from .hints import duration
+from .moments import duration
 
 __all__ = ["stated_limits"]
 

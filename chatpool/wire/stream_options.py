@@ -1,19 +1,13 @@
-"""What can be asked for as a stream, and of servers that do not know ``stream_options``."""
+"""Servers that do not know ``stream_options``."""
 
 from __future__ import annotations
 
 from ..types import ChatRequest, Reply
 from .bodies import read_error
-from .paths import CHAT, COMPLETIONS, RESPONSES, operation_of
 
-__all__ = ["can_stream", "refuses_usage", "without_usage"]
+__all__ = ["refuses_usage", "without_usage"]
 
 _FIELD = "stream_options"
-
-
-def can_stream(request: ChatRequest) -> bool:
-    """Whether the answer to ``request`` can be asked for as a stream."""
-    return request.method.upper() == "POST" and operation_of(request.path) in (CHAT, COMPLETIONS, RESPONSES)
 
 
 def refuses_usage(reply: Reply, request: ChatRequest) -> bool:

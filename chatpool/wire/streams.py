@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Optional
 
 from ..errors import APIError, TruncatedStreamError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Reply, ToolCallDelta, Verdict
@@ -16,7 +16,7 @@ from .paths import RESPONSES, operation_of
 from .rules import UNUSABLE, obey_server
 from .verdict import judge_reply
 
-__all__ = ["as_truncated", "chunk_of", "is_event_stream", "judge_stream", "streamed"]
+__all__ = ["as_truncated", "chunk_of", "judge_stream", "streamed"]
 
 
 def streamed(request: ChatRequest) -> ChatRequest:
@@ -34,15 +34,6 @@ def streamed(request: ChatRequest) -> ChatRequest:
     if body.get("stream_options", ...) is None:
         del body["stream_options"]
     return ChatRequest(body, request.path, request.method)
-
-
-def is_event_stream(headers: Mapping[str, str]) -> bool:
-    """Whether the body of a good answer is to be read as a stream.
-
-    Some servers do not stream and answer with JSON, whole, or with a page; others stream without saying so.
-    """
-    kind = str(headers.get("content-type") or "").partition(";")[0].strip().lower()
-    return not (kind.endswith("json") or kind in ("text/html", "application/xhtml+xml"))
 
 
 def chunk_of(completion: ChatCompletion) -> ChatChunk:
@@ -84,13 +75,15 @@ def judge_stream(
         except UnusableAnswer as problem:
             fault = StreamFault("garbage", str(problem))
         else:
-            return Verdict("success", "call", None, value, None, value.usage, limits(reply.headers), 200, request_id)
+            return Verdict(
+                "success", "call", None, value, None, value.usage, limits(reply.headers, wall), 200, request_id
+            )
     if fault.kind == "overflow":
         return as_truncated(judge_exception(ResponseTooLarge(reader.max_event_bytes), url=reply.url), reader)
     content = _written(fault.error)
     if content is None:
         return _broken(reader, fault, reply, request, wall)
-    said = Reply(reply.status, reply.headers, content, reply.url)
+    said = reply._replace(content=content)
     verdict = judge_reply(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
     return as_truncated(verdict, reader)
 
@@ -115,7 +108,7 @@ def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:
     facts = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
     error.__dict__.update({name: getattr(cause, name) for name in facts})
     error.__cause__ = cause
-    return verdict._replace(error=error)
+    return verdict._replace(error=error, fingerprint=None)  # what had come before was not the same
 
 
 def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: ChatRequest, wall: float) -> Verdict:
@@ -138,4 +131,4 @@ def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: Cha
         request_id=request_id,
         retry_after=hint,
     )
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers), reply.status, request_id)
+    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers, wall), reply.status, request_id)

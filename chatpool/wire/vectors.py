@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..types import ChatRequest
-from .answers import UnusableAnswer, decode
+from .answers import UnusableAnswer, decode, numbers
 from .paths import EMBEDDINGS, operation_of
 
-__all__ = ["joined", "shared_part", "taken_apart", "tokens_of", "vector_of"]
+__all__ = [
+    "TooFewVectors",
+    "check_vector",
+    "has_no_vectors",
+    "is_empty",
+    "joined",
+    "shared_part",
+    "taken_apart",
+    "tokens_of",
+    "vector_of",
+]
 
 # English has four characters a token and code three; other scripts up to three bytes of UTF-8 for one.
 _CHARACTERS_PER_TOKEN = 3
@@ -45,26 +55,59 @@ def joined(requests: Sequence[ChatRequest]) -> ChatRequest:
     return ChatRequest({**first.body, "input": [request.body["input"] for request in requests]}, first.path)
 
 
+class TooFewVectors(UnusableAnswer):
+    """An answer with vectors for a part of the texts, and no telling for which.
+
+    Attributes:
+        found: how many there are.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(f"has {found} vectors for {wanted} texts")
+        self.found = found
+
+
 def taken_apart(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
     """The answer to each of the requests that were joined, as the server would have given it.
 
     The tokens that all used together are shared out by ``weights``.
 
     Raises:
-        UnusableAnswer: there is not one vector for each.
+        TooFewVectors: there is not one vector for each.
+        UnusableAnswer: there is, and their numbers make no sense.
     """
-    found: Dict[int, Any] = {}
-    for place, entry in enumerate(answer["data"]):
-        if isinstance(entry, dict):
-            index = entry.get("index", place)
-            found[index if isinstance(index, int) else place] = entry
-    if sorted(found) != list(range(len(weights))):
-        raise UnusableAnswer(f"has {len(found)} vectors for {len(weights)} texts")
+    entries = _in_order([entry if isinstance(entry, dict) else {} for entry in answer["data"]], len(weights))
     rest = {name: value for name, value in answer.items() if name not in ("data", "usage")}
     shares = _shares(answer.get("usage"), weights)
-    return [
-        {**rest, "data": [{**found[place], "index": 0}], **share} for place, share in zip(range(len(weights)), shares)
-    ]
+    return [{**rest, "data": [{**entry, "index": 0}], **share} for entry, share in zip(entries, shares)]
+
+
+def _in_order(entries: List[Dict[str, Any]], wanted: int) -> List[Dict[str, Any]]:
+    """The entries in the order of their texts.
+
+    Servers number them from 0, from somewhere else, anew for each of their own batches, all alike, or not at all.
+    """
+    if len(entries) != wanted:
+        raise TooFewVectors(len(entries), wanted)
+    given = [_number_of(entry) for entry in entries]
+    first = given[0]
+    if all(number in (first, before + 1) for before, number in zip([first - 1, *given], given)):
+        return entries
+    least = min(given)
+    if sorted(given) != list(range(least, least + wanted)):
+        raise UnusableAnswer(f"has {wanted} vectors whose numbers make no sense")
+    places: List[Dict[str, Any]] = [{}] * wanted
+    for number, entry in zip(given, entries):
+        places[number - least] = entry
+    return places
+
+
+def _number_of(entry: Dict[str, Any]) -> int:
+    index = entry.get("index")
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        return int(index)
+    # Gemini leaves a 0 out.
+    return int(index) if isinstance(index, (int, float)) and index == index // 1 else 0
 
 
 def _shares(usage: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
@@ -91,7 +134,26 @@ def vector_of(request: ChatRequest, answer: Any) -> List[float]:
     """The vector in the answer to one text.
 
     Raises:
-        UnusableAnswer: there is none.
+        UnusableAnswer: there is none, or one with NaN or an infinity in it.
     """
     vector: List[float] = decode(request, answer, None)
     return vector
+
+
+def is_empty(answer: Any) -> bool:
+    """Recognise an answer to one text that has a place for its vector and nothing in it."""
+    return answer["data"][0].get("embedding") in (None, [], "")
+
+
+def has_no_vectors(answer: Any) -> bool:
+    """Recognise an answer that should have vectors and has an empty list of them."""
+    return isinstance(answer, dict) and answer.get("data") == []
+
+
+def check_vector(answer: Any) -> None:
+    """Look at the vector in the answer to one text.
+
+    Raises:
+        UnusableAnswer: as :func:`vector_of`.
+    """
+    numbers(answer["data"][0].get("embedding"))

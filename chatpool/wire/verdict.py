@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+import hashlib
+import re
+from typing import Any, NamedTuple, Optional, Tuple
 
 from ..types import ChatCompletion, ChatRequest, Reply, Verdict
 from .answers import UnusableAnswer, decode, is_known, usage_of
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
+from .chunks import StreamReader
 from .codec import loads
+from .dialects import used_up
 from .hints import limits, wait_hint
-from .messages import compose, cut, name_call, status_line, unusable_line
-from .rules import UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
+from .kinds import begins_with_events, says_json
+from .messages import compose, cut, name_call, status_line, through_proxy, unusable_line
+from .paths import is_streamed
+from .resets import resume_line
+from .rules import NOT_JSON, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
 
 __all__ = ["judge_reply"]
 
@@ -38,16 +45,16 @@ def judge_reply(
         model_proven: whether this path and model have (a 404 before that is fatal for them).
         wall: now, in seconds since the epoch.
     """
-    status, headers, content, _ = reply
+    status, headers = reply.status, reply.headers
     # Azure's gateway names its own refusals in a header of its own.
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     case = _Case(reply, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
-        return _refused(case, status, read_error(content))
+        return _refused(case, status, read_error(reply.content))
     try:
-        payload = _payload(reply, request)
+        payload, content = _payload(reply, request)
     except (ValueError, RecursionError):
-        return _unusable(case, page_facts(content), "is not JSON")
+        return _not_json(case)
     if _is_error(payload, request):
         return _failed_inside(case, payload)
     try:
@@ -58,12 +65,69 @@ def judge_reply(
         usage, value.raw = value.usage, content
     else:
         usage = usage_of(payload)
-    return Verdict("success", "call", None, value, None, usage, limits(headers), status, request_id)
+    return Verdict("success", "call", None, value, None, usage, limits(headers, wall), status, request_id)
 
 
-def _payload(reply: Reply, request: ChatRequest) -> Any:
-    # An endpoint that is not known may answer a DELETE, say, with nothing.
-    return loads(reply.content) if reply.content or is_known(request) or reply.status == 200 else None
+# What ends a stream, and at some gateways an answer that was none.
+_DONE = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
+_LONGEST_DONE = 60
+
+
+def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, bytes]:
+    """The JSON of an answer, and the bytes that hold it."""
+    content = reply.content
+    if not content and not is_known(request) and (request.method == "DELETE" or not says_json(reply.headers)):
+        return None, content
+    try:
+        return loads(content), content
+    except ValueError:
+        done = _DONE.search(content, max(0, len(content) - _LONGEST_DONE))
+        if done is None or done.end() < len(content):
+            raise
+    content = content[: done.start()]
+    return loads(content), content
+
+
+def _not_json(case: _Case) -> Verdict:
+    reply = case.reply
+    if is_streamed(case.request) and begins_with_events(reply.content):
+        return _of_events(case)
+    if is_known(case.request) or says_json(reply.headers):
+        return _unusable(case, page_facts(reply.content), "is not JSON")
+    # Sound, say, or a file: it may be what was asked for, and paid for, and would come again.
+    facts = page_facts(reply.content)._replace(body=reply.content)
+    rule = obey_server(NOT_JSON, reply.status, reply.headers)
+    return _verdict(case, rule, reply.status, facts, unusable_line(reply, "is not JSON"))
+
+
+def _of_events(case: _Case) -> Verdict:
+    """The verdict of a stream that nobody has asked for: some gateways know nothing else."""
+    content, headers = case.reply.content, case.reply.headers
+    reader = StreamReader(case.request, max_event_bytes=len(content) + 1)
+    reader.feed(content)
+    reader.end()
+    fault = reader.fault
+    if fault is not None and fault.error is not None:
+        return _failed_inside(case, fault.error)
+    if fault is not None:
+        return _unusable(case, ErrorFacts(), f"is a stream that {fault.problem}")
+    try:
+        value = reader.completion(case.request_id)
+    except UnusableAnswer as problem:
+        return _unusable(case, ErrorFacts(), str(problem))
+    except RecursionError:
+        return _unusable(case, ErrorFacts(), "is a stream that is nested too deeply")
+    return Verdict(
+        "success",
+        "call",
+        None,
+        value,
+        None,
+        value.usage,
+        limits(headers, case.wall),
+        case.reply.status,
+        case.request_id,
+    )
 
 
 def _is_error(payload: Any, request: ChatRequest) -> bool:
@@ -79,6 +143,8 @@ def _failed_inside(case: _Case, payload: Any) -> Verdict:
     """A 200 that holds an error: judged by the status it stands for."""
     facts = facts_of(payload[0] if isinstance(payload, list) else payload)
     status = status_inside(facts)
+    if status is None and used_up(facts.message):
+        status = 402
     if status is None:
         return _unusable(case, facts, "holds an error")
     return _refused(case, status, facts)
@@ -86,13 +152,37 @@ def _failed_inside(case: _Case, payload: Any) -> Verdict:
 
 def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
     refusal = Refusal(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
-    return _verdict(case, rule_for(refusal), status, facts, status_line(case.reply, status))
+    rule = rule_for(refusal)
+    if rule.about == "access" and status == 404 and not is_known(case.request):
+        rule = rule._replace(about="")  # what is missing is a stored thing, not the model
+    verdict = _verdict(case, rule, status, facts, status_line(case.reply, status))
+    if rule.kind != "fail" or not rule.of_all or case.reply.headers.get("retry-after"):
+        return verdict
+    words = facts.message or case.reply.headers.get("location") or ""
+    return verdict._replace(fingerprint=f"{status} {facts.code} {_without_ids(words, case.request_id)}")
+
+
+# What servers put into the same message anew each time: identifiers and times.
+_IDS = re.compile(
+    r"\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b", re.IGNORECASE
+)
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b")
+
+
+def _without_ids(words: str, request_id: Optional[str]) -> str:
+    if request_id:
+        words = words.replace(request_id, "#")
+    return _TIMES.sub("#", _IDS.sub("#", words))
 
 
 def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
     reply = case.reply
     rule = obey_server(UNUSABLE, reply.status, reply.headers)
-    return _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+    verdict = _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+    if rule.kind != "retry":  # the server itself says that it is not worth another attempt
+        return verdict
+    digest = hashlib.blake2b(reply.content, digest_size=16).hexdigest()
+    return verdict._replace(fingerprint=f"{reply.status} {digest}")
 
 
 def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str) -> Verdict:
@@ -100,11 +190,20 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
     headers = case.reply.headers
     request_id = cut(case.request_id, 200) if case.request_id else None
     hint = wait_hint(
-        headers, facts.message, case.wall, resets=rule.kind == "throttled", kind=(facts.type or "").lower()
+        headers,
+        facts.message,
+        case.wall,
+        resets=rule.kind == "throttled",
+        kind=(facts.type or "").lower(),
+        body=facts.body,
     )
     cls = error_class(rule, status)
+    cure = rule.cure or cls.advice
+    if rule.kind == "throttled" and hint is not None and hint >= _WORTH_A_DATE:
+        cure = resume_line(hint, case.wall)
+    said = compose(what, name_call(case.request, case.reply, request_id), facts.message, cure)
     error = cls(
-        compose(what, name_call(case.request, case.reply, request_id), facts.message, rule.cure or cls.advice),
+        through_proxy(said, case.reply),
         status_code=status,
         request_id=request_id,
         code=facts.code,
@@ -113,7 +212,14 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
         body=facts.body,
         retry_after=hint,
     )
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers), status, request_id)
+    if rule.about == "start" and hint is None:
+        hint = _LOOK_AGAIN  # nobody has asked for it: the error does not say so
+    found = limits(headers, case.wall)
+    return Verdict(rule.kind, rule.scope, error, None, hint, None, found, status, request_id, rule.about)
+
+
+_WORTH_A_DATE = 300.0  # seconds; for a shorter wait nobody looks at the clock
+_LOOK_AGAIN = 1.0  # seconds between two looks whether a server has come up
 
 
 def _facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:

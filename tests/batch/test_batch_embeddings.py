@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 import chatpool
-from chatpool import ChatPool, ConfigurationError
+from chatpool import ChatPool, ConfigurationError, batch
 from chatpool.batch.matrix import write_matrix
-from chatpool.testing import Error, embedding_vector
+from chatpool.testing import Answer, Error, FakeServer, embedding_vector
 
 
 @pytest.fixture
@@ -112,3 +112,33 @@ def test_vectors_of_different_lengths_are_no_matrix(tmp_path, stand_in, monkeypa
     with pytest.raises(ConfigurationError, match="no vector"):
         write_matrix(str(tmp_path / "x.npy"), [None])
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_one_text_without_a_vector_costs_one_row(tmp_path, instant_waits):
+    (tmp_path / "in.txt").write_text("".join(f"text {number}\n" for number in range(40)))
+
+    def script(request):
+        texts = request.body["input"]
+        if "text 7" in texts:
+            return Error(500)
+        data = [{"index": place, "embedding": [1.0]} for place in range(len(texts))]
+        if "text 9" in texts:
+            data[texts.index("text 9")]["embedding"] = [float("nan")]
+        return Answer(body={"object": "list", "data": data})
+
+    with FakeServer(script) as server:
+        result = batch.run(
+            tmp_path / "in.txt", tmp_path / "out.jsonl", url="/v1/embeddings", model="m", base_url=server.base_url
+        )
+    assert (result.succeeded, result.failed) == (38, 2)
+    assert "NaN" not in (tmp_path / "out.jsonl").read_text()
+
+
+def test_max_pack_holds_in_every_process(tmp_path):
+    (tmp_path / "in.txt").write_text("".join(f"text {number}\n" for number in range(40)))
+    for processes in (1, 2):
+        with FakeServer() as server:
+            options = {"url": "/v1/embeddings", "model": "m", "base_url": server.base_url, "max_pack": 3}
+            result = batch.run(tmp_path / "in.txt", tmp_path / f"out{processes}.jsonl", processes=processes, **options)
+        assert result.succeeded == 40
+        assert max(len(request.body["input"]) for request in server.requests) <= 3

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+from unittest import mock
 
+import pytest
+import requests
 import requests_mock
 import responses
 import vcr
@@ -91,3 +95,51 @@ def test_vcrpy_records_and_replays(tmp_path):
     with vcr.use_cassette(cassette, record_mode="none"), ChatPool("m", base_url=url, max_workers=1) as pool:
         replayed = pool.map(["a", "b"])
     assert [str(answer) for answer in replayed] == [str(answer) for answer in recorded] == ["a", "b"]
+
+
+def by_hand(**attributes):
+    """A Response as tests make it."""
+    made = requests.Response()
+    made.__dict__.update({"status_code": 200, **attributes})
+    return made
+
+
+ANSWER = json.dumps(chat_completion("by hand")).encode()
+BY_HAND = {
+    "nothing but content": lambda: by_hand(_content=ANSWER),
+    "a file": lambda: by_hand(raw=io.BytesIO(ANSWER)),
+    "a mock with content": lambda: mock.Mock(status_code=200, content=ANSWER, headers={}),
+    "a mock with text": lambda: mock.Mock(spec=["status_code", "text"], status_code=200, text=ANSWER.decode()),
+    "a mock with json": lambda: mock.MagicMock(status_code=200, json=lambda: chat_completion("by hand")),
+}
+
+
+@pytest.mark.parametrize("make", BY_HAND.values(), ids=BY_HAND)
+def test_a_response_made_by_hand(make):
+    with mock.patch("requests.Session.send", return_value=make()), ChatPool("m", base_url=URL, max_workers=1) as pool:
+        assert [str(answer) for answer in pool.map(["a", "b", "c"])] == ["by hand"] * 3
+
+
+@pytest.mark.parametrize("path", ["requests.Session.send", "requests.adapters.HTTPAdapter.send"])
+def test_an_error_made_by_hand(path):
+    refused = by_hand(status_code=429, _content=b'{"error": {"message": "slow"}}', headers={"retry-after": "3"})
+    with mock.patch(path, return_value=refused), ChatPool("m", base_url=URL, retry=0) as pool:
+        (outcome,) = pool.map(["a"]).outcomes
+    assert isinstance(outcome.error, RateLimitError)
+    assert outcome.error.retry_after == 3.0
+
+
+def test_a_stream_made_by_hand():
+    made = by_hand(_content=EVENTS, headers={"content-type": "text/event-stream"})
+    with mock.patch("requests.Session.send", return_value=made), ChatPool("m", base_url=URL) as pool:
+        assert "".join(map(str, pool.stream("a"))) == "mocked"
+
+
+@pytest.mark.parametrize(
+    ("given", "lacks"),
+    [(mock.Mock(), "status_code"), (mock.Mock(spec=["status_code"], status_code=200), "content")],
+)
+def test_what_a_mock_lacks_is_named(given, lacks):
+    with mock.patch("requests.Session.send", return_value=given), ChatPool("m", base_url=URL, retry=0) as pool:
+        (outcome,) = pool.map(["a"]).outcomes
+    assert lacks in str(outcome.error)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from chatpool import AuthenticationError, BadRequestError, ChatPool, ConfigurationError, Limits
+from chatpool import APIResponseError, AuthenticationError, BadRequestError, ChatPool, ConfigurationError, Limits
 from chatpool.client import packs
 from chatpool.testing import Answer, Error, FakeServer, Stall, embedding_vector
 
@@ -131,13 +131,13 @@ def test_answers_are_put_in_their_places_by_index(embed, shuffle):
 @pytest.mark.parametrize(
     "data",
     [
-        [{"index": 0, "embedding": [1.0]}],
-        [{"index": 0, "embedding": [1.0]}] * 2,
         [None, None],
         [{"index": 0}, {"index": 1}],
+        [{"index": 0, "embedding": "no base64"}, {"index": 1, "embedding": [None]}],
+        [{"index": 0, "embedding": [float("nan")]}, {"index": 1, "embedding": [1.0, float("-inf")]}],
     ],
 )
-def test_an_answer_that_lacks_vectors_is_a_failure_of_all_its_texts(embed, data):
+def test_an_answer_without_any_vector_is_a_failure_of_all_its_texts(embed, data):
     results, _ = embed(["a", "b"], lambda request: Answer(body={"data": data}), on_error="return")
     assert [type(error).__name__ for error in results] == ["APIResponseError"] * 2
 
@@ -219,3 +219,161 @@ def test_an_input_of_unknown_length_is_read_as_it_is_needed(monkeypatch):
         release.set()
         worker.join()
     assert len(read) == 2000
+
+
+def vectors_for(texts, **entry):
+    return [{"index": place, "embedding": [float(len(text))], **entry} for place, text in enumerate(texts)]
+
+
+def texts_of(request):
+    asked = request.body["input"]
+    return [asked] if isinstance(asked, str) else asked
+
+
+@pytest.fixture
+def embed_patiently(instant_waits):
+    """Like ``embed``, with the usual retries."""
+
+    def run(texts, script, **options):
+        with FakeServer(script) as server, ChatPool("e", base_url=server.base_url, max_workers=2) as pool:
+            return pool.embed(texts, progress=False, **options), server
+
+    return run
+
+
+TEXTS = ["x" * length for length in range(1, 21)]
+ANSWERS = [[float(length)] for length in range(1, 21)]
+
+
+class TestServersThatEmbedNoLists:
+    """Answers that have not one vector for each text."""
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_they_are_sent_single_texts(self, embed_patiently, count):
+        def script(request):
+            data = vectors_for(texts_of(request))
+            return Answer(body={"data": data if isinstance(request.body["input"], str) else data[:count]})
+
+        results, server = embed_patiently(TEXTS, script)
+        assert results == ANSWERS
+        assert len(server.requests) == 20 + (2 if count == 0 else 1)
+
+    def test_empty_vectors_are_asked_for_again_alone(self, embed_patiently):
+        def script(request):
+            alone = isinstance(request.body["input"], str)
+            return Answer(body={"data": vectors_for(texts_of(request), **({} if alone else {"embedding": []}))})
+
+        results, server = embed_patiently(TEXTS, script)
+        assert results == ANSWERS
+        assert len(server.requests) == 21
+
+    def test_those_that_came_are_kept(self, embed_patiently):
+        def script(request):
+            data = vectors_for(texts_of(request))
+            for place, text in enumerate(texts_of(request)):
+                if len(text) == 7 and len(data) > 1:
+                    data[place]["embedding"] = []
+            return Answer(body={"data": data})
+
+        results, server = embed_patiently(TEXTS, script)
+        assert results == ANSWERS
+        assert len(server.requests) == 2
+        assert [outcome.attempts for outcome in results.outcomes] == [2 if n == 7 else 1 for n in range(1, 21)]
+
+    def test_one_that_takes_a_few_gets_a_few(self, embed_patiently):
+        def script(request):
+            return Answer(body={"data": vectors_for(texts_of(request)[:4])})
+
+        results, server = embed_patiently(TEXTS, script)
+        assert results == ANSWERS
+        assert sorted(sizes(server)) == [4] * 5 + [20]
+
+    def test_the_rows_of_later_packs_go_alone_at_once(self, embed_patiently, monkeypatch):
+        monkeypatch.setattr(packs, "MOST_TEXTS", 5)
+
+        def script(request):
+            return Answer(body={"data": vectors_for(texts_of(request))[:1]})
+
+        results, server = embed_patiently([*TEXTS] * 20, script)
+        assert results == ANSWERS * 20
+        assert len(server.requests) < 400 + 10
+
+
+@pytest.mark.parametrize("step", [Error(500), Error(504), Error(408), Answer(body={"id": 1}), Answer(body=b"<html>")])
+def test_one_text_over_which_the_server_stumbles_fails_alone(embed_patiently, step):
+    texts = [str(number) for number in range(64)]
+    texts[37] = "bad"
+
+    def script(request):
+        return step if "bad" in texts_of(request) else None
+
+    results, server = embed_patiently(texts, script, on_error="return")
+    assert [outcome.index for outcome in results.failures] == [37]
+    assert len(server.requests) <= 2 * 6 + 6 + 9  # the pack and its five halves, their good halves, the text alone
+
+
+@pytest.mark.parametrize("step", [Error(500), Error(504)])
+def test_what_fails_once_is_sent_again_as_it_is(embed_patiently, step):
+    results, server = embed_patiently(TEXTS, [step])
+    assert all(results)
+    assert sizes(server) == [20, 20]
+
+
+def test_the_words_of_a_server_that_stumbles_each_time_are_taken_at_once(embed_patiently):
+    step = Error(500, "input (992 tokens) is too large to process. increase the physical batch size")
+    results, server = embed_patiently(["bad", *map(str, range(63))], lambda r: step if "bad" in texts_of(r) else None)
+    assert [outcome.index for outcome in results.failures] == [0]
+    assert len(server.requests) == 1 + 2 * 6
+
+
+def test_a_vector_with_nan_in_it_fails_alone(embed):
+    def script(request):
+        data = vectors_for(texts_of(request))
+        data[1]["embedding"] = [1.0, float("nan")]
+        return Answer(body={"data": data})
+
+    results, server = embed(["a", "b", "c"], script, on_error="return")
+    assert [type(result).__name__ for result in results] == ["list", "APIResponseError", "list"]
+    assert "NaN or infinity" in str(results[1])
+    assert len(server.requests) == 1
+
+
+def test_on_error_raise_hears_of_a_text_that_fails_in_a_good_answer(embed):
+    def script(request):
+        return Answer(body={"data": vectors_for(texts_of(request), embedding=[float("nan")])})
+
+    with pytest.raises(APIResponseError, match="NaN"):
+        embed(["a", "b"], script, on_error="raise")
+
+
+def test_max_pack_is_the_most_texts_of_a_request(embed):
+    results, server = embed([str(number) for number in range(10)], max_pack=4)
+    assert all(results)
+    assert sorted(sizes(server)) == [2, 4, 4]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "4", True])
+def test_max_pack_is_a_number_of_texts(embed, wrong):
+    with pytest.raises((TypeError, ConfigurationError), match="max_pack"):
+        embed(["a", "b"], max_pack=wrong)
+
+
+@pytest.mark.parametrize("step", [Error(500), Error(504)])
+@pytest.mark.parametrize("max_workers", [2, 32])
+def test_many_packs_with_a_bad_text_each_are_no_outage(instant_waits, step, max_workers):
+    texts = [f"bad {number}" if number % 20 == 7 else str(number) for number in range(1000)]
+
+    def script(request):
+        return step if any(text.startswith("bad") for text in texts_of(request)) else None
+
+    with FakeServer(script) as server, ChatPool("e", base_url=server.base_url, max_workers=max_workers) as pool:
+        results = pool.embed(texts, dimensions=4, progress=False, max_pack=20)
+    assert results.fatal is None
+    assert sum(outcome.ok for outcome in results.outcomes) == 950
+
+
+def test_a_server_that_is_down_is_not_asked_for_every_text(instant_waits):
+    with FakeServer(lambda request: Error(500)) as server, ChatPool("e", base_url=server.base_url) as pool:
+        results = pool.embed([str(number) for number in range(20_000)], dimensions=4, progress=False)
+    assert results.fatal is not None
+    assert len(server.requests) < 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import ssl
 
 import pytest
 
@@ -23,6 +24,12 @@ def test_a_pool_is_pickled_as_its_configuration(serve):
         assert copy.chat("a").text == "a"
     assert server.requests[0].body["temperature"] == 0
     assert "max_workers=4" in repr(copy)
+
+
+def test_a_context_cannot_be_pickled(serve):
+    server, pool = serve(verify=ssl.create_default_context())
+    with pytest.raises(ConfigurationError, match="verify= is an ssl.SSLContext"):
+        pickle.dumps(pool)
 
 
 def test_a_view_keeps_its_defaults(serve):

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from chatpool import (
+    APIError,
     APIResponseError,
     APITimeoutError,
+    BadRequestError,
     DeadlineExceededError,
     InternalServerError,
     RateLimitError,
@@ -30,7 +32,7 @@ FAULTS = {
     "a stall": {"end": "stall"},
     "comments without end": {"pieces": [*PIECES, *[b": keep-alive\n\n"] * 200], "every": 0.02},
 }
-PATIENCE = Timeout(read=0.3, attempt=5)
+PATIENCE = Timeout(read=0.3, attempt=1)
 
 # The only one after which the next request can go over the same connection: all others are closed.
 REUSABLE = "a clean end without a finish_reason"
@@ -129,18 +131,117 @@ def test_a_server_that_does_not_stream_gives_one_chunk(serve):
 
 @pytest.mark.parametrize("end", ["no_done", "no_reason", "open"])
 def test_an_end_that_is_whole_in_one_of_its_two_ways_is_whole(serve, end):
-    _, pool = serve(Stream(PIECES, end=end))
+    _, pool = serve(Stream(PIECES, end=end), timeout=PATIENCE)
     with pool.stream("tell") as stream:
         assert "".join(chunk.text for chunk in stream) == "Once upon"
     assert stream.completion.text == "Once upon"
 
 
-def test_a_reset_after_a_whole_answer_is_no_fault(serve):
-    reason = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-    _, pool = serve(Stream([*PIECES, reason], end="reset", every=0.02))
+def delta(reason=None, **fields):
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": reason}]}
+
+
+CALL = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+SETTLED = {
+    "text": ([*PIECES, delta("stop")], "Once upon"),
+    "text and reason in one": ([delta("stop", content="Once upon")], "Once upon"),
+    "reasoning, text": ([delta("stop", reasoning_content="Hm."), *PIECES, delta("stop")], "Once upon"),
+    "tool calls": ([delta("tool_calls", tool_calls=[CALL])], ""),
+    "a refusal": ([delta("stop", refusal="No.")], ""),
+}
+OPEN = {
+    "a reason alone": [delta("stop", content="")],
+    "a reason on the reasoning": [delta("stop", reasoning_content="Hm.")],
+    "text after the reason": [delta("stop", reasoning_content="Hm."), *PIECES],
+    "text after text and reason": [delta("stop", content="Once"), delta(content=" upon")],
+    "reasoning after the reason": [delta("stop", content="Once upon"), delta(reasoning="Hm.")],
+}
+BREAKS = {"stall": {"end": "stall"}, "reset": {"end": "reset", "every": 0.03}}
+
+
+@pytest.mark.parametrize("way", BREAKS)
+@pytest.mark.parametrize("case", SETTLED)
+def test_a_reason_is_believed_without_an_end_once_there_is_an_answer(serve, case, way):
+    pieces, text = SETTLED[case]
+    server, pool = serve(Stream(pieces, **BREAKS[way]), timeout=PATIENCE)
+    with pool.stream("tell") as stream:
+        assert "".join(chunk.text for chunk in stream) == text
+    assert stream.completion.finish_reason in ("stop", "tool_calls")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("way", BREAKS)
+@pytest.mark.parametrize("case", OPEN)
+def test_before_that_it_is_not(serve, case, way):
+    server, pool = serve(Stream(OPEN[case], **BREAKS[way]), Stream(["whole"]), timeout=PATIENCE)
+    assert pool.chat("tell", collect_stream=True).text == "whole"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("end", ["cut", "no_reason"])
+def test_an_answer_without_text_is_whole_at_a_clean_end(serve, end):
+    _, pool = serve(Stream([delta("stop", reasoning_content="Hm.")], end=end))
+    reply = pool.chat("tell", collect_stream=True)
+    assert (reply.text, reply.finish_reason, reply.message["reasoning_content"]) == ("", "stop", "Hm.")
+
+
+def test_an_answer_after_an_early_reason_and_a_pause_is_taken_whole(serve):
+    pieces = [delta("stop", reasoning_content="Hm."), *[b": working\n\n"] * 4, *PIECES, delta("stop")]
+    server, pool = serve(Stream(pieces, every=0.15), timeout=Timeout(read=0.3, attempt=5))
     with pool.stream("tell") as stream:
         assert "".join(chunk.text for chunk in stream) == "Once upon"
-    assert stream.completion.finish_reason == "stop"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html"])
+def test_events_under_another_name_are_events(serve, kind):
+    server, pool = serve(Stream(PIECES, headers={"content-type": kind}), Stream(PIECES, headers={"content-type": kind}))
+    with pool.stream("tell") as stream:
+        assert "".join(chunk.text for chunk in stream) == "Once upon"
+    assert pool.chat("tell", collect_stream=True).text == "Once upon"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\ndata: [DONE]\n\n", b"\n[DONE]"])
+def test_json_under_the_name_of_events_is_one_chunk(serve, text):
+    body = json.dumps(chat_completion("all at once")).encode() + text
+    _, pool = serve(Answer(body=body, headers={"content-type": "text/event-stream"}))
+    with pool.stream("tell") as stream:
+        assert [chunk.text for chunk in stream] == ["all at once"]
+    assert stream.completion.text == "all at once"
+
+
+ERROR = {"code": 400, "message": "the request exceeds the context size", "type": "invalid_request_error"}
+SAID = {
+    "a field": b"error: " + json.dumps(ERROR).encode() + b"\n\n",
+    "a field, with its envelope": b"error: " + json.dumps({"error": ERROR}).encode() + b"\n\n",
+    "a field without a space, at the end": b"error:" + json.dumps(ERROR).encode(),
+    "an event": b"event: error\ndata: " + json.dumps(ERROR).encode() + b"\n\n",
+    "no field at all": json.dumps({"error": ERROR}).encode() + b"\n\n",
+    "no field at all, at the end": json.dumps({"error": ERROR}).encode(),
+    "an event without its blank line": b"data: " + json.dumps({"error": ERROR}).encode() + b"\n",
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+@pytest.mark.parametrize("before", [[], ["Once"]])
+def test_an_error_in_any_form_is_told_in_the_servers_words_and_not_retried(serve, case, before):
+    # A comment first: a body that is JSON from its first byte on is an answer, not a stream.
+    server, pool = serve(Stream([b": hello\n\n", *before, SAID[case]], end="cut"))
+    with pytest.raises(APIError, match="the request exceeds the context size") as caught:
+        pool.chat("tell", collect_stream=True)
+    assert caught.value.status_code == 400
+    assert isinstance(caught.value, TruncatedStreamError if before else BadRequestError)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "form", [b"error: the model has crashed\n\n", b"event: error\ndata: the model has crashed\n\n"]
+)
+def test_an_error_that_is_plain_text_is_told(serve, form):
+    _, pool = serve(Stream(["Once", form]), retry=0)
+    with pytest.raises(TruncatedStreamError, match="the model has crashed"):
+        list(pool.stream("tell"))
 
 
 def test_the_total_time_ends_a_stream_however_lively_it_is(serve):

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import requests
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3._collections import HTTPHeaderDict
@@ -47,7 +47,7 @@ class Plain(FinalResponse):
     """Fails where the plain way is not taken."""
 
     def _begin_by_lines(self, **options):
-        raise AssertionError("left to http.client")
+        raise AssertionError("read line by line")
 
 
 FIELD = st.sampled_from(
@@ -103,20 +103,75 @@ STATUS = st.sampled_from(
 )
 
 
+# What http.client stops at, reads in another way, or takes for no length: test_framing.py has what is right there.
+UNUSUAL = frozenset(
+    {
+        "Content-Length: 2, 2",
+        "Content-Length: +2",
+        "Content-Length: " + "9" * 5000,
+        "Transfer-Encoding: gzip, chunked",
+        " folded",
+        "\tfolded",
+        "No colon",
+        "Bad name: x",
+        "X-Nul: \x00",
+        "X-CR: a\rb",
+        "X-LF: a\nb",
+        ": no name",
+    }
+)
+
+
+def frames_once(fields):
+    names = [field.partition(":")[0].lower() for field in fields]
+    return names.count("connection") < 2 and names.count("content-length") + names.count("transfer-encoding") < 2
+
+
+PLAIN = st.lists(FIELD.filter(lambda field: field not in UNUSUAL), max_size=8).filter(frames_once)
+
+
 @given(
     status=STATUS,
-    fields=st.lists(FIELD, max_size=8),
+    fields=PLAIN,
     line_end=st.sampled_from(["\r\n", "\r\n", "\r\n", "\n"]),
     method=st.sampled_from(["POST", "GET", "HEAD"]),
 )
-@example(status="HTTP/1.1 200 OK", fields=["X-A: b"] * 120, line_end="\r\n", method="POST")
 def test_a_head_means_what_http_client_makes_of_it(status, fields, line_end, method):
     data = (line_end.join([status, *fields, "", ""]) + "{}").encode("latin-1")
+    bodiless = method == "HEAD" or " 204 " in status or " 304 " in status
+    assume(not (bodiless and "transfer-encoding" in data.decode("latin-1").lower()))
     theirs = read(http.client.HTTPResponse, data, method)
     if " 103 " in status:  # which theirs takes for the answer
         assert read(FinalResponse, data, method) in (http.client.IncompleteRead, http.client.BadStatusLine)
     else:
-        assert read(FinalResponse, data, method) == theirs
+        assert comparable(read(FinalResponse, data, method)) == comparable(theirs)
+
+
+def comparable(found):
+    """Without the order of fields, and white space at the end of a value."""
+    if isinstance(found, type):
+        return found
+    facts, fields, *rest = found
+    return facts, sorted((name.lower(), value.strip().lower()) for name, value in fields), rest
+
+
+@given(
+    status=STATUS,
+    fields=st.lists(FIELD, max_size=8),
+    line_end=st.sampled_from(["\r\n", "\n"]),
+    method=st.sampled_from(["POST", "HEAD"]),
+)
+@example(status="HTTP/1.1 200 OK", fields=["X-A: b"] * 120, line_end="\r\n", method="POST")
+def test_any_head_is_read_to_its_end_or_refused(status, fields, line_end, method):
+    data = (line_end.join([status, *fields, "", ""]) + "{}").encode("latin-1")
+    found = read(FinalResponse, data, method)
+    if isinstance(found, type):
+        assert issubclass(found, http.client.HTTPException)
+    else:
+        assert found[-1] == b"{}"
+        lengths = [value for name, value in found[1] if name.lower() == "content-length"]
+        assert len(lengths) < 2
+        assert lengths in ([], [str(found[0]["length"])]) or method == "HEAD" or found[0]["status"] in (204, 304)
 
 
 @pytest.mark.parametrize("field", ["Content-Length: 2", "Transfer-Encoding: chunked", "X-Colon: a:b", "X-Empty:"])
@@ -125,7 +180,7 @@ def test_a_plain_head_is_taken_at_once(field):
     assert read(Plain, data) == read(http.client.HTTPResponse, data)
 
 
-def test_a_head_that_arrives_in_pieces_is_left_to_http_client():
+def test_a_head_that_arrives_in_pieces_is_read_line_by_line():
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n{}"
     with pytest.raises(AssertionError):
         Plain(Wire(data), method="POST").begin()

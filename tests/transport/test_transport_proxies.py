@@ -10,7 +10,8 @@ import threading
 import pytest
 import requests
 
-from chatpool.transport.proxies import choose_proxies
+from chatpool import APIConnectionError, ChatPool
+from chatpool.transport.proxies import choose_proxies, shown_proxy
 from chatpool.wire import judge_exception
 
 API, LOCAL = "https://api.test/v1", "http://127.0.0.1:8000/v1"
@@ -41,11 +42,54 @@ def environment(monkeypatch):
         (API, {"https": "http://mine:2", "no_proxy": "api.test"}, None),
         (API, {"no_proxy": "api.test"}, None),
         (LOCAL, {"http": "http://mine:2"}, "http://mine:2"),
+        (API, {"https": "mine:2"}, "http://mine:2"),
+        (API, {"https": "user:pass@mine:2"}, "http://user:pass@mine:2"),
     ],
 )
 def test_the_users_proxy_beats_that_of_the_environment(url, explicit, proxy):
     expected = {url.partition(":")[0]: proxy} if proxy else {}
     assert choose_proxies(url, explicit, trust_env=True) == expected
+
+
+@pytest.mark.parametrize("proxy", ["socks://proxy:1080", "SOCKS://user:pass@proxy:1080/"])
+def test_socks_without_a_version_is_read_as_version_5(proxy, monkeypatch):
+    monkeypatch.delenv("HTTPS_PROXY")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    expected = "socks5h" + proxy[len("socks") :]
+    assert choose_proxies(API, {}, trust_env=True) == {"https": expected}
+    assert choose_proxies("http://api.test/v1", {}, trust_env=True) == {"http": "http://env:1"}
+
+
+@pytest.mark.parametrize(
+    ("proxies", "shown"),
+    [
+        ({}, ""),
+        ({"https": "http://proxy:3128/"}, "http://proxy:3128"),
+        ({"https": "http://user:secret@proxy:3128"}, "http://proxy:3128"),
+        ({"http": "socks5h://u:secret@proxy:1080"}, "socks5h://proxy:1080"),
+    ],
+)
+def test_a_proxy_is_shown_without_its_password(proxies, shown):
+    assert shown_proxy(proxies) == shown
+
+
+def test_a_reply_tells_the_proxy_it_came_through(serve, start_transport, exchange):
+    proxy = serve(forward)
+    url = proxy.url.replace("://", "://user:pass@")
+    assert exchange(start_transport("http://api.test/v1", proxies={"http": url})).proxy == proxy.url
+    assert exchange(start_transport(serve(forward).url)).proxy == ""
+
+
+def test_a_broken_stream_names_the_proxy_it_came_through(serve):
+    def break_off(peer):
+        peer.read_request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\ndata: {")
+
+    proxy = serve(break_off)
+    with ChatPool("m", base_url="http://api.test/v1", api_key="k", proxies={"http": proxy.url}, retry=0) as pool:
+        stream = pool.stream("x")
+        with pytest.raises(APIConnectionError, match=f"through the proxy {proxy.url}"):
+            list(stream)
 
 
 def test_no_proxy_is_obeyed(monkeypatch):

@@ -127,18 +127,32 @@ def test_a_redirect_to_the_same_origin_is_followed_with_key_and_body(status, ser
     assert reply.url == server.url + "/v2/new"
 
 
-@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "303 See Other"])
+@pytest.mark.parametrize("method", ["POST", "DELETE", "GET"])
+def test_see_other_is_followed_by_get_with_the_key_and_without_the_body(method, serve, start_transport, exchange):
+    server = serve(redirecting("/v2/calls/7", "303 See Other"))
+    body = b"the body" if method == "POST" else b""
+    reply = exchange(start_transport(server.url), body, path="/old", method=method)
+    line, headers = head_of(reply)
+    assert line == "GET /v2/calls/7 HTTP/1.1"
+    assert headers["authorization"] == "Bearer sk-a-secret-key"
+    assert {"content-length", "content-type", "transfer-encoding"}.isdisjoint(headers)
+    assert reply.content.endswith(b"\n\n")
+    assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found"])
 def test_other_redirects_are_answers(status, serve, start_transport, exchange):
     server = serve(redirecting("/v2/new", status))
     reply = exchange(start_transport(server.url), path="/old")
     assert (reply.status, reply.headers["Location"]) == (int(status[:3]), "/v2/new")
 
 
+@pytest.mark.parametrize("status", ["303 See Other", "307 Temporary Redirect"])
 @pytest.mark.parametrize("location", ["http://localhost:1/", "http://[bad", "//evil.test/", "ftp://x/", "http://\\x"])
-def test_a_redirect_to_another_origin_is_an_answer(location, serve, start_transport, exchange):
-    server = serve(redirecting(location))
+def test_a_redirect_to_another_origin_is_an_answer(location, status, serve, start_transport, exchange):
+    server = serve(redirecting(location, status))
     reply = exchange(start_transport(server.url), path="/old")
-    assert (reply.status, reply.headers["Location"]) == (307, location)
+    assert (reply.status, reply.headers["Location"]) == (int(status[:3]), location)
 
 
 def test_redirects_without_end_are_an_error(serve, start_transport, exchange):

@@ -16,7 +16,7 @@ import responses
 from chatpool.config import Timeout
 from chatpool.transport import Cancelled, CancelToken, Limit, OpenStream
 from chatpool.types import ChatRequest, Reply
-from chatpool.wire import ResponseTooLarge
+from chatpool.wire import ResponseTooLarge, UnreadableAnswer
 
 EVENTS = [b"data: one\n\n", b": comment\n\n", "data: zwei ü\n\n".encode(), b"data: [DONE]\n\n"]
 WHOLE = b"".join(EVENTS)
@@ -88,13 +88,12 @@ def start(serve, start_transport):
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 def test_each_piece_is_there_as_soon_as_it_has_come(start, open_stream, framing, tls):
     server, transport, go = start(framed(framing, EVENTS), tls=tls)
-    go()
+    go(2)
     stream = open_stream(transport)
     assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     for event in EVENTS:
-        go()
         assert stream.read() == event
-    go()
+        go()
     if framing == "close":
         server.close()
     assert stream.read() == b""
@@ -144,12 +143,12 @@ def test_compressed_streams_are_unpacked_as_they_come(start, open_stream, coding
     head, *rest = framed("chunked", packed)
     head = head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n" % coding.split()[-1].encode())
     _, transport, go = start([head, *rest])
-    go()
+    go(2)
     stream = open_stream(transport)
     for event in EVENTS:
-        go()
         assert stream.read() == event
-    go(2)
+        go()
+    go()
     assert stream.read() == b""
 
 
@@ -177,9 +176,9 @@ def test_a_body_that_breaks_off_is_an_error(serve, start_transport, open_stream,
         peer.read_request()
         peer.send(BROKEN[case])
 
-    stream = open_stream(start_transport(serve(script).url))
+    transport = start_transport(serve(script).url)
     with pytest.raises(Exception, match=r"IncompleteRead|\d+ bytes read"):
-        read_all(stream)
+        read_all(open_stream(transport))
 
 
 def test_more_than_max_response_bytes_is_an_error(start, open_stream):
@@ -201,20 +200,121 @@ def test_a_compressed_bomb_is_an_error_and_not_memory(start, open_stream):
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [("200 OK", "application/json"), ("429 No", "text/event-stream"), ("200 OK", "text/html")]
+    ("status", "kind", "body"),
+    [
+        ("200 OK", "application/json", b"{}"),
+        ("200 OK", "text/event-stream", b'\n {"choices": []}'),
+        ("200 OK", "text/plain", b"[]"),
+        ("200 OK", "text/html", b"Sign in"),
+        ("200 OK", "application/json", b""),
+        ("429 No", "text/event-stream", b"data: {}\n\n"),
+        ("202 Accepted", "text/html", b"<html>sk-a-secret-key"),
+    ],
 )
-def test_what_is_no_stream_comes_whole(serve, start_transport, open_stream, status, kind):
+def test_what_is_no_stream_comes_whole(serve, start_transport, open_stream, status, kind, body):
     def script(peer):
         while peer.read_request():
-            peer.answer(b"{}", status=status, headers=[f"Content-Type: {kind}"])
+            peer.answer(body, status=status, headers=[f"Content-Type: {kind}"])
 
     server = serve(script)
     transport = start_transport(server.url)
     for _ in range(2):
         answer = open_stream(transport)
         assert isinstance(answer, Reply)
-        assert answer.content == b"{}"
+        assert answer.content == body.replace(b"sk-a-secret-key", b"***")
+        assert answer.url == f"{server.url}/chat/completions"
     assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/html", b"text/plain; charset=utf-8", b""])
+def test_events_are_a_stream_whatever_they_are_called(start, open_stream, kind):
+    head, *rest = framed("chunked", EVENTS)
+    _, transport, go = start([head.replace(b"text/event-stream; charset=utf-8", kind), *rest])
+    go(2)
+    stream = open_stream(transport)
+    for event in EVENTS:
+        assert stream.read() == event
+        go()
+
+
+def test_a_field_in_pieces_is_waited_for(start, open_stream):
+    head, *rest = framed("chunked", [b"\n", b"da", b"ta: one\n\n", b"data: two\n\n"])
+    _, transport, go = start([head.replace(b"text/event-stream", b"application/json"), *rest])
+    go(4)
+    stream = open_stream(transport)
+    assert stream.read() == b"\ndata: one\n\n"
+    go(2)
+    assert read_all(stream) == b"data: two\n\n"
+
+
+def test_silence_before_the_first_byte_is_bounded_by_attempt_and_not_by_read(start, open_stream):
+    _, transport, go = start(framed("chunked", EVENTS))
+    go(1)
+    started = time.monotonic()
+    with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.attempt"):
+        open_stream(transport, timeout=Timeout(attempt=0.4, read=0.1))
+    assert 0.3 < time.monotonic() - started < 2
+
+
+def test_an_answer_that_is_none_of_events_may_not_stall_for_longer_than_read(start, open_stream):
+    _, transport, go = start([HEAD + b"Content-Length: 9\r\n\r\n", b'{"a":'])
+    go(2)
+    with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.read"):
+        open_stream(transport, timeout=Timeout(attempt=5, read=0.1))
+
+
+CODINGS = {
+    "no coding by a word": (b"none", lambda data: data),
+    "a character set": (b"utf-8", lambda data: data),
+    "identity": (b"identity", lambda data: data),
+    "two that change nothing": (b"identity, none", lambda data: data),
+    "text called gzip": (b"gzip", lambda data: data),
+    "text called deflate": (b"deflate", lambda data: data),
+    "gzip in capitals": (b"GZIP", gzip.compress),
+    "gzip said twice, packed once": (b"gzip, gzip", gzip.compress),
+    "packed twice": (b"gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+    "packed by two": (b"deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+    "packed, and identity": (b"identity, gzip", gzip.compress),
+    "text called something else": (b"compress", lambda data: data),
+}
+
+
+@pytest.mark.parametrize("case", CODINGS)
+@pytest.mark.parametrize("body", [WHOLE, b"{}", b'{"choices": []}' * 100, b": \n"])
+def test_a_body_is_unpacked_as_far_as_it_is_packed(serve, start_transport, open_stream, exchange, case, body):
+    said, pack = CODINGS[case]
+    packed = pack(body)
+
+    def script(peer):
+        while peer.read_request():
+            peer.answer(packed, headers=[f"Content-Encoding: {said.decode()}", "Content-Type: text/event-stream"])
+
+    transport = start_transport(serve(script).url)
+    answer = open_stream(transport)
+    assert (answer.content if isinstance(answer, Reply) else read_all(answer)) == body
+    assert exchange(transport).content == body
+
+
+@pytest.mark.parametrize("said", [b"none", b"utf-8", b"identity", b"gzip", b"deflate, gzip"])
+def test_events_with_a_wrong_label_come_as_soon_as_they_are_sent(start, open_stream, said):
+    head, *rest = framed("chunked", [event.rjust(20, b"\n") for event in EVENTS])
+    _, transport, go = start([head.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n" % said), *rest])
+    go(2)
+    stream = open_stream(transport)
+    for event in EVENTS:
+        assert stream.read().lstrip(b"\n") == event
+        go()
+
+
+def test_a_coding_that_nobody_can_unpack_is_named(serve, start_transport, open_stream, exchange):
+    def script(peer):
+        while peer.read_request():
+            peer.answer(b"\x1f\x9d\x90" * 9, headers=["Content-Encoding: compress"])
+
+    transport = start_transport(serve(script).url)
+    for send in (open_stream, exchange):
+        with pytest.raises(UnreadableAnswer, match="Content-Encoding 'compress'"):
+            send(transport)
 
 
 def test_redirects_of_the_same_origin_are_followed(serve, start_transport, open_stream):
@@ -256,7 +356,7 @@ def test_a_blocked_read_is_woken_from_another_thread(start, open_stream, in_thre
 
 def test_a_second_reader_is_refused(start, open_stream, in_thread):
     _, transport, go = start(framed("chunked", EVENTS))
-    go(1)
+    go(2)
     stream = open_stream(transport)
     with stream._lock, pytest.raises(RuntimeError, match="another thread"):
         stream.read()
@@ -276,8 +376,9 @@ def test_each_read_has_a_limit_of_its_own(start, open_stream):
 
 def test_until_then_the_limit_of_the_exchange_holds(start, open_stream):
     _, transport, go = start(framed("chunked", EVENTS))
-    go(1)
+    go(2)
     stream = open_stream(transport, timeout=Timeout(attempt=0.3))
+    assert stream.read() == EVENTS[0]
     with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.attempt"):
         stream.read()
 
@@ -305,10 +406,10 @@ def test_an_adapter_of_the_users_gives_streams(start, open_stream, caplog):
     session = requests.Session()
     session.mount("http://", Adapter())
     _, transport, go = start(framed("chunked", EVENTS), session=session)
-    go()
+    go(2)
     stream = open_stream(transport)
     for event in EVENTS:
-        go()
         assert stream.read() == event
+        go()
     stream.close()
     assert "adapter" in caplog.text

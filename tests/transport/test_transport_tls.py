@@ -10,6 +10,7 @@ import requests
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from chatpool.config import Timeout
 from chatpool.errors import ConfigurationError
 from chatpool.transport.tls import Trust, choose_trust
 from chatpool.wire import judge_exception
@@ -156,3 +157,47 @@ def test_an_encrypted_key_is_an_error_and_no_question(authority, tmp_path):
     file.write_bytes(authority.ca.cert_pem.bytes() + encrypted)
     with pytest.raises(ConfigurationError, match="encrypted"):
         Trust(certifi.where(), str(file)).context()
+
+
+class TestContextOfOnesOwn:
+    """``verify=`` an ``ssl.SSLContext``."""
+
+    def test_it_settles_whom_to_trust(self, serve, start_transport, exchange, authority):
+        server = serve(echo, tls=True)
+        trusting = ssl.create_default_context(cafile=authority.file)
+        assert exchange(start_transport(server.url, verify=trusting), b"one").content == b"one"
+        with pytest.raises(requests.exceptions.SSLError):
+            exchange(start_transport(server.url, verify=ssl.create_default_context(cafile=certifi.where())))
+
+    def test_the_time_limits_hold_in_its_handshake(self, serve, start_transport, exchange, authority):
+        context = ssl.create_default_context(cafile=authority.file)
+
+        def take_and_say_nothing(peer):
+            while peer.read():
+                pass
+
+        silent = serve(take_and_say_nothing)
+        transport = start_transport(silent.url.replace("http:", "https:"), verify=context)
+        with pytest.raises(requests.exceptions.Timeout):
+            exchange(transport, timeout=Timeout(connect=0.3, attempt=5))
+
+    def test_one_that_wraps_another_works(self, serve, start_transport, exchange, authority):
+        class Wrapper(ssl.SSLContext):
+            """As truststore's: another context inside makes the sockets."""
+
+            def __init__(self, *args):
+                super().__init__()
+                self._ctx = ssl.create_default_context(cafile=authority.file)
+
+            def wrap_socket(self, *args, **keywords):
+                return self._ctx.wrap_socket(*args, **keywords)
+
+        transport = start_transport(serve(echo, tls=True).url, verify=Wrapper(ssl.PROTOCOL_TLS_CLIENT))
+        assert exchange(transport, b"one").content == b"one"
+
+    def test_a_client_certificate_belongs_into_it(self):
+        with pytest.raises(ConfigurationError, match=r"cert= has no effect .*load_cert_chain"):
+            choose_trust(ssl.create_default_context(), certifi.where(), trust_env=True, https=True)
+
+    def test_adapters_of_the_users_are_told_to_check(self):
+        assert choose_trust(ssl.create_default_context(), None, trust_env=True, https=True).verify is True

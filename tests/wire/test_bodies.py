@@ -28,6 +28,23 @@ def facts(payload):
         ({"error": {"message": {"detail": "in an object"}}}, "in an object"),
         ([{"error": {"code": 400, "message": "from Gemini"}}], "from Gemini"),
         ({"error": {"message": "two\n  lines"}}, "two lines"),
+        ({"success": False, "errors": [{"code": 7, "message": "one"}, {"message": "two"}]}, "one; two"),
+        ({"success": False, "error": [{"code": 7, "message": "Cloudflare"}], "messages": []}, "Cloudflare"),
+        ({"errors": {"message": "an object"}, "request_id": "r"}, "an object"),
+        ({"errors": "a text"}, "a text"),
+        ({"errors": ["a", "list"]}, "a; list"),
+        ({"Message": "AWS"}, "AWS"),
+        ({"fault": {"faultstring": "Apigee", "detail": {"errorcode": "policies.x"}}}, "Apigee"),
+        ({"code": 500, "msg": "flat", "data": None}, "flat"),
+        ({"error_code": 336100, "error_msg": "Baidu"}, "Baidu"),
+        ({"type": "about:blank", "title": "A problem", "status": 400}, "A problem"),
+        ({"type": "about:blank", "title": "A problem", "detail": "and which one"}, "and which one"),
+        ({"id": "x", "choices": None, "base_resp": {"status_code": 2013, "status_msg": "MiniMax"}}, "MiniMax"),
+        ({"error": "invalid_request", "error_description": "OAuth"}, "OAuth"),
+        ({"statusCode": 401, "error": "Unauthorized", "message": "Nest"}, "Nest"),
+        ({"code": "The caller does not have permission", "error": "xAI"}, "xAI"),
+        ({"detail": {"error": {"message": "deep"}}}, "deep"),
+        ({"error": {"error": {"error": {"error": {"error": {"error": {"error": {"msg": "too deep"}}}}}}}}, ""),
         ("only a string", "only a string"),
         ({}, ""),
         (None, ""),
@@ -104,3 +121,17 @@ def test_of_an_answer_that_is_no_json_only_a_title_is_quoted(content):
 )
 def test_an_error_inside_an_answer_is_found(payload, error):
     assert inner_error(payload) == error
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ({"errors": [{"code": 7003, "message": "no"}]}, 7003),
+        ({"error_code": 336100, "error_msg": "no"}, 336100),
+        ({"base_resp": {"status_code": 2013, "status_msg": "no"}}, 2013),
+        ({"code": "permission-denied", "error": "no"}, "permission-denied"),
+        ({"error": {"message": "no"}, "code": 429}, 429),
+    ],
+)
+def test_the_code_is_found_wherever_it_stands(payload, code):
+    assert facts(payload).code == code

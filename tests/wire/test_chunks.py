@@ -662,3 +662,135 @@ def test_no_nonsense_raises(payloads, request):
     if reader.fault is None:
         with contextlib.suppress(UnusableAnswer):  # it ended well and holds nothing
             assert isinstance(reader.completion().text, str)
+
+
+class TestBelieved:
+    """When a finish_reason is believed."""
+
+    def reader(self, *pieces, request=CHAT):
+        return read(*pieces, request=request, ends=False)[0]
+
+    def test_with_content_it_is_settled_and_without_it_only_whole(self):
+        with_content = self.reader(chunk({"content": "a"}), chunk(reason="stop"))
+        assert (with_content.done, with_content.settled) == (True, True)
+        for delta in ({}, {"content": ""}, {"reasoning_content": "hm"}, {"role": "assistant"}):
+            reader = self.reader(chunk(delta, "stop"))
+            assert (reader.done, reader.settled) == (True, False)
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            {"content": "b"},
+            {"tool_calls": [{"index": 0, "function": {"name": "f"}}]},
+            {"refusal": "no"},
+            {"reasoning": "hm"},
+            {"reasoning_content": "hm"},
+            {"thinking": "hm"},
+            {"function_call": {"name": "f"}},
+        ],
+    )
+    def test_what_comes_after_it_takes_it_back(self, delta):
+        reader = self.reader(chunk({"content": "a"}, "stop"), chunk(delta))
+        assert (reader.done, reader.settled) == (False, False)
+        reader.end()
+        assert reader.fault.kind == "truncated"
+        assert whole(chunk({"content": "a"}, "stop"), chunk(delta, "length")).finish_reason == "length"
+        assert whole(chunk({"content": "a"}, "stop"), chunk(delta), DONE).finish_reason == "stop"
+
+    @pytest.mark.parametrize("delta", [{}, {"content": ""}, {"content": None}, {"role": "assistant"}, {"x": "y"}])
+    def test_what_brings_nothing_takes_nothing_back(self, delta):
+        assert self.reader(chunk({"content": "a"}, "stop"), chunk(delta)).settled
+
+    def test_each_chunk_that_ends_a_choice_says_so(self):
+        pieces = [chunk({"reasoning": "hm"}, "stop"), chunk({"content": "a"}), chunk({}, "stop"), chunk({}, "stop")]
+        assert [found.finish_reason for found in read(*pieces)[1]] == ["stop", None, "stop", None]
+
+    def test_an_error_counts_until_it_is_settled(self):
+        error = event({"error": {"message": "no"}})
+        assert self.reader(chunk({"reasoning": "hm"}, "stop"), error).fault.kind == "error"
+        assert self.reader(chunk({"content": "a"}, "stop"), error).fault is None
+
+    def test_a_choice_that_failed_is_never_settled(self):
+        assert self.reader(chunk({"content": "a"}), chunk({}, "error")).fault.kind == "garbage"
+
+    def test_every_choice_has_to_be_settled(self):
+        two = ChatRequest({**CHAT.body, "n": 2})
+        first, second = chunk({"content": "a"}, "stop"), chunk({}, "stop", index=1)
+        assert not self.reader(first, request=two).done
+        assert self.reader(first, second, request=two).done
+        assert not self.reader(first, second, request=two).settled
+        assert self.reader(first, chunk({"content": "b"}, index=1), second, request=two).settled
+
+    def test_a_response_is_settled_by_its_last_event_alone(self):
+        reader = self.reader(step("response.output_text.delta", delta="a"), request=RESPONSES)
+        assert (reader.begun, reader.answering, reader.settled) == (True, True, False)
+
+    def test_reasoning_begins_an_answer_and_is_none(self):
+        for reader in (
+            self.reader(chunk({"reasoning_content": "hm"})),
+            self.reader(step("response.reasoning_summary_text.delta", delta="hm"), request=RESPONSES),
+        ):
+            assert (reader.begun, reader.answering) == (True, False)
+
+
+class TestDialects:
+    """What servers do in ways of their own."""
+
+    FACE = "\U0001f600"
+
+    def test_halves_of_a_character_in_two_chunks_are_one(self):
+        pieces = [chunk({"content": "a\ud83d"}), chunk({"content": "\ude00b"}), chunk(reason="stop")]
+        reader, chunks = read(*pieces)
+        assert [found.text for found in chunks] == ["a", f"{self.FACE}b", ""]
+        assert reader.completion().text == reader.text == f"a{self.FACE}b"
+
+    def test_those_of_a_completion_and_of_a_response_too(self):
+        assert whole(text_chunk("\ud83d"), text_chunk("\ude00", "stop"), request=TEXT).text == self.FACE
+        kind = "response.output_text.delta"
+        _, chunks = read(step(kind, delta="\ud83d"), step(kind, delta="\ude00"), request=RESPONSES, ends=False)
+        assert [found.text for found in chunks] == ["", self.FACE]
+        kind = "response.function_call_arguments.delta"
+        _, chunks = read(step(kind, delta="\ud83d"), step(kind, delta="\ude00"), request=RESPONSES, ends=False)
+        assert [found.tool_calls[0].arguments for found in chunks] == ["", self.FACE]
+
+    def test_usage_inside_a_choice_is_the_answers(self):
+        choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "usage": USAGE}
+        completion = whole(event({**HEAD, "choices": [choice]}), DONE)
+        assert completion.usage == Usage(3, 2, 5)
+        assert completion.raw["usage"] == USAGE
+        assert "usage" not in completion.raw["choices"][0]
+
+    def test_usage_beside_the_choices_counts_more(self):
+        choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "usage": {"prompt_tokens": 1}}
+        assert whole(event({**HEAD, "choices": [choice], "usage": USAGE})).usage == Usage(3, 2, 5)
+
+    @pytest.mark.parametrize("before", [b"", chunk({"content": "a"})])
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b'error: {"code": 400, "message": "too long"}\n\n',
+            b'error:{"error": {"code": 400, "message": "too long"}}\n\n',
+            b'event: error\ndata: {"code": 400, "message": "too long"}\n\n',
+            b": hello\n\n" + b'{"error": {"code": 400, "message": "too long"}}\n\n',
+        ],
+    )
+    def test_an_error_in_any_form_has_the_servers_words(self, before, said):
+        found = fault(before, said, ends=False)
+        assert found.kind == "error"
+        assert found.error["error"] == {"code": 400, "message": "too long"}
+
+    @pytest.mark.parametrize("said", [b"error: too long\n\n", b"event: error\ndata: too long\n\n"])
+    def test_an_error_in_words_has_them(self, said):
+        assert fault(said, ends=False).error == {"error": {"message": "too long"}}
+
+    @pytest.mark.parametrize("end", [b"", b"\n"])
+    def test_one_that_the_end_cuts_off_has_them_too(self, end):
+        for said in (
+            b'error: {"message": "no"}',
+            b'data: {"error": {"message": "no"}}',
+            b'{"error": {"message": "no"}}',
+        ):
+            assert fault(b": hello\n\n" + said + end).error["error"] == {"message": "no"}
+
+    def test_json_without_a_field_that_is_no_error_is_passed_over(self):
+        assert whole(*HELLO[:2], b'{"ping": 1}\n\n', *HELLO[2:], DONE).text == "Hello"

@@ -69,3 +69,35 @@ def test_whatever_was_said_can_be_sent_back(text, reason):
     again = asked_again(request, completion(text), reason)
     assert encode(again.body)
     assert len(request.body["messages"]) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SAFETY",
+        "RECITATION",
+        "PROHIBITED_CONTENT",
+        "BLOCKLIST",
+        "SPII",
+        "IMAGE_SAFETY",
+        "content_filter: RECITATION",
+        "Content_Filter:PROHIBITED_CONTENT",
+        "FinishReason.SAFETY",
+        "FINISH_REASON_RECITATION",
+        " spii ",
+        "guardrail_intervened",
+    ],
+)
+def test_filters_are_known_by_the_names_of_others(said):
+    assert ending_of(completion("", said)) == Ending(CONTENT_FILTER)
+    assert ending_of(completion("half an ans", said)) == Ending(CONTENT_FILTER)
+
+
+@pytest.mark.parametrize("said", ["OTHER", "MALFORMED_FUNCTION_CALL", "error: content_filter", "finish_reason_", ":"])
+def test_a_reason_that_only_looks_like_one_is_itself(said):
+    assert ending_of(completion("x", said)) == Ending(said)
+
+
+@pytest.mark.parametrize(("said", "meaning"), [("FinishReason.STOP", STOP), ("FINISH_REASON_MAX_TOKENS", "length")])
+def test_other_reasons_may_name_their_type_too(said, meaning):
+    assert ending_of(completion("x", said)) == Ending(meaning)

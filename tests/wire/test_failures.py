@@ -139,10 +139,55 @@ class TestRealFailures:
     def test_the_proxy_does_not_let_through(self):
         with server(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
             verdict = judge_exception(raised_by_post(URL, proxies={"https": proxy}), url=URL)
-        assert verdict.kind == "unavailable"
-        assert f"the proxy did not connect to {URL}" in str(verdict.error)
+        assert (verdict.kind, verdict.scope, verdict.about) == ("fatal", "endpoint", "access")
+        assert f"the proxy refused to connect to {URL}" in str(verdict.error)
         assert "407" in str(verdict.error)
         assert "NO_PROXY" in str(verdict.error)
+        assert "user and password" in str(verdict.error)
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "said"),
+        [(403, "fatal", "does not allow connections"), (502, "unavailable", "did not connect")],
+    )
+    def test_the_proxy_answers_for_a_tunnel(self, status, kind, said):
+        with server(b"HTTP/1.1 %d No\r\n\r\n" % status) as proxy:
+            error = raised_by_post(URL, proxies={"https": proxy})
+            verdict = judge_exception(error, url=URL, proxy="http://proxy.test:3128")
+        assert verdict.kind == kind
+        assert str(verdict.error).startswith(f"the proxy http://proxy.test:3128 {said} to {URL}")
+        assert str(status) in str(verdict.error)
+
+    def test_a_failure_on_the_way_names_the_proxy_and_its_cure(self):
+        error = requests.exceptions.ConnectionError(ConnectionRefusedError())
+        said = str(judge_exception(error, url=URL, proxy="http://proxy.test:3128").error)
+        assert f"connection refused by {URL} through the proxy http://proxy.test:3128" in said
+        assert "HTTPS_PROXY" in said
+        assert "NO_PROXY" in said
+        assert "proxy" not in str(judge_exception(error, url=URL).error)
+
+    @pytest.mark.parametrize(
+        ("code", "words", "cure"),
+        [
+            (85, "Missing Authority Key Identifier", "VERIFY_X509_STRICT"),
+            (89, "Basic Constraints of CA cert not marked critical", "VERIFY_X509_STRICT"),
+            (62, "Hostname mismatch, certificate is not valid for 'x'", "base_url names the host"),
+            (10, "certificate has expired", "renewed by its owner"),
+            (20, "unable to get local issuer certificate", "certificate authority of your own"),
+        ],
+    )
+    def test_what_is_wrong_with_a_certificate_decides_on_the_cure(self, code, words, cure):
+        cause = ssl.SSLCertVerificationError(1, f"certificate verify failed: {words}")
+        cause.verify_code = code
+        verdict = judge_exception(requests.exceptions.SSLError(cause), url=URL)
+        assert (verdict.kind, verdict.scope) == ("fatal", "endpoint")
+        assert words in str(verdict.error)
+        assert cure in str(verdict.error)
+
+    def test_a_proxy_that_speaks_socks_needs_a_package(self):
+        error = requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+        said = str(judge_exception(error, url=URL, proxy="socks5h://proxy.test:1080").error)
+        assert "proxy" in said
+        assert "requests[socks]" in said
 
     @pytest.mark.parametrize("url", ["no-scheme/v1", "ftp://127.0.0.1/v1", "http://", "http://[broken/v1"])
     def test_the_url_is_none(self, url):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool.wire.hints import duration, limits, wait_hint
+from chatpool.wire.hints import limits, wait_hint
 
 NOW = 1_700_000_000.0
 MONTH = 31 * 86400
@@ -19,47 +19,8 @@ def hint(headers=None, text="", **keywords):
     return wait_hint(CaseInsensitiveDict(headers or {}), text, NOW, **keywords)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2", 2),
-        ("0.5", 0.5),
-        ("0", 0),
-        (" 3 ", 3),
-        ("86400", 86400),
-        ("1s", 1),
-        ("20ms", 0.02),
-        ("599ms", 0.599),
-        ("6m0s", 360),
-        ("1h2m3.5s", 3723.5),
-        ("1d", 86400),
-        ("750us", 0.00075),
-        ("750µs", 0.00075),
-        ("12ns", 1.2e-8),
-        ("33 seconds", 33),
-        ("1 second", 1),
-        ("2 minutes", 120),
-        ("1 hour 30 minutes", 5400),
-        ("5 MIN", 300),
-        ("250 milliseconds", 0.25),
-    ],
-)
-def test_a_duration_is_read_in_every_usual_form(text, seconds):
-    assert duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [None, "", "soon", "-1", "-2s", "nan", "inf", "1e999", "1_000", "s", "1.2.3", "5 parsecs", "1sms2", "99999999999"],
-)
-def test_nonsense_is_no_duration(text):
-    assert duration(text) is None
-
-
-@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
-def test_a_go_duration_is_the_sum_of_its_parts(hours, minutes, seconds, milliseconds):
-    text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
-    assert duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+def stated(headers):
+    return limits(CaseInsensitiveDict(headers), NOW)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +103,111 @@ class TestResets:
         assert hint({**RESETS, **remaining}) == 9
 
 
+DAYS_END = int(NOW + 9 * 3600)
+
+
+class TestMoments:
+    """A reset or a Retry-After that says when, and not for how long."""
+
+    @pytest.mark.parametrize("said", [str(DAYS_END), f"{DAYS_END}.0", str(DAYS_END * 1000), "2023-11-15T07:13:20Z"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "X-RateLimit-Reset",
+            "x-rate-limit-reset",
+            "RateLimit-Reset",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
+            "x-ratelimit-api_key-reset-requests",
+            "llm_provider-x-ratelimit-reset-tokens",
+            "Retry-After",
+        ],
+    )
+    def test_it_is_read_in_seconds_in_milliseconds_and_as_a_date(self, name, said):
+        assert hint({name: said}) == pytest.approx(9 * 3600)
+
+    @pytest.mark.parametrize("ahead", [-3600, 0, 5])
+    def test_one_just_past_is_now_and_one_that_is_near_is_near(self, ahead):
+        assert hint({"Retry-After": str(int(NOW) + ahead)}) == max(0, ahead)
+
+    @pytest.mark.parametrize("said", [str(int(NOW) - 40 * 86400), str(int(NOW) + 40 * 86400), "1e12", "1e300", "7e9"])
+    def test_one_that_is_far_away_is_a_mistake(self, said):
+        assert hint({"Retry-After": said, "X-RateLimit-Reset": said}) is None
+
+    def test_a_plain_reset_may_be_a_duration_too_and_is_the_weakest(self):
+        assert hint({"x-ratelimit-reset": "30"}) == 30
+        assert hint({"x-ratelimit-reset": "30", **RESETS}) == 1
+        assert hint({"x-ratelimit-reset": "0"}) is None
+        assert hint({"x-ratelimit-reset": "30", "x-ratelimit-remaining": "4"}) is None
+
+    @pytest.mark.parametrize("text", ["", "Requests per day: try again in 5s"])
+    def test_where_a_quota_for_the_day_is_used_up_the_one_that_says_when_counts(self, text):
+        assert hint({"x-ratelimit-reset": "9h"}, text) == 9 * 3600
+        assert hint({"x-ratelimit-reset-requests": "9h"}, "Requests per day: try again in 5s") == 5
+        assert hint(text="Try again in 5s", body={"error": {"resets_at": DAYS_END}}) == 5
+
+    @pytest.mark.parametrize("skew", [-3600, 3600, 86400 * 365 * 5])
+    def test_moments_are_by_the_servers_clock(self, skew):
+        date = {"Date": formatdate(NOW + skew, usegmt=True)}
+        for said in (formatdate(NOW + skew + 2, usegmt=True), str(int(NOW + skew + 2) * 1000)):
+            assert hint({**date, "Retry-After": said}) == 2
+        assert hint({**date, "X-RateLimit-Reset": str(int(NOW + skew) + 30)}) == 30
+        assert hint({**date, "Retry-After": "7"}) == 7
+
+    def test_without_a_readable_date_they_are_by_ours(self):
+        assert hint({"Date": "today", "Retry-After": formatdate(NOW + 90, usegmt=True)}) == 90
+
+    def test_headers_that_the_body_repeats_are_read(self):
+        body = {
+            "error": {"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": DAYS_END * 1000}}}
+        }
+        assert hint(body=body) == pytest.approx(9 * 3600)
+        assert hint(body=body, resets=False) is None
+        assert hint({"x-ratelimit-reset-requests": "3s"}, body=body) == 3
+        assert hint(body={"error": {"metadata": {"headers": {"Retry-After": 4}}}}) == 4
+
+    @pytest.mark.parametrize("body", [None, "x", [], {"error": "x"}, {"error": {"metadata": 3}}, {"error": {}}])
+    def test_a_body_of_any_other_form_says_nothing(self, body):
+        assert hint(body=body) is None
+
+
+def test_what_a_proxy_hands_on_counts_after_its_own_word():
+    handed_on = {"llm_provider-retry-after": "9", "llm_provider-retry-after-ms": "8000"}
+    assert hint({"llm_provider-retry-after": "9"}) == 9
+    assert hint(handed_on) == 8
+    assert hint({**handed_on, "retry-after": "2"}) == 2
+    assert hint(handed_on, "try again in 3s") == 8
+
+
 class TestLimits:
     """The limits a server states, by header name."""
 
+    def test_a_limit_of_the_key_counts_by_the_usual_names(self):
+        headers = {"x-ratelimit-api_key-limit-requests": "60", "x-ratelimit-api_key-remaining-requests": "7"}
+        assert stated(headers) == {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "7"}
+
+    @pytest.mark.parametrize(("of_key", "of_server", "left"), [("7", "9", "7"), ("9", "7", "7"), ("9", "-1", "9")])
+    def test_of_two_the_one_with_less_left_counts(self, of_key, of_server, left):
+        headers = {
+            "x-ratelimit-api_key-limit-tokens": "60",
+            "x-ratelimit-api_key-remaining-tokens": of_key,
+            "x-ratelimit-limit-tokens": "100",
+            "x-ratelimit-remaining-tokens": of_server,
+        }
+        assert stated(headers)["x-ratelimit-remaining-tokens"] == left
+        assert stated(headers)["x-ratelimit-limit-tokens"] == ("60" if left == of_key else "100")
+
+    def test_a_reset_that_is_a_moment_becomes_seconds(self):
+        headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "7"}
+        for said in (str(int(NOW) + 30), str((int(NOW) + 30) * 1000)):
+            assert stated({**headers, "x-ratelimit-reset-requests": said})["x-ratelimit-reset-requests"] == "30.000"
+
     def test_there_are_none_without_headers(self):
-        assert limits(CaseInsensitiveDict({"content-type": "application/json"})) == {}
+        assert stated({"content-type": "application/json"}) == {}
 
     @pytest.mark.parametrize("name", ["limit-requests", "limit-tokens", "remaining-requests", "remaining-tokens"])
     def test_any_one_is_enough(self, name):
-        assert limits(CaseInsensitiveDict({f"X-RateLimit-{name}": "5"})) == {f"x-ratelimit-{name}": "5"}
+        assert stated({f"X-RateLimit-{name}": "5"}) == {f"x-ratelimit-{name}": "5"}
 
     def test_all_are_kept_and_nothing_else(self):
         headers = {
@@ -158,7 +215,7 @@ class TestLimits:
             "x-ratelimit-remaining-requests": "99",
             "x-ratelimit-reset-requests": "1s",
         }
-        assert limits(CaseInsensitiveDict({**headers, "x-request-id": "req_1"})) == headers
+        assert stated({**headers, "x-request-id": "req_1"}) == headers
 
 
 @given(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool.wire import redirect_target
+from chatpool.wire import redirect_method, redirect_target
 
 HERE = "https://api.example.com/v1/chat/completions"
 
@@ -18,7 +18,7 @@ def target(location, status=307, url=HERE):
     return redirect_target(status, CaseInsensitiveDict({"Location": location}), url)
 
 
-@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("status", [303, 307, 308])
 @pytest.mark.parametrize(
     ("location", "followed_to"),
     [
@@ -57,9 +57,14 @@ def test_any_other_target_is_not(location):
     assert target(location) is None
 
 
-@pytest.mark.parametrize("status", [200, 300, 301, 302, 303, 304, 404])
-def test_a_status_that_may_change_the_method_is_not_followed(status):
+@pytest.mark.parametrize("status", [200, 300, 301, 302, 304, 404])
+def test_a_status_that_may_or_may_not_change_the_method_is_not_followed(status):
     assert target("/v2", status) is None
+
+
+def test_see_other_is_followed_by_get_and_others_by_the_same_method():
+    assert [redirect_method(303, method) for method in ("POST", "GET", "DELETE", "HEAD")] == ["GET"] * 3 + ["HEAD"]
+    assert [redirect_method(status, "POST") for status in (307, 308)] == ["POST", "POST"]
 
 
 def test_a_redirect_without_a_location_is_not_followed():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.wire.sse import EventParser, ServerEvent
+from chatpool.wire.sse import BARE, ERROR, EventParser, ServerEvent
 
 
 def parse(*pieces, **options):
@@ -204,3 +204,39 @@ def test_what_is_written_is_read(said):
     body = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
     expected = [(name, re.sub("\r\n|\r", "\n", text).encode("utf-8", "replace").decode()) for name, text in said]
     assert parse(body) == expected
+
+
+class TestSigns:
+    """Signs of life that are no events."""
+
+    def signs(self, *pieces):
+        parser = EventParser()
+        for piece in pieces:
+            parser.feed(piece)
+        return parser.signs
+
+    @pytest.mark.parametrize(
+        "piece",
+        [b": keep-alive\n\n", b":\n", b":\r\n\r\n", b"event: ping\n\n", b"id: 1\n\n", b"retry: 5\r\n\r\n", b": "],
+    )
+    def test_a_comment_or_a_block_without_data_is_one(self, piece):
+        assert self.signs(piece) > 0
+        assert self.signs(b"data: x\n\n", piece) > 0
+
+    @pytest.mark.parametrize("piece", [b"\n", b"\n\n", b"\r\n", b"data: x\n\n", b"data: :", b"data: a\ndata: b:c", b""])
+    def test_blank_lines_events_and_their_parts_are_none(self, piece):
+        assert self.signs(piece) == self.signs(b"data: x\n\n", piece) == 0
+
+    def test_each_read_that_brings_one_counts_anew(self):
+        assert self.signs(b": a\n\n") < self.signs(b": a\n\n", b": b\n\n") < self.signs(b": a\n\n", b": b\n\n", b":c\n")
+
+    def test_a_comment_that_comes_byte_by_byte_does_not_count_for_ever(self):
+        assert self.signs(*[b":"], *[b"x"] * 100) == 1
+
+
+def test_a_field_called_error_is_an_event_of_that_name():
+    assert list(EventParser().feed(b'error: {"a": 1}\n\n')) == [ServerEvent(ERROR, '{"a": 1}')]
+
+
+def test_json_without_a_field_is_an_event_of_a_name_of_its_own():
+    assert list(EventParser().feed(b'{"a":\n1}\n\n')) == [ServerEvent(BARE, '{"a":\n1}')]

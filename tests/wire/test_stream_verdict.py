@@ -57,6 +57,10 @@ def judge(*pieces, headers=None, request=CHAT, **options):
     return judge_stream(reader, reply, request, endpoint_proven=True, model_proven=True, wall=1.0)
 
 
+def typed(kind):
+    return CaseInsensitiveDict({} if kind is None else {"Content-Type": kind})
+
+
 class TestAsking:
     """The request for a stream."""
 
@@ -86,23 +90,48 @@ class TestAsking:
 class TestKindOfBody:
     """Servers that answer a request for a stream in another way."""
 
+    @pytest.mark.parametrize("kind", ["text/event-stream", "application/json; charset=utf-8", "text/html", None])
+    @pytest.mark.parametrize(
+        ("start", "is_one"),
+        [
+            (b"data: {", True),
+            (b"data:{", True),
+            (b"event: ping", True),
+            (b"id: 1", True),
+            (b"retry: 3000", True),
+            (b"error: {", True),
+            (b": keep-alive", True),
+            (b"\xef\xbb\xbfdata: {", True),
+            (b"\n\ndata: {", True),
+            (b'{"choices": ', False),
+            (b"\xef\xbb\xbf{", False),
+            (b" \n[{", False),
+            (b"<html>", False),
+            (b'"data: no"', False),
+        ],
+    )
+    def test_the_first_bytes_tell_whatever_the_content_type_says(self, kind, start, is_one):
+        assert is_event_stream(typed(kind), start, ended=False) is is_one
+
+    @pytest.mark.parametrize("start", [b"", b"\n", b"\xef", b"\xef\xbb\xbf", b"d", b"data", b"retr", b"\nev"])
+    def test_too_few_of_them_do_not(self, start):
+        assert is_event_stream(typed("application/json"), start, ended=False) is None
+
+    @pytest.mark.parametrize("start", [b"", b"data", b"null", b"upstream error"])
     @pytest.mark.parametrize(
         ("kind", "is_one"),
         [
-            ("text/event-stream", True),
             ("text/event-stream; charset=utf-8", True),
             ("text/plain", True),
             ("application/octet-stream", True),
             (None, True),
-            ("application/json", False),
             ("Application/JSON; charset=utf-8", False),
             ("application/problem+json", False),
             ("text/html; charset=utf-8", False),
         ],
     )
-    def test_json_and_pages_are_read_whole(self, kind, is_one):
-        headers = CaseInsensitiveDict({} if kind is None else {"Content-Type": kind})
-        assert is_event_stream(headers) is is_one
+    def test_where_they_are_neither_the_content_type_counts(self, kind, start, is_one):
+        assert is_event_stream(typed(kind), start, ended=True) is is_one
 
     def test_a_whole_answer_is_one_chunk(self):
         completion = ChatCompletion(
@@ -209,6 +238,11 @@ class TestErrorInside:
         )
         assert "try again in 2s" in found.message
         assert SAID not in found.message
+
+    def test_only_without_any_answer_may_it_be_the_same_again(self):
+        end = event({"error": {"message": "who knows"}})
+        assert judge(end).fingerprint == judge(end).fingerprint is not None
+        assert judge(chunk(SAID), end).fingerprint is None
 
     def test_it_pickles_with_its_facts(self):
         found = pickle.loads(pickle.dumps(judge(chunk(SAID), event({"error": {"code": 503}})).error))

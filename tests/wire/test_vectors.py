@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chatpool.types import ChatRequest
 from chatpool.wire.answers import UnusableAnswer
-from chatpool.wire.vectors import joined, shared_part, taken_apart, tokens_of, vector_of
+from chatpool.wire.vectors import check_vector, joined, shared_part, taken_apart, tokens_of, vector_of
 
 
 def request(text, path="/embeddings", **body):
@@ -61,7 +61,52 @@ def test_taking_apart_undoes_joining_and_shares_out_every_token(texts, tokens, r
     assert {part["data"][0]["index"] for part in parts} == {0}
 
 
-@pytest.mark.parametrize("data", [[], [{"index": 0}], [{"index": 5}, {"index": 0}], ["x", "y"]])
+@pytest.mark.parametrize("data", [[], [{"index": 0}], [{"index": 0}] * 3])
 def test_an_answer_with_other_vectors_than_asked_for_is_unusable(data):
     with pytest.raises(UnusableAnswer, match="vectors for 2 texts"):
         taken_apart({"data": data}, [1, 1])
+
+
+def places(*numbers):
+    """Which texts the vectors with these numbers belong to, by the place that they came at."""
+    data = [{"index": number, "embedding": [float(place)]} for place, number in enumerate(numbers)]
+    parts = taken_apart({"data": data}, [1] * len(data))
+    return [part["data"][0]["embedding"][0] for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((0, 1, 2), [0, 1, 2]),
+        ((2, 0, 1), [1, 2, 0]),
+        ((7, 8, 9), [0, 1, 2]),
+        ((9, 7, 8), [1, 2, 0]),
+        ((0, 0, 0), [0, 1, 2]),
+        ((None, None, None), [0, 1, 2]),
+        ((None, 1, 2), [0, 1, 2]),
+        ((2, None, 1), [1, 2, 0]),
+        ((0, 1, 0, 1, 0), [0, 1, 2, 3, 4]),
+        (("0", "1", "2"), [0, 1, 2]),
+        ((1.0, 0.0), [1, 0]),
+    ],
+)
+def test_vectors_find_their_places_however_they_are_numbered(numbers, expected):
+    assert places(*numbers) == expected
+
+
+@pytest.mark.parametrize("numbers", [(0, 2), (5, 0), (1, 1, 3), (0, 0, 1, 1)])
+def test_numbers_that_make_no_sense_are_no_guess(numbers):
+    with pytest.raises(UnusableAnswer, match="make no sense"):
+        places(*numbers)
+
+
+@pytest.mark.parametrize("vector", [[1.0, float("nan")], [float("inf")], [float("inf"), float("-inf")], [1e400]])
+def test_a_vector_with_something_else_than_numbers_is_none(vector):
+    answer = {"data": [{"embedding": vector}]}
+    for look in (lambda: check_vector(answer), lambda: vector_of(ChatRequest({"input": "a"}, "/embeddings"), answer)):
+        with pytest.raises(UnusableAnswer, match="NaN or infinity"):
+            look()
+
+
+def test_the_largest_numbers_are_numbers():
+    check_vector({"data": [{"embedding": [1.7e308, 1.7e308]}]})

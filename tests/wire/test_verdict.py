@@ -103,9 +103,10 @@ TABLE = {
     "no such model": (404, refusal(code="model_not_found"), {}, "fatal", "model", "NotFoundError"),
     "no such path": (404, {"detail": "Not Found"}, {}, "fatal", "model", "NotFoundError"),
     "method not allowed": (405, None, {}, "fail", "call", "APIStatusError"),
-    "request timeout": (408, None, {}, "retry", "call", "APIStatusError"),
+    "request timeout": (408, None, {}, "timeout", "call", "APIStatusError"),
     "conflict": (409, None, {}, "retry", "call", "ConflictError"),
     "too large": (413, None, {}, "fail", "call", "APIStatusError"),
+    "too early": (425, None, {}, "retry", "call", "APIStatusError"),
     "teapot": (418, None, {}, "fail", "call", "APIStatusError"),
     "validation": (422, {"detail": [{"loc": ["body"], "msg": "no"}]}, {}, "fail", "call", "UnprocessableEntityError"),
     "rate of requests": (429, refusal("requests", "rate_limit_exceeded"), {}, "throttled", "call", "RateLimitError"),
@@ -129,7 +130,7 @@ TABLE = {
     "not supported": (501, refusal("not_supported_error"), {}, "fatal", "model", "InternalServerError"),
     "gateway page": (502, None, {"Content-Type": "text/html"}, "unavailable", "call", "InternalServerError"),
     "overloaded": (503, refusal(code="server_is_overloaded"), {}, "unavailable", "call", "InternalServerError"),
-    "gateway timeout": (504, None, {}, "unavailable", "call", "InternalServerError"),
+    "gateway timeout": (504, None, {}, "timeout", "call", "InternalServerError"),
     "origin unreachable": (523, None, {}, "unavailable", "call", "InternalServerError"),
     "site overloaded": (529, refusal("overloaded_error"), {}, "unavailable", "call", "InternalServerError"),
     "redirect": (302, None, {"Location": "https://other.example/login?k=1"}, "fail", "call", "APIStatusError"),
@@ -204,7 +205,9 @@ UNUSABLE = {
     "nothing": (b"", "is not JSON"),
     "cut off": (b'{"choices": [', "is not JSON"),
     "a page": (b"<html><title>Sign in</title>", "an HTML page titled 'Sign in'"),
-    "an event stream": (b"data: {}\n\n", "is not JSON"),
+    "an event stream": (b"data: {}\n\n", "is a stream that ended without a finish_reason"),
+    "events that are none": (b"data: {no json\n\n", "is a stream that has a chunk that is not JSON"),
+    "half a stream": (b'data: {"choices": [{"index": 0, "delta": {"content": "po"}}]}\n\n', "is a stream that ended"),
     "nested without end": (b"[" * 100_000, "is not JSON"),
     "not text": (b"\x80\x00\xff", "is not JSON"),
     "a list": (b"[]", "is not a JSON object but a list"),
@@ -226,6 +229,122 @@ def test_a_200_with_an_unusable_body_is_tried_again(content, words):
 
 def test_the_server_may_forbid_to_try_again_after_an_unusable_body():
     assert judge(200, content=b"", headers={"x-should-retry": "false"}).kind == "fail"
+
+
+def sse(*payloads, done=True):
+    return b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in payloads) + b"data: [DONE]\n\n" * done
+
+
+class TestOtherForms:
+    """Answers that are good, and come in the form of something else."""
+
+    PIECES = (
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": "po"}}]},
+        {"choices": [{"index": 0, "delta": {"content": "ng"}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}},
+    )
+
+    @pytest.mark.parametrize("before", [b"", b": hello\n\n", b"\xef\xbb\xbf", b"\n"])
+    @pytest.mark.parametrize("done", [True, False])
+    def test_a_stream_that_nobody_asked_for_is_the_answer(self, before, done):
+        verdict = judge(200, content=before + sse(*self.PIECES, done=done))
+        assert (verdict.kind, verdict.value.text, verdict.value.request_id) == ("success", "pong", None)
+        assert verdict.usage == verdict.value.usage == Usage(3, 1, 4)
+        assert verdict.value.raw["choices"][0]["message"]["content"] == "pong"
+
+    def test_an_error_in_it_is_judged_as_one_inside_a_200(self):
+        error = {"message": "slow down", "code": "rate_limit_exceeded"}
+        verdict = judge(200, content=sse({"error": error}))
+        assert (verdict.kind, verdict.status) == ("throttled", 429)
+        assert "slow down" in str(verdict.error)
+        assert judge(200, content=b"error: no such slot\n\n").error.message.count("no such slot") == 1
+
+    @pytest.mark.parametrize("depth", [100, 250, 300, 330, 500, 900])
+    def test_however_deep_it_is_nested_there_is_a_verdict(self, depth):
+        deep = b'{"a":' * depth + b"1" + b"}" * depth
+        piece = b'{"index": 0, "delta": {"content": "x", "y": %s}, "finish_reason": "stop"}' % deep
+        verdict = judge(200, content=b'data: {"choices": [%s]}\n\ndata: [DONE]\n\n' % piece)
+        assert verdict.kind in ("success", "retry")
+
+    @pytest.mark.parametrize("done", [b"[DONE]", b"\n\ndata: [DONE]\n\n", b"\r\ndata:[DONE]", b" data:  [DONE] \n"])
+    def test_json_followed_by_the_mark_of_streams_is_json(self, done):
+        verdict = judge(200, content=json.dumps(GOOD).encode() + done)
+        assert (verdict.kind, verdict.value.text, verdict.value.raw) == ("success", "pong", GOOD)
+        models = judge(200, content=b'{"data": []}' + done, request=ChatRequest({}, "/models", "GET"))
+        assert models.value == {"data": []}
+
+    @pytest.mark.parametrize("after", [b"[DONE] and more", b"[done]", b"\ndata: x\n\n", b"[DONE]" + b" " * 100 + b"x"])
+    def test_json_followed_by_anything_else_is_not(self, after):
+        assert judge(200, content=json.dumps(GOOD).encode() + after).kind == "retry"
+
+    def test_usage_inside_a_choice_is_usage(self):
+        choice = {**GOOD["choices"][0], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
+        verdict = judge(200, {"choices": [choice]})
+        assert verdict.usage == verdict.value.usage == Usage(5, 2, 7)
+        assert judge(200, {"choices": [choice], "usage": {"prompt_tokens": 3}}).usage == Usage(3, 0, 3)
+
+
+SPEECH = ChatRequest({"model": "tts", "input": "hello"}, "/audio/speech")
+FILE = ChatRequest({}, "/files/f/content", "GET")
+
+
+class TestNotJson:
+    """A good answer of another type, from a path of which nobody says that it answers with JSON."""
+
+    @pytest.mark.parametrize(
+        ("kind", "content"),
+        [
+            ("audio/mpeg", b"ID3\x04" + bytes(range(256)) * 20),
+            ("application/octet-stream", b'{"id": 1}\n{"id": 2}\n'),
+            ("application/x-ndjson", b'{"id": 1}\n{"id": 2}\n'),
+            ("text/plain; charset=utf-8", b"and so it ends"),
+            ("text/html", b"<html><title>Sign in</title>"),
+            ("text/event-stream", b"data: {}\n\n"),
+            (None, b"\x80\x00"),
+        ],
+    )
+    @pytest.mark.parametrize("request_", [SPEECH, FILE])
+    @pytest.mark.parametrize("status", [200, 201])
+    def test_it_is_not_asked_for_again_and_the_error_has_all_of_it(self, kind, content, request_, status):
+        headers = {} if kind is None else {"Content-Type": kind}
+        verdict = judge(status, content=content, request=request_, headers=headers)
+        error = verdict.error
+        assert (verdict.kind, verdict.scope, type(error)) == ("fail", "call", chatpool.APIResponseError)
+        assert error.body == content
+        assert (error.status_code, error.request_id) == (status, None)
+        shown = (kind or "no content type").partition(";")[0]
+        assert f"HTTP {status} ({shown}, {len(content):,} bytes) is not JSON ({request_.path}" in str(error)
+        assert "error's .body" in str(error)
+        assert "ends" not in str(error)  # what it says may be an echo of a prompt
+        assert pickle.loads(pickle.dumps(error)).body == content
+
+    def test_the_title_of_a_page_is_told(self):
+        verdict = judge(
+            200, content=b"<html><title>Sign in</title>", request=FILE, headers={"Content-Type": "text/html"}
+        )
+        assert "an HTML page titled 'Sign in'" in str(verdict.error)
+
+    @pytest.mark.parametrize("kind", ["application/json", "application/problem+json; charset=utf-8"])
+    @pytest.mark.parametrize("content", [b"", b'{"id": ', b"oops"])
+    def test_what_says_that_it_is_json_is_asked_for_again(self, kind, content):
+        verdict = judge(200, content=content, request=SPEECH, headers={"Content-Type": kind})
+        assert verdict.kind == "retry"
+
+    def test_a_path_that_is_known_is_asked_again(self):
+        assert judge(200, content=b"ID3", headers={"Content-Type": "audio/mpeg"}).kind == "retry"
+
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_nothing_at_all_is_none(self, status):
+        verdict = judge(status, content=b"", request=ChatRequest({}, "/files/f", "DELETE"))
+        assert (verdict.kind, verdict.value) == ("success", None)
+
+    @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", None])
+    def test_json_under_another_name_is_json(self, kind):
+        headers = {} if kind is None else {"Content-Type": kind}
+        assert judge(200, content=b'{"id": 1}', request=FILE, headers=headers).value == {"id": 1}
+
+    def test_the_servers_word_counts_for_these_too(self):
+        assert judge(200, content=b"x", request=FILE, headers={"x-should-retry": "true"}).kind == "retry"
 
 
 class TestError:
@@ -313,7 +432,7 @@ class TestHints:
 
 def test_the_rows_have_names_of_their_own_and_known_kinds():
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert {rule.kind for rule in RULES} <= {"throttled", "unavailable", "retry", "fail", "fatal"}
+    assert {rule.kind for rule in RULES} <= {"throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
 
 
 NAMES = st.sampled_from(
@@ -347,7 +466,7 @@ STATUSES = st.sampled_from([200, 201, 204, 302, 400, 401, 402, 403, 404, 408, 42
 def test_whatever_a_server_sends_there_is_one_consistent_verdict(status, content, headers, path, proven):
     request = ChatRequest({"model": "m", "input": "x"}, path)
     verdict = judge(status, content=content, headers=headers, request=request, endpoint=proven, model=proven)
-    assert verdict.kind in {"success", "throttled", "unavailable", "retry", "fail", "fatal"}
+    assert verdict.kind in {"success", "throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
     assert (verdict.error is None) == (verdict.kind == "success")
     assert (verdict.scope == "call") == (verdict.kind != "fatal")
     assert verdict.wait_hint is None or 0 <= verdict.wait_hint <= 31 * 86400
