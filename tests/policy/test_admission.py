@@ -402,7 +402,7 @@ class TestOutages:
         admission = AdmissionControl()
         limit = admission.phase = by_rate(admission.tally)
         fail(admission, 0.0, 20)
-        now = self.probe_in_vain(admission, 5) + 2.0
+        now = self.probe_in_vain(admission, 8) + 2.0  # a leap among them
         assert admission.down is True
         admission.accepted(admission.sent(now), now + 0.1)
         admission.restart()
