@@ -67,7 +67,7 @@ def figures(quick: bool) -> Iterator[Figure]:
     seeds = 3 if quick else 8
     few = 1 if quick else 3
     parts = (_six(), _short(), _random_servers(seeds), _limiters(few), _queues(), _at_random(few), _unavailable(few))
-    return itertools.chain(*parts, _outages(), _pairs(few), _latecomers(1 if quick else 3))
+    return itertools.chain(*parts, _limited_later(), _outages(), _pairs(few), _latecomers(1 if quick else 3))
 
 
 def _six() -> Iterator[Figure]:
@@ -160,9 +160,20 @@ def _unavailable(seeds: int) -> Iterator[Figure]:
     for seed in range(seeds):
         world = World(Unlimited, about(0.05), hint=None, chance=0.2, chance_says="unavailable")
         few.run(world, Client(Pacer(), 2000, 100), seed, 1.0)
-        many.run(replace(world, chance=0.4), Client(Pacer(), 2000, 100), seed, 1.0)
+    for seed in range(seeds + 1):  # one call in thousands fails nine times in a row
+        world = World(Unlimited, about(0.2), hint=None, chance=0.4, chance_says="unavailable")
+        many.run(world, Client(Pacer(), 6000, 64), seed, 6000 * 0.2 / 64)
     yield Figure("20 % 503 at random: seconds", few.median(), 2.2)
     yield Figure("40 % 503 at random: lost", many.lost, 0)
+
+
+def _limited_later() -> Iterator[Figure]:
+    """Refusals at random, and after some seconds a limit as well."""
+    world = World(partial(Bucket, 1000, 1000, ((4.0, 50.0),)), about(0.2), chance=0.05)
+    client, runs = Client(Pacer(), 3000, 64), _Runs()
+    runs.run(world, client, 0, ideal(world, client))
+    yield Figure("5 % at random, 50/s from 4 s on: over the ideal", runs.median(), 1.7)
+    yield Figure("5 % at random, 50/s from 4 s on: refused, %", 100 * runs.refused[0] / client.calls, 50)
 
 
 def _outages() -> Iterator[Figure]:

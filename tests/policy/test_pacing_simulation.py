@@ -24,7 +24,7 @@ from chatpool.policy.pacing import Pacer
 
 # Not those that the rules were tried on while they were made.
 SEEDS = range(5000, 5060)
-LEEWAY = 1.1  # the targets are those of 200 servers, and these are fewer
+LEEWAY = {"rate without burst": 1.05}  # the targets are those of 200 servers; of these 60 some are harder
 
 
 def quantile(values, share):
@@ -116,8 +116,9 @@ def test_random_servers(kind):
     """Nor is any call lost."""
     scenes = [(random_scene(kind, seed), seed) for seed in SEEDS]
     times = [over_ideal(scene.world, scene.client(Pacer()), seed) for scene, seed in scenes]
-    assert quantile(times, 0.5) <= LEEWAY * TARGETS[kind].median
-    assert quantile(times, 0.9) <= LEEWAY * TARGETS[kind].nearly_all
+    target, leeway = TARGETS[kind], LEEWAY.get(kind, 1.0)
+    assert quantile(times, 0.5) <= leeway * target.median
+    assert quantile(times, 59 / 60 if kind == "no limit" else 0.9) <= leeway * target.nearly_all
 
 
 def slower_over_faster(name, hint):
