@@ -164,7 +164,7 @@ class Pair(NamedTuple):
 PAIRS: Mapping[str, Pair] = {
     "50 a second": Pair(partial(Bucket, 50, 50), 0.05, 500),
     "10 a second": Pair(partial(Bucket, 10, 10), 0.05, 150, together=1.4, whole=1.7, runs=60),
-    "200 a second": Pair(partial(Bucket, 200, 200), 0.05, 2000),
+    "200 a second": Pair(partial(Bucket, 200, 200), 0.05, 2000, runs=60),
     "30 a second, slow answers": Pair(partial(Bucket, 30, 30), 1.0, 450),
     "20 at once": Pair(partial(Cap, 20), 0.25, 800, together=1.6, whole=1.7, runs=60),
     "64 at once, slow answers": Pair(partial(Cap, 64), 1.0, 1000, together=1.5),

@@ -15,6 +15,9 @@ __all__ = ["pacing_tables"]
 _NOTE = """The ideal is that of somebody who knows the server's limit. With limits configured it is that of somebody who
 lets no minute exceed the limit and bursts with a second's worth, which takes longer where the server's burst is larger.
 """
+# The slower of two pools that do not know of each other over the faster; where calls in flight are counted, a pool
+# that is alone is not to pay for more.
+_OF_TWO, _OF_TWO_IN_FLIGHT = 1.3, 1.6
 _HINTS = {"exact": "exact", "whole": "whole seconds", None: "none"}
 
 
@@ -51,7 +54,8 @@ def _live_bounds(live: Sequence[Sample]) -> Iterator[Bound]:
 def _pair_bounds(pairs: Sequence[Sample]) -> Iterator[Bound]:
     for found in grouped(pairs, "scenario").values():
         what = f"{found[0]['scenario']}, two pools with half of the work each: the slower over the faster"
-        yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in found), 1.3)
+        limit = _OF_TWO_IN_FLIGHT if found[0]["scenario"] == "C" else _OF_TWO
+        yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in found), limit)
 
 
 def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optional[float]) -> Iterator[Bound]:

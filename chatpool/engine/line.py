@@ -256,9 +256,10 @@ class Line:
     def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
-        # Many packs with one bad text each are neither an outage nor overload; nor is a server that is starting.
-        of_the_pack = is_of_the_size(verdict) and call.suspects > 1
-        told = verdict._replace(kind="fail") if of_the_pack else verdict
+        # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
+        # always stumbles; nor is a server that is starting.
+        of_the_call = is_of_the_size(verdict) and (call.suspects > 1 or (self._stumbled_alone(call) and not was_closed))
+        told = verdict._replace(kind="fail") if of_the_call else verdict
         if call.paced is not None:
             self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
         self.health.returned(told, sent_at, now, self.pacer.down)
@@ -272,6 +273,11 @@ class Line:
             call.paced = None
         if was_closed and not self.health.gate.closed:
             self.pacer.restart()
+
+    def _stumbled_alone(self, call: Call) -> bool:
+        """Whether the call failed before, and one that was sent later succeeded."""
+        failing_since = None if call.retry is None else call.retry.failing_since
+        return failing_since is not None and failing_since < self.recheck.good_sent_at
 
     def _recheck(self, call: Call, verdict: Verdict, sent_at: float, now: float) -> None:
         endpoint = self.standing.endpoint

@@ -49,6 +49,7 @@ class AdmissionControl:
         "_paused_until",
         "_probed_at",
         "_refused_probes",
+        "_trusted",
         "explained",
         "phase",
         "tally",
@@ -58,6 +59,7 @@ class AdmissionControl:
         self.tally = Tally()
         self.phase: Phase = Free(self.tally)
         self.explained = False
+        self._trusted = False  # a stated limit
         self._overload = Overload()
         self._background: Optional[Background] = None
         self._backlog_helps = True  # as far as is known
@@ -91,7 +93,7 @@ class AdmissionControl:
             self.phase = self.phase.accepted(ticket, now)
         if isinstance(self.phase, Backlog) and self.phase.helps is False:
             self._backlog_helps = False
-            self.phase = Free(self.tally)
+            self.phase = self._at_first()
 
     def ended(self) -> None:
         """An attempt has ended in a way that says nothing about limits."""
@@ -200,6 +202,7 @@ class AdmissionControl:
 
     def trust(self) -> None:
         """The limit is known, so that few refusals say nothing about it."""
+        self._trusted = True
         if type(self.phase) is Free:
             self.phase = Trusting(self.tally, self.phase.ramp)
 
@@ -209,6 +212,9 @@ class AdmissionControl:
         if self._overload.was_outage():
             self._overload.forget(0.0, self.tally.sent)
             if not self._limited_before:
-                self.phase = Free(self.tally)
+                self.phase = self._at_first()
         elif isinstance(self.phase, Free):
-            self.phase = type(self.phase)(self.tally)
+            self.phase = self._at_first()
+
+    def _at_first(self) -> Free:
+        return Trusting(self.tally) if self._trusted else Free(self.tally)

@@ -129,26 +129,29 @@ class Background:
         share: as it was given.
     """
 
-    __slots__ = ("_now", "_test", "share")
+    __slots__ = ("_first", "_now", "_refused", "_test", "share")
 
     def __init__(self, share: float, first: int) -> None:
         self.share = share
         self._begin(share, first)
 
     def _begin(self, share: float, first: int) -> None:
-        self._now = share
+        self._now, self._first, self._refused = share, first, 0
         self._test = SurgeTest(share, _MORE + _MORE_BY * share, first)
 
     def explains(self, number: int) -> bool:
         """Whether the refusal of the call with this number was to be expected.
 
-        The share may be smaller than it was thought to be, and then falls; what is more is due to a limit.
+        The share may be smaller than it was given, and is measured; what is more is due to a limit.
         """
         test = self._test
         test.refuse(number)
-        if test.value >= _SURE:
+        self._refused += 1
+        surge = test.value >= _SURE
+        if surge:
             test.restart()
-            return False
-        if test.seen * self._now > _SAMPLE:
-            self._begin(min(self._now, max(_SMALLEST_SHARE / 2, test.share)), number + 1)
-        return True
+        seen = number + 1 - self._first
+        if seen * self._now > _SAMPLE:
+            measured = (self._refused / seen + self._now) / 2
+            self._begin(min(self.share, max(_SMALLEST_SHARE / 2, measured)), number + 1)
+        return not surge

@@ -14,7 +14,8 @@ __all__ = ["Leap"]
 _FIRST_AFTER = 4.0  # refusals; one after a leap that was passed ...
 _RARER = 4.0  # ... and so many times as many after each that failed
 _LONG_PAUSE = 0.25  # seconds; a leap that fails costs another such pause ...
-_WORTH_OF_LONG_PAUSE = 0.34  # ... so a refusal with it counts less
+_WORTH_OF_LONG_PAUSE = 0.34  # ... so a refusal with it counts less ...
+_HARDLY = 0.3  # ... but for one at less than this share of what was accepted on average
 
 _FEWEST_CALLS, _MOST_CALLS = 8, 20  # of a leap
 _PASSED = -3.0  # logarithm of the odds that it is the rate ...
@@ -67,7 +68,8 @@ class Leap:
         self._marked = (self._tally.sent, self._tally.refused)
         self._stretches.append((rate, self._marked[0] - sent, self._marked[1] - refused))
         if self._test is None:
-            self._refusals_left -= _WORTH_OF_LONG_PAUSE if pause > _LONG_PAUSE else 1.0
+            usual = pause <= _LONG_PAUSE or rate < _HARDLY * self._tally.mean_rate(refusal.now)
+            self._refusals_left -= 1.0 if usual else _WORTH_OF_LONG_PAUSE
             if self._refusals_left <= 0:
                 self._begin(rate, pause)
         return False

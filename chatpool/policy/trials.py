@@ -29,6 +29,7 @@ _CATCH_UP = 0.005  # seconds of lateness that may be made good
 _SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
 _SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
 
+_AT_HALF = 8.0  # times an answer: what is likelier then is believed
 _HALF_SURE = 20.0  # a limit refuses this much less at half the load; chance half as much as was seen, at the least
 
 
@@ -115,7 +116,7 @@ class HalfLoad(Phase):
     """Send at half of the load that was accepted, and compare how much is refused.
 
     Args:
-        tally: what has been sent; as much as is accepted is in flight.
+        tally: what has been sent; as much as is in flight is accepted, but for what is refused of it.
         share: the share that was refused at that load.
         now: the time.
     """
@@ -126,48 +127,47 @@ class HalfLoad(Phase):
     def __init__(self, tally: Tally, share: float, now: float) -> None:
         super().__init__(tally)
         self._share = possible_share(share)
+        self._first = tally.sent
         self._full = tally.in_flight
-        self._limit = max(1, tally.in_flight // 2)
-        self._rate = self._limit / tally.latency
+        self._latency = tally.latency
         self._next = now
+        self._ends = now + _AT_HALF * tally.latency
         self._test: Optional[ShareTest] = None  # from the first call at half the load
-        self._most: Optional[SurgeTest] = None
 
     @property
-    def limit(self) -> Optional[int]:
-        return self._limit
+    def limit(self) -> int:
+        return max(1, self._full // 2)
 
     @property
-    def rate(self) -> Optional[float]:
-        return self._rate
+    def rate(self) -> float:
+        return self.limit / self._latency
 
     def wait(self, now: float) -> float:
-        if self._tally.in_flight >= self._limit:
+        if self._tally.in_flight >= self.limit:
             return math.inf
         return max(0.0, self._next - now)
 
     def sent(self, now: float) -> Phase:
-        self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate
+        self._next = max(self._next, now - _CATCH_UP) + 1 / self.rate
         tally = self._tally
         if self._test is None:
             self._test = ShareTest(self._share / _HALF_SURE, self._share / 2, tally.sent)
-            self._most = SurgeTest(self._share, MOST_CALLS, tally.sent)
             return self
         self._test.accepted_before(_settled_by(tally, now))
-        if self._test.value > _NO_CHANCE:
-            return self
+        over = now > self._ends
+        if self._test.value > (0.0 if over else _NO_CHANCE):
+            return Erratic(tally, self._share) if over else self
         return Doubt(tally, Refusal(now, now, self._full, tally.sent - tally.refused, tally.sent_lately(now), None), 0)
 
     def refused_too(self, refusal: Refusal) -> Phase:
         return self.refused(refusal, 0.0)
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
-        if self._test is None or self._most is None:
+        if refusal.number < self._first:
+            self._full = max(1, self._full - 1)
+        if self._test is None:
             return self
         self._test.refuse(refusal.number)
-        self._most.refuse(refusal.number)
-        if self._most.value >= _LIMITED_AFTER_ALL:  # the limit has become lower meanwhile
-            return Doubt(self._tally, refusal, pause)
         return Erratic(self._tally, self._share) if self._test.value >= _CHANCE else self
 
 

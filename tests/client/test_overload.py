@@ -126,6 +126,19 @@ class TestARowThatAlwaysFails:
         assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [7]
         assert 30 <= instant_waits.now() - began < 90
 
+    @pytest.mark.parametrize("status", [500, 504])
+    def test_nor_are_several_of_them_an_outage(self, open_pool, instant_waits, status):
+        """Others that were sent after their first failure were answered: the server is there."""
+        never = set(range(5, 200, 20))
+        server, pool = open_pool({"script": lambda request: Error(status) if int(request.prompt) in never else None})
+        began = instant_waits.now()
+        results = pool.map(ROWS, on_error="return")
+        failed = {number: result for number, result in enumerate(results) if isinstance(result, Exception)}
+        assert set(failed) == never
+        assert not any("max_outage" in str(error) for error in failed.values())
+        assert instant_waits.now() - began < 120
+        assert pool.chat("200").text == "200"
+
     def test_with_a_number_of_retries_it_is_tried_as_often(self, open_pool, instant_waits):
         server, pool = open_pool({"script": poison}, retry=3)
         results = pool.map(ROWS, on_error="return")

@@ -430,6 +430,16 @@ class TestOutages:
         admission.restart()
         assert isinstance(admission.phase, Trusting)
 
+    def test_also_after_one_that_looked_like_overload(self):
+        admission = AdmissionControl()
+        admission.trust()
+        tickets = [admission.sent(0.0) for _ in range(32)]
+        for ticket in tickets:
+            admission.failed(ticket, 0.1, None)
+        assert not isinstance(admission.phase, Trusting)
+        admission.restart()
+        assert isinstance(admission.phase, Trusting)
+
 
 class TestTimeOuts:
     def crowded(self, latency):

@@ -184,7 +184,13 @@ class TestBackground:
         assert all(other.explains(number) for number in every_third)
         assert not all(background.explains(number) for number in every_third)
 
-    def test_it_never_rises_so_that_a_limit_is_not_learned_as_chance(self):
+    def test_after_few_refusals_by_luck_it_rises_again(self):
+        background = Background(0.3, 0)
+        numbers = [*range(0, 1000, 50), *(1000 + number for number in refusals(3000, 0.3, random.Random(3)))]
+        unexplained = sum(not background.explains(number) for number in numbers)
+        assert unexplained <= 0.2 * len(numbers)
+
+    def test_it_never_rises_beyond_what_was_given_so_that_a_limit_is_not_learned_as_chance(self):
         background = Background(0.1, 0)
         early, late = [
             sum(not background.explains(begin + number) for number in refusals(1000, 0.5, random.Random(3)))

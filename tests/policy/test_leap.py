@@ -65,6 +65,15 @@ def test_a_refusal_that_costs_a_long_pause_is_tried_less_often():
     assert case.leaping
 
 
+def test_but_not_where_far_more_was_accepted_before():
+    case = Case()
+    case.send(2000)  # a hundred a second for twenty seconds
+    case.refuse_every(0.1, 3, rate=50, pause=1.0)
+    assert not case.leaping
+    case.refuse_every(0.1, 1, rate=50, pause=1.0)
+    assert case.leaping
+
+
 def test_some_calls_follow_three_times_as_soon():
     case = leaping()
     factors = []

@@ -210,11 +210,28 @@ class TestHalfLoad:
         assert phase.limit == 20
         assert server.tally.sent < 80
 
-    def test_refusals_of_what_was_sent_before_say_nothing(self):
+    def test_refusals_of_what_was_sent_before_only_say_that_less_was_accepted(self):
         server = half_load()
-        for ticket, _ in server.under_way[:15]:
+        for ticket, _ in server.under_way[:14]:
             server.refuse(ticket)
         assert isinstance(server.phase, HalfLoad)
+        assert server.phase.limit == 3
+
+    def test_a_limit_of_few_calls_that_was_overrun_is_not_taken_for_chance(self):
+        """Four are accepted of ten that are in flight, and half of ten would be refused as well."""
+        server = half_load(10)
+        for ticket, _ in server.under_way[4:]:
+            server.refuse(ticket)
+        del server.under_way[4:]
+        phase = server.run(beyond(4))
+        assert isinstance(phase, Doubt)
+        assert phase.limit == 4
+
+    @pytest.mark.parametrize(("refused", "follows"), [(0.0, Doubt), (0.3, Erratic)])
+    def test_after_eight_answers_at_half_the_load_what_is_likelier_is_believed(self, refused, follows):
+        server = half_load(2, share=0.05)  # one at once: for more certainty it would take a hundred answers
+        assert isinstance(server.run(by_chance(refused)), follows)
+        assert server.now <= 1.0 + 10 * LATENCY
 
 
 class TestErratic:
