@@ -2,8 +2,8 @@
 
 The input is the journal's path, the packed pool, and then two lines per row: what it is known by, and its body.
 ``end`` says that there are no more, ``stop`` that nothing more is to be sent.  The end of the input means that the
-parent is gone: then so is the child, at once.  On its standard output it says what the journal does not: rows that were
-given up, and errors that concern more than one row.
+parent is gone: then so is the child, at once.  On its standard output it says where in the journal it has written the
+outcome of which row, which rows were given up, and errors that concern more than one row.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class _Child:
         if record.state == OK:  # so that the parent need not look for it in the answer
             record = record._replace(usage=outcome.usage or usage_of(outcome.value))
         try:
-            self._journal.append(record)
+            with _saying:  # what is told has been written in the same order
+                start, length = self._journal.append(record)
+                _tell({"done": [record.key, start, length]})
         except OSError as error:
             _say({"trouble": [error.errno, error.strerror or str(error)]})
             raise
@@ -152,7 +154,12 @@ _saying = threading.Lock()
 
 def _say(fact: Dict[str, Any]) -> None:
     """Tell the parent."""
-    with _saying, contextlib.suppress(BrokenPipeError):  # it is gone, and the reader ends this process
+    with _saying:
+        _tell(fact)
+
+
+def _tell(fact: Dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it is gone, and the reader ends this process
         sys.stdout.buffer.write(json.dumps(fact).encode() + b"\n")
         sys.stdout.buffer.flush()
 

@@ -44,13 +44,18 @@ class Child:
         pool: the packed pool.
         lock: what it holds open, so that the journal stays locked while it lives.
         messages: where what it says goes.
+        start: where it may begin to write in the journal.
 
     Attributes:
         waiting: the rows that it has and has not ended, by key.
+        told: up to where in the journal everything is known that it has written.
     """
 
-    def __init__(self, journal: str, pool: bytes, lock: Optional[int], messages: queue.SimpleQueue[Message]) -> None:
+    def __init__(
+        self, journal: str, pool: bytes, lock: Optional[int], messages: queue.SimpleQueue[Message], start: int
+    ) -> None:
         self.waiting: Dict[int, Work] = {}
+        self.told = start
         self._messages = messages
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
             [sys.executable, "-c", _PROGRAM, *sys.path, _PACKAGE],

@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import queue
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, Mapping
+from typing import Any, Deque, Dict, Iterator, List, Mapping, Sequence
 
 from ..client.copies import PackedPools
 from ..client.packs import MOST_TEXTS
 from ..client.row_budget import RowBudget
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
-from ..journal import Record, decode, error_of
+from ..journal import Found, Record, decode, error_of
 from ..types import Outcome
 from .child import END, STOP
 from .crew import Child, Message
@@ -23,17 +23,18 @@ from .work import Work
 __all__ = ["CrewRunner"]
 
 _AT_ONCE = 16  # rows handed over together
-_LOOK_EVERY = 0.01  # seconds
-_MOST_DEATHS = 3  # of children, and one more for every so many rows:
-_ROWS_PER_DEATH = 1000
+_LOOK_EVERY = 0.1  # seconds
+_MOST_AT_ONCE = 1000  # messages of children between two looks at what they may have
+_MOST_SETBACKS = 3  # children that die, and one more for every so many rows:
+_ROWS_PER_SETBACK = 1000
 
 
 class CrewRunner(Runner):
     """Runs rows in child processes, each with its share of the pool's workers.
 
-    The children write outcomes to the journal themselves, before they take another row; this process reads there
-    what they have done, and learns from their pipes only what the journal does not say.  Limits they share through
-    a file; the budget is asked here, before a row is handed over.
+    The children write outcomes to the journal themselves, before they take another row, and tell this process where
+    they stand; those of a child that died before it could are searched for.  Limits they share through a file; the
+    budget is asked here, before a row is handed over.
     """
 
     _stopped = False  # by a signal: at once
@@ -52,7 +53,7 @@ class CrewRunner(Runner):
         self._at_once = 1 if self._budget.limits or self._rows.source.is_stream else _AT_ONCE
         self._again: Deque[Work] = deque()  # rows that were handed over or held back, and have not ended
         self._children: Dict[Child, bytes] = {}
-        self._deaths = self._ended = 0
+        self._setbacks = self._ended = 0
         self._tail = self._journal.tail()
         try:
             for pool in pools:
@@ -62,11 +63,13 @@ class CrewRunner(Runner):
             for child in self._children:
                 child.close()
             pools.close()
+            self._ending = True
             with contextlib.closing(self._tail):
-                self._catch_up()
+                self._search()
 
     def _start(self, pool: bytes) -> None:
-        child = Child(self._journal.path, pool, self._journal.lock_descriptor, self._messages)
+        journal = self._journal
+        child = Child(journal.path, pool, journal.lock_descriptor, self._messages, self._tail.end())
         self._children[child] = pool
 
     def stop(self) -> None:
@@ -77,13 +80,11 @@ class CrewRunner(Runner):
     def _serve(self, rows: Iterator[Work]) -> None:
         """Hand rows over and take outcomes, until there are neither."""
         while self._children and not self._stopped:
-            self._catch_up()
             if not self._ending:
                 self._feed(rows)
                 if self._exhausted and not self._again and not any(child.waiting for child in self._children):
                     self._end(END)
-            with contextlib.suppress(queue.Empty):
-                self._hear(self._messages.get(timeout=_LOOK_EVERY))
+            self._hear_all(wait=_LOOK_EVERY)
 
     def _end(self, order: bytes) -> None:
         """Let the children end by themselves."""
@@ -147,25 +148,30 @@ class CrewRunner(Runner):
 
     # -- outcomes -----------------------------------------------------------------------------------------
 
-    def _catch_up(self) -> None:
-        """Take what the children have written to the journal."""
+    def _hear_all(self, wait: float = 0.0) -> None:
+        """Take what the children have said by now; if that is nothing, wait for so many seconds."""
         records: List[Record] = []
-        for start, prefix, line in self._tail.lines():
-            self._journal.learn(start, prefix)
-            owner = next((child for child in self._children if prefix.key in child.waiting), None)
-            if owner is not None:  # otherwise this process wrote it itself
-                del owner.waiting[prefix.key]
-                records.append(decode(line))
-        if records:
-            self._ended += len(records)
-            for record in records:
-                self._budget.settle(record, record.usage)
-            self._keep(records, [record.usage for record in records])
+        try:
+            with contextlib.suppress(queue.Empty):
+                self._hear(self._messages.get(timeout=wait), records)
+                for _ in range(_MOST_AT_ONCE):
+                    self._hear(self._messages.get_nowait(), records)
+        finally:
+            self._take(records)
 
-    def _hear(self, message: Message) -> None:
+    def _hear(self, message: Message, records: List[Record]) -> None:
         child, fact = message
         if fact is None:
             self._gone(child)
+        elif "done" in fact:
+            key, start, length = fact["done"]
+            child.told = start + length
+            if key in child.waiting:  # otherwise a search has found it before
+                found = self._tail.at(start, length)
+                if found is None or found.prefix.key != key:
+                    self._lost(child, key)
+                else:
+                    records.append(self._noted(child, found))
         elif "pending" in fact:
             child.waiting.pop(fact["pending"], None)
             self._budget.release(fact["pending"])
@@ -173,6 +179,43 @@ class CrewRunner(Runner):
             self._fatal(error_of(fact["fatal"], 0))
         else:
             self._in_trouble(fact)
+
+    def _search(self) -> None:
+        """Look in the journal for what a child has written and cannot tell any more."""
+        busy = [child for child in self._children if child.waiting]
+        if not busy:
+            return
+        records: List[Record] = []
+        for found in self._tail.since(min(child.told for child in busy)):
+            owner = next((child for child in self._children if found.prefix.key in child.waiting), None)
+            if owner is not None:
+                records.append(self._noted(owner, found))
+        self._take(records)
+
+    def _noted(self, child: Child, found: Found) -> Record:
+        key, state, _ = found.prefix
+        self._journal.learn(key, state, found.start)
+        del child.waiting[key]
+        return decode(found.line)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        self._ended += len(records)
+        for record in records:
+            self._budget.settle(record, record.usage)
+        self._keep(records, [record.usage for record in records])
+
+    def _lost(self, child: Child, key: int) -> None:
+        """A record cannot be read where it was written: the row is done once more."""
+        self._set_back(f"the journal {self._journal.path} does not keep what is written to it")
+        self._budget.release(key)
+        self._again.append(child.waiting.pop(key))
+
+    def _set_back(self, why: str) -> None:
+        self._setbacks += 1
+        if self._setbacks > _MOST_SETBACKS + self._ended // _ROWS_PER_SETBACK:
+            raise ChatPoolError(why)
 
     def _fatal(self, error: ChatPoolError) -> None:
         """Nothing more is sent; what is in flight is taken, as it has been paid for."""
@@ -191,14 +234,12 @@ class CrewRunner(Runner):
 
     def _gone(self, child: Child) -> None:
         """A child has ended; what a dead one had not done is done by another in its place."""
-        self._catch_up()
+        self._search()
         pool = self._children.pop(child)
         code = child.close()
         if self._ending or self._stopped:
             return
-        self._deaths += 1
-        if self._deaths > _MOST_DEATHS + self._ended // _ROWS_PER_DEATH:
-            raise ChatPoolError(f"child processes of the run keep dying, the last one with exit code {code}")
+        self._set_back(f"child processes of the run keep dying, the last one with exit code {code}")
         for key, work in child.waiting.items():
             self._budget.release(key)
             self._again.append(work)

@@ -20,13 +20,14 @@ from .record import (
     text_or_null,
 )
 from .restore import error_facts, error_of
-from .shared import SharedAppender
+from .shared import Found, SharedAppender
 
 __all__ = [
     "FAILED",
     "OK",
     "RETRY",
     "AppendOnly",
+    "Found",
     "Journal",
     "Prefix",
     "Record",

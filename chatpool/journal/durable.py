@@ -12,6 +12,7 @@ from typing import BinaryIO, Callable, Iterator, Optional
 __all__ = ["AppendOnly", "replacing", "trouble"]
 
 _SYNC_EVERY = 1.0  # seconds
+_MOST_TRIES = 5  # of a write that takes only a part
 
 _data_sync = getattr(os, "fdatasync", os.fsync)
 
@@ -57,7 +58,7 @@ class AppendOnly:
     Args:
         path: the file; it is made if it is not there.
         shared: whether other processes append to it at the same time: then what is half written stays there, as
-            the end of the file may be somebody else's by now.
+            the end of the file may be somebody else's by now, and is written once more, whole.
 
     Attributes:
         size: where what is appended next will stand, unless the file is shared.
@@ -86,20 +87,31 @@ class AppendOnly:
         if self._failed is not None:
             raise trouble(self._failed, self.path)
         size = len(data)
-        written = 0
+        written = tries = 0
         try:
             while written < size:
                 step = self._write(self._descriptor, data[written:] if written else data, size - written)
                 if step < 0:
                     _raise_error()
-                else:
+                elif not self._is_shared:
                     written += step
+                elif step == size:
+                    break
+                else:
+                    tries += 1
+                    if tries >= _MOST_TRIES:
+                        raise OSError(errno.EIO, f"only {step} of {size} bytes can be written at once")
         except OSError as error:
             if not self._is_shared:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, self.size)
             raise trouble(error, self.path) from error
-        self.size += written
+        self.size += size
+
+    def position(self) -> int:
+        """Where what was appended last ends, also in a file that is shared; nobody else may be appending here."""
+        assert self._descriptor is not None
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     @property
     def is_due(self) -> bool:

@@ -194,7 +194,8 @@ class Journal:
             OSError: it could not be written.
         """
         if self._shared is not None:
-            self._shared.append(record)
+            start, _ = self._shared.append(record)
+            self.learn(record.key, record.state, start)
             return
         line, file, turn = encode(record), self._file, self._turn
         # Plain calls, as few as can be: this is done in workers, one row at a time, where each costs its weight.
@@ -222,15 +223,14 @@ class Journal:
         return self._lock.descriptor
 
     def tail(self) -> Tail:
-        """Reads what is appended from now on, by whomever; each record has to be made known by :meth:`learn`."""
-        start = self._file.size
+        """Reads what others append from now on; each such record has to be made known by :meth:`learn`."""
         self._shared = SharedAppender(self.path)
-        return Tail(self.path, start)
+        return Tail(self.path)
 
-    def learn(self, start: int, prefix: Prefix) -> None:
-        """Another process has written the record at ``start``."""
+    def learn(self, key: int, state: str, start: int) -> None:
+        """The last record of the row ``key``, which ended so, is at ``start``, whoever wrote it."""
         with self._turn:
-            self._note(prefix.key, prefix.state, start)
+            self._note(key, state, start)
 
     def _compact(self) -> None:
         """Drop what is out of date."""

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, Iterator, Tuple
+import os
+import threading
+from typing import BinaryIO, Iterator, NamedTuple, Optional, Tuple
 
 from .durable import AppendOnly
 from .record import Prefix, Record, encode, prefix_of
 
-__all__ = ["SharedAppender", "Tail"]
+__all__ = ["Found", "SharedAppender", "Tail"]
+
+
+class Found(NamedTuple):
+    """A record in the file: where its line starts, what it is of, and the line."""
+
+    start: int
+    prefix: Prefix
+    line: bytes
 
 
 class SharedAppender:
@@ -21,15 +31,23 @@ class SharedAppender:
 
     def __init__(self, path: str) -> None:
         self._file = AppendOnly(path, shared=True)
+        self._turn = threading.Lock()
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record) -> Tuple[int, int]:
         """Write a record; when this returns it survives the death of the process.
+
+        Returns:
+            Where its line starts, and how long that is, in bytes.
 
         Raises:
             OSError: it could not be written.
         """
-        self._file.append(b"\n" + encode(record))
+        line = encode(record)
+        with self._turn:
+            self._file.append(b"\n" + line)
+            end = self._file.position()
         self._file.sync_soon()
+        return end - len(line), len(line)
 
     def close(self) -> None:
         """Sync and close."""
@@ -37,29 +55,37 @@ class SharedAppender:
 
 
 class Tail:
-    """Reads what is appended to a file, as it comes.
+    """Reads what others append to a file.
 
     Args:
         path: the file.
-        start: where to begin.
     """
 
-    def __init__(self, path: str, start: int) -> None:
+    def __init__(self, path: str) -> None:
         self._file: BinaryIO = open(path, "rb", buffering=1 << 18)  # noqa: SIM115 - closed by close()
-        self._start = start
-        self._file.seek(start)
 
-    def lines(self) -> Iterator[Tuple[int, Prefix, bytes]]:
-        """Where each new record starts, what it is of, and its line; one that is not finished comes the next time."""
+    def end(self) -> int:
+        """The size of the file: what is appended from now on begins there or later."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def at(self, start: int, length: int) -> Optional[Found]:
+        """The record whose line is said to be there; None if it is not."""
+        self._file.seek(start)
+        line = self._file.read(length)
+        prefix = prefix_of(line) if len(line) == length else None
+        return None if prefix is None else Found(start, prefix, line)
+
+    def since(self, start: int) -> Iterator[Found]:
+        """Every record whose line starts there or later."""
+        self._file.seek(start)
         while True:
             line = self._file.readline()
             if not line.endswith(b"\n"):
-                self._file.seek(self._start)
                 return
-            start, self._start = self._start, self._start + len(line)
             prefix = prefix_of(line)
             if prefix is not None:
-                yield start, prefix, line
+                yield Found(start, prefix, line)
+            start += len(line)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,9 @@ import pytest
 from batch_rows import batch_line
 
 import chatpool
-from chatpool import Budget, ChatPool, ConfigurationError, Limits
+from chatpool import Budget, ChatPool, ChatPoolError, ConfigurationError, Limits
+from chatpool.batch.crew_runner import CrewRunner
+from chatpool.journal.shared import Tail
 from chatpool.testing import Answer, Delay, Error, FakeServer, Stall
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
@@ -59,6 +61,47 @@ def test_every_row_is_answered_once_in_one_output(run, write_rows, chatpool_serv
     chatpool_server.set_script(None)
     result = run(source)
     assert (result.succeeded, result.failed, result.done_before) == (299, 1, 299)
+
+
+def test_a_row_whose_record_cannot_be_read_is_done_once_more(
+    run, write_rows, chatpool_server, monkeypatch, ids, tmp_path
+):
+    real, lost = Tail.at, []
+
+    def at(tail, start, length):
+        found = real(tail, start, length)
+        if len(lost) < 2:
+            lost.append(found)
+            return None
+        return found
+
+    monkeypatch.setattr(Tail, "at", at)
+    assert run(write_rows(100), in_order=True).succeeded == 100
+    assert ids(tmp_path / "out.jsonl") == [f"row {number}" for number in range(100)]
+    assert len(chatpool_server.requests) == 102
+
+
+def test_a_journal_that_keeps_nothing_ends_the_run(run, write_rows, monkeypatch):
+    monkeypatch.setattr(Tail, "at", lambda tail, start, length: None)
+    with pytest.raises(ChatPoolError, match="does not keep what is written to it"):
+        run(write_rows(100))
+
+
+def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, chatpool_server, monkeypatch):
+    hear, killed = CrewRunner._hear, []
+
+    def deaf(runner, message, records):
+        child, fact = message
+        if fact is not None and "done" in fact and (child in killed or len(killed) < 2):
+            killed.append(child)
+            child.kill()
+        else:
+            hear(runner, message, records)
+
+    monkeypatch.setattr(CrewRunner, "_hear", deaf)
+    result = run(write_rows(100))
+    assert (result.succeeded, result.pending) == (100, 0)
+    assert len(chatpool_server.requests) <= 100 + 2 * 4  # what the two had in flight
 
 
 def test_the_workers_are_shared_out(write_rows, tmp_path):
