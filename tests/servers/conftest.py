@@ -63,7 +63,7 @@ def origin(request, authority):
 
 @pytest.fixture
 def start_proxy(tmp_path_factory):
-    """``start_proxy("tinyproxy", ...)`` and ``start_proxy("microsocks", ...)`` give ``host:port``; ended with the test."""
+    """``start_proxy("tinyproxy", ...)``, or ``"microsocks"``, gives ``host:port``; ended with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda name, *options: stack.enter_context(
             getattr(programs, name)(tmp_path_factory.mktemp(name), *options)

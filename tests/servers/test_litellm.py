@@ -20,7 +20,6 @@ from chatpool import (
     BadRequestError,
     ChatPool,
     InsufficientQuotaError,
-    RetryPolicy,
     TruncatedStreamError,
 )
 from chatpool.testing import EachCall, Error, FakeServer, RateLimited, Stream, embedding_vector
