@@ -13,6 +13,7 @@ DOCS_VENV ?= $(VENVS)/docs$(SUFFIX)
 DEMO_VENV ?= $(VENVS)/demo$(SUFFIX)
 BENCH_VENV ?= $(VENVS)/bench$(SUFFIX)
 DEPLOY_VENV ?= $(VENVS)/deploy$(SUFFIX)
+LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 
 INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
@@ -26,7 +27,7 @@ help:
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take a minute or more"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
-	@echo "make test-servers the tests behind real limiters (installs Debian's nginx, haproxy)"
+	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
 	@echo "make types       mypy --strict"
@@ -54,8 +55,9 @@ test-slow: $(TEST_VENV)/.ready
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
 
-test-servers: $(TEST_VENV)/.ready
-	scripts/server-tests.sh $(TEST_VENV)/bin/python $(ARGS)
+test-servers: $(TEST_VENV)/.ready $(LOCAL_VENV)/.ready $(LITELLM_VENV)/.ready
+	CHATPOOL_LLAMA_PYTHON=$(LOCAL_VENV)/bin/python CHATPOOL_LITELLM_PYTHON=$(LITELLM_VENV)/bin/python \
+		scripts/server-tests.sh $(TEST_VENV)/bin/python $(ARGS)
 
 coverage: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
@@ -101,6 +103,10 @@ $(BENCH_VENV)/.ready: $(INPUTS)
 
 $(DEPLOY_VENV)/.ready: $(INPUTS)
 	@$(MAKE_VENV) $(DEPLOY_VENV) deploy,test --at-least 3.10
+	@touch $@
+
+$(LITELLM_VENV)/.ready: tests/servers/litellm-requirements.txt scripts/make_venv.py
+	@$(MAKE_VENV) $(LITELLM_VENV) --only $< --at-least 3.10
 	@touch $@
 
 $(DEV_VENV)/.ready: $(INPUTS)

@@ -50,13 +50,13 @@ def quiet_port() -> int:
     raise RuntimeError("no port is free")
 
 
-def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return as soon as the server accepts connections.
+def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path, within: float = _STARTS_WITHIN) -> None:
+    """Return as soon as the server accepts connections, within so many seconds.
 
     Raises:
         RuntimeError: it has ended, or takes too long; the message holds the end of its log.
     """
-    end = time.monotonic() + _STARTS_WITHIN
+    end = time.monotonic() + within
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

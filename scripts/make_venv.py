@@ -1,9 +1,11 @@
 """Makes a virtual environment and installs chatpool with some extras into it; says what is missing otherwise.
 
     python3 scripts/make_venv.py FOLDER EXTRA,EXTRA [--at-least 3.10] [--lowest]
+    python3 scripts/make_venv.py FOLDER --only FILE [--at-least 3.10]
 
 The first interpreter that will do is taken: the one that runs this, then the newer ones on PATH.
 With ``--lowest`` the lowest declared versions of the dependencies are installed.
+With ``--only`` a file of requirements is installed, and no chatpool: for a program that the tests talk to.
 
 This file runs on any Python 3, however old, to be able to say that it is too old.
 """
@@ -25,7 +27,8 @@ def main():
     """Make the environment; the exit code is 1 if that is not possible."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder")
-    parser.add_argument("extras")
+    parser.add_argument("extras", nargs="?")
+    parser.add_argument("--only", metavar="FILE")
     parser.add_argument("--at-least", default="3.9", metavar="VERSION")
     parser.add_argument("--lowest", action="store_true")
     options = parser.parse_args()
@@ -93,12 +96,19 @@ def install(options):
         with open(constraints, "w") as file:
             file.write("\n".join(lowest_versions()) + "\n")
         command += ["--constraint", constraints]
-    print("Installing chatpool[%s] into %s ..." % (options.extras, options.folder))
+    what = "chatpool[%s]" % options.extras
+    if options.only:
+        what = options.only
+        # Much of what such a program brings is never imported.
+        command += ["--no-compile", "--requirement", options.only]
+    else:
+        command += ["--editable", "%s[%s]" % (ROOT, options.extras)]
+    print("Installing %s into %s ..." % (what, options.folder))
     sys.stdout.flush()
     run(
-        command + ["--editable", "%s[%s]" % (ROOT, options.extras)],
-        "pip could not install chatpool and its dependencies; if there is no network, tell pip where packages are"
-        " (PIP_INDEX_URL or PIP_FIND_LINKS)",
+        command,
+        "pip could not install %s with all that it needs; if there is no network, tell pip where packages are"
+        " (PIP_INDEX_URL or PIP_FIND_LINKS)" % what,
     )
 
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# The tests behind real limiters, with an interpreter that has chatpool[test].  nginx and haproxy are installed from
-# Debian's packages where they are missing; the tests start some of their own on loopback ports, and end them.
+# The tests with real servers and proxies, with an interpreter that has chatpool[test].  What Debian has is installed
+# from there where it is missing; the tests start servers of their own on loopback ports, and end them.
 #
 #   scripts/server-tests.sh PYTHON [PYTEST ARGUMENTS]
+#
+#   CHATPOOL_LLAMA_PYTHON     the interpreter of an environment with chatpool[local], whose llama.cpp is served
+#   CHATPOOL_LITELLM_PYTHON   that of one with tests/servers/litellm-requirements.txt
+#
+# `make test-servers` makes all three.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +33,7 @@ install() {
 
 export PATH="$PATH:/usr/sbin" # where Debian has both, and not every user's PATH
 missing=()
-for program in nginx haproxy; do
+for program in nginx haproxy tinyproxy microsocks; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -36,5 +41,11 @@ if [ ${#missing[@]} -gt 0 ]; then
     install "${missing[@]}" </dev/null ||
         { echo "Could not be installed: do so (on Debian and Ubuntu: apt install ${missing[*]})" >&2; exit 1; }
 fi
+
+for variable in CHATPOOL_LLAMA_PYTHON CHATPOOL_LITELLM_PYTHON; do
+    [ -x "${!variable:-}" ] || { echo "$variable names no interpreter: run make test-servers" >&2; exit 1; }
+    export "$variable=$(realpath --no-symlinks "${!variable}")"
+done
+"$CHATPOOL_LLAMA_PYTHON" -m chatpool.cli local install >/dev/null
 
 exec "$python" -m pytest -m servers tests/servers "$@"

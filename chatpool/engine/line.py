@@ -262,7 +262,9 @@ class Line:
         told = verdict._replace(kind="fail") if of_the_call else verdict
         if call.paced is not None:
             self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
-        self.health.returned(told, sent_at, now, self.pacer.down)
+        # One that is starting is no matter of the pace, whatever the failures before it were.
+        down = None if verdict.about == "start" else self.pacer.down
+        self.health.returned(told, sent_at, now, down)
         self._recheck(call, verdict, sent_at, now)
         if self.standing.several:
             self.standing.returned(verdict.kind, sent_at, now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import http.client
+import socket
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
@@ -12,10 +14,17 @@ from requests.exceptions import ChunkedEncodingError, ContentDecodingError, Read
 from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, UnreadableAnswer
+from .deadline import current_exchange
+from .responses import BriefResponse, FinalResponse
 
-__all__ = ["PIECE", "Unpacker", "codings_of", "is_unpacked_here", "read_any", "read_body"]
+__all__ = ["PIECE", "READ_DIRECTLY", "Pieces", "Unpacker", "codings_of", "is_unpacked_here", "read_any", "read_body"]
 
 PIECE = 16 * 1024
+
+# Not others that are derived of them: a mock's holds its body somewhere else.
+READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse, BriefResponse)
+
+_REFUSED = 300  # from this status on, an answer's body is no more than words about its status
 
 # The content codings that are unpacked here.
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
@@ -60,6 +69,9 @@ def read_any(response: requests.Response, limit: int) -> bytes:
 def read_body(raw: HTTPResponse, limit: int) -> bytes:
     """The whole decompressed body of urllib3's response; its connection goes back to the pool.
 
+    The status of a refusal says what it is: where the connection breaks within its body, what came before is taken.
+    Proxies that close with part of the request unread reset the connection at the end of their answer.
+
     Raises:
         ResponseTooLarge: more than ``limit`` bytes, announced, received or unpacked.
         requests.exceptions.RequestException: the connection broke, or the body is truncated or garbled.
@@ -70,6 +82,9 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
         length = raw.length_remaining
         if length is not None and length > limit:
             raise ResponseTooLarge(limit)
+        message: Any = getattr(raw, "_fp", None)
+        if raw.status >= _REFUSED and type(message) in READ_DIRECTLY and is_unpacked_here(codings):
+            return _unpack(_until_it_breaks(message), codings, limit, broken=True)
         if length is not None and not codings:
             return raw.read(decode_content=False) or b""
         if codings and is_unpacked_here(codings):
@@ -95,13 +110,63 @@ def _join(pieces: Iterator[bytes], limit: int) -> bytes:
     return b"".join(kept)
 
 
-def _unpack(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int) -> bytes:
+def _unpack(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int, *, broken: bool = False) -> bytes:
+    if not codings:
+        return _join(pieces, limit)
     kept = bytearray()
     unpacker = Unpacker(codings, limit)
-    for piece in pieces:
-        kept += unpacker.feed(piece)
-    kept += unpacker.end()
+    try:
+        for piece in pieces:
+            kept += unpacker.feed(piece)
+        kept += unpacker.end()
+    except ContentDecodingError:
+        if not broken:
+            raise
     return bytes(kept)
+
+
+def _until_it_breaks(message: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The pieces of a body, up to its end or to that of the connection."""
+    pieces = Pieces(message)
+    try:
+        while piece := pieces.next():
+            yield piece
+    except socket.timeout as error:
+        raise ReadTimeout(error) from error
+    except (OSError, http.client.HTTPException) as error:
+        exchange = current_exchange()
+        if exchange is not None and exchange.cancelled:
+            raise requests.exceptions.ConnectionError(error) from error
+
+
+class Pieces:
+    """Reads a body from http.client without waiting for more than has come, as urllib3 1.26 cannot.
+
+    Args:
+        message: the answer, its head read.
+    """
+
+    def __init__(self, message: http.client.HTTPResponse) -> None:
+        self._message: Any = message
+
+    def next(self) -> bytes:
+        """The next piece, b"" at the end of the body."""
+        message = self._message
+        if message.fp is None:
+            return b""
+        if message.chunked:
+            chunk: bytes = message.read1(PIECE)  # raises IncompleteRead where the connection ends before the body
+            return chunk
+        # Not by read1(), which up to Python 3.12 does not count what it reads.
+        left = message.length
+        piece: bytes = b"" if left == 0 else message.fp.read1(PIECE if left is None else min(left, PIECE))
+        if left is not None:
+            if left and not piece:
+                raise http.client.IncompleteRead(b"", left)
+            message.length = left - len(piece)
+        if not piece:
+            message.close()
+        return piece
 
 
 class Unpacker:

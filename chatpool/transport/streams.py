@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import threading
 import time
 from functools import partial
@@ -13,15 +12,11 @@ import requests
 from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, is_event_stream
-from .body import PIECE, Unpacker, codings_of, is_unpacked_here
+from .body import PIECE, READ_DIRECTLY, Pieces, Unpacker, codings_of, is_unpacked_here
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
-from .responses import BriefResponse, FinalResponse
 
 __all__ = ["OpenStream"]
-
-# Not others that are derived of them: a mock's holds its body somewhere else.
-_READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse, BriefResponse)
 
 _MOST_SKIPPED = 4  # pieces that may come after the end of the events
 
@@ -185,41 +180,11 @@ class OpenStream:
         raw: Any = self._response.raw
         message: Any = getattr(raw, "_fp", None)
         codings = codings_of(self.headers)
-        if isinstance(raw, HTTPResponse) and type(message) in _READ_DIRECTLY and is_unpacked_here(codings):
+        if isinstance(raw, HTTPResponse) and type(message) in READ_DIRECTLY and is_unpacked_here(codings):
             self._direct = True
             self._unpacker = Unpacker(codings, self._most) if codings else None
-            return _Pieces(message).next
+            return Pieces(message).next
         # A mock's, or from an adapter of the user's that has a protocol engine of its own.
         if isinstance(raw, HTTPResponse):
             return partial(raw.read, PIECE, decode_content=True)
         return partial(next, self._response.iter_content(PIECE), b"")
-
-
-class _Pieces:
-    """Reads a body from http.client without waiting for more than has come, as urllib3 1.26 cannot.
-
-    Args:
-        message: the answer, its head read.
-    """
-
-    def __init__(self, message: http.client.HTTPResponse) -> None:
-        self._message: Any = message
-
-    def next(self) -> bytes:
-        """The next piece, b"" at the end of the body."""
-        message = self._message
-        if message.fp is None:
-            return b""
-        if message.chunked:
-            chunk: bytes = message.read1(PIECE)  # raises IncompleteRead where the connection ends before the body
-            return chunk
-        # Not by read1(), which up to Python 3.12 does not count what it reads.
-        left = message.length
-        piece: bytes = b"" if left == 0 else message.fp.read1(PIECE if left is None else min(left, PIECE))
-        if left is not None:
-            if left and not piece:
-                raise http.client.IncompleteRead(b"", left)
-            message.length = left - len(piece)
-        if not piece:
-            message.close()
-        return piece

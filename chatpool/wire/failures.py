@@ -105,14 +105,23 @@ def _lacks_socks(error: Exception) -> bool:
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
-def _tunnel_refused(status: int) -> Callable[[Any], bool]:
-    """Whether the proxy has answered CONNECT with ``status``."""
+_NO_LOGIN = frozenset({401, 407})  # tinyproxy says 401 to a wrong login, and 407 to none
+_NOT_ALLOWED = frozenset({400, 403, 405, 451, 501})  # and what a server says that is no proxy
+
+
+def _tunnel_refused(statuses: FrozenSet[int]) -> Callable[[Any], bool]:
+    """Whether the proxy has answered CONNECT with one of ``statuses``."""
 
     def test(error: Any) -> bool:
         found = _TUNNEL.search(_text(error))
-        return found is not None and int(found.group(1)) == status
+        return found is not None and int(found.group(1)) in statuses
 
     return test
+
+
+def _is_of_socks(name: str, code: str = "") -> Callable[[Any], bool]:
+    """Whether it is PySocks' exception of that name, with that code of RFC 1928; the package may be missing."""
+    return lambda error: type(error).__name__ == name and _text(error).startswith(code)
 
 
 def _is_bad_header(error: ValueError) -> bool:
@@ -148,16 +157,24 @@ _TABLE: Tuple[_Failure, ...] = (
         (_requests.InvalidProxyURL, _urllib3.ProxySchemeUnknown),
         "the proxy for {url} has no usable URL",
         PROXY_CURE,
-        "fail",
+        "fatal",
+        "endpoint",
     ),
     _Failure(
-        ValueError, "the proxy for {url} has no usable URL", PROXY_CURE, "fail", test=_is_socks_version, quotes=True
+        ValueError,
+        "the proxy for {url} has no usable URL",
+        PROXY_CURE,
+        "fatal",
+        "endpoint",
+        test=_is_socks_version,
+        quotes=True,
     ),
     _Failure(
         _requests.InvalidSchema,
         "the proxy for {url} speaks SOCKS, for which a package is missing",
         _CURE_SOCKS,
-        "fail",
+        "fatal",
+        "endpoint",
         test=_lacks_socks,
     ),
     _Failure(
@@ -205,21 +222,50 @@ _TABLE: Tuple[_Failure, ...] = (
     ),
     _Failure(
         OSError,
-        "{proxy} refused to connect to {url} without another login (407)",
+        "{proxy} refused to connect to {url} without another login",
         f"{CURE_PROXY_LOGIN}; {PROXY_CURE}",
         "fatal",
         "endpoint",
-        test=_tunnel_refused(407),
+        test=_tunnel_refused(_NO_LOGIN),
+        quotes=True,
         about="access",
     ),
     _Failure(
         OSError,
-        "{proxy} does not allow connections to {url} (403)",
+        "{proxy} does not allow connections to {url}",
         f"have the host allowed there; {PROXY_CURE}",
         "fatal",
         "endpoint",
-        test=_tunnel_refused(403),
+        test=_tunnel_refused(_NOT_ALLOWED),
+        quotes=True,
         about="access",
+    ),
+    _Failure(
+        OSError,
+        "{proxy} refused to connect to {url} without another login",
+        f"{CURE_PROXY_LOGIN.replace('http:', 'socks5h:')}; {PROXY_CURE}",
+        "fatal",
+        "endpoint",
+        test=_is_of_socks("SOCKS5AuthError"),
+        quotes=True,
+        about="access",
+    ),
+    _Failure(
+        OSError,
+        "{proxy} does not allow connections to {url}",
+        f"have the host allowed there; {PROXY_CURE}",
+        "fatal",
+        "endpoint",
+        test=_is_of_socks("SOCKS5Error", "0x02"),
+        quotes=True,
+        about="access",
+    ),
+    _Failure(
+        OSError,
+        "{proxy} did not take the connection to {url}",
+        f"check that the proxy runs there; {PROXY_CURE}",
+        test=_is_of_socks("ProxyConnectionError"),
+        quotes=True,
     ),
     _Failure(
         (_requests.ProxyError, _urllib3.ProxyError),

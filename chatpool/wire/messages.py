@@ -28,12 +28,16 @@ def compose(what: str, call: str, said: str, cure: str) -> str:
 
 PROXY_CURE = "check proxies=, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or put the host into NO_PROXY"
 
-_OF_PROXIES = frozenset({403, 407})
+_OF_PROXIES = frozenset({401, 403, 407})  # tinyproxy says 401 to a wrong login
+_OF_PLAIN_PROXIES = _OF_PROXIES | {500, 502, 503, 504}  # and any of these where the server does not answer
 
 
 def through_proxy(message: str, reply: Reply) -> str:
     """``message`` of a refusal that may be a proxy's own, with its name and its cure."""
-    if not reply.proxy or reply.status not in _OF_PROXIES:
+    if not reply.proxy or reply.proxy.startswith("socks"):  # that one does not speak HTTP
+        return message
+    # What comes out of a tunnel is the server's, except at proxies that open TLS: they refuse people, not hosts.
+    if reply.status not in (_OF_PROXIES if reply.url.startswith("https:") else _OF_PLAIN_PROXIES):
         return message
     return f"{message}; it came through the proxy {reply.proxy}, which may have refused it itself: {PROXY_CURE}"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 
 from chatpool import ChatPool, InternalServerError, Outcome, RetryPolicy, Timeout
-from chatpool.testing import Error, FakeServer, Faults, embedding_vector
+from chatpool.testing import Error, FakeServer, Faults, Reset, embedding_vector
 
 ROWS = [str(number) for number in range(200)]
 
@@ -144,3 +145,30 @@ class TestARowThatAlwaysFails:
         results = pool.map(ROWS, on_error="return")
         assert isinstance(results[7], InternalServerError)
         assert len(server.requests) == len(ROWS) + 3
+
+
+class StartsAgain:
+    """A server that is killed in the midst of answers, and loads its model for a minute when it is started anew."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._ready_at = None
+
+    def __call__(self, request):
+        number = next(self._numbers)
+        if number < 20:
+            return None
+        if number < 36:
+            return Reset()
+        if self._ready_at is None:
+            self._ready_at = self._clock.now() + 60
+        return Error(503, "Loading model") if self._clock.now() < self._ready_at else None
+
+
+def test_a_server_that_is_loading_again_is_asked_once_a_second_whatever_went_before(instant_waits):
+    with FakeServer(script=StartsAgain(instant_waits)) as server:
+        with ChatPool("m", base_url=server.base_url, max_workers=16) as pool:
+            results = pool.map(ROWS, progress=False)
+        assert not results.failures, results.explain()
+        assert len(server.requests) < 2 * len(ROWS)  # it was each row once a second

@@ -96,6 +96,40 @@ def test_an_answer_cut_by_a_reset_is_an_error(case, serve, start_transport, exch
         exchange(start_transport(server.url))
 
 
+# The head of an error has arrived; of its body comes as much as is named.
+BROKEN_ERRORS = {
+    "known length": (answer(BODY[:-1], LENGTH), BODY[:-1]),
+    "known length, nothing of it": (answer(b"", LENGTH), b""),
+    "until close": (answer(BODY), BODY),
+    "inside a chunk": (answer(chunked(BODY)[:-60], CHUNKED), BODY[:600]),
+    "between chunks": (answer(chunked(BODY), CHUNKED), BODY),
+    "gzip": (answer(GZIPPED[:-9], f"Content-Length: {len(GZIPPED)}", GZIP), None),
+    "garbled gzip": (answer(b"\x1f\x8b not gzip at all", GZIP), b""),
+}
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("case", BROKEN_ERRORS)
+def test_an_error_is_one_by_its_status_however_its_body_ends(case, end, serve, start_transport, exchange):
+    data, arrived = BROKEN_ERRORS[case]
+    server = serve(script_for(data.replace(b" 200 OK", b" 407 No"), reset=end == "reset"))
+    reply = exchange(start_transport(server.url))
+    assert reply.status == 407
+    if end == "close" and arrived is not None:
+        assert reply.content.startswith(arrived)
+    assert len(server.peers) == 1
+
+
+def test_an_error_is_understood_though_the_request_was_never_taken(serve, start_transport, exchange):
+    # tinyproxy, of a login that is missing: it answers the head, and closes with the request's body unread.
+    def refuse(peer):
+        peer.carrier.recv(10)
+        peer.send(b"HTTP/1.0 407 Proxy Authentication Required\r\nConnection: close\r\n\r\n<h1>407</h1>")
+
+    reply = exchange(start_transport(serve(refuse).url), b"x" * 50_000)
+    assert reply.status == 407
+
+
 TOO_LARGE = {
     "announced": answer(b"", "Content-Length: 200001"),
     "until close": answer(b" " * 200_001),

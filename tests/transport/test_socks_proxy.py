@@ -12,6 +12,7 @@ import requests
 
 from chatpool.config import Timeout
 from chatpool.transport import Cancelled, CancelToken
+from chatpool.wire import judge_exception
 
 pytest.importorskip("socks", reason="PySocks is not installed")
 
@@ -75,3 +76,44 @@ def test_deadlines_and_cancels_hold(tls, serve, start_transport, exchange, in_th
     token.cancel()
     with pytest.raises(Cancelled):
         running.result()
+
+
+REFUSALS = {
+    # What microsocks and dante say.
+    "a wrong login": ([b"\5\2", b"\1\1"], "fatal", "without another login"),
+    "no login": ([b"\5\xff"], "fatal", "without another login"),
+    "not allowed": ([b"\5\0", b"\5\2\0\1\0\0\0\0\0\0"], "fatal", "does not allow connections"),
+    "nobody there": ([b"\5\0", b"\5\5\0\1\0\0\0\0\0\0"], "unavailable", "no connection"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_of_the_proxys_is_told_from_one_of_the_server(case, serve, start_transport, exchange):
+    answers, kind, said = REFUSALS[case]
+
+    def refuse(peer):
+        for answer in answers:
+            peer.sock.recv(600)
+            peer.send(answer)
+
+    proxy = serve(refuse)
+    transport = start_transport("http://localhost:1", proxies={"all": f"socks5h://user:secret@127.0.0.1:{proxy.port}"})
+    with pytest.raises(requests.exceptions.ConnectionError) as caught:
+        exchange(transport)
+    verdict = judge_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
+    assert verdict.kind == kind
+    assert said in str(verdict.error)
+    assert f"the proxy socks5h://127.0.0.1:{proxy.port}" in str(verdict.error)
+    assert "secret" not in str(verdict.error)
+
+
+def test_a_proxy_that_is_not_there_is_told_from_a_server_that_is_not(start_transport, exchange):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connecting is refused
+        proxy = f"socks5h://127.0.0.1:{unused.getsockname()[1]}"
+        transport = start_transport("http://localhost:1", proxies={"all": proxy})
+        with pytest.raises(requests.exceptions.ConnectionError) as caught:
+            exchange(transport)
+    verdict = judge_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
+    assert verdict.kind == "unavailable"
+    assert f"the proxy {proxy} did not take the connection" in str(verdict.error)

@@ -162,4 +162,4 @@ def test_a_proxy_without_a_usable_url_is_an_error(proxy, start_transport, exchan
     transport = start_transport("http://api.test", proxies={"http": proxy})
     with pytest.raises(Exception, match="(?i)proxy|SOCKS") as caught:
         exchange(transport)
-    assert judge_exception(caught.value, url=transport.base_url).kind == "fail"
+    assert judge_exception(caught.value, url=transport.base_url)[:2] == ("fatal", "endpoint")

@@ -212,12 +212,26 @@ class TestFingerprint:
         assert (verdict.kind, verdict.fingerprint) == ("fail", None)
 
 
-@pytest.mark.parametrize("status", [403, 407])
+@pytest.mark.parametrize("status", [401, 403, 407, 500, 502, 503, 504])
 def test_a_refusal_through_a_proxy_names_it(status):
     said = str(judge(status, error("no"), proxy="http://proxy.test:3128").error)
     assert "through the proxy http://proxy.test:3128" in said
     assert "NO_PROXY" in said
     assert "NO_PROXY" not in str(judge(status, error("no")).error)
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "status"),
+    [
+        ("https://h/v1", "http://proxy.test:3128", 502),  # what comes out of a tunnel is the server's
+        ("http://h/v1", "http://proxy.test:3128", 429),
+        ("http://h/v1", "socks5h://proxy.test:1080", 403),  # this one does not speak HTTP
+    ],
+)
+def test_a_refusal_that_cannot_be_the_proxys_does_not_name_it(url, proxy, status):
+    reply = Reply(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
+    verdict = judge_reply(reply, CHAT, endpoint_proven=False, model_proven=False, wall=NOW)
+    assert "proxy" not in str(verdict.error)
 
 
 def test_an_error_inside_an_answer_of_the_server_is_not_the_proxys():

@@ -147,7 +147,13 @@ class TestRealFailures:
 
     @pytest.mark.parametrize(
         ("status", "kind", "said"),
-        [(403, "fatal", "does not allow connections"), (502, "unavailable", "did not connect")],
+        [
+            (401, "fatal", "refused to connect"),  # tinyproxy, of a wrong login
+            (403, "fatal", "does not allow connections"),
+            (405, "fatal", "does not allow connections"),  # it is no proxy
+            (500, "unavailable", "did not connect"),  # tinyproxy, of a server that is down
+            (502, "unavailable", "did not connect"),
+        ],
     )
     def test_the_proxy_answers_for_a_tunnel(self, status, kind, said):
         with server(b"HTTP/1.1 %d No\r\n\r\n" % status) as proxy:
@@ -253,8 +259,8 @@ TABLE = {
     "time-out of a socket": (socket.timeout("slow"), TOO_SLOW, "timed out waiting"),
     "time-out in the body": (LATE_BODY, TOO_SLOW, "timed out waiting"),
     "proxy": (requests.exceptions.ProxyError("no"), BROKEN, "NO_PROXY"),
-    "proxy url": (requests.exceptions.InvalidProxyURL("no"), HOPELESS, "HTTPS_PROXY"),
-    "socks": (NO_SOCKS, HOPELESS, "SOCKS"),
+    "proxy url": (requests.exceptions.InvalidProxyURL("no"), FATAL, "HTTPS_PROXY"),
+    "socks": (NO_SOCKS, FATAL, "SOCKS"),
     "pipe": (BrokenPipeError(errno.EPIPE, "Broken pipe"), BROKEN, "was reset"),
     "aborted": (ConnectionAbortedError(), BROKEN, "was reset"),
     "cut off": (http.client.IncompleteRead(b"ab", 9), BROKEN, "broke off"),
