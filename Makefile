@@ -44,7 +44,7 @@ demo: $(DEMO_VENV)/.ready
 	@$(DEMO_VENV)/bin/python examples/demo.py examples/capitals.jsonl
 
 test: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n auto $(ARGS)
 
 test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
@@ -60,7 +60,7 @@ test-servers: $(TEST_VENV)/.ready $(LOCAL_VENV)/.ready $(LITELLM_VENV)/.ready
 		scripts/server-tests.sh $(TEST_VENV)/bin/python $(ARGS)
 
 coverage: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest --cov --cov-report=term $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n auto --cov --cov-report=term $(ARGS)
 
 lint: $(DEV_VENV)/.ready
 	$(DEV_VENV)/bin/ruff check .

@@ -67,10 +67,10 @@ def test_a_refusal_that_costs_a_long_pause_is_tried_less_often():
 
 def test_but_not_where_far_more_was_accepted_before():
     case = Case()
-    case.send(2000)  # a hundred a second for twenty seconds
-    case.refuse_every(0.1, 3, rate=50, pause=1.0)
+    case.send(2000)  # a hundred a second, for twenty seconds
+    case.refuse_every(0.1, 3, rate=20, pause=1.0)
     assert not case.leaping
-    case.refuse_every(0.1, 1, rate=50, pause=1.0)
+    case.refuse_every(0.1, 1, rate=20, pause=1.0)
     assert case.leaping
 
 
@@ -210,6 +210,16 @@ class TestChance:
             case.refuse(ticket)
         assert not case.leaping
         assert self.refused(0.1, 8, case=case).leap.chance(3 * RATE) == pytest.approx(0.1)
+
+
+def test_refusals_of_what_was_on_its_way_show_no_chance():
+    """They were sent at the rate before, however low it has become by now."""
+    case = Case()
+    batch = case.send(60)
+    case.refuse(batch[0], rate=RATE)
+    for ticket in batch[1:40]:
+        case.refuse(ticket, rate=RATE / 10)
+    assert case.leap.chance(RATE) == 0.0
 
 
 def test_a_refusal_with_a_pause_of_hours_begins_none_that_never_ends():

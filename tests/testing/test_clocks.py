@@ -148,7 +148,7 @@ class Notifier(threading.Thread):
 
 
 def test_an_instant_clock_keeps_the_order_of_what_happens():
-    clock = InstantClock()
+    clock = InstantClock(grace=0.5)  # in which all three threads get to their waits
     condition = threading.Condition()
     with condition:
         sleepers = [Sleeper(clock, seconds, condition) for seconds in (30, 10, 20)]
