@@ -25,7 +25,9 @@ _strays: List[str] = []
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keys, servers, proxies and certificates of whoever runs the tests are not the tests'."""
+    """Keys, servers, proxies and certificates of whoever runs the tests are not the tests', nor is the terminal."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
     for name in list(os.environ):
         if name.upper().startswith(_SETTINGS) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)

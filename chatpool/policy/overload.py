@@ -7,7 +7,7 @@ from .evidence import MOST_CALLS, SurgeTest
 __all__ = ["Overload"]
 
 _BY_CHANCE = 0.25  # of the calls may fail, and it says nothing about the load
-_SURE = 7.0  # logarithm of the odds that most fail
+_SURE = 10.0  # logarithm of the odds that most fail
 
 _PROBES = 5  # refused in a row: the server is down ...
 _PROBES_BESIDE_OTHERS = 12  # ... or these, while some calls are under way that may yet be answered

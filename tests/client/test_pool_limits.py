@@ -118,9 +118,14 @@ class TestFoundLimits:
 
     def test_calls_at_once_are_limited_to_what_the_server_accepts(self, pool_at):
         server, pool = pool_at({"limits": Cap(4, hint="retry-after-ms", wait=0.05), "latency": 0.1}, max_workers=32)
-        assert None not in pool.map([str(number) for number in range(120)])
+        prompts = [str(number) for number in range(120)]
+        assert None not in pool.map(prompts)
         assert len(server.requests) < 180
-        assert line_of(pool).concurrency_limit is not None
+        for _ in range(5):  # a busy machine may make it look like a rate for a while
+            if line_of(pool).concurrency_limit is not None:
+                break
+            assert None not in pool.map(prompts)
+        assert 3 <= line_of(pool).concurrency_limit <= 6
 
     def test_headers_are_kept_to_before_anything_is_refused(self, pool_at):
         quota = StatingQuota(rate=50.0, burst=20)
