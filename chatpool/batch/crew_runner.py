@@ -63,7 +63,6 @@ class CrewRunner(Runner):
             for child in self._children:
                 child.close()
             pools.close()
-            self._ending = True
             with contextlib.closing(self._tail):
                 self._search()
 
@@ -84,7 +83,7 @@ class CrewRunner(Runner):
                 self._feed(rows)
                 if self._exhausted and not self._again and not any(child.waiting for child in self._children):
                     self._end(END)
-            self._hear_all(wait=_LOOK_EVERY)
+            self._hear_all()
 
     def _end(self, order: bytes) -> None:
         """Let the children end by themselves."""
@@ -148,12 +147,12 @@ class CrewRunner(Runner):
 
     # -- outcomes -----------------------------------------------------------------------------------------
 
-    def _hear_all(self, wait: float = 0.0) -> None:
-        """Take what the children have said by now; if that is nothing, wait for so many seconds."""
+    def _hear_all(self) -> None:
+        """Take what the children have said by now; if that is nothing, wait for a short while."""
         records: List[Record] = []
         try:
             with contextlib.suppress(queue.Empty):
-                self._hear(self._messages.get(timeout=wait), records)
+                self._hear(self._messages.get(timeout=_LOOK_EVERY), records)
                 for _ in range(_MOST_AT_ONCE):
                     self._hear(self._messages.get_nowait(), records)
         finally:

@@ -48,7 +48,6 @@ class Leap:
         self._first = 0
         self._rate = 0.0
         self._marked = (tally.sent, tally.refused)
-        self._news_from = tally.sent
         # From one refusal to the next: the rate, and what was sent and refused.
         self._stretches: Deque[Tuple[float, int, int]] = deque(maxlen=_REMEMBERED)
 
@@ -65,7 +64,7 @@ class Leap:
             if failed:
                 self._end(passed=False)
             return not failed
-        if refusal.number >= self._news_from:
+        if refusal.number >= self._marked[0]:
             self._note(rate)
         if self._test is None:
             usual = pause <= _LONG_PAUSE or rate < _HARDLY * self._tally.mean_rate(refusal.now)
@@ -79,7 +78,6 @@ class Leap:
         tally, (sent, refused) = self._tally, self._marked
         self._stretches.append((rate, tally.sent - sent, max(1, tally.refused - refused)))
         self._marked = (tally.sent, tally.refused)
-        self._news_from = tally.sent
 
     def _begin(self, rate: float, pause: float) -> None:
         """The next calls are a leap; what the pause refills is no part of it."""
@@ -92,7 +90,6 @@ class Leap:
     def _end(self, *, passed: bool) -> None:
         self._test = None
         self._marked = (self._tally.sent, self._tally.refused)
-        self._news_from = self._tally.sent
         self._after = 1.0 if passed else self._after * _RARER
         self._refusals_left = self._after
 

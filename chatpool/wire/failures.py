@@ -124,6 +124,10 @@ def _is_of_socks(name: str, code: str = "") -> Callable[[Any], bool]:
     return lambda error: type(error).__name__ == name and _text(error).startswith(code)
 
 
+_tunnel_forbids = _tunnel_refused(_NOT_ALLOWED)
+_socks_forbids = _is_of_socks("SOCKS5Error", "0x02")
+
+
 def _is_bad_header(error: ValueError) -> bool:
     # http.client, below requests, raises a plain ValueError that quotes the value.
     return isinstance(error, _requests.InvalidHeader) or "invalid header" in _text(error).lower()
@@ -236,7 +240,7 @@ _TABLE: Tuple[_Failure, ...] = (
         f"have the host allowed there; {PROXY_CURE}",
         "fatal",
         "endpoint",
-        test=_tunnel_refused(_NOT_ALLOWED),
+        test=lambda error: _tunnel_forbids(error) or _socks_forbids(error),
         quotes=True,
         about="access",
     ),
@@ -247,16 +251,6 @@ _TABLE: Tuple[_Failure, ...] = (
         "fatal",
         "endpoint",
         test=_is_of_socks("SOCKS5AuthError"),
-        quotes=True,
-        about="access",
-    ),
-    _Failure(
-        OSError,
-        "{proxy} does not allow connections to {url}",
-        f"have the host allowed there; {PROXY_CURE}",
-        "fatal",
-        "endpoint",
-        test=_is_of_socks("SOCKS5Error", "0x02"),
         quotes=True,
         about="access",
     ),
