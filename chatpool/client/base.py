@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Iterable, Mapping, Optional
 
 from ..config import RetryPolicyLike, TimeoutLike
+from ..reentrancy import waits_for_calls
 from ..types import ChatRequest, Results
 from .call_settings import CallSettings
 from .consume import Outcomes, collect
@@ -36,6 +37,7 @@ class PoolBase:
             return self._plain
         return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query)
 
+    @waits_for_calls
     def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
         with self._core.engine.waiting():
             return wait_for(self._core, send(self._core, item, request, how), how.timeout.total)

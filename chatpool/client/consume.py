@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, TypeVar
 
 from ..errors import CallCancelledError, ChatPoolError
 from ..observe import ProgressBar
+from ..reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from ..types import Outcome, Results
 from .run import Run
 
@@ -21,6 +22,7 @@ logger = logging.getLogger("chatpool")
 _CANCELLED = "the run was cancelled"
 
 
+@waits_for_calls
 def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started: float) -> Results:
     """Run to the end; one slot per item, in input order.
 
@@ -83,6 +85,7 @@ class RunIterator(Iterator[T]):
     def __iter__(self) -> RunIterator[T]:
         return self
 
+    @waits_for_calls
     def __next__(self) -> T:
         if self._ended:
             raise StopIteration
@@ -94,11 +97,22 @@ class RunIterator(Iterator[T]):
             self._end()
             raise
         except BaseException:
-            self.close()
+            self._abandon()
             raise
 
     def close(self) -> None:
         """Cancel what is left of the run; nothing happens once it has ended."""
+        self._close(reentrant=is_reentrant())
+
+    def _close(self, *, reentrant: bool) -> None:
+        if not reentrant:
+            self._abandon()
+        elif not self._ended:
+            self._run.forsake()
+            defer(self._abandon)
+
+    @holds_locks
+    def _abandon(self) -> None:
         if not self._ended:
             self._end()
             _abandon(self._run)
@@ -111,7 +125,7 @@ class RunIterator(Iterator[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._close(reentrant=is_reentrant())
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 from ..clock import current_clock
 from ..config import Budget
@@ -13,10 +13,12 @@ from ..events import Listener
 from ..observe import RetryLog, Statistics
 from ..policy.spending import Spending
 from ..transport import Transport
-from ..types import PoolStats
+from ..types import LineStats, PoolStats
 from .endpoints import Destination
 
 __all__ = ["Core"]
+
+_PATIENCE = 0.02  # seconds
 
 
 class Core:
@@ -33,6 +35,7 @@ class Core:
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
         self.statistics = Statistics()
+        self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # Not a method of this object: the engine may outlive it, and must not keep it alive.
         connect = partial(_connect, destinations, self.statistics, os.getpid())
@@ -49,10 +52,17 @@ class Core:
         """How exchanges get to the first endpoint: another one in a forked child."""
         return self.engine.transport
 
-    def stats(self) -> PoolStats:
-        """The counters at this moment."""
+    def stats(self, *, reentrant: bool = False) -> PoolStats:
+        """Return the counters at this moment.
+
+        Args:
+            reentrant: whether this thread may hold the engine's lock; then the lines may be as last asked for.
+        """
+        lines = self.engine.lines_within(_PATIENCE) if reentrant else self.engine.lines()
+        if lines is not None:
+            self._lines = lines
         queued, parked, in_flight = self.engine.counts()
-        return PoolStats(queued, parked, in_flight, lines=dict(self.engine.lines()), **self.statistics.snapshot())
+        return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
 def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Routes:

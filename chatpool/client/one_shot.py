@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Iterable, Optional
 
+from ..reentrancy import runs_user_code
 from ..types import Results
 from .pool import ChatPool
 
@@ -13,6 +14,7 @@ __all__ = ["map"]
 _OF_THE_POOL = frozenset(inspect.signature(ChatPool).parameters)
 
 
+@runs_user_code
 def map(  # noqa: A001 - the name says what it does, as in concurrent.futures
     items: Iterable[Any], *, model: Optional[str] = None, max_workers: int = 16, **keywords: Any
 ) -> Results:

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..errors import APIResponseError, ChatPoolError, ConfigurationError
+from ..reentrancy import runs_user_code
 from ..types import Attempt, ChatRequest, Outcome
 from ..wire.answers import UnusableAnswer
 from ..wire.vectors import TooFewVectors, has_no_vectors, is_empty, joined, shared_part, taken_apart, tokens_of
@@ -216,6 +217,7 @@ class Packs(Iterator[Pack]):
         members, self._open = self._open, []
         return Pack(members, is_joined=shared is not None, lone=self._lone)
 
+    @runs_user_code
     def _read(self) -> Optional[Tuple[Member, Optional[Mapping[str, Any]]]]:
         """The next row of which a request can be made, and what it has to share with others.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Type
 
@@ -9,6 +10,7 @@ import requests
 
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..events import Listener
+from ..reentrancy import defer, is_reentrant
 from ..transport import Cert, Key, Verify
 from ..types import PoolStats
 from .bulk_calls import BulkCalls
@@ -185,13 +187,13 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
         return view
 
     def stats(self) -> PoolStats:
-        """The pool's counters at this moment."""
-        return self._core.stats()
+        """The pool's counters at this moment; in a finalizer or a signal handler its lines may be as last asked for."""
+        return self._core.stats(reentrant=is_reentrant())
 
     def close(self) -> None:
         """Finish what was submitted, then release threads and connections.  Further calls do nothing."""
         if not self._is_view:
-            self._core.engine.close()
+            self._end(self._core.engine.close, reentrant=is_reentrant())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End as ``concurrent.futures.Executor.shutdown`` does.
@@ -201,11 +203,20 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
             cancel_futures: whether calls that are queued or wait for their next attempt are cancelled.
         """
         if not self._is_view:
-            self._core.engine.shutdown(wait=wait, cancel_futures=cancel_futures)
+            end = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
+            self._end(end, reentrant=is_reentrant())
 
     def abort(self) -> None:
         """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
-        self._core.engine.abort()
+        self._end(self._core.engine.abort, reentrant=is_reentrant())
+
+    def _end(self, end: Callable[[], None], *, reentrant: bool) -> None:
+        """End now, or as soon as another thread can: nothing is waited for in a finalizer or a signal handler."""
+        self._core.engine.accept_no_more()
+        if reentrant:
+            defer(end)
+        else:
+            end()
 
     def __enter__(self) -> ChatPool:
         return self
@@ -213,10 +224,10 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
-        if kind is None or self._is_view:
-            self.close()
-        else:
-            self.abort()
+        if self._is_view:
+            return
+        engine = self._core.engine
+        self._end(engine.close if kind is None else engine.abort, reentrant=is_reentrant())
 
     def __reduce__(self) -> Any:
         # A pool is pickled as its configuration; a key that was passed as a str stays behind.

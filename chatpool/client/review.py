@@ -7,6 +7,7 @@ from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
 from ..engine import Review, Reviewer
 from ..errors import APIError, APIResponseError, ChatPoolError, ContentFilterError, LengthError, ParseError
+from ..reentrancy import runs_user_code
 from ..types import ChatCompletion, ChatRequest
 from ..wire.endings import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, Ending, ending_of
 from ..wire.reask import asked_again
@@ -119,6 +120,7 @@ class AnswerReview:
         message = f"the answer ended with finish_reason {value.finish_reason!r}; accept= takes {accepted}"
         return APIResponseError(message, **facts)
 
+    @runs_user_code
     def _parse(self, value: ChatCompletion) -> Optional[_Unparsed]:
         assert self._parser is not None
         try:

@@ -9,6 +9,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 
 from ..engine import Call, CallOptions, Engine, barging
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
+from ..reentrancy import runs_user_code
 from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
 
@@ -159,7 +160,7 @@ class Run:
         with self._changed:
             ready = list(self._finished)
             self._finished.clear()
-        self._taken += len(ready)
+            self._taken += len(ready)
         return ready
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
@@ -220,6 +221,7 @@ class Run:
             return None
         return self._options.deadline - self._engine.clock.now()
 
+    @runs_user_code
     def _feed(self, at_least: int) -> None:
         """Read items until the look-ahead is full, the input ends, or there is something to hand over."""
         while not (self._exhausted or self._reads_no_more()):

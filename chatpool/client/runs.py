@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple, Uni
 from ..config import choice, positive_int, positive_seconds
 from ..observe import ProgressBar, progress_bar
 from ..observe.progress import Progress
+from ..reentrancy import runs_user_code
 from ..types import ChatRequest
 from .call_settings import CallSettings
 from .core import Core
@@ -146,6 +147,7 @@ class _Composed:
         self._make = make
         self._prompt = prompt
 
+    @runs_user_code
     def __call__(self, row: Any) -> ChatRequest:
         try:
             item = self._prompt(row)

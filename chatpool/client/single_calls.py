@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any, Mapping, Optional
 
 from ..config import RetryPolicyLike, TimeoutLike
+from ..reentrancy import waits_for_calls
 from ..types import ChatCompletion, ChatRequest, Item
 from ..wire import responses_request
 from .base import PoolBase
@@ -68,6 +69,7 @@ class SingleCalls(PoolBase):
         make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
 
+    @waits_for_calls
     def submit(
         self,
         item: Item,

@@ -24,6 +24,7 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
     Raises:
         PoolClosedError: the pool is closed.
     """
+    core.engine.check_open()
     future = CallFuture()
     call = core.engine.make_call(request, how.singular, future, item=item)
     future.attach(call, core.engine)
@@ -31,7 +32,7 @@ def send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Call
         core.engine.submit([call])
     except BaseException:
         core.engine.repair()
-        future.cancel()
+        future.give_up()
         raise
     return future
 
@@ -47,13 +48,13 @@ def wait_for(core: Core, future: CallFuture, total: float) -> Any:
         while time.monotonic() < end:
             if concurrent.futures.wait([future], interruptible(end - time.monotonic())).done:
                 return future.result()
-        raise DeadlineExceededError(
-            "the call's time (timeout.total) ran out while it waited for a worker; "
-            "raise max_workers or timeout=Timeout(total=...)"
-        )
     except BaseException:
-        if not future.done():
+        if not future.done():  # it was not the call that raised
             core.engine.repair()
+            future.give_up()
         raise
-    finally:
-        future.cancel()
+    future.give_up()
+    raise DeadlineExceededError(
+        "the call's time (timeout.total) ran out while it waited for a worker; "
+        "raise max_workers or timeout=Timeout(total=...)"
+    )

@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, List, Optional
 from ..clock import interruptible
 from ..engine import Call, CallOptions, Engine, Handover
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from ..transport import Cancelled
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
 
@@ -45,6 +46,7 @@ class StreamSink:
         """The stream has ended, or could not be had."""
         with self._changed:
             self.outcome = outcome
+            self.handover = None
             self._changed.notify_all()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
@@ -61,6 +63,7 @@ class StreamSink:
             error = CallCancelledError("the stream was open in the parent process when this one was forked")
             self.outcome = call.outcome(call.created, error=error)
 
+    @holds_locks
     def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
         """Wait for the stream, or for its end; False when the time is over."""
         end = None if seconds is None else time.monotonic() + seconds
@@ -100,11 +103,13 @@ class ChatStream(Iterator[ChatChunk]):
         self._call: Optional[Call] = None
         self._sink: Optional[StreamSink] = None
         self._over = False
+        self._finalizer: Optional[weakref.finalize[Any, Any]] = None
         self._closed_by = 0  # the thread that closed it before its end
 
     def __iter__(self) -> ChatStream:
         return self
 
+    @waits_for_calls
     def __next__(self) -> ChatChunk:
         if not self._reading.acquire(blocking=False):
             raise RuntimeError("another thread is reading this stream")
@@ -113,7 +118,7 @@ class ChatStream(Iterator[ChatChunk]):
         try:
             chunk = self._next()
         except BaseException:
-            self.close()
+            self._close(reentrant=False)
             raise
         finally:
             self._reading.release()
@@ -145,7 +150,13 @@ class ChatStream(Iterator[ChatChunk]):
         return outcome.value
 
     def close(self) -> None:
-        """Stop reading: the connection is closed and the slot free.  Nothing happens once the stream has ended."""
+        """Stop reading: the connection is closed and the slot free.  Nothing happens once the stream has ended.
+
+        In a finalizer or a signal handler that interrupted the pool's own work, both happen a moment later.
+        """
+        self._close(reentrant=is_reentrant())
+
+    def _close(self, *, reentrant: bool) -> None:
         if not self._over and (self._sink is None or self._sink.outcome is None):
             self._closed_by = threading.get_ident()
         self._over = True
@@ -153,17 +164,21 @@ class ChatStream(Iterator[ChatChunk]):
         sink, call = self._sink, self._call
         if sink is None or call is None or sink.outcome is not None:
             return
-        if sink.handover is None:
-            self._engine.cancel(call)
+        handover = sink.handover
+        if handover is not None:
+            handover.gate.leave()
+        elif reentrant:
+            defer(self._engine.cancel, call)
         else:
-            sink.handover.leave()
-        sink.wait(None, for_end=True)
+            self._engine.cancel(call)
+        if not reentrant:
+            self._wait_for_end(sink)
 
     def __enter__(self) -> ChatStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._close(reentrant=is_reentrant())
 
     def _next(self) -> Optional[ChatChunk]:
         if self._over:
@@ -171,9 +186,10 @@ class ChatStream(Iterator[ChatChunk]):
             return None
         sink = self._sink or self._open()
         chunk = None
-        if sink.outcome is None and sink.handover is not None:
+        handover = sink.handover
+        if sink.outcome is None and handover is not None:
             with contextlib.suppress(Cancelled):
-                chunk = sink.handover.next()
+                chunk = handover.next()
         if chunk is None:
             self._end(sink)
         return chunk
@@ -213,17 +229,25 @@ class ChatStream(Iterator[ChatChunk]):
                 "the stream's time (timeout.total) ran out while it waited for a worker; "
                 "raise max_workers or timeout=Timeout(total=...)"
             )
-        if sink.handover is not None:
-            # In case nobody closes it.  Without a lock, and without this object: it may be run anywhere.
-            weakref.finalize(self, sink.handover.leave).atexit = False
+        handover = sink.handover
+        if handover is not None:
+            # In case nobody closes it.  Without a lock, and without anything that leads to this object.
+            self._finalizer = weakref.finalize(self, handover.gate.leave)
+            self._finalizer.atexit = False
         return sink
+
+    def _wait_for_end(self, sink: StreamSink) -> None:
+        sink.wait(None, for_end=True)
+        self._call = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
 
     def _end(self, sink: StreamSink) -> None:
         """The stream has ended: well, or with the error that is raised."""
-        sink.wait(None, for_end=True)
+        self._wait_for_end(sink)
         self._check_who_closed_it()
         self._over = True
-        if sink.outcome is not None and sink.outcome.error is not None:
+        if sink.outcome is not None and sink.outcome.error is not None and not self._closed_by:
             raise sink.outcome.error
 
     def __repr__(self) -> str:

@@ -68,13 +68,8 @@ class Delivery:
             self.deliver(call, error=error(call))
 
     def cancel(self, call: Call) -> None:
-        """End one call whose future is cancelled; nothing happens if it has ended.
-
-        In a finalizer or a signal handler that came while its thread had the scheduler's lock, it ends a moment later.
-        """
-        if self._scheduler.entered():
-            threading.Thread(target=self.cancel, args=(call,), name="chatpool-cancel", daemon=True).start()
-        elif self._scheduler.cancel(call):
+        """End one call whose future is cancelled; nothing happens if it has ended."""
+        if self._scheduler.cancel(call):
             if call.token is not None:
                 call.token.cancel()
             self.deliver(call, error=CallCancelledError("cancelled"))

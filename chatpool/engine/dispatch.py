@@ -7,6 +7,7 @@ import threading
 from typing import Dict, Iterable, List, Optional, Tuple
 
 from ..events import Event, Listener
+from ..reentrancy import runs_user_code
 
 __all__ = ["Dispatcher"]
 
@@ -54,6 +55,7 @@ class Dispatcher:
         """Whether anybody listens to events of this kind."""
         return bool(self._by_kind[kind])
 
+    @runs_user_code
     def emit(self, event: Event) -> None:
         """Call the listeners; never raises."""
         for subscription in self._by_kind[event.kind]:

@@ -9,12 +9,14 @@ import math
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, ContextManager, List, Optional, Sequence, Tuple
+from time import sleep  # at import: a test that replaces time.sleep means its own code
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..policy.retry import Decision
 from ..policy.spending import Spending
+from ..reentrancy import holds_locks, runs_user_code, thread
 from ..transport import Transport
 from ..types import ChatRequest, LineStats, Verdict
 from .attempt import CANCELLED, Attempter
@@ -35,6 +37,8 @@ logger = logging.getLogger("chatpool")
 
 _here = threading.local()  # .engine: the engine whose worker this thread is
 _inherited: List[Any] = []  # of the process this one was forked from
+
+_PAUSE = 0.02  # seconds
 
 _CLOSED = "the pool was closed while its stream was open"
 _ABORTED = "the pool was aborted while the call was under way"
@@ -69,7 +73,7 @@ class Engine:
         self._after_call = after_call
         self._spending = spending
         self._ids = itertools.count(1)
-        self._closed = False
+        self._closed = self._released = self._closing = False
         self.streams = OpenStreams()
         self._start(connect())
         register(self)
@@ -120,8 +124,7 @@ class Engine:
         Raises:
             PoolClosedError: the pool is closed.
         """
-        if self._closed:
-            raise PoolClosedError("the pool is closed; make a new ChatPool")
+        self.check_open()
         if self.in_worker():
             for call in calls:
                 self._run_inline(call)
@@ -129,6 +132,21 @@ class Engine:
             self._start_workers(self._scheduler.submit(calls))
             for call in calls:
                 self._watch(call)
+
+    def check_open(self) -> None:
+        """Refuse calls that would not be made.
+
+        Raises:
+            PoolClosedError: the pool is closed.
+        """
+        if self._closed:
+            self._let_the_end_come()
+            raise PoolClosedError("the pool is closed; make a new ChatPool")
+
+    def _let_the_end_come(self) -> None:
+        """Have threads that ask a closing pool again and again leave the interpreter to what is to be finished."""
+        if self._closed and (self._closing or not self._released):
+            sleep(_PAUSE)
 
     def submit_stream(self, call: Call) -> None:
         """Queue a call whose stream is handed over.  For a worker of the engine's, which could be waiting for itself,
@@ -144,7 +162,7 @@ class Engine:
         beside.start()
 
     def _run_beside(self, call: Call) -> None:
-        _here.engine = self
+        _here.engine, thread.busy = self, True
         try:
             if call.state == NEW:  # not cancelled before it came here
                 self._run_inline(call)
@@ -202,7 +220,7 @@ class Engine:
 
     def _work(self) -> None:
         scheduler, clock = self._scheduler, self.clock
-        _here.engine = self
+        _here.engine, thread.busy = self, True
         ended = False
         try:
             scheduler.worker_started()
@@ -272,6 +290,7 @@ class Engine:
         return None
 
     @staticmethod
+    @runs_user_code
     def _run_hook(hook: Callable[[], Any]) -> None:
         try:
             hook()
@@ -334,10 +353,12 @@ class Engine:
         """
         self._delivery.give_up(which, error, in_flight=in_flight)
 
+    @holds_locks
     def cancel(self, call: Call) -> None:
         """End one call whose future is cancelled; nothing happens if it has ended."""
         self._delivery.cancel(call)
 
+    @holds_locks
     def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
 
@@ -350,16 +371,22 @@ class Engine:
         """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
         self._delivery.wake(sink)
 
+    @holds_locks
     def repair(self) -> None:
         """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
         self._start_workers(self._scheduler.repair())
 
     # -- the end of the engine ------------------------------------------------------------------------------
 
+    def accept_no_more(self) -> None:
+        """Refuse further calls from now on."""
+        self._closed = True
+
     def close(self, *, at_exit: bool = False) -> None:
         """Finish what was submitted, then end; further calls of ``close`` do nothing."""
         self.shutdown(at_exit=at_exit)
 
+    @holds_locks
     def shutdown(self, *, wait: bool = True, cancel_futures: bool = False, at_exit: bool = False) -> None:
         """Take no more calls.
 
@@ -381,9 +408,14 @@ class Engine:
             return
         forgotten = self.streams.forgotten(at_exit=at_exit)
         self.give_up(lambda call: call in forgotten, lambda call: CallCancelledError(_CLOSED))
-        self._scheduler.wait_until_idle(self.clock)
-        self._release(wait=True)
+        self._closing = True
+        try:
+            self._scheduler.wait_until_idle(self.clock)
+            self._release(wait=True)
+        finally:
+            self._closing = False
 
+    @holds_locks
     def abort(self) -> None:
         """Give up everything and end."""
         self._closed = True
@@ -400,6 +432,7 @@ class Engine:
         self._executor.shutdown(wait=wait)
         self.routes.close()
         self._scheduler.close_grants()
+        self._released = True
 
     def after_fork_in_child(self) -> None:
         """Start over with connections of the child's own; what was under way is the parent's, and cancelled here."""
@@ -429,12 +462,18 @@ class Engine:
         return self._closed
 
     def counts(self) -> Tuple[int, int, int]:
-        """How many calls are queued, parked and running."""
+        """How many calls are queued, parked and running; takes no lock."""
         return self._scheduler.counts()
 
-    def lines(self) -> List[Tuple[LineKey, LineStats]]:
-        """The state of each (endpoint, model)."""
-        return list(self._scheduler.line_stats(self.clock.now()).items())
+    @holds_locks
+    def lines(self) -> Dict[LineKey, LineStats]:
+        """Return the state of each (endpoint, model)."""
+        self._let_the_end_come()
+        return self._scheduler.line_stats(self.clock.now())
+
+    def lines_within(self, seconds: float) -> Optional[Dict[LineKey, LineStats]]:
+        """Return the same, None if it is not to be had in time: a finalizer asks, or a signal handler."""
+        return self._scheduler.line_stats_within(seconds, self.clock.now())
 
 
 def _is_unwanted(call: Call) -> bool:

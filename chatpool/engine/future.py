@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Callable, List, Optional, Protocol
 
 from ..errors import CallCancelledError, ChatPoolError
+from ..reentrancy import defer, is_reentrant, waits_for_calls
 from ..types import Outcome
 from .call import RUNNING, Call
 
@@ -45,12 +46,39 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         False, too, in a finalizer or a signal handler that came in the middle of the pool's own work: the call is
         then given up as soon as that is done.
         """
+        if is_reentrant():
+            defer(self.give_up)
+            return False
+        self.give_up()
+        return self.cancelled()
+
+    def give_up(self) -> None:
+        """End the call; nothing happens if it has ended.  May wait for locks."""
         # The future itself stays PENDING until its end. The call is ended first, which ends in deliver():
         # callbacks find its worker free.
         call, engine = self._call, self._engine
         if call is not None and engine is not None:
             engine.cancel(call)
-        return self.cancelled()
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        """Return the value; see ``concurrent.futures.Future.result``.
+
+        Raises:
+            RuntimeError: it would have to be waited for, in a finalizer or a signal handler that interrupted the pool.
+        """
+        return super().result() if self.done() else self._wait_for_result(timeout)
+
+    @waits_for_calls
+    def _wait_for_result(self, timeout: Optional[float]) -> Any:
+        return super().result(timeout)
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Return the error, None after a success; waits as :meth:`result` does, and raises what that does."""
+        return super().exception() if self.done() else self._wait_for_exception(timeout)
+
+    @waits_for_calls
+    def _wait_for_exception(self, timeout: Optional[float]) -> Optional[BaseException]:
+        return super().exception(timeout)
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""

@@ -21,6 +21,38 @@ _LEFT = Verdict("success", status=200)
 """The consumer had enough: nothing is wrong with the server, and what it has written is paid for."""
 
 
+class Gate:
+    """Where the worker of a stream waits until it has ended, or its reader wants no more.
+
+    It knows nothing else: what a finalizer is to open, its registry keeps alive.
+
+    Attributes:
+        left: whether the reader wanted no more.
+    """
+
+    __slots__ = ("_lock", "left")
+
+    def __init__(self) -> None:
+        self.left = False
+        # A plain lock, held until the end: unlike a condition it may be released by a finalizer, anywhere.
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let the worker through.  Takes no lock."""
+        with contextlib.suppress(RuntimeError):  # nobody waits any more, or somebody else has opened it
+            self._lock.release()
+
+    def leave(self) -> None:
+        """Let it through because the reader wants no more.  Takes no lock."""
+        self.left = True
+        self.open()
+
+
 class Handover:
     """One stream, from its first chunk on.
 
@@ -31,6 +63,7 @@ class Handover:
 
     Attributes:
         holder: the thread that reads it, and so holds its slot.
+        gate: where its worker waits.
     """
 
     def __init__(self, call: Call, chunks: Chunks, first: ChatChunk) -> None:
@@ -38,10 +71,7 @@ class Handover:
         self.holder = 0
         self._chunks = chunks
         self._first: Optional[ChatChunk] = first
-        self._left = False
-        # A plain lock, held until the end: unlike a condition it may be released by a finalizer, anywhere.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self.gate = Gate()
 
     # -- the consumer's side --------------------------------------------------------------------------
 
@@ -56,13 +86,8 @@ class Handover:
         if chunk is None:
             chunk = self._chunks.next()
         if chunk is None:
-            self.wake()
+            self.gate.open()
         return chunk
-
-    def leave(self) -> None:
-        """The consumer wants no more.  Takes no lock: also for the garbage collector."""
-        self._left = True
-        self.wake()
 
     # -- the worker's side ----------------------------------------------------------------------------
 
@@ -72,14 +97,13 @@ class Handover:
         Raises:
             Cancelled: the call was given up.
         """
-        self._gate.acquire()
+        self.gate.wait()
         if self._chunks.verdict is not None:
             return self._chunks.verdict
-        if self._left:
+        if self.gate.left:
             return _LEFT
         raise Cancelled("given up while its stream was read")
 
     def wake(self) -> None:
         """Have the worker look again."""
-        with contextlib.suppress(RuntimeError):  # nobody waits any more, or somebody else has woken it
-            self._gate.release()
+        self.gate.open()

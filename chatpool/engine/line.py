@@ -184,6 +184,11 @@ class Line:
             return None
         return Question(self._grants, self._tokens(call))
 
+    @property
+    def shared(self) -> bool:
+        """Whether its limits are shared with other processes."""
+        return self._grants is not None
+
     def close_grants(self) -> None:
         """Let go of files and connections; not under the lock."""
         if self._grants is not None:

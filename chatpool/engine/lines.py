@@ -10,6 +10,7 @@ from ..config import Limits
 from ..errors import ChatPoolError
 from ..policy.breaker import EndpointHealth
 from ..policy.spending import Spending
+from ..reentrancy import defer
 from .call import Call
 from .grants import Grants
 from .line import Line
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..quota import Sharing
 
 __all__ = ["LeftAlone", "LineMaker", "Lines", "Plan"]
+
+_MOST_IDLE = 500  # lines
 
 
 class Plan(NamedTuple):
@@ -93,12 +96,14 @@ class Lines:
         make: makes the lines of a model.
     """
 
-    __slots__ = ("_all", "_make", "_ready")
+    __slots__ = ("_all", "_make", "_ready", "_tidy_at", "_turns")
 
     def __init__(self, make: Callable[[LineKey], List[Line]]) -> None:
         self._make = make
         self._all: Dict[LineKey, Line] = {}
         self._ready: OrderedDict[CallQueue, None] = OrderedDict()  # those with calls, next in turn first
+        self._turns = 0
+        self._tidy_at = _MOST_IDLE
 
     def __iter__(self) -> Iterator[Line]:
         return iter(list(self._all.values()))
@@ -111,8 +116,21 @@ class Lines:
     def get(self, key: LineKey) -> Line:
         """The line of an endpoint and a model."""
         if key not in self._all:
+            if len(self._all) >= self._tidy_at:
+                self._drop_idle()
             self._all.update({line.key: line for line in self._make(key)})
         return self._all[key]
+
+    def _drop_idle(self) -> None:
+        """Forget what was learned of models that have not been used for longest: there may be no end of names."""
+        idle = sorted((queue for queue in self._queues() if queue.is_idle()), key=lambda queue: queue.used_at)
+        for queue in idle[: (len(idle) + 1) // 2]:
+            self._ready.pop(queue, None)
+            for line in queue.lines:
+                del self._all[line.key]
+                if line.shared:
+                    defer(line.close_grants)  # does I/O
+        self._tidy_at = len(self._all) + _MOST_IDLE
 
     def known(self, key: LineKey) -> Optional[Line]:
         """The same, None if it has never been needed; works without the lock."""
@@ -174,6 +192,8 @@ class Lines:
 
     def had_its_turn(self, queue: CallQueue, call: Call) -> None:
         """``call`` was sent; the others go first now."""
+        self._turns += 1
+        queue.used_at = self._turns
         queue.left(call)
         if not queue.has_calls():
             del self._ready[queue]

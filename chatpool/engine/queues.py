@@ -27,12 +27,14 @@ class CallQueue:
 
     Attributes:
         lines: at least one.
+        used_at: the number of the turn in which a call of it was sent last.
     """
 
-    __slots__ = ("_due", "_fresh", "lines")
+    __slots__ = ("_due", "_fresh", "lines", "used_at")
 
     def __init__(self) -> None:
         self.lines: List[Line] = []
+        self.used_at = 0
         self._due: Deque[Call] = deque()  # parked before, ready now: they go first
         self._fresh: Deque[Call] = deque()
 
@@ -79,6 +81,11 @@ class CallQueue:
         return [call for queue in (self._due, self._fresh) for call in queue if call.state == QUEUED]
 
     # -- lines ------------------------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        """Return whether no call is queued or on its way, and none would have to wait for a server that is down."""
+        gone = all(line.on_their_way() == 0 and not line.health.gate.closed for line in self.lines)
+        return gone and not self.has_calls()
 
     def next_line(self, now: float) -> Tuple[Optional[Line], float]:
         """The line that sends next, or None and the seconds until one may (``inf``: nobody knows); it has calls."""

@@ -10,9 +10,7 @@ moment at which there will be something.  So a pool in which nothing is parked h
 from __future__ import annotations
 
 import math
-import sys
 import threading
-from types import FrameType
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..clock import Clock
@@ -378,14 +376,6 @@ class Scheduler:
             self._changed.notify_all()
             return True
 
-    @staticmethod
-    def entered() -> bool:
-        """Whether this thread is in the middle of a scheduler: a finalizer or a signal handler asks."""
-        frame: Optional[FrameType] = sys._getframe(1)
-        while frame is not None and frame.f_globals is not globals():
-            frame = frame.f_back
-        return frame is not None
-
     # -- waiting, and looking on --------------------------------------------------------------------------
 
     def wait_inline(self, call: Call, due: float, clock: Clock) -> None:
@@ -430,14 +420,25 @@ class Scheduler:
             self._lines.get(key).health.refuse(until, error)
 
     def line_stats(self, now: float) -> Dict[LineKey, LineStats]:
-        """All lines, for a person."""
+        """Return the state of all lines, for a person."""
         with self.lock:
-            return {line.key: line.stats(now) for line in self._lines}
+            return self._line_stats(now)
+
+    def line_stats_within(self, seconds: float, now: float) -> Optional[Dict[LineKey, LineStats]]:
+        """Return the same, for a thread that may hold the lock; None if the lock is not to be had in time."""
+        if not self.lock.acquire(timeout=seconds):
+            return None
+        try:
+            return self._line_stats(now)
+        finally:
+            self.lock.release()
+
+    def _line_stats(self, now: float) -> Dict[LineKey, LineStats]:
+        return {line.key: line.stats(now) for line in self._lines}
 
     def counts(self) -> Tuple[int, int, int]:
-        """How many calls are queued, parked and running."""
-        with self.lock:
-            return self._ledger.counts()
+        """How many calls are queued, parked and running; works without the lock."""
+        return self._ledger.counts()
 
     def everyone(self) -> List[Call]:
         """All calls without an outcome, for a forked child: the lock may be held by a thread that is not there."""

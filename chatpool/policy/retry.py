@@ -18,6 +18,7 @@ from tenacity.wait import wait_base
 
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
+from ..reentrancy import runs_user_code
 from ..types import Verdict
 from .health import LineView
 from .recheck import TRIES
@@ -178,6 +179,7 @@ class _RetryIf(tenacity.retry_base):
     def __init__(self, policy: RetryPolicy) -> None:
         self._retry_if = policy.retry_if
 
+    @runs_user_code
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
@@ -209,6 +211,7 @@ class Retrier:
         """The state of a call whose first attempt was sent at ``first_sent`` and has failed."""
         return RetryState(self._retrying, first_sent)
 
+    @runs_user_code
     def decide(
         self,
         state: RetryState,
@@ -290,6 +293,7 @@ class Retrier:
         state.refused_at = min(state.refused_at, now)
         return True
 
+    @runs_user_code
     def _wanted(self, verdict: Verdict) -> Optional[bool]:
         """The user's word on a failure, None without one."""
         if self.policy.retry_if is None or verdict.error is None:
@@ -320,6 +324,7 @@ class Retrier:
             return Decision(error=verdict.error)
         return Decision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
 
+    @runs_user_code
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
         own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
         if verdict.wait_hint is None:

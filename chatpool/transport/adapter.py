@@ -88,8 +88,13 @@ class TransportAdapter(HTTPAdapter):
         return target
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, also of pools that somebody still refers to: urllib3 (2.x) leaves those open."""
         self._pools.clear()
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it can be iterated over in no other way
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
         super().close()
 
     def _find_pool(self, url: str, proxy: Optional[str]) -> Any:
