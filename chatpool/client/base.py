@@ -26,16 +26,17 @@ class PoolBase:
 
     def _how(
         self,
-        timeout: Optional[TimeoutLike],
-        retry: Optional[RetryPolicyLike],
-        headers: Optional[Mapping[str, str]],
-        query: Optional[Mapping[str, str]],
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
     ) -> CallSettings:
-        if timeout is None and retry is None and not headers and not query:
+        if timeout is None and retry is None and not headers and not query and priority is None:
             if self._plain is None:
-                self._plain = CallSettings.of(self._core, self._defaults, None, None, None, None)
+                self._plain = CallSettings.of(self._core, self._defaults, None, None, None, None, None)
             return self._plain
-        return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query)
+        return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query, priority)
 
     @waits_for_calls
     def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:

@@ -37,7 +37,7 @@ def start_rows(
         packed: whether requests for embeddings are joined.
     """
     core = pool._core
-    options = pool._how(None, None, None, None).of_run(core.dispatcher, None)
+    options = pool._how().of_run(core.dispatcher, None)
     if packed:
         window, most = 2 * core.engine.max_workers, pool._defaults.max_pack
         return PackedRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)

@@ -35,6 +35,7 @@ class BulkCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -59,7 +60,7 @@ class BulkCalls(PoolBase):
             dedupe: whether items that make the same request share one answer: it is sent once, and the others get
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
-            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -74,7 +75,7 @@ class BulkCalls(PoolBase):
         """
         settings = RunSettings(prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe)
         make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         return self._collect(items, make, settings, how)
 
@@ -92,6 +93,7 @@ class BulkCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -106,7 +108,7 @@ class BulkCalls(PoolBase):
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
             items, prompt, progress, run_timeout, journal, dedupe: as in :meth:`map`.
-            timeout, retry, headers, query, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -116,7 +118,7 @@ class BulkCalls(PoolBase):
             prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
         )
         make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         return self._lazy(items, make, settings, how, in_order=True)
 
@@ -134,6 +136,7 @@ class BulkCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -150,7 +153,7 @@ class BulkCalls(PoolBase):
             prompt, progress, run_timeout=run_timeout, buffersize=buffersize, journal=journal, dedupe=dedupe
         )
         make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         return self._lazy(items, make, settings, how, in_order=False)
 
@@ -168,6 +171,7 @@ class BulkCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
     ) -> Any:
@@ -181,6 +185,7 @@ class BulkCalls(PoolBase):
             max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
+            priority: as in :meth:`chat`.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
@@ -190,7 +195,7 @@ class BulkCalls(PoolBase):
             in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
-        how = self._how(timeout, retry, headers, query)
+        how = self._how(timeout, retry, headers, query, priority)
 
         def make(one: Any) -> ChatRequest:
             return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)

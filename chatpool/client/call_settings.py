@@ -26,6 +26,7 @@ class CallSettings:
     dispatcher: Dispatcher
     headers: Mapping[str, str]
     query: Mapping[str, str]
+    priority: int = 0
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
 
@@ -43,6 +44,7 @@ class CallSettings:
             self.headers,
             self.query,
             deadline,
+            self.priority,
             review=self.review,
             reading=self.reading,
         )
@@ -75,13 +77,14 @@ class CallSettings:
         retry: Optional[RetryPolicyLike],
         headers: Optional[Mapping[str, str]],
         query: Optional[Mapping[str, str]],
+        priority: Optional[int],
     ) -> CallSettings:
         """A pool's defaults, with what the method call says over them.
 
         Raises:
             TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
         """
-        changes = {"timeout": timeout, "retry": retry, "headers": headers, "query": query}
+        changes = {"timeout": timeout, "retry": retry, "headers": headers, "query": query, "priority": priority}
         said = defaults.changed(**{name: value for name, value in changes.items() if value is not None})
         return cls(
             said.timeout,
@@ -89,6 +92,7 @@ class CallSettings:
             core.dispatcher,
             {**defaults.headers, **said.headers},
             {**defaults.query, **said.query},
+            said.priority,
             said.answers.reviewer(),
             collect if said.collect_stream else None,
         )

@@ -153,7 +153,7 @@ def _limits(verdict: Verdict) -> str:
 def _exchange(pool: PoolBase, route: Route, request: ChatRequest, timeout: float) -> Verdict:
     """One attempt, judged."""
     transport = route.transport
-    how = pool._how(None, None, None, None)
+    how = pool._how()
     body = encode(request.body) if request.body else b""
     limit = Timeout(attempt=timeout)
     try:

@@ -29,6 +29,7 @@ class Defaults:
     body: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
     timeout: Timeout = field(default_factory=Timeout)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     answers: AnswerRules = AnswerRules()
@@ -48,7 +49,7 @@ class Defaults:
             if name not in known:
                 raise TypeError(
                     f"with_options() got an unknown keyword {name!r}; it takes model, system, defaults, headers, "
-                    "query, timeout and retry"
+                    "query, priority, timeout and retry"
                 )
         if "timeout" in changes:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
@@ -59,6 +60,8 @@ class Defaults:
         return checked
 
     def _check(self) -> None:
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise TypeError(f"priority must be a whole number, got {self.priority!r}; as a body field: use extra_body=")
         for name in ("model", "system"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -176,7 +176,8 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
         """A view of this pool with other defaults: same connections, same workers, same limits.
 
         Args:
-            options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``timeout``, ``retry``.
+            options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
+                ``retry``.
 
         Returns:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.

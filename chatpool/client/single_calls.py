@@ -29,6 +29,7 @@ class SingleCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -43,6 +44,9 @@ class SingleCalls(PoolBase):
             item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
                 :class:`~chatpool.ChatRequest`.
             timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
+            priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
+                alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
+                until it is sent. Default: that of the pool or its view, else 0.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text, a dataclass, a pydantic model, or a
                 JSON schema (a dict; needs jsonschema). For all but a function the text has to be JSON, alone or in
@@ -64,7 +68,7 @@ class SingleCalls(PoolBase):
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
@@ -78,6 +82,7 @@ class SingleCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -92,7 +97,7 @@ class SingleCalls(PoolBase):
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        how = self._how(timeout, retry, headers, query).reviewed(parse, max_reasks, accept)
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         make = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
         return send(self._core, item, make(item), how)
@@ -105,6 +110,7 @@ class SingleCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -114,7 +120,7 @@ class SingleCalls(PoolBase):
         Args:
             item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, extra_body: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``, and
                 the further keywords of :meth:`chat`.
 
@@ -131,6 +137,7 @@ class SingleCalls(PoolBase):
             retry=retry,
             headers=headers,
             query=query,
+            priority=priority,
             extra_body=extra_body,
             system=system,
             **params,
@@ -146,6 +153,7 @@ class SingleCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
     ) -> Any:
         """Call any JSON endpoint below ``base_url`` with the same guarantees.
 
@@ -154,6 +162,7 @@ class SingleCalls(PoolBase):
             body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
             method: the HTTP method.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
+            priority: as in :meth:`chat`.
 
         Returns:
             The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
@@ -167,4 +176,4 @@ class SingleCalls(PoolBase):
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
         sent = ChatRequest(dict(body or {}), path, method.upper())
-        return self._wait(None, sent, self._how(timeout, retry, headers, query))
+        return self._wait(None, sent, self._how(timeout, retry, headers, query, priority))

@@ -28,6 +28,7 @@ class StreamingCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -41,8 +42,8 @@ class StreamingCalls(PoolBase):
                     print(chunk.text, end="", flush=True)
 
         Args:
-            item, headers, query, extra_body, system, retry, params: as in :meth:`chat`. The usage is asked for
-                (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            item, headers, query, priority, extra_body, system, retry, params: as in :meth:`chat`. The usage is
+                asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
             timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
                 (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
                 ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
@@ -55,7 +56,7 @@ class StreamingCalls(PoolBase):
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        how = self._how(timeout, retry, headers, query)
+        how = self._how(timeout, retry, headers, query, priority)
         make = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make(item)
         streamed(request)
@@ -74,6 +75,7 @@ class StreamingCalls(PoolBase):
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -82,7 +84,7 @@ class StreamingCalls(PoolBase):
 
         Args:
             items, prompt, progress, run_timeout, buffersize: as in :meth:`imap`.
-            timeout, retry, headers, query, extra_body, system, params: as in :meth:`stream`.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
             An iterator of ``(index, chunk)`` as chunks arrive, and last for each item ``(index, outcome)`` with its
@@ -92,4 +94,4 @@ class StreamingCalls(PoolBase):
         """
         settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
         make = RequestMaker(self._defaults, system, body_fields("stream_many", extra_body, params), streams=True)
-        return start_streams(self._core, items, make, settings, self._how(timeout, retry, headers, query))
+        return start_streams(self._core, items, make, settings, self._how(timeout, retry, headers, query, priority))

@@ -55,6 +55,7 @@ class CallOptions:
         headers: extra HTTP headers.
         query: extra URL parameters.
         deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
+        priority: calls of a higher one go first.
         singular: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
             of the call, and otherwise from its first send and without the time in which the pool holds it.
         review: looks at answers before they are taken; None takes them all.
@@ -68,6 +69,7 @@ class CallOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     deadline: Optional[float] = None
+    priority: int = 0
     singular: bool = False
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..config import Limits
 from ..errors import ChatPoolError
@@ -14,7 +14,7 @@ from ..reentrancy import defer
 from .call import Call
 from .grants import Grants
 from .line import Line
-from .queues import CallQueue
+from .queues import CallQueue, level_of
 from .visits import LineKey
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LeftAlone", "LineMaker", "Lines", "Plan"]
 
 _MOST_IDLE = 500  # lines
+_AGEING = 2.5  # seconds: two levels are one priority
 
 
 class Plan(NamedTuple):
@@ -87,8 +88,26 @@ class LineMaker:
         return Line(key, plan.limits, self._spending, grants, queue=queue, endpoint=health, weight=weight)
 
 
+class _Level:
+    """The models with calls of one level.
+
+    Attributes:
+        ready: next in turn first.
+        passed_over_since: when one of another level was sent while these waited; None since one of these was.
+    """
+
+    __slots__ = ("passed_over_since", "ready")
+
+    def __init__(self) -> None:
+        self.ready: OrderedDict[CallQueue, None] = OrderedDict()
+        self.passed_over_since: Optional[float] = None
+
+
 class Lines:
     """One line for each (endpoint, model), made when it is first needed; models with calls take turns.
+
+    Calls of a higher level go first, over all models.  A level that is passed over counts as one higher after
+    each ``_AGEING`` seconds, until a call of it is sent: so none waits for ever (as ageing in operating systems).
 
     Not thread-safe: the scheduler holds its lock, but for :meth:`known`.
 
@@ -96,12 +115,12 @@ class Lines:
         make: makes the lines of a model.
     """
 
-    __slots__ = ("_all", "_make", "_ready", "_tidy_at", "_turns")
+    __slots__ = ("_all", "_levels", "_make", "_tidy_at", "_turns")
 
     def __init__(self, make: Callable[[LineKey], List[Line]]) -> None:
         self._make = make
         self._all: Dict[LineKey, Line] = {}
-        self._ready: OrderedDict[CallQueue, None] = OrderedDict()  # those with calls, next in turn first
+        self._levels: Dict[int, _Level] = {}
         self._turns = 0
         self._tidy_at = _MOST_IDLE
 
@@ -125,7 +144,8 @@ class Lines:
         """Forget what was learned of models that have not been used for longest: there may be no end of names."""
         idle = sorted((queue for queue in self._queues() if queue.is_idle()), key=lambda queue: queue.used_at)
         for queue in idle[: (len(idle) + 1) // 2]:
-            self._ready.pop(queue, None)
+            for level in self._levels.values():
+                level.ready.pop(queue, None)
             for line in queue.lines:
                 del self._all[line.key]
                 if line.shared:
@@ -140,7 +160,7 @@ class Lines:
         """Queue a fresh call."""
         queue = self.of(call).queue
         queue.add(call)
-        self._ready[queue] = None
+        self._has_calls(queue, level_of(call))
 
     def add_due(self, call: Call, now: float) -> None:
         """Queue a call whose wait is over."""
@@ -148,23 +168,49 @@ class Lines:
         line.parked -= 1
         line.due(call, now)
         line.queue.add_due(call)
-        self._ready[line.queue] = None
+        self._has_calls(line.queue, level_of(call))
+
+    def _has_calls(self, queue: CallQueue, number: int) -> None:
+        level = self._levels.get(number)
+        if level is None:
+            level = self._levels[number] = _Level()
+        level.ready[queue] = None
 
     def next(self, now: float) -> Tuple[Optional[Line], float]:
         """The line whose turn it is, or None and the seconds until one may send (``inf``: nobody knows)."""
-        first = math.inf
-        empty = []
-        for queue in self._ready:
-            if not queue.has_calls():
-                empty.append(queue)
-                continue
-            line, wait = queue.next_line(now)
-            if line is not None:
-                return line, 0.0
-            first = min(first, wait)
-        for queue in empty:
-            del self._ready[queue]
-        return None, first
+        soonest = math.inf
+        waiting: Set[CallQueue] = set()  # with calls of a higher level, which those of a lower one must not forestall
+        for number in self._in_order(now):
+            level = self._levels[number]
+            empty = []
+            for queue in level.ready:
+                if queue in waiting:
+                    continue
+                if not queue.has_calls(number):
+                    empty.append(queue)
+                    continue
+                line, wait = queue.next_line(now)
+                if line is not None:
+                    return line, 0.0
+                soonest = min(soonest, wait)
+                if len(self._levels) > 1:
+                    waiting.add(queue)
+            for queue in empty:
+                del level.ready[queue]
+            if not level.ready:
+                del self._levels[number]
+        return None, soonest
+
+    def _in_order(self, now: float) -> List[int]:
+        """The levels, that whose turn it is first."""
+        if len(self._levels) < 2:
+            return list(self._levels)
+
+        def rank(number: int) -> Tuple[int, int]:
+            since = self._levels[number].passed_over_since
+            return number + (0 if since is None else int((now - since) / _AGEING)), -number
+
+        return sorted(self._levels, key=rank, reverse=True)
 
     def bind(self, call: Call, line: Line, now: float) -> None:
         """``line`` is about to send the call."""
@@ -190,15 +236,24 @@ class Lines:
             other.standing.forgive()
         return LeftAlone(is_new, reasons, scope)
 
-    def had_its_turn(self, queue: CallQueue, call: Call) -> None:
+    def had_its_turn(self, queue: CallQueue, call: Call, now: float) -> None:
         """``call`` was sent; the others go first now."""
+        number = level_of(call)
         self._turns += 1
         queue.used_at = self._turns
         queue.left(call)
-        if not queue.has_calls():
-            del self._ready[queue]
-        elif len(self._ready) > 1:
-            self._ready.move_to_end(queue)
+        for other, level in self._levels.items():
+            if other == number:
+                level.passed_over_since = None
+            elif level.passed_over_since is None:
+                level.passed_over_since = now
+        level = self._levels[number]
+        if not queue.has_calls(number):
+            del level.ready[queue]
+        elif len(level.ready) > 1:
+            level.ready.move_to_end(queue)
+        if not level.ready:
+            del self._levels[number]
 
     def queued(self) -> List[Call]:
         """All calls that are queued."""
@@ -207,8 +262,8 @@ class Lines:
     def look_again(self) -> None:
         """Find out anew which lines have calls."""
         for queue in self._queues():
-            if queue.has_calls():
-                self._ready[queue] = None
+            for number in queue.levels():
+                self._has_calls(queue, number)
 
     def _queues(self) -> List[CallQueue]:
         return list(dict.fromkeys(line.queue for line in list(self._all.values())))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Tuple
 
 from ..policy.health import LineView
 from .call import QUEUED, Call
@@ -13,9 +13,34 @@ from .visits import Visits
 if TYPE_CHECKING:
     from .line import Line
 
-__all__ = ["CallQueue"]
+__all__ = ["CallQueue", "level_of"]
 
 _NOWHERE = Visits()
+
+
+def level_of(call: Call) -> int:
+    """Return the level of a call: singular ones are between the runs of their priority and those of the next."""
+    return 2 * call.options.priority + call.options.singular
+
+
+class _Turn:
+    """The calls that take turns with those of others: of one run, or all singular ones."""
+
+    __slots__ = ("due", "fresh")
+
+    def __init__(self) -> None:
+        self.due: Deque[Call] = deque()  # parked before, ready now: they go first
+        self.fresh: Deque[Call] = deque()
+
+    def has_calls(self) -> bool:
+        for queue in (self.due, self.fresh):
+            while queue and queue[0].state != QUEUED:
+                queue.popleft()  # it runs, or was given up where it stood
+        return bool(self.due or self.fresh)
+
+    def in_order(self, line: Line) -> Tuple[Deque[Call], Deque[Call]]:
+        # A probe of a server that is down may well be lost: it costs least where least was tried.
+        return (self.fresh, self.due) if line.health.gate.closed else (self.due, self.fresh)
 
 
 class CallQueue:
@@ -23,45 +48,67 @@ class CallQueue:
 
     No call belongs to an endpoint before it is sent, so that none is stuck behind one that is slow or down.
 
+    Calls of a higher level go first (see :func:`level_of`).  On one level the singular calls and each run take turns.
+
     Not thread-safe: the scheduler holds its lock.
 
     Attributes:
         lines: at least one.
+        level: the level of the calls that are looked at.
         used_at: the number of the turn in which a call of it was sent last.
     """
 
-    __slots__ = ("_due", "_fresh", "lines", "used_at")
+    __slots__ = ("_levels", "level", "lines", "used_at")
 
     def __init__(self) -> None:
         self.lines: List[Line] = []
+        self.level = 0
         self.used_at = 0
-        self._due: Deque[Call] = deque()  # parked before, ready now: they go first
-        self._fresh: Deque[Call] = deque()
+        self._levels: Dict[int, OrderedDict[Optional[int], _Turn]] = {}  # next in turn first
 
     # -- calls ------------------------------------------------------------------------------------------
 
     def add(self, call: Call) -> None:
         """A fresh call."""
-        self._fresh.append(call)
+        self._turn(call).fresh.append(call)
 
     def add_due(self, call: Call) -> None:
         """A call whose wait is over."""
-        self._due.append(call)
+        self._turn(call).due.append(call)
 
-    def has_calls(self) -> bool:
-        """Whether any call is queued."""
-        for queue in (self._due, self._fresh):
-            while queue and queue[0].state != QUEUED:
-                queue.popleft()  # it runs, or was given up where it stood
-        return bool(self._due or self._fresh)
+    def _turn(self, call: Call) -> _Turn:
+        turns = self._levels.setdefault(level_of(call), OrderedDict())
+        turn = turns.get(call.sink.run_id)
+        if turn is None:
+            turn = turns[call.sink.run_id] = _Turn()
+        return turn
+
+    def has_calls(self, level: int) -> bool:
+        """Return whether any call of a level is queued; from then on those are looked at."""
+        self.level = level
+        turns = self._levels.get(level)
+        while turns:
+            if next(iter(turns.values())).has_calls():
+                return True
+            turns.popitem(last=False)
+        self._levels.pop(level, None)
+        return False
+
+    def levels(self) -> List[int]:
+        """Return the levels that have calls."""
+        return [level for level in list(self._levels) if self.has_calls(level)]
 
     def first(self, line: Line, now: float) -> Optional[Call]:
         """The call that ``line`` sends next, None if it may send none of those that there are."""
-        # A probe of a server that is down may well be lost: it costs least where least was tried.
-        first, then = (self._fresh, self._due) if line.health.gate.closed else (self._due, self._fresh)
+        turns = self._turns()
         if len(self.lines) == 1:
+            first, then = turns[0].in_order(line)
             return (first or then)[0]
-        return next((call for queue in (first, then) for call in queue if self._may_take(line, call, now)), None)
+        waiting = (call for turn in turns for queue in turn.in_order(line) for call in queue)
+        return next((call for call in waiting if self._may_take(line, call, now)), None)
+
+    def _turns(self) -> List[_Turn]:
+        return list(self._levels.get(self.level, {}).values())
 
     def _may_take(self, line: Line, call: Call, now: float) -> bool:
         visits = call.visits or _NOWHERE
@@ -72,20 +119,28 @@ class CallQueue:
         )
 
     def left(self, call: Call) -> None:
-        """A call has left out of turn; one that was the first of all goes by itself."""
-        if len(self.lines) > 1 and self._due and self._due[0] is not call and call in self._due:
-            self._due.remove(call)
+        """A call was sent: the others of its level go first now."""
+        turns = self._levels[level_of(call)]
+        turn = turns[call.sink.run_id]
+        if len(self.lines) > 1:  # one of several may have taken it from the middle
+            queue = turn.due if call in turn.due else turn.fresh
+            queue.remove(call)
+        # Now, while it runs: parked and queued again, it must not be found in its old place as well.
+        turn.has_calls()
+        if len(turns) > 1:
+            turns.move_to_end(call.sink.run_id)
 
     def queued(self) -> List[Call]:
         """All calls that are queued."""
-        return [call for queue in (self._due, self._fresh) for call in queue if call.state == QUEUED]
+        turns = [turn for turns in self._levels.values() for turn in turns.values()]
+        return [call for turn in turns for queue in (turn.due, turn.fresh) for call in queue if call.state == QUEUED]
 
     # -- lines ------------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
         """Return whether no call is queued or on its way, and none would have to wait for a server that is down."""
         gone = all(line.on_their_way() == 0 and not line.health.gate.closed for line in self.lines)
-        return gone and not self.has_calls()
+        return gone and not self.levels()
 
     def next_line(self, now: float) -> Tuple[Optional[Line], float]:
         """The line that sends next, or None and the seconds until one may (``inf``: nobody knows); it has calls."""
@@ -120,7 +175,8 @@ class CallQueue:
 
     def _next_turn(self, line: Line, now: float) -> float:
         """Seconds until one of the calls may go to ``line``: all have failed there a moment ago."""
-        turns = [call.visits.until(line.key) for call in self._due if call.state == QUEUED and call.visits is not None]
+        due = (call for turn in self._turns() for call in turn.due)
+        turns = [call.visits.until(line.key) for call in due if call.state == QUEUED and call.visits is not None]
         return max(0.0, min(turns, default=math.inf) - now)
 
     def _usual_latency(self) -> float:

@@ -135,7 +135,7 @@ class Scheduler:
                 if question is not None:
                     return Step(question=question, more_workers=self._successors(now))
                 self._start(call, line, now)
-                self._lines.had_its_turn(line.queue, call)
+                self._lines.had_its_turn(line.queue, call, now)
                 return Step(call, None, False, self._successors(now))  # by position: once per call
             if self._needs_waiter(now, wait):
                 self._staff.waiting = True

@@ -12,6 +12,7 @@ from chatpool.clock import Clock
 from chatpool.config import RetryPolicy, Timeout
 from chatpool.engine.call import Call, CallOptions
 from chatpool.engine.dispatch import Dispatcher
+from chatpool.engine.future import CallFuture
 from chatpool.engine.scheduler import Scheduler
 from chatpool.policy.retry import Retrier
 from chatpool.types import ChatRequest
@@ -49,8 +50,8 @@ class Simulation:
         calls = []
         for _ in range(count):
             self._made += 1
-            request = ChatRequest({"model": "m"})
-            calls.append(Call(request, self.options, None, id=self._made, line=("s", "m"), created=self.clock.time))
+            request, sink = ChatRequest({"model": "m"}), CallFuture()
+            calls.append(Call(request, self.options, sink, id=self._made, line=("s", "m"), created=self.clock.time))
         self._hire(self.scheduler.submit(calls))
 
     def run(self, until=math.inf):

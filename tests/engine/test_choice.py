@@ -12,6 +12,7 @@ from chatpool.config import Limits, RetryPolicy, Timeout
 from chatpool.engine.call import Call, CallOptions
 from chatpool.engine.dispatch import Dispatcher
 from chatpool.engine.failover import Failover
+from chatpool.engine.future import CallFuture
 from chatpool.engine.lines import Plan
 from chatpool.engine.routes import Route, Routes
 from chatpool.engine.scheduler import Scheduler
@@ -42,9 +43,9 @@ class Simulation:
         self._events, self._tick, self._free = [], itertools.count(), max_workers
 
     def submit(self, count):
+        request, line = ChatRequest({"model": "m"}), (self.home, "m")
         calls = [
-            Call(ChatRequest({"model": "m"}), self.options, None, id=number, line=(self.home, "m"), created=self.now)
-            for number in range(count)
+            Call(request, self.options, CallFuture(), id=number, line=line, created=self.now) for number in range(count)
         ]
         self.scheduler.submit(calls)
         return self

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from chatpool.engine.call import NEW
+from chatpool.engine.future import CallFuture
 from chatpool.engine.scheduler import Scheduler, Step
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
@@ -25,6 +26,7 @@ class StubCall:
         self.state, self.token = NEW, None
         self.sent_at = self.first_sent = None
         self.held_before = 0.0
+        self.options, self.sink = SimpleNamespace(priority=0, singular=False), CallFuture()
 
 
 def close_gate(scheduler):

@@ -26,7 +26,7 @@ def ask(pool):
     """``ask(text, review)`` is the future of a call whose answer ``review(request, value, reasks)`` looks at."""
 
     def ask(text, review):
-        how = dataclasses.replace(pool._how(None, None, None, None), review=review)
+        how = dataclasses.replace(pool._how(), review=review)
         return send(pool._core, text, ChatRequest({"messages": [{"role": "user", "content": text}]}), how)
 
     return ask
@@ -106,7 +106,7 @@ def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool
             assert others_ended.wait(10)
             return Review(value)
 
-        how = dataclasses.replace(pool._how(None, None, None, None), review=review)
+        how = dataclasses.replace(pool._how(), review=review)
         first = send(pool._core, "x", question("x"), how)
         others = [pool.submit(str(number)) for number in range(5)]
         for future in others:

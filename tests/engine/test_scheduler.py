@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from chatpool.engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
+from chatpool.engine.future import CallFuture
 from chatpool.engine.scheduler import Scheduler, Step
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
@@ -20,6 +22,7 @@ class StubCall:
         self.state, self.token = NEW, None
         self.sent_at = self.first_sent = None
         self.held_before = 0.0
+        self.options, self.sink = SimpleNamespace(priority=0, singular=False), CallFuture()
 
     def __repr__(self):
         return f"<{self.name} {self.state}>"
