@@ -17,7 +17,7 @@ from ..wire import ResponseTooLarge, UnreadableAnswer
 from .deadline import current_exchange
 from .responses import BriefResponse, FinalResponse
 
-__all__ = ["PIECE", "READ_DIRECTLY", "Pieces", "Unpacker", "codings_of", "is_unpacked_here", "read_any", "read_body"]
+__all__ = ["PIECE", "READ_DIRECTLY", "Pieces", "Unpacker", "codings_of", "read_any", "read_body"]
 
 PIECE = 16 * 1024
 
@@ -26,8 +26,10 @@ READ_DIRECTLY = (http.client.HTTPResponse, FinalResponse, BriefResponse)
 
 _REFUSED = 300  # from this status on, an answer's body is no more than words about its status
 
-# The content codings that are unpacked here.
+# The content codings that are unpacked: those that were asked for.  urllib3, left to itself, unpacks others too where
+# their packages are installed, and up to 2.5 all of them without a bound.
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_MOST_CODINGS = 2  # the server's, and one of a gateway that did not look
 
 # Those that pack a body at all. What else gateways write there ("none", "utf-8") changes nothing.
 _CODINGS = _PACKED | {"br", "zstd", "compress", "x-compress"}
@@ -46,11 +48,6 @@ def codings_of(headers: Mapping[str, str]) -> Tuple[str, ...]:
         return ()
     names = (name.strip().lower() for name in stated.split(","))
     return tuple(name for name in names if name in _CODINGS)
-
-
-def is_unpacked_here(codings: Tuple[str, ...]) -> bool:
-    """Whether codings are a matter of :class:`Unpacker`; urllib3 knows others where their packages are installed."""
-    return _PACKED.issuperset(codings) or not set(codings) <= set(HTTPResponse.CONTENT_DECODERS)
 
 
 def read_any(response: requests.Response, limit: int) -> bytes:
@@ -83,13 +80,12 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
         if length is not None and length > limit:
             raise ResponseTooLarge(limit)
         message: Any = getattr(raw, "_fp", None)
-        if raw.status >= _REFUSED and type(message) in READ_DIRECTLY and is_unpacked_here(codings):
-            return _unpack(_until_it_breaks(message), codings, limit, broken=True)
-        if length is not None and not codings:
+        refused = raw.status >= _REFUSED
+        if length is not None and not codings and not refused:
             return raw.read(decode_content=False) or b""
-        if codings and is_unpacked_here(codings):
-            return _unpack(raw.stream(PIECE, decode_content=False), codings, limit)
-        return _join(raw.stream(PIECE, decode_content=bool(codings)), limit)
+        if type(message) in READ_DIRECTLY:
+            return _unpack(_pieces_of(message, broken=refused), codings, limit, broken=refused)
+        return _unpack(raw.stream(PIECE, decode_content=False), codings, limit)
     except urllib3.exceptions.HTTPError as error:
         raise _translated(error) from error
     finally:
@@ -119,14 +115,14 @@ def _unpack(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int, *, br
         for piece in pieces:
             kept += unpacker.feed(piece)
         kept += unpacker.end()
-    except ContentDecodingError:
+    except (ContentDecodingError, UnreadableAnswer):
         if not broken:
             raise
     return bytes(kept)
 
 
-def _until_it_breaks(message: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The pieces of a body, up to its end or to that of the connection."""
+def _pieces_of(message: http.client.HTTPResponse, *, broken: bool) -> Iterator[bytes]:
+    """The pieces of a body, up to its end or, where that is good enough, to that of the connection."""
     pieces = Pieces(message)
     try:
         while piece := pieces.next():
@@ -137,6 +133,8 @@ def _until_it_breaks(message: http.client.HTTPResponse) -> Iterator[bytes]:
         exchange = current_exchange()
         if exchange is not None and exchange.cancelled:
             raise requests.exceptions.ConnectionError(error) from error
+        if not broken:
+            raise ChunkedEncodingError(error) from error
 
 
 class Pieces:
@@ -179,17 +177,18 @@ class Unpacker:
         limit: the most bytes that are unpacked.
 
     Raises:
-        UnreadableAnswer: it is packed with something that nobody here knows, and nobody has asked for.
+        UnreadableAnswer: it is packed with something that was not asked for, or again and again.
     """
 
     def __init__(self, codings: Tuple[str, ...], limit: int) -> None:
+        self._codings = codings
         self._name = codings[-1]
         self._limit = limit
         self._room = limit
         self._start: Optional[bytes] = b""  # too little to tell text from what is packed; None once that is known
         self._is_text = False
         self._zlib: Any = None
-        self._inner = Unpacker(codings[:-1], limit) if codings[1:] else None
+        self._inner: Optional[Unpacker] = None
 
     def feed(self, packed: bytes) -> bytes:
         """What the next bytes of the body make."""
@@ -216,8 +215,14 @@ class Unpacker:
     def _decide(self, start: bytes) -> None:
         self._start = None
         self._is_text = _is_text(start[:_ENOUGH])
-        if not self._is_text and self._name not in _PACKED:
-            raise UnreadableAnswer(f"Content-Encoding {self._name!r} was not asked for and cannot be unpacked")
+        if self._is_text:
+            return
+        if self._name not in _PACKED:
+            raise UnreadableAnswer(f"Content-Encoding {self._name!r} was not asked for and is not unpacked")
+        if len(self._codings) > _MOST_CODINGS:
+            raise UnreadableAnswer(f"Content-Encoding names {len(self._codings):,} codings, one inside the other")
+        if self._codings[1:]:
+            self._inner = Unpacker(self._codings[:-1], self._limit)
 
     def _unpacked(self, packed: bytes) -> bytes:
         unpacked = bytearray()

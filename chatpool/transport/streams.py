@@ -12,7 +12,7 @@ import requests
 from urllib3.response import HTTPResponse
 
 from ..wire import ResponseTooLarge, is_event_stream
-from .body import PIECE, READ_DIRECTLY, Pieces, Unpacker, codings_of, is_unpacked_here
+from .body import PIECE, READ_DIRECTLY, Pieces, Unpacker, codings_of
 from .cancel import CancelToken
 from .deadline import Exchange, Limit
 
@@ -180,11 +180,11 @@ class OpenStream:
         raw: Any = self._response.raw
         message: Any = getattr(raw, "_fp", None)
         codings = codings_of(self.headers)
-        if isinstance(raw, HTTPResponse) and type(message) in READ_DIRECTLY and is_unpacked_here(codings):
+        if not isinstance(raw, HTTPResponse):
+            return partial(next, self._response.iter_content(PIECE), b"")
+        self._unpacker = Unpacker(codings, self._most) if codings else None
+        if type(message) in READ_DIRECTLY:
             self._direct = True
-            self._unpacker = Unpacker(codings, self._most) if codings else None
             return Pieces(message).next
         # A mock's, or from an adapter of the user's that has a protocol engine of its own.
-        if isinstance(raw, HTTPResponse):
-            return partial(raw.read, PIECE, decode_content=True)
-        return partial(next, self._response.iter_content(PIECE), b"")
+        return partial(raw.read, PIECE, decode_content=False)

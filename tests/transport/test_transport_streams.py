@@ -12,6 +12,7 @@ import pytest
 import requests
 import requests_mock
 import responses
+from urllib3.response import HTTPResponse
 
 from chatpool.config import Timeout
 from chatpool.transport import Cancelled, CancelToken, Limit, OpenStream
@@ -306,15 +307,72 @@ def test_events_with_a_wrong_label_come_as_soon_as_they_are_sent(start, open_str
         go()
 
 
-def test_a_coding_that_nobody_can_unpack_is_named(serve, start_transport, open_stream, exchange):
+PACKED = {"zstd": b"\x28\xb5\x2f\xfd\x04", "br": b"\x8b\x0c\x80", "compress": b"\x1f\x9d\x90"}
+UNASKED = {
+    "compress": ("compress", PACKED["compress"]),
+    "br": ("br", PACKED["br"]),
+    "zstd": ("zstd", PACKED["zstd"]),
+    "br in gzip": ("br, gzip", gzip.compress(PACKED["br"] * 9)),
+    "gzip in br": ("gzip, br", PACKED["br"]),
+    "zstd, in capitals": ("ZSTD", PACKED["zstd"]),
+    "gzip thrice": ("gzip, gzip, gzip", gzip.compress(gzip.compress(gzip.compress(WHOLE)))),
+    "gzip without end": ("gzip, " * 5000 + "gzip", gzip.compress(WHOLE)),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["without packages", "with packages"])
+def brotli_and_zstandard(request, monkeypatch):
+    """As if their packages were there, and urllib3 would unpack with them whatever comes of it."""
+    if request.param:
+        known = [*HTTPResponse.CONTENT_DECODERS, "br", "zstd"]
+        monkeypatch.setattr(HTTPResponse, "CONTENT_DECODERS", known)
+    monkeypatch.setattr("urllib3.response._get_decoder", lambda mode: pytest.fail("urllib3 unpacks without a bound"))
+
+
+@pytest.mark.usefixtures("brotli_and_zstandard")
+@pytest.mark.parametrize("case", UNASKED)
+def test_a_coding_that_was_not_asked_for_is_refused_and_named(serve, start_transport, open_stream, exchange, case):
+    said, packed = UNASKED[case]
+
     def script(peer):
         while peer.read_request():
-            peer.answer(b"\x1f\x9d\x90" * 9, headers=["Content-Encoding: compress"])
+            peer.answer(packed * 9, headers=[f"Content-Encoding: {said}", "Content-Type: text/event-stream"])
 
     transport = start_transport(serve(script).url)
     for send in (open_stream, exchange):
-        with pytest.raises(UnreadableAnswer, match="Content-Encoding 'compress'"):
+        with pytest.raises(UnreadableAnswer, match="Content-Encoding"):
             send(transport)
+
+
+@pytest.mark.usefixtures("brotli_and_zstandard")
+@pytest.mark.parametrize("case", UNASKED)
+def test_a_refusal_counts_by_its_status_however_its_words_are_packed(serve, start_transport, exchange, case):
+    said, packed = UNASKED[case]
+
+    def script(peer):
+        while peer.read_request():
+            peer.answer(packed * 9, status="429 Too Many", headers=[f"Content-Encoding: {said}", "Retry-After: 7"])
+
+    reply = exchange(start_transport(serve(script).url))
+    assert (reply.status, reply.headers["retry-after"], reply.content) == (429, "7", b"")
+
+
+BOMBS = {"gzip": 1, "gzip, gzip": 2}
+
+
+@pytest.mark.usefixtures("brotli_and_zstandard")
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+@pytest.mark.parametrize("said", BOMBS)
+def test_what_is_packed_in_itself_is_unpacked_with_the_same_bound(serve, start_transport, exchange, said, status):
+    bomb = b" " * 50_000_000
+    for _ in range(BOMBS[said]):
+        bomb = gzip.compress(bomb, 1)
+    transport = start_transport(
+        serve(lambda peer: [peer.answer(bomb, status=status, headers=[f"Content-Encoding: {said}"])]).url,
+        max_response_bytes=200_000,
+    )
+    with pytest.raises(ResponseTooLarge):
+        exchange(transport)
 
 
 def test_redirects_of_the_same_origin_are_followed(serve, start_transport, open_stream):
