@@ -281,7 +281,9 @@ class DeadlineExceededError(ChatPoolError, TimeoutError):
 
 
 class CallCancelledError(ChatPoolError, concurrent.futures.CancelledError):
-    """The call was given up because its run was cancelled, by Ctrl-C, an exception or another call's failure."""
+    """The call was given up: its run was cancelled, by Ctrl-C, an exception or another call's failure, or its pool was
+    shut down before it was sent.
+    """
 
     advice = "run the cancelled items again"
 

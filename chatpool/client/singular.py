@@ -8,7 +8,7 @@ from typing import Any
 
 from ..clock import interruptible
 from ..engine import CallFuture
-from ..errors import DeadlineExceededError
+from ..errors import CallCancelledError, DeadlineExceededError
 from ..types import ChatRequest
 from .call_settings import CallSettings
 from .core import Core
@@ -47,7 +47,7 @@ def wait_for(core: Core, future: CallFuture, total: float) -> Any:
     try:
         while time.monotonic() < end:
             if concurrent.futures.wait([future], interruptible(end - time.monotonic())).done:
-                return future.result()
+                return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised
             core.engine.repair()
@@ -58,3 +58,13 @@ def wait_for(core: Core, future: CallFuture, total: float) -> Any:
         "the call's time (timeout.total) ran out while it waited for a worker; "
         "raise max_workers or timeout=Timeout(total=...)"
     )
+
+
+def _result_of(future: CallFuture) -> Any:
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        pass
+    # Nobody else has the future: ``shutdown(cancel_futures=True)`` was called.  A caller that has made no future is
+    # told so by an error of ours.
+    raise CallCancelledError("the pool was shut down before the call was sent")

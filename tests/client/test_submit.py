@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from chatpool import BadRequestError, DeadlineExceededError, PoolClosedError, Timeout
+from chatpool import BadRequestError, CallCancelledError, DeadlineExceededError, PoolClosedError, Timeout
 from chatpool.testing import Error, RateLimited, Stall
 
 
@@ -192,3 +192,30 @@ class TestShutdown:
         assert queued.cancelled()
         with pytest.raises(concurrent.futures.CancelledError):
             queued.result(10)
+
+    @pytest.mark.parametrize("call", ["chat", "responses", "embed", "request"])
+    def test_callers_that_wait_without_a_future_get_an_error_of_ours(self, serve, call):
+        server, pool = serve(max_workers=1)
+        gate, caught = threading.Event(), []
+        server.set_script(lambda request: gate.wait(10) and None)
+        calls = {"request": lambda: pool.request("/moderations", {"input": "queued"})}
+
+        def wait():
+            try:
+                calls.get(call, lambda: getattr(pool, call)("queued"))()
+            except BaseException as error:
+                caught.append(error)
+
+        flying = pool.submit("flying")
+        server.wait_for(1)
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        while not pool.stats().queued:
+            waiter.join(0.01)
+        pool.shutdown(wait=False, cancel_futures=True)
+        waiter.join(10)
+        gate.set()
+        flying.result(10)
+        assert [(type(error), str(error)) for error in caught] == [
+            (CallCancelledError, "the pool was shut down before the call was sent")
+        ]
