@@ -59,7 +59,7 @@ class ToolCall:
         """
         try:
             return json.loads(self.arguments_json or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the arguments for the tool {self.name!r} are not JSON: {error}") from error
 
 

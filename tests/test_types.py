@@ -74,6 +74,9 @@ def test_a_tool_call_decodes_its_arguments():
 def test_arguments_that_are_no_json_are_a_value_error():
     with pytest.raises(ValueError, match="Expecting"):
         _ = ToolCall("1", "weather", "{city").arguments
+    for text in ("[" * 100_000, "9" * 5000):
+        with pytest.raises(ValueError, match="weather"):
+            _ = ToolCall("1", "weather", text).arguments
 
 
 def test_a_chunk_of_nothing_is_empty():

@@ -9,6 +9,7 @@ import json
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from ..journal import OK, Record, decode_value, text_or_null
+from ..wire.codec import loads
 
 __all__ = [
     "CHAT",
@@ -204,7 +205,7 @@ def read_result(line: str) -> ResultLine:
     Raises:
         ValueError: it is none of these.
     """
-    value = json.loads(line)
+    value = loads(line)
     if isinstance(value, list):
         return _read_pair(value)
     if not (isinstance(value, dict) and ("response" in value or "error" in value)):

@@ -140,6 +140,8 @@ def _json(text: str) -> Any:
         return json.loads(text.rstrip())
     except json.JSONDecodeError as error:
         return Problem(f"not JSON: {error.msg} at column {error.colno} (each line has to be whole)")
+    except ValueError as error:  # an integer of more digits than Python reads
+        return Problem(f"not JSON that can be read: {error}")
     except RecursionError:
         return Problem("not JSON that can be read: nested too deeply")
 

@@ -54,6 +54,8 @@ def json_in(text: str) -> Any:
         return json.loads(unfenced(text), parse_constant=_refuse)
     except ValueError as error:
         raise Mismatch([f"not JSON: {error}"]) from None
+    except RecursionError:
+        raise Mismatch(["not JSON that can be read: nested too deeply"]) from None
 
 
 def _refuse(constant: str) -> Any:

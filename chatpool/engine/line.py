@@ -109,7 +109,7 @@ class Line:
         self.read_again_at = 0.0
         self._spending = spending
         self._grants = grants
-        self._estimator = TokenEstimator()
+        self._estimator = TokenEstimator(None if limits is None else limits.tokens_per_minute)
 
     # -- calls ------------------------------------------------------------------------------------------
 

@@ -60,7 +60,11 @@ class ConfiguredLimits:
             self._token_window.take(now, tokens)
 
     def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
-        """A request that was sent as one of ``tokens`` has used ``used``."""
+        """A request that was sent as one of ``tokens`` has used ``used``; a minute's worth at most counts.
+
+        It is over by then in any case, and an answer may state what cannot be.
+        """
+        used = min(used, self.limits.tokens_per_minute or 0.0)
         if self._tokens is None or used == tokens:
             return
         if used < tokens:

@@ -111,8 +111,8 @@ class SharedLimit:
         return self._ask(ask)
 
     def correct(self, slot: Slot, used: float) -> None:
-        """The call of ``slot`` has taken ``used`` tokens (0 where the server refused it)."""
-        difference = used - slot.tokens
+        """The call of ``slot`` has taken ``used`` tokens (0 where the server refused it); a minute's worth at most."""
+        difference = min(used, self._rates.tokens.limit) - slot.tokens
         if difference and slot.granted and self._rates.tokens.emission:
 
             def tell(backend: Backend, rates: Rates) -> None:

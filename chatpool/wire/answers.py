@@ -53,7 +53,7 @@ def is_known(request: ChatRequest) -> bool:
 
 
 def usage_of(payload: Any) -> Optional[Usage]:
-    """The tokens an answer says it used, None when it does not say."""
+    """The tokens an answer says it used, None when it does not say, or says what cannot be (more than a billion)."""
     usage = _stated_usage(payload)
     if not isinstance(usage, dict):
         return None
@@ -62,8 +62,14 @@ def usage_of(payload: Any) -> Optional[Usage]:
     total = usage.get("total_tokens")
     if read is None and written is None and total is None:
         return None
-    read, written = _count(read), _count(written)
-    return Usage(read, written, _count(total) or read + written, _cached(usage))
+    read, written, total = _count(read), _count(written), _count(total)
+    # One such number is enough: what the others are is no better known.
+    if max(read, written, total) > _MOST_TOKENS:
+        return None
+    return Usage(read, written, total or read + written, min(_cached(usage), _MOST_TOKENS))
+
+
+_MOST_TOKENS = 10**9  # of one answer; more is a mistake, which must count neither against a limit nor a budget
 
 
 def _stated_usage(payload: Any) -> Any:
@@ -236,7 +242,7 @@ def numbers(vector: Any) -> List[float]:
     """
     try:
         floats = _floats(vector)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         floats = []
     if not floats:
         raise UnusableAnswer("has no 'embedding' that is a list of numbers")

@@ -41,7 +41,7 @@ def read_error(content: bytes) -> ErrorFacts:
     """The facts in the body of an error answer.  Never raises."""
     try:
         payload = loads(content)
-    except (ValueError, RecursionError):
+    except ValueError:
         return _facts_of_text(_head(content))
     if isinstance(payload, list) and payload and isinstance(payload[0], dict):
         payload = payload[0]  # Gemini wraps its error in a list

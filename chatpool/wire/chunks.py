@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Union
 from ..types import ChatChunk, ChatCompletion, ChatRequest
 from .answers import UnusableAnswer, decode
 from .bodies import inner_error
-from .codec import loads
+from .codec import TooDeep, loads
 from .joining import ChoicesJoin
 from .paths import CHAT, COMPLETIONS, RESPONSES, operation_of
 from .response_events import ResponseJoin
@@ -146,14 +146,17 @@ class StreamReader:
         Raises:
             UnusableAnswer: it lacks what its path must have.
         """
-        completion: ChatCompletion = decode(self._request, self._join.payload(), request_id)
+        try:
+            completion: ChatCompletion = decode(self._request, self._join.payload(), request_id)
+        except RecursionError:
+            raise UnusableAnswer("is nested too deeply") from None
         return completion
 
     def _take_last(self, event: ServerEvent) -> None:
         """Take an event that the end of the body has cut off: an error, if it is one, says why."""
         try:
             payload = loads(event.data)
-        except (ValueError, RecursionError):
+        except ValueError:
             return
         if isinstance(payload, dict):
             self._has_error(event, payload)
@@ -175,7 +178,7 @@ class StreamReader:
             error = None if problem.error is None else {"error": problem.error}
             self._fail("error" if error else "garbage", str(problem), error)
             return
-        except RecursionError:
+        except RecursionError:  # whoever reads it has hardly any stack left
             self._fail("garbage", "has a chunk that is nested too deeply")
             return
         if self._held is None:
@@ -201,11 +204,11 @@ class StreamReader:
     def _decoded(self, event: ServerEvent) -> Optional[Dict[str, Any]]:
         try:
             payload = loads(event.data)
-        except (ValueError, RecursionError):
+        except ValueError as problem:
             if event.name == ERROR:
                 self._fail("error", "holds an error", {"error": {"message": event.data.strip()}})
             else:
-                self._fail("garbage", "has a chunk that is not JSON")
+                self._fail("garbage", f"has a chunk that is {problem if isinstance(problem, TooDeep) else 'not JSON'}")
             return None
         # llama.cpp sends a null or two where there are several prompts.
         if payload is None or isinstance(payload, dict):

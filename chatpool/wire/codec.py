@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
 
-__all__ = ["Encoded", "encode", "loads"]
+__all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads"]
 
-# Deeper bodies are taken for circular ones; no API nests its requests this far.
+# No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
+# be read, and then neither joined, pickled nor written with the stack that is left.
 _DEEPEST = 200
+
+_MOST_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
 
 
 class Encoded(Dict[str, Any]):
@@ -77,20 +80,78 @@ def encode(body: Mapping[str, Any]) -> bytes:
     raise fault or TypeError("the request body cannot be written as JSON")
 
 
+class TooDeep(ValueError):
+    """JSON is nested too deeply; the message goes on after "is"."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {_DEEPEST} deep")
+
+
 def loads(content: Union[bytes, str]) -> Any:
-    """``content`` decoded from JSON.
+    """The value that :func:`decoded` finds; raises as it does."""
+    return decoded(content)[0]
+
+
+def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
+    """``content`` decoded from JSON, and whether any reader gets the same of it.
+
+    Integers of more than 4,300 digits, which Python refuses to read, become None: the rest is worth having.
 
     Raises:
+        TooDeep: objects and arrays are nested more than 200 deep.
         ValueError: it is not JSON.
-        RecursionError: it is nested too deeply.
     """
+    is_plain = True
     try:
-        return _fast_loads(content)
-    except ValueError:
-        if _fast_loads is json.loads:
+        value = _fast_loads(content)
+    except RecursionError:
+        raise TooDeep from None
+    except ValueError as error:
+        if _fast_loads is json.loads and "integer string conversion" not in str(error):
             raise
-    # The standard library also takes NaN, other encodings than UTF-8 and lone surrogates.
-    return json.loads(content)
+        value, is_plain = _decoded_slowly(content)
+    # Not worth a look in what is too short for it, as chunks are, or has too few brackets, however they are nested.
+    if len(content) > 2 * _DEEPEST and _brackets(content) > _DEEPEST and _is_deep(value):
+        raise TooDeep
+    return value, is_plain
+
+
+def _decoded_slowly(content: Union[bytes, str]) -> Tuple[Any, bool]:
+    """The same by the standard library, which takes NaN, other encodings than UTF-8 and lone surrogates too."""
+    too_long = False
+
+    def integer(digits: str) -> Optional[int]:
+        nonlocal too_long
+        if len(digits) <= _MOST_DIGITS:
+            return int(digits)
+        too_long = True
+        return None
+
+    try:
+        return json.loads(content, parse_int=integer), not too_long
+    except RecursionError:
+        raise TooDeep from None
+
+
+def _brackets(content: Union[bytes, str]) -> int:
+    if isinstance(content, str):
+        return content.count("{") + content.count("[")
+    return content.count(b"{") + content.count(b"[")
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether there are more than so many levels of objects and arrays; level by level, as the stack is short."""
+    level: List[Any] = [[value]]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            part
+            for held in level
+            for part in (held.values() if type(held) is dict else held)
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..types import ChatChunk, ToolCallDelta, Usage
 from .answers import UnusableAnswer, content_text, usage_of
-from .pieces import JoinedObject
+from .pieces import JoinedObject, index_in
 from .tool_calls import CallsJoin
 
 __all__ = ["ChoicesJoin"]
@@ -122,8 +122,7 @@ class ChoicesJoin:
 
 
 def _index_of(choice: Any) -> int:
-    index = choice.get("index") if isinstance(choice, dict) else 0
-    return index if isinstance(index, int) else 0
+    return (index_in(choice.get("index")) if isinstance(choice, dict) else None) or 0
 
 
 _OF_PIECES = frozenset({"delta", "finish_reason", "index", "message", "text", "usage"})

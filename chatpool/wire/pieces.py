@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
-__all__ = ["JoinedObject", "JoinedText"]
+__all__ = ["JoinedObject", "JoinedText", "index_in"]
+
+_LARGEST_INDEX = 10**9
+
+
+def index_in(stated: Any) -> Optional[int]:
+    """A place among choices, calls or vectors as a server states it; None for what is no such number."""
+    return stated if isinstance(stated, int) and -_LARGEST_INDEX <= stated <= _LARGEST_INDEX else None
 
 
 class JoinedText:

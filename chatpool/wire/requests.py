@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..types import ChatCompletion, ChatRequest
-from .codec import encode, loads
+from .codec import encode
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
 
 __all__ = ["embedding_request", "renamed", "responses_request", "to_request"]
@@ -104,7 +105,7 @@ def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
     """The encoded body of ``request`` with another model; as it is where it has none and its path takes none."""
     if not payload or (request.model is None and operation_of(request.path) not in _TAKES_MODEL):
         return payload
-    return encode({**loads(payload), "model": model})
+    return encode({**json.loads(payload), "model": model})
 
 
 def _request_of(item: Any) -> ChatRequest:

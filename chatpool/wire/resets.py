@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timezone
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional
 
-from .moments import wait
+from .moments import sane, wait
 
 __all__ = [
     "KINDS",
@@ -45,7 +45,7 @@ _FIELDS = (
 )
 
 _DAILY = re.compile(r"\bper[- _]?day\b|\bdaily\b|/day\b|\b[rt]pd\b", re.IGNORECASE)
-_CLOCK = re.compile(r"(?:replenished|reset|resets|renewed|available again) in (?:(\d+)\.)?(\d+):(\d\d):(\d\d)")
+_CLOCK = re.compile(r"(?:replenished|reset|resets|renewed|available again) in (?:(\d{1,6})\.)?(\d{1,9}):(\d\d):(\d\d)")
 _SAID = re.compile(
     r"(?:resets?|renews|try again|available again)(?: at| on| after|:)+ (\d{4}-\d\d-\d\d[ T][\d:.]+ ?\S*)",
     re.IGNORECASE,
@@ -113,7 +113,7 @@ def _stated(sources: Iterable[Mapping[str, str]], text: str, now: float) -> Iter
     clock = _CLOCK.search(text.lower())
     if clock:
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        yield ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+        yield sane(((days * 24 + hours) * 60 + minutes) * 60.0 + seconds)
     said = _SAID.search(text)
     yield wait(said.group(1).rstrip(".,;)"), now) if said else None
 

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 from ..types import ChatChunk, ChatRequest, ToolCallDelta
 from .answers import UnusableAnswer, decode
-from .pieces import JoinedText
+from .pieces import JoinedText, index_in
 
 __all__ = ["ResponseJoin"]
 
@@ -86,12 +86,11 @@ class ResponseJoin:
 
     def _place_of(self, payload: Mapping[str, Any]) -> int:
         """Which tool call an event is about: its place among the calls, not among all that the model puts out."""
-        index = payload.get("output_index")
-        return self._calls.setdefault(index if isinstance(index, int) else 0, len(self._calls))
+        return self._calls.setdefault(index_in(payload.get("output_index")) or 0, len(self._calls))
 
     def _item_done(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
-        index = payload.get("output_index")
-        self._items[index if isinstance(index, int) else len(self._items)] = payload.get("item")
+        index = index_in(payload.get("output_index"))
+        self._items[len(self._items) if index is None else index] = payload.get("item")
 
     def _ended(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         response = _response_in(payload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from ..errors import APIError, TruncatedStreamError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Reply, ToolCallDelta, Verdict
@@ -80,20 +80,11 @@ def judge_stream(
             )
     if fault.kind == "overflow":
         return as_truncated(judge_exception(ResponseTooLarge(reader.max_event_bytes), url=reply.url), reader)
-    content = _written(fault.error)
-    if content is None:
+    if fault.error is None:
         return _broken(reader, fault, reply, request, wall)
-    said = reply._replace(content=content)
+    said = reply._replace(content=json.dumps(fault.error).encode())
     verdict = judge_reply(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
     return as_truncated(verdict, reader)
-
-
-def _written(error: Any) -> Optional[bytes]:
-    """The error as the content of an answer that would have been nothing else."""
-    try:
-        return None if error is None else json.dumps(error).encode()
-    except RecursionError:
-        return None
 
 
 def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:

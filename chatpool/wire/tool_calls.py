@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..types import ToolCallDelta
 from .codec import loads
-from .pieces import JoinedObject
+from .pieces import JoinedObject, index_in
 
 __all__ = ["CallsJoin"]
 
@@ -93,14 +93,14 @@ def _is_whole(call: JoinedObject) -> bool:
     """Whether the arguments so far are a JSON object."""
     try:
         return isinstance(loads(call.inner("function").text("arguments")), dict)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
 
 
 def _index(stated: Any) -> Optional[int]:
     if isinstance(stated, str) and stated.isascii() and stated.isdigit():
         return int(stated[:9])
-    return stated if isinstance(stated, int) else None
+    return index_in(stated)
 
 
 def _json(arguments: Any) -> str:

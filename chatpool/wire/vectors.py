@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .answers import UnusableAnswer, decode, numbers
 from .paths import EMBEDDINGS, operation_of
+from .pieces import index_in
 
 __all__ = [
     "TooFewVectors",
@@ -105,9 +106,10 @@ def _in_order(entries: List[Dict[str, Any]], wanted: int) -> List[Dict[str, Any]
 def _number_of(entry: Dict[str, Any]) -> int:
     index = entry.get("index")
     if isinstance(index, str) and index.isascii() and index.isdigit():
-        return int(index)
-    # Gemini leaves a 0 out.
-    return int(index) if isinstance(index, (int, float)) and index == index // 1 else 0
+        index = int(index[:9])
+    elif isinstance(index, float) and index.is_integer():
+        index = int(index)
+    return index_in(index) or 0  # Gemini leaves a 0 out
 
 
 def _shares(usage: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:

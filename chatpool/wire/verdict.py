@@ -10,7 +10,7 @@ from ..types import ChatCompletion, ChatRequest, Reply, Verdict
 from .answers import UnusableAnswer, decode, is_known, usage_of
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
 from .chunks import StreamReader
-from .codec import loads
+from .codec import TooDeep, decoded
 from .dialects import used_up
 from .hints import limits, wait_hint
 from .kinds import begins_with_events, says_json
@@ -53,7 +53,10 @@ def judge_reply(
         return _refused(case, status, read_error(reply.content))
     try:
         payload, content = _payload(reply, request)
-    except (ValueError, RecursionError):
+    except TooDeep as problem:
+        # It was paid for: all of it is kept.
+        return _unusable(case, ErrorFacts(body=reply.content.decode("utf-8", "replace")), f"is {problem}")
+    except ValueError:
         return _not_json(case)
     if _is_error(payload, request):
         return _failed_inside(case, payload)
@@ -62,7 +65,9 @@ def judge_reply(
     except UnusableAnswer as problem:
         return _unusable(case, _facts_of_unusable(payload, problem), str(problem))
     if isinstance(value, ChatCompletion):
-        usage, value.raw = value.usage, content
+        usage = value.usage
+        if content is not None:
+            value.raw = content
     else:
         usage = usage_of(payload)
     return Verdict("success", "call", None, value, None, usage, limits(headers, wall), status, request_id)
@@ -73,19 +78,23 @@ _DONE = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
 _LONGEST_DONE = 60
 
 
-def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, bytes]:
-    """The JSON of an answer, and the bytes that hold it."""
+def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
+    """The JSON of an answer, and the bytes that hold it; None where not every reader gets the same of those."""
     content = reply.content
     if not content and not is_known(request) and (request.method == "DELETE" or not says_json(reply.headers)):
         return None, content
     try:
-        return loads(content), content
+        return _decoded(content)
     except ValueError:
         done = _DONE.search(content, max(0, len(content) - _LONGEST_DONE))
         if done is None or done.end() < len(content):
             raise
-    content = content[: done.start()]
-    return loads(content), content
+    return _decoded(content[: done.start()])
+
+
+def _decoded(content: bytes) -> Tuple[Any, Optional[bytes]]:
+    payload, is_plain = decoded(content)
+    return payload, content if is_plain else None
 
 
 def _not_json(case: _Case) -> Verdict:
@@ -115,8 +124,6 @@ def _of_events(case: _Case) -> Verdict:
         value = reader.completion(case.request_id)
     except UnusableAnswer as problem:
         return _unusable(case, ErrorFacts(), str(problem))
-    except RecursionError:
-        return _unusable(case, ErrorFacts(), "is a stream that is nested too deeply")
     return Verdict(
         "success",
         "call",

@@ -109,6 +109,18 @@ def test_files_of_the_batch_api_of_vllm_and_of_the_cookbook_are_read(tmp_path, n
     }
 
 
+def test_absurd_numbers_of_one_answer_cost_the_report_nothing_else(tmp_path):
+    lines = [
+        '{"response": {"body": {"usage": {"prompt_tokens": ' + number + "}}}}"
+        for number in ("9" * 5000, "9" * 400, "7", "1e400")
+    ]
+    output = tmp_path / "out.jsonl"
+    output.write_text("\n".join(lines))
+    made = chatpool.batch.report(output)
+    assert (made.succeeded, made.usage.prompt_tokens) == (4, 7)
+    assert "7 read" in made.text()
+
+
 def test_a_journal_of_map_is_read(tmp_path, chatpool_server):
     with ChatPool("m", base_url=chatpool_server.base_url) as pool:
         pool.map(["a", "b"], journal=tmp_path / "run.journal")

@@ -238,6 +238,7 @@ def test_in_order_keeps_rows_that_are_not_in_this_input(run, write_rows, ids, ta
     ("line", "reason"),
     [
         ("{oops", "not JSON: Expecting property name"),
+        ('{"custom_id": "a", "body": {"messages": [], "seed": ' + "9" * 5000 + "}}", "not JSON that can be read"),
         ("[1]", "a line that is a list must be"),
         ("7", "a line must be a JSON object, got a number"),
         ('{"custom_id": "x", "url": "/v1/chat/completions", "body": []}', "'body' must be an object, got a list"),

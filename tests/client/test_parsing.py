@@ -125,6 +125,7 @@ def test_anything_else_is_not_json(text):
 
 def test_very_many_fences_take_no_longer_than_their_length():
     assert reason(City, "```a b\n```a\n" * 100_000).startswith("not JSON: ")
+    assert reason(City, "[" * 100_000) == "not JSON that can be read: nested too deeply"
 
 
 def test_a_fence_inside_a_json_text_is_part_of_it():

@@ -180,3 +180,10 @@ def test_what_a_call_has_used_is_not_given_back(shares):
         limits.sent(0.0, 1000)
         limits.corrected(0.0, 0.0, 1000, 1000 * share)
     assert left(limits, 0.0) <= max(0.0, left(fresh, 0.0) - 1000 * sum(shares)) + 10
+
+
+def test_no_answer_counts_for_more_than_a_minute():
+    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    limits.sent(0.0, 100)
+    limits.corrected(0.0, 0.5, 100, 10.0**9)
+    assert 50 < limits.wait(0.5, 500) <= 61

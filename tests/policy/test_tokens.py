@@ -57,3 +57,25 @@ def test_an_answer_without_numbers_teaches_nothing():
     estimator = TokenEstimator()
     estimator.learn(RequestSize(0, choices=0), usage(0, 0))
     assert estimator.estimate(RequestSize(400, completion_limit=1)).prompt == 100
+
+
+def test_one_absurd_answer_moves_what_is_usual_at_most_tenfold():
+    estimator = TokenEstimator()
+    estimator.learn(RequestSize(100), usage(10**9, 10**9))
+    assert estimator.estimate(RequestSize(100)) == (250, 2560)
+
+
+def test_many_long_answers_are_believed():
+    estimator = TokenEstimator()
+    for _ in range(20):
+        estimator.learn(RequestSize(1000), usage(250, 20_000))
+    assert 15_000 < estimator.estimate(RequestSize(100)).completion <= 20_000
+
+
+def test_nothing_is_too_large_for_a_limit_because_other_answers_were_long():
+    estimator = TokenEstimator(1000)
+    for _ in range(20):
+        estimator.learn(RequestSize(100), usage(10**6, 10**6))
+    assert estimator.total(RequestSize(100)) == 1000
+    assert estimator.total(RequestSize(100, completion_limit=950)) == 1050  # it says so itself
+    assert estimator.total(RequestSize(2000)) > 2000

@@ -250,3 +250,9 @@ def test_a_forked_child_shares_the_limit_without_more_ado():
     assert 0.5 < wait <= 1.0
     assert sharers == 2
     assert 1.5 < limit.reserve().wait <= 2.0
+
+
+def test_no_answer_counts_for_more_than_a_minute():
+    limit = Sharing("test", tokens_per_minute=6000).limit("http://server", "m")
+    limit.correct(limit.reserve(tokens=100), 10.0**9)
+    assert 50 < limit.reserve(tokens=100).wait <= 62

@@ -119,3 +119,26 @@ def test_what_orjson_cannot_decode_is_left_to_the_standard_library(monkeypatch):
 def test_what_is_no_json_raises_value_error():
     with pytest.raises(ValueError):
         codec.loads(b"<html>")
+
+
+def nested(depth):
+    return b'{"a":[' * (depth // 2) + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"]}" * (depth // 2)
+
+
+@pytest.mark.parametrize("decode", [codec.loads, lambda content: codec.loads(content.decode())])
+def test_json_may_be_nested_200_deep(decode):
+    assert decode(nested(200)) == json.loads(nested(200))
+    for depth in (201, 400, 900, 100_000):
+        with pytest.raises(codec.TooDeep, match="nested more than 200 deep"):
+            decode(nested(depth))
+
+
+def test_many_brackets_are_no_depth():
+    assert codec.loads(b"[" + b"[[]]," * 1000 + b"0]")[-1] == 0
+    assert codec.loads('"' + "{[" * 1000 + '"') == "{[" * 1000
+
+
+def test_integers_that_python_does_not_read_are_none():
+    long = b"9" * 4301
+    assert codec.decoded(b'{"a": %s, "b": [-%s, 5, 1e5]}' % (long, long)) == ({"a": None, "b": [None, 5, 1e5]}, False)
+    assert codec.decoded(b"[" + b"9" * 4300 + b"]") == ([int("9" * 4300)], True)

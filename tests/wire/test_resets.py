@@ -100,3 +100,10 @@ def test_a_short_wait_does_not_hide_that_the_day_is_used_up():
 
 def test_a_wait_of_minutes_is_said_in_minutes():
     assert resume_line(600, NOW).startswith("go on in 10 min, at 2023-11-14 22:23 UTC")
+
+
+@pytest.mark.parametrize(
+    "clock", ["9" * 5000 + ":00:00", "9" * 5000 + ".1:00:00", "9" * 400 + ":00:00", "999999999:00:00"]
+)
+def test_a_clock_with_absurd_numbers_says_nothing(clock):
+    assert judge(f"daily quota used up, resets in {clock}", {}).error.retry_after is None

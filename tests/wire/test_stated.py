@@ -39,6 +39,8 @@ def test_a_reset_that_says_nothing_is_none(reset):
         ("nan", "1"),
         ("inf", "1"),
         ("x", "1"),
+        ("1e300", "1"),
+        ("9" * 5000, "1"),
     ],
 )
 def test_nonsense_is_no_limit(limit, remaining):

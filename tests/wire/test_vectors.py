@@ -108,5 +108,18 @@ def test_a_vector_with_something_else_than_numbers_is_none(vector):
             look()
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_a_number_that_is_too_large_for_a_vector_makes_none(number):
+    with pytest.raises(UnusableAnswer, match="no 'embedding'"):
+        check_vector({"data": [{"embedding": [number]}]})
+
+
+@pytest.mark.parametrize("absurd", ["9" * 5000, 10**400, 1e300, float("inf"), float("nan"), None])
+def test_an_absurd_number_of_a_vector_is_none(absurd):
+    with pytest.raises(UnusableAnswer, match="make no sense"):
+        places(0, 5, absurd)
+    assert places(absurd) == places(0)
+
+
 def test_the_largest_numbers_are_numbers():
     check_vector({"data": [{"embedding": [1.7e308, 1.7e308]}]})

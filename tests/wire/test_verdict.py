@@ -208,7 +208,7 @@ UNUSABLE = {
     "an event stream": (b"data: {}\n\n", "is a stream that ended without a finish_reason"),
     "events that are none": (b"data: {no json\n\n", "is a stream that has a chunk that is not JSON"),
     "half a stream": (b'data: {"choices": [{"index": 0, "delta": {"content": "po"}}]}\n\n', "is a stream that ended"),
-    "nested without end": (b"[" * 100_000, "is not JSON"),
+    "nested without end": (b"[" * 100_000, "is nested more than 200 deep"),
     "not text": (b"\x80\x00\xff", "is not JSON"),
     "a list": (b"[]", "is not a JSON object but a list"),
     "no choices": (b'{"id": "x"}', "has no 'choices'"),
