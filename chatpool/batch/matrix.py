@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+import tempfile
 from typing import Any, Iterable, List, Optional
 
 from ..errors import ConfigurationError
-from ..journal import decode
+from ..journal import decode, replacing
 from .lines import vector_in
 
 __all__ = ["check_numpy", "write_matrix"]
@@ -37,10 +39,9 @@ def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
         OSError: it could not be written.
     """
     numpy: Any = check_numpy()
-    new = f"{path}.new"
     width, count = 0, 0
     waiting: List[Any] = []
-    with open(f"{new}.rows", "w+b") as raw:
+    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as raw:
         for line in lines:
             vector = None if line is None else vector_in(decode(line))
             if vector is not None:
@@ -56,9 +57,7 @@ def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
         if not width:
             raise ConfigurationError(f"{path}: there is no vector to put into it")
         _flush(numpy, waiting, width, raw)
-        _with_header(numpy, new, raw, (count, width))
-    os.unlink(f"{new}.rows")
-    os.replace(new, path)
+        _with_header(numpy, path, raw, (count, width))
 
 
 def _flush(numpy: Any, waiting: List[Any], width: int, raw: Any) -> None:
@@ -71,12 +70,6 @@ def _flush(numpy: Any, waiting: List[Any], width: int, raw: Any) -> None:
 def _with_header(numpy: Any, path: str, raw: Any, shape: Any) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     raw.seek(0)
-    with open(path, "wb") as file:
+    with replacing(path) as file:
         numpy.lib.format.write_array_header_1_0(file, header)
-        while True:
-            piece = raw.read(1 << 20)
-            if not piece:
-                break
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
+        shutil.copyfileobj(raw, file, 1 << 20)

@@ -14,7 +14,7 @@ from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
 from .lines import answer_line, error_line
 from .matrix import check_numpy, write_matrix
 
-__all__ = ["Outputs", "Paths", "refuse_before_start"]
+__all__ = ["Outputs", "Paths", "refuse_before_start", "write_whole"]
 
 _FLUSH_EVERY = 1.0  # seconds
 _FLUSH_SIZE = 1 << 16
@@ -196,3 +196,18 @@ def refuse_before_start(paths: Paths, source: str) -> None:
                 raise ConfigurationError(f"{path} is the input: choose another output")
     if not os.path.exists(paths.journal):
         _refuse_strangers(paths)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Have ``text`` in the file, or in the pipe or device that ``path`` names; a file is replaced, or as it was.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    data = text.encode("utf-8")
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as stream:
+            stream.write(data)
+        return
+    with replacing(path) as file:
+        file.write(data)

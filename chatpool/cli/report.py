@@ -8,6 +8,7 @@ from argparse import Namespace
 
 from ..batch import Report
 from ..batch import report as read
+from ..batch.outputs import write_whole
 from . import exits
 from .run import prices
 from .terminal import complain
@@ -37,9 +38,7 @@ def report(arguments: Namespace) -> int:
     made = read(arguments.output, prices=arguments.prices)
     print(json.dumps(_numbers(made)) if arguments.json else made.text())
     if arguments.html is not None:
-        page = made.html()
-        with open(arguments.html, "w", encoding="utf-8") as file:
-            file.write(page)
+        write_whole(arguments.html, made.html())
         complain(f"written: {arguments.html}")
     return exits.OK
 

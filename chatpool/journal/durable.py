@@ -6,15 +6,20 @@ import contextlib
 import errno
 import functools
 import os
+import stat
 import threading
 from typing import BinaryIO, Callable, Iterator, Optional
 
-__all__ = ["AppendOnly", "replacing", "trouble"]
+__all__ = ["NOFOLLOW", "AppendOnly", "own_target", "replacing", "trouble"]
 
 _SYNC_EVERY = 1.0  # seconds
 _MOST_TRIES = 5  # of a write that takes only a part
 
 _data_sync = getattr(os, "fdatasync", os.fsync)
+
+# O_BINARY: Windows would change the ends of lines.
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Flags of every file that is opened to be written."""
 
 
 @functools.cache
@@ -51,12 +56,30 @@ def trouble(error: OSError, path: str) -> OSError:
     return OSError(error.errno, f"{words} goes on from there once that is put right")
 
 
+def own_target(path: str) -> str:
+    """Return where ``path`` leads to, if it is a link of the user's own; otherwise ``path``.
+
+    The rule of Linux' ``fs.protected_symlinks``, in every folder: a link counts that is the user's, root's, or of the
+    owner of the folder that it is in.
+
+    Raises:
+        PermissionError: somebody else has put the link there.
+    """
+    if not os.path.islink(path):
+        return path
+    if hasattr(os, "geteuid"):
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.lstat(path).st_uid not in (os.geteuid(), 0, os.stat(folder).st_uid):
+            raise PermissionError(errno.EPERM, "it is a link that another user has made", path)
+    return os.path.realpath(path)
+
+
 class AppendOnly:
     """A file that only grows.  What was appended survives the death of the process at once, and that of the
     machine once it is synced.
 
     Args:
-        path: the file; it is made if it is not there.
+        path: the file, or a link of the user's own to it; it is made if it is not there.
         shared: whether other processes append to it at the same time: then what is half written stays there, as
             the end of the file may be somebody else's by now, and is written once more, whole.
 
@@ -67,9 +90,8 @@ class AppendOnly:
     def __init__(self, path: str, *, shared: bool = False) -> None:
         self.path = path
         self._is_shared = shared
-        # O_BINARY: Windows would change the ends of lines.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._descriptor: Optional[int] = os.open(path, flags, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | NOFOLLOW
+        self._descriptor: Optional[int] = os.open(own_target(path), flags, 0o666)
         self.size = os.fstat(self._descriptor).st_size
         self._write = _quick_write()
         self._failed: Optional[OSError] = None
@@ -93,11 +115,10 @@ class AppendOnly:
                 step = self._write(self._descriptor, data[written:] if written else data, size - written)
                 if step < 0:
                     _raise_error()
-                elif not self._is_shared:
+                    continue
+                if step == size or not self._is_shared:
                     written += step
-                elif step == size:
-                    break
-                else:
+                if step == 0 or written == 0:
                     tries += 1
                     if tries >= _MOST_TRIES:
                         raise OSError(errno.EIO, f"only {step} of {size} bytes can be written at once")
@@ -176,25 +197,54 @@ class AppendOnly:
 def replacing(path: str) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the block ends without an error: by write, fsync, rename.
 
+    A link of the user's own stays one: the file that it leads to is replaced.
+
     Raises:
         OSError: it could not be written; ``path`` is as it was.
     """
-    new = f"{path}.new"
+    made = ""
     try:
-        with open(new, "wb", buffering=1 << 20) as file:
+        target = own_target(path)
+        descriptor = _fresh(f"{target}.new", target)
+        made = f"{target}.new"
+        with open(descriptor, "wb", buffering=1 << 20) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(new, os.stat(path).st_mode & 0o7777)
-        os.replace(new, path)
-        _sync_folder(path)
+        os.replace(made, target)
+        _sync_folder(target)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
+        if made:
+            with contextlib.suppress(OSError):
+                os.unlink(made)
         if isinstance(error, OSError):
             raise trouble(error, path) from error
         raise
+
+
+def _fresh(path: str, like: str) -> int:
+    """Open a new file, which nobody else has made and which is open to no more people than ``like`` is."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # left by a run that was killed; or a link, which is not to be followed
+    old: Optional[os.stat_result] = None
+    with contextlib.suppress(FileNotFoundError):
+        old = os.stat(like)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o666 if old is None else 0o600)
+    if old is not None:
+        with contextlib.suppress(OSError):  # a file system without owners or modes
+            _make_like(descriptor, old)
+    return descriptor
+
+
+def _make_like(descriptor: int, old: os.stat_result) -> None:
+    if not hasattr(os, "fchown"):  # Windows: new files have the rights of their folder
+        return
+    mode = stat.S_IMODE(old.st_mode)
+    with contextlib.suppress(OSError):
+        os.fchown(descriptor, old.st_uid if os.geteuid() == 0 else -1, old.st_gid)
+    if os.fstat(descriptor).st_gid != old.st_gid:  # what was for that group is not for ours
+        mode &= ~stat.S_IRWXG
+    os.fchmod(descriptor, mode)
 
 
 def _sync_folder(path: str) -> None:

@@ -39,7 +39,8 @@ class Journal:
     """The outcomes of a run's rows, in a file that survives the death of the process at any moment.
 
     Args:
-        path: the file; it is made if it is not there, and what a crash has left of its last line is removed.
+        path: the file, or a link of the user's own to it; it is made if it is not there, and what a crash has left of
+            its last line is removed.
 
     Attributes:
         path: the file.
@@ -56,7 +57,7 @@ class Journal:
 
     def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
         self.path = os.fspath(path)
-        self._lock = FileLock(f"{self.path}.lock", self.path)
+        self._lock = FileLock(self.path)
         self._turn = Turns()
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()

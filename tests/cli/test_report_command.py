@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 
@@ -49,3 +50,26 @@ def test_a_page_is_written(run, output, monkeypatch, tmp_path):
     ended = run("report", output, "--html", tmp_path / "report.html")
     assert (ended.code, ended.err) == (0, f"chatpool: written: {tmp_path}/report.html\n")
     assert (tmp_path / "report.html").read_text() == "<p>2"
+
+
+@pytest.fixture
+def stub_page(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "chatpool.batch.page", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links as POSIX has them")
+def test_a_page_behind_a_link_replaces_what_the_link_leads_to(run, output, stub_page, tmp_path):
+    link, target = tmp_path / "report.html", tmp_path / "elsewhere.html"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    assert run("report", output, "--html", link).code == 0
+    assert (link.is_symlink(), target.read_text(), target.stat().st_mode & 0o777) == (True, "<p>2", 0o600)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_page_that_cannot_be_written_is_exit_code_3(run, output, stub_page):
+    ended = run("report", output, "--html", "/dev/full")
+    assert (ended.code, "No space left" in ended.err) == (3, True)

@@ -224,3 +224,18 @@ def test_the_file_answers_as_memory_does(tmp_path_factory, played):
     file = FileBackend(tmp_path_factory.mktemp("agreement") / "one.quota", clock)
     assert play(file, clock, played) == play(MemoryBackend(clock), clock, played)
     file.close()
+
+
+def test_a_state_is_whole_where_a_write_takes_only_a_part(path, hand_clock, backend, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    ask(backend)
+    monkeypatch.undo()
+    assert ask(FileBackend(path, hand_clock)).wait == pytest.approx(1.0)
+
+
+def test_a_write_that_takes_nothing_is_a_limit_that_cannot_be_reached(backend, monkeypatch):
+    ask(backend)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: 0)
+    with pytest.raises(Unavailable, match="nothing can be written"):
+        ask(backend)
