@@ -9,6 +9,8 @@ from __future__ import annotations
 import concurrent.futures
 from typing import Any, ClassVar, Dict, Optional, Type
 
+from .redaction import printable
+
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -41,6 +43,9 @@ __all__ = [
 class ChatPoolError(Exception):
     """Root of every error that chatpool raises for a call.
 
+    What a terminal might obey, and halves of surrogate pairs, are escapes in the message; other attributes have the
+    server's words as they came.
+
     Attributes:
         attempts: exchanges that were sent for the call before it failed (0: none was sent).
         results: the :class:`~chatpool.Results` of the run, on an error raised by a run
@@ -53,7 +58,7 @@ class ChatPoolError(Exception):
     results: Optional[Any] = None
 
     def __init__(self, message: str = "", *, attempts: int = 0) -> None:
-        super().__init__(message)
+        super().__init__(printable(str(message)))
         self.attempts = attempts
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Opti
 
 from .answers import ChatChunk, ChatCompletion, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError
+from .redaction import printable
 
 __all__ = [
     "Attempt",
@@ -264,7 +265,7 @@ def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[
     for outcome in failures:
         error = outcome.error
         facts = [str(fact) for fact in (getattr(error, "status_code", None), getattr(error, "code", None)) if fact]
-        cause = type(error).__name__ + (f" ({', '.join(facts)})" if facts else "")
+        cause = printable(type(error).__name__ + (f" ({', '.join(facts)})" if facts else ""))
         groups.setdefault(cause, []).append(outcome)
     return sorted(groups.items(), key=lambda pair: -len(pair[1]))
 

@@ -7,6 +7,7 @@ import importlib
 from typing import Any, List, Tuple
 
 from ..errors import ConfigurationError
+from ..redaction import printable
 from .reporting import Report
 from .timeline import Timelines
 
@@ -80,7 +81,7 @@ def page(report: Report) -> str:
             "an HTML report needs plotly: install chatpool with the extra report (pip install 'chatpool[report]')"
         ) from None
     return _PAGE.format(
-        title=html.escape(f"Run {report.name.rpartition('/')[2]}"),
+        title=html.escape(printable(f"Run {report.name.rpartition('/')[2]}")),
         subtitle=html.escape(_subtitle(report)),
         script=offline.get_plotlyjs(),
         numbers="\n".join(_number(*each) for each in _numbers(report)),

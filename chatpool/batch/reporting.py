@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 from ..errors import ConfigurationError
 from ..journal import OK, Record, decode_value, is_journal, read_journal
 from ..observe.row_progress import Prices, cost
+from ..redaction import printable
 from ..types import Usage
 from ..wire.answers import usage_of
 from .lines import error_code, read_result
@@ -121,7 +123,7 @@ class Report:
             self.written.append(usage.completion_tokens)
         model = body.get("model") if isinstance(body, dict) else None
         if isinstance(model, str):
-            self.models[model] += 1
+            self.models[printable(model)] += 1
 
     def html(self) -> str:
         """The report as one self-contained page with plots.
@@ -155,6 +157,8 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[Prices] = Non
             _read_lines(made, [path, Paths.of(path.removesuffix(".gz")).errors])
     except OSError as error:
         raise ConfigurationError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
     return made
 
 
@@ -179,7 +183,7 @@ def _cause(record: Record) -> str:
     if not isinstance(status, int) or status < 300:
         return error_code(facts)
     code = facts.get("code") or facts.get("type")
-    return f"HTTP {status} {code}" if code else f"HTTP {status}"
+    return printable(f"HTTP {status} {code}") if code else f"HTTP {status}"
 
 
 def _read_lines(made: Report, paths: Iterable[str]) -> None:
@@ -195,18 +199,19 @@ def _read_file(made: Report, path: str) -> bool:
     with open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
     found = False
-    with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as file:
+    form: Any = {"encoding": "utf-8", "errors": "replace"}
+    with gzip.open(path, "rt", **form) if packed else open(path, **form) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 result = read_result(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigurationError(f"line {number} of {path} is no line of a batch output: {error}") from error
             found = True
             if result.ok:
                 made.add_answer(result.body)
             else:
                 cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
-                made.failures[cause] += 1
+                made.failures[printable(cause)] += 1
     return found

@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..local import LocalServer
 from ..types import ChatChunk
 from .output import Printer
-from .terminal import read_lines, read_text
+from .terminal import read_lines, read_text, show
 
 __all__ = ["ask", "open_pool"]
 
@@ -39,10 +39,10 @@ def _stream(pool: ChatPool, prompts: Iterable[str], printer: Printer) -> None:
     for _, piece in pool.stream_many(prompts, progress=False):
         if isinstance(piece, ChatChunk):
             written = written or bool(piece.text)
-            print(piece.text, end="", flush=True)
+            show(piece.text, end="")
             continue
         if written or piece.ok:
-            print(flush=True)
+            show()
         printer.note(piece)
 
 

@@ -6,6 +6,7 @@ import argparse
 from argparse import Namespace
 
 from ..client.check import findings
+from ..redaction import printable
 from . import exits
 from .ask import open_pool
 
@@ -34,7 +35,7 @@ def check(arguments: Namespace) -> int:
         for finding in findings(pool, timeout=arguments.timeout or 30.0):
             wrong += finding.cure is not None
             mark = "ok   " if finding.cure is None else "WRONG"
-            print(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}", flush=True)
+            print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
             if finding.cure is not None and finding.cure not in finding.text:
-                print(f"       {'':<9} -> {finding.cure}", flush=True)
+                print(printable(f"       {'':<9} -> {finding.cure}"), flush=True)
     return exits.FATAL if wrong else exits.OK

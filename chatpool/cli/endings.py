@@ -11,7 +11,7 @@ from typing import Callable, Iterator, NoReturn, Optional
 
 from ..errors import ChatPoolError, ConfigurationError
 from . import exits
-from .terminal import complain, drop_output
+from .terminal import complain, flush, settle_output
 
 __all__ = ["ending"]
 
@@ -24,7 +24,9 @@ def ending(command: Callable[[Namespace], int], arguments: Namespace) -> int:
     """Run ``command`` and return the exit code, whatever happens in it."""
     try:
         with _sigterm_raises():
-            return command(arguments)
+            code = command(arguments)
+            flush()
+            return code
     except _Terminated:
         complain("terminated")
         return exits.TERMINATED
@@ -32,10 +34,11 @@ def ending(command: Callable[[Namespace], int], arguments: Namespace) -> int:
         complain("interrupted")
         return exits.INTERRUPTED
     except BrokenPipeError:
-        drop_output()
         return exits.BROKEN_PIPE
     except Exception as error:
         return _failed(error)
+    finally:
+        settle_output()
 
 
 def _failed(error: Exception) -> int:

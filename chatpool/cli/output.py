@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from typing import Any, Dict, Optional
 
@@ -16,7 +17,7 @@ from ..errors import (
 )
 from ..types import ChatCompletion, Outcome
 from . import exits
-from .terminal import complain
+from .terminal import complain, show
 
 __all__ = ["Printer"]
 
@@ -48,11 +49,11 @@ class Printer:
     def show(self, outcome: Outcome[ChatCompletion]) -> None:
         """Print one outcome."""
         if self._as_json:
-            print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
+            show(_json(_record(outcome)))
         elif outcome.value is not None:
-            print(outcome.value.text, flush=True)
+            show(outcome.value.text)
         elif self._keep_places:
-            print(flush=True)
+            show()
         self.note(outcome)
 
     def note(self, outcome: Outcome[ChatCompletion]) -> None:
@@ -86,6 +87,16 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
     """
     unsent = isinstance(outcome.error, APIError) and not outcome.attempts
     return unsent or isinstance(outcome.error, _ALWAYS_FATAL)
+
+
+def _json(record: Dict[str, Any]) -> str:
+    """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return text
 
 
 def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:

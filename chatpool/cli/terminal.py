@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Iterator
 
 from ..errors import ConfigurationError
+from ..redaction import printable
 
-__all__ = ["complain", "drop_output", "read_lines", "read_text", "tolerant_streams"]
+__all__ = ["complain", "flush", "read_lines", "read_text", "settle_output", "show", "tolerant_streams"]
 
 
 def tolerant_streams() -> None:
@@ -21,7 +23,13 @@ def tolerant_streams() -> None:
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    print("chatpool: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print("chatpool: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
+
+
+def show(text: str = "", end: str = "\n") -> None:
+    """Print what a server has written: into a file or a pipe as it is, and nothing to a terminal that it may obey."""
+    isatty = getattr(sys.stdout, "isatty", None)  # absent where the program has replaced the stream
+    print(printable(text) if isatty and isatty() else text, end=end, flush=True)
 
 
 def read_text() -> str:
@@ -46,10 +54,22 @@ def _decode(raw: bytes) -> str:
         raise ConfigurationError(f"stdin is not UTF-8 text: {error}") from error
 
 
-def drop_output() -> None:
-    """Send what is still to be written nowhere, so that the interpreter's last flush does not fail too."""
+def flush() -> None:
+    """Write what is still to be written.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    if sys.stdout is not None:  # as it is for a program whose stdout was closed
+        sys.stdout.flush()
+
+
+def settle_output() -> None:
+    """Flush, and where that fails send the rest nowhere: otherwise the interpreter's own last flush would fail too, and
+    end the program with an exit code of its own.
+    """
     try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a stream that is no file
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..events import Event
+from ..redaction import printable
 
 __all__ = ["RetryLog"]
 
@@ -20,13 +21,14 @@ class RetryLog:
     kinds = frozenset({"retrying", "reasking"})
 
     def __call__(self, event: Event) -> None:
+        reason = printable(event.reason or "")  # some are a server's words
         if event.kind == "reasking":
-            logger.info("call %d: attempt %d: %s; it is asked again", event.call_id, event.attempt, event.reason)
+            logger.info("call %d: attempt %d: %s; it is asked again", event.call_id, event.attempt, reason)
             return
         logger.info(
             "call %d: attempt %d failed (%s); next attempt in %.3g s",
             event.call_id,
             event.attempt,
-            event.reason,
+            reason,
             event.wait,
         )

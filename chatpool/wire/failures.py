@@ -13,6 +13,7 @@ import requests
 import urllib3.exceptions
 
 from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutError
+from ..redaction import printable
 from ..types import Verdict
 from .messages import PROXY_CURE, cut, without_secrets
 from .rules import CURE_PROXY_LOGIN
@@ -439,7 +440,7 @@ def _scrub(error: BaseException, row: _Failure) -> None:
     if row is _BAD_HEADER:
         error.args = ("a header cannot be sent",)
     else:
-        error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
+        error.args = tuple(printable(without_secrets(part)) if isinstance(part, str) else part for part in error.args)
     if row is not _UNEXPECTED:
         # Its frames keep the prepared request, with key and prompt, alive for as long as the error.
         error.__traceback__ = None
