@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import APIError, ConfigurationError
+from .redaction import secret
 
 if TYPE_CHECKING:
     from tenacity.stop import StopBaseT
@@ -229,7 +230,7 @@ class Limits:
         fix(self, "burst", seconds)
         if scope is not None and not isinstance(scope, str):
             raise TypeError(f"scope must be a name or the URL of a Redis with a name at its end, got {scope!r}")
-        fix(self, "scope", scope)
+        fix(self, "scope", secret(scope))
 
     @property
     def any(self) -> bool:

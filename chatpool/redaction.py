@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Mapping, Match, TypeVar
+from typing import Any, Mapping, Match, TypeVar, cast
 
-__all__ = ["Secret", "printable", "secret", "secret_values"]
+__all__ = ["Secret", "printable", "secret"]
 
 Value = TypeVar("Value")
 
@@ -38,10 +38,10 @@ class Secret(str):
 
 
 def secret(value: Value) -> Value:
-    """Return a str as a :class:`Secret`, anything else as it is."""
-    return Secret(value) if type(value) is str else value  # type: ignore[return-value]  # it is a str still
-
-
-def secret_values(mapping: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return a copy of headers, parameters or proxies whose values are secrets."""
-    return {name: secret(value) for name, value in mapping.items()}
+    """Return a str as a :class:`Secret`, a mapping as a dict with such values, and anything else as it is."""
+    made: Any = value
+    if type(value) is str:
+        made = Secret(value)
+    elif isinstance(value, Mapping):
+        made = {name: secret(each) for name, each in value.items()}
+    return cast(Value, made)

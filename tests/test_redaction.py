@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatpool import errors
 from chatpool.journal import error_facts, error_of
-from chatpool.redaction import Secret, printable, secret, secret_values
+from chatpool.redaction import Secret, printable, secret
 
 WINDOW_TITLE = "\x1b]0;owned\x07"
 
@@ -70,4 +70,4 @@ def test_only_texts_become_secrets():
 
     assert secret(fetch) is fetch
     assert secret(None) is None
-    assert repr(secret_values({"X-Key": "sk-secret", "X-None": None})) == "{'X-Key': ***, 'X-None': None}"
+    assert repr(secret({"X-Key": "sk-secret", "X-None": None})) == "{'X-Key': ***, 'X-None': None}"

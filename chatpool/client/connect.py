@@ -10,7 +10,8 @@ import requests
 
 from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
-from ..transport import Key, KeyAuth, TransportSettings
+from ..redaction import secret
+from ..transport import Key, KeyAuth, TransportSettings, check_headers
 
 __all__ = ["azure_settings", "check_pacing", "openai_settings", "plain_settings"]
 
@@ -37,20 +38,19 @@ def openai_settings(
             "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
             "or name another server with base_url="
         )
-    sent = _named(
-        {
-            "OpenAI-Organization": organization or os.environ.get("OPENAI_ORG_ID"),
-            "OpenAI-Project": project or os.environ.get("OPENAI_PROJECT_ID"),
-        }
-    )
-    return _settings(base_url, KeyAuth(key), {**sent, **_mapping("headers", headers)}, **connection)
+    sent: Dict[str, Optional[str]] = {}
+    for name, given, variable in (("organization", organization, "ORG_ID"), ("project", project, "PROJECT_ID")):
+        header = {f"OpenAI-{name.title()}": given or os.environ.get(f"OPENAI_{variable}")}
+        check_headers(name if given else f"OPENAI_{variable}", header)
+        sent.update(header)
+    return _settings(base_url, KeyAuth(key), {**_named(sent), **_headers(headers)}, **connection)
 
 
 def plain_settings(
     base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], **connection: Any
 ) -> TransportSettings:
     """Settings for a server that the environment says nothing about."""
-    return _settings(base_url, KeyAuth(api_key), _mapping("headers", headers), **connection)
+    return _settings(base_url, KeyAuth(api_key), _headers(headers), **connection)
 
 
 def azure_settings(
@@ -84,7 +84,7 @@ def azure_settings(
             raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
         base_url = f"{base}/openai/deployments/{deployment}"
     query = {**_named({"api-version": version}), **_mapping("query", query)}
-    headers = _mapping("headers", connection.pop("headers", None))
+    headers = _headers(connection.pop("headers", None))
     return _settings(base_url, auth, headers, query=query, **connection)
 
 
@@ -125,15 +125,24 @@ def _settings(
     session = rest.get("session")
     if session is not None and not isinstance(session, requests.Session):
         raise TypeError(f"session must be a requests.Session, got {session!r}")
+    if session is not None:
+        check_headers("session.headers", session.headers)
     return TransportSettings(
         base_url,
         auth,
         max_workers=positive_int("max_workers", max_workers),
         headers=headers,
         max_response_bytes=positive_int("max_response_bytes", max_response_bytes),
-        query=_mapping("query", rest.pop("query", None)),
+        query=secret(_mapping("query", rest.pop("query", None))),
+        proxies=secret(rest.pop("proxies", None)),
         **rest,
     )
+
+
+def _headers(value: Any) -> Dict[str, str]:
+    headers = _mapping("headers", value)
+    check_headers("headers", headers)
+    return secret(headers)
 
 
 def _mapping(name: str, value: Any) -> Dict[str, str]:

@@ -7,7 +7,9 @@ from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from ..config import Limits
 from ..errors import ConfigurationError
-from ..transport import Key
+from ..redaction import secret
+from ..transport import Key, check_headers
+from .credentials import refuse_credentials
 
 __all__ = ["Endpoint"]
 
@@ -63,7 +65,7 @@ class Endpoint:
         query: Optional[Mapping[str, str]] = None,
         weight: float = 1.0,
     ) -> None:
-        given = {"base_url": base_url, "api_key": api_key, "name": name, "model": model, "limits": limits}
+        given = {"base_url": base_url, "api_key": secret(api_key), "name": name, "model": model, "limits": limits}
         _check(given)
         maps = {"headers": _mapping("headers", headers), "query": _mapping("query", query)}
         self._fill({**_NOTHING, **given, **maps, "weight": _checked_weight(weight)})
@@ -106,7 +108,13 @@ class Endpoint:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def _without_key(self) -> Endpoint:
-        """The same without a key that is a plain str."""
+        """The same without a key that is a plain str.
+
+        Raises:
+            ConfigurationError: there is a key in its headers or parameters.
+        """
+        refuse_credentials("headers= of an Endpoint", self.headers)
+        refuse_credentials("query= of an Endpoint", self.query)
         return self._with(api_key=None, _key_left_behind=True) if isinstance(self.api_key, str) else self
 
     def _for_child(self, limits: Optional[Limits]) -> Endpoint:
@@ -141,7 +149,9 @@ def _check(given: Mapping[str, Any]) -> None:
 def _mapping(name: str, value: Optional[Mapping[str, str]]) -> Mapping[str, str]:
     if value is not None and not isinstance(value, Mapping):
         raise TypeError(f"Endpoint: {name} must be a dict of str to str, got {type(value).__name__}")
-    return dict(value or {})
+    if name == "headers":
+        check_headers("Endpoint: headers", value or {})
+    return secret(dict(value or {}))
 
 
 def _checked_weight(weight: Any) -> float:

@@ -11,12 +11,10 @@ from ..engine import Plan
 from ..errors import ConfigurationError
 from ..transport import TransportSettings, normalise_base_url
 from .connect import PUBLIC_URL, azure_settings, openai_settings, plain_settings
+from .credentials import is_credential
 from .endpoint import Endpoint, ModelNames
 
 __all__ = ["Destination", "destination", "destinations"]
-
-# A key that all endpoints would get belongs to one of them.
-_CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 
 
 class Destination(NamedTuple):
@@ -88,7 +86,7 @@ def _check_given(given: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} and endpoints cannot be combined: pass {name} to an Endpoint")
     session = given.get("session")
     sent = [*(given.get("headers") or {}), *getattr(session, "headers", ())]
-    if getattr(session, "auth", None) is not None or any(name.lower() in _CREDENTIALS for name in sent):
+    if getattr(session, "auth", None) is not None or any(is_credential(name) for name in sent):
         raise ConfigurationError(
             "a key in headers= or session= would go to all endpoints: pass each of them its api_key= or headers="
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Dict, Mapping, Optional
 
 from ..config import RetryPolicy, Timeout
+from ..redaction import secret
+from ..transport import check_headers
 from ..types import ChatRequest
 from ..wire import to_request
 from .review import AnswerRules
@@ -55,6 +57,8 @@ class Defaults:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
         if "retry" in changes:
             changes["retry"] = RetryPolicy.of(changes["retry"])
+        for name in ("headers", "query"):
+            changes[name] = secret(changes.get(name, getattr(self, name)))
         checked = replace(self, **changes)
         checked._check()
         return checked
@@ -69,6 +73,7 @@ class Defaults:
         for name, shown in (("body", "defaults"), ("headers", "headers"), ("query", "query")):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{shown} must be a dict, got {type(getattr(self, name)).__name__}")
+        check_headers("headers", self.headers)
 
 
 def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Mapping[str, Any]) -> Dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from .credentials import refuse_credentials
 from .options import Defaults
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Origin:
         """The same without a key that is a plain str.
 
         Raises:
-            ConfigurationError: there is a password in it, or an ssl.SSLContext.
+            ConfigurationError: there is a password or a key in another place, or an ssl.SSLContext.
         """
         if isinstance(self.arguments.get("verify"), ssl.SSLContext):
             raise ConfigurationError(
@@ -52,12 +53,27 @@ class Origin:
                     "the URL of Limits(scope=) has a password in it, and passwords are not pickled: make the pool "
                     "where it is used"
                 )
+        _refuse_secrets(self.arguments)
         arguments = dict(self.arguments)
         if arguments.get("endpoints") is not None:
             arguments["endpoints"] = [endpoint._without_key() for endpoint in arguments["endpoints"]]
         if not isinstance(arguments.get("api_key"), str):
             return replace(self, arguments=arguments)
         return replace(self, arguments={**arguments, "api_key": None}, key_left_behind=True)
+
+
+def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
+    session, proxies = arguments.get("session"), arguments.get("proxies")
+    refuse_credentials("headers=", arguments.get("headers"))
+    refuse_credentials("query=", arguments.get("query"))
+    if session is not None:
+        refuse_credentials("session=", {**session.headers, **({"authorization": ""} if session.auth else {})})
+    for proxy in [*(proxies or {}).values(), *(session.proxies.values() if session is not None else ())]:
+        if isinstance(proxy, str) and "@" in proxy:
+            raise ConfigurationError(
+                "the URL of a proxy has a password in it, and passwords are not pickled: set HTTPS_PROXY where the "
+                "pool is used, or make the pool there"
+            )
 
 
 def restore(origin: Origin, defaults: Defaults) -> ChatPool:

@@ -10,12 +10,14 @@ import requests
 
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..events import Listener
+from ..redaction import secret
 from ..reentrancy import defer, is_reentrant
 from ..transport import Cert, Key, Verify
 from ..types import PoolStats
 from .bulk_calls import BulkCalls
 from .connect import azure_settings, check_pacing, openai_settings
 from .core import Core
+from .credentials import refuse_credentials
 from .endpoint import Endpoint
 from .endpoints import Destination, destination, destinations
 from .options import Defaults
@@ -104,6 +106,8 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
         listeners: Iterable[Listener] = (),
     ) -> None:
+        # From here on whoever shows the variables of a frame shows none of them.
+        api_key, headers, query, proxies = secret(api_key), secret(headers), secret(query), secret(proxies)
         given = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: given[name] for name in _CONNECTION}
         fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
@@ -140,6 +144,8 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
         Raises:
             ConfigurationError: the endpoint or the key is missing, or the deployment has no API version.
         """
+        api_key = secret(api_key)
+        options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
         given = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         given.update(options, azure_ad_token_provider=azure_ad_token_provider)
         fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
@@ -232,9 +238,12 @@ class ChatPool(SingleCalls, BulkCalls, StreamingCalls):
 
     def __reduce__(self) -> Any:
         # A pool is pickled as its configuration; a key that was passed as a str stays behind.
+        refuse_credentials("headers=", self._defaults.headers)
         return restore, (self._origin.without_key(), self._defaults)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_core"):
+            return "<ChatPool that was not made>"
         queued, parked, in_flight = self._core.engine.counts()
         state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
         plans = self._core.engine.routes.plans

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from ..errors import ConfigurationError
+from ..redaction import secret
 
 __all__ = ["RedisAddress", "Scope", "parse_scope"]
 
@@ -72,7 +73,7 @@ def parse_scope(scope: Any) -> Scope:
         path, name = _database_and_name(parts.path)
         shown = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port or 6379}"
     url = urlunsplit((parts.scheme, parts.netloc, path, urlencode(options), ""))
-    return Scope(_checked_name(name), RedisAddress(_with_path(url, parts.scheme), shown), sharers)
+    return Scope(_checked_name(name), RedisAddress(secret(_with_path(url, parts.scheme)), shown), sharers)
 
 
 def _with_path(url: str, scheme: str) -> str:

@@ -4,6 +4,7 @@ from .auth import Key, KeyAuth
 from .broken import BrokenTransport
 from .cancel import Cancelled, CancelToken
 from .deadline import Limit
+from .headers import check_headers
 from .settings import Cert, TransportSettings, Verify
 from .streams import OpenStream
 from .transport import Transport
@@ -21,5 +22,6 @@ __all__ = [
     "Transport",
     "TransportSettings",
     "Verify",
+    "check_headers",
     "normalise_base_url",
 ]

@@ -10,6 +10,8 @@ from requests.auth import AuthBase
 from requests.models import PreparedRequest
 
 from ..errors import ConfigurationError
+from ..redaction import secret
+from .headers import header_problem
 
 __all__ = ["Key", "KeyAuth"]
 
@@ -78,8 +80,8 @@ class KeyAuth(AuthBase):
 
     def scrub(self, text: Text) -> Text:
         """``text`` with the key replaced by ``***``."""
-        for secret in self._secrets:
-            for spelling in {secret, json.dumps(secret)[1:-1]}:
+        for known in self._secrets:
+            for spelling in {known, json.dumps(known)[1:-1]}:
                 if isinstance(text, str):
                     text = text.replace(spelling, "***")
                 else:
@@ -127,13 +129,7 @@ def _checked(key: object) -> str:
         raise ConfigurationError("api_key must not be empty; leave it out for a server that needs none")
     if key != key.strip():
         raise ConfigurationError("api_key must not begin or end with white space: strip the line break it came with")
-    try:
-        key.encode("latin-1")
-    except UnicodeEncodeError:
-        # The original error would show the key.
-        problem = "a character that no HTTP header can carry"
-    else:
-        problem = "a line break" if any(c in key for c in "\r\n\0") else ""
+    problem = header_problem(key)
     if problem:
         raise ConfigurationError(f"api_key must not contain {problem}: copy it again")
-    return key
+    return secret(key)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from requests.structures import CaseInsensitiveDict
 from urllib3._collections import HTTPHeaderDict
 
-__all__ = ["Field", "Fields", "LeanHeaders", "ParsedHeaders", "parse_fields", "parse_loosely"]
+from ..errors import ConfigurationError
+
+__all__ = [
+    "Field",
+    "Fields",
+    "LeanHeaders",
+    "ParsedHeaders",
+    "check_headers",
+    "header_problem",
+    "parse_fields",
+    "parse_loosely",
+]
 
 Field = Tuple[str, str]
 
@@ -22,6 +33,34 @@ _NEEDED_TO_READ = ("content-length", "content-encoding")
 # Lines that were taken apart before, by their text: a server sends most of them with every answer.
 _known: Dict[str, Tuple[str, Field]] = {}
 _MOST_KNOWN, _LONGEST_KNOWN = 512, 200
+
+
+def header_problem(text: Union[str, bytes]) -> str:
+    """Return what is in ``text`` that no header may hold, "" for nothing."""
+    try:
+        data = text if isinstance(text, bytes) else text.encode("latin-1")
+    except UnicodeEncodeError:
+        return "a character that no HTTP header can carry"
+    if b"\0" in data:
+        return "a NUL character"
+    return "a line break" if b"\r" in data or b"\n" in data else ""
+
+
+def check_headers(parameter: str, headers: Mapping[Any, Any]) -> None:
+    """Refuse headers that cannot be sent; None as a value takes one away.
+
+    Raises:
+        TypeError: a name or a value is no text.
+        ConfigurationError: there is a line break, a NUL or a character that no header can carry in one of them. The
+            message names the parameter and the header, and does not show the value, which may be a key.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, (str, bytes)) or not isinstance(value, (str, bytes, type(None))):
+            wrong = type(name if not isinstance(name, (str, bytes)) else value).__name__
+            raise TypeError(f"{parameter} must be a dict of str to str, got a {wrong} in it")
+        problem = header_problem(name) or header_problem(value or "")
+        if problem:
+            raise ConfigurationError(f"{parameter}: the header {name!r} must not contain {problem}")
 
 
 class Fields(NamedTuple):
@@ -53,6 +92,9 @@ class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in 
 
     def __iter__(self) -> Iterator[str]:
         return iter([name for name, _ in self._store.values()])
+
+    def __repr__(self) -> str:
+        return repr(dict.fromkeys(self, "***"))
 
 
 class AnswerHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import requests
+from requests.auth import HTTPBasicAuth
 from requests.models import PreparedRequest
 
+from ..redaction import Secret
 from .auth import KeyAuth
-from .headers import LeanHeaders
+from .headers import LeanHeaders, header_problem
 from .settings import TransportSettings
 
 __all__ = ["Preparer"]
@@ -34,6 +36,8 @@ class Preparer:
         self._session = session
         self._settings = settings
         theirs, session.auth = session.auth, None
+        if isinstance(theirs, tuple) and len(theirs) == 2:
+            theirs = HTTPBasicAuth(*theirs)  # which does not show the password
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
         self._auth: Any = theirs if theirs is not None and settings.auth.header is None else settings.auth
         self._templates: Dict[Tuple[str, str], PreparedRequest] = {}
@@ -92,7 +96,22 @@ class Preparer:
             params={**self._settings.query, **query},
             auth=auth,
         )
-        return self._session.prepare_request(request)
+        return _sendable(self._session.prepare_request(request))
+
+
+def _sendable(prepared: PreparedRequest) -> PreparedRequest:
+    """The same request, with plain texts in its headers: what records requests knows no others.
+
+    Raises:
+        InvalidHeader: somebody else's auth, cookies or hooks have put something there that requests lets pass.
+    """
+    headers: List[Tuple[str, Any]] = list(prepared.headers.items())
+    for name, value in headers:
+        if header_problem(value):
+            raise requests.exceptions.InvalidHeader(f"invalid header {name!r}")
+        if isinstance(value, (Secret, bytes)):
+            prepared.headers[name] = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return prepared
 
 
 def _clone(template: PreparedRequest, body: bytes) -> PreparedRequest:

@@ -44,4 +44,4 @@ def _in_full(proxy: str) -> str:
 
 def shown_proxy(proxies: Mapping[str, str]) -> str:
     """The URL of the proxy that :func:`choose_proxies` chose, without user and password; "" for none."""
-    return without_secrets(next(iter(proxies.values()), "")).rstrip("/")
+    return without_secrets(str(next(iter(proxies.values()), ""))).rstrip("/")

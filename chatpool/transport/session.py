@@ -11,6 +11,8 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.cookies import RequestsCookieJar
 
+from ..redaction import secret
+
 __all__ = ["TransportSession", "make_session"]
 
 log = logging.getLogger("chatpool.transport")
@@ -57,9 +59,11 @@ def make_session(adapter: HTTPAdapter, base_url: str, model: Optional[requests.S
 
 def _copy_settings(session: TransportSession, model: requests.Session) -> None:
     defaults = requests.utils.default_headers()
-    session.headers.update({name: value for name, value in model.headers.items() if defaults.get(name) != value})
+    theirs = {name: value for name, value in model.headers.items() if defaults.get(name) != value}
+    session.headers.update(secret(theirs))
     for name in _COPIED:
         setattr(session, name, _shallow(getattr(model, name)))
+    session.proxies = secret(session.proxies)
     for cookie in model.cookies:
         # Straight into the jar: its policy is there for the servers' cookies only.
         requests.cookies.RequestsCookieJar.set_cookie(session.cookies, copy.copy(cookie))

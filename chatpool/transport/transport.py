@@ -8,6 +8,7 @@ import requests
 from requests.models import PreparedRequest
 
 from ..config import Timeout
+from ..redaction import secret
 from ..types import ChatRequest, Reply
 from ..wire.redirects import redirect_method, redirect_target
 from .adapter import TransportAdapter
@@ -48,7 +49,7 @@ class Transport:
         self._session = make_session(adapter, self._base_url, settings.session)
         self._preparer = Preparer(self._session, settings)
         explicit = {**self._session.proxies, **(settings.proxies or {})}
-        self._proxies = choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env)
+        self._proxies = secret(choose_proxies(self._base_url, explicit, trust_env=self._session.trust_env))
         self._proxy = shown_proxy(self._proxies)
         self._resolver = Resolver()
         self._aborted = CancelToken()

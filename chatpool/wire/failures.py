@@ -135,7 +135,7 @@ def _is_bad_header(error: ValueError) -> bool:
 
 
 _BAD_HEADER = _Failure(
-    ValueError, "a header cannot be sent to {url}", "check headers= and api_key=", "fail", test=_is_bad_header
+    ValueError, "a header cannot be sent to {url}", "check headers=, api_key= and session=", "fail", test=_is_bad_header
 )
 
 # The first row that fits any exception of the chain wins.
