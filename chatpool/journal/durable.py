@@ -10,7 +10,7 @@ import stat
 import threading
 from typing import BinaryIO, Callable, Iterator, Optional
 
-__all__ = ["NOFOLLOW", "AppendOnly", "own_target", "replacing", "trouble"]
+__all__ = ["NOFOLLOW", "AppendOnly", "has_words", "own_target", "replacing"]
 
 _SYNC_EVERY = 1.0  # seconds
 _MOST_TRIES = 5  # of a write that takes only a part
@@ -50,10 +50,17 @@ def _raise_error() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def trouble(error: OSError, path: str) -> OSError:
+_KEPT = "what was finished before is kept, and the same call goes on from there once that is put right"
+
+
+def _trouble(error: OSError, path: str) -> OSError:
     """``error`` in words that say which file, and that nothing is lost."""
-    words = f"cannot write {path}: {error.strerror or error}; what was finished before is kept, and the same call"
-    return OSError(error.errno, f"{words} goes on from there once that is put right")
+    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {_KEPT}")
+
+
+def has_words(error: OSError) -> bool:
+    """Recognise an error that says already which file could not be written."""
+    return (error.strerror or "").endswith(_KEPT)
 
 
 def own_target(path: str) -> str:
@@ -107,7 +114,7 @@ class AppendOnly:
         """
         assert self._descriptor is not None
         if self._failed is not None:
-            raise trouble(self._failed, self.path)
+            raise _trouble(self._failed, self.path)
         size = len(data)
         written = tries = 0
         try:
@@ -126,7 +133,7 @@ class AppendOnly:
             if not self._is_shared:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, self.size)
-            raise trouble(error, self.path) from error
+            raise _trouble(error, self.path) from error
         self.size += size
 
     def position(self) -> int:
@@ -158,7 +165,7 @@ class AppendOnly:
         try:
             _data_sync(self._descriptor)
         except OSError as error:
-            raise trouble(error, self.path) from error
+            raise _trouble(error, self.path) from error
 
     def _sync_soon(self) -> None:
         self._closing.wait(_SYNC_EVERY)
@@ -217,8 +224,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         if made:
             with contextlib.suppress(OSError):
                 os.unlink(made)
-        if isinstance(error, OSError):
-            raise trouble(error, path) from error
+        if isinstance(error, OSError) and not has_words(error):
+            raise _trouble(error, path) from error
         raise
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Tuple, Type, Union
 
 from ..errors import ConfigurationError
-from .durable import AppendOnly, replacing
+from .durable import AppendOnly, has_words, replacing
 from .lock import FileLock
 from .record import FAILED, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
 from .shared import SharedAppender, Tail
@@ -71,7 +71,9 @@ class Journal:
         except OSError as error:
             self._lock.release()
             words = error.strerror or str(error)
-            raise ConfigurationError(f"cannot write {self.path}: {words}; choose another output") from error
+            if not has_words(error):
+                words = f"cannot write {self.path}: {words}; choose another output"
+            raise ConfigurationError(words) from error
 
     def _open(self) -> None:
         self._file = AppendOnly(self.path)

@@ -208,3 +208,21 @@ def test_a_write_that_fails_half_way_leaves_the_records_before(path, record):
         journal._file._write = write
         journal.append(record("c"))
         assert [decode(line).custom_id for _, line in journal.lines()] == ["a", "c"]
+
+
+def test_where_two_files_are_replaced_the_message_names_the_one_that_failed(tmp_path):
+    answers, errors = str(tmp_path / "answers"), str(tmp_path / "errors")
+    with pytest.raises(OSError) as caught, replacing(answers), replacing(errors):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value).count("cannot write") == 1
+    assert f"cannot write {errors}: No space left on device" in str(caught.value)
+
+
+def test_a_disk_that_is_full_from_the_start_is_said_once(path, monkeypatch):
+    def fail(descriptor, data, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("chatpool.journal.durable._quick_write", lambda: fail)
+    with pytest.raises(ConfigurationError) as caught:
+        Journal(path)
+    assert str(caught.value).count("cannot write") == 1
