@@ -12,6 +12,7 @@ from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
 from ..redaction import secret
 from ..transport import Key, KeyAuth, TransportSettings, check_headers
+from .credentials import is_credential
 
 __all__ = ["azure_settings", "check_pacing", "openai_settings", "plain_settings"]
 
@@ -127,6 +128,9 @@ def _settings(
         raise TypeError(f"session must be a requests.Session, got {session!r}")
     if session is not None:
         check_headers("session.headers", session.headers)
+    for name, value in [*headers.items(), *(session.headers.items() if session is not None else ())]:
+        if value is not None and is_credential(name):
+            auth.hide(value.decode("latin-1") if isinstance(value, bytes) else value)
     return TransportSettings(
         base_url,
         auth,

@@ -46,6 +46,7 @@ class KeyAuth(AuthBase):
         self._prefix = prefix
         self._generation = 0
         self._secrets: Tuple[str, ...] = ()
+        self._others: Tuple[str, ...] = ()
         self._key: Optional[str] = None
         if key is not None and not callable(key):
             self._install(key)
@@ -78,9 +79,15 @@ class KeyAuth(AuthBase):
             r.headers[self._header] = self._prefix + key
         return r
 
+    def hide(self, value: str) -> None:
+        """Scrub another key too: the last word of a header's ``value``, in which it is sent."""
+        word = value.split()[-1] if value.strip() else ""
+        if len(word) >= _SHORTEST_SECRET:
+            self._others = (*self._others, secret(word))
+
     def scrub(self, text: Text) -> Text:
-        """``text`` with the key replaced by ``***``."""
-        for known in self._secrets:
+        """``text`` with the key, and others that are to be hidden, replaced by ``***``."""
+        for known in (*self._secrets, *self._others):
             for spelling in {known, json.dumps(known)[1:-1]}:
                 if isinstance(text, str):
                     text = text.replace(spelling, "***")

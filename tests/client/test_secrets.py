@@ -131,6 +131,15 @@ def test_errors_and_their_tracebacks_show_no_key(serve, chatpool_server):
     assert KEY.encode() not in pickle.dumps(error)
 
 
+def test_a_key_in_a_header_is_not_in_an_error_that_repeats_it(serve, session):
+    for options in ({"headers": {"Authorization": f"Bearer {KEY}"}}, {"session": session}):
+        server, pool = serve(retry=0, **options)
+        server.set_script(Error(401, f"Incorrect API key provided: {KEY}"))
+        with pytest.raises(Exception, match="Incorrect API key provided: \\*\\*\\*") as caught:
+            pool.chat("a")
+        assert KEY not in repr(vars(caught.value))
+
+
 def variables_in(error):
     """The variables of every frame of chatpool's that the error went through."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
