@@ -88,7 +88,8 @@ class FileLock:
 
     def _is_current(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
+            found = os.fstat(descriptor)
+            return os.path.samestat(found, os.lstat(self._path)) and found.st_nlink <= 1
         except FileNotFoundError:
             return False
 

@@ -55,9 +55,10 @@ def check_headers(parameter: str, headers: Mapping[Any, Any]) -> None:
             message names the parameter and the header, and does not show the value, which may be a key.
     """
     for name, value in headers.items():
-        if not isinstance(name, (str, bytes)) or not isinstance(value, (str, bytes, type(None))):
-            wrong = type(name if not isinstance(name, (str, bytes)) else value).__name__
-            raise TypeError(f"{parameter} must be a dict of str to str, got a {wrong} in it")
+        if not isinstance(name, (str, bytes)):
+            raise TypeError(f"{parameter}: the name of a header must be a str, got {name!r}")
+        if not isinstance(value, (str, bytes, type(None))):
+            raise TypeError(f"{parameter}: the header {name!r} must be a str, got {type(value).__name__}")
         problem = header_problem(name) or header_problem(value or "")
         if problem:
             raise ConfigurationError(f"{parameter}: the header {name!r} must not contain {problem}")

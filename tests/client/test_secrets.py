@@ -243,10 +243,17 @@ def test_what_the_environment_says_is_refused_by_the_name_of_its_variable(monkey
         make()
 
 
-@pytest.mark.parametrize("headers", [{"X": 3}, {3: "x"}, {"X": ["a"]}])
-def test_headers_are_texts(headers):
-    with pytest.raises(TypeError, match="headers must be a dict of str to str, got a (int|list) in it"):
-        make(headers=headers)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"headers": {"X": 3}}, "headers: the header 'X' must be a str, got int"),
+        ({"headers": {3: "x"}}, "headers: the name of a header must be a str, got 3"),
+        ({"organization": ["a"]}, "organization: the header 'OpenAI-Organization' must be a str, got list"),
+    ],
+)
+def test_headers_are_texts(options, words):
+    with pytest.raises(TypeError, match=words):
+        make(**options)
 
 
 def test_a_header_is_taken_away_by_none_and_bytes_are_sent_as_they_are(serve):
