@@ -7,10 +7,15 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Iterator, List, Tuple
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from chatpool.clock import install_clock
+from chatpool.testing import FakeClock
 
 # A shared machine may be slow at any moment: that is no failure of a property.
 settings.register_profile("chatpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,3 +84,61 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+class SteppedTime(FakeClock):
+    """Time that passes only while every call in flight waits for an answer that takes its time.
+
+    However long a busy machine takes to carry a request or to wake a thread: on this clock it takes next to nothing,
+    and a request is sent and received in the same moment.  So rates, refusals and seconds can be counted.
+    """
+
+    STEP = 0.002  # seconds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._answers: Dict[Any, float] = {}  # when those are due that are waited for
+
+    def answer_after(self, seconds: float, step: Any = None) -> Callable[[Any], Any]:
+        """A server's script: every answer is ``step`` and takes so long."""
+
+        def answer(request: Any) -> Any:
+            condition = threading.Condition()
+            with self._lock:
+                self._answers[condition] = due = self.now() + seconds
+            with condition:
+                while self.now() < due:
+                    self.wait(condition, due - self.now())
+            return step
+
+        return answer
+
+    def run(self, pools: Any, function: Callable[[], Any]) -> Any:
+        """What the function returns, which makes calls with these pools (a pool or several) and no others."""
+        pools = pools if isinstance(pools, (list, tuple)) else [pools]
+        with ThreadPoolExecutor(1) as executor:
+            future = executor.submit(function)
+            quiet = 0
+            while not wait([future], 0.0002).done:
+                quiet = quiet + 1 if self._all_wait(pools) else 0
+                if quiet == 2:  # between two calls of a worker it looks so for a moment
+                    self.advance(self.STEP)
+                    quiet = 0
+        return future.result()
+
+    def _all_wait(self, pools: Any) -> bool:
+        with self._lock:
+            now = self.now()
+            self._answers = {condition: due for condition, due in self._answers.items() if due > now}
+            waited_for = len(self._answers)
+        return bool(sum(pool.stats().in_flight for pool in pools) == waited_for)
+
+
+@pytest.fixture
+def stepped_time() -> Iterator[SteppedTime]:
+    """The clock of the pools and servers that are made in this test."""
+    clock = SteppedTime()
+    previous = install_clock(clock)
+    yield clock
+    install_clock(previous)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 
@@ -15,9 +15,10 @@ from chatpool import (
     Limits,
     Timeout,
 )
-from chatpool.testing import Answer, Cap, Delay, FakeServer, Quota
+from chatpool.testing import Answer, Cap, FakeServer, Quota
 
-PROMPTS = [str(number) for number in range(40)]
+ROWS = [str(number) for number in range(120)]
+PROMPTS = ROWS[:40]
 
 
 @pytest.fixture
@@ -36,9 +37,10 @@ def pool_at():
         one.close()
 
 
-def arrivals(server, began):
-    """Seconds from ``began`` to each; not from the first, which may have taken longer to arrive than the last."""
-    return [request.time - began for request in server.requests]
+def most_within(seconds, server):
+    """The most requests that arrived in so many seconds."""
+    times = [request.time for request in server.requests]
+    return max(sum(begin <= time < begin + seconds for time in times) for begin in times)
 
 
 def line_of(pool):
@@ -54,26 +56,23 @@ def with_usage(tokens):
 
 
 class TestConfiguredLimits:
-    def test_requests_are_sent_at_the_limit_and_no_faster(self, pool_at):
+    def test_requests_are_sent_at_the_limit_and_no_faster(self, pool_at, stepped_time):
         server, pool = pool_at(limits=Limits(requests_per_minute=6000, burst=0.1))
-        began = time.monotonic()
-        assert None not in pool.map(PROMPTS)
-        times = arrivals(server, began)
-        assert sum(moment < 0.08 for moment in times) <= 10 + 8 + 2
-        assert 0.25 <= times[-1] < 3
+        assert None not in stepped_time.run(pool, lambda: pool.map(PROMPTS))
+        assert most_within(0.08, server) <= 10 + 8
+        assert 0.25 <= stepped_time.now() < 1
 
-    def test_a_view_keeps_to_the_limits_of_its_pool(self, pool_at):
+    def test_a_view_keeps_to_the_limits_of_its_pool(self, pool_at, stepped_time):
         server, pool = pool_at(limits=Limits(requests_per_minute=6000, burst=0.1))
-        began = time.monotonic()
-        assert None not in pool.with_options(timeout=5).map(PROMPTS)
-        assert arrivals(server, began)[-1] >= 0.25
+        view = pool.with_options(timeout=5)
+        assert None not in stepped_time.run(pool, lambda: view.map(PROMPTS))
+        assert most_within(0.08, server) <= 10 + 8
 
-    def test_each_model_has_a_limit_of_its_own(self, pool_at):
+    def test_each_model_has_a_limit_of_its_own(self, pool_at, stepped_time):
         server, pool = pool_at(limits=Limits(requests_per_minute=60, burst=2))
         items = [{"model": f"m{number}", "prompt": "hi"} for number in range(10) for _ in range(2)]
-        began = time.monotonic()
-        assert None not in pool.map(items)
-        assert arrivals(server, began)[-1] < 5
+        assert None not in stepped_time.run(pool, lambda: pool.map(items))
+        assert stepped_time.now() < 5
 
     def test_a_request_above_the_limit_fails_at_once_and_the_others_go_on(self, pool_at):
         server, pool = pool_at(limits=Limits(tokens_per_minute=100_000))
@@ -89,18 +88,18 @@ class TestConfiguredLimits:
         assert line_of(pool).rate == 10
         assert line_of(pool).why == "the pool's own limits="
 
-    def test_a_singular_call_does_not_wait_beyond_its_time(self, pool_at):
+    def test_a_singular_call_does_not_wait_beyond_its_time(self, pool_at, stepped_time):
         server, pool = pool_at(limits=Limits(requests_per_minute=2))
         pool.chat("first")
-        started = time.monotonic()
         with pytest.raises(DeadlineExceededError):
-            pool.chat("second", timeout=Timeout(total=0.2))
-        assert time.monotonic() - started < 5
+            stepped_time.run(pool, lambda: pool.chat("second", timeout=Timeout(total=0.2)))
+        assert stepped_time.now() < 0.3
         assert len(server.requests) == 1
 
-    def test_the_time_a_run_is_paced_is_not_its_calls_time(self, pool_at):
+    def test_the_time_a_run_is_paced_is_not_its_calls_time(self, pool_at, stepped_time):
         _, pool = pool_at(limits=Limits(requests_per_minute=3000, burst=0.02), timeout=Timeout(total=0.5))
-        assert None not in pool.map(PROMPTS)
+        assert None not in stepped_time.run(pool, lambda: pool.map(PROMPTS))
+        assert stepped_time.now() > 0.5
 
     @pytest.mark.parametrize("limits", [100, {"requests_per_minute": 5}])
     def test_limits_are_limits(self, limits):
@@ -109,29 +108,26 @@ class TestConfiguredLimits:
 
 
 class TestFoundLimits:
-    def test_a_quota_is_kept_to_with_few_refusals(self, pool_at):
-        server, pool = pool_at({"limits": Quota(per_second=40, burst=10), "latency": 0.01}, retry=1)
-        assert None not in pool.map([str(number) for number in range(80)])  # no retry is used up
-        refused = len(server.requests) - 80
-        assert refused < 60
-        assert line_of(pool).rate < 200
+    def test_a_quota_is_kept_to_with_few_refusals(self, pool_at, stepped_time):
+        quota = Quota(per_second=40, burst=10)
+        server, pool = pool_at({"limits": quota, "script": stepped_time.answer_after(0.01)}, retry=1)
+        assert None not in stepped_time.run(pool, lambda: pool.map(ROWS[:80]))  # no retry is used up
+        assert len(server.requests) - 80 < 30
+        assert line_of(pool).rate < 50
 
-    def test_calls_at_once_are_limited_to_what_the_server_accepts(self, pool_at):
-        server, pool = pool_at({"limits": Cap(4, hint="retry-after-ms", wait=0.05), "latency": 0.1}, max_workers=32)
-        prompts = [str(number) for number in range(120)]
-        assert None not in pool.map(prompts)
+    def test_calls_at_once_are_limited_to_what_the_server_accepts(self, pool_at, stepped_time):
+        cap = Cap(4, hint="retry-after-ms", wait=0.05)
+        server, pool = pool_at({"limits": cap, "script": stepped_time.answer_after(0.1)}, max_workers=32)
+        assert None not in stepped_time.run(pool, lambda: pool.map(ROWS[:120]))
         assert len(server.requests) < 180
-        for _ in range(5):  # a busy machine may make it look like a rate for a while
-            if line_of(pool).concurrency_limit is not None:
-                break
-            assert None not in pool.map(prompts)
-        assert 3 <= line_of(pool).concurrency_limit <= 6
+        line = line_of(pool)  # four at once, of a tenth of a second each, are as well 40 a second
+        assert 3 <= (line.concurrency_limit or line.rate * 0.1) <= 6
 
-    def test_headers_are_kept_to_before_anything_is_refused(self, pool_at):
-        quota = StatingQuota(rate=50.0, burst=20)
-        server, pool = pool_at({"script": quota}, listeners=[quota.note_send])
-        pool.chat("how much may I?")
-        assert None not in pool.map([str(number) for number in range(60)])
+    def test_headers_are_kept_to_before_anything_is_refused(self, pool_at, stepped_time):
+        quota = StatingQuota(stepped_time, rate=50.0, burst=20)
+        server, pool = pool_at({"script": quota})
+        stepped_time.run(pool, lambda: pool.chat("how much may I?"))
+        assert None not in stepped_time.run(pool, lambda: pool.map(ROWS[:60]))
         assert quota.refused <= 2
         assert "x-ratelimit" in line_of(pool).why
 
@@ -160,35 +156,27 @@ def _slow_down():
 
 
 class StatingQuota:
-    """A quota whose answers state what is left of it.
+    """A quota whose answers state what is left of it."""
 
-    It counts from when a request was sent: how long a busy machine takes to carry it here is not the pool's doing.
-    """
-
-    def __init__(self, rate, burst):
+    def __init__(self, clock, rate, burst):
         self._rate, self._burst = rate, burst
-        self._sent_at = []
+        self._quota = Quota(per_second=rate, burst=burst)
+        self._clock, self._lock = clock, threading.Lock()
         self.refused = 0
 
-    def note_send(self, event):
-        if event.kind == "sent":
-            self._sent_at.append(event.time)
-
     def __call__(self, request):
-        # Made anew for each: requests may come in another order than that in which they were sent.
-        quota = Quota(per_second=self._rate, burst=self._burst)
-        for sent_at in sorted(self._sent_at)[: request.number + 1]:
-            refusal = quota.refusal(sent_at, 0)
+        with self._lock:
+            refusal = self._quota.refusal(self._clock.now(), 0)
+            left = self._quota._tokens
+            self.refused += refusal is not None
         if refusal is not None:
-            self.refused += 1
             return refusal
-        left = quota._tokens
         headers = {
             "x-ratelimit-limit-requests": str(self._burst),
             "x-ratelimit-remaining-requests": str(int(left)),
             "x-ratelimit-reset-requests": f"{(self._burst - left) / self._rate:.3f}s",
         }
-        return Delay(0.02, Answer(headers=headers))
+        return self._clock.answer_after(0.02, Answer(headers=headers))(request)
 
 
 class TestBudget:
