@@ -28,10 +28,10 @@ def test_50_kills_over_2000_rows_lose_and_repeat_nothing_but_what_was_in_flight(
         process = start_run(chatpool_server, source, target, "--max-workers", WORKERS)
         # A moment is a number of requests, drawn so that all of them fall into the run.
         most = 2 * (ROWS - seen) // (KILLS - kills)
-        chatpool_server.wait_for(min(seen + moments.randint(1, most), ROWS), timeout=30)
+        chatpool_server.wait_for(min(seen + moments.randint(1, most), ROWS), timeout=60)
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=30)
-        chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=30)
+        process.wait(timeout=60)
+        chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=60)
         kills += 1
     assert len(chatpool_server.requests) > ROWS // 2  # they were spread over the run
     process = start_run(chatpool_server, source, target, "--max-workers", WORKERS)
@@ -53,6 +53,6 @@ def test_50_kills_over_2000_rows_lose_and_repeat_nothing_but_what_was_in_flight(
 def test_another_start_after_the_end_sends_nothing(start_run, chatpool_server, write_rows, tmp_path, ids):
     source, target = write_rows(20), tmp_path / "out.jsonl"
     for _ in range(2):
-        assert start_run(chatpool_server, source, target).wait(timeout=30) == 0
+        assert start_run(chatpool_server, source, target).wait(timeout=60) == 0
     assert len(chatpool_server.requests) == 20
     assert len(ids(target)) == 20

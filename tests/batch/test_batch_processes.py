@@ -246,7 +246,7 @@ def test_after_a_kill_of_the_parent_the_children_end_and_the_same_command_goes_o
     chatpool_server.wait_for(166, timeout=60)
     process.kill()
     process.wait()
-    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=30)
+    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=60)
     chatpool_server.set_script(None)
     process = start_run(chatpool_server, source, target, "--processes", 2)
     _, err = process.communicate(timeout=60)
@@ -289,7 +289,7 @@ def test_ctrl_c_ends_a_child_that_does_not_listen(start_run, chatpool_server, wr
     for child in children_of(process.pid):
         os.kill(child, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "50 of 400 rows answered; 350 pending" in err
 
@@ -314,8 +314,8 @@ def test_ctrl_c_ends_all_of_them_with_everything_on_disk(start_run, chatpool_ser
     process = start_run(chatpool_server, write_rows(400), tmp_path / "out.jsonl", "--processes", 2)
     chatpool_server.wait_for(166, timeout=60)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "150 of 400 rows answered; 250 pending" in err
     assert len(ids(tmp_path / "out.jsonl")) == 150
-    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=30)
+    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=60)

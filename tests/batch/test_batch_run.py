@@ -411,7 +411,7 @@ def test_a_second_run_on_the_same_output_is_refused(start_run, chatpool_server, 
     chatpool_server.set_script(Stall())
     source = write_rows(3)
     process = start_run(chatpool_server, source, target)
-    chatpool_server.wait_for(3, timeout=30)
+    chatpool_server.wait_for(3, timeout=60)
     with pytest.raises(ConfigurationError, match=f"in use by process {process.pid} on "):
         run(source)
 

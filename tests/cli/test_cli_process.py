@@ -49,9 +49,9 @@ def start():
 def test_a_signal_ends_it_at_once_whatever_the_server_does(start, chatpool_server, number, code, word):
     chatpool_server.set_script(Stall())
     process = start(chatpool_server, "ping")
-    chatpool_server.wait_for(1, timeout=30)
+    chatpool_server.wait_for(1, timeout=60)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", f"chatpool: {word}\n")
 
 
@@ -61,9 +61,9 @@ def test_a_signal_keeps_what_was_printed(start, chatpool_server):
     process.stdin.write("one\ntwo\n")
     process.stdin.close()
     assert process.stdout.readline() == "one\n"
-    chatpool_server.wait_for(2, timeout=30)
+    chatpool_server.wait_for(2, timeout=60)
     process.terminate()
-    assert process.wait(timeout=30) == 143
+    assert process.wait(timeout=60) == 143
 
 
 def test_a_reader_that_leaves_ends_it_in_silence(start, chatpool_server):
@@ -71,7 +71,7 @@ def test_a_reader_that_leaves_ends_it_in_silence(start, chatpool_server):
     process.stdout.close()
     process.stdin.write("one\ntwo\n")
     process.stdin.close()
-    assert process.wait(timeout=30) == 141
+    assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""
 
 
@@ -79,7 +79,7 @@ def test_answers_are_printed_while_prompts_still_come(start, chatpool_server):
     process = start(chatpool_server, "--lines", "--max-workers", "1")
     process.stdin.write("one\ntwo\n")
     process.stdin.flush()
-    chatpool_server.wait_for(2, timeout=30)
+    chatpool_server.wait_for(2, timeout=60)
     process.stdin.close()
     assert process.stdout.read() == "one\ntwo\n"
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0

@@ -52,11 +52,11 @@ class TestOutages:
     CLOSED = 14  # requests: those whose failure closed the gate, and one that was on its way
 
     def test_probes_are_sent_although_the_server_wants_to_be_left_alone_for_long(self, always):
-        server, pool = always(Error(503, headers={"Retry-After": "30"}), max_workers=2)
+        server, pool = always(Error(503, headers={"Retry-After": "100"}), max_workers=2)
         futures = [pool.submit(str(number)) for number in range(60)]
         server.wait_for(self.CLOSED + 2)
         server.set_script(None)
-        server.wait_until(lambda: len(server.requests) > 40, 5)
+        server.wait_until(lambda: len(server.requests) > 40, 60)
         assert any(future.done() for future in futures)
 
     def test_a_callback_of_the_probe_that_succeeds_does_not_hold_up_the_others(self, always):
@@ -66,14 +66,14 @@ class TestOutages:
         def linger(future):
             if not future.cancelled() and future.exception() is None and once.acquire(blocking=False):
                 seen = len(server.requests)
-                noticed.append(succeeds_within(4, server, lambda: len(server.requests) > seen + 5))
+                noticed.append(succeeds_within(30, server, lambda: len(server.requests) > seen + 5))
 
         futures = [pool.submit(str(number)) for number in range(60)]
         for future in futures:
             future.add_done_callback(linger)
         server.wait_for(self.CLOSED + 1)
         server.set_script(None)
-        wait(futures, 10)
+        wait(futures, 60)
         assert noticed == [True]
 
     def test_a_callback_of_a_probe_that_fails_for_good_does_not_hold_up_the_next_probe(self, always):
@@ -84,14 +84,14 @@ class TestOutages:
             if not probed.is_set() and len(server.requests) > self.CLOSED:
                 probed.set()
                 seen = len(server.requests)
-                noticed.append(succeeds_within(4, server, lambda: len(server.requests) > seen))
+                noticed.append(succeeds_within(30, server, lambda: len(server.requests) > seen))
 
         futures = [pool.submit(str(number)) for number in range(40)]
         for future in futures:
             future.add_done_callback(linger)
-        assert probed.wait(5)
+        assert probed.wait(60)
         server.set_script(None)
-        wait(futures, 10)
+        wait(futures, 60)
         assert noticed == [True]
 
     def test_attempts_cut_by_their_callers_own_limit_do_not_count_as_failures_of_the_server(self, always):
@@ -110,8 +110,8 @@ class TestCallbacksAndListeners:
                 sys.exit(1)
 
         _, pool = serve(listeners=[leave], max_workers=1)
-        assert pool.submit("a").result(5).text == "a"
-        assert pool.submit("b").result(5).text == "b"
+        assert pool.submit("a").result(60).text == "a"
+        assert pool.submit("b").result(60).text == "b"
 
     def test_a_listener_that_exits_loses_no_outcome_of_a_call_made_in_a_worker(self, serve, within):
         armed, answered = threading.Event(), threading.Event()
@@ -129,23 +129,23 @@ class TestCallbacksAndListeners:
             answered.set()
 
         pool.submit("outer").add_done_callback(call_again)
-        assert answered.wait(5)
+        assert answered.wait(60)
         assert texts == ["inner"]
-        within(5, pool.close)
+        within(60, pool.close)
 
     def test_an_after_call_hook_that_exits_costs_no_worker(self, serve):
         _, pool = serve(max_workers=1, after_call=sys.exit)
         futures = [pool.submit(name) for name in "abc"]
-        assert [future.result(5).text for future in futures] == ["a", "b", "c"]
-        assert pool.submit("d").result(5).text == "d"
+        assert [future.result(60).text for future in futures] == ["a", "b", "c"]
+        assert pool.submit("d").result(60).text == "d"
 
     def test_a_callback_of_a_cancelled_call_can_use_the_worker_that_the_call_had(self, serve, within):
         server, pool = serve(Stall(), max_workers=1)
         future = pool.submit("a")
         server.wait_for(1)
         texts = []
-        future.add_done_callback(lambda _: texts.append(pool.submit("b").result(4).text))
-        assert within(8, future.cancel)
+        future.add_done_callback(lambda _: texts.append(pool.submit("b").result(30).text))
+        assert within(60, future.cancel)
         assert texts == ["b"]
 
     def test_the_end_of_a_failed_call_is_reported_in_the_context_of_its_submitter(self, always):
@@ -161,13 +161,13 @@ class TestCallbacksAndListeners:
         submitted, box = threading.Event(), []
 
         def cancel_instead(error):
-            submitted.wait(5)
+            submitted.wait(60)
             return box[0].cancel()
 
         _, pool = always(Error(503), listeners=[heard])
         box.append(pool.submit("a", retry=RetryPolicy(retry_if=cancel_instead)))
         submitted.set()
-        wait(box, 5)
+        wait(box, 60)
         pool.close()
         assert [kind for kind, _ in heard] == ["sent", "failed"]
 
@@ -184,7 +184,7 @@ class TestCallbacksAndListeners:
         def rows():
             yield "a"
             yield "b"
-            inside.wait(5)
+            inside.wait(60)
             raise LookupError
 
         with pytest.raises(LookupError) as caught:
@@ -214,17 +214,17 @@ class TestInterruptions:
         interrupt_once(ThreadPoolExecutor, "submit")
         with pytest.raises(KeyboardInterrupt):
             getattr(pool, method)("a")
-        assert pool.submit("b").result(5).text == "b"
-        within(5, pool.close)
+        assert pool.submit("b").result(60).text == "b"
+        within(60, pool.close)
 
     def test_the_pool_can_be_closed_after_a_call_that_did_not_reach_its_queue(self, serve, within, interrupt_once):
         _, pool = serve(max_workers=1)
         interrupt_once(CallQueue, "add")
         with pytest.raises(KeyboardInterrupt):
             pool.submit("a")
-        assert pool.submit("b").result(5).text == "b"
+        assert pool.submit("b").result(60).text == "b"
         assert pool.stats().queued == 0
-        within(5, pool.close)
+        within(60, pool.close)
 
     @pytest.mark.parametrize(
         "moment", [(ThreadPoolExecutor, "submit"), (CallQueue, "add")], ids=["no worker", "no queue"]
@@ -235,23 +235,23 @@ class TestInterruptions:
         with pytest.raises(KeyboardInterrupt) as caught:
             pool.map(["a", "b"])
         assert [outcome.index for outcome in caught.value.results.outcomes] == [0, 1]
-        assert [answer.text for answer in within(5, pool.map, ["c", "d"])] == ["c", "d"]
-        within(5, pool.close)
+        assert [answer.text for answer in within(60, pool.map, ["c", "d"])] == ["c", "d"]
+        within(60, pool.close)
 
 
 class TestInput:
     def test_messages_changed_after_submit_are_sent_as_they_were(self, serve):
         server, pool = serve(max_workers=1)
         sent = threading.Event()
-        server.set_script(lambda request: sent.wait(5) and None)
+        server.set_script(lambda request: sent.wait(60) and None)
         first = pool.submit("first")
         messages = [{"role": "user", "content": "as it was"}]
         future = pool.submit(messages)
         messages[0]["content"] = "changed"
         messages.append({"role": "assistant", "content": "more"})
         sent.set()
-        assert first.result(5).text == "first"
-        assert future.result(5).text == "as it was"
+        assert first.result(60).text == "first"
+        assert future.result(60).text == "as it was"
 
     def test_one_row_that_the_input_fills_again_and_again_is_sent_as_it_was_each_time(self, serve):
         _, pool = serve()
@@ -312,7 +312,7 @@ class TestEndings:
     def test_close_finishes_what_a_run_of_another_thread_has_submitted(self, serve):
         server, pool = serve(max_workers=4)
         read, closed = threading.Event(), threading.Event()
-        server.set_script(lambda request: (read if request.prompt == "0" else closed).wait(5) and None)
+        server.set_script(lambda request: (read if request.prompt == "0" else closed).wait(60) and None)
 
         def rows():
             for row in endless():
@@ -336,29 +336,29 @@ class TestEndings:
 
         def check(engine):
             checked.set()
-            aborted.wait(5)
+            aborted.wait(60)
             return in_worker(engine)
 
         def abort_in_between(transport):
             abort(transport)
             aborted.set()
-            submitting.result(5)
+            submitting.result(60)
 
         monkeypatch.setattr(Engine, "in_worker", check)
         with ThreadPoolExecutor(1) as other:
             submitting = other.submit(pool.submit, "late")
-            assert checked.wait(5)
+            assert checked.wait(60)
             monkeypatch.setattr(Engine, "in_worker", in_worker)
             monkeypatch.setattr(Transport, "abort", abort_in_between)
-            within(8, pool.abort)
-            assert isinstance(submitting.result(5).exception(5), PoolClosedError)
+            within(60, pool.abort)
+            assert isinstance(submitting.result(60).exception(60), PoolClosedError)
 
     def test_a_submit_that_the_closed_pool_refuses_does_not_keep_it_from_closing(self, serve, within):
         _, pool = serve()
         pool.close()
         with pytest.raises(PoolClosedError):
             pool.submit("a")
-        within(5, pool.close)
+        within(60, pool.close)
         stats = pool.stats()
         assert (stats.queued, stats.parked, stats.in_flight) == (0, 0, 0)
 
@@ -368,14 +368,14 @@ class TestEndings:
         for _ in pool.imap(["0", "1", "2"]):
             server.wait_for(2)
             break
-        assert pool.chat("next", timeout=Timeout(total=5)).text == "next"
+        assert pool.chat("next", timeout=Timeout(total=60)).text == "next"
 
     def test_close_does_not_wait_for_calls_in_flight_of_an_iterator_that_was_left(self, serve, within):
         server, pool = serve(max_workers=4)
         server.set_script(lambda request: None if request.prompt == "0" else Stall())
         for _ in pool.imap([str(number) for number in range(8)]):
             break
-        within(5, pool.close)
+        within(60, pool.close)
 
     def test_close_does_not_wait_for_parked_calls_of_an_iterator_that_was_left(self, serve, within):
         retrying = threading.Semaphore(0)
@@ -387,26 +387,26 @@ class TestEndings:
                 retrying.release()
 
         server, pool = serve(max_workers=4, listeners=[Retries()])
-        server.set_script(lambda request: None if request.prompt == "0" else RateLimited(50))
+        server.set_script(lambda request: None if request.prompt == "0" else RateLimited(110))
         for _ in pool.imap([str(number) for number in range(4)]):
-            assert retrying.acquire(timeout=5)
+            assert retrying.acquire(timeout=60)
             break
-        within(5, pool.close)
+        within(60, pool.close)
 
     def test_a_pool_that_was_shut_down_without_waiting_lets_go_of_its_connections(self, serve):
         server, pool = serve(max_workers=2)
         going = threading.Event()
-        server.set_script(lambda request: going.wait(5) and None)
+        server.set_script(lambda request: going.wait(60) and None)
         futures = [pool.submit(str(number)) for number in range(6)]
         pool.shutdown(wait=False)
         going.set()
-        assert [future.result(5).text for future in futures] == [str(number) for number in range(6)]
-        server.wait_until(lambda: server.open_connections == 0, 5)
+        assert [future.result(60).text for future in futures] == [str(number) for number in range(6)]
+        server.wait_until(lambda: server.open_connections == 0, 60)
 
     def test_a_pool_that_a_callback_closes_lets_go_of_its_connections(self, serve):
         server, pool = serve(max_workers=2)
         pool.submit("a").add_done_callback(lambda _: pool.close())
-        server.wait_until(lambda: server.connections and server.open_connections == 0, 5)
+        server.wait_until(lambda: server.connections and server.open_connections == 0, 60)
 
     def test_a_call_for_which_there_is_no_thread_says_so(self, serve, monkeypatch):
         _, pool = serve()
@@ -418,5 +418,5 @@ class TestEndings:
             patched.setattr(threading.Thread, "start", refuse)
             future = pool.submit("a")
         with pytest.raises(PoolClosedError, match="can't start new thread"):
-            future.result(5)
-        assert pool.submit("b").result(5).text == "b"
+            future.result(60)
+        assert pool.submit("b").result(60).text == "b"

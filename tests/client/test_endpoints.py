@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import pickle
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -84,15 +83,16 @@ class TestWhereCallsGo:
         assert set(texts(results)) == {"a", "b", "c"}
         assert sum(len(server.requests) for server in three) == 120
 
-    def test_the_one_that_answers_sooner_gets_more(self, servers, pool_of):
-        (quick,), (slow,) = servers(None, latency=0.005), servers(None, latency=0.1)
-        pool_of(quick, slow, max_workers=8).map([str(number) for number in range(200)], progress=False)
+    def test_the_one_that_answers_sooner_gets_more(self, servers, pool_of, stepped_time):
+        quick, slow = servers(stepped_time.answer_after(0.005), stepped_time.answer_after(0.1))
+        pool = pool_of(quick, slow, max_workers=8)
+        stepped_time.run(pool, lambda: pool.map([str(number) for number in range(200)], progress=False))
         assert len(quick.requests) > 4 * len(slow.requests) > 0
 
-    def test_a_weight_prefers_one(self, servers, pool_of):
-        first, second = servers(None, None, latency=0.02)
-        endpoints = Endpoint(first.base_url, weight=100), Endpoint(second.base_url)
-        pool_of(*endpoints, max_workers=4).map([str(number) for number in range(40)], progress=False)
+    def test_a_weight_prefers_one(self, servers, pool_of, stepped_time):
+        first, second = servers(*[stepped_time.answer_after(0.02)] * 2)
+        pool = pool_of(Endpoint(first.base_url, weight=100), Endpoint(second.base_url), max_workers=4)
+        stepped_time.run(pool, lambda: pool.map([str(number) for number in range(40)], progress=False))
         assert len(first.requests) >= 38
 
     def test_a_limit_holds_for_its_endpoint_only(self, servers, pool_of, instant_waits):
@@ -103,12 +103,11 @@ class TestWhereCallsGo:
         assert len(limited.requests) <= 2
         assert len(free.requests) >= 48
 
-    def test_the_limits_of_the_pool_are_those_of_each_endpoint(self, servers, pool_of, instant_waits):
+    def test_the_limits_of_the_pool_are_those_of_each_endpoint(self, servers, pool_of, stepped_time):
         two = servers(None, None)
         pool = pool_of(*two, limits=Limits(requests_per_minute=600))
-        started = instant_waits.now()
-        pool.map([str(number) for number in range(100)], progress=False)
-        assert 3 < instant_waits.now() - started < 7
+        stepped_time.run(pool, lambda: pool.map([str(number) for number in range(100)], progress=False))
+        assert 3 < stepped_time.now() < 5
         assert all(len(server.requests) > 35 for server in two)
 
     def test_a_call_that_is_too_large_for_one_goes_to_the_other(self, servers, pool_of):
@@ -239,12 +238,10 @@ class TestFailures:
     def test_a_call_moves_at_once(self, servers, pool_of, fault):
         first, second = servers([fault], None)
         pool = pool_of(Endpoint(first.base_url, weight=1e6), Endpoint(second.base_url))
-        started = time.monotonic()
         outcome = next(iter(pool.imap(["ping"], progress=False, retry=1)))
         assert str(outcome.value) == "b"
         assert [attempt.wait for attempt in outcome.history] == [0.0, None]
         assert [attempt.endpoint for attempt in outcome.history] == [first.base_url, second.base_url]
-        assert time.monotonic() - started < 5
 
     def test_a_time_out_moves_too(self, servers, pool_of):
         first, second = servers([Stall()], None)
@@ -446,7 +443,7 @@ class TestTheWholePool:
         for server in two:
             server.wait_for(2)
         pool.abort()
-        assert all(future.exception(timeout=10) is not None for future in futures)
+        assert all(future.exception(timeout=60) is not None for future in futures)
         for server in two:
             server.wait_until(lambda server=server: server.open_connections == 0)
 
@@ -566,21 +563,21 @@ class TestArguments:
 class TestSpeed:
     """What several endpoints are for."""
 
-    def test_limits_of_all_are_used_to_the_full(self, servers, pool_of):
+    def test_limits_of_all_are_used_to_the_full(self, servers, pool_of, stepped_time):
         rates = 15, 30, 55
-        three = [servers(None, limits=Quota(per_second=rate, burst=rate * 0.2), latency=0.02)[0] for rate in rates]
+        usual = stepped_time.answer_after(0.02)
+        three = [servers(usual, limits=Quota(per_second=rate, burst=rate * 0.2))[0] for rate in rates]
         pool = pool_of(*three, max_workers=48)
-        started = time.monotonic()
-        results = pool.map([str(number) for number in range(600)], progress=False)
-        took = time.monotonic() - started
+        results = stepped_time.run(pool, lambda: pool.map([str(number) for number in range(300)], progress=False))
         assert not results.failures
-        assert took < 1.25 * 600 / sum(rates)
+        assert stepped_time.now() < 1.25 * 300 / sum(rates)
 
-    def test_one_that_dies_and_comes_back_loses_nothing(self, servers, pool_of):
+    def test_one_that_dies_and_comes_back_loses_nothing(self, servers, pool_of, stepped_time):
         dead = []
+        usual = stepped_time.answer_after(0.01)
 
         def script(request):
-            return Reset() if dead else None
+            return Reset() if dead else usual(request)
 
         def rows():
             """Until the server that was dead has had calls again."""
@@ -589,19 +586,23 @@ class TestSpeed:
                     return
                 yield str(number)
 
-        first, second = servers(script, None, latency=0.01)
+        first, second = servers(script, usual)
         pool = pool_of(first, second, max_workers=8)
         seen, served = [], {}
-        for outcome in pool.as_completed(rows(), buffersize=100, progress=False):
-            seen.append(outcome)
-            if len(seen) == 300:
-                dead.append(True)
-                served["before"] = len(first.requests)
-            elif len(seen) == 900:
-                served["dead"] = len(first.requests)
-                dead.clear()
+
+        def run():
+            for outcome in pool.as_completed(rows(), buffersize=100, progress=False):
+                seen.append(outcome)
+                if len(seen) == 300:
+                    dead.append(True)
+                    served["before"] = len(first.requests)
+                elif len(seen) == 900:
+                    served["dead"] = len(first.requests)
+                    dead.clear()
+
+        stepped_time.run(pool, run)
         assert sorted(outcome.index for outcome in seen) == list(range(len(seen)))
         assert all(outcome.ok for outcome in seen)
         assert served["dead"] - served["before"] < 80  # a gate closes, single probes go out
         assert len(seen) < 15_000
-        assert max(outcome.elapsed for outcome in seen) < 5
+        assert max(outcome.elapsed for outcome in seen) < 0.1

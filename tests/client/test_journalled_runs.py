@@ -159,7 +159,7 @@ def test_after_a_kill_at_most_what_was_in_flight_is_sent_again(chatpool_server, 
     command = [sys.executable, "-c", PROGRAM, chatpool_server.base_url, str(journal)]
     chatpool_server.set_script(lambda request: Stall() if request.number >= 100 else None)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-        chatpool_server.wait_for(104, timeout=30)
+        chatpool_server.wait_for(104, timeout=60)
         process.send_signal(signal.SIGKILL)
         reported = process.communicate()[0].split()
     chatpool_server.set_script(None)

@@ -208,7 +208,7 @@ def test_an_input_of_unknown_length_is_read_as_it_is_needed(monkeypatch):
     release = threading.Event()
 
     def script(request):
-        assert release.wait(10)
+        assert release.wait(60)
 
     server = FakeServer(script)
     with server, ChatPool("e", base_url=server.base_url, max_workers=2) as pool:

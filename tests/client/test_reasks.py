@@ -305,14 +305,14 @@ def test_a_slow_parse_holds_up_nobody_else(serve):
 
     def parse(text):
         started.set()
-        assert ended.wait(10)
+        assert ended.wait(60)
         return text
 
     future = pool.submit("slow", parse=parse)
-    assert started.wait(10)
+    assert started.wait(60)
     assert [str(reply) for reply in pool.map(["a", "b", "c"], progress=False)] == ["a", "b", "c"]
     ended.set()
-    assert future.result(10).parsed == "slow"
+    assert future.result(60).parsed == "slow"
 
 
 @pytest.fixture
@@ -323,16 +323,16 @@ def stuck(serve):
 
     def parse(text):
         started.set()
-        assert ended.wait(10)
+        assert ended.wait(60)
         left.set()
         raise ValueError
 
     future = pool.submit("x", parse=parse)
-    assert started.wait(10)
+    assert started.wait(60)
 
     def let_go():
         ended.set()
-        assert left.wait(10)
+        assert left.wait(60)
 
     yield server, pool, future, let_go
     ended.set()
@@ -370,12 +370,12 @@ def test_a_run_that_is_left_asks_no_more(serve):
         if text == "first":
             return text
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
         raise ValueError
 
     outcomes = pool.imap(["first", "second"], parse=parse)
     assert next(outcomes).value.parsed == "first"
-    assert entered.wait(10)
+    assert entered.wait(60)
     outcomes.close()
     leave.set()
     assert pool.chat("third").text == "third"

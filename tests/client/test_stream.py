@@ -171,7 +171,7 @@ def test_another_thread_may_read_on(serve):
     read = [next(stream)]
     thread = threading.Thread(target=lambda: read.extend(stream))
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert "".join(map(str, read)) == "Once upon"
     assert stream.completion.text == "Once upon"
 
@@ -192,7 +192,7 @@ def test_two_threads_may_not_read_at_the_same_time(serve):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert errors == [RuntimeError, CallCancelledError]
 
 
@@ -202,13 +202,13 @@ def test_a_stream_that_another_thread_closed_does_not_seem_whole(serve):
     next(stream)
     closer = threading.Thread(target=stream.close)
     closer.start()
-    closer.join(10)
+    closer.join(60)
     with pytest.raises(CallCancelledError, match="closed by another thread"):
         next(stream)
     unsent = pool.stream("tell")
     closer = threading.Thread(target=unsent.close)
     closer.start()
-    closer.join(10)
+    closer.join(60)
     with pytest.raises(CallCancelledError, match="closed by another thread"):
         next(unsent)
 
@@ -219,7 +219,7 @@ def test_the_time_its_reader_takes_does_not_count(serve):
     next(stream)
     read_slowly = threading.Event()
     threading.Timer(0.8, read_slowly.set).start()
-    assert read_slowly.wait(10)
+    assert read_slowly.wait(60)
     assert "".join(map(str, stream)) == "abc"
 
 

@@ -127,9 +127,9 @@ def test_a_slot_that_another_thread_holds_is_waited_for(one):
     other = threading.Thread(target=lambda: answers.append(pool.chat("other").text))
     other.start()
     stream.close()
-    other.join(10)
+    other.join(60)
     assert answers == ["other"]
-    assert future.result(10).text == "ask"
+    assert future.result(60).text == "ask"
 
 
 def test_abort_wakes_a_reader_and_ends_the_stream(one):
@@ -146,9 +146,9 @@ def test_abort_wakes_a_reader_and_ends_the_stream(one):
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     pool.abort()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(errors) == 1
     server.wait_until(lambda: server.open_connections == 0)
@@ -182,17 +182,17 @@ def test_closing_the_pool_waits_for_the_streams_of_others(serve):
         with pool.stream("tell") as stream:
             for _ in stream:
                 begun.set()
-                assert may_go_on.wait(10)
+                assert may_go_on.wait(60)
         texts.append(stream.text)
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     closing = threading.Thread(target=pool.close)
     closing.start()
     may_go_on.set()
-    thread.join(10)
-    closing.join(10)
+    thread.join(60)
+    closing.join(60)
     assert texts == ["Once upon"]
     assert not closing.is_alive()
 
@@ -207,7 +207,7 @@ def test_closing_the_pool_ends_the_streams_of_threads_that_are_gone(one):
 
     thread = threading.Thread(target=begin)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     pool.close()
     server.wait_until(lambda: server.open_connections == 0)
 
@@ -222,7 +222,7 @@ def test_a_collected_pool_leaves_no_threads(serve):
     del pool, stream
     gc.collect()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
     assert not any(worker.is_alive() for worker in workers)
 
 

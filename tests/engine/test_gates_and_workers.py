@@ -70,7 +70,7 @@ def waiting():
     yield start
     clock.advance(1e9)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_worker_that_waits_long_is_woken_when_the_next_probe_comes_sooner(closed, waiting):
@@ -80,7 +80,7 @@ def test_a_worker_that_waits_long_is_woken_when_the_next_probe_comes_sooner(clos
     scheduler.returned(closed.probe, DOWN, closed.now + 0.1)
     scheduler.park(closed.probe, due=1000.0)
     assert scheduler.next_step(closed.now + 0.1) == Step()  # this one ends, since there is one that waits
-    other.join(5)
+    other.join(60)
     assert not other.is_alive()
 
 

@@ -37,7 +37,7 @@ def question(text):
 
 
 def test_it_may_take_another_value(ask):
-    assert ask("x", lambda request, value, reasks: Review(value.text * 2)).result(10) == "xx"
+    assert ask("x", lambda request, value, reasks: Review(value.text * 2)).result(60) == "xx"
 
 
 def test_it_may_ask_something_else_and_hears_how_often_it_did(ask, chatpool_server):
@@ -47,14 +47,14 @@ def test_it_may_ask_something_else_and_hears_how_often_it_did(ask, chatpool_serv
         heard.append((request.body["messages"][0]["content"], value.text, reasks))
         return Review(value) if reasks == 2 else Review(request=question(value.text + "!"), reason="not yet")
 
-    assert ask("x", review).result(10).text == "x!!"
+    assert ask("x", review).result(60).text == "x!!"
     assert heard == [("x", "x", 0), ("x!", "x!", 1), ("x!!", "x!!", 2)]
     assert [request.prompt for request in chatpool_server.requests] == ["x", "x!", "x!!"]
 
 
 def test_it_may_refuse_the_answer(ask, pool):
     error = ParseError("no")
-    assert ask("x", lambda request, value, reasks: Review(error=error, reason="no")).exception(10) is error
+    assert ask("x", lambda request, value, reasks: Review(error=error, reason="no")).exception(60) is error
     assert error.attempts == 1
     stats = pool.stats()
     assert (stats.failed, stats.usage.completion_tokens) == (1, 1)
@@ -65,7 +65,7 @@ def test_one_that_raises_costs_its_own_call_only(ask, pool, kind, caplog):
     def review(request, value, reasks):
         raise kind("broken")
 
-    error = ask("x", review).exception(10)
+    error = ask("x", review).exception(60)
     assert isinstance(error, ChatPoolError)
     assert isinstance(error.__cause__, kind)
     assert "internal error" in caplog.text
@@ -76,7 +76,7 @@ def test_a_request_that_cannot_be_sent_ends_the_call(ask, pool):
     def review(request, value, reasks):
         return Review(request=ChatRequest({"messages": {1, 2}}))
 
-    assert "messages is a builtins.set" in str(ask("x", review).exception(10))
+    assert "messages is a builtins.set" in str(ask("x", review).exception(60))
     assert pool.chat("y").text == "y"
 
 
@@ -85,14 +85,14 @@ def test_a_call_whose_answer_is_looked_at_is_in_flight(ask, pool):
 
     def review(request, value, reasks):
         looked_at.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return Review(value)
 
     future = ask("x", review)
-    assert looked_at.wait(10)
+    assert looked_at.wait(60)
     assert pool.stats().in_flight == 1  # its worker is not free
     go_on.set()
-    assert future.result(10).text == "x"
+    assert future.result(60).text == "x"
 
 
 def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool_server):
@@ -103,7 +103,7 @@ def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool
         others_ended = threading.Event()
 
         def review(request, value, reasks):
-            assert others_ended.wait(10)
+            assert others_ended.wait(60)
             return Review(value)
 
         how = dataclasses.replace(pool._how(), review=review)
@@ -112,15 +112,15 @@ def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool
         for future in others:
             future.result(20)
         others_ended.set()
-        assert first.result(10).text == "x"
+        assert first.result(60).text == "x"
 
 
 def test_bodies_are_encoded_anew(ask, chatpool_server):
-    ask("x", lambda request, value, reasks: Review(value) if reasks else Review(request=question("é"))).result(10)
+    ask("x", lambda request, value, reasks: Review(value) if reasks else Review(request=question("é"))).result(60)
     assert json.loads(chatpool_server.requests[1].raw)["messages"][0]["content"] == "é"
 
 
 def test_a_failure_after_it_was_asked_again_is_the_calls(ask, chatpool_server):
     chatpool_server.enqueue(None, Answer(status=400, body={"error": {"message": "no"}}))
-    error = ask("x", lambda request, value, reasks: Review(request=question("y"), reason="no")).exception(10)
+    error = ask("x", lambda request, value, reasks: Review(request=question("y"), reason="no")).exception(60)
     assert (error.status_code, error.attempts) == (400, 2)

@@ -216,7 +216,7 @@ def test_whatever_users_do_every_call_ends_once_and_nothing_is_left(pool, invari
 
     getattr(pool, closed_by)()
     for worker in _workers():
-        worker.join(10)
+        worker.join(60)
 
     assert invariants.broken == []
     assert 1 < invariants.most <= WORKERS
@@ -239,9 +239,9 @@ def test_users_whose_pool_is_aborted_all_hear_of_it(pool, invariants):
     aborting = threading.Thread(target=abort, name="abort", daemon=True)
     aborting.start()
     _run([User(pool, number) for number in range(USERS)])
-    aborting.join(10)
+    aborting.join(60)
     for worker in _workers():
-        worker.join(10)
+        worker.join(60)
 
     assert invariants.broken == []
     assert invariants.most <= WORKERS

@@ -150,7 +150,7 @@ class ScriptedServer:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(peer.carrier, socket.SHUT_RDWR)
             peer.carrier.close()
-        self.thread.join(5)
+        self.thread.join(60)
 
     def _accept(self):
         while True:

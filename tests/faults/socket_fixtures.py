@@ -82,7 +82,7 @@ def exchange():
         return transport.exchange(
             ChatRequest({}, path, method),
             body,
-            timeout=timeout or Timeout(attempt=10),
+            timeout=timeout or Timeout(connect=60, attempt=60),
             cancel=cancel or CancelToken(),
             **kwargs,
         )
@@ -92,7 +92,7 @@ def exchange():
 
 @pytest.fixture
 def in_thread():
-    """``in_thread(function)``: runs it in a thread; ``.result(10)`` gives what it returned or raised within 10 s."""
+    """``in_thread(function)``: runs it in a thread; ``.result(90)`` gives what it returned or raised within 90 s."""
     threads = []
 
     def start(function):
@@ -108,7 +108,7 @@ def in_thread():
         threads.append(thread)
         thread.start()
 
-        def result(seconds=10):
+        def result(seconds=90):
             thread.join(seconds)
             assert not thread.is_alive(), "it hangs"
             if box.error is not None:
@@ -119,4 +119,4 @@ def in_thread():
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(60)

@@ -60,7 +60,7 @@ def test_a_collected_pool_ends_its_threads(server, script, ended):
         assert threads
         del pool
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         print([thread.is_alive() for thread in threads if thread.is_alive()])
         """,
         server,

@@ -70,7 +70,7 @@ future.add_done_callback(note)
 held.acquire()
 child = os.fork()
 if child == 0:
-    signal.alarm(15)  # it would outlive the test otherwise, should it hang
+    signal.alarm(50)  # it would outlive the test otherwise, should it hang
     future.add_done_callback(lambda future: os.write(1, b"called in the child as it was added\\n"))
     print(future.cancelled(), work("child"), flush=True)
     os._exit(0)

