@@ -19,7 +19,8 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo test test-local test-slow test-deploy test-servers coverage lint format types docs bench package clean
+.PHONY: help demo test test-local test-slow test-deploy test-servers coverage lint format types docs bench package
+.PHONY: ci ci-full clean
 
 help:
 	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
@@ -34,6 +35,8 @@ help:
 	@echo "make docs        the documentation, to docs/_build/html"
 	@echo "make bench       measurements"
 	@echo "make package     wheel and source distribution, to dist/"
+	@echo "make ci          what has to hold before anything is merged (.ci/run)"
+	@echo "make ci-full     everything: all of the tests, on every Python there is; hours"
 	@echo "make clean       removes everything that the others made"
 
 demo: $(DEMO_VENV)/.ready
@@ -82,6 +85,12 @@ bench: $(BENCH_VENV)/.ready
 package: $(DEV_VENV)/.ready
 	rm -rf dist
 	$(DEV_VENV)/bin/python -m build --outdir dist .
+
+ci:
+	.ci/run
+
+ci-full:
+	.ci/run full
 
 clean:
 	rm -rf $(VENVS) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis

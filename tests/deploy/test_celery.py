@@ -38,6 +38,7 @@ def send(server, redis, python):
     return send
 
 
+@pytest.mark.smoke
 def test_tasks_get_their_own_answers_and_the_worker_ends_cleanly(server, worker, send):
     prompts = [f"task-{number}" for number in range(TASKS)]
     answers = send("ask", *prompts)

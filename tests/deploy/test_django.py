@@ -37,6 +37,7 @@ def get(server, python, tmp_path):
     assert "Traceback" not in gunicorn.output
 
 
+@pytest.mark.smoke
 def test_views_get_their_own_answers(get):
     prompts = [f"prompt-{number}" for number in range(100)]
     with ThreadPoolExecutor(16) as clients:

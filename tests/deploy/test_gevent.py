@@ -24,7 +24,7 @@ EXCLUDED = {
 }
 
 
-@pytest.mark.parametrize("room", ["client", "engine", "transport", "faults"])
+@pytest.mark.parametrize("room", ["client", pytest.param("engine", marks=pytest.mark.smoke), "transport", "faults"])
 def test_their_tests_pass_on_greenlets(python, room):
     excluded = EXCLUDED.get(room, [])
     chosen = ["-k", " and ".join(f"not {name}" for name in excluded)] if excluded else []

@@ -61,6 +61,7 @@ class Clients:
             )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", [["--worker-class", "sync"], ["--worker-class", "gthread", "--threads", "8"]])
 def test_workers_forked_from_a_used_pool_get_their_own_answers(server, python, kind):
     gunicorn = python(

@@ -11,6 +11,7 @@ from chatpool.testing import Delay, EachCall, Error
 pytestmark = pytest.mark.deploy
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("method", ["submit", "chat"])
 def test_every_attempt_keeps_its_parent(chatpool_server_factory, python, method):
     # Each call fails once, so that its second attempt is made by another worker.

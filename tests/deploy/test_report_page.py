@@ -64,6 +64,7 @@ def browse(tmp_path):
     return open_page
 
 
+@pytest.mark.smoke
 def test_every_plot_is_drawn(page, browse):
     drawn = Drawn()
     drawn.feed(browse(page, "--dump-dom"))

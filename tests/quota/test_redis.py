@@ -43,6 +43,7 @@ def client(redis_server):
         yield client
 
 
+@pytest.mark.smoke
 def test_two_share_the_limit_and_a_pause(limit_of):
     one, other = limit_of(requests_per_minute=60), limit_of(requests_per_minute=60)
     waits = [limit.reserve().wait for limit in (one, other, one, other)]
@@ -76,6 +77,7 @@ def test_a_redis_that_has_forgotten_the_script_is_told_it_again(limit_of, client
     assert one.shared
 
 
+@pytest.mark.smoke
 def test_a_redis_that_goes_and_comes_back(limit_of, redis_server, hand_clock, caplog):
     one = Sharing(redis_server.scope(), requests_per_minute=600, now=hand_clock).limit("http://server", "m")
     one.reserve()

@@ -26,6 +26,7 @@ def fatal(pool):
     return str(results.fatal)
 
 
+@pytest.mark.smoke
 def test_answers_come_through(start_proxy, behind, origin):
     results = behind("http://" + start_proxy("tinyproxy"), origin.base_url).map(ROWS, progress=False)
     assert [reply.text for reply in results] == ROWS

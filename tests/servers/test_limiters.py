@@ -44,7 +44,7 @@ def test_a_map_loses_no_row_and_learns_the_pace_from_few_refusals(start, open_po
     assert front.refused() <= most
 
 
-@pytest.mark.parametrize("name", ["table", "table-429"])
+@pytest.mark.parametrize("name", [pytest.param("table", marks=pytest.mark.smoke), "table-429"])
 def test_a_map_loses_no_row_where_refusals_count_as_calls(start, open_pool, name):
     results = open_pool(start(FRONTS[name]), 16).map(prompts(40), progress=False, run_timeout=HUNG)
     assert not results.failures, results.explain()

@@ -138,6 +138,7 @@ def test_it_lists_its_models(pool):
     assert [model["id"] for model in models] == ["fast", "minute", "costly", "cooled"]
 
 
+@pytest.mark.smoke
 def test_every_row_is_answered(pool):
     results = run(pool(), prompts("row"))
     assert [reply.text for reply in results] == prompts("row")

@@ -76,6 +76,7 @@ def rows(count):
     return [f"Say the number {number}." for number in range(count)]
 
 
+@pytest.mark.smoke
 def test_more_calls_than_slots_are_all_answered(pool):
     results = pool.map(rows(24), progress=False, run_timeout=HUNG, **SHORT)
     assert not results.failures, results.explain()

@@ -35,6 +35,7 @@ def test_by_default_it_is_503_and_a_page_of_html_without_a_hint(start, name):
         assert "retry-after" not in response.headers
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["limit_req-429", "limit_conn-429", "table-429"])
 def test_it_can_be_429(start, name):
     assert {response.status_code for response in refusals(start(FRONTS[name]))} == {429}

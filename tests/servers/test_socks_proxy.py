@@ -19,6 +19,7 @@ BRIEF = RetryPolicy(max_retries=1)
 HUNG = 60  # seconds: what takes as long does not end at all
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks"])
 def test_answers_come_through_and_connections_are_kept(scheme, start_proxy, behind, origin):
     results = behind(f"{scheme}://{start_proxy('microsocks')}", origin.base_url).map(ROWS, progress=False)
