@@ -24,9 +24,9 @@ MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): in
 
 help:
 	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
-	@echo "make test        the whole test suite"
+	@echo "make test        the test suite"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
-	@echo "make test-slow   the tests that take a minute or more"
+	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
 	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
@@ -53,7 +53,7 @@ test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest -m slow $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n auto -m slow $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)

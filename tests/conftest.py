@@ -54,6 +54,16 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests have counted: those that try much at random say how much it was."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    for report in reports:
+        if getattr(report, "when", None) == "call":
+            for name, value in report.user_properties:
+                if name == "counted":
+                    terminalreporter.write_line(value)
+
+
 def _refuse_strangers(event: str, arguments: Tuple[Any, ...]) -> None:
     if event == "socket.connect":
         _check_address(arguments[1])

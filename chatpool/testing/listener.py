@@ -21,15 +21,16 @@ _PRUNE_EVERY = 64
 
 
 class Listener:
-    """Accepts connections on an ephemeral port of 127.0.0.1, one thread for each.
+    """Accepts connections on a port of 127.0.0.1, one thread for each.
 
     Args:
         serve: what to do with a request; called in the thread of its connection.
         record: told about connections.
         tls: the context to serve TLS with, None for plain text.
+        port: the port to listen on, 0 for one that the system chooses.
     """
 
-    def __init__(self, serve: Serve, record: Record, tls: Optional[ssl.SSLContext]) -> None:
+    def __init__(self, serve: Serve, record: Record, tls: Optional[ssl.SSLContext], port: int = 0) -> None:
         self._serve = serve
         self._record = record
         self._tls = tls
@@ -37,7 +38,7 @@ class Listener:
         self._live: Set[Connection] = set()
         # Only the accepting thread changes these, and it has ended when they are joined.
         self._threads: List[threading.Thread] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         self.port: int = self._socket.getsockname()[1]
         # Readable from the moment of closing: every thread that waits looks at it too.
         self._wake, self._alarm = socket.socketpair()

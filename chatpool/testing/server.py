@@ -51,9 +51,11 @@ class FakeServer:
             and does not reach the script.
         latency: seconds before every usual answer.
         tls: an ``ssl.SSLContext`` with a certificate, to serve https.
+        port: the port to listen on, such as that of a server that was closed and is now started again. Default: one
+            that the system chooses.
 
     Attributes:
-        port: the port it listens on, chosen by the system.
+        port: the port it listens on.
         origin: ``"http://127.0.0.1:<port>"``.
         base_url: ``origin + "/v1"``.
 
@@ -73,6 +75,7 @@ class FakeServer:
         limits: Union[Quota, Cap, Iterable[Limit]] = (),
         latency: float = 0.0,
         tls: Optional[ssl.SSLContext] = None,
+        port: int = 0,
     ) -> None:
         self._record = Record()
         self._model = FakeModel(reply)
@@ -81,7 +84,7 @@ class FakeServer:
         self._faults: Script = faults or Script()
         self._limits: List[Limit] = [limits] if isinstance(limits, (Quota, Cap)) else list(limits)
         self._usual: Step = Delay(latency) if latency else Answer()
-        self._listener = Listener(self._serve, self._record, tls)
+        self._listener = Listener(self._serve, self._record, tls, port)
         self.port = self._listener.port
         self.origin = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.base_url = f"{self.origin}/v1"

@@ -138,7 +138,7 @@ class ScriptedServer:
     def wait_for_connections(self, count):
         """Until ``count`` connections have come."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.peers) >= count, 10)
+            assert self.arrived.wait_for(lambda: len(self.peers) >= count, 60)
 
     def close(self):
         self.over.set()

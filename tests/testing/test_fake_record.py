@@ -225,6 +225,14 @@ def test_a_closed_server_refuses_connections_and_can_be_closed_again(post):
         post(server)
 
 
+def test_a_server_is_started_again_at_the_same_place(post):
+    with FakeServer() as first:
+        assert post(first).text == "ping"
+    with FakeServer(port=first.port) as second:
+        assert second.base_url == first.base_url
+        assert post(second).text == "ping"
+
+
 def test_many_threads_are_served_at_once(make_server, connect, on_connection):
     server = make_server(latency=0.01)
     threads, calls, wrong = 64, 5, []
