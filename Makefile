@@ -15,6 +15,14 @@ BENCH_VENV ?= $(VENVS)/bench$(SUFFIX)
 DEPLOY_VENV ?= $(VENVS)/deploy$(SUFFIX)
 LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 
+# Bytecode is kept, as the tests start hundreds of interpreters, but not among the sources.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(abspath $(VENVS))/pycache
+
+# Many tests wait, for a process or for a time limit: twice as many at once as there are cores.
+CORES := $(shell python3 -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+IN_PROCESSES = -n $(shell expr 2 \* $(CORES)) --dist worksteal
+
 INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
@@ -47,13 +55,13 @@ demo: $(DEMO_VENV)/.ready
 	@$(DEMO_VENV)/bin/python examples/demo.py examples/capitals.jsonl
 
 test: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest -n auto $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) $(ARGS)
 
 test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest -n auto -m slow $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or servers)" --hypothesis-profile full $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
@@ -63,7 +71,7 @@ test-servers: $(TEST_VENV)/.ready $(LOCAL_VENV)/.ready $(LITELLM_VENV)/.ready
 		scripts/server-tests.sh $(TEST_VENV)/bin/python $(ARGS)
 
 coverage: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest -n auto --cov --cov-report=term $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) --cov --cov-report=term $(ARGS)
 
 lint: $(DEV_VENV)/.ready
 	$(DEV_VENV)/bin/ruff check .

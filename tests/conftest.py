@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, settings
 from chatpool.clock import install_clock
 from chatpool.testing import FakeClock
 
-# A shared machine may be slow at any moment: that is no failure of a property.
-settings.register_profile("chatpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("chatpool")
+# A shared machine may be slow at any moment: that is no failure of a property.  `make test-slow` tries all examples.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+settings.register_profile("some", settings.get_profile("full"), max_examples=40)
+settings.load_profile("some")
 
 pytest_plugins = ["chatpool.testing.plugin"]
 

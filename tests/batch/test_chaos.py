@@ -38,8 +38,12 @@ class Restarting:
         faults = Faults(FAULTS, seed=self._rng.randrange(10**6))
         return FakeServer(faults=faults, latency=0.002, port=port)
 
+    def count(self):
+        """How many requests there were so far."""
+        return len(self.requests) + len(self._server.requests)
+
     def seen(self):
-        """The prompts so far."""
+        """Their prompts."""
         return [*self.requests, *(request.prompt for request in self._server.requests)]
 
     def _run(self):
@@ -74,7 +78,7 @@ def test_a_run_beside_a_server_that_fails_and_is_started_again_answers_each_row(
         mixed_up = sum(got is not None and str(got) != prompt for got, prompt in zip(results, prompts))
         record_property(
             "counted",
-            f"chaos, map (seed {SEED}): {count} rows, {len(server.seen())} requests, {server.starts} starts of the "
+            f"chaos, map (seed {SEED}): {count} rows, {server.count()} requests, {server.starts} starts of the "
             f"server, {len(results.failures)} lost, {mixed_up} mixed up",
         )
     assert not results.failures, results.explain()
@@ -93,10 +97,10 @@ def test_a_file_whose_run_is_killed_beside_such_a_server_has_every_row_once(
     options = ("--max-workers", 8, *(("--processes", processes) if processes > 1 else ()))
     with Restarting(random.Random(f"{SEED} server"), 400) as server:
         while sum(kills.values()) < most:
-            seen = len(server.seen())
+            seen = server.count()
             process = start_run(server, source, target, *options)
             until = seen + moments.randint(1, 2 * rows // most)
-            while len(server.seen()) < until and process.poll() is None:
+            while server.count() < until and process.poll() is None:
                 threading.Event().wait(0.01)
             number = moments.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
             process.send_signal(number)

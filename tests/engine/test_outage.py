@@ -32,7 +32,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("max_workers", [16, 100])
+@pytest.mark.parametrize("max_workers", [16, pytest.param(100, marks=pytest.mark.slow)])
 def test_during_an_outage_only_probes_are_sent_and_nothing_is_lost(simulate, failure, max_workers):
     healthy = max_workers / LATENCY
     simulation = simulate(outages((2, 22), failure=FAILURES[failure]), max_workers)
@@ -95,7 +95,7 @@ def test_the_time_a_run_is_held_does_not_count_against_its_calls(simulate):
     assert len(simulation.succeeded) == 1000
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_random_failures_cost_little_time(simulate, seed):
     """20 % random 503s, C=100, 50 ms: at most 1.8 times the time of the same run without them."""
     dice = random.Random(seed)

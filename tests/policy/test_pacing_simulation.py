@@ -24,6 +24,8 @@ from chatpool.policy.pacing import Pacer
 
 # Not those that the rules were tried on while they were made.
 SEEDS = range(5000, 5060)
+FEW = SEEDS[:16]
+QUICK = ("50 a second", "20 at once")
 LEEWAY = {"rate without burst": 1.05}  # the targets are those of 200 servers; of these 60 some are harder
 
 
@@ -111,14 +113,17 @@ def test_a_window_whose_headers_state_it_is_used_up_and_waited_for():
     assert len(client.refusals) <= 12
 
 
+@pytest.mark.parametrize("seeds", [FEW, pytest.param(SEEDS, marks=pytest.mark.slow)], ids=len)
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_servers(kind):
+def test_random_servers(kind, seeds):
     """Nor is any call lost."""
-    scenes = [(random_scene(kind, seed), seed) for seed in SEEDS]
+    scenes = [(random_scene(kind, seed), seed) for seed in seeds]
     times = [over_ideal(scene.world, scene.client(Pacer()), seed) for scene, seed in scenes]
     target, leeway = TARGETS[kind], LEEWAY.get(kind, 1.0)
+    if len(seeds) < len(SEEDS):
+        leeway *= 1.1  # one that is hard is a larger part of them
     assert quantile(times, 0.5) <= leeway * target.median
-    assert quantile(times, 59 / 60 if kind == "no limit" else 0.9) <= leeway * target.nearly_all
+    assert quantile(times, 1 - 1 / len(seeds) if kind == "no limit" else 0.9) <= leeway * target.nearly_all
 
 
 def slower_over_faster(name, hint):
@@ -131,7 +136,10 @@ def slower_over_faster(name, hint):
     return quantile(ratios, 0.5)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+# One that counts calls in a second, one that counts calls at once; the others take longer.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PAIRS]
+)
 class TestTwoPoolsOnOneQuota:
     """Nobody has told them of each other, and the server refuses whoever comes."""
 
@@ -195,10 +203,12 @@ def median_seconds(world, calls, workers, seeds):
 class TestRefusalsAtRandom:
     """The pace has nothing to do with them."""
 
+    @pytest.mark.parametrize("seeds", [(3, 1), pytest.param((9, 3), marks=pytest.mark.slow)], ids=sum)
     @pytest.mark.parametrize("gateway", AT_RANDOM)
-    def test_they_hardly_cost_time(self, gateway):
-        assert median_seconds(gateway.world(), 1200, 64, seeds=9) <= gateway.over * 1200 * 0.2 / 64
-        assert median_seconds(gateway.world(), 6000, 64, seeds=3) <= gateway.over_many * 6000 * 0.2 / 64
+    def test_they_hardly_cost_time(self, gateway, seeds):
+        few, many = seeds
+        assert median_seconds(gateway.world(), 1200, 64, few) <= gateway.over * 1200 * 0.2 / 64
+        assert median_seconds(gateway.world(), 6000, 64, many) <= gateway.over_many * 6000 * 0.2 / 64
 
     def test_nor_do_they_under_another_name(self):
         world = World(Unlimited, about(0.05), hint=None, chance=0.2, chance_says="unavailable")
