@@ -61,7 +61,8 @@ test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or servers)" --hypothesis-profile full $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or servers)" --hypothesis-profile full \
+		-o faulthandler_timeout=900 $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
