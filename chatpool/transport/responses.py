@@ -31,11 +31,12 @@ class FinalResponse(http.client.HTTPResponse):
     _method: str
 
     def begin(self, **options: Any) -> None:
-        """Read the head; ``options`` are those of later Pythons, whose limits are not needed beside the own ones.
+        """Read the head; ``options`` are those of later Pythons, whose limits the own ones replace.
 
         Raises:
             UnreadableAnswer: it does not tell where the body ends, or has no end itself.
         """
+        self._max_headers = _MOST_FIELDS  # of the trailers, which later Pythons count
         if self.headers is None and not self._begin_plainly():
             self._begin_by_lines()
 
@@ -83,7 +84,7 @@ class FinalResponse(http.client.HTTPResponse):
         buffered: bytes = self.fp.peek(1)
         end = buffered.find(b"\r\n\r\n")
         status_line = _STATUS_LINE.match(buffered)
-        if end < 0 or status_line is None:
+        if status_line is None or not 0 <= end <= _LONGEST_LINE:  # Python 3.15 buffers more than a line may have
             return False
         fields = parse_fields(buffered[status_line.end() : end + 2])
         if fields is None or len(fields.all) > _MOST_FIELDS or not self._frame(int(status_line[1]), fields.merged):

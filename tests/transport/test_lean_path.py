@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
@@ -18,13 +19,14 @@ from chatpool.transport.headers import LeanHeaders, ParsedHeaders, parse_fields
 from chatpool.transport.prepare import Preparer
 from chatpool.transport.responses import FinalResponse
 from chatpool.transport.session import make_session
+from chatpool.wire import UnreadableAnswer
 
 
 class Wire:
     """A connection on which one answer has arrived."""
 
-    def __init__(self, data):
-        self.file = io.BufferedReader(io.BytesIO(data))
+    def __init__(self, data, buffered=io.DEFAULT_BUFFER_SIZE):
+        self.file = io.BufferedReader(io.BytesIO(data), buffered)
 
     def makefile(self, mode):
         return self.file
@@ -180,11 +182,35 @@ def test_a_plain_head_is_taken_at_once(field):
     assert read(Plain, data) == read(http.client.HTTPResponse, data)
 
 
+@pytest.mark.parametrize("buffered", [100, 8192, 128 * 1024])  # the last is Python 3.15's own
+@pytest.mark.parametrize("longest", [200, 20_000, 70_000, 200_000])
+def test_a_head_is_taken_at_once_if_all_of_it_has_arrived_and_it_is_not_too_long(longest, buffered):
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"x" * longest + b"\r\n\r\n{}"
+    at_once = longest < min(buffered, 65536)
+    with contextlib.nullcontext() if at_once else pytest.raises(AssertionError, match="read line by line"):
+        Plain(Wire(data, buffered), method="POST").begin()
+
+
 def test_a_head_that_arrives_in_pieces_is_read_line_by_line():
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n{}"
-    with pytest.raises(AssertionError):
-        Plain(Wire(data), method="POST").begin()
-    assert read(FinalResponse, data) == read(http.client.HTTPResponse, data)
+    response = FinalResponse(Wire(data, 100), method="POST")
+    response.begin()
+    assert (response.status, response.length, len(response.headers["x-long"])) == (200, 2, 20_000)
+    assert response.read() == b"{}"
+
+
+def test_a_line_that_is_too_long_is_refused_however_much_of_it_has_arrived():
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"x" * 70_000 + b"\r\n\r\n{}"
+    for buffered in (8192, 128 * 1024):
+        with pytest.raises(UnreadableAnswer, match="65,536 bytes"):
+            FinalResponse(Wire(data, buffered), method="POST").begin()
+
+
+def test_an_answer_may_have_as_many_trailers_as_fields():
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"X-A: b\r\n" * 500 + b"\r\n"
+    response = FinalResponse(Wire(data), method="POST")
+    response.begin()
+    assert response.read() == b"{}"
 
 
 @given(st.binary(max_size=60))
@@ -289,6 +315,50 @@ def sends(monkeypatch):
 def echo(peer):
     while request := peer.read_request():
         peer.answer(request[0] + b"\r\n\r\n" + request[1])
+
+
+@pytest.fixture
+def detours(monkeypatch):
+    """What was called of the slow ways: http.client's, whichever Python's it is, and the own one."""
+    called = []
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            called.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("putheader", "_send_output"):
+        watch(http.client.HTTPConnection, name)
+    for name in ("begin", "_read_status"):
+        watch(http.client.HTTPResponse, name)
+    watch(http.client, "parse_headers")
+    watch(FinalResponse, "_begin_by_lines")
+    return called
+
+
+def test_the_short_way_is_taken_on_this_python(serve, start_transport, exchange, sends, detours):
+    fields = ["Content-Type: application/json", "Set-Cookie: a=1", "Set-Cookie: b=2", "X-Request-Id: 1"]
+
+    def script(peer):
+        while peer.read_request():
+            peer.answer(b"{}", headers=fields)
+
+    transport = start_transport(serve(script).url)
+    for _ in range(3):
+        assert exchange(transport, b"the body").content == b"{}"
+    assert (len(sends), detours) == (3, [])
+
+
+def test_the_long_way_is_seen_as_a_detour(serve, start_transport, exchange, sends, detours, monkeypatch):
+    monkeypatch.setattr(lean, "_LARGEST_JOINED", 0)
+    monkeypatch.setattr(FinalResponse, "_begin_plainly", lambda self: False)
+    exchange(start_transport(serve(echo).url), b"the body")
+    assert {"putheader", "_send_output", "_begin_by_lines", "_read_status"} <= set(detours)
+    assert len(sends) == 2
 
 
 def test_head_and_body_leave_together(serve, start_transport, exchange, sends):
