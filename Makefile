@@ -102,7 +102,7 @@ ci-full:
 	.ci/run full
 
 clean:
-	rm -rf $(VENVS) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis
+	rm -rf $(VENVS) .pythons build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the package and installs it into empty environments, as a user would.
 #
-#   scripts/check_package.sh PYTHON...      with each of these interpreters
+#   scripts/check_package.sh PYTHON...      with each of these interpreters, of which the last one builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
