@@ -36,7 +36,6 @@ class FinalResponse(http.client.HTTPResponse):
         Raises:
             UnreadableAnswer: it does not tell where the body ends, or has no end itself.
         """
-        self._max_headers = _MOST_FIELDS  # of the trailers, which later Pythons count
         if self.headers is None and not self._begin_plainly():
             self._begin_by_lines()
 
@@ -67,13 +66,13 @@ class FinalResponse(http.client.HTTPResponse):
         while True:
             line: bytes = self.fp.readline(_LONGEST_LINE + 1)
             if len(line) > _LONGEST_LINE:
-                raise UnreadableAnswer(f"a line of the head is longer than {_LONGEST_LINE:,} bytes")
+                raise UnreadableAnswer(f"a line of the head or trailer is longer than {_LONGEST_LINE:,} bytes")
             if line in (b"\r\n", b"\n", b""):
                 return lines
             lines.append(line)
             size += len(line)
             if len(lines) > _MOST_FIELDS or size > _LARGEST_HEAD:
-                raise UnreadableAnswer(f"the head has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
+                raise UnreadableAnswer(f"the head or trailer has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
 
     def _show(self, fields: Fields) -> None:
         self.headers = self.msg = ParsedHeaders(fields)
@@ -125,6 +124,9 @@ class FinalResponse(http.client.HTTPResponse):
                 return version, status, reason
             while self.fp.readline(_LONGEST_LINE).strip():
                 pass
+
+    def _read_and_discard_trailer(self) -> None:
+        self._read_lines()  # http.client has no bound for it, or, from 3.14 on, that of 100
 
     # A length below nothing would be read as "to the end", by http.client and by urllib3.
 

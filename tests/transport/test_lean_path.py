@@ -213,6 +213,14 @@ def test_an_answer_may_have_as_many_trailers_as_fields():
     assert response.read() == b"{}"
 
 
+def test_trailers_without_end_are_refused():
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"X-A: b\r\n" * 2000
+    response = FinalResponse(Wire(data), method="POST")
+    response.begin()
+    with pytest.raises(UnreadableAnswer, match="trailer has more than 1,000 lines"):
+        response.read()
+
+
 @given(st.binary(max_size=60))
 def test_fields_cover_their_lines_or_are_refused(lines):
     fields = parse_fields(lines)
