@@ -72,7 +72,8 @@ class FinalResponse(http.client.HTTPResponse):
             lines.append(line)
             size += len(line)
             if len(lines) > _MOST_FIELDS or size > _LARGEST_HEAD:
-                raise UnreadableAnswer(f"the head or trailer has more than {_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes")
+                most = f"{_MOST_FIELDS:,} lines or {_LARGEST_HEAD:,} bytes"
+                raise UnreadableAnswer(f"the head or trailer has more than {most}")
 
     def _show(self, fields: Fields) -> None:
         self.headers = self.msg = ParsedHeaders(fields)

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from chatpool.config import Timeout
-from chatpool.wire import ResponseTooLarge
+from chatpool.wire import ResponseTooLarge, judge_exception
 
 pytestmark = pytest.mark.faults
 
@@ -151,7 +151,6 @@ def endless(start, piece):
 
 SCRIPTS = {case: script_for(data) for case, data in TOO_LARGE.items()}
 SCRIPTS["interim answers without end"] = endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-SCRIPTS["trailers without end"] = endless(answer(b"0\r\n", CHUNKED), b"X-A: b\r\n")
 
 
 @pytest.mark.parametrize("case", SCRIPTS)
@@ -166,6 +165,13 @@ def test_an_answer_that_is_too_large_is_an_error_and_not_memory(case, serve, sta
     finally:
         tracemalloc.stop()
     assert peak < 4_000_000
+
+
+def test_trailers_without_end_are_an_error_that_is_not_retried(serve, start_transport, exchange):
+    server = serve(endless(answer(b"0\r\n", CHUNKED), b"X-A: b\r\n"))
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="more than 1,000 lines") as caught:
+        exchange(start_transport(server.url, max_response_bytes=200_000))
+    assert judge_exception(caught.value, url=server.url, proxy="").kind == "fail"
 
 
 def test_a_chunk_length_without_end_is_an_error(serve, start_transport, exchange):
