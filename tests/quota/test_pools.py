@@ -145,11 +145,11 @@ def test_a_call_from_inside_a_worker_keeps_to_it_too(server):
 
     limits = Limits(requests_per_minute=300, scope="test")  # a burst of 5, then 4.9 a second
     with ChatPool("m", base_url=server.base_url, limits=limits, after_call=follow) as pool:
+        began = time.monotonic()
         pool.chat("a")
         assert ended.wait(60)
-    times = [request.time for request in server.requests]
     assert inner == ["again"] * 7
-    assert times[-1] - times[0] >= 0.5
+    assert server.requests[-1].time - began >= 3 / 4.95
 
 
 def test_without_rates_a_pause_is_shared_and_nothing_else(server, make):
@@ -198,16 +198,17 @@ class _NoRedis:
 
 def test_a_pickled_pool_shares_the_limit_where_it_arrives(server, make):
     pool = make(server, requests_per_minute=60)
+    began = time.monotonic()
     pool.chat("a")
     with pickle.loads(pickle.dumps(pool)) as other:
-        started = time.monotonic()
         other.chat("b")
-        assert time.monotonic() - started >= 0.8
+        assert time.monotonic() - began >= 1.0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_pool_in_a_forked_child_shares_the_limit(server, make):
     pool = make(server, requests_per_minute=60)
+    began = time.monotonic()
     pool.chat("a")
     child = os.fork()
     if child == 0:
@@ -216,8 +217,7 @@ def test_a_pool_in_a_forked_child_shares_the_limit(server, make):
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    first, second = (request.time for request in server.requests)
-    assert second - first >= 0.8
+    assert server.requests[1].time - began >= 1.0
 
 
 def test_the_file_is_closed_with_the_pool(server, make):
@@ -254,6 +254,7 @@ def test_processes_keep_to_the_limit(server):
     try:
         for child in children:
             assert child.stdout.readline() == "ready\n"
+        began = time.monotonic()
         for child in children:
             child.stdin.write("go\n")
             child.stdin.flush()
@@ -262,7 +263,6 @@ def test_processes_keep_to_the_limit(server):
         for child in children:
             child.kill()
             child.communicate()
-    times = sorted(request.time for request in server.requests)
     emitted = (2400 - 40 + 1) / 60
     ideal = (120 - 40) / emitted  # seconds: a burst of 40 at once
-    assert times[-1] - times[0] >= ideal * 0.97
+    assert max(request.time for request in server.requests) - began >= ideal * 0.99
