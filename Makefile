@@ -19,9 +19,9 @@ LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(abspath $(VENVS))/pycache
 
-# Many tests wait, for a process or for a time limit: twice as many at once as there are cores.
+# Many tests wait, for a process or for a time limit: more at once than there are cores.
 CORES := $(shell python3 -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-IN_PROCESSES = -n $(shell expr 2 \* $(CORES)) --dist worksteal
+IN_PROCESSES = -n $(shell expr $(CORES) + 2) --dist worksteal
 
 INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
