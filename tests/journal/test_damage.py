@@ -109,7 +109,7 @@ def reopened(path):
         return {decode(line).custom_id: line for _, line in journal.lines()}
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_what_is_whole_is_found_and_nothing_else(damage, count, written, record, tmp_path, record_property):
     path, counted = tmp_path / "damaged", Counter()
