@@ -24,12 +24,14 @@ EVERY_CALL = {
 
 @pytest.mark.parametrize("step", EVERY_CALL.values(), ids=EVERY_CALL)
 @pytest.mark.parametrize("max_workers", [2, 16])
-def test_one_and_the_same_refusal_of_many_calls_ends_the_run(always, step, max_workers):
-    server, pool = always(step, max_workers=max_workers)
-    results = pool.map(ROWS, progress=False)
+def test_one_and_the_same_refusal_of_many_calls_ends_the_run(chatpool_server, step, max_workers, stepped_time):
+    chatpool_server.set_script(stepped_time.answer_after(0.02, step))
+    with ChatPool("m", base_url=chatpool_server.base_url, max_workers=max_workers) as pool:
+        results = stepped_time.run(pool, lambda: pool.map(ROWS, progress=False))
     enough = max(10, max_workers)
     assert results.fatal is not None
-    assert enough <= len(server.requests) <= enough + 2 * max_workers  # others are on their way while it is found
+    sent = len(chatpool_server.requests)
+    assert enough <= sent <= enough + 2 * max_workers  # others are on their way while it is found
     assert str(results.outcomes[-1].error).startswith("not sent: ")
     assert results.outcomes[-1].attempts == 0
 

@@ -207,13 +207,14 @@ def test_a_responses_model_may_be_silent_after_its_first_events(pool_for):
 
 @pytest.mark.parametrize("case", COMMENTS)
 def test_comments_extend_the_wait_for_an_event_up_to_attempt(pool_for, case):
-    pool = pool_for(COMMENTS[case], False, Timeout(read=LIMIT / 5, attempt=LIMIT))
+    # Between two comments a busy machine may take longer than the 0.02 s of the server.
+    pool = pool_for(COMMENTS[case], False, Timeout(read=2 * LIMIT, attempt=4 * LIMIT))
     stream = pool.stream("tell")
     assert next(stream).text == "Once"
     started = time.monotonic()
     with pytest.raises(TruncatedStreamError) as caught:
         next(stream)
-    assert LIMIT * 0.8 < time.monotonic() - started < LIMIT + NOT_HUNG
+    assert 3 * LIMIT < time.monotonic() - started < LIMIT + NOT_HUNG
     assert caught.value.text == "Once"
     assert "Timeout.attempt" in str(root(caught.value))
 
