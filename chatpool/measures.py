@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-__all__ = ["RequestSize", "StatedLimit"]
+__all__ = ["LATENESS", "RequestSize", "StatedLimit"]
+
+LATENESS = 0.5
+"""Seconds after its reserved moment within which a call under a shared limit is sent.
+
+Late calls and those that come in time fall into one minute: so shared limits are laid out for a minute and this."""
 
 
 class RequestSize(NamedTuple):

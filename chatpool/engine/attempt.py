@@ -53,7 +53,7 @@ class Attempter:
 
     def attempt(self, call: Call) -> Attempted:
         """Make one attempt, unless something speaks against it.  A success is not yet known to the scheduler."""
-        now = self._clock.now()
+        now = self._in_time(call)
         deadline = self._deadline(call, now)
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
@@ -82,6 +82,19 @@ class Attempter:
             error = None if verdict.error is None else verdict.error.copied(said)
             verdict = verdict._replace(kind="fatal", scope="model", error=error)
         return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
+
+    def _in_time(self, call: Call) -> float:
+        """Wait for another slot where a busy machine has kept the worker from using that of the call in time.
+
+        Returns:
+            The time.
+        """
+        now = self._clock.now()
+        while call.grant is not None and call.state == RUNNING and call.grant.is_late(now):
+            call.grant = call.grant.renewed(self._clock)
+            self._scheduler.wait_inline(call, call.grant.due, self._clock)
+            now = self._clock.now()
+        return now
 
     def _deadline(self, call: Call, now: float) -> Deadline:
         """When the call's time ends; in a run the time in which the pool itself holds it does not count."""

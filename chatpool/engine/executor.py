@@ -272,8 +272,8 @@ class Engine:
     def _wait_for_slot(self, call: Call) -> None:
         question = self._scheduler.question_for(call)
         if question is not None:
-            call.grant = question.granted()
-            self._scheduler.wait_inline(call, self.clock.now() + call.grant.slot.wait, self.clock)
+            call.grant = question.granted(self.clock)
+            self._scheduler.wait_inline(call, call.grant.due, self.clock)
 
     def _step(self, call: Call) -> Optional[float]:
         """Make one attempt; returns the seconds until the next one, None when the call has ended."""

@@ -12,6 +12,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
+from ..clock import Clock
+from ..measures import LATENESS
 from ..types import Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ __all__ = ["Grant", "Grants", "Question", "settle"]
 
 logger = logging.getLogger("chatpool")
 
-_LATEST = 1.0  # seconds after its moment in which a slot may still be used; later it could be too much in a minute
 _AFTER_TROUBLE = 1.0  # seconds until the next call, if a slot could not even be asked for
 
 
@@ -33,11 +34,23 @@ class Grant(NamedTuple):
         limit: who gave it.
         slot: the slot.
         tokens: what the call is expected to take, which need not be what the slot was reserved for.
+        due: the slot's moment, on the pool's clock.
     """
 
     limit: SharedLimit
     slot: Slot
     tokens: float
+    due: float
+
+    def is_late(self, now: float) -> bool:
+        """Return whether the slot can no longer be used: what is sent now could be too much for a minute."""
+        return now > self.due + LATENESS
+
+    def renewed(self, clock: Clock) -> Grant:
+        """Give the slot back and return the grant of another.  Does I/O."""
+        self.limit.correct(self.slot, 0.0)
+        slot = _reserve(self.limit, self.tokens)
+        return self._replace(slot=slot, due=clock.now() + slot.wait)
 
     def share_pause(self, seconds: float) -> None:
         """The call was refused for rate, and its pool sends nothing for so long: neither do the others.  Does I/O."""
@@ -69,20 +82,24 @@ class Question(NamedTuple):
 
     def ask(self) -> Slot:
         """Ask; does I/O, and never raises: a line whose question is lost would wait for ever."""
-        limit = self.grants.limit
-        try:
-            if self.unused is not None:
-                limit.correct(self.unused, 0.0)
-            return limit.reserve(1.0, self.tokens)
-        except Exception:
-            from ..quota import Slot  # here it has long been imported; most pools share nothing
+        if self.unused is not None:
+            self.grants.limit.correct(self.unused, 0.0)
+        return _reserve(self.grants.limit, self.tokens)
 
-            logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
-            return Slot(True, _AFTER_TROUBLE, 0.0, self.tokens)
-
-    def granted(self) -> Grant:
+    def granted(self, clock: Clock) -> Grant:
         """Ask, for a call that is in no queue."""
-        return Grant(self.grants.limit, self.ask(), self.tokens)
+        slot = self.ask()
+        return Grant(self.grants.limit, slot, self.tokens, clock.now() + slot.wait)
+
+
+def _reserve(limit: SharedLimit, tokens: float) -> Slot:
+    try:
+        return limit.reserve(1.0, tokens)
+    except Exception:
+        from ..quota import Slot  # here it has long been imported; most pools share nothing
+
+        logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
+        return Slot(True, _AFTER_TROUBLE, 0.0, tokens)
 
 
 def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Grant]:
@@ -121,7 +138,7 @@ class Grants:
         return not self._asking and not self._usable(now)
 
     def _usable(self, now: float) -> bool:
-        return self._slot is not None and now <= self._due + _LATEST
+        return self._slot is not None and now <= self._due + LATENESS
 
     def question(self, tokens: float) -> Question:
         """What to ask for; the answer goes to :meth:`answered`."""
@@ -140,4 +157,4 @@ class Grants:
         if slot is None or self._asking or not self._usable(now) or self._due > now:
             return None
         self._slot = None
-        return Grant(self.limit, slot, tokens)
+        return Grant(self.limit, slot, tokens, self._due)

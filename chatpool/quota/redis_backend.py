@@ -12,7 +12,8 @@ from .script import SCRIPT
 
 __all__ = ["RedisBackend"]
 
-_TIMEOUT = 0.5  # seconds; a Redis that takes as long is none to wait for
+_TIMEOUT = 0.5  # seconds
+_TRIES = 2  # a Redis that takes as long twice is none to wait for
 _IDLE = 30  # seconds after which a connection is looked at before it is used
 
 
@@ -34,7 +35,7 @@ class RedisBackend:
         self._connect()
 
     def _connect(self) -> None:
-        self._client, self._errors = _client(self._address)
+        self._client, self._errors, self._passing = _client(self._address)
         self._script = self._client.register_script(SCRIPT)
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
@@ -42,7 +43,8 @@ class RedisBackend:
         return Reservation(bool(granted), float(wait), float(at), int(sharers))
 
     def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        self._run("correct", rates, at, tokens)
+        # Given back twice, the same tokens could be used twice: what is not answered may have been heard.
+        self._run("correct", rates, at, tokens, tries=_TRIES if tokens > 0 else 1)
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         self._run("pause", rates, seconds)
@@ -51,15 +53,18 @@ class RedisBackend:
         wait, paused_for, sharers = self._run("standing", rates)
         return Standing(float(wait), float(paused_for), int(sharers))
 
-    def _run(self, operation: str, rates: Rates, *arguments: float) -> List[Any]:
+    def _run(self, operation: str, rates: Rates, *arguments: float, tries: int = _TRIES) -> List[Any]:
         numbers = (*rates.requests, *rates.tokens, *arguments)
         words = [operation, *(repr(float(number)) for number in numbers)]
-        try:
-            # By the script's hash; redis-py sends the script itself to a server that does not know it yet.
-            answer: List[Any] = self._script(keys=[self._key], args=words)
-        except self._errors as error:
-            raise Unavailable(f"{self.shown} does not answer as it should ({_in_short(error)})") from None
-        return answer
+        while True:
+            tries -= 1
+            try:
+                # By the script's hash; redis-py sends the script itself to a server that does not know it yet.
+                answer: List[Any] = self._script(keys=[self._key], args=words)
+                return answer
+            except self._errors as error:
+                if tries <= 0 or not isinstance(error, self._passing):
+                    raise Unavailable(f"{self.shown} does not answer as it should ({_in_short(error)})") from None
 
     def close(self) -> None:
         self._client.close()
@@ -68,7 +73,8 @@ class RedisBackend:
         self._connect()
 
 
-def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...]]:
+def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...], Tuple[Any, ...]]:
+    """Return the client, the errors that it raises, and those of them after which it is asked again."""
     try:
         import redis
         from redis.backoff import NoBackoff
@@ -77,19 +83,18 @@ def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...]]:
         raise ConfigurationError(
             "Limits(scope='redis://...') needs the package redis: pip install 'chatpool[redis]'"
         ) from None
-    # One more try, for a connection that the server has closed meanwhile; none for one that is slow.
-    again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     try:
         client = redis.Redis.from_url(
             address.url,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
             health_check_interval=_IDLE,
-            retry=again,
+            retry=Retry(NoBackoff(), 0),
         )
     except (TypeError, ValueError):
         raise ConfigurationError(f"the URL of Limits(scope=) for {address.shown} cannot be read by redis") from None
-    return client, (redis.RedisError, OSError)
+    # A connection that the server has closed meanwhile, and a machine that is busy for a moment.
+    return client, (redis.RedisError, OSError), (redis.ConnectionError, redis.TimeoutError)
 
 
 def _in_short(error: Exception) -> str:

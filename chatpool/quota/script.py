@@ -56,13 +56,13 @@ end
 local function free_in_window(at, tokens)
   local total = tokens
   for i = 1, #window, 2 do
-    if window[i] + 61 > at then total = total + window[i + 1] end
+    if window[i] + 61.5 > at then total = total + window[i + 1] end
   end
   for i = 1, #window, 2 do
     if total <= token_limit + 1e-9 then break end
-    if window[i] + 61 > at then
+    if window[i] + 61.5 > at then
       total = total - window[i + 1]
-      at = window[i] + 61
+      at = window[i] + 61.5
     end
   end
   return at
@@ -71,7 +71,7 @@ end
 local function forget()
   local kept, given = {}, max(now, last)
   for i = 1, #window, 2 do
-    if window[i] + 61 > given then
+    if window[i] + 61.5 > given then
       kept[#kept + 1] = window[i]
       kept[#kept + 1] = window[i + 1]
     end

@@ -113,13 +113,17 @@ class SharedLimit:
     def correct(self, slot: Slot, used: float) -> None:
         """The call of ``slot`` has taken ``used`` tokens (0 where the server refused it); a minute's worth at most."""
         difference = min(used, self._rates.tokens.limit) - slot.tokens
-        if difference and slot.granted and self._rates.tokens.emission:
-
-            def tell(backend: Backend, rates: Rates) -> None:
-                if backend is slot.giver:  # the other keeps no book of it
-                    backend.correct(rates, at=slot.at, tokens=difference)
-
-            self._ask(tell)
+        if not (difference and slot.granted and self._rates.tokens.emission):
+            return
+        own = self._own
+        if slot.giver is self._backend and own is None:
+            try:
+                self._backend.correct(self._rates, at=slot.at, tokens=difference)
+            except Unavailable as error:
+                if difference > 0:  # what was not given back only leaves more to the others
+                    self._out(error, again=False)
+        elif slot.giver is own and own is not None:
+            own.correct(self._share(), at=slot.at, tokens=difference)
 
     def pause(self, seconds: float) -> None:
         """Nobody sends anything for so long: a server has refused a call with this hint."""

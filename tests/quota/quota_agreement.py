@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from chatpool.measures import LATENESS
 from chatpool.quota.arithmetic import Rates
 
 RATES = Rates.of(100, 5000, 1.5)
@@ -17,6 +18,8 @@ operations = st.lists(
     ),
     max_size=25,
 )
+
+SECOND = 1 + LATENESS / 60  # between two calls of 60 a minute
 
 
 class HandClock:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quota_agreement import HandClock, operations, play
+from quota_agreement import SECOND, HandClock, operations, play
 
 from chatpool.quota import locking, places
 from chatpool.quota.arithmetic import Rates, State
@@ -50,7 +50,8 @@ def another(path, hand_clock):
 
 
 def test_two_that_have_the_same_file_share_the_limit(backend, another):
-    assert [ask(one).wait for one in (backend, another, backend, another)] == pytest.approx([0, 1, 2, 3])
+    waits = [ask(one).wait for one in (backend, another, backend, another)]
+    assert waits == pytest.approx([0, SECOND, 2 * SECOND, 3 * SECOND])
 
 
 def test_a_pause_is_everybodys(backend, another):
@@ -63,27 +64,27 @@ def test_it_outlives_those_who_use_it(path, hand_clock, backend):
     ask(backend)
     backend.close()
     later = FileBackend(path, hand_clock)
-    assert ask(later).wait == pytest.approx(1.0)
+    assert ask(later).wait == pytest.approx(SECOND)
     later.close()
 
 
 def test_it_can_be_used_again_after_closing(backend):
     ask(backend)
     backend.close()
-    assert ask(backend).wait == pytest.approx(1.0)
+    assert ask(backend).wait == pytest.approx(SECOND)
 
 
 def test_a_file_that_was_removed_is_made_again_and_what_was_known_holds(path, backend, another):
     ask(backend)
     path.unlink()
-    assert ask(backend).wait == pytest.approx(1.0)
-    assert ask(another).wait == pytest.approx(2.0)
+    assert ask(backend).wait == pytest.approx(SECOND)
+    assert ask(another).wait == pytest.approx(2 * SECOND)
 
 
 def test_a_file_that_was_not_written_to_the_end_is_begun_anew(path, backend):
     ask(backend)
     path.write_bytes(path.read_bytes()[:-9])
-    assert ask(backend).wait == pytest.approx(1.0)  # it knew
+    assert ask(backend).wait == pytest.approx(SECOND)  # it knew
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"cpq1" + bytes(200), random.Random(3).randbytes(500)], ids=len)
@@ -91,7 +92,7 @@ def test_a_file_with_something_else_in_it_is_begun_anew(path, backend, content):
     path.parent.mkdir()
     path.write_bytes(content)
     assert ask(backend).wait == 0
-    assert ask(backend).wait == pytest.approx(1.0)
+    assert ask(backend).wait == pytest.approx(SECOND)
 
 
 @posix
@@ -179,7 +180,7 @@ def test_a_forked_child_has_a_lock_of_its_own(backend):
     ask(backend)
     inherited = backend._descriptor
     backend.after_fork_in_child()
-    assert ask(backend).wait == pytest.approx(1.0)
+    assert ask(backend).wait == pytest.approx(SECOND)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(inherited) if backend._descriptor != inherited else os.fstat(-1)
 
@@ -231,7 +232,7 @@ def test_a_state_is_whole_where_a_write_takes_only_a_part(path, hand_clock, back
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
     ask(backend)
     monkeypatch.undo()
-    assert ask(FileBackend(path, hand_clock)).wait == pytest.approx(1.0)
+    assert ask(FileBackend(path, hand_clock)).wait == pytest.approx(SECOND)
 
 
 def test_a_write_that_takes_nothing_is_a_limit_that_cannot_be_reached(backend, monkeypatch):

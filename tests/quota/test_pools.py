@@ -185,7 +185,7 @@ def test_a_scope_of_another_type_is_refused():
 def test_a_password_is_neither_shown_nor_pickled(server, monkeypatch):
     limits = Limits(requests_per_minute=60, scope="redis://:hush@127.0.0.1:1/team")
     assert "hush" not in repr(limits)
-    monkeypatch.setattr("chatpool.quota.redis_backend._client", lambda address: (_NoRedis(), (OSError,)))
+    monkeypatch.setattr("chatpool.quota.redis_backend._client", lambda address: (_NoRedis(), (OSError,), ()))
     pool = ChatPool("m", base_url=server.base_url, limits=limits)
     with pool, pytest.raises(ConfigurationError, match="passwords are not pickled"):
         pickle.dumps(pool)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from quota_agreement import HandClock, operations, play
+from quota_agreement import SECOND, HandClock, operations, play
 
 from chatpool import ChatPool, Limits
 from chatpool.quota import Sharing, parse_scope
@@ -85,7 +88,7 @@ def test_a_redis_that_goes_and_comes_back(limit_of, redis_server, hand_clock, ca
     one.reserve()
     redis_server.stop()
     waits = [one.reserve().wait for _ in range(3)]
-    assert waits[2] - waits[1] == pytest.approx(2 * 60 / 591)
+    assert waits[2] - waits[1] == pytest.approx(2 * 60 * SECOND / 591)
     redis_server.start()
     hand_clock.time += 2
     assert one.reserve().wait == 0
@@ -188,3 +191,72 @@ def test_pools_share_it_a_forked_child_included(redis_server):
         times = [request.time for request in server.requests]
     assert [request.prompt for request in server.requests] == ["a", "b", "c"]
     assert times[2] - began >= 2.0
+
+
+def test_a_redis_that_is_slow_for_a_moment_is_asked_once_more(limit_of, client, caplog):
+    one = limit_of(requests_per_minute=600, tokens_per_minute=60_000)
+    slot = one.reserve(tokens=500)
+    client.client_pause(700)  # longer than the time limit, and shorter than twice that
+    assert one.reserve(tokens=500).granted
+    assert one.shared
+    client.client_pause(700)
+    one.correct(slot, 900)  # more was needed: said until it is heard
+    assert one.shared
+    assert not caplog.records
+
+
+def test_what_is_given_back_is_never_given_back_twice(limit_of, client):
+    one = limit_of(tokens_per_minute=600)
+    first, second = one.reserve(tokens=500), one.reserve(tokens=100)
+    assert second.wait < 60
+    client.client_pause(700)
+    one.correct(second, 0)  # heard, but not answered in time
+    assert one.shared
+    time.sleep(0.3)  # in which Redis goes on
+    assert one.reserve(tokens=200, patience=1).granted is False
+    assert first.granted
+
+
+def test_a_redis_that_hangs_is_none(limit_of, client):
+    one = limit_of(requests_per_minute=600)
+    one.reserve()
+    client.client_pause(3_000)
+    one.reserve()
+    assert not one.shared
+
+
+PROGRAM = """
+import json, sys
+from chatpool import ChatPool, Limits
+url, scope, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sent = []
+note = lambda event: sent.append(event.time) if event.kind == "sent" else None
+limits = Limits(requests_per_minute=600, scope=scope)
+with ChatPool("m", base_url=url, max_workers=8, limits=limits, listeners=[note]) as pool:
+    failed = len(pool.map(["a"] * calls, progress=False).failures)
+print(json.dumps({"sent": sent, "failed": failed}))
+"""
+
+
+def test_no_minute_of_the_senders_exceeds_the_limit_on_a_machine_that_is_busy(redis_server, record_property):
+    """Event times are of one clock, as the processes are on one machine."""
+    calls, busy = 400, []
+    with FakeServer() as server:
+        try:
+            for _ in range(2 * (os.cpu_count() or 1)):
+                busy.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            command = [sys.executable, "-c", PROGRAM, server.base_url, redis_server.scope(), str(calls)]
+            senders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+            busy += senders
+            found = [json.loads(sender.communicate(timeout=300)[0]) for sender in senders]
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+    sent = sorted(at for one in found for at in one["sent"])
+    most = max(sum(start <= at < start + 60 for at in sent) for start in sent)
+    counted = f"Redis, 600 a minute, two senders, a busy machine: {len(sent)} sent, at most {most} in a minute"
+    record_property("counted", counted)
+    assert [one["failed"] for one in found] == [0, 0]
+    assert len(sent) == 2 * calls
+    assert most <= 600

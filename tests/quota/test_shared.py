@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from quota_agreement import SECOND
 
 from chatpool.quota import SharedLimit, Sharing
 from chatpool.quota.backend import Unavailable
@@ -74,7 +75,7 @@ def test_each_has_its_share_while_the_place_is_gone(make, place, caplog):
     place.gone = True
     waits = [ones[0].reserve().wait for _ in range(5)]
     gaps = [later - earlier for earlier, later in zip(waits, waits[1:])]
-    full = 60 / (600 - 10 + 1)
+    full = 60 * SECOND / (600 - 10 + 1)
     assert gaps == pytest.approx([3 * full] * 4)
     assert waits[0] >= full  # no burst: it may just have been used
     assert not ones[0].shared
@@ -153,7 +154,7 @@ def test_a_call_that_cannot_wait_reserves_nothing(make):
     one = make(requests_per_minute=60)
     assert one.reserve().granted
     assert not one.reserve(patience=0.1).granted
-    assert one.reserve().wait == pytest.approx(1.0)
+    assert one.reserve().wait == pytest.approx(SECOND)
 
 
 def test_processes_are_told_apart_and_a_forked_child_is_another(make, place):
@@ -228,7 +229,7 @@ def test_a_process_that_is_killed_holds_nothing_but_what_it_had_reserved(caplog)
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
     limit = Sharing("test", requests_per_minute=60).limit("http://server", "m")
-    assert 1.0 < limit.reserve().wait <= 3.0
+    assert 1.0 < limit.reserve().wait <= 3 * SECOND
     assert warnings(caplog) == []
 
 
@@ -247,12 +248,12 @@ def test_a_forked_child_shares_the_limit_without_more_ado():
     os.close(writer)
     wait, sharers = eval(os.read(reader, 1000))  # noqa: S307 - of our own child
     os.close(reader)
-    assert 0.5 < wait <= 1.0
+    assert 0.5 < wait <= SECOND
     assert sharers == 2
-    assert 1.5 < limit.reserve().wait <= 2.0
+    assert 1.5 < limit.reserve().wait <= 2 * SECOND
 
 
 def test_no_answer_counts_for_more_than_a_minute():
     limit = Sharing("test", tokens_per_minute=6000).limit("http://server", "m")
     limit.correct(limit.reserve(tokens=100), 10.0**9)
-    assert 50 < limit.reserve(tokens=100).wait <= 62
+    assert 50 < limit.reserve(tokens=100).wait <= 62.5
