@@ -60,6 +60,8 @@ def is_reentrant(*, own_frames: bool = False) -> bool:
     Args:
         own_frames: whether the caller was itself called by other functions of the package, which are passed over.
     """
+    if _is_in_hub():
+        return True
     frame: Optional[FrameType] = sys._getframe(2)
     while own_frames and frame is not None and _is_ours(frame):
         frame = frame.f_back
@@ -69,6 +71,12 @@ def is_reentrant(*, own_frames: bool = False) -> bool:
         thread.busy = False
         return False
     return not _runs_user_code(frame)
+
+
+def _is_in_hub() -> bool:
+    """Return whether this is gevent's event loop, which runs signal handlers and in which nothing can wait."""
+    hub = sys.modules.get("gevent.hub")
+    return hub is not None and isinstance(hub.getcurrent(), hub.Hub)
 
 
 def _is_ours(frame: FrameType) -> bool:

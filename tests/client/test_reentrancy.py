@@ -261,7 +261,7 @@ class TestSignalHandlers:
                 pool.__exit__(SystemExit, SystemExit(), None)
                 return
             if how != "abort":
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
             pool.abort()
 
         on_signal(handler)

@@ -16,6 +16,9 @@ EXCLUDED = {
         # see that: whatever holds the process up makes many requests arrive at once.
         "calls_at_once_are_limited_to_what_the_server_accepts",
         "headers_are_kept_to_before_anything_is_refused",
+        # A handler of signals runs in whatever greenlet is the current one, and interrupts no other.
+        "a_stream_ends_that_a_handler_closes",
+        "it_cannot_make_a_call",
     ],
     "faults": [
         # It is to hit exchanges that last 5 ms at most, which TLS on greenlets does not always allow.
