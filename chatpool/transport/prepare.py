@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import requests
 from requests.auth import HTTPBasicAuth
 from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
 
 from ..redaction import Secret
 from .auth import KeyAuth
@@ -87,16 +88,20 @@ class Preparer:
         headers: Mapping[str, Optional[str]],
         query: Mapping[str, str],
     ) -> PreparedRequest:
-        kind = {"Content-Type": "application/json"} if body else {}
-        request = requests.Request(
-            method,
-            url,
-            headers={**kind, **self._settings.headers, **headers},
-            data=body or None,
-            params={**self._settings.query, **query},
-            auth=auth,
-        )
+        # The session's too: requests up to 2.28 takes exact str alone, and looks when they are put together.
+        merged = CaseInsensitiveDict(_plain(self._session.headers))
+        if body:
+            merged["Content-Type"] = "application/json"
+        merged.update(_plain(self._settings.headers))
+        merged.update(_plain(headers))
+        params = _plain({**self._settings.query, **query})
+        request = requests.Request(method, url, headers=merged, data=body or None, params=params, auth=auth)
         return _sendable(self._session.prepare_request(request))
+
+
+def _plain(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """The same with plain texts in the place of secrets."""
+    return {name: str(value) if isinstance(value, Secret) else value for name, value in values.items()}
 
 
 def _sendable(prepared: PreparedRequest) -> PreparedRequest:

@@ -9,7 +9,8 @@ import weakref
 import pytest
 
 from chatpool import ChatPool, ChatPoolError, PoolClosedError
-from chatpool.testing import Answer, Delay, FakeServer, Stream
+from chatpool.clock import install_clock
+from chatpool.testing import Answer, Delay, Error, FakeClock, FakeServer, Reset, Stream
 
 CHUNKS = ["some ", "of ", "it"]
 
@@ -113,3 +114,60 @@ def test_refused_callers_do_not_hold_up_the_end_of_what_is_in_flight():
         for caller in callers:
             caller.join(60)
         assert refused.is_set()
+
+
+BROKEN_OFF = b'data: {"choices": [{"index": 0, "delta": {"content": "some"}}]}\n\n'
+
+
+def an_hour_of_everything(pool, hour):
+    """Calls of every kind, of which many fail, to a handful of models."""
+    pool.chat("hello")
+    pool.embed(["a", "b"])
+    pool.map([f"row {number}" for number in range(10)] + ["refused", "down", "cut"], on_error="return", retry=0)
+    for prompt in ("stream", "broken off", "refused"):
+        read(pool.stream(prompt, retry=0), "whole" if hour % 2 else "left by break")
+    with pytest.raises(ChatPoolError):
+        pool.chat("refused", model=f"m{hour % 5}", retry=0)
+    for item in pool.imap(f"row {number}" for number in range(10**6)):
+        if item.index == 5:
+            break
+    pool.submit("hello").cancel()
+    pool.with_options(model=f"n{hour % 5}", headers={"X-Hour": str(hour)}).chat("hello")
+
+
+@pytest.mark.parametrize("hours", [40, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_pool_that_works_for_days_does_not_grow(hours, record_property):
+    """On a clock of its own, with an hour between two bouts of work."""
+    answers = {
+        "refused": Error(400),
+        "down": Error(503),
+        "cut": Reset(),
+        "broken off": Answer(body=BROKEN_OFF, headers={"Content-Type": "text/event-stream"}),
+    }
+
+    def answer(request):
+        prompt = request.body["messages"][-1]["content"] if "messages" in request.body else ""
+        return answers.get(prompt) or (Stream(CHUNKS) if request.body.get("stream") else None)
+
+    clock = FakeClock()
+    before = install_clock(clock)
+    sizes = []
+    try:
+        with FakeServer(answer) as server, ChatPool("m", base_url=server.base_url, max_workers=4) as pool:
+            for hour in range(hours):
+                an_hour_of_everything(pool, hour)
+                clock.advance(3600)
+                if hour % (hours // 4) == hours // 4 - 1:
+                    while pool.stats().queued or pool.stats().in_flight:  # of the run that was left
+                        threading.Event().wait(0.01)
+                    gc.collect()
+                    sizes.append(sum(map(_is_of_the_pool, gc.get_objects())))
+    finally:
+        install_clock(before)
+    record_property("counted", f"a pool over {hours} hours: its objects after each quarter {sizes}")
+    assert max(sizes) - sizes[0] < 40  # threads come and go
+
+
+def _is_of_the_pool(one):
+    module = str(type(one).__module__)
+    return module.startswith("chatpool.") and not module.startswith("chatpool.testing.")

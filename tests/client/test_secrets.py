@@ -113,10 +113,12 @@ def test_what_is_sent_are_plain_texts(serve, session):
             sent.extend(request.headers.values())
             return super().send(request, **options)
 
-    session.mount("http://", Recorder())
+    recorder = Recorder()
+    session.mount("http://", recorder)
     _, pool = serve(api_key=KEY, headers={"X-Key": KEY}, session=session)
     pool.chat("a")
     pool.chat("a", headers={"X-Other": KEY})
+    recorder.close()  # it is the user's, and the pool leaves it open
     assert sum(KEY in value for value in sent) == 7
     assert {type(value) for value in sent} == {str}
 
