@@ -13,7 +13,7 @@ ROWS = [f"row {number}" for number in range(20)]
 
 @pytest.fixture
 def arrivals(serve):
-    """A function: the prompts that arrive, in order, when ``interrupt(pool)`` queues ``more`` calls while row 2 is answered."""
+    """A function: the prompts as they arrive when ``interrupt(pool)`` queues ``more`` calls while row 2 is answered."""
 
     def record(interrupt, more=1):
         server, pool = serve(max_workers=1)
