@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
-from chatpool.testing import Delay, EachCall, Error
+from chatpool.testing import Error
 
 pytestmark = pytest.mark.deploy
 
@@ -14,8 +15,20 @@ pytestmark = pytest.mark.deploy
 @pytest.mark.smoke
 @pytest.mark.parametrize("method", ["submit", "chat"])
 def test_every_attempt_keeps_its_parent(chatpool_server_factory, python, method):
-    # Each call fails once, so that its second attempt is made by another worker.
-    server = chatpool_server_factory(EachCall(Delay(0.1, then=Error(503)), Delay(0.1)))
+    crowded, failed = threading.Event(), set()
+
+    def answer(request):
+        # Nothing is answered before most calls are in flight; and each fails once, so that its second attempt is made
+        # by another worker.
+        if server.in_flight > 32:
+            crowded.set()
+        crowded.wait(60)
+        if request.prompt in failed:
+            return None
+        failed.add(request.prompt)
+        return Error(503)
+
+    server = chatpool_server_factory(answer)
     program = python("traced_calls.py", server.base_url, method)
     assert program.ended() == 0, program.output
     seen = json.loads(program.output)
@@ -24,4 +37,4 @@ def test_every_attempt_keeps_its_parent(chatpool_server_factory, python, method)
     assert sorted(seen["parents"]) == sorted(2 * [f"parent of {number}" for number in numbers])
     sent = sorted((request.prompt, request.headers["traceparent"].split("-")[1]) for request in server.requests)
     assert sent == sorted(2 * list(seen["traces"].items()))
-    assert server.max_in_flight > 32
+    assert crowded.is_set()
