@@ -108,7 +108,8 @@ class TestLimitsOfTheUser:
     @pytest.mark.parametrize("retry", [0, 1, RetryPolicy(max_retries=1, wait_initial=0.01)])
     def test_a_number_of_retries_is_kept_to_although_the_server_has_too_much_to_do(self, open_pool, retry):
         server, pool = open_pool({"limits": [FailsBeyond(1)], "latency": 0.05}, retry=retry)
-        results = pool.map(ROWS[:24], on_error="return")
+        # Few rows: where many attempts fail in a row, the server is down, and that costs no retries.
+        results = pool.map(ROWS[:5], on_error="return")
         assert any(isinstance(result, InternalServerError) for result in results)
         retries = retry if isinstance(retry, int) else 1
         assert max(Counter(request.prompt for request in server.requests).values()) <= retries + 1
