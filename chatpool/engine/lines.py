@@ -160,7 +160,7 @@ class Lines:
         """Queue a fresh call."""
         queue = self.of(call).queue
         queue.add(call)
-        self._has_calls(queue, level_of(call))
+        self._make_ready(queue, level_of(call))
 
     def add_due(self, call: Call, now: float) -> None:
         """Queue a call whose wait is over."""
@@ -168,9 +168,9 @@ class Lines:
         line.parked -= 1
         line.due(call, now)
         line.queue.add_due(call)
-        self._has_calls(line.queue, level_of(call))
+        self._make_ready(line.queue, level_of(call))
 
-    def _has_calls(self, queue: CallQueue, number: int) -> None:
+    def _make_ready(self, queue: CallQueue, number: int) -> None:
         level = self._levels.get(number)
         if level is None:
             level = self._levels[number] = _Level()
@@ -263,7 +263,7 @@ class Lines:
         """Find out anew which lines have calls."""
         for queue in self._queues():
             for number in queue.levels():
-                self._has_calls(queue, number)
+                self._make_ready(queue, number)
 
     def _queues(self) -> List[CallQueue]:
         return list(dict.fromkeys(line.queue for line in list(self._all.values())))

@@ -100,11 +100,10 @@ class CallQueue:
 
     def first(self, line: Line, now: float) -> Optional[Call]:
         """The call that ``line`` sends next, None if it may send none of those that there are."""
-        turns = self._turns()
-        if len(self.lines) == 1:
-            first, then = turns[0].in_order(line)
+        if len(self.lines) == 1:  # asked for several times for each call, however many runs take turns
+            first, then = next(iter(self._levels[self.level].values())).in_order(line)
             return (first or then)[0]
-        waiting = (call for turn in turns for queue in turn.in_order(line) for call in queue)
+        waiting = (call for turn in self._turns() for queue in turn.in_order(line) for call in queue)
         return next((call for call in waiting if self._may_take(line, call, now)), None)
 
     def _turns(self) -> List[_Turn]:

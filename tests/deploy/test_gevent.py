@@ -12,10 +12,6 @@ TESTS = pathlib.Path(__file__).parents[1]
 
 EXCLUDED = {
     "client": [
-        # They tell how well a pool keeps to a pace. On greenlets the server has no thread of its own in which to
-        # see that: whatever holds the process up makes many requests arrive at once.
-        "calls_at_once_are_limited_to_what_the_server_accepts",
-        "headers_are_kept_to_before_anything_is_refused",
         # A handler of signals runs in whatever greenlet is the current one, and interrupts no other.
         "a_stream_ends_that_a_handler_closes",
         "it_cannot_make_a_call",
