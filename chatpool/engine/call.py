@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Protocol, Tuple
 
 from ..config import Timeout
@@ -74,6 +75,11 @@ class CallOptions:
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
     suspects: Optional[Callable[[Call], int]] = None
+
+    @cached_property
+    def level(self) -> int:
+        """The level of its calls: singular ones are between the runs of their priority and those of the next."""
+        return 2 * self.priority + self.singular
 
 
 class Call:

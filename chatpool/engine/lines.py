@@ -14,7 +14,7 @@ from ..reentrancy import defer
 from .call import Call
 from .grants import Grants
 from .line import Line
-from .queues import CallQueue, level_of
+from .queues import CallQueue
 from .visits import LineKey
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Lines:
         """Queue a fresh call."""
         queue = self.of(call).queue
         queue.add(call)
-        self._make_ready(queue, level_of(call))
+        self._make_ready(queue, call.options.level)
 
     def add_due(self, call: Call, now: float) -> None:
         """Queue a call whose wait is over."""
@@ -168,7 +168,7 @@ class Lines:
         line.parked -= 1
         line.due(call, now)
         line.queue.add_due(call)
-        self._make_ready(line.queue, level_of(call))
+        self._make_ready(line.queue, call.options.level)
 
     def _make_ready(self, queue: CallQueue, number: int) -> None:
         level = self._levels.get(number)
@@ -238,16 +238,16 @@ class Lines:
 
     def had_its_turn(self, queue: CallQueue, call: Call, now: float) -> None:
         """``call`` was sent; the others go first now."""
-        number = level_of(call)
+        number = call.options.level
         self._turns += 1
         queue.used_at = self._turns
         queue.left(call)
-        for other, level in self._levels.items():
-            if other == number:
-                level.passed_over_since = None
-            elif level.passed_over_since is None:
-                level.passed_over_since = now
         level = self._levels[number]
+        level.passed_over_since = None
+        if len(self._levels) > 1:
+            for other in self._levels.values():
+                if other is not level and other.passed_over_since is None:
+                    other.passed_over_since = now
         if not queue.has_calls(number):
             del level.ready[queue]
         elif len(level.ready) > 1:

@@ -13,14 +13,9 @@ from .visits import Visits
 if TYPE_CHECKING:
     from .line import Line
 
-__all__ = ["CallQueue", "level_of"]
+__all__ = ["CallQueue"]
 
 _NOWHERE = Visits()
-
-
-def level_of(call: Call) -> int:
-    """Return the level of a call: singular ones are between the runs of their priority and those of the next."""
-    return 2 * call.options.priority + call.options.singular
 
 
 class _Turn:
@@ -48,7 +43,8 @@ class CallQueue:
 
     No call belongs to an endpoint before it is sent, so that none is stuck behind one that is slow or down.
 
-    Calls of a higher level go first (see :func:`level_of`).  On one level the singular calls and each run take turns.
+    Calls of a higher level go first (see ``CallOptions.level``).  On one level the singular calls and each run take
+    turns.
 
     Not thread-safe: the scheduler holds its lock.
 
@@ -77,7 +73,10 @@ class CallQueue:
         self._turn(call).due.append(call)
 
     def _turn(self, call: Call) -> _Turn:
-        turns = self._levels.setdefault(level_of(call), OrderedDict())
+        level = call.options.level
+        turns = self._levels.get(level)
+        if turns is None:
+            turns = self._levels[level] = OrderedDict()
         turn = turns.get(call.sink.run_id)
         if turn is None:
             turn = turns[call.sink.run_id] = _Turn()
@@ -119,7 +118,7 @@ class CallQueue:
 
     def left(self, call: Call) -> None:
         """A call was sent: the others of its level go first now."""
-        turns = self._levels[level_of(call)]
+        turns = self._levels[call.options.level]
         turn = turns[call.sink.run_id]
         if len(self.lines) > 1:  # one of several may have taken it from the middle
             queue = turn.due if call in turn.due else turn.fresh
