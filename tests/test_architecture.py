@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatpool"
 
-VALUES = {"answers", "errors", "types", "config", "clock", "events", "measures", "redaction", "reentrancy"}
+VALUES = {"answers", "errors", "types", "config", "clock", "events", "measures", "redaction", "reentrancy", "locks"}
 
 # What each room may import besides itself: other rooms, and packages that are not the standard library's.
 ROOMS = {
@@ -26,6 +26,7 @@ ROOMS = {
     "config": (VALUES, {"tenacity"}),  # its names, in annotations
     "clock": (VALUES, set()),
     "events": (VALUES, set()),
+    "locks": (VALUES, set()),
     "measures": (VALUES, set()),
     "redaction": (VALUES, set()),
     "reentrancy": (VALUES, set()),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import threading
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..engine import Call
 from ..engine.report import report_end
+from ..locks import new_lock
 from ..types import ChatCompletion, Outcome, Usage
 
 __all__ = ["SingleFlight", "twin_outcome"]
@@ -35,7 +35,7 @@ class SingleFlight:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._flights: Dict[bytes, _Flight] = {}
         self._keys: Dict[int, bytes] = {}  # of the leaders under way, by their ids
         self._answers: Dict[bytes, Outcome[Any]] = {}
@@ -63,7 +63,7 @@ class SingleFlight:
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
 
 def _key(call: Call) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sized, Tuple
 
 from ..engine import Call, CallOptions, Engine, barging
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
+from ..locks import Condition, new_lock
 from ..reentrancy import runs_user_code
 from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
@@ -91,8 +91,8 @@ class Run:
                 self.deliver(twin, twin_outcome(twin, outcome, self.now()))
 
     def _make_lock(self) -> None:
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)
+        lock = new_lock()
+        self._changed = Condition(lock)
         self._putting = barging(lock)  # every worker puts its outcomes
 
     def _put(self, outcome: Outcome[Any]) -> None:

@@ -46,7 +46,7 @@ def wait_for(core: Core, future: CallFuture, total: float) -> Any:
     end = time.monotonic() + total + _GRACE
     try:
         while time.monotonic() < end:
-            if concurrent.futures.wait([future], interruptible(end - time.monotonic())).done:
+            if future.wait(interruptible(end - time.monotonic())):
                 return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised

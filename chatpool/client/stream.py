@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, List, Optional
 from ..clock import interruptible
 from ..engine import Call, CallOptions, Engine, Handover
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..locks import Condition
 from ..reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from ..transport import Cancelled
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
@@ -31,7 +32,7 @@ class StreamSink:
 
     def __init__(self, thread: int) -> None:
         self._thread = thread
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self.handover: Optional[Handover] = None
         self.outcome: Optional[Outcome[Any]] = None
 
@@ -58,7 +59,7 @@ class StreamSink:
 
     def after_fork_in_child(self, call: Call) -> None:
         """The stream is the parent's."""
-        self._changed = threading.Condition()  # a thread of the parent's may have held the old one
+        self._changed = Condition()  # a thread of the parent's may have held the old one
         if self.outcome is None:
             error = CallCancelledError("the stream was open in the parent process when this one was forked")
             self.outcome = call.outcome(call.created, error=error)

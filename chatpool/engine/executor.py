@@ -8,12 +8,12 @@ import logging
 import math
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from time import sleep  # at import: a test that replaces time.sleep means its own code
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
+from ..locks import release_forgotten
 from ..policy.retry import Decision
 from ..policy.spending import Spending
 from ..reentrancy import holds_locks, runs_user_code, thread
@@ -29,6 +29,7 @@ from .payload import payload_of
 from .reviewing import ask_again, review
 from .routes import Routes
 from .scheduler import Scheduler
+from .threads import WorkerThreads
 from .visits import LineKey
 
 __all__ = ["Engine"]
@@ -82,7 +83,7 @@ class Engine:
         self.routes = routes
         self._home = routes.first.plan.name
         self._scheduler = Scheduler(self.max_workers, routes.plans, self._spending)
-        self._executor = ThreadPoolExecutor(self.max_workers, thread_name_prefix="chatpool")
+        self._executor = WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(routes, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
@@ -374,6 +375,7 @@ class Engine:
     @holds_locks
     def repair(self) -> None:
         """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
+        release_forgotten()
         self._start_workers(self._scheduler.repair())
 
     # -- the end of the engine ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import weakref
 from typing import Callable, List, Optional, Tuple
 
 from ..clock import Clock
+from ..locks import Condition, run_beside
 from .call import DONE, Call
 
 __all__ = ["ExpiryWatch"]
@@ -26,7 +27,7 @@ class ExpiryWatch:
     def __init__(self, clock: Clock, expire: Callable[[Call], None]) -> None:
         self._clock = clock
         self._expire = weakref.WeakMethod(expire)
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._watched: List[Tuple[float, int, Call]] = []
         self._tidy_at = _FEW
         self._running = False
@@ -38,8 +39,9 @@ class ExpiryWatch:
             if len(self._watched) > self._tidy_at:
                 self._tidy()
             if not self._running:
+                watch = threading.Thread(target=self._watch, name="chatpool-expiry", daemon=True)
+                run_beside(watch.start)
                 self._running = True
-                threading.Thread(target=self._watch, name="chatpool-expiry", daemon=True).start()
             elif self._watched[0][2] is call:
                 self._changed.notify_all()
 

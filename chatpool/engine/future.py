@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from typing import Any, Callable, List, Optional, Protocol
 
 from ..errors import CallCancelledError, ChatPoolError
+from ..locks import Condition
 from ..reentrancy import defer, is_reentrant, waits_for_calls
 from ..types import Outcome
 from .call import RUNNING, Call
@@ -28,6 +28,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def __init__(self) -> None:
         super().__init__()
+        self._condition = Condition()  # the usual one may stay taken when Ctrl-C comes
         self._call: Optional[Call] = None
         self._engine: Optional[Canceller] = None
 
@@ -80,6 +81,11 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
     def _wait_for_exception(self, timeout: Optional[float]) -> Optional[BaseException]:
         return super().exception(timeout)
 
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Wait up to ``timeout`` seconds, None for as long as it takes; returns whether the future is done."""
+        with self._condition:
+            return self.done() or (self._condition.wait(timeout) and self.done())
+
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Resolve the future (the engine calls this)."""
         self._call = self._engine = None  # neither keeps the other alive any longer
@@ -108,7 +114,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         of their own may be held by nobody, and on connections that the parent uses.
         """
         self._call = self._engine = None
-        self._condition = threading.Condition()  # a thread of the parent's may have held the old one
+        self._condition = Condition()  # a thread of the parent's may have held the old one
         self._done_callbacks: List[Callable[[Future[Any]], Any]] = []
         self._waiters: List[Any] = []  # of threads that did not come along
         if not self.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 - its own hook has to be there before that of the last line
 import logging
 import os
 import sys

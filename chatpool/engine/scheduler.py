@@ -10,11 +10,11 @@ moment at which there will be something.  So a pool in which nothing is parked h
 from __future__ import annotations
 
 import math
-import threading
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..clock import Clock
 from ..errors import ChatPoolError
+from ..locks import Condition, is_held, new_lock
 from ..policy.health import LineHealth, LineView
 from ..policy.refusals import CommonRefusals
 from ..policy.spending import Spending
@@ -68,10 +68,10 @@ class Scheduler:
         plans: Sequence[Plan] = (),
         spending: Optional[Spending] = None,
     ) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self._in_worker = barging(self.lock)
-        self._changed = threading.Condition(self.lock)  # a waiting worker has to look again
-        self._all_ended = threading.Condition(self.lock)
+        self._changed = Condition(self.lock)  # a waiting worker has to look again
+        self._all_ended = Condition(self.lock)
         self._max_workers = max_workers
         if spending is not None:
             spending.forget_in_flight()  # the scheduler is made anew in a forked child
@@ -426,7 +426,7 @@ class Scheduler:
 
     def line_stats_within(self, seconds: float, now: float) -> Optional[Dict[LineKey, LineStats]]:
         """Return the same, for a thread that may hold the lock; None if the lock is not to be had in time."""
-        if not self.lock.acquire(timeout=seconds):
+        if is_held(self.lock) or not self.lock.acquire(timeout=seconds):
             return None
         try:
             return self._line_stats(now)

@@ -10,6 +10,8 @@ import stat
 import threading
 from typing import BinaryIO, Callable, Iterator, Optional
 
+from ..locks import new_lock
+
 __all__ = ["NOFOLLOW", "AppendOnly", "has_words", "own_target", "replacing"]
 
 _SYNC_EVERY = 1.0  # seconds
@@ -102,7 +104,7 @@ class AppendOnly:
         self.size = os.fstat(self._descriptor).st_size
         self._write = _quick_write()
         self._failed: Optional[OSError] = None
-        self._guard = threading.Lock()  # nothing is synced that has been closed
+        self._guard = new_lock()  # nothing is synced that has been closed
         self._closing = threading.Event()
         self._due: Optional[threading.Thread] = None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import BinaryIO, Iterator, NamedTuple, Optional, Tuple
 
+from ..locks import new_lock
 from .durable import AppendOnly
 from .record import Prefix, Record, encode, prefix_of
 
@@ -31,7 +31,7 @@ class SharedAppender:
 
     def __init__(self, path: str) -> None:
         self._file = AppendOnly(path, shared=True)
-        self._turn = threading.Lock()
+        self._turn = new_lock()
 
     def append(self, record: Record) -> Tuple[int, int]:
         """Write a record; when this returns it survives the death of the process.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from ..events import Event
+from ..locks import new_lock
 
 __all__ = ["Progress", "ProgressBar", "progress_bar"]
 
@@ -21,7 +21,7 @@ class ProgressBar:
     def __init__(self, make_bar: Callable[[], Any]) -> None:
         self._make_bar = make_bar
         self._bar: Any = None
-        self._lock = threading.Lock()  # tqdm's own counter is not safe against concurrent updates
+        self._lock = new_lock()  # tqdm's own counter is not safe against concurrent updates
         self._failed = 0
         self._retried = self._reasked = 0
 

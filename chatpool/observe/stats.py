@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Any, Deque, Dict
 
 from ..events import Event
+from ..locks import new_lock
 from ..types import Usage
 
 __all__ = ["Statistics"]
@@ -21,7 +21,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._heard: Deque[Event] = deque()  # not counted yet
-        self._lock = threading.RLock()  # a finalizer that cancels a call may come while it is held
+        self._lock = new_lock()  # a finalizer that cancels a call may come while it is held
         self._counting = False
         self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
         self._tokens = [0, 0, 0, 0]
@@ -56,7 +56,7 @@ class Statistics:
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._counting = False
 
     def snapshot(self) -> Dict[str, Any]:

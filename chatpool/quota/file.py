@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Callable, Iterator, Optional
 
+from ..locks import new_lock
 from . import arithmetic
 from .arithmetic import Rates, Reservation, Standing, State
 from .backend import Unavailable
@@ -41,7 +41,7 @@ class FileBackend:
         self._open_anew()
 
     def _open_anew(self) -> None:
-        self._lock = threading.Lock()  # a lock of the file is the process', not the thread's
+        self._lock = new_lock()  # a lock of the file is the process', not the thread's
         self._descriptor: Optional[int] = None
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:

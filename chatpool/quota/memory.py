@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Callable, Optional
 
+from ..locks import new_lock
 from . import arithmetic
 from .arithmetic import Rates, Reservation, Standing, State
 
@@ -24,7 +24,7 @@ class MemoryBackend:
     def __init__(self, now: Callable[[], float], state: Optional[State] = None) -> None:
         self._now = now
         self._state = State() if state is None else state
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
         with self._lock:
@@ -54,4 +54,4 @@ class MemoryBackend:
         """Nothing to let go of."""
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()

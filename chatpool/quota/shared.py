@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 import weakref
 from typing import Callable, NamedTuple, Optional, TypeVar
 
+from ..locks import new_lock
 from .arithmetic import Rate, Rates, Standing, State, pause
 from .backend import Backend, Unavailable
 from .memory import MemoryBackend
@@ -76,7 +76,7 @@ class SharedLimit:
         self._paused_until = 0.0  # on this process' clock
         self._own: Optional[MemoryBackend] = None  # while the backend cannot be reached
         self._look_at = self._look_after = 0.0
-        self._outage_lock = threading.Lock()
+        self._outage_lock = new_lock()
         self._name_process()
         _limits.add(self)
 
@@ -85,7 +85,7 @@ class SharedLimit:
 
     def after_fork_in_child(self) -> None:
         """Another process, another sharer; a thread of the parent's may have held a lock."""
-        self._outage_lock = threading.Lock()
+        self._outage_lock = new_lock()
         self._name_process()
         self._backend.after_fork_in_child()
         if self._own is not None:

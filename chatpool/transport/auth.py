@@ -10,6 +10,7 @@ from requests.auth import AuthBase
 from requests.models import PreparedRequest
 
 from ..errors import ConfigurationError
+from ..locks import new_lock
 from ..redaction import secret
 from .headers import header_problem
 
@@ -40,7 +41,7 @@ class KeyAuth(AuthBase):
 
     def __init__(self, key: Key, header: str = "Authorization", prefix: str = "Bearer ") -> None:
         self._source = key if callable(key) else None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._sent = threading.local()
         self._header = header
         self._prefix = prefix
@@ -122,7 +123,7 @@ class KeyAuth(AuthBase):
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def __repr__(self) -> str:
         kind = "no key" if self.header is None else "callable" if self.refreshable else "***"

@@ -15,6 +15,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 import requests
 
 from ..config import Timeout
+from ..locks import new_lock
 from ..wire import ResponseTooLarge
 from .cancel import Cancelled, CancelToken, Wakeable
 from .resolver import Resolver
@@ -84,7 +85,7 @@ class Exchange:
         self._tokens = tokens
         self._resolver = resolver
         self._max_response_bytes = max_response_bytes
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self.held: Optional[Wakeable] = None
         self._connecting = False
         self._silent = False

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Protocol, Tuple
 
 from urllib3.util.connection import allowed_gai_family
 
+from ..locks import new_lock
 from .cancel import Wakeable
 
 __all__ = ["AddressInfo", "Resolver", "Waiter"]
@@ -35,7 +36,7 @@ class Resolver:
 
     def __init__(self) -> None:
         self.good: Dict[Lookup, object] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
 
     def resolve(self, host: str, port: int, waiter: Waiter) -> List[AddressInfo]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-import threading
 from typing import Iterator, Optional, Tuple, Union
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import ConfigurationError
+from ..locks import new_lock
 from .settings import Cert, Verify
 from .sockets import TLSSocket
 
@@ -35,7 +35,7 @@ class Trust:
     ) -> None:
         self.verify = verify
         self.cert = cert
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._context = context
         # truststore's context has another one inside, which makes the sockets.
         for each in (context, getattr(context, "_ctx", None)):

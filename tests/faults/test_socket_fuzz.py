@@ -288,6 +288,9 @@ def attack(serve, authority, record_property):
         pool.close()
         for peer in server.peers:
             peer.carrier.close()
+        # A thread of the server's may be about to take a connection that is closed already.
+        while open_sockets() > before and time.monotonic() < ends + HUNG:
+            time.sleep(0.01)
         left = open_sockets() - before
         kind = f"{'streams' if streamed else 'calls'}, {'TLS' if tls else 'plain'}, seed {SEED}"
         figures = {"exchanges": sum(script.sent.values()), **callers.ended}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -282,3 +285,16 @@ def test_it_is_survived_at_any_moment(server, script, ended):
     code, out, err = ended(process)
     assert (code, err) == (0, "")
     assert out.endswith("['a', 'b']\n")
+
+
+@pytest.mark.parametrize("call", ["chat", "submit", "map", "as_completed", "stream", "another pool"])
+def test_no_moment_is_a_bad_one(call, server, ended):
+    """A lock that stays taken, which a storm finds once in a thousand times, is found by going through them all."""
+    program = Path(__file__).with_name("any_moment.py")
+    process = subprocess.Popen(
+        [sys.executable, program, server.base_url, call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    code, out, err = ended(process)
+    moments, wrong = out.split()
+    assert (code, wrong) == (0, "0"), err
+    assert int(moments) > 20
