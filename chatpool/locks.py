@@ -85,19 +85,20 @@ def run_beside(function: Callable[[], object]) -> None:
     An exception that comes to this thread meanwhile ends no more than its wait.
 
     Raises:
-        RuntimeError: as ``function`` does, or there is no thread to be had.
+        BaseException: what ``function`` has raised.
+        RuntimeError: there is no thread to be had.
     """
     if threading.get_ident() != threading.main_thread().ident:
         function()
         return
     ended = threading.Lock()
     ended.acquire()
-    errors: List[RuntimeError] = []
+    errors: List[BaseException] = []
 
     def call(inner: Callable[[], object], *, last: bool) -> None:
         try:
             inner()
-        except RuntimeError as error:
+        except BaseException as error:
             errors.append(error)
             last = True
         finally:

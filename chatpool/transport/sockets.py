@@ -98,16 +98,16 @@ class GuardedSocket(socket.socket):
         self._before_read()
         try:
             return cast(bytes, self._after_read(super().recv(*args, **kwargs)))
-        except socket.timeout:
-            self._on_read_timeout()
+        except OSError as error:
+            self._on_read_error(error)
             raise
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._before_read()
         try:
             return cast(int, self._after_read(super().recv_into(*args, **kwargs)))
-        except socket.timeout:
-            self._on_read_timeout()
+        except OSError as error:
+            self._on_read_error(error)
             raise
 
     # **kwargs because gevent passes timeout= from its sendall to its send.
@@ -171,6 +171,10 @@ class GuardedSocket(socket.socket):
                 self.exchange.check()
         return received
 
+    def _on_read_error(self, error: OSError) -> None:
+        if isinstance(error, socket.timeout):
+            self._on_read_timeout()
+
     def _on_read_timeout(self) -> None:
         if self.exchange is not None:
             self.exchange.read_timed_out()
@@ -184,6 +188,23 @@ class GuardedSocket(socket.socket):
 def guarded_class(base: Any) -> Any:
     """A guarded variant of somebody else's class of sockets; an instance's class may be replaced by it."""
     return type(base.__name__, (GuardedSocket, base), {})
+
+
+def forget_tls_errors() -> None:
+    """Empty OpenSSL's queue of errors of this thread.
+
+    CPython 3.14 leaves what it has reported as an OSError in there; the next operation of the thread, on any
+    connection, is then taken to have failed.
+    """
+    # It is emptied whenever a connection is made. This one leads nowhere.
+    _context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return context
 
 
 class TLSSocket(GuardedSocket, ssl.SSLSocket):
@@ -219,7 +240,16 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
                 self._shake_hands(exchange, *args)
         except BaseException:
             self.close()  # up to Python 3.11, ssl itself does so for OSErrors only
+            forget_tls_errors()
             raise
+
+    def _on_read_error(self, error: OSError) -> None:
+        super()._on_read_error(error)
+        forget_tls_errors()
+
+    def _on_write_error(self) -> None:
+        super()._on_write_error()
+        forget_tls_errors()
 
     def _shake_hands(self, exchange: Exchange, *args: Any) -> None:
         # Piece by piece, without blocking: gevent's own would give every wait for a piece the whole time anew.

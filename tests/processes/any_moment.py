@@ -1,7 +1,8 @@
 """A program: the same call again and again, interrupted at one moment after another, until all of them had their turn.
 
-    python any_moment.py BASE_URL CALL
+    python any_moment.py BASE_URL CALL STEP
 
+STEP is 1 for all moments, 2 for every second one, and so on.
 A moment is one at which CPython looks for signals: where a function begins, at the end of a loop's turn, and after a
 call of what is written in C (before 3.11, after any call).
 """
@@ -108,13 +109,13 @@ def _numbers(table: Iterator[int]) -> Iterator[int]:
         yield number
 
 
-def main(base_url: str, call: str) -> None:
+def main(base_url: str, call: str, step: int) -> None:
     """Print how many moments there were, and where an interruption was not what came of it."""
     pool = chatpool.ChatPool("m", base_url=base_url, max_workers=2)
-    at = wrong = 0
-    interrupter = Interrupter(-1)
+    at = tried = wrong = 0
+    interrupter = Interrupter(0)
     while interrupter.seen >= at:
-        at += 1
+        at, tried = at + step, tried + 1
         interrupter = Interrupter(at)
         faulthandler.dump_traceback_later(30, exit=True)
         sys.settrace(interrupter)
@@ -132,8 +133,8 @@ def main(base_url: str, call: str) -> None:
             print(f"{interrupter.where}: the calls after it failed", file=sys.stderr)
     pool.close()
     faulthandler.cancel_dump_traceback_later()
-    print(at - 1, wrong)
+    print(tried - 1, wrong)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
