@@ -19,7 +19,7 @@ from chatpool.engine.ledger import Ledger
 from chatpool.engine.queues import CallQueue
 from chatpool.engine.scheduler import Scheduler
 from chatpool.observe import Statistics
-from chatpool.testing import FakeServer, RateLimited, Stream
+from chatpool.testing import FakeServer, RateLimited, Stall, Stream
 
 LONG = 30
 
@@ -45,6 +45,8 @@ def server():
         prompt = request.body["messages"][-1]["content"] if "messages" in request.body else ""
         if prompt == "again" and next(asked) % 2 == 0:
             return RateLimited(0.01)
+        if prompt == "never answered":
+            return Stall()
         return Stream(["a"] * 5) if request.body.get("stream") else None
 
     with FakeServer() as one:
@@ -176,7 +178,7 @@ def interrupt_once(monkeypatch, moment, interruption):
 def use(pool):
     """Do something at which each of the moments comes."""
     pool.map(["again", "a", "b"])
-    pool.submit("c").cancel()
+    pool.submit("never answered").cancel()  # of an answered call nothing is cancelled
     pool.chat("ping")
 
 

@@ -212,6 +212,7 @@ class TestChance:
     def test_random_refusals_slow_nothing_down(self, share):
         run = Run(at_random(share, "refused"))
         run.calls(6000)
+        assert run.admission.phase.why == "the server refuses some calls whatever their pace"
         began = run.now
         run.calls(3000)
         ideal = 3000 * (1 - share) * 0.2 / 32
