@@ -304,4 +304,4 @@ def test_no_moment_is_a_bad_one(call, step, server):
     assert done.returncode == 0, done.stderr
     moments, wrong = map(int, done.stdout.split())
     assert wrong == 0, done.stderr
-    assert moments > 20
+    assert moments > 10  # some are nearly always there; how many there are is up to the interpreter
