@@ -245,7 +245,7 @@ def test_an_error_that_is_plain_text_is_told(serve, form):
 
 
 def test_the_total_time_ends_a_stream_however_lively_it_is(serve):
-    server, pool = serve(Stream(["word "] * 500, every=0.01), timeout=Timeout(total=0.5))
+    server, pool = serve(Stream(["word "] * 1000, every=0.01), timeout=Timeout(total=2))
     with pytest.raises(DeadlineExceededError, match="total") as caught, pool.stream("tell") as stream:
         list(stream)
     assert isinstance(caught.value.__cause__, TruncatedStreamError)
