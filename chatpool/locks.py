@@ -95,19 +95,24 @@ def run_beside(function: Callable[[], object]) -> None:
     ended.acquire()
     errors: List[BaseException] = []
 
-    def call(inner: Callable[[], object], *, last: bool) -> None:
+    def run() -> None:
         try:
-            inner()
+            function()
         except BaseException as error:
             errors.append(error)
-            last = True
         finally:
-            if last:
-                ended.release()
+            ended.release()
+
+    def begin() -> None:
+        try:
+            thread.start()
+        except BaseException as error:
+            errors.append(error)
+            ended.release()
 
     # What is to start threads has to be a Thread of threading's itself; and starting one takes locks, too.
-    thread = threading.Thread(target=lambda: call(function, last=True))
-    _thread.start_new_thread(lambda: call(thread.start, last=False), ())
+    thread = threading.Thread(target=run)
+    _thread.start_new_thread(begin, ())
     ended.acquire()
     if errors:
         raise errors[0]

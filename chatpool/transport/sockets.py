@@ -190,7 +190,7 @@ def guarded_class(base: Any) -> Any:
     return type(base.__name__, (GuardedSocket, base), {})
 
 
-def forget_tls_errors() -> None:
+def _forget_tls_errors() -> None:
     """Empty OpenSSL's queue of errors of this thread.
 
     CPython 3.14 leaves what it has reported as an OSError in there; the next operation of the thread, on any
@@ -240,16 +240,16 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
                 self._shake_hands(exchange, *args)
         except BaseException:
             self.close()  # up to Python 3.11, ssl itself does so for OSErrors only
-            forget_tls_errors()
+            _forget_tls_errors()
             raise
 
     def _on_read_error(self, error: OSError) -> None:
         super()._on_read_error(error)
-        forget_tls_errors()
+        _forget_tls_errors()
 
     def _on_write_error(self) -> None:
         super()._on_write_error()
-        forget_tls_errors()
+        _forget_tls_errors()
 
     def _shake_hands(self, exchange: Exchange, *args: Any) -> None:
         # Piece by piece, without blocking: gevent's own would give every wait for a piece the whole time anew.
