@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import typing
-from typing import Any, Callable, List, Literal, Mapping, Protocol, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Protocol, Type, Union
 
 from ..errors import ChatPoolError, Reask
 from .json_schema import Wrapping
@@ -17,6 +17,11 @@ from .parsing_annotations import complete, is_pydantics, is_record, name_of
 from .parsing_json import Mismatch, json_in, problems_of, shown, unfenced
 from .parsing_types import Reader, foreign_reader, reader_of
 from .strict_schema import ANSWER
+
+if TYPE_CHECKING:
+    from typing import _SpecialForm as TypeForm  # what mypy takes Union[...] and Literal[...] for
+else:
+    TypeForm = Type[Any]
 
 __all__ = ["Parse", "Parser", "ValidatesJSON", "can_be_mended", "parser_of", "reason_of"]
 
@@ -44,7 +49,7 @@ class ValidatesJSON(Protocol):
         """A value of the JSON."""
 
 
-Parse = Union[Callable[[str], Any], Type[Any], Mapping[str, Any], ValidatesJSON]
+Parse = Union[Callable[[str], Any], Type[Any], TypeForm, Mapping[str, Any], ValidatesJSON]
 """A function of the text, a type (a dataclass, a pydantic model, ``List[...]``), a TypeAdapter, or a JSON schema."""
 
 

@@ -121,7 +121,8 @@ class Builder(abc.ABC, Generic[T]):
     def _of_union(self, kind: Any, kinds: Sequence[Any], where: str) -> T:
         others = [each for each in kinds if each is not NULL]
         if len(others) > 1 and any(map(is_pydantics, others)):  # it knows which of its models fits best
-            return self.foreign(kind, where)
+            with contextlib.suppress(TypeError):  # but not every TypedDict
+                return self.foreign(kind, where)
         # A float takes whole numbers too: where there is an int, they are its.
         others.sort(key=lambda each: each is float)
         return self.union(others, [self.of(each, where) for each in others], nullable=NULL in kinds)

@@ -59,6 +59,8 @@ def test_not_json():
         ({"const": {1, 2}}, "no JSON schema: Object of type set is not JSON serializable"),
         ({"$ref": "https://example.com/city.json"}, "refers to 'https://example.com/city.json', and no document"),
         ({"anyOf": [{"$ref": "other.json#/a"}]}, "refers to 'other.json#/a'"),
+        ({"$ref": "#/$defs/city"}, "refers to '#/\\$defs/city', and nothing is there"),
+        ({"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/7"}]}, "and nothing is there"),
     ],
 )
 def test_a_schema_that_cannot_work_is_said_before_anything_is_sent(serve, schema, said):
@@ -73,6 +75,17 @@ def test_a_schema_may_refer_to_one_inside_it_by_its_own_name():
     schema = {"$ref": "https://example.com/name", "$defs": {"name": inner}}
     assert parser_of(schema)('"Rome"') == "Rome"
     assert reason(schema, "3") == "3 is not of type 'string'"
+
+
+def test_names_in_references_may_have_any_letters():
+    schema = {"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"type": "string"}}}
+    assert parser_of(schema)('"Rome"') == "Rome"
+    assert parser_of({"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/0"}]})('"Rome"') == "Rome"
+
+
+def test_a_value_that_is_nested_too_deeply_for_the_schema_is_a_complaint():
+    schema = {"type": "array", "items": {"$ref": "#"}}
+    assert reason(schema, "[" * 900 + "]" * 900) == "nested too deeply"
 
 
 def test_the_draft_is_the_one_that_the_schema_names():

@@ -9,6 +9,7 @@ import enum
 import json
 import pathlib
 import sys
+import typing
 import uuid
 from typing import (
     Annotated,
@@ -485,6 +486,15 @@ def test_an_enum_may_know_more_names_for_its_members():
     assert parser_of(Size)("Small") is Size.SMALL
     assert parser_of(List[Size])('["SMALL"]') == [Size.SMALL]
     assert why(Size, "large") == 'expected one of "small", got "large"'
+
+
+def test_a_model_and_a_typed_dict_that_pydantic_does_not_take_together_are_taken_one_by_one():
+    class Old(typing.TypedDict):  # pydantic wants that of typing_extensions before Python 3.12
+        name: str
+
+    for value in ({"kind": "cat", "meows": 1}, {"name": "Rome"}):
+        assert parser_of(Union[Cat, Old])(json.dumps(value)) in (CAT, value)
+    assert breaches(schema_of(Union[Cat, Old])) == []
 
 
 def test_through_the_pool_a_list_is_asked_for_and_taken(always):
