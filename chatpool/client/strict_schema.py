@@ -166,8 +166,8 @@ def _strict(schema: Any, where: str) -> Schema:
     if not isinstance(schema, dict):  # true stands for any value
         raise _any_value(where)
     kinds = schema.get("type")
-    if isinstance(kinds, list) and {"array", "object"} & set(kinds):
-        return _strict({"anyOf": [{**schema, "type": kind} for kind in kinds]}, where)
+    if isinstance(kinds, list):
+        return _of_kinds(schema, kinds, where)
     if "$ref" in schema:
         return _reference(schema)
     if kinds == "object" or "properties" in schema:
@@ -179,14 +179,24 @@ def _strict(schema: Any, where: str) -> Schema:
         return {**_described(schema), "anyOf": [_strict(each, where) for each in parts]}
     if kinds == "array":
         return _strict_array(schema, where)
-    made = _said(schema)
-    if "type" not in made:
-        values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else []
-        names = list(dict.fromkeys(_TYPES[type(value)] for value in values if type(value) in _TYPES))
-        if not names:
-            raise _any_value(where)
-        made = {"type": names[0] if len(names) == 1 else names, **made}
-    return made
+    if kinds is None:
+        values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+        return _of_kinds(schema, list(dict.fromkeys(_TYPES.get(type(each), "") for each in values)), where)
+    return _said(schema)
+
+
+def _of_kinds(schema: Schema, kinds: Sequence[str], where: str) -> Schema:
+    """A schema for values of several types, or of those that the values have which it lists."""
+    if not kinds or "" in kinds:
+        raise _any_value(where)
+    if len(kinds) == 1:
+        return _strict({**schema, "type": kinds[0]}, where)
+    bare = {word: value for word, value in schema.items() if word not in ("title", "description", "enum")}
+    parts = [{**bare, "type": kind} for kind in kinds]
+    for part in parts if "enum" in schema else ():
+        part["enum"] = [each for each in schema["enum"] if _TYPES.get(type(each)) == part["type"]]
+    used = [part for part in parts if part.get("enum", True)]
+    return {**_described(schema), "anyOf": [_strict(part, where) for part in used]}
 
 
 def _any_value(where: str) -> TypeError:
@@ -235,8 +245,7 @@ def _in_short(schema: Schema) -> str:
         return str(schema["title"])
     if "anyOf" in schema:
         return " or ".join(map(_in_short, schema["anyOf"]))
-    kind = schema.get("type") or schema["$ref"][len(_DEFINITION) :]
-    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+    return str(schema.get("type") or schema["$ref"][len(_DEFINITION) :])
 
 
 def _described(schema: Schema) -> Schema:

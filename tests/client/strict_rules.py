@@ -51,21 +51,20 @@ def _in_schema(schema: Any, where: str, definitions: Any) -> Iterator[str]:
         for index, each in enumerate(schema["anyOf"]):
             yield from _in_schema(each, f"{where}.anyOf[{index}]", definitions)
         return
-    kinds = schema.get("type", ())
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not kinds or not set(kinds) <= set(OF_TYPE):
-        yield f"{where}: type {kinds}"
+    kind = schema.get("type")
+    if kind not in OF_TYPE:
+        yield f"{where}: type {kind}"
         return
-    unknown = set(schema) - ALWAYS - set().union(*(OF_TYPE[kind] for kind in kinds))
+    unknown = set(schema) - ALWAYS - OF_TYPE[kind]
     if unknown:
         yield f"{where}: {sorted(unknown)} not permitted"
     if schema.get("format", "date") not in FORMATS:
         yield f"{where}: format {schema['format']}"
     if any(sign in schema.get("pattern", "") for sign in ("(?=", "(?!", "(?<")):
         yield f"{where}: pattern {schema['pattern']}"
-    if "array" in kinds:
+    if kind == "array":
         yield from _in_schema(schema.get("items"), f"{where}[]", definitions)
-    if "object" in kinds:
+    if kind == "object":
         fields = schema.get("properties")
         if not isinstance(fields, dict):
             yield f"{where}: no properties"

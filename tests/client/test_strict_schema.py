@@ -182,6 +182,7 @@ class Everything(BaseModel):
     empty: Tuple[()]
     point: Point
     nullable: Annotated[Any, pydantic.WithJsonSchema({"type": ["array", "null"], "items": {"type": "string"}})]
+    few: Annotated[Any, pydantic.WithJsonSchema({"type": ["string", "null"], "enum": ["a", None], "description": "b"})]
 
 
 Nested = typing_extensions.TypeAliasType("Nested", Union[int, List["Nested"]])
@@ -231,6 +232,8 @@ def test_what_strict_mode_has_no_words_for_goes_into_the_description():
     assert fields["looking"]["description"] == "pattern: ^(?!x)"
     assert fields["pattern"]["pattern"] == "^a+$"
     assert fields["names"]["description"] == "uniqueItems: true"
+    parts = [{"type": "string", "enum": ["a"]}, {"type": "null", "enum": [None]}]
+    assert fields["few"] == {"title": "Few", "description": "b", "anyOf": parts}
     dog = schema_of(Home)["$defs"]["Dog"]["properties"]["name"]
     assert dog["description"] == 'what it hears to (minLength: 2, maxLength: 5, examples: ["Rex"])'
 
