@@ -193,7 +193,7 @@ class ParseError(_RejectedAnswer):
         reason: what was wrong with it, as the model was told; or what ``parse=`` raised.
     """
 
-    advice = "look at the answer (.text) and at what parse= asks for, or raise max_reasks"
+    advice = "look at the answer (.text) and at what parse= made of it (.reason), or raise max_reasks"
 
     reason: str
 

@@ -128,14 +128,16 @@ def _check_function(parse: Any) -> None:
     for sign, library in _OTHER_LIBRARIES.items():
         if isinstance(parse, type) and hasattr(parse, sign):
             raise TypeError(f"parse={parse.__name__} is {library}: pass a function that makes one of the text")
-    if inspect.iscoroutinefunction(parse) or inspect.iscoroutinefunction(getattr(parse, "__call__", None)):  # noqa: B004 - not whether it can be called
+    if inspect.iscoroutinefunction(parse if inspect.isroutine(parse) or isinstance(parse, type) else parse.__call__):
         raise TypeError("parse= is called in a thread, without an event loop: pass an ordinary function")
     if inspect.isabstract(parse) or getattr(parse, "_is_protocol", False):
         raise TypeError(f"no object can be made of the abstract class {parse.__name__}: pass a function of the text")
     try:
-        inspect.signature(parse, follow_wrapped=False).bind("")
-    except ValueError:  # some built-in functions do not say what they take
-        pass
+        signature = inspect.signature(parse, follow_wrapped=False)
+    except (TypeError, ValueError):  # some do not say what they take
+        return
+    try:
+        signature.bind("")
     except TypeError as error:
         raise TypeError(f"parse= is called with one argument, the text, and cannot be: {error}") from error
 

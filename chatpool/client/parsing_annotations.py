@@ -227,7 +227,10 @@ def is_pydantics(kind: Any) -> bool:
         return True
     if hasattr(kind, "__metadata__"):
         return any(map(_is_from_pydantic, kind.__metadata__))
-    return dataclasses.is_dataclass(kind) and any(_is_from_pydantic(each.default) for each in dataclasses.fields(kind))
+    # A Field() of pydantic's in the place of the dataclass's own.
+    return dataclasses.is_dataclass(kind) and any(
+        type(each.default).__name__ == "FieldInfo" for each in dataclasses.fields(kind)
+    )
 
 
 def _is_from_pydantic(value: Any) -> bool:

@@ -41,11 +41,18 @@ def unfenced(text: str) -> str:
     Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them;
     and what models make of them: all on one line, or closed right behind the JSON.
     """
-    text = _without_thoughts(text.lstrip("\ufeff"))
+    text = _without_opened_thoughts(text.lstrip("\ufeff"))
+    found = _out_of_fence(text)
+    if _END_OF_THOUGHTS not in text or (_END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
+        return found
+    return _out_of_fence(text.partition(_END_OF_THOUGHTS)[2])
+
+
+def _out_of_fence(text: str) -> str:
+    """What stands in a text's only fence; the text without one."""
     if "```" not in text and "~~~" not in text:
         return text
-    end = _end_of_json(text, _start(text, 0))
-    if end is not None and not text[end:].strip():  # what looks like a fence is inside a string
+    if _is_json(text):  # what looks like a fence is inside a string
         return text
     blocks: List[List[str]] = []
     opened = ""
@@ -60,10 +67,10 @@ def unfenced(text: str) -> str:
             blocks[-1].append(line)
     if len(blocks) == 1 and not opened:
         return "\n".join(blocks[0])
-    return _loosely_fenced(text, end)
+    return _loosely_fenced(text)
 
 
-def _without_thoughts(text: str) -> str:
+def _without_opened_thoughts(text: str) -> str:
     start = 0
     while True:
         opening = _THOUGHTS.match(text, start)
@@ -73,11 +80,7 @@ def _without_thoughts(text: str) -> str:
         if closing is None:
             return text
         start = closing.end()
-    begin = _start(text, start)
-    if text[begin : begin + 1] in ("{", "[", '"') or _MARKER.match(text, begin):
-        return text[start:]
-    unopened = text.find(_END_OF_THOUGHTS, start)
-    return text[start:] if unopened < 0 else text[unopened + len(_END_OF_THOUGHTS) :]
+    return text[start:]
 
 
 @functools.cache  # of the few tags there are
@@ -85,13 +88,9 @@ def _closing(tag: str) -> Pattern[str]:
     return re.compile(rf"[<\[]/{re.escape(tag)}[>\]]", re.IGNORECASE)
 
 
-def _loosely_fenced(text: str, end: Optional[int]) -> str:
-    """The JSON of a text whose only fence does not stand on lines of its own; the text where there is none.
-
-    Args:
-        text: has at least one marker of a fence.
-        end: where the JSON ends that the text begins with; None where it begins with none.
-    """
+def _loosely_fenced(text: str) -> str:
+    """The JSON of a text whose only fence does not stand on lines of its own; the text where there is none."""
+    end = _end_of_json(text, _start(text, 0))
     if end is not None:
         behind = text[end:].strip()
         return text[:end] if len(behind) >= 3 and behind in ("`" * len(behind), "~" * len(behind)) else text
@@ -120,6 +119,11 @@ def _end_of_json(text: str, start: int) -> Optional[int]:
         return _decoder.raw_decode(text, start)[1]
     except (ValueError, RecursionError):
         return None
+
+
+def _is_json(text: str) -> bool:
+    end = _end_of_json(text, _start(text, 0))
+    return end is not None and not text[end:].strip()
 
 
 def json_in(text: str) -> Any:

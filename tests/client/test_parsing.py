@@ -13,10 +13,13 @@ from typing import Callable, Dict, List, Optional
 
 import pydantic
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ConfigurationError
 from chatpool.client.parsing import parser_of, reason_of
+from chatpool.client.parsing_json import json_in
 from chatpool.testing import Answer
 
 
@@ -175,6 +178,38 @@ def test_a_fence_inside_a_json_text_is_part_of_it(name, around):
     assert parser_of(City)(text) == City(name)
 
 
+ODD = st.text(st.sampled_from('`~{}[]<>/ \n\\"a'), max_size=12) | st.sampled_from(
+    ["```", "</think>", "<think>", "```json\n"]
+)
+VALUES = st.recursive(
+    ODD | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD, inner, max_size=3),
+    max_leaves=6,
+)
+AROUND = [
+    "%s",
+    "```json\n%s\n```",
+    "```json%s```",
+    "``` %s ```",
+    "```\n%s```",
+    "%s\n```",
+    "Yes:\n```json %s\n```\nOK?",
+    "~~~%s~~~",
+]
+
+
+@given(
+    VALUES,
+    st.sampled_from(AROUND),
+    st.sampled_from(["", "<think>%s</think>\n", "<think>```json\n{}\n```</think>", "Hm.\n</think>\n"]),
+    st.sampled_from([None, 2]),
+)
+def test_whatever_the_value_it_comes_out_of_what_is_around_it(value, around, thoughts, indent):
+    text = json.dumps(value, indent=indent)
+    assume(not (text[0].isalnum() and "json%s" in around))  # as in jsontrue, json7
+    assert json_in(thoughts + around.replace("%s", text)) == value
+
+
 # -- pydantic ------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +302,14 @@ async def coroutine(text):
     return text
 
 
+class Asks:
+    def __init__(self, text=""):
+        self.text = text
+
+    async def __call__(self, text):
+        """Nothing of use here."""
+
+
 @pytest.mark.parametrize(
     ("parse", "said"),
     [
@@ -275,6 +318,7 @@ async def coroutine(text):
         (Abstract, "abstract class Abstract"),
         (Foreign, "Foreign is an attrs class"),
         (coroutine, "pass an ordinary function"),
+        (Asks(), "pass an ordinary function"),
         (Callable[[str], int], "cannot be made of JSON"),
         (range, "cannot be made of JSON"),
     ],
@@ -296,6 +340,7 @@ def test_a_decorated_function_is_taken_for_what_it_is():
 
     assert parser_of(of_one)("x") == "x!"
     assert parser_of(functools.partial(int, base=2))("11") == 3
+    assert parser_of(Asks)("x").text == "x"
 
 
 def test_bool_is_refused_as_it_makes_true_of_everything():

@@ -470,6 +470,21 @@ def test_constraints_in_a_dataclass_are_held_to():
     assert why(held(Annotated[int, Field(le=5)]), '{"field": 6}') == "field: Input should be less than or equal to 5"
 
 
+def test_pydantics_fields_in_a_dataclass_are_held_to_and_its_values_as_defaults_change_nothing():
+    @dataclasses.dataclass
+    class Rated:
+        rating: int = Field(default=3, le=5)
+
+    @dataclasses.dataclass
+    class Secret:
+        number: int
+        secret: pydantic.SecretStr = pydantic.SecretStr("x")
+
+    assert parser_of(Rated)("{}").rating == 3
+    assert why(Rated, '{"rating": 6}') == "rating: Input should be less than or equal to 5"
+    assert why(Secret, '{"number": "3", "more": 1}') == 'more: unknown field; number: expected int, got "3"'
+
+
 def test_a_model_that_is_not_fully_defined_is_refused_at_once():
     class Later(BaseModel):
         field: NoSuchName  # noqa: F821
