@@ -29,6 +29,7 @@ from .errors import (
     PermissionDeniedError,
     PoolClosedError,
     RateLimitError,
+    Reask,
     TruncatedStreamError,
     UnprocessableEntityError,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "PoolClosedError",
     "PoolStats",
     "RateLimitError",
+    "Reask",
     "Results",
     "RetryPolicy",
     "Timeout",

@@ -34,6 +34,7 @@ __all__ = [
     "PermissionDeniedError",
     "PoolClosedError",
     "RateLimitError",
+    "Reask",
     "TruncatedStreamError",
     "UnprocessableEntityError",
     "status_error_class",
@@ -182,19 +183,31 @@ class _RejectedAnswer(APIError):
 class ParseError(_RejectedAnswer):
     """``parse=`` could make nothing of the answer, nor of those to the ``max_reasks`` further questions.
 
+    An exception of ``parse=`` that is not about the answer ends the call at once: :class:`Reask`, ``ValueError``,
+    ``TypeError``, ``LookupError`` and ``AssertionError`` are about it, a database's are not.  It is the ``__cause__``,
+    and the model is told nothing of it.
+
     Attributes:
         text: the last answer's text.
         completion: the last answer (:class:`~chatpool.ChatCompletion`), None where there is none.
-        reason: what was wrong with it, as the model was told.
+        reason: what was wrong with it, as the model was told; or what ``parse=`` raised.
     """
 
-    advice = "look at the answer (.text) and at what parse= asks for, or raise max_reasks"
+    advice = "look at the answer (.text) and at what parse= made of it (.reason), or raise max_reasks"
 
     reason: str
 
     def __init__(self, message: str = "", *, reason: str = "", **facts: Any) -> None:
         super().__init__(message, **facts)
         self.reason = reason
+
+
+class Reask(Exception):
+    """Raise it in ``parse=`` to have the call asked again: ``raise chatpool.Reask("The title must be in French.")``.
+
+    Its words are what the model is told, whole.  They come after "Your answer cannot be used:", and before the request
+    for the whole answer, put right.  It ends a call, as a :class:`ParseError`, after ``max_reasks`` further answers.
+    """
 
 
 class LengthError(_RejectedAnswer):

@@ -27,7 +27,10 @@ logger = logging.getLogger("chatpool")
 
 _PACKAGE = __name__.partition(".")[0] + "."
 # They call the rest as a user does, or (parsing) are no more than a way to the user's functions.
-_PARSING = tuple(f"client.parsing{what}." for what in ("", "_json", "_schema", "_types"))
+_PARSING = tuple(
+    f"client.{name}."
+    for name in ("parsing", "parsing_annotations", "parsing_json", "parsing_schema", "parsing_types", "json_schema")
+)
 _CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_PARSING))
 _FUTURES = "concurrent.futures._base"  # whose locks a future of ours is made of
 

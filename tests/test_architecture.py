@@ -37,8 +37,11 @@ ROOMS = {
     "engine": (VALUES | {"wire", "policy", "transport", "quota"}, set()),
     "observe": (VALUES, {"tqdm"}),
     "journal": (VALUES, set()),
-    # requests for a type: session=
-    "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal", "quota"}, {"requests"}),
+    # requests for a type: session=; pydantic for types that are its own
+    "client": (
+        VALUES | {"wire", "policy", "transport", "engine", "observe", "journal", "quota"},
+        {"pydantic", "requests"},
+    ),
     "__init__": (VALUES | {"client"}, set()),
     "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
     "local": (VALUES, {"xllamacpp"}),

@@ -39,6 +39,7 @@ ERRORS = {
     "PermissionDeniedError",
     "PoolClosedError",
     "RateLimitError",
+    "Reask",
     "TruncatedStreamError",
     "UnprocessableEntityError",
 }

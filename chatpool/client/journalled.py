@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, List, Optional, Union
 
 from ..clock import Clock
 from ..engine import Call, CallOptions, Engine
-from ..errors import ChatPoolError, ParseError
+from ..errors import ChatPoolError
 from ..journal import (
     RETRY,
     Journal,
@@ -25,6 +25,7 @@ from ..wire import encode
 from ..wire.answers import decode
 from .final import state_of
 from .kept import KeptRun
+from .review import PARSE_FAILED
 
 __all__ = ["JournalledRun", "record_of", "request_hash"]
 
@@ -168,7 +169,7 @@ def _recalled(call: Call, record: Record) -> Optional[Outcome[Any]]:
         error = error_of(record.error, sent)
     elif call.options.review is not None:
         found = call.options.review(call.request, value, 0)
-        if found.request is not None or isinstance(found.error, ParseError):
+        if found.reason == PARSE_FAILED:
             return None
         value, error = found.value, found.error
         if error is not None:

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
+import inspect
+import json
+import re
 import typing
-from typing import Any, Callable, Mapping, Protocol, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Protocol, Type, Union
 
-from .parsing_json import json_in, problems_of, unfenced
-from .parsing_types import UNIONS, Reader, reader_of
+from ..errors import ChatPoolError, Reask
+from .json_schema import Wrapping
+from .parsing_annotations import complete, is_pydantics, is_record, name_of
+from .parsing_json import Mismatch, json_in, problems_of, shown, unfenced
+from .parsing_types import Reader, foreign_reader, reader_of
+from .strict_schema import ANSWER
 
-__all__ = ["Parse", "Parser", "ValidatesJSON", "parser_of", "reason_of"]
+if TYPE_CHECKING:
+    from typing import _SpecialForm as TypeForm  # what mypy takes Union[...] and Literal[...] for
+else:
+    TypeForm = Type[Any]
+
+__all__ = ["Parse", "Parser", "ValidatesJSON", "can_be_mended", "parser_of", "reason_of"]
 
 Parser = Callable[[str], Any]
 """Makes a value of an answer's text; whatever Exception it raises says why it cannot."""
 
 _MOST_PROBLEMS = 10
 _LONGEST_REASON = 1500  # characters; the model is told it
+
+_ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
+
+_WRAPPED = re.compile(rf'\s*\{{\s*"{ANSWER}"\s*:')
+
+# Classes of these modules make something of a text, but not what is meant: set("abc") holds letters.
+_OF_JSON = frozenset({"builtins", "collections", "datetime"})
+_OF_TEXT = (str, int, float, complex)
+
+_OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
 
 
 class ValidatesJSON(Protocol):
@@ -25,8 +49,8 @@ class ValidatesJSON(Protocol):
         """A value of the JSON."""
 
 
-Parse = Union[Callable[[str], Any], Type[Any], Mapping[str, Any], ValidatesJSON]
-"""A function of the text, a dataclass, a pydantic model (or TypeAdapter), or a JSON schema."""
+Parse = Union[Callable[[str], Any], Type[Any], TypeForm, Mapping[str, Any], ValidatesJSON]
+"""A function of the text, a type (a dataclass, a pydantic model, ``List[...]``), a TypeAdapter, or a JSON schema."""
 
 
 def parser_of(parse: Any) -> Parser:
@@ -42,23 +66,24 @@ def parser_of(parse: Any) -> Parser:
         from .parsing_schema import SchemaParser  # most programs have none
 
         return SchemaParser(parse)
+    while hasattr(parse, "__supertype__"):  # a NewType
+        parse = parse.__supertype__
     validate = _validation_of(parse)
     if validate is not None:
-        return lambda text: validate(unfenced(text))
-    if _is_type_of_json(parse):
-        return _OfType(reader_of(parse))
+        complete(parse, name_of(parse))
+        return _OfPydantic(parse, validate)
     if parse is bool:
         raise TypeError("parse=bool makes True of every text: pass a function that looks at it")
-    if not callable(parse) or typing.get_origin(parse) is not None:
-        raise TypeError(
-            "parse must be a function of the text, a dataclass, a pydantic model or a JSON schema (a dict), "
-            f"got {_named(parse)}"
-        )
-    return typing.cast(Parser, parse)
+    if _is_type_of_json(parse):
+        return _OfType(parse, reader_of(parse), bare=_is_of_words(parse))
+    _check_function(parse)
+    return _OfText(parse) if isinstance(parse, type) else typing.cast(Parser, parse)
 
 
 def _validation_of(parse: Any) -> Any:
     """pydantic's own way from JSON to a value, None for what is not pydantic's.  It is not imported for that."""
+    if typing.get_origin(parse) is not None:
+        return None
     if isinstance(parse, type):
         # Version 2 also has parse_raw, which warns that it is out of date.
         found = getattr(parse, "model_validate_json", None)
@@ -70,20 +95,139 @@ def _validation_of(parse: Any) -> Any:
 
 
 def _is_type_of_json(parse: Any) -> bool:
-    if isinstance(parse, type) and (dataclasses.is_dataclass(parse) or parse in (dict, list)):
-        return True
     # List[Item] can be called, and would make a list of the letters.
-    return typing.get_origin(parse) in (list, dict, tuple, *UNIONS)
+    if typing.get_origin(parse) is not None or parse is Any or hasattr(parse, "__value__"):
+        return True
+    if not isinstance(parse, type):
+        return False
+    if is_record(parse) or is_pydantics(parse) or issubclass(parse, enum.Enum):
+        return True
+    return parse.__module__ in _OF_JSON and parse not in _OF_TEXT
+
+
+def _is_of_words(parse: Any) -> bool:
+    """Whether a text without quotes can be meant: one word of several, a date."""
+    if hasattr(parse, "__metadata__"):  # Annotated
+        return _is_of_words(parse.__origin__)
+    if not isinstance(parse, type) or is_record(parse):
+        return typing.get_origin(parse) is Literal
+    return issubclass(parse, enum.Enum) or parse.__module__ == "datetime" or is_pydantics(parse)
+
+
+def _check_function(parse: Any) -> None:
+    """Refuse what cannot be called with a text, or makes no value of it.
+
+    Raises:
+        TypeError: it is so.
+    """
+    if not callable(parse):
+        raise TypeError(
+            "parse must be a function of the text, a dataclass, a pydantic model or another type that is made of JSON, "
+            f"or a JSON schema (a dict), got {_named(parse)}"
+        )
+    for sign, library in _OTHER_LIBRARIES.items():
+        if isinstance(parse, type) and hasattr(parse, sign):
+            raise TypeError(f"parse={parse.__name__} is {library}: pass a function that makes one of the text")
+    if inspect.iscoroutinefunction(parse if inspect.isroutine(parse) or isinstance(parse, type) else parse.__call__):
+        raise TypeError("parse= is called in a thread, without an event loop: pass an ordinary function")
+    if inspect.isabstract(parse) or getattr(parse, "_is_protocol", False):
+        raise TypeError(f"no object can be made of the abstract class {parse.__name__}: pass a function of the text")
+    try:
+        signature = inspect.signature(parse, follow_wrapped=False)
+    except (TypeError, ValueError):  # some do not say what they take
+        return
+    try:
+        signature.bind("")
+    except TypeError as error:
+        raise TypeError(f"parse= is called with one argument, the text, and cannot be: {error}") from error
 
 
 class _OfType:
-    """Makes values of one type; can be shared among threads."""
+    """Makes values of one type; can be shared among threads.
 
-    def __init__(self, read: Reader) -> None:
+    Args:
+        kind: the type.
+        read: makes values of it out of JSON values.
+        bare: whether a text that is no such JSON may be the value itself.
+    """
+
+    def __init__(self, kind: Any, read: Reader, *, bare: bool) -> None:
         self._read = read
+        self._bare = bare
+        self._wrapping = Wrapping(kind)
 
     def __call__(self, text: str) -> Any:
-        return self._read(json_in(text), "")
+        try:
+            value = json_in(text)
+        except Mismatch:
+            if self._bare:
+                return self._read(unfenced(text).strip(), "")
+            raise
+        try:
+            return _first(self._wrapping.contents(value), value, self._read)
+        except Mismatch:
+            if self._bare and not isinstance(value, (dict, list, str)):
+                with contextlib.suppress(Mismatch):
+                    return self._read(unfenced(text).strip(), "")
+            raise
+        except RecursionError:
+            raise Mismatch(["nested too deeply"]) from None
+
+
+class _OfPydantic:
+    """Makes values as pydantic does; can be shared among threads."""
+
+    def __init__(self, kind: Any, validate: Callable[[str], Any]) -> None:
+        self._validate = validate
+        self._wrapping = Wrapping(kind)
+
+    def __call__(self, text: str) -> Any:
+        text = unfenced(text)
+        if _WRAPPED.match(text):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(text)
+                contents = self._wrapping.contents(value)
+                if contents[0] is not value:
+                    return _first(contents, value, foreign_reader(self._validate))
+        return self._validate(text)
+
+
+class _OfText:
+    """Makes values of a class that takes a text."""
+
+    def __init__(self, cls: Any) -> None:
+        self._cls = cls
+        self._wrapping = Wrapping(cls)
+
+    def __call__(self, text: str) -> Any:
+        if _WRAPPED.match(unfenced(text)):
+            value = json_in(text)
+            contents = self._wrapping.contents(value)
+            if contents[0] is not value:
+                return _first(contents, value, reader_of(self._cls))
+        try:
+            return self._cls(text)
+        except ArithmeticError as error:
+            if self._cls.__module__ == "decimal":  # which has an error of its own for texts that are no numbers
+                raise Mismatch([f"expected a number, got {shown(text)}"]) from error
+            raise
+
+
+def _first(contents: List[Any], value: Any, read: Reader) -> Any:
+    """What can be made of the first of the contents that will do; what is told is about the first of all.
+
+    Args:
+        contents: not empty.
+        value: the whole value, of which they are parts.
+        read: makes it.
+    """
+    told = []
+    for each in contents:
+        try:
+            return read(each, "" if each is value else ANSWER)
+        except Mismatch as mismatch:
+            told.append(mismatch)
+    raise told[0]
 
 
 def _named(value: Any) -> str:
@@ -91,11 +235,21 @@ def _named(value: Any) -> str:
     return f"an object of {kind}: pass the class itself" if dataclasses.is_dataclass(value) else f"a value of {kind}"
 
 
+def can_be_mended(error: BaseException) -> bool:
+    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
+    if isinstance(error, Reask):
+        return True
+    # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
+    return isinstance(error, _ABOUT_ANSWERS) and not isinstance(error, (ChatPoolError, OSError))
+
+
 def reason_of(error: BaseException) -> str:
     """Why a text made no value, as the model is told it."""
+    if isinstance(error, Reask):
+        return str(error) or "it is not what was asked for"
     problems = problems_of(error) if isinstance(error, Exception) else []
     more = len(problems) - _MOST_PROBLEMS
     text = "; ".join(problems[:_MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)) or str(error)
-    if not (problems or (text and isinstance(error, ValueError))):
+    if not (problems or (text and isinstance(error, ValueError) and can_be_mended(error))):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from typing import Any, List
+from typing import Any, List, Optional, Pattern
 
 __all__ = ["Mismatch", "json_in", "problems_of", "shown", "unfenced"]
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)\s*$")
+_MARKER = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z]\w*)?\s*")
+
+# What models that reason write before the answer.  Chat templates often keep the opening tag for themselves.
+_THOUGHTS = re.compile(r"\s*[<\[](think|thinking|thoughts?|reasoning|reflection|seed:think)[>\]]", re.IGNORECASE)
+_END_OF_THOUGHTS = "</think>"
+
+_LETTER = re.compile(r"\S")
 
 _LONGEST_SHOWN = 60  # characters of a value
+
+_decoder = json.JSONDecoder()
 
 
 class Mismatch(ValueError):
@@ -26,13 +36,27 @@ class Mismatch(ValueError):
 
 
 def unfenced(text: str) -> str:
-    """What stands in a text's only fence (a line of three backticks before and after); the text without one.
+    """The part of a text that is to be JSON: without thoughts before it, and out of the text's only fence.
 
-    Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them.
+    Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them;
+    and what models make of them: all on one line, or closed right behind the JSON.
     """
+    text = _without_opened_thoughts(text.lstrip("\ufeff"))
+    found = _out_of_fence(text)
+    if _END_OF_THOUGHTS not in text or (_END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
+        return found
+    return _out_of_fence(text.partition(_END_OF_THOUGHTS)[2])
+
+
+def _out_of_fence(text: str) -> str:
+    """What stands in a text's only fence; the text without one."""
+    if "```" not in text and "~~~" not in text:
+        return text
+    if _is_json(text):  # what looks like a fence is inside a string
+        return text
     blocks: List[List[str]] = []
     opened = ""
-    for line in text.split("\n") if "```" in text or "~~~" in text else ():
+    for line in text.split("\n"):
         fence = _FENCE.match(line)
         if fence and not opened:
             opened = fence[1]
@@ -41,7 +65,65 @@ def unfenced(text: str) -> str:
             opened = ""
         elif opened:
             blocks[-1].append(line)
-    return "\n".join(blocks[0]) if len(blocks) == 1 and not opened else text
+    if len(blocks) == 1 and not opened:
+        return "\n".join(blocks[0])
+    return _loosely_fenced(text)
+
+
+def _without_opened_thoughts(text: str) -> str:
+    start = 0
+    while True:
+        opening = _THOUGHTS.match(text, start)
+        if opening is None:
+            break
+        closing = _closing(opening[1].lower()).search(text, opening.end())
+        if closing is None:
+            return text
+        start = closing.end()
+    return text[start:]
+
+
+@functools.cache  # of the few tags there are
+def _closing(tag: str) -> Pattern[str]:
+    return re.compile(rf"[<\[]/{re.escape(tag)}[>\]]", re.IGNORECASE)
+
+
+def _loosely_fenced(text: str) -> str:
+    """The JSON of a text whose only fence does not stand on lines of its own; the text where there is none."""
+    end = _end_of_json(text, _start(text, 0))
+    if end is not None:
+        behind = text[end:].strip()
+        return text[:end] if len(behind) >= 3 and behind in ("`" * len(behind), "~" * len(behind)) else text
+    opening = _MARKER.search(text)
+    if opening is None:
+        return text
+    # Behind the marker may stand a word, such as json, or a word that is the JSON, such as true.
+    for start in (opening.end(), _start(text, opening.end(1))):
+        end = _end_of_json(text, start)
+        if end is not None:
+            closing = re.compile(rf"\s*{opening[1]}{re.escape(opening[1][0])}*").match(text, end)
+            if closing is not None and not _MARKER.search(text, closing.end()):
+                return text[start:end]
+    return text
+
+
+def _start(text: str, position: int) -> int:
+    """Where the next letter that is no white space stands."""
+    found = _LETTER.search(text, position)
+    return len(text) if found is None else found.start()
+
+
+def _end_of_json(text: str, start: int) -> Optional[int]:
+    """Where the JSON value ends that begins at ``start``; None where none begins."""
+    try:
+        return _decoder.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_json(text: str) -> bool:
+    end = _end_of_json(text, _start(text, 0))
+    return end is not None and not text[end:].strip()
 
 
 def json_in(text: str) -> Any:

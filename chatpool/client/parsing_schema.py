@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from typing import Any, Iterator, List, Mapping, Set
+from urllib.parse import unquote
 
 from ..errors import ConfigurationError
 from .parsing_json import Mismatch, json_in
@@ -42,8 +43,12 @@ class SchemaParser:
 
     def __call__(self, text: str) -> Any:
         value = json_in(text)
-        # Made anew: those of older versions must not be shared among threads.
-        errors = sorted(self._validator(self._schema).iter_errors(value), key=lambda error: list(map(str, error.path)))
+        try:
+            # Made anew: those of older versions must not be shared among threads.
+            found = list(self._validator(self._schema).iter_errors(value))
+        except RecursionError:
+            raise Mismatch(["nested too deeply"]) from None
+        errors = sorted(found, key=lambda error: list(map(str, error.path)))
         if errors:
             raise Mismatch([_line(error) for error in errors])
         return value
@@ -62,11 +67,26 @@ def _validators() -> Any:
 def _refuse_other_documents(schema: Any) -> None:
     known: Set[str] = {identifier.rstrip("#") for identifier in _values_of(schema, "$id")}
     for reference in _values_of(schema, "$ref"):
-        document = reference.partition("#")[0]
+        document, _, pointer = reference.partition("#")
         if document and document not in known:
             raise ConfigurationError(
                 f"parse= refers to {_cut(reference)!r}, and no document is fetched: put that schema under '$defs'"
             )
+        if not known and pointer.startswith("/") and not _leads_somewhere(schema, pointer):
+            raise ConfigurationError(f"parse= refers to {_cut(reference)!r}, and nothing is there")
+
+
+def _leads_somewhere(schema: Any, pointer: str) -> bool:
+    """Follow a JSON pointer (RFC 6901)."""
+    for step in pointer.split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, list) and name.isdigit() and int(name) < len(schema):
+            schema = schema[int(name)]
+        elif isinstance(schema, dict) and name in schema:
+            schema = schema[name]
+        else:
+            return False
+    return True
 
 
 def _values_of(schema: Any, name: str) -> Iterator[str]:

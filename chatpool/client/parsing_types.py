@@ -5,37 +5,17 @@ Types are held to: a text is no number and 1 is not true.  But a whole number pa
 
 from __future__ import annotations
 
-import collections.abc
-import dataclasses
 import enum
-import types
-import typing
-from typing import Any, Callable, Dict, List, Literal, Sequence, Tuple, Union
+import json
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
+from .parsing_annotations import NULL, PLAIN, Builder, adapter_of, is_record, name_of
 from .parsing_json import Mismatch, problems_of, shown
 
-__all__ = ["UNIONS", "Reader", "fields_of", "reader_of", "unsupported"]
+__all__ = ["Reader", "foreign_reader", "reader_of"]
 
 Reader = Callable[[Any, str], Any]
 """Takes a JSON value and its place; raises :class:`Mismatch`."""
-
-# typing.Annotated is a class only by accident of the version: its origin is compared by name.
-UNIONS = (Union, getattr(types, "UnionType", Union))
-
-_NULL = type(None)
-_PLAIN: Dict[Any, str] = {str: "str", int: "int", float: "float", bool: "bool", _NULL: "null"}
-_LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
-_DICTS = (dict, collections.abc.Mapping)
-
-_SUPPORTED = (
-    "use str, int, float, bool, None, Any, Optional, Union, List, Tuple, Dict with keys of type str, Literal, an Enum, "
-    "a dataclass or a pydantic model; or pass a function that makes the value of the text"
-)
-
-
-def unsupported(where: str, kind: Any) -> TypeError:
-    """A type that JSON values are not made into."""
-    return TypeError(f"a {_name(kind)} ({where}) cannot be made of JSON: {_SUPPORTED}")
 
 
 def reader_of(kind: Any) -> Reader:
@@ -44,108 +24,62 @@ def reader_of(kind: Any) -> Reader:
     Raises:
         TypeError: the type, or one inside it, is not supported; the message names the place.
     """
-    return _Readers().of(kind, _name(kind))
-
-
-def fields_of(cls: Any) -> Dict[str, Tuple[Any, bool]]:
-    """A dataclass's fields by name: the type, and whether it has to be there.
-
-    Raises:
-        TypeError: an annotation cannot be evaluated, or the class needs more than its fields.
-    """
-    try:
-        hints = typing.get_type_hints(cls)
-    except Exception as error:
-        raise TypeError(f"the annotations of {_name(cls)} cannot be evaluated: {error}") from error
-    for name, hint in hints.items():
-        if isinstance(hint, dataclasses.InitVar):
-            raise unsupported(f"{_name(cls)}.{name}", hint)
-    return {
-        field.name: (
-            hints[field.name],
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-        )
-        for field in dataclasses.fields(cls)
-        if field.init
-    }
-
-
-def _name(kind: Any) -> str:
-    return kind.__qualname__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+    return _Readers().of(kind, name_of(kind))
 
 
 def _mismatch(path: str, problem: str) -> Mismatch:
     return Mismatch([f"{path}: {problem}" if path else problem])
 
 
-class _Readers:
-    """Makes readers; remembers those of dataclasses, which may hold themselves."""
+class _Readers(Builder[Reader]):
+    """Makes readers."""
 
-    def __init__(self) -> None:
-        self._made: Dict[Any, _DataclassReader] = {}
+    def anything(self) -> Reader:
+        return _anything
 
-    def of(self, kind: Any, where: str) -> Reader:
-        """The reader for a type that is found at ``where``."""
-        kind = _NULL if kind is None else getattr(kind, "__supertype__", kind)  # that of a NewType
-        if kind is Any:
-            return _anything
-        if isinstance(kind, type) and kind in _PLAIN:
-            return _plain_reader(kind)
-        origin = typing.get_origin(kind)
-        return self._of_class(kind, where) if origin is None else self._of_generic(kind, origin, where)
+    def plain(self, kind: Any) -> Reader:
+        return _plain_reader(kind)
 
-    def _of_class(self, kind: Any, where: str) -> Reader:
-        if kind in _LISTS or kind in _DICTS:
-            return self._of_generic(kind, kind, where)
-        if not isinstance(kind, type):
-            raise unsupported(where, kind)
-        if hasattr(kind, "model_validate"):
-            return _model_reader(kind.model_validate)
-        if dataclasses.is_dataclass(kind):
-            return self._of_dataclass(kind)
-        if issubclass(kind, enum.Enum):
-            return _choice_reader([(member.value, member) for member in kind])
-        raise unsupported(where, kind)
+    def choice(self, choices: Sequence[Tuple[Any, Any]], kind: Any) -> Reader:
+        return _choice_reader(choices, kind)
 
-    def _of_dataclass(self, cls: Any) -> Reader:
-        if cls not in self._made:
-            reader = self._made[cls] = _DataclassReader(cls)
-            for name, (kind, needed) in fields_of(cls).items():
-                reader.fields[name] = self.of(kind, f"{_name(cls)}.{name}"), needed
-        return self._made[cls]
+    def list_of(self, one: Reader, origin: Any) -> Reader:
+        return _list_reader(one, origin)
 
-    def _of_generic(self, kind: Any, origin: Any, where: str) -> Reader:
-        arguments = [argument for argument in typing.get_args(kind) if not isinstance(argument, typing.TypeVar)]
-        if hasattr(kind, "__metadata__"):  # Annotated
-            return self.of(kind.__origin__, where)
-        if origin in UNIONS:
-            return self._of_union(arguments, where)
-        if origin is Literal:
-            return _choice_reader([(value, value) for value in arguments])
-        if origin in _DICTS and (not arguments or arguments[0] in (str, Any)):
-            return _dict_reader(self.of(arguments[1], where) if arguments else _anything)
-        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            return _row_reader([self.of(argument, where) for argument in arguments])
-        if origin in _LISTS:
-            return _list_reader(self.of(arguments[0], where) if arguments else _anything, origin)
-        raise unsupported(where, kind)
+    def row(self, parts: Sequence[Reader]) -> Reader:
+        return _row_reader(parts)
 
-    def _of_union(self, kinds: Sequence[Any], where: str) -> Reader:
-        # A float takes whole numbers too: where there is an int, they are its.
-        ordered = sorted(kinds, key=lambda kind: kind is float)
-        readers = [self.of(kind, where) for kind in ordered if kind is not _NULL]
-        names = [_expected(kind) for kind in ordered]
-        return _union_reader(readers, " or ".join(names), nullable=_NULL in kinds)
+    def dict_of(self, one: Reader) -> Reader:
+        return _dict_reader(one)
+
+    def union(self, kinds: Sequence[Any], parts: Sequence[Reader], *, nullable: bool) -> Reader:
+        return _union_reader(parts, [_expected(kind) for kind in (*kinds, *[NULL] * nullable)], nullable=nullable)
+
+    def record(self, cls: Any) -> Any:
+        return _RecordReader(cls)
+
+    def add_field(self, made: Any, name: str, part: Reader, needed: bool) -> None:
+        made.fields[name] = part, needed
+
+    def reference(self, cls: Any, made: Any) -> Reader:
+        reader: Reader = made
+        return reader
+
+    def foreign(self, kind: Any, where: str) -> Reader:
+        return foreign_reader(adapter_of(kind, where).validate_json)
 
 
-class _DataclassReader:
-    """Makes a dataclass of an object; what is unknown, missing or wrong is told all at once."""
+class _RecordReader:
+    """Makes an object of a class with fields; what is unknown, missing or wrong is told all at once."""
 
     def __init__(self, cls: Any) -> None:
         self._cls = cls
+        self._is_row = issubclass(cls, tuple)
         self.fields: Dict[str, Tuple[Reader, bool]] = {}
 
     def __call__(self, value: Any, path: str) -> Any:
+        if self._is_row and isinstance(value, list) and len(value) <= len(self.fields):
+            value = dict(zip(self.fields, value))
         if not isinstance(value, dict):
             raise _mismatch(path, f"expected {_expected(self._cls)}, got {shown(value)}")
         under = f"{path}." if path else ""
@@ -160,7 +94,9 @@ class _DataclassReader:
             raise Mismatch(problems)
         try:
             return self._cls(**found)
-        except (TypeError, ValueError) as error:  # its __post_init__ checks more
+        except (TypeError, ValueError, LookupError, AssertionError) as error:  # its __post_init__ checks more
+            if isinstance(error, OSError):
+                raise
             raise Mismatch(problems_of(error, path) or [f"{path}: {error}" if path else str(error)]) from error
 
 
@@ -183,25 +119,29 @@ def _plain_reader(kind: Any) -> Reader:
             return float(value)
         if kind is int and type(value) is float and value.is_integer():
             return int(value)
-        raise _mismatch(path, f"expected {_PLAIN[kind]}, got {shown(value)}")
+        raise _mismatch(path, f"expected {_expected(kind)}, got {shown(value)}")
 
     return read
 
 
-def _choice_reader(choices: Sequence[Tuple[Any, Any]]) -> Reader:
-    names = ", ".join(shown(value) if _is_json(value) else repr(value) for value, _ in choices)
+def _choice_reader(choices: Sequence[Tuple[Any, Any]], kind: Any) -> Reader:
+    names = ", ".join(shown(value) for value, _ in choices)
+    # An enum may know more names for its members.
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    find_more = any("_missing_" in vars(base) for base in bases if base is not enum.Enum)
 
     def read(value: Any, path: str) -> Any:
         for known, meant in choices:
             if type(known) is type(value) and known == value:
                 return meant
+        try:
+            if find_more:
+                return kind(value)
+        except ValueError:
+            pass
         raise _mismatch(path, f"expected one of {names}, got {shown(value)}")
 
     return read
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool, _NULL))
 
 
 def _list_reader(read_one: Reader, origin: Any) -> Reader:
@@ -244,7 +184,7 @@ def _dict_reader(read_one: Reader) -> Reader:
     return read
 
 
-def _union_reader(readers: Sequence[Reader], names: str, *, nullable: bool) -> Reader:
+def _union_reader(readers: Sequence[Reader], names: Sequence[str], *, nullable: bool) -> Reader:
     def read(value: Any, path: str) -> Any:
         if value is None and nullable:
             return None
@@ -256,23 +196,35 @@ def _union_reader(readers: Sequence[Reader], names: str, *, nullable: bool) -> R
                 told.append(mismatch)
         if len(told) == 1:  # Optional: its own words are the clearest
             raise told[0]
-        raise _mismatch(path, f"expected {names}, got {shown(value)}")
+        problem = f"expected {' or '.join(names)}, got {shown(value)}"
+        if isinstance(value, dict):  # it is meant to be one of them
+            why = [f"as {name}: {', '.join(each.problems)}" for name, each in zip(names, told) if "(" in name]
+            problem += "".join(f" ({each})" for each in why)
+        raise _mismatch(path, problem)
 
     return read
 
 
-def _model_reader(validate: Callable[[Any], Any]) -> Reader:
+def foreign_reader(validate_json: Callable[[str], Any]) -> Reader:
+    """A reader that has pydantic make the values."""
+
     def read(value: Any, path: str) -> Any:
         try:
-            return validate(value)
-        except ValueError as error:
+            # As JSON, in which even strict models take a date from a text.
+            return validate_json(json.dumps(value))
+        except (ValueError, AssertionError) as error:
+            if isinstance(error, OSError):
+                raise
             raise Mismatch(problems_of(error, path) or [str(error)]) from error
 
     return read
 
 
+_NAMES = {str: "str", int: "int", float: "float", bool: "bool", NULL: "null"}
+
+
 def _expected(kind: Any) -> str:
     """A type as a model may be told it."""
-    if kind in _PLAIN:
-        return _PLAIN[kind]
-    return f"an object ({_name(kind)})" if dataclasses.is_dataclass(kind) else _name(kind)
+    if isinstance(kind, type) and kind in PLAIN:
+        return _NAMES[kind]
+    return f"an object ({name_of(kind)})" if is_record(kind) else name_of(kind)

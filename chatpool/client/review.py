@@ -6,19 +6,22 @@ import threading
 from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple, Union
 
 from ..engine import Review, Reviewer
-from ..errors import APIError, APIResponseError, ChatPoolError, ContentFilterError, LengthError, ParseError
+from ..errors import APIError, APIResponseError, ContentFilterError, LengthError, ParseError
 from ..reentrancy import runs_user_code
 from ..types import ChatCompletion, ChatRequest
 from ..wire.endings import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, Ending, ending_of
 from ..wire.reask import asked_again
-from .parsing import Parse, Parser, parser_of, reason_of
+from .parsing import Parse, Parser, can_be_mended, parser_of, reason_of
 
-__all__ = ["MAX_REASKS", "Accept", "AnswerReview", "AnswerRules", "reviewer_of"]
+__all__ = ["MAX_REASKS", "PARSE_FAILED", "Accept", "AnswerReview", "AnswerRules", "reviewer_of"]
 
 Accept = Union[str, Collection[Optional[str]]]
 """The finish reasons of answers that are taken; None in it is a missing one."""
 
 MAX_REASKS = 2
+
+PARSE_FAILED = "parse failed"
+"""The reason of a :class:`~chatpool.engine.Review` where another answer may be better."""
 
 _ACCEPT = (STOP, TOOL_CALLS)
 
@@ -69,13 +72,6 @@ def _reasons(accept: Any) -> FrozenSet[Optional[str]]:
     return frozenset(given)
 
 
-class _Unparsed(NamedTuple):
-    """Why an answer made no value; ``final``: to ask again would not help."""
-
-    error: BaseException
-    final: bool
-
-
 class AnswerReview:
     """Looks at answers, in any number of threads; values that are no :class:`~chatpool.ChatCompletion` are taken.
 
@@ -100,8 +96,8 @@ class AnswerReview:
         # An answer that calls tools is not the last word; what it says besides is no value.
         if self._parser is None or value.tool_calls or ending.meaning == TOOL_CALLS:
             return Review(value)
-        unparsed = self._parse(value)
-        return Review(value) if unparsed is None else self._after(unparsed, request, value, reasks)
+        failure = self._parse(value)
+        return Review(value) if failure is None else self._after(failure, request, value, reasks)
 
     def _accepts(self, said: Optional[str], ending: Ending) -> bool:
         return ending.meaning in self._accept or (said in self._accept and not ending.refusal)
@@ -121,34 +117,28 @@ class AnswerReview:
         return APIResponseError(message, **facts)
 
     @runs_user_code
-    def _parse(self, value: ChatCompletion) -> Optional[_Unparsed]:
+    def _parse(self, value: ChatCompletion) -> Optional[BaseException]:
         assert self._parser is not None
         try:
             value.parsed = self._parser(value.text)
             return None
-        except ChatPoolError as error:  # of a call made in there: it says nothing about this answer
-            return _Unparsed(error, final=True)
-        except Exception as error:
-            return _Unparsed(error, final=False)
         except BaseException as error:
             # A SystemExit of a callback's ends no worker; Ctrl-C, which comes to the main thread only, passes.
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
-            return _Unparsed(error, final=True)
+            return error
 
-    def _after(self, unparsed: _Unparsed, request: ChatRequest, value: ChatCompletion, reasks: int) -> Review:
-        reason = reason_of(unparsed.error)
-        if not unparsed.final and reasks < self._max_reasks:
+    def _after(self, failure: BaseException, request: ChatRequest, value: ChatCompletion, reasks: int) -> Review:
+        reason, is_of_answer = reason_of(failure), can_be_mended(failure)
+        if is_of_answer and reasks < self._max_reasks:
             again = asked_again(request, value, reason)
             if again is not None:
-                return Review(request=again, reason="parse failed")
+                return Review(request=again, reason=PARSE_FAILED)
         times = "" if not reasks else f", asked {reasks + 1} times"
-        error = ParseError(
-            f"parse= could make nothing of the answer{times}: {reason}",
-            reason=reason,
-            completion=value,
-            status_code=_HTTP_OK,
-            request_id=value.request_id,
-        )
-        error.__cause__ = unparsed.error
-        return Review(error=error, reason="parse failed")
+        if is_of_answer:
+            message = f"parse= could make nothing of the answer{times}: {reason}"
+        else:
+            message = f"parse= raised {reason}{times}; the answer is kept (.text), and the model is not asked again"
+        error = ParseError(message, reason=reason, completion=value, status_code=_HTTP_OK, request_id=value.request_id)
+        error.__cause__ = failure
+        return Review(error=error, reason=PARSE_FAILED if is_of_answer else "parse raised")

@@ -48,10 +48,13 @@ class SingleCalls(PoolBase):
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
             extra_body: body fields whose names are taken by keywords of this method.
-            parse: makes ``.parsed`` of the answer's text: a function of the text, a dataclass, a pydantic model, or a
+            parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
+                NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
                 JSON schema (a dict; needs jsonschema). For all but a function the text has to be JSON, alone or in
                 its only fence.
             max_reasks: how often an answer that ``parse`` cannot use is asked for again, with the reason. Default 2.
+                That is where ``parse`` raises a ValueError, TypeError, LookupError, AssertionError or
+                :class:`~chatpool.Reask`; any other exception ends the call.
             accept: finish reasons of answers that are taken. Default: ``("stop", "tool_calls")`` with ``parse``, and
                 every one without.
             collect_stream: ask for a stream, and put the answer together from it. For servers behind proxies that cut
@@ -62,7 +65,7 @@ class SingleCalls(PoolBase):
 
         Raises:
             APIError: no usable answer came, after the retries that the policy allows.
-            ParseError: ``parse`` could make nothing of the last answer.
+            ParseError: ``parse`` could make nothing of the last answer, or raised what the model cannot mend.
             LengthError, ContentFilterError: the answer was cut, or refused, and ``accept`` does not take that.
             DeadlineExceededError: ``timeout.total`` ran out.
             PoolClosedError: the pool is closed.

@@ -77,6 +77,23 @@ def test_unless_the_last_answer_will_do_now(run):
     assert (outcome.value.text, sent) == ("b", 0)
 
 
+def test_an_answer_that_met_an_error_of_the_program_is_not_paid_again(run):
+    broken = True
+
+    def parse(text):
+        if broken:
+            raise RuntimeError("no database")
+        return text.upper()
+
+    for expected in (1, 0):
+        outcome, sent = run(Answer("a"), parse=parse)
+        assert isinstance(outcome.error, ParseError)
+        assert sent == expected
+    broken = False
+    outcome, sent = run(parse=parse)
+    assert (outcome.value.parsed, sent) == ("A", 0)
+
+
 def test_an_answer_that_was_cut_is_not_asked_for_again(run):
     for expected in (1, 0):
         outcome, sent = run(CUT, parse=City)

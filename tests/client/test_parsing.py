@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Literal, Optional
+from typing import Callable, Dict, List, Optional
 
 import pydantic
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ConfigurationError
 from chatpool.client.parsing import parser_of, reason_of
+from chatpool.client.parsing_json import json_in
 from chatpool.testing import Answer
 
 
@@ -99,6 +104,24 @@ def test_an_errors_method_of_another_library_is_no_obstacle():
         '  ```json\n  {"name":\n  "Rome"}\n  ```',
         '```json\r\n{"name": "Rome"}\r\n```\r\n',
         '```json\n{"name": "Rome"}\n````',
+        '```json{"name": "Rome"}```',
+        '```json {"name": "Rome"} ```',
+        '```{"name": "Rome"}```',
+        '~~~{"name": "Rome"}~~~',
+        '```json\n{"name": "Rome"}```',
+        '```json\r\n{"name": "Rome"}```\r\n',
+        '```json {\n"name": "Rome"}\n```',
+        'Here it is: ```json{"name": "Rome"}``` Anything else?',
+        '{"name": "Rome"}\n```',
+        '{"name": "Rome"}```',
+        '\ufeff{"name": "Rome"}',
+        '<think>Paris? No.</think>{"name": "Rome"}',
+        '<think>\n\n</think>\n\n```json\n{"name": "Rome"}\n```',
+        '<think>```json\n{"name": "Paris"}\n```</think>\n```json{"name": "Rome"}```',
+        '<think>a</think>\n<think>b</think>\n{"name": "Rome"}',
+        '<Thinking>{"name": "Paris"}</Thinking>{"name": "Rome"}',
+        '[THINK]Paris?[/THINK]{"name": "Rome"}',
+        'Paris? No, it is {"name": "Rome"}.\n</think>\n\n{"name": "Rome"}',
     ],
 )
 def test_json_is_found_alone_or_in_its_only_fence(text):
@@ -117,20 +140,74 @@ def test_json_is_found_alone_or_in_its_only_fence(text):
         '````json\n{"name": "Rome"}\n```',
         '{"name": "Rome", "people": NaN}',
         '{"name": "Rome"} {"name": "Paris"}',
+        '```json{"name": "Rome"}``` or ```json{"name": "Paris"}```',
+        '````json{"name": "Rome"}```',
+        '{"name": "Rome"}``',
+        '<think>{"name": "Rome"}',
+        '<think>{"name": "Rome"}</thinking>',
     ],
 )
 def test_anything_else_is_not_json(text):
     assert reason(City, text).startswith("not JSON: ")
 
 
-def test_very_many_fences_take_no_longer_than_their_length():
-    assert reason(City, "```a b\n```a\n" * 100_000).startswith("not JSON: ")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```a b\n```a\n" * 100_000,
+        "```[" * 100_000,
+        '```{"a":"' * 100_000,
+        "<think>" * 100_000,
+        "<think></think>" * 100_000,
+        "x</think>" * 100_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_very_many_fences_and_thoughts_take_no_longer_than_their_length(text):
+    assert reason(City, text).startswith("not JSON: ")
+
+
+def test_nesting_without_an_end_is_said_to_be_too_deep():
     assert reason(City, "[" * 100_000) == "not JSON that can be read: nested too deeply"
 
 
-def test_a_fence_inside_a_json_text_is_part_of_it():
-    value = {"name": "```json\n{}\n```"}
-    assert parser_of(City)(json.dumps(value)) == City(value["name"])
+@pytest.mark.parametrize("name", ["```json\n{}\n```", "```{}```", "<think>x</think>", "</think>", "~~~"])
+@pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "```json{}```", "<think>x</think>{}"])
+def test_a_fence_inside_a_json_text_is_part_of_it(name, around):
+    text = around.replace("{}", json.dumps({"name": name}))
+    assert parser_of(City)(text) == City(name)
+
+
+ODD = st.text(st.sampled_from('`~{}[]<>/ \n\\"a'), max_size=12) | st.sampled_from(
+    ["```", "</think>", "<think>", "```json\n"]
+)
+VALUES = st.recursive(
+    ODD | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD, inner, max_size=3),
+    max_leaves=6,
+)
+AROUND = [
+    "%s",
+    "```json\n%s\n```",
+    "```json%s```",
+    "``` %s ```",
+    "```\n%s```",
+    "%s\n```",
+    "Yes:\n```json %s\n```\nOK?",
+    "~~~%s~~~",
+]
+
+
+@given(
+    VALUES,
+    st.sampled_from(AROUND),
+    st.sampled_from(["", "<think>%s</think>\n", "<think>```json\n{}\n```</think>", "Hm.\n</think>\n"]),
+    st.sampled_from([None, 2]),
+)
+def test_whatever_the_value_it_comes_out_of_what_is_around_it(value, around, thoughts, indent):
+    text = json.dumps(value, indent=indent)
+    assume(not (text[0].isalnum() and "json%s" in around))  # as in jsontrue, json7
+    assert json_in(thoughts + around.replace("%s", text)) == value
 
 
 # -- pydantic ------------------------------------------------------------------------------------------------
@@ -191,7 +268,7 @@ assert not {"pydantic", "jsonschema"} & set(sys.modules)
 # -- what cannot be used -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parse", [7, "json", City("Rome"), Person(name="Ada", age=1), Literal["a"], [City], True])
+@pytest.mark.parametrize("parse", [7, "json", City("Rome"), Person(name="Ada", age=1), [City], True])
 def test_what_cannot_be_used_is_a_type_error_at_once(serve, parse):
     server, pool = serve()
     with pytest.raises(TypeError, match="parse must be a function of the text, a dataclass, a pydantic model or"):
@@ -204,6 +281,66 @@ def test_what_cannot_be_used_is_a_type_error_at_once(serve, parse):
 def test_an_object_in_place_of_its_class_is_said_to_be_one():
     with pytest.raises(TypeError, match="got an object of City: pass the class itself"):
         parser_of(City("Rome"))
+
+
+class Pair:
+    def __init__(self, first, second):
+        """Of two texts."""
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def method(self):
+        """Nothing."""
+
+
+class Foreign:
+    __attrs_attrs__ = ()
+
+
+async def coroutine(text):
+    return text
+
+
+class Asks:
+    def __init__(self, text=""):
+        self.text = text
+
+    async def __call__(self, text):
+        """Nothing of use here."""
+
+
+@pytest.mark.parametrize(
+    ("parse", "said"),
+    [
+        (lambda: 1, "is called with one argument, the text"),
+        (Pair, "missing a required argument: 'second'"),
+        (Abstract, "abstract class Abstract"),
+        (Foreign, "Foreign is an attrs class"),
+        (coroutine, "pass an ordinary function"),
+        (Asks(), "pass an ordinary function"),
+        (Callable[[str], int], "cannot be made of JSON"),
+        (range, "cannot be made of JSON"),
+    ],
+)
+def test_what_would_fail_for_every_answer_is_a_type_error_at_once(serve, parse, said):
+    server, pool = serve()
+    with pytest.raises(TypeError, match=said):
+        pool.map(["x"], parse=parse)
+    assert not server.requests
+
+
+def test_a_decorated_function_is_taken_for_what_it_is():
+    def of_two(text, more):
+        return text + more
+
+    @functools.wraps(of_two)
+    def of_one(text):
+        return of_two(text, "!")
+
+    assert parser_of(of_one)("x") == "x!"
+    assert parser_of(functools.partial(int, base=2))("11") == 3
+    assert parser_of(Asks)("x").text == "x"
 
 
 def test_bool_is_refused_as_it_makes_true_of_everything():

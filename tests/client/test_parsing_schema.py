@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import sys
 from typing import Any, Dict, List, Literal, Optional, Tuple
 
 import jsonschema
@@ -58,6 +59,8 @@ def test_not_json():
         ({"const": {1, 2}}, "no JSON schema: Object of type set is not JSON serializable"),
         ({"$ref": "https://example.com/city.json"}, "refers to 'https://example.com/city.json', and no document"),
         ({"anyOf": [{"$ref": "other.json#/a"}]}, "refers to 'other.json#/a'"),
+        ({"$ref": "#/$defs/city"}, "refers to '#/\\$defs/city', and nothing is there"),
+        ({"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/7"}]}, "and nothing is there"),
     ],
 )
 def test_a_schema_that_cannot_work_is_said_before_anything_is_sent(serve, schema, said):
@@ -72,6 +75,17 @@ def test_a_schema_may_refer_to_one_inside_it_by_its_own_name():
     schema = {"$ref": "https://example.com/name", "$defs": {"name": inner}}
     assert parser_of(schema)('"Rome"') == "Rome"
     assert reason(schema, "3") == "3 is not of type 'string'"
+
+
+def test_names_in_references_may_have_any_letters():
+    schema = {"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"type": "string"}}}
+    assert parser_of(schema)('"Rome"') == "Rome"
+    assert parser_of({"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/0"}]})('"Rome"') == "Rome"
+
+
+def test_a_value_that_is_nested_too_deeply_for_the_schema_is_a_complaint():
+    schema = {"type": "array", "items": {"$ref": "#"}}
+    assert reason(schema, "[" * 900 + "]" * 900) == "nested too deeply"
 
 
 def test_the_draft_is_the_one_that_the_schema_names():
@@ -138,7 +152,8 @@ def test_a_dataclass_as_a_response_format():
     assert schema["required"] == list(schema["properties"]) == ["part", "size", "price", "kind", "spots"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["size"] == {"type": "string", "enum": ["small", "large"]}
-    assert schema["properties"]["kind"] == {"enum": ["new", "old", 7]}
+    texts, numbers = {"type": "string", "enum": ["new", "old"]}, {"type": "integer", "enum": [7]}
+    assert schema["properties"]["kind"] == {"anyOf": [texts, numbers]}
     assert schema["$defs"]["Part"]["properties"]["parts"]["items"] == {"$ref": "#/$defs/Part"}
 
 
@@ -173,7 +188,11 @@ def test_a_pydantic_model_gets_what_strict_needs():
     assert found["required"] == ["default", "names", "inner"]
     assert found["additionalProperties"] is False
     assert "default" not in found["properties"]["default"]
-    assert chatpool.json_schema(Model, strict=False)["json_schema"]["schema"] == Model.model_json_schema()
+
+
+def test_a_pydantic_schema_that_is_not_strict_stays_as_it_is_with_an_object_at_its_root():
+    own = Model.model_json_schema()["$defs"]["Model"]
+    assert chatpool.json_schema(Model, strict=False)["json_schema"]["schema"] == {**own, "$defs": {"Model": own}}
 
 
 def test_a_pydantic_model_with_a_dict_is_not_strict():
@@ -190,22 +209,30 @@ def test_a_schema_is_passed_on_as_it_is():
     assert chatpool.json_schema(CITY)["json_schema"]["name"] == "answer"
 
 
-@pytest.mark.parametrize("kind", [3, "City", Part("a"), int, List[Part]])
+@pytest.mark.parametrize("kind", [3, "City", Part("a"), Model(), [Part]])
 def test_anything_else_is_refused(kind):
     with pytest.raises(TypeError, match="json_schema takes a dataclass, a pydantic model or a JSON schema"):
         chatpool.json_schema(kind)
 
 
-def test_a_type_without_a_schema_is_refused_with_its_place():
+def test_a_type_without_a_schema_is_refused_with_its_place(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
     with pytest.raises(TypeError, match=r"a complex \(Odd\.field\) cannot be made of JSON"):
         chatpool.json_schema(dataclasses.make_dataclass("Odd", [("field", complex)]))
 
 
-def test_two_dataclasses_of_one_name_are_refused():
+def test_two_dataclasses_of_one_name_are_told_apart():
     other = dataclasses.make_dataclass("Part", [("id", int)])
     both = dataclasses.make_dataclass("Both", [("a", Part), ("b", other)])
-    with pytest.raises(TypeError, match="two dataclasses of one name"):
-        chatpool.json_schema(both)
+    schema = chatpool.json_schema(both)["json_schema"]["schema"]
+    jsonschema.validate({"a": {"name": "a", "parts": []}, "b": {"id": 1}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"a": {"id": 1}, "b": {"id": 1}}, schema)
+
+
+def test_a_name_is_a_text():
+    with pytest.raises(TypeError, match="name must be a str, got 3"):
+        chatpool.json_schema(Part, name=3)
 
 
 def test_it_goes_as_response_format_with_parse_of_the_same_class(always):

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import json
 import pickle
 import threading
+from typing import List
 
 import pytest
 
-from chatpool import Budget, BudgetExceededError, ChatPool, DeadlineExceededError, Limits, ParseError, Timeout, Usage
+from chatpool import (
+    Budget,
+    BudgetExceededError,
+    ChatPool,
+    DeadlineExceededError,
+    Limits,
+    ParseError,
+    Reask,
+    Timeout,
+    Usage,
+)
 from chatpool.errors import RateLimitError
 from chatpool.testing import Answer, Error, FakeServer, Stall, Stream
 
@@ -127,6 +139,102 @@ def test_a_call_that_fails_inside_parse_is_not_the_answers_fault(serve):
     with pytest.raises(ParseError, match="RateLimitError: too many"):
         pool.chat("x", parse=parse)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, IndexError, AssertionError, UnicodeError, Reask])
+def test_what_says_that_the_answer_is_wrong_is_told_to_the_model(serve, kind):
+    server, pool = serve(BAD, GOOD)
+
+    def parse(text):
+        if text == "no idea":
+            raise kind("a city is wanted")
+        return text
+
+    assert pool.chat("x", parse=parse).parsed == '{"name": "Rome", "people": 3}'
+    assert "a city is wanted" in messages(server.requests[1])[-1][1]
+
+
+class DatabaseError(Exception):
+    """Of a driver."""
+
+
+class NotJSON(ValueError, OSError):
+    """As requests has some: a service's answer was no JSON."""
+
+
+@pytest.mark.parametrize(
+    "kind", [DatabaseError, RuntimeError, OSError, NotJSON, ArithmeticError, AttributeError, RecursionError]
+)
+def test_any_other_exception_ends_the_call_and_its_text_is_sent_to_nobody(always, kind):
+    server, pool = always(BAD)
+    raised = kind("db.internal: password is hunter2")
+
+    def parse(text):
+        raise raised
+
+    results = pool.map(["a", "b"], parse=parse, on_error="return", progress=False)
+    assert len(server.requests) == 2
+    for error in results:
+        assert isinstance(error, ParseError)
+        assert f"parse= raised {kind.__name__}: " in str(error)
+        assert error.__cause__ is raised
+        assert error.text == "no idea"
+        assert error.attempts == 1
+    assert pool.stats().reasked == 0
+    assert [outcome.history[-1].reason for outcome in results.outcomes] == ["parse raised"] * 2
+
+
+def test_reask_has_words_of_any_length_for_the_model(serve):
+    server, pool = serve(BAD, GOOD)
+    words = "compiler: " + "line is wrong; " * 1000
+
+    def parse(text):
+        if text == "no idea":
+            raise Reask(words)
+        return text
+
+    pool.chat("x", parse=parse)
+    said = messages(server.requests[1])[-1][1]
+    assert words in said
+    assert "Reask" not in said
+
+
+def test_reask_without_words_asks_all_the_same_and_in_the_end_it_is_a_parse_error(always):
+    server, pool = always(BAD)
+
+    def parse(text):
+        raise Reask
+
+    with pytest.raises(ParseError, match="it is not what was asked for") as raised:
+        pool.chat("x", parse=parse, max_reasks=1)
+    assert len(server.requests) == 2
+    assert isinstance(raised.value.__cause__, Reask)
+
+
+@dataclasses.dataclass
+class Checked:
+    name: str
+
+    def __post_init__(self):
+        if self.name == "boom":
+            raise DatabaseError("no connection")
+        if self.name == "ask":
+            raise Reask("another city, please")
+        assert self.name != "assert", "not this one"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "said"),
+    [("boom", 1, None), ("ask", 2, "another city, please"), ("assert", 2, "not this one")],
+)
+@pytest.mark.parametrize("parse", [Checked, List[Checked]])
+def test_checks_of_a_class_follow_the_same_rule(always, parse, name, sent, said):
+    server, pool = always(Answer(json.dumps({"name": name} if parse is Checked else [{"name": name}])))
+    with pytest.raises(ParseError):
+        pool.chat("x", parse=parse, max_reasks=1)
+    assert len(server.requests) == sent
+    if said:
+        assert said in messages(server.requests[1])[-1][1]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])

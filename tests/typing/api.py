@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Tuple, Union
 
 import requests
 from tenacity import stop_after_attempt, wait_random_exponential
@@ -153,6 +153,8 @@ def structured_answers(pool: ChatPool) -> None:
     pool.submit("x", parse=lambda text: text.split(), accept="stop")
     pool.map(["x"], parse={"type": "object"}, accept=["stop", None])
     pool.imap(["x"], parse=List[City])
+    pool.chat("x", parse=Union[City, int])
+    pool.chat("x", parse=Literal["yes", "no"])
     pool.as_completed(["x"], parse=Adapter())
     pool.chat("x", parse=7)  # type: ignore[arg-type]
     pool.chat("x", accept=7)  # type: ignore[arg-type]
