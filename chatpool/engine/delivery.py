@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
-from ..types import Verdict
+from ..types import ChatCompletion, Verdict
 from .call import Call, Sink
 from .report import report_end
 from .scheduler import Scheduler
@@ -50,6 +50,8 @@ class Delivery:
             report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
         finally:
             value = None if verdict is None or error is not None else verdict.value
+            if verdict is not None and call.usage is None and not isinstance(value, ChatCompletion):
+                call.usage = verdict.usage  # the value does not tell of it
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 
