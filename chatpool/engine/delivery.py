@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
-from ..types import ChatCompletion, Verdict
+from ..types import Verdict
 from .call import Call, Sink
 from .report import report_end
 from .scheduler import Scheduler
@@ -47,11 +47,11 @@ class Delivery:
         now = self._clock.now() if now is None else now
         call.payload = b""
         try:
-            report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
+            report_end(call, now, error=error, usage=call.unreported if verdict is None else verdict.usage)
         finally:
             value = None if verdict is None or error is not None else verdict.value
-            if verdict is not None and call.usage is None and not isinstance(value, ChatCompletion):
-                call.usage = verdict.usage  # the value does not tell of it
+            if verdict is not None and call.options.review is None:
+                call.answered(verdict.usage)
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 

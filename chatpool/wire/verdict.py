@@ -64,7 +64,8 @@ def judge_reply(
     try:
         value = decode(request, payload, request_id)
     except UnusableAnswer as problem:
-        return _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+        verdict = _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+        return verdict._replace(usage=usage_of(payload))  # it is billed all the same
     if isinstance(value, ChatCompletion):
         usage = value.usage
         if content is not None:

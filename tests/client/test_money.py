@@ -111,6 +111,27 @@ def test_no_usage_makes_later_calls_fail(limits, tokens, instant_waits):
         assert pool.chat("x").text == "ok"
 
 
+def test_an_answer_of_no_use_is_counted_as_it_is_billed(instant_waits):
+    useless = Answer(body={"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 90}})
+    good = answering({"prompt_tokens": 10, "completion_tokens": 5})
+    with FakeServer() as server:
+        with ChatPool("m", base_url=server.base_url, budget=Budget(tokens=100_000, prices=(1, 1))) as pool:
+            server.enqueue(useless, useless, good)
+            mended = pool.map(["x"], progress=False)
+            assert mended.usage == pool.stats().usage == Usage(30, 185, 215)
+            server.enqueue(useless, useless)
+            lost = pool.map(["x"], retry=1, on_error="return", progress=False)
+            assert lost.usage == Usage(20, 180, 200)
+            assert pool.stats().usage == mended.usage + lost.usage
+            assert pool.stats().cost == pytest.approx(415e-6)
+        with ChatPool("m", base_url=server.base_url, budget=Budget(tokens=250), retry=5, max_workers=1) as pool:
+            server.enqueue(*[useless] * 9)
+            sent = len(server.requests)
+            results = pool.map(["x"] * 3, max_tokens=90, on_error="return", progress=False)
+            assert type(results.fatal).__name__ == "BudgetExceededError"
+            assert len(server.requests) - sent <= 3
+
+
 def test_an_image_in_any_shape_fits_into_a_limit():
     data = "iVBORw0KGgo" + "A" * 1_000_000
     bodies = [
