@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from ..types import Usage
 
@@ -22,6 +22,8 @@ _BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")  # at
 _COST = ("cost", "total_cost", "estimated_cost")  # OpenRouter, Perplexity (in an object "cost"), DeepInfra
 _TICKS, _TICKS_PER_DOLLAR = "cost_in_usd_ticks", 1e10  # xAI
 
+_SAY_COST = frozenset({*_COST, _TICKS})
+
 _NUMBER = re.compile(r"\d{1,30}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
 
 
@@ -33,21 +35,13 @@ def usage_of(payload: Any) -> Optional[Usage]:
     if not isinstance(payload, dict):
         return None
     # Where texts are only read (embeddings, reranking), what no part names was read as well.
-    only_reads = "choices" not in payload and any(isinstance(payload.get(name), list) for name in ("data", "results"))
-    for said in _places(payload):
-        usage = _read(said, only_reads)
-        if usage is not None:
-            return usage
-    return None
-
-
-def _places(payload: Dict[str, Any]) -> Iterator[Dict[str, Any]]:
-    """Where an answer may say it: beside the choices, or inside one (Moonshot)."""
-    choices = payload.get("choices")
-    for place in [payload, *(reversed(choices) if isinstance(choices, list) else ())]:
-        said = place.get("usage") if isinstance(place, dict) else None
-        if isinstance(said, dict):
-            yield said
+    only_reads = "choices" not in payload and ("data" in payload or "results" in payload)
+    said, choices = payload.get("usage"), payload.get("choices")
+    usage = _read(said, only_reads) if isinstance(said, dict) else None
+    if usage is None and isinstance(choices, list):
+        inside = (choice.get("usage") for choice in reversed(choices) if isinstance(choice, dict))
+        usage = next(filter(None, (_read(said, False) for said in inside if isinstance(said, dict))), None)  # Moonshot
+    return usage
 
 
 def _read(said: Dict[str, Any], only_reads: bool) -> Optional[Usage]:
@@ -88,8 +82,10 @@ def _part(said: Dict[str, Any], details: Sequence[str], name: str, *names: str) 
 def _count(said: Dict[str, Any], *names: str) -> Optional[int]:
     """The first of these that says a number of tokens; None where none does."""
     for name in names:
-        count = whole_number(said.get(name))
-        if count is not None:
+        value = said.get(name)
+        if type(value) is int and value >= 0:  # as nearly always: it is looked at once per answer
+            return value
+        if value is not None and (count := whole_number(value)) is not None:
             return count
     return None
 
@@ -113,6 +109,8 @@ def amount_of(value: Any) -> Union[int, float, None]:
 
 def _cost(said: Dict[str, Any]) -> Optional[float]:
     """The money that is said; None without a word of it, or with one that cannot be."""
+    if _SAY_COST.isdisjoint(said):
+        return None
     inner = said.get("cost")
     for place in (said, inner if isinstance(inner, dict) else {}):
         for name in _COST:
