@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections import Counter
+from numbers import Number  # decimals are
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from .answers import Usage
@@ -100,9 +101,11 @@ class Prices(Mapping[str, Price]):
 
         Args:
             asked: the model that was asked for, None where that is not known.
-            answered: the model that answered by its own account, often the dated name of the one that was asked for.
+            answered: the model that answered by its own account, often the dated name of the one that was asked for, or
+                one with the provider before it.
         """
-        for model in (asked, answered, _DATE.sub("", answered or "")):
+        undated = _DATE.sub("", answered or "")
+        for model in (asked, answered, undated, undated.rpartition("/")[2]):
             if model in self._models:
                 return self._models[model]
         return self._default
@@ -167,9 +170,9 @@ def _per_token(figures: Mapping[Any, Any], where: str) -> Price:
 
 
 def _price(value: Any, name: str, must: str) -> Price:
-    figures = [value] if isinstance(value, (int, float)) else value
+    figures = [value] if isinstance(value, Number) else value
     of_numbers = isinstance(figures, (list, tuple)) and all(
-        isinstance(figure, (int, float)) and not isinstance(figure, bool) for figure in figures
+        isinstance(figure, Number) and not isinstance(figure, bool) for figure in figures
     )
     if not (of_numbers and 1 <= len(figures) <= len(Price._fields)):
         raise TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from decimal import Decimal
 
 import pytest
 
@@ -32,6 +33,7 @@ LITELLM = {
         ((2,), Price(2)),
         ((2, 8), Price(2, 8)),
         ([2, 8, 0.5], Price(2, 8, 0.5)),
+        ((Decimal("0.15"), Decimal("0.6")), Price(0.15, 0.6)),
     ],
 )
 def test_one_two_or_three_numbers_are_the_price_of_every_model(given, price):
@@ -86,6 +88,7 @@ def test_a_model_that_answers_under_its_dated_name_has_the_price_of_the_one_that
     assert prices.of_answer("gpt-4o", "gpt-4o-2024-08-06") == Price(1, 2)
     assert prices.of_answer(None, "gpt-4o-2024-08-06") == Price(1, 2)
     assert prices.of_answer(None, "gpt-4o-2024-05-13") == Price(3, 4)
+    assert prices.of_answer(None, "openai/gpt-4o") == Price(1, 2)
     assert prices.of_model("gpt-4o-2024-08-06") is None  # what is asked for is not guessed
 
 

@@ -15,7 +15,8 @@ __all__ = ["request_size"]
 _COMPLETION_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _TEXTS = (
     *("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text"),
-    *("system", "image", "images", "query", "documents"),  # of dialects: Anthropic's, Ollama's, those that rerank
+    # Of dialects: Anthropic's, Ollama's, those that rerank, Cohere's and Voyage's.
+    *("system", "image", "images", "query", "documents", "inputs", "texts"),
 )
 
 _PER_MESSAGE = 12  # bytes' worth of the tokens that separate messages

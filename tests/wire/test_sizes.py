@@ -135,6 +135,7 @@ SOURCE = {"type": "base64", "media_type": "image/png", "data": DATA}
         {"messages": [message([{"type": "picture of tomorrow", "picture": {"bits": DATA}}])]},
         {"input": [{"image": DATA}]},
         {"input": [{"image": "https://example.invalid/a.png"}]},
+        {"inputs": [{"content": [{"type": "image_base64", "image_base64": DATA}]}]},
         {"input": [{"type": "image_generation_call", "id": "ig_1", "result": DATA}]},
         {"input": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": URL}}]},
         {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": URL}]}]},
