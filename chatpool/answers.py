@@ -18,12 +18,17 @@ class Usage:
         completion_tokens: tokens written (``output_tokens`` of the Responses API).
         total_tokens: both.
         cached_tokens: the part of ``prompt_tokens`` that came from the server's prompt cache.
+        reasoning_tokens: the part of ``completion_tokens`` that the model thought with, where the server says so.
+        cost: the money that the server says it took, in its currency; None where it does not say, and in a sum where it
+            did not say so of all.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Optional[float] = None
 
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
@@ -33,7 +38,19 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.total_tokens + other.total_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self._cost_with(other),
         )
+
+    def _cost_with(self, other: Usage) -> Optional[float]:
+        if self.cost is not None and other.cost is not None:
+            return self.cost + other.cost
+        known, unknown = (other, self) if self.cost is None else (self, other)
+        return None if unknown._has_tokens else known.cost
+
+    @property
+    def _has_tokens(self) -> bool:
+        return bool(self.prompt_tokens or self.completion_tokens or self.total_tokens)
 
 
 @dataclass(frozen=True)

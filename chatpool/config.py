@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Union
 
 from .errors import APIError, ConfigurationError
+from .prices import Prices, PricesLike, prices_of
 from .redaction import secret
 
 if TYPE_CHECKING:
@@ -248,8 +248,11 @@ class Budget:
     Args:
         tokens: tokens read and written. Default None: no limit.
         cost: money, in the currency of ``prices``. Default None: no limit.
-        prices: ``{model: (input, output)}``, the price of a million tokens read and of a million written. Needed
-            for ``cost``; nothing is looked up anywhere. A call to a model without a price is not sent.
+        prices: by model, what a million tokens cost: ``{"model": (read, written)}``, with a third figure for those
+            read from the prompt cache, or with one alone for embeddings; without a dict the price of every model. A
+            file of prices in LiteLLM's form is taken by its name. Needed for ``cost``; nothing is looked up anywhere.
+            A call to a model without a price is not sent. Where the server states what an answer cost
+            (``usage.cost``), that counts.
 
     Raises:
         TypeError: a value of the wrong type.
@@ -258,48 +261,23 @@ class Budget:
 
     tokens: Optional[float]
     cost: Optional[float]
-    prices: Mapping[str, Tuple[float, float]]
+    prices: Prices
 
     def __init__(
         self,
         *,
         tokens: Optional[float] = None,
         cost: Optional[float] = None,
-        prices: Optional[Mapping[str, Tuple[float, float]]] = None,
+        prices: Optional[PricesLike] = None,
     ) -> None:
         fix = object.__setattr__
         fix(self, "tokens", None if tokens is None else _amount("budget.tokens", tokens))
         fix(self, "cost", None if cost is None else _amount("budget.cost", cost))
-        fix(self, "prices", MappingProxyType(_prices(prices or {})))
+        fix(self, "prices", prices_of({} if prices is None else prices, "budget.prices"))
         if tokens is None and cost is None:
             raise ConfigurationError("a Budget needs tokens= or cost=")
         if cost is not None and not self.prices:
-            raise ConfigurationError("Budget(cost=) needs prices={model: (input, output)}, per million tokens")
-
-    def __reduce__(self) -> Tuple[Any, ...]:
-        return _restore_budget, (self.tokens, self.cost, dict(self.prices))
-
-    def __hash__(self) -> int:
-        return hash((self.tokens, self.cost, tuple(sorted(self.prices.items()))))
-
-
-def _restore_budget(tokens: Optional[float], cost: Optional[float], prices: Mapping[str, Any]) -> Budget:
-    return Budget(tokens=tokens, cost=cost, prices=prices)
-
-
-def _prices(prices: Any) -> Mapping[str, Tuple[float, float]]:
-    if not isinstance(prices, Mapping):
-        raise TypeError(f"budget.prices must be a dict of model to (input, output), got {type(prices).__name__}")
-    checked = {}
-    for model, pair in prices.items():
-        if not isinstance(model, str) or not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(
-                f"budget.prices must map a model's name to (input, output), the prices of a million tokens; "
-                f"got {model!r}: {pair!r}"
-            )
-        read, written = (_amount(f"budget.prices[{model!r}]", price) for price in pair)
-        checked[model] = (read, written)
-    return checked
+            raise ConfigurationError("Budget(cost=) needs prices={model: (read, written)}, per million tokens")
 
 
 def _amount(name: str, value: Any) -> float:

@@ -29,8 +29,8 @@ class Event(NamedTuple):
         status: HTTP status of the attempt, None without an answer.
         wait: seconds until the next attempt (``"retrying"`` only).
         elapsed: seconds the attempt took (not on ``"sent"``).
-        usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"failed"`` after an answer that was not
-            taken).
+        usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
+            answer that was not taken, or was of no use).
         request_id: the server's ``x-request-id``.
     """
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .answers import ChatChunk, ChatCompletion, ToolCall, ToolCallDelta, Usage
-from .errors import ChatPoolError
+from .errors import ChatPoolError, ConfigurationError
+from .prices import Bill, PricesLike, prices_of
 from .redaction import printable
 
 __all__ = [
@@ -226,12 +227,37 @@ class Results(List[Any]):
     @property
     def usage(self) -> Usage:
         """The tokens of all answers together, those that were not taken included."""
-        total = Usage()
+        return self._bill(None).usage
+
+    def cost(self, prices: Optional[PricesLike] = None) -> float:
+        """The money of all answers together, those that were not taken included.
+
+        Answers that do not say what they used count nothing.  What a server states (``usage.cost``) goes before prices.
+
+        Args:
+            prices: per million tokens, for all models ``(read, written)``, with a third figure for those read from the
+                prompt cache, or one number for embeddings; by model ``{"model": (read, written)}``; or the name of a
+                file in LiteLLM's form. None where the server states all costs.
+
+        Raises:
+            ConfigurationError: an answer states no cost, and its model has no price; or the prices cannot be used.
+            TypeError: the prices are nothing of the kind.
+        """
+        bill = self._bill(prices)
+        if bill.unpriced:
+            model = next(iter(bill.unpriced))
+            raise ConfigurationError(
+                f"there is no price for the model {model!r} in prices=, and {bill.unpriced[model]:,} of its answers "
+                'state no cost: pass prices={"model": (read, written)}, per million tokens'
+            )
+        return bill.cost or 0.0
+
+    def _bill(self, prices: Optional[PricesLike]) -> Bill:
+        bill = Bill(None if prices is None else prices_of(prices))
         for outcome in self.outcomes:
-            used = outcome.usage
-            if used is not None:
-                total = total + used
-        return total
+            asked = None if outcome.request is None else outcome.request.model
+            bill.add(outcome.usage, asked, getattr(outcome.value, "model", None))
+        return bill
 
     def raise_on_failure(self) -> None:
         """Raise the error of the first failed item in input order, with these results on it; return if none failed."""
@@ -319,6 +345,8 @@ class PoolStats:
         lines: per (endpoint, model): :class:`LineStats`. The endpoint is its ``base_url``, or its name in a pool with
             several.
         reasked: answers that ``parse=`` could not use and that were asked for again.
+        cost: money of all answers, as their servers state it or else by the prices of the pool's
+            :class:`~chatpool.Budget`; None where there is neither.
     """
 
     queued: int = 0
@@ -330,3 +358,4 @@ class PoolStats:
     usage: Usage = field(default_factory=Usage)
     lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)
     reasked: int = 0
+    cost: Optional[float] = None

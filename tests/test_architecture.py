@@ -16,7 +16,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "chatpool"
 
-VALUES = {"answers", "errors", "types", "config", "clock", "events", "measures", "redaction", "reentrancy", "locks"}
+VALUES = {
+    "answers",
+    "clock",
+    "config",
+    "errors",
+    "events",
+    "locks",
+    "measures",
+    "prices",
+    "redaction",
+    "reentrancy",
+    "types",
+}
 
 # What each room may import besides itself: other rooms, and packages that are not the standard library's.
 ROOMS = {
@@ -28,6 +40,7 @@ ROOMS = {
     "events": (VALUES, set()),
     "locks": (VALUES, set()),
     "measures": (VALUES, set()),
+    "prices": (VALUES, set()),
     "redaction": (VALUES, set()),
     "reentrancy": (VALUES, set()),
     "wire": (VALUES, {"orjson", "requests", "urllib3"}),  # exceptions to be named, and a faster encoder

@@ -14,6 +14,7 @@ from chatpool import (
     ChatChunk,
     ChatCompletion,
     ChatRequest,
+    ConfigurationError,
     InternalServerError,
     Outcome,
     Results,
@@ -110,8 +111,16 @@ def test_chunks_are_equal_when_all_they_say_is_and_pickle_as_they_are():
 @given(USAGES, USAGES)
 def test_usage_adds_up_field_by_field(one, other):
     total = one + other
-    for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"):
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens"):
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
+
+
+def test_the_cost_of_a_sum_is_known_where_that_of_all_is():
+    dear, cheap, silent = Usage(1, 1, 2, cost=0.5), Usage(1, 1, 2, cost=0.25), Usage(1, 1, 2)
+    assert (dear + cheap).cost == 0.75
+    assert (Usage() + dear + Usage()).cost == 0.5
+    assert (dear + silent + cheap).cost is None
+    assert (Usage() + Usage()).cost is None
 
 
 def test_usage_adds_up_with_nothing_else():
@@ -203,3 +212,27 @@ def test_results_pickle_with_their_outcomes():
     got = pickle.loads(pickle.dumps(results(succeeded(0, "a"), failed(1, BadRequestError("no", status_code=400)))))
     assert (str(got[0]), got[1], got.elapsed, got.fatal) == ("a", None, 2.0, None)
     assert got.failures[0].error.status_code == 400
+
+
+class TestCost:
+    def priced(self, model, usage):
+        return Outcome(0, "row", request=ChatRequest({"model": model}), value=completion("a", usage=usage))
+
+    def test_each_answer_is_priced_by_the_model_that_was_asked(self):
+        got = results(self.priced("m", Usage(10, 20, 30)), self.priced("e", Usage(10, 0, 10)))
+        assert got.cost({"m": (1, 2), "e": 0.5}) == pytest.approx(55e-6)
+        assert got.cost((1, 2)) == pytest.approx(60e-6)
+
+    def test_what_a_server_states_goes_before(self):
+        got = results(self.priced("m", Usage(10, 20, 30, cost=0.5)), self.priced("m", Usage(10, 20, 30)))
+        assert got.cost({"m": (1_000_000, 0)}) == 10.5
+        assert results(self.priced("m", Usage(1, 1, 2, cost=0.5))).cost() == 0.5
+
+    def test_a_model_without_a_price_is_named(self):
+        got = results(self.priced("m", Usage(10, 20, 30)))
+        for prices in ({"other": (1, 2)}, None):
+            with pytest.raises(ConfigurationError, match="no price for the model 'm'"):
+                got.cost(prices)
+
+    def test_what_failed_without_an_answer_costs_nothing(self):
+        assert results(failed(0, BadRequestError("no"))).cost((1, 2)) == 0

@@ -18,7 +18,8 @@ from ..clock import current_clock
 from ..errors import ConfigurationError
 from ..journal import Journal
 from ..observe.progress import Progress
-from ..observe.row_progress import Prices, RowProgress
+from ..observe.row_progress import RowProgress
+from ..prices import PricesLike
 from .crew_runner import CrewRunner
 from .dry import count_tokens
 from .job import Job, RetryFailed
@@ -55,7 +56,7 @@ def run(
     in_order: bool = False,
     skip_bad_lines: bool = False,
     progress: Progress = None,
-    prices: Optional[Prices] = None,
+    prices: Optional[PricesLike] = None,
     processes: int = 1,
     parse: Optional[Parse] = None,
     max_reasks: Optional[int] = None,
@@ -87,7 +88,9 @@ def run(
         skip_bad_lines: leave out lines that cannot be used, instead of refusing the input.
         progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
             options.
-        prices: dollars per million tokens read and per million written, for the cost.
+        prices: dollars per million tokens, for the cost: ``(read, written)``, with a third figure for those read from
+            the prompt cache, or one number for embeddings; by model ``{"model": (read, written)}``; or the name of a
+            file of prices in LiteLLM's form. What a server states that an answer cost goes before them.
         processes: how many processes share the work; more than one where Python itself is the limit.
         parse, max_reasks, accept: what answers have to be, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
             is not taken in the end is a failure that runs again with ``retry_failed`` only.
@@ -187,9 +190,9 @@ def _run(
         outputs = Outputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
         if total is not None:
             say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
-        progress = RowProgress(job.progress, total, prices=job.prices, say=say)
         kind: Type[Runner] = ThreadRunner if job.processes == 1 else CrewRunner
         runner = kind(pool, rows, job, journal, outputs, result)
+        progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
         try:
             with contextlib.ExitStack() as end:
                 end.callback(_settle, result, total, job)

@@ -30,8 +30,8 @@ from ..clock import current_clock
 from ..errors import CallCancelledError
 from ..journal import OK, SharedAppender, error_facts
 from ..types import ChatRequest, Outcome
-from ..wire.answers import usage_of
 from ..wire.codec import Encoded
+from ..wire.usage import usage_of
 from .lines import is_embedding
 
 __all__ = ["END", "STOP", "main"]

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import queue
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Deque, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ..client.copies import PackedPools
 from ..client.packs import MOST_TEXTS
@@ -27,6 +27,9 @@ _LOOK_EVERY = 0.1  # seconds
 _MOST_AT_ONCE = 1000  # messages of children between two looks at what they may have
 _MOST_SETBACKS = 3  # children that die, and one more for every so many rows:
 _ROWS_PER_SETBACK = 1000
+
+
+Ended = Tuple[Work, Record]
 
 
 class CrewRunner(Runner):
@@ -149,7 +152,7 @@ class CrewRunner(Runner):
 
     def _hear_all(self) -> None:
         """Take what the children have said by now; if that is nothing, wait for a short while."""
-        records: List[Record] = []
+        records: List[Ended] = []
         try:
             with contextlib.suppress(queue.Empty):
                 self._hear(self._messages.get(timeout=_LOOK_EVERY), records)
@@ -158,7 +161,7 @@ class CrewRunner(Runner):
         finally:
             self._take(records)
 
-    def _hear(self, message: Message, records: List[Record]) -> None:
+    def _hear(self, message: Message, records: List[Ended]) -> None:
         child, fact = message
         if fact is None:
             self._gone(child)
@@ -184,26 +187,26 @@ class CrewRunner(Runner):
         busy = [child for child in self._children if child.waiting]
         if not busy:
             return
-        records: List[Record] = []
+        records: List[Ended] = []
         for found in self._tail.since(min(child.told for child in busy)):
             owner = next((child for child in self._children if found.prefix.key in child.waiting), None)
             if owner is not None:
                 records.append(self._noted(owner, found))
         self._take(records)
 
-    def _noted(self, child: Child, found: Found) -> Record:
+    def _noted(self, child: Child, found: Found) -> Ended:
         key, state, _ = found.prefix
         self._journal.learn(key, state, found.start)
-        del child.waiting[key]
-        return decode(found.line)
+        return child.waiting.pop(key), decode(found.line)
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _take(self, records: Sequence[Ended]) -> None:
         if not records:
             return
         self._ended += len(records)
-        for record in records:
+        for work, record in records:
             self._budget.settle(record, record.usage)
-        self._keep(records, [record.usage for record in records])
+            self._bill.add(record.usage, None if work.request is None else work.request.model)
+        self._keep([record for _, record in records])
 
     def _lost(self, child: Child, key: int) -> None:
         """A record cannot be read where it was written: the row is done once more."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any, Optional
+from collections import Counter
+from typing import Optional
 
+from ..client.batch_runs import prompt_tokens
 from ..journal import Journal
+from ..types import Usage
 from .job import Job
 from .outputs import Paths
 from .result import BatchResult
-from .work import Rows, Work
+from .work import Rows
 
-__all__ = ["count_tokens", "estimate"]
-
-_PER_TOKEN = 4  # characters of English; other scripts need more tokens
+__all__ = ["count_tokens"]
 
 
 def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> None:
@@ -32,6 +34,7 @@ def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> Non
 def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult) -> None:
     if not rows.source.is_stream:
         rows.check(journal)
+    tokens: Counter[Optional[str]] = Counter()  # by model
     for work in rows.works():
         state = None if journal is None else journal.state(work.key, work.hash)
         again = job.retry_failed is not False
@@ -39,25 +42,15 @@ def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult
         if job.wants(state, record):
             result.rows += 1
             result.pending += 1
-            result.estimated_tokens += estimate(work)
+            if work.request is not None:
+                tokens[work.request.model] += prompt_tokens(work.request)  # type: ignore[assignment]  # a float
         elif not again and state is not None:
             result.rows += 1
             result.ended_before(state)
     if rows.trouble is not None:
         raise rows.trouble
-
-
-def estimate(work: Work) -> int:
-    """About how many tokens the row's prompt has."""
-    return 0 if work.request is None else -(-_characters(work.request.body) // _PER_TOKEN)
-
-
-def _characters(value: Any) -> int:
-    """The characters of all texts in a body that a model reads."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(_characters(part) for name, part in value.items() if name not in ("model", "role", "type"))
-    if isinstance(value, (list, tuple)):
-        return sum(_characters(part) for part in value)
-    return 0
+    bill = job.bill()
+    for model, count in tokens.items():
+        bill.add(Usage(math.ceil(count), 0, math.ceil(count)), model)
+    result.estimated_tokens = bill.usage.prompt_tokens
+    result.cost, result.unpriced = bill.cost, bill.note()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 from typing import Any, FrozenSet, Iterable, Mapping, Optional, Union
@@ -12,7 +11,7 @@ from ..config import positive_int
 from ..errors import ConfigurationError
 from ..journal import FAILED, RETRY, Record
 from ..observe.progress import Progress
-from ..observe.row_progress import Prices
+from ..prices import Bill, PricesLike, prices_of
 from .lines import error_code
 
 __all__ = ["Job", "RetryFailed", "Selection"]
@@ -33,7 +32,7 @@ class Job:
     in_order: bool = False
     skip_bad_lines: bool = False
     progress: Progress = None
-    prices: Optional[Prices] = None
+    prices: Optional[PricesLike] = None
     processes: int = 1
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
@@ -47,8 +46,15 @@ class Job:
             raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")
         if self.limit is not None and self.sample is not None:
             raise ConfigurationError("give limit or sample, not both")
-        if self.prices is not None:
-            object.__setattr__(self, "prices", _checked_prices(self.prices))
+        self.bill()
+
+    def bill(self) -> Bill:
+        """A new count of tokens and money, by the prices.
+
+        Raises:
+            TypeError, ConfigurationError: they are none.
+        """
+        return Bill(None if self.prices is None else prices_of(self.prices))
 
     @property
     def kinds(self) -> FrozenSet[str]:
@@ -66,16 +72,6 @@ class Job:
         if state not in (FAILED, RETRY) or record is None:
             return False
         return not self.kinds or not self.kinds.isdisjoint(_words(record.error or {}))
-
-
-def _checked_prices(prices: Any) -> Prices:
-    try:
-        read, written = (float(price) for price in prices)
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"prices must be two numbers, dollars per million tokens, got {prices!r}") from None
-    if not (0 <= read < math.inf and 0 <= written < math.inf):
-        raise ConfigurationError(f"prices must not be negative, got {prices!r}")
-    return read, written
 
 
 def _words(error: Mapping[str, Any]) -> FrozenSet[str]:

@@ -7,6 +7,7 @@ import importlib
 from typing import Any, List, Tuple
 
 from ..errors import ConfigurationError
+from ..prices import dollars
 from ..redaction import printable
 from .reporting import Report
 from .timeline import Timelines
@@ -108,7 +109,7 @@ def _numbers(report: Report) -> List[Tuple[str, str, bool]]:
         ("tokens written", _short(report.usage.completion_tokens), False),
     ]
     if report.cost is not None:
-        found.append(("cost", f"${report.cost:,.2f}", False))
+        found.append(("cost", dollars(report.cost), False))
     if report.latencies:
         times = report.percentiles((0.5, 0.99))
         found.append(("rows per second", f"{report.rows / max(report.seconds, 1e-9):,.1f}", False))

@@ -13,10 +13,10 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Union
 
 from ..errors import ConfigurationError
 from ..journal import OK, Record, decode_value, is_journal, read_journal
-from ..observe.row_progress import Prices, cost
+from ..prices import Bill, PricesLike, dollars, prices_of
 from ..redaction import printable
 from ..types import Usage
-from ..wire.answers import usage_of
+from ..wire.usage import usage_of
 from .lines import error_code, read_result
 from .outputs import Paths
 from .timeline import Timeline
@@ -32,27 +32,25 @@ class Report:
         name: the file.
         succeeded: rows with an answer.
         failures: rows without one, by cause.
-        usage: tokens of all answers.
         models: answers by model.
         written: tokens that each answer has, in any order.
         latencies: seconds of each row's last attempt; empty without a journal.
         attempts: exchanges; 0 without a journal.
         waited: seconds spent waiting before another attempt, all rows together.
         timeline: when things happened; None without a journal.
-        prices: dollars per million tokens.
+        bill: what the answers took: tokens and money.
     """
 
     name: str
     succeeded: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    usage: Usage = field(default_factory=Usage)
     models: Counter[str] = field(default_factory=Counter)
     written: array[int] = field(default_factory=lambda: array("l"))
     latencies: array[float] = field(default_factory=lambda: array("d"))
     attempts: int = 0
     waited: float = 0.0
     timeline: Optional[Timeline] = None
-    prices: Optional[Prices] = None
+    bill: Bill = field(default_factory=Bill)
 
     @property
     def rows(self) -> int:
@@ -70,9 +68,14 @@ class Report:
         return 0.0 if self.timeline is None else self.timeline.seconds
 
     @property
+    def usage(self) -> Usage:
+        """Tokens of all answers, those that were not taken included."""
+        return self.bill.usage
+
+    @property
     def cost(self) -> Optional[float]:
-        """Dollars, None without prices."""
-        return None if self.prices is None else cost(self.usage, self.prices)
+        """Dollars, as the servers state them or else by the prices; None where there is neither."""
+        return self.bill.cost
 
     def percentiles(self, shares: Sequence[float] = (0.5, 0.9, 0.95, 0.99, 1.0)) -> Dict[float, float]:
         """Seconds within which these shares of the last attempts ended; empty without a journal."""
@@ -91,8 +94,11 @@ class Report:
         facts.append(("tokens", f"{used.prompt_tokens:,} read, {used.completion_tokens:,} written"))
         if used.cached_tokens:
             facts.append(("", f"{used.cached_tokens:,} of those read came from the prompt cache"))
+        if used.reasoning_tokens:
+            facts.append(("", f"{used.reasoning_tokens:,} of those written were reasoning"))
         if self.cost is not None:
-            facts.append(("cost", f"${self.cost:,.2f}"))
+            facts.append(("cost", dollars(self.cost)))
+            facts += [("", note) for note in [self.bill.note()] if note]
         if len(self.models) > 1:
             facts += [("models", f"{name}: {count:,}") for name, count in self.models.most_common(5)]
         if self.latencies:
@@ -117,12 +123,11 @@ class Report:
             in_all: tokens of all answers to the same row, where there were others that were not taken.
         """
         self.succeeded += 1
-        usage = usage_of(body)
+        usage, model = usage_of(body), _model_in(body)
+        self.bill.add(in_all or usage, None, model)
         if usage is not None:
-            self.usage = self.usage + (in_all or usage)
             self.written.append(usage.completion_tokens)
-        model = body.get("model") if isinstance(body, dict) else None
-        if isinstance(model, str):
+        if model is not None:
             self.models[printable(model)] += 1
 
     def html(self) -> str:
@@ -136,19 +141,25 @@ class Report:
         return page(self)
 
 
-def report(path: Union[str, os.PathLike[str]], *, prices: Optional[Prices] = None) -> Report:
+def _model_in(body: Any) -> Optional[str]:
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] = None) -> Report:
     """Read what a run has written.
 
     Args:
         path: a run's output, with its file of errors and its journal beside it; a journal, also one of
             :meth:`ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
-        prices: dollars per million tokens read and per million written.
+        prices: dollars per million tokens, as for :func:`run`. Those by model apply to the models that have answered.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is none of these.
+        ConfigurationError: a file cannot be read, or is none of these.
+        TypeError: ``prices`` are none.
     """
     path = os.fspath(path)
-    made = Report(path, prices=prices)
+    made = Report(path, bill=Bill(None if prices is None else prices_of(prices)))
     try:
         journal = path if is_journal(path) else Paths.of(path.removesuffix(".gz")).journal
         if os.path.exists(journal):
@@ -174,7 +185,7 @@ def _read_journal(made: Report, path: str) -> None:
             made.add_answer(decode_value(record.value), record.usage)
         elif is_last:
             made.failures[_cause(record)] += 1
-            made.usage = made.usage + (record.usage or Usage())
+            made.bill.add(record.usage, None, _model_in(decode_value(record.value)))
 
 
 def _cause(record: Record) -> str:

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..errors import ChatPoolError
 from ..journal import OK
-from ..observe.row_progress import Prices, cost
+from ..prices import Bill, PricesLike, dollars
 from ..types import Usage
 
 __all__ = ["BatchResult"]
@@ -26,7 +26,11 @@ class BatchResult:
         bad_lines: (number, reason) of the first lines that could not be used.
         bad_line_count: how many there were.
         usage: tokens of this run's answers.
-        estimated_tokens: of a dry run: tokens of the prompts to be sent, about.
+        cost: dollars that this run's answers cost, as their servers state it or else by ``prices``; None where there
+            is neither. Of a dry run: what it costs to have the prompts read.
+        unpriced: which answers have no price, for a person; "" where ``cost`` is of all.
+        estimated_tokens: of a dry run: tokens of the prompts to be sent, as a pool reckons with them before it has
+            seen an answer.
         prices: dollars per million tokens, as they were given.
         elapsed: seconds the run took.
         kind: what the input was recognised as.
@@ -47,7 +51,9 @@ class BatchResult:
     bad_line_count: int = 0
     usage: Usage = field(default_factory=Usage)
     estimated_tokens: int = 0
-    prices: Optional[Prices] = None
+    cost: Optional[float] = None
+    unpriced: str = ""
+    prices: Optional[PricesLike] = None
     elapsed: float = 0.0
     kind: str = ""
     fatal: Optional[ChatPoolError] = None
@@ -69,6 +75,10 @@ class BatchResult:
         self.succeeded += state == OK
         self.failed += state != OK
 
+    def count(self, bill: Bill) -> None:
+        """Take over what was counted."""
+        self.usage, self.cost, self.unpriced = bill.usage, bill.cost, bill.note()
+
     def summary(self) -> str:
         """The counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
@@ -85,6 +95,8 @@ class BatchResult:
             parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")
         if self.usage.total_tokens:
             parts.append(f"{self.usage.total_tokens:,} tokens")
-        if self.prices is not None:
-            parts.append(f"${cost(self.usage, self.prices):,.2f}")
+        if self.cost is not None:
+            parts.append(dollars(self.cost))
+        if self.unpriced:
+            parts.append(self.unpriced)
         return "; ".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Iterable, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
 from ..client.batch_runs import needs_model, start_rows
@@ -14,8 +14,9 @@ from ..clock import current_clock
 from ..errors import CallCancelledError, ConfigurationError
 from ..journal import OK, Journal, Record
 from ..observe.row_progress import RowProgress
-from ..types import ChatRequest, Outcome, Usage
-from ..wire.answers import usage_of
+from ..prices import Bill
+from ..types import ChatRequest, Outcome
+from ..wire.usage import usage_of
 from .job import Job
 from .lines import is_embedding
 from .outputs import Outputs
@@ -47,6 +48,7 @@ class Runner:
         self._journal = journal
         self._outputs = outputs
         self._result = result
+        self._bill = job.bill()
         self._clock = current_clock()
         self._stopper = Stopper()
         self._progress: Optional[RowProgress] = None
@@ -142,7 +144,12 @@ class Runner:
         self._journal.append(record)
         work.record = record
 
-    def _keep(self, records: Sequence[Record], usages: Sequence[Optional[Usage]] = ()) -> None:
+    @property
+    def bill(self) -> Bill:
+        """What the answers of this run took."""
+        return self._bill
+
+    def _keep(self, records: Sequence[Record]) -> None:
         """What is in the journal goes to the outputs."""
         self._outputs.add(records)
         result, succeeded, failed = self._result, 0, 0
@@ -153,12 +160,11 @@ class Runner:
                 failed += 1
                 cause = str((record.error or {}).get("class"))
                 result.causes[cause] = result.causes.get(cause, 0) + 1
-        used = _sum(usages)
         result.succeeded += succeeded
         result.failed += failed
-        result.usage = result.usage + used
+        result.count(self._bill)
         if self._progress is not None:
-            self._progress.add(succeeded, failed, used)
+            self._progress.add(succeeded, failed)
 
 
 class ThreadRunner(Runner):
@@ -204,22 +210,11 @@ class ThreadRunner(Runner):
 
     def _take(self, outcomes: List[Outcome[Any]]) -> None:
         ended = [outcome for outcome in outcomes if outcome.item.record is not None]
-        self._keep([outcome.item.record for outcome in ended], [_usage(outcome) for outcome in ended])
-
-
-def _sum(usages: Iterable[Optional[Usage]]) -> Usage:
-    read = written = total = cached = 0
-    for usage in usages:
-        if usage is not None:
-            read += usage.prompt_tokens
-            written += usage.completion_tokens
-            total += usage.total_tokens
-            cached += usage.cached_tokens
-    return Usage(read, written, total, cached)
-
-
-def _usage(outcome: Outcome[Any]) -> Optional[Usage]:
-    return outcome.usage or usage_of(outcome.value)
+        for outcome in ended:
+            value, request = outcome.value, outcome.item.request
+            answered = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
+            self._bill.add(outcome.usage or usage_of(value), None if request is None else request.model, answered)
+        self._keep([outcome.item.record for outcome in ended])
 
 
 def _request_of(work: Work) -> ChatRequest:

@@ -7,18 +7,19 @@ import json
 import shlex
 import signal
 from argparse import Namespace
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional
 
 from ..batch import BatchResult
 from ..batch.api import run_job
 from ..batch.job import Job
 from ..client.review import AnswerRules
 from ..errors import ConfigurationError
+from ..prices import PricesLike, dollars, prices_of
 from . import exits
 from .ask import open_pool
 from .terminal import complain
 
-__all__ = ["add_run", "prices", "run"]
+__all__ = ["PRICES_HELP", "add_run", "prices", "run"]
 
 _READING = ("url", "template", "column", "id_field")
 
@@ -52,7 +53,7 @@ def add_run(
         "--in-order", action="store_true", help="put the output into the order of the input at the end"
     )
     command.add_argument(
-        "--prices", metavar="IN,OUT", type=prices, help="dollars per million tokens read and written, for the cost"
+        "--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens, for the cost: {PRICES_HELP}"
     )
     command.add_argument(
         "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
@@ -125,17 +126,26 @@ def _answers(arguments: Namespace) -> AnswerRules:
     return AnswerRules(schema, arguments.max_reasks, accept)
 
 
-def prices(text: str) -> Tuple[float, float]:
-    """Two prices of the command line.
+PRICES_HELP = "read,written[,cached], one number for embeddings, or a file of prices by model in LiteLLM's form"
+
+
+def prices(text: str) -> PricesLike:
+    """Prices of the command line: numbers, or the name of a file.
 
     Raises:
-        argparse.ArgumentTypeError: they are no two numbers.
+        argparse.ArgumentTypeError: they are neither.
     """
     try:
-        read, written = (float(part) for part in text.split(","))
+        given: PricesLike = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError("it takes two numbers, for instance 0.15,0.60") from None
-    return read, written
+        given = text
+    try:
+        prices_of(given, "it")
+    except (TypeError, ConfigurationError) as error:
+        raise argparse.ArgumentTypeError(
+            f"it takes numbers, for instance 0.15,0.60, or a file of prices: {error}"
+        ) from None
+    return given
 
 
 def run(arguments: Namespace) -> int:
@@ -177,8 +187,10 @@ def run(arguments: Namespace) -> int:
 def _dry(result: BatchResult, arguments: Namespace) -> int:
     done = f", {result.done_before:,} are done" if result.done_before else ""
     parts = [f"{result.pending:,} rows would be sent{done}, about {result.estimated_tokens:,} tokens of prompts"]
-    if result.prices is not None:
-        parts.append(f"${result.estimated_tokens * result.prices[0] / 1e6:,.2f} to have them read")
+    if result.cost is not None:
+        parts.append(f"{dollars(result.cost)} to have them read")
+    if result.unpriced:
+        parts.append(result.unpriced)
     _show(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
     return exits.OK

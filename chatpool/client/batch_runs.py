@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any, Callable, Iterable, Mapping, Optional
 from urllib.parse import urlsplit
 
+from ..policy.tokens import TokenEstimator
 from ..types import ChatRequest, Outcome
+from ..wire.sizes import request_size
 from ..wire.vectors import joined, shared_part
 from .base import PoolBase
 from .connect import PUBLIC_URL
@@ -16,7 +18,7 @@ from .pool import ChatPool
 from .review import AnswerRules
 from .rows import RowsRun
 
-__all__ = ["has_version_in_url", "needs_model", "request_maker", "start_rows", "with_answer_rules"]
+__all__ = ["has_version_in_url", "needs_model", "prompt_tokens", "request_maker", "start_rows", "with_answer_rules"]
 
 
 def start_rows(
@@ -77,6 +79,11 @@ def request_maker(pool: PoolBase, extra: Optional[Mapping[str, Any]] = None) -> 
         TypeError: a keyword among ``extra`` that is no body field.
     """
     return RequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+
+
+def prompt_tokens(request: ChatRequest) -> float:
+    """The tokens that a pool expects a request's prompt to have, before any answer has taught it better."""
+    return TokenEstimator().estimate(request_size(request)).prompt
 
 
 def has_version_in_url(pool: PoolBase) -> bool:

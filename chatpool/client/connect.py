@@ -116,7 +116,9 @@ def check_pacing(limits: Any, budget: Any, model: Optional[str]) -> None:
         raise TypeError(f"limits must be a chatpool.Limits, got {limits!r}")
     if budget is not None and not isinstance(budget, Budget):
         raise TypeError(f"budget must be a chatpool.Budget, got {budget!r}")
-    if budget is not None and budget.cost is not None and model is not None and model not in budget.prices:
+    if budget is None or budget.cost is None or model is None:
+        return
+    if budget.prices.of_model(model) is None:
         raise ConfigurationError(f"Budget(cost=) has no price for the pool's model {model!r}: add it to prices=")
 
 

@@ -34,7 +34,7 @@ class Core:
         listeners = _checked(listeners)
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
-        self.statistics = Statistics()
+        self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # Not a method of this object: the engine may outlive it, and must not keep it alive.

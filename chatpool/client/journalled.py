@@ -20,9 +20,10 @@ from ..journal import (
     key_of,
     one_line,
 )
-from ..types import ChatCompletion, ChatRequest, Outcome
+from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from ..wire import encode
 from ..wire.answers import decode
+from ..wire.usage import usage_of
 from .final import state_of
 from .kept import KeptRun
 from .review import PARSE_FAILED
@@ -53,11 +54,16 @@ def record_of(
     """An outcome as a record; an answer that was not taken is in it too, as it was paid for."""
     error = None if outcome.error is None else error_facts(outcome.error)
     answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
-    usage, told = outcome.usage, getattr(outcome.value, "usage", None)
-    if usage is told or usage == told:
+    usage = outcome.usage
+    if usage == _told(outcome.value) and usage != Usage():  # one that was shared took nothing, and its JSON says more
         usage = None
     value = _encoded(answer)
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, value, usage)
+
+
+def _told(value: Any) -> Optional[Usage]:
+    """The tokens that a value's JSON tells of."""
+    return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
 
 
 def _encoded(value: Any) -> bytes:

@@ -7,8 +7,9 @@ from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Name
 
 from ..errors import APIResponseError, ChatPoolError, ConfigurationError
 from ..reentrancy import runs_user_code
-from ..types import Attempt, ChatRequest, Outcome
+from ..types import Attempt, ChatRequest, Outcome, Usage
 from ..wire.answers import UnusableAnswer
+from ..wire.usage import usage_of
 from ..wire.vectors import TooFewVectors, has_no_vectors, is_empty, joined, shared_part, taken_apart, tokens_of
 from .final import can_never_succeed, may_go_in_parts
 from .run import unusable
@@ -91,7 +92,9 @@ class Pack:
             self.most_texts = 1 if takes_none else None
             self._split(1 if takes_none else len(self.members) // 2, history)
         elif outcome.error is not None or not self._is_joined:
-            self.ended = [self._end_of(member, outcome, outcome.value, outcome.error) for member in self.members]
+            self.ended = [
+                self._end_of(member, outcome, outcome.value, outcome.error, outcome.usage) for member in self.members
+            ]
         else:
             self._take_apart(outcome, value_of)
         if outcome.ok and self._siblings is not None and not self.parts:
@@ -146,16 +149,21 @@ class Pack:
         self, member: Member, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
     ) -> Outcome[Any]:
         try:
-            return self._end_of(member, outcome, value_of(member.request, answer), None)
+            return self._end_of(member, outcome, value_of(member.request, answer), None, usage_of(answer))
         except UnusableAnswer as problem:
-            return self._end_of(member, outcome, None, _unusable(problem))
+            return self._end_of(member, outcome, None, _unusable(problem), usage_of(answer))
 
     def _end_of(
-        self, member: Member, outcome: Outcome[Any], value: Any, error: Optional[ChatPoolError]
+        self,
+        member: Member,
+        outcome: Outcome[Any],
+        value: Any,
+        error: Optional[ChatPoolError],
+        usage: Optional[Usage] = None,
     ) -> Outcome[Any]:
         history = self._before + outcome.history
         made = None if error is not None else value
-        return Outcome(member.place, member.row, member.request, made, error, history, outcome.elapsed)
+        return Outcome(member.place, member.row, member.request, made, error, history, outcome.elapsed, usage)
 
 
 def _unusable(problem: UnusableAnswer) -> APIResponseError:

@@ -73,13 +73,14 @@ class RowBudget:
             return
         if usage is not None:
             reserved.estimator.learn(reserved.size, usage)
+        answered = record.state == OK
         timeouts = sum(attempt.reason == _TIMED_OUT for attempt in record.attempts)
         with self._lock:
             # An answer that did not come in time may have been written, and billed, all the same.
             for _ in range(timeouts):
                 self._spending.sent(reserved.amount)
                 self._spending.returned(reserved.amount, None, answered=True)
-            self._spending.returned(reserved.amount, usage, answered=record.state == OK)
+            self._spending.returned(reserved.amount, usage, answered=answered, wrote=answered)
 
     def release(self, key: int) -> None:
         """The row was not sent."""

@@ -130,6 +130,8 @@ class Attempter:
 
     def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
         """What follows a failed attempt; noted in the call's history."""
+        call.answered(verdict.usage)  # an answer that is of no use is billed like any other
+        call.unreported = verdict.usage
         if call.handed_out:  # nothing can take back what somebody has seen
             call.history += (attempt_of(verdict, None, elapsed, self._routes.name_for(call)),)
             given_up = Decision(error=verdict.error, scope=verdict.scope)
@@ -141,6 +143,7 @@ class Attempter:
         call.history += (attempt,)
         if decision.wait is not None and call.state == RUNNING:
             report_retry(call, attempt, now)
+            call.unreported = None
         return decision
 
     def _decision(

@@ -118,6 +118,7 @@ class Call:
         "size",
         "state",
         "token",
+        "unreported",
         "unsendable",
         "usage",
         "visits",
@@ -148,7 +149,8 @@ class Call:
         self.attempts = 0
         self.reasks = 0  # how often it was asked again, with another request
         self.attempts_before = 0  # of the requests before this one
-        self.usage: Optional[Usage] = None  # of the answers that were reviewed
+        self.usage: Optional[Usage] = None  # of all its answers, those that were of no use included
+        self.unreported: Optional[Usage] = None  # the part of it that no listener has heard of
         self.first_sent: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way
         self.held_before = 0.0  # how long its line had been held when it was first sent
@@ -183,6 +185,11 @@ class Call:
         if options.deadline is not None and options.deadline < end:
             return Deadline(options.deadline, "run_timeout")
         return Deadline(end)
+
+    def answered(self, usage: Optional[Usage]) -> None:
+        """An answer has used so many tokens."""
+        if usage is not None:
+            self.usage = usage if self.usage is None else self.usage + usage
 
     def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
         """Its end, as the user sees it."""

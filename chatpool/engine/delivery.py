@@ -47,9 +47,11 @@ class Delivery:
         now = self._clock.now() if now is None else now
         call.payload = b""
         try:
-            report_end(call, now, error=error, usage=None if verdict is None else verdict.usage)
+            report_end(call, now, error=error, usage=call.unreported if verdict is None else verdict.usage)
         finally:
             value = None if verdict is None or error is not None else verdict.value
+            if verdict is not None and call.options.review is None:
+                call.answered(verdict.usage)
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 

@@ -277,6 +277,7 @@ class Line:
         if call.paced is not None:
             if stated is not None:
                 self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
+                self._estimator.limit = self.pacer.tokens_at_most
             call.paced = None
         if was_closed and not self.health.gate.closed:
             self.pacer.restart()
@@ -313,7 +314,8 @@ class Line:
             self.pacer.ended()
         if paced.reservation is not None and self._spending is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
-            self._spending.returned(paced.reservation, usage, answered=verdict.kind in ("success", "timeout"))
+            answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
+            self._spending.returned(paced.reservation, usage, answered=answered, wrote=wrote)
 
     def view(self, now: float, on_their_way: int) -> LineView:
         """This line as a retry decision sees it, with so many calls in flight or parked."""

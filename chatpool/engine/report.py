@@ -27,7 +27,7 @@ def report_send(call: Call, now: float) -> None:
 def report_retry(call: Call, attempt: Attempt, now: float) -> None:
     """``attempt`` has failed and another follows."""
     if call.options.dispatcher.wants("retrying"):
-        _emit("retrying", call, now, attempt, attempt.reason, None)
+        _emit("retrying", call, now, attempt, attempt.reason, call.unreported)
 
 
 def report_reask(call: Call, now: float, usage: Optional[Usage]) -> None:

@@ -15,8 +15,7 @@ __all__ = ["ask_again", "review"]
 
 def review(call: Call, verdict: Verdict) -> Review:
     """Have the answer of a call looked at; what it used and what was found is noted in the call."""
-    if verdict.usage is not None:
-        call.usage = verdict.usage if call.usage is None else call.usage + verdict.usage
+    call.answered(verdict.usage)
     look = call.options.review
     assert look is not None
     found = look(call.request, verdict.value, call.reasks)

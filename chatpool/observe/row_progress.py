@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from ..clock import Clock, current_clock
+from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
 from .progress import Progress, _somebody_looks
 
-__all__ = ["Prices", "RowProgress", "cost"]
+__all__ = ["RowProgress"]
 
 logger = logging.getLogger("chatpool")
 
-Prices = Tuple[float, float]
-"""Dollars per million tokens read, and per million tokens written."""
-
 _LINE_EVERY = 60.0  # seconds
-
-
-def cost(usage: Usage, prices: Prices) -> float:
-    """Dollars that ``usage`` costs; cached tokens count in full, as no two providers price them alike."""
-    return (usage.prompt_tokens * prices[0] + usage.completion_tokens * prices[1]) / 1e6
 
 
 class RowProgress:
@@ -32,7 +25,8 @@ class RowProgress:
             of tqdm's options.
         total: how many rows there are, None if that is not known.
         done: how many were done before.
-        prices: for the cost; None shows none.
+        prices: for the cost; None shows none, unless the servers state it.
+        bill: what has been counted so far, where somebody else counts; otherwise :meth:`add` does.
         say: takes the lines. Default: the log, at level INFO.
 
     One thread uses it.
@@ -44,14 +38,14 @@ class RowProgress:
         total: Optional[int],
         done: int = 0,
         *,
-        prices: Optional[Prices] = None,
+        prices: Optional[PricesLike] = None,
+        bill: Optional[Bill] = None,
         say: Optional[Callable[[str], None]] = None,
     ) -> None:
         self._total = total
         self._before = self._done = done
         self._failed = 0
-        self._usage = Usage()
-        self._prices = prices
+        self._bill = bill or Bill(None if prices is None else prices_of(prices))
         self._say = say or logger.info
         self._clock: Clock = current_clock()
         self._started = self._said = self._clock.now()
@@ -68,14 +62,13 @@ class RowProgress:
     def add(self, succeeded: int, failed: int = 0, usage: Optional[Usage] = None) -> None:
         """So many rows have ended, and took so many tokens."""
         self._failed += failed
-        if usage is not None:
-            self._usage = self._usage + usage
+        self._bill.add(usage)
         self._move(succeeded + failed)
 
     def _move(self, count: int) -> None:
         self._done += count
         if self._bar is not None:
-            if self._failed or self._prices:
+            if self._failed or self._bill.cost is not None:
                 self._bar.set_postfix(self._facts(), refresh=False)
             self._bar.update(count)
         elif self._talks and self._clock.now() - self._said >= _LINE_EVERY:
@@ -84,8 +77,8 @@ class RowProgress:
 
     def _facts(self) -> Dict[str, str]:
         facts = {"failed": f"{self._failed:,}"} if self._failed else {}
-        if self._prices:
-            facts["cost"] = f"${cost(self._usage, self._prices):,.2f}"
+        if self._bill.cost is not None:
+            facts["cost"] = dollars(self._bill.cost)
         return facts
 
     def line(self) -> str:

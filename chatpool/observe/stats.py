@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Deque, Dict
+from typing import Any, Deque, Dict, Optional
 
 from ..events import Event
 from ..locks import new_lock
-from ..types import Usage
+from ..prices import Bill, Prices
 
 __all__ = ["Statistics"]
 
@@ -15,16 +15,20 @@ _AT_A_TIME = 64  # events
 
 
 class Statistics:
-    """Counts how calls ended, the retries, what was asked again, and the tokens."""
+    """Counts how calls ended, the retries, what was asked again, the tokens and the money.
+
+    Args:
+        prices: for answers whose server does not state their cost; None without any.
+    """
 
     kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
-    def __init__(self) -> None:
+    def __init__(self, prices: Optional[Prices] = None) -> None:
         self._heard: Deque[Event] = deque()  # not counted yet
         self._lock = new_lock()  # a finalizer that cancels a call may come while it is held
         self._counting = False
         self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
-        self._tokens = [0, 0, 0, 0]
+        self._bill = Bill(prices)
 
     def __call__(self, event: Event) -> None:
         self._heard.append(event)
@@ -42,17 +46,9 @@ class Statistics:
             for _ in range(len(self._heard)):
                 event = self._heard.popleft()
                 self._counts[event.kind] += 1
-                if event.usage is not None:
-                    self._add(event.usage)
+                self._bill.add(event.usage, event.model)
         finally:
             self._counting = False
-
-    def _add(self, usage: Usage) -> None:
-        tokens = self._tokens
-        tokens[0] += usage.prompt_tokens
-        tokens[1] += usage.completion_tokens
-        tokens[2] += usage.total_tokens
-        tokens[3] += usage.cached_tokens
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent's may have held the lock."""
@@ -60,14 +56,15 @@ class Statistics:
         self._counting = False
 
     def snapshot(self) -> Dict[str, Any]:
-        """``succeeded``, ``failed``, ``retried``, ``reasked`` and ``usage`` at this moment."""
+        """``succeeded``, ``failed``, ``retried``, ``reasked``, ``usage`` and ``cost`` at this moment."""
         with self._lock:
             self._count()
-            counts, tokens = dict(self._counts), tuple(self._tokens)
+            counts, usage, cost = dict(self._counts), self._bill.usage, self._bill.cost
         return {
             "succeeded": counts["succeeded"],
             "failed": counts["failed"],
             "retried": counts["retrying"],
             "reasked": counts["reasking"],
-            "usage": Usage(*tokens),
+            "usage": usage,
+            "cost": cost,
         }

@@ -24,9 +24,10 @@ class Bucket:
         unit: what is always taken, if it is always the same; then ``per_minute`` is a whole number of these.
     """
 
-    __slots__ = ("_at", "_burst", "_leak", "_level")
+    __slots__ = ("_at", "_burst", "_leak", "_level", "_per_minute")
 
     def __init__(self, per_minute: float, burst: float, unit: float = 0.0) -> None:
+        self._per_minute = per_minute
         self._burst = max(unit, min(burst, per_minute / 2))
         self._leak = (per_minute - self._burst + unit) / _MINUTE
         self._level = 0.0
@@ -48,6 +49,11 @@ class Bucket:
         """Take ``amount``, whether or not there is room for it."""
         self._settle(now)
         self._level += amount
+
+    def take_late(self, now: float, amount: float) -> None:
+        """So much more than was taken has been used; whatever it is, it is made up for within a minute."""
+        self._settle(now)
+        self._level = max(self._level, min(self._level + amount, self._per_minute))
 
     def give_back(self, now: float, amount: float) -> None:
         """So much of what was taken was not needed; nothing below empty is ever given back."""

@@ -62,7 +62,7 @@ class ConfiguredLimits:
     def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
         """A request that was sent as one of ``tokens`` has used ``used``; a minute's worth at most counts.
 
-        It is over by then in any case, and an answer may state what cannot be.
+        It is over by then in any case, and answers may state what cannot be, many of them at once.
         """
         used = min(used, self.limits.tokens_per_minute or 0.0)
         if self._tokens is None or used == tokens:
@@ -70,5 +70,5 @@ class ConfiguredLimits:
         if used < tokens:
             self._tokens.give_back(now, tokens - used)
         else:
-            self._tokens.take(now, used - tokens)
+            self._tokens.take_late(now, used - tokens)
         self._token_window.correct(sent_at, used - tokens)

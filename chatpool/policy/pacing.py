@@ -77,6 +77,13 @@ class Pacer:
         learned = self._requests is not None or self._tokens is not None
         return learned or self._configured is not None or not isinstance(self._admission.phase, Free)
 
+    @property
+    def tokens_at_most(self) -> float:
+        """Tokens that may be sent in a minute, configured or stated; ``inf`` where that is not known."""
+        configured = None if self._configured is None else self._configured.limits.tokens_per_minute
+        stated = math.inf if self._tokens is None else self._tokens.limit
+        return stated if configured is None else min(configured, stated)
+
     def too_large(self, tokens: float) -> Optional[str]:
         """Why a call of so many tokens can never be sent, None if it can."""
         return None if self._configured is None else self._configured.too_large(tokens)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 from ..config import Budget
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
+from ..prices import Price
 from ..types import Usage
 from .tokens import TokenEstimate
 
 __all__ = ["Reservation", "Spending"]
 
-_PER_MILLION = 1e-6
+_FREE = Price(0.0)
 
 
 class Reservation(NamedTuple):
@@ -20,12 +21,14 @@ class Reservation(NamedTuple):
     Attributes:
         tokens: tokens read and written.
         cost: money.
-        prices: of a million tokens read, and written.
+        price: of its model.
+        expected: the tokens, each kind for itself.
     """
 
     tokens: float
     cost: float
-    prices: Tuple[float, float]
+    price: Price
+    expected: TokenEstimate
 
 
 class Spending:
@@ -62,7 +65,7 @@ class Spending:
     def refusal(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
         """Why a call must not be sent at all, None if it may be."""
         budget = self._budget
-        if budget.cost is not None and model not in budget.prices:
+        if budget.cost is not None and budget.prices.of_model(model) is None:
             return ConfigurationError(
                 f"there is no price for the model {model!r} in Budget(prices=), so its cost cannot be kept; "
                 "it was not sent"
@@ -95,8 +98,8 @@ class Spending:
 
     def reservation(self, model: Optional[str], expected: TokenEstimate) -> Reservation:
         """What a call to ``model`` is expected to take."""
-        prices = self._budget.prices.get(model or "", (0.0, 0.0))
-        return Reservation(expected.total, _cost(prices, expected.prompt, expected.completion), prices)
+        price = self._budget.prices.of_model(model) or _FREE
+        return Reservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
 
     def sent(self, reservation: Reservation) -> None:
         """An attempt goes out."""
@@ -104,24 +107,27 @@ class Spending:
         self._reserved_tokens += reservation.tokens
         self._reserved_cost += reservation.cost
 
-    def returned(self, reservation: Reservation, usage: Optional[Usage], *, answered: bool) -> None:
+    def returned(
+        self, reservation: Reservation, usage: Optional[Usage], *, answered: bool, wrote: bool = False
+    ) -> None:
         """An attempt has ended.
 
         Args:
             reservation: what was reserved for it.
             usage: what it took by the server's word, None where the server did not say.
             answered: whether it may have been paid for: without usage it then counts as expected.
+            wrote: whether there is text in the answer: then a usage that has nothing written does not say how much.
         """
         self._in_flight -= 1
         self._reserved_tokens = max(0.0, self._reserved_tokens - reservation.tokens) if self._in_flight else 0.0
         self._reserved_cost = max(0.0, self._reserved_cost - reservation.cost) if self._in_flight else 0.0
         if usage is not None:
-            self.tokens += usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
-            self.cost += _cost(reservation.prices, usage.prompt_tokens, usage.completion_tokens)
+            expected, price = reservation.expected, reservation.price
+            # Nothing is answered without being read.
+            read = usage.prompt_tokens or expected.prompt
+            written = usage.completion_tokens or (expected.completion if wrote else 0)
+            self.tokens += read + written
+            self.cost += price.cost(read, written, usage.cached_tokens) if usage.cost is None else usage.cost
         elif answered:
             self.tokens += reservation.tokens
             self.cost += reservation.cost
-
-
-def _cost(prices: Tuple[float, float], prompt: float, completion: float) -> float:
-    return _PER_MILLION * (prices[0] * prompt + prices[1] * completion)

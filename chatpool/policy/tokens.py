@@ -40,13 +40,16 @@ class TokenEstimator:
     OpenAI counts ``max_tokens`` of a request that has it, whatever the answer's length; so does this.
 
     Args:
+        limit: see the attribute; None without one.
+
+    Attributes:
         limit: tokens that may be sent in a minute; no request is thought to need more because others did.
     """
 
-    __slots__ = ("_answers", "_completion", "_limit", "_per_byte")
+    __slots__ = ("_answers", "_completion", "_per_byte", "limit")
 
     def __init__(self, limit: Optional[float] = None) -> None:
-        self._limit = math.inf if limit is None else limit
+        self.limit = math.inf if limit is None else limit
         self._answers = 0
         self._per_byte = _TOKENS_PER_BYTE
         self._completion = _COMPLETION
@@ -60,7 +63,7 @@ class TokenEstimator:
         """The tokens of :meth:`estimate`; asked for several times per call."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
         tokens = size.prompt_bytes * self._per_byte + size.other_tokens + completion * size.choices
-        return tokens if tokens <= self._limit else max(self._limit, self._least(size))
+        return tokens if tokens <= self.limit else max(self.limit, self._least(size))
 
     def _least(self, size: RequestSize) -> float:
         """What a request of this size says itself that it may take, whatever others took."""

@@ -140,10 +140,15 @@ def reserve(
 def correct(state: State, now: float, rates: Rates, *, at: float, tokens: float) -> None:
     """What was reserved for ``at`` took so many tokens more, or (negative) less.
 
-    Only tokens: the moment itself has been given, and others come after it.
+    Only tokens: the moment itself has been given, and others come after it.  Whatever they all took more, it is made up
+    for within about a minute of the latest moment given.
     """
     now = _settle(state, now)
-    state.tokens_due = max(state.tokens_due, now) + tokens * rates.tokens.emission
+    due = max(state.tokens_due, now)
+    state.tokens_due = due + tokens * rates.tokens.emission
+    if tokens > 0:
+        most = max(now, state.last) + rates.tokens.limit * rates.tokens.emission
+        state.tokens_due = max(due, min(state.tokens_due, most))
     for entry in state.window:
         if entry[0] == math.floor(at):
             entry[1] = max(0.0, entry[1] + tokens)

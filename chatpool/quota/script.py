@@ -12,7 +12,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
 # KEYS: the limit.  ARGV: the operation; limit, emission and burst of requests, then of tokens; its own arguments.
 RULES = """
-local max, floor = math.max, math.floor
+local max, min, floor = math.max, math.min, math.floor
 local touched, requests_due, tokens_due, last, paused_until, window, seen = 0, 0, 0, 0, 0, {}, {}
 local stored = redis.call('GET', KEYS[1])
 if stored then
@@ -114,7 +114,9 @@ if operation == 'reserve' then
   return {granted, shown(wait), shown(at), #seen / 2}
 elseif operation == 'correct' then
   local at, tokens = floor(tonumber(ARGV[8])), tonumber(ARGV[9])
-  tokens_due = max(tokens_due, now) + tokens * token_emission
+  local due = max(tokens_due, now)
+  tokens_due = due + tokens * token_emission
+  if tokens > 0 then tokens_due = max(due, min(tokens_due, max(now, last) + token_limit * token_emission)) end
   for i = 1, #window, 2 do
     if window[i] == at then window[i + 1] = max(0, window[i + 1] + tokens) end
   end

@@ -9,8 +9,9 @@ import sys
 from array import array
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..types import ChatCompletion, ChatRequest, ToolCall, Usage
+from ..types import ChatCompletion, ChatRequest, ToolCall
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
+from .usage import usage_of
 
 __all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "numbers", "usage_of"]
 
@@ -50,52 +51,6 @@ def decode(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any
 def is_known(request: ChatRequest) -> bool:
     """Whether it is known what an answer to this request must have."""
     return _shape(request) is not None
-
-
-def usage_of(payload: Any) -> Optional[Usage]:
-    """The tokens an answer says it used, None when it does not say, or says what cannot be (more than a billion)."""
-    usage = _stated_usage(payload)
-    if not isinstance(usage, dict):
-        return None
-    read = usage.get("prompt_tokens", usage.get("input_tokens"))
-    written = usage.get("completion_tokens", usage.get("output_tokens"))
-    total = usage.get("total_tokens")
-    if read is None and written is None and total is None:
-        return None
-    read, written, total = _count(read), _count(written), _count(total)
-    # One such number is enough: what the others are is no better known.
-    if max(read, written, total) > _MOST_TOKENS:
-        return None
-    return Usage(read, written, total or read + written, min(_cached(usage), _MOST_TOKENS))
-
-
-_MOST_TOKENS = 10**9  # of one answer; more is a mistake, which must count neither against a limit nor a budget
-
-
-def _stated_usage(payload: Any) -> Any:
-    """What an answer says of its usage: beside the choices, or inside one (Moonshot); None without it."""
-    if not isinstance(payload, dict):
-        return None
-    usage = payload.get("usage")
-    if usage:
-        return usage
-    choices = payload.get("choices")
-    for choice in reversed(choices) if isinstance(choices, list) else ():
-        inside = choice.get("usage") if isinstance(choice, dict) else None
-        if inside and isinstance(inside, dict):
-            return inside
-    return usage
-
-
-def _cached(usage: Dict[str, Any]) -> int:
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    if isinstance(details, dict):
-        return _count(details.get("cached_tokens"))
-    return _count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek's name
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
 
 
 def _text_or_none(value: Any) -> Optional[str]:

@@ -6,9 +6,10 @@ from functools import lru_cache
 from typing import Any, Dict, Optional, Tuple
 
 from ..types import ChatChunk, ToolCallDelta, Usage
-from .answers import UnusableAnswer, content_text, usage_of
+from .answers import UnusableAnswer, content_text
 from .pieces import JoinedObject, index_in
 from .tool_calls import CallsJoin
+from .usage import usage_of
 
 __all__ = ["ChoicesJoin"]
 
@@ -88,8 +89,11 @@ class ChoicesJoin:
     def _take_usage(self, stated: Any) -> Optional[Usage]:
         if not stated:
             return None
-        self._usage = stated
-        return usage_of({"usage": stated})
+        usage = usage_of({"usage": stated})
+        # Zeros, which some send with every chunk, do not take the place of a count.
+        if usage is not None or self._usage is None:
+            self._usage = stated
+        return usage
 
     def _take_choice(self, choice: Any, chunk: ChatChunk) -> None:
         if not isinstance(choice, dict):

@@ -8,6 +8,7 @@ from ..types import ChatRequest
 from .answers import UnusableAnswer, decode, numbers
 from .paths import EMBEDDINGS, operation_of
 from .pieces import index_in
+from .usage import amount_of, whole_number
 
 __all__ = [
     "TooFewVectors",
@@ -113,14 +114,17 @@ def _number_of(entry: Dict[str, Any]) -> int:
 
 
 def _shares(usage: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
-    """``usage`` in whole numbers that add up to it."""
+    """``usage`` in parts that add up to it: tokens in whole numbers, money in fractions."""
     if not isinstance(usage, dict):
         return [{} for _ in weights]
-    split = {
-        name: _split(value, weights)
-        for name, value in usage.items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
+    split: Dict[str, List[Any]] = {}
+    whole = sum(weights) or 1
+    for name, value in usage.items():
+        amount = amount_of(value)
+        if amount is not None and "cost" in name:
+            split[name] = [amount / whole * weight for weight in weights]
+        elif amount is not None:
+            split[name] = _split(whole_number(amount) or 0, weights)
     return [{"usage": {name: parts[place] for name, parts in split.items()}} for place in range(len(weights))]
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple, Optional, Tuple
 
 from ..types import ChatCompletion, ChatRequest, Reply, Verdict
-from .answers import UnusableAnswer, decode, is_known, usage_of
+from .answers import UnusableAnswer, decode, is_known
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
 from .chunks import StreamReader
 from .codec import TooDeep, decoded
@@ -18,6 +18,7 @@ from .messages import compose, cut, name_call, status_line, through_proxy, unusa
 from .paths import is_streamed
 from .resets import resume_line
 from .rules import NOT_JSON, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
+from .usage import usage_of
 
 __all__ = ["judge_reply"]
 
@@ -63,7 +64,8 @@ def judge_reply(
     try:
         value = decode(request, payload, request_id)
     except UnusableAnswer as problem:
-        return _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+        verdict = _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+        return verdict._replace(usage=usage_of(payload))  # it is billed all the same
     if isinstance(value, ChatCompletion):
         usage = value.usage
         if content is not None:

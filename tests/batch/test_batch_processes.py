@@ -12,7 +12,7 @@ import pytest
 from batch_rows import batch_line
 
 import chatpool
-from chatpool import Budget, ChatPool, ChatPoolError, ConfigurationError, Limits
+from chatpool import Budget, ChatPool, ChatPoolError, ConfigurationError, Limits, Usage
 from chatpool.batch.crew_runner import CrewRunner
 from chatpool.journal.shared import Tail
 from chatpool.testing import Answer, Delay, Error, FakeServer, Stall
@@ -198,6 +198,21 @@ def test_the_budget_holds_for_all_of_them_together(write_rows, tmp_path):
     assert result.usage.total_tokens <= 5000 + 8 * 100
     assert 45 <= result.succeeded == sent
     assert result.pending == 300 - sent
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_money_is_counted_alike_by_one_process_and_by_several(processes, write_rows, tmp_path):
+    usage = {"prompt_tokens": 50, "completion_tokens": "10", "total_tokens": 1050.0}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
+    answer = Answer(body={"object": "chat.completion", "model": "m-2026-01-01", "choices": [choice], "usage": usage})
+    target, prices = tmp_path / "out.jsonl", {"m": (1.0, 2.0)}
+    with FakeServer(answer) as server, ChatPool("m", base_url=server.base_url) as pool:
+        options = {"pool": pool, "processes": processes, "prices": prices, "progress": False}
+        result = chatpool.batch.run(write_rows(30), target, **options)
+    report = chatpool.batch.report(target, prices=prices)
+    assert result.usage == report.usage == Usage(30 * 50, 30 * 1000, 30 * 1050)
+    assert result.cost == report.cost == pytest.approx(30 * 2050e-6)
+    assert "31,500 tokens; $0.06" in result.summary()
 
 
 def test_a_row_without_a_price_fails_alone(tmp_path):

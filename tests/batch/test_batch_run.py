@@ -205,7 +205,7 @@ def test_a_sample_is_the_same_every_time(run, write_rows, chatpool_server, ids, 
 def test_a_dry_run_sends_and_writes_nothing(run, write_rows, chatpool_server, target, tmp_path):
     source = write_rows(4)
     result = run(source, dry_run=True)
-    assert (result.rows, result.pending, result.estimated_tokens) == (4, 4, 4 * 2)
+    assert (result.rows, result.pending, result.estimated_tokens) == (4, 4, 21)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     run(source, limit=3)
     result = run(source, dry_run=True)
@@ -286,7 +286,7 @@ def test_an_output_that_is_somebody_elses_is_left_alone(run, write_rows, target)
         ({"template": "{a!r}"}, "nothing but a name"),
         ({"template": "{a"}, "template '{a'"),
         ({"prices": (1, -1)}, "must not be negative"),
-        ({"prices": 3}, "two numbers"),
+        ({"prices": "no/such/file.json"}, "prices cannot be read"),
         ({"processes": 0}, "processes"),
     ],
 )

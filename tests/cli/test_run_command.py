@@ -82,11 +82,33 @@ def test_a_dry_run_says_what_it_would_cost(batch, chatpool_server):
     ended = batch("--dry-run", "--prices", "2,8")
     assert ended.code == 0
     last = ended.err.splitlines()[-1]
-    assert last == "chatpool: 3 rows would be sent, about 4 tokens of prompts, $0.00 to have them read"
+    assert last == "chatpool: 3 rows would be sent, about 15 tokens of prompts, less than $0.0001 to have them read"
     assert chatpool_server.requests == []
 
 
-@pytest.mark.parametrize("prices", ["2", "a,b", "1,2,3"])
+@pytest.mark.parametrize("prices", ["300", "300,1200,30"])
+def test_one_price_or_three_will_do(batch, prices):
+    ended = batch("--dry-run", "--prices", prices)
+    assert ended.err.splitlines()[-1].endswith("about 15 tokens of prompts, $0.0045 to have them read")
+
+
+def test_prices_come_from_a_file_of_litellm_s(batch, tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"m": {"input_cost_per_token": 0.001, "output_cost_per_token": 0.002}}))
+    assert batch("--dry-run", "--prices", path).err.splitlines()[-1].endswith(", $0.01 to have them read")
+    ended = batch("--prices", path)
+    assert ended.code == 0
+    assert ended.err.splitlines()[-1].endswith("; $0.0090")  # three answers of one token read and one written
+
+
+def test_a_model_without_a_price_is_named_at_the_end(batch, tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"other": [1, 2]}))
+    for more in (["--dry-run"], []):
+        assert batch(*more, "--prices", path).err.splitlines()[-1].endswith("no price for m")
+
+
+@pytest.mark.parametrize("prices", ["a,b", "1,2,3,4", "1,-2", "nan", "no-such-file.json"])
 def test_prices_that_are_none_are_wrong_usage(batch, prices):
     ended = batch("--prices", prices)
     assert ended.code == 2

@@ -12,7 +12,7 @@ from chatpool import errors
 from chatpool.errors import APIError, ChatPoolError
 from chatpool.journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of, one_line
 from chatpool.journal.record import encode, prefix_of
-from chatpool.types import Attempt
+from chatpool.types import Attempt, Usage
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()),
@@ -68,6 +68,13 @@ def test_a_record_is_one_line_and_comes_back(record):
     assert decode(line) == record
     assert prefix_of(line) == (record.key, record.state, record.hash)
     assert json.loads(line)["value"] == json.loads(record.value)
+
+
+def test_a_record_that_an_older_version_has_written_with_fewer_counts_is_read():
+    record = Record(1, OK, "0" * 32, None, 0, 1.5, 0.5, (), usage=Usage(5, 6, 11, 2))
+    older = encode(record).replace(b',"reasoning_tokens":0,"cost":null', b"")
+    assert b"reasoning" not in older
+    assert decode(older) == record
 
 
 @given(JSON)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from chatpool.events import Event
 from chatpool.observe.stats import Statistics
+from chatpool.prices import prices_of
 from chatpool.types import Usage
 
 
@@ -18,7 +21,15 @@ def test_ends_retries_and_tokens_are_counted():
     for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), event("succeeded")]:
         statistics(heard)
     usage = Usage(3, 4, 7, 1)
-    assert statistics.snapshot() == {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0, "usage": usage}
+    counts = {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0}
+    assert statistics.snapshot() == {**counts, "usage": usage, "cost": None}
+
+
+def test_money_is_what_servers_state_or_else_by_the_prices_of_each_model():
+    statistics = Statistics(prices_of({"m": (1, 2), "e": 0.5}))
+    for usage, model in [(Usage(10, 10, 20), "m"), (Usage(20, 0, 20), "e"), (Usage(9, 9, 18, cost=0.25), "m")]:
+        statistics(event("succeeded", usage)._replace(model=model))
+    assert statistics.snapshot()["cost"] == pytest.approx(0.25 + 40e-6)
 
 
 def test_what_was_asked_again_is_counted_with_its_tokens():
@@ -45,7 +56,8 @@ def test_what_a_finalizer_adds_in_the_middle_of_counting_is_counted_once():
     class Interrupting:
         """Tokens at whose reading the collector comes, and cancels many calls."""
 
-        prompt_tokens = completion_tokens = cached_tokens = 1
+        prompt_tokens = completion_tokens = cached_tokens = reasoning_tokens = 1
+        cost = 0.0
 
         @property
         def total_tokens(self):

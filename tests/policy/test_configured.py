@@ -188,3 +188,12 @@ def test_no_answer_counts_for_more_than_a_minute():
     limits.sent(0.0, 100)
     limits.corrected(0.0, 0.5, 100, 10.0**9)
     assert 50 < limits.wait(0.5, 500) <= 61
+
+
+def test_however_much_many_answers_at_once_have_used_it_is_made_up_for_within_a_minute():
+    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    for _ in range(30):
+        limits.sent(0.0, 100)
+    for _ in range(30):
+        limits.corrected(0.0, 1.0, 100, 10**9)
+    assert limits.wait(1.0, 100) <= 62

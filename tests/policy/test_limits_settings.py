@@ -56,8 +56,8 @@ class TestBudget:
         with pytest.raises(ConfigurationError, match="per million tokens"):
             Budget(cost=1.0)
 
-    @pytest.mark.parametrize("prices", [{"m": 0.5}, {"m": (1, 2, 3)}, {5: (1, 2)}, {"m": "12"}, [("m", (1, 2))]])
-    def test_prices_are_pairs_by_model(self, prices):
+    @pytest.mark.parametrize("prices", [{"m": ()}, {"m": (1, 2, 3, 4)}, {5: (1, 2)}, {"m": "12"}, [("m", (1, 2))]])
+    def test_prices_are_one_to_three_numbers_by_model(self, prices):
         with pytest.raises(TypeError, match=r"budget\.prices"):
             Budget(cost=1.0, prices=prices)
 

@@ -106,3 +106,33 @@ class TestReturning:
             spending.returned(reservation, Usage(200, 200, 400), answered=True)
         assert spending.tokens <= 10_000 + len(sent) * 200
         assert isinstance(spending.refusal("m", CALL), BudgetExceededError)
+
+
+class TestMoneyAsItIsBilled:
+    def test_a_stated_cost_counts_before_prices(self):
+        spending = Spending(TestCost.BUDGET)
+        spending.returned(send(spending), Usage(100, 50, 150, cost=0.75), answered=True)
+        assert spending.cost == 0.75
+
+    def test_cached_tokens_have_their_own_price(self):
+        spending = Spending(Budget(cost=1.0, prices={"m": (1000.0, 4000.0, 100.0)}))
+        spending.returned(send(spending), Usage(100, 0, 100, cached_tokens=80), answered=True)
+        assert spending.cost == pytest.approx(0.02 + 0.008)
+
+    def test_an_embedding_has_one_price(self):
+        spending = Spending(Budget(cost=1.0, prices={"e": 1000.0}))
+        used(spending, 100, 0, "e")
+        assert spending.cost == pytest.approx(0.1)
+
+    def test_one_price_may_be_that_of_every_model(self):
+        spending = Spending(Budget(cost=1.0, prices=(1000.0, 4000.0)))
+        assert spending.refusal("any", CALL) is None
+
+    def test_nothing_read_or_nothing_written_beside_text_counts_as_expected(self):
+        spending = Spending(Budget(tokens=10_000))
+        spending.returned(send(spending), Usage(0, 7, 7), answered=True, wrote=True)
+        assert spending.tokens == 107
+        spending.returned(send(spending), Usage(7, 0, 7), answered=True, wrote=True)
+        assert spending.tokens == 107 + 107
+        spending.returned(send(spending), Usage(7, 0, 7), answered=True)
+        assert spending.tokens == 107 + 107 + 7

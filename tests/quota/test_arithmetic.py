@@ -79,6 +79,14 @@ def test_tokens_that_were_needed_besides_are_paid_for():
     assert ask(state, 0.0, rates, tokens=10).wait == pytest.approx(110 * rates.tokens.emission)
 
 
+def test_however_much_many_calls_took_it_is_paid_for_within_about_a_minute():
+    rates, state = Rates.of(None, 600, 1.0), State()
+    given = [ask(state, 0.0, rates, tokens=1) for _ in range(10)]
+    for each in given:
+        arithmetic.correct(state, 0.0, rates, at=each.at, tokens=599.0)
+    assert ask(state, 0.0, rates, tokens=10).wait <= 65
+
+
 def test_a_pause_holds_everybody_and_ends_without_a_burst():
     rates, state = Rates.of(600, None, 1.0), State()
     ask(state, 0.0, rates)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from chatpool import ChatCompletion, ChatRequest, ToolCall, Usage
-from chatpool.wire.answers import UnusableAnswer, decode, usage_of
+from chatpool.wire.answers import UnusableAnswer, decode
 
 CHAT = ChatRequest({"messages": []})
 COMPLETION = ChatRequest({"prompt": "x"}, "/completions")
@@ -214,32 +214,3 @@ class TestOtherPaths:
     def test_a_list_of_stored_answers_is_no_answer(self):
         request = ChatRequest({}, "/chat/completions", "GET")
         assert decode(request, {"object": "list", "data": []}, None) == {"object": "list", "data": []}
-
-
-@pytest.mark.parametrize(
-    ("usage", "tokens"),
-    [
-        ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, Usage(1, 2, 3)),
-        ({"prompt_tokens": 1, "completion_tokens": 2}, Usage(1, 2, 3)),
-        ({"prompt_tokens": 4, "total_tokens": 4}, Usage(4, 0, 4)),
-        ({"input_tokens": 1, "output_tokens": 2}, Usage(1, 2, 3)),
-        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 8}}, Usage(9, 0, 9, 8)),
-        ({"prompt_tokens": 9, "prompt_tokens_details": None, "prompt_cache_hit_tokens": 7}, Usage(9, 0, 9, 7)),
-        ({"prompt_tokens": "many", "completion_tokens": -1, "total_tokens": True}, Usage()),
-        ({"prompt_tokens": 10**9, "completion_tokens": 0, "total_tokens": 10**9}, Usage(10**9, 0, 10**9)),
-        ({"prompt_tokens": 5, "completion_tokens": 10**9 + 1, "total_tokens": 7}, None),
-        ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 10**400}, None),
-        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 10**400}}, Usage(9, 0, 9, 10**9)),
-        ({"bytes": 7}, None),
-        ({}, None),
-        (None, None),
-        ("x", None),
-    ],
-)
-def test_usage_is_read_in_every_dialect(usage, tokens):
-    assert usage_of({"usage": usage}) == tokens
-
-
-@pytest.mark.parametrize("payload", [None, [], "x", {}])
-def test_without_usage_there_is_none(payload):
-    assert usage_of(payload) is None

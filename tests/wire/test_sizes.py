@@ -109,3 +109,67 @@ def test_a_body_of_any_depth_is_measured():
     for _ in range(5000):
         deep = [deep]
     assert size(messages=deep).prompt_bytes == 0
+
+
+DATA = "iVBORw0KGgo" + "A" * 1_000_000
+URL = "data:image/png;base64," + DATA
+SOURCE = {"type": "base64", "media_type": "image/png", "data": DATA}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [message([{"type": "image", "source": SOURCE}])]},
+        {"messages": [message([{"type": "tool_result", "content": [{"type": "image", "source": SOURCE}]}])]},
+        {"messages": [message([{"type": "image", "mimeType": "image/png", "data": DATA}])]},
+        {"messages": [message([{"type": "resource", "resource": {"mimeType": "image/png", "blob": DATA}}])]},
+        {"messages": [{"role": "user", "content": "what is it?", "images": [DATA]}]},
+        {"prompt": "what is it?", "images": [DATA]},
+        {"messages": [message([{"type": "image_url", "image_url": URL}])]},
+        {"messages": [message([{"image_url": {"url": "https://example.invalid/a.png"}}])]},
+        {"messages": [message([{"type": "image", "image": URL}])]},
+        {"messages": [message([{"type": "image", "base64": DATA, "mime_type": "image/png"}])]},
+        {"messages": [message([{"type": "file", "data": DATA, "mediaType": "image/png"}])]},
+        {"messages": [message([{"image": {"format": "png", "source": {"bytes": DATA}}}])]},
+        {"messages": [message([{"inline_data": {"mime_type": "image/png", "data": DATA}}])]},
+        {"messages": [message([{"type": "picture of tomorrow", "picture": {"bits": DATA}}])]},
+        {"input": [{"image": DATA}]},
+        {"input": [{"image": "https://example.invalid/a.png"}]},
+        {"inputs": [{"content": [{"type": "image_base64", "image_base64": DATA}]}]},
+        {"input": [{"type": "image_generation_call", "id": "ig_1", "result": DATA}]},
+        {"input": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": URL}}]},
+        {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": URL}]}]},
+        {"input": [{"type": "code_interpreter_call", "outputs": [{"type": "image", "url": URL}]}]},
+    ],
+    ids=lambda body: next(iter(body)),
+)
+def test_an_image_is_one_in_whatever_shape_it_comes(body):
+    measured = size(**body)
+    assert measured.other_tokens == 800
+    assert measured.prompt_bytes < 60
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [
+        ({"type": "audio", "mimeType": "audio/wav", "data": "A" * 4_000_000}, 2000),
+        ({"inline_data": {"mime_type": "audio/mp3", "data": "A" * 4_000_000}}, 2000),
+        ({"inlineData": {"mimeType": "application/pdf", "data": "A" * 4_000_000}}, 160_000),
+        ({"type": "document", "source": {"type": "base64", "data": "A" * 4_000_000}}, 160_000),
+        ({"type": "input_video", "data": "A" * 4_000_000}, 5000),
+        ({"type": "file", "file": {"file_data": "data:text/plain;base64," + "A" * 5000}}, 1004),
+    ],
+)
+def test_other_data_counts_by_its_kind(part, tokens):
+    assert size(messages=[message([part])]).other_tokens == tokens
+
+
+def test_text_is_text_whatever_it_looks_like():
+    encoded = "A" * 4000
+    assert size(messages=[message(encoded)]).prompt_bytes >= 4000
+    assert size(messages=[message([{"type": "text", "text": encoded}])]).prompt_bytes >= 4000
+    assert size("/embeddings", input=[encoded]).prompt_bytes == 4000
+    document = {"type": "document", "source": {"type": "text", "data": "plain words " * 100}}
+    assert size(messages=[message([document])]).prompt_bytes > 1200
+    schema = {"type": "object", "properties": {"image": {"type": "string", "description": "d" * 100}}}
+    assert size(messages=[], tools=[{"type": "function", "function": {"parameters": schema}}]).other_tokens == 0

@@ -1,0 +1,270 @@
+"""What tokens cost: prices as users have them, and the one count of tokens and money."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from numbers import Number  # decimals are
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+
+from .answers import Usage
+from .errors import ConfigurationError
+
+__all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
+
+PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, "os.PathLike[str]"]
+"""Prices of a million tokens.
+
+One number (embeddings: only what is read costs), two (read, written) or three (read, written, read from the server's
+prompt cache), for all models or by model; by model also in LiteLLM's form, and a JSON file of either.
+"""
+
+_MILLION = 1e6
+
+# LiteLLM's names, of dollars per token, in the order of Price.
+_PER_TOKEN = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
+
+_DATE = re.compile(r"-(?:\d{4}-\d\d-\d\d|\d{8})$")
+
+
+class Price(NamedTuple):
+    """The prices of a million tokens of one model.
+
+    Attributes:
+        read: of the prompt.
+        written: of the answer.
+        cached: of those of the prompt that came from the server's cache; None: as the others.
+    """
+
+    read: float
+    written: float = 0.0
+    cached: Optional[float] = None
+
+    def cost(self, read: float, written: float, cached: float = 0.0) -> float:
+        """What so many tokens cost; ``cached`` is the part of ``read`` that came from the cache."""
+        cached = min(cached, read) if self.cached is not None else 0.0
+        return ((read - cached) * self.read + cached * (self.cached or 0.0) + written * self.written) / _MILLION
+
+    def of(self, usage: Usage) -> float:
+        """What ``usage`` costs; what the server says itself that it costs goes before."""
+        if usage.cost is not None:
+            return usage.cost
+        return self.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
+class Prices(Mapping[str, Price]):
+    """Prices by model, and one for all models that have none of their own.
+
+    Args:
+        models: those with a price of their own.
+        default: the price of all others, None without one.
+    """
+
+    __slots__ = ("_default", "_models")
+
+    def __init__(self, models: Mapping[str, Price], default: Optional[Price] = None) -> None:
+        self._models = dict(models)
+        self._default = default
+
+    def __getitem__(self, model: str) -> Price:
+        return self._models[model]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __bool__(self) -> bool:
+        return bool(self._models) or self._default is not None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prices):
+            return NotImplemented
+        return self._models == other._models and self._default == other._default
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self._models.items()), self._default))
+
+    def __repr__(self) -> str:
+        return f"Prices({len(self)} models)" if self._default is None else f"Prices({tuple(self._default)})"
+
+    def of_model(self, model: Optional[str]) -> Optional[Price]:
+        """The price of a model under exactly this name, None without one."""
+        return self._models.get(model or "", self._default)
+
+    def of_answer(self, asked: Optional[str], answered: Optional[str] = None) -> Optional[Price]:
+        """The price of an answer, None without one.
+
+        Args:
+            asked: the model that was asked for, None where that is not known.
+            answered: the model that answered by its own account, often the dated name of the one that was asked for, or
+                one with the provider before it.
+        """
+        undated = _DATE.sub("", answered or "")
+        for model in (asked, answered, undated, undated.rpartition("/")[2]):
+            if model in self._models:
+                return self._models[model]
+        return self._default
+
+
+def prices_of(value: PricesLike, name: str = "prices") -> Prices:
+    """``value`` as :class:`Prices`, checked.
+
+    Args:
+        value: see :data:`PricesLike`.
+        name: the parameter, for messages.
+
+    Raises:
+        TypeError: it is nothing of the kind.
+        ConfigurationError: a price is negative or not finite, or the file cannot be read.
+    """
+    if isinstance(value, Prices):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return prices_of(_read_file(os.fspath(value), name), f"{name} of {os.fspath(value)}")
+    if isinstance(value, Mapping):
+        return Prices(_by_model(value, name))
+    return Prices({}, _price(value, name, f"{name} must be"))
+
+
+def _read_file(path: str, name: str) -> Mapping[str, Any]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            found = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{name} cannot be read from {path!r}: {said}; it must be a JSON file") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{name} in {path!r} must be an object of models and their prices")
+    return found
+
+
+def _by_model(value: Mapping[Any, Any], name: str) -> Dict[str, Price]:
+    found: Dict[str, Price] = {}
+    for model, figures in value.items():
+        if not isinstance(model, str):
+            raise TypeError(f"{name} must map the names of models to prices, got the key {model!r}")
+        where = f"{name}[{model!r}]"
+        if isinstance(figures, Mapping):
+            # An entry without prices per token, for images say, leaves its model without one.
+            if figures.get(_PER_TOKEN[0]) is not None or figures.get(_PER_TOKEN[1]) is not None:
+                found[model] = _per_token(figures, where)
+        else:
+            found[model] = _price(figures, where, f"{name} must map a model's name to")
+    if value and not found:
+        raise ConfigurationError(f"{name} has no price per token: {_PER_TOKEN[0]} and {_PER_TOKEN[1]} are read")
+    return found
+
+
+def _per_token(figures: Mapping[Any, Any], where: str) -> Price:
+    read, written, cached = (
+        # Digits that the multiplication invents are no part of a price.
+        None if figures.get(field) is None else round(_figure(f"{where}.{field}", figures[field]) * _MILLION, 9)
+        for field in _PER_TOKEN
+    )
+    return Price(read or 0.0, written or 0.0, cached)
+
+
+def _price(value: Any, name: str, must: str) -> Price:
+    figures = [value] if isinstance(value, Number) else value
+    of_numbers = isinstance(figures, (list, tuple)) and all(
+        isinstance(figure, Number) and not isinstance(figure, bool) for figure in figures
+    )
+    if not (of_numbers and 1 <= len(figures) <= len(Price._fields)):
+        raise TypeError(
+            f"{must} the price of a million tokens read (embeddings), to two numbers (read, written), or to three "
+            f"(read, written, read from the cache); got {name}={value!r}"
+            if must.endswith("to")
+            else f"{must} the price of a million tokens read (embeddings), two numbers (read, written), three "
+            f"(read, written, read from the cache), a dict of model to these, or a file of prices; got {value!r}"
+        )
+    return Price(*(_figure(name, figure) for figure in figures))
+
+
+def _figure(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        figure = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not 0 <= figure < math.inf:
+        raise ConfigurationError(f"{name} must not be negative, NaN or infinite, got {value!r}")
+    return figure
+
+
+class Bill:
+    """Adds up answers: their tokens, and their money where it is known.
+
+    Results, summaries, reports and statistics all count with this.  Not thread-safe.
+
+    Args:
+        prices: for answers whose server does not state their cost; None without any.
+
+    Attributes:
+        unpriced: by model, the answers whose cost is not known.
+    """
+
+    __slots__ = ("_cost", "_prices", "_stated", "_tokens", "_unstated", "unpriced")
+
+    def __init__(self, prices: Optional[Prices] = None) -> None:
+        self._prices = prices
+        self._tokens: List[int] = [0] * 5
+        self._cost = 0.0
+        self._stated = self._unstated = False  # by a server, at least once
+        self.unpriced: Counter[str] = Counter()
+
+    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Optional[str] = None) -> None:
+        """Count one answer.
+
+        Args:
+            usage: its tokens; None where nothing is known, which counts as nothing.
+            asked, answered: as for :meth:`Prices.of_answer`.
+        """
+        if usage is None:
+            return
+        tokens = self._tokens
+        tokens[0] += usage.prompt_tokens
+        tokens[1] += usage.completion_tokens
+        tokens[2] += usage.total_tokens
+        tokens[3] += usage.cached_tokens
+        tokens[4] += usage.reasoning_tokens
+        if usage.cost is not None:
+            self._cost += usage.cost
+            self._stated = True
+        elif usage._has_tokens:
+            self._unstated = True
+            price = None if self._prices is None else self._prices.of_answer(asked, answered)
+            if price is None:
+                self.unpriced[answered or asked or ""] += 1
+            else:
+                self._cost += price.of(usage)
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of all."""
+        read, written, total, cached, reasoning = self._tokens
+        stated = self._cost if self._stated and not self._unstated else None
+        return Usage(read, written, total, cached, reasoning, stated)
+
+    @property
+    def cost(self) -> Optional[float]:
+        """The money of those whose cost is known; None where there are neither prices nor stated costs."""
+        return self._cost if self._stated or self._prices is not None else None
+
+    def note(self) -> str:
+        """For a person: whose answers are not in :attr:`cost`; "" where it is of all."""
+        if not self.unpriced or self.cost is None:
+            return ""
+        return "no price for " + ", ".join(name or "a model without a name" for name, _ in self.unpriced.most_common(3))
+
+
+def dollars(amount: float) -> str:
+    """A sum for a person: with cents, and with four digits below one cent."""
+    if 0 < amount < 0.00005:
+        return "less than $0.0001"
+    return f"${amount:.4f}" if 0 < amount < 0.01 else f"${amount:,.2f}"
