@@ -29,6 +29,7 @@ from .errors import (
     PermissionDeniedError,
     PoolClosedError,
     RateLimitError,
+    TooManyFailuresError,
     TruncatedStreamError,
     UnprocessableEntityError,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "Results",
     "RetryPolicy",
     "Timeout",
+    "TooManyFailuresError",
     "ToolCall",
     "ToolCallDelta",
     "TruncatedStreamError",

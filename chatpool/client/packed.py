@@ -62,6 +62,9 @@ class PackedRun(Run):
         outcome.item.settle(outcome, self.value_of)
         super()._end_unsent(outcome)
 
+    def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
+        return outcome.item.ended or ()
+
     def _put(self, outcome: Outcome[Any]) -> None:
         pack: Pack = outcome.item
         with self._changed:
