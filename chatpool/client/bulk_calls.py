@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from ..config import RetryPolicyLike, TimeoutLike
+from ..errors import ChatPoolError
 from ..observe.progress import Progress
 from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
 from ..wire import embedding_request
@@ -15,6 +17,7 @@ from .options import RequestMaker, body_fields
 from .parsing import Parse
 from .review import Accept
 from .runs import JournalPath, RunSettings, start_packed
+from .second_try import failed_of, fill, request_of, settings_of
 
 __all__ = ["BulkCalls"]
 
@@ -178,6 +181,48 @@ class BulkCalls(PoolBase):
         how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
         how = how.collected(collect_stream)
         return self._lazy(items, make, settings, how, in_order=False)
+
+    def retry(
+        self,
+        results: Results,
+        *,
+        progress: Progress = None,
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+    ) -> Results:
+        """Send what has failed in a run once more, as it was sent before, and put what comes of it into its places.
+
+        Args:
+            results: what :meth:`map` or :meth:`embed` has returned, or an exception's ``.results``. It is changed:
+                its values and outcomes, whose history, tokens and seconds are those of both times.
+            progress, run_timeout, max_failures: as in :meth:`map`.
+            timeout, retry: as in :meth:`chat`. Default: those of the run. What parses and accepts answers, is the run's
+                too, unless ``results`` were pickled in between; headers and URL parameters are this pool's.
+
+        Returns:
+            ``results``, whose ``fatal`` tells how this time ended. Nothing is sent if nothing has failed.
+
+        Raises:
+            TypeError: ``results`` are none of a run.
+            KeyboardInterrupt: as from :meth:`map`; what came before is in its places.
+        """
+        failed = failed_of(results)
+        settings = RunSettings(None, progress, "return", run_timeout, max_failures=max_failures)
+        how = settings_of(results, self._how(timeout, retry), timed=timeout is not None, retried=retry is not None)
+        again: Optional[Results] = None
+        shows_errors = any(isinstance(results[outcome.index], ChatPoolError) for outcome in failed)
+        try:
+            again = self._collect(failed, request_of(results), settings, how) if failed else None
+        except BaseException as error:
+            again = getattr(error, "results", None)
+            with contextlib.suppress(Exception):  # a frozen exception takes no attribute
+                error.results = results  # type: ignore[attr-defined]  # as map does
+            raise
+        finally:
+            fill(results, again, shows_errors=shows_errors)
+        return results
 
     def embed(
         self,

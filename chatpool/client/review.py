@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple, Union
 
@@ -125,6 +126,7 @@ class AnswerReview:
         assert self._parser is not None
         try:
             value.parsed = self._parser(value.text)
+            self._parse_further(value)
             return None
         except ChatPoolError as error:  # of a call made in there: it says nothing about this answer
             return _Unparsed(error, final=True)
@@ -135,6 +137,14 @@ class AnswerReview:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
             return _Unparsed(error, final=True)
+
+    @runs_user_code
+    def _parse_further(self, value: ChatCompletion) -> None:
+        """Make values of the other choices' texts (``n=``), where that is possible: the first decides on the answer."""
+        assert self._parser is not None
+        for choice in value.choices[1:]:
+            with contextlib.suppress(Exception):
+                choice.parsed = self._parser(choice.text)
 
     def _after(self, unparsed: _Unparsed, request: ChatRequest, value: ChatCompletion, reasks: int) -> Review:
         reason = reason_of(unparsed.error)

@@ -211,6 +211,11 @@ class Run:
         """Put the engine's books in order after an exception in the consumer's thread."""
         self._engine.repair()
 
+    @property
+    def origin(self) -> Tuple[Callable[[Any], ChatRequest], CallOptions]:
+        """What makes requests of items, and how their calls are sent."""
+        return self._prepare, self._options
+
     def now(self) -> float:
         """The time on the run's clock."""
         return self._engine.clock.now()
