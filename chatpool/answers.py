@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-__all__ = ["ChatChunk", "ChatCompletion", "ToolCall", "ToolCallDelta", "Usage"]
+__all__ = ["ChatChunk", "ChatCompletion", "Choice", "ToolCall", "ToolCallDelta", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,53 @@ class ToolCall:
             raise ValueError(f"the arguments for the tool {self.name!r} are not JSON: {error}") from error
 
 
+class Choice:
+    """One of the answers to a request with ``n=``.  ``str(choice)`` is its text.
+
+    Attributes:
+        index: its place among them, from 0.
+        text: its text, always a str.
+        message: it as a message dict.
+        finish_reason: why the model stopped.
+        tool_calls: the tools the model wants called.
+        reasoning: what the model says of its reasoning, None without it.
+        parsed: what ``parse=`` has made of the text; None where it could make nothing of it.
+    """
+
+    __slots__ = ("finish_reason", "index", "message", "parsed", "reasoning", "text", "tool_calls")
+
+    def __init__(
+        self,
+        index: int,
+        text: str,
+        message: Dict[str, Any],
+        finish_reason: Optional[str] = None,
+        tool_calls: Tuple[ToolCall, ...] = (),
+        reasoning: Optional[str] = None,
+        parsed: Any = None,
+    ) -> None:
+        self.index = index
+        self.text = text
+        self.message = message
+        self.finish_reason = finish_reason
+        self.tool_calls = tool_calls
+        self.reasoning = reasoning
+        self.parsed = parsed
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Choice({self.index}, {self.text!r}, finish_reason={self.finish_reason!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Choice):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict
+
+
 class ChatCompletion:
     """A model's answer.  ``str(completion)`` is its text.
 
@@ -96,7 +143,9 @@ class ChatCompletion:
     """
 
     __slots__ = (
+        "_choices",
         "_raw",
+        "_reasoning",
         "finish_reason",
         "id",
         "message",
@@ -121,6 +170,8 @@ class ChatCompletion:
         tool_calls: Tuple[ToolCall, ...] = (),
         parsed: Any = None,
         raw: Any = None,
+        reasoning: Optional[str] = None,
+        choices: Tuple[Choice, ...] = (),
     ) -> None:
         self.text = text
         self.message = message
@@ -132,6 +183,26 @@ class ChatCompletion:
         self.tool_calls = tool_calls
         self.parsed = parsed
         self._raw = raw
+        self._reasoning = reasoning
+        self._choices = choices
+
+    @property
+    def reasoning(self) -> Optional[str]:
+        """What the model says of its reasoning, in whichever field the server has it; None without any.
+
+        Where a server does not separate it, it is in :attr:`text` too, up to ``</think>``.
+        """
+        reasoning: Optional[str] = getattr(self, "_reasoning", None)  # what 0.1.0 has pickled lacks it
+        return reasoning
+
+    @property
+    def choices(self) -> List[Choice]:
+        """All answers to a request with ``n=``; the first is what the other attributes tell of."""
+        further: Tuple[Choice, ...] = getattr(self, "_choices", ())
+        first = Choice(
+            0, self.text, self.message, self.finish_reason, self.tool_calls, self.reasoning, parsed=self.parsed
+        )
+        return [first, *further]
 
     @property
     def raw(self) -> Any:
@@ -154,7 +225,7 @@ class ChatCompletion:
         if not isinstance(other, ChatCompletion):
             return NotImplemented
         return self.raw == other.raw and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "_raw"
+            getattr(self, name) == getattr(other, name) for name in self.__slots__ if not name.startswith("_")
         )
 
     __hash__ = None  # type: ignore[assignment]  # holds dicts, as a dict it is not hashable
@@ -189,9 +260,11 @@ class ChatChunk:
         usage: tokens the whole answer used, in the chunk that says so (the last, as a rule); None in the others.
         raw: the chunk's JSON as it came; its ``choices`` are those of all.
         index: the choice that the chunk is about (``choices[0].index``), 0 for one that is about none.
+        reasoning: the next piece of the model's reasoning, "" for a chunk that brings none, and where the server does
+            not separate it from the text.
     """
 
-    __slots__ = ("finish_reason", "index", "raw", "text", "tool_calls", "usage")
+    __slots__ = ("finish_reason", "index", "raw", "reasoning", "text", "tool_calls", "usage")
 
     def __init__(
         self,
@@ -201,8 +274,10 @@ class ChatChunk:
         usage: Optional[Usage] = None,
         raw: Optional[Mapping[str, Any]] = None,
         index: int = 0,
+        reasoning: str = "",
     ) -> None:
         self.text = text
+        self.reasoning = reasoning
         self.finish_reason = finish_reason
         self.tool_calls = tool_calls
         self.usage = usage

@@ -35,6 +35,7 @@ __all__ = [
     "PoolClosedError",
     "RateLimitError",
     "Reask",
+    "TooManyFailuresError",
     "TruncatedStreamError",
     "UnprocessableEntityError",
     "status_error_class",
@@ -316,6 +317,15 @@ class BudgetExceededError(ChatPoolError):
     """The pool's ``budget=`` is used up; the call was not sent."""
 
     advice = "raise the budget (budget=) and run the remaining items again"
+
+
+class TooManyFailuresError(ChatPoolError):
+    """So many items of a run failed that the others were not sent any more (``max_failures=``).
+
+    Its cause is the error of the last one that had failed.
+    """
+
+    advice = "put right what the items' errors say, or raise max_failures (None: however many fail)"
 
 
 class ConfigurationError(ChatPoolError, ValueError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
-from .answers import ChatChunk, ChatCompletion, ToolCall, ToolCallDelta, Usage
+from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError, ConfigurationError
 from .prices import Bill, PricesLike, prices_of
 from .redaction import printable
@@ -15,6 +15,7 @@ __all__ = [
     "ChatChunk",
     "ChatCompletion",
     "ChatRequest",
+    "Choice",
     "Item",
     "LineStats",
     "Outcome",
@@ -215,9 +216,25 @@ class Results(List[Any]):
         self.outcomes: List[Outcome[Any]] = list(outcomes)
         self.elapsed = elapsed
         self.fatal = fatal
+        self._origin: Any = None  # how its calls were made, for retry(); not pickled
 
     def __reduce__(self) -> Any:
         return Results, (list(self), self.outcomes, self.elapsed, self.fatal)
+
+    @property
+    def texts(self) -> List[Optional[str]]:
+        """The texts of the answers, in input order, as a column of a table takes them; None for an item that failed."""
+        return [getattr(outcome.value, "text", None) for outcome in self.outcomes]
+
+    @property
+    def parsed(self) -> List[Any]:
+        """What ``parse=`` has made of the answers, in input order; None for an item that failed."""
+        return [getattr(outcome.value, "parsed", None) for outcome in self.outcomes]
+
+    @property
+    def errors(self) -> List[Optional[ChatPoolError]]:
+        """Why items failed, in input order; None for each that did not."""
+        return [outcome.error for outcome in self.outcomes]
 
     @property
     def failures(self) -> List[Outcome[Any]]:
@@ -280,9 +297,16 @@ class Results(List[Any]):
                 lines.append(f"      what to do: {first.error.advice}")
         return "\n".join(lines)
 
-    def to_dicts(self) -> List[Dict[str, Any]]:
-        """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens."""
-        return [_row(outcome) for outcome in self.outcomes]
+    def to_dicts(self, *, row: bool = False, parsed: bool = False) -> List[Dict[str, Any]]:
+        """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens.
+
+        Args:
+            row: whether the item comes first: its fields where it is a mapping, otherwise as ``item``. Where a field
+                has the name of one of the others, that is called ``answer_...`` (``answer_text``).
+            parsed: whether ``.parsed`` comes last: its fields, where it is a mapping, a dataclass or a model of
+                pydantic, each as ``parsed_...`` if its name is taken; otherwise as ``parsed``.
+        """
+        return [_with_more(_row(outcome), outcome, row=row, parsed=parsed) for outcome in self.outcomes]
 
 
 def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[Any]]]]:
@@ -309,6 +333,32 @@ def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
+
+
+def _with_more(facts: Dict[str, Any], outcome: Outcome[Any], *, row: bool, parsed: bool) -> Dict[str, Any]:
+    if row:
+        item = outcome.item
+        own = {str(name): value for name, value in item.items()} if isinstance(item, Mapping) else {"item": item}
+        facts = {**own, **{f"answer_{name}" if name in own else name: value for name, value in facts.items()}}
+    if parsed:
+        value = getattr(outcome.value, "parsed", None)
+        columns = _fields_of(value)
+        if columns is None:
+            columns = {} if outcome.error is not None else {"parsed": value}
+        facts = {**facts, **{f"parsed_{name}" if name in facts else name: value for name, value in columns.items()}}
+    return facts
+
+
+def _fields_of(value: Any) -> Optional[Dict[str, Any]]:
+    """A value's fields, None where it has none."""
+    if isinstance(value, Mapping):
+        return {str(name): each for name, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if hasattr(value, "_asdict"):  # a NamedTuple
+        return dict(value._asdict())
+    names = getattr(type(value), "model_fields", None)  # pydantic's
+    return {name: getattr(value, name) for name in names} if isinstance(names, Mapping) else None
 
 
 @dataclass(frozen=True)

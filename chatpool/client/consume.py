@@ -185,7 +185,9 @@ def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started: flo
     outcomes.sort(key=lambda outcome: outcome.index)
     failed = (lambda outcome: None) if on_error == "none" else (lambda outcome: outcome.error)
     values = [outcome.value if outcome.error is None else failed(outcome) for outcome in outcomes]
-    return Results(values, outcomes, run.now() - started, run.fatal)
+    results = Results(values, outcomes, run.now() - started, run.fatal)
+    results._origin = run.origin
+    return results
 
 
 def _warn(results: Results) -> None:

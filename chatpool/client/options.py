@@ -15,7 +15,9 @@ from .review import AnswerRules
 __all__ = ["Defaults", "RequestMaker", "body_fields"]
 
 # Keywords of runs, and of calls with whole answers, given to a method that has no use for them.
-_RUNS_ONLY = frozenset({"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe"})
+_RUNS_ONLY = frozenset(
+    {"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe", "max_failures"}
+)
 _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Iterable, List, Optional, Tuple
 
 from ..engine import Call, CallOptions, Engine
 from ..errors import ChatPoolError
@@ -45,10 +45,16 @@ class PackedRun(Run):
         max_pack: Optional[int] = None,
         **more: Any,
     ) -> None:
+        self._prepare_row = prepare
         self._packs = Packs(items, prepare, max_pack, lone=self._lone)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._packs, _request_of, options, window, **more)
         self.bar: Optional[ProgressBar] = None
+
+    @property
+    def origin(self) -> Tuple[Callable[[Any], ChatRequest], CallOptions]:
+        """Of rows, which are sent alone the next time."""
+        return self._prepare_row, self._options
 
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
         """A row's value, of its part of the answer; raises UnusableAnswer where there is none."""
@@ -61,6 +67,9 @@ class PackedRun(Run):
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
         outcome.item.settle(outcome, self.value_of)
         super()._end_unsent(outcome)
+
+    def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
+        return outcome.item.ended or ()
 
     def _put(self, outcome: Outcome[Any]) -> None:
         pack: Pack = outcome.item

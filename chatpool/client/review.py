@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple, Union
 
@@ -121,12 +122,21 @@ class AnswerReview:
         assert self._parser is not None
         try:
             value.parsed = self._parser(value.text)
+            self._parse_further(value)
             return None
         except BaseException as error:
             # A SystemExit of a callback's ends no worker; Ctrl-C, which comes to the main thread only, passes.
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
             return error
+
+    @runs_user_code
+    def _parse_further(self, value: ChatCompletion) -> None:
+        """Make values of the other choices' texts (``n=``), where that is possible: the first decides on the answer."""
+        assert self._parser is not None
+        for choice in value.choices[1:]:
+            with contextlib.suppress(Exception):
+                choice.parsed = self._parser(choice.text)
 
     def _after(self, failure: BaseException, request: ChatRequest, value: ChatCompletion, reasks: int) -> Review:
         reason, is_of_answer = reason_of(failure), can_be_mended(failure)

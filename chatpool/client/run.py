@@ -12,6 +12,7 @@ from ..locks import Condition, new_lock
 from ..reentrancy import runs_user_code
 from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
+from .failure_limit import FailureLimit
 
 __all__ = ["Run", "unusable"]
 
@@ -41,6 +42,7 @@ class Run:
         hurry: whether :meth:`take` returns at the first failure instead of waiting for more.
         lazy: whether the input may be endless: then nothing more is read once the run has been ended.
         single_flight: sends identical requests once; None where each is sent.
+        failure_limit: ends the run when so many items have failed; None where they may.
     """
 
     def __init__(
@@ -77,13 +79,26 @@ class Run:
         self.hurry = False
         self.lazy = False
         self.single_flight: Optional[SingleFlight] = None
+        self.failure_limit: Optional[FailureLimit] = None
 
     # -- the engine's side: called in workers ---------------------------------------------------------
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Take an outcome."""
         self._put(outcome)
+        self._count(outcome)
         self._answer_twins(call, outcome)
+
+    def _count(self, outcome: Outcome[Any]) -> None:
+        """End the run if too many items have failed with this one."""
+        if self.failure_limit is not None and self._stopped is None:
+            reason = self.failure_limit.reached_by(self._items_of(outcome))
+            if reason is not None:
+                self._end_all(reason)
+
+    def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
+        """The outcomes of items that an outcome of the engine's brings."""
+        return (outcome,)
 
     def _answer_twins(self, call: Call, outcome: Outcome[Any]) -> None:
         if self.single_flight is not None:
@@ -113,12 +128,21 @@ class Run:
 
     def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """Stop sending what ``scope`` concerns; queued and parked calls of it end with the reason."""
+        if scope != "model":
+            self._end_all(error)
+            return
         with self._changed:
             self.fatal = self.fatal or error
-            if scope == "model":
-                self._dead.setdefault((call.request.path, call.request.model), error)
-            else:
-                self._stopped = self._stopped or error
+            self._dead.setdefault((call.request.path, call.request.model), error)
+        self._give_up_waiting(error)
+
+    def _end_all(self, error: ChatPoolError) -> None:
+        with self._changed:
+            self.fatal = self.fatal or error
+            self._stopped = self._stopped or error
+        self._give_up_waiting(error)
+
+    def _give_up_waiting(self, error: ChatPoolError) -> None:
         self._engine.give_up(
             lambda other: other.sink is self and self._reason_against(other.request) is not None,
             lambda other: self.refusal(other) or error,
@@ -186,6 +210,11 @@ class Run:
     def repair(self) -> None:
         """Put the engine's books in order after an exception in the consumer's thread."""
         self._engine.repair()
+
+    @property
+    def origin(self) -> Tuple[Callable[[Any], ChatRequest], CallOptions]:
+        """What makes requests of items, and how their calls are sent."""
+        return self._prepare, self._options
 
     def now(self) -> float:
         """The time on the run's clock."""
@@ -287,6 +316,7 @@ class Run:
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
         """Take the outcome of an item of which no call was handed over; called in the consumer's thread."""
         self._put(outcome)
+        self._count(outcome)
 
 
 def unusable(index: int, error: Exception) -> ChatPoolError:

@@ -14,6 +14,7 @@ from ..types import ChatRequest
 from .call_settings import CallSettings
 from .core import Core
 from .dedupe import SingleFlight
+from .failure_limit import FailureLimit, MaxFailures
 from .run import Run
 from .stream_run import StreamRun, Streams
 
@@ -40,6 +41,7 @@ class RunSettings:
     journal: Optional[JournalPath] = None
     dedupe: bool = False
     max_pack: Optional[int] = None
+    max_failures: MaxFailures = "same"
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -58,6 +60,7 @@ class RunSettings:
             raise TypeError(f"journal must be the path of a file, got {type(self.journal).__name__}")
         if not isinstance(self.dedupe, bool):
             raise TypeError(f"dedupe must be True or False, got {self.dedupe!r}")
+        FailureLimit(self.max_failures)
 
     def window(self, max_workers: int) -> int:
         """How many items may be read ahead."""
@@ -87,6 +90,7 @@ def start_run(
 
         run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
     run.single_flight = SingleFlight() if settings.dedupe else None
+    run.failure_limit = FailureLimit(settings.max_failures)
     return run, bar
 
 
@@ -107,6 +111,7 @@ def start_packed(
     prepare, bar, deadline = _begun(core, items, make, settings)
     options = how.of_run(core.dispatcher, deadline)
     run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
+    run.failure_limit = FailureLimit(settings.max_failures)
     run.bar = bar
     return run, bar
 
@@ -126,7 +131,9 @@ def start_streams(
     prepare, bar, deadline = _begun(core, items, make, settings)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
     options = replace(how, reading=core.engine.streams.relay).of_run(dispatcher, deadline)
-    return Streams(StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers)), bar)
+    run = StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers))
+    run.failure_limit = FailureLimit(settings.max_failures)
+    return Streams(run, bar)
 
 
 def _begun(

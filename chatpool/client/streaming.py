@@ -10,6 +10,7 @@ from ..observe.progress import Progress
 from ..types import ChatChunk, ChatCompletion, Item, Outcome
 from ..wire import streamed
 from .base import PoolBase
+from .failure_limit import MaxFailures
 from .options import RequestMaker, body_fields
 from .runs import RunSettings, start_streams
 from .stream import ChatStream
@@ -71,6 +72,7 @@ class StreamingCalls(PoolBase):
         progress: Progress = None,
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -83,7 +85,7 @@ class StreamingCalls(PoolBase):
         """Answer many items lazily and in parallel, each chunk by chunk.
 
         Args:
-            items, prompt, progress, run_timeout, buffersize: as in :meth:`imap`.
+            items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
@@ -92,6 +94,8 @@ class StreamingCalls(PoolBase):
             come. A consumer that is slower than the model makes the workers wait, in their slots. Leaving the
             iterator early (``break``, an exception) cancels the rest.
         """
-        settings = RunSettings(prompt, progress, run_timeout=run_timeout, buffersize=buffersize)
+        settings = RunSettings(
+            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, max_failures=max_failures
+        )
         make = RequestMaker(self._defaults, system, body_fields("stream_many", extra_body, params), streams=True)
         return start_streams(self._core, items, make, settings, self._how(timeout, retry, headers, query, priority))

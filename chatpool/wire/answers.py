@@ -9,8 +9,9 @@ import sys
 from array import array
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..types import ChatCompletion, ChatRequest, ToolCall
+from ..types import ChatCompletion, ChatRequest, Choice, ToolCall
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
+from .reasoning import reasoning_of, reasoning_of_items
 from .usage import usage_of
 
 __all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "numbers", "usage_of"]
@@ -76,6 +77,30 @@ def _chat(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[st
         request_id=request_id,
         tool_calls=_chat_tool_calls(calls) if calls else (),
         raw=payload,
+        reasoning=reasoning_of(message),
+        choices=_further(payload),
+    )
+
+
+def _further(payload: Dict[str, Any]) -> Tuple[Choice, ...]:
+    """The choices after the first."""
+    choices = payload["choices"]
+    if len(choices) == 1:
+        return ()
+    return tuple(_choice(choice, index) for index, choice in enumerate(choices) if index and isinstance(choice, dict))
+
+
+def _choice(choice: Dict[str, Any], index: int) -> Choice:
+    message = choice.get("message")
+    if not isinstance(message, dict):  # of a text completion
+        message = {"role": "assistant", "content": _text_or_none(choice.get("text")) or ""}
+    return Choice(
+        index,
+        content_text(message.get("content")),
+        _appendable(message),
+        _text_or_none(choice.get("finish_reason")),
+        _chat_tool_calls(message.get("tool_calls")),
+        reasoning_of(message),
     )
 
 
@@ -135,6 +160,7 @@ def _completion(request: ChatRequest, payload: Dict[str, Any], request_id: Optio
         id=_text_or_none(payload.get("id")),
         request_id=request_id,
         raw=payload,
+        choices=_further(payload),
     )
 
 
@@ -161,6 +187,7 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
         request_id=request_id,
         tool_calls=calls,
         raw=payload,
+        reasoning=reasoning_of_items(items),
     )
 
 

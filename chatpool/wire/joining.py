@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 from ..types import ChatChunk, ToolCallDelta, Usage
 from .answers import UnusableAnswer, content_text
 from .pieces import JoinedObject, index_in
+from .reasoning import separate_reasoning
 from .tool_calls import CallsJoin
 from .usage import usage_of
 
@@ -113,6 +114,7 @@ class ChoicesJoin:
         self.answering = self.answering or joined.answering
         if index == 0:
             chunk.text, chunk.tool_calls = text, calls
+            chunk.reasoning = joined.reasoning_in(choice)
             chunk.finish_reason = joined.finish_reason if joined.finished and not was_finished else None
 
     def payload(self) -> Dict[str, Any]:
@@ -183,6 +185,11 @@ class _Choice:
         if brings == _SOME_ANSWER:
             self.answering = True
         return text, calls, brings > _NOTHING or self.finished
+
+    def reasoning_in(self, choice: Dict[str, Any]) -> str:
+        """The reasoning that a piece brings, "" without any."""
+        delta = choice.get("delta")
+        return (separate_reasoning(delta) or "") if isinstance(delta, dict) else ""
 
     def _delta_of(self, choice: Dict[str, Any]) -> Dict[str, Any]:
         if not self._is_chat:

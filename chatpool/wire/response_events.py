@@ -70,6 +70,11 @@ class ResponseJoin:
         if isinstance(delta, str):
             chunk.text = self._text.add(delta)
 
+    def _reasoning_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
+        delta = payload.get("delta")
+        if isinstance(delta, str):
+            chunk.reasoning = delta
+
     def _item_added(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         item = payload.get("item")
         if isinstance(item, dict) and item.get("type") == "function_call":
@@ -115,6 +120,8 @@ def _response_in(payload: Mapping[str, Any]) -> Dict[str, Any]:
 
 _HANDLERS: Mapping[str, Callable[[ResponseJoin, Mapping[str, Any], ChatChunk], None]] = {
     "response.output_text.delta": ResponseJoin._text_delta,
+    "response.reasoning_text.delta": ResponseJoin._reasoning_delta,
+    "response.reasoning_summary_text.delta": ResponseJoin._reasoning_delta,
     "response.output_item.added": ResponseJoin._item_added,
     "response.output_item.done": ResponseJoin._item_done,
     "response.function_call_arguments.delta": ResponseJoin._arguments_delta,
