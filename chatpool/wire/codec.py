@@ -8,12 +8,15 @@ import math
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
+from .plain import EMPTY_CELL, is_missing, plain
 
 __all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads"]
 
 # No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
 # be read, and then neither joined, pickled nor written with the stack that is left.
 _DEEPEST = 200
+
+_PLAIN_TYPES = "use str, int, float, bool, None, list or dict"
 
 _MOST_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
 
@@ -32,13 +35,7 @@ class Encoded(Dict[str, Any]):
         self.payload = payload
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError
-
-
-_stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
 
 
 def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
@@ -49,14 +46,14 @@ def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], An
         return None, json.loads
     # What the standard library refuses is to be refused with and without orjson.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    return lambda body: bytes(orjson.dumps(body, _plain, options)), orjson.loads
+    return lambda body: bytes(orjson.dumps(body, plain, options)), orjson.loads
 
 
 _fast_dumps, _fast_loads = _find_orjson()
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """``body`` as UTF-8 JSON without needless spaces.
+    """``body`` as UTF-8 JSON without needless spaces; values of tables as :func:`~.plain.plain` has them.
 
     Raises:
         TypeError: a value that JSON has no form for; the message names the field, never the value.
@@ -171,10 +168,14 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
     if value is None or isinstance(value, (bool, int, float)):
         return None
     kind = type(value)
-    return TypeError(
-        f"{name} is a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold: "
-        "use str, int, float, bool, None, list or dict"
-    )
+    named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
+    try:
+        return _fault(plain(value), where, depth + 1)
+    except TypeError:
+        if is_missing(value):
+            return TypeError(f"{named}: {EMPTY_CELL}; leave the row or the field out, or fill it")
+    cure = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
+    return TypeError(f"{named}, which JSON cannot hold: {cure}")
 
 
 def _fault_in_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Optional[Exception]:
