@@ -16,7 +16,7 @@ from .pool import ChatPool
 from .review import AnswerRules
 from .rows import RowsRun
 
-__all__ = ["has_version_in_url", "needs_model", "request_maker", "start_rows", "with_answer_rules"]
+__all__ = ["has_version_in_url", "model_of", "needs_model", "request_maker", "start_rows", "with_answer_rules"]
 
 
 def start_rows(
@@ -77,6 +77,11 @@ def request_maker(pool: PoolBase, extra: Optional[Mapping[str, Any]] = None) -> 
         TypeError: a keyword among ``extra`` that is no body field.
     """
     return RequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+
+
+def model_of(pool: PoolBase) -> Optional[str]:
+    """The model of requests that name none, None without one."""
+    return pool._defaults.model or pool._defaults.body.get("model")
 
 
 def has_version_in_url(pool: PoolBase) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
 from .plain import EMPTY_CELL, is_missing, plain
 
-__all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads"]
+__all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads", "strict_loads"]
 
 # No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
 # be read, and then neither joined, pickled nor written with the stack that is left.
@@ -87,6 +88,52 @@ class TooDeep(ValueError):
 def loads(content: Union[bytes, str]) -> Any:
     """The value that :func:`decoded` finds; raises as it does."""
     return decoded(content)[0]
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def strict_loads(text: str) -> Any:
+    """``text`` decoded from JSON that every reader takes, and takes for the same.
+
+    Raises:
+        ValueError: it is not JSON, or has NaN or an infinity in it, a number beyond those of a float or of more than
+            4,300 digits, half of a surrogate pair, or more than 200 levels. The message says which.
+    """
+    try:
+        value = _strict.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"not JSON that can be read: {TooDeep()}") from None
+    except ValueError as error:
+        said = str(error)
+        if "integer string conversion" in said:
+            said = f"not JSON that can be read: a whole number of more than {_MOST_DIGITS:,} digits"
+        raise ValueError(said) from None
+    if _brackets(text) > _DEEPEST and _is_deep(value):
+        raise ValueError(f"not JSON that can be read: {TooDeep()}")
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise ValueError(f"not JSON that can be read: {half} is half of a surrogate pair") from None
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"not JSON: {word} is no value of it (for a missing one write null)")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"not JSON that can be read: {digits[:20]} is beyond the numbers of a float")
+    return value
+
+
+_strict = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:

@@ -103,7 +103,8 @@ def embedding_request(
     tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_whole(token) for token in text)
     if not (isinstance(text, str) or tokens):
         raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
-    given = text if all(type(token) in (int, str) for token in text) else [int(token) for token in text]
+    is_plain = isinstance(text, str) or all(type(token) is int for token in text)
+    given = text if is_plain else [int(token) for token in text]
     return ChatRequest(_filled({"input": given}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
 
 
