@@ -148,8 +148,8 @@ def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
         value = body[name]
         if value == "":
             raise EmptyCell(name)
-        if not (isinstance(value, (str, list, dict)) and value):
-            found = "nothing" if isinstance(value, (list, dict)) else json_type(value)
+        if not (isinstance(value, _TYPES[name]) and value):
+            found = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
             raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {found}")
     if isinstance(body.get("prompt"), dict) and "id" not in body["prompt"]:
         raise BadLine(
@@ -159,6 +159,7 @@ def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None or name not in given}
 
 
+_TYPES = {"messages": (list,), "prompt": (str, list, dict), "input": (str, list)}
 _PROMPTS = {
     "messages": "a list of messages",
     "prompt": "a text or a list of messages",

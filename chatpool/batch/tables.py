@@ -11,7 +11,7 @@ import math
 import re
 import uuid
 import warnings
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence
 
 from ..errors import ConfigurationError
 from .file_kinds import EXCEL, PARQUET
@@ -174,34 +174,33 @@ def excel_lines(path: str, name: str) -> Iterator[Line]:
     """
     package: Any = _package("openpyxl", EXCEL, name)
     try:
-        with warnings.catch_warnings():  # about styles, and what else is no matter of ours
-            warnings.simplefilter("ignore")
-            book = package.load_workbook(path, read_only=True, data_only=True)
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # which not every program writes as they are
-    except Exception as error:  # of any kind: it parses what it is given
-        _unreadable(name, EXCEL, error)
-    try:
-        names: Optional[List[str]] = None
-        number = 0
-        for place, cells in enumerate(sheet.iter_rows(values_only=True), 1):
-            fields = [_cell_text(cell) for cell in cells]
-            if not any(field.strip() for field in fields):
-                if names is not None and fields:
-                    yield Line(number, BLANK, place, place)
-                continue
-            number += 1
-            if names is None:
-                names = _checked_names(fields, name, "utf-8")
-                continue
-            fields += [""] * (len(names) - len(fields))
-            yield Line(number, _by_name(names, fields, "utf-8"), place, place)
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles, and what else is no matter of ours
+            book = package.load_workbook(io.BytesIO(file.read()), read_only=True, data_only=True)
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # which not every program writes as they are
+        yield from _sheet_lines(sheet.iter_rows(values_only=True), name)
     except ConfigurationError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any kind: it parses what it is given
         _unreadable(name, EXCEL, error)
-    finally:
-        book.close()
+
+
+def _sheet_lines(rows: Iterable[Sequence[Any]], name: str) -> Iterator[Line]:
+    names: Optional[List[str]] = None
+    number = 0
+    for place, cells in enumerate(rows, 1):
+        fields = [_cell_text(cell) for cell in cells]
+        if not any(field.strip() for field in fields):
+            if names is not None and fields:
+                yield Line(number, BLANK, place, place)
+            continue
+        number += 1
+        if names is None:
+            names = _checked_names(fields, name, "utf-8")
+            continue
+        fields += [""] * (len(names) - len(fields))
+        yield Line(number, _by_name(names, fields, "utf-8"), place, place)
 
 
 def _cell_text(cell: Any) -> str:
