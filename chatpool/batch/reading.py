@@ -236,10 +236,12 @@ class Reading:
         if not ("messages" in body or "input" in body or "prompt" in body):
             keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no fields"
             raise BadLine(f"it has neither 'body', 'messages', 'prompt' nor 'input' (it has {keys})")
+        is_chat = self._operation() == CHAT and "messages" not in body
+        if is_chat and body.get("prompt") and type(body["prompt"]) is str and "input" not in body:
+            return self._asking(body["prompt"], body), None  # as most are
         given, body = body, checked_body(body)
         prompt = body.get("prompt")
-        is_chat = self._operation() == CHAT and "messages" not in body
-        if is_chat and (isinstance(prompt, str) or are_messages(prompt)):
+        if self._operation() == CHAT and "messages" not in body and (isinstance(prompt, str) or are_messages(prompt)):
             return self._asking(prompt, body), None if isinstance(prompt, str) else self._as_before(given, "")
         path = self._path or path_of(body, self._model)
         return _on_path(body, path), self._as_before(given, path if given == body else "")

@@ -111,7 +111,7 @@ def csv_lines(file: BinaryIO, name: str, delimiter: str, encoding: str, *, has_s
                     raise ConfigurationError(f"line {place + before} of {name} is not CSV: {error}") from error
                 value: Any = Problem(f"not CSV: {error}")
             else:
-                if any(field.strip() for field in fields):
+                if any(map(str.strip, fields)):
                     value = fields if names is None else _by_name(names, fields, encoding)
                 elif not fields or names is None:
                     end = reader.line_num
@@ -129,12 +129,14 @@ def csv_lines(file: BinaryIO, name: str, delimiter: str, encoding: str, *, has_s
 
 
 def _checked_names(names: List[str], file: str, encoding: str) -> List[str]:
+    """The names of the columns, "" for one without."""
     names = [name.removeprefix("\ufeff") for name in names]
-    while not names[-1].strip():
+    names = [name if name.strip() else "" for name in names]
+    while not names[-1]:
         names.pop()
     if any(map(is_torn, names)):
         raise ConfigurationError(f"{file} is {not_decoded(None, encoding)}")
-    named = [name for name in names if name.strip()]
+    named = [name for name in names if name]
     twice = next((name for place, name in enumerate(named) if name in named[:place]), None)
     if twice is not None:
         raise ConfigurationError(f"{file} has two columns {twice!r}: rename one of them")
@@ -143,14 +145,17 @@ def _checked_names(names: List[str], file: str, encoding: str) -> List[str]:
 
 def _by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
     """The fields under the names; columns without a name are left out."""
-    if any(field.strip() for field in fields[len(names) :]):
-        return Problem("it has more fields than the first line has names")
-    missing = [name for name in names[len(fields) :] if name.strip()]
-    if missing:
-        return Problem(f"it has no field {missing[0]!r}")
-    if any(map(is_torn, fields)):
+    if len(fields) != len(names):
+        if any(map(str.strip, fields[len(names) :])):
+            return Problem("it has more fields than the first line has names")
+        missing = [name for name in names[len(fields) :] if name]
+        if missing:
+            return Problem(f"it has no field {missing[0]!r}")
+    if is_torn("".join(fields)):
         return Problem(not_decoded(None, encoding))
-    return {name: field for name, field in zip(names, fields) if name.strip()}
+    found = dict(zip(names, fields))
+    found.pop("", None)
+    return found
 
 
 def is_torn(text: str) -> bool:

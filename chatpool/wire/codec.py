@@ -111,9 +111,9 @@ def strict_loads(text: str) -> Any:
         if "integer string conversion" in said:
             said = f"not JSON that can be read: a whole number of more than {_MOST_DIGITS:,} digits"
         raise ValueError(said) from None
-    if _brackets(text) > _DEEPEST and _is_deep(value):
+    if len(text) > 2 * _DEEPEST and _brackets(text) > _DEEPEST and _is_deep(value):
         raise ValueError(f"not JSON that can be read: {TooDeep()}")
-    if _SURROGATE.search(text):
+    if "\\u" in text and _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
