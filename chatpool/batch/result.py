@@ -85,9 +85,10 @@ class BatchResult:
         if self.done_before:
             parts.append(f"{self.done_before:,} were done before")
         if self.removed_rows:
-            parts.append(f"{self.removed_rows:,} have left the input and are left out of the output")
+            verbs = ("has", "is") if self.removed_rows == 1 else ("have", "are")
+            parts.append(f"{self.removed_rows:,} {verbs[0]} left the input and {verbs[1]} left out of the output")
         if self.blank_rows:
-            parts.append(f"{self.blank_rows:,} blank rows were left out")
+            parts.append(f"{self.blank_rows:,} blank {'row was' if self.blank_rows == 1 else 'rows were'} left out")
         here = self.rows - self.pending - self.done_before
         if here > 0 and self.elapsed > 0:
             parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")

@@ -184,7 +184,7 @@ def _dry(result: BatchResult, arguments: Namespace) -> int:
     if result.prices is not None:
         parts.append(f"${result.estimated_tokens * result.prices[0] / 1e6:,.2f} to have them read")
     if result.blank_rows:
-        parts.append(f"{result.blank_rows:,} blank rows are left out")
+        parts.append(f"{result.blank_rows:,} blank {'row is' if result.blank_rows == 1 else 'rows are'} left out")
     _show(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
     return exits.OK
