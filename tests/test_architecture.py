@@ -56,7 +56,7 @@ ROOMS = {
         {"pydantic", "requests"},
     ),
     "__init__": (VALUES | {"client"}, set()),
-    "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
+    "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "openpyxl", "plotly", "pyarrow"}),
     "local": (VALUES, {"xllamacpp"}),
     "testing": (VALUES | {"client"}, {"pytest"}),
     "cli": (VALUES | {"__init__", "local", "batch", "client"}, set()),

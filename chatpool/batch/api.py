@@ -11,7 +11,7 @@ import signal
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from ..client import ChatPool
-from ..client.batch_runs import has_version_in_url, request_maker, with_answer_rules
+from ..client.batch_runs import has_version_in_url, model_of, request_maker, with_answer_rules
 from ..client.parsing import Parse
 from ..client.review import Accept, AnswerRules
 from ..clock import current_clock
@@ -49,6 +49,8 @@ def run(
     template: Optional[str] = None,
     column: Optional[str] = None,
     id_field: Optional[str] = None,
+    delimiter: Optional[str] = None,
+    encoding: Optional[str] = None,
     retry_failed: RetryFailed = False,
     limit: Optional[int] = None,
     sample: Optional[int] = None,
@@ -70,7 +72,8 @@ def run(
     Args:
         input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
             ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
-            standard input. What it is, is recognised from its name and its first line.
+            standard input. What it is, is recognised from its name and its first line. Excel workbooks (their first
+            sheet) and Parquet files need the extra ``tables``.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
             everything. An output that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
         pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
@@ -78,8 +81,12 @@ def run(
             ``input`` goes to the Responses API, or to embeddings where the model's name says so.
         template: a prompt with places for the row's fields, ``"Translate: {text}"``; the field of a line of text is
             ``text``.
-        column: the field that is the prompt. Default, of CSV: ``prompt``, or the only one.
-        id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their line.
+        column: the field that is the prompt. Default, of a table: ``prompt``, or the only one.
+        id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their number: blank
+            lines have none, the first line of a table has the first.
+        delimiter: what separates the columns of CSV: a character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: what a line ``sep=;`` says, or what the first lines have.
+        encoding: of the text, as Python calls it (``"cp1252"``). Default: UTF-8.
         retry_failed: run only what has failed before: True, or kinds of failures (class, status or code).
         limit: only the first so many rows.
         sample: only so many rows, drawn at random, always the same ones.
@@ -123,7 +130,12 @@ def run(
         collect_stream,
         max_pack,
     )
+    if not isinstance(input, (str, os.PathLike)):
+        raise TypeError(
+            f"input must be the path of a file, got {type(input).__name__}; for rows in memory use pool.map"
+        )
     reading = {"url": url, "template": template, "column": column, "id_field": id_field}
+    reading.update(delimiter=delimiter, encoding=encoding)
     return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
 
 
@@ -155,8 +167,12 @@ def run_job(
         calls, extra = end.enter_context(_pool(pool, options))
         calls = with_answer_rules(calls, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
         end.callback(lambda: setattr(result, "elapsed", clock.now() - started))
-        source = Source(input_path, reading.get("column"))
-        lines = Reading(source, keep_version=not has_version_in_url(calls), **reading)
+        reading = dict(reading)
+        source = Source(
+            input_path, reading.get("column"), reading.pop("delimiter", None), reading.pop("encoding", None)
+        )
+        model = extra.get("model") or model_of(calls)
+        lines = Reading(source, keep_version=not has_version_in_url(calls), model=model, **reading)
         recognised = functools.cache(lambda: say(f"{source.name}: {result.kind}"))
         rows = Rows(source, lines, job, request_maker(calls, extra), result, recognised)
         if job.dry_run:
@@ -200,6 +216,8 @@ def _run(
                 end.enter_context(outputs)
                 stopper = end.enter_context(stopping_on(signals, runner.stop))
                 runner.run(stopper, progress)
+                if total is None and rows.is_read and result.fatal is None and stopper.number is None:
+                    rows.set_aside_removed(journal)
                 outputs.finish(whole=stopper.number is None)
         except KeyboardInterrupt:
             if stopper.number is None:
@@ -228,7 +246,7 @@ def _checked(pool: ChatPool, rows: Rows, job: Job, journal: Journal, result: Bat
     total = rows.check(journal)
     first = next(rows.works(), None)
     if first is not None:
-        refuse_without_model(pool, first)
+        refuse_without_model(pool, rows, first)
     return total
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Optional
 
 from ..client.batch_runs import prompt_tokens
-from ..journal import Journal
+from ..journal import OK, Journal
 from ..types import Usage
 from .job import Job
 from .outputs import Paths
@@ -32,21 +32,23 @@ def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> Non
 
 
 def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult) -> None:
-    if not rows.source.is_stream:
-        rows.check(journal)
+    is_stream, again = rows.source.is_stream, job.retry_failed is not False
+    if not is_stream:
+        rows.check(journal, dry=True)
     tokens: Counter[Optional[str]] = Counter()  # by model
     for work in rows.works():
-        state = None if journal is None else journal.state(work.key, work.hash)
-        again = job.retry_failed is not False
-        record = journal.read(work.key, work.hash) if journal is not None and again else None
-        if job.wants(state, record):
-            result.rows += 1
+        if journal is not None and is_stream:
+            found = rows.recall(work, journal, dry=True)
+            work.wanted = found.wanted
+            if not (again or work.wanted):
+                result.ended_before(found.state == OK)
+        elif journal is None:
+            work.wanted = not again
+        result.rows += work.wanted or not again
+        if work.wanted:
             result.pending += 1
             if work.request is not None:
                 tokens[work.request.model] += prompt_tokens(work.request)  # type: ignore[assignment]  # a float
-        elif not again and state is not None:
-            result.rows += 1
-            result.ended_before(state)
     if rows.trouble is not None:
         raise rows.trouble
     bill = job.bill()

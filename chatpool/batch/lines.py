@@ -10,6 +10,8 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from ..journal import OK, Record, decode_value, text_or_null
 from ..wire.codec import loads
+from ..wire.plain import EMPTY_CELL
+from ..wire.requests import are_messages
 
 __all__ = [
     "CHAT",
@@ -18,11 +20,14 @@ __all__ = [
     "EMBEDDINGS",
     "METADATA",
     "PATHS",
+    "RESPONSES",
     "BadLine",
     "BatchLine",
+    "EmptyCell",
     "ResultLine",
     "answer_line",
     "batch_line",
+    "checked_body",
     "error_code",
     "error_line",
     "is_batch_line",
@@ -60,6 +65,13 @@ _CODES = {
 
 class BadLine(ValueError):
     """A line cannot be used; the message says why."""
+
+
+class EmptyCell(BadLine):
+    """The cell that should be the prompt is empty: the row has failed, and the others are none the worse for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{EMPTY_CELL}: there is nothing in {name!r}; fill it, or leave the row out")
 
 
 class BatchLine(NamedTuple):
@@ -106,14 +118,53 @@ def request_of_pair(value: Any) -> Dict[str, Any]:
     return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
 
 
-def path_of(body: Mapping[str, Any]) -> str:
-    """Where a body goes that does not say it."""
-    if "messages" in body:
+def path_of(body: Mapping[str, Any], model: Optional[str] = None) -> str:
+    """Where a body goes that does not say it.
+
+    Args:
+        body: the body.
+        model: the model where it names none.
+    """
+    if "messages" in body or are_messages(body.get("prompt")):
         return CHAT
     if "input" not in body:
-        return COMPLETIONS
+        return RESPONSES if isinstance(body.get("prompt"), dict) else COMPLETIONS
     # The Responses API and embeddings both call it input; models that embed are called so.
-    return EMBEDDINGS if "embed" in str(body.get("model", "")).lower() else RESPONSES
+    return EMBEDDINGS if "embed" in str(body.get("model") or model or "").lower() else RESPONSES
+
+
+def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
+    """A body of whose fields with prompts one can be sent; those that are null beside it are left out.
+
+    Raises:
+        EmptyCell: it is an empty text.
+        BadLine: none of them can.
+    """
+    given = [name for name in ("messages", "prompt", "input") if name in body]
+    filled = [name for name in given if body[name] is not None]
+    if not filled:
+        raise BadLine(f"{given[0]!r} is null: {EMPTY_CELL}")
+    for name in filled:
+        value = body[name]
+        if value == "":
+            raise EmptyCell(name)
+        if not (isinstance(value, _TYPES[name]) and value):
+            found = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
+            raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {found}")
+    if isinstance(body.get("prompt"), dict) and "id" not in body["prompt"]:
+        raise BadLine(
+            f"'prompt' must be {_PROMPTS['prompt']}, got an object; of pandas, write to_json(..., "
+            "orient='records', lines=True)"
+        )
+    return {name: value for name, value in body.items() if value is not None or name not in given}
+
+
+_TYPES = {"messages": (list,), "prompt": (str, list, dict), "input": (str, list)}
+_PROMPTS = {
+    "messages": "a list of messages",
+    "prompt": "a text or a list of messages",
+    "input": "a text or a list",
+}
 
 
 def is_embedding(path: str) -> bool:

@@ -49,7 +49,7 @@ class Paths(NamedTuple):
 
 class Outputs:
     """Answers and errors in the shapes of the Batch API.  They grow with the run; at its start and end they are made
-    whole from the journal, so that each holds one line per row whatever happened in between.
+    whole from the journal, so that each holds one line per row of the input whatever happened in between.
 
     Args:
         paths: the files.
@@ -75,6 +75,7 @@ class Outputs:
         self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
         self._size = 0
         self._flushed = time.monotonic()
+        self._superseded = journal.superseded
 
     def met(self, key: int) -> None:
         """A row of the input, in the order of the input."""
@@ -117,7 +118,7 @@ class Outputs:
             self._rewrite(self._in_order())
             if self._paths.matrix is not None:
                 write_matrix(self._paths.matrix, self._rows())
-        elif whole and self._journal.superseded:
+        elif whole and self._journal.superseded > self._superseded:
             self._rewrite(line for _, line in self._journal.lines())
 
     def _close_files(self) -> None:

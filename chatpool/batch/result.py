@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Tuple
 
 from ..errors import ChatPoolError
-from ..journal import OK
 from ..prices import Bill, PricesLike, dollars
 from ..types import Usage
 
@@ -25,6 +24,9 @@ class BatchResult:
         pending: how many were not sent, or not to their end; the next run of the same call sends them.
         bad_lines: (number, reason) of the first lines that could not be used.
         bad_line_count: how many there were.
+        blank_rows: rows of a table that are nothing but separators; they are no rows, and not sent.
+        removed_rows: rows of earlier runs that have left the input since the last one; they are left out of the output,
+            and what the journal has of them counts again when they come back.
         usage: tokens of this run's answers.
         cost: dollars that this run's answers cost, as their servers state it or else by ``prices``; None where there
             is neither. Of a dry run: what it costs to have the prompts read.
@@ -49,6 +51,8 @@ class BatchResult:
     pending: int = 0
     bad_lines: List[Tuple[int, str]] = field(default_factory=list)
     bad_line_count: int = 0
+    blank_rows: int = 0
+    removed_rows: int = 0
     usage: Usage = field(default_factory=Usage)
     estimated_tokens: int = 0
     cost: Optional[float] = None
@@ -69,11 +73,11 @@ class BatchResult:
         if len(self.bad_lines) < 20:
             self.bad_lines.append((number, reason))
 
-    def ended_before(self, state: str) -> None:
+    def ended_before(self, succeeded: bool) -> None:
         """Note a row that ended in an earlier run and is not sent."""
         self.done_before += 1
-        self.succeeded += state == OK
-        self.failed += state != OK
+        self.succeeded += succeeded
+        self.failed += not succeeded
 
     def count(self, bill: Bill) -> None:
         """Take over what was counted."""
@@ -90,6 +94,11 @@ class BatchResult:
             parts.append(f"{self.pending:,} pending")
         if self.done_before:
             parts.append(f"{self.done_before:,} were done before")
+        if self.removed_rows:
+            verbs = ("has", "is") if self.removed_rows == 1 else ("have", "are")
+            parts.append(f"{self.removed_rows:,} {verbs[0]} left the input and {verbs[1]} left out of the output")
+        if self.blank_rows:
+            parts.append(f"{self.blank_rows:,} blank {'row was' if self.blank_rows == 1 else 'rows were'} left out")
         here = self.rows - self.pending - self.done_before
         if here > 0 and self.elapsed > 0:
             parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")

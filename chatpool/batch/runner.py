@@ -12,7 +12,7 @@ from ..client.journalled import record_of
 from ..client.rows import RowsRun
 from ..clock import current_clock
 from ..errors import CallCancelledError, ConfigurationError
-from ..journal import OK, Journal, Record
+from ..journal import ASIDE, OK, Journal, Record, decode
 from ..observe.row_progress import RowProgress
 from ..prices import Bill
 from ..types import ChatRequest, Outcome
@@ -75,10 +75,7 @@ class Runner:
         """The rows to send; whatever else there is gets its outcome here."""
         for work in self._blocking(self._rows.works()):
             if self._rows.source.is_stream and not self._journal.claim(work.key):
-                self._rows.trouble = ConfigurationError(
-                    f"line {work.row.number} of {self._rows.source.name}: the custom_id {work.row.custom_id!r} was "
-                    "there before; each row needs its own"
-                )
+                self._rows.trouble = self._rows.twice(work.row)
                 return
             self._outputs.met(work.key)
             if not self._wanted(work):
@@ -105,24 +102,30 @@ class Runner:
 
     def _wanted(self, work: Work) -> bool:
         again = self._job.retry_failed is not False
-        if not again and self._journal.was_empty:
-            self._result.rows += 1
-            return True
-        state = self._journal.state(work.key, work.hash)
-        record = self._journal.read(work.key, work.hash) if again else None
-        wanted = self._job.wants(state, record)
-        self._result.rows += wanted or not again
-        if wanted:
-            return True
-        if not again and state is not None:
-            self._result.ended_before(state)
-        if self._progress is not None:
+        if self._rows.source.is_stream and not self._journal.was_empty:
+            work.wanted = self._recall(work)
+        self._result.rows += work.wanted or not again
+        if not work.wanted and self._progress is not None:
             self._progress.skip(1)
-        return False
+        return work.wanted
+
+    def _recall(self, work: Work) -> bool:
+        """Look up a row of standard input; what has come back to the input comes back to the output."""
+        journal, again = self._journal, self._job.retry_failed is not False
+        counted = journal.line(work.key)
+        found = self._rows.recall(work, journal)
+        line = journal.line(work.key)
+        if found.state is not None and line is not None and line != counted:
+            self._outputs.add([decode(line)])
+        if found.is_stale and not again:
+            journal.mark(work.key, ASIDE)
+        if not (again or found.wanted or found.state is None):
+            self._result.ended_before(found.state == OK)
+        return found.wanted
 
     def _refuse(self, work: Work) -> None:
         """A row of which no request can be made."""
-        error = ConfigurationError(f"line {work.row.number}: {work.problem}")
+        error = ConfigurationError(f"{self._rows.place_of(work.row)}: {work.problem}")
         error.__cause__ = work.problem
         self._record(Outcome(0, work, error=error))
         assert work.record is not None
@@ -222,11 +225,11 @@ def _request_of(work: Work) -> ChatRequest:
     return work.request
 
 
-def refuse_without_model(pool: ChatPool, work: Work) -> None:
+def refuse_without_model(pool: ChatPool, rows: Rows, work: Work) -> None:
     """OpenAI's server refuses requests without a model, one by one: better said once.
 
     Raises:
         ConfigurationError: the row names none, and neither does the pool.
     """
     if work.request is not None and work.request.model is None and needs_model(pool):
-        raise ConfigurationError(f"line {work.row.number} names no model: pass model= (--model NAME)")
+        raise ConfigurationError(f"{rows.place_of(work.row)} names no model: pass model= (--model NAME)")

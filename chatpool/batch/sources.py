@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import csv
 import gzip
 import io
-import json
 import os
 import sys
 import zlib
-from typing import Any, BinaryIO, Dict, Iterator, NamedTuple, Optional, cast
+from typing import Any, BinaryIO, Iterator, Optional, cast
 
 from ..errors import ConfigurationError
+from ..wire.codec import strict_loads
+from .file_kinds import EXCEL, PARQUET, refuse_binary, refuse_text, table_kind
+from .tables import (
+    BLANK,
+    SEPARATOR_LINE,
+    Line,
+    Problem,
+    csv_lines,
+    delimiter_of,
+    excel_lines,
+    is_torn,
+    not_decoded,
+    parquet_lines,
+)
 
-__all__ = ["CSV", "JSON", "STDIN", "TEXT", "Line", "Problem", "Source"]
+__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "Line", "Problem", "Source"]
 
 STDIN = "-"
 JSON, CSV, TEXT = "json", "csv", "text"
 
 _SUFFIXES = {".csv": CSV, ".tsv": CSV, ".txt": TEXT, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON}
-_LONGEST_FIELD = 1 << 27
+_OF_TABLES = {".xlsx": "an Excel workbook", ".xlsm": "an Excel workbook", ".parquet": "a Parquet file"}
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _HEAD = 1 << 16
-
-
-class Problem(NamedTuple):
-    """Why a line cannot be used."""
-
-    reason: str
-
-
-class Line(NamedTuple):
-    """A line: its number in the file, from 1, and its JSON value, its CSV fields, its text or what is wrong with it."""
-
-    number: int
-    value: Any
+_UTF8 = "utf-8-sig"
 
 
 class Source:
@@ -43,41 +45,94 @@ class Source:
     Args:
         path: the file, or ``"-"`` for standard input; compressed by gzip or not.
         column: set where a column holds the prompts: then what does not look like JSON is CSV.
+        delimiter: what separates the columns of CSV: one character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: found in the first lines.
+        encoding: of the text, as Python calls it. Default: UTF-8.
 
     Attributes:
         name: how it is called in messages.
-        format: :data:`JSON`, :data:`CSV` or :data:`TEXT`, by its name and its first line.
+        format: :data:`JSON`, :data:`CSV`, :data:`TEXT`, :data:`EXCEL` or :data:`PARQUET`, by its name and what it
+            begins with.
         is_stream: whether it can be read only once.
+        unit: what a place in it is called: a line, or a row.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not UTF-8.
+        ConfigurationError: it cannot be read, is something else than rows, or is not UTF-8; an option does not fit.
     """
 
-    def __init__(self, path: str, column: Optional[str] = None) -> None:
+    def __init__(
+        self, path: str, column: Optional[str] = None, delimiter: Optional[str] = None, encoding: Optional[str] = None
+    ) -> None:
         self._path = path
         self.is_stream = path == STDIN
         self.name = "standard input" if self.is_stream else path
+        self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
+        self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)
         self._stdin: Optional[io.BufferedReader] = None
         if self.is_stream:
             self._stdin = _unpacked(cast(BinaryIO, sys.stdin.buffer))
         with self._opened() as file:
             head = file.peek(_HEAD)[:_HEAD]
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ConfigurationError(f"{self.name} is UTF-16 text: save it as UTF-8")
-        head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        self.format = self._format(head, column)
-        self._delimiter = _delimiter(path, head.partition(b"\n")[0])
+            kind = table_kind(head, file)
+            self._suffix = self._suffix_of(path)
+            if kind is not None:
+                self._take_table(kind, file)
+                return
+            if encoding is None:
+                refuse_binary(self.name, head, file)
+        self.unit = "line"
+        if self._suffix in _OF_TABLES and head:
+            called = _OF_TABLES[self._suffix]
+            raise ConfigurationError(f"{self.name} is not {called}, whatever its name says: give it that of its kind")
+        if encoding is None and head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ConfigurationError(
+                f"{self.name} is UTF-16 text: save it as UTF-8, or pass encoding= (--encoding utf-16)"
+            )
+        text = self._decoded(head).lstrip("\ufeff \t\r\n\f\v")
+        self.format = self._format(text, column)
+        refuse_text(self.name, text, is_json=self.format == JSON, is_table=self.format == CSV)
+        self._find_delimiter(text)
 
-    def _format(self, head: bytes, column: Optional[str]) -> str:
-        stem, suffix = os.path.splitext(self._path)
+    def _take_table(self, kind: str, file: io.BufferedReader) -> None:
+        self.format, self.unit = kind, "row"
+        if self.is_stream or isinstance(file.raw, gzip.GzipFile):
+            raise ConfigurationError(
+                f"{self.name} is a file of {kind.capitalize()}, which is not read as it comes: "
+                "write it to a file, not compressed, and name that"
+            )
+        if self._delimiter:
+            raise ConfigurationError(f"delimiter is for CSV, and {self.name} is a file of {kind.capitalize()}")
+
+    def _decoded(self, head: bytes) -> str:
+        if self._encoding == _UTF8:
+            return head.decode("utf-8", "replace")
+        return codecs.getincrementaldecoder(self._encoding)("replace").decode(head)
+
+    @staticmethod
+    def _suffix_of(path: str) -> str:
+        stem, suffix = os.path.splitext(path)
         if suffix.lower() in (".gz", ".gzip"):
             suffix = os.path.splitext(stem)[1]
-        named = _SUFFIXES.get(suffix.lower())
-        if named is not None:
-            return named
-        if head[:1] in (b"{", b"["):
+        return suffix.lower()
+
+    def _format(self, text: str, column: Optional[str]) -> str:
+        named = _SUFFIXES.get(self._suffix)
+        if named == JSON or (named is None and text[:1] in ("{", "[")):
+            if self._delimiter:
+                raise ConfigurationError(f"delimiter is for CSV, and {self.name} is JSON lines")
             return JSON
-        return CSV if column is not None else TEXT
+        is_table = column is not None or self._delimiter or SEPARATOR_LINE.match(text)
+        return CSV if named == CSV or is_table else TEXT
+
+    def _find_delimiter(self, text: str) -> None:
+        said = SEPARATOR_LINE.match(text) if self.format == CSV else None
+        self._has_separator_line = said is not None
+        if self._delimiter or self.format != CSV:
+            return
+        if said is not None:
+            self._delimiter = said[1]
+        else:
+            self._delimiter = "\t" if self._suffix == ".tsv" else delimiter_of(text)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[io.BufferedReader]:
@@ -85,7 +140,7 @@ class Source:
             yield self._stdin
             return
         try:
-            file = open(self._path, "rb")  # noqa: SIM115 - closed below
+            file = open(self._path, "rb", buffering=_HEAD)  # noqa: SIM115 - closed below
         except OSError as error:
             raise ConfigurationError(f"cannot read {self._path}: {error.strerror or error}") from error
         with file, self._trouble():
@@ -104,15 +159,56 @@ class Source:
         Raises:
             ConfigurationError: the file breaks off.
         """
-        with self._opened() as file:
-            yield from _records(file, self._delimiter, self.name) if self.format == CSV else _lines(file, self.format)
+        if self.format == EXCEL:
+            yield from excel_lines(self._path, self.name)
+        elif self.format == PARQUET:
+            yield from parquet_lines(self._path, self.name)
+        else:
+            with self._opened() as file:
+                yield from self._text_lines(file)
+
+    def _text_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+        if self.format == CSV:
+            hint = self._has_separator_line
+            return csv_lines(file, self.name, self._delimiter, self._encoding, has_separator_line=hint)
+        return _lines(file, self.format) if self._encoding == _UTF8 else self._decoded_lines(file)
+
+    def _decoded_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+        """Lines of another encoding than UTF-8."""
+        text = io.TextIOWrapper(file, encoding=self._encoding, errors="surrogateescape", newline="\n")
+        number = 0
+        try:
+            for place, line in enumerate(text, 1):
+                data = line.removeprefix("\ufeff") if place == 1 else line
+                if data and not data.isspace():
+                    number += 1
+                    torn = is_torn(data)
+                    value = Problem(not_decoded(None, self._encoding)) if torn else _value(data, self.format)
+                    yield Line(number, value, place, place)
+        except UnicodeError as error:
+            raise ConfigurationError(f"{self.name} is not {self._encoding}: {error}") from error
+        finally:
+            text.detach()
 
 
-def _delimiter(path: str, header: bytes) -> str:
-    """What separates the columns: not every spreadsheet writes commas."""
-    if ".tsv" in path.lower()[-7:]:
-        return "\t"
-    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
+def _checked_encoding(name: str) -> str:
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)  # which an encoding of bytes, such as hex, has no use for
+    except (LookupError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"encoding must be the name of an encoding of text, such as utf-8, cp1252 or utf-16, got {name!r}"
+        ) from None
+    return _UTF8 if found.name in ("utf-8", _UTF8) else found.name
+
+
+def _checked_delimiter(delimiter: str) -> str:
+    mark = _DELIMITERS.get(delimiter, delimiter)
+    if len(mark) != 1 or mark in '"\r\n':
+        raise ConfigurationError(
+            f"delimiter must be one character, or tab, comma, semicolon, pipe or space, got {delimiter!r}"
+        )
+    return mark
 
 
 def _unpacked(file: BinaryIO) -> io.BufferedReader:
@@ -123,64 +219,24 @@ def _unpacked(file: BinaryIO) -> io.BufferedReader:
 
 
 def _lines(file: BinaryIO, kind: str) -> Iterator[Line]:
-    for number, raw in enumerate(file, 1):
-        data = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+    number = 0
+    for place, raw in enumerate(file, 1):
+        data = raw.removeprefix(b"\xef\xbb\xbf") if place == 1 else raw
         if data.isspace() or not data:
             continue
+        number += 1
         try:
-            text = data.decode("utf-8")
+            value = _value(data.decode("utf-8"), kind)
         except UnicodeDecodeError as error:
-            yield Line(number, Problem(f"not UTF-8: {error.reason} at byte {error.start}"))
-            continue
-        yield Line(number, _json(text) if kind == JSON else text.rstrip("\r\n"))
+            value = Problem(not_decoded(error, _UTF8))
+        yield Line(number, value, place, place)
 
 
-def _json(text: str) -> Any:
+def _value(text: str, kind: str) -> Any:
+    if kind != JSON:
+        return text.rstrip("\r\n")
     try:
-        return json.loads(text.rstrip())
-    except json.JSONDecodeError as error:
-        return Problem(f"not JSON: {error.msg} at column {error.colno} (each line has to be whole)")
-    except ValueError as error:  # an integer of more digits than Python reads
-        return Problem(f"not JSON that can be read: {error}")
-    except RecursionError:
-        return Problem("not JSON that can be read: nested too deeply")
-
-
-def _records(file: BinaryIO, delimiter: str, name: str) -> Iterator[Line]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.DictReader(text, delimiter=delimiter, restkey="", restval=None, strict=True)
-    try:
-        _check_names(reader, name)
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Line(reader.line_num, Problem(f"not CSV: {error}"))
-                continue
-            yield Line(reader.line_num, _checked(fields))
-    finally:
-        text.detach()
-
-
-def _check_names(reader: csv.DictReader[str], name: str) -> None:
-    try:
-        columns = list(reader.fieldnames or ())
-    except csv.Error as error:
-        raise ConfigurationError(f"line 1 of {name} is not CSV: {error}") from error
-    twice = next((column for place, column in enumerate(columns) if column in columns[:place]), None)
-    if twice is not None:
-        raise ConfigurationError(f"{name} has two columns {twice!r}: rename one of them")
-
-
-def _checked(fields: Dict[Any, Any]) -> Any:
-    if "" in fields and isinstance(fields[""], list):
-        return Problem("it has more fields than the first line has names")
-    missing = [name for name, value in fields.items() if value is None]
-    if missing:
-        return Problem(f"it has no field {missing[0]!r}")
-    if any("\udc80" <= mark <= "\udcff" for value in fields.values() for mark in value if mark > "\ud7ff"):
-        return Problem("not UTF-8")
-    return fields
+        return strict_loads(text.rstrip())
+    except ValueError as error:
+        whole = " (each line has to be whole)" if " at column " in str(error) else ""
+        return Problem(f"{error}{whole}")

@@ -7,6 +7,7 @@ import string
 from typing import Any, List, Mapping, Tuple
 
 from ..errors import ConfigurationError
+from .lines import EmptyCell
 
 __all__ = ["Template"]
 
@@ -39,6 +40,7 @@ class Template:
         """The text for one row.
 
         Raises:
+            EmptyCell: a field of the row is empty.
             ValueError: the row lacks a field.
         """
         return "".join(literal + (_text(fields, field) if field else "") for literal, field in self._parts)
@@ -49,4 +51,6 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
         there = ", ".join(list(fields)[:10]) or "none"
         raise ValueError(f"there is no field {name!r} for the template (there are: {there})")
     value = fields[name]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise EmptyCell(name)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -21,7 +21,7 @@ from .terminal import complain
 
 __all__ = ["PRICES_HELP", "add_run", "prices", "run"]
 
-_READING = ("url", "template", "column", "id_field")
+_READING = ("url", "template", "column", "id_field", "delimiter", "encoding")
 
 
 def add_run(
@@ -43,7 +43,7 @@ def add_run(
         "input",
         metavar="IN",
         help="OpenAI batch lines, objects with messages, prompt or input, a text of one prompt a line, or CSV; "
-        "compressed by gzip or not; - is standard input",
+        "compressed by gzip or not; Excel and Parquet with the extra tables; - is standard input",
     )
     command.add_argument("-o", "--output", metavar="OUT", required=True, help="the file of answers, say out.jsonl")
     _add_reading(command)
@@ -69,6 +69,10 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
     group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
     group.add_argument("--id-field", metavar="NAME", help="the field that names a row (default: custom_id)")
+    group.add_argument(
+        "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"
+    )
+    group.add_argument("--encoding", metavar="NAME", help="the encoding of the text, say cp1252 (default: utf-8)")
     group.add_argument("--url", metavar="URL", help="where rows go that do not say it, say /v1/embeddings")
     group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
 
@@ -191,6 +195,8 @@ def _dry(result: BatchResult, arguments: Namespace) -> int:
         parts.append(f"{dollars(result.cost)} to have them read")
     if result.unpriced:
         parts.append(result.unpriced)
+    if result.blank_rows:
+        parts.append(f"{result.blank_rows:,} blank {'row is' if result.blank_rows == 1 else 'rows are'} left out")
     _show(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
     return exits.OK

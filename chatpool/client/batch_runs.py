@@ -18,7 +18,15 @@ from .pool import ChatPool
 from .review import AnswerRules
 from .rows import RowsRun
 
-__all__ = ["has_version_in_url", "needs_model", "prompt_tokens", "request_maker", "start_rows", "with_answer_rules"]
+__all__ = [
+    "has_version_in_url",
+    "model_of",
+    "needs_model",
+    "prompt_tokens",
+    "request_maker",
+    "start_rows",
+    "with_answer_rules",
+]
 
 
 def start_rows(
@@ -84,6 +92,11 @@ def request_maker(pool: PoolBase, extra: Optional[Mapping[str, Any]] = None) -> 
 def prompt_tokens(request: ChatRequest) -> float:
     """The tokens that a pool expects a request's prompt to have, before any answer has taught it better."""
     return TokenEstimator().estimate(request_size(request)).prompt
+
+
+def model_of(pool: PoolBase) -> Optional[str]:
+    """The model of requests that name none, None without one."""
+    return pool._defaults.model or pool._defaults.body.get("model")
 
 
 def has_version_in_url(pool: PoolBase) -> bool:

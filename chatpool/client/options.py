@@ -9,7 +9,7 @@ from ..config import RetryPolicy, Timeout
 from ..redaction import secret
 from ..transport import check_headers
 from ..types import ChatRequest
-from ..wire import to_request
+from ..wire import encode, to_request
 from .review import AnswerRules
 
 __all__ = ["Defaults", "RequestMaker", "body_fields"]
@@ -82,7 +82,8 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
     """The body fields a method call adds: its unknown keywords, and ``extra_body`` over them.
 
     Raises:
-        TypeError: a keyword that means something else than a body field.
+        TypeError: a keyword that means something else than a body field, or a value that JSON has no form for.
+        ConfigurationError: a value that JSON cannot hold, such as NaN.
     """
     for name in params:
         if name in _RUNS_ONLY or name in _ANSWERS_ONLY:
@@ -91,7 +92,10 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
             raise TypeError(f"{method}() returns whole answers: leave out stream=True, or use pool.stream(...)")
     if extra_body is not None and not isinstance(extra_body, Mapping):
         raise TypeError(f"extra_body must be a dict, got {type(extra_body).__name__}")
-    return {**params, **(extra_body or {})}
+    fields = {**params, **(extra_body or {})}
+    if fields:
+        encode(fields)  # said once, before anything is sent, and not of every item
+    return fields
 
 
 class RequestMaker:

@@ -11,6 +11,7 @@ from ..observe import ProgressBar, progress_bar
 from ..observe.progress import Progress
 from ..reentrancy import runs_user_code
 from ..types import ChatRequest
+from ..wire import EMPTY_CELL, is_missing, table_advice
 from .call_settings import CallSettings
 from .core import Core
 from .dedupe import SingleFlight
@@ -141,30 +142,44 @@ def _begun(
 ) -> Tuple[Callable[[Any], ChatRequest], Optional[ProgressBar], Optional[float]]:
     """What makes requests of the items, the bar, and when the run's time ends."""
     _check_items(items, settings)
-    prepare = make if settings.prompt is None else _Composed(make, settings.prompt)
+    prepare = _Prepare(make) if settings.prompt is None else _Composed(make, settings.prompt)
     bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
     deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
     return prepare, bar, deadline
 
 
-class _Composed:
+class _Prepare:
+    """Makes a request of an item that is no empty cell of a table."""
+
+    def __init__(self, make: Callable[[Any], ChatRequest]) -> None:
+        self._make = make
+
+    def __call__(self, item: Any) -> ChatRequest:
+        if item is not None and is_missing(item):
+            raise ValueError(f"{EMPTY_CELL}: {item!r} is no prompt; fill it, or leave the row out")
+        return self._make(item)
+
+
+class _Composed(_Prepare):
     """Makes a request of what ``prompt`` makes of a row."""
 
     def __init__(self, make: Callable[[Any], ChatRequest], prompt: Callable[[Any], Any]) -> None:
-        self._make = make
+        super().__init__(make)
         self._prompt = prompt
 
     @runs_user_code
     def __call__(self, row: Any) -> ChatRequest:
+        if is_missing(row):  # or its "nan" would be a part of the prompt
+            raise ValueError(f"{EMPTY_CELL}: the row is {row!r}; fill it, or leave it out")
         try:
             item = self._prompt(row)
         except Exception as error:
             raise ValueError(f"prompt= raised {type(error).__name__}: {error}") from error
-        return self._make(item)
+        return super().__call__(item)
 
 
 def _check_items(items: Any, settings: RunSettings) -> None:
-    """Catch the two slips in which one item is taken for many."""
+    """Catch the slips in which one item, or the columns of a table, are taken for many items."""
     if isinstance(items, (str, bytes)):
         kind = type(items).__name__
         raise TypeError(f"items must be an iterable of items, got a {kind}; for one prompt pass [prompt]")
@@ -175,6 +190,10 @@ def _check_items(items: Any, settings: RunSettings) -> None:
             "items must be an iterable of items, got the messages of one conversation; "
             "put them into a list of their own: [messages]"
         )
+    advice = table_advice(items)
+    if advice is not None:
+        kind = type(items).__name__
+        raise TypeError(f"items must be an iterable of items, got a {kind}, which gives its columns: {advice}")
     if not hasattr(items, "__iter__") and not hasattr(items, "__getitem__"):
         raise TypeError(f"items must be an iterable of items, got {type(items).__name__}")
 

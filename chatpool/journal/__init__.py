@@ -6,7 +6,10 @@ from .durable import AppendOnly, replacing
 from .journal import Journal
 from .reading import is_journal, read_journal
 from .record import (
+    ASIDE,
+    BACK,
     FAILED,
+    GONE,
     OK,
     RETRY,
     Prefix,
@@ -23,7 +26,10 @@ from .restore import error_facts, error_of
 from .shared import Found, SharedAppender
 
 __all__ = [
+    "ASIDE",
+    "BACK",
     "FAILED",
+    "GONE",
     "OK",
     "RETRY",
     "AppendOnly",

@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 from types import TracebackType
-from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Tuple, Type, Union
+from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 from ..errors import ConfigurationError
 from .durable import AppendOnly, has_words, replacing
 from .lock import FileLock
-from .record import FAILED, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
+from .record import ASIDE, BACK, FAILED, GONE, MARKS, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
 from .shared import SharedAppender, Tail
 from .table import DigestTable
 from .turns import Turns
@@ -20,13 +20,18 @@ __all__ = ["Journal"]
 
 logger = logging.getLogger("chatpool")
 
-# A number in the table: where the row's last record starts, whether the row was met in this run, how it ended.
-_MET = 4
+# A number in the table: where the row's last record starts, whether that is set aside, whether the row was met in this
+# run, how it ended.
+_START, _ASIDE, _MET = 4, 8, 4
 _ALL = (1 << 64) - 1
 _CODES: Dict[str, int] = {OK: 1, FAILED: 2, RETRY: 3}
 _STATES = {code: state for state, code in _CODES.items()}
 
 _WORTH_COMPACTING = 1 << 20  # bytes
+
+
+def _mark(key: int, state: str) -> Record:
+    return Record(key, state, "0" * 32, None, 0, 0.0, 0.0, ())
 
 
 class _Line(NamedTuple):
@@ -45,7 +50,7 @@ class Journal:
     Attributes:
         path: the file.
         was_empty: whether nothing had been recorded when it was opened.
-        superseded: how many records were followed by a later one of the same row, since it was opened.
+        superseded: how many records were followed by a later one of the same row, or by a mark, since it was opened.
 
     Any thread may use it.  It is synced about once a second.
 
@@ -133,8 +138,12 @@ class Journal:
             start += len(data)
 
     def _note(self, key: int, state: str, start: int) -> bool:
-        """Make the record at ``start`` its row's last one; whether there was one before."""
-        replaced = self._table.change(key, _MET, start << 3 | _CODES[state]) & 3 != 0
+        """Make the record at ``start`` its row's last one, or heed the mark; whether there was one before."""
+        if state in MARKS:
+            kept, value = {ASIDE: (_ALL, _ASIDE), BACK: (_ALL & ~_ASIDE, 0), GONE: (_MET, 0)}[state]
+            self._table.change(key, kept, value)
+            return False
+        replaced = self._table.change(key, _MET, start << _START | _CODES[state]) & 3 != 0
         self.superseded += replaced
         return replaced
 
@@ -150,43 +159,66 @@ class Journal:
         with self._turn:
             return bool(self._table.get(key) & _MET)
 
+    def has(self, key: int) -> bool:
+        """Whether there is a record of the row, whatever its body was, that is not set aside."""
+        with self._turn:
+            return bool(self._table.get(key) & 3) and not self._table.get(key) & _ASIDE
+
+    def not_met(self) -> List[int]:
+        """The rows with a record that were not met in this run, and are not set aside."""
+        with self._turn:
+            return [key for key, found in self._table.items() if found & 3 and not found & (_MET | _ASIDE)]
+
     def state(self, key: int, hash_: str) -> Optional[str]:
-        """How the row with this body ended last, None where it did not, or its body was another."""
+        """How the row with this body ended last, also where that is set aside; None where it did not, or its body was
+        another.
+        """
         with self._turn:
             found = self._table.get(key)
             if not found & 3:
                 return None
-            self._reader.seek(found >> 3)
+            self._reader.seek(found >> _START)
             prefix = prefix_of(self._reader.read(PREFIX), whole=False)
         return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
 
     def line(self, key: int) -> Optional[bytes]:
-        """The row's last record as a line, None without one."""
+        """The row's last record as a line, None without one that counts."""
+        return self._line(key) if self.has(key) else None
+
+    def _line(self, key: int) -> Optional[bytes]:
         with self._turn:
             found = self._table.get(key)
             if not found & 3:
                 return None
-            self._reader.seek(found >> 3)
+            self._reader.seek(found >> _START)
             return self._reader.readline()
 
     def read(self, key: int, hash_: str) -> Optional[Record]:
-        """The last record of the row with this body, None without one."""
-        line = self.line(key)
+        """The last record of the row with this body, also one that is set aside; None without one."""
+        line = self._line(key)
         if line is None:
             return None
         record = decode(line)
         return record if record.hash == hash_ else None
 
-    def lines(self) -> Iterator[Tuple[Prefix, bytes]]:
-        """The last record of every row, as lines, in the order in which the rows ended."""
+    def lines(self, *, aside: bool = False) -> Iterator[Tuple[Prefix, bytes]]:
+        """The last record of every row, as lines, in the order in which the rows ended.
+
+        Args:
+            aside: whether those that are set aside come too, each with its mark.
+        """
         with open(self.path, "rb", buffering=1 << 20) as file:
             for start, data, prefix in self.scan(file):
-                if prefix is None:
+                if prefix is None or prefix.state in MARKS:
                     continue
                 with self._turn:
-                    is_last = self._table.get(prefix.key) >> 3 == start
-                if is_last:
+                    found = self._table.get(prefix.key)
+                if not found & 3 or found >> _START != start:
+                    continue
+                if not found & _ASIDE:
                     yield prefix, data
+                elif aside:
+                    yield prefix, data + encode(_mark(prefix.key, ASIDE))
 
     # -- what becomes known ---------------------------------------------------------------------------
 
@@ -207,12 +239,31 @@ class Journal:
         try:
             start = file.size
             file.append(line)
-            before = self._table.change(record.key, _MET, start << 3 | _CODES[record.state])
+            before = self._table.change(record.key, _MET, start << _START | _CODES[record.state])
             self.superseded += before & 3 != 0
         finally:
             turn.give()
         if not file.is_due:
             file.sync_soon()
+
+    def mark(self, key: int, state: str) -> None:
+        """Set the row's record aside, or have it count again; its answer stays.
+
+        Args:
+            key: the row's.
+            state: one of :data:`~.record.MARKS`.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        mark = _mark(key, state)
+        with self._turn:
+            if self._shared is not None:
+                self._shared.append(mark)
+            else:
+                self._file.append(encode(mark))
+            self._note(key, state, 0)
+            self.superseded += 1
 
     def sync(self) -> None:
         """Have everything on the disk before returning."""
@@ -239,7 +290,7 @@ class Journal:
         """Drop what is out of date."""
         with replacing(self.path) as new:
             new.write(self.HEADER)
-            for _, data in self.lines():
+            for _, data in self.lines(aside=True):
                 new.write(data)
         self._close_files()
         self._file = AppendOnly(self.path)

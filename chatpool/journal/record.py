@@ -17,7 +17,11 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 from ..types import Attempt, Usage
 
 __all__ = [
+    "ASIDE",
+    "BACK",
     "FAILED",
+    "GONE",
+    "MARKS",
     "OK",
     "PREFIX",
     "RETRY",
@@ -36,6 +40,13 @@ __all__ = [
 
 OK, FAILED, RETRY = "o", "f", "r"
 """How a row ended: with an answer, with a failure that would only repeat itself, with one that may not."""
+
+ASIDE, BACK, GONE = "w", "p", "x"
+"""Marks: the row's record does not count any more (the row has left the input, or was changed), counts again, or goes
+by another name.  A mark changes nothing else: the record stays."""
+
+MARKS = frozenset({ASIDE, BACK, GONE})
+_STATES = frozenset({OK, FAILED, RETRY}) | MARKS
 
 PREFIX = 95
 """Bytes of a line that :func:`prefix_of` looks at."""
@@ -179,7 +190,7 @@ def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
         if whole and int(line[_CRC], 16) != zlib.crc32(line[16:-1]):
             return None
         state = line[_STATE].decode("ascii")
-        return Prefix(int(line[_KEY], 16), state, line[_HASH].decode("ascii")) if state in (OK, FAILED, RETRY) else None
+        return Prefix(int(line[_KEY], 16), state, line[_HASH].decode("ascii")) if state in _STATES else None
     except ValueError:
         return None
 

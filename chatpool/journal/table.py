@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import List, Tuple
+from typing import Iterator, List, Tuple
 
 __all__ = ["DigestTable"]
 
@@ -56,6 +56,13 @@ class DigestTable:
     def __contains__(self, key: int) -> bool:
         part = self._parts[key >> _SHIFT]
         return part.keys[part.place(key)] == key
+
+    def items(self) -> Iterator[Tuple[int, int]]:
+        """Every key with its number, in any order."""
+        for part in self._parts:
+            for key, value in zip(part.keys, part.values):
+                if key:
+                    yield key, value
 
     def __setitem__(self, key: int, value: int) -> None:
         self.change(key, 0, value)

@@ -11,6 +11,7 @@ from .failures import ResponseTooLarge, UnreadableAnswer, judge_exception
 from .kinds import is_event_stream
 from .messages import without_secrets
 from .paths import is_streamed, sends_no_body
+from .plain import EMPTY_CELL, is_missing, table_advice
 from .redirects import redirect_method, redirect_target
 from .requests import embedding_request, renamed, responses_request, to_request
 from .stream_options import refuses_usage, without_usage
@@ -18,6 +19,7 @@ from .streams import as_truncated, chunk_of, judge_stream, streamed
 from .verdict import judge_reply
 
 __all__ = [
+    "EMPTY_CELL",
     "ResponseTooLarge",
     "StreamFault",
     "StreamReader",
@@ -27,6 +29,7 @@ __all__ = [
     "embedding_request",
     "encode",
     "is_event_stream",
+    "is_missing",
     "is_streamed",
     "judge_exception",
     "judge_reply",
@@ -38,6 +41,7 @@ __all__ = [
     "responses_request",
     "sends_no_body",
     "streamed",
+    "table_advice",
     "to_request",
     "without_secrets",
     "without_usage",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
+from .plain import EMPTY_CELL, is_missing, plain
 
-__all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads"]
+__all__ = ["Encoded", "TooDeep", "decoded", "encode", "loads", "strict_loads"]
 
 # No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
 # be read, and then neither joined, pickled nor written with the stack that is left.
 _DEEPEST = 200
+
+_PLAIN_TYPES = "use str, int, float, bool, None, list or dict"
 
 _MOST_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
 
@@ -32,13 +36,7 @@ class Encoded(Dict[str, Any]):
         self.payload = payload
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError
-
-
-_stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
 
 
 def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
@@ -49,14 +47,14 @@ def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], An
         return None, json.loads
     # What the standard library refuses is to be refused with and without orjson.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    return lambda body: bytes(orjson.dumps(body, _plain, options)), orjson.loads
+    return lambda body: bytes(orjson.dumps(body, plain, options)), orjson.loads
 
 
 _fast_dumps, _fast_loads = _find_orjson()
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """``body`` as UTF-8 JSON without needless spaces.
+    """``body`` as UTF-8 JSON without needless spaces; values of tables as :func:`~.plain.plain` has them.
 
     Raises:
         TypeError: a value that JSON has no form for; the message names the field, never the value.
@@ -90,6 +88,52 @@ class TooDeep(ValueError):
 def loads(content: Union[bytes, str]) -> Any:
     """The value that :func:`decoded` finds; raises as it does."""
     return decoded(content)[0]
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def strict_loads(text: str) -> Any:
+    """``text`` decoded from JSON that every reader takes, and takes for the same.
+
+    Raises:
+        ValueError: it is not JSON, or has NaN or an infinity in it, a number beyond those of a float or of more than
+            4,300 digits, half of a surrogate pair, or more than 200 levels. The message says which.
+    """
+    try:
+        value = _strict.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"not JSON that can be read: {TooDeep()}") from None
+    except ValueError as error:
+        said = str(error)
+        if "integer string conversion" in said:
+            said = f"not JSON that can be read: a whole number of more than {_MOST_DIGITS:,} digits"
+        raise ValueError(said) from None
+    if len(text) > 2 * _DEEPEST and _brackets(text) > _DEEPEST and _is_deep(value):
+        raise ValueError(f"not JSON that can be read: {TooDeep()}")
+    if "\\u" in text and _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise ValueError(f"not JSON that can be read: {half} is half of a surrogate pair") from None
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"not JSON: {word} is no value of it (for a missing one write null)")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"not JSON that can be read: {digits[:20]} is beyond the numbers of a float")
+    return value
+
+
+_strict = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
@@ -171,10 +215,14 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
     if value is None or isinstance(value, (bool, int, float)):
         return None
     kind = type(value)
-    return TypeError(
-        f"{name} is a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold: "
-        "use str, int, float, bool, None, list or dict"
-    )
+    named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
+    try:
+        return _fault(plain(value), where, depth + 1)
+    except TypeError:
+        if is_missing(value):
+            return TypeError(f"{named}: {EMPTY_CELL}; leave the row or the field out, or fill it")
+    cure = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
+    return TypeError(f"{named}, which JSON cannot hold: {cure}")
 
 
 def _fault_in_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Optional[Exception]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import numbers
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..types import ChatCompletion, ChatRequest
 from .codec import encode
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
+from .plain import EMPTY_CELL, is_missing, plain, table_advice
 
-__all__ = ["embedding_request", "renamed", "responses_request", "to_request"]
+__all__ = ["are_messages", "embedding_request", "renamed", "responses_request", "to_request"]
 
 _Fields = Optional[Mapping[str, Any]]
 
@@ -35,7 +37,8 @@ def to_request(
 
     Args:
         item: a str (one user message), a list of message dicts, a dict (a whole body: ``messages`` goes to
-            ``/chat/completions``, ``input`` to ``/responses``, ``prompt`` to ``/completions``) or a ChatRequest.
+            ``/chat/completions``, as does a ``prompt`` that is a list of messages, ``input`` to ``/responses``, any
+            other ``prompt`` to ``/completions``) or a ChatRequest.
         model: the model where the item and ``extra`` name none.
         system: text of a system message, put first unless the messages start with a system or developer message;
             for ``/responses`` it becomes ``instructions`` unless the body has them.
@@ -95,10 +98,19 @@ def embedding_request(
     Raises:
         TypeError: ``text`` is neither.
     """
-    tokens = isinstance(text, (list, tuple)) and bool(text) and all(type(token) is int for token in text)
+    if not (isinstance(text, (str, list)) or is_missing(text)) and (hasattr(text, "dtype") or hasattr(text, "as_py")):
+        text = plain(text)
+    tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_whole(token) for token in text)
     if not (isinstance(text, str) or tokens):
         raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
-    return ChatRequest(_filled({"input": text}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+    is_plain = isinstance(text, str) or all(type(token) is int for token in text)
+    given = text if is_plain else [int(token) for token in text]
+    return ChatRequest(_filled({"input": given}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+
+
+def are_messages(value: Any) -> bool:
+    """Whether ``value`` is a list of messages, by its first."""
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
 
 
 def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
@@ -116,8 +128,15 @@ def _request_of(item: Any) -> ChatRequest:
         return _checked(item)
     if isinstance(item, Mapping):
         return _of_body(item)
+    if hasattr(item, "as_py") and not is_missing(item):  # a cell of pyarrow's
+        return _request_of(plain(item))
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        raise TypeError(f"{_KINDS}; got a row with the fields {', '.join(item._fields[:8])}")
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
         return ChatRequest({"messages": _messages(item, "a list item")})
+    advice = table_advice(item)
+    if advice is not None:
+        raise TypeError(f"an item is one prompt, got a whole table ({type(item).__name__}): use map, and {advice}")
     raise TypeError(f"{_KINDS}; got {_named(item)}")
 
 
@@ -143,6 +162,9 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
     # A prompt that is a dict names a template stored at the server, which only the Responses API has.
     if isinstance(body.get("prompt"), Mapping):
         return ChatRequest(body, RESPONSES)
+    if are_messages(body.get("prompt")):
+        messages = _messages(body["prompt"], "'prompt'")
+        return ChatRequest({**{name: body[name] for name in body if name != "prompt"}, "messages": messages})
     if "prompt" in body:
         return ChatRequest(_with_text(body, "prompt"), COMPLETIONS)
     keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no keys at all"
@@ -182,6 +204,9 @@ def _check_message(message: Any, where: str) -> None:
     # An assistant's message may hold tool calls, a refusal or audio and no content.
     if "content" not in message and role != "assistant":
         raise TypeError(f"{where} (role {role!r}) has no 'content'; {_MESSAGE}")
+    content = message.get("content")
+    if type(content) is not str and is_missing(content) and (role == "user" or content is not None):
+        raise TypeError(f"{where} (role {role!r}): {EMPTY_CELL}: its 'content' is {content}; fill it, or leave it out")
 
 
 def _filled(
@@ -216,10 +241,14 @@ def _add_system(body: Dict[str, Any], operation: str, system: str) -> None:
             body["messages"] = [{"role": "system", "content": system}, *messages]
 
 
+def _is_whole(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
+
+
 def _named(value: Any) -> str:
     """What ``value`` is, without showing it: it may be a prompt."""
-    if value is None:
-        return "None"
+    if is_missing(value):
+        return f"{value}: {EMPTY_CELL}"
     if isinstance(value, (list, tuple, dict)) and not value:
         return f"an empty {type(value).__name__}"
     return f"a value of type {type(value).__name__}"

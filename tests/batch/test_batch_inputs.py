@@ -142,7 +142,7 @@ def test_not_every_table_has_commas(ask, content):
     ("content", "words"),
     [
         ("prompt,prompt\nhi,ho\n", "two columns 'prompt'"),
-        ('prompt\n"hi\nho\n', "line 1 .* cannot be used: not CSV: unexpected end"),
+        ('prompt\n"hi\nho\n', "line 2 .* cannot be used: not CSV: unexpected end"),
         ('"pro"mpt\nhi\n', "line 1 of .* is not CSV"),
     ],
 )

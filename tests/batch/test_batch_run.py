@@ -222,13 +222,24 @@ def test_in_order_puts_the_output_into_the_order_of_the_input(run, write_rows, c
     assert ids(target) == [f"row {number}" for number in range(50)]
 
 
-def test_in_order_keeps_rows_that_are_not_in_this_input(run, write_rows, ids, target, tmp_path):
+@pytest.mark.parametrize("in_order", [False, True])
+def test_rows_that_have_left_the_input_leave_the_output_and_come_back_with_it(
+    run, write_rows, ids, target, tmp_path, chatpool_server, in_order
+):
     run(write_rows(4))
     source = tmp_path / "two.jsonl"
     source.write_text(batch_line("new", "new") + batch_line("row 2", "row 2"))
-    run(source, in_order=True)
-    assert ids(target)[:2] == ["new", "row 2"]
-    assert sorted(ids(target)[2:]) == ["row 0", "row 1", "row 3"]
+    result = run(source, in_order=in_order)
+    assert sorted(ids(target)) == ["new", "row 2"]
+    assert (result.rows, result.succeeded, result.removed_rows) == (2, 2, 3)
+    assert "3 have left the input and are left out of the output" in result.summary()
+    assert chatpool.batch.report(target).rows == 2
+    assert run(source).removed_rows == 0
+    result = run(write_rows(4), in_order=in_order)
+    assert (result.succeeded, result.done_before, result.removed_rows) == (4, 4, 1)
+    assert sorted(ids(target)) == [f"row {number}" for number in range(4)]
+    assert chatpool.batch.report(target).rows == 4
+    assert len(chatpool_server.requests) == 5
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
