@@ -40,6 +40,7 @@ ERRORS = {
     "PoolClosedError",
     "RateLimitError",
     "Reask",
+    "TooManyFailuresError",
     "TruncatedStreamError",
     "UnprocessableEntityError",
 }
@@ -47,6 +48,7 @@ VALUES = {
     "Attempt",
     "Budget",
     "ChatChunk",
+    "Choice",
     "ChatCompletion",
     "ChatRequest",
     "Event",

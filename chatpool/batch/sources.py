@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Iterator, Optional, cast
 from ..errors import ConfigurationError
 from ..wire.codec import strict_loads
 from .file_kinds import EXCEL, PARQUET, refuse_binary, refuse_text, table_kind
-from .tables import (
+from .input_tables import (
     BLANK,
     SEPARATOR_LINE,
     Line,

@@ -17,7 +17,7 @@ import pytest
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
-from chatpool.batch.tables import delimiter_of
+from chatpool.batch.input_tables import delimiter_of
 
 
 @pytest.fixture
