@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from typing import Any, Dict, Optional
 
+from ..batch.lines import encode_value, json_text, unbroken
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -91,12 +91,12 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
 
 def _json(record: Dict[str, Any]) -> str:
     """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
-    text = json.dumps(record, ensure_ascii=False)
+    line = unbroken(encode_value(record)).decode("utf-8")
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return json.dumps(record)
-    return text
+        return json_text(record)
+    return line
 
 
 def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:

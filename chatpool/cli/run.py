@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 from ..batch import BatchResult
 from ..batch.api import run_job
 from ..batch.job import Job
+from ..batch.lines import json_text
 from ..client.review import AnswerRules
 from ..errors import ConfigurationError
 from . import exits
@@ -197,7 +198,7 @@ def _ended(result: BatchResult, arguments: Namespace) -> int:
 
 def _show(result: BatchResult, arguments: Namespace, words: str) -> None:
     if arguments.json:
-        print(json.dumps(_facts(result)), flush=True)
+        print(json_text(_facts(result)), flush=True)
     else:
         complain(words)
 
