@@ -42,6 +42,7 @@ class Row(NamedTuple):
         is_named: whether the input gave it that name; otherwise its place is its name.
         request: what to send, before a pool's defaults.
         meta: the line's ``metadata``, as the cookbook's script has it, which is not sent.
+        fields: the line's columns, where they go into a table.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Row(NamedTuple):
     is_named: bool
     request: ChatRequest
     meta: Any = None
+    fields: Optional[Mapping[str, Any]] = None
 
 
 class Reading:

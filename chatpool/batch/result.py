@@ -9,6 +9,7 @@ from ..errors import ChatPoolError
 from ..journal import OK
 from ..observe.row_progress import Prices, cost
 from ..types import Usage
+from .formats import STDOUT
 
 __all__ = ["BatchResult"]
 
@@ -34,8 +35,8 @@ class BatchResult:
         signal: the signal that ended it, None without one.
         causes: failures of this run by cause.
         output: file of the answers.
-        errors: file of the errors.
-        journal: file of all outcomes.
+        errors: file of the errors; None where they stand in the table of the answers, or went to standard output.
+        journal: file of all outcomes; None if nobody has named one for answers that went to standard output.
     """
 
     rows: int = 0
@@ -69,13 +70,19 @@ class BatchResult:
         self.succeeded += state == OK
         self.failed += state != OK
 
+    @property
+    def _where(self) -> str:
+        if self.errors is not None:
+            return f", see {self.errors}"
+        return "" if self.output in (None, STDOUT) else f", see the column 'error' of {self.output}"
+
     def summary(self) -> str:
         """The counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
         if self.failed:
             causes = sorted(self.causes.items(), key=lambda pair: -pair[1])
             shown = ", ".join(f"{count:,} x {name}" for name, count in causes[:5])
-            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + f", see {self.errors}")
+            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + self._where)
         if self.pending:
             parts.append(f"{self.pending:,} pending")
         if self.done_before:

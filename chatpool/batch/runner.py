@@ -78,8 +78,9 @@ class Runner:
                     "there before; each row needs its own"
                 )
                 return
-            self._outputs.met(work.key)
+            self._outputs.met(work)
             if not self._wanted(work):
+                self._outputs.ended_before(work)
                 continue
             if work.request is None:
                 self._refuse(work)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Optional
+import contextlib
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 from ..errors import ChatPoolError, ConfigurationError
 from ..journal import Journal, Record, hash_of, key_of
 from ..types import ChatRequest
 from ..wire.codec import Encoded, encode
 from .job import Job, Selection
+from .lines import METADATA
 from .reading import Reading, Row
 from .result import BatchResult
 from .sources import Line, Source
@@ -53,6 +55,7 @@ class Rows:
     Attributes:
         source: the input.
         trouble: the line that ended the reading, as an error.
+        columns: the names of the input's columns, as far as it was read, where the output is a table.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Rows:
         self._recognised = recognised
         self._total: Optional[int] = None
         self.trouble: Optional[ConfigurationError] = None
+        self.columns: Dict[str, None] = {}
 
     def check(self, journal: Optional[Journal]) -> int:
         """Look at the whole input before anything is sent; returns how many rows are selected.
@@ -117,9 +121,23 @@ class Rows:
                 place += 1
                 yield row
 
+    def every(self) -> Iterator[Row]:
+        """Every row of an input that was read before, selected or not."""
+        for line in self.source:
+            with contextlib.suppress(ValueError):
+                yield self._in_columns(self._reading.row(line), line)
+
+    def _in_columns(self, row: Row, line: Line) -> Row:
+        """The row with what the input has of it, where that goes into a table."""
+        if not self._job.is_table:
+            return row
+        row = row._replace(fields=_fields_of(line.value))
+        self.columns.update(dict.fromkeys(row.fields or ()))
+        return row
+
     def _row(self, line: Line, tell: bool) -> Optional[Row]:
         try:
-            return self._reading.row(line)
+            return self._in_columns(self._reading.row(line), line)
         except ValueError as error:
             if tell:
                 self._result.bad_line(line.number, str(error))
@@ -141,6 +159,13 @@ class Rows:
         except (TypeError, ValueError, ChatPoolError) as error:
             body = repr(row.request.body).encode("utf-8", "surrogatepass")
             return Work(row, key, hash_of("", body), None, error)
+
+
+def _fields_of(value: Any) -> Mapping[str, Any]:
+    """The columns that a line of input has; one of text has the column ``text``, as for templates."""
+    if isinstance(value, list):  # the cookbook script's
+        value = {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    return {str(name): part for name, part in value.items()} if isinstance(value, dict) else {"text": value}
 
 
 def _key(row: Row) -> int:

@@ -41,6 +41,7 @@ class Journal:
     Args:
         path: the file, or a link of the user's own to it; it is made if it is not there, and what a crash has left of
             its last line is removed.
+        needs_lock: whether it is an error, and not only a warning, where no lock can be had.
 
     Attributes:
         path: the file.
@@ -55,9 +56,9 @@ class Journal:
 
     HEADER = b'{"chatpool_journal":1}\n'
 
-    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+    def __init__(self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False) -> None:
         self.path = os.fspath(path)
-        self._lock = FileLock(self.path)
+        self._lock = FileLock(self.path, is_needed=needs_lock)
         self._turn = Turns()
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
