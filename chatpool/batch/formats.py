@@ -29,6 +29,7 @@ __all__ = [
     "check_parquet",
     "format_of",
     "free_name",
+    "refuse_no_file",
     "write_table",
 ]
 
@@ -65,6 +66,7 @@ def format_of(output: str, given: Optional[str]) -> str:
     Raises:
         ConfigurationError: there is no such form, or the name says none.
     """
+    refuse_no_file(output)
     ending = os.path.splitext(output)[1].lower()
     if given is not None:
         if given not in FORMATS:
@@ -85,6 +87,16 @@ def format_of(output: str, given: Optional[str]) -> str:
             f".db, .txt or .npy, or name one of {', '.join(FORMATS)} (format, --format){hint}"
         )
     return _ENDINGS[ending]
+
+
+def refuse_no_file(output: str) -> None:
+    """Refuse an output that cannot be one.
+
+    Raises:
+        ConfigurationError: it is a folder, a device, or no name.
+    """
+    if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
+        raise ConfigurationError(f"the output must be a file, got {output!r}")
 
 
 def check_parquet() -> Any:

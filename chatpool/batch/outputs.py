@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple
 
 from ..errors import ConfigurationError
 from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
-from .formats import BATCH, STDOUT, TEXT
+from .formats import BATCH, STDOUT, TEXT, refuse_no_file
 from .lines import answer_line, error_line
 from .matrix import check_numpy, write_matrix
 from .work import Work
@@ -51,8 +51,7 @@ class Paths(NamedTuple):
         """The files for an output in one of the forms of :mod:`.formats`."""
         if output == STDOUT:
             return cls(STDOUT, None, journal or "", None, form)
-        if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
-            raise ConfigurationError(f"the output must be a file, got {output!r}")
+        refuse_no_file(output)
         stem, suffix = os.path.splitext(output)
         if suffix.lower() in (".gz", ".gzip"):
             raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
@@ -115,6 +114,7 @@ class BatchOutputs(Outputs):
 
     def __init__(self, paths: Paths, journal: Journal, *, in_order: bool) -> None:
         self._paths = paths
+        self._errors = paths.errors or paths.answers
         self._journal = journal
         self._order: Optional[IO[bytes]] = None
         if journal.is_empty:
@@ -124,7 +124,6 @@ class BatchOutputs(Outputs):
         if in_order:
             folder = os.path.dirname(os.path.abspath(paths.answers))
             self._order = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - gone with this object
-        self._errors = paths.errors or paths.answers
         self._files = {True: AppendOnly(paths.answers), False: AppendOnly(self._errors)}
         self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
         self._size = 0

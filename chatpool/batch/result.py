@@ -23,6 +23,8 @@ class BatchResult:
         succeeded: how many of them have an answer, from this run or an earlier one.
         failed: how many are in the file of errors.
         done_before: how many had ended in an earlier run and were not sent.
+        changed: how many had an answer to another request (other words, another model or parameter), and were sent and
+            paid again.
         pending: how many were not sent, or not to their end; the next run of the same call sends them.
         bad_lines: (number, reason) of the first lines that could not be used.
         bad_line_count: how many there were.
@@ -43,6 +45,7 @@ class BatchResult:
     succeeded: int = 0
     failed: int = 0
     done_before: int = 0
+    changed: int = 0
     pending: int = 0
     bad_lines: List[Tuple[int, str]] = field(default_factory=list)
     bad_line_count: int = 0
@@ -87,6 +90,8 @@ class BatchResult:
             parts.append(f"{self.pending:,} pending")
         if self.done_before:
             parts.append(f"{self.done_before:,} were done before")
+        if self.changed:
+            parts.append(f"{self.changed:,} had answers to other requests and were sent again")
         here = self.rows - self.pending - self.done_before
         if here > 0 and self.elapsed > 0:
             parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")

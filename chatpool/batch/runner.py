@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
@@ -24,6 +25,8 @@ from .stopping import Stopper
 from .work import Rows, Work
 
 __all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
+
+logger = logging.getLogger("chatpool")
 
 
 class Runner:
@@ -109,6 +112,8 @@ class Runner:
             return True
         state = self._journal.state(work.key, work.hash)
         record = self._journal.read(work.key, work.hash) if again else None
+        if state is None and self._journal.has_answer(work.key):
+            self._pays_again(work)
         wanted = self._job.wants(state, record)
         self._result.rows += wanted or not again
         if wanted:
@@ -118,6 +123,16 @@ class Runner:
         if self._progress is not None:
             self._progress.skip(1)
         return False
+
+    def _pays_again(self, work: Work) -> None:
+        """Say that a row is sent again, and paid again: once, the summary has their number."""
+        self._result.changed += 1
+        if self._result.changed == 1:
+            logger.warning(
+                "row %r has an answer to another request: its text, the model or a parameter has changed, and it is "
+                "sent and paid again, as are others like it",
+                work.row.custom_id,
+            )
 
     def _refuse(self, work: Work) -> None:
         """A row of which no request can be made."""

@@ -107,7 +107,10 @@ class Journal:
         if good < self._file.size:
             if lost > 0:
                 lost -= 1
-            logger.warning("%s: its last record was not finished when the process or the machine died", self.path)
+            logger.warning(
+                "%s: its last record was not finished when the process or the machine died; its row will run again",
+                self.path,
+            )
             self._file.truncate(good)
         if lost > 0:
             logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost)
@@ -160,6 +163,11 @@ class Journal:
             self._reader.seek(found >> 3)
             prefix = prefix_of(self._reader.read(PREFIX), whole=False)
         return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
+
+    def has_answer(self, key: int) -> bool:
+        """Whether the row has an answer, to whatever request."""
+        with self._turn:
+            return self._table.get(key) & 3 == _CODES[OK]
 
     def line(self, key: int) -> Optional[bytes]:
         """The row's last record as a line, None without one."""
