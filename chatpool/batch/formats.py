@@ -79,6 +79,8 @@ def format_of(output: str, given: Optional[str]) -> str:
     # Until 0.1.0 any ending was one of batch lines: what was begun goes on.
     if output == STDOUT or (ending not in _ENDINGS and os.path.exists(f"{output}.journal")):
         return BATCH
+    if ending in (".gz", ".gzip"):
+        raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {ending}")
     if ending not in _ENDINGS:
         what = f"the ending {ending!r}" if ending else "a name without an ending"
         hint = "; for a spreadsheet write .csv" if ending in (".xlsx", ".xls", ".ods") else ""
@@ -151,7 +153,11 @@ class Spool:
                 names[name] = None
                 if value is not None:
                     kinds.setdefault(name, set()).add(_kind(value))
-        self._file.write(json.dumps([finite(dict(group)) for group in row], default=_told).encode("ascii") + b"\n")
+        try:
+            line = _encode(row)
+        except ValueError:  # NaN, an infinity
+            line = _encode([finite(dict(group)) for group in row])
+        self._file.write(line.encode("ascii") + b"\n")
 
     def __iter__(self) -> Iterator[Row]:
         self._file.seek(0)
@@ -173,6 +179,9 @@ class Spool:
 def _told(value: Any) -> str:
     """A value that JSON has no form for: a date, a decimal number ..."""
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, default=_told).encode
 
 
 def _kind(value: Any) -> str:

@@ -9,7 +9,17 @@ import contextlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigurationError
-from ..journal import OK, Record, decode_value, encode_value, has_no_json_form, json_text, text_or_null, unbroken
+from ..journal import (
+    OK,
+    Record,
+    decode_value,
+    encode_value,
+    finite,
+    has_no_json_form,
+    json_text,
+    text_or_null,
+    unbroken,
+)
 from ..wire.answers import UnusableAnswer, numbers
 from ..wire.codec import loads
 
@@ -28,6 +38,7 @@ __all__ = [
     "encode_value",
     "error_code",
     "error_line",
+    "finite",
     "is_batch_line",
     "is_embedding",
     "json_text",
@@ -168,9 +179,9 @@ def answer_line(record: Record) -> bytes:
 
 
 def _value(value: bytes) -> bytes:
-    if has_no_json_form(value):  # as journals of 0.1.0 have it, or as a text says it
-        with contextlib.suppress(ValueError):  # nested too deeply to be read, which 0.1.0 took
-            value = encode_value(loads(value))
+    if has_no_json_form(value):
+        with contextlib.suppress(ValueError):  # nested too deeply to be read, and a text that says it
+            value = encode_value(finite(loads(value)))
     return unbroken(value)
 
 

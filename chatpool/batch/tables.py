@@ -116,6 +116,7 @@ class TableOutputs(Outputs):
         self._journal = journal
         self._rows = rows
         self._job = job
+        self._wanted = _FACTS if job.fields is not None or paths.format == TEXT else _DEFAULT
         self._review = job.answers.reviewer() if job.answers.parse is not None else None
         # What is written beside an output has room there, and is as safe from others' eyes.
         self._folder = None if paths.answers == STDOUT else os.path.dirname(os.path.abspath(paths.answers))
@@ -211,7 +212,8 @@ class TableOutputs(Outputs):
             answer = _answer_in(value)
             answers = {ANSWER: answer} if self._review is None else self._parsed(asked, value, answer)
         known = {"id": asked.row.custom_id, "row": asked.row.number, ANSWER: answer}
-        return answers, {**known, **_facts(record, stored, value)}
+        facts = {**known, **_facts(record, stored, value)}
+        return answers, {name: facts[name] for name in self._wanted}
 
     def _parsed(self, asked: _Asked, value: Any, answer: Any) -> Dict[str, Any]:
         """The fields of a structured answer; an answer that has none is one by itself."""

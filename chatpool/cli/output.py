@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import Any, Dict, Optional
 
-from ..batch.lines import encode_value, json_text, unbroken
+from ..batch.lines import encode_value, finite, json_text, unbroken
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -91,7 +91,7 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
 
 def _json(record: Dict[str, Any]) -> str:
     """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
-    line = unbroken(encode_value(record)).decode("utf-8")
+    line = unbroken(encode_value(finite(record))).decode("utf-8")
     try:
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import zlib
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from ..types import Attempt, Usage
 
@@ -93,9 +93,9 @@ class Record(NamedTuple):
 
 _quoted = json.encoder.encode_basestring_ascii
 # Made once: json.dumps makes a new one whenever it is not asked for its defaults.
-_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_spaced = json.JSONEncoder(allow_nan=False).encode
+_ascii = json.JSONEncoder(separators=(",", ":")).encode
+_unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_strict = json.JSONEncoder(allow_nan=False).encode
 
 # Line breaks to some readers of lines, and to no reader of JSON, in which they may stand as they are.
 _LINE_BREAKS = tuple((mark.encode("utf-8"), b"\\u%04x" % ord(mark)) for mark in "\x85\u2028\u2029")
@@ -120,28 +120,25 @@ def finite(value: Any) -> Any:
     return [finite(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def json_text(value: Any, encode: Callable[[Any], str] = _spaced) -> str:
+def json_text(value: Any) -> str:
     """``value`` as JSON by RFC 8259, in ASCII; null in the place of NaN and infinities."""
     try:
-        return encode(value)
+        return _strict(value)
     except ValueError:
-        return encode(finite(value))
+        return _strict(finite(value))
 
 
 def encode_value(value: Any) -> bytes:
-    """``value`` as JSON by RFC 8259 on one line; null in the place of NaN and infinities."""
+    """``value`` as JSON on one line, as Python has it: with NaN and infinities."""
     try:
-        return json_text(value, _unicode).encode("utf-8")
+        return _unicode(value).encode("utf-8")
     except UnicodeEncodeError:  # half of a surrogate pair, which servers do send
-        return json_text(value, _ascii).encode("ascii")
+        return _ascii(value).encode("ascii")
 
 
 def one_line(answer: bytes) -> Optional[bytes]:
-    """The JSON object of an answer on one line of UTF-8, otherwise as it came; None where it has to be written anew.
-
-    That is what Python reads and other readers of JSON do not: NaN and infinities, and UTF-16.
-    """
-    if not answer.startswith(b"{") or b"\0" in answer or has_no_json_form(answer):
+    """The JSON object of an answer on one line of UTF-8, otherwise as it came; None where it has to be written anew."""
+    if not answer.startswith(b"{") or b"\0" in answer:  # UTF-16, which Python reads
         return None
     if not answer.isascii():
         try:
@@ -205,7 +202,7 @@ def _rarer_facts(record: Record) -> str:
     if record.usage is not None:
         facts["usage"] = vars(record.usage)
     # A field of the name "value" may be in there, too; within a text its quotes are escaped.
-    return json_text(facts, _ascii)[1:-1].replace(',"value":', ', "value":')
+    return _ascii(facts)[1:-1].replace(',"value":', ', "value":')
 
 
 def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:

@@ -49,7 +49,7 @@ def test_an_answer_is_kept_as_it_came_on_one_line(answer, indent, ascii_only):
     raw = text.encode("utf-8", "surrogatepass")
     line = one_line(raw)
     if line is None:
-        assert any("\ud800" <= mark <= "\udfff" for mark in text) or "NaN" in text or "Infinity" in text
+        assert any("\ud800" <= mark <= "\udfff" for mark in text)
         return
     assert b"\n" not in line
     assert b"\r" not in line
@@ -58,16 +58,7 @@ def test_an_answer_is_kept_as_it_came_on_one_line(answer, indent, ascii_only):
 
 @pytest.mark.parametrize(
     "raw",
-    [
-        b"[1]",
-        b" {}",
-        b"\xef\xbb\xbf{}",
-        '{"a":"b"}'.encode("utf-16"),
-        b'{"a":"\xff"}',
-        '{"a":1}'.encode("utf-16-le"),
-        b'{"a":NaN}',
-        b'{"a":-Infinity}',
-    ],
+    [b"[1]", b" {}", b"\xef\xbb\xbf{}", '{"a":"b"}'.encode("utf-16"), b'{"a":"\xff"}', '{"a":1}'.encode("utf-16-le")],
 )
 def test_an_answer_in_another_form_has_to_be_written_anew(raw):
     assert one_line(raw) is None
