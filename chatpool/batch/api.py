@@ -232,6 +232,13 @@ def _run(
         outputs = _outputs(paths, journal, rows, job)
         if total is not None:
             say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
+        if total and not journal.is_empty and not rows.known:
+            logger.warning(
+                "no row of %s is in %s: all are sent, and paid again if they were answered under other names; was it "
+                "another input, or another field that names the rows (id_field, --id-field)?",
+                rows.source.name,
+                journal.path,
+            )
         progress = RowProgress(job.progress, total, prices=job.prices, say=say)
         kind: Type[Runner] = ThreadRunner if job.processes == 1 else CrewRunner
         runner = kind(pool, rows, job, journal, outputs, result)

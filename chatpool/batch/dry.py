@@ -9,6 +9,7 @@ from ..journal import Journal
 from .job import Job
 from .outputs import Paths
 from .result import BatchResult
+from .tables import check_fields
 from .work import Rows, Work
 
 __all__ = ["count_tokens", "estimate"]
@@ -32,6 +33,7 @@ def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> Non
 def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult) -> None:
     if not rows.source.is_stream:
         rows.check(journal)
+        check_fields(job, rows.columns)
     for work in rows.works():
         state = None if journal is None else journal.state(work.key, work.hash)
         again = job.retry_failed is not False

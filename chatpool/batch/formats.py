@@ -261,7 +261,7 @@ def _csv_lines(spool: Spool, columns: Sequence[Column], mark: str, raw: bool) ->
     quoted = re.compile(f'[{mark}"\r\n]')
 
     def cell(value: Any) -> str:
-        text = _text(value) or ""
+        text = (_text(value) or "").replace("\0", "\ufffd")  # with which many readers end a file
         if isinstance(value, str) and not raw:
             text = _defused(text)
         return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
@@ -336,7 +336,7 @@ def _write_sqlite(file: BinaryIO, path: str, spool: Spool, columns: Sequence[Col
                 rows = (map(_typed, _values(row, columns), kinds) for row in spool)
                 database.executemany(f"INSERT INTO {_TABLE} VALUES ({places})", map(tuple, rows))  # noqa: S608 - places
         except sqlite3.Error as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+            raise OSError(str(error)) from error
         with open(built, "rb") as source:
             shutil.copyfileobj(source, file, 1 << 20)
 

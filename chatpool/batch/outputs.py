@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple
 
 from ..errors import ConfigurationError
 from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
-from .formats import BATCH, STDOUT, TEXT, refuse_no_file
+from .formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
 from .lines import answer_line, error_line
 from .matrix import check_numpy, write_matrix
 from .work import Work
@@ -60,6 +60,8 @@ class Paths(NamedTuple):
             return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", journal or f"{stem}.journal", output)
         if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
             stem = output
+        if form == PARQUET:
+            check_parquet()
         errors = f"{stem}.errors.jsonl" if form in (BATCH, TEXT) else None
         return cls(output, errors, journal or f"{stem}.journal", None, form)
 
@@ -292,6 +294,8 @@ def refuse_before_start(paths: Paths, source: str) -> None:
     Raises:
         ConfigurationError: the output is the input, or somebody else's file.
     """
+    if paths.answers == STDOUT and sys.stdout is None:
+        raise ConfigurationError("standard output is closed: name a file")
     outputs = [path for path in (paths.answers, paths.errors, paths.matrix) if path is not None]
     if paths.journal in outputs:
         raise ConfigurationError(f"{paths.journal} is the output: choose another journal")

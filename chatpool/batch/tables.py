@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..journal import OK, Journal, Record, decode_value, replacing
 from ..types import ChatCompletion, ChatRequest
 from ..wire.answers import UnusableAnswer, decode, usage_of
-from .formats import PARQUET, STDOUT, TEXT, Column, Spool, check_parquet, free_name, write_table
+from .formats import STDOUT, TEXT, Column, Spool, free_name, write_table
 from .job import Job
 from .lines import error_line
 from .outputs import Outputs, Paths, refuse_strangers, stdout
@@ -110,8 +110,6 @@ class TableOutputs(Outputs):
     def __init__(self, paths: Paths, journal: Journal, rows: Rows, job: Job) -> None:
         if journal.is_empty:
             refuse_strangers(paths)
-        if paths.format == PARQUET:
-            check_parquet()
         self._paths = paths
         self._journal = journal
         self._rows = rows

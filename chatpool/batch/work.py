@@ -56,6 +56,7 @@ class Rows:
         source: the input.
         trouble: the line that ended the reading, as an error.
         columns: the names of the input's columns, as far as it was read, where the output is a table.
+        known: how many rows have ended before, as far as was checked, whatever they asked for.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Rows:
         self._total: Optional[int] = None
         self.trouble: Optional[ConfigurationError] = None
         self.columns: Dict[str, None] = {}
+        self.known = 0
 
     def check(self, journal: Optional[Journal]) -> int:
         """Look at the whole input before anything is sent; returns how many rows are selected.
@@ -85,7 +87,7 @@ class Rows:
         """
         total = 0
         for row in self._read(journal, tell=True):
-            del row
+            self.known += journal is not None and journal.knows(_key(row))
             total += 1
         if self.trouble is not None:
             raise self.trouble

@@ -164,6 +164,11 @@ class Journal:
             prefix = prefix_of(self._reader.read(PREFIX), whole=False)
         return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
 
+    def knows(self, key: int) -> bool:
+        """Whether the row has ended before, whatever it asked for."""
+        with self._turn:
+            return bool(self._table.get(key) & 3)
+
     def has_answer(self, key: int) -> bool:
         """Whether the row has an answer, to whatever request."""
         with self._turn:

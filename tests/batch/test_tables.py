@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -408,3 +409,27 @@ def write(rows, path, form, **options):
     with open(path, "wb") as file:
         write_table(file, str(path), form, spool, [Column(name, 0, name) for name in rows[0]], **options)
     spool.close()
+
+
+def test_a_nul_ends_no_table(tmp_path):
+    write([{"a": "x\0y"}], tmp_path / "t.csv", CSV)
+    assert table(tmp_path / "t.csv") == [{"a": "x\ufffdy"}]
+
+
+def test_standard_output_may_take_text_only_as_in_a_notebook(run, source, tmp_path, monkeypatch, chatpool_server):
+    notebook = io.StringIO()
+    monkeypatch.setattr("sys.stdout", notebook)
+    with ChatPool("m", base_url=chatpool_server.base_url) as pool:
+        for form in ("csv", "batch"):
+            batch.run(source, "-", format=form, column="review", pool=pool, progress=False)
+    lines = notebook.getvalue().splitlines()
+    assert lines[0] == "id,review,stars,answer,error,tokens"
+    assert json.loads(lines[-1])["response"]["status_code"] == 200
+
+
+def test_a_closed_standard_output_is_refused(source, monkeypatch, chatpool_server):
+    monkeypatch.setattr("sys.stdout", None)
+    options = {"column": "review", "model": "m", "base_url": chatpool_server.base_url, "progress": False}
+    with pytest.raises(ConfigurationError, match="standard output is closed"):
+        batch.run(source, "-", **options)
+    assert chatpool_server.requests == []

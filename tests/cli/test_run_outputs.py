@@ -193,6 +193,18 @@ def test_a_row_that_is_paid_again_is_said(batch, chatpool_server, tmp_path, outp
     assert "other requests" not in again.err
 
 
+def test_rows_that_have_other_names_than_in_the_journal_are_said(batch, chatpool_server, tmp_path):
+    batch(tmp_path / "out.jsonl")
+    ended = batch(tmp_path / "out.jsonl", "--id-field", "id")
+    assert ended.err.count("no row of ") == 1
+    assert "another field that names the rows (id_field, --id-field)?" in ended.err
+    assert "no row of " not in batch(tmp_path / "out.jsonl", "--id-field", "id").err
+    assert len(chatpool_server.requests) == 6
+    chatpool_server.set_script(Error(503))
+    for _ in range(2):
+        assert "no row of " not in batch(tmp_path / "failed.jsonl").err
+
+
 def test_a_run_that_pays_nothing_again_says_nothing_of_it(batch, chatpool_server, tmp_path):
     chatpool_server.set_script({"one": Error(400), "three": Error(503)})
     batch(tmp_path / "out.jsonl")
