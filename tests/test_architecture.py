@@ -40,7 +40,7 @@ ROOMS = {
     # requests for a type: session=
     "client": (VALUES | {"wire", "policy", "transport", "engine", "observe", "journal", "quota"}, {"requests"}),
     "__init__": (VALUES | {"client"}, set()),
-    "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly"}),
+    "batch": (VALUES | {"wire", "observe", "journal", "client"}, {"numpy", "plotly", "pyarrow"}),
     "local": (VALUES, {"xllamacpp"}),
     "testing": (VALUES | {"client"}, {"pytest"}),
     "cli": (VALUES | {"__init__", "local", "batch", "client"}, set()),

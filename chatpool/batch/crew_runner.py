@@ -177,6 +177,9 @@ class CrewRunner(Runner):
         elif "pending" in fact:
             child.waiting.pop(fact["pending"], None)
             self._budget.release(fact["pending"])
+        elif "log" in fact:
+            level, words = fact["log"]
+            logger.log(level, "%s", words)
         elif "fatal" in fact:
             self._fatal(error_of(fact["fatal"], 0))
         else:
@@ -233,9 +236,6 @@ class CrewRunner(Runner):
                 f"the pool cannot be made in another process ({fact['refused']}): what it is made with has to be "
                 "importable there, or leave out processes"
             )
-        if "log" in fact:
-            level, words = fact["log"]
-            logger.log(level, "%s", words)
         if "trouble" in fact:
             raise OSError(*fact["trouble"])
 

@@ -180,7 +180,7 @@ class TableOutputs(Outputs):
         if self._job.fields is not None:  # one that no answer has had is empty
             return [by_name.get(name) or Column(name, _ANSWERS, name) for name in self._job.fields]
         if self._paths.format == TEXT:
-            return [next(column for column in all_columns if column.key == ANSWER and column.group)]
+            return [Column(ANSWER, _FACTS_OF_RUN, ANSWER)]
         default = [column for column in all_columns if column.group == _FACTS_OF_RUN and column.key in _DEFAULT]
         return [column for column in all_columns if column.group != _FACTS_OF_RUN] + default
 

@@ -311,6 +311,12 @@ def test_the_fields_of_structured_answers_are_columns(run, source, tmp_path, cha
     assert third["mood"] == "'=evil"
 
 
+def test_a_text_of_structured_answers_has_their_texts(run, source, tmp_path, chatpool_server):
+    chatpool_server.set_script({"Great phone": Answer('{"mood": "good"}'), "=SUM(A1)": Answer("[1]")})
+    run(source, "out.txt", parse=json.loads, max_reasks=0)
+    assert (tmp_path / "out.txt").read_text() == '{"mood": "good"}\n\n[1]\n'
+
+
 def test_a_structured_answer_without_fields_is_an_answer(run, source, tmp_path, chatpool_server):
     chatpool_server.set_script(Answer("[1, 2]"))
     run(source, "out.jsonl", format="jsonl", parse=list)
