@@ -298,7 +298,7 @@ def _write_parquet(file: BinaryIO, spool: Spool, columns: Sequence[Column]) -> N
         "text": arrow.string(),
     }
     kinds = [spool.kind(column) for column in columns]
-    schema = arrow.schema([(column.name, types[kind]) for column, kind in zip(columns, kinds)])
+    schema = arrow.schema([(_text(column.name), types[kind]) for column, kind in zip(columns, kinds)])
     with parquet.ParquetWriter(file, schema) as writer:
         for rows in _chunks(spool):
             values = [_values(row, columns) for row in rows]
@@ -348,7 +348,7 @@ def _quoted(name: str) -> str:
 def _apart(names: Sequence[str]) -> List[str]:
     """The names, told apart by more than the case of their letters, which is all one to SQLite."""
     taken: Set[str] = set()
-    return [free_name(name or "column", taken) for name in names]
+    return [free_name(name.replace("\0", "") or "column", taken) for name in names]
 
 
 def free_name(name: str, taken: Set[str]) -> str:

@@ -263,8 +263,9 @@ def _mapping_of(parsed: Any) -> Optional[Mapping[str, Any]]:
         return parsed
     if dataclasses.is_dataclass(parsed) and not isinstance(parsed, type):
         return dataclasses.asdict(parsed)
-    for name in ("model_dump", "dict", "_asdict"):  # pydantic's, version 2 and 1, and named tuples'
-        if callable(getattr(parsed, name, None)):
+    # pydantic's, version 2 and 1, and named tuples'.
+    for mark, name in (("model_fields", "model_dump"), ("__fields__", "dict"), ("_fields", "_asdict")):
+        if hasattr(type(parsed), mark) and hasattr(parsed, name):
             found = getattr(parsed, name)()
             return found if isinstance(found, Mapping) else None
     return None

@@ -8,6 +8,7 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -290,7 +291,16 @@ class Mood:
     stars: int
 
 
-@pytest.mark.parametrize("parse", [SCHEMA, Mood, json.loads], ids=["schema", "dataclass", "function"])
+class Feeling(pydantic.BaseModel):
+    """The same."""
+
+    mood: str
+    stars: int
+
+
+@pytest.mark.parametrize(
+    "parse", [SCHEMA, Mood, Feeling, json.loads], ids=["schema", "dataclass", "pydantic", "function"]
+)
 def test_the_fields_of_structured_answers_are_columns(run, source, tmp_path, chatpool_server, parse):
     answers = {
         "Great phone": Answer(
@@ -439,3 +449,21 @@ def test_a_closed_standard_output_is_refused(source, monkeypatch, chatpool_serve
     with pytest.raises(ConfigurationError, match="standard output is closed"):
         batch.run(source, "-", **options)
     assert chatpool_server.requests == []
+
+
+@pytest.mark.parametrize("form", [CSV, JSONL, SQLITE, TEXT, "parquet"])
+def test_whatever_a_model_calls_a_field_it_spoils_no_table(tmp_path, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    row = {
+        "": 1,
+        "\0": 2,
+        "\ud800": "\udfff",
+        'a"b': [1, "x"],
+        "select": {"k": 1},
+        "rowid": True,
+        "a\nb": 2**70,
+        "'": 0.5,
+    }
+    write([row, dict.fromkeys(row)], tmp_path / "t", form)
+    assert (tmp_path / "t").stat().st_size > 0
