@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import signal
+import tempfile
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from ..client import ChatPool
@@ -16,14 +17,17 @@ from ..client.parsing import Parse
 from ..client.review import Accept, AnswerRules
 from ..clock import current_clock
 from ..errors import ConfigurationError
-from ..journal import Journal
+from ..journal import AppendOnly, Journal
 from ..observe.progress import Progress
 from ..observe.row_progress import RowProgress
 from ..prices import PricesLike
 from .crew_runner import CrewRunner
 from .dry import count_tokens
+from .formats import STDOUT, format_of
 from .job import Job, RetryFailed
-from .outputs import Outputs, Paths, refuse_before_start
+from .lines import is_embedding
+from .output_tables import TableOutputs, check_fields
+from .outputs import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
 from .reading import Reading
 from .result import BatchResult
 from .runner import Runner, ThreadRunner, refuse_without_model
@@ -65,9 +69,14 @@ def run(
     accept: Optional[Accept] = None,
     collect_stream: bool = False,
     max_pack: Optional[int] = None,
+    format: Optional[str] = None,  # noqa: A002 - pandas' word for it, and the command line's
+    fields: Union[str, Sequence[str], None] = None,
+    raw: bool = False,
+    journal: Union[str, os.PathLike[str], None] = None,
+    lock: bool = True,
     **options: Any,
 ) -> BatchResult:
-    """Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
+    r"""Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
 
     Args:
         input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
@@ -75,7 +84,10 @@ def run(
             standard input. What it is, is recognised from its name and its first line. Excel workbooks (their first
             sheet) and Parquet files need the extra ``tables``.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
-            everything. An output that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
+            everything. By its ending it is a table instead: ``.csv``, ``.tsv``, ``.parquet`` (needs pyarrow), ``.db``
+            (SQLite), with failures in its column ``error``, or ``.txt``, with an answer a line; ``OUT.csv.journal``
+            keeps everything then. One that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
+            ``"-"`` is standard output.
         pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
         url: where rows go that do not say it, for instance ``"/v1/embeddings"``. Default: chat, except that an
             ``input`` goes to the Responses API, or to embeddings where the model's name says so.
@@ -103,6 +115,17 @@ def run(
             is not taken in the end is a failure that runs again with ``retry_failed`` only.
         collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, where the path has them.
         max_pack: how many texts to embed go out in one request at most, as in :meth:`~chatpool.ChatPool.embed`.
+        format: the form of the output, whatever its ending: ``"batch"`` (the Batch API's lines), ``"jsonl"``,
+            ``"csv"``, ``"parquet"``, ``"sqlite"`` (a table ``answers``) or ``"text"``.
+        fields: the columns of a table, as names or ``"id,answer"``. Default: the input's columns, then ``answer`` (the
+            fields of answers with ``parse``), ``error`` and ``tokens``. There are also ``id``, ``row``,
+            ``prompt_tokens``, ``completion_tokens``, ``cached_tokens``, ``model``, ``finish_reason``, ``status``,
+            ``attempts``, ``elapsed`` (seconds) and ``request_id``. A name that the input has already gets a number.
+        raw: leave texts as they are that a spreadsheet would take for formulas, which get a ``'`` otherwise, and line
+            breaks within a text, which are written as ``\\n`` otherwise.
+        journal: the file that keeps everything. Default: beside the output; for standard output there is none, and
+            nothing can go on.
+        lock: refuse to run where no lock keeps a second run from the same files. False runs, with a warning.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -129,6 +152,11 @@ def run(
         AnswerRules(parse, max_reasks, accept),
         collect_stream,
         max_pack,
+        format=format_of(os.fspath(output), format),
+        fields=fields,
+        raw=raw,
+        journal=None if journal is None else os.fspath(journal),
+        lock=lock,
     )
     if not isinstance(input, (str, os.PathLike)):
         raise TypeError(
@@ -157,7 +185,7 @@ def run_job(
         say: takes what a person may want to know.
         signals: what ends the run in good order.
     """
-    paths = Paths.of(output_path)
+    paths = Paths.of(output_path, job.format, job.journal)
     result = BatchResult(
         output=paths.matrix or paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices
     )
@@ -179,8 +207,21 @@ def run_job(
             count_tokens(rows, job, paths, result)
         else:
             refuse_before_start(paths, input_path)
+            if not paths.journal:
+                paths = _without_journal(paths, end)
+                result.journal = None
             _run(calls, rows, job, paths, result, say, signals)
     return result
+
+
+def _without_journal(paths: Paths, end: contextlib.ExitStack) -> Paths:
+    """Where a run writes to that nobody can go on with."""
+    logger.warning(
+        "the answers go to standard output and nothing keeps them: what this run does not finish cannot go on; name a "
+        "file for that (journal=, --journal FILE)"
+    )
+    folder = end.enter_context(tempfile.TemporaryDirectory(prefix="chatpool-"))
+    return paths._replace(journal=os.path.join(folder, "run.journal"))
 
 
 @contextlib.contextmanager
@@ -201,11 +242,22 @@ def _pool(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tupl
 def _run(
     pool: ChatPool, rows: Rows, job: Job, paths: Paths, result: BatchResult, say: Say, signals: Sequence[int]
 ) -> None:
-    with Journal(paths.journal) as journal:
-        total = _checked(pool, rows, job, journal, result)
-        outputs = Outputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
+    if not job.is_table and paths.answers != STDOUT:
+        # Before the lock: who reads the output of a run that is refused finds it empty.
+        with contextlib.suppress(OSError):  # said of the journal, or when it is written to
+            AppendOnly(paths.answers).close()
+    with Journal(paths.journal, needs_lock=job.lock and result.journal is not None) as journal:
+        total = _checked(pool, rows, job, journal, paths, result)
+        outputs = _outputs(paths, journal, rows, job)
         if total is not None:
             say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
+        if total and not journal.is_empty and not rows.known_count:
+            logger.warning(
+                "no row of %s is in %s: all are sent, and paid again if they were answered under other names; was it "
+                "another input, or another field that names the rows (id_field, --id-field)?",
+                rows.source.name,
+                journal.path,
+            )
         kind: Type[Runner] = ThreadRunner if job.processes == 1 else CrewRunner
         runner = kind(pool, rows, job, journal, outputs, result)
         progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
@@ -228,6 +280,14 @@ def _run(
     _let_through(stopper, result)
 
 
+def _outputs(paths: Paths, journal: Journal, rows: Rows, job: Job) -> Outputs:
+    if job.is_table:
+        return TableOutputs(paths, journal, rows, job)
+    if paths.answers == STDOUT:
+        return PrintedOutputs(journal, in_order=job.in_order)
+    return BatchOutputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
+
+
 def _let_through(stopper: Stopper, result: BatchResult) -> None:
     """Let a signal that ended the run have its usual effect; KeyboardInterrupt tells what was done."""
     try:
@@ -237,16 +297,24 @@ def _let_through(stopper: Stopper, result: BatchResult) -> None:
         raise
 
 
-def _checked(pool: ChatPool, rows: Rows, job: Job, journal: Journal, result: BatchResult) -> Optional[int]:
+def _checked(
+    pool: ChatPool, rows: Rows, job: Job, journal: Journal, paths: Paths, result: BatchResult
+) -> Optional[int]:
     """Look at the input before anything is sent; returns how many rows are selected, None of standard input."""
     if rows.source.is_stream:
         if job.sample is not None:
             raise ConfigurationError("a sample cannot be drawn from standard input: write it to a file first")
         return None
     total = rows.check(journal)
+    check_fields(job, rows.columns)
     first = next(rows.works(), None)
     if first is not None:
         refuse_without_model(pool, rows, first)
+        if paths.matrix is not None and first.request is not None and not is_embedding(first.request.path):
+            raise ConfigurationError(
+                f"{paths.matrix} is to be a matrix of embeddings, and the rows go to {first.request.path}: choose "
+                "another output, or another url (--url /v1/embeddings)"
+            )
     return total
 
 

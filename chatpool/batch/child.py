@@ -1,9 +1,10 @@
 """One of several processes of a run: takes rows from its standard input and writes their outcomes to the journal.
 
-The input is the journal's path, the packed pool, and then two lines per row: what it is known by, and its body.
+The input is the journal's path with the log's level, the packed pool, and then two lines per row: what it is known by,
+and its body.
 ``end`` says that there are no more, ``stop`` that nothing more is to be sent.  The end of the input means that the
 parent is gone: then so is the child, at once.  On its standard output it says where in the journal it has written the
-outcome of which row, which rows were given up, and errors that concern more than one row.
+outcome of which row, which rows were given up, errors that concern more than one row, and the lines of the log.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -59,7 +61,12 @@ def _run(source: BinaryIO) -> None:
     journal_path, packed = source.readline(), source.readline()
     if not packed.endswith(b"\n"):
         return  # the parent is gone already
-    journal = SharedAppender(json.loads(journal_path))
+    path, level = json.loads(journal_path)
+    logger = logging.getLogger("chatpool")
+    logger.setLevel(level)
+    logger.addHandler(_ToParent())
+    logger.propagate = False
+    journal = SharedAppender(path)
     try:
         pool = unpacked_pool(base64.b64decode(packed))
     except Exception as error:  # whatever is in a pool may fail in any way when it is made again
@@ -149,7 +156,14 @@ class _Child:
             _say({"fatal": error_facts(run.fatal)})
 
 
-_saying = threading.Lock()
+class _ToParent(logging.Handler):
+    """Has the parent log what is logged here: it is one run, whose lines come once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say({"log": [record.levelno, record.getMessage()]})
+
+
+_saying = threading.RLock()
 
 
 def _say(fact: Dict[str, Any]) -> None:

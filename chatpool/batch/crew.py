@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -18,6 +19,8 @@ from ..wire import encode
 from .work import Work
 
 __all__ = ["Child", "Message"]
+
+logger = logging.getLogger("chatpool")
 
 # Not ``-m``: that would look for modules in the working directory first, where anything may lie.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from chatpool.batch.child import main; main()"
@@ -66,7 +69,8 @@ class Child:
         )
         self._listener = threading.Thread(target=self._listen, name="chatpool-child", daemon=True)
         self._listener.start()
-        self._write(json.dumps(os.path.abspath(journal)).encode() + b"\n" + base64.b64encode(pool) + b"\n")
+        level = logger.getEffectiveLevel()
+        self._write(json.dumps([os.path.abspath(journal), level]).encode() + b"\n" + base64.b64encode(pool) + b"\n")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

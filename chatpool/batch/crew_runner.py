@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import queue
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, List, Mapping, Sequence, Tuple
@@ -21,6 +22,8 @@ from .runner import Runner
 from .work import Work
 
 __all__ = ["CrewRunner"]
+
+logger = logging.getLogger("chatpool")
 
 _AT_ONCE = 16  # rows handed over together
 _LOOK_EVERY = 0.1  # seconds
@@ -177,6 +180,9 @@ class CrewRunner(Runner):
         elif "pending" in fact:
             child.waiting.pop(fact["pending"], None)
             self._budget.release(fact["pending"])
+        elif "log" in fact:
+            level, words = fact["log"]
+            logger.log(level, "%s", words)
         elif "fatal" in fact:
             self._fatal(error_of(fact["fatal"], 0))
         else:
@@ -211,6 +217,8 @@ class CrewRunner(Runner):
     def _lost(self, child: Child, key: int) -> None:
         """A record cannot be read where it was written: the row is done once more."""
         self._set_back(f"the journal {self._journal.path} does not keep what is written to it")
+        name = child.waiting[key].row.custom_id
+        logger.warning("row %r: its outcome is not in the journal; it is sent and paid again", name)
         self._budget.release(key)
         self._again.append(child.waiting.pop(key))
 
@@ -242,6 +250,12 @@ class CrewRunner(Runner):
         if self._ending or self._stopped:
             return
         self._set_back(f"child processes of the run keep dying, the last one with exit code {code}")
+        logger.warning(
+            "a process of this run has died with exit code %s: its %d rows without an outcome are sent again, and "
+            "those that were in flight may be paid again",
+            code,
+            len(child.waiting),
+        )
         for key, work in child.waiting.items():
             self._budget.release(key)
             self._again.append(work)

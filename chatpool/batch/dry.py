@@ -11,6 +11,7 @@ from ..client.batch_runs import prompt_tokens
 from ..journal import OK, Journal
 from ..types import Usage
 from .job import Job
+from .output_tables import check_fields
 from .outputs import Paths
 from .result import BatchResult
 from .work import Rows
@@ -35,6 +36,7 @@ def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult
     is_stream, again = rows.source.is_stream, job.retry_failed is not False
     if not is_stream:
         rows.check(journal, dry=True)
+        check_fields(job, rows.columns)
     tokens: Counter[Optional[str]] = Counter()  # by model
     for work in rows.works():
         if journal is not None and is_stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any, FrozenSet, Iterable, Mapping, Optional, Union
+from typing import Any, FrozenSet, Iterable, Mapping, Optional, Sequence, Union
 
 from ..client.review import AnswerRules
 from ..config import positive_int
@@ -12,6 +12,7 @@ from ..errors import ConfigurationError
 from ..journal import FAILED, RETRY, Record
 from ..observe.progress import Progress
 from ..prices import Bill, PricesLike, prices_of
+from .formats import BATCH, TEXT
 from .lines import error_code
 
 __all__ = ["Job", "RetryFailed", "Selection"]
@@ -37,6 +38,11 @@ class Job:
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
     max_pack: Optional[int] = None
+    format: str = BATCH
+    fields: Optional[Sequence[str]] = None
+    raw: bool = False
+    journal: Optional[str] = None
+    lock: bool = True
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "processes", "max_pack"):
@@ -46,6 +52,11 @@ class Job:
             raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")
         if self.limit is not None and self.sample is not None:
             raise ConfigurationError("give limit or sample, not both")
+        for name in ("raw", "lock"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.fields is not None:
+            object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
 
     def bill(self) -> Bill:
@@ -55,6 +66,28 @@ class Job:
             TypeError, ConfigurationError: they are none.
         """
         return Bill(None if self.prices is None else prices_of(self.prices))
+
+    def _checked_fields(self, given: Any) -> Sequence[str]:
+        fields = given.split(",") if isinstance(given, str) else list(given)
+        names = [name.strip() if isinstance(given, str) else name for name in fields]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ConfigurationError(f"fields must be names of columns, such as 'id,answer', got {given!r}")
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise ConfigurationError(f"fields has {twice!r} twice: name each column once")
+        if not self.is_table:
+            raise ConfigurationError(
+                "fields chooses the columns of a table; lines of the Batch API have none: write to a .csv, .parquet, "
+                ".db or .txt, or choose the format jsonl"
+            )
+        if self.format == TEXT and len(names) > 1:
+            raise ConfigurationError(f"a text has one field a line, got {', '.join(names)}")
+        return names
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the output is a table, with the input's columns."""
+        return self.format != BATCH
 
     @property
     def kinds(self) -> FrozenSet[str]:

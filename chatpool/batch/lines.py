@@ -5,10 +5,22 @@ Nothing else knows the field names of these files (https://platform.openai.com/d
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+import contextlib
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from ..journal import OK, Record, decode_value, text_or_null
+from ..errors import ConfigurationError
+from ..journal import (
+    OK,
+    Record,
+    decode_value,
+    encode_value,
+    finite,
+    has_no_json_form,
+    json_text,
+    text_or_null,
+    unbroken,
+)
+from ..wire.answers import UnusableAnswer, numbers
 from ..wire.codec import loads
 from ..wire.plain import EMPTY_CELL
 from ..wire.requests import are_messages
@@ -28,14 +40,18 @@ __all__ = [
     "answer_line",
     "batch_line",
     "checked_body",
+    "encode_value",
     "error_code",
     "error_line",
+    "finite",
     "is_batch_line",
     "is_embedding",
+    "json_text",
     "json_type",
     "path_of",
     "read_result",
     "request_of_pair",
+    "unbroken",
     "vector_in",
 ]
 
@@ -72,6 +88,10 @@ class EmptyCell(BadLine):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{EMPTY_CELL}: there is nothing in {name!r}; fill it, or leave the row out")
+        self._name = name
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), (self._name,)
 
 
 class BatchLine(NamedTuple):
@@ -173,12 +193,26 @@ def is_embedding(path: str) -> bool:
 
 
 def vector_in(record: Record) -> Any:
-    """The vector in the record of an answer, None where there is none."""
+    """The vector in the record of an answer, whatever its encoding; None where there is none.
+
+    Raises:
+        ConfigurationError: there are several.
+    """
     if record.state != OK:
         return None
     answer = decode_value(record.value)
     data = answer.get("data") if isinstance(answer, dict) else None
-    return data[0].get("embedding") if isinstance(data, list) and data and isinstance(data[0], dict) else None
+    if not (isinstance(data, list) and data and isinstance(data[0], dict)):
+        return None
+    if len(data) > 1:
+        raise ConfigurationError(
+            f"{record.custom_id} has {len(data)} vectors, and a matrix takes one for each row: give each text a row, "
+            "or write to a .jsonl"
+        )
+    try:
+        return numbers(data[0].get("embedding"))
+    except UnusableAnswer:
+        return None
 
 
 def json_type(value: Any) -> str:
@@ -196,7 +230,14 @@ def answer_line(record: Record) -> bytes:
     status = last.status if last is not None and last.status is not None else 200
     request_id = text_or_null(None if last is None else last.request_id)
     head = _head(record) + f'"response": {{"status_code": {status}, "request_id": {request_id}, "body": '
-    return head.encode("utf-8", "surrogatepass") + record.value + b'}, "error": null' + _meta(record) + b"}\n"
+    return head.encode("ascii") + _value(record.value) + b'}, "error": null' + _meta(record) + b"}\n"
+
+
+def _value(value: bytes) -> bytes:
+    if has_no_json_form(value):
+        with contextlib.suppress(ValueError):  # nested too deeply to be read, and a text that says it
+            value = encode_value(finite(loads(value)))
+    return unbroken(value)
 
 
 def error_line(record: Record) -> bytes:
@@ -205,10 +246,10 @@ def error_line(record: Record) -> bytes:
     status = facts.get("status_code")
     if isinstance(status, int) and status >= 300:
         response = {"status_code": status, "request_id": facts.get("request_id"), "body": _error_body(facts)}
-        text = f'"response": {json.dumps(response)}, "error": null'
+        text = f'"response": {json_text(response)}, "error": null'
     else:
         error = {"code": error_code(facts), "message": facts.get("message")}
-        text = f'"response": null, "error": {json.dumps(error)}'
+        text = f'"response": null, "error": {json_text(error)}'
     return (_head(record) + text).encode() + _meta(record) + b"}\n"
 
 
@@ -222,7 +263,7 @@ def _head(record: Record) -> str:
 
 
 def _meta(record: Record) -> bytes:
-    return b"" if record.meta is None else b', "metadata": ' + json.dumps(record.meta).encode()
+    return b"" if record.meta is None else b', "metadata": ' + json_text(record.meta).encode()
 
 
 def _error_body(facts: Mapping[str, Any]) -> Mapping[str, Any]:

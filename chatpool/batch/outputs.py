@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import sys
 import tempfile
 import time
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type
+from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, cast
 
 from ..errors import ConfigurationError
 from ..journal import OK, AppendOnly, Journal, Record, decode, replacing
+from .formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
 from .lines import answer_line, error_line
 from .matrix import check_numpy, write_matrix
+from .work import Work
 
-__all__ = ["Outputs", "Paths", "refuse_before_start", "write_whole"]
+__all__ = [
+    "BatchOutputs",
+    "Outputs",
+    "Paths",
+    "PrintedOutputs",
+    "refuse_before_start",
+    "refuse_strangers",
+    "stdout",
+    "write_whole",
+]
 
 _FLUSH_EVERY = 1.0  # seconds
 _FLUSH_SIZE = 1 << 16
@@ -23,31 +36,75 @@ _FLUSH_SIZE = 1 << 16
 class Paths(NamedTuple):
     """Where a run writes to: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``.
 
-    For ``OUT.npy`` the answers go to ``OUT.jsonl``, and the matrix is made of them at the end.
+    For ``OUT.npy`` the answers go to ``OUT.jsonl``, and the matrix is made of them at the end.  ``errors`` is None
+    where failures stand among the answers, and ``journal`` is "" where nobody has named one.
     """
 
     answers: str
-    errors: str
+    errors: Optional[str]
     journal: str
     matrix: Optional[str] = None
+    format: str = BATCH
 
     @classmethod
-    def of(cls, output: str) -> Paths:
-        """The three files for an output."""
-        if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
-            raise ConfigurationError(f"the output must be a file, got {output!r}")
+    def of(cls, output: str, form: str = BATCH, journal: Optional[str] = None) -> Paths:
+        """The files for an output in one of the forms of :mod:`.formats`."""
+        if output == STDOUT:
+            return cls(STDOUT, None, journal or "", None, form)
+        refuse_no_file(output)
         stem, suffix = os.path.splitext(output)
         if suffix.lower() in (".gz", ".gzip"):
             raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
         if suffix.lower() == ".npy":
             check_numpy()
-            return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", f"{stem}.journal", output)
+            return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", journal or f"{stem}.journal", output)
         if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
             stem = output
-        return cls(output, f"{stem}.errors.jsonl", f"{stem}.journal")
+        if form == PARQUET:
+            check_parquet()
+        errors = f"{stem}.errors.jsonl" if form in (BATCH, TEXT) else None
+        return cls(output, errors, journal or f"{stem}.journal", None, form)
 
 
 class Outputs:
+    """What becomes of rows that have ended, and are in the journal."""
+
+    def met(self, work: Work) -> None:
+        """A row of the input, in the order of the input."""
+
+    def ended_before(self, work: Work) -> None:
+        """A row that is not sent again."""
+
+    def returned(self, record: Record) -> None:
+        """A row of an earlier run that is not sent again, and that did not count when this one began."""
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Rows that have ended.
+
+        Raises:
+            OSError: they could not be written.
+        """
+
+    def finish(self, *, whole: bool = True) -> None:
+        """Have everything written.
+
+        Args:
+            whole: whether to write it anew where that puts it right; without it the next start does.
+
+        Raises:
+            OSError: it could not be written.
+        """
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        """Close what is open."""
+
+
+class BatchOutputs(Outputs):
     """Answers and errors in the shapes of the Batch API.  They grow with the run; at its start and end they are made
     whole from the journal, so that each holds one line per row of the input whatever happened in between.
 
@@ -62,32 +119,30 @@ class Outputs:
 
     def __init__(self, paths: Paths, journal: Journal, *, in_order: bool) -> None:
         self._paths = paths
+        self._errors = paths.errors or paths.answers
         self._journal = journal
         self._order: Optional[IO[bytes]] = None
         if journal.is_empty:
-            _refuse_strangers(paths)
+            refuse_strangers(paths)
         else:
             self._rewrite(line for _, line in journal.lines())
         if in_order:
             folder = os.path.dirname(os.path.abspath(paths.answers))
             self._order = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - gone with this object
-        self._files = {True: AppendOnly(paths.answers), False: AppendOnly(paths.errors)}
+        self._files = {True: AppendOnly(paths.answers), False: AppendOnly(self._errors)}
         self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
         self._size = 0
         self._flushed = time.monotonic()
         self._superseded = journal.superseded
 
-    def met(self, key: int) -> None:
-        """A row of the input, in the order of the input."""
+    def met(self, work: Work) -> None:
         if self._order is not None:
-            self._order.write(key.to_bytes(8, "big"))
+            self._order.write(work.key.to_bytes(8, "big"))
+
+    def returned(self, record: Record) -> None:
+        self.add([record])
 
     def add(self, records: Iterable[Record]) -> None:
-        """Lines for rows that have ended, and are in the journal.
-
-        Raises:
-            OSError: they could not be written.
-        """
         for record in records:
             line = _line(record)
             self._waiting[record.state == OK].append(line)
@@ -104,14 +159,6 @@ class Outputs:
         self._flushed = time.monotonic()
 
     def finish(self, *, whole: bool = True) -> None:
-        """Have the files on the disk.
-
-        Args:
-            whole: whether to write them anew where that puts them right; without it the next start does.
-
-        Raises:
-            OSError: they could not be written.
-        """
         self._flush()
         self._close_files()
         if whole and self._order is not None:
@@ -125,9 +172,6 @@ class Outputs:
         for file in self._files.values():
             file.close()
 
-    def __enter__(self) -> Outputs:
-        return self
-
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
@@ -140,7 +184,7 @@ class Outputs:
             self._order.close()
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
-        with replacing(self._paths.answers) as answers, replacing(self._paths.errors) as errors:
+        with replacing(self._paths.answers) as answers, replacing(self._errors) as errors:
             _write(lines, answers, errors)
 
     def _rows(self) -> Iterator[Optional[bytes]]:
@@ -163,6 +207,65 @@ class Outputs:
                 yield line
 
 
+class PrintedOutputs(Outputs):
+    """Lines of the Batch API on standard output, failures among them, those of earlier runs too.
+
+    Args:
+        journal: what has been recorded.
+        in_order: whether the lines come in the order of the input, and then all at the end.
+    """
+
+    def __init__(self, journal: Journal, *, in_order: bool) -> None:
+        self._journal = journal
+        self._keys: Optional[List[int]] = [] if in_order else None
+
+    def met(self, work: Work) -> None:
+        if self._keys is not None:
+            self._keys.append(work.key)
+
+    def ended_before(self, work: Work) -> None:
+        if self._keys is None:
+            self._print_known([work.key])
+
+    def add(self, records: Iterable[Record]) -> None:
+        if self._keys is None:
+            self._print(map(_line, records))
+
+    def finish(self, *, whole: bool = True) -> None:
+        if self._keys is not None:
+            self._print_known(self._keys)
+
+    def _print_known(self, keys: Iterable[int]) -> None:
+        lines = map(self._journal.line, keys)
+        self._print(_line(decode(line)) for line in lines if line is not None)
+
+    def _print(self, lines: Iterable[bytes]) -> None:
+        file = stdout()
+        for line in lines:
+            file.write(line)
+        file.flush()
+
+
+class _TextStream(io.RawIOBase):
+    """Takes bytes of UTF-8 for a standard output that takes text only, as in a notebook."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        sys.stdout.write(bytes(data).decode("utf-8"))
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def stdout() -> BinaryIO:
+    """Standard output, for bytes."""
+    sys.stdout.flush()
+    return getattr(sys.stdout, "buffer", None) or cast(BinaryIO, _TextStream())
+
+
 def _write(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
     for line in lines:
         record = decode(line)
@@ -173,8 +276,15 @@ def _line(record: Record) -> bytes:
     return answer_line(record) if record.state == OK else error_line(record)
 
 
-def _refuse_strangers(paths: Paths) -> None:
-    for path in (paths.answers, paths.errors):
+def refuse_strangers(paths: Paths) -> None:
+    """Refuse to write over what is not ours.
+
+    Raises:
+        ConfigurationError: there is an output already, of which the journal knows nothing.
+    """
+    if paths.answers == STDOUT:
+        return
+    for path in filter(None, (paths.matrix, paths.answers, paths.errors)):
         size: Any = None
         with contextlib.suppress(OSError):
             size = os.path.getsize(path)
@@ -191,12 +301,17 @@ def refuse_before_start(paths: Paths, source: str) -> None:
     Raises:
         ConfigurationError: the output is the input, or somebody else's file.
     """
-    for path in (paths.answers, paths.errors, paths.journal):
+    if paths.answers == STDOUT and sys.stdout is None:
+        raise ConfigurationError("standard output is closed: name a file")
+    outputs = [path for path in (paths.answers, paths.errors, paths.matrix) if path is not None]
+    if paths.journal in outputs:
+        raise ConfigurationError(f"{paths.journal} is the output: choose another journal")
+    for path in (*outputs, paths.journal):
         with contextlib.suppress(OSError):
-            if os.path.samefile(path, source):
+            if path != STDOUT and os.path.samefile(path, source):
                 raise ConfigurationError(f"{path} is the input: choose another output")
     if not os.path.exists(paths.journal):
-        _refuse_strangers(paths)
+        refuse_strangers(paths)
 
 
 def write_whole(path: str, text: str) -> None:

@@ -49,6 +49,7 @@ class Row(NamedTuple):
         meta: the line's ``metadata``, as the cookbook's script has it, which is not sent.
         problem: why nothing can be sent for it.
         former: what version 0.1.0 sent for it, where that was something else.
+        fields: the line's columns, where they go into a table.
     """
 
     line: Line
@@ -58,6 +59,7 @@ class Row(NamedTuple):
     meta: Any = None
     problem: Optional[Exception] = None
     former: Optional[ChatRequest] = None
+    fields: Optional[Mapping[str, Any]] = None
 
     @property
     def number(self) -> int:

@@ -165,7 +165,8 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] =
         if os.path.exists(journal):
             _read_journal(made, journal)
         else:
-            _read_lines(made, [path, Paths.of(path.removesuffix(".gz")).errors])
+            errors = Paths.of(path.removesuffix(".gz")).errors
+            _read_lines(made, [path] if errors is None else [path, errors])
     except OSError as error:
         raise ConfigurationError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:

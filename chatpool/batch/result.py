@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Tuple
 from ..errors import ChatPoolError
 from ..prices import Bill, PricesLike, dollars
 from ..types import Usage
+from .formats import STDOUT
 
 __all__ = ["BatchResult"]
 
@@ -21,6 +22,8 @@ class BatchResult:
         succeeded: how many of them have an answer, from this run or an earlier one.
         failed: how many are in the file of errors.
         done_before: how many had ended in an earlier run and were not sent.
+        changed: how many had an answer to another request (other words, another model or parameter), and were sent and
+            paid again.
         pending: how many were not sent, or not to their end; the next run of the same call sends them.
         bad_lines: (number, reason) of the first lines that could not be used.
         bad_line_count: how many there were.
@@ -40,14 +43,15 @@ class BatchResult:
         signal: the signal that ended it, None without one.
         causes: failures of this run by cause.
         output: file of the answers.
-        errors: file of the errors.
-        journal: file of all outcomes.
+        errors: file of the errors; None where they stand in the table of the answers, or went to standard output.
+        journal: file of all outcomes; None if nobody has named one for answers that went to standard output.
     """
 
     rows: int = 0
     succeeded: int = 0
     failed: int = 0
     done_before: int = 0
+    changed: int = 0
     pending: int = 0
     bad_lines: List[Tuple[int, str]] = field(default_factory=list)
     bad_line_count: int = 0
@@ -83,17 +87,25 @@ class BatchResult:
         """Take over what was counted."""
         self.usage, self.cost, self.unpriced = bill.usage, bill.cost, bill.note()
 
+    @property
+    def _where(self) -> str:
+        if self.errors is not None:
+            return f", see {self.errors}"
+        return "" if self.output in (None, STDOUT) else f", see the column 'error' of {self.output}"
+
     def summary(self) -> str:
         """The counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
         if self.failed:
             causes = sorted(self.causes.items(), key=lambda pair: -pair[1])
             shown = ", ".join(f"{count:,} x {name}" for name, count in causes[:5])
-            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + f", see {self.errors}")
+            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + self._where)
         if self.pending:
             parts.append(f"{self.pending:,} pending")
         if self.done_before:
             parts.append(f"{self.done_before:,} were done before")
+        if self.changed:
+            parts.append(f"{self.changed:,} had answers to other requests and were sent again")
         if self.removed_rows:
             verbs = ("has", "is") if self.removed_rows == 1 else ("have", "are")
             parts.append(f"{self.removed_rows:,} {verbs[0]} left the input and {verbs[1]} left out of the output")

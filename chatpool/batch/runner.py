@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
@@ -25,6 +26,8 @@ from .stopping import Stopper
 from .work import Rows, Work
 
 __all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
+
+logger = logging.getLogger("chatpool")
 
 
 class Runner:
@@ -77,8 +80,9 @@ class Runner:
             if self._rows.source.is_stream and not self._journal.claim(work.key):
                 self._rows.trouble = self._rows.twice(work.row)
                 return
-            self._outputs.met(work.key)
+            self._outputs.met(work)
             if not self._wanted(work):
+                self._outputs.ended_before(work)
                 continue
             if work.request is None:
                 self._refuse(work)
@@ -107,6 +111,8 @@ class Runner:
         self._result.rows += work.wanted or not again
         if not work.wanted and self._progress is not None:
             self._progress.skip(1)
+        if work.wanted and self._journal.has_answer(work.key) and self._journal.state(work.key, work.hash) is None:
+            self._pays_again(work)
         return work.wanted
 
     def _recall(self, work: Work) -> bool:
@@ -116,12 +122,22 @@ class Runner:
         found = self._rows.recall(work, journal)
         line = journal.line(work.key)
         if found.state is not None and line is not None and line != counted:
-            self._outputs.add([decode(line)])
+            self._outputs.returned(decode(line))
         if found.is_stale and not again:
             journal.mark(work.key, ASIDE)
         if not (again or found.wanted or found.state is None):
             self._result.ended_before(found.state == OK)
         return found.wanted
+
+    def _pays_again(self, work: Work) -> None:
+        """Say that a row is sent again, and paid again: once, the summary has their number."""
+        self._result.changed += 1
+        if self._result.changed == 1:
+            logger.warning(
+                "row %r has an answer to another request: its text, the model or a parameter has changed, and it is "
+                "sent and paid again, as are others like it",
+                work.row.custom_id,
+            )
 
     def _refuse(self, work: Work) -> None:
         """A row of which no request can be made."""

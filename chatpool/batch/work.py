@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 from ..errors import ChatPoolError, ConfigurationError
 from ..journal import ASIDE, BACK, GONE, OK, Journal, Record, hash_of, key_of
 from ..types import ChatRequest
 from ..wire.codec import Encoded, encode
 from .job import Job, Selection
+from .lines import METADATA
 from .reading import Reading, Row
 from .result import BatchResult
 from .sources import BLANK, Line, Problem, Source
@@ -82,6 +84,8 @@ class Rows:
         source: the input.
         trouble: the line that ended the reading, as an error.
         is_read: whether the input was read to its end.
+        columns: the names of the input's columns, as far as it was read, where the output is a table.
+        known_count: how many rows have ended before, as far as was checked, whatever they asked for.
     """
 
     def __init__(
@@ -103,6 +107,8 @@ class Rows:
         self._known: Optional[bytearray] = None  # of each row, what the journal told
         self.is_read = False
         self.trouble: Optional[ConfigurationError] = None
+        self.columns: Dict[str, None] = {}
+        self.known_count = 0
 
     def check(self, journal: Optional[Journal], *, dry: bool = False) -> int:
         """Look at the whole input before anything is sent; returns how many rows are selected.
@@ -123,6 +129,7 @@ class Rows:
             if known is not None and journal is not None:
                 found = self.recall(self.work(row), journal, dry=dry)
                 bits = (_HAS_ENDED if found.state else 0) | (_ANSWERED if found.state == OK else 0)
+                self.known_count += journal.knows(_key(row))
                 known.append(bits | (_RUNS if found.wanted else 0) | (_STALE if found.is_stale else 0))
         if self.trouble is not None:
             raise self.trouble
@@ -250,9 +257,25 @@ class Rows:
             "each row needs its own"
         )
 
+    def every(self) -> Iterator[Row]:
+        """Every row of an input that was read before, selected or not."""
+        for line in self.source:
+            if line.value is BLANK:
+                continue
+            with contextlib.suppress(ValueError):
+                yield self._in_columns(self._reading.row(line), line)
+
+    def _in_columns(self, row: Row, line: Line) -> Row:
+        """The row with what the input has of it, where that goes into a table."""
+        if not self._job.is_table:
+            return row
+        row = row._replace(fields=_fields_of(line.value))
+        self.columns.update(dict.fromkeys(row.fields or ()))
+        return row
+
     def _row(self, line: Line, tell: bool) -> Optional[Row]:
         try:
-            return self._reading.row(line)
+            return self._in_columns(self._reading.row(line), line)
         except ValueError as error:
             if tell:
                 self._result.bad_line(line.place, str(error))
@@ -276,6 +299,13 @@ class Rows:
         except (TypeError, ValueError, ChatPoolError) as error:
             body = repr(row.request.body).encode("utf-8", "surrogatepass")
             return Work(row, key, hash_of("", body), None, error)
+
+
+def _fields_of(value: Any) -> Mapping[str, Any]:
+    """The columns that a line of input has; one of text has the column ``text``, as for templates."""
+    if isinstance(value, list):  # the cookbook script's
+        value = {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    return {str(name): part for name, part in value.items()} if isinstance(value, dict) else {"text": value}
 
 
 def _key(row: Row) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from argparse import Namespace
 from typing import Optional, Sequence
 
 from .endings import ending
 from .parser import build_parser
-from .terminal import tolerant_streams
+from .terminal import log_lines, tolerant_streams
 
 __all__ = ["main"]
 
@@ -28,8 +27,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         SystemExit: wrong usage (2), ``--help`` or ``--version`` (0), as argparse does.
     """
     tolerant_streams()
-    # What failed is said here, in one line; without a handler logging would print the library's warnings too.
-    logging.getLogger("chatpool").addHandler(logging.NullHandler())
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser().parse_args(given, Namespace(given=given))
-    return ending(arguments.run, arguments)
+    with log_lines(verbose=getattr(arguments, "verbose", False)):
+        return ending(arguments.run, arguments)

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from typing import Any, Dict, Optional
 
+from ..batch.lines import finite, json_text, unbroken
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -91,12 +92,12 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
 
 def _json(record: Dict[str, Any]) -> str:
     """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
-    text = json.dumps(record, ensure_ascii=False)
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        line = unbroken(json.dumps(finite(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return json.dumps(record)
-    return text
+        return json_text(record)
+    return line
 
 
 def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:

@@ -53,6 +53,9 @@ def _common(json_help: str = "one JSON object per prompt and line, with all fact
     common = argparse.ArgumentParser(add_help=False, parents=[_connection()])
     common.add_argument("--system", metavar="TEXT", help="a system message for every prompt")
     common.add_argument("--max-workers", metavar="N", type=int, help="calls in flight at most (default: 16, local: 8)")
+    common.add_argument(
+        "-v", "--verbose", action="store_true", help="show retries, and answers that are asked for again"
+    )
     common.add_argument("--json", action="store_true", help=json_help)
     return common
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from argparse import Namespace
 
 from ..batch import Report
 from ..batch import report as read
+from ..batch.lines import json_text
 from ..batch.outputs import write_whole
 from . import exits
 from .run import PRICES_HELP, prices
@@ -36,7 +36,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def report(arguments: Namespace) -> int:
     """Print the report, and write the page."""
     made = read(arguments.output, prices=arguments.prices)
-    print(json.dumps(_numbers(made)) if arguments.json else made.text())
+    print(json_text(_numbers(made)) if arguments.json else made.text())
     if arguments.html is not None:
         write_whole(arguments.html, made.html())
         complain(f"written: {arguments.html}")

@@ -11,7 +11,9 @@ from typing import Any, Dict, Optional
 
 from ..batch import BatchResult
 from ..batch.api import run_job
+from ..batch.formats import FORMATS, STDOUT, format_of
 from ..batch.job import Job
+from ..batch.lines import json_text
 from ..client.review import AnswerRules
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of
@@ -34,8 +36,9 @@ def add_run(
         help="answer every row of a file",
         description=(
             "Answer every row of a file. The same command again goes on where this one ended, however it ended. "
-            "Answers go to OUT in the shape of the Batch API's output, failures to OUT.errors.jsonl; OUT.journal keeps "
-            "everything. The key is read from OPENAI_API_KEY."
+            "Answers go to OUT.jsonl in the shape of the Batch API's output, failures to OUT.errors.jsonl; OUT.journal "
+            "keeps everything. By its ending OUT is a table instead, with the input's columns. The key is read from "
+            "OPENAI_API_KEY."
         ),
         epilog=exits_text,
     )
@@ -45,13 +48,18 @@ def add_run(
         help="OpenAI batch lines, objects with messages, prompt or input, a text of one prompt a line, or CSV; "
         "compressed by gzip or not; Excel and Parquet with the extra tables; - is standard input",
     )
-    command.add_argument("-o", "--output", metavar="OUT", required=True, help="the file of answers, say out.jsonl")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="the file of answers: .jsonl (lines of the Batch API), .csv, .tsv, .parquet, .db, .txt, or .npy for "
+        "embeddings; - is standard output",
+    )
     _add_reading(command)
     _add_choice(command)
     _add_answers(command)
-    command.add_argument(
-        "--in-order", action="store_true", help="put the output into the order of the input at the end"
-    )
+    _add_output(command)
     command.add_argument(
         "--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens, for the cost: {PRICES_HELP}"
     )
@@ -61,7 +69,43 @@ def add_run(
     command.add_argument(
         "--max-pack", metavar="N", type=int, help="at most N texts to embed in one request (default: 2,048)"
     )
+    command.add_argument(
+        "--encoding-format",
+        metavar="FORM",
+        choices=("float", "base64"),
+        help="how the server sends vectors, float or base64; base64 is a quarter of the size",
+    )
     command.set_defaults(run=run)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what is written")
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="the form of OUT, whatever its ending (default: what the ending says; batch for standard output)",
+    )
+    group.add_argument(
+        "--fields",
+        metavar="NAMES",
+        help="the columns of a table, say id,answer (default: the input's, answer or its fields, error, tokens); also "
+        "row, model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, status, attempts, elapsed, "
+        "request_id",
+    )
+    group.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave texts as they are that a spreadsheet would take for formulas, and line breaks in .txt",
+    )
+    group.add_argument(
+        "--in-order", action="store_true", help="put lines into the order of the input at the end; a table always is"
+    )
+    group.add_argument(
+        "--journal", metavar="FILE", help="what keeps everything, to go on from (default: beside OUT; none for -)"
+    )
+    group.add_argument(
+        "--no-lock", action="store_true", help="run where nothing keeps a second run from the same files"
+    )
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
@@ -154,6 +198,8 @@ def prices(text: str) -> PricesLike:
 
 def run(arguments: Namespace) -> int:
     """Run the rows of a file; returns the exit code."""
+    if arguments.json and arguments.output == STDOUT:
+        raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
     job = Job(
         retry_failed=arguments.retry_failed,
         limit=arguments.limit,
@@ -165,6 +211,11 @@ def run(arguments: Namespace) -> int:
         processes=arguments.processes,
         answers=_answers(arguments),
         max_pack=arguments.max_pack,
+        format=format_of(arguments.output, arguments.format),
+        fields=arguments.fields,
+        raw=arguments.raw,
+        journal=arguments.journal,
+        lock=not arguments.no_lock,
     )
     reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
     try:
@@ -175,7 +226,7 @@ def run(arguments: Namespace) -> int:
                 job,
                 reading,
                 pool,
-                {},
+                {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
                 say=complain,
                 signals=(signal.SIGINT, signal.SIGTERM),
             )
@@ -215,7 +266,7 @@ def _ended(result: BatchResult, arguments: Namespace) -> int:
 
 def _show(result: BatchResult, arguments: Namespace, words: str) -> None:
     if arguments.json:
-        print(json.dumps(_facts(result)), flush=True)
+        print(json_text(_facts(result)), flush=True)
     else:
         complain(words)
 
@@ -235,4 +286,6 @@ def _say_bad_lines(result: BatchResult) -> None:
 
 
 def _say_how_to_go_on(arguments: Namespace) -> None:
+    if arguments.output == STDOUT and arguments.journal is None:
+        return
     complain(f"to go on: {shlex.join(['chatpool', *arguments.given])}")

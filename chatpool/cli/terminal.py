@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
-from typing import Iterator
+from typing import Iterator, Set
 
 from ..errors import ConfigurationError
 from ..redaction import printable
 
-__all__ = ["complain", "flush", "read_lines", "read_text", "settle_output", "show", "tolerant_streams"]
+__all__ = ["complain", "flush", "log_lines", "read_lines", "read_text", "settle_output", "show", "tolerant_streams"]
 
 
 def tolerant_streams() -> None:
@@ -24,6 +25,40 @@ def tolerant_streams() -> None:
 def complain(message: str) -> None:
     """One line on stderr."""
     print("chatpool: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
+
+
+class _LogLines(logging.Handler):
+    """Shows the library's log, and what it warns of once: many calls may meet the same."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._said: Set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = record.getMessage()
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            words += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        if record.levelno >= logging.WARNING:
+            if words in self._said:
+                return
+            self._said.add(words)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more: that ends no call
+            complain(words)
+
+
+@contextlib.contextmanager
+def log_lines(*, verbose: bool) -> Iterator[None]:
+    """Within the block the library's warnings are shown on stderr, with ``verbose`` retries too."""
+    logger = logging.getLogger("chatpool")
+    before, handler = logger.level, _LogLines(logging.INFO if verbose else logging.WARNING)
+    if verbose:
+        logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def show(text: str = "", end: str = "\n") -> None:

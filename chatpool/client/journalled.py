@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Callable, Iterable, List, Optional, Union
 
@@ -29,6 +30,8 @@ from .kept import KeptRun
 from .review import PARSE_FAILED
 
 __all__ = ["JournalledRun", "record_of", "request_hash"]
+
+logger = logging.getLogger("chatpool")
 
 
 def request_hash(request: ChatRequest) -> str:
@@ -102,6 +105,7 @@ class JournalledRun(KeptRun):
         self._path = journal
         self._journal: Optional[Journal] = None
         self._forsaken = False
+        self._pays_again = False
 
     def _call_for(self, item: Any) -> Optional[Call]:
         call = super()._call_for(item)
@@ -118,7 +122,16 @@ class JournalledRun(KeptRun):
             hash_ = request_hash(call.request)
         except (TypeError, ValueError, ChatPoolError):  # the attempt will say it
             return None
-        record = self._opened().read(_key(call.index), hash_)
+        journal, key = self._opened(), _key(call.index)
+        record = journal.read(key, hash_)
+        if record is None and not self._pays_again and journal.has_answer(key):
+            self._pays_again = True
+            logger.warning(
+                "item %d has an answer to another request in %s: it is sent and paid again, as are others like it "
+                "(items are known by their place)",
+                call.index,
+                journal.path,
+            )
         if record is None or record.state == RETRY:
             return None
         return _recalled(call, record)

@@ -17,10 +17,14 @@ from .record import (
     decode,
     decode_value,
     encode_value,
+    finite,
+    has_no_json_form,
     hash_of,
+    json_text,
     key_of,
     one_line,
     text_or_null,
+    unbroken,
 )
 from .restore import error_facts, error_of
 from .shared import Found, SharedAppender
@@ -43,11 +47,15 @@ __all__ = [
     "encode_value",
     "error_facts",
     "error_of",
+    "finite",
+    "has_no_json_form",
     "hash_of",
     "is_journal",
+    "json_text",
     "key_of",
     "one_line",
     "read_journal",
     "replacing",
     "text_or_null",
+    "unbroken",
 ]

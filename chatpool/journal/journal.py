@@ -46,6 +46,7 @@ class Journal:
     Args:
         path: the file, or a link of the user's own to it; it is made if it is not there, and what a crash has left of
             its last line is removed.
+        needs_lock: whether it is an error, and not only a warning, where no lock can be had.
 
     Attributes:
         path: the file.
@@ -60,9 +61,9 @@ class Journal:
 
     HEADER = b'{"chatpool_journal":1}\n'
 
-    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+    def __init__(self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False) -> None:
         self.path = os.fspath(path)
-        self._lock = FileLock(self.path)
+        self._lock = FileLock(self.path, is_needed=needs_lock)
         self._turn = Turns()
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
@@ -111,7 +112,10 @@ class Journal:
         if good < self._file.size:
             if lost > 0:
                 lost -= 1
-            logger.warning("%s: its last record was not finished when the process or the machine died", self.path)
+            logger.warning(
+                "%s: its last record was not finished when the process or the machine died; its row will run again",
+                self.path,
+            )
             self._file.truncate(good)
         if lost > 0:
             logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost)
@@ -180,6 +184,16 @@ class Journal:
             self._reader.seek(found >> _START)
             prefix = prefix_of(self._reader.read(PREFIX), whole=False)
         return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
+
+    def knows(self, key: int) -> bool:
+        """Whether the row has ended before, whatever it asked for."""
+        with self._turn:
+            return bool(self._table.get(key) & 3)
+
+    def has_answer(self, key: int) -> bool:
+        """Whether the row has an answer, to whatever request."""
+        with self._turn:
+            return self._table.get(key) & 3 == _CODES[OK]
 
     def line(self, key: int) -> Optional[bytes]:
         """The row's last record as a line, None without one that counts."""

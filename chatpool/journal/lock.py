@@ -27,10 +27,13 @@ class FileLock:
 
     Args:
         what: the file that is locked, or a link to it. The lock file is beside it: it is made, and removed at the end.
+        is_needed: whether it is an error where the file system has no locks, as some that are shared; otherwise it is
+            a warning, and nothing keeps others away.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, is_needed: bool = False) -> None:
         self._what = what
+        self._is_needed = is_needed
         self._path = ""
         self._descriptor: Optional[int] = None
 
@@ -38,7 +41,8 @@ class FileLock:
         """Take the lock.
 
         Raises:
-            ConfigurationError: another process, or this one, holds it, or something else stands in its place.
+            ConfigurationError: another process, or this one, holds it, something else stands in its place, or it is
+                needed and cannot be had.
             OSError: the file cannot be made.
         """
         target = own_target(self._what)  # one lock for the file, by whatever name
@@ -84,7 +88,20 @@ class FileLock:
                     f"{self._what} is in use by {_holder(descriptor)}: wait until that run has ended, or choose "
                     "another output"
                 ) from None
-            logger.warning("%s cannot be locked (%s): make sure that no other process uses it", self._what, error)
+            words = error.strerror or str(error)
+            if self._is_needed:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+                raise ConfigurationError(
+                    f"{self._what} cannot be locked ({words}), so nothing would keep a second run from sending every "
+                    "row again: choose a place on another file system, or run without a lock and see to it that there "
+                    "is no second one (lock=False, --no-lock)"
+                ) from error
+            logger.warning(
+                "%s cannot be locked (%s): make sure that no other process uses it, or rows are sent and paid twice",
+                self._what,
+                words,
+            )
 
     def _is_current(self, descriptor: int) -> bool:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
@@ -31,11 +32,15 @@ __all__ = [
     "decode_value",
     "encode",
     "encode_value",
+    "finite",
+    "has_no_json_form",
     "hash_of",
+    "json_text",
     "key_of",
     "one_line",
     "prefix_of",
     "text_or_null",
+    "unbroken",
 ]
 
 OK, FAILED, RETRY = "o", "f", "r"
@@ -101,6 +106,10 @@ _quoted = json.encoder.encode_basestring_ascii
 # Made once: json.dumps makes a new one whenever it is not asked for its defaults.
 _ascii = json.JSONEncoder(separators=(",", ":")).encode
 _unicode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_strict = json.JSONEncoder(allow_nan=False).encode
+
+# Line breaks to some readers of lines, and to no reader of JSON, in which they may stand as they are.
+_LINE_BREAKS = tuple((mark.encode("utf-8"), b"\\u%04x" % ord(mark)) for mark in "\x85\u2028\u2029")
 
 
 def key_of(name: str) -> int:
@@ -113,8 +122,25 @@ def hash_of(path: str, body: bytes) -> str:
     return hashlib.blake2b(path.encode("utf-8", "surrogatepass") + b"\n" + body, digest_size=16).hexdigest()
 
 
+def finite(value: Any) -> Any:
+    """``value`` with None in the place of NaN and infinities, which Python's JSON has and JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON by RFC 8259, in ASCII; null in the place of NaN and infinities."""
+    try:
+        return _strict(value)
+    except ValueError:
+        return _strict(finite(value))
+
+
 def encode_value(value: Any) -> bytes:
-    """``value`` as JSON on one line."""
+    """``value`` as JSON on one line, as Python has it: with NaN and infinities."""
     try:
         return _unicode(value).encode("utf-8")
     except UnicodeEncodeError:  # half of a surrogate pair, which servers do send
@@ -123,7 +149,7 @@ def encode_value(value: Any) -> bytes:
 
 def one_line(answer: bytes) -> Optional[bytes]:
     """The JSON object of an answer on one line of UTF-8, otherwise as it came; None where it has to be written anew."""
-    if not answer.startswith(b"{"):
+    if not answer.startswith(b"{") or b"\0" in answer:  # UTF-16, which Python reads
         return None
     if not answer.isascii():
         try:
@@ -132,6 +158,19 @@ def one_line(answer: bytes) -> Optional[bytes]:
             return None
     # Line breaks stand between values only: within a text they are escaped.
     return answer.replace(b"\r", b" ").replace(b"\n", b" ").rstrip()
+
+
+def has_no_json_form(answer: bytes) -> bool:
+    """Whether NaN or an infinity may be in what Python has read as JSON; the words may stand in a text as well."""
+    return b"NaN" in answer or b"Infinity" in answer
+
+
+def unbroken(line: bytes) -> bytes:
+    """A line of JSON that is one line to every reader, and the same JSON."""
+    if not line.isascii():
+        for mark, escaped in _LINE_BREAKS:
+            line = line.replace(mark, escaped)
+    return line
 
 
 def encode(record: Record) -> bytes:

@@ -2,15 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
-from typing import Any, Callable, Dict, Mapping, Optional, Union
+import weakref
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 
 from ..events import Event
 from ..locks import new_lock
 
-__all__ = ["Progress", "ProgressBar", "progress_bar"]
+__all__ = ["Progress", "ProgressBar", "TerminalBar", "progress_bar"]
+
+logger = logging.getLogger("chatpool")
 
 Progress = Union[bool, Mapping[str, Any], None]
+
+
+class TerminalBar:
+    """A tqdm bar that makes room for the lines of the log, of whatever handlers: each has a line of its own above it.
+
+    Any thread may use it.
+    """
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._lock = new_lock()  # tqdm's own counter is not safe against concurrent updates
+        self._lines = 0  # that are being written
+        self._filter = _MakesRoom(self)
+        logger.addFilter(self._filter)
+
+    def update(self, count: int, facts: Mapping[str, Any]) -> None:
+        """So many more have ended; ``facts`` stand behind the bar, if there are any."""
+        with self._lock:
+            if facts:
+                self._bar.set_postfix(facts, refresh=False)
+            if self._lines:
+                self._bar.n += count  # it is drawn after them
+            else:
+                self._bar.update(count)
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """Nothing is drawn within the block."""
+        with self._lock:
+            self._lines += 1
+            self._bar.clear()
+        # Without the lock, and without tqdm's: a handler may wait for whoever waits for these.
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lines -= 1
+                if not self._lines:
+                    self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        logger.removeFilter(self._filter)
+        with self._lock:
+            self._bar.close()
+
+
+class _MakesRoom(logging.Filter):
+    """Calls the handlers itself, while the bar is gone."""
+
+    def __init__(self, bar: TerminalBar) -> None:
+        super().__init__()
+        self._bar = weakref.ref(bar)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        bar = self._bar()
+        if bar is None:  # it was dropped without being closed
+            logger.removeFilter(self)
+            return True
+        with bar.room():
+            logger.callHandlers(record)
+        return False
 
 
 class ProgressBar:
@@ -20,8 +87,8 @@ class ProgressBar:
 
     def __init__(self, make_bar: Callable[[], Any]) -> None:
         self._make_bar = make_bar
-        self._bar: Any = None
-        self._lock = new_lock()  # tqdm's own counter is not safe against concurrent updates
+        self._bar: Optional[TerminalBar] = None
+        self._lock = new_lock()
         self._failed = 0
         self._retried = self._reasked = 0
 
@@ -29,7 +96,7 @@ class ProgressBar:
         """Show the bar, unless it is shown."""
         if self._bar is None:
             with self._lock:
-                self._bar = self._make_bar()
+                self._bar = TerminalBar(self._make_bar())
 
     def __call__(self, event: Event) -> None:
         self.open()
@@ -40,9 +107,9 @@ class ProgressBar:
                 self._reasked += 1
             else:
                 self._failed += event.kind == "failed"
-                self._bar.update(1)
-            if event.kind != "succeeded":
-                self._bar.set_postfix(self._postfix(), refresh=False)
+            has_ended = event.kind in ("succeeded", "failed")
+            assert self._bar is not None
+            self._bar.update(int(has_ended), {} if event.kind == "succeeded" else self._postfix())
 
     def _postfix(self) -> Dict[str, int]:
         shown = {"failed": self._failed, "retries": self._retried, "reasks": self._reasked}

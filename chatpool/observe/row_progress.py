@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 from ..clock import Clock, current_clock
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
-from .progress import Progress, _somebody_looks
+from .progress import Progress, TerminalBar, _somebody_looks
 
 __all__ = ["RowProgress"]
 
@@ -68,9 +68,7 @@ class RowProgress:
     def _move(self, count: int) -> None:
         self._done += count
         if self._bar is not None:
-            if self._failed or self._bill.cost is not None:
-                self._bar.set_postfix(self._facts(), refresh=False)
-            self._bar.update(count)
+            self._bar.update(count, self._facts())
         elif self._talks and self._clock.now() - self._said >= _LINE_EVERY:
             self._said = self._clock.now()
             self._say(self.line())
@@ -99,12 +97,12 @@ class RowProgress:
             self._bar.close()
 
 
-def _bar(options: Dict[str, Any]) -> Any:
+def _bar(options: Dict[str, Any]) -> Optional[TerminalBar]:
     if options.get("disable"):
         return None
     from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
 
-    return tqdm(**{"unit": "row", **options})
+    return TerminalBar(tqdm(**{"unit": "row", **options}))
 
 
 def _duration(seconds: float) -> str:

@@ -142,3 +142,17 @@ def test_max_pack_holds_in_every_process(tmp_path):
             result = batch.run(tmp_path / "in.txt", tmp_path / f"out{processes}.jsonl", processes=processes, **options)
         assert result.succeeded == 40
         assert max(len(request.body["input"]) for request in server.requests) <= 3
+
+
+def test_vectors_in_base64_reach_a_matrix(run, texts, tmp_path, stand_in):
+    assert run(texts, "out.npy", encoding_format="base64").succeeded == 40
+    assert isinstance(json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["response"], dict)
+    _, *rows = (tmp_path / "out.npy").read_text().splitlines()
+    assert json.loads(rows[7]) == pytest.approx(embedding_vector("text 7", 4), rel=1e-6)
+
+
+def test_several_vectors_in_a_row_are_no_matrix(run, tmp_path, stand_in):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"custom_id": "pair", "url": "/v1/embeddings", "body": {"input": ["a", "b"]}}\n')
+    with pytest.raises(ConfigurationError, match="pair has 2 vectors, and a matrix takes one for each row"):
+        run(source, "out.npy")

@@ -237,3 +237,19 @@ def test_stream_is_for_one_answer_to_a_reader(ask, chatpool_server, option):
     assert ended.code == 2
     assert option in ended.err
     assert not chatpool_server.requests
+
+
+def test_each_object_is_json_by_rfc_8259_on_one_line(ask, chatpool_server):
+    chatpool_server.set_script(
+        {
+            "one": Answer(status=400, body=b'{"error": {"message": "m", "code": NaN}}'),
+            "two": Answer("a\u2028b\u0085c"),
+        }
+    )
+
+    def refuse(word):
+        raise ValueError(f"{word} is no JSON")
+
+    first, second = ask("--lines", "--json", stdin="one\ntwo\n").lines
+    assert json.loads(first, parse_constant=refuse)["error"]["code"] is None
+    assert json.loads(second, parse_constant=refuse)["text"] == "a\u2028b\u0085c"

@@ -180,3 +180,13 @@ def test_a_pool_of_another_kind_does_not_matter(chatpool_server, journal):
         with ChatPool("m", base_url=chatpool_server.base_url, max_workers=workers) as pool:
             pool.map(["a", "b"], journal=journal, timeout=workers)
     assert len(chatpool_server.requests) == 2
+
+
+def test_an_item_that_is_paid_again_is_said_once(serve, journal, caplog):
+    server, pool = serve()
+    pool.map(["a", "b", "c"], journal=journal)
+    assert caplog.text == ""
+    pool.map(["new", "a", "b", "c"], journal=journal)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("item 0 has an answer to another request in ")
+    assert len(server.requests) == 7

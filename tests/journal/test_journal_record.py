@@ -56,7 +56,10 @@ def test_an_answer_is_kept_as_it_came_on_one_line(answer, indent, ascii_only):
     assert json.loads(line) == answer
 
 
-@pytest.mark.parametrize("raw", [b"[1]", b" {}", b"\xef\xbb\xbf{}", '{"a":"b"}'.encode("utf-16"), b'{"a":"\xff"}'])
+@pytest.mark.parametrize(
+    "raw",
+    [b"[1]", b" {}", b"\xef\xbb\xbf{}", '{"a":"b"}'.encode("utf-16"), b'{"a":"\xff"}', '{"a":1}'.encode("utf-16-le")],
+)
 def test_an_answer_in_another_form_has_to_be_written_anew(raw):
     assert one_line(raw) is None
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import logging
+import threading
 
 import pytest
 
 from chatpool.events import Event
 from chatpool.observe.progress import progress_bar
+from chatpool.observe.row_progress import RowProgress
 
 
 class Terminal(io.StringIO):
@@ -70,3 +74,88 @@ def test_so_does_what_was_asked_again():
 def test_anything_else_is_a_type_error_that_names_the_parameter():
     with pytest.raises(TypeError, match="progress must be None, True, False or a dict"):
         progress_bar(7, 3)
+
+
+class Written:
+    """Stands for a terminal on which tqdm and a handler of the log write."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+class Handler(logging.Handler):
+    """Writes lines to the terminal."""
+
+    def __init__(self, terminal, meanwhile=lambda: None):
+        super().__init__()
+        self._terminal = terminal
+        self._meanwhile = meanwhile
+
+    def emit(self, record):
+        self._meanwhile()
+        self._terminal.write(f"LOG {record.getMessage()}\n")
+
+
+@pytest.fixture
+def handled():
+    """``handled(handler)`` adds it to the library's log for the test."""
+    logger, added = logging.getLogger("chatpool"), []
+
+    def add(handler):
+        logger.addHandler(handler)
+        added.append(handler)
+        return logger
+
+    yield add
+    for handler in added:
+        logger.removeHandler(handler)
+
+
+def test_a_line_of_the_log_stands_on_a_line_of_its_own(handled):
+    terminal = Written()
+    bar = progress_bar({"file": terminal, "total": 3, "mininterval": 0}, 3)
+    bar(event("succeeded"))
+
+    def meanwhile():  # another thread's call ends while the line is written
+        other = threading.Thread(target=bar, args=(event("failed"),))
+        other.start()
+        other.join()
+
+    logger = handled(Handler(terminal, meanwhile))
+    logger.warning("a retry")
+    before, _, after = terminal.text.partition("LOG a retry\n")
+    assert before.endswith("\r")
+    assert after.startswith("\r")
+    assert "2/3" in after
+    bar.close()
+    assert logger.filters == []
+    logger.warning("behind it")
+    assert terminal.text.count("LOG behind it\n") == 1
+
+
+def test_a_bar_that_was_dropped_holds_up_no_line(handled):
+    terminal = Written()
+    bar = progress_bar({"file": terminal}, 3)
+    bar.open()
+    logger = handled(Handler(terminal))
+    del bar
+    gc.collect()
+    logger.warning("a line")
+    assert "LOG a line\n" in terminal.text
+    assert logger.filters == []
+
+
+def test_rows_make_room_too(handled):
+    terminal = Written()
+    progress = RowProgress({"file": terminal, "mininterval": 0}, 3)
+    handled(Handler(terminal)).warning("a warning")
+    assert terminal.text.partition("LOG")[0].endswith("\r")
+    progress.add(1)
+    progress.close()
+    assert "1/3" in terminal.text
