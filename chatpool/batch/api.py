@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, T
 
 from ..client import ChatPool
 from ..client.batch_runs import has_version_in_url, model_of, request_maker, with_answer_rules
+from ..client.failure_limit import MaxFailures
 from ..client.parsing import Parse
 from ..client.review import Accept, AnswerRules
 from ..clock import current_clock
@@ -74,6 +75,7 @@ def run(
     raw: bool = False,
     journal: Union[str, os.PathLike[str], None] = None,
     lock: bool = True,
+    max_failures: MaxFailures = "same",
     **options: Any,
 ) -> BatchResult:
     r"""Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
@@ -126,11 +128,14 @@ def run(
         journal: the file that keeps everything. Default: beside the output; for standard output there is none, and
             nothing can go on.
         lock: refuse to run where no lock keeps a second run from the same files. False runs, with a warning.
+        max_failures: how many rows of this run may fail before it ends as fatal, as in :meth:`~chatpool.ChatPool.map`:
+            a number, a share (0.2) of those that have ended, from the 20th on, or None. Default: it ends when the
+            server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
-        A :class:`BatchResult`. A fatal error (a refused key, no credit) is on its ``fatal``: the rows that were not
-        sent by then stay pending.
+        A :class:`BatchResult`. A fatal error (a refused key, no credit, too many failures) is on its ``fatal``: the
+        rows that were not sent by then stay pending.
 
     Raises:
         ConfigurationError: an argument, a line of the input or a file cannot be used, or another process uses the
@@ -157,6 +162,7 @@ def run(
         raw=raw,
         journal=None if journal is None else os.fspath(journal),
         lock=lock,
+        max_failures=max_failures,
     )
     if not isinstance(input, (str, os.PathLike)):
         raise TypeError(

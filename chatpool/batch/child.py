@@ -1,7 +1,7 @@
 """One of several processes of a run: takes rows from its standard input and writes their outcomes to the journal.
 
-The input is the journal's path with the log's level, the packed pool, and then two lines per row: what it is known by,
-and its body.
+The input is a line of facts (the journal's path, the log's level, whether refusals in the same words may end the run),
+the packed pool, and then two lines per row: what it is known by, and its body.
 ``end`` says that there are no more, ``stop`` that nothing more is to be sent.  The end of the input means that the
 parent is gone: then so is the child, at once.  On its standard output it says where in the journal it has written the
 outcome of which row, which rows were given up, errors that concern more than one row, and the lines of the log.
@@ -61,7 +61,7 @@ def _run(source: BinaryIO) -> None:
     journal_path, packed = source.readline(), source.readline()
     if not packed.endswith(b"\n"):
         return  # the parent is gone already
-    path, level = json.loads(journal_path)
+    path, level, ends_when_refused = json.loads(journal_path)
     logger = logging.getLogger("chatpool")
     logger.setLevel(level)
     logger.addHandler(_ToParent())
@@ -73,7 +73,7 @@ def _run(source: BinaryIO) -> None:
         _say({"refused": f"{type(error).__name__}: {error}"})
         return
     with pool:
-        _Child(journal).run(pool, source)
+        _Child(journal).run(pool, source, ends_when_refused=ends_when_refused)
     journal.close()
     _say({"ended": True})
 
@@ -87,12 +87,19 @@ class _Child:
         self._stopping = False
         self._fatal_is_said = False
 
-    def run(self, pool: ChatPool, source: BinaryIO) -> None:
+    def run(self, pool: ChatPool, source: BinaryIO, *, ends_when_refused: bool) -> None:
         """Run the rows of the input to its end."""
         threading.Thread(target=self._read, args=(source,), name="chatpool-rows", daemon=True).start()
         first = self._rows.get()
         packed = first is not None and is_embedding(first["path"])
-        run = self._run = start_rows(pool, self._rows_from(first, packed), _request_of, self._keep, packed=packed)
+        run = self._run = start_rows(
+            pool,
+            self._rows_from(first, packed),
+            _request_of,
+            self._keep,
+            packed=packed,
+            ends_when_refused=ends_when_refused,
+        )
         if self._stopping:
             self._stop(run)
         while True:

@@ -48,6 +48,7 @@ class Child:
         lock: what it holds open, so that the journal stays locked while it lives.
         messages: where what it says goes.
         start: where it may begin to write in the journal.
+        ends_when_refused: as in :class:`~chatpool.engine.CallOptions`.
 
     Attributes:
         waiting: the rows that it has and has not ended, by key.
@@ -55,7 +56,14 @@ class Child:
     """
 
     def __init__(
-        self, journal: str, pool: bytes, lock: Optional[int], messages: queue.SimpleQueue[Message], start: int
+        self,
+        journal: str,
+        pool: bytes,
+        lock: Optional[int],
+        messages: queue.SimpleQueue[Message],
+        start: int,
+        *,
+        ends_when_refused: bool,
     ) -> None:
         self.waiting: Dict[int, Work] = {}
         self.told = start
@@ -69,8 +77,8 @@ class Child:
         )
         self._listener = threading.Thread(target=self._listen, name="chatpool-child", daemon=True)
         self._listener.start()
-        level = logger.getEffectiveLevel()
-        self._write(json.dumps([os.path.abspath(journal), level]).encode() + b"\n" + base64.b64encode(pool) + b"\n")
+        facts = [os.path.abspath(journal), logger.getEffectiveLevel(), ends_when_refused]
+        self._write(json.dumps(facts).encode() + b"\n" + base64.b64encode(pool) + b"\n")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -74,7 +74,14 @@ class CrewRunner(Runner):
 
     def _start(self, pool: bytes) -> None:
         journal = self._journal
-        child = Child(journal.path, pool, journal.lock_descriptor, self._messages, self._tail.end())
+        child = Child(
+            journal.path,
+            pool,
+            journal.lock_descriptor,
+            self._messages,
+            self._tail.end(),
+            ends_when_refused=self._failure_limit.is_default,
+        )
         self._children[child] = pool
 
     def stop(self) -> None:
@@ -144,9 +151,7 @@ class CrewRunner(Runner):
                 return True
             self._again.appendleft(work)  # until others have taken less than expected
         except ConfigurationError as error:  # of this row alone
-            self._record(Outcome(0, work, work.request, error=error))
-            assert work.record is not None
-            self._keep([work.record])
+            self._fail_unsent(Outcome(0, work, work.request, error=error))
         except BudgetExceededError as error:
             self._fatal(error)
         return False
@@ -213,6 +218,7 @@ class CrewRunner(Runner):
             self._budget.settle(record, record.usage)
             self._bill.add(record.usage, None if work.request is None else work.request.model)
         self._keep([record for _, record in records])
+        self._count(_outcome_of(work, record) for work, record in records)
 
     def _lost(self, child: Child, key: int) -> None:
         """A record cannot be read where it was written: the row is done once more."""
@@ -226,6 +232,9 @@ class CrewRunner(Runner):
         self._setbacks += 1
         if self._setbacks > _MOST_SETBACKS + self._ended // _ROWS_PER_SETBACK:
             raise ChatPoolError(why)
+
+    def _end_for(self, reason: ChatPoolError) -> None:
+        self._fatal(reason)
 
     def _fatal(self, error: ChatPoolError) -> None:
         """Nothing more is sent; what is in flight is taken, as it has been paid for."""
@@ -260,3 +269,9 @@ class CrewRunner(Runner):
             self._budget.release(key)
             self._again.append(work)
         self._start(pool)
+
+
+def _outcome_of(work: Work, record: Record) -> Outcome[Any]:
+    """How a row has ended, without its answer."""
+    error = None if record.error is None else error_of(record.error, len(record.attempts))
+    return Outcome(0, work, work.request, None, error, record.attempts)

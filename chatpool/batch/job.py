@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, FrozenSet, Iterable, Mapping, Optional, Sequence, Union
 
+from ..client.failure_limit import FailureLimit, MaxFailures
 from ..client.review import AnswerRules
 from ..config import positive_int
 from ..errors import ConfigurationError
@@ -43,6 +44,7 @@ class Job:
     raw: bool = False
     journal: Optional[str] = None
     lock: bool = True
+    max_failures: MaxFailures = "same"
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "processes", "max_pack"):
@@ -58,6 +60,7 @@ class Job:
         if self.fields is not None:
             object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
+        FailureLimit(self.max_failures)
 
     def bill(self) -> Bill:
         """A new count of tokens and money, by the prices.

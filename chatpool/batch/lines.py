@@ -40,7 +40,6 @@ __all__ = [
     "answer_line",
     "batch_line",
     "checked_body",
-    "encode_value",
     "error_code",
     "error_line",
     "finite",

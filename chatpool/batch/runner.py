@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
 from ..client import ChatPool
 from ..client.batch_runs import needs_model, start_rows
+from ..client.failure_limit import FailureLimit
 from ..client.final import state_of
 from ..client.journalled import record_of
 from ..client.rows import RowsRun
 from ..clock import current_clock
-from ..errors import CallCancelledError, ConfigurationError
+from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
 from ..journal import ASIDE, OK, Journal, Record, decode
 from ..observe.row_progress import RowProgress
 from ..prices import Bill
@@ -55,6 +56,8 @@ class Runner:
         self._clock = current_clock()
         self._stopper = Stopper()
         self._progress: Optional[RowProgress] = None
+        self._failure_limit = FailureLimit(job.max_failures)
+        self._over: Optional[ChatPoolError] = None
 
     def run(self, stopper: Stopper, progress: RowProgress) -> None:
         """Run to the end, or until a signal or a fatal error.
@@ -86,6 +89,8 @@ class Runner:
                 continue
             if work.request is None:
                 self._refuse(work)
+                if self._over is not None:
+                    return
                 continue
             yield work
 
@@ -143,9 +148,24 @@ class Runner:
         """A row of which no request can be made."""
         error = ConfigurationError(f"{self._rows.place_of(work.row)}: {work.problem}")
         error.__cause__ = work.problem
-        self._record(Outcome(0, work, error=error))
-        assert work.record is not None
-        self._keep([work.record])
+        self._fail_unsent(Outcome(0, work, error=error))
+
+    def _fail_unsent(self, outcome: Outcome[Any]) -> None:
+        self._record(outcome)
+        assert outcome.item.record is not None
+        self._keep([outcome.item.record])
+        self._count([outcome])
+
+    def _count(self, outcomes: Iterable[Outcome[Any]]) -> None:
+        """End the run if too many rows have failed with these."""
+        reason = self._failure_limit.reached_by(outcomes)
+        if reason is not None:
+            self._over = reason
+            self._end_for(reason)
+
+    def _end_for(self, reason: ChatPoolError) -> None:
+        """Send nothing more; what is in flight goes on to its end."""
+        raise NotImplementedError
 
     # -- outcomes out -------------------------------------------------------------------------------------
 
@@ -196,7 +216,17 @@ class ThreadRunner(Runner):
         first = list(itertools.islice(rows, 1))
         packed = any(work.request is not None and is_embedding(work.request.path) for work in first)
         todo = itertools.chain(first, rows)
-        run = self._run = start_rows(self._pool, todo, _request_of, self._record, packed=packed)
+        run = self._run = start_rows(
+            self._pool,
+            todo,
+            _request_of,
+            self._record,
+            packed=packed,
+            failure_limit=self._failure_limit,
+            ends_when_refused=self._failure_limit.is_default,
+        )
+        if self._over is not None:
+            run.end(self._over)
         if not (packed or self._rows.source.is_stream):
             run.read_ahead()
         if self._stopper.number is not None:
@@ -217,6 +247,10 @@ class ThreadRunner(Runner):
     def stop(self) -> None:
         if self._run is not None:
             self._run.stop(CallCancelledError("the run was stopped"))
+
+    def _end_for(self, reason: ChatPoolError) -> None:
+        if self._run is not None:
+            self._run.end(reason)
 
     def _rescue(self, run: RowsRun) -> None:
         reason = CallCancelledError("the run was cancelled")

@@ -14,6 +14,7 @@ from ..batch.api import run_job
 from ..batch.formats import FORMATS, STDOUT, format_of
 from ..batch.job import Job
 from ..batch.lines import json_text
+from ..client.failure_limit import FailureLimit, MaxFailures
 from ..client.review import AnswerRules
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of
@@ -133,7 +134,36 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         default=False,
         help="only rows that failed before, all or of these kinds (429,timeout,BadRequestError)",
     )
+    group.add_argument(
+        "--max-failures",
+        metavar="N",
+        type=_max_failures,
+        default="same",
+        help="end the run when N rows of it have failed, or a share of those that have ended (0.2, 20%%), from the "
+        "20th on; none: never (default: when the first 50 are all refused in the same words)",
+    )
     group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
+
+
+def _max_failures(text: str) -> MaxFailures:
+    """What ``--max-failures`` says."""
+    word = text.strip().lower()
+    if word in ("none", "same"):  # the default, which argparse passes too
+        return None if word == "none" else word
+    try:
+        if word.endswith("%"):
+            given: MaxFailures = float(word[:-1]) / 100
+        else:
+            given = float(word) if "." in word else int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of rows, a share (0.2, 20%) or none, got {text!r}"
+        ) from None
+    try:
+        FailureLimit(given)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return given
 
 
 def _add_answers(command: argparse.ArgumentParser) -> None:
@@ -216,6 +246,7 @@ def run(arguments: Namespace) -> int:
         raw=arguments.raw,
         journal=arguments.journal,
         lock=not arguments.no_lock,
+        max_failures=arguments.max_failures,
     )
     reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
     try:

@@ -12,6 +12,7 @@ from ..wire.sizes import request_size
 from ..wire.vectors import joined, shared_part
 from .base import PoolBase
 from .connect import PUBLIC_URL
+from .failure_limit import FailureLimit
 from .options import RequestMaker, body_fields
 from .packed import PackedRowsRun
 from .pool import ChatPool
@@ -36,6 +37,8 @@ def start_rows(
     keep: Callable[[Outcome[Any]], None],
     *,
     packed: bool = False,
+    failure_limit: Optional[FailureLimit] = None,
+    ends_when_refused: bool = True,
 ) -> RowsRun:
     """A run over rows that somebody else keeps the outcomes of.
 
@@ -45,14 +48,19 @@ def start_rows(
         prepare: makes the whole request of one.
         keep: keeps the outcome of one; called in workers.
         packed: whether requests for embeddings are joined.
+        failure_limit: ends the run when so many rows have failed; None where somebody else counts.
+        ends_when_refused: as in :class:`~chatpool.engine.CallOptions`.
     """
     core = pool._core
-    options = pool._how().of_run(core.dispatcher, None)
+    options = pool._how().of_run(core.dispatcher, None, ends_when_refused=ends_when_refused)
     if packed:
         window, most = 2 * core.engine.max_workers, pool._defaults.max_pack
-        return PackedRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
-    window = max(1000, 10 * core.engine.max_workers)
-    return RowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
+        run: RowsRun = PackedRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
+    else:
+        window = max(1000, 10 * core.engine.max_workers)
+        run = RowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
+    run.failure_limit = failure_limit
+    return run
 
 
 def _in_full(request: ChatRequest) -> ChatRequest:

@@ -35,7 +35,9 @@ class CallSettings:
         """For calls that are alone; one object, however many calls there are."""
         return replace(self.of_run(self.dispatcher, None), singular=True)
 
-    def of_run(self, dispatcher: Dispatcher, deadline: Optional[float]) -> CallOptions:
+    def of_run(
+        self, dispatcher: Dispatcher, deadline: Optional[float], *, ends_when_refused: bool = True
+    ) -> CallOptions:
         """For the calls of a run."""
         return CallOptions(
             self.timeout,
@@ -47,6 +49,7 @@ class CallSettings:
             self.priority,
             review=self.review,
             reading=self.reading,
+            ends_when_refused=ends_when_refused,
         )
 
     def reviewed(self, parse: Optional[Parse], max_reasks: Optional[int], accept: Optional[Accept]) -> CallSettings:

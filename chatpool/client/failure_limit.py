@@ -6,9 +6,10 @@ import re
 from typing import Any, Iterable, Optional, Tuple, Union
 
 from ..config import positive_int
-from ..errors import APIStatusError, ChatPoolError, ConfigurationError, TooManyFailuresError
+from ..errors import APIResponseError, APIStatusError, ChatPoolError, ConfigurationError, TooManyFailuresError
 from ..locks import new_lock
 from ..types import Outcome
+from ..wire.messages import without_ids
 from .final import can_never_succeed
 
 __all__ = ["FailureLimit", "MaxFailures"]
@@ -30,6 +31,9 @@ class FailureLimit:
             looked at from the 20th on; ``"same"``: the server refuses the first 50 items that are sent, each for a
             fault of the item's own and all in the same words; None: nothing ends it.
 
+    Attributes:
+        is_default: whether nobody has said how many may fail; otherwise no smaller number of refusals ends the run.
+
     Raises:
         TypeError, ConfigurationError: ``max_failures`` is none of these.
     """
@@ -47,6 +51,7 @@ class FailureLimit:
             positive_int("max_failures", max_failures)
         self._max = max_failures
         self._is_watching = max_failures is not None
+        self.is_default = max_failures == _SAME
         self._ended = self._failed = 0
         self._words: Optional[Tuple[Any, ...]] = None
         self._lock = new_lock()
@@ -99,17 +104,21 @@ class FailureLimit:
             return None
         reason = TooManyFailuresError(
             f"the server has refused the first {_FIRST} items, all in the same words: {_said(error)}; "
-            "max_failures=None sends the others all the same"
+            "max_failures=None (--max-failures none) sends the others all the same"
         )
         reason.__cause__ = error
         return reason
 
 
 def _words_of(error: Optional[ChatPoolError]) -> Optional[Tuple[Any, ...]]:
-    """What the server said against one item, without its numbers; None where it is not the item's own fault."""
-    if not isinstance(error, APIStatusError) or not can_never_succeed(error):
+    """What the server said against one item, without numbers and identifiers.
+
+    None where it is not the item's own fault.
+    """
+    if not isinstance(error, (APIResponseError, APIStatusError)) or not can_never_succeed(error):
         return None
-    return type(error), error.status_code, error.code, error.param, _numbers.sub("0", error.message)
+    words = without_ids(error.message, error.request_id)
+    return type(error), error.status_code, error.code, error.param, _numbers.sub("0", words)
 
 
 def _said(error: ChatPoolError) -> str:

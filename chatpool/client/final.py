@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..journal import FAILED, OK, RETRY
 from ..types import Outcome
+from ..wire.answers import NOT_SUPPORTED
 from ..wire.bodies import ErrorFacts
 from ..wire.rules import Refusal, rule_for
 
@@ -27,6 +28,8 @@ __all__ = ["can_never_succeed", "may_go_in_parts", "state_of"]
 
 # Refusals of one request, whatever else the server thinks of the caller.
 _OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
+
+_HTTP_OK = 200
 
 # An answer came, and it was not taken.
 _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
@@ -55,6 +58,8 @@ def can_never_succeed(error: ChatPoolError) -> bool:
     if isinstance(error, _OF_THE_ANSWER):
         return True
     if isinstance(error, APIResponseError) and isinstance(error.body, bytes):  # an answer that is not JSON, kept whole
+        return True
+    if isinstance(error, APIError) and error.code == NOT_SUPPORTED and error.status_code == _HTTP_OK:
         return True
     is_request = isinstance(error, (BadRequestError, UnprocessableEntityError))
     if not isinstance(error, APIError) or error.status_code is None:

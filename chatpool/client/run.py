@@ -94,7 +94,7 @@ class Run:
         if self.failure_limit is not None and self._stopped is None:
             reason = self.failure_limit.reached_by(self._items_of(outcome))
             if reason is not None:
-                self._end_all(reason)
+                self.end(reason)
 
     def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
         """The outcomes of items that an outcome of the engine's brings."""
@@ -129,14 +129,15 @@ class Run:
     def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """Stop sending what ``scope`` concerns; queued and parked calls of it end with the reason."""
         if scope != "model":
-            self._end_all(error)
+            self.end(error)
             return
         with self._changed:
             self.fatal = self.fatal or error
             self._dead.setdefault((call.request.path, call.request.model), error)
         self._give_up_waiting(error)
 
-    def _end_all(self, error: ChatPoolError) -> None:
+    def end(self, error: ChatPoolError) -> None:
+        """End the run as fatal: what is in flight goes on to its end, nothing else is sent."""
         with self._changed:
             self.fatal = self.fatal or error
             self._stopped = self._stopped or error

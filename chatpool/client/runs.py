@@ -82,7 +82,8 @@ def start_run(
     """
     prepare, bar, deadline = _begun(core, items, make, settings)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
-    options = how.of_run(dispatcher, deadline)
+    limit = FailureLimit(settings.max_failures)
+    options = how.of_run(dispatcher, deadline, ends_when_refused=limit.is_default)
     window = settings.window(core.engine.max_workers)
     if settings.journal is None:
         run = Run(core.engine, items, prepare, options, window)
@@ -91,7 +92,7 @@ def start_run(
 
         run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
     run.single_flight = SingleFlight() if settings.dedupe else None
-    run.failure_limit = FailureLimit(settings.max_failures)
+    run.failure_limit = limit
     return run, bar
 
 
@@ -110,9 +111,10 @@ def start_packed(
     from .packed import PackedRun  # most programs embed nothing
 
     prepare, bar, deadline = _begun(core, items, make, settings)
-    options = how.of_run(core.dispatcher, deadline)
+    limit = FailureLimit(settings.max_failures)
+    options = how.of_run(core.dispatcher, deadline, ends_when_refused=limit.is_default)
     run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
-    run.failure_limit = FailureLimit(settings.max_failures)
+    run.failure_limit = limit
     run.bar = bar
     return run, bar
 
@@ -131,9 +133,11 @@ def start_streams(
     """
     prepare, bar, deadline = _begun(core, items, make, settings)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
-    options = replace(how, reading=core.engine.streams.relay).of_run(dispatcher, deadline)
+    limit = FailureLimit(settings.max_failures)
+    how = replace(how, reading=core.engine.streams.relay)
+    options = how.of_run(dispatcher, deadline, ends_when_refused=limit.is_default)
     run = StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers))
-    run.failure_limit = FailureLimit(settings.max_failures)
+    run.failure_limit = limit
     return Streams(run, bar)
 
 

@@ -62,6 +62,8 @@ class CallOptions:
         review: looks at answers before they are taken; None takes them all.
         reading: what is done with the chunks of an answer that is asked for as a stream; None asks for a whole one.
         suspects: counts the things that a call asks for and that can be asked for apart; None for no such calls.
+        ends_when_refused: whether calls that are all refused in the same words, each for a fault of its own, where no
+            call has gone well, end those of their model.
     """
 
     timeout: Timeout
@@ -75,6 +77,7 @@ class CallOptions:
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
     suspects: Optional[Callable[[Call], int]] = None
+    ends_when_refused: bool = True
 
     @cached_property
     def level(self) -> int:

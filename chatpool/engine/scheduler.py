@@ -242,7 +242,8 @@ class Scheduler:
         if verdict.about == "start":
             since = line.health.gate.down_since
             return view._replace(failing_for=None if since is None else now - since)
-        return view._replace(unanimous=True) if self._refuses_all(call, verdict, line) else view
+        is_end = call.options.ends_when_refused and self._refuses_all(call, verdict, line)
+        return view._replace(unanimous=True) if is_end else view
 
     def _refuses_all(self, call: Call, verdict: Verdict, line: Line) -> bool:
         """Whether the line refuses every call, as far as those of the same run can tell."""

@@ -14,7 +14,10 @@ from .paths import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operat
 from .reasoning import reasoning_of, reasoning_of_items
 from .usage import usage_of
 
-__all__ = ["UnusableAnswer", "content_text", "decode", "is_known", "numbers", "usage_of"]
+__all__ = ["NOT_SUPPORTED", "UnusableAnswer", "content_text", "decode", "is_known", "numbers", "usage_of"]
+
+NOT_SUPPORTED = "not_supported"
+"""The code of an error that says: an answer of this kind cannot be used, and the next one is of the same kind."""
 
 
 class UnusableAnswer(Exception):
@@ -43,6 +46,8 @@ def decode(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any
         return payload
     if not isinstance(payload, dict):
         raise UnusableAnswer(f"is not a JSON object but a {type(payload).__name__}")
+    if shape.field == "output":
+        _refuse_unsupported(payload)
     parts = payload.get(shape.field)
     if not isinstance(parts, list) or not (parts or shape.may_be_empty):
         raise UnusableAnswer(f"has no {shape.field!r}")
@@ -189,6 +194,22 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
         raw=payload,
         reasoning=reasoning_of_items(items),
     )
+
+
+def _refuse_unsupported(payload: Dict[str, Any]) -> None:
+    """Refuse answers that are to be waited for, or that wait for somebody: they hold nothing yet, and are billed."""
+    status = payload.get("status")
+    if status in ("queued", "in_progress"):
+        words = (
+            "it is made in the background, which chatpool does not support yet: leave out background=True, or fetch it "
+            "with pool.request('/responses/' + id, method='GET')"
+        )
+        raise UnusableAnswer(f"has the status {status!r}", {"code": NOT_SUPPORTED, "message": words})
+    output = payload.get("output")
+    for item in output if isinstance(output, list) else ():
+        if isinstance(item, dict) and item.get("type") == "mcp_approval_request":
+            words = "chatpool does not support approvals of tool calls yet: set require_approval of the tool to 'never'"
+            raise UnusableAnswer("asks for an approval", {"code": NOT_SUPPORTED, "message": words})
 
 
 def _response_finish(payload: Dict[str, Any], has_calls: bool) -> Optional[str]:

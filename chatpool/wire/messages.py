@@ -8,7 +8,16 @@ from typing import Optional
 
 from ..types import ChatRequest, Reply
 
-__all__ = ["compose", "cut", "name_call", "status_line", "through_proxy", "unusable_line", "without_secrets"]
+__all__ = [
+    "compose",
+    "cut",
+    "name_call",
+    "status_line",
+    "through_proxy",
+    "unusable_line",
+    "without_ids",
+    "without_secrets",
+]
 
 _LONGEST_SAID = 300
 
@@ -74,6 +83,20 @@ def cut(text: str, longest: int) -> str:
     """``text`` on one line, cut to ``longest`` characters."""
     line = " ".join(text[: 4 * longest].split())
     return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+# What servers put into the same message anew each time: identifiers and times.
+_IDS = re.compile(
+    r"\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b", re.IGNORECASE
+)
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b")
+
+
+def without_ids(words: str, request_id: Optional[str]) -> str:
+    """``words`` of a message without what differs between two messages that say the same."""
+    if request_id:
+        words = words.replace(request_id, "#")
+    return _TIMES.sub("#", _IDS.sub("#", words))
 
 
 _USER = re.compile(r"//[^/@\s'\"]*@")

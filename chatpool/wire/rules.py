@@ -20,6 +20,7 @@ from .hints import wait_hint
 __all__ = [
     "NOT_JSON",
     "RULES",
+    "UNSUPPORTED",
     "UNUSABLE",
     "Refusal",
     "Rule",
@@ -241,6 +242,9 @@ NOT_JSON = Rule(
     error=APIResponseError,
 )
 UNUSABLE = Rule("unusable", lambda refusal: True, "retry", error=APIResponseError)
+UNSUPPORTED = Rule(
+    "unsupported", lambda refusal: True, "fail", cure="the same request is not sent again", error=APIResponseError
+)
 
 
 def rule_for(refusal: Refusal) -> Rule:

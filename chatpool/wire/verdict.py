@@ -7,17 +7,17 @@ import re
 from typing import Any, NamedTuple, Optional, Tuple
 
 from ..types import ChatCompletion, ChatRequest, Reply, Verdict
-from .answers import UnusableAnswer, decode, is_known
+from .answers import NOT_SUPPORTED, UnusableAnswer, decode, is_known
 from .bodies import ErrorFacts, facts_of, inner_error, page_facts, read_error
 from .chunks import StreamReader
 from .codec import TooDeep, decoded
 from .dialects import used_up
 from .hints import limits, wait_hint
 from .kinds import begins_with_events, says_json
-from .messages import compose, cut, name_call, status_line, through_proxy, unusable_line
+from .messages import compose, cut, name_call, status_line, through_proxy, unusable_line, without_ids
 from .paths import is_streamed
 from .resets import resume_line
-from .rules import NOT_JSON, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
+from .rules import NOT_JSON, UNSUPPORTED, UNUSABLE, Refusal, Rule, error_class, obey_server, rule_for, status_inside
 from .usage import usage_of
 
 __all__ = ["judge_reply"]
@@ -168,25 +168,13 @@ def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
     if rule.kind != "fail" or not rule.of_all or case.reply.headers.get("retry-after"):
         return verdict
     words = facts.message or case.reply.headers.get("location") or ""
-    return verdict._replace(fingerprint=f"{status} {facts.code} {_without_ids(words, case.request_id)}")
-
-
-# What servers put into the same message anew each time: identifiers and times.
-_IDS = re.compile(
-    r"\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b", re.IGNORECASE
-)
-_TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b")
-
-
-def _without_ids(words: str, request_id: Optional[str]) -> str:
-    if request_id:
-        words = words.replace(request_id, "#")
-    return _TIMES.sub("#", _IDS.sub("#", words))
+    return verdict._replace(fingerprint=f"{status} {facts.code} {without_ids(words, case.request_id)}")
 
 
 def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
     reply = case.reply
-    rule = obey_server(UNUSABLE, reply.status, reply.headers)
+    rule = UNSUPPORTED if facts.code == NOT_SUPPORTED else UNUSABLE
+    rule = obey_server(rule, reply.status, reply.headers)
     verdict = _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
     if rule.kind != "retry":  # the server itself says that it is not worth another attempt
         return verdict

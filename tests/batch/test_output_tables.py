@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import shutil
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -467,3 +470,110 @@ def test_whatever_a_model_calls_a_field_it_spoils_no_table(tmp_path, form):
     }
     write([row, dict.fromkeys(row)], tmp_path / "t", form)
     assert (tmp_path / "t").stat().st_size > 0
+
+
+class TestRowsThatLeaveAndComeBack:
+    """The table follows the input; the journal keeps what has left it."""
+
+    BOTH = "id,review\na,one\nb,two\n"
+    ONE = "id,review\nb,two\n"
+
+    @pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.db", "out.txt", "out.jsonl"])
+    def test_a_row_that_has_left_is_in_no_output_and_is_not_paid_again(self, run, tmp_path, chatpool_server, name):
+        source, options = tmp_path / "in.csv", {"id_field": "id", "column": "review"}
+        format_ = "jsonl" if name == "out.jsonl" else None
+        source.write_text(self.BOTH)
+        run(source, name, format=format_, **options)
+        both = said(tmp_path / name)
+        source.write_text(self.ONE)
+        result = run(source, name, format=format_, **options)
+        assert (result.rows, result.done_before, result.removed_rows, result.changed) == (1, 1, 1, 0)
+        assert "1 has left the input" in result.summary()
+        assert said(tmp_path / name) == both[1:]
+        source.write_text(self.BOTH)
+        result = run(source, name, format=format_, **options)
+        assert (result.rows, result.done_before, result.removed_rows, result.changed) == (2, 2, 0, 0)
+        assert said(tmp_path / name) == both
+        assert len(chatpool_server.requests) == 2
+
+    @pytest.mark.parametrize("format_", ["batch", "csv", "jsonl"])
+    def test_of_standard_input_too(self, run, tmp_path, chatpool_server, monkeypatch, capsys, format_):
+        said_by_run = []
+        for content in (self.BOTH, self.ONE, self.BOTH):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+            with ChatPool("m", base_url=chatpool_server.base_url, retry=0) as pool:
+                batch.run(
+                    *("-", "-"),
+                    pool=pool,
+                    progress=False,
+                    format=format_,
+                    journal=tmp_path / "run.journal",
+                    id_field="id",
+                    column="review",
+                    in_order=True,
+                )
+            said_by_run.append(capsys.readouterr().out)
+        first, second, third = said_by_run
+        assert first == third
+        assert "one" not in second
+        assert "two" in second
+        assert len(chatpool_server.requests) == 2
+
+    def test_lines_that_come_back_are_printed_once(self, run, tmp_path, chatpool_server, monkeypatch, capsys):
+        for content in (self.BOTH, self.ONE, self.BOTH):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+            with ChatPool("m", base_url=chatpool_server.base_url, retry=0) as pool:
+                batch.run("-", "-", pool=pool, progress=False, journal=tmp_path / "j", id_field="id", column="review")
+            printed = capsys.readouterr().out.splitlines()
+            assert len(printed) == content.count("\n") - 1
+
+    def test_a_row_that_was_changed_is_said_to_be_paid_again(self, run, tmp_path, chatpool_server, caplog):
+        source, options = tmp_path / "in.csv", {"id_field": "id", "column": "review"}
+        source.write_text(self.BOTH)
+        run(source, "out.csv", **options)
+        source.write_text(self.BOTH.replace("two", "three"))
+        result = run(source, "out.csv", **options)
+        assert (result.changed, result.done_before) == (1, 1)
+        assert "row 'b' has an answer to another request" in caplog.text
+        assert [row["answer"] for row in table(tmp_path / "out.csv")] == ["one", "three"]
+
+    def test_empty_cells_are_rows_of_the_table_with_their_error(self, run, tmp_path, chatpool_server, monkeypatch):
+        content = "id,review\na,\n,\nb,two\n"
+        (tmp_path / "in.csv").write_text(content)
+        result = run(tmp_path / "in.csv", "out.csv")
+        assert (result.failed, result.blank_rows) == (1, 1)
+        rows = table(tmp_path / "out.csv")
+        assert [row["id"] for row in rows] == ["a", "b"]
+        assert "the cell is empty" in rows[0]["error"]
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        run("-", "again.csv", column="review")
+        assert (tmp_path / "again.csv").read_text() == (tmp_path / "out.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["plain.csv", "odd.csv", "mixed.jsonl", "blank.txt"])
+def test_what_version_0_1_0_has_answered_is_in_a_table_and_not_sent_again(run, tmp_path, chatpool_server, name):
+    for path in (Path(__file__).parent / "written_by_0_1_0").glob(f"{name}*"):
+        shutil.copy(path, tmp_path)
+    options = {"column": "prompt"} if name.endswith(".csv") else {}
+    if name == "mixed.jsonl":
+        options = {"model": "embed-m", "skip_bad_lines": True}
+    result = run(tmp_path / name, "out.csv", journal=tmp_path / f"{name}.out.journal", **options)
+    assert chatpool_server.requests == []
+    assert result.done_before == result.rows > 0
+    rows = table(tmp_path / "out.csv")
+    assert len(rows) == result.rows
+    assert sum(row["answer"] != "" for row in rows) == result.succeeded
+
+
+def said(path):
+    """The answers in an output of any form."""
+    if path.suffix == ".csv":
+        return [row["answer"] for row in table(path)]
+    if path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        return parquet.read_table(path)["answer"].to_pylist()
+    if path.suffix == ".db":
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            return [answer for (answer,) in database.execute("select answer from answers")]
+    lines = path.read_text().splitlines()
+    return lines if path.suffix == ".txt" else [json.loads(line)["answer"] for line in lines]

@@ -249,3 +249,51 @@ def test_what_the_library_warns_of_is_said_once(capsys):
     logger.warning("nobody hears this")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["chatpool: the shared limit is lost", "chatpool: a listener raised: ValueError: why"]
+
+
+class TestMaxFailures:
+    @pytest.fixture
+    def refusing(self, chatpool_server, tmp_path):
+        """A file of 200 rows, each of which is refused in words of its own."""
+        chatpool_server.set_script(lambda request: Error(400, message=f"No {request.prompt}."))
+        path = tmp_path / "in.txt"
+        path.write_text("".join(f"{'ab'[number % 2] * (number + 1)}\n" for number in range(200)))
+        return path
+
+    @pytest.mark.parametrize(("said", "least", "most"), [("5", 5, 30), ("0.5", 20, 50), ("50%", 20, 50)])
+    def test_the_run_ends_as_fatal_and_goes_on_later(self, run, refusing, tmp_path, chatpool_server, said, least, most):
+        command = (
+            "run",
+            refusing,
+            "-o",
+            tmp_path / "out.jsonl",
+            "--model",
+            "m",
+            "--base-url",
+            chatpool_server.base_url,
+        )
+        ended = run(*command, "--max-failures", said)
+        assert ended.code == 3
+        assert "TooManyFailuresError: " in ended.err
+        assert "to go on: chatpool run" in ended.err
+        assert least <= len(chatpool_server.requests) <= most
+        chatpool_server.set_script(None)
+        ended = run(*command)
+        assert ended.code == 1  # those that were refused stay so
+        assert len(chatpool_server.requests) == 200
+
+    def test_none_sends_them_all(self, run, refusing, tmp_path, chatpool_server):
+        chatpool_server.set_script(lambda request: Error(400, message="Unknown parameter."))
+        out = tmp_path / "out.jsonl"
+        ended = run(
+            *("run", refusing, "-o", out, "--model", "m", "--base-url", chatpool_server.base_url),
+            *("--max-failures", "none"),
+        )
+        assert (ended.code, len(chatpool_server.requests)) == (1, 200)
+
+    @pytest.mark.parametrize("said", ["0", "100%", "many", "1.5", "-1", "nan%"])
+    def test_what_is_no_limit_is_exit_code_2(self, run, refusing, tmp_path, chatpool_server, said):
+        ended = run("run", refusing, "-o", tmp_path / "out.jsonl", "--model", "m", f"--max-failures={said}")
+        assert ended.code == 2
+        assert "--max-failures" in ended.err
+        assert chatpool_server.requests == []

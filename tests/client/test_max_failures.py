@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool import BadRequestError, ConfigurationError, ParseError, TooManyFailuresError
+from chatpool import BadRequestError, ChatPool, ConfigurationError, ParseError, TooManyFailuresError
 from chatpool.testing import Error
 
 MISSPELT = Error(400, message="Unknown parameter: 'temprature'.", code="unknown_parameter", param="temprature")
@@ -113,6 +113,18 @@ class TestTheSameWords:
         server, pool = always(MISSPELT)
         assert pool.map(PROMPTS[:120], max_failures=None).fatal is None
         assert sent(server) == 120
+
+
+class TestAModelThatHasNeverAnswered:
+    """Where nothing has gone well yet, fewer refusals are enough, unless somebody says how many."""
+
+    @pytest.mark.parametrize(("max_failures", "least", "most"), [("same", 10, 40), (100, 100, 120), (None, 300, 300)])
+    def test_max_failures_is_what_counts(self, chatpool_server, max_failures, least, most):
+        chatpool_server.set_script(lambda request: MISSPELT)
+        with ChatPool("m", base_url=chatpool_server.base_url, max_workers=8) as pool:
+            results = pool.map(PROMPTS[:300], max_failures=max_failures)
+        assert least <= len(chatpool_server.requests) <= most
+        assert (results.fatal is None) == (max_failures is None)
 
 
 class TestANumber:

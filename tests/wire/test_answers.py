@@ -138,12 +138,29 @@ class TestResponses:
             ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
             ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "content_filter"),
             ({"status": "incomplete"}, None),
-            ({"status": "queued"}, None),
             ({}, None),
         ],
     )
     def test_the_status_is_told_in_the_words_of_chat(self, payload, reason):
         assert decode(RESPONSES, {"output": [], **payload}, None).finish_reason == reason
+
+    @pytest.mark.parametrize(
+        ("payload", "problem", "cure"),
+        [
+            ({"status": "queued", "output": []}, "status 'queued'", "background"),
+            ({"status": "in_progress"}, "status 'in_progress'", "background"),
+            (
+                {"status": "completed", "output": [{"type": "mcp_approval_request", "name": "delete"}]},
+                "asks for an approval",
+                "require_approval",
+            ),
+        ],
+    )
+    def test_what_waits_for_somebody_is_no_answer(self, payload, problem, cure):
+        with pytest.raises(UnusableAnswer, match=problem) as caught:
+            decode(RESPONSES, payload, None)
+        assert caught.value.error["code"] == "not_supported"
+        assert cure in caught.value.error["message"]
 
     @pytest.mark.parametrize(
         ("payload", "problem"),
