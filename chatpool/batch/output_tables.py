@@ -14,7 +14,8 @@ from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
 from ..errors import ConfigurationError
 from ..journal import OK, Journal, Record, decode_value, replacing
 from ..types import ChatCompletion, ChatRequest
-from ..wire.answers import UnusableAnswer, decode, usage_of
+from ..wire.answers import UnusableAnswer, decode
+from ..wire.usage import usage_of
 from .formats import STDOUT, TEXT, Column, Spool, free_name, write_table
 from .job import Job
 from .lines import error_line
@@ -34,6 +35,7 @@ _FACTS = (
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
+    "reasoning_tokens",
     "model",
     "finish_reason",
     "status",
@@ -244,6 +246,7 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
         "prompt_tokens": None if used is None else used.prompt_tokens,
         "completion_tokens": None if used is None else used.completion_tokens,
         "cached_tokens": None if used is None else used.cached_tokens,
+        "reasoning_tokens": None if used is None else used.reasoning_tokens,
         "model": model,
         "finish_reason": value.finish_reason if isinstance(value, ChatCompletion) else None,
         "status": None if last is None else last.status,

@@ -90,8 +90,8 @@ def _add_output(command: argparse.ArgumentParser) -> None:
         "--fields",
         metavar="NAMES",
         help="the columns of a table, say id,answer (default: the input's, answer or its fields, error, tokens); also "
-        "row, model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, status, attempts, elapsed, "
-        "request_id",
+        "row, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, finish_reason, status, "
+        "attempts, elapsed, request_id",
     )
     group.add_argument(
         "--raw",

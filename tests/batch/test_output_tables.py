@@ -35,7 +35,8 @@ def source(tmp_path):
 def run(chatpool_server, tmp_path):
     def start(source, name, **options):
         options.setdefault("column", "review" if str(source).endswith(".csv") else None)
-        with ChatPool("m", base_url=chatpool_server.base_url, max_workers=2, retry=0) as pool:
+        model = options.pop("model", "m")
+        with ChatPool(model, base_url=chatpool_server.base_url, max_workers=2, retry=0) as pool:
             return batch.run(source, tmp_path / name, pool=pool, progress=False, **options)
 
     return start

@@ -22,7 +22,7 @@ class StubCall:
         self.state, self.token = NEW, None
         self.sent_at = self.first_sent = None
         self.held_before = 0.0
-        self.options, self.sink = SimpleNamespace(level=0, singular=False), CallFuture()
+        self.options, self.sink = SimpleNamespace(level=0, singular=False, ends_when_refused=True), CallFuture()
 
     def __repr__(self):
         return f"<{self.name} {self.state}>"
