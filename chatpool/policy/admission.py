@@ -23,6 +23,7 @@ _LONGEST_PAUSE = 120.0  # seconds
 # each probe in a row that is refused.
 _SHORTEST_OWN_PAUSE = 0.03
 _LONGEST_OWN_PAUSE = 1.0
+_LONGEST_PAUSE_IN_SILENCE = 0.25  # where nothing at all is accepted: it may be back at any moment
 _LARGEST_EXPONENT = 6
 
 _ATTEMPTS = 1000.0  # among which a series of refusals of one call is by chance
@@ -94,6 +95,10 @@ class AdmissionControl:
         if isinstance(self.phase, Backlog) and self.phase.helps is False:
             self._backlog_helps = False
             self.phase = self._at_first()
+        elif self.phase.answered(ticket):
+            self._overload.forget(0.0, self.tally.sent)
+            self._refused_probes = 0
+            self.phase = self._at_first()
 
     def ended(self) -> None:
         """An attempt has ended in a way that says nothing about limits."""
@@ -127,7 +132,7 @@ class AdmissionControl:
         if self.explained:
             self._accepted = refusal.accepted
             pause = self._pause(hint)
-            self._enter(SlowStart(self.tally, refusal, pause, self._overload.share), now)
+            self._enter(SlowStart(self.tally, refusal, pause, self._overload.share, ticket.ahead), now)
             self._paused_until = max(self._paused_until, now + pause)
 
     def refused(self, ticket: Ticket, now: float, hint: Optional[float]) -> None:
@@ -177,7 +182,8 @@ class AdmissionControl:
             return min(hint, _LONGEST_PAUSE)
         rate = self.phase.rate
         pause = max(_SHORTEST_OWN_PAUSE, 0.0 if rate is None else 1 / rate)
-        return min(_LONGEST_OWN_PAUSE, pause * 2.0 ** min(self._refused_probes, _LARGEST_EXPONENT))
+        longest = _LONGEST_PAUSE_IN_SILENCE if self.phase.silent else _LONGEST_OWN_PAUSE
+        return min(longest, pause * 2.0 ** min(self._refused_probes, _LARGEST_EXPONENT))
 
     # -- what is known ----------------------------------------------------------------------------------
 
