@@ -96,9 +96,7 @@ class AdmissionControl:
             self._backlog_helps = False
             self.phase = self._at_first()
         elif self.phase.answered(ticket):
-            self._overload.forget(0.0, self.tally.sent)
-            self._refused_probes = 0
-            self.phase = self._at_first()
+            self._was_down()
 
     def ended(self) -> None:
         """An attempt has ended in a way that says nothing about limits."""
@@ -164,7 +162,7 @@ class AdmissionControl:
             self._overload.forget(phase.chance, self.tally.sent)
 
     def _by_chance(self, ticket: Ticket) -> bool:
-        """Whether a refusal is one of those that come whatever the load."""
+        """Tell refusals that come whatever the load from those of a limit."""
         share = self.phase.chance
         if share and (self._background is None or self._background.share != share):
             self._background = Background(share, self.tally.sent)
@@ -189,17 +187,17 @@ class AdmissionControl:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit."""
+        """True where there is a limit."""
         return isinstance(self.phase, (Doubt, ByRate, ByConcurrency))
 
     @property
     def down(self) -> Optional[bool]:
-        """Whether the server is down, None where failures are no refusals and say so themselves."""
+        """True where the server is down, None where failures are no refusals and say so themselves."""
         return self._overload.down(self._refused_probes, self.tally.in_flight) if self._overload.known else None
 
     @property
     def chance(self) -> int:
-        """How many refusals of one call in a row are due to chance; 0 where refusals depend on the load."""
+        """Number of refusals of one call in a row that are due to chance; 0 where refusals depend on the load."""
         return 0 if self._background is None else longest_series(_ATTEMPTS, self._background.share)
 
     def paused_for(self, now: float) -> float:
@@ -216,10 +214,15 @@ class AdmissionControl:
         """The server was down, and is back: the ramp begins anew, unless a limit is known."""
         self._refused_probes = 0
         if self._overload.was_outage():
-            self._overload.forget(0.0, self.tally.sent)
-            if not self._limited_before:
-                self.phase = self._at_first()
+            self._was_down()
         elif isinstance(self.phase, Free):
+            self.phase = self._at_first()
+
+    def _was_down(self) -> None:
+        """Forget the failures: they were no refusals."""
+        self._refused_probes = 0
+        self._overload.forget(0.0, self.tally.sent)
+        if not self._limited_before:
             self.phase = self._at_first()
 
     def _at_first(self) -> Free:

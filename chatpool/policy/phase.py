@@ -50,7 +50,7 @@ class Phase:
         return self
 
     def answered(self, ticket: Ticket) -> bool:
-        """An attempt was answered, whenever it was sent; returns whether that shows that there is no limit."""
+        """An attempt was answered, whenever it was sent; returns whether that shows that the server was only down."""
         return False
 
     def expected(self, refusal: Refusal, pause: float) -> bool:

@@ -105,7 +105,7 @@ class SlowStart(Phase):
         return Erratic(tally, possible_share(share)) if share <= _FEW else HalfLoad(tally, share, now)
 
     def answered(self, ticket: Ticket) -> bool:
-        """It does when as many calls are accepted as before the server failed: it was down."""
+        """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
         self.silent = self.silent and ticket.number <= self._refused_first
         if self._test is None and ticket.number >= self._first and ticket.ahead >= _AS_MANY * self._before:
             self._at_full += 1
