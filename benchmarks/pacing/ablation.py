@@ -64,10 +64,10 @@ def _returning(value: object) -> Callable[..., Any]:
 
 
 def _always(value: object) -> Any:
-    return property(lambda self: value)
+    return property(lambda self: value, lambda self, ignored: None)
 
 
-def _doubt_at_once(tally: Tally, refusal: Refusal, pause: float, share: object = None) -> Phase:
+def _doubt_at_once(tally: Tally, refusal: Refusal, pause: float, share: object = None, before: object = None) -> Phase:
     return Doubt(tally, refusal, pause)
 
 
@@ -133,6 +133,10 @@ PARTS: Sequence[Part] = (
     Part("overload", ((Overload, "failed", _returning(False)),)),
     Part("overload: says when the server is down", ((AdmissionControl, "down", _always(None)),)),
     Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
+    Part("overload: a server that is down has no limit", ((trials.SlowStart, "silent", _always(False)),)),
+    Part("overload: as much as before is accepted", _constant(trials, "_FEWEST_AT_FULL", math.inf)),
+    Part("overload: short pauses in silence", _constant(admission, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
+    Part("overload: faster after refused probes", _constant(trials, "_LONG_OUT", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
     Part("backlog: whether fewer calls help", _constant(backlog, "_SAME", math.inf)),
     Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 from chatpool.measures import StatedLimit
 from chatpool.policy.pacing import Pacer
 
-from .cases import AT_RANDOM, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
+from .cases import AT_RANDOM, FLAPPING, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
 from .scenarios import SCENARIOS, tokens_of
 from .servers import Bucket, Cap, Server, Unlimited
 from .simulation import Client, World, ideal, simulate
@@ -67,7 +67,9 @@ def figures(quick: bool) -> Iterator[Figure]:
     seeds = 3 if quick else 8
     few = 1 if quick else 3
     parts = (_six(), _short(), _random_servers(seeds), _limiters(few), _queues(), _at_random(few), _unavailable(few))
-    return itertools.chain(*parts, _limited_later(), _outages(), _pairs(few), _latecomers(1 if quick else 3))
+    return itertools.chain(
+        *parts, _limited_later(), _outages(), _flapping(), _pairs(few), _latecomers(1 if quick else 3)
+    )
 
 
 def _six() -> Iterator[Figure]:
@@ -197,6 +199,12 @@ def _outage(world: World, client: Client, what: str, begin: float, rate: float) 
     seconds = next((second for second in range(60) if back.get(second, 0) >= 0.8 * rate), 60)
     yield Figure(f"outage, {what}: seconds until it is at full speed", seconds, 6)
     yield Figure(f"outage, {what}: not answered", client.calls - client.done, 0)
+
+
+def _flapping() -> Iterator[Figure]:
+    for case in FLAPPING:
+        what = f"flapping, C={case.workers}, fails within {case.failing:g} s: answers missed, %"
+        yield Figure(what, 100 * (1 - case.share_used(Pacer())), 100 * (1 - case.used))
 
 
 def _pairs(seeds: int) -> Iterator[Figure]:

@@ -7,14 +7,16 @@ from functools import partial
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from .servers import Bucket, Cap, Server, Shaper, Unlimited
-from .simulation import Client, Draw, Pacing, World
+from .simulation import Client, Draw, Pacing, World, simulate
 
 __all__ = [
     "AT_RANDOM",
+    "FLAPPING",
     "LIMITERS",
     "PAIRS",
     "QUEUES",
     "AtRandom",
+    "Flapping",
     "Limiter",
     "Pair",
     "Queue",
@@ -123,6 +125,39 @@ AT_RANDOM: Sequence[AtRandom] = (
     AtRandom(0.15, None, 2.0, 1.3),
     AtRandom(0.05, "whole", 2.0, 1.3),
     AtRandom(0.3, None, 3.0, 1.6),
+)
+
+
+class Flapping(NamedTuple):
+    """A server that fails every call for a moment, again and again, and answers all of them in between.
+
+    Attributes:
+        workers: calls in flight.
+        failing: seconds that it takes to fail; an answer takes 0.05.
+        used: the share of what it could answer in between that is promised.
+    """
+
+    workers: int
+    failing: float
+    used: float
+
+    def share_used(self, pacing: Pacing) -> float:
+        """The share that a pool with this pacing makes of it, in eight times 0.7 seconds down and 1.3 up."""
+        begin, down, period, latency = 5.0, 0.7, 2.0, 0.05
+        times = [begin + number * period for number in range(8)]
+        away = tuple((time, time + down) for time in times)
+        end = times[-1] + period
+        world = World(Unlimited, steady(latency), refusing=lambda rng: self.failing, hint=None, down=away)
+        client = Client(pacing, int(2 * end * self.workers / latency), self.workers)
+        simulate(world, [client], 0, until=end)
+        return accepted_after(client, begin) / (len(times) * (period - down) * self.workers / latency)
+
+
+FLAPPING: Sequence[Flapping] = (
+    Flapping(16, 0.001, 0.9),
+    Flapping(100, 0.001, 0.85),
+    Flapping(16, 0.05, 0.6),
+    Flapping(100, 0.05, 0.55),
 )
 
 

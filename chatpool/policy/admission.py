@@ -23,6 +23,7 @@ _LONGEST_PAUSE = 120.0  # seconds
 # each probe in a row that is refused.
 _SHORTEST_OWN_PAUSE = 0.03
 _LONGEST_OWN_PAUSE = 1.0
+_LONGEST_PAUSE_IN_SILENCE = 0.25  # where nothing at all is accepted: it may be back at any moment
 _LARGEST_EXPONENT = 6
 
 _ATTEMPTS = 1000.0  # among which a series of refusals of one call is by chance
@@ -94,6 +95,8 @@ class AdmissionControl:
         if isinstance(self.phase, Backlog) and self.phase.helps is False:
             self._backlog_helps = False
             self.phase = self._at_first()
+        elif self.phase.answered(ticket):
+            self._was_down()
 
     def ended(self) -> None:
         """An attempt has ended in a way that says nothing about limits."""
@@ -127,7 +130,7 @@ class AdmissionControl:
         if self.explained:
             self._accepted = refusal.accepted
             pause = self._pause(hint)
-            self._enter(SlowStart(self.tally, refusal, pause, self._overload.share), now)
+            self._enter(SlowStart(self.tally, refusal, pause, self._overload.share, ticket.ahead), now)
             self._paused_until = max(self._paused_until, now + pause)
 
     def refused(self, ticket: Ticket, now: float, hint: Optional[float]) -> None:
@@ -159,7 +162,7 @@ class AdmissionControl:
             self._overload.forget(phase.chance, self.tally.sent)
 
     def _by_chance(self, ticket: Ticket) -> bool:
-        """Whether a refusal is one of those that come whatever the load."""
+        """Tell refusals that come whatever the load from those of a limit."""
         share = self.phase.chance
         if share and (self._background is None or self._background.share != share):
             self._background = Background(share, self.tally.sent)
@@ -177,23 +180,24 @@ class AdmissionControl:
             return min(hint, _LONGEST_PAUSE)
         rate = self.phase.rate
         pause = max(_SHORTEST_OWN_PAUSE, 0.0 if rate is None else 1 / rate)
-        return min(_LONGEST_OWN_PAUSE, pause * 2.0 ** min(self._refused_probes, _LARGEST_EXPONENT))
+        longest = _LONGEST_PAUSE_IN_SILENCE if self.phase.silent else _LONGEST_OWN_PAUSE
+        return min(longest, pause * 2.0 ** min(self._refused_probes, _LARGEST_EXPONENT))
 
     # -- what is known ----------------------------------------------------------------------------------
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit."""
+        """True where there is a limit."""
         return isinstance(self.phase, (Doubt, ByRate, ByConcurrency))
 
     @property
     def down(self) -> Optional[bool]:
-        """Whether the server is down, None where failures are no refusals and say so themselves."""
+        """True where the server is down, None where failures are no refusals and say so themselves."""
         return self._overload.down(self._refused_probes, self.tally.in_flight) if self._overload.known else None
 
     @property
     def chance(self) -> int:
-        """How many refusals of one call in a row are due to chance; 0 where refusals depend on the load."""
+        """Number of refusals of one call in a row that are due to chance; 0 where refusals depend on the load."""
         return 0 if self._background is None else longest_series(_ATTEMPTS, self._background.share)
 
     def paused_for(self, now: float) -> float:
@@ -210,10 +214,15 @@ class AdmissionControl:
         """The server was down, and is back: the ramp begins anew, unless a limit is known."""
         self._refused_probes = 0
         if self._overload.was_outage():
-            self._overload.forget(0.0, self.tally.sent)
-            if not self._limited_before:
-                self.phase = self._at_first()
+            self._was_down()
         elif isinstance(self.phase, Free):
+            self.phase = self._at_first()
+
+    def _was_down(self) -> None:
+        """Forget the failures: they were no refusals."""
+        self._refused_probes = 0
+        self._overload.forget(0.0, self.tally.sent)
+        if not self._limited_before:
             self.phase = self._at_first()
 
     def _at_first(self) -> Free:

@@ -16,11 +16,13 @@ class Phase:
         pauses_all: whether a refusal holds up all calls, not just its own.
         chance: the share of calls that is refused whatever the pace.
         why: the opinion in a few words, None without one.
+        silent: whether the server has failed every call since it began to.
     """
 
     pauses_all = True
     chance = 0.0
     why: Optional[str] = None
+    silent = False
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -46,6 +48,10 @@ class Phase:
     def accepted(self, ticket: Ticket, now: float) -> Phase:
         """An attempt that was sent after the latest refusal was answered."""
         return self
+
+    def answered(self, ticket: Ticket) -> bool:
+        """An attempt was answered, whenever it was sent; returns whether that shows that the server was only down."""
+        return False
 
     def expected(self, refusal: Refusal, pause: float) -> bool:
         """Whether nothing follows from a refusal, because some calls were sent to find out whether they are refused."""

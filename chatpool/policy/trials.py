@@ -12,7 +12,7 @@ from typing import Optional
 from .evidence import MOST_CALLS, ShareTest, SurgeTest, possible_share
 from .limited import Doubt
 from .phase import Phase
-from .tally import Refusal, Tally
+from .tally import Refusal, Tally, Ticket
 
 __all__ = ["Erratic", "HalfLoad", "SlowStart"]
 
@@ -27,6 +27,9 @@ _FEW = 0.03  # of the calls: so few refusals need no explanation
 
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 _SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
+_AS_MANY = 0.9  # of the calls that were in flight when failures began
+_FEWEST_AT_FULL = 5  # answers
+_LONG_OUT = 2  # refused probes, after which the first that is accepted says more: go on twice as fast
 _SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
 
 _AT_HALF = 8.0  # times an answer: what is likelier then is believed
@@ -46,16 +49,25 @@ class SlowStart(Phase):
         refusal: the refusal.
         pause: seconds until the first call.
         share: the share of calls that is refused by chance, as far as is known; None to take it from the tally.
+        before: calls that were in flight when the server began to fail, None where it refuses: it may be down, so
+            it is no limit before something was accepted, and none if as many are accepted again.
     """
 
     why = _WHY
 
-    def __init__(self, tally: Tally, refusal: Refusal, pause: float, share: Optional[float] = None) -> None:
+    def __init__(
+        self, tally: Tally, refusal: Refusal, pause: float, share: Optional[float] = None, before: Optional[int] = None
+    ) -> None:
         super().__init__(tally)
         if share is None:  # six of twelve calls more than were seen, for they may be few
             share = (tally.refused + 6) / (tally.sent + 12)
         self._share = possible_share(share)
         self._pauses = True
+        self._before = math.inf if before is None else before
+        self._at_full = 0  # answers to calls that were sent with as many in flight
+        self.silent = before is not None
+        self._refused_probes = 0
+        self._refused_first = refusal.number
         self._first = tally.sent
         self._refused = tally.refused
         # What was on its way is tried together, what follows from its first refusal on.
@@ -76,7 +88,8 @@ class SlowStart(Phase):
 
     def sent(self, now: float) -> Phase:
         self._sent += 1
-        unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, _SETTLED * self._tally.turnaround))
+        turnarounds = _SETTLED if self._refused_probes < _LONG_OUT else 1.0
+        unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, turnarounds * self._tally.turnaround))
         self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
         return self._judge(now)
 
@@ -91,6 +104,13 @@ class SlowStart(Phase):
         share = (tally.refused - self._refused + 1) / (tally.sent - self._first + 2)
         return Erratic(tally, possible_share(share)) if share <= _FEW else HalfLoad(tally, share, now)
 
+    def answered(self, ticket: Ticket) -> bool:
+        """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
+        self.silent = self.silent and ticket.number <= self._refused_first
+        if self._test is None and ticket.number >= self._first and ticket.ahead >= _AS_MANY * self._before:
+            self._at_full += 1
+        return self._at_full > max(_FEWEST_AT_FULL, self._before)
+
     def refused_too(self, refusal: Refusal) -> Phase:
         return self.refused(refusal, 0.0)
 
@@ -100,8 +120,9 @@ class SlowStart(Phase):
             return self._tried(self._batch, refusal, pause)
         if self._test is not None:
             return self._tried(self._test, refusal, pause)
-        if self._sent <= 1:  # not even one is accepted
+        if self._sent <= 1 or self.silent:  # not even one is accepted
             self._pauses = True
+            self._refused_probes += 1
             self._begin(refusal.now + pause)
         else:
             self._test = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
@@ -109,7 +130,7 @@ class SlowStart(Phase):
 
     def _tried(self, test: ShareTest, refusal: Refusal, pause: float) -> Phase:
         test.refuse(refusal.number)
-        return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED else self
+        return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED and not self.silent else self
 
 
 class HalfLoad(Phase):

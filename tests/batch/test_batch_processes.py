@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 
 import pytest
@@ -105,7 +108,14 @@ def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, c
 
 
 def test_the_workers_are_shared_out(write_rows, tmp_path):
-    with FakeServer(latency=0.02) as server, ChatPool("m", base_url=server.base_url, max_workers=5) as pool:
+    all_at_once = threading.Barrier(5)
+    count = itertools.count()
+
+    def first_five_together(request):
+        if next(count) < 5:
+            all_at_once.wait(60)
+
+    with FakeServer(first_five_together) as server, ChatPool("m", base_url=server.base_url, max_workers=5) as pool:
         chatpool.batch.run(write_rows(100), tmp_path / "out.jsonl", pool=pool, processes=2, progress=False)
     assert server.max_in_flight == 5
     assert server.connections <= 5
@@ -288,9 +298,12 @@ def test_a_child_that_is_killed_when_all_is_done_is_no_trouble(start_run, chatpo
 def test_children_that_keep_dying_end_the_run(start_run, chatpool_server, write_rows, tmp_path):
     chatpool_server.set_script(Stall())
     process = start_run(chatpool_server, write_rows(100), tmp_path / "out.jsonl", "--processes", 2)
-    for death in range(1, 5):
-        chatpool_server.wait_for(8 * death, timeout=60)
-        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    chatpool_server.wait_for(8, timeout=60)
+    for _ in range(4):
+        child = children_of(process.pid)[0]
+        os.kill(child, signal.SIGKILL)
+        while child in children_of(process.pid):  # until then the next one would be the same
+            time.sleep(0.01)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "keep dying, the last one with exit code -9" in err

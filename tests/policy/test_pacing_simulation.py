@@ -11,7 +11,17 @@ from functools import partial
 
 import pytest
 
-from benchmarks.pacing.cases import AT_RANDOM, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
+from benchmarks.pacing.cases import (
+    AT_RANDOM,
+    FLAPPING,
+    LIMITERS,
+    PAIRS,
+    QUEUES,
+    about,
+    accepted_after,
+    sends_between,
+    steady,
+)
 from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
 from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, Unlimited
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
@@ -254,3 +264,8 @@ class TestOutages:
         assert run(world, client) <= 20 + 1.25 * 30
         assert sends_between(client, 11.0, 30.0) <= 1.5 * 19
         assert sends_between(client, 36.0, 38.0) >= 0.75 * 2 * rate
+
+
+@pytest.mark.parametrize("case", FLAPPING, ids=lambda case: f"C={case.workers}, {case.failing:g} s")
+def test_a_server_that_flaps_is_used_while_it_is_up(case):
+    assert case.share_used(Pacer()) >= case.used
