@@ -137,6 +137,7 @@ PARTS: Sequence[Part] = (
     Part("overload: as much as before is accepted", _constant(trials, "_FEWEST_AT_FULL", math.inf)),
     Part("overload: short pauses in silence", _constant(admission, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
     Part("overload: faster after refused probes", _constant(trials, "_LONG_OUT", math.inf)),
+    Part("overload: faster after a long silence", _constant(trials, "_LONG_SILENCE", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
     Part("backlog: whether fewer calls help", _constant(backlog, "_SAME", math.inf)),
     Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),

@@ -203,8 +203,8 @@ def _outage(world: World, client: Client, what: str, begin: float, rate: float) 
 
 def _flapping() -> Iterator[Figure]:
     for case in FLAPPING:
-        what = f"flapping, C={case.workers}, fails within {case.failing:g} s: answers missed, %"
-        yield Figure(what, 100 * (1 - case.share_used(Pacer())), 100 * (1 - case.used))
+        missed, allowed = 1 - case.share_used(Pacer()), 1 - case.used
+        yield Figure(f"flapping, {case}: answers missed, %", 100 * missed, 100 * allowed)
 
 
 def _pairs(seeds: int) -> Iterator[Figure]:

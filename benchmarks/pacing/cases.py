@@ -135,11 +135,17 @@ class Flapping(NamedTuple):
         workers: calls in flight.
         failing: seconds that it takes to fail; an answer takes 0.05.
         used: the share of what it could answer in between that is promised.
+        hint: seconds for which its failures ask to wait, longer than they last; None where they do not.
     """
 
     workers: int
     failing: float
     used: float
+    hint: Optional[float] = None
+
+    def __str__(self) -> str:
+        asks = "" if self.hint is None else f", asks for {self.hint:g} s"
+        return f"C={self.workers}, fails within {self.failing:g} s{asks}"
 
     def share_used(self, pacing: Pacing) -> float:
         """The share that a pool with this pacing makes of it, in eight times 0.7 seconds down and 1.3 up."""
@@ -147,7 +153,10 @@ class Flapping(NamedTuple):
         times = [begin + number * period for number in range(8)]
         away = tuple((time, time + down) for time in times)
         end = times[-1] + period
-        world = World(Unlimited, steady(latency), refusing=lambda rng: self.failing, hint=None, down=away)
+        hint, asked = (None, 0.0) if self.hint is None else ("whole", self.hint)
+        world = World(
+            Unlimited, steady(latency), refusing=lambda rng: self.failing, hint=hint, hint_fallback=asked, down=away
+        )
         client = Client(pacing, int(2 * end * self.workers / latency), self.workers)
         simulate(world, [client], 0, until=end)
         return accepted_after(client, begin) / (len(times) * (period - down) * self.workers / latency)
@@ -158,6 +167,8 @@ FLAPPING: Sequence[Flapping] = (
     Flapping(100, 0.001, 0.85),
     Flapping(16, 0.05, 0.6),
     Flapping(100, 0.05, 0.55),
+    Flapping(16, 0.05, 0.55, 2.0),
+    Flapping(100, 0.05, 0.45, 2.0),
 )
 
 

@@ -236,7 +236,8 @@ class _Run:
         world, rng, now = self.world, self.rng, self.now
         back = now + world.refusing(rng) + world.travel(rng)
         if any(begin <= now < end for begin, end in world.down):
-            self.at(back, self.failed, pool, ticket, call, "unavailable", None, None)
+            hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
+            self.at(back, self.failed, pool, ticket, call, "unavailable", hint, None)
             return
         if world.chance and rng.random() < world.chance:
             hint = stated(world.hint, world.hint_fallback, world.hint_fallback)

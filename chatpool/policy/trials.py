@@ -29,7 +29,9 @@ _CATCH_UP = 0.005  # seconds of lateness that may be made good
 _SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
 _AS_MANY = 0.9  # of the calls that were in flight when failures began
 _FEWEST_AT_FULL = 5  # answers
-_LONG_OUT = 2  # refused probes, after which the first that is accepted says more: go on twice as fast
+# After so many refused probes, or as many seconds in which nothing was accepted since failures began, the first call
+# that is accepted says more: go on twice as fast.
+_LONG_OUT, _LONG_SILENCE = 2, 0.5
 _SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
 
 _AT_HALF = 8.0  # times an answer: what is likelier then is believed
@@ -68,6 +70,8 @@ class SlowStart(Phase):
         self.silent = before is not None
         self._refused_probes = 0
         self._refused_first = refusal.number
+        self._refused_at = refusal.now
+        self._was_long_out = False
         self._first = tally.sent
         self._refused = tally.refused
         # What was on its way is tried together, what follows from its first refusal on.
@@ -88,7 +92,10 @@ class SlowStart(Phase):
 
     def sent(self, now: float) -> Phase:
         self._sent += 1
-        turnarounds = _SETTLED if self._refused_probes < _LONG_OUT else 1.0
+        if self._sent == 1:
+            long_silence = self.silent and now - self._refused_at >= _LONG_SILENCE
+            self._was_long_out = long_silence or self._refused_probes >= _LONG_OUT
+        turnarounds = 1.0 if self._was_long_out else _SETTLED
         unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, turnarounds * self._tally.turnaround))
         self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
         return self._judge(now)
