@@ -364,11 +364,23 @@ def test_the_one_shot_map_makes_uses_and_closes_a_pool(serve):
 
 def test_two_runs_share_a_pool_and_one_failing_does_not_disturb_the_other(serve):
     server, pool = serve(max_workers=4)
-    server.set_script(failing({"bad"}, Error(401)))
+    failed = threading.Event()  # before the server has answered anything: so 401 is no passing trouble
+
+    def script(request):
+        return Error(401) if request.prompt == "bad" else failed.wait(60) and None
+
+    server.set_script(script)
     other = []
-    thread = threading.Thread(target=lambda: other.extend(pool.map(["fine"] * 200)))
+
+    def prompts():
+        yield from ["fine"] * 3  # which leave a worker free
+        failed.wait(60)
+        yield from ["fine"] * 197
+
+    thread = threading.Thread(target=lambda: other.extend(pool.map(prompts())))
     thread.start()
     assert pool.map(["bad"] * 50) == [None] * 50
+    failed.set()
     thread.join()
     assert texts(other) == ["fine"] * 200
 
