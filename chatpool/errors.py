@@ -208,7 +208,13 @@ class Reask(Exception):
 
     Its words are what the model is told, whole.  They come after "Your answer cannot be used:", and before the request
     for the whole answer, put right.  It ends a call, as a :class:`ParseError`, after ``max_reasks`` further answers.
+
+    Args:
+        words: for the model.
     """
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
 
 
 class LengthError(_RejectedAnswer):
