@@ -210,10 +210,10 @@ class Reask(Exception):
     for the whole answer, put right.  It ends a call, as a :class:`ParseError`, after ``max_reasks`` further answers.
 
     Args:
-        words: for the model.
+        words: for the model. Default: that the answer is not what was asked for.
     """
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str = "") -> None:
         super().__init__(words)
 
 
