@@ -123,7 +123,13 @@ def test_values_of_tables_are_sent_as_json_has_them(pool, chatpool_server):
     assert type(body["max_tokens"]) is int
 
 
-UNFIT = [pandas.Timestamp("2026-01-01"), numpy.datetime64("2026-01-01"), numpy.timedelta64(1), pandas.NA, pandas.NaT]
+UNFIT = [
+    pandas.Timestamp("2026-01-01"),
+    numpy.datetime64("2026-01-01"),
+    numpy.timedelta64(1, "D"),
+    pandas.NA,
+    pandas.NaT,
+]
 UNFIT += [numpy.float32("nan"), decimal.Decimal("Infinity"), numpy.bytes_(b"x"), 1j, object(), TABLES["pandas"]]
 
 
