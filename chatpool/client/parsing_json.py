@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from typing import Any, List, Optional, Pattern
+from typing import Any, List, Optional
+
+from ..wire.reasoning import END_OF_THOUGHTS, opened_thoughts
 
 __all__ = ["Mismatch", "json_in", "problems_of", "shown", "unfenced"]
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)\s*$")
 _MARKER = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z]\w*)?\s*")
-
-# What models that reason write before the answer.  Chat templates often keep the opening tag for themselves.
-_THOUGHTS = re.compile(r"\s*[<\[](think|thinking|thoughts?|reasoning|reflection|seed:think)[>\]]", re.IGNORECASE)
-_END_OF_THOUGHTS = "</think>"
 
 _LETTER = re.compile(r"\S")
 
@@ -41,11 +38,11 @@ def unfenced(text: str) -> str:
     Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them;
     and what models make of them: all on one line, or closed right behind the JSON.
     """
-    text = _without_opened_thoughts(text.lstrip("\ufeff"))
+    text = opened_thoughts(text.lstrip("\ufeff"))[1]
     found = _out_of_fence(text)
-    if _END_OF_THOUGHTS not in text or (_END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
+    if END_OF_THOUGHTS not in text or (END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
         return found
-    return _out_of_fence(text.partition(_END_OF_THOUGHTS)[2])
+    return _out_of_fence(text.partition(END_OF_THOUGHTS)[2])
 
 
 def _out_of_fence(text: str) -> str:
@@ -68,24 +65,6 @@ def _out_of_fence(text: str) -> str:
     if len(blocks) == 1 and not opened:
         return "\n".join(blocks[0])
     return _loosely_fenced(text)
-
-
-def _without_opened_thoughts(text: str) -> str:
-    start = 0
-    while True:
-        opening = _THOUGHTS.match(text, start)
-        if opening is None:
-            break
-        closing = _closing(opening[1].lower()).search(text, opening.end())
-        if closing is None:
-            return text
-        start = closing.end()
-    return text[start:]
-
-
-@functools.cache  # of the few tags there are
-def _closing(tag: str) -> Pattern[str]:
-    return re.compile(rf"[<\[]/{re.escape(tag)}[>\]]", re.IGNORECASE)
 
 
 def _loosely_fenced(text: str) -> str:
