@@ -27,7 +27,7 @@ _MILLION = 1e6
 # LiteLLM's names, of dollars per token, in the order of Price.
 _PER_TOKEN = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
 
-_DATE = re.compile(r"-(?:\d{4}-\d\d-\d\d|\d{8})$")
+_DATE = re.compile(r"[-@](?:\d{4}-\d\d-\d\d|\d{8})$")
 
 
 class Price(NamedTuple):
@@ -99,15 +99,20 @@ class Prices(Mapping[str, Price]):
     def of_answer(self, asked: Optional[str], answered: Optional[str] = None) -> Optional[Price]:
         """The price of an answer, None without one.
 
+        A name that has no price goes without the provider before it, without the date behind it, or without both.
+
         Args:
             asked: the model that was asked for, None where that is not known.
-            answered: the model that answered by its own account, often the dated name of the one that was asked for, or
-                one with the provider before it.
+            answered: the model that answered by its own account.
         """
-        undated = _DATE.sub("", answered or "")
-        for model in (asked, answered, undated, undated.rpartition("/")[2]):
-            if model in self._models:
-                return self._models[model]
+        models = self._models
+        if asked in models:
+            return models[asked]
+        for model in filter(None, (answered, asked)):
+            undated = _DATE.sub("", model)
+            for name in (model, model.rpartition("/")[2], undated, undated.rpartition("/")[2]):
+                if name in models:
+                    return models[name]
         return self._default
 
 

@@ -92,6 +92,26 @@ def test_a_model_that_answers_under_its_dated_name_has_the_price_of_the_one_that
     assert prices.of_model("gpt-4o-2024-08-06") is None  # what is asked for is not guessed
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt-4o-2024-05-13",
+        "gpt-4o-2024-08-06",
+        "openai/gpt-4o",
+        "openai/gpt-4o-2024-05-13",
+        "openrouter/openai/gpt-4o-2024-08-06",
+        "gpt-4o@20240806",
+    ],
+)
+def test_asked_or_answered_a_name_with_provider_and_date_has_one_price(name):
+    given = {"gpt-4o": (1, 2), "gpt-4o-2024-05-13": (3, 4)}
+    prices = prices_of(given)
+    price = Price(3, 4) if "05-13" in name else Price(1, 2)
+    assert prices.of_answer(name) == prices.of_answer(name, name) == prices.of_answer(None, name) == price
+    assert prices.of_answer(name, "something-else") == prices.of_answer("something-else", name) == price
+    assert prices_of({**given, name: (5, 6)}).of_answer(name, "gpt-4o") == Price(5, 6)
+
+
 def test_cached_tokens_have_their_own_price_where_one_is_given():
     usage = Usage(1000, 100, 1100, cached_tokens=800)
     assert Price(2, 8).of(usage) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)
