@@ -301,8 +301,9 @@ class Results(List[Any]):
         """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens.
 
         Args:
-            row: whether the item comes first: its fields where it is a mapping, otherwise as ``item``. Where a field
-                has the name of one of the others, that is called ``answer_...`` (``answer_text``).
+            row: whether the item comes first: its fields where it is a mapping, a NamedTuple or a Series, otherwise as
+                ``item``. Where a field has the name of one of the others, that is called ``answer_...``
+                (``answer_text``).
             parsed: whether ``.parsed`` comes last: its fields, where it is a mapping, a dataclass or a model of
                 pydantic, each as ``parsed_...`` if its name is taken; otherwise as ``parsed``.
         """
@@ -337,8 +338,7 @@ def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
 
 def _with_more(facts: Dict[str, Any], outcome: Outcome[Any], *, row: bool, parsed: bool) -> Dict[str, Any]:
     if row:
-        item = outcome.item
-        own = {str(name): value for name, value in item.items()} if isinstance(item, Mapping) else {"item": item}
+        own = _columns_of(outcome.item)
         facts = {**own, **{f"answer_{name}" if name in own else name: value for name, value in facts.items()}}
     if parsed:
         value = getattr(outcome.value, "parsed", None)
@@ -347,6 +347,14 @@ def _with_more(facts: Dict[str, Any], outcome: Outcome[Any], *, row: bool, parse
             columns = {} if outcome.error is not None else {"parsed": value}
         facts = {**facts, **{f"parsed_{name}" if name in facts else name: value for name, value in columns.items()}}
     return facts
+
+
+def _columns_of(row: Any) -> Dict[str, Any]:
+    """A row of a table by column: a mapping, a NamedTuple (``itertuples()``), a Series (``iterrows()``)."""
+    for method in ("_asdict", "to_dict"):
+        if not isinstance(row, Mapping) and hasattr(row, method):
+            row = getattr(row, method)()
+    return {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else {"item": row}
 
 
 def _fields_of(value: Any) -> Optional[Dict[str, Any]]:

@@ -28,8 +28,10 @@ from ..wire.usage import usage_of
 from .final import state_of
 from .kept import KeptRun
 from .review import PARSE_FAILED
+from .run import RunOrigin
+from .second_try import both_times
 
-__all__ = ["JournalledRun", "record_of", "request_hash"]
+__all__ = ["JournalledRetry", "JournalledRun", "record_of", "request_hash"]
 
 logger = logging.getLogger("chatpool")
 
@@ -107,6 +109,10 @@ class JournalledRun(KeptRun):
         self._forsaken = False
         self._pays_again = False
 
+    @property
+    def origin(self) -> RunOrigin:
+        return super().origin._replace(journal=self._path)
+
     def _call_for(self, item: Any) -> Optional[Call]:
         call = super()._call_for(item)
         if call is None:
@@ -174,6 +180,16 @@ class JournalledRun(KeptRun):
     def _close(self) -> None:
         if self._journal is not None:
             self._journal.close()
+
+
+class JournalledRetry(JournalledRun):
+    """Sends again what has failed in such a run: its items are the first outcomes, whose places it keeps."""
+
+    def _recall(self, call: Call) -> Optional[Outcome[Any]]:
+        return None  # it would be the failure
+
+    def keep(self, outcome: Outcome[Any]) -> None:
+        super().keep(both_times(outcome))
 
 
 def _key(index: int) -> int:

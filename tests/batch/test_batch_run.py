@@ -299,6 +299,7 @@ def test_an_output_that_is_somebody_elses_is_left_alone(run, write_rows, target)
         ({"prices": (1, -1)}, "must not be negative"),
         ({"prices": "no/such/file.json"}, "prices cannot be read"),
         ({"processes": 0}, "processes"),
+        ({"processes": None}, "processes"),
     ],
 )
 def test_options_that_cannot_work_are_refused(run, write_rows, options, words):

@@ -63,6 +63,14 @@ def test_the_cures_work(pool, chatpool_server):
     assert [str(reply) for reply in replies] == ["one"] * 4
 
 
+def test_rows_of_every_kind_are_columns_again(pool):
+    table = TABLES["pandas"]
+    for rows in (table.to_dict("records"), table.itertuples(index=False), [row for _, row in table.iterrows()]):
+        results = pool.map(rows, prompt=lambda row: row["text"] if hasattr(row, "keys") else row.text)
+        (row,) = results.to_dicts(row=True)
+        assert (row["id"], row["text"], row["answer_text"]) == (1, "one", "one")
+
+
 @pytest.mark.parametrize("cell", MISSING, ids=lambda cell: type(cell).__name__)
 def test_an_empty_cell_fails_alone_and_unsent(pool, chatpool_server, cell):
     runs = [
