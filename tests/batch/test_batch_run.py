@@ -299,12 +299,16 @@ def test_an_output_that_is_somebody_elses_is_left_alone(run, write_rows, target)
         ({"prices": (1, -1)}, "must not be negative"),
         ({"prices": "no/such/file.json"}, "prices cannot be read"),
         ({"processes": 0}, "processes"),
-        ({"processes": None}, "processes"),
     ],
 )
 def test_options_that_cannot_work_are_refused(run, write_rows, options, words):
     with pytest.raises(ConfigurationError, match=words):
         run(write_rows(1), **options)
+
+
+def test_no_number_of_processes_is_a_type_error(run, write_rows):
+    with pytest.raises(TypeError, match="processes must be a whole number"):
+        run(write_rows(1), processes=None)
 
 
 def test_pool_options_beside_a_pool_are_refused(run, write_rows):
