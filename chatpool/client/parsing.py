@@ -11,10 +11,10 @@ import re
 import typing
 from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Protocol, Type, Union
 
-from ..errors import ChatPoolError, Reask
+from ..errors import Reask
 from .json_schema import Wrapping
 from .parsing_annotations import complete, is_pydantics, is_record, name_of
-from .parsing_json import Mismatch, json_in, problems_of, shown, unfenced
+from .parsing_json import Mismatch, can_be_mended, json_in, problems_of, shown, unfenced
 from .parsing_types import Reader, foreign_reader, reader_of
 from .strict_schema import ANSWER
 
@@ -23,15 +23,13 @@ if TYPE_CHECKING:
 else:
     TypeForm = Type[Any]
 
-__all__ = ["Parse", "Parser", "ValidatesJSON", "can_be_mended", "parser_of", "reason_of"]
+__all__ = ["Parse", "Parser", "ValidatesJSON", "parser_of", "reason_of"]
 
 Parser = Callable[[str], Any]
 """Makes a value of an answer's text; whatever Exception it raises says why it cannot."""
 
 _MOST_PROBLEMS = 10
 _LONGEST_REASON = 1500  # characters; the model is told it
-
-_ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
 
 _WRAPPED = re.compile(rf'\s*\{{\s*"{ANSWER}"\s*:')
 
@@ -233,14 +231,6 @@ def _first(contents: List[Any], value: Any, read: Reader) -> Any:
 def _named(value: Any) -> str:
     kind = type(value).__name__
     return f"an object of {kind}: pass the class itself" if dataclasses.is_dataclass(value) else f"a value of {kind}"
-
-
-def can_be_mended(error: BaseException) -> bool:
-    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
-    if isinstance(error, Reask):
-        return True
-    # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
-    return isinstance(error, _ABOUT_ANSWERS) and not isinstance(error, (ChatPoolError, OSError))
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any, List, Optional
 
+from ..errors import ChatPoolError, Reask
 from ..wire.reasoning import END_OF_THOUGHTS, opened_thoughts
 
-__all__ = ["Mismatch", "json_in", "problems_of", "shown", "unfenced"]
+__all__ = ["ABOUT_ANSWERS", "Mismatch", "can_be_mended", "json_in", "mismatch_of", "problems_of", "shown", "unfenced"]
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)\s*$")
 _MARKER = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z]\w*)?\s*")
@@ -18,6 +19,12 @@ _LETTER = re.compile(r"\S")
 _LONGEST_SHOWN = 60  # characters of a value
 
 _decoder = json.JSONDecoder()
+
+ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
+"""Of these are the errors that another answer may mend; :func:`can_be_mended` knows the exceptions."""
+
+# Of PEP 249 and SQLAlchemy: some of their errors are ValueErrors or KeyErrors as well.
+_OF_DATABASES = frozenset({"DatabaseError", "InterfaceError", "SQLAlchemyError"})
 
 
 class Mismatch(ValueError):
@@ -147,6 +154,27 @@ def problems_of(error: Exception, path: str = "") -> List[str]:
         return [_line(each, path) for each in listed()] if callable(listed) else []
     except (AttributeError, KeyError, TypeError):  # somebody else's errors()
         return []
+
+
+def can_be_mended(error: BaseException) -> bool:
+    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
+    if isinstance(error, Reask):
+        return True
+    # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
+    is_of_others = isinstance(error, (ChatPoolError, OSError)) or any(
+        kind.__name__ in _OF_DATABASES for kind in type(error).__mro__
+    )
+    return isinstance(error, ABOUT_ANSWERS) and not is_of_others
+
+
+def mismatch_of(error: Exception, path: str) -> Mismatch:
+    """What a check of somebody's says, with the place of the value that it has looked at."""
+    text, kind = str(error), type(error).__name__
+    if not text:
+        text = kind
+    elif not isinstance(error, (ValueError, AssertionError)):  # a KeyError's is but a name
+        text = f"{kind}: {text}"
+    return Mismatch(problems_of(error, path) or [f"{path}: {text}" if path else text])
 
 
 def _line(problem: Any, path: str) -> str:

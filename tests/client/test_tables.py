@@ -30,6 +30,7 @@ MISSING = [
     numpy.float32("nan"),
     decimal.Decimal("NaN"),
     pyarrow.scalar(None, pyarrow.string()),
+    numpy.ma.masked,
     None,
 ]
 
