@@ -284,6 +284,10 @@ class ChatChunk:
         self.raw: Mapping[str, Any] = {} if raw is None else raw
         self.index = index
 
+    def __setstate__(self, state: Tuple[None, Mapping[str, Any]]) -> None:
+        for name, value in {"reasoning": "", **state[1]}.items():  # what 0.1.0 has pickled lacks it
+            setattr(self, name, value)
+
     def __str__(self) -> str:
         return self.text
 

@@ -178,6 +178,9 @@ def test_what_was_pickled_without_it_has_none():
     assert again.reasoning is None
     assert [choice.text for choice in again.choices] == ["42"]
     assert again == completion
+    chunk = chunk_of(completion)
+    del chunk.reasoning
+    assert pickle.loads(pickle.dumps(chunk)) == chunk_of(completion)
 
 
 class TestChoices:
