@@ -36,6 +36,7 @@ _WRAPPED = re.compile(rf'\s*\{{\s*"{ANSWER}"\s*:')
 # Classes of these modules make something of a text, but not what is meant: set("abc") holds letters.
 _OF_JSON = frozenset({"builtins", "collections", "datetime"})
 _OF_TEXT = (str, int, float, complex)
+_OF_NUMBERS = frozenset({"builtins", "decimal", "fractions", "uuid"})
 
 _OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
 
@@ -203,6 +204,15 @@ class _OfText:
             contents = self._wrapping.contents(value)
             if contents[0] is not value:
                 return _first(contents, value, reader_of(self._cls))
+        try:
+            return self._made(text)
+        except ValueError:
+            bare = unfenced(text).strip()
+            if self._cls.__module__ not in _OF_NUMBERS or bare == text.strip():
+                raise
+            return self._made(bare)
+
+    def _made(self, text: str) -> Any:
         try:
             return self._cls(text)
         except ArithmeticError as error:

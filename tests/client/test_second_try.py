@@ -6,6 +6,7 @@ import _thread
 import json
 import pickle
 
+import pydantic
 import pytest
 
 from chatpool import BadRequestError, ChatPool, Usage, batch
@@ -20,6 +21,15 @@ def failing(*prompts):
     return lambda request: (
         Error(400, "Not now.") if any(f"'{prompt}'" in str(request.body) for prompt in prompts) else None
     )
+
+
+class Square(pydantic.BaseModel):
+    width: int
+
+    @pydantic.computed_field
+    @property
+    def area(self) -> int:
+        return self.width**2
 
 
 class TestRetry:
@@ -213,6 +223,20 @@ class TestDicts:
         (row,) = results.to_dicts(parsed=True)
         assert row["name"] == "Ada"
         assert (row["error"], row["parsed_error"]) == (None, "none")
+
+    def test_all_rows_have_all_columns_whichever_has_failed(self, serve):
+        _, pool = serve()
+        rows = [{"q": "no json"}, {"q": '{"name": "Ada", "q": 1}', "text": "a field"}]
+        results = pool.map(rows, prompt=lambda row: row["q"], parse=json.loads, max_reasks=0)
+        failed, answered = results.to_dicts(row=True, parsed=True)
+        assert list(failed) == list(answered)
+        assert (failed["text"], failed["answer_text"], failed["name"], failed["parsed_q"]) == (None, None, None, None)
+        assert (answered["text"], answered["answer_text"]) == ("a field", '{"name": "Ada", "q": 1}')
+        assert (answered["name"], answered["parsed_q"]) == ("Ada", 1)
+
+    def test_fields_that_a_model_computes_are_columns_too(self, serve):
+        _, pool = serve()
+        assert pool.map(['{"width": 3}'], parse=Square).to_dicts(parsed=True)[0]["area"] == 9
 
     def test_other_values_are_one_column(self, serve):
         _, pool = serve()
