@@ -249,6 +249,10 @@ class Bill:
             else:
                 self._cost += price.of(usage)
 
+    def wants_answered(self, asked: Optional[str]) -> bool:
+        """Whether it makes a difference which model has answered."""
+        return self._prices is not None and len(self._prices) > 0 and asked not in self._prices
+
     @property
     def usage(self) -> Usage:
         """The tokens of all."""

@@ -62,8 +62,14 @@ def record_of(
     usage = outcome.usage
     if usage == _told(outcome.value) and usage != Usage():  # one that was shared took nothing, and its JSON says more
         usage = None
-    value = _encoded(answer)
-    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, value, usage)
+    asked = None if outcome.request is None or (answer is None and outcome.usage is None) else outcome.request.model
+    model = None if asked == _model_in(answer) else asked
+    history, value = outcome.history, _encoded(answer)
+    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
+
+
+def _model_in(value: Any) -> Any:
+    return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
 
 
 def _told(value: Any) -> Optional[Usage]:
