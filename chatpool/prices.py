@@ -223,12 +223,12 @@ class Bill:
         self._stated = self._unstated = False  # by a server, at least once
         self.unpriced: Counter[str] = Counter()
 
-    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Optional[str] = None) -> None:
+    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Any = None) -> None:
         """Count one answer.
 
         Args:
             usage: its tokens; None where nothing is known, which counts as nothing.
-            asked, answered: as for :meth:`Prices.of_answer`.
+            asked, answered: as for :meth:`Prices.of_answer`; ``answered`` as it stands in the answer, whatever it is.
         """
         if usage is None:
             return
@@ -243,6 +243,7 @@ class Bill:
             self._stated = True
         elif usage._has_tokens:
             self._unstated = True
+            answered = answered if isinstance(answered, str) else None
             price = None if self._prices is None else self._prices.of_answer(asked, answered)
             if price is None:
                 self.unpriced[answered or asked or ""] += 1

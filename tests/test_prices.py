@@ -143,6 +143,15 @@ def test_a_bill_without_prices_knows_the_cost_if_servers_state_it():
     assert (bill.cost, bill.usage.cost, bill.note()) == (0.5, None, "no price for m")
 
 
+def test_a_name_of_the_model_that_is_none_spoils_no_bill():
+    bill = Bill(prices_of({"m": (1, 1)}))
+    for odd in (None, 7, {"name": "m"}, ["m"], ""):
+        bill.add(Usage(1, 1, 2), "m", odd)
+        bill.add(Usage(1, 1, 2), None, odd)
+    assert bill.cost == pytest.approx(5 * 2e-6)
+    assert bill.unpriced == {"": 5}
+
+
 @pytest.mark.parametrize(
     ("amount", "shown"),
     [

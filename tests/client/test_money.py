@@ -79,12 +79,14 @@ def test_a_model_that_answers_under_another_name_costs_the_same_everywhere(tmp_p
     prices = {priced: (1_000_000.0, 2_000_000.0)}
     (tmp_path / "in.txt").write_text("a\nb\n")
     answer = answering(XAI, model="gpt-4o-2024-08-06")
-    with FakeServer(script=answer) as server, ChatPool("deployment-7", base_url=server.base_url) as pool:
+    settings = {"budget": Budget(tokens=1_000_000, prices=prices)}
+    with FakeServer(script=answer) as server, ChatPool("deployment-7", base_url=server.base_url, **settings) as pool:
         results = pool.map(["a", "b"], journal=tmp_path / "run.journal", progress=False)
+        counted = pool.stats().cost
         options = {"pool": pool, "prices": prices, "processes": processes, "progress": False}
         summary = chatpool.batch.run(tmp_path / "in.txt", tmp_path / "out.jsonl", **options)
     reports = [chatpool.batch.report(tmp_path / name, prices=prices) for name in ("run.journal", "out.jsonl")]
-    costs = {results.cost(prices), summary.cost, *(report.cost for report in reports)}
+    costs = {results.cost(prices), counted, summary.cost, *(report.cost for report in reports)}
     assert costs == {2 * (20 + 2 * 1010)}
 
 
