@@ -300,8 +300,8 @@ def _with_variables(kind: Any, variables: Dict[Any, Any]) -> Any:
     """A type with what its type variables stand for."""
     if isinstance(kind, TypeVar):
         return variables.get(kind, kind)
-    inner = getattr(kind, "__parameters__", ())
-    if isinstance(kind, type) or not any(each in variables for each in inner):
+    inner = () if typing.get_origin(kind) is None else getattr(kind, "__parameters__", ())
+    if not any(each in variables for each in inner):
         return kind
     return kind[tuple(variables.get(each, each) for each in inner)]
 
