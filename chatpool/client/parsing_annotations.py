@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import sys
 import types
 import typing
 from typing import Any, Dict, Generic, List, Literal, Sequence, Tuple, TypeVar, Union
@@ -263,7 +264,7 @@ def fields_of(cls: Any) -> Dict[str, Tuple[Any, bool]]:
         TypeError: an annotation cannot be evaluated, or the class needs more than its fields.
     """
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, localns=_names_for(cls), include_extras=True)
     except Exception as error:
         raise TypeError(f"the annotations of {name_of(cls)} cannot be evaluated: {error}") from error
     variables = _variables_of(cls)
@@ -280,8 +281,28 @@ def fields_of(cls: Any) -> Dict[str, Tuple[Any, bool]]:
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
         )
         for name, field in cls.__dataclass_fields__.items()  # fields() leaves out what only __post_init__ gets
-        if field.init and (name in known or isinstance(hints[name], dataclasses.InitVar))
+        if field.init and (name in known or not _is_class_variable(hints[name]))
     }
+
+
+def _is_class_variable(hint: Any) -> bool:
+    return hint is typing.ClassVar or typing.get_origin(hint) is typing.ClassVar
+
+
+class _Inner:
+    """Stands for InitVar where that cannot be evaluated: its type is what is in its brackets."""
+
+    def __class_getitem__(cls, kind: Any) -> Any:
+        return kind
+
+
+def _names_for(cls: Any) -> Any:
+    """What names in a class's annotations mean, where that is not what they mean in its module."""
+    if sys.version_info < (3, 11):  # there typing takes no InitVar[...] that is written as a text
+        if dataclasses.is_dataclass(cls) and len(cls.__dataclass_fields__) > len(dataclasses.fields(cls)):
+            module = types.SimpleNamespace(**{**vars(dataclasses), "InitVar": _Inner})
+            return {"InitVar": _Inner, "dataclasses": module}
+    return None
 
 
 def _variables_of(cls: Any) -> Dict[Any, Any]:
