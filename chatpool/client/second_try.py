@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, List, Optional
+from typing import Any, List, Optional, cast
 
 from ..engine import CallOptions
 from ..errors import ConfigurationError
 from ..types import ChatRequest, Outcome, Results
 from .call_settings import CallSettings
+from .run import unusable
 from .runs import RunSettings
 
 __all__ = ["both_times", "failed_of", "fill", "request_of", "run_settings_of", "settings_of"]
@@ -85,12 +86,15 @@ def both_times(outcome: Outcome[Any]) -> Outcome[Any]:
     """An outcome whose item is that of the first time, with what both took."""
     first: Outcome[Any] = outcome.item
     both = [usage for usage in (first.usage, outcome.usage) if usage is not None]
+    error = outcome.error
+    if isinstance(error, ConfigurationError) and str(error) == f"item {outcome.index}: {error.__cause__}":
+        error = unusable(first.index, cast(Exception, error.__cause__))
     return Outcome(
         first.index,
         first.item,
         outcome.request or first.request,
         outcome.value,
-        outcome.error,
+        error,
         first.history + outcome.history,
         first.elapsed + outcome.elapsed,
         sum(both[1:], both[0]) if both else None,
