@@ -190,7 +190,7 @@ class ChatCompletion:
     def reasoning(self) -> Optional[str]:
         """What the model says of its reasoning, in whichever field the server has it; None without any.
 
-        Where a server does not separate it, it is in :attr:`text` too, up to ``</think>``.
+        Where a server does not separate it, it is in :attr:`text` too, in its tags or up to ``</think>``.
         """
         reasoning: Optional[str] = getattr(self, "_reasoning", None)  # what 0.1.0 has pickled lacks it
         return reasoning
