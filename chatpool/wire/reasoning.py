@@ -100,6 +100,9 @@ def _before_answer(content: str) -> Optional[str]:
         before = content.partition(END_OF_THOUGHTS)[0]
         if "<think>" not in before and not _is_json(content):  # the template of the model begins it
             return before.strip() or None
+    opening = None if thoughts else _OPENING.match(content)
+    if opening is not None:  # the answer was cut before they ended
+        return content[opening.end() :].strip() or None
     return "\n\n".join(filter(None, thoughts)) or None
 
 

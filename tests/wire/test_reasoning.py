@@ -136,6 +136,11 @@ def test_thoughts_that_are_parts_of_the_content_are_reasoning_in_a_stream_too():
     )
 
 
+def test_thoughts_that_were_cut_are_reasoning():
+    assert chat(content="<think>\nso it g").reasoning == "so it g"
+    assert chat(content="[THINK]").reasoning is None
+
+
 def test_an_answer_that_comes_whole_in_place_of_a_stream_has_it_too():
     for message in ({"reasoning": "so"}, {"content": [{"type": "thinking", "thinking": "so"}]}):
         assert chunk_of(chat(**message)).reasoning == "so"
