@@ -190,7 +190,7 @@ class ChatCompletion:
     def reasoning(self) -> Optional[str]:
         """What the model says of its reasoning, in whichever field the server has it; None without any.
 
-        Where a server does not separate it, it is in :attr:`text` too, up to ``</think>``.
+        Where a server does not separate it, it is in :attr:`text` too, in its tags or up to ``</think>``.
         """
         reasoning: Optional[str] = getattr(self, "_reasoning", None)  # what 0.1.0 has pickled lacks it
         return reasoning
@@ -283,6 +283,10 @@ class ChatChunk:
         self.usage = usage
         self.raw: Mapping[str, Any] = {} if raw is None else raw
         self.index = index
+
+    def __setstate__(self, state: Tuple[None, Mapping[str, Any]]) -> None:
+        for name, value in {"reasoning": "", **state[1]}.items():  # what 0.1.0 has pickled lacks it
+            setattr(self, name, value)
 
     def __str__(self) -> str:
         return self.text

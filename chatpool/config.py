@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
 
 from .errors import APIError, ConfigurationError
 from .prices import Prices, PricesLike, prices_of
@@ -278,6 +278,11 @@ class Budget:
             raise ConfigurationError("a Budget needs tokens= or cost=")
         if cost is not None and not self.prices:
             raise ConfigurationError("Budget(cost=) needs prices={model: (read, written)}, per million tokens")
+
+
+def _restore_budget(tokens: Optional[float], cost: Optional[float], prices: Mapping[str, Any]) -> Budget:
+    """A budget that version 0.1.0 has pickled, alone or in a pool."""
+    return Budget(tokens=tokens, cost=cost, prices=prices)
 
 
 def _amount(name: str, value: Any) -> float:

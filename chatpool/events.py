@@ -32,6 +32,7 @@ class Event(NamedTuple):
         usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
             answer that was not taken, or was of no use).
         request_id: the server's ``x-request-id``.
+        answered: the model that answered, by its own account, where ``usage`` is of its answer.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Event(NamedTuple):
     elapsed: Optional[float] = None
     usage: Optional[Usage] = None
     request_id: Optional[str] = None
+    answered: Optional[str] = None
 
 
 Listener = Callable[[Event], None]

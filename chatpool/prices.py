@@ -27,7 +27,7 @@ _MILLION = 1e6
 # LiteLLM's names, of dollars per token, in the order of Price.
 _PER_TOKEN = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
 
-_DATE = re.compile(r"-(?:\d{4}-\d\d-\d\d|\d{8})$")
+_DATE = re.compile(r"[-@](?:\d{4}-\d\d-\d\d|\d{8})$")
 
 
 class Price(NamedTuple):
@@ -99,15 +99,20 @@ class Prices(Mapping[str, Price]):
     def of_answer(self, asked: Optional[str], answered: Optional[str] = None) -> Optional[Price]:
         """The price of an answer, None without one.
 
+        A name that has no price goes without the provider before it, without the date behind it, or without both.
+
         Args:
             asked: the model that was asked for, None where that is not known.
-            answered: the model that answered by its own account, often the dated name of the one that was asked for, or
-                one with the provider before it.
+            answered: the model that answered by its own account.
         """
-        undated = _DATE.sub("", answered or "")
-        for model in (asked, answered, undated, undated.rpartition("/")[2]):
-            if model in self._models:
-                return self._models[model]
+        models = self._models
+        if asked in models:
+            return models[asked]
+        for model in filter(None, (answered, asked)):
+            undated = _DATE.sub("", model)
+            for name in (model, model.rpartition("/")[2], undated, undated.rpartition("/")[2]):
+                if name in models:
+                    return models[name]
         return self._default
 
 
@@ -218,12 +223,12 @@ class Bill:
         self._stated = self._unstated = False  # by a server, at least once
         self.unpriced: Counter[str] = Counter()
 
-    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Optional[str] = None) -> None:
+    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Any = None) -> None:
         """Count one answer.
 
         Args:
             usage: its tokens; None where nothing is known, which counts as nothing.
-            asked, answered: as for :meth:`Prices.of_answer`.
+            asked, answered: as for :meth:`Prices.of_answer`; ``answered`` as it stands in the answer, whatever it is.
         """
         if usage is None:
             return
@@ -238,11 +243,16 @@ class Bill:
             self._stated = True
         elif usage._has_tokens:
             self._unstated = True
+            answered = answered if isinstance(answered, str) else None
             price = None if self._prices is None else self._prices.of_answer(asked, answered)
             if price is None:
                 self.unpriced[answered or asked or ""] += 1
             else:
                 self._cost += price.of(usage)
+
+    def wants_answered(self, asked: Optional[str]) -> bool:
+        """Whether it makes a difference which model has answered."""
+        return self._prices is not None and len(self._prices) > 0 and asked not in self._prices
 
     @property
     def usage(self) -> Usage:

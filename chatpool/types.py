@@ -300,13 +300,23 @@ class Results(List[Any]):
     def to_dicts(self, *, row: bool = False, parsed: bool = False) -> List[Dict[str, Any]]:
         """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens.
 
+        All have the same fields, None where an item lacks one.
+
         Args:
-            row: whether the item comes first: its fields where it is a mapping, otherwise as ``item``. Where a field
-                has the name of one of the others, that is called ``answer_...`` (``answer_text``).
+            row: whether the item comes first: its fields where it is a mapping, a NamedTuple or a Series, otherwise as
+                ``item``. Where a field has the name of one of the others, that is called ``answer_...``
+                (``answer_text``).
             parsed: whether ``.parsed`` comes last: its fields, where it is a mapping, a dataclass or a model of
                 pydantic, each as ``parsed_...`` if its name is taken; otherwise as ``parsed``.
         """
-        return [_with_more(_row(outcome), outcome, row=row, parsed=parsed) for outcome in self.outcomes]
+        rows = [_row(outcome) for outcome in self.outcomes]
+        if row:
+            rows = _beside([_columns_of(outcome.item) for outcome in self.outcomes], rows, "answer")
+        if parsed:
+            rows = _beside(rows, list(map(_parsed_columns, self.outcomes)), "parsed")
+        # Data frames are often made by the first rows' columns: those that only others have would be lost.
+        names = dict.fromkeys(name for each in rows for name in each)
+        return [{name: each.get(name) for name in names} for each in rows]
 
 
 def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[Any]]]]:
@@ -335,18 +345,29 @@ def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
     }
 
 
-def _with_more(facts: Dict[str, Any], outcome: Outcome[Any], *, row: bool, parsed: bool) -> Dict[str, Any]:
-    if row:
-        item = outcome.item
-        own = {str(name): value for name, value in item.items()} if isinstance(item, Mapping) else {"item": item}
-        facts = {**own, **{f"answer_{name}" if name in own else name: value for name, value in facts.items()}}
-    if parsed:
-        value = getattr(outcome.value, "parsed", None)
-        columns = _fields_of(value)
-        if columns is None:
-            columns = {} if outcome.error is not None else {"parsed": value}
-        facts = {**facts, **{f"parsed_{name}" if name in facts else name: value for name, value in columns.items()}}
-    return facts
+def _beside(rows: List[Dict[str, Any]], more: List[Dict[str, Any]], prefix: str) -> List[Dict[str, Any]]:
+    """More columns beside those of a table; where a name is taken, the new one goes by it with the prefix."""
+    taken = {name for row in rows for name in row}
+    return [
+        {**row, **{f"{prefix}_{name}" if name in taken else name: value for name, value in new.items()}}
+        for row, new in zip(rows, more)
+    ]
+
+
+def _parsed_columns(outcome: Outcome[Any]) -> Dict[str, Any]:
+    value = getattr(outcome.value, "parsed", None)
+    columns = _fields_of(value)
+    if columns is None:
+        return {} if outcome.error is not None else {"parsed": value}
+    return columns
+
+
+def _columns_of(row: Any) -> Dict[str, Any]:
+    """A row of a table by column: a mapping, a NamedTuple (``itertuples()``), a Series (``iterrows()``)."""
+    for method in ("_asdict", "to_dict"):
+        if not isinstance(row, Mapping) and hasattr(row, method):
+            row = getattr(row, method)()
+    return {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else {"item": row}
 
 
 def _fields_of(value: Any) -> Optional[Dict[str, Any]]:
@@ -358,7 +379,10 @@ def _fields_of(value: Any) -> Optional[Dict[str, Any]]:
     if hasattr(value, "_asdict"):  # a NamedTuple
         return dict(value._asdict())
     names = getattr(type(value), "model_fields", None)  # pydantic's
-    return {name: getattr(value, name) for name in names} if isinstance(names, Mapping) else None
+    if not isinstance(names, Mapping):
+        return None
+    computed = getattr(getattr(value, "__pydantic_decorators__", None), "computed_fields", ())
+    return {name: getattr(value, name) for name in (*names, *computed)}
 
 
 @dataclass(frozen=True)

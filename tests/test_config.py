@@ -11,7 +11,7 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool import ConfigurationError, RetryPolicy, Timeout
+from chatpool import Budget, ConfigurationError, RetryPolicy, Timeout, config
 from chatpool.config import choice, positive_int, positive_seconds
 
 SECONDS = st.floats(min_value=0.001, max_value=1_000_000)
@@ -186,3 +186,14 @@ def test_seconds_are_positive():
     assert positive_seconds("run_timeout", 3) == 3.0
     with pytest.raises(ConfigurationError, match="run_timeout must be more than 0"):
         positive_seconds("run_timeout", 0)
+
+
+class BudgetOf010:
+    """Pickles as a budget of version 0.1.0 did."""
+
+    def __reduce__(self):
+        return config._restore_budget, (None, 5.0, {"m": (1.0, 2.0)})
+
+
+def test_a_budget_that_0_1_0_has_pickled_comes_back():
+    assert pickle.loads(pickle.dumps(BudgetOf010())) == Budget(cost=5, prices={"m": (1, 2)})

@@ -92,6 +92,26 @@ def test_a_model_that_answers_under_its_dated_name_has_the_price_of_the_one_that
     assert prices.of_model("gpt-4o-2024-08-06") is None  # what is asked for is not guessed
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt-4o-2024-05-13",
+        "gpt-4o-2024-08-06",
+        "openai/gpt-4o",
+        "openai/gpt-4o-2024-05-13",
+        "openrouter/openai/gpt-4o-2024-08-06",
+        "gpt-4o@20240806",
+    ],
+)
+def test_asked_or_answered_a_name_with_provider_and_date_has_one_price(name):
+    given = {"gpt-4o": (1, 2), "gpt-4o-2024-05-13": (3, 4)}
+    prices = prices_of(given)
+    price = Price(3, 4) if "05-13" in name else Price(1, 2)
+    assert prices.of_answer(name) == prices.of_answer(name, name) == prices.of_answer(None, name) == price
+    assert prices.of_answer(name, "something-else") == prices.of_answer("something-else", name) == price
+    assert prices_of({**given, name: (5, 6)}).of_answer(name, "gpt-4o") == Price(5, 6)
+
+
 def test_cached_tokens_have_their_own_price_where_one_is_given():
     usage = Usage(1000, 100, 1100, cached_tokens=800)
     assert Price(2, 8).of(usage) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)
@@ -121,6 +141,15 @@ def test_a_bill_without_prices_knows_the_cost_if_servers_state_it():
     assert (bill.cost, bill.usage.cost) == (0.5, 0.5)
     bill.add(Usage(1, 1, 2), "m")
     assert (bill.cost, bill.usage.cost, bill.note()) == (0.5, None, "no price for m")
+
+
+def test_a_name_of_the_model_that_is_none_spoils_no_bill():
+    bill = Bill(prices_of({"m": (1, 1)}))
+    for odd in (None, 7, {"name": "m"}, ["m"], ""):
+        bill.add(Usage(1, 1, 2), "m", odd)
+        bill.add(Usage(1, 1, 2), None, odd)
+    assert bill.cost == pytest.approx(5 * 2e-6)
+    assert bill.unpriced == {"": 5}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..client.copies import PackedPools
 from ..client.packs import MOST_TEXTS
 from ..client.row_budget import RowBudget
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
-from ..journal import Found, Record, decode, error_of
+from ..journal import Found, Record, decode, decode_value, error_of
 from ..types import Outcome
 from .child import END, STOP
 from .crew import Child, Message
@@ -216,7 +216,9 @@ class CrewRunner(Runner):
         self._ended += len(records)
         for work, record in records:
             self._budget.settle(record, record.usage)
-            self._bill.add(record.usage, None if work.request is None else work.request.model)
+            asked = None if work.request is None else work.request.model
+            answer = decode_value(record.value) if self._bill.wants_answered(asked) else None
+            self._bill.add(record.usage, asked, answer.get("model") if isinstance(answer, dict) else None)
         self._keep([record for _, record in records])
         self._count(_outcome_of(work, record) for work, record in records)
 

@@ -48,7 +48,7 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("limit", "sample", "processes", "max_pack"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None or name == "processes":
                 positive_int(name, getattr(self, name))
         if not isinstance(self.collect_stream, bool):
             raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")

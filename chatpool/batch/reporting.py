@@ -115,16 +115,17 @@ class Report:
             ("waits", f"{self.waited:,.1f} s before those, all rows together"),
         ]
 
-    def add_answer(self, body: Any, in_all: Optional[Usage] = None) -> None:
+    def add_answer(self, body: Any, in_all: Optional[Usage] = None, asked: Optional[str] = None) -> None:
         """Count an answer.
 
         Args:
             body: its JSON.
             in_all: tokens of all answers to the same row, where there were others that were not taken.
+            asked: the model that was asked for, where it has another name.
         """
         self.succeeded += 1
         usage, model = usage_of(body), _model_in(body)
-        self.bill.add(in_all or usage, None, model)
+        self.bill.add(in_all or usage, asked, model)
         if usage is not None:
             self.written.append(usage.completion_tokens)
         if model is not None:
@@ -152,7 +153,8 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] =
     Args:
         path: a run's output, with its file of errors and its journal beside it; a journal, also one of
             :meth:`ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
-        prices: dollars per million tokens, as for :func:`run`. Those by model apply to the models that have answered.
+        prices: dollars per million tokens, as for :func:`run`. Those by model apply to the models that
+            were asked for, where there is a journal that knows them, or else to those that have answered.
 
     Raises:
         ConfigurationError: a file cannot be read, or is none of these.
@@ -183,10 +185,10 @@ def _read_journal(made: Report, path: str) -> None:
         if record.attempts:
             made.latencies.append(record.attempts[-1].elapsed)
         if is_last and record.state == OK:
-            made.add_answer(decode_value(record.value), record.usage)
+            made.add_answer(decode_value(record.value), record.usage, record.model)
         elif is_last:
             made.failures[_cause(record)] += 1
-            made.bill.add(record.usage, None, _model_in(decode_value(record.value)))
+            made.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
 
 
 def _cause(record: Record) -> str:

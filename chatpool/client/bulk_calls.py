@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ..config import RetryPolicyLike, TimeoutLike
 from ..errors import ChatPoolError
@@ -11,13 +11,14 @@ from ..observe.progress import Progress
 from ..types import ChatCompletion, ChatRequest, Item, Outcome, Results
 from ..wire import embedding_request
 from .base import PoolBase
+from .call_settings import CallSettings
 from .consume import collect
 from .failure_limit import MaxFailures
 from .options import RequestMaker, body_fields
 from .parsing import Parse
 from .review import Accept
 from .runs import JournalPath, RunSettings, start_packed
-from .second_try import failed_of, fill, request_of, settings_of
+from .second_try import failed_of, fill, request_of, run_settings_of, settings_of
 
 __all__ = ["BulkCalls"]
 
@@ -198,8 +199,9 @@ class BulkCalls(PoolBase):
             results: what :meth:`map` or :meth:`embed` has returned, or an exception's ``.results``. It is changed:
                 its values and outcomes, whose history, tokens and seconds are those of both times.
             progress, run_timeout, max_failures: as in :meth:`map`.
-            timeout, retry: as in :meth:`chat`. Default: those of the run. What parses and accepts answers, is the run's
-                too, unless ``results`` were pickled in between; headers and URL parameters are this pool's.
+            timeout, retry: as in :meth:`chat`. Default: those of the run. What parses and accepts answers, ``dedupe``
+                and the journal are the run's too, unless ``results`` were pickled or copied in between; headers and
+                URL parameters are this pool's.
 
         Returns:
             ``results``, whose ``fatal`` tells how this time ended. Nothing is sent if nothing has failed.
@@ -210,11 +212,12 @@ class BulkCalls(PoolBase):
         """
         failed = failed_of(results)
         settings = RunSettings(None, progress, "return", run_timeout, max_failures=max_failures)
+        settings = run_settings_of(results, settings)
         how = settings_of(results, self._how(timeout, retry), timed=timeout is not None, retried=retry is not None)
         again: Optional[Results] = None
         shows_errors = any(isinstance(results[outcome.index], ChatPoolError) for outcome in failed)
         try:
-            again = self._collect(failed, request_of(results), settings, how) if failed else None
+            again = self._send_again(results, failed, settings, how) if failed else None
         except BaseException as error:
             again = getattr(error, "results", None)
             with contextlib.suppress(Exception):  # a frozen exception takes no attribute
@@ -223,6 +226,12 @@ class BulkCalls(PoolBase):
         finally:
             fill(results, again, shows_errors=shows_errors)
         return results
+
+    def _send_again(
+        self, results: Results, failed: List[Outcome[Any]], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        send = self._collect_packed if results._origin is not None and results._origin.packed else self._collect
+        return send(failed, request_of(results), settings, how)
 
     def embed(
         self,
@@ -275,6 +284,11 @@ class BulkCalls(PoolBase):
             return self._wait(text, make(text), how)
         if dedupe:
             return self._collect(text, make, settings, how)
+        return self._collect_packed(text, make, settings, how)
+
+    def _collect_packed(
+        self, texts: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
+    ) -> Results:
         started = self._core.engine.clock.now()
-        run, bar = start_packed(self._core, text, make, settings, how)
-        return collect(run, window=1, on_error=on_error, bar=bar, started=started)
+        run, bar = start_packed(self._core, texts, make, settings, how)
+        return collect(run, window=1, on_error=settings.on_error, bar=bar, started=started)

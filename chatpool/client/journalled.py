@@ -28,8 +28,10 @@ from ..wire.usage import usage_of
 from .final import state_of
 from .kept import KeptRun
 from .review import PARSE_FAILED
+from .run import RunOrigin
+from .second_try import both_times
 
-__all__ = ["JournalledRun", "record_of", "request_hash"]
+__all__ = ["JournalledRetry", "JournalledRun", "record_of", "request_hash"]
 
 logger = logging.getLogger("chatpool")
 
@@ -60,8 +62,14 @@ def record_of(
     usage = outcome.usage
     if usage == _told(outcome.value) and usage != Usage():  # one that was shared took nothing, and its JSON says more
         usage = None
-    value = _encoded(answer)
-    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, error, meta, value, usage)
+    asked = None if outcome.request is None or (answer is None and outcome.usage is None) else outcome.request.model
+    model = None if asked == _model_in(answer) else asked
+    history, value = outcome.history, _encoded(answer)
+    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
+
+
+def _model_in(value: Any) -> Any:
+    return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
 
 
 def _told(value: Any) -> Optional[Usage]:
@@ -106,6 +114,10 @@ class JournalledRun(KeptRun):
         self._journal: Optional[Journal] = None
         self._forsaken = False
         self._pays_again = False
+
+    @property
+    def origin(self) -> RunOrigin:
+        return super().origin._replace(journal=self._path)
 
     def _call_for(self, item: Any) -> Optional[Call]:
         call = super()._call_for(item)
@@ -174,6 +186,16 @@ class JournalledRun(KeptRun):
     def _close(self) -> None:
         if self._journal is not None:
             self._journal.close()
+
+
+class JournalledRetry(JournalledRun):
+    """Sends again what has failed in such a run: its items are the first outcomes, whose places it keeps."""
+
+    def _recall(self, call: Call) -> Optional[Outcome[Any]]:
+        return None  # it would be the failure
+
+    def keep(self, outcome: Outcome[Any]) -> None:
+        super().keep(both_times(outcome))
 
 
 def _key(index: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Optional
 
 from ..engine import Call, CallOptions, Engine
 from ..errors import ChatPoolError
@@ -13,7 +13,7 @@ from ..types import ChatRequest, Outcome
 from ..wire.vectors import check_vector, vector_of
 from .packs import Pack, Packs
 from .rows import RowsRun
-from .run import Run
+from .run import Run, RunOrigin
 
 __all__ = ["PackedRowsRun", "PackedRun"]
 
@@ -46,15 +46,15 @@ class PackedRun(Run):
         **more: Any,
     ) -> None:
         self._prepare_row = prepare
+        self._max_pack = max_pack
         self._packs = Packs(items, prepare, max_pack, lone=self._lone)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._packs, _request_of, options, window, **more)
         self.bar: Optional[ProgressBar] = None
 
     @property
-    def origin(self) -> Tuple[Callable[[Any], ChatRequest], CallOptions]:
-        """Of rows, which are sent alone the next time."""
-        return self._prepare_row, self._options
+    def origin(self) -> RunOrigin:
+        return RunOrigin(self._prepare_row, self._options, packed=True, max_pack=self._max_pack)
 
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
         """A row's value, of its part of the answer; raises UnusableAnswer where there is none."""

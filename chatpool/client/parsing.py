@@ -11,10 +11,10 @@ import re
 import typing
 from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Protocol, Type, Union
 
-from ..errors import ChatPoolError, Reask
+from ..errors import Reask
 from .json_schema import Wrapping
 from .parsing_annotations import complete, is_pydantics, is_record, name_of
-from .parsing_json import Mismatch, json_in, problems_of, shown, unfenced
+from .parsing_json import Mismatch, can_be_mended, json_in, problems_of, shown, unfenced
 from .parsing_types import Reader, foreign_reader, reader_of
 from .strict_schema import ANSWER
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     TypeForm = Type[Any]
 
-__all__ = ["Parse", "Parser", "ValidatesJSON", "can_be_mended", "parser_of", "reason_of"]
+__all__ = ["Parse", "Parser", "ValidatesJSON", "parser_of", "reason_of"]
 
 Parser = Callable[[str], Any]
 """Makes a value of an answer's text; whatever Exception it raises says why it cannot."""
@@ -31,13 +31,12 @@ Parser = Callable[[str], Any]
 _MOST_PROBLEMS = 10
 _LONGEST_REASON = 1500  # characters; the model is told it
 
-_ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
-
 _WRAPPED = re.compile(rf'\s*\{{\s*"{ANSWER}"\s*:')
 
 # Classes of these modules make something of a text, but not what is meant: set("abc") holds letters.
 _OF_JSON = frozenset({"builtins", "collections", "datetime"})
 _OF_TEXT = (str, int, float, complex)
+_OF_NUMBERS = frozenset({"builtins", "decimal", "fractions", "uuid"})
 
 _OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
 
@@ -206,6 +205,15 @@ class _OfText:
             if contents[0] is not value:
                 return _first(contents, value, reader_of(self._cls))
         try:
+            return self._made(text)
+        except ValueError:
+            bare = unfenced(text).strip()
+            if self._cls.__module__ not in _OF_NUMBERS or bare == text.strip():
+                raise
+            return self._made(bare)
+
+    def _made(self, text: str) -> Any:
+        try:
             return self._cls(text)
         except ArithmeticError as error:
             if self._cls.__module__ == "decimal":  # which has an error of its own for texts that are no numbers
@@ -233,14 +241,6 @@ def _first(contents: List[Any], value: Any, read: Reader) -> Any:
 def _named(value: Any) -> str:
     kind = type(value).__name__
     return f"an object of {kind}: pass the class itself" if dataclasses.is_dataclass(value) else f"a value of {kind}"
-
-
-def can_be_mended(error: BaseException) -> bool:
-    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
-    if isinstance(error, Reask):
-        return True
-    # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
-    return isinstance(error, _ABOUT_ANSWERS) and not isinstance(error, (ChatPoolError, OSError))
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import sys
 import types
 import typing
 from typing import Any, Dict, Generic, List, Literal, Sequence, Tuple, TypeVar, Union
@@ -96,7 +97,7 @@ class Builder(abc.ABC, Generic[T]):
         return self.reference(cls, self._made[cls])
 
     def _of_generic(self, kind: Any, origin: Any, where: str) -> T:
-        arguments = [argument for argument in typing.get_args(kind) if not isinstance(argument, TypeVar)]
+        arguments = list(typing.get_args(kind))
         if hasattr(kind, "__metadata__"):  # Annotated
             return self.of(kind.__origin__, where)
         if origin in UNIONS:
@@ -263,24 +264,67 @@ def fields_of(cls: Any) -> Dict[str, Tuple[Any, bool]]:
         TypeError: an annotation cannot be evaluated, or the class needs more than its fields.
     """
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, localns=_names_for(cls), include_extras=True)
     except Exception as error:
         raise TypeError(f"the annotations of {name_of(cls)} cannot be evaluated: {error}") from error
-    for name, hint in hints.items():
-        if isinstance(hint, dataclasses.InitVar):
-            raise unsupported(f"{name_of(cls)}.{name}", hint)
+    variables = _variables_of(cls)
+    if variables:
+        hints = {name: _with_variables(hint, variables) for name, hint in hints.items()}
     if _is_typed_dict(cls):
         return {name: (hint, _is_needed(hint, name in cls.__required_keys__)) for name, hint in hints.items()}
     if _is_named_tuple(cls):
         return {name: (hints.get(name, Any), name not in cls._field_defaults) for name in cls._fields}
+    known = {field.name for field in dataclasses.fields(cls)}
     return {
-        field.name: (
-            hints[field.name],
+        name: (
+            hints[name].type if isinstance(hints[name], dataclasses.InitVar) else hints[name],
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
         )
-        for field in dataclasses.fields(cls)
-        if field.init
+        for name, field in cls.__dataclass_fields__.items()  # fields() leaves out what only __post_init__ gets
+        if field.init and (name in known or not _is_class_variable(hints[name]))
     }
+
+
+def _is_class_variable(hint: Any) -> bool:
+    return hint is typing.ClassVar or typing.get_origin(hint) is typing.ClassVar
+
+
+class _Inner:
+    """Stands for InitVar where that cannot be evaluated: its type is what is in its brackets."""
+
+    def __class_getitem__(cls, kind: Any) -> Any:
+        return kind
+
+
+def _names_for(cls: Any) -> Any:
+    """What names in a class's annotations mean, where that is not what they mean in its module."""
+    if sys.version_info < (3, 11):  # there typing takes no InitVar[...] that is written as a text
+        if dataclasses.is_dataclass(cls) and len(cls.__dataclass_fields__) > len(dataclasses.fields(cls)):
+            module = types.SimpleNamespace(**{**vars(dataclasses), "InitVar": _Inner})
+            return {"InitVar": _Inner, "dataclasses": module}
+    return None
+
+
+def _variables_of(cls: Any) -> Dict[Any, Any]:
+    """What the type variables of the classes stand for that a class comes from: int, in ``class Ages(Box[int])``."""
+    found: Dict[Any, Any] = {}
+    for base in getattr(cls, "__orig_bases__", ()):
+        origin = typing.get_origin(base)
+        of_base = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(base)))
+        inherited = _variables_of(base if origin is None else origin)
+        found.update({name: _with_variables(kind, of_base) for name, kind in inherited.items()})
+        found.update(of_base)
+    return found
+
+
+def _with_variables(kind: Any, variables: Dict[Any, Any]) -> Any:
+    """A type with what its type variables stand for."""
+    if isinstance(kind, TypeVar):
+        return variables.get(kind, kind)
+    inner = () if typing.get_origin(kind) is None else getattr(kind, "__parameters__", ())
+    if not any(each in variables for each in inner):
+        return kind
+    return kind[tuple(variables.get(each, each) for each in inner)]
 
 
 def _is_needed(hint: Any, otherwise: bool) -> bool:
@@ -295,11 +339,13 @@ def _is_needed(hint: Any, otherwise: bool) -> bool:
 
 
 def _unqualified(kind: Any) -> Any:
-    """A type without what says more about a field, or gives it another name."""
+    """A type without what says more about a field, or gives it another name; of a type variable what it may be."""
     while _qualifier(kind):
         kind = typing.get_args(kind)[0]
     while hasattr(kind, "__supertype__"):  # of a NewType
         kind = kind.__supertype__
+    if isinstance(kind, TypeVar):
+        kind = kind.__bound__ or (Union[kind.__constraints__] if kind.__constraints__ else Any)
     return NULL if kind is None else kind
 
 

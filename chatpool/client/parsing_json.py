@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from typing import Any, List, Optional, Pattern
+from typing import Any, List, Optional
 
-__all__ = ["Mismatch", "json_in", "problems_of", "shown", "unfenced"]
+from ..errors import ChatPoolError, Reask
+from ..wire.reasoning import END_OF_THOUGHTS, opened_thoughts
+
+__all__ = ["ABOUT_ANSWERS", "Mismatch", "can_be_mended", "json_in", "mismatch_of", "problems_of", "shown", "unfenced"]
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)\s*$")
 _MARKER = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z]\w*)?\s*")
-
-# What models that reason write before the answer.  Chat templates often keep the opening tag for themselves.
-_THOUGHTS = re.compile(r"\s*[<\[](think|thinking|thoughts?|reasoning|reflection|seed:think)[>\]]", re.IGNORECASE)
-_END_OF_THOUGHTS = "</think>"
 
 _LETTER = re.compile(r"\S")
 
 _LONGEST_SHOWN = 60  # characters of a value
 
 _decoder = json.JSONDecoder()
+
+ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
+"""Of these are the errors that another answer may mend; :func:`can_be_mended` knows the exceptions."""
+
+# Of PEP 249 and SQLAlchemy: some of their errors are ValueErrors or KeyErrors as well.
+_OF_DATABASES = frozenset({"DatabaseError", "InterfaceError", "SQLAlchemyError"})
 
 
 class Mismatch(ValueError):
@@ -41,11 +45,11 @@ def unfenced(text: str) -> str:
     Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them;
     and what models make of them: all on one line, or closed right behind the JSON.
     """
-    text = _without_opened_thoughts(text.lstrip("\ufeff"))
+    text = opened_thoughts(text.lstrip("\ufeff"))[1]
     found = _out_of_fence(text)
-    if _END_OF_THOUGHTS not in text or (_END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
+    if END_OF_THOUGHTS not in text or (END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
         return found
-    return _out_of_fence(text.partition(_END_OF_THOUGHTS)[2])
+    return _out_of_fence(text.partition(END_OF_THOUGHTS)[2])
 
 
 def _out_of_fence(text: str) -> str:
@@ -68,24 +72,6 @@ def _out_of_fence(text: str) -> str:
     if len(blocks) == 1 and not opened:
         return "\n".join(blocks[0])
     return _loosely_fenced(text)
-
-
-def _without_opened_thoughts(text: str) -> str:
-    start = 0
-    while True:
-        opening = _THOUGHTS.match(text, start)
-        if opening is None:
-            break
-        closing = _closing(opening[1].lower()).search(text, opening.end())
-        if closing is None:
-            return text
-        start = closing.end()
-    return text[start:]
-
-
-@functools.cache  # of the few tags there are
-def _closing(tag: str) -> Pattern[str]:
-    return re.compile(rf"[<\[]/{re.escape(tag)}[>\]]", re.IGNORECASE)
 
 
 def _loosely_fenced(text: str) -> str:
@@ -168,6 +154,27 @@ def problems_of(error: Exception, path: str = "") -> List[str]:
         return [_line(each, path) for each in listed()] if callable(listed) else []
     except (AttributeError, KeyError, TypeError):  # somebody else's errors()
         return []
+
+
+def can_be_mended(error: BaseException) -> bool:
+    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
+    if isinstance(error, Reask):
+        return True
+    # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
+    is_of_others = isinstance(error, (ChatPoolError, OSError)) or any(
+        kind.__name__ in _OF_DATABASES for kind in type(error).__mro__
+    )
+    return isinstance(error, ABOUT_ANSWERS) and not is_of_others
+
+
+def mismatch_of(error: Exception, path: str) -> Mismatch:
+    """What a check of somebody's says, with the place of the value that it has looked at."""
+    text, kind = str(error), type(error).__name__
+    if not text:
+        text = kind
+    elif not isinstance(error, (ValueError, AssertionError)):  # a KeyError's is but a name
+        text = f"{kind}: {text}"
+    return Mismatch(problems_of(error, path) or [f"{path}: {text}" if path else text])
 
 
 def _line(problem: Any, path: str) -> str:

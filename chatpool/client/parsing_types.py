@@ -10,7 +10,7 @@ import json
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from .parsing_annotations import NULL, PLAIN, Builder, adapter_of, is_record, name_of
-from .parsing_json import Mismatch, problems_of, shown
+from .parsing_json import ABOUT_ANSWERS, Mismatch, can_be_mended, mismatch_of, shown
 
 __all__ = ["Reader", "foreign_reader", "reader_of"]
 
@@ -94,10 +94,10 @@ class _RecordReader:
             raise Mismatch(problems)
         try:
             return self._cls(**found)
-        except (TypeError, ValueError, LookupError, AssertionError) as error:  # its __post_init__ checks more
-            if isinstance(error, OSError):
+        except ABOUT_ANSWERS as error:  # its __post_init__ checks more
+            if not can_be_mended(error):
                 raise
-            raise Mismatch(problems_of(error, path) or [f"{path}: {error}" if path else str(error)]) from error
+            raise mismatch_of(error, path) from error
 
 
 def _collect(found: Any, key: Any, read: Reader, value: Any, path: str, problems: List[str]) -> None:
@@ -213,9 +213,9 @@ def foreign_reader(validate_json: Callable[[str], Any]) -> Reader:
             # As JSON, in which even strict models take a date from a text.
             return validate_json(json.dumps(value))
         except (ValueError, AssertionError) as error:
-            if isinstance(error, OSError):
+            if not can_be_mended(error):
                 raise
-            raise Mismatch(problems_of(error, path) or [str(error)]) from error
+            raise mismatch_of(error, path) from error
 
     return read
 

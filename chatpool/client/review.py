@@ -12,7 +12,8 @@ from ..reentrancy import runs_user_code
 from ..types import ChatCompletion, ChatRequest
 from ..wire.endings import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, Ending, ending_of
 from ..wire.reask import asked_again
-from .parsing import Parse, Parser, can_be_mended, parser_of, reason_of
+from .parsing import Parse, Parser, parser_of, reason_of
+from .parsing_json import can_be_mended
 
 __all__ = ["MAX_REASKS", "PARSE_FAILED", "Accept", "AnswerReview", "AnswerRules", "reviewer_of"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Sized, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sized, Tuple, Union
 
 from ..engine import Call, CallOptions, Engine, barging
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
@@ -14,13 +15,33 @@ from ..types import ChatRequest, Outcome
 from .dedupe import SingleFlight, twin_outcome
 from .failure_limit import FailureLimit
 
-__all__ = ["Run", "unusable"]
+__all__ = ["Run", "RunOrigin", "unusable"]
 
 _run_ids = itertools.count(1)
 
 _LOOK_AGAIN = 0.05  # seconds
 
 _STRIDE = 64  # calls handed over under one lock; few enough that the first of them start at once
+
+
+class RunOrigin(NamedTuple):
+    """How the calls of a run were made.
+
+    Attributes:
+        prepare: makes the request of an item.
+        options: how calls were sent.
+        dedupe: whether identical requests were sent once.
+        journal: the file that has the outcomes, None without one.
+        packed: whether many items went out in one request.
+        max_pack: how many at most, None for as many as the API takes.
+    """
+
+    prepare: Callable[[Any], ChatRequest]
+    options: CallOptions
+    dedupe: bool = False
+    journal: Union[str, os.PathLike[str], None] = None
+    packed: bool = False
+    max_pack: Optional[int] = None
 
 
 class Run:
@@ -213,9 +234,9 @@ class Run:
         self._engine.repair()
 
     @property
-    def origin(self) -> Tuple[Callable[[Any], ChatRequest], CallOptions]:
-        """What makes requests of items, and how their calls are sent."""
-        return self._prepare, self._options
+    def origin(self) -> RunOrigin:
+        """How its calls were made, to make them again."""
+        return RunOrigin(self._prepare, self._options, self.single_flight is not None)
 
     def now(self) -> float:
         """The time on the run's clock."""

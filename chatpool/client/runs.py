@@ -43,6 +43,7 @@ class RunSettings:
     dedupe: bool = False
     max_pack: Optional[int] = None
     max_failures: MaxFailures = "same"
+    is_retry: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -88,9 +89,10 @@ def start_run(
     if settings.journal is None:
         run = Run(core.engine, items, prepare, options, window)
     else:
-        from .journalled import JournalledRun  # most programs keep none: importing it takes time
+        from .journalled import JournalledRetry, JournalledRun  # most programs keep none: importing it takes time
 
-        run = JournalledRun(core.engine, items, prepare, options, window, journal=settings.journal)
+        kind = JournalledRetry if settings.is_retry else JournalledRun
+        run = kind(core.engine, items, prepare, options, window, journal=settings.journal)
     run.single_flight = SingleFlight() if settings.dedupe else None
     run.failure_limit = limit
     return run, bar

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, List, Optional
+from typing import Any, List, Optional, cast
 
 from ..engine import CallOptions
 from ..errors import ConfigurationError
 from ..types import ChatRequest, Outcome, Results
 from .call_settings import CallSettings
+from .run import unusable
+from .runs import RunSettings
 
-__all__ = ["failed_of", "fill", "request_of", "settings_of"]
+__all__ = ["both_times", "failed_of", "fill", "request_of", "run_settings_of", "settings_of"]
 
 
 def failed_of(results: Any) -> List[Outcome[Any]]:
@@ -26,7 +28,7 @@ def failed_of(results: Any) -> List[Outcome[Any]]:
 
 def request_of(results: Results) -> Any:
     """A function that makes the request of a failed outcome: the same again, or that of its item."""
-    prepare = None if results._origin is None else results._origin[0]
+    prepare = None if results._origin is None else results._origin.prepare
 
     def make(outcome: Outcome[Any]) -> ChatRequest:
         if outcome.request is not None:
@@ -37,6 +39,14 @@ def request_of(results: Results) -> Any:
         return request
 
     return make
+
+
+def run_settings_of(results: Results, settings: RunSettings) -> RunSettings:
+    """``settings`` with what the run has said of identical items, of packs and of its journal, which goes on."""
+    origin = results._origin
+    if origin is None:
+        return settings
+    return replace(settings, dedupe=origin.dedupe, journal=origin.journal, max_pack=origin.max_pack, is_retry=True)
 
 
 def settings_of(results: Results, how: CallSettings, *, timed: bool, retried: bool) -> CallSettings:
@@ -51,7 +61,7 @@ def settings_of(results: Results, how: CallSettings, *, timed: bool, retried: bo
     """
     if results._origin is None:
         return how
-    first: CallOptions = results._origin[1]
+    first: CallOptions = results._origin.options
     return replace(
         how,
         timeout=how.timeout if timed else first.timeout,
@@ -64,20 +74,28 @@ def settings_of(results: Results, how: CallSettings, *, timed: bool, retried: bo
 def fill(results: Results, again: Optional[Results], *, shows_errors: bool) -> None:
     """Put what has come the second time into the places of what had failed."""
     for outcome in () if again is None else again.outcomes:
-        first: Outcome[Any] = outcome.item
-        both = [usage for usage in (first.usage, outcome.usage) if usage is not None]
-        merged = Outcome(
-            first.index,
-            first.item,
-            outcome.request or first.request,
-            outcome.value,
-            outcome.error,
-            first.history + outcome.history,
-            first.elapsed + outcome.elapsed,
-            sum(both[1:], both[0]) if both else None,
-        )
-        results.outcomes[first.index] = merged
-        results[first.index] = merged.value if merged.ok else merged.error if shows_errors else None
+        merged = both_times(outcome)
+        results.outcomes[merged.index] = merged
+        results[merged.index] = merged.value if merged.ok else merged.error if shows_errors else None
     if again is not None:
         results.elapsed += again.elapsed
         results.fatal = again.fatal
+
+
+def both_times(outcome: Outcome[Any]) -> Outcome[Any]:
+    """An outcome whose item is that of the first time, with what both took."""
+    first: Outcome[Any] = outcome.item
+    both = [usage for usage in (first.usage, outcome.usage) if usage is not None]
+    error = outcome.error
+    if isinstance(error, ConfigurationError) and str(error) == f"item {outcome.index}: {error.__cause__}":
+        error = unusable(first.index, cast(Exception, error.__cause__))
+    return Outcome(
+        first.index,
+        first.item,
+        outcome.request or first.request,
+        outcome.value,
+        error,
+        first.history + outcome.history,
+        first.elapsed + outcome.elapsed,
+        sum(both[1:], both[0]) if both else None,
+    )

@@ -47,7 +47,10 @@ class Delivery:
         now = self._clock.now() if now is None else now
         call.payload = b""
         try:
-            report_end(call, now, error=error, usage=call.unreported if verdict is None else verdict.usage)
+            if verdict is None:
+                report_end(call, now, error=error, usage=call.unreported)
+            else:
+                report_end(call, now, error=error, usage=verdict.usage, answer=verdict.value)
         finally:
             value = None if verdict is None or error is not None else verdict.value
             if verdict is not None and call.options.review is None:

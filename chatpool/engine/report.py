@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from ..errors import ChatPoolError
 from ..events import Event
@@ -30,25 +30,35 @@ def report_retry(call: Call, attempt: Attempt, now: float) -> None:
         _emit("retrying", call, now, attempt, attempt.reason, call.unreported)
 
 
-def report_reask(call: Call, now: float, usage: Optional[Usage]) -> None:
-    """The answer was not taken and the call is asked again."""
+def report_reask(call: Call, now: float, verdict: Verdict) -> None:
+    """The answer, of ``verdict``, was not taken and the call is asked again."""
     if call.options.dispatcher.wants("reasking"):
         last = call.history[-1]
-        _emit("reasking", call, now, last, last.reason, usage)
+        _emit("reasking", call, now, last, last.reason, verdict.usage, verdict.value)
 
 
-def report_end(call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage]) -> None:
-    """The call has its outcome."""
+def report_end(
+    call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage], answer: Any = None
+) -> None:
+    """The call has its outcome; ``usage`` is of ``answer``, where there is one."""
     kind = "succeeded" if error is None else "failed"
     if call.options.dispatcher.wants(kind):
         last = call.history[-1] if call.history else _NOTHING_SENT
-        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage)
+        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer)
 
 
 _NOTHING_SENT = Attempt("", None, None, None, None)  # type: ignore[arg-type]  # an event without an attempt
 
 
-def _emit(kind: str, call: Call, now: float, attempt: Attempt, reason: Optional[str], usage: Optional[Usage]) -> None:
+def _emit(
+    kind: str,
+    call: Call,
+    now: float,
+    attempt: Attempt,
+    reason: Optional[str],
+    usage: Optional[Usage],
+    answer: Any = None,
+) -> None:
     _, status, wait, elapsed, request_id, _ = attempt
     # One positional call: this runs once per call, and _replace would cost as much again each time.
     event = Event(
@@ -64,8 +74,14 @@ def _emit(kind: str, call: Call, now: float, attempt: Attempt, reason: Optional[
         elapsed,
         usage,
         request_id,
+        _model_in(answer),
     )
     call.options.dispatcher.emit(event)
+
+
+def _model_in(answer: Any) -> Optional[str]:
+    model = answer.get("model") if isinstance(answer, dict) else getattr(answer, "model", None)
+    return model if isinstance(model, str) else None
 
 
 def _reason(verdict: Verdict) -> str:

@@ -37,7 +37,7 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     call.reasks += 1
     call.attempts_before = call.attempts
     _change_last(call, wait=0.0)
-    report_reask(call, now, verdict.usage)
+    report_reask(call, now, verdict)
 
 
 def _change_last(call: Call, **changes: Any) -> None:

@@ -86,6 +86,7 @@ class Record(NamedTuple):
         meta: what the input carried along with the row.
         value: the answer's JSON, encoded; ``b"null"`` where there is none.  A failure has one that was not taken.
         usage: tokens of all answers, where they are more than ``value`` tells of; None where they are not.
+        model: the model that was asked for, where ``value`` names another one or none; None where it does not.
     """
 
     key: int
@@ -100,6 +101,7 @@ class Record(NamedTuple):
     meta: Any = None
     value: bytes = b"null"
     usage: Optional[Usage] = None
+    model: Optional[str] = None
 
 
 _quoted = json.encoder.encode_basestring_ascii
@@ -179,6 +181,8 @@ def encode(record: Record) -> bytes:
     attempts = ",".join(_attempt(*attempt) for attempt in record.attempts)
     told = f'"id":{text_or_null(record.custom_id)},"row":{record.row},"at":{record.at:.3f},'
     told += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
+    if record.model is not None:
+        told += f',"model":{_quoted(record.model)}'
     if record.error is not None or record.meta is not None or record.usage is not None:
         told += "," + _rarer_facts(record)
     rest = (_REST % (record.key, record.state, record.hash) + told).encode("ascii") + _VALUE + record.value + b"}"
@@ -257,6 +261,7 @@ def decode(line: bytes) -> Record:
         facts.get("meta"),
         tail[:-1],
         Usage(**facts["usage"]) if "usage" in facts else None,
+        facts.get("model"),
     )
 
 

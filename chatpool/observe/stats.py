@@ -46,7 +46,7 @@ class Statistics:
             for _ in range(len(self._heard)):
                 event = self._heard.popleft()
                 self._counts[event.kind] += 1
-                self._bill.add(event.usage, event.model)
+                self._bill.add(event.usage, event.model, event.answered)
         finally:
             self._counting = False
 

@@ -156,15 +156,17 @@ def _completion(request: ChatRequest, payload: Dict[str, Any], request_id: Optio
     text = choice.get("text")
     if not isinstance(text, str):
         raise UnusableAnswer("has a first choice without 'text'")
+    message = {"role": "assistant", "content": text}
     return ChatCompletion(
         text=text,
-        message={"role": "assistant", "content": text},
+        message=message,
         finish_reason=_text_or_none(choice.get("finish_reason")),
         usage=usage_of(payload),
         model=_text_or_none(payload.get("model")),
         id=_text_or_none(payload.get("id")),
         request_id=request_id,
         raw=payload,
+        reasoning=reasoning_of(message),
         choices=_further(payload),
     )
 

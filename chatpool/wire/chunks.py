@@ -10,6 +10,7 @@ from .bodies import inner_error
 from .codec import TooDeep, loads
 from .joining import ChoicesJoin
 from .paths import CHAT, COMPLETIONS, RESPONSES, operation_of
+from .plain import whole
 from .response_events import ResponseJoin
 from .sse import BARE, ERROR, EventParser, ServerEvent
 
@@ -246,8 +247,7 @@ def _join_for(request: ChatRequest) -> Union[ChoicesJoin, ResponseJoin]:
         return ResponseJoin(request)
     if operation not in (CHAT, COMPLETIONS):
         raise TypeError(f"{request.path} does not stream: /chat/completions, /completions and /responses do")
-    count = request.body.get("n")
-    count = count if isinstance(count, int) and count > 0 else 1
+    count = max(1, whole(request.body.get("n")) or 1)
     prompts = request.body.get("prompt")
     if operation == COMPLETIONS and isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         count *= len(prompts)

@@ -214,6 +214,9 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
         return _fault_in_text(value, name)
     if value is None or isinstance(value, (bool, int, float)):
         return None
+    if isinstance(value, type):
+        cure = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
+        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {cure}")
     kind = type(value)
     named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
     try:

@@ -7,10 +7,10 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..types import ChatChunk, ToolCallDelta, Usage
 from .answers import UnusableAnswer, content_text
-from .pieces import JoinedObject, index_in
+from .pieces import JoinedObject, JoinedText, index_in
 from .reasoning import separate_reasoning
 from .tool_calls import CallsJoin
-from .usage import usage_of
+from .usage import said_usage, usage_of
 
 __all__ = ["ChoicesJoin"]
 
@@ -39,7 +39,7 @@ class ChoicesJoin:
         self._is_chat = is_chat
         self._expected = expected
         self._fields: Dict[str, Any] = {}
-        self._usage: Any = None
+        self._usage: Dict[str, Any] = {}
         self._choices: Dict[int, _Choice] = {}
         self.begun = False
         self.answering = False
@@ -78,7 +78,7 @@ class ChoicesJoin:
             # The first chunk may have an empty id and model (Azure); what else there is, is best said last.
             if field not in _SAID_ONCE or not fields.get(field):
                 fields[field] = value
-        usage = self._take_usage(payload.get("usage"))
+        usage = self._take_usage(said_usage(payload))
         choices = payload.get("choices")
         if not choices or not isinstance(choices, list):
             return ChatChunk("", None, (), usage, payload)
@@ -88,13 +88,15 @@ class ChoicesJoin:
         return chunk
 
     def _take_usage(self, stated: Any) -> Optional[Usage]:
-        if not stated:
+        if not stated or not isinstance(stated, dict):
             return None
-        usage = usage_of({"usage": stated})
-        # Zeros, which some send with every chunk, do not take the place of a count.
-        if usage is not None or self._usage is None:
-            self._usage = stated
-        return usage
+        if usage_of({"usage": stated}) is None:
+            self._usage = self._usage or stated
+            return None
+        # Some say in the first chunk what was read and in the last what was written, some send zeros with every chunk:
+        # what says nothing does not take the place of a count.
+        self._usage = {**self._usage, **{name: value for name, value in stated.items() if value}}
+        return usage_of({"choices": (), "usage": self._usage})
 
     def _take_choice(self, choice: Any, chunk: ChatChunk) -> None:
         if not isinstance(choice, dict):
@@ -114,7 +116,7 @@ class ChoicesJoin:
         self.answering = self.answering or joined.answering
         if index == 0:
             chunk.text, chunk.tool_calls = text, calls
-            chunk.reasoning = joined.reasoning_in(choice)
+            chunk.reasoning = joined.reasoning
             chunk.finish_reason = joined.finish_reason if joined.finished and not was_finished else None
 
     def payload(self) -> Dict[str, Any]:
@@ -122,7 +124,7 @@ class ChoicesJoin:
         choices = [self._choices[index].whole() for index in sorted(self._choices)]
         kind = "chat.completion" if self._is_chat else "text_completion"
         whole = {"object": kind, **self._fields, "choices": choices}
-        if self._usage is not None:
+        if self._usage:
             whole["usage"] = self._usage
         return whole
 
@@ -150,9 +152,13 @@ class _Choice:
         finish_reason: the last that was said.
         finished: whether it was said, and nothing has come since.
         answering: whether any of the answer itself has come.
+        reasoning: what the last piece has brought of the reasoning, "" without any.
     """
 
-    __slots__ = ("_calls", "_fields", "_is_chat", "_message", "answering", "finish_reason", "finished", "index")
+    __slots__ = (
+        *("_calls", "_fields", "_is_chat", "_message", "_thoughts"),
+        *("answering", "finish_reason", "finished", "index", "reasoning"),
+    )
 
     def __init__(self, index: int, is_chat: bool) -> None:
         self.index = index
@@ -163,6 +169,8 @@ class _Choice:
         self._fields = JoinedObject()
         self._message = JoinedObject()
         self._calls = CallsJoin()
+        self._thoughts = JoinedText()  # those that are parts of the content (Mistral)
+        self.reasoning = ""
 
     @property
     def text(self) -> str:
@@ -186,11 +194,6 @@ class _Choice:
             self.answering = True
         return text, calls, brings > _NOTHING or self.finished
 
-    def reasoning_in(self, choice: Dict[str, Any]) -> str:
-        """The reasoning that a piece brings, "" without any."""
-        delta = choice.get("delta")
-        return (separate_reasoning(delta) or "") if isinstance(delta, dict) else ""
-
     def _delta_of(self, choice: Dict[str, Any]) -> Dict[str, Any]:
         if not self._is_chat:
             return {"content": choice.get("text")}
@@ -201,17 +204,25 @@ class _Choice:
 
     def _take_delta(self, delta: Dict[str, Any]) -> Tuple[str, Tuple[ToolCallDelta, ...], int]:
         text, brings = "", _NOTHING
+        self.reasoning = separate_reasoning(delta) or ""
         calls: Tuple[ToolCallDelta, ...] = ()
         for name, value in delta.items():
             if name == "content" and value is not None:
-                text = self._message.add_text(name, value if isinstance(value, str) else content_text(value))
+                text = self._take_content(value)
             elif name == "tool_calls":
                 calls = self._calls.take(value)
             else:
                 self._message.add(name, value)
             if value:
-                brings = max(brings, _weight_of(name))
+                only_thoughts = name == "content" and not text and self.reasoning
+                brings = max(brings, _SOME_REASONING if only_thoughts else _weight_of(name))
         return text, calls, brings
+
+    def _take_content(self, content: Any) -> str:
+        if isinstance(content, str):
+            return self._message.add_text("content", content)
+        self._thoughts.add(separate_reasoning({"content": content}) or "")
+        return self._message.add_text("content", content_text(content))
 
     def whole(self) -> Dict[str, Any]:
         body: Dict[str, Any] = {"index": self.index}
@@ -223,7 +234,10 @@ class _Choice:
 
     def _whole_message(self) -> Dict[str, Any]:
         message = {"role": "assistant", "content": None, **self._message.whole()}
-        calls = self._calls.whole()
+        thoughts, calls = str(self._thoughts), self._calls.whole()
+        if thoughts:
+            said = [{"type": "text", "text": self.text}] if self.text else []
+            message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}, *said]
         if calls:
             message["content"] = message["content"] or None
             message["tool_calls"] = calls

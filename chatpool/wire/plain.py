@@ -5,13 +5,14 @@ None of these packages is imported: a value is known by what it can do.
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import enum
 import pathlib
 import uuid
 from typing import Any, Mapping, Optional
 
-__all__ = ["EMPTY_CELL", "is_missing", "plain", "table_advice"]
+__all__ = ["EMPTY_CELL", "is_missing", "plain", "table_advice", "whole"]
 
 EMPTY_CELL = "the cell is empty"
 
@@ -28,7 +29,7 @@ def is_missing(value: Any) -> bool:
         return value.is_nan()
     if hasattr(value, "as_py"):
         return value.as_py() is None
-    if type(value).__name__ in ("NAType", "NaTType"):
+    if type(value).__name__ in ("MaskedConstant", "NAType", "NaTType"):
         return True
     is_number = isinstance(value, float) or (hasattr(value, "dtype") and getattr(value, "shape", None) == ())
     return is_number and bool(value != value)
@@ -58,10 +59,18 @@ def plain(value: Any) -> Any:
     raise TypeError
 
 
+def whole(value: Any) -> Optional[int]:
+    """A whole number, as JSON has ``value``; None for what is none."""
+    if type(value) is not int:
+        with contextlib.suppress(TypeError):
+            value = plain(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _of_array(value: Any) -> Any:
     """Of an array, of a column, or of one of their numbers."""
     kind = getattr(value.dtype, "kind", "")
-    if kind in _NO_NUMBERS:
+    if kind in _NO_NUMBERS or is_missing(value):
         raise TypeError
     if kind == "f" and getattr(value, "shape", None) == ():  # by its digits: 0.1 of 32 bits is meant to be 0.1
         return float(str(value))

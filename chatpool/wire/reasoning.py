@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, List, Mapping, Optional
+import functools
+import json
+import re
+from typing import Any, Iterable, List, Mapping, Optional, Pattern, Tuple
 
-__all__ = ["reasoning_of", "reasoning_of_items", "separate_reasoning"]
+__all__ = ["END_OF_THOUGHTS", "opened_thoughts", "reasoning_of", "reasoning_of_items", "separate_reasoning"]
 
 # DeepSeek, vLLM, xAI, llama.cpp; OpenRouter, Groq, newer vLLM; Ollama; OpenRouter's pieces; Anthropic's, of LiteLLM.
 _PLACES = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
-_OPENING, _CLOSING = "<think>", "</think>"
+# What models that reason write before the answer.  Chat templates often keep the opening tag for themselves.
+_OPENING = re.compile(r"\s*[<\[](think|thinking|thoughts?|reasoning|reflection|seed:think)[>\]]", re.IGNORECASE)
+END_OF_THOUGHTS = "</think>"
 
 
 def reasoning_of(message: Mapping[str, Any]) -> Optional[str]:
     """The reasoning in a message, None without any.
 
-    Servers that do not separate it have it before the answer, up to ``</think>``.
+    Servers that do not separate it have it before the answer, in tags or up to ``</think>``.
     """
     found = separate_reasoning(message)
     content = message.get("content")
-    if found is None and isinstance(content, str) and _CLOSING in content:
+    if found is None and isinstance(content, str):
         return _before_answer(content)
     return found
+
+
+def opened_thoughts(text: str) -> Tuple[List[str], str]:
+    """The thoughts that stand in tags at the beginning of a text, and the text after them."""
+    thoughts: List[str] = []
+    start = 0
+    while True:
+        opening = _OPENING.match(text, start)
+        closing = None if opening is None else _closing(opening[1].lower()).search(text, opening.end())
+        if opening is None or closing is None:
+            return thoughts, text[start:]
+        thoughts.append(text[opening.end() : closing.start()].strip())
+        start = closing.end()
+
+
+@functools.cache  # of the few tags there are
+def _closing(tag: str) -> Pattern[str]:
+    return re.compile(rf"[<\[]/{re.escape(tag)}[>\]]", re.IGNORECASE)
 
 
 def separate_reasoning(message: Mapping[str, Any]) -> Optional[str]:
@@ -72,8 +95,20 @@ def _text_in(piece: Any) -> str:
 
 
 def _before_answer(content: str) -> Optional[str]:
-    before, _, _ = content.partition(_CLOSING)
-    opening, found, inside = before.partition(_OPENING)
-    if not found:
-        return before.strip() or None  # the template of the model begins it
-    return inside.strip() or None if not opening.strip() else None
+    thoughts, _ = opened_thoughts(content)
+    if not thoughts and END_OF_THOUGHTS in content:
+        before = content.partition(END_OF_THOUGHTS)[0]
+        if "<think>" not in before and not _is_json(content):  # the template of the model begins it
+            return before.strip() or None
+    opening = None if thoughts else _OPENING.match(content)
+    if opening is not None:  # the answer was cut before they ended
+        return content[opening.end() :].strip() or None
+    return "\n\n".join(filter(None, thoughts)) or None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -6,7 +6,7 @@ import json
 import numbers
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
-from ..types import ChatCompletion, ChatRequest
+from ..types import ChatCompletion, ChatRequest, Choice
 from .codec import encode
 from .paths import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
 from .plain import EMPTY_CELL, is_missing, plain, table_advice
@@ -192,8 +192,8 @@ def _messages(messages: Any, where: str) -> List[Mapping[str, Any]]:
 
 
 def _check_message(message: Any, where: str) -> None:
-    if isinstance(message, ChatCompletion):
-        raise TypeError(f"{where} is a ChatCompletion: put its .message into the list")
+    if isinstance(message, (ChatCompletion, Choice)):
+        raise TypeError(f"{where} is a {type(message).__name__}: put its .message into the list")
     if isinstance(message, str):
         raise TypeError(f"{where} is a str; {_MESSAGE}. To send several prompts give them as separate items")
     if not isinstance(message, Mapping):

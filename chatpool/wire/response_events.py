@@ -28,6 +28,7 @@ class ResponseJoin:
         self._arguments: Dict[int, JoinedText] = {}
         self._calls: Dict[int, int] = {}
         self._items: Dict[int, Any] = {}
+        self._reasoning_of: Any = None  # the place of the last piece of reasoning
         self._response: Optional[Dict[str, Any]] = None
         self.begun = False
         self.answering = False
@@ -73,7 +74,9 @@ class ResponseJoin:
     def _reasoning_delta(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         delta = payload.get("delta")
         if isinstance(delta, str):
-            chunk.reasoning = delta
+            place = payload.get("output_index"), payload.get("summary_index")
+            apart = "\n\n" if self._reasoning_of not in (None, place) else ""  # as in the whole answer
+            chunk.reasoning, self._reasoning_of = apart + delta, place
 
     def _item_added(self, payload: Mapping[str, Any], chunk: ChatChunk) -> None:
         item = payload.get("item")
@@ -122,6 +125,8 @@ _HANDLERS: Mapping[str, Callable[[ResponseJoin, Mapping[str, Any], ChatChunk], N
     "response.output_text.delta": ResponseJoin._text_delta,
     "response.reasoning_text.delta": ResponseJoin._reasoning_delta,
     "response.reasoning_summary_text.delta": ResponseJoin._reasoning_delta,
+    "response.reasoning.delta": ResponseJoin._reasoning_delta,  # of some months of 2025
+    "response.reasoning_summary.delta": ResponseJoin._reasoning_delta,
     "response.output_item.added": ResponseJoin._item_added,
     "response.output_item.done": ResponseJoin._item_done,
     "response.function_call_arguments.delta": ResponseJoin._arguments_delta,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import abc
 from typing import Any, Callable, Mapping, Optional
@@ -9,6 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 from ..measures import RequestSize
 from ..types import ChatRequest
 from .paths import EMBEDDINGS, MODERATIONS, operation_of
+from .plain import plain, whole
 
 __all__ = ["request_size"]
 
@@ -58,8 +60,9 @@ def request_size(request: ChatRequest) -> RequestSize:
 def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
     for name in names:
         value = body.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
+        number = None if value is None else whole(value)
+        if number is not None and number > 0:
+            return number
     return None
 
 
@@ -95,13 +98,16 @@ class _Found:
         elif depth > _DEEPEST:
             return
         elif kind is list or isinstance(value, (list, tuple)):
-            if value and isinstance(value[0], int):
+            if value and (isinstance(value[0], int) or (hasattr(value[0], "dtype") and whole(value[0]) is not None)):
                 self.text_bytes += 4 * len(value)  # tokens already, at a quarter of a token per byte
                 return
             for part in value:
                 self.add(part, depth + 1, name, about)
         elif kind is dict or isinstance(value, abc.Mapping):
             self._add_object(value, depth, name, about)
+        elif value is not None and not isinstance(value, (int, float)):
+            with contextlib.suppress(TypeError):  # it will not be sent
+                self.add(plain(value), depth + 1, name, about)
 
     def _add_object(self, value: Mapping[str, Any], depth: int, name: str, about: str) -> None:
         tokens = _media_tokens(value) if "type" in value else None

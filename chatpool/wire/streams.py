@@ -13,6 +13,7 @@ from .failures import ResponseTooLarge, judge_exception
 from .hints import limits, wait_hint
 from .messages import compose, cut, name_call
 from .paths import RESPONSES, operation_of
+from .reasoning import separate_reasoning
 from .rules import UNUSABLE, obey_server
 from .verdict import judge_reply
 
@@ -42,7 +43,11 @@ def chunk_of(completion: ChatCompletion) -> ChatChunk:
         ToolCallDelta(index, call.id, call.name, call.arguments_json)
         for index, call in enumerate(completion.tool_calls)
     )
-    return ChatChunk(completion.text, completion.finish_reason, calls, completion.usage, completion.raw)
+    raw = completion.raw
+    reasoning = completion.reasoning if "output" in raw else separate_reasoning(completion.message)
+    chunk = ChatChunk(completion.text, completion.finish_reason, calls, completion.usage, raw)
+    chunk.reasoning = reasoning or ""
+    return chunk
 
 
 def judge_stream(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from ..types import Usage
 
-__all__ = ["amount_of", "usage_of", "whole_number"]
+__all__ = ["amount_of", "said_usage", "usage_of", "whole_number"]
 
 _MOST_TOKENS = 10**9  # of one answer; more is a mistake, which must count neither against a limit nor a budget
 _MOST_MONEY = 1e6
@@ -36,12 +36,18 @@ def usage_of(payload: Any) -> Optional[Usage]:
         return None
     # Where texts are only read (embeddings, reranking), what no part names was read as well.
     only_reads = "choices" not in payload and ("data" in payload or "results" in payload)
-    said, choices = payload.get("usage"), payload.get("choices")
+    said, choices = said_usage(payload), payload.get("choices")
     usage = _read(said, only_reads) if isinstance(said, dict) else None
     if usage is None and isinstance(choices, list):
         inside = (choice.get("usage") for choice in reversed(choices) if isinstance(choice, dict))
         usage = next(filter(None, (_read(said, False) for said in inside if isinstance(said, dict))), None)  # Moonshot
     return usage
+
+
+def said_usage(payload: Mapping[str, Any]) -> Any:
+    """What an answer, or a chunk of one, says of its usage beside its choices; as it stands there."""
+    said, of_groq = payload.get("usage"), payload.get("x_groq")
+    return of_groq.get("usage") if not said and isinstance(of_groq, dict) else said  # the last chunk of Groq's streams
 
 
 def _read(said: Dict[str, Any], only_reads: bool) -> Optional[Usage]:
@@ -54,7 +60,9 @@ def _read(said: Dict[str, Any], only_reads: bool) -> Optional[Usage]:
     read, written, total = read or 0, written or 0, total or 0
     if reasoning > written:  # so it is no part of it (xAI)
         written += reasoning
-    if cached > read and total >= read + cached + written:
+    if cached > _MOST_TOKENS:
+        cached = 0
+    if cached > read:  # so it is no part of it either (Anthropic's, behind some gateways)
         read += cached
     rest = max(0, total - read - written)
     if only_reads:
@@ -66,7 +74,7 @@ def _read(said: Dict[str, Any], only_reads: bool) -> Optional[Usage]:
     cost = _cost(said)
     if not read + written and not cost:
         return None
-    return Usage(read, written, read + written, min(cached, _MOST_TOKENS), min(reasoning, written), cost)
+    return Usage(read, written, read + written, cached, reasoning, cost)
 
 
 def _part(said: Dict[str, Any], details: Sequence[str], name: str, *names: str) -> int:
@@ -116,6 +124,13 @@ def _cost(said: Dict[str, Any]) -> Optional[float]:
         for name in _COST:
             cost = amount_of(place.get(name))
             if cost is not None and cost <= _MOST_MONEY:
-                return float(cost)
+                return _with_upstream(float(cost), said) if said.get("is_byok") is True else float(cost)
     ticks = amount_of(said.get(_TICKS))
     return None if ticks is None or ticks > _MOST_MONEY * _TICKS_PER_DOLLAR else ticks / _TICKS_PER_DOLLAR
+
+
+def _with_upstream(fee: float, said: Dict[str, Any]) -> Optional[float]:
+    """With a key of one's own at the provider (OpenRouter), what that one takes comes to the fee; None where unsaid."""
+    details = said.get("cost_details")
+    upstream = amount_of(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    return None if upstream is None or upstream > _MOST_MONEY else fee + float(upstream)

@@ -306,6 +306,11 @@ def test_options_that_cannot_work_are_refused(run, write_rows, options, words):
         run(write_rows(1), **options)
 
 
+def test_no_number_of_processes_is_a_type_error(run, write_rows):
+    with pytest.raises(TypeError, match="processes must be a whole number"):
+        run(write_rows(1), processes=None)
+
+
 def test_pool_options_beside_a_pool_are_refused(run, write_rows):
     with pytest.raises(TypeError, match="leave out max_workers="):
         run(write_rows(1), max_workers=3)

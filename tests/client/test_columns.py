@@ -90,3 +90,11 @@ class TestPolars:
         results = judged(frame.to_dicts(), prompt=lambda row: row["review"])
         table = polars.DataFrame(results.to_dicts(row=True))
         assert table.filter(polars.col("ok"))["review"].to_list() == [name for name in REVIEWS if name in MOODS]
+
+
+def test_an_answer_in_place_of_its_message_is_told_of_it(serve):
+    _, pool = serve()
+    reply = pool.chat("a")
+    for answer, name in ((reply, "ChatCompletion"), (reply.choices[0], "Choice")):
+        with pytest.raises(TypeError, match=rf"message 0 of a list item is a {name}: put its \.message into the list"):
+            pool.chat([answer])

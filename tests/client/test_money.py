@@ -73,6 +73,23 @@ def test_results_statistics_and_the_report_of_a_journal_count_the_same(tmp_path)
     assert results.cost(prices) == stats.cost == report.cost == pytest.approx((32 + 4 + 4040) / 1e6)
 
 
+@pytest.mark.parametrize("priced", ["deployment-7", "gpt-4o", "gpt-4o-2024-08-06"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_model_that_answers_under_another_name_costs_the_same_everywhere(tmp_path, priced, processes):
+    prices = {priced: (1_000_000.0, 2_000_000.0)}
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    answer = answering(XAI, model="gpt-4o-2024-08-06")
+    settings = {"budget": Budget(tokens=1_000_000, prices=prices)}
+    with FakeServer(script=answer) as server, ChatPool("deployment-7", base_url=server.base_url, **settings) as pool:
+        results = pool.map(["a", "b"], journal=tmp_path / "run.journal", progress=False)
+        counted = pool.stats().cost
+        options = {"pool": pool, "prices": prices, "processes": processes, "progress": False}
+        summary = chatpool.batch.run(tmp_path / "in.txt", tmp_path / "out.jsonl", **options)
+    reports = [chatpool.batch.report(tmp_path / name, prices=prices) for name in ("run.journal", "out.jsonl")]
+    costs = {results.cost(prices), counted, summary.cost, *(report.cost for report in reports)}
+    assert costs == {2 * (20 + 2 * 1010)}
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 30, "total_tokens": 30}, {"total_tokens": "30"}])
 def test_the_tokens_of_a_pack_of_embeddings_are_those_of_its_results(usage):
     data = [{"object": "embedding", "index": place, "embedding": [1.0, 0.0]} for place in range(3)]

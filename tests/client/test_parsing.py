@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import decimal
 import functools
 import json
 import subprocess
@@ -51,6 +52,15 @@ def test_a_function_gets_the_text_as_it_is():
 
 def test_a_type_that_takes_a_text_is_a_function_of_it():
     assert parser_of(int)(" 7\n") == 7
+    assert parser_of(str)("<think>so</think>7") == "<think>so</think>7"
+
+
+@pytest.mark.parametrize("text", ["<think>6 or so</think>\n\n7", "```\n7\n```", "Six?\n</think>7", "[THINK]6[/THINK]7"])
+@pytest.mark.parametrize("kind", [int, float, decimal.Decimal])
+def test_a_number_is_taken_out_of_what_is_around_it_like_json(text, kind):
+    assert parser_of(kind)(text) == kind(7)
+    with pytest.raises(ValueError):
+        parser_of(kind)(text.replace("7", "seven"))
 
 
 @pytest.mark.parametrize(

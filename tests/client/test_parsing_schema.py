@@ -230,6 +230,15 @@ def test_two_dataclasses_of_one_name_are_told_apart():
         jsonschema.validate({"a": {"id": 1}, "b": {"id": 1}}, schema)
 
 
+def test_a_class_in_its_place_is_told_of_it(serve):
+    server, pool = serve()
+    with pytest.raises(TypeError, match="response_format is the class Part.*pass chatpool.json_schema of it"):
+        pool.chat("x", response_format=Part)
+    with pytest.raises(TypeError, match="metadata.kind is the class int, which JSON cannot hold"):
+        pool.chat("x", metadata={"kind": int})
+    assert server.requests == []
+
+
 def test_a_name_is_a_text():
     with pytest.raises(TypeError, match="name must be a str, got 3"):
         chatpool.json_schema(Part, name=3)

@@ -6,12 +6,28 @@ import dataclasses
 import enum
 import json
 import sys
-from typing import Annotated, Any, Dict, List, Literal, Mapping, NewType, Optional, Sequence, Tuple, Union
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Dict,
+    Generic,
+    List,
+    Literal,
+    Mapping,
+    NewType,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool import json_schema
 from chatpool.client.parsing import parser_of, reason_of
 
 
@@ -205,13 +221,74 @@ def test_values_that_are_not(kind, value, said):
     assert len(found) < 120
 
 
-@pytest.mark.parametrize(
-    "kind", [complex, Dict[int, str], List[set], Optional[bytes], object, "no.such.thing", dataclasses.InitVar[int]]
-)
+@pytest.mark.parametrize("kind", [complex, Dict[int, str], List[set], Optional[bytes], object, "no.such.thing"])
 def test_a_type_that_no_json_makes_is_refused_at_once(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydantic", None)  # which makes some of them of JSON
     with pytest.raises(TypeError, match=r"Held\.field|annotations of Held cannot be evaluated"):
         parser_of(hold(kind))
+
+
+@dataclasses.dataclass
+class Scaled:
+    number: int
+    factor: dataclasses.InitVar[int]
+    offset: dataclasses.InitVar[Optional[int]] = None
+    unit: ClassVar[str] = "m"
+
+    def __post_init__(self, factor, offset):
+        self.number = self.number * factor + (offset or 0)
+
+
+def test_what_only_the_class_gets_is_asked_for_like_its_fields():
+    assert read(Scaled, {"number": 2, "factor": 3}).number == 6
+    assert read(Scaled, {"number": 2, "factor": 3, "offset": 4}).number == 10
+    assert reason(Scaled, {"number": 2, "offset": "x"}) == 'factor: missing; offset: expected int, got "x"'
+    assert reason(Scaled, {"number": 2, "factor": 3, "unit": "km"}) == "unit: unknown field"
+    assert list(json_schema(Scaled)["json_schema"]["schema"]["properties"]) == ["number", "factor", "offset"]
+
+
+T = TypeVar("T")
+Number = TypeVar("Number", bound=int)
+
+
+@dataclasses.dataclass
+class Boxed(Generic[T]):
+    content: T
+    more: List[T] = dataclasses.field(default_factory=list)
+    last: Optional[T] = None
+    rows: list[dict[str, T]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Rows(Boxed[List[Number]]):
+    named: Dict[str, Number] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Ages(Boxed[int]):
+    pass
+
+
+def test_a_class_that_comes_from_a_generic_one_has_its_types(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    assert read(Ages, {"content": 1, "more": [2], "last": 3}) == Ages(1, [2], 3)
+    assert reason(Ages, {"content": "1", "more": ["2"], "last": "3", "rows": [{"a": "4"}]}) == (
+        'content: expected int, got "1"; more[0]: expected int, got "2"; last: expected int, got "3"; '
+        'rows[0].a: expected int, got "4"'
+    )
+    assert read(Rows, {"content": [1], "named": {"a": 2}}) == Rows([1], named={"a": 2})
+    assert reason(Rows, {"content": [1, "x"], "named": {"a": "x"}}) == (
+        'content[1]: expected int, got "x"; named.a: expected int, got "x"'
+    )
+    fields = json_schema(Ages, strict=False)["json_schema"]["schema"]["properties"]
+    assert fields["last"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+
+
+def test_a_type_that_is_left_open_may_be_any(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    assert read(Boxed, {"content": "x", "more": [1, "y"], "last": {"z": 2}}) == Boxed("x", [1, "y"], {"z": 2})
+    with pytest.raises(TypeError, match=r"Boxed\.content: a strict schema cannot hold a value of any type"):
+        json_schema(Boxed)
 
 
 def test_types_that_are_no_classes_are_read_as_well():

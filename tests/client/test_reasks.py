@@ -15,6 +15,7 @@ from chatpool import (
     Budget,
     BudgetExceededError,
     ChatPool,
+    ConfigurationError,
     DeadlineExceededError,
     Limits,
     ParseError,
@@ -162,8 +163,12 @@ class NotJSON(ValueError, OSError):
     """As requests has some: a service's answer was no JSON."""
 
 
+class DataError(DatabaseError, ValueError):
+    """As asyncpg has one: a query was given a value that it does not take."""
+
+
 @pytest.mark.parametrize(
-    "kind", [DatabaseError, RuntimeError, OSError, NotJSON, ArithmeticError, AttributeError, RecursionError]
+    "kind", [DatabaseError, DataError, RuntimeError, OSError, NotJSON, ArithmeticError, AttributeError, RecursionError]
 )
 def test_any_other_exception_ends_the_call_and_its_text_is_sent_to_nobody(always, kind):
     server, pool = always(BAD)
@@ -220,12 +225,25 @@ class Checked:
             raise DatabaseError("no connection")
         if self.name == "ask":
             raise Reask("another city, please")
+        if self.name == "pool":
+            raise ConfigurationError("no key")
+        if self.name == "key":
+            raise KeyError("colour")
+        if self.name == "bare":
+            raise AssertionError
         assert self.name != "assert", "not this one"
 
 
 @pytest.mark.parametrize(
     ("name", "sent", "said"),
-    [("boom", 1, None), ("ask", 2, "another city, please"), ("assert", 2, "not this one")],
+    [
+        ("boom", 1, None),
+        ("pool", 1, None),
+        ("ask", 2, "another city, please"),
+        ("assert", 2, "not this one"),
+        ("bare", 2, "AssertionError"),
+        ("key", 2, "KeyError: 'colour'"),
+    ],
 )
 @pytest.mark.parametrize("parse", [Checked, List[Checked]])
 def test_checks_of_a_class_follow_the_same_rule(always, parse, name, sent, said):

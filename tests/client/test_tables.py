@@ -30,6 +30,7 @@ MISSING = [
     numpy.float32("nan"),
     decimal.Decimal("NaN"),
     pyarrow.scalar(None, pyarrow.string()),
+    numpy.ma.masked,
     None,
 ]
 
@@ -61,6 +62,14 @@ def test_the_cures_work(pool, chatpool_server):
     replies += pool.map(TABLES["polars"].to_dicts(), prompt=lambda row: row["text"])
     replies += pool.map(TABLES["pyarrow"]["text"])
     assert [str(reply) for reply in replies] == ["one"] * 4
+
+
+def test_rows_of_every_kind_are_columns_again(pool):
+    table = TABLES["pandas"]
+    for rows in (table.to_dict("records"), table.itertuples(index=False), [row for _, row in table.iterrows()]):
+        results = pool.map(rows, prompt=lambda row: row["text"] if hasattr(row, "keys") else row.text)
+        (row,) = results.to_dicts(row=True)
+        assert (row["id"], row["text"], row["answer_text"]) == (1, "one", "one")
 
 
 @pytest.mark.parametrize("cell", MISSING, ids=lambda cell: type(cell).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,6 +143,12 @@ class TestChat:
     def test_calls_that_all_say_index_0_are_told_apart_by_id_and_name(self):
         completion = whole(tool_call(0, "a", "f", "{}"), tool_call(0, "b", "g", "[]"), chunk(reason="stop"))
         assert [(call.id, call.arguments_json) for call in completion.tool_calls] == [("a", "{}"), ("b", "[]")]
+
+    def test_a_number_of_choices_that_is_numpys_is_one(self):
+        request = ChatRequest({"messages": [], "n": numpy.int64(2)})
+        reader = StreamReader(request)
+        reader.feed(b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n')
+        assert not reader.done  # the second one is still to come
 
     def test_a_call_whose_pieces_have_ids_of_their_own_is_one_call(self):
         completion = whole(tool_call(0, "a", "f", "{"), tool_call(0, "b", arguments="}"), chunk(reason="stop"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from chatpool.types import ChatCompletion, ChatRequest
 from chatpool.wire.answers import decode
 from chatpool.wire.chunks import StreamReader
+from chatpool.wire.streams import chunk_of
 
 CHAT = ChatRequest({"model": "m"}, "/chat/completions")
 RESPONSES = ChatRequest({"model": "m"}, "/responses")
@@ -31,6 +33,10 @@ def chat(**message):
         {"content": "<think>so</think>42"},
         {"content": "\n<think>\nso\n</think>\n\n42"},
         {"content": "so</think>42"},
+        {"content": "<thought>so</thought>42"},
+        {"content": "[THINK]so[/THINK]42"},
+        {"content": "<seed:think>so</seed:think>42"},
+        {"content": "<Thinking>so</Thinking> <think> </think> 42"},
         {
             "content": [
                 {"type": "thinking", "thinking": [{"type": "text", "text": "so"}]},
@@ -58,6 +64,7 @@ def test_it_is_found_under_every_name(message):
         {"thinking": {}},
         {"content": "an answer about <think>tags</think>"},
         {"content": "<think></think>42"},
+        {"content": '{"text": "</think>", "value": 42}'},
         {"content": None},
     ],
 )
@@ -109,6 +116,66 @@ def test_a_joined_answer_has_it_whole():
     assert reader.completion().reasoning == "so"
 
 
+def test_thoughts_that_are_parts_of_the_content_are_reasoning_in_a_stream_too():
+    reader = StreamReader(CHAT)
+    thoughts = '{"type": "thinking", "thinking": [{"type": "text", "text": "%s"}]}'
+    head = reader.feed(lines('{"choices": [{"delta": {"role": "assistant", "content": [%s]}}]}' % (thoughts % "s")))
+    assert not reader.answering
+    chunks = head + reader.feed(
+        lines(
+            '{"choices": [{"delta": {"content": [%s, {"type": "text", "text": "4"}]}}]}' % (thoughts % "o"),
+            '{"choices": [{"delta": {"content": "2"}, "finish_reason": "stop"}]}',
+            "[DONE]",
+        )
+    )
+    assert [(chunk.reasoning, chunk.text) for chunk in chunks] == [("s", ""), ("o", "4"), ("", "2")]
+    completion = reader.completion()
+    assert (completion.reasoning, completion.text) == ("so", "42")
+    assert chat(content=completion.message["content"]) == chat(  # as in an answer that is no stream
+        content=[{"type": "thinking", "thinking": [{"type": "text", "text": "so"}]}, {"type": "text", "text": "42"}]
+    )
+
+
+def test_thoughts_that_were_cut_are_reasoning():
+    assert chat(content="<think>\nso it g").reasoning == "so it g"
+    assert chat(content="[THINK]").reasoning is None
+
+
+def test_an_answer_that_comes_whole_in_place_of_a_stream_has_it_too():
+    for message in ({"reasoning": "so"}, {"content": [{"type": "thinking", "thinking": "so"}]}):
+        assert chunk_of(chat(**message)).reasoning == "so"
+    assert chunk_of(chat(content="<think>so</think>42")).reasoning == ""  # it is in the text
+    item = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so"}]}
+    assert chunk_of(decode(RESPONSES, {"status": "completed", "output": [item]}, None)).reasoning == "so"
+    reader = StreamReader(CHAT)
+    whole = '{"choices": [{"message": {"content": "42", "reasoning": "so"}, "finish_reason": "stop"}]}'
+    assert reader.feed(lines(whole, "[DONE]"))[0].reasoning == reader.completion().reasoning == "so"
+
+
+def test_the_pieces_of_a_response_make_what_the_whole_says():
+    texts = ["first", "second", "third"]
+    items = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": text} for text in texts[:2]]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": texts[2]}]},
+    ]
+    places = [(0, 0), (0, 1), (1, 0)]
+    reader = StreamReader(RESPONSES)
+    events = [
+        {"type": "response.reasoning_summary_text.delta", "output_index": item, "summary_index": part, "delta": piece}
+        for (item, part), text in zip(places, texts)
+        for piece in (text[:2], text[2:])
+    ]
+    whole = {"type": "response.completed", "response": {"status": "completed", "output": items}}
+    chunks = reader.feed(lines(*map(json.dumps, [*events, whole])))
+    assert "".join(chunk.reasoning for chunk in chunks) == reader.completion().reasoning == "first\n\nsecond\n\nthird"
+
+
+def test_text_completions_have_it_in_their_first_choice_as_well():
+    choices = [{"text": "<think>so</think>42"}, {"text": "<think>so</think>42"}]
+    completion = decode(ChatRequest({"prompt": "x"}, "/completions"), {"choices": choices}, None)
+    assert [choice.reasoning for choice in completion.choices] == ["so", "so"]
+
+
 def test_what_was_pickled_without_it_has_none():
     completion = chat()
     del completion._reasoning, completion._choices
@@ -116,6 +183,9 @@ def test_what_was_pickled_without_it_has_none():
     assert again.reasoning is None
     assert [choice.text for choice in again.choices] == ["42"]
     assert again == completion
+    chunk = chunk_of(completion)
+    del chunk.reasoning
+    assert pickle.loads(pickle.dumps(chunk)) == chunk_of(completion)
 
 
 class TestChoices:

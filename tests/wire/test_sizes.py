@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
+
+import numpy
 import pytest
 
 from chatpool.types import ChatRequest
@@ -30,6 +33,17 @@ def test_messages_cost_a_little_more_than_their_text():
 def test_parts_of_a_message_count_like_its_text():
     parts = [{"type": "text", "text": "x" * 100}]
     assert 100 < size(messages=[message(parts)]).prompt_bytes < 140
+
+
+@pytest.mark.parametrize("number", [numpy.int64, numpy.uint8, decimal.Decimal])
+def test_numbers_and_texts_of_tables_count_as_they_will_be_sent(number):
+    assert size(prompt="four", n=number(3), max_tokens=number(7)) == size(prompt="four", n=3, max_tokens=7)
+    assert size(prompt=[numpy.int64(5)] * 8, n=number(0)) == size(prompt=[5] * 8)
+    tokens = numpy.array([1, 2, 3])
+    assert size("/embeddings", input=tokens) == size("/embeddings", input=[1, 2, 3])
+    assert size("/embeddings", input=[tokens, tokens]) == size("/embeddings", input=[[1, 2, 3]] * 2)
+    assert size("/embeddings", input=numpy.array(["some", "texts"])) == size("/embeddings", input=["some", "texts"])
+    assert size(prompt=object(), max_tokens=1j) == size()
 
 
 def test_images_count_as_images_and_not_by_the_length_of_their_data():

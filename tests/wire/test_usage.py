@@ -28,7 +28,7 @@ from chatpool.wire.vectors import taken_apart
         ({"prompt_tokens": 10**9, "completion_tokens": 0, "total_tokens": 10**9}, Usage(10**9, 0, 10**9)),
         ({"prompt_tokens": 5, "completion_tokens": 10**9 + 1, "total_tokens": 7}, None),
         ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 10**400}, None),
-        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 10**400}}, Usage(9, 0, 9, 10**9)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 10**400}}, Usage(9, 0, 9)),
         ({"bytes": 7}, None),
         ({}, None),
         (None, None),
@@ -156,6 +156,54 @@ def test_money_that_is_stated_is_kept(said, cost):
     assert usage == Usage(1, 1, 2, cost=None if cost is None else pytest.approx(cost))
 
 
+def test_the_provider_takes_its_money_besides_where_the_key_is_ones_own():
+    said = {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.05, "is_byok": True}
+    both = {**said, "cost_details": {"upstream_inference_cost": 0.95}}
+    assert usage_of({"usage": both}).cost == pytest.approx(1.0)
+    assert usage_of({"usage": {**both, "is_byok": False}}).cost == 0.05  # there it says the same twice
+    assert usage_of({"usage": said}).cost is None  # prices are nearer to the truth than the fee alone
+    assert usage_of({"usage": {**said, "cost_details": {"upstream_inference_cost": None}}}).cost is None
+
+
+def test_tokens_from_the_cache_that_are_more_than_those_read_were_read_besides():
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, "cache_read_input_tokens": 100}
+    assert usage_of({"usage": usage}) == Usage(110, 20, 130, 100)
+
+
+def test_groq_has_it_in_a_place_of_its_own_in_streams():
+    usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+    joined = ChoicesJoin(is_chat=True, expected=1)
+    joined.take("", {"choices": [{"delta": {"content": "yes"}}], "x_groq": {"id": "req_1"}})
+    last = joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": usage}})
+    assert last.usage == usage_of(joined.payload()) == Usage(20, 10, 30)
+    assert usage_of({"x_groq": "odd"}) is None
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tokens"),
+    [
+        ([{"prompt_tokens": 25}, {"completion_tokens": 50}], Usage(25, 50, 75)),
+        (
+            [
+                {"prompt_tokens": 25, "completion_tokens": 1, "total_tokens": 26},
+                {"prompt_tokens": 0, "completion_tokens": 50, "total_tokens": 50},
+            ],
+            Usage(25, 50, 75),
+        ),
+        ([{"input_tokens": 5, "cache_read_input_tokens": 20}, {"output_tokens": 50}], Usage(25, 50, 75, 20)),
+        ([{"prompt_tokens": 25, "completion_tokens": 50}, {"cost": 0.5}], Usage(25, 50, 75, cost=0.5)),
+        ([{"prompt_tokens": 25, "completion_tokens": count} for count in range(51)], Usage(25, 50, 75)),
+        ([{"prompt_tokens": 25, "completion_tokens": 50}, None, [], "x", 7], Usage(25, 50, 75)),
+    ],
+)
+def test_a_stream_may_say_in_several_chunks_what_it_used(chunks, tokens):
+    joined = ChoicesJoin(is_chat=True, expected=1)
+    for usage in chunks:
+        joined.take("", {"choices": [{"delta": {"content": "yes"}}], "usage": usage})
+    joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    assert usage_of(joined.payload()) == tokens
+
+
 def test_the_usage_of_a_pack_is_shared_out_without_loss():
     usage = {"prompt_tokens": 37.25, "total_tokens": "38", "cost": 0.004}
     answer = {"data": [{"index": place, "embedding": [1.0]} for place in range(3)], "usage": usage}
@@ -179,5 +227,6 @@ def test_whatever_is_said_the_parts_add_up_and_are_parts(usage, details):
         return
     assert found.total_tokens == found.prompt_tokens + found.completion_tokens
     assert 0 <= found.reasoning_tokens <= found.completion_tokens
+    assert 0 <= found.cached_tokens <= found.prompt_tokens
     assert found.cost is None or 0 <= found.cost < math.inf
     json.dumps(vars(found), allow_nan=False)
