@@ -49,8 +49,8 @@ _MARKS = ",;\t|"
 _LOOKED_AT = 50  # lines that the separator is found from
 _ROWS_AT_ONCE = 1024
 
-_QUOTED = re.compile(r'(^|[,;\t|]) *"(?:[^"]|"")*"', re.MULTILINE)
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+_QUOTED = re.compile(r'(^|[,;\t|\r\n]) *"(?:[^"]|"")*"')
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
 
 
 class Problem(NamedTuple):
@@ -100,8 +100,8 @@ def delimiter_of(head: str) -> str:
     Args:
         head: the beginning of the file.
     """
-    lines = [line for line in _QUOTED.sub(r"\1", head).splitlines() if line.strip(_MARKS + " ")]
-    if len(lines) > 2 and not head.endswith("\n"):
+    lines = [line for line in re.split(r"[\r\n]+", _QUOTED.sub(r"\1x", head)) if line.strip(_MARKS + " ")]
+    if len(lines) > 2 and not head.endswith(("\n", "\r")):
         lines.pop()  # which may be half of one
     counts = {mark: [line.count(mark) for line in lines[:_LOOKED_AT]] for mark in _MARKS}
     found = {mark: counted for mark, counted in counts.items() if counted and counted[0]}
@@ -196,7 +196,7 @@ def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
             shown = ", ".join(name or "''" for name in names)[:80]
             return Problem(
                 f"it has more fields than the first line has names ({shown}): that line names every column, and a text "
-                "with a separator in it stands in quotes"
+                "with a separator in it stands in quotes; for another separator there is delimiter= (--delimiter)"
             )
         missing = [name for name in names[len(fields) :] if name]
         if missing:

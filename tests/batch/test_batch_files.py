@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import datetime
 import decimal
 import gzip
@@ -16,10 +17,15 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool.batch.input_tables import delimiter_of
+from chatpool.batch.sources import BLANK, Source
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(',;\t|"\r\n '), max_size=8)
 
 
 @pytest.fixture
@@ -61,11 +67,30 @@ def errors(tmp_path, read_lines):
         ("a\tb, c\n1\t2\n", "\t"),
         ("a|b, c\n1|2\n3|4\n", "|"),
         ("prompt\nhello, you\n", ","),
+        ('"id";"prompt"\n"1";"a, b"\n', ";"),
+        ('"id"\t"prompt"', "\t"),
+        ('"id, old"|"prompt"\r"1"|"a, b"\r', "|"),
+        ("id;prompt\n1;a, b\u2028c\x0bd\x85e\n2;f, g\n", ";"),
         ("", ","),
     ],
 )
 def test_the_separator_is_what_the_lines_have_in_common_outside_quotes(content, delimiter):
     assert delimiter_of(content) == delimiter
+
+
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=5),
+    delimiter=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    mark=st.booleans(),
+)
+def test_a_table_with_all_cells_in_quotes_is_read_whatever_is_in_them(tmp_path_factory, rows, delimiter, end, mark):
+    path = tmp_path_factory.mktemp("quoted") / "in.csv"
+    with open(path, "w", encoding="utf-8-sig" if mark else "utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+        writer.writerows([("a, b", "c; d|e", "prompt"), *rows])
+    read = [list(line.value.values()) for line in Source(str(path)) if line.value is not BLANK]
+    assert read == [list(row) for row in rows if any(map(str.strip, row))]
 
 
 @pytest.mark.parametrize("line", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;\n", "\ufeffsep=;\n"])
