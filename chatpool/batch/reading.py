@@ -191,8 +191,10 @@ class Reading:
     def _choose_column(self, fields: Mapping[str, Any]) -> None:
         names = list(fields)
         if self._column is None:
-            candidates = [name for name in names if name.strip().lower() == "prompt"] or names
-            if len(candidates) != 1:
+            candidates = [name for name in names if name.strip().lower() == "prompt"] or (
+                names if len(names) == 1 else []
+            )
+            if not candidates:
                 raise ConfigurationError(
                     f"{self._source.name} has the columns {', '.join(names)}: name the one with the prompts "
                     "(--column), or make prompts of several (--template)"

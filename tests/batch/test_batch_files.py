@@ -270,12 +270,6 @@ def test_a_field_that_cannot_name_the_rows_is_refused(ask, line, why):
         ask(line, "in", id_field="uid")
 
 
-def test_of_two_columns_that_may_be_the_prompt_none_is_taken(ask):
-    with pytest.raises(ConfigurationError, match="has the columns Prompt, prompt: name the one with the prompts"):
-        ask("Prompt,prompt\na,b\n")
-    assert ask(None, column="prompt")[1] == ["b"]
-
-
 @pytest.mark.parametrize(
     ("line", "options", "path"),
     [
