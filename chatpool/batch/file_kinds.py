@@ -23,6 +23,7 @@ _SIGNATURES = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or protected document of Excel or Word", _AS_CSV),
     (b"SQLite format 3\x00", "an SQLite database", _EXPORT),
     (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "write it as Parquet"),
     (b"ORC", "an ORC file", "write it as Parquet"),
     (b"Obj\x01", "an Avro file", "write it as Parquet or as JSON lines"),
     (b"\x93NUMPY", "an array of numpy's", _READ),
@@ -104,7 +105,7 @@ def refuse_text(name: str, text: str, *, is_json: bool, is_table: bool) -> None:
     """
     if text.startswith("version https://git-lfs"):
         _refuse(name, "a pointer of Git LFS and not the file itself", "get it with: git lfs pull")
-    if (is_json or is_table) and re.match(r"<(!doctype|html|\?xml)", text, re.IGNORECASE):
+    if (is_json or is_table) and re.match(r"<(!doctype|html|\?xml|table)", text, re.IGNORECASE):
         _refuse(name, "a page of HTML or XML", "perhaps a download that went wrong; get the file itself")
     first, _, more = text.partition("\n")
     if is_json and more.strip() and first.startswith("[") and not first.rstrip().endswith("]"):

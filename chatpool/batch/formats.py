@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import json
 import os
+import pathlib
 import re
 import shutil
 import sqlite3
@@ -30,6 +32,7 @@ __all__ = [
     "format_of",
     "free_name",
     "refuse_no_file",
+    "refuse_other_tables",
     "write_table",
 ]
 
@@ -177,7 +180,9 @@ class Spool:
 
 
 def _told(value: Any) -> str:
-    """A value that JSON has no form for: a date, a decimal number ..."""
+    """A value that JSON has no form for: a date, a decimal number; bytes, such as those of a picture, in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
@@ -339,6 +344,28 @@ def _write_sqlite(file: BinaryIO, path: str, spool: Spool, columns: Sequence[Col
             raise OSError(str(error)) from error
         with open(built, "rb") as source:
             shutil.copyfileobj(source, file, 1 << 20)
+
+
+def refuse_other_tables(path: str) -> None:
+    """Refuse to write a database anew that holds more than our table.
+
+    Raises:
+        ConfigurationError: somebody has put other tables, views or indexes into it.
+    """
+    if not os.path.exists(path) or not os.path.getsize(path):
+        return
+    others: List[str] = []
+    address = f"{pathlib.Path(path).resolve().as_uri()}?mode=ro"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+        # No database: version 0.1.0 wrote lines to any name.
+        found = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
+        others = [" ".join(row) for row in found]
+    if others:
+        shown = ", ".join(others[:5])
+        raise ConfigurationError(
+            f"{path} holds more than the table {_TABLE!r}, which is written anew ({shown}): keep such things in a "
+            "database of their own (ATTACH reads both), or choose another output"
+        )
 
 
 def _quoted(name: str) -> str:

@@ -1,17 +1,28 @@
-"""The rows of tables: CSV, Excel, Parquet."""
+"""The rows of tables: CSV and Parquet; those of spreadsheets are in :mod:`.workbooks`."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import csv
 import datetime
 import decimal
 import importlib
 import io
-import math
 import re
 import uuid
-import warnings
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence
+from typing import (
+    Any,
+    BinaryIO,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+)
 
 from ..errors import ConfigurationError
 from .file_kinds import EXCEL, PARQUET
@@ -19,14 +30,18 @@ from .file_kinds import EXCEL, PARQUET
 __all__ = [
     "BLANK",
     "SEPARATOR_LINE",
+    "Heading",
     "Line",
     "Problem",
+    "by_name",
+    "checked_names",
     "csv_lines",
     "delimiter_of",
-    "excel_lines",
     "is_torn",
     "not_decoded",
+    "package_for",
     "parquet_lines",
+    "refuse_unreadable",
 ]
 
 _LONGEST_FIELD = 1 << 27
@@ -34,8 +49,8 @@ _MARKS = ",;\t|"
 _LOOKED_AT = 50  # lines that the separator is found from
 _ROWS_AT_ONCE = 1024
 
-_QUOTED = re.compile(r'(^|[,;\t|]) *"(?:[^"]|"")*"', re.MULTILINE)
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+_QUOTED = re.compile(r'(^|[,;\t|\r\n]) *"(?:[^"]|"")*"')
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
 
 
 class Problem(NamedTuple):
@@ -60,6 +75,19 @@ class Line(NamedTuple):
     end: int
 
 
+class Heading:
+    """What a table says of itself before its first row.
+
+    Attributes:
+        columns: the names of its columns, in their order.
+        sheet: which sheet of a workbook it is, for a person; "" where there is one only.
+    """
+
+    def __init__(self) -> None:
+        self.columns: Dict[str, None] = {}
+        self.sheet = ""
+
+
 BLANK: Any = object()
 """The value of a row that is nothing but separators."""
 
@@ -72,8 +100,8 @@ def delimiter_of(head: str) -> str:
     Args:
         head: the beginning of the file.
     """
-    lines = [line for line in _QUOTED.sub(r"\1", head).splitlines() if line.strip(_MARKS + " ")]
-    if len(lines) > 2 and not head.endswith("\n"):
+    lines = [line for line in re.split(r"[\r\n]+", _QUOTED.sub(r"\1x", head)) if line.strip(_MARKS + " ")]
+    if len(lines) > 2 and not head.endswith(("\n", "\r")):
         lines.pop()  # which may be half of one
     counts = {mark: [line.count(mark) for line in lines[:_LOOKED_AT]] for mark in _MARKS}
     found = {mark: counted for mark, counted in counts.items() if counted and counted[0]}
@@ -82,8 +110,18 @@ def delimiter_of(head: str) -> str:
     return max(found, key=lambda mark: (round(found[mark].count(found[mark][0]) / len(found[mark]), 1), found[mark][0]))
 
 
-def csv_lines(file: BinaryIO, name: str, delimiter: str, encoding: str, *, has_separator_line: bool) -> Iterator[Line]:
+def csv_lines(
+    file: BinaryIO, name: str, delimiter: str, encoding: str, heading: Heading, *, has_separator_line: bool
+) -> Iterator[Line]:
     """The rows of CSV, each a dict of texts.
+
+    Args:
+        file: it.
+        name: how it is called in messages.
+        delimiter: what separates its columns.
+        encoding: of its text.
+        heading: takes the names of the columns.
+        has_separator_line: whether its first line is one such as ``sep=;``.
 
     Raises:
         ConfigurationError: the first line cannot be used.
@@ -112,7 +150,7 @@ def csv_lines(file: BinaryIO, name: str, delimiter: str, encoding: str, *, has_s
                 value: Any = Problem(f"not CSV: {error}")
             else:
                 if any(map(str.strip, fields)):
-                    value = fields if names is None else _by_name(names, fields, encoding)
+                    value = fields if names is None else by_name(names, fields, encoding)
                 elif not fields or names is None:
                     end = reader.line_num
                     continue
@@ -121,33 +159,45 @@ def csv_lines(file: BinaryIO, name: str, delimiter: str, encoding: str, *, has_s
             end = reader.line_num
             number += value is not BLANK
             if names is None:
-                names = _checked_names(value, name, encoding)
+                names = checked_names(value, name, encoding)
+                heading.columns.update(dict.fromkeys(filter(None, names)))
             else:
                 yield Line(number, value, place + before, end + before)
     finally:
         text.detach()
 
 
-def _checked_names(names: List[str], file: str, encoding: str) -> List[str]:
-    """The names of the columns, "" for one without."""
+def checked_names(names: List[str], file: str, encoding: str) -> List[str]:
+    """The names of the columns, "" for one without.
+
+    Raises:
+        ConfigurationError: there is one twice, or it is not of the encoding.
+    """
     names = [name.removeprefix("\ufeff") for name in names]
     names = [name if name.strip() else "" for name in names]
     while not names[-1]:
         names.pop()
     if any(map(is_torn, names)):
         raise ConfigurationError(f"{file} is {not_decoded(None, encoding)}")
-    named = [name for name in names if name]
-    twice = next((name for place, name in enumerate(named) if name in named[:place]), None)
-    if twice is not None:
-        raise ConfigurationError(f"{file} has two columns {twice!r}: rename one of them")
+    _refuse_twice([name for name in names if name], file)
     return names
 
 
-def _by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
+def _refuse_twice(names: Sequence[str], file: str) -> None:
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise ConfigurationError(f"{file} has two columns {twice!r}: rename one of them")
+
+
+def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
     """The fields under the names; columns without a name are left out."""
     if len(fields) != len(names):
         if any(map(str.strip, fields[len(names) :])):
-            return Problem("it has more fields than the first line has names")
+            shown = ", ".join(name or "''" for name in names)[:80]
+            return Problem(
+                f"it has more fields than the first line has names ({shown}): that line names every column, and a text "
+                "with a separator in it stands in quotes; for another separator there is delimiter= (--delimiter)"
+            )
         missing = [name for name in names[len(fields) :] if name]
         if missing:
             return Problem(f"it has no field {missing[0]!r}")
@@ -171,108 +221,89 @@ def not_decoded(error: Optional[UnicodeDecodeError], encoding: str) -> str:
     return f"not {'UTF-8' if is_default else encoding}{where}; {cure} (encoding=, --encoding cp1252)"
 
 
-def excel_lines(path: str, name: str) -> Iterator[Line]:
-    """The rows of the first sheet of an Excel workbook, each a dict of texts.
+def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[Line]:
+    """The rows of a Parquet file, each a dict of JSON values, infinities, and bytes that are no text.
 
-    Raises:
-        ConfigurationError: openpyxl is not installed, or cannot read it.
-    """
-    package: Any = _package("openpyxl", EXCEL, name)
-    try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles, and what else is no matter of ours
-            book = package.load_workbook(io.BytesIO(file.read()), read_only=True, data_only=True)
-            sheet = book.worksheets[0]
-            sheet.reset_dimensions()  # which not every program writes as they are
-        yield from _sheet_lines(sheet.iter_rows(values_only=True), name)
-    except ConfigurationError:
-        raise
-    except Exception as error:  # of any kind: it parses what it is given
-        _unreadable(name, EXCEL, error)
-
-
-def _sheet_lines(rows: Iterable[Sequence[Any]], name: str) -> Iterator[Line]:
-    names: Optional[List[str]] = None
-    number = 0
-    for place, cells in enumerate(rows, 1):
-        fields = [_cell_text(cell) for cell in cells]
-        if not any(field.strip() for field in fields):
-            if names is not None and fields:
-                yield Line(number, BLANK, place, place)
-            continue
-        number += 1
-        if names is None:
-            names = _checked_names(fields, name, "utf-8")
-            continue
-        fields += [""] * (len(names) - len(fields))
-        yield Line(number, _by_name(names, fields, "utf-8"), place, place)
-
-
-def _cell_text(cell: Any) -> str:
-    """A cell as a spreadsheet would write it into CSV."""
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
-        return cell.date().isoformat()
-    return str(cell)
-
-
-def parquet_lines(path: str, name: str) -> Iterator[Line]:
-    """The rows of a Parquet file, each a dict of JSON values.
+    Args:
+        path: the file.
+        name: how it is called in messages.
+        heading: takes the names of the columns.
 
     Raises:
         ConfigurationError: pyarrow is not installed, or cannot read it.
     """
-    package: Any = _package("pyarrow.parquet", PARQUET, name)
+    package: Any = package_for("pyarrow.parquet", PARQUET, name)
     try:
         number = place = 0
         with package.ParquetFile(path) as file:
-            columns = [column for column in file.schema_arrow.names if not column.startswith("__index_level_")]
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+            names = [column for column in file.schema_arrow.names if not column.startswith("__index_level_")]
+            _refuse_twice(names, name)
+            heading.columns.update(dict.fromkeys(names))
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
                 for row in batch.to_pylist():
                     value = _plain_row(row)
                     place += 1
                     number += value is not BLANK
                     yield Line(number, value, place, place)
+    except ConfigurationError:
+        raise
     except OSError as error:
         raise ConfigurationError(f"cannot read {name}: {error}") from error
     except Exception as error:  # pyarrow's own, of several kinds
-        _unreadable(name, PARQUET, error)
+        refuse_unreadable(name, PARQUET, error)
 
 
 def _plain_row(row: Mapping[str, Any]) -> Any:
-    try:
-        fields: Dict[str, Any] = {column: _plain_cell(value) for column, value in row.items()}
-    except ValueError as error:
-        return Problem(str(error))
+    fields: Dict[str, Any] = {}
+    for column, value in row.items():
+        try:
+            fields[column] = _plain_cell(value)
+        except ValueError as error:
+            return Problem(f"column {column!r} {error}")
     return fields if any(value is not None and value != "" for value in fields.values()) else BLANK
 
 
 def _plain_cell(value: Any) -> Any:
-    """A cell's JSON value; fields of a struct that are null are left out, as a column's structs have all the fields."""
+    """A cell's JSON value; fields of a struct that are null are left out, as a column's structs have all the fields.
+
+    What does no harm unless it is sent stays as it is: an infinity, and bytes that are no text.  Within a struct or a
+    list these bytes, such as those of a picture, are base64.
+    """
     if isinstance(value, dict):
-        return {name: _plain_cell(part) for name, part in value.items() if part is not None or name == "content"}
-    if isinstance(value, list):
-        return [_plain_cell(part) for part in value]
-    if isinstance(value, float) and not math.isinf(value):
+        return {name: _plain_part(part) for name, part in value.items() if part is not None or name == "content"}
+    if isinstance(value, (list, tuple)):  # a map has pairs
+        return [_plain_part(part) for part in value]
+    if isinstance(value, float):
         return None if value != value else value
     if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value == value.to_integral_value():
+            return int(value)
+        number = float(value)
+        return number if decimal.Decimal(repr(number)) == value else str(value)  # with all its digits
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
-    if isinstance(value, uuid.UUID):
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):  # texts of Hive, Impala and others are not marked as such
+            return value.decode("utf-8")
+        return value
+    if isinstance(value, (uuid.UUID, datetime.timedelta)):
         return str(value)
     if value is None or isinstance(value, (str, int)):
         return value
-    shown = repr(value) if isinstance(value, float) else f"a value of type {type(value).__name__}"
-    raise ValueError(f"a cell holds {shown}, which JSON has no form for")
+    raise ValueError(f"holds a value of type {type(value).__name__}, which JSON has no form for")
 
 
-def _package(module: str, kind: str, name: str) -> Any:
+def _plain_part(value: Any) -> Any:
+    found = _plain_cell(value)
+    return base64.b64encode(found).decode("ascii") if isinstance(found, bytes) else found
+
+
+def package_for(module: str, kind: str, name: str) -> Any:
+    """The package that reads files of a kind.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -284,7 +315,12 @@ def _package(module: str, kind: str, name: str) -> Any:
 _CALLED = {EXCEL: "an Excel workbook", PARQUET: "a Parquet file"}
 
 
-def _unreadable(name: str, kind: str, error: Exception) -> NoReturn:
+def refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
+    """Refuse a file that its package cannot read.
+
+    Raises:
+        ConfigurationError: always.
+    """
     said = str(error).strip() or type(error).__name__
     raise ConfigurationError(
         f"{name} is {_CALLED[kind]} that cannot be read ({said[:200]}): write it anew, or save it as CSV in UTF-8"

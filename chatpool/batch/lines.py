@@ -45,11 +45,13 @@ __all__ = [
     "finite",
     "is_batch_line",
     "is_embedding",
+    "is_pair",
     "json_text",
     "json_type",
     "path_of",
     "read_result",
-    "request_of_pair",
+    "refuse_empty_messages",
+    "request_of_list",
     "unbroken",
     "vector_in",
 ]
@@ -124,17 +126,37 @@ def batch_line(value: Mapping[str, Any]) -> BatchLine:
     return BatchLine(custom_id, url, body)
 
 
-def request_of_pair(value: Any) -> Dict[str, Any]:
-    """The request in ``[request, answer]`` or ``[request, answer, metadata]``, as the cookbook's script writes them.
+def is_pair(value: Any) -> bool:
+    """Whether a list is ``[request, answer]`` or ``[request, answer, metadata]``, and not one of requests."""
+    if not (len(value) in (2, 3) and isinstance(value[0], dict)):
+        return False
+    return not isinstance(value[1], dict) or _REQUESTS.isdisjoint(value[1])
+
+
+def request_of_list(value: Any) -> Dict[str, Any]:
+    """The request that a list stands for: a chat, by its messages, or a pair as the cookbook's script writes them.
 
     Raises:
-        BadLine: it is no such list.
+        BadLine: it is neither.
     """
-    if not (len(value) in (2, 3) and isinstance(value[0], dict)):
-        raise BadLine("a line that is a list must be [request, answer] or [request, answer, metadata]")
-    if isinstance(value[1], dict) and not _REQUESTS.isdisjoint(value[1]):
+    if are_messages(value):
+        return {"messages": value}
+    if is_pair(value):
+        return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    if value and all(isinstance(part, dict) for part in value):
         raise BadLine("it is a list of requests: write each of them on a line of its own")
-    return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    raise BadLine("a line that is a list must be messages, [request, answer] or [request, answer, metadata]")
+
+
+def refuse_empty_messages(messages: Any) -> None:
+    """Refuse what nobody has asked in one of the messages.
+
+    Raises:
+        EmptyCell: the content of a message of the user's is null, as an empty cell of a table is in JSON.
+    """
+    for place, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict) and message.get("role") == "user" and message.get("content", "") is None:
+            raise EmptyCell(f"messages[{place}].content")
 
 
 def path_of(body: Mapping[str, Any], model: Optional[str] = None) -> str:
@@ -170,6 +192,7 @@ def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
         if not (isinstance(value, _TYPES[name]) and value):
             found = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
             raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {found}")
+    refuse_empty_messages(body.get("messages") or body.get("prompt"))
     if isinstance(body.get("prompt"), dict) and "id" not in body["prompt"]:
         raise BadLine(
             f"'prompt' must be {_PROMPTS['prompt']}, got an object; of pandas, write to_json(..., "
@@ -217,7 +240,7 @@ def vector_in(record: Record) -> Any:
 def json_type(value: Any) -> str:
     """What ``value`` is, for a message."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return "bytes that are no text" if isinstance(value, bytes) else names.get(type(value), "a number")
 
 
 # --- output -------------------------------------------------------------------------------------------------------

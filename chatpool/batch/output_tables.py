@@ -16,7 +16,7 @@ from ..journal import OK, Journal, Record, decode_value, replacing
 from ..types import ChatCompletion, ChatRequest
 from ..wire.answers import UnusableAnswer, decode
 from ..wire.usage import usage_of
-from .formats import STDOUT, TEXT, Column, Spool, free_name, write_table
+from .formats import SQLITE, STDOUT, TEXT, Column, Spool, free_name, refuse_other_tables, write_table
 from .job import Job
 from .lines import error_line
 from .outputs import Outputs, Paths, refuse_strangers, stdout
@@ -113,12 +113,14 @@ class TableOutputs(Outputs):
         job: which columns, and what answers are.
 
     Raises:
-        ConfigurationError: there is an output of which the journal knows nothing.
+        ConfigurationError: there is an output of which the journal knows nothing, or a database with more than ours.
     """
 
     def __init__(self, paths: Paths, journal: Journal, rows: Rows, job: Job) -> None:
         if journal.is_empty:
             refuse_strangers(paths)
+        elif paths.format == SQLITE:
+            refuse_other_tables(paths.answers)
         self._paths = paths
         self._journal = journal
         self._rows = rows
@@ -178,6 +180,7 @@ class TableOutputs(Outputs):
     def _chosen(self, spool: Spool) -> List[Column]:
         """The columns to write."""
         found = [*spool.names]
+        found[_FIELDS_OF_INPUT] = {**self._rows.columns, **found[_FIELDS_OF_INPUT]}
         expected = _expected(self._job)
         if expected is not None:
             found[_ANSWERS] = {**expected, **found[_ANSWERS]}

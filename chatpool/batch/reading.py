@@ -21,12 +21,15 @@ from .lines import (
     batch_line,
     checked_body,
     is_batch_line,
+    is_pair,
     json_type,
     path_of,
-    request_of_pair,
+    refuse_empty_messages,
+    request_of_list,
 )
 from .sources import CSV, EXCEL, PARQUET, Line, Problem, Source
 from .template import Template
+from .workbooks import Uncomputed
 
 __all__ = ["Reading", "Row"]
 
@@ -121,7 +124,7 @@ class Reading:
         if isinstance(value, str):
             return self._named_row(line, {}, lambda: self._of_text(value))
         if isinstance(value, list):
-            value = request_of_pair(value)
+            value = request_of_list(value)
         if not isinstance(value, dict):
             raise BadLine(f"a line must be a JSON object, got {json_type(value)}")
         if self._template is None and self._column is None and is_batch_line(value):
@@ -136,23 +139,38 @@ class Reading:
             ConfigurationError: it is a table of which it is not clear what the prompts are, or a JSON array.
         """
         value = line.value
-        if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-            is_pair = len(value) in (2, 3) and not any(name in value[1] for name in ("messages", "prompt", "body"))
-            if not is_pair:
-                refuse_array(self._source.name)
+        if isinstance(value, list) and not (are_messages(value) or is_pair(value)):
+            refuse_array(self._source.name)
+        self._check_id_field(value)
         self.kind = f"{self._source.format}"
         if self._template is not None:
-            self.kind = f"{self._source.format}, prompts by template"
+            self.kind = f"{self._called if self._source.heading.sheet else self._source.format}, prompts by template"
         elif isinstance(value, str):
             self.kind = "text, one prompt a line"
+        elif are_messages(value):
+            self.kind = "chats, a list of messages a line"
         elif isinstance(value, list):
             self.kind = "pairs of request and answer, as the cookbook's script writes them; the requests run again"
         elif self._is_table(value):
             self._choose_column(value)
-            called = "CSV" if self._source.format == CSV else self._source.format.capitalize()
-            self.kind = f"{called}, prompts in column {self._column!r}"
+            self.kind = f"{self._called}, prompts in column {self._column!r}"
         elif isinstance(value, dict):
             self.kind = self._kind_of_object(value)
+
+    def _check_id_field(self, value: Any) -> None:
+        """Refuse a name of a field that could not name the rows."""
+        if self._id_field == CUSTOM_ID:
+            return
+        is_of_batch = isinstance(value, dict) and is_batch_line(value) and not (self._template or self._column)
+        if isinstance(value, str) or is_of_batch:
+            why = "they have their custom_id" if is_of_batch else "lines of text have no fields"
+            raise ConfigurationError(f"id_field {self._id_field!r} cannot name the rows of {self._source.name}: {why}")
+
+    @property
+    def _called(self) -> str:
+        """What a table is, and which of several."""
+        form, sheet = self._source.format, self._source.heading.sheet
+        return ("CSV" if form == CSV else form.capitalize()) + (f", {sheet}" if sheet else "")
 
     def _is_table(self, value: Any) -> bool:
         """Whether the prompts are in one of the columns; a file of Parquet may hold requests as JSON lines do."""
@@ -167,7 +185,8 @@ class Reading:
             return "OpenAI batch lines"
         if "model" in value:
             return "request bodies, one a line"
-        return "objects with " + " or ".join(name for name in ("messages", "prompt", "input") if name in value)
+        asked = [name for name in ("messages", "prompt", "input") if name in value]
+        return f"objects with {' or '.join(asked)}" if asked else "JSON objects"
 
     def _choose_column(self, fields: Mapping[str, Any]) -> None:
         names = list(fields)
@@ -188,11 +207,17 @@ class Reading:
 
     def _of_batch_line(self, line: Line, asked: BatchLine) -> Row:
         if asked.url is not None:
-            return Row(line, asked.custom_id, True, ChatRequest(asked.body, self._below_base(asked.url)))
+            request = ChatRequest(asked.body, self._below_base(asked.url))
+            try:
+                refuse_empty_messages(asked.body.get("messages"))
+            except EmptyCell as error:
+                return Row(line, asked.custom_id, True, None, problem=error, former=request)
+            return Row(line, asked.custom_id, True, request)
         try:
             body = checked_body(asked.body) if {"messages", "prompt", "input"} & set(asked.body) else asked.body
         except EmptyCell as error:
-            return Row(line, asked.custom_id, True, None, problem=error)
+            former = self._as_before(asked.body, "")
+            return Row(line, asked.custom_id, True, None, problem=error, former=former)
         path = self._path or path_of(body, self._model)
         former = self._as_before(asked.body, path if body == asked.body else "")
         return Row(line, asked.custom_id, True, _on_path(body, path), former=former)
@@ -201,6 +226,17 @@ class Reading:
         """What version 0.1.0 made of a body, if that was something else."""
         before = self._path or (CHAT if "messages" in body else COMPLETIONS if "input" not in body else path_of(body))
         return None if before == path and not are_messages(body.get("prompt")) else ChatRequest(body, before)
+
+    def _sent_before(self, fields: Mapping[str, Any]) -> Optional[ChatRequest]:
+        """What version 0.1.0 sent for a row of which a cell is empty."""
+        if self._template is not None:
+            return self._asking(self._template.fill(fields, may_be_empty=True), {})
+        if self._column is not None:
+            text = fields[self._column]
+            return self._asking(text, {}) if isinstance(text, str) else None
+        body = {name: fields[name] for name in fields if name not in (self._id_field, METADATA)}
+        is_prompt = self._operation() == CHAT and "messages" not in body and "input" not in body
+        return self._asking(body["prompt"], body) if is_prompt and body["prompt"] == "" else self._as_before(body, "")
 
     def _below_base(self, url: str) -> str:
         return url[3:] if url.startswith("/v1/") and not self._keep_version else url
@@ -226,6 +262,8 @@ class Reading:
             if self._column not in fields:
                 raise BadLine(f"there is no field {self._column!r}")
             text = fields[self._column]
+            if isinstance(text, Uncomputed):
+                text.refuse()
             is_cell = self._source.format in (CSV, EXCEL, PARQUET) or text == ""
             if is_cell and (text is None or (isinstance(text, str) and not text.strip())):
                 raise EmptyCell(self._column)
@@ -257,6 +295,8 @@ class Reading:
         is_chat = are_messages(text) and operation in (CHAT, RESPONSES)
         if not (isinstance(text, str) or is_chat):
             raise BadLine(f"the prompt must be a text, got {json_type(text)}")
+        if is_chat:
+            refuse_empty_messages(text)
         sent: Dict[str, Any] = {name: fields[name] for name in fields if name in _SENT}
         if operation == CHAT:
             sent["messages"] = text if is_chat else [{"role": "user", "content": text}]
@@ -271,8 +311,12 @@ class Reading:
         try:
             request, former = make()
         except EmptyCell as error:
-            problem = error
+            problem, former = error, self._sent_before(fields or {"text": line.value})
         name, meta = fields.get(self._id_field), fields.get(METADATA)
+        if isinstance(name, Uncomputed):
+            name.refuse()
+        if isinstance(meta, bytes):
+            raise BadLine(f"{METADATA!r} must be a value of JSON, got {json_type(meta)}")
         if name is None or name == "":
             if self._id_field != CUSTOM_ID and fields:
                 raise BadLine(f"there is nothing in the field {self._id_field!r} to name the row by")

@@ -221,7 +221,10 @@ def _read_file(made: Report, path: str) -> bool:
             try:
                 result = read_result(line)
             except (ValueError, RecursionError) as error:
-                raise ConfigurationError(f"line {number} of {path} is no line of a batch output: {error}") from error
+                raise ConfigurationError(
+                    f"line {number} of {path} is no line of a batch output: {error}; of a run whose output is a table, "
+                    "name the journal"
+                ) from error
             found = True
             if result.ok:
                 made.add_answer(result.body)

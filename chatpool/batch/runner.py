@@ -116,7 +116,8 @@ class Runner:
         self._result.rows += work.wanted or not again
         if not work.wanted and self._progress is not None:
             self._progress.skip(1)
-        if work.wanted and self._journal.has_answer(work.key) and self._journal.state(work.key, work.hash) is None:
+        is_sent = work.wanted and work.request is not None
+        if is_sent and self._journal.has_answer(work.key) and self._journal.state(work.key, work.hash) is None:
             self._pays_again(work)
         return work.wanted
 

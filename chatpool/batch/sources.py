@@ -17,15 +17,16 @@ from .file_kinds import EXCEL, PARQUET, refuse_binary, refuse_text, table_kind
 from .input_tables import (
     BLANK,
     SEPARATOR_LINE,
+    Heading,
     Line,
     Problem,
     csv_lines,
     delimiter_of,
-    excel_lines,
     is_torn,
     not_decoded,
     parquet_lines,
 )
+from .workbooks import excel_lines
 
 __all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "Line", "Problem", "Source"]
 
@@ -33,7 +34,10 @@ STDIN = "-"
 JSON, CSV, TEXT = "json", "csv", "text"
 
 _SUFFIXES = {".csv": CSV, ".tsv": CSV, ".txt": TEXT, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON}
-_OF_TABLES = {".xlsx": "an Excel workbook", ".xlsm": "an Excel workbook", ".parquet": "a Parquet file"}
+_OF_TABLES = {
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls"), "an Excel workbook"),  # an .xls may be HTML, or text with tabs
+    ".parquet": "a Parquet file",
+}
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _HEAD = 1 << 16
 _UTF8 = "utf-8-sig"
@@ -55,6 +59,7 @@ class Source:
             begins with.
         is_stream: whether it can be read only once.
         unit: what a place in it is called: a line, or a row.
+        heading: what a table says of itself, as soon as its first row is read.
 
     Raises:
         ConfigurationError: it cannot be read, is something else than rows, or is not UTF-8; an option does not fit.
@@ -68,6 +73,7 @@ class Source:
         self.name = "standard input" if self.is_stream else path
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
         self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)
+        self.heading = Heading()
         self._stdin: Optional[io.BufferedReader] = None
         if self.is_stream:
             self._stdin = _unpacked(cast(BinaryIO, sys.stdin.buffer))
@@ -79,15 +85,12 @@ class Source:
                 self._take_table(kind, file)
                 return
             if encoding is None:
+                self._refuse_utf_16(head)
                 refuse_binary(self.name, head, file)
         self.unit = "line"
         if self._suffix in _OF_TABLES and head:
             called = _OF_TABLES[self._suffix]
             raise ConfigurationError(f"{self.name} is not {called}, whatever its name says: give it that of its kind")
-        if encoding is None and head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ConfigurationError(
-                f"{self.name} is UTF-16 text: save it as UTF-8, or pass encoding= (--encoding utf-16)"
-            )
         text = self._decoded(head).lstrip("\ufeff \t\r\n\f\v")
         self.format = self._format(text, column)
         refuse_text(self.name, text, is_json=self.format == JSON, is_table=self.format == CSV)
@@ -100,8 +103,15 @@ class Source:
                 f"{self.name} is a file of {kind.capitalize()}, which is not read as it comes: "
                 "write it to a file, not compressed, and name that"
             )
-        if self._delimiter:
-            raise ConfigurationError(f"delimiter is for CSV, and {self.name} is a file of {kind.capitalize()}")
+        for option, is_given in (("delimiter", self._delimiter), ("encoding", self._encoding != _UTF8)):
+            if is_given:
+                raise ConfigurationError(f"{option} is for text, and {self.name} is a file of {kind.capitalize()}")
+
+    def _refuse_utf_16(self, head: bytes) -> None:
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ConfigurationError(
+                f"{self.name} is UTF-16 text: save it as UTF-8, or pass encoding= (--encoding utf-16)"
+            )
 
     def _decoded(self, head: bytes) -> str:
         if self._encoding == _UTF8:
@@ -160,9 +170,9 @@ class Source:
             ConfigurationError: the file breaks off.
         """
         if self.format == EXCEL:
-            yield from excel_lines(self._path, self.name)
+            yield from excel_lines(self._path, self.name, self.heading)
         elif self.format == PARQUET:
-            yield from parquet_lines(self._path, self.name)
+            yield from parquet_lines(self._path, self.name, self.heading)
         else:
             with self._opened() as file:
                 yield from self._text_lines(file)
@@ -170,7 +180,7 @@ class Source:
     def _text_lines(self, file: io.BufferedReader) -> Iterator[Line]:
         if self.format == CSV:
             hint = self._has_separator_line
-            return csv_lines(file, self.name, self._delimiter, self._encoding, has_separator_line=hint)
+            return csv_lines(file, self.name, self._delimiter, self._encoding, self.heading, has_separator_line=hint)
         return _lines(file, self.format) if self._encoding == _UTF8 else self._decoded_lines(file)
 
     def _decoded_lines(self, file: io.BufferedReader) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import Any, List, Mapping, Tuple
 
 from ..errors import ConfigurationError
 from .lines import EmptyCell
+from .workbooks import Uncomputed
 
 __all__ = ["Template"]
 
@@ -36,21 +37,34 @@ class Template:
         if not any(field for _, field in self._parts):
             raise ConfigurationError(f"template {text!r} has no place for a field, such as {{text}}")
 
-    def fill(self, fields: Mapping[str, Any]) -> str:
+    def fill(self, fields: Mapping[str, Any], *, may_be_empty: bool = False) -> str:
         """The text for one row.
+
+        Args:
+            fields: the row's.
+            may_be_empty: whether a field that is empty is filled in as such.
 
         Raises:
             EmptyCell: a field of the row is empty.
-            ValueError: the row lacks a field.
+            ValueError: the row lacks a field, or it is no text and has no form in JSON.
         """
-        return "".join(literal + (_text(fields, field) if field else "") for literal, field in self._parts)
+        return "".join(
+            literal + (_text(fields, field, may_be_empty) if field else "") for literal, field in self._parts
+        )
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def _text(fields: Mapping[str, Any], name: str, may_be_empty: bool) -> str:
     if name not in fields:
         there = ", ".join(list(fields)[:10]) or "none"
         raise ValueError(f"there is no field {name!r} for the template (there are: {there})")
     value = fields[name]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if isinstance(value, Uncomputed):
+        value.refuse()
+    if not may_be_empty and (value is None or (isinstance(value, str) and not value.strip())):
         raise EmptyCell(name)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # of a Parquet file: bytes, an infinity
+        raise ValueError(f"the field {name!r} of the template holds what is no text and has no form in JSON") from None

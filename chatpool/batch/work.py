@@ -11,7 +11,7 @@ from ..journal import ASIDE, BACK, GONE, OK, Journal, Record, hash_of, key_of
 from ..types import ChatRequest
 from ..wire.codec import Encoded, encode
 from .job import Job, Selection
-from .lines import METADATA
+from .lines import request_of_list
 from .reading import Reading, Row
 from .result import BatchResult
 from .sources import BLANK, Line, Problem, Source
@@ -84,7 +84,8 @@ class Rows:
         source: the input.
         trouble: the line that ended the reading, as an error.
         is_read: whether the input was read to its end.
-        columns: the names of the input's columns, as far as it was read, where the output is a table.
+        columns: the names of the input's columns, as far as it was read: those of its heading, and those of its rows
+            where the output is a table.
         known_count: how many rows have ended before, as far as was checked, whatever they asked for.
     """
 
@@ -107,7 +108,7 @@ class Rows:
         self._known: Optional[bytearray] = None  # of each row, what the journal told
         self.is_read = False
         self.trouble: Optional[ConfigurationError] = None
-        self.columns: Dict[str, None] = {}
+        self.columns: Dict[str, None] = source.heading.columns
         self.known_count = 0
 
     def check(self, journal: Optional[Journal], *, dry: bool = False) -> int:
@@ -303,8 +304,8 @@ class Rows:
 
 def _fields_of(value: Any) -> Mapping[str, Any]:
     """The columns that a line of input has; one of text has the column ``text``, as for templates."""
-    if isinstance(value, list):  # the cookbook script's
-        value = {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    if isinstance(value, list):
+        value = request_of_list(value)
     return {str(name): part for name, part in value.items()} if isinstance(value, dict) else {"text": value}
 
 

@@ -73,7 +73,9 @@ def _of_array(value: Any) -> Any:
     if kind in _NO_NUMBERS or is_missing(value):
         raise TypeError
     if kind == "f" and getattr(value, "shape", None) == ():  # by its digits: 0.1 of 32 bits is meant to be 0.1
-        return float(str(value))
+        with contextlib.suppress(ValueError):
+            return float(str(value))
+        raise TypeError  # a masked one
     to_list = getattr(value, "tolist", None) or getattr(value, "to_list", None)
     if to_list is None:
         raise TypeError
@@ -88,7 +90,8 @@ def table_advice(value: Any) -> Optional[str]:
     kind = type(value)
     if not (hasattr(kind, "columns") and (hasattr(kind, "dtypes") or hasattr(kind, "to_pylist"))):
         return None
-    if hasattr(kind, "to_dicts"):
+    is_lazy_of_polars = hasattr(kind, "collect") and hasattr(kind, "with_columns") and not hasattr(kind, "toPandas")
+    if hasattr(kind, "to_dicts") or is_lazy_of_polars:
         column, rows = 'df["column"]', "df.to_dicts()"
     elif hasattr(kind, "to_pylist"):
         column, rows = 'table["column"].to_pylist()', "table.to_pylist()"

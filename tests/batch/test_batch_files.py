@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import datetime
+import decimal
 import gzip
 import io
 import json
+import re
 import sys
 import zipfile
 
@@ -14,10 +17,15 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool.batch.input_tables import delimiter_of
+from chatpool.batch.sources import BLANK, Source
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(',;\t|"\r\n '), max_size=8)
 
 
 @pytest.fixture
@@ -59,11 +67,30 @@ def errors(tmp_path, read_lines):
         ("a\tb, c\n1\t2\n", "\t"),
         ("a|b, c\n1|2\n3|4\n", "|"),
         ("prompt\nhello, you\n", ","),
+        ('"id";"prompt"\n"1";"a, b"\n', ";"),
+        ('"id"\t"prompt"', "\t"),
+        ('"id, old"|"prompt"\r"1"|"a, b"\r', "|"),
+        ("id;prompt\n1;a, b\u2028c\x0bd\x85e\n2;f, g\n", ";"),
         ("", ","),
     ],
 )
 def test_the_separator_is_what_the_lines_have_in_common_outside_quotes(content, delimiter):
     assert delimiter_of(content) == delimiter
+
+
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=5),
+    delimiter=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    mark=st.booleans(),
+)
+def test_a_table_with_all_cells_in_quotes_is_read_whatever_is_in_them(tmp_path_factory, rows, delimiter, end, mark):
+    path = tmp_path_factory.mktemp("quoted") / "in.csv"
+    with open(path, "w", encoding="utf-8-sig" if mark else "utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+        writer.writerows([("a, b", "c; d|e", "prompt"), *rows])
+    read = [list(line.value.values()) for line in Source(str(path)) if line.value is not BLANK]
+    assert read == [list(row) for row in rows if any(map(str.strip, row))]
 
 
 @pytest.mark.parametrize("line", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;\n", "\ufeffsep=;\n"])
@@ -204,6 +231,45 @@ def test_messages_by_any_name_are_a_chat(ask, chatpool_server, row, options):
     assert set(request.body) <= {"messages", "model", "temperature"}
 
 
+def test_a_list_of_messages_a_line_is_a_chat(ask, chatpool_server, errors):
+    talk = [{"role": "system", "content": "be brief"}, *MESSAGES]
+    result, _ = ask(json.dumps(MESSAGES) + "\n" + json.dumps(talk) + "\n", "in.jsonl")
+    assert result.kind == "chats, a list of messages a line"
+    assert [request.body["messages"] for request in chatpool_server.requests] == [MESSAGES, talk]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": None}, {"role": "user", "content": None}]},
+        {"prompt": [{"role": "assistant", "content": None}, {"role": "user", "content": None}]},
+        [{"role": "user", "content": "hi"}, {"role": "user", "content": None}],
+        {"custom_id": "row-1", "body": {"messages": [{"role": "assistant"}, {"role": "user", "content": None}]}},
+        {
+            "custom_id": "row-1",
+            "url": "/v1/chat/completions",
+            "body": {"messages": [{"role": "assistant"}, {"role": "user", "content": None}]},
+        },
+    ],
+)
+def test_a_message_that_asks_nothing_fails_alone(ask, errors, row):
+    result, prompts = ask(json.dumps(row) + '\n{"custom_id": "b", "prompt": "hi"}\n', "in.jsonl")
+    assert (prompts, result.failed) == (["hi"], 1)
+    assert "line 1: the cell is empty: there is nothing in 'messages[1].content'" in errors()["row-1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("hi\n", "lines of text have no fields"),
+        ('{"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": []}}\n', "they have their custom_id"),
+    ],
+)
+def test_a_field_that_cannot_name_the_rows_is_refused(ask, line, why):
+    with pytest.raises(ConfigurationError, match=f"id_field 'uid' cannot name the rows of .*: {why}"):
+        ask(line, "in", id_field="uid")
+
+
 @pytest.mark.parametrize(
     ("line", "options", "path"),
     [
@@ -257,6 +323,15 @@ def test_a_file_that_is_not_utf_8_is_said_to_be_so_wherever_the_letters_stand(as
 def test_what_is_not_of_the_encoding_that_was_named_is_said(ask):
     with pytest.raises(ConfigurationError, match="not ascii; name the encoding that it has"):
         ask("prompt\ngrößer\n", encoding="ascii")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("line", ["prompt\thow\nhello\tshort\n", "提示\n你好\n"])
+def test_utf_16_with_a_mark_is_named(ask, encoding, line):
+    content = f"\ufeff{line}".encode(encoding)
+    with pytest.raises(ConfigurationError, match="is UTF-16 text: .*--encoding utf-16[)]"):
+        ask(content)
+    assert ask(content, encoding="utf-16", column=line.split()[0])[0].succeeded == 1
 
 
 def test_utf_16_without_a_mark_is_told_from_a_picture(ask):
@@ -317,6 +392,10 @@ def test_files_that_are_no_rows_are_named_with_what_to_do(ask, chatpool_server, 
         json.dumps([{"prompt": "a"}, {"prompt": "b"}], indent=1),
         '[{"prompt": "a"},\n{"prompt": "b"}]\n',
         '\n[\n{"prompt": "a"}\n]\n',
+        '["a", "b"]',
+        '["a", null]\n',
+        "[]",
+        '[["a", "b"], ["c", "d"]]\n',
     ],
 )
 def test_a_json_array_is_named(ask, chatpool_server, name, content):
@@ -364,6 +443,112 @@ def test_an_excel_workbook_is_read(ask, tmp_path, errors, ids):
 def test_a_template_over_a_workbook_of_another_name(ask, tmp_path):
     workbook(tmp_path / "in.csv", [["city", "since"], ["Rome", datetime.datetime(2026, 1, 2)]])
     assert ask(None, "in.csv", template="{city} since {since}")[1] == ["Rome since 2026-01-02"]
+
+
+def test_the_first_sheet_that_is_not_hidden_is_read_and_said(ask, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["prompt"])
+    book.active.append(["hidden"])
+    book.active.sheet_state = "hidden"
+    for title in ("Reviews", "Notes"):
+        sheet = book.create_sheet(title)
+        sheet.append(["prompt"])
+        sheet.append([title])
+    book.save(tmp_path / "in.xlsx")
+    result, prompts = ask(None, "in.xlsx")
+    assert (result.kind, prompts) == ("Excel, sheet 'Reviews' of 2, prompts in column 'prompt'", ["Reviews"])
+
+
+def test_an_empty_sheet_before_others_is_no_input(ask, tmp_path, chatpool_server):
+    book = openpyxl.Workbook()
+    book.create_sheet("Reviews").append(["prompt"])
+    book.save(tmp_path / "in.xlsx")
+    with pytest.raises(ConfigurationError, match="the sheet 'Sheet' of .* is empty, and there are others .'Reviews'"):
+        ask(None, "in.xlsx")
+
+
+@pytest.mark.parametrize("options", [{}, {"template": "{prompt}"}, {"column": "text", "id_field": "prompt"}])
+def test_a_formula_without_a_value_is_no_prompt_and_no_empty_cell(ask, tmp_path, chatpool_server, options):
+    workbook(tmp_path / "in.xlsx", [["prompt", "text"], ["plain", "a"], ['="Say " & B3', "b"]])
+    with pytest.raises(ConfigurationError, match="row 3 of .* no program has computed the formula in A3"):
+        ask(None, "in.xlsx", **options)
+    assert not chatpool_server.requests
+    result, prompts = ask(None, "in.xlsx", skip_bad_lines=True, **options)
+    assert (len(prompts), result.bad_line_count) == (1, 1)
+
+
+def test_formulas_do_no_harm_in_other_columns_nor_with_their_values(ask, tmp_path, errors):
+    rows = [["prompt", "sum"], ["hi", "=1+1"], ["=A2", None], ['=IF(1,"","x")', "ho"]]
+    packed = zipfile.ZipFile(workbook(tmp_path / "plain.xlsx", rows))
+    with packed, zipfile.ZipFile(tmp_path / "in.xlsx", "w") as computed:
+        for name in packed.namelist():
+            data = packed.read(name)
+            # As spreadsheet programs write them: a text, and an empty one.
+            for cell, value in ((b"A3", b"hi"), (b"A4", b"")):
+                data = re.sub(
+                    b'<c r="%s">(<f>[^/]*</f>)<v */>' % cell, rb'<c r="%s" t="str">\1<v>%s</v>' % (cell, value), data
+                )
+            computed.writestr(name, data)
+    assert ask(None, "in.xlsx")[1] == ["hi", "hi"]
+    assert list(errors()) == ["row-4"]
+    assert "the cell is empty" in errors()["row-4"]
+
+
+def test_ends_of_lines_in_cells_are_unescaped(ask, tmp_path):
+    workbook(tmp_path / "in.xlsx", [["prompt"], ["a_x000D_\nb_x005F_x000D_"]])
+    assert ask(None, "in.xlsx")[1] == ["a\r\nb_x000D_"]
+
+
+@pytest.mark.parametrize("options", [{"encoding": "cp1252"}, {"delimiter": ";"}])
+def test_options_of_text_are_refused_for_a_workbook(ask, tmp_path, options):
+    workbook(tmp_path / "in.xlsx", [["prompt"], ["hi"]])
+    with pytest.raises(ConfigurationError, match="(encoding|delimiter) is for text, and .* is a file of Excel"):
+        ask(None, "in.xlsx", **options)
+
+
+def test_cells_of_parquet_that_json_has_no_form_for_do_no_harm_unless_they_are_sent(ask, tmp_path, read_lines):
+    rows = {
+        "prompt": [b"hi"],  # as Hive writes texts
+        "picture": [b"\xff\xd8\xff"],
+        "image": [{"bytes": b"\xff\x00", "path": None}],
+        "score": [float("inf")],
+        "pairs": pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+        "took": [datetime.timedelta(hours=1)],
+        "price": [decimal.Decimal("1.10")],
+        "exact": [decimal.Decimal("12345678901234567890.123")],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "in.parquet")
+    assert ask(None, "in.parquet")[1] == ["hi"]
+    with ChatPool("m", base_url="http://127.0.0.1:1/v1") as pool:  # nothing is sent again
+        chatpool.batch.run(
+            tmp_path / "in.parquet",
+            tmp_path / "table.jsonl",
+            pool=pool,
+            format="jsonl",
+            journal=tmp_path / "out.journal",
+            progress=False,
+        )
+    expected = {
+        "prompt": "hi",
+        "picture": "/9j/",
+        "image": {"bytes": "/wA="},
+        "score": None,
+        "pairs": [["a", 1]],
+        "took": "1:00:00",
+        "price": 1.1,
+        "exact": "12345678901234567890.123",
+    }
+    assert read_lines(tmp_path / "table.jsonl")[0].items() >= expected.items()
+    for options in ({"column": "picture"}, {"template": "{picture}"}, {"template": "{score}"}):
+        with pytest.raises(ConfigurationError, match="row 1 of .* no text"):
+            ask(None, "in.parquet", **options)
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(ask, tmp_path):
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["prompt", "prompt"])
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(ConfigurationError, match="two columns 'prompt'"):
+        ask(None, "in.parquet")
 
 
 def parquet(path, rows):
@@ -419,7 +604,7 @@ def test_without_the_extra_the_error_names_it(ask, tmp_path, monkeypatch, name):
         ask(None, name)
 
 
-@pytest.mark.parametrize("name", ["in.xlsx", "in.parquet"])
+@pytest.mark.parametrize("name", ["in.xlsx", "in.xls", "in.parquet"])
 def test_a_text_that_is_called_a_table_is_told_so(ask, name):
     with pytest.raises(ConfigurationError, match="whatever its name says"):
         ask("prompt\nhi\n", name)

@@ -154,8 +154,9 @@ NAMES = {
     "odd.csv": {"row-2": "one\nmore", "row-3": "two", "row-4": "two", "row-5": "last\nof\nthem"},
     "blank.txt": {"row-1": "one", "row-2": "two", "row-3": "three", "row-4": "three"},
     "mixed.jsonl": {"row-1": "one", "own": "three"},
+    "empty.csv": {"row-2": "one", "row-3": "nothing", "row-4": "  "},
 }
-OPTIONS = {"odd.csv": {"column": "prompt"}}
+OPTIONS = {"odd.csv": {"column": "prompt"}, "empty.csv": {"column": "prompt"}}
 
 
 @pytest.mark.parametrize("packed", [False, True])

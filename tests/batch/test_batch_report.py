@@ -150,6 +150,16 @@ def test_other_files_are_refused(tmp_path, content, words):
         chatpool.batch.report(path)
 
 
+def test_of_a_table_whose_journal_has_another_name_the_error_names_the_journal(write_rows, chatpool_server, tmp_path):
+    target, journal = tmp_path / "out.csv", tmp_path / "a.journal"
+    chatpool.batch.run(write_rows(2), target, journal=journal, base_url=chatpool_server.base_url, progress=False)
+    with pytest.raises(
+        ConfigurationError, match="no line of a batch output.*whose output is a table, name the journal"
+    ):
+        chatpool.batch.report(target)
+    assert chatpool.batch.report(journal).succeeded == 2
+
+
 def test_a_page_without_the_plotting_library_says_what_to_install(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     with pytest.raises(ConfigurationError, match=r"chatpool\[report\]"):

@@ -362,11 +362,44 @@ def test_vectors_are_lists(run, tmp_path, chatpool_server):
         assert str(found.schema.field("answer").type) == "list<element: double>"
 
 
-def test_a_table_of_no_rows_has_its_columns(run, tmp_path):
-    source = tmp_path / "in.csv"
-    source.write_text("review\n")
-    run(source, "out.csv")
-    assert (tmp_path / "out.csv").read_text() == "answer,error,tokens\n"
+@pytest.mark.parametrize("name", ["in.csv", "in.xlsx", "in.parquet"])
+def test_a_table_of_no_rows_has_its_columns(run, tmp_path, name):
+    source = tmp_path / name
+    if name == "in.csv":
+        source.write_text("review,stars\n")
+    elif name == "in.xlsx":
+        book = pytest.importorskip("openpyxl").Workbook()
+        book.active.append(["review", "stars"])
+        book.save(source)
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pyarrow.table({"review": pyarrow.array([], pyarrow.string()), "stars": pyarrow.array([], pyarrow.int64())}),
+            source,
+        )
+    run(source, "out.csv", column="review")
+    assert (tmp_path / "out.csv").read_text() == "review,stars,answer,error,tokens\n"
+    run(source, "out.db", column="review", fields="stars,answer")
+    assert rows_of(tmp_path / "out.db") == []
+
+
+def test_a_database_to_which_others_have_added_is_not_written_anew(run, source, tmp_path, chatpool_server):
+    run(source, "out.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        database.execute("CREATE TABLE notes (text)")
+        database.commit()
+    asked = len(chatpool_server.requests)
+    with pytest.raises(ConfigurationError, match="holds more than the table 'answers'.*table notes.*another output"):
+        run(source, "out.db")
+    run(source, "more.db", journal=tmp_path / "out.db.journal")
+    assert rows_of(tmp_path / "more.db") == rows_of(tmp_path / "out.db")
+    assert len(chatpool_server.requests) == asked
+
+
+def rows_of(path):
+    """The rows of the table of answers in a database."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT * FROM answers").fetchall()
 
 
 def test_batch_lines_have_the_columns_of_batch_lines(run, write_rows, tmp_path):

@@ -193,6 +193,18 @@ def test_a_row_that_is_paid_again_is_said(batch, chatpool_server, tmp_path, outp
     assert "other requests" not in again.err
 
 
+def test_a_cell_that_was_emptied_is_not_said_to_be_paid_again(batch, chatpool_server, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text("id,prompt\n1,hi\n2,ho\n")
+    batch(source, "-o", tmp_path / "out.csv")
+    source.write_text("id,prompt\n1,\n2,ho\n")
+    said = batch(source, "-o", tmp_path / "out.csv").err
+    assert "paid again" not in said
+    assert "sent again" not in said
+    assert "1 failed" in said
+    assert len(chatpool_server.requests) == 2
+
+
 def test_rows_that_have_other_names_than_in_the_journal_are_said(batch, chatpool_server, tmp_path):
     batch(tmp_path / "out.jsonl")
     ended = batch(tmp_path / "out.jsonl", "--id-field", "id")

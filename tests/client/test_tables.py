@@ -58,6 +58,8 @@ def test_the_cures_work(pool, chatpool_server):
     table = TABLES["pandas"]
     with pytest.raises(TypeError, match=r'pass df\["column"\], for whole rows df.to_dict\("records"\) with prompt='):
         pool.map(table, prompt=lambda row: row["text"])
+    with pytest.raises(TypeError, match=r'collect.*pass df\["column"\], for whole rows df.to_dicts\(\)'):
+        pool.map(TABLES["lazy"])
     replies = pool.map(table["text"]) + pool.map(table.to_dict("records"), prompt=lambda row: row["text"])
     replies += pool.map(TABLES["polars"].to_dicts(), prompt=lambda row: row["text"])
     replies += pool.map(TABLES["pyarrow"]["text"])
