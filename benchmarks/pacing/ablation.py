@@ -27,7 +27,7 @@ from chatpool.policy import (
 from chatpool.policy.admission import AdmissionControl
 from chatpool.policy.backlog import Backlog
 from chatpool.policy.concurrency_control import ConcurrencyControl
-from chatpool.policy.evidence import Background, possible_share
+from chatpool.policy.evidence import Background
 from chatpool.policy.leap import Leap
 from chatpool.policy.limited import ByConcurrency, ByRate, Doubt
 from chatpool.policy.luck import Luck
@@ -81,10 +81,6 @@ def _number_at_once(tally: Tally, refusal: Refusal, pause: float) -> Phase:
     return ByConcurrency(tally, max(1, refusal.in_flight))
 
 
-def _chance_at_once(tally: Tally, share: float, now: float) -> Phase:
-    return trials.Erratic(tally, possible_share(share))
-
-
 def _never_chance(tally: Tally, share: float) -> Phase:
     last = tally._latest[-1][0]
     return Doubt(
@@ -102,10 +98,8 @@ def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, st
 
 PARTS: Sequence[Part] = (
     Part("ramp", ((Ramp, "wait", _returning(0.0)),)),
-    Part("free: a stated limit is trusted", ((free.Trusting, "refused", free.Free.refused),)),
     Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
     Part("trials: SlowStart", tuple((module, "SlowStart", _doubt_at_once) for module in (free, admission, trials))),
-    Part("trials: HalfLoad (all is chance)", ((trials, "HalfLoad", _chance_at_once),)),
     Part("trials: Erratic (nothing is chance)", ((trials, "Erratic", _never_chance),)),
     Part("trials: Erratic becomes a limit after all", ((trials.Erratic, "refused", lambda self, *news: self),)),
     Part("evidence: Background beside a limit", ((Background, "explains", _returning(False)),)),
@@ -123,11 +117,8 @@ PARTS: Sequence[Part] = (
     Part("concurrency_control: growing patience", _constant(concurrency_control, "_LONGEST_PATIENCE", 1.0)),
     Part("concession", _constant(concession, "_SHARE", 0.0)),
     Part("rate_control: what was refilled", ((RateControl, "_refilled", _returning(())),)),
-    Part("rate_control: the accepted share", ((RateControl, "_accepted_share", _returning(1.0)),)),
     Part("rate_control: the cut", _constant(rate_control, "_CUT", 1.0)),
-    Part("rate_control: its least after a long pause", _constant(rate_control, "_BELIEVED", 0.0)),
     Part("rate_control: growth waits after a long pause", _constant(rate_control, "_HOLD", 1.0)),
-    Part("rate_control: slow growth after a long pause", _constant(rate_control, "_FASTEST_AFTER_LONG_PAUSE", 1.0)),
     Part("rate_control: growth doubles", _constant(rate_control, "_LARGEST_EXPONENT", 0.0)),
     Part("rate_control: slow senders grow faster", _constant(rate_control, "_CLOSER", 0.0)),
     Part("rate_control: headroom", _constant(rate_control, "_HEADROOM", math.inf)),

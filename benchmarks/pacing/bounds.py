@@ -12,7 +12,7 @@ from chatpool.policy.pacing import Pacer
 
 from .cases import AT_RANDOM, FLAPPING, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
 from .scenarios import SCENARIOS, tokens_of
-from .servers import Bucket, Cap, Server, Unlimited
+from .servers import Bucket, Cap, Server, Successive, Unlimited
 from .simulation import Client, World, ideal, simulate
 from .sweep import TARGETS, quantile
 from .worlds import random_scene
@@ -67,9 +67,8 @@ def figures(quick: bool) -> Iterator[Figure]:
     seeds = 3 if quick else 8
     few = 1 if quick else 3
     parts = (_six(), _short(), _random_servers(seeds), _limiters(few), _queues(), _at_random(few), _unavailable(few))
-    return itertools.chain(
-        *parts, _limited_later(), _outages(), _flapping(), _pairs(few), _latecomers(1 if quick else 3)
-    )
+    later = (_limited_later(), _another_limit(few), _outages(), _flapping(), _pairs(few))
+    return itertools.chain(*parts, *later, _latecomers(1 if quick else 3))
 
 
 def _six() -> Iterator[Figure]:
@@ -176,6 +175,27 @@ def _limited_later() -> Iterator[Figure]:
     runs.run(world, client, 0, ideal(world, client))
     yield Figure("5 % at random, 50/s from 4 s on: over the ideal", runs.median(), 1.7)
     yield Figure("5 % at random, 50/s from 4 s on: refused, %", 100 * runs.refused[0] / client.calls, 50)
+
+
+def _another_at_8(number: int) -> Server:
+    return Successive(Bucket(50, 5), Cap(number), 8.0)
+
+
+def _another_limit(seeds: int) -> Iterator[Figure]:
+    """A limit of another kind in the middle of a run; and one that stays, when failures come in the same words."""
+    for then, calls in ((5, 900), (20, 1300)):
+        world = World(partial(_another_at_8, then), about(0.2))
+        runs = _Runs()
+        for seed in range(seeds):
+            client = Client(Pacer(), calls, 64)
+            runs.run(world, client, seed, ideal(world, client, seed))
+        yield Figure(f"50/s, and from 8 s on {then} at once: over the ideal", runs.median(), 1.25)
+    world = World(
+        partial(Bucket, 50, 50), about(0.2), hint=None, chance=0.05, chance_says="unavailable", down=((5.0, 15.0),)
+    )
+    client = Client(Pacer(), 3000, 64)
+    simulate(world, [client], 0, until=200.0)
+    yield Figure("50/s with 5 % 503 at random, down for 10 s: seconds", client.ended, 75)
 
 
 def _outages() -> Iterator[Figure]:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import Deque, List, Optional, Sequence, Tuple
 
-__all__ = ["Bucket", "Cap", "FixedWindow", "Server", "Shaper", "SlidingWindow", "Unlimited"]
+__all__ = ["Bucket", "Cap", "FixedWindow", "Server", "Shaper", "SlidingWindow", "Successive", "Unlimited"]
 
 
 class Server:
@@ -124,3 +124,19 @@ def stated(kind: Optional[str], exact: float, fallback: float) -> Optional[float
         return None
     seconds = fallback if math.isinf(exact) else exact
     return max(1.0, math.ceil(seconds - 1e-6)) if kind == "whole" else seconds
+
+
+class Successive(Server):
+    """One limit until a time, and another from then on."""
+
+    def __init__(self, first: Server, then: Server, until: float) -> None:
+        self._first, self._then, self._until = first, then, until
+
+    def _limit(self, now: float) -> Server:
+        return self._first if now < self._until else self._then
+
+    def free_in(self, now: float, in_flight: int, weight: float) -> float:
+        return self._limit(now).free_in(now, in_flight, weight)
+
+    def accept(self, now: float, weight: float) -> float:
+        return self._limit(now).accept(now, weight)

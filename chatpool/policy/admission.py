@@ -7,7 +7,7 @@ from typing import Optional
 
 from .backlog import Backlog
 from .evidence import Background
-from .free import Free, Trusting
+from .free import Free
 from .limited import ByConcurrency, ByRate, Doubt
 from .luck import longest_series
 from .overload import Overload
@@ -50,7 +50,6 @@ class AdmissionControl:
         "_paused_until",
         "_probed_at",
         "_refused_probes",
-        "_trusted",
         "explained",
         "phase",
         "tally",
@@ -60,7 +59,6 @@ class AdmissionControl:
         self.tally = Tally()
         self.phase: Phase = Free(self.tally)
         self.explained = False
-        self._trusted = False  # a stated limit
         self._overload = Overload()
         self._background: Optional[Background] = None
         self._backlog_helps = True  # as far as is known
@@ -94,7 +92,7 @@ class AdmissionControl:
             self.phase = self.phase.accepted(ticket, now)
         if isinstance(self.phase, Backlog) and self.phase.helps is False:
             self._backlog_helps = False
-            self.phase = self._at_first()
+            self.phase = Free(self.tally)
         elif self.phase.answered(ticket):
             self._was_down()
 
@@ -204,26 +202,17 @@ class AdmissionControl:
         """Seconds until anything is sent again after a refusal; 0 when it is not paused."""
         return max(0.0, self._paused_until - now)
 
-    def trust(self) -> None:
-        """The limit is known, so that few refusals say nothing about it."""
-        self._trusted = True
-        if type(self.phase) is Free:
-            self.phase = Trusting(self.tally, self.phase.ramp)
-
     def restart(self) -> None:
         """The server was down, and is back: the ramp begins anew, unless a limit is known."""
         self._refused_probes = 0
         if self._overload.was_outage():
             self._was_down()
         elif isinstance(self.phase, Free):
-            self.phase = self._at_first()
+            self.phase = Free(self.tally)
 
     def _was_down(self) -> None:
         """Forget the failures: they were no refusals."""
         self._refused_probes = 0
         self._overload.forget(0.0, self.tally.sent)
         if not self._limited_before:
-            self.phase = self._at_first()
-
-    def _at_first(self) -> Free:
-        return Trusting(self.tally) if self._trusted else Free(self.tally)
+            self.phase = Free(self.tally)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Deque, Optional
+from typing import Optional
 
 from .phase import Phase
 from .ramp import Ramp
 from .tally import Refusal, Tally, Ticket
 from .trials import SlowStart
 
-__all__ = ["Free", "Trusting"]
-
-_RECENT = 20  # calls ...
-_TOLERATED = 3  # ... of which so many may be refused before a stated limit is not to be trusted
+__all__ = ["Free"]
 
 
 class Free(Phase):
@@ -41,23 +37,3 @@ class Free(Phase):
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         return SlowStart(self._tally, refusal, pause)
-
-
-class Trusting(Free):
-    """The limit is configured, or the server has stated it: a refusal now and then is a matter of milliseconds."""
-
-    def __init__(self, tally: Tally, ramp: Optional[Ramp] = None) -> None:
-        super().__init__(tally, ramp)
-        self._recent: Deque[bool] = deque(maxlen=_RECENT)  # whether each was refused
-
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
-        self._recent.append(False)
-        return super().accepted(ticket, now)
-
-    def refused_too(self, refusal: Refusal) -> Phase:
-        self._recent.append(True)
-        return self
-
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        self._recent.append(True)
-        return super().refused(refusal, pause) if sum(self._recent) > _TOLERATED else self

@@ -64,8 +64,6 @@ class Pacer:
     def __init__(self, limits: Optional[Limits] = None) -> None:
         self._admission = AdmissionControl()
         self._configured = ConfiguredLimits(limits) if limits is not None and limits.any else None
-        if self._configured is not None:
-            self._admission.trust()
         self._requests: Optional[LearnedLimit] = None
         self._tokens: Optional[LearnedLimit] = None
         self._tokens_sent = 0.0
@@ -150,7 +148,6 @@ class Pacer:
         before, after = tally.around(ticket, now)
         if requests is not None:
             self._requests = self._requests or LearnedLimit()
-            self._admission.trust()
             around = Around(tally.sent - ticket.number - 1, before, after)
             self._requests.stated(requests, ticket.number, ticket.sent_at, around, now)
         if tokens is not None:

@@ -22,7 +22,6 @@ _TOO_SHORT = 0.002  # seconds; two refusals closer together give no rate
 
 # A server that asks for more than this paces its callers ...
 _LONG_PAUSE = 0.25
-_BELIEVED = 0.5  # calls in so long: what it asks for is not much too short
 # ... and growth waits for so many times the pause.
 _HOLD = 10.0
 
@@ -30,7 +29,6 @@ _HOLD = 10.0
 _SEARCH = 2.0  # while nothing is known
 _GROWTH = 0.10  # after a refusal; doubles with each unit of time without another ...
 _FASTEST = 1.0  # ... up to this
-_FASTEST_AFTER_LONG_PAUSE = 0.2
 _LARGEST_EXPONENT = 6.0
 
 _HEADROOM = 2.0  # the rate never grows beyond so many times what is really sent ...
@@ -55,14 +53,12 @@ class RateControl:
     """
 
     __slots__ = (
-        "_accepted",
         "_found",
         "_grown_at",
         "_next",
         "_quiet_from",
         "_refused_at",
         "_resumed",
-        "_slow_growth",
         "rate",
     )
 
@@ -71,9 +67,7 @@ class RateControl:
         self._next = last_sent + 1 / self.rate
         self._grown_at = self._quiet_from = now
         self._found = False  # whether a refusal has shown what the rate is
-        self._slow_growth = False
         self._resumed = -math.inf
-        self._accepted = 0  # before the latest refusal
         self._refused_at: Deque[Tuple[float, int]] = deque(maxlen=64)  # (time, accepted before) of the latest ones
 
     # -- sending ----------------------------------------------------------------------------------------
@@ -107,8 +101,7 @@ class RateControl:
         """The share of the rate by which it grows in a unit of time, after ``quiet`` seconds without a refusal."""
         if not self._found or (quiet > unit and self.rate < 0.9 * mean_rate):
             return _SEARCH
-        fastest = _FASTEST_AFTER_LONG_PAUSE if self._slow_growth else _FASTEST
-        growth = min(fastest, _GROWTH * math.pow(2.0, min(_LARGEST_EXPONENT, quiet / unit)))
+        growth = min(_FASTEST, _GROWTH * math.pow(2.0, min(_LARGEST_EXPONENT, quiet / unit)))
         return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, math.pow(_REFERENCE_RATE / self.rate, _CLOSER)))
 
     # -- being refused ----------------------------------------------------------------------------------
@@ -126,10 +119,9 @@ class RateControl:
         if chance:
             bounds = iter((self.rate * _CUT, refusal.lately / (1 - chance) + 1.0))  # one refusal proves nothing
         else:
-            bounds = self._bounds(refusal, pause, asked_long)
-        least = max(_LEAST, _BELIEVED / pause) if asked_long else _LEAST
-        self.rate = max(least, _LARGEST_CUT * self.rate, min(bounds))
-        self._found, self._slow_growth = True, asked_long
+            bounds = self._bounds(refusal, pause)
+        self.rate = max(_LEAST, _LARGEST_CUT * self.rate, min(bounds))
+        self._found = True
         self._note(refusal, pause)
         self._quiet_from = refusal.now + max(_HOLD * pause if asked_long else 0.0, 2 * turnaround)
 
@@ -139,24 +131,16 @@ class RateControl:
         self._quiet_from = refusal.now + pause
 
     def _note(self, refusal: Refusal, pause: float) -> None:
-        self._accepted = refusal.accepted
         resumed = refusal.now + pause
         self._next = max(self._next, resumed)
         self._resumed = resumed
         self._refused_at.append((resumed if pause > _LONG_PAUSE else refusal.now, refusal.accepted))
 
-    def _bounds(self, refusal: Refusal, pause: float, asked_long: bool) -> Iterator[float]:
+    def _bounds(self, refusal: Refusal, pause: float) -> Iterator[float]:
         yield self.rate * _CUT
-        if asked_long and self._found:
-            yield self.rate * self._accepted_share(refusal)
         if refusal.sent_at - self._resumed >= 1:  # a second without a pause: what it accepted is its rate
             yield refusal.lately + 1.0
         yield from self._refilled(refusal, pause)
-
-    def _accepted_share(self, refusal: Refusal) -> float:
-        """Of so many sent since the last refusal, all but one were accepted."""
-        accepted = max(0, refusal.accepted - self._accepted)  # late refusals may have shown that there were fewer
-        return accepted / (accepted + 1)
 
     def _refilled(self, refusal: Refusal, pause: float) -> Iterator[float]:
         """Between two refusals the server refilled at most what it accepted, and one."""

@@ -1,7 +1,7 @@
 """Do refusals depend on the load?  Asked before a limit is looked for, for some servers refuse calls at random.
 
-After the first refusal calls start again one by one.  If most of what follows is refused, there is a limit.  If not,
-calls are sent at half the load: a limit refuses nothing there, chance refuses as much as before.
+After the first refusal calls start again one by one.  If most of what follows is refused, there is a limit.  If not, it
+is chance, until much more is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .limited import Doubt
 from .phase import Phase
 from .tally import Refusal, Tally, Ticket
 
-__all__ = ["Erratic", "HalfLoad", "SlowStart"]
+__all__ = ["Erratic", "SlowStart"]
 
 _WHY = "finding out whether refusals depend on the load"
 
@@ -22,8 +22,6 @@ _WHY = "finding out whether refusals depend on the load"
 _LIMITED = 4.0  # most calls are refused
 _LIMITED_AFTER_ALL = 8.0  # the same where chance has been seen
 _OPEN = -5.0  # they are not
-_CHANCE, _NO_CHANCE = 3.5, -3.5  # as many are refused at half the load, or hardly any
-_FEW = 0.03  # of the calls: so few refusals need no explanation
 
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 _SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
@@ -33,9 +31,6 @@ _FEWEST_AT_FULL = 5  # answers
 # that is accepted says more: go on twice as fast.
 _LONG_OUT, _LONG_SILENCE = 2, 0.5
 _SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
-
-_AT_HALF = 8.0  # times an answer: what is likelier then is believed
-_HALF_SURE = 20.0  # a limit refuses this much less at half the load; chance half as much as was seen, at the least
 
 
 def _settled_by(tally: Tally, now: float) -> int:
@@ -109,7 +104,7 @@ class SlowStart(Phase):
         if self._test.value > _OPEN:
             return self
         share = (tally.refused - self._refused + 1) / (tally.sent - self._first + 2)
-        return Erratic(tally, possible_share(share)) if share <= _FEW else HalfLoad(tally, share, now)
+        return Erratic(tally, possible_share(share))
 
     def answered(self, ticket: Ticket) -> bool:
         """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
@@ -138,65 +133,6 @@ class SlowStart(Phase):
     def _tried(self, test: ShareTest, refusal: Refusal, pause: float) -> Phase:
         test.refuse(refusal.number)
         return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED and not self.silent else self
-
-
-class HalfLoad(Phase):
-    """Send at half of the load that was accepted, and compare how much is refused.
-
-    Args:
-        tally: what has been sent; as much as is in flight is accepted, but for what is refused of it.
-        share: the share that was refused at that load.
-        now: the time.
-    """
-
-    pauses_all = False
-    why = _WHY
-
-    def __init__(self, tally: Tally, share: float, now: float) -> None:
-        super().__init__(tally)
-        self._share = possible_share(share)
-        self._first = tally.sent
-        self._full = tally.in_flight
-        self._latency = tally.latency
-        self._next = now
-        self._ends = now + _AT_HALF * tally.latency
-        self._test: Optional[ShareTest] = None  # from the first call at half the load
-
-    @property
-    def limit(self) -> int:
-        return max(1, self._full // 2)
-
-    @property
-    def rate(self) -> float:
-        return self.limit / self._latency
-
-    def wait(self, now: float) -> float:
-        if self._tally.in_flight >= self.limit:
-            return math.inf
-        return max(0.0, self._next - now)
-
-    def sent(self, now: float) -> Phase:
-        self._next = max(self._next, now - _CATCH_UP) + 1 / self.rate
-        tally = self._tally
-        if self._test is None:
-            self._test = ShareTest(self._share / _HALF_SURE, self._share / 2, tally.sent)
-            return self
-        self._test.accepted_before(_settled_by(tally, now))
-        over = now > self._ends
-        if self._test.value > (0.0 if over else _NO_CHANCE):
-            return Erratic(tally, self._share) if over else self
-        return Doubt(tally, Refusal(now, now, self._full, tally.sent - tally.refused, tally.sent_lately(now), None), 0)
-
-    def refused_too(self, refusal: Refusal) -> Phase:
-        return self.refused(refusal, 0.0)
-
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        if refusal.number < self._first:
-            self._full = max(1, self._full - 1)
-        if self._test is None:
-            return self
-        self._test.refuse(refusal.number)
-        return Erratic(self._tally, self._share) if self._test.value >= _CHANCE else self
 
 
 class Erratic(Phase):

@@ -9,7 +9,7 @@ import pytest
 
 from chatpool.policy.admission import AdmissionControl
 from chatpool.policy.backlog import Backlog
-from chatpool.policy.free import Free, Trusting
+from chatpool.policy.free import Free
 from chatpool.policy.limited import ByConcurrency, ByRate
 from chatpool.policy.trials import Erratic, SlowStart
 
@@ -312,7 +312,7 @@ class TestFailures:
         run = Run(says)
         run.calls(2000)
         assert (False, False) in seen  # they were refusals at first
-        assert next(down for erratic, down in seen if erratic) is None
+        assert any(erratic for erratic, _ in seen)
 
     def test_what_ends_otherwise_is_not_explained_by_the_load(self):
         admission = overloaded()
@@ -424,22 +424,6 @@ class TestOutages:
         admission.restart()
         assert admission.phase is found
         assert not isinstance(found, Free)
-
-    def test_a_limit_that_is_stated_is_trusted_after_one_as_before(self):
-        admission = AdmissionControl()
-        admission.trust()
-        admission.restart()
-        assert isinstance(admission.phase, Trusting)
-
-    def test_also_after_one_that_looked_like_overload(self):
-        admission = AdmissionControl()
-        admission.trust()
-        tickets = [admission.sent(0.0) for _ in range(32)]
-        for ticket in tickets:
-            admission.failed(ticket, 0.1, None)
-        assert not isinstance(admission.phase, Trusting)
-        admission.restart()
-        assert isinstance(admission.phase, Trusting)
 
 
 class TestTimeOuts:

@@ -10,7 +10,7 @@ import pytest
 from chatpool.policy.free import Free
 from chatpool.policy.limited import Doubt
 from chatpool.policy.tally import Refusal, Tally
-from chatpool.policy.trials import Erratic, HalfLoad, SlowStart
+from chatpool.policy.trials import Erratic, SlowStart
 
 LATENCY, TURNAROUND = 0.2, 0.005  # seconds until an answer, and until a refusal
 WORKERS = 64
@@ -146,7 +146,7 @@ class TestSlowStart:
     @pytest.mark.parametrize("seed", range(8))
     def test_random_refusals_are_not_taken_for_one(self, seed):
         server = slow_start()
-        assert isinstance(server.run(by_chance(0.2, seed)), HalfLoad)
+        assert isinstance(server.run(by_chance(0.2, seed)), Erratic)
 
     def test_where_hardly_anything_is_refused_no_more_is_asked(self):
         server, refused = slow_start(), []
@@ -171,67 +171,6 @@ class TestSlowStart:
                 phase = phase.refused_too(tally.refuse(tickets[count], 0.01, None))
             most.append(count)
         assert most[0] < most[1]
-
-
-def half_load(in_flight=20, share=0.3):
-    server = Server(in_flight)
-    server.tally.latency = LATENCY
-    server.now = 1.0
-    server.phase = HalfLoad(server.tally, share, 1.0)
-    for number, (ticket, _) in enumerate(server.under_way):
-        server.under_way[number] = ticket, 1.0 + LATENCY * number / in_flight
-    return server
-
-
-class TestHalfLoad:
-    def test_half_as_many_are_in_flight_and_as_many_a_second_as_follow_from_that(self):
-        server = half_load()
-        assert server.phase.limit == 10
-        assert server.phase.rate == pytest.approx(10 / LATENCY)
-        assert math.isinf(server.phase.wait(1.0))
-        server.until(1.11)
-        assert server.phase.wait(1.11) == 0
-        server.send()
-        assert server.phase.wait(1.11) == pytest.approx(LATENCY / 10, abs=0.006)
-
-    def test_it_pauses_nobody(self):
-        assert not half_load().phase.pauses_all
-
-    @pytest.mark.parametrize("seed", range(8))
-    def test_what_is_refused_as_often_is_refused_by_chance(self, seed):
-        phase = half_load().run(by_chance(0.3, seed))
-        assert isinstance(phase, Erratic)
-        assert phase.chance == 0.3
-
-    def test_where_nothing_is_refused_any_more_there_is_a_limit_at_what_was_in_flight(self):
-        server = half_load()
-        phase = server.run(by_chance(0.0))
-        assert isinstance(phase, Doubt)
-        assert phase.limit == 20
-        assert server.tally.sent < 80
-
-    def test_refusals_of_what_was_sent_before_only_say_that_less_was_accepted(self):
-        server = half_load()
-        for ticket, _ in server.under_way[:14]:
-            server.refuse(ticket)
-        assert isinstance(server.phase, HalfLoad)
-        assert server.phase.limit == 3
-
-    def test_a_limit_of_few_calls_that_was_overrun_is_not_taken_for_chance(self):
-        """Four are accepted of ten that are in flight, and half of ten would be refused as well."""
-        server = half_load(10)
-        for ticket, _ in server.under_way[4:]:
-            server.refuse(ticket)
-        del server.under_way[4:]
-        phase = server.run(beyond(4))
-        assert isinstance(phase, Doubt)
-        assert phase.limit == 4
-
-    @pytest.mark.parametrize(("refused", "follows"), [(0.0, Doubt), (0.3, Erratic)])
-    def test_after_eight_answers_at_half_the_load_what_is_likelier_is_believed(self, refused, follows):
-        server = half_load(2, share=0.05)  # one at once: for more certainty it would take a hundred answers
-        assert isinstance(server.run(by_chance(refused)), follows)
-        assert server.now <= 1.0 + 10 * LATENCY
 
 
 class TestErratic:
