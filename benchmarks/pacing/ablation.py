@@ -132,7 +132,7 @@ PARTS: Sequence[Part] = (
     Part("overload: faster after refused probes", _constant(trials, "_LONG_OUT", math.inf)),
     Part("overload: faster after a long silence", _constant(trials, "_LONG_SILENCE", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
-    Part("backlog: whether fewer calls help", _constant(backlog, "_SAME", math.inf)),
+    Part("backlog: whether fewer calls help", _constant(backlog, "_SHORTER", math.inf)),
     Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),
     Part("outage gate", ((OutageGate, "_failed", _returning(None)),)),
     Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),

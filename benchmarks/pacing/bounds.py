@@ -144,6 +144,11 @@ def _queues() -> Iterator[Figure]:
         runs.run(queue.world(), client, 0, ideal(queue.world(), client))
     yield Figure("a queue until calls are given up: over the ideal", max(runs.over), 1.5)
     yield Figure("a queue until calls are given up: lost", runs.lost, 0)
+    # As those of a model that thinks for as long as it takes; what takes too long will the next time.
+    world = World(Unlimited, lambda rng: rng.uniform(2.0, 5.3), gives_up=5.0)
+    client = Client(Pacer(), 1000, 64)
+    simulate(world, [client], 0, until=1000.0)
+    yield Figure("answers of 2 to 5.3 s that are given up after 5: seconds", client.ended, 100)
 
 
 def _at_random(seeds: int) -> Iterator[Figure]:

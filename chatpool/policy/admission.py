@@ -91,8 +91,7 @@ class AdmissionControl:
         if ticket.sent_at >= self._news_from:
             self.phase = self.phase.accepted(ticket, now)
         if isinstance(self.phase, Backlog) and self.phase.helps is False:
-            self._backlog_helps = False
-            self.phase = Free(self.tally)
+            self._leave_backlog()
         elif self.phase.answered(ticket):
             self._was_down()
 
@@ -107,10 +106,16 @@ class AdmissionControl:
         self.explained = False
         if isinstance(phase, Backlog):
             self.explained = phase.given_up(ticket, now)
+            if phase.helps is False:
+                self._leave_backlog()
         elif isinstance(phase, Free) and self._backlog_helps and Backlog.explains(self.tally, waited):
             self.phase = Backlog(self.tally, waited, now)
             self.explained = True
         self.tally.give_up()
+
+    def _leave_backlog(self) -> None:
+        self._backlog_helps = False
+        self.phase = Free(self.tally)
 
     def failed(self, ticket: Ticket, now: float, hint: Optional[float]) -> None:
         """The server or the way to it failed, with a hint of so many seconds: chance, unless most calls fail."""

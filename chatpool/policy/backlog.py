@@ -13,7 +13,7 @@ __all__ = ["Backlog"]
 
 _NEARLY = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
 _SHARE = 0.5  # ... where no answer is to take longer than this share of the limit
-_SAME = 0.8  # of the time limit: answers that take longer with a quarter of the calls are not held up by others
+_SHORTER = 0.8  # of what answers took before: those that take longer with far fewer calls are held up by no others
 _TRIALS = 2  # the number of calls is halved so often to find that out
 _AT_LEAST = 4  # answers before anything follows from them
 
@@ -21,7 +21,8 @@ _AT_LEAST = 4  # answers before anything follows from them
 class Backlog(Phase):
     """Half as many calls in flight, then one more each round, as long as answers take half the time limit at most.
 
-    Each call that was given up may still be worked on, so what was on its way counts for nothing.
+    Each call that was given up may still be worked on, so what was on its way counts for nothing.  Until it is known
+    that answers come sooner so, one that is given up counts as an answer: some calls take long by themselves.
 
     Args:
         tally: what has been sent.
@@ -40,6 +41,8 @@ class Backlog(Phase):
         self.helps: Optional[bool] = None
         self._limit = max(1, (tally.in_flight + 1) // 2)
         self._time_limit = time_limit
+        self._before = tally.latency
+        self._answered_with_more = False  # at least one of a round with as many in flight, or with more
         self._trials = 1
         self._settled = False  # whether what was on its way at the last change has been worked off
         self._begin(now)
@@ -51,7 +54,8 @@ class Backlog(Phase):
 
     def _begin(self, now: float) -> None:
         self._from = now
-        self._answers, self._took = 0, 0.0
+        self._ended = self._given_up = 0
+        self._took = 0.0
 
     @property
     def limit(self) -> Optional[int]:
@@ -64,29 +68,32 @@ class Backlog(Phase):
         return self
 
     def accepted(self, ticket: Ticket, now: float) -> Phase:
-        if ticket.sent_at < self._from:
-            return self
-        self._answers += 1
-        self._took += now - ticket.sent_at
-        if self._answers >= max(_AT_LEAST, self._limit):
-            self._look(now)
+        if ticket.sent_at >= self._from:
+            self._count(now - ticket.sent_at, now)
         return self
+
+    def _count(self, took: float, now: float) -> None:
+        self._ended += 1
+        self._took += took
+        if self._ended >= max(_AT_LEAST, self._limit):
+            self._look(now)
 
     def _look(self, now: float) -> None:
         """Judge by the second half of twice as many answers as there are calls in flight."""
-        latency, settled = self._took / self._answers, self._settled
+        latency, settled = self._took / self._ended, self._settled
+        self._answered_with_more = self._answered_with_more or self._given_up < self._ended
         self._begin(now)
         self._settled = not settled
         if not settled:
             return
+        if self.helps is None:
+            if latency > _SHORTER * self._before and self._trials < _TRIALS:
+                self._trials += 1
+                self._limit = max(1, self._limit // 2)
+                return
+            self.helps = latency <= _SHORTER * self._before
         if latency * (self._limit + 1) / self._limit <= _SHARE * self._time_limit:
-            self.helps = True
             self._limit += 1
-        elif self.helps is None and self._trials < _TRIALS:
-            self._trials += 1
-            self._limit = max(1, self._limit // 2)
-        elif self.helps is None:
-            self.helps = latency <= _SAME * self._time_limit
 
     def refused(self, refusal: Refusal, pause: float) -> Phase:
         return SlowStart(self._tally, refusal, pause)
@@ -95,7 +102,14 @@ class Backlog(Phase):
         """A call was given up; returns whether that is due to what was in flight before."""
         if ticket.sent_at < self._from:
             return True
-        self._limit = max(1, self._limit // 2)
-        self._settled = False
-        self._begin(now)
+        self._given_up += 1
+        none_answered = self._given_up > self._ended and self._given_up >= _AT_LEAST
+        if self.helps is None and not none_answered:
+            self._count(now - ticket.sent_at, now)  # it may take so long by itself
+        elif self._limit == 1 or (self.helps is None and self._answered_with_more):
+            self.helps = False
+        else:
+            self._limit //= 2
+            self._settled = False
+            self._begin(now)
         return False

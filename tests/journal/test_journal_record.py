@@ -40,6 +40,7 @@ RECORDS = st.builds(
     error=st.none() | st.just({"class": "X", "message": ',"value":{'}) | st.just({"class": "X", "value": 1}),
     meta=st.none() | st.just({"k": ',"value":'}) | st.just({"a": 1, "value": {"value": [2, {"b": 1, "value": 3}]}}),
     value=JSON.map(encode_value),
+    usage=st.none() | st.builds(Usage, cost=st.none() | st.floats(0, 1e6)),
     model=st.none() | st.text() | st.just(',"value":'),
 )
 

@@ -457,7 +457,20 @@ class TestTimeOuts:
         admission.given_up(tickets[0], 160.0)
         admission.given_up(admission.sent(161.0), 221.0)
         assert not admission.explained
-        assert admission.phase.limit == 4
+        assert admission.phase.limit == 8
+
+    def test_where_even_one_alone_is_given_up_it_is_not_tried_again(self):
+        admission, tickets = self.crowded(latency=30.0)
+        for ticket in tickets:
+            admission.given_up(ticket, 160.0)
+        now = 160.0
+        for _ in range(16):  # four for each of 8, 4, 2 and 1
+            admission.given_up(admission.sent(now), now + 60.0)
+            now += 60.0
+        assert isinstance(admission.phase, Free)
+        later = [admission.sent(now) for _ in range(16)]
+        admission.given_up(later[0], now + 60.0)
+        assert isinstance(admission.phase, Free)
 
     def test_where_a_limit_is_known_nothing_follows(self):
         admission, tickets = self.crowded(latency=30.0)

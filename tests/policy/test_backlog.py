@@ -23,7 +23,7 @@ class Server:
 
     def __init__(self, in_flight=16):
         self.time = 100.0
-        self.phase = Backlog(tally(in_flight), LIMIT, self.time)
+        self.phase = Backlog(tally(in_flight, latency=50.0), LIMIT, self.time)
 
     def answer(self, latency, rounds=1):
         """As many answers as two looks take, each after so many seconds; the first half is what is worked off."""
@@ -33,6 +33,14 @@ class Server:
                 self.time += 1.0
                 self.phase.accepted(Ticket(self.time, 0, 0), self.time + latency)
                 self.time += latency
+        return self.phase.limit
+
+    def give_up(self, count=1):
+        """So many calls are given up that were sent since the last change."""
+        for _ in range(count):
+            self.time += 1.0
+            assert not self.phase.given_up(Ticket(self.time, 0, 0), self.time + LIMIT)
+            self.time += LIMIT
         return self.phase.limit
 
 
@@ -104,30 +112,59 @@ def test_where_answers_of_a_quarter_take_as_long_the_load_was_not_the_reason(lat
     assert server.phase.helps is helps
 
 
-def test_given_up_again_there_are_half_as_many_again():
+def test_until_it_is_known_whether_fewer_help_a_call_that_is_given_up_is_an_answer_that_took_so_long():
     server = Server()
-    assert not server.phase.given_up(Ticket(101.0, 7, 0), 161.0)
-    assert server.phase.limit == 4
+    assert server.give_up(3) == 8
+    assert server.phase.helps is None
     for _ in range(5):
-        server.phase.given_up(Ticket(300.0, 0, 0), 300.0)
-    assert server.phase.limit == 1
+        server.phase.accepted(Ticket(server.time + 1, 0, 0), server.time + 31)
+    server.time += 31
+    assert server.phase.limit == 8
+    for _ in range(8):  # 41 seconds each, where it was 50: no shorter
+        server.phase.accepted(Ticket(server.time + 1, 0, 0), server.time + 42)
+    assert server.phase.limit == 4
+    assert server.phase.helps is None
+
+
+def test_where_none_of_four_is_answered_there_are_half_as_many_again():
+    server = Server()
+    assert [server.give_up(4) for _ in range(3)] == [4, 2, 1]
+    assert server.phase.helps is None
+    server.give_up(4)
+    assert server.phase.helps is False
+
+
+def test_where_none_is_answered_but_some_were_with_more_in_flight_the_load_is_not_the_reason():
+    server = Server()
+    assert server.answer(50.0) == 4
+    server.give_up(4)
+    assert server.phase.helps is False
+
+
+def test_once_it_is_known_that_fewer_help_each_call_that_is_given_up_halves_them():
+    server = Server()
+    assert server.answer(20.0) == 9
+    assert [server.give_up() for _ in range(3)] == [4, 2, 1]
+    assert server.phase.helps is True
+    server.give_up()
+    assert server.phase.helps is False
 
 
 def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing():
     server = Server()
-    assert server.phase.given_up(Ticket(99.0, 15, 0), 159.0)
+    for _ in range(20):
+        assert server.phase.given_up(Ticket(99.0, 15, 0), 159.0)
     assert server.phase.limit == 8
-    server.phase.given_up(Ticket(101.0, 7, 0), 161.0)
-    assert server.phase.given_up(Ticket(160.0, 7, 0), 220.0)
-    assert server.phase.limit == 4
+    assert server.phase.helps is None
 
 
 def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first():
     server = Server()
-    for _ in range(15):  # one more would raise the limit
-        server.phase.accepted(Ticket(102.0, 7, 0), 102.0)
-    server.phase.given_up(Ticket(103.0, 7, 0), 163.0)
+    server.answer(20.0)
+    for _ in range(17):  # one more would raise the limit
+        server.phase.accepted(Ticket(server.time + 1, 7, 0), server.time + 1)
+    assert server.give_up() == 4
     for number in range(8):
         assert server.phase.limit == 4
-        server.phase.accepted(Ticket(170.0 + number, 3, 0), 170.0 + number)
+        server.phase.accepted(Ticket(server.time + number + 1, 3, 0), server.time + number + 1)
     assert server.phase.limit == 5
