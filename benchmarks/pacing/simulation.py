@@ -235,12 +235,11 @@ class _Run:
     def arrive(self, pool: _Pool, ticket: Any, call: _Call) -> None:
         world, rng, now = self.world, self.rng, self.now
         back = now + world.refusing(rng) + world.travel(rng)
+        hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
         if any(begin <= now < end for begin, end in world.down):
-            hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
             self.at(back, self.failed, pool, ticket, call, "unavailable", hint, None)
             return
         if world.chance and rng.random() < world.chance:
-            hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
             self.at(back, self.failed, pool, ticket, call, world.chance_says, hint, None)
             return
         exact = self.server.free_in(now, self.at_server, call.weight)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from .phase import Phase
 from .ramp import Ramp
 from .tally import Refusal, Tally, Ticket
@@ -17,12 +15,11 @@ class Free(Phase):
 
     Args:
         tally: what has been sent.
-        ramp: one that has begun; None for a new one.
     """
 
-    def __init__(self, tally: Tally, ramp: Optional[Ramp] = None) -> None:
+    def __init__(self, tally: Tally) -> None:
         super().__init__(tally)
-        self.ramp = ramp or Ramp()
+        self.ramp = Ramp()
 
     def wait(self, now: float) -> float:
         return self.ramp.wait(now, self._tally.in_flight)
