@@ -18,8 +18,8 @@ from chatpool.clock import install_clock
 from chatpool.testing import FakeClock
 
 # A shared machine may be slow at any moment: that is no failure of a property.  `make test-slow` tries all examples.
-settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
-settings.register_profile("some", settings.get_profile("full"), max_examples=40)
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+settings.register_profile("some", settings.get_profile("full"), max_examples=20)
 settings.load_profile("some")
 
 pytest_plugins = ["chatpool.testing.plugin"]

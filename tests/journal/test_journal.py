@@ -139,7 +139,7 @@ def test_garbage_at_the_end_as_a_power_cut_leaves_it_is_removed(path, written, r
     assert path.read_bytes() == written
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_record_is_taken_for_missing_and_no_other(path, written, caplog, data):
     caplog.set_level(logging.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool.policy.buckets import Bucket, MinuteWindow
@@ -63,7 +63,6 @@ class TestBucket:
         bucket.take(0.0, 100)
         assert bucket.wait(0.0, 1) > 0
 
-    @settings(max_examples=60, deadline=None)
     @given(
         limit=st.integers(1, 100_000),
         burst=st.floats(0.01, 60),
@@ -79,7 +78,6 @@ class TestBucket:
                 taken.append((now, 1))
         assert most_in_a_minute(taken) <= limit * (1 + 1e-9)
 
-    @settings(max_examples=60, deadline=None)
     @given(jumps=st.lists(st.floats(-1000, 1000), max_size=40))
     def test_a_clock_that_jumps_back_gives_nothing_away(self, jumps):
         bucket, now, latest = Bucket(600, 10, unit=1), 0.0, -math.inf
@@ -140,7 +138,6 @@ class TestMinuteWindow:
         window.take(0.0, 100)
         assert window.wait(0.0, 1) > 0
 
-    @settings(max_examples=60, deadline=None)
     @given(
         calls=st.lists(
             st.tuples(st.floats(0, 30), st.floats(1, 500), st.floats(0, 1), st.floats(0, 20)), min_size=1, max_size=60

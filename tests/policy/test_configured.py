@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool.config import Limits
@@ -130,7 +130,6 @@ def most_in_a_minute(taken):
     return max((sum(n for time, n in taken if start <= time < start + 60 - 1e-6) for start, _ in taken), default=0)
 
 
-@settings(max_examples=200, deadline=None)
 @given(steps, st.integers(1, 100), st.integers(50, 5000), st.floats(0.05, 30))
 def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(played, requests, tokens, burst):
     limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens, burst=burst)
@@ -141,7 +140,6 @@ def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(play
     assert most_in_a_minute([(time, used) for time, used, *_ in calls.sent]) <= tokens * (1 + 1e-9)
 
 
-@settings(max_examples=200, deadline=None)
 @given(steps, st.integers(50, 5000), st.floats(0.05, 30))
 def test_nothing_is_sent_that_exceeds_the_limit_by_what_is_known_of_calls_that_took_more(played, tokens, burst):
     calls = Calls(ConfiguredLimits(Limits(tokens_per_minute=tokens, burst=burst)))
@@ -158,7 +156,6 @@ def left(limits, now):
     return taken
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 30)), min_size=1, max_size=30),
     st.floats(0.1, 10),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import Limits
@@ -48,7 +48,6 @@ def moment(pacer, now):
     raise AssertionError("the moment never comes")
 
 
-@settings(max_examples=300)
 @given(LIMITS, st.lists(ROUND, min_size=1, max_size=25))
 def test_with_no_call_in_flight_one_may_be_sent_within_ten_minutes(limits, rounds):
     pacer, now = Pacer(limits), 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from quota_agreement import SECOND
 
@@ -177,7 +177,6 @@ class Sharers:
             self.given = [[at, tokens, None] for at, tokens, _ in self.given]
 
 
-@settings(max_examples=300, deadline=None)
 @given(steps, st.integers(1, 200), st.integers(10, 10_000), st.floats(0.05, 30.0))
 def test_no_minute_ever_holds_more_than_the_limit(played, per_minute, tokens_per_minute, burst):
     sharers = Sharers(Rates.of(per_minute, tokens_per_minute, burst))
@@ -192,7 +191,6 @@ def test_no_minute_ever_holds_more_than_the_limit(played, per_minute, tokens_per
     assert most_in_a_minute(sent) <= tokens_per_minute + 1e-3
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0.1, 5))
 def test_giving_everything_back_never_gives_more_than_there_was(shares, burst):
     rates = Rates.of(None, 1000, burst)
@@ -205,7 +203,6 @@ def test_giving_everything_back_never_gives_more_than_there_was(shares, burst):
     assert state.tokens_due >= 0
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 3), min_size=50, max_size=200), st.integers(30, 3000))
 def test_who_asks_all_the_time_is_given_the_whole_limit(gaps, per_minute):
     rates, state, now = Rates.of(per_minute, None, 1.0), State(), 0.0

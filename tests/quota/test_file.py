@@ -8,7 +8,7 @@ import stat
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from quota_agreement import SECOND, HandClock, operations, play
 
@@ -218,7 +218,6 @@ def test_bytes_that_were_cut_or_changed_are_no_state(state, data):
     assert unpack(changed) is None
 
 
-@settings(max_examples=50, deadline=None)
 @given(operations)
 def test_the_file_answers_as_memory_does(tmp_path_factory, played):
     clock = HandClock()

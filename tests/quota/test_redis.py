@@ -164,7 +164,7 @@ class Scripted:
         self.backend._script = lambda keys, args: rules(keys=keys, args=[*args, repr(clock.time)])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(played=operations)
 def test_redis_answers_as_memory_does(client, played):
     client.flushall()
