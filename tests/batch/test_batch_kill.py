@@ -50,6 +50,7 @@ def test_50_kills_over_2000_rows_lose_and_repeat_nothing_but_what_was_in_flight(
     assert sum(sent.values()) - ROWS <= KILLS * WORKERS
 
 
+@pytest.mark.slow
 def test_another_start_after_the_end_sends_nothing(start_run, chatpool_server, write_rows, tmp_path, ids):
     source, target = write_rows(20), tmp_path / "out.jsonl"
     for _ in range(2):

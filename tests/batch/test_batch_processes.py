@@ -84,12 +84,14 @@ def test_a_row_whose_record_cannot_be_read_is_done_once_more(
     assert len(chatpool_server.requests) == 102
 
 
+@pytest.mark.slow
 def test_a_journal_that_keeps_nothing_ends_the_run(run, write_rows, monkeypatch):
     monkeypatch.setattr(Tail, "at", lambda tail, start, length: None)
     with pytest.raises(ChatPoolError, match="does not keep what is written to it"):
         run(write_rows(100))
 
 
+@pytest.mark.slow
 def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, chatpool_server, monkeypatch):
     hear, killed = CrewRunner._hear, []
 
@@ -107,6 +109,7 @@ def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, c
     assert len(chatpool_server.requests) <= 100 + 2 * 4  # what the two had in flight
 
 
+@pytest.mark.slow
 def test_the_workers_are_shared_out(write_rows, tmp_path):
     all_at_once = threading.Barrier(5)
     count = itertools.count()
@@ -121,10 +124,12 @@ def test_the_workers_are_shared_out(write_rows, tmp_path):
     assert server.connections <= 5
 
 
+@pytest.mark.slow
 def test_there_may_be_many_more_rows_than_a_child_looks_ahead(run, write_rows):
     assert run(write_rows(3000)).succeeded == 3000
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_sent_are_failures_there_too(run, tmp_path, ids):
     source = tmp_path / "in.jsonl"
     source.write_text(
@@ -153,6 +158,7 @@ def test_a_fatal_error_ends_all_of_them(run, write_rows, chatpool_server):
     assert run(write_rows(500)).succeeded == 500
 
 
+@pytest.mark.slow
 def test_an_error_that_ends_one_model_ends_its_rows_in_all_of_them(run, tmp_path, chatpool_server):
     missing = Error(404, code="model_not_found")
     chatpool_server.set_script(lambda request: missing if request.body["model"] == "gone" else None)
@@ -166,6 +172,7 @@ def test_an_error_that_ends_one_model_ends_its_rows_in_all_of_them(run, tmp_path
     assert sum(request.body["model"] == "gone" for request in chatpool_server.requests) <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_what_is_in_flight_when_another_finds_the_end_is_kept(run, write_rows, chatpool_server):
     chatpool_server.set_script(lambda request: Error(401) if request.number == 30 else Delay(0.1, Answer("paid")))
@@ -185,6 +192,7 @@ def test_limits_hold_for_all_of_them_together(write_rows, tmp_path, monkeypatch)
     assert list((tmp_path / "cache").rglob("*.quota")) == []
 
 
+@pytest.mark.slow
 def test_limits_are_divided_where_no_file_can_be_shared(write_rows, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -225,6 +233,7 @@ def test_money_is_counted_alike_by_one_process_and_by_several(processes, write_r
     assert "31,500 tokens; $0.06" in result.summary()
 
 
+@pytest.mark.slow
 def test_a_row_without_a_price_fails_alone(tmp_path):
     source = tmp_path / "in.jsonl"
     lines = [batch_line(f"row {number}", "hi", model="dear" if number % 2 else "m") for number in range(100)]
@@ -236,6 +245,7 @@ def test_a_row_without_a_price_fails_alone(tmp_path):
     assert (result.succeeded, result.failed, result.fatal) == (50, 50, None)
 
 
+@pytest.mark.slow
 def test_a_pool_that_cannot_be_made_there_is_refused(chatpool_server, write_rows, tmp_path):
     options = {"base_url": chatpool_server.base_url, "listeners": [Unmakeable()], "processes": 2}
     with pytest.raises(ConfigurationError, match="cannot be made in another process"):
@@ -280,6 +290,7 @@ def test_after_a_kill_of_the_parent_the_children_end_and_the_same_command_goes_o
     assert len(chatpool_server.requests) == 400 + 16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_child_that_is_killed_when_all_is_done_is_no_trouble(start_run, chatpool_server, write_rows, ids, tmp_path):
     chatpool_server.set_script(lambda request: Stall() if request.number == 99 else None)
@@ -294,6 +305,7 @@ def test_a_child_that_is_killed_when_all_is_done_is_no_trouble(start_run, chatpo
     assert len(ids(tmp_path / "out.jsonl")) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_children_that_keep_dying_end_the_run(start_run, chatpool_server, write_rows, tmp_path):
     chatpool_server.set_script(Stall())
@@ -309,6 +321,7 @@ def test_children_that_keep_dying_end_the_run(start_run, chatpool_server, write_
     assert "keep dying, the last one with exit code -9" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_ctrl_c_ends_a_child_that_does_not_listen(start_run, chatpool_server, write_rows, tmp_path):
     chatpool_server.set_script(lambda request: Stall() if request.number >= 50 else None)
@@ -322,6 +335,7 @@ def test_ctrl_c_ends_a_child_that_does_not_listen(start_run, chatpool_server, wr
     assert "50 of 400 rows answered; 350 pending" in err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_by_the_child_that_finds_it(start_run, chatpool_server, write_rows, tmp_path):
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

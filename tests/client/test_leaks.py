@@ -71,6 +71,7 @@ def test_no_connection_is_open_after_close_though_streams_and_errors_are_held(se
     assert len(held) == (6 if how == "broken off" else 3)
 
 
+@pytest.mark.slow
 def test_names_of_models_without_end_are_forgotten(serve):
     server, pool = serve(max_workers=4)
     for first in range(0, 2_000, 500):
@@ -135,7 +136,7 @@ def an_hour_of_everything(pool, hour):
     pool.with_options(model=f"n{hour % 5}", headers={"X-Hour": str(hour)}).chat("hello")
 
 
-@pytest.mark.parametrize("hours", [40, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [15, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_pool_that_works_for_days_does_not_grow(hours, record_property):
     """On a clock of its own, with an hour between two bouts of work."""
     answers = {

@@ -177,6 +177,7 @@ def test_all_keys_refused_end_the_call_with_all_reasons():
     assert str(simulation.failed[0].error).count("wrong key") == 2
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_hangs_gathers_hardly_any_calls():
     simulation = Simulation({"a": lambda now: (0.1 if now < 2 else 600, OK), "b": steady(0.1)}, 16).submit(3000).run()
     hung = simulation.sent_to("a", 2, 30)

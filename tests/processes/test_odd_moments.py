@@ -116,6 +116,7 @@ in_child(lambda: [answer(broken), answer(other)])
     assert ended(process) == (0, "APIConnectionError b\n[('ConfigurationError', True), 'b']\n", "")
 
 
+@pytest.mark.slow
 @forks
 def test_an_adapter_of_the_users_own_shares_no_connection_with_the_parent(server, script, ended):
     process = script(
@@ -153,6 +154,7 @@ print(here)
     assert (code, out) == (0, "0 0 0 0\n")
 
 
+@pytest.mark.slow
 def test_a_script_that_ends_by_an_exception_does_not_wait_for_a_pool_it_does_not_hold(stalling_server, script, ended):
     process = script(
         """
@@ -261,6 +263,7 @@ def test_a_finalizer_may_cancel_a_future_while_a_lock_of_the_pool_is_held(where,
     assert ended(process) == (0, "['a', 'b', 'c'] True\nTrue 1\n", "")
 
 
+@pytest.mark.slow
 def test_many_iterators_that_are_collected_anywhere_end_quietly(server, script, ended):
     process = script(
         """

@@ -42,6 +42,7 @@ print(status, stream.completion, pool.stats().in_flight)
     assert ended(process) == (0, "True mine 0\n0 Once upon a time 0\n", "")
 
 
+@pytest.mark.slow
 @FORKS
 def test_a_child_streams_over_connections_of_its_own(server, script, ended):
     process = script(
@@ -86,6 +87,7 @@ def test_ctrl_c_ends_a_stream_and_leaves_the_pool_usable(server, script, ended):
     server.wait_until(lambda: server.open_connections == 0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_chunk_ends_the_call(server, script, ended):
     server.set_script({"tell": Stream([], end="stall")})
     process = script(START + LOOP, server)
@@ -96,6 +98,7 @@ def test_ctrl_c_before_the_first_chunk_ends_the_call(server, script, ended):
     assert out == " 0 usable\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_of_streams(server, script, ended):
     server.set_script({"tell": Stream(["Once"], end="stall")})
     process = script(
