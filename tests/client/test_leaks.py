@@ -136,7 +136,7 @@ def an_hour_of_everything(pool, hour):
     pool.with_options(model=f"n{hour % 5}", headers={"X-Hour": str(hour)}).chat("hello")
 
 
-@pytest.mark.parametrize("hours", [15, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [20, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_pool_that_works_for_days_does_not_grow(hours, record_property):
     """On a clock of its own, with an hour between two bouts of work."""
     answers = {
