@@ -106,16 +106,20 @@ class Run:
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Take an outcome."""
-        self._put(outcome)
-        self._count(outcome)
+        self._count_and_put(outcome)
         self._answer_twins(call, outcome)
 
-    def _count(self, outcome: Outcome[Any]) -> None:
-        """End the run if too many items have failed with this one."""
+    def _count_and_put(self, outcome: Outcome[Any]) -> None:
+        """Have an outcome read, and end the run if too many items have failed with it."""
+        too_many = None
         if self.failure_limit is not None and self._stopped is None:
-            reason = self.failure_limit.reached_by(self._items_of(outcome))
-            if reason is not None:
-                self.end(reason)
+            too_many = self.failure_limit.reached_by(self._items_of(outcome))
+        if too_many is None:
+            self._put(outcome)
+            return
+        self.on_fatal(too_many)
+        self._put(outcome)
+        self.end(too_many)
 
     def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
         """The outcomes of items that an outcome of the engine's brings."""
@@ -147,7 +151,12 @@ class Run:
     def _reason_against(self, request: ChatRequest) -> Optional[ChatPoolError]:
         return self._stopped or (self._dead.get((request.path, request.model)) if self._dead else None)
 
-    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """Keep the error, before the outcome that may be the last one."""
+        with self._changed:
+            self.fatal = self.fatal or error
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """Stop sending what ``scope`` concerns; queued and parked calls of it end with the reason."""
         if scope != "model":
             self.end(error)
@@ -337,8 +346,7 @@ class Run:
 
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
         """Take the outcome of an item of which no call was handed over; called in the consumer's thread."""
-        self._put(outcome)
-        self._count(outcome)
+        self._count_and_put(outcome)
 
 
 def unusable(index: int, error: Exception) -> ChatPoolError:

@@ -54,8 +54,11 @@ class StreamSink:
         """Nothing but cancelling stops a stream."""
         return None
 
-    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """A stream has no siblings to stop."""
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """A stream has no siblings."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """A stream has no siblings."""
 
     def after_fork_in_child(self, call: Call) -> None:
         """The stream is the parent's."""

@@ -38,7 +38,10 @@ class Sink(Protocol):
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Why this call must not be sent any more, None if it may be."""
 
-    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """``error``, of a call whose outcome comes next, is one that ends other calls too."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
         """A fatal error ended ``call``; whatever ``scope`` names besides must not be sent any more."""
 
     def after_fork_in_child(self, call: Call) -> None:

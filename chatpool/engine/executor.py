@@ -335,10 +335,13 @@ class Engine:
             self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, error)
         ended = self._scheduler.end(call)
         self._start_workers(self._scheduler.workers_wanted(self.clock.now()))
+        fatal = decision.scope != "call"
+        if fatal:
+            call.sink.on_fatal(error)  # the outcome that follows may be the last one that its reader waits for
         if ended:
             self._delivery.deliver(call, error=error)
-        if decision.scope != "call":
-            call.sink.on_fatal(call, decision.scope, error)
+        if fatal:
+            call.sink.refuse(call, decision.scope, error)
 
     # -- from outside ---------------------------------------------------------------------------------------
 

@@ -104,8 +104,11 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """Nothing but cancellation stops a singular call, and that takes it out of the queue."""
         return None
 
-    def on_fatal(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """A singular call has no siblings to stop."""
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """A singular call has no siblings."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """A singular call has no siblings."""
 
     def after_fork_in_child(self, call: Call) -> None:
         """The call is the parent's: here its future is cancelled.

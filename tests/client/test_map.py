@@ -19,6 +19,7 @@ from chatpool import (
     PoolClosedError,
     Timeout,
 )
+from chatpool.client.run import Run
 from chatpool.testing import Answer, Error, Faults, RateLimited, Reset, Stall
 
 
@@ -197,6 +198,26 @@ class TestFatalErrors:
         (line,) = pool.stats().lines.values()
         assert 86_000 < line.paused_until <= 86_400
         assert pool.with_options(model="other").chat("e").text == "e"
+
+
+@pytest.mark.parametrize(("step", "options"), [(Error(401), {}), (Error(400), {"max_failures": 1})])
+def test_an_error_that_ends_the_run_with_its_last_item_is_known_when_the_run_has_ended(
+    monkeypatch, serve, step, options
+):
+    server, pool = serve(max_workers=1, retry=0)
+    server.set_script(failing({"bad"}, step))
+    put, read = Run._put, threading.Event()
+
+    def put_and_wait(self, outcome):
+        put(self, outcome)
+        if outcome.error is not None:
+            read.wait(60)  # nothing else of this worker's comes before the results have been read
+
+    monkeypatch.setattr(Run, "_put", put_and_wait)
+    results = pool.map(["good", "bad"], **options)
+    fatal = results.fatal
+    read.set()
+    assert fatal is not None
 
 
 class TestOutcomes:
