@@ -172,6 +172,10 @@ class RetryPolicy:
                 raise TypeError(f"{name} must be callable (a tenacity strategy for stop and wait), got {strategy!r}")
             fix(self, name, strategy)
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        # What version 0.1.0 has pickled knows no patience: there max_retries alone was the limit.
+        self.__dict__.update({"patience": 0.0, **state})
+
     @classmethod
     def of(cls, value: RetryPolicyLike) -> RetryPolicy:
         """Normalise a shorthand: a RetryPolicy as it is, an int as ``max_retries``."""
