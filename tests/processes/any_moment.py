@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import chatpool
 
-ROOMS = ("chatpool", "threading", "concurrent.futures")
+TRACED = ("chatpool", "threading", "concurrent.futures")
 BEGINNINGS = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
 LOOKS = {code for name, code in dis.opmap.items() if name.startswith(BEGINNINGS) and "NO_INTERRUPT" not in name}
 
@@ -48,7 +48,7 @@ class Interrupter:
         self._returned = False  # a function has just returned
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Optional[Interrupter]:
-        if not frame.f_globals.get("__name__", "").startswith(ROOMS):
+        if not frame.f_globals.get("__name__", "").startswith(TRACED):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "return":
@@ -113,6 +113,7 @@ def main(base_url: str, call: str, step: int) -> None:
     """Print how many moments there were, and where an interruption was not what came of it."""
     pool = chatpool.ChatPool("m", base_url=base_url, max_workers=2)
     at = tried = wrong = 0
+    sys._getframe().f_trace_opcodes = True  # 3.12 reports opcodes only if some frame asks for them before settrace
     interrupter = Interrupter(0)
     while interrupter.seen >= at:
         at, tried = at + step, tried + 1
