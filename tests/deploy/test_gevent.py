@@ -15,6 +15,8 @@ EXCLUDED = {
         # A handler of signals runs in whatever greenlet is the current one, and interrupts no other.
         "a_stream_ends_that_a_handler_closes",
         "it_cannot_make_a_call",
+        # So does Ctrl-C: here in that of the server.
+        "an_interruption_keeps_what_came_before",
     ],
     "faults": [
         # It is to hit exchanges that last 5 ms at most, which TLS on greenlets does not always allow.
