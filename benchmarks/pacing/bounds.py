@@ -186,6 +186,10 @@ def _another_at_8(number: int) -> Server:
     return Successive(Bucket(50, 5), Cap(number), 8.0)
 
 
+def _rate_at_8() -> Server:
+    return Successive(Cap(10), Bucket(20, 2), 8.0)
+
+
 def _another_limit(seeds: int) -> Iterator[Figure]:
     """A limit of another kind in the middle of a run; and one that stays, when failures come in the same words."""
     for then, calls in ((5, 900), (20, 1300)):
@@ -195,6 +199,12 @@ def _another_limit(seeds: int) -> Iterator[Figure]:
             client = Client(Pacer(), calls, 64)
             runs.run(world, client, seed, ideal(world, client, seed))
         yield Figure(f"50/s, and from 8 s on {then} at once: over the ideal", runs.median(), 1.25)
+    world = World(_rate_at_8, about(0.2))
+    runs = _Runs()
+    for seed in range(seeds):
+        client = Client(Pacer(), 700, 64)
+        runs.run(world, client, seed, ideal(world, client, seed))
+    yield Figure("10 at once, and from 8 s on 20/s: over the ideal", runs.median(), 1.1)
     world = World(
         partial(Bucket, 50, 50), about(0.2), hint=None, chance=0.05, chance_says="unavailable", down=((5.0, 15.0),)
     )
