@@ -139,6 +139,9 @@ class SteppedTime(FakeClock):
         return future.result()
 
     def _all_wait(self, pools: Any) -> bool:
+        with self._changed:
+            if self._waiters.due_at(self._now):
+                return False  # a thread whose wait is over has not woken yet
         with self._lock:
             now = self.now()
             self._answers = {condition: due for condition, due in self._answers.items() if due > now}
