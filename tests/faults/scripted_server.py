@@ -16,6 +16,7 @@ class Peer:
     def __init__(self, sock, server):
         self.sock = self.carrier = sock
         self.server = server
+        self._lock = threading.Lock()
         self.received = b""
 
     def read(self):
@@ -73,12 +74,24 @@ class Peer:
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock = TLSInside(self.sock, context)
         else:
-            self.sock = self.carrier = context.wrap_socket(self.sock, server_side=True)
+            # The handshake by itself: shut_down() needs the socket meanwhile.
+            self.sock = self.carrier = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            self.sock.do_handshake()
 
     def reset(self):
         """Close with a RST instead of a FIN."""
         self.carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.carrier.close()
+        self.close()
+
+    def shut_down(self):
+        """Wake the peer's thread, which closes the socket; may be called by any thread."""
+        with self._lock, contextlib.suppress(OSError):
+            socket.socket.shutdown(self.carrier, socket.SHUT_RDWR)
+
+    def close(self):
+        """Close the socket; only the peer's thread may: another one's would free the descriptor under its feet."""
+        with self._lock:
+            self.carrier.close()
 
 
 class TLSInside:
@@ -146,11 +159,9 @@ class ScriptedServer:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        for peer in self.peers:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(peer.carrier, socket.SHUT_RDWR)
-            peer.carrier.close()
         self.thread.join(60)
+        for peer in self.peers:
+            peer.shut_down()
 
     def _accept(self):
         while True:
@@ -171,7 +182,7 @@ class ScriptedServer:
             if self.context is not None:
                 peer.start_tls(self.context)
             self.script(peer)
-        peer.carrier.close()
+        peer.close()
 
 
 class FullListener:

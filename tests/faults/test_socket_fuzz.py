@@ -287,7 +287,7 @@ def attack(serve, authority, record_property):
         hung = sum(thread.is_alive() for thread in callers.threads)
         pool.close()
         for peer in server.peers:
-            peer.carrier.close()
+            peer.shut_down()
         # A thread of the server's may be about to take a connection that is closed already.
         while open_sockets() > before and time.monotonic() < ends + HUNG:
             time.sleep(0.01)
