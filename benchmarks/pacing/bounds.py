@@ -182,29 +182,24 @@ def _limited_later() -> Iterator[Figure]:
     yield Figure("5 % at random, 50/s from 4 s on: refused, %", 100 * runs.refused[0] / client.calls, 50)
 
 
-def _another_at_8(number: int) -> Server:
-    return Successive(Bucket(50, 5), Cap(number), 8.0)
-
-
-def _rate_at_8() -> Server:
-    return Successive(Cap(10), Bucket(20, 2), 8.0)
+def _at_8(first: Callable[[], Server], then: Callable[[], Server]) -> Server:
+    return Successive(first(), then(), 8.0)
 
 
 def _another_limit(seeds: int) -> Iterator[Figure]:
     """A limit of another kind in the middle of a run; and one that stays, when failures come in the same words."""
-    for then, calls in ((5, 900), (20, 1300)):
-        world = World(partial(_another_at_8, then), about(0.2))
+    changes = (
+        ("50/s, and from 8 s on 5 at once", partial(_at_8, partial(Bucket, 50, 5), partial(Cap, 5)), 900, 1.25),
+        ("50/s, and from 8 s on 20 at once", partial(_at_8, partial(Bucket, 50, 5), partial(Cap, 20)), 1300, 1.25),
+        ("10 at once, and from 8 s on 20/s", partial(_at_8, partial(Cap, 10), partial(Bucket, 20, 2)), 700, 1.1),
+    )
+    for what, server, calls, limit in changes:
+        world = World(server, about(0.2))
         runs = _Runs()
         for seed in range(seeds):
             client = Client(Pacer(), calls, 64)
             runs.run(world, client, seed, ideal(world, client, seed))
-        yield Figure(f"50/s, and from 8 s on {then} at once: over the ideal", runs.median(), 1.25)
-    world = World(_rate_at_8, about(0.2))
-    runs = _Runs()
-    for seed in range(seeds):
-        client = Client(Pacer(), 700, 64)
-        runs.run(world, client, seed, ideal(world, client, seed))
-    yield Figure("10 at once, and from 8 s on 20/s: over the ideal", runs.median(), 1.1)
+        yield Figure(f"{what}: over the ideal", runs.median(), limit)
     world = World(
         partial(Bucket, 50, 50), about(0.2), hint=None, chance=0.05, chance_says="unavailable", down=((5.0, 15.0),)
     )

@@ -162,7 +162,6 @@ class Run:
             self.end(error)
             return
         with self._changed:
-            self.fatal = self.fatal or error
             self._dead.setdefault((call.request.path, call.request.model), error)
         self._give_up_waiting(error)
 
