@@ -20,9 +20,9 @@ from .answer import ANSWER, HEADERS, MODEL, TEXT, prompts
 sys.modules["orjson"] = None  # type: ignore[assignment]  # what import makes of None is an ImportError
 
 from chatpool import ChatPool  # noqa: E402 - after orjson was hidden from it
-from chatpool.transport import TransportSettings  # noqa: E402
+from chatpool._transport import TransportSettings  # noqa: E402
+from chatpool._wire import encode, judge_reply, to_request  # noqa: E402
 from chatpool.types import Reply  # noqa: E402
-from chatpool.wire import encode, judge_reply, to_request  # noqa: E402
 
 __all__ = ["run"]
 
@@ -58,7 +58,7 @@ class NoTransport:
 
 @contextlib.contextmanager
 def _pool(max_workers: int) -> Iterator[ChatPool]:
-    with mock.patch("chatpool.client.core.Transport", NoTransport):
+    with mock.patch("chatpool._client.core.Transport", NoTransport):
         pool = ChatPool(MODEL, api_key="key", base_url="http://nowhere/v1", max_workers=max_workers)
     with pool:
         yield pool

@@ -57,7 +57,7 @@ def _events(chunks: int) -> List[bytes]:
 
 def _chatpool() -> Count:
     from chatpool import ChatRequest
-    from chatpool.wire import StreamReader
+    from chatpool._wire import StreamReader
 
     def count(pieces: Iterable[bytes]) -> int:
         reader = StreamReader(ChatRequest({}))
@@ -67,7 +67,7 @@ def _chatpool() -> Count:
 
 
 def _chatpool_events() -> Count:
-    from chatpool.wire.sse import EventParser
+    from chatpool._wire.sse import EventParser
 
     def count(pieces: Iterable[bytes]) -> int:
         parser = EventParser()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from .client import ChatPool, ChatStream, Endpoint, json_schema, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
+from ._client import ChatPool, ChatStream, Endpoint, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
+from ._structured import json_schema
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
 
+from ._redaction import secret
 from .errors import APIError, ConfigurationError
 from .prices import Prices, PricesLike, prices_of
-from .redaction import secret
 
 if TYPE_CHECKING:
     from tenacity.stop import StopBaseT

@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 from typing import Any, ClassVar, Dict, Optional, Type
 
-from .redaction import printable
+from ._redaction import printable
 
 __all__ = [
     "APIConnectionError",

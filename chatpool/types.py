@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
-from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
+from ._answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
+from ._redaction import printable
 from .errors import ChatPoolError, ConfigurationError
 from .prices import Bill, PricesLike, prices_of
-from .redaction import printable
 
 __all__ = [
     "Attempt",

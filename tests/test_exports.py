@@ -123,7 +123,7 @@ def modules_after_import():
 
 
 def test_importing_the_package_imports_no_more_than_calls_need(modules_after_import):
-    assert "chatpool.client" in modules_after_import
+    assert "chatpool._client" in modules_after_import
     unwanted = {"pytest", "xllamacpp", "chatpool.testing", "chatpool.local", "chatpool.cli"}
     assert not unwanted & modules_after_import
 

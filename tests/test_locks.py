@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from chatpool.locks import Condition, is_held, new_lock, release_forgotten
+from chatpool._locks import Condition, is_held, new_lock, release_forgotten
 
 
 def run_beside(function):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import errors
-from chatpool.journal import error_facts, error_of
-from chatpool.redaction import Secret, printable, secret
+from chatpool._journal import error_facts, error_of
+from chatpool._redaction import Secret, printable, secret
 
 WINDOW_TITLE = "\x1b]0;owned\x07"
 

@@ -34,7 +34,7 @@ def urllib3_threads(target: Target) -> Iterator[Answerer]:
 def transport_threads(target: Target) -> Iterator[Answerer]:
     """chatpool's transport without the pool around it."""
     from chatpool import ChatRequest, Timeout
-    from chatpool.transport import CancelToken, KeyAuth, Transport, TransportSettings
+    from chatpool._transport import CancelToken, KeyAuth, Transport, TransportSettings
 
     settings = TransportSettings(target.base_url, KeyAuth("key"), max_workers=target.workers, verify=target.ca or None)
     transport, timeout, request = Transport(settings), Timeout(), ChatRequest({})

@@ -1,4 +1,4 @@
-"""Every part of ``chatpool.policy`` that decides about the pace or a retry, switched off in turn: which bounds fall?
+"""Every part of ``chatpool._policy`` that decides about the pace or a retry, switched off in turn: which bounds fall?
 
 Simulated, so a run gives the same table each time.  Parts are switched off by patching them, here only.
 """
@@ -13,32 +13,28 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, List, NamedTuple, Sequence, Tuple
 from unittest import mock
 
-from chatpool.policy import (
-    admission,
-    backlog,
-    concession,
-    concurrency_control,
-    evidence,
-    free,
-    limited,
-    rate_control,
-    trials,
+from chatpool._policy.adaptive import (
+    concurrency,
+    controller,
+    overload,
+    random_rejections,
+    rate,
+    sequential_tests,
+    slow_start,
+    states,
 )
-from chatpool.policy.admission import AdmissionControl
-from chatpool.policy.backlog import Backlog
-from chatpool.policy.concurrency_control import ConcurrencyControl
-from chatpool.policy.evidence import Background
-from chatpool.policy.leap import Leap
-from chatpool.policy.limited import ByConcurrency, ByRate, Doubt
-from chatpool.policy.luck import Luck
-from chatpool.policy.outage import OutageGate
-from chatpool.policy.overload import Overload
-from chatpool.policy.pacing import Pacer
-from chatpool.policy.phase import Phase
-from chatpool.policy.ramp import Ramp
-from chatpool.policy.rate_control import RateControl
-from chatpool.policy.retry import RetryState
-from chatpool.policy.tally import Refusal, Tally
+from chatpool._policy.adaptive.concurrency import ConcurrencyControl
+from chatpool._policy.adaptive.controller import AdmissionControl
+from chatpool._policy.adaptive.overload import Backlog, Overload
+from chatpool._policy.adaptive.rate import Leap, RateControl
+from chatpool._policy.adaptive.send_log import Refusal, Tally
+from chatpool._policy.adaptive.sequential_tests import Background
+from chatpool._policy.adaptive.slow_start import Ramp
+from chatpool._policy.adaptive.states import ByConcurrency, ByRate, Doubt, Phase
+from chatpool._policy.circuit_breaker import OutageGate
+from chatpool._policy.health import Luck
+from chatpool._policy.pacing import Pacer
+from chatpool._policy.retry import RetryState
 
 from ..measure import Sample, grouped
 from ..tables import Table
@@ -99,40 +95,45 @@ def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, st
 PARTS: Sequence[Part] = (
     Part("ramp", ((Ramp, "wait", _returning(0.0)),)),
     Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
-    Part("trials: SlowStart", tuple((module, "SlowStart", _doubt_at_once) for module in (free, admission, trials))),
-    Part("trials: Erratic (nothing is chance)", ((trials, "Erratic", _never_chance),)),
-    Part("trials: Erratic becomes a limit after all", ((trials.Erratic, "refused", lambda self, *news: self),)),
+    Part(
+        "trials: SlowStart",
+        tuple((module, "SlowStart", _doubt_at_once) for module in (slow_start, controller, random_rejections)),
+    ),
+    Part("trials: Erratic (nothing is chance)", ((random_rejections, "Erratic", _never_chance),)),
+    Part(
+        "trials: Erratic becomes a limit after all", ((random_rejections.Erratic, "refused", lambda self, *news: self),)
+    ),
     Part("evidence: Background beside a limit", ((Background, "explains", _returning(False)),)),
-    Part("evidence: its share falls", _constant(evidence, "_SAMPLE", math.inf)),
+    Part("evidence: its share falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
     Part("leap", ((Leap, "refused", _returning(False)),)),
     Part("leap: the chance it shows", ((Leap, "chance", _returning(0.0)),)),
-    Part("limited: Doubt (a rate at once)", ((trials, "Doubt", _rate_at_once),)),
-    Part("limited: Doubt (a number at once)", ((trials, "Doubt", _number_at_once),)),
+    Part("limited: Doubt (a rate at once)", ((random_rejections, "Doubt", _rate_at_once),)),
+    Part("limited: Doubt (a number at once)", ((random_rejections, "Doubt", _number_at_once),)),
     Part("limited: votes from a rate to a number", ((ByRate, "_vote", _returning(None)),)),
-    Part("limited: from a number to a rate", _constant(limited, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
+    Part("limited: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
     Part("limited: later refusals correct the first", ((Doubt, "refused_too", lambda self, refusal: self),)),
     Part("concurrency_control: probes", ((ConcurrencyControl, "_wait_for_probe", _returning(math.inf)),)),
-    Part("concurrency_control: their distance", _constant(concurrency_control, "_DISTANCE", 0.0)),
-    Part("concurrency_control: growing steps", _constant(concurrency_control, "_LARGEST_STEP", 0.0)),
-    Part("concurrency_control: growing patience", _constant(concurrency_control, "_LONGEST_PATIENCE", 1.0)),
-    Part("concession", _constant(concession, "_SHARE", 0.0)),
+    Part("concurrency_control: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
+    Part("concurrency_control: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
+    Part("concurrency_control: growing patience", _constant(concurrency, "_LONGEST_PATIENCE", 1.0)),
+    Part("concession", _constant(concurrency, "_SHARE", 0.0)),
     Part("rate_control: what was refilled", ((RateControl, "_refilled", _returning(())),)),
-    Part("rate_control: the cut", _constant(rate_control, "_CUT", 1.0)),
-    Part("rate_control: growth waits after a long pause", _constant(rate_control, "_HOLD", 1.0)),
-    Part("rate_control: growth doubles", _constant(rate_control, "_LARGEST_EXPONENT", 0.0)),
-    Part("rate_control: slow senders grow faster", _constant(rate_control, "_CLOSER", 0.0)),
-    Part("rate_control: headroom", _constant(rate_control, "_HEADROOM", math.inf)),
-    Part("admission: pauses double", _constant(admission, "_LARGEST_EXPONENT", 0)),
+    Part("rate_control: the cut", _constant(rate, "_CUT", 1.0)),
+    Part("rate_control: growth waits after a long pause", _constant(rate, "_HOLD", 1.0)),
+    Part("rate_control: growth doubles", _constant(rate, "_LARGEST_EXPONENT", 0.0)),
+    Part("rate_control: slow senders grow faster", _constant(rate, "_CLOSER", 0.0)),
+    Part("rate_control: headroom", _constant(rate, "_HEADROOM", math.inf)),
+    Part("admission: pauses double", _constant(controller, "_LARGEST_EXPONENT", 0)),
     Part("overload", ((Overload, "failed", _returning(False)),)),
     Part("overload: says when the server is down", ((AdmissionControl, "down", _always(None)),)),
     Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
-    Part("overload: a server that is down has no limit", ((trials.SlowStart, "silent", _always(False)),)),
-    Part("overload: as much as before is accepted", _constant(trials, "_FEWEST_AT_FULL", math.inf)),
-    Part("overload: short pauses in silence", _constant(admission, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
-    Part("overload: faster after refused probes", _constant(trials, "_LONG_OUT", math.inf)),
-    Part("overload: faster after a long silence", _constant(trials, "_LONG_SILENCE", math.inf)),
+    Part("overload: a server that is down has no limit", ((random_rejections.SlowStart, "silent", _always(False)),)),
+    Part("overload: as much as before is accepted", _constant(random_rejections, "_FEWEST_AT_FULL", math.inf)),
+    Part("overload: short pauses in silence", _constant(controller, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
+    Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUT", math.inf)),
+    Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
-    Part("backlog: whether fewer calls help", _constant(backlog, "_SHORTER", math.inf)),
+    Part("backlog: whether fewer calls help", _constant(overload, "_SHORTER", math.inf)),
     Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),
     Part("outage gate", ((OutageGate, "_failed", _returning(None)),)),
     Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),

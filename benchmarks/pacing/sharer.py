@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, Dict, List
 
-from chatpool.quota import SharedLimit, Sharing
+from chatpool._quota import SharedLimit, Sharing
 
 
 def main() -> None:

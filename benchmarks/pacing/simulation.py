@@ -10,10 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
+from chatpool._policy.health import LineHealth
+from chatpool._policy.retry import Deadline, Retrier
 from chatpool.config import RetryPolicy
 from chatpool.errors import APITimeoutError, InternalServerError, RateLimitError
-from chatpool.policy.health import LineHealth
-from chatpool.policy.retry import Deadline, Retrier
 from chatpool.types import Verdict
 
 from .servers import Cap, Server, stated

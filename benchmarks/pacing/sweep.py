@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Sequence
 
-from chatpool.policy.pacing import Pacer
+from chatpool._policy.pacing import Pacer
 
 from ..measure import Sample
 from .simulation import ideal, simulate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .api import run
-from .reporting import Report, report
-from .result import BatchResult
+from .job import BatchResult
+from .report import Report, report
 
 __all__ = ["BatchResult", "Report", "report", "run"]

@@ -1,4 +1,7 @@
-"""``chatpool.batch.run``."""
+"""``chatpool.batch.run``.
+
+What a run would do.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,78 @@ import contextlib
 import functools
 import inspect
 import logging
+import math
 import os
 import signal
 import tempfile
+from collections import Counter
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
-from ..client import ChatPool
-from ..client.batch_runs import has_version_in_url, model_of, request_maker, with_answer_rules
-from ..client.failure_limit import MaxFailures
-from ..client.parsing import Parse
-from ..client.review import Accept, AnswerRules
+from .._client import ChatPool
+from .._client.batch_support import has_version_in_url, model_of, prompt_tokens, request_maker, with_answer_rules
+from .._client.failure_limit import MaxFailures
+from .._journal import OK, AppendOnly, Journal
+from .._observe.progress import Progress, RowProgress
+from .._structured.parse import Parse
+from .._structured.validation import Accept, AnswerRules
 from ..clock import current_clock
 from ..errors import ConfigurationError
-from ..journal import AppendOnly, Journal
-from ..observe.progress import Progress
-from ..observe.row_progress import RowProgress
 from ..prices import PricesLike
-from .crew_runner import CrewRunner
-from .dry import count_tokens
-from .formats import STDOUT, format_of
-from .job import Job, RetryFailed
-from .lines import is_embedding
+from ..types import Usage
+from .batch_format import is_embedding
+from .input_files import Source
+from .job import BatchResult, Job, RetryFailed
+from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
+from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
-from .outputs import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
-from .reading import Reading
-from .result import BatchResult
+from .process_pool import CrewRunner
+from .rows import Reading, Rows
 from .runner import Runner, ThreadRunner, refuse_without_model
-from .sources import Source
-from .stopping import Stopper, stopping_on
-from .work import Rows
+from .signals import Stopper, stopping_on
 
-__all__ = ["run"]
+__all__ = ["count_tokens", "run"]
+
+
+def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> None:
+    """Count the rows that would be sent and estimate their tokens; nothing is written.
+
+    Raises:
+        ConfigurationError: a line cannot be used.
+    """
+    if os.path.exists(paths.journal):
+        with Journal(paths.journal) as journal:
+            _count(rows, job, journal, result)
+    else:
+        _count(rows, job, None, result)
+
+
+def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult) -> None:
+    is_stream, again = rows.source.is_stream, job.retry_failed is not False
+    if not is_stream:
+        rows.check(journal, dry=True)
+        check_fields(job, rows.columns)
+    tokens: Counter[Optional[str]] = Counter()  # by model
+    for work in rows.works():
+        if journal is not None and is_stream:
+            found = rows.recall(work, journal, dry=True)
+            work.wanted = found.wanted
+            if not (again or work.wanted):
+                result.ended_before(found.state == OK)
+        elif journal is None:
+            work.wanted = not again
+        result.rows += work.wanted or not again
+        if work.wanted:
+            result.pending += 1
+            if work.request is not None:
+                tokens[work.request.model] += prompt_tokens(work.request)  # type: ignore[assignment]  # a float
+    if rows.trouble is not None:
+        raise rows.trouble
+    bill = job.bill()
+    for model, count in tokens.items():
+        bill.add(Usage(math.ceil(count), 0, math.ceil(count)), model)
+    result.estimated_tokens = bill.usage.prompt_tokens
+    result.cost, result.unpriced = bill.cost, bill.note()
+
 
 logger = logging.getLogger("chatpool")
 

@@ -1,4 +1,9 @@
-"""The rows of tables: CSV and Parquet; those of spreadsheets are in :mod:`.workbooks`."""
+"""The rows of tables: CSV and Parquet; those of spreadsheets are in :mod:`.workbooks`.
+
+Files that are no rows of text: told by their first bytes, and named with what to do.
+
+The rows of spreadsheets.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,13 @@ import importlib
 import io
 import re
 import uuid
+import warnings
+import zipfile
 from typing import (
     Any,
     BinaryIO,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -22,27 +30,165 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
+    Tuple,
 )
 
 from ..errors import ConfigurationError
-from .file_kinds import EXCEL, PARQUET
 
 __all__ = [
     "BLANK",
+    "EXCEL",
+    "PARQUET",
     "SEPARATOR_LINE",
     "Heading",
     "Line",
     "Problem",
+    "Uncomputed",
     "by_name",
     "checked_names",
     "csv_lines",
     "delimiter_of",
+    "excel_lines",
     "is_torn",
     "not_decoded",
     "package_for",
     "parquet_lines",
+    "refuse_binary",
+    "refuse_text",
     "refuse_unreadable",
+    "table_kind",
 ]
+
+
+EXCEL, PARQUET = "excel", "parquet"
+
+_ROWS = "an input has one row a line: name such files in its rows, or put what they hold into a table"
+_AS_CSV = 'save the sheet as "CSV UTF-8" or as .xlsx'
+_EXPORT = "export its rows as CSV, as JSON lines or as Parquet"
+_UNPACK = "unpack it first (only gzip is unpacked on the way)"
+_READ = "read it with Python and write JSON lines"
+
+# (the first bytes, what it is, what to do)
+_SIGNATURES = (
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or protected document of Excel or Word", _AS_CSV),
+    (b"SQLite format 3\x00", "an SQLite database", _EXPORT),
+    (b"ARROW1", "an Arrow (Feather) file", "write it as Parquet"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "write it as Parquet"),
+    (b"ORC", "an ORC file", "write it as Parquet"),
+    (b"Obj\x01", "an Avro file", "write it as Parquet or as JSON lines"),
+    (b"\x93NUMPY", "an array of numpy's", _READ),
+    (b"\x89HDF\r\n", "an HDF5 file", _READ),
+    (b"%PDF-", "a PDF document", _ROWS),
+    (b"{\\rtf", "an RTF document", "save it as plain text in UTF-8"),
+    (b"\x89PNG", "a picture (PNG)", _ROWS),
+    (b"\xff\xd8\xff", "a picture (JPEG)", _ROWS),
+    (b"GIF8", "a picture (GIF)", _ROWS),
+    (b"II*\x00", "a picture (TIFF)", _ROWS),
+    (b"MM\x00*", "a picture (TIFF)", _ROWS),
+    (b"ID3", "a sound (MP3)", _ROWS),
+    (b"OggS", "a sound (Ogg)", _ROWS),
+    (b"fLaC", "a sound (FLAC)", _ROWS),
+    (b"\x1aE\xdf\xa3", "a film (Matroska, WebM)", _ROWS),
+    (b"(\xb5/\xfd", "compressed by zstd", _UNPACK),
+    (b"BZh", "compressed by bzip2", _UNPACK),
+    (b"\xfd7zXZ\x00", "compressed by xz", _UNPACK),
+    (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
+    (b"Rar!", "a RAR archive", _UNPACK),
+)
+_RIFF = {b"WEBP": "a picture (WebP)", b"WAVE": "a sound (WAV)", b"AVI ": "a film (AVI)"}
+_ZIPPED = (
+    ("word/", "a Word document", "save it as plain text in UTF-8"),
+    ("ppt/", "a PowerPoint document", "save it as plain text in UTF-8"),
+    ("content.xml", "an OpenDocument file", _AS_CSV),
+    ("", "a zip archive", _UNPACK),
+)
+
+
+def table_kind(head: bytes, file: BinaryIO) -> Optional[str]:
+    """:data:`EXCEL` or :data:`PARQUET` where the file is one of these.
+
+    Args:
+        head: its first bytes.
+        file: it, if it can be sought in; otherwise ``head`` has to tell.
+    """
+    if head.startswith(b"PAR1"):
+        return PARQUET
+    if head.startswith(b"PK\x03\x04") and any(name.startswith("xl/") for name in _names(head, file)):
+        return EXCEL
+    return None
+
+
+def refuse_binary(name: str, head: bytes, file: BinaryIO) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        ConfigurationError: it is something else; the message says what, and what to do.
+    """
+    for start, what, cure in _SIGNATURES:
+        if head.startswith(start):
+            _refuse(name, what, cure)
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
+        _refuse(name, _RIFF[head[8:12]], _ROWS)
+    if head[4:8] == b"ftyp":
+        _refuse(name, "a film or a picture (MP4, HEIC)", _ROWS)
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        _refuse(name, "a pickle of Python's", _READ)
+    if head.startswith(b"PK\x03\x04"):
+        names = list(_names(head, file))
+        what, cure = next(found[1:] for found in _ZIPPED if any(one.startswith(found[0]) for one in [*names, ""]))
+        _refuse(name, what, cure)
+    if head.count(b"\x00") > len(head) // 8:
+        _refuse(name, "no text in UTF-8 (it has NUL bytes)", "if it is UTF-16, say so: encoding=, --encoding utf-16-le")
+
+
+def refuse_text(name: str, text: str, *, is_json: bool, is_table: bool) -> None:
+    """Refuse texts that have no row a line.
+
+    Args:
+        name: the file.
+        text: its beginning.
+        is_json: whether each line should be JSON.
+        is_table: whether it should be CSV.
+
+    Raises:
+        ConfigurationError: as for :func:`refuse_binary`.
+    """
+    if text.startswith("version https://git-lfs"):
+        _refuse(name, "a pointer of Git LFS and not the file itself", "get it with: git lfs pull")
+    if (is_json or is_table) and re.match(r"<(!doctype|html|\?xml|table)", text, re.IGNORECASE):
+        _refuse(name, "a page of HTML or XML", "perhaps a download that went wrong; get the file itself")
+    first, _, more = text.partition("\n")
+    if is_json and more.strip() and first.startswith("[") and not first.rstrip().endswith("]"):
+        refuse_array(name)
+    if is_json and more.strip() and first.rstrip() == "{":
+        _refuse(name, "one JSON object over several lines", "write each object on one line: jq -c . IN > OUT.jsonl")
+
+
+def refuse_array(name: str) -> NoReturn:
+    """Refuse a JSON array.
+
+    Raises:
+        ConfigurationError: always.
+    """
+    cure = "write each of them on a line of its own: jq -c '.[]' IN > OUT.jsonl"
+    _refuse(
+        name, "a JSON array, a list of requests", f"{cure}, or, of pandas, to_json(..., orient='records', lines=True)"
+    )
+
+
+def _refuse(name: str, what: str, cure: str) -> NoReturn:
+    raise ConfigurationError(f"{name} is {what}: {cure}")
+
+
+def _names(head: bytes, file: BinaryIO) -> list[str]:
+    """The names of the files in a zip archive; from its beginning, where no more can be read."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        known = ("xl/", "word/", "ppt/", "content.xml")
+        return [name for name in known if name.encode() in head]
+
 
 _LONGEST_FIELD = 1 << 27
 _MARKS = ",;\t|"
@@ -325,3 +471,121 @@ def refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
     raise ConfigurationError(
         f"{name} is {_CALLED[kind]} that cannot be read ({said[:200]}): write it anew, or save it as CSV in UTF-8"
     ) from error
+
+
+_FORMULA = re.compile(rb"<(\w+:)?f[ />]")
+# ECMA-376, ST_Xstring: what XML cannot hold, often half of the end of a line.
+_ESCAPED = re.compile("_x((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})_")
+
+
+def excel_lines(path: str, name: str, heading: Heading) -> Iterator[Line]:
+    """The rows of the first sheet of an Excel workbook that is not hidden, each a dict of texts.
+
+    Args:
+        path: the workbook.
+        name: how it is called in messages.
+        heading: takes the names of the columns, and which sheet it is where there are several.
+
+    Raises:
+        ConfigurationError: openpyxl is not installed, or cannot read it; or the rows are in another sheet.
+    """
+    package: Any = package_for("openpyxl", EXCEL, name)
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles, and what else is no matter of ours
+            data = file.read()
+            sheet, others = _sheet_of(package, data, data_only=True)
+            rows = sheet.iter_rows(values_only=True)
+            if _has_formulas(data):
+                rows = map(_computed, sheet.iter_rows(), _sheet_of(package, data)[0].iter_rows())
+        heading.sheet = f"sheet {sheet.title!r} of {1 + len(others)}" if others else ""
+        yield from _sheet_lines(rows, name, heading)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # of any kind: it parses what it is given
+        refuse_unreadable(name, EXCEL, error)
+    if others and not heading.columns:
+        raise ConfigurationError(
+            f"the sheet {sheet.title!r} of {name} is empty, and there are others ({', '.join(others)}): move the one "
+            "with the rows to the front"
+        )
+
+
+def _sheet_of(package: Any, data: bytes, *, data_only: bool = False) -> Tuple[Any, List[str]]:
+    """The sheet to read, and the names of the others that are not hidden."""
+    sheets = package.load_workbook(io.BytesIO(data), read_only=True, data_only=data_only).worksheets
+    shown = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
+    shown[0].reset_dimensions()  # which not every program writes as they are
+    return shown[0], [repr(sheet.title) for sheet in shown[1:]]
+
+
+def _has_formulas(data: bytes) -> bool:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sheets = [part for part in archive.namelist() if part.startswith("xl/worksheets/") and part.endswith(".xml")]
+        return any(_FORMULA.search(archive.read(part)) for part in sheets)
+
+
+class Uncomputed(str):  # noqa: SLOT000 - few have a place
+    """A formula of which no program has computed the value: a text that goes nowhere but into a table.
+
+    Attributes:
+        place: its cell.
+    """
+
+    place = ""
+
+    def refuse(self) -> NoReturn:
+        """Refuse to send it, or to call a row so.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"no program has computed the formula in {self.place} ({self[:40]}): open the workbook in one and save it, "
+            "or write values in the place of formulas"
+        )
+
+
+def _computed(values: Sequence[Any], formulas: Sequence[Any]) -> Sequence[Any]:
+    """The values of a row's cells; an empty text that a formula gives has the type of one."""
+    found = [cell.value for cell in values]
+    for place, cell in enumerate(formulas):
+        if cell.data_type == "f" and found[place] is None and values[place].data_type != "str":
+            found[place] = Uncomputed(getattr(cell.value, "text", cell.value))
+            found[place].place = cell.coordinate
+    return found
+
+
+def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> Iterator[Line]:
+    names: Optional[List[str]] = None
+    number = 0
+    for place, cells in enumerate(rows, 1):
+        fields = [_cell_text(cell) for cell in cells]
+        if not any(field.strip() for field in fields):
+            if names is not None and fields:
+                yield Line(number, BLANK, place, place)
+            continue
+        number += 1
+        if names is None:
+            names = checked_names(fields, name, "utf-8")
+            heading.columns.update(dict.fromkeys(filter(None, names)))
+            continue
+        fields += [""] * (len(names) - len(fields))
+        yield Line(number, by_name(names, fields, "utf-8"), place, place)
+
+
+def _cell_text(cell: Any) -> str:
+    """A cell as a spreadsheet would write it into CSV."""
+    if cell is None:
+        return ""
+    if isinstance(cell, Uncomputed):
+        return cell
+    if isinstance(cell, str):
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), cell)
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        return cell.date().isoformat()
+    return str(cell)

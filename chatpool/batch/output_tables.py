@@ -11,16 +11,16 @@ import tempfile
 from types import TracebackType
 from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
+from .._journal import OK, Journal, Record, decode_value, replacing
+from .._wire.response import UnusableAnswer, decode
+from .._wire.usage import usage_of
 from ..errors import ConfigurationError
-from ..journal import OK, Journal, Record, decode_value, replacing
 from ..types import ChatCompletion, ChatRequest
-from ..wire.answers import UnusableAnswer, decode
-from ..wire.usage import usage_of
-from .formats import SQLITE, STDOUT, TEXT, Column, Spool, free_name, refuse_other_tables, write_table
+from .batch_format import error_line
 from .job import Job
-from .lines import error_line
-from .outputs import Outputs, Paths, refuse_strangers, stdout
-from .work import Rows, Work
+from .output_files import Outputs, Paths, refuse_strangers, stdout
+from .output_formats import SQLITE, STDOUT, TEXT, Column, Spool, free_name, refuse_other_tables, write_table
+from .rows import Rows, Work
 
 __all__ = ["TableOutputs", "check_fields"]
 

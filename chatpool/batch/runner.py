@@ -6,25 +6,22 @@ import itertools
 import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
-from ..client import ChatPool
-from ..client.batch_runs import needs_model, start_rows
-from ..client.failure_limit import FailureLimit
-from ..client.final import state_of
-from ..client.journalled import record_of
-from ..client.rows import RowsRun
+from .._client import ChatPool
+from .._client.batch_support import needs_model, start_rows
+from .._client.failure_limit import FailureLimit, state_of
+from .._client.stored_runs import RowsRun, record_of
+from .._journal import ASIDE, OK, Journal, Record, decode
+from .._observe.progress import RowProgress
+from .._wire.usage import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
-from ..journal import ASIDE, OK, Journal, Record, decode
-from ..observe.row_progress import RowProgress
 from ..prices import Bill
 from ..types import ChatRequest, Outcome
-from ..wire.usage import usage_of
-from .job import Job
-from .lines import is_embedding
-from .outputs import Outputs
-from .result import BatchResult
-from .stopping import Stopper
-from .work import Rows, Work
+from .batch_format import is_embedding
+from .job import BatchResult, Job
+from .output_files import Outputs
+from .rows import Rows, Work
+from .signals import Stopper
 
 __all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
 

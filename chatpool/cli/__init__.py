@@ -6,9 +6,8 @@ import sys
 from argparse import Namespace
 from typing import Optional, Sequence
 
-from .endings import ending
 from .parser import build_parser
-from .terminal import log_lines, tolerant_streams
+from .terminal import ending, log_lines, tolerant_streams
 
 __all__ = ["main"]
 

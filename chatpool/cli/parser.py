@@ -6,9 +6,7 @@ import argparse
 
 from .. import __version__
 from .ask import ask
-from .check import add_check
-from .local import install_model, serve_model
-from .report import add_report
+from .commands import add_check, add_report, install_model, serve_model
 from .run import add_run
 
 __all__ = ["build_parser"]

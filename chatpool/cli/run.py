@@ -9,16 +9,16 @@ import signal
 from argparse import Namespace
 from typing import Any, Dict, Optional
 
+from .._client.failure_limit import FailureLimit, MaxFailures
+from .._structured.validation import AnswerRules
 from ..batch import BatchResult
 from ..batch.api import run_job
-from ..batch.formats import FORMATS, STDOUT, format_of
+from ..batch.batch_format import json_text
 from ..batch.job import Job
-from ..batch.lines import json_text
-from ..client.failure_limit import FailureLimit, MaxFailures
-from ..client.review import AnswerRules
+from ..batch.output_formats import FORMATS, STDOUT, format_of
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of
-from . import exits
+from . import terminal
 from .ask import open_pool
 from .terminal import complain
 
@@ -281,7 +281,7 @@ def _dry(result: BatchResult, arguments: Namespace) -> int:
         parts.append(f"{result.blank_rows:,} blank {'row is' if result.blank_rows == 1 else 'rows are'} left out")
     _show(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
-    return exits.OK
+    return terminal.OK
 
 
 def _ended(result: BatchResult, arguments: Namespace) -> int:
@@ -291,8 +291,8 @@ def _ended(result: BatchResult, arguments: Namespace) -> int:
         complain(f"{type(result.fatal).__name__}: {result.fatal}")
     if result.fatal is not None or result.pending:
         _say_how_to_go_on(arguments)
-        return exits.FATAL
-    return exits.SOME_FAILED if result.failed else exits.OK
+        return terminal.FATAL
+    return terminal.SOME_FAILED if result.failed else terminal.OK
 
 
 def _show(result: BatchResult, arguments: Namespace, words: str) -> None:

@@ -1,17 +1,53 @@
-"""Standard streams: text that survives any terminal, prompts from stdin, complaints on stderr."""
+"""Standard streams: text that survives any terminal, prompts from stdin, complaints on stderr.
+
+Exit codes.
+
+How a command ends: every way out becomes an exit code, and at most one line on stderr.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import signal
 import sys
-from typing import Iterator, Set
+import threading
+from argparse import Namespace
+from types import FrameType
+from typing import Callable, Iterator, NoReturn, Optional, Set
 
-from ..errors import ConfigurationError
-from ..redaction import printable
+from .._redaction import printable
+from ..errors import ChatPoolError, ConfigurationError
 
-__all__ = ["complain", "flush", "log_lines", "read_lines", "read_text", "settle_output", "show", "tolerant_streams"]
+__all__ = [
+    "BROKEN_PIPE",
+    "FATAL",
+    "INTERRUPTED",
+    "OK",
+    "SOME_FAILED",
+    "TERMINATED",
+    "USAGE",
+    "complain",
+    "ending",
+    "flush",
+    "log_lines",
+    "read_lines",
+    "read_text",
+    "settle_output",
+    "show",
+    "tolerant_streams",
+]
+
+
+OK = 0
+SOME_FAILED = 1
+USAGE = 2
+FATAL = 3
+# As shells report a death by signal: 128 + its number.
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+TERMINATED = 143
 
 
 def tolerant_streams() -> None:
@@ -108,3 +144,54 @@ def settle_output() -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):  # a stream that is no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM; whatever cleans up after Ctrl-C cleans up after it as well."""
+
+
+def ending(command: Callable[[Namespace], int], arguments: Namespace) -> int:
+    """Run ``command`` and return the exit code, whatever happens in it."""
+    try:
+        with _sigterm_raises():
+            code = command(arguments)
+            flush()
+            return code
+    except _Terminated:
+        complain("terminated")
+        return TERMINATED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except Exception as error:
+        return _failed(error)
+    finally:
+        settle_output()
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, ConfigurationError):
+        complain(str(error))
+        return USAGE
+    complain(f"{type(error).__name__}: {error}")
+    if not isinstance(error, (ChatPoolError, OSError)):
+        complain("this should not happen; please report it with the command that led to it")
+    return FATAL
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+
+    def terminate(number: int, frame: Optional[FrameType]) -> NoReturn:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -13,17 +13,29 @@ Nothing here needs a network or a key, and no test has to sleep.  A function of 
 
 from __future__ import annotations
 
-from .bodies import chat_completion, embedding_vector
 from .clocks import FakeClock, InstantClock
-from .faults import Delay, Drip, Garbage, Hangup, Reset, Stall, Truncate
-from .hints import HINTS
-from .limits import Cap, Quota
-from .random_faults import Faults
+from .http_parts import HINTS
+from .model import chat_completion, embedding_vector
+from .rate_limits import Cap, Quota
 from .received import Headers, ReceivedRequest
-from .script import EachCall, Script
+from .script import EachCall, Faults, Script
 from .server import FakeServer
-from .steps import Answer, Error, Html, RateLimited, Redirect, Step
-from .streams import Stream
+from .steps import (
+    Answer,
+    Delay,
+    Drip,
+    Error,
+    Garbage,
+    Hangup,
+    Html,
+    RateLimited,
+    Redirect,
+    Reset,
+    Stall,
+    Step,
+    Stream,
+    Truncate,
+)
 
 __all__ = [
     "HINTS",

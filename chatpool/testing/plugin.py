@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ..client.pool import ChatPool
+from .._client.pool import ChatPool
 from ..clock import install_clock
 from .clocks import InstantClock
 from .server import FakeServer

@@ -7,16 +7,12 @@ from types import TracebackType
 from typing import Callable, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
-from .connection import Connection
-from .faults import Delay
-from .limits import Cap, Limit, Quota
-from .listener import Listener
+from .http_server import Connection, Listener, Record
 from .model import FakeModel, ReplyFunction
-from .random_faults import Faults
+from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
-from .record import Record
-from .script import Entry, Queue, Script, ScriptLike, check_entry, script_of
-from .steps import Answer, Error, Step
+from .script import Entry, Faults, Queue, Script, ScriptLike, check_entry, script_of
+from .steps import Answer, Delay, Error, Step
 
 __all__ = ["FakeServer"]
 

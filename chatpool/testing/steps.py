@@ -1,20 +1,42 @@
-"""The steps of a script: what a :class:`FakeServer` does with a request, as immutable values."""
+"""The steps of a script: what a :class:`FakeServer` does with a request, as immutable values.
+
+Steps in which something goes wrong between the two ends.
+
+The step of a script that is a stream.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from . import bodies, hints
-from .actions import Action, Close, Send
-from .framing import HeaderFields, chunked, header_pairs, reason_of, response_head
+from . import http_parts
+from .http_parts import HeaderFields, chunked, header_pairs, reason_of, response_head
+from .http_server import Action, Break, Close, Send, Wait, cut, drip
 from .received import ReceivedRequest
-from .stream_actions import StreamForm, stream_actions, wants_stream
+from .sse import Piece, StreamForm, check_pieces, stream_actions, wants_stream
 
-__all__ = ["Answer", "Answerer", "Error", "Html", "RateLimited", "Redirect", "Step"]
+__all__ = [
+    "Answer",
+    "Answerer",
+    "Delay",
+    "Drip",
+    "Error",
+    "Garbage",
+    "Hangup",
+    "Html",
+    "RateLimited",
+    "Redirect",
+    "Reset",
+    "Stall",
+    "Step",
+    "Stream",
+    "Truncate",
+]
+
 
 _BY_STATUS: Any = "(by status)"
 
@@ -135,7 +157,7 @@ class Error(Step):
         message = self.message
         if message is None:
             message = f"{reason_of(self.status, 'Error')} (from FakeServer's script)"
-        body = bodies.error_body(
+        body = model.error_body(
             message,
             type=kind if self.type == _BY_STATUS else self.type,
             code=code if self.code == _BY_STATUS else self.code,
@@ -171,8 +193,8 @@ class RateLimited(Step):
     headers: HeaderFields = ()
 
     def __post_init__(self) -> None:
-        if self.hint is not None and self.hint not in hints.HINTS:
-            raise ConfigurationError(f"hint must be None or one of {', '.join(hints.HINTS)}; got {self.hint!r}")
+        if self.hint is not None and self.hint not in http_parts.HINTS:
+            raise ConfigurationError(f"hint must be None or one of {', '.join(http_parts.HINTS)}; got {self.hint!r}")
         if not 0 <= self.wait < math.inf:
             raise ConfigurationError(f"wait must be a number of seconds, 0 or more, got {self.wait!r}")
         _check_status(self.status)
@@ -180,7 +202,7 @@ class RateLimited(Step):
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
         """The refusal as an answer."""
-        said = hints.say(self.hint, self.wait)
+        said = http_parts.say(self.hint, self.wait)
         message = f"Rate limit reached. {said.text}".strip()
         headers = (*header_pairs(self.headers), *said.headers)
         return Error(self.status, message, headers=headers).actions(request, model)
@@ -245,3 +267,235 @@ def _check_status(status: object) -> None:
 
 def _lowered(pairs: Sequence[Tuple[str, str]]) -> List[Tuple[str, str]]:
     return [(name.lower(), value.lower()) for name, value in pairs]
+
+
+@dataclass(frozen=True)
+class Delay(Step):
+    """Wait before another step.  Closing the server, or the client's going away, ends the wait at once.
+
+    Args:
+        seconds: how long (of real time, whatever clock is installed).
+        then: what follows. Default: the server's usual answer.
+
+    Example::
+
+        FakeServer(script=[Delay(0.5), Delay(1, then=Error(503))])
+    """
+
+    seconds: float
+    then: Step = Answer()
+
+    def __post_init__(self) -> None:
+        _at_least("seconds", self.seconds, 0)
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """A wait, and the other step's actions."""
+        return [Wait(self.seconds), *self.then.actions(request, model)]
+
+
+@dataclass(frozen=True)
+class Stall(Step):
+    """Never answer, or stop in the middle of an answer; the connection stays open.
+
+    Args:
+        after: how many bytes of the answer, head included, are sent before.
+        then: the answer that is begun.
+    """
+
+    after: int = 0
+    then: Step = Answer()
+
+    def __post_init__(self) -> None:
+        _at_least("after", self.after, 0)
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The beginning of the answer, and silence."""
+        return [*_beginning(self.then, self.after, request, model), Wait(None)]
+
+
+@dataclass(frozen=True)
+class Drip(Step):
+    """Send an answer in small pieces, so slowly that a timeout per read never ends it.
+
+    Args:
+        size: bytes per piece.
+        every: seconds before each piece.
+        part: what is sent so: ``"all"``, ``"headers"`` (the body follows in one piece) or ``"body"``.
+        then: the answer that is sent.
+
+    With ``Answer(framing="chunked", chunk_size=1)`` and ``size=6`` every piece is one whole chunk.
+    """
+
+    size: int = 1
+    every: float = 0.05
+    part: str = "all"
+    then: Step = Answer()
+
+    def __post_init__(self) -> None:
+        _at_least("size", self.size, 1)
+        _at_least("every", self.every, 0)
+        if self.part not in ("all", "headers", "body"):
+            raise ConfigurationError(f"part must be 'all', 'headers' or 'body', got {self.part!r}")
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The answer's actions in pieces."""
+        whole = self.then.actions(request, model)
+        return list(drip(whole, size=self.size, every=self.every, part=self.part))
+
+
+@dataclass(frozen=True)
+class Reset(Step):
+    """Break the connection with a reset (RST), as a crashed server or a firewall does.
+
+    Args:
+        after: how many bytes of the answer, head included, are sent before.
+        then: the answer that is begun.
+    """
+
+    after: int = 0
+    then: Step = Answer()
+
+    def __post_init__(self) -> None:
+        _at_least("after", self.after, 0)
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The beginning of the answer, and a reset."""
+        return [*_beginning(self.then, self.after, request, model), Break()]
+
+
+@dataclass(frozen=True)
+class Truncate(Step):
+    """Close the connection in the middle of a body whose length was announced.
+
+    Args:
+        after: how many bytes of the body are sent. Default: half of them.
+        then: the answer that is cut.
+    """
+
+    after: Optional[int] = None
+    then: Step = Answer()
+
+    def __post_init__(self) -> None:
+        if self.after is not None:
+            _at_least("after", self.after, 0)
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The answer without the end of its body."""
+        whole = self.then.actions(request, model)
+        sends = [action for action in whole if isinstance(action, Send)]
+        head, body = (sum(len(send.head) for send in sends), sum(len(send.body) for send in sends))
+        after = body // 2 if self.after is None else self.after
+        return [*cut(whole, head + after), Close()]
+
+
+@dataclass(frozen=True)
+class Hangup(Step):
+    """Close the connection in the orderly way (FIN): without an answer, or unannounced after one.
+
+    Args:
+        then: the answer that is sent first. ``Hangup(Answer())`` answers as usual and then closes a connection
+            that the client believes to be alive. Default: none.
+    """
+
+    then: Optional[Step] = None
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The answer, if there is one, and the end."""
+        return [Close()] if self.then is None else [*self.then.actions(request, model), Close()]
+
+
+@dataclass(frozen=True)
+class Garbage(Step):
+    """Send bytes that are not HTTP, and close the connection."""
+
+    data: bytes = b"\x00\x16\x03garbage, not HTTP\r\n\r\n\xff"
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The bytes as they are."""
+        return [Send(self.data), Close()]
+
+
+def _beginning(step: Step, size: int, request: ReceivedRequest, model: Answerer) -> List[Action]:
+    return cut(step.actions(request, model), size) if size else []
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    if not minimum <= value < math.inf:
+        raise ConfigurationError(f"{name} must be a number, at least {minimum}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Stream(Step):
+    r"""An answer in pieces (server-sent events), whole or broken off.
+
+    It fits the request's path: chat completions, completions or responses.  A request that does not ask for a
+    stream gets the same text as an :class:`Answer`.
+
+    Args:
+        pieces: the texts of the chunks. Default: what the server would have answered anyway, a word per chunk.
+            Between them may stand a dict, sent as a chunk of its own (``{"error": {...}}``), and bytes, sent as they
+            are (``b": keep-alive\n\n"``, ``b"data: {no json\n\n"``). The chunk with the role goes before the
+            first text.
+        end: what follows the pieces:
+
+            - ``"done"``: the finish_reason, usage if ``stream_options`` asks for it, ``[DONE]`` (of a response: its
+              last event);
+            - ``"no_done"``: the same without ``[DONE]``; ``"no_reason"``: ``[DONE]`` alone;
+            - ``"cut"``: nothing, the body ends in the orderly way; ``"hangup"``: the connection is closed though the
+              body has not ended; ``"reset"``: it is reset;
+            - ``"stall"``: silence; ``"open"``: all that ``"done"`` sends, and silence instead of the body's end;
+            - a dict: one more event, such as an error, and the end of the body.
+        finish_reason: why the model stops. Default: what the whole answer would say.
+        body: the body of the whole answer, instead of ``pieces``: with tool calls, say (:func:`chat_completion`).
+        every: seconds before each event.
+        newline: the end of each line: ``"\n"``, ``"\r\n"`` or ``"\r"``.
+        several_lines: whether each event's JSON is spread over several ``data:`` lines.
+        headers: header fields, as for :class:`Answer`.
+        framing: ``"chunked"``, an event per HTTP chunk, or ``"close"`` (the end of the connection ends the body).
+
+    Examples::
+
+        Stream(["Once", " upon"])                                        # two chunks of text
+        Stream(["Once", " upon"], end="cut")                             # a truncated answer
+        Stream(["Once"], end={"error": {"message": "overloaded", "code": "server_is_overloaded"}})
+        Drip(size=7, every=0, part="body", then=Stream(["é" * 1000]))    # read in pieces that fit nothing
+
+    Raises:
+        TypeError: a piece is of another kind.
+        ConfigurationError: both ``pieces`` and ``body`` are given, or a value is out of range.
+    """
+
+    pieces: Optional[Sequence[Piece]] = None
+    end: Union[str, Mapping[str, Any]] = "done"
+    finish_reason: Optional[str] = None
+    body: Optional[Mapping[str, Any]] = None
+    every: float = 0.0
+    newline: str = "\n"
+    several_lines: bool = False
+    headers: HeaderFields = ()
+    framing: str = "chunked"
+
+    def __post_init__(self) -> None:
+        if self.pieces is not None and self.body is not None:
+            raise ConfigurationError("give pieces or body, not both")
+        object.__setattr__(self, "pieces", check_pieces(self.pieces))
+        object.__setattr__(self, "headers", header_pairs(self.headers))
+        self._form().check()
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """The answer's events, one after the other."""
+        whole = Answer(body=self.body, headers=self.headers)
+        if self.pieces is not None:
+            whole = Answer("".join(piece for piece in self.pieces if isinstance(piece, str)), headers=self.headers)
+        if not wants_stream(request):
+            return whole.actions(request, model)
+        status, content = model.content(request, whole.text)
+        if self.body is not None:
+            content = self.body
+        streamed = stream_actions(request, content, self.pieces, self._form()) if status == 200 else None
+        return whole.actions(request, model) if streamed is None else streamed
+
+    def _form(self) -> StreamForm:
+        return StreamForm(
+            self.end, self.finish_reason, self.every, self.newline, self.several_lines, self.headers, self.framing
+        )

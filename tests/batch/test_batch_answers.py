@@ -8,9 +8,9 @@ import json
 import pytest
 
 from chatpool import ChatPool, batch
-from chatpool.batch.reporting import report
+from chatpool.batch.report import report
 from chatpool.testing import Answer, FakeServer
-from chatpool.testing.bodies import chat_completion
+from chatpool.testing.model import chat_completion
 
 NUMBER = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
 

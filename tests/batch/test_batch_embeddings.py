@@ -10,7 +10,7 @@ import pytest
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError, batch
-from chatpool.batch.matrix import write_matrix
+from chatpool.batch.output_files import write_matrix
 from chatpool.testing import Answer, Error, FakeServer, embedding_vector
 
 
@@ -88,8 +88,8 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr("chatpool.batch.matrix.check_numpy", StandIn)
-    monkeypatch.setattr("chatpool.batch.outputs.check_numpy", StandIn)
+    monkeypatch.setattr("chatpool.batch.output_files.check_numpy", StandIn)
+    monkeypatch.setattr("chatpool.batch.output_files.check_numpy", StandIn)
 
 
 def test_a_matrix_has_the_rows_of_the_input_in_its_order(run, texts, chatpool_server, tmp_path, stand_in):
@@ -105,8 +105,8 @@ def test_a_matrix_has_the_rows_of_the_input_in_its_order(run, texts, chatpool_se
 
 
 def test_vectors_of_different_lengths_are_no_matrix(tmp_path, stand_in, monkeypatch):
-    monkeypatch.setattr("chatpool.batch.matrix.decode", lambda line: line)
-    monkeypatch.setattr("chatpool.batch.matrix.vector_in", lambda line: line)
+    monkeypatch.setattr("chatpool.batch.output_files.decode", lambda line: line)
+    monkeypatch.setattr("chatpool.batch.output_files.vector_in", lambda line: line)
     with pytest.raises(ConfigurationError, match="row 1 has 3 numbers, those before have 2"):
         write_matrix(str(tmp_path / "x.npy"), [[1, 2], [1, 2, 3]])
     with pytest.raises(ConfigurationError, match="no vector"):

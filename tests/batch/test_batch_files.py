@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
+from chatpool.batch.input_files import BLANK, Source
 from chatpool.batch.input_tables import delimiter_of
-from chatpool.batch.sources import BLANK, Source
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(',;\t|"\r\n '), max_size=8)
 

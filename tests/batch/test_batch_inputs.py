@@ -10,8 +10,8 @@ import pytest
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
-from chatpool.batch.reading import Reading
-from chatpool.batch.sources import Source
+from chatpool.batch.input_files import Source
+from chatpool.batch.rows import Reading
 
 CHAT = "/v1/chat/completions"
 

@@ -16,8 +16,8 @@ from batch_rows import batch_line
 
 import chatpool
 from chatpool import Budget, ChatPool, ChatPoolError, ConfigurationError, Limits, Usage
-from chatpool.batch.crew_runner import CrewRunner
-from chatpool.journal.shared import Tail
+from chatpool._journal.append_only import Tail
+from chatpool.batch.process_pool import CrewRunner
 from chatpool.testing import Answer, Delay, Error, FakeServer, Stall
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")

@@ -10,8 +10,8 @@ import pytest
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError
-from chatpool.batch.timeline import Timeline
-from chatpool.journal import OK, RETRY, Journal, Record
+from chatpool._journal import OK, RETRY, Journal, Record
+from chatpool.batch.report import Timeline
 from chatpool.testing import Error
 from chatpool.types import Attempt
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ChatPool, ConfigurationError, batch
-from chatpool.batch.formats import CSV, JSONL, SQLITE, TEXT, Column, Spool, write_table
+from chatpool.batch.output_formats import CSV, JSONL, SQLITE, TEXT, Column, Spool, write_table
 from chatpool.testing import Answer, Error
-from chatpool.testing.bodies import chat_completion
+from chatpool.testing.model import chat_completion
 
 REVIEWS = "id,review,stars\n7,Great phone,5\n8,Broke,1\n9,=SUM(A1),\n"
 

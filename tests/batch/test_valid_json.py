@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ChatPool, batch
-from chatpool.batch.lines import answer_line, error_line
-from chatpool.journal import FAILED, OK, Record, encode_value
+from chatpool._journal import FAILED, OK, Record, encode_value
+from chatpool.batch.batch_format import answer_line, error_line
 from chatpool.testing import Answer, FakeServer
 
 # What Python's json reads: more than JSON.

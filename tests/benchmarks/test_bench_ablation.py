@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.pacing.ablation import PARTS, WHOLE, switched_off, tables
-from chatpool.policy.ramp import Ramp
+from chatpool._policy.adaptive.slow_start import Ramp
 
 
 def sample(part, what, found, limit=1.5):

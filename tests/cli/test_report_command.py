@@ -45,7 +45,7 @@ def test_a_page_needs_the_plotting_library(run, output, monkeypatch, tmp_path):
 
 def test_a_page_is_written(run, output, monkeypatch, tmp_path):
     monkeypatch.setitem(
-        sys.modules, "chatpool.batch.page", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
+        sys.modules, "chatpool.batch.report_html", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
     )
     ended = run("report", output, "--html", tmp_path / "report.html")
     assert (ended.code, ended.err) == (0, f"chatpool: written: {tmp_path}/report.html\n")
@@ -55,7 +55,7 @@ def test_a_page_is_written(run, output, monkeypatch, tmp_path):
 @pytest.fixture
 def stub_page(monkeypatch):
     monkeypatch.setitem(
-        sys.modules, "chatpool.batch.page", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
+        sys.modules, "chatpool.batch.report_html", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from chatpool.testing import Answer
-from chatpool.testing.bodies import chat_completion
+from chatpool.testing.model import chat_completion
 
 
 @pytest.fixture

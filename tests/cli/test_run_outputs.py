@@ -115,7 +115,7 @@ def test_the_form_of_vectors_is_passed_on(batch, chatpool_server, tmp_path):
 
 
 def test_a_matrix_of_answers_that_are_no_vectors_is_refused(batch, chatpool_server, tmp_path, monkeypatch):
-    monkeypatch.setattr("chatpool.batch.outputs.check_numpy", object)
+    monkeypatch.setattr("chatpool.batch.output_files.check_numpy", object)
     ended = batch(tmp_path / "out.npy")
     assert ended.code == 2
     assert "the rows go to /chat/completions" in ended.err

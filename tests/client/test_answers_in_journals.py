@@ -8,7 +8,7 @@ import pytest
 
 from chatpool import ContentFilterError, LengthError, ParseError
 from chatpool.testing import Answer, Error
-from chatpool.testing.bodies import chat_completion
+from chatpool.testing.model import chat_completion
 
 
 @dataclasses.dataclass

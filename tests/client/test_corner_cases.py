@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from chatpool import BadRequestError, DeadlineExceededError, PoolClosedError, RetryPolicy, Timeout
-from chatpool.engine import Engine
-from chatpool.engine.queues import CallQueue
+from chatpool._engine import Engine
+from chatpool._engine.upstream import CallQueue
+from chatpool._transport import Transport
 from chatpool.testing import Error, RateLimited, Stall
-from chatpool.transport import Transport
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from chatpool import (
     Timeout,
     batch,
 )
-from chatpool.client.check import findings
+from chatpool._client.diagnostics import findings
 from chatpool.clock import install_clock
 from chatpool.testing import Error, FakeClock, FakeServer, Quota, RateLimited, Reset, Stall
 

@@ -8,7 +8,7 @@ import pytest
 
 from chatpool import APIResponseError, ChatRequest, ContentFilterError, LengthError
 from chatpool.testing import Answer
-from chatpool.testing.bodies import chat_completion, response_object
+from chatpool.testing.model import chat_completion, response_object
 
 CUT = Answer(body=chat_completion("Once upon a", finish_reason="length"))
 FILTERED = Answer(body=chat_completion("Once", finish_reason="content_filter"))

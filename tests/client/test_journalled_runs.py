@@ -120,14 +120,14 @@ def test_a_file_that_is_no_journal_is_refused(serve, tmp_path):
 
 def test_what_cannot_be_kept_ends_the_run_with_what_was_done(serve, journal, monkeypatch):
     server, pool = serve(max_workers=1)
-    real = chatpool.journal.Journal.append
+    real = chatpool._journal.Journal.append
 
     def full(self, record):
         if record.row == 3:
             raise OSError(28, "No space left on device")
         real(self, record)
 
-    monkeypatch.setattr("chatpool.journal.Journal.append", full)
+    monkeypatch.setattr("chatpool._journal.Journal.append", full)
     with pytest.raises(OSError, match="No space left") as caught:
         pool.map([str(number) for number in range(50)], journal=journal, on_error="return")
     results = caught.value.results

@@ -19,7 +19,7 @@ from chatpool import (
     PoolClosedError,
     Timeout,
 )
-from chatpool.client.run import Run
+from chatpool._client.run import Run
 from chatpool.testing import Answer, Error, Faults, RateLimited, Reset, Stall
 
 

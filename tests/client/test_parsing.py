@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import chatpool
 from chatpool import ConfigurationError
-from chatpool.client.parsing import parser_of, reason_of
-from chatpool.client.parsing_json import json_in
+from chatpool._structured.json_text import json_in
+from chatpool._structured.parse import parser_of, reason_of
 from chatpool.testing import Answer
 
 
@@ -262,7 +262,7 @@ def test_a_model_of_pydantics_first_version_is_known_by_its_methods():
 def test_pydantic_and_jsonschema_are_not_imported_for_dataclasses():
     program = """
 import dataclasses, sys
-from chatpool.client.parsing import parser_of
+from chatpool._structured.parse import parser_of
 
 @dataclasses.dataclass
 class City:

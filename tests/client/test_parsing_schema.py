@@ -14,7 +14,7 @@ import pytest
 
 import chatpool
 from chatpool import ConfigurationError
-from chatpool.client.parsing import parser_of, reason_of
+from chatpool._structured.parse import parser_of, reason_of
 from chatpool.testing import Answer
 
 CITY = {

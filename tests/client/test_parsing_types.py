@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import json_schema
-from chatpool.client.parsing import parser_of, reason_of
+from chatpool._structured.parse import parser_of, reason_of
 
 
 class Colour(enum.Enum):

@@ -6,15 +6,7 @@ import threading
 
 import pytest
 
-from chatpool import (
-    Budget,
-    BudgetExceededError,
-    ChatPool,
-    ConfigurationError,
-    DeadlineExceededError,
-    Limits,
-    Timeout,
-)
+from chatpool import Budget, BudgetExceededError, ChatPool, ConfigurationError, DeadlineExceededError, Limits, Timeout
 from chatpool.testing import Answer, Cap, FakeServer, Quota
 
 ROWS = [str(number) for number in range(120)]

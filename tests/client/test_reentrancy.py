@@ -13,12 +13,12 @@ from concurrent.futures import Future, wait
 import pytest
 
 from chatpool import CallCancelledError, ChatPool, PoolClosedError, RetryPolicy, Timeout
-from chatpool.client.run import Run
-from chatpool.engine.future import CallFuture
-from chatpool.engine.ledger import Ledger
-from chatpool.engine.queues import CallQueue
-from chatpool.engine.scheduler import Scheduler
-from chatpool.observe import Statistics
+from chatpool._client.run import Run
+from chatpool._engine.call_registry import Ledger
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.scheduler import Scheduler
+from chatpool._engine.upstream import CallQueue
+from chatpool._observe import Statistics
 from chatpool.testing import FakeServer, RateLimited, Stall, Stream
 
 LONG = 30
@@ -386,7 +386,7 @@ class TestCallbacks:
 
 
 def test_a_flag_that_an_interruption_left_behind_refuses_nothing(pool):
-    from chatpool.reentrancy import thread
+    from chatpool._reentrancy import thread
 
     thread.busy = True  # as a Ctrl-C at a bad moment would leave it
     assert pool.chat("ping").text == "ping"

@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
 import chatpool
-from chatpool.client.parsing import parser_of, reason_of
+from chatpool._structured.parse import parser_of, reason_of
 from chatpool.testing import Answer
 
 from .strict_rules import breaches

@@ -9,7 +9,7 @@ import pytest
 
 from chatpool import ChatPool, ToolCall
 from chatpool.testing import Answer, FakeServer
-from chatpool.testing.bodies import chat_completion, response_object
+from chatpool.testing.model import chat_completion, response_object
 
 
 def call(name, arguments, id_="call_1"):

@@ -18,7 +18,7 @@ import pytest
 import chatpool
 from chatpool.clock import install_clock
 from chatpool.testing import FakeServer, InstantClock
-from chatpool.testing.bodies import chat_completion
+from chatpool.testing.model import chat_completion
 
 sys.path.insert(0, str(Path(__file__).parent))
 

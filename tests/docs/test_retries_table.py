@@ -12,10 +12,10 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest, RetryPolicy
-from chatpool.policy.health import LineView
-from chatpool.policy.retry import Deadline, Retrier
+from chatpool._policy.health import LineView
+from chatpool._policy.retry import Deadline, Retrier
+from chatpool._wire import UnreadableAnswer, judge_exception, judge_reply
 from chatpool.types import Reply
-from chatpool.wire import UnreadableAnswer, judge_exception, judge_reply
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "retries.md"
 CHAT = ChatRequest({"model": "m", "messages": []})

@@ -8,13 +8,13 @@ import math
 
 import pytest
 
+from chatpool._engine.call import Call, CallOptions
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.dispatcher import Dispatcher
+from chatpool._engine.scheduler import Scheduler
+from chatpool._policy.retry import Retrier
 from chatpool.clock import Clock
 from chatpool.config import RetryPolicy, Timeout
-from chatpool.engine.call import Call, CallOptions
-from chatpool.engine.dispatch import Dispatcher
-from chatpool.engine.future import CallFuture
-from chatpool.engine.scheduler import Scheduler
-from chatpool.policy.retry import Retrier
 from chatpool.types import ChatRequest
 
 

@@ -8,9 +8,9 @@ from importlib import import_module
 
 import pytest
 
-from chatpool.engine.barging import barging as take
+from chatpool._locks import barging as take
 
-barging = import_module("chatpool.engine.barging")
+barging = import_module("chatpool._locks")
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or type(threading.Lock()).__module__ != "_thread", reason="there it is the lock itself"
 )

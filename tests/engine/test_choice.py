@@ -8,16 +8,16 @@ import itertools
 import pytest
 
 from chatpool import APIError, AuthenticationError
+from chatpool._engine.call import Call, CallOptions
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.dispatcher import Dispatcher
+from chatpool._engine.endpoints import Route, Routes
+from chatpool._engine.failover import Failover
+from chatpool._engine.scheduler import Scheduler
+from chatpool._engine.upstreams import Plan
+from chatpool._policy.circuit_breaker import Breaker
+from chatpool._policy.retry import Retrier
 from chatpool.config import Limits, RetryPolicy, Timeout
-from chatpool.engine.call import Call, CallOptions
-from chatpool.engine.dispatch import Dispatcher
-from chatpool.engine.failover import Failover
-from chatpool.engine.future import CallFuture
-from chatpool.engine.lines import Plan
-from chatpool.engine.routes import Route, Routes
-from chatpool.engine.scheduler import Scheduler
-from chatpool.policy.breaker import Breaker
-from chatpool.policy.retry import Retrier
 from chatpool.types import ChatRequest, Verdict
 
 OK, DOWN = Verdict("success", value="x"), Verdict("unavailable", error=APIError("down"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from chatpool.engine.dispatch import Dispatcher
+from chatpool._engine.dispatcher import Dispatcher
 from chatpool.events import Event
 
 

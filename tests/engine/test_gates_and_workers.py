@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatpool.engine.call import NEW
-from chatpool.engine.future import CallFuture
-from chatpool.engine.scheduler import Scheduler, Step
+from chatpool._engine.call import NEW
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.scheduler import Scheduler, Step
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 

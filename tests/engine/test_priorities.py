@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
+from chatpool._engine.call import Call, CallOptions
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.dispatcher import Dispatcher
+from chatpool._engine.scheduler import Scheduler
+from chatpool._engine.upstreams import Plan
+from chatpool._policy.retry import Retrier
 from chatpool.config import Limits, RetryPolicy, Timeout
-from chatpool.engine.call import Call, CallOptions
-from chatpool.engine.dispatch import Dispatcher
-from chatpool.engine.future import CallFuture
-from chatpool.engine.lines import Plan
-from chatpool.engine.scheduler import Scheduler
-from chatpool.policy.retry import Retrier
 from chatpool.types import ChatRequest, Verdict
 
 OK = Verdict("success", value="x")

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from chatpool import ChatPool, ChatPoolError, ParseError, RetryPolicy
-from chatpool.client.singular import send
-from chatpool.engine import Review
+from chatpool._client.pool import send
+from chatpool._engine import Review
 from chatpool.testing import Answer, Error
 from chatpool.types import ChatRequest
 

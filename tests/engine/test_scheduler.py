@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from chatpool.engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
-from chatpool.engine.future import CallFuture
-from chatpool.engine.scheduler import Scheduler, Step
+from chatpool._engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
+from chatpool._engine.completion import CallFuture
+from chatpool._engine.scheduler import Scheduler, Step
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 

@@ -10,8 +10,8 @@ import pytest
 import trustme
 from scripted_server import FullListener, ScriptedServer
 
+from chatpool._transport import CancelToken, KeyAuth, Transport, TransportSettings
 from chatpool.config import Timeout
-from chatpool.transport import CancelToken, KeyAuth, Transport, TransportSettings
 from chatpool.types import ChatRequest
 
 __all__ = ["authority", "exchange", "full_listener", "in_thread", "serve", "start_transport"]

@@ -11,8 +11,8 @@ import time
 import pytest
 import requests
 
+from chatpool._transport import Cancelled, CancelToken
 from chatpool.config import Timeout
-from chatpool.transport import Cancelled, CancelToken
 
 pytestmark = pytest.mark.faults
 

@@ -10,9 +10,9 @@ import time
 import pytest
 import requests
 
+from chatpool._transport import tcp
+from chatpool._wire import judge_exception
 from chatpool.config import Timeout
-from chatpool.transport import tcp
-from chatpool.wire import judge_exception
 
 pytestmark = pytest.mark.faults
 

@@ -9,8 +9,8 @@ import zlib
 import pytest
 import requests
 
+from chatpool._wire import ResponseTooLarge, judge_exception
 from chatpool.config import Timeout
-from chatpool.wire import ResponseTooLarge, judge_exception
 
 pytestmark = pytest.mark.faults
 

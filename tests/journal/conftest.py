@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.journal import OK, Record, encode_value, key_of
+from chatpool._journal import OK, Record, encode_value, key_of
 from chatpool.types import Attempt
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from chatpool._journal import FAILED, OK, RETRY, Journal, decode
 from chatpool.errors import ChatPoolError
-from chatpool.journal import FAILED, OK, RETRY, Journal, decode
 
 SEED = int(os.environ.get("CHATPOOL_FUZZ_SEED", "1"))
 ROWS = 30

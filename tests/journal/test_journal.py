@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import chatpool
+from chatpool._journal import FAILED, OK, RETRY, Journal, decode, decode_value, key_of
 from chatpool.errors import ConfigurationError
-from chatpool.journal import FAILED, OK, RETRY, Journal, decode, decode_value, key_of
 
 ROOT = Path(chatpool.__file__).parents[1]
 
@@ -71,7 +71,7 @@ def test_a_record_is_on_the_file_when_append_returns(path, record):
 
 def test_it_is_synced_within_about_a_second(path, record, monkeypatch):
     synced = threading.Event()
-    monkeypatch.setattr("chatpool.journal.durable._data_sync", lambda descriptor: synced.set())
+    monkeypatch.setattr("chatpool._journal.append_only._data_sync", lambda descriptor: synced.set())
     with Journal(path) as journal:
         journal.append(record("a"))
         assert synced.wait(5)
@@ -84,8 +84,8 @@ def test_what_could_not_be_synced_is_said_at_the_next_record(path, record, monke
         tried.set()
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("chatpool.journal.durable._data_sync", fail)
-    monkeypatch.setattr("chatpool.journal.durable._SYNC_EVERY", 0.0)
+    monkeypatch.setattr("chatpool._journal.append_only._data_sync", fail)
+    monkeypatch.setattr("chatpool._journal.append_only._SYNC_EVERY", 0.0)
     journal = Journal(path)
     journal.append(record("a"))
     assert tried.wait(5)
@@ -156,7 +156,7 @@ def test_a_damaged_record_is_taken_for_missing_and_no_other(path, written, caplo
 
 
 def test_what_is_out_of_date_is_dropped_when_there_is_much_of_it(path, record, monkeypatch):
-    monkeypatch.setattr("chatpool.journal.journal._WORTH_COMPACTING", 0)
+    monkeypatch.setattr("chatpool._journal.journal._WORTH_COMPACTING", 0)
     with Journal(path) as journal:
         for number in range(10):
             journal.append(record("a", RETRY, value=number))
@@ -184,7 +184,7 @@ def test_a_second_user_is_refused(path):
 
 def test_a_second_process_is_refused_until_the_first_is_dead(path):
     program = (
-        f"from chatpool.journal import Journal\nheld = Journal({str(path)!r})\nprint('have it', flush=True)\ninput()"
+        f"from chatpool._journal import Journal\nheld = Journal({str(path)!r})\nprint('have it', flush=True)\ninput()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import errors
+from chatpool._journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of, one_line
+from chatpool._journal.record import encode, prefix_of
 from chatpool.errors import APIError, ChatPoolError
-from chatpool.journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of, one_line
-from chatpool.journal.record import encode, prefix_of
 from chatpool.types import Attempt, Usage
 
 JSON = st.recursive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.journal.table import DigestTable
+from chatpool._journal.digest_table import DigestTable
 
 KEYS = st.one_of(st.integers(1, 2**64 - 1), st.integers(1, 40), st.integers(2**64 - 40, 2**64 - 1))
 

@@ -7,9 +7,8 @@ import threading
 
 import pytest
 
-from chatpool.journal import OK, Record, SharedAppender
-from chatpool.journal.durable import AppendOnly
-from chatpool.journal.shared import Tail
+from chatpool._journal import OK, Record, SharedAppender
+from chatpool._journal.append_only import AppendOnly, Tail
 
 
 def record(number):
@@ -95,7 +94,7 @@ class TestShortWrites:
         def write(descriptor, data, size):
             return os.write(descriptor, data[: left.pop(0)] if left else data)
 
-        monkeypatch.setattr("chatpool.journal.durable._quick_write", lambda: write)
+        monkeypatch.setattr("chatpool._journal.append_only._quick_write", lambda: write)
 
     def test_a_record_is_written_once_more_whole(self, path, tail, monkeypatch):
         self.shortened(monkeypatch, 10, 0, 40)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from chatpool._journal import AppendOnly, Journal, decode, replacing
 from chatpool.errors import ConfigurationError
-from chatpool.journal import AppendOnly, Journal, decode, replacing
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
 
@@ -222,7 +222,7 @@ def test_a_disk_that_is_full_from_the_start_is_said_once(path, monkeypatch):
     def fail(descriptor, data, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("chatpool.journal.durable._quick_write", lambda: fail)
+    monkeypatch.setattr("chatpool._journal.append_only._quick_write", lambda: fail)
     with pytest.raises(ConfigurationError) as caught:
         Journal(path)
     assert str(caught.value).count("cannot write") == 1

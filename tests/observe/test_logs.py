@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from chatpool._observe.listeners import RetryLog
 from chatpool.events import Event
-from chatpool.observe.logs import RetryLog
 
 
 def test_a_retry_is_one_line_with_attempt_reason_and_wait(caplog):

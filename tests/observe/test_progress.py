@@ -9,9 +9,8 @@ import threading
 
 import pytest
 
+from chatpool._observe.progress import RowProgress, progress_bar
 from chatpool.events import Event
-from chatpool.observe.progress import progress_bar
-from chatpool.observe.row_progress import RowProgress
 
 
 class Terminal(io.StringIO):

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from chatpool._observe.progress import RowProgress
 from chatpool.clock import install_clock
-from chatpool.observe.row_progress import RowProgress
 from chatpool.testing import FakeClock
 from chatpool.types import Usage
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from chatpool._observe.listeners import Statistics
 from chatpool.events import Event
-from chatpool.observe.stats import Statistics
 from chatpool.prices import prices_of
 from chatpool.types import Usage
 

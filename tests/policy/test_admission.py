@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from chatpool.policy.admission import AdmissionControl
-from chatpool.policy.backlog import Backlog
-from chatpool.policy.free import Free
-from chatpool.policy.limited import ByConcurrency, ByRate
-from chatpool.policy.trials import Erratic, SlowStart
+from chatpool._policy.adaptive.controller import AdmissionControl
+from chatpool._policy.adaptive.overload import Backlog
+from chatpool._policy.adaptive.random_rejections import Erratic, SlowStart
+from chatpool._policy.adaptive.slow_start import Free
+from chatpool._policy.adaptive.states import ByConcurrency, ByRate
 
 
 def refused(admission, sent_at, now, hint):

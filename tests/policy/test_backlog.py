@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from chatpool.policy.backlog import Backlog
-from chatpool.policy.tally import Tally, Ticket
+from chatpool._policy.adaptive.overload import Backlog
+from chatpool._policy.adaptive.send_log import Tally, Ticket
 
 LIMIT = 60.0  # seconds until a call is given up
 

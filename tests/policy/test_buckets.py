@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.policy.buckets import Bucket, MinuteWindow
+from chatpool._policy.rate_limiter import Bucket, MinuteWindow
 
 
 def take_all(bucket, amounts, start=0.0):

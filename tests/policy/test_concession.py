@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.concession import Concession
+from chatpool._policy.adaptive.concurrency import Concession
 
 
 def conceded(concession, refusals, in_flight=100):

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from chatpool.policy.concurrency_control import ConcurrencyControl
-from chatpool.policy.tally import Tally
+from chatpool._policy.adaptive.concurrency import ConcurrencyControl
+from chatpool._policy.adaptive.send_log import Tally
 
 
 def tally(in_flight, *, latency=0.0, turnaround=0.01):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._policy.rate_limiter import ConfiguredLimits
 from chatpool.config import Limits
-from chatpool.policy.configured import ConfiguredLimits
 
 
 def test_requests_are_spread_over_the_minute():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.policy.evidence import MOST_CALLS, Background, ShareTest, SurgeTest, possible_share
+from chatpool._policy.adaptive.sequential_tests import MOST_CALLS, Background, ShareTest, SurgeTest, possible_share
 
 USUAL, OTHER = 0.1, 0.8
 OUTCOMES = st.lists(st.booleans(), max_size=60)  # of each call: whether it was refused

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chatpool.policy.free import Free
-from chatpool.policy.tally import Refusal, Tally, Ticket
-from chatpool.policy.trials import SlowStart
+from chatpool._policy.adaptive.random_rejections import SlowStart
+from chatpool._policy.adaptive.send_log import Refusal, Tally, Ticket
+from chatpool._policy.adaptive.slow_start import Free
 
 REFUSAL = Refusal(sent_at=0.0, now=0.0, in_flight=3, accepted=100, lately=50, hint=0.02)
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from chatpool._policy.health import LineHealth, LineView
 from chatpool.errors import RateLimitError
-from chatpool.policy.health import LineHealth, LineView
 from chatpool.types import LineStats, Verdict
 
 

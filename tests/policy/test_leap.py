@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from chatpool.policy.leap import Leap
-from chatpool.policy.tally import Refusal, Tally
+from chatpool._policy.adaptive.rate import Leap
+from chatpool._policy.adaptive.send_log import Refusal, Tally
 
 RATE = 10.0
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.measures import StatedLimit
-from chatpool.policy.learned import Around, LearnedLimit
+from chatpool._measures import StatedLimit
+from chatpool._policy.header_limits import Around, LearnedLimit
 
 
 def learned(*statements, since=0):

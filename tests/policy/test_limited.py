@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.limited import ByConcurrency, ByRate, Doubt
-from chatpool.policy.tally import Refusal, Tally, Ticket
+from chatpool._policy.adaptive.send_log import Refusal, Tally, Ticket
+from chatpool._policy.adaptive.states import ByConcurrency, ByRate, Doubt
 
 
 def refusal(in_flight, *, at=0.0, lately=50, accepted=100, hint=0.02):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from chatpool.policy.luck import Luck, longest_series
+from chatpool._policy.health import Luck, longest_series
 
 
 def attempts(luck, number, share, rng):

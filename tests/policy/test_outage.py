@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from chatpool.policy.outage import OutageGate
+from chatpool._policy.circuit_breaker import OutageGate
 
 
 def attempt(gate, kind, now=0.0, sent_at=None):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from chatpool.policy.overload import Overload
+from chatpool._policy.adaptive.overload import Overload
 
 
 def fail(overload, numbers):

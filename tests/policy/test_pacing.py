@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from chatpool._measures import StatedLimit
+from chatpool._policy.pacing import Pace, Pacer
 from chatpool.config import Limits
-from chatpool.measures import StatedLimit
-from chatpool.policy.pacing import Pace, Pacer
 
 
 def send_all(pacer, now, tokens=0.0):

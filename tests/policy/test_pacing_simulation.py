@@ -27,10 +27,10 @@ from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, Unlimited
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
 from benchmarks.pacing.sweep import TARGETS
 from benchmarks.pacing.worlds import KINDS, random_scene
+from chatpool._measures import StatedLimit
+from chatpool._policy.adaptive import concurrency
+from chatpool._policy.pacing import Pacer
 from chatpool.config import Limits
-from chatpool.measures import StatedLimit
-from chatpool.policy import concession
-from chatpool.policy.pacing import Pacer
 
 # Not those that the rules were tried on while they were made.
 SEEDS = range(5000, 5060)
@@ -176,7 +176,7 @@ class TestConcessions:
     def test_they_cost_one_percent_at_most(self, monkeypatch):
         scenario, world, _ = scenario_of("C", "exact")
         seconds = run(world, Client(Pacer(), 16_000, scenario.workers))
-        monkeypatch.setattr(concession, "_SHARE", 0.0)
+        monkeypatch.setattr(concurrency, "_SHARE", 0.0)
         assert seconds <= 1.01 * run(world, Client(Pacer(), 16_000, scenario.workers))
 
 

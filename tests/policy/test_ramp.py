@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from chatpool.policy.ramp import Ramp
+from chatpool._policy.adaptive.slow_start import Ramp
 
 
 def sent_by(ramp, end):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.rate_control import RateControl
-from chatpool.policy.tally import Refusal
+from chatpool._policy.adaptive.rate import RateControl
+from chatpool._policy.adaptive.send_log import Refusal
 
 PLENTY = 10_000
 

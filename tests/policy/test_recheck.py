@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chatpool.policy.recheck import Recheck
+from chatpool._policy.retry import Recheck
 
 
 def worked(at=0.0):

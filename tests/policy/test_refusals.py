@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.refusals import CommonRefusals
+from chatpool._policy.circuit_breaker import CommonRefusals
 
 
 @pytest.mark.parametrize(("max_workers", "enough"), [(1, 10), (10, 10), (16, 16), (64, 64)])

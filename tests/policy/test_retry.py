@@ -7,6 +7,8 @@ import math
 import pytest
 import tenacity
 
+from chatpool._policy.health import LineView
+from chatpool._policy.retry import Deadline, Decision, Retrier
 from chatpool.config import RetryPolicy
 from chatpool.errors import (
     APIConnectionError,
@@ -16,8 +18,6 @@ from chatpool.errors import (
     InternalServerError,
     RateLimitError,
 )
-from chatpool.policy.health import LineView
-from chatpool.policy.retry import Deadline, Decision, Retrier
 from chatpool.types import Verdict
 
 UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from chatpool._policy.budget import Spending, TokenEstimate
 from chatpool.config import Budget
 from chatpool.errors import BudgetExceededError, ConfigurationError
-from chatpool.policy.spending import Spending
-from chatpool.policy.tokens import TokenEstimate
 from chatpool.types import Usage
 
 CALL = TokenEstimate(100, 100)

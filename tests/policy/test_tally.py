@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.policy.tally import Tally
+from chatpool._policy.adaptive.send_log import Tally
 
 
 def sends(tally, *times):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.measures import RequestSize
-from chatpool.policy.tokens import TokenEstimator
+from chatpool._measures import RequestSize
+from chatpool._policy.budget import TokenEstimator
 from chatpool.types import Usage
 
 

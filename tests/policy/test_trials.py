@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from chatpool.policy.free import Free
-from chatpool.policy.limited import Doubt
-from chatpool.policy.tally import Refusal, Tally
-from chatpool.policy.trials import Erratic, SlowStart
+from chatpool._policy.adaptive.random_rejections import Erratic, SlowStart
+from chatpool._policy.adaptive.send_log import Refusal, Tally
+from chatpool._policy.adaptive.slow_start import Free
+from chatpool._policy.adaptive.states import Doubt
 
 LATENCY, TURNAROUND = 0.2, 0.005  # seconds until an answer, and until a refusal
 WORKERS = 64

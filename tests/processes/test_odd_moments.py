@@ -190,7 +190,7 @@ def test_an_iterator_that_is_collected_while_the_engine_holds_its_lock_ends_quie
     process = script(
         """
         import gc, sys, chatpool
-        from chatpool.engine.line import Line
+        from chatpool._engine.upstream import Line
 
         gc.disable()
         pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from chatpool.measures import LATENESS
-from chatpool.quota.arithmetic import Rates
+from chatpool._measures import LATENESS
+from chatpool._quota.gcra import Rates
 
 RATES = Rates.of(100, 5000, 1.5)
 START = 1000.0

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from chatpool.quota import Sharing
+from chatpool._quota import Sharing
 
 
 def use(limit, ends, tokens, used, slots):

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quota_agreement import SECOND
 
-from chatpool.measures import LATENESS
-from chatpool.quota import arithmetic
-from chatpool.quota.arithmetic import Rates, State
+from chatpool._measures import LATENESS
+from chatpool._quota import gcra
+from chatpool._quota.gcra import Rates, State
 
 MINUTE = 60.0
 
 
 def ask(state, now, rates, tokens=0.0, patience=1e9, sharer=1.0):
-    return arithmetic.reserve(state, now, rates, requests=1.0, tokens=tokens, patience=patience, sharer=sharer)
+    return gcra.reserve(state, now, rates, requests=1.0, tokens=tokens, patience=patience, sharer=sharer)
 
 
 def most_in_a_minute(taken):
@@ -68,14 +68,14 @@ def test_nothing_is_reserved_for_who_has_no_time_to_wait():
 def test_tokens_that_were_not_needed_are_given_back():
     rates, state = Rates.of(None, 600, 1.0), State()
     first = ask(state, 0.0, rates, tokens=300)
-    arithmetic.correct(state, 0.0, rates, at=first.at, tokens=-300.0)
+    gcra.correct(state, 0.0, rates, at=first.at, tokens=-300.0)
     assert ask(state, 0.0, rates, tokens=10).wait == 0
 
 
 def test_tokens_that_were_needed_besides_are_paid_for():
     rates, state = Rates.of(None, 600, 1.0), State()
     first = ask(state, 0.0, rates, tokens=10)
-    arithmetic.correct(state, 0.0, rates, at=first.at, tokens=100.0)
+    gcra.correct(state, 0.0, rates, at=first.at, tokens=100.0)
     assert ask(state, 0.0, rates, tokens=10).wait == pytest.approx(110 * rates.tokens.emission)
 
 
@@ -83,24 +83,24 @@ def test_however_much_many_calls_took_it_is_paid_for_within_about_a_minute():
     rates, state = Rates.of(None, 600, 1.0), State()
     given = [ask(state, 0.0, rates, tokens=1) for _ in range(10)]
     for each in given:
-        arithmetic.correct(state, 0.0, rates, at=each.at, tokens=599.0)
+        gcra.correct(state, 0.0, rates, at=each.at, tokens=599.0)
     assert ask(state, 0.0, rates, tokens=10).wait <= 65
 
 
 def test_a_pause_holds_everybody_and_ends_without_a_burst():
     rates, state = Rates.of(600, None, 1.0), State()
     ask(state, 0.0, rates)
-    arithmetic.pause(state, 0.0, rates, seconds=5.0)
+    gcra.pause(state, 0.0, rates, seconds=5.0)
     waits = [ask(state, 0.0, rates).wait for _ in range(3)]
     emission = rates.requests.emission
     assert waits == pytest.approx([5 + emission, 5 + 2 * emission, 5 + 3 * emission])
-    assert arithmetic.standing(state, 1.0, rates).paused_for == 4.0
+    assert gcra.standing(state, 1.0, rates).paused_for == 4.0
 
 
 def test_without_limits_only_a_pause_holds_anybody():
     rates, state = Rates.of(None, None, 1.0), State()
     assert [ask(state, 10.0, rates, tokens=1e6).wait for _ in range(3)] == [0, 0, 0]
-    arithmetic.pause(state, 10.0, rates, seconds=2.0)
+    gcra.pause(state, 10.0, rates, seconds=2.0)
     assert ask(state, 10.0, rates).wait == 2.0
 
 
@@ -134,7 +134,7 @@ def test_on_a_clock_that_begins_anew_a_minutes_tokens_are_there_again_after_a_mi
 def test_nobody_can_give_back_more_than_was_reserved():
     rates, state = Rates.of(None, 600, 30.0), State()
     first = ask(state, 0.0, rates, tokens=300)
-    arithmetic.correct(state, 0.0, rates, at=first.at, tokens=-3000.0)
+    gcra.correct(state, 0.0, rates, at=first.at, tokens=-3000.0)
     assert ask(state, 0.0, rates, tokens=600).wait == 0
     assert ask(state, 0.0, rates, tokens=100).wait >= 60
 
@@ -169,9 +169,9 @@ class Sharers:
             last = self.given[-1]
             less = last[1] * share
             last[1] -= less
-            arithmetic.correct(self.state, self.clock, self.rates, at=last[2], tokens=-less)
+            gcra.correct(self.state, self.clock, self.rates, at=last[2], tokens=-less)
         elif step == "pause":
-            arithmetic.pause(self.state, self.clock, self.rates, seconds=share)
+            gcra.pause(self.state, self.clock, self.rates, seconds=share)
         elif step == "back":
             self.clock -= 1e4 * share
             self.given = [[at, tokens, None] for at, tokens, _ in self.given]
@@ -197,7 +197,7 @@ def test_giving_everything_back_never_gives_more_than_there_was(shares, burst):
     state = State()
     for share in shares:
         found = ask(state, 50.0, rates, tokens=1000 * share)
-        arithmetic.correct(state, 50.0, rates, at=found.at, tokens=-1000.0 * share)
+        gcra.correct(state, 50.0, rates, at=found.at, tokens=-1000.0 * share)
     fresh = [ask(State(), 2000.0, rates, tokens=10).wait]
     assert ask(state, 2000.0, rates, tokens=10).wait >= fresh[0]
     assert state.tokens_due >= 0

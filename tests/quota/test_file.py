@@ -12,13 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quota_agreement import SECOND, HandClock, operations, play
 
-from chatpool.quota import locking, places
-from chatpool.quota.arithmetic import Rates, State
-from chatpool.quota.backend import Unavailable
-from chatpool.quota.file import FileBackend
-from chatpool.quota.locking import locked
-from chatpool.quota.memory import MemoryBackend
-from chatpool.quota.packing import pack, unpack
+from chatpool._quota import file
+from chatpool._quota.file import FileBackend, locked
+from chatpool._quota.gcra import Rates, State, pack, unpack
+from chatpool._quota.shared_limit import MemoryBackend, Unavailable
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
 
@@ -158,7 +155,7 @@ def test_a_file_of_another_user_is_not_used(path, backend, monkeypatch):
 
 
 def test_a_lock_that_nobody_gives_back_is_not_waited_for_long(path, backend, monkeypatch):
-    monkeypatch.setattr(locking, "_PATIENCE", 0.02)
+    monkeypatch.setattr(file, "_PATIENCE", 0.02)
     ask(backend)
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -187,16 +184,16 @@ def test_a_forked_child_has_a_lock_of_its_own(backend):
 
 def test_names_are_told_apart_and_stay_in_the_folder():
     names = ["../../etc/passwd", "a b", "a_b", "a/b", "ä", "x" * 200, ".", "con", "a\nb"]
-    files = [places.file_for(name) for name in names]
+    files = [file.file_for(name) for name in names]
     assert len(set(files)) == len(names)
     assert len({file.parent for file in files}) == 1
     assert all(len(file.name) < 120 and file.name.isascii() for file in files)
 
 
 def test_another_start_of_the_machine_has_another_file(monkeypatch):
-    before = places.file_for("name")
-    monkeypatch.setattr(places, "_boot", lambda: "another")
-    assert places.file_for("name") != before
+    before = file.file_for("name")
+    monkeypatch.setattr(file, "_boot", lambda: "another")
+    assert file.file_for("name") != before
 
 
 times = st.floats(0, 1e9)

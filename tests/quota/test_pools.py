@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 
 from chatpool import ChatPool, ConfigurationError, DeadlineExceededError, Limits, Timeout
-from chatpool.quota import Sharing, places
-from chatpool.quota.file import FileBackend
+from chatpool._quota import Sharing, file
+from chatpool._quota.file import FileBackend
 from chatpool.testing import FakeServer, RateLimited
 
 
@@ -43,7 +43,7 @@ def make():
 @pytest.fixture
 def stepped(stepped_time, monkeypatch):
     """The clock of the pools and of the limit that they share."""
-    monkeypatch.setattr("chatpool.quota.sharing.FileBackend", partial(FileBackend, now=stepped_time.now))
+    monkeypatch.setattr("chatpool._quota.sharing.FileBackend", partial(FileBackend, now=stepped_time.now))
     return stepped_time
 
 
@@ -185,7 +185,7 @@ def test_a_scope_of_another_type_is_refused():
 def test_a_password_is_neither_shown_nor_pickled(server, monkeypatch):
     limits = Limits(requests_per_minute=60, scope="redis://:hush@127.0.0.1:1/team")
     assert "hush" not in repr(limits)
-    monkeypatch.setattr("chatpool.quota.redis_backend._client", lambda address: (_NoRedis(), (OSError,), ()))
+    monkeypatch.setattr("chatpool._quota.redis._client", lambda address: (_NoRedis(), (OSError,), ()))
     pool = ChatPool("m", base_url=server.base_url, limits=limits)
     with pool, pytest.raises(ConfigurationError, match="passwords are not pickled"):
         pickle.dumps(pool)
@@ -223,7 +223,7 @@ def test_a_pool_in_a_forked_child_shares_the_limit(server, make):
 def test_the_file_is_closed_with_the_pool(server, make):
     pool = make(server, requests_per_minute=6000)
     pool.chat("a")
-    path = places.file_for(f"test\n{server.base_url}\nm")
+    path = file.file_for(f"test\n{server.base_url}\nm")
     assert path.exists()
     pool.close()
     line = next(iter(pool._core.engine._scheduler._lines))

@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from quota_agreement import SECOND, HandClock, operations, play
 
 from chatpool import ChatPool, Limits
-from chatpool.quota import Sharing, parse_scope
-from chatpool.quota.memory import MemoryBackend
-from chatpool.quota.redis_backend import RedisBackend
-from chatpool.quota.script import RULES
+from chatpool._quota import Sharing, parse_scope
+from chatpool._quota.redis import RULES, RedisBackend
+from chatpool._quota.shared_limit import MemoryBackend
 from chatpool.testing import FakeServer
 
 pytestmark = pytest.mark.deploy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatpool import ConfigurationError
-from chatpool.quota import parse_scope
+from chatpool._quota import parse_scope
 
 
 def test_a_plain_name_is_for_this_host():

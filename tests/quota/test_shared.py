@@ -11,9 +11,8 @@ import sys
 import pytest
 from quota_agreement import SECOND
 
-from chatpool.quota import SharedLimit, Sharing
-from chatpool.quota.backend import Unavailable
-from chatpool.quota.memory import MemoryBackend
+from chatpool._quota import SharedLimit, Sharing
+from chatpool._quota.shared_limit import MemoryBackend, Unavailable
 
 
 class Flaky(MemoryBackend):
@@ -210,10 +209,10 @@ def test_a_pause_reaches_the_other_processes(sharers):
 
 CHILD = """
 import sys
-from chatpool.quota import Sharing
+from chatpool._quota import Sharing
 limit = Sharing("test", requests_per_minute=60).limit("http://server", "m")
 waits = [limit.reserve().wait for _ in range(3)]
-from chatpool.quota.locking import locked
+from chatpool._quota.file import locked
 with locked(limit._backend._descriptor):
     print("locked", flush=True)
     sys.stdin.read()

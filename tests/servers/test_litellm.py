@@ -15,13 +15,7 @@ import pytest
 import requests
 
 from benchmarks.debian import quiet_port
-from chatpool import (
-    AuthenticationError,
-    BadRequestError,
-    ChatPool,
-    InsufficientQuotaError,
-    TruncatedStreamError,
-)
+from chatpool import AuthenticationError, BadRequestError, ChatPool, InsufficientQuotaError, TruncatedStreamError
 from chatpool.testing import EachCall, Error, FakeServer, RateLimited, Stream, embedding_vector
 
 pytestmark = pytest.mark.servers

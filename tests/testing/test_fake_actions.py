@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.testing.actions import Break, Close, Send, Wait, cut, drip
+from chatpool.testing.http_server import Break, Close, Send, Wait, cut, drip
 
 SENDS = st.builds(Send, st.binary(max_size=20), st.binary(max_size=20))
 ACTIONS = st.lists(st.one_of(SENDS, st.builds(Wait, st.floats(0, 1)), st.just(Close()), st.just(Break())), max_size=6)

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from chatpool.testing import FakeServer, chat_completion, embedding_vector
-from chatpool.testing.prompts import prompt_of
+from chatpool.testing.received import prompt_of
 
 
 def test_a_chat_is_answered_with_its_last_user_message(make_server, post):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatpool.clock import install_clock
 from chatpool.testing import HINTS, FakeClock
-from chatpool.testing.hints import duration, say
+from chatpool.testing.http_parts import duration, say
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 

@@ -10,8 +10,7 @@ import pytest
 
 from chatpool.errors import ConfigurationError
 from chatpool.testing import Answer, Drip, Error, Reset, Stall, Stream, Truncate, chat_completion
-from chatpool.testing.stream_actions import ENDS
-from chatpool.testing.stream_events import words
+from chatpool.testing.sse import ENDS, words
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "one  two\nthree "}], "stream": True}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}

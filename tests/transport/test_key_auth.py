@@ -10,8 +10,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._transport import KeyAuth
 from chatpool.errors import ConfigurationError
-from chatpool.transport import KeyAuth
 
 SECRET = "sk-a-secret-key"
 

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3._collections import HTTPHeaderDict
 
-from chatpool.transport import KeyAuth, TransportSettings, headers, lean
-from chatpool.transport.headers import LeanHeaders, ParsedHeaders, parse_fields
-from chatpool.transport.prepare import Preparer
-from chatpool.transport.responses import FinalResponse
-from chatpool.transport.session import make_session
-from chatpool.wire import UnreadableAnswer
+from chatpool._transport import KeyAuth, TransportSettings, connections, headers
+from chatpool._transport.headers import LeanHeaders, ParsedHeaders, parse_fields
+from chatpool._transport.http1 import FinalResponse
+from chatpool._transport.session import Preparer, make_session
+from chatpool._wire import UnreadableAnswer
 
 
 class Wire:
@@ -307,7 +306,7 @@ def test_clones_share_nothing_that_changes():
 @pytest.fixture
 def sends(monkeypatch):
     """What was sent, one entry for each piece."""
-    from chatpool.transport.tcp import CONNECTION
+    from chatpool._transport.tcp import CONNECTION
 
     sent = []
     real = CONNECTION.sendall
@@ -362,7 +361,7 @@ def test_the_short_way_is_taken_on_this_python(serve, start_transport, exchange,
 
 
 def test_the_long_way_is_seen_as_a_detour(serve, start_transport, exchange, sends, detours, monkeypatch):
-    monkeypatch.setattr(lean, "_LARGEST_JOINED", 0)
+    monkeypatch.setattr(connections, "_LARGEST_JOINED", 0)
     monkeypatch.setattr(FinalResponse, "_begin_plainly", lambda self: False)
     exchange(start_transport(serve(echo).url), b"the body")
     assert {"putheader", "_send_output", "_begin_by_lines", "_read_status"} <= set(detours)
@@ -387,14 +386,14 @@ def test_a_body_is_sent_even_where_http_client_works_in_another_way(serve, start
         self.send(b"\r\n".join([*self._buffer, b"", b""]))
         self._buffer.clear()
 
-    monkeypatch.setattr(lean.LeanConnection, "_send_output", send_output)
+    monkeypatch.setattr(connections.LeanConnection, "_send_output", send_output)
     assert exchange(start_transport(serve(echo).url), b"the body").content.endswith(b"\r\n\r\nthe body")
 
 
 def test_the_same_goes_out_either_way(serve, start_transport, exchange, monkeypatch):
     transport = start_transport(serve(echo).url, headers={"X-Text": "a, b; c"})
     joined = exchange(transport).content
-    monkeypatch.setattr(lean, "_LARGEST_JOINED", 0)
+    monkeypatch.setattr(connections, "_LARGEST_JOINED", 0)
     assert exchange(transport).content == joined
 
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from chatpool._transport import Cancelled, CancelToken, tcp
+from chatpool._transport.tcp import interleaved
 from chatpool.config import Timeout
-from chatpool.transport import Cancelled, CancelToken, race
-from chatpool.transport.race import interleaved
 
 V6, V4 = socket.AF_INET6, socket.AF_INET
 HOST = "http://several.test/v1"
@@ -51,7 +51,7 @@ class Tried(list):
 @pytest.fixture
 def tried(monkeypatch):
     """The ports that were tried, in order."""
-    ports, real = Tried(), race._begin
+    ports, real = Tried(), tcp._begin
 
     def begin(racers, info, make):
         real(racers, info, make)
@@ -59,7 +59,7 @@ def tried(monkeypatch):
         if len(ports) == 2:
             ports.both.set()
 
-    monkeypatch.setattr(race, "_begin", begin)
+    monkeypatch.setattr(tcp, "_begin", begin)
     return ports
 
 
@@ -97,7 +97,7 @@ def test_a_dead_address_costs_a_moment_and_the_good_one_is_remembered(
 
 
 def test_an_address_that_refuses_makes_room_at_once(monkeypatch, serve, addresses, tried, start_transport, exchange):
-    monkeypatch.setattr(race, "_HEAD_START", 60)
+    monkeypatch.setattr(tcp, "_HEAD_START", 60)
     server = serve(echo)
     refuses = refusing_port()
     addresses(refuses, refuses, port_of(server))
@@ -130,7 +130,7 @@ def test_a_cancel_ends_the_race(full_listener, addresses, tried, start_transport
 
 
 def test_without_poll_select_does_it(monkeypatch, serve, full_listener, addresses, start_transport, exchange):
-    monkeypatch.setattr(race, "select", SimpleNamespace(select=select.select))
+    monkeypatch.setattr(tcp, "select", SimpleNamespace(select=select.select))
     server = serve(echo)
     addresses(full_listener().address[1], port_of(server))
     assert exchange(start_transport(HOST), b"one").content == b"one"

@@ -10,9 +10,9 @@ import time
 import pytest
 import requests
 
+from chatpool._transport import Cancelled, CancelToken
+from chatpool._wire import judge_exception
 from chatpool.config import Timeout
-from chatpool.transport import Cancelled, CancelToken
-from chatpool.wire import judge_exception
 
 pytest.importorskip("socks", reason="PySocks is not installed")
 

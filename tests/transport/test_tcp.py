@@ -13,10 +13,10 @@ import time
 import pytest
 import requests
 
+from chatpool._transport import tcp
+from chatpool._transport.connections import ConnectionStack
+from chatpool._transport.sockets import TLSSocket
 from chatpool.config import Timeout
-from chatpool.transport import tcp
-from chatpool.transport.connections import ConnectionStack
-from chatpool.transport.sockets import TLSSocket
 
 only_linux = pytest.mark.skipif(not tcp.LINUX, reason="elsewhere Python keeps the limits")
 

@@ -11,10 +11,9 @@ import pytest
 import requests
 import urllib3.connectionpool
 
+from chatpool._transport.exchange import Exchange, Resolver
+from chatpool._transport.tcp import keep_alive_options, open_connection
 from chatpool.config import Timeout
-from chatpool.transport.deadline import Exchange
-from chatpool.transport.resolver import Resolver
-from chatpool.transport.tcp import keep_alive_options, open_connection
 
 
 def echo(peer):
@@ -171,7 +170,7 @@ def test_only_options_that_the_platform_knows_are_set(monkeypatch):
 
 
 def test_a_closed_transport_sends_nothing(serve, start_transport, exchange):
-    from chatpool.transport import Cancelled
+    from chatpool._transport import Cancelled
 
     server = serve(echo)
     transport = start_transport(server.url)

@@ -8,7 +8,7 @@ import requests_mock
 import responses
 import vcr
 
-from chatpool.transport import Cancelled, CancelToken
+from chatpool._transport import Cancelled, CancelToken
 
 URL = "http://api.test/v1"
 

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from chatpool import APIConnectionError, ChatPool
-from chatpool.transport.proxies import choose_proxies, shown_proxy
-from chatpool.wire import judge_exception
+from chatpool._transport.urls import choose_proxies, shown_proxy
+from chatpool._wire import judge_exception
 
 API, LOCAL = "https://api.test/v1", "http://127.0.0.1:8000/v1"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from chatpool.transport import KeyAuth, Transport, TransportSettings
+from chatpool._transport import KeyAuth, Transport, TransportSettings
 
 
 def mirror(peer):

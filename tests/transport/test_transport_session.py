@@ -8,8 +8,8 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from chatpool.transport import KeyAuth, Transport, TransportSettings
-from chatpool.transport.session import make_session
+from chatpool._transport import KeyAuth, Transport, TransportSettings
+from chatpool._transport.session import make_session
 
 URL = "http://127.0.0.1:1/v1"
 

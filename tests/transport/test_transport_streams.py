@@ -14,10 +14,10 @@ import requests_mock
 import responses
 from urllib3.response import HTTPResponse
 
+from chatpool._transport import Cancelled, CancelToken, Limit, OpenStream
+from chatpool._wire import ResponseTooLarge, UnreadableAnswer
 from chatpool.config import Timeout
-from chatpool.transport import Cancelled, CancelToken, Limit, OpenStream
 from chatpool.types import ChatRequest, Reply
-from chatpool.wire import ResponseTooLarge, UnreadableAnswer
 
 EVENTS = [b"data: one\n\n", b": comment\n\n", "data: zwei ü\n\n".encode(), b"data: [DONE]\n\n"]
 WHOLE = b"".join(EVENTS)

@@ -10,10 +10,10 @@ import requests
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from chatpool._transport.tls import Trust, choose_trust
+from chatpool._wire import judge_exception
 from chatpool.config import Timeout
 from chatpool.errors import ConfigurationError
-from chatpool.transport.tls import Trust, choose_trust
-from chatpool.wire import judge_exception
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from chatpool import ChatCompletion, ChatRequest, ToolCall, Usage
-from chatpool.wire.answers import UnusableAnswer, decode
+from chatpool._wire.response import UnusableAnswer, decode
 
 CHAT = ChatRequest({"messages": []})
 COMPLETION = ChatRequest({"prompt": "x"}, "/completions")

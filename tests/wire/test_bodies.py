@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from chatpool.wire.bodies import ErrorFacts, inner_error, page_facts, read_error
+from chatpool._wire.error_body import ErrorFacts, inner_error, page_facts, read_error
 
 
 def facts(payload):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ChatChunk, ChatRequest, ToolCallDelta, Usage
-from chatpool.wire import StreamReader
-from chatpool.wire.answers import UnusableAnswer, decode
+from chatpool._wire import StreamReader
+from chatpool._wire.response import UnusableAnswer, decode
 
 CHAT = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "x"}]})
 TEXT = ChatRequest({"model": "m", "prompt": "x"}, "/completions")

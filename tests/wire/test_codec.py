@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ConfigurationError
-from chatpool.wire import codec, encode
+from chatpool._wire import codec, encode
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=("Cs",)))

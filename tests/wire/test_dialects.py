@@ -8,8 +8,8 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._wire import judge_reply
 from chatpool.types import Reply
-from chatpool.wire import judge_reply
 
 CHAT = ChatRequest({"model": "m", "messages": []})
 NOW = 1_700_000_000.0

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._wire import encode
+from chatpool._wire.request import asked_again
+from chatpool._wire.response import CONTENT_FILTER, STOP, TOOL_CALLS, Ending, ending_of
 from chatpool.types import ChatCompletion, ChatRequest, ToolCall
-from chatpool.wire import encode
-from chatpool.wire.endings import CONTENT_FILTER, STOP, TOOL_CALLS, Ending, ending_of
-from chatpool.wire.reask import asked_again
 
 
 def completion(text="", reason=None, **facts):

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import APIConnectionError, APIResponseError, APITimeoutError
-from chatpool.wire import judge_exception
+from chatpool._wire import judge_exception
 
 URL = "https://api.example.com/v1/chat/completions"
 SECRET = "sk-secret"

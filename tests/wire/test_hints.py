@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool.wire.hints import limits, wait_hint
+from chatpool._wire.rate_limit_headers import limits, wait_hint
 
 NOW = 1_700_000_000.0
 MONTH = 31 * 86400

@@ -6,8 +6,8 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._wire.error_body import compose, cut, name_call, status_line, unusable_line, without_secrets
 from chatpool.types import Reply
-from chatpool.wire.messages import compose, cut, name_call, status_line, unusable_line, without_secrets
 
 URL = "http://user:pw@127.0.0.1:1/v1/chat/completions?api-key=secret"
 REQUEST = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "secret"}]})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.wire.moments import duration, moment
+from chatpool._wire.rate_limit_headers import duration, moment
 
 NOW = 1_700_000_000.0
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.wire import paths
+from chatpool._wire import operations
 
 
 @pytest.mark.parametrize(
     ("path", "operation"),
     [
-        ("/chat/completions", paths.CHAT),
-        ("/v1/chat/completions", paths.CHAT),
-        ("/chat/completions/", paths.CHAT),
-        ("/openai/deployments/mine/chat/completions?api-version=1", paths.CHAT),
-        ("/completions", paths.COMPLETIONS),
-        ("/v1/completions", paths.COMPLETIONS),
-        ("/responses", paths.RESPONSES),
-        ("/embeddings", paths.EMBEDDINGS),
-        ("/moderations", paths.MODERATIONS),
-        ("/responses/resp_1", paths.OTHER),
-        ("/models", paths.OTHER),
-        ("/", paths.OTHER),
-        ("", paths.OTHER),
+        ("/chat/completions", operations.CHAT),
+        ("/v1/chat/completions", operations.CHAT),
+        ("/chat/completions/", operations.CHAT),
+        ("/openai/deployments/mine/chat/completions?api-version=1", operations.CHAT),
+        ("/completions", operations.COMPLETIONS),
+        ("/v1/completions", operations.COMPLETIONS),
+        ("/responses", operations.RESPONSES),
+        ("/embeddings", operations.EMBEDDINGS),
+        ("/moderations", operations.MODERATIONS),
+        ("/responses/resp_1", operations.OTHER),
+        ("/models", operations.OTHER),
+        ("/", operations.OTHER),
+        ("", operations.OTHER),
     ],
 )
 def test_the_end_of_a_path_tells_its_operation(path, operation):
-    assert paths.operation_of(path) == operation
+    assert operations.operation_of(path) == operation

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.wire.pieces import JoinedObject, JoinedText
+from chatpool._wire.accumulate import JoinedObject, JoinedText
 
 FACE = "\U0001f600"
 HALVES = "\ud83d", "\ude00"

@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 
+from chatpool._wire.classification import chunk_of
+from chatpool._wire.response import decode
+from chatpool._wire.stream import StreamReader
 from chatpool.types import ChatCompletion, ChatRequest
-from chatpool.wire.answers import decode
-from chatpool.wire.chunks import StreamReader
-from chatpool.wire.streams import chunk_of
 
 CHAT = ChatRequest({"model": "m"}, "/chat/completions")
 RESPONSES = ChatRequest({"model": "m"}, "/responses")

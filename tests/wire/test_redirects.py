@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool.wire import redirect_method, redirect_target
+from chatpool._transport.urls import redirect_method, redirect_target
 
 HERE = "https://api.example.com/v1/chat/completions"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ChatCompletion, ChatRequest
-from chatpool.wire import embedding_request, encode, renamed, to_request
+from chatpool._wire import embedding_request, encode, renamed, to_request
 
 USER = {"role": "user", "content": "ping"}
 SYSTEM = {"role": "system", "content": "be brief"}

@@ -8,9 +8,9 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._wire import judge_reply
+from chatpool._wire.rate_limit_headers import objects_in, quota_reset, resume_line
 from chatpool.types import Reply
-from chatpool.wire import judge_reply
-from chatpool.wire.resets import objects_in, quota_reset, resume_line
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 HOURS = 9 * 3600.0

@@ -7,8 +7,8 @@ import decimal
 import numpy
 import pytest
 
+from chatpool._wire.request_size import request_size
 from chatpool.types import ChatRequest
-from chatpool.wire.sizes import request_size
 
 
 def size(path="/chat/completions", **body):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.wire.sse import BARE, ERROR, EventParser, ServerEvent
+from chatpool._wire.sse import BARE, ERROR, EventParser, ServerEvent
 
 
 def parse(*pieces, **options):

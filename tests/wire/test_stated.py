@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool.measures import StatedLimit
-from chatpool.wire.stated import stated_limits
+from chatpool._measures import StatedLimit
+from chatpool._wire.rate_limit_headers import stated_limits
 
 
 def headers(limit="60", remaining="59", reset="1s", kind="requests"):

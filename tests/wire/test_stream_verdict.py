@@ -22,8 +22,7 @@ from chatpool import (
     TruncatedStreamError,
     Usage,
 )
-from chatpool.types import Reply
-from chatpool.wire import (
+from chatpool._wire import (
     StreamReader,
     as_truncated,
     chunk_of,
@@ -32,6 +31,7 @@ from chatpool.wire import (
     judge_stream,
     streamed,
 )
+from chatpool.types import Reply
 
 URL = "http://127.0.0.1:1/v1/chat/completions"
 PROMPT = "a prompt that nobody else may see"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chatpool import ToolCallDelta
-from chatpool.wire.tool_calls import CallsJoin
+from chatpool._wire.accumulate import CallsJoin
 
 ROME, OSLO = '{"city": "Rome"}', '{"city": "Oslo"}'
 MISSING = object()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._wire.accumulate import ChoicesJoin
+from chatpool._wire.embeddings import taken_apart
+from chatpool._wire.usage import usage_of
 from chatpool.types import Usage
-from chatpool.wire.joining import ChoicesJoin
-from chatpool.wire.usage import usage_of
-from chatpool.wire.vectors import taken_apart
 
 
 @pytest.mark.parametrize(

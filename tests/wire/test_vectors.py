@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._wire.embeddings import check_vector, joined, shared_part, taken_apart, tokens_of, vector_of
+from chatpool._wire.response import UnusableAnswer
 from chatpool.types import ChatRequest
-from chatpool.wire.answers import UnusableAnswer
-from chatpool.wire.vectors import check_vector, joined, shared_part, taken_apart, tokens_of, vector_of
 
 
 def request(text, path="/embeddings", **body):

@@ -12,9 +12,9 @@ from requests.structures import CaseInsensitiveDict
 
 import chatpool
 from chatpool import ChatCompletion, ChatRequest, Usage
+from chatpool._wire import judge_reply
+from chatpool._wire.rules import RULES
 from chatpool.types import Reply
-from chatpool.wire import judge_reply
-from chatpool.wire.rules import RULES
 
 NOW = 1_700_000_000.0
 URL = "http://127.0.0.1:1/v1/chat/completions"

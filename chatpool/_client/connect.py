@@ -1,0 +1,309 @@
+"""From a pool's arguments and the environment to its transport settings.
+
+From a pool's endpoints to where its exchanges go.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+import requests
+
+from .._engine import Plan
+from .._redaction import secret
+from .._transport import Key, KeyAuth, TransportSettings, check_headers, normalise_base_url
+from ..config import Budget, Limits, positive_int
+from ..errors import ConfigurationError
+from .endpoint import Endpoint, ModelNames, is_credential
+
+__all__ = [
+    "Destination",
+    "azure_settings",
+    "check_pacing",
+    "destination",
+    "destinations",
+    "openai_settings",
+    "plain_settings",
+]
+
+
+PUBLIC_URL = "https://api.openai.com/v1"
+
+
+def openai_settings(
+    api_key: Key,
+    base_url: Optional[str],
+    organization: Optional[str],
+    project: Optional[str],
+    headers: Optional[Mapping[str, str]],
+    **connection: Any,
+) -> TransportSettings:
+    """Settings for OpenAI or a compatible server; what is None is taken from OpenAI's environment variables.
+
+    Raises:
+        ConfigurationError: there is no key, and the server is OpenAI's own.
+    """
+    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL
+    key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or None
+    if key is None and urlsplit(base_url).hostname == urlsplit(PUBLIC_URL).hostname:
+        raise ConfigurationError(
+            "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
+            "or name another server with base_url="
+        )
+    sent: Dict[str, Optional[str]] = {}
+    for name, given, variable in (("organization", organization, "ORG_ID"), ("project", project, "PROJECT_ID")):
+        header = {f"OpenAI-{name.title()}": given or os.environ.get(f"OPENAI_{variable}")}
+        check_headers(name if given else f"OPENAI_{variable}", header)
+        sent.update(header)
+    return _transport_settings(base_url, KeyAuth(key), {**_named(sent), **_headers(headers)}, **connection)
+
+
+def plain_settings(
+    base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], **connection: Any
+) -> TransportSettings:
+    """Settings for a server that the environment says nothing about."""
+    return _transport_settings(base_url, KeyAuth(api_key), _headers(headers), **connection)
+
+
+def azure_settings(
+    endpoint: Optional[str],
+    deployment: Optional[str],
+    api_key: Key,
+    azure_ad_token_provider: Optional[Callable[[], str]],
+    api_version: Optional[str],
+    query: Optional[Mapping[str, str]],
+    **connection: Any,
+) -> TransportSettings:
+    """Settings for an Azure OpenAI resource; what is None is taken from Azure's environment variables.
+
+    Without a deployment the resource's ``/openai/v1/`` API is used, in which the model of a request names the
+    deployment, and which takes no version with a date: the one in the environment is not for it.
+
+    Raises:
+        ConfigurationError: the endpoint or the key is missing, or a deployment comes without a version.
+        TypeError: ``azure_ad_token_provider`` is no function.
+    """
+    endpoint = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    if not endpoint:
+        raise ConfigurationError("endpoint is missing: pass it, or set AZURE_OPENAI_ENDPOINT")
+    auth = _azure_auth(api_key, azure_ad_token_provider)
+    base, version = endpoint.rstrip("/"), api_version
+    if deployment is None:
+        base_url = base if base.endswith("/openai/v1") else f"{base}/openai/v1"
+    else:
+        version = version or os.environ.get("OPENAI_API_VERSION")
+        if not version:
+            raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
+        base_url = f"{base}/openai/deployments/{deployment}"
+    query = {**_named({"api-version": version}), **_mapping("query", query)}
+    headers = _headers(connection.pop("headers", None))
+    return _transport_settings(base_url, auth, headers, query=query, **connection)
+
+
+def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]]) -> KeyAuth:
+    """A key goes into a header of Azure's own, a token of Entra ID where OpenAI's keys go."""
+    if token_provider is not None:
+        if not callable(token_provider):
+            raise TypeError("azure_ad_token_provider must be a function that returns a token")
+        if api_key is not None:
+            raise ConfigurationError("api_key and azure_ad_token_provider are two ways to sign in: pass one of them")
+        return KeyAuth(token_provider)
+    key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY") or None
+    if key is None:
+        raise ConfigurationError(
+            "api_key is missing: pass api_key= or azure_ad_token_provider=, or set AZURE_OPENAI_API_KEY"
+        )
+    return KeyAuth(key, header="api-key", prefix="")
+
+
+def check_pacing(limits: Any, budget: Any, model: Optional[str]) -> None:
+    """Refuse what cannot be a pool's limits or budget.
+
+    Raises:
+        TypeError: a value of a wrong type.
+        ConfigurationError: the budget limits the cost, and has no price for the pool's model.
+    """
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a chatpool.Limits, got {limits!r}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget must be a chatpool.Budget, got {budget!r}")
+    if budget is None or budget.cost is None or model is None:
+        return
+    if budget.prices.of_model(model) is None:
+        raise ConfigurationError(f"Budget(cost=) has no price for the pool's model {model!r}: add it to prices=")
+
+
+def _transport_settings(
+    base_url: str, auth: KeyAuth, headers: Mapping[str, str], *, max_workers: Any, max_response_bytes: Any, **rest: Any
+) -> TransportSettings:
+    session = rest.get("session")
+    if session is not None and not isinstance(session, requests.Session):
+        raise TypeError(f"session must be a requests.Session, got {session!r}")
+    if session is not None:
+        check_headers("session.headers", session.headers)
+    for name, value in [*headers.items(), *(session.headers.items() if session is not None else ())]:
+        if value is not None and is_credential(name):
+            auth.hide(value.decode("latin-1") if isinstance(value, bytes) else value)
+    return TransportSettings(
+        base_url,
+        auth,
+        max_workers=positive_int("max_workers", max_workers),
+        headers=headers,
+        max_response_bytes=positive_int("max_response_bytes", max_response_bytes),
+        query=secret(_mapping("query", rest.pop("query", None))),
+        proxies=secret(rest.pop("proxies", None)),
+        **rest,
+    )
+
+
+def _headers(value: Any) -> Dict[str, str]:
+    headers = _mapping("headers", value)
+    check_headers("headers", headers)
+    return secret(headers)
+
+
+def _mapping(name: str, value: Any) -> Dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of str to str, got {type(value).__name__}")
+    return dict(value)
+
+
+def _named(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
+    return {name: value for name, value in headers.items() if value}
+
+
+class Destination(NamedTuple):
+    """One endpoint, with everything filled in.
+
+    Attributes:
+        plan: its name, limits and weight.
+        settings: what its transport is made of.
+        model: what the pool's model is called there.
+    """
+
+    plan: Plan
+    settings: TransportSettings
+    model: ModelNames = None
+
+
+def destination(settings: TransportSettings, limits: Optional[Limits]) -> Destination:
+    """The only endpoint of a pool."""
+    return Destination(_plan(normalise_base_url(settings.base_url), limits), settings)
+
+
+def destinations(endpoints: Any, limits: Optional[Limits], given: Mapping[str, Any]) -> List[Destination]:
+    """The several endpoints of a pool.
+
+    Args:
+        endpoints: what was passed.
+        limits: the pool's limits, for those that have none of their own.
+        given: the other arguments of the pool that concern its connections.
+
+    Raises:
+        TypeError: there is something else than an Endpoint among them.
+        ConfigurationError: there is none, a name appears twice, a key is missing, or an argument of the pool would
+            send a key to all of them.
+    """
+    found = _checked(endpoints)
+    _check_given(given)
+    common = {name: value for name, value in given.items() if name not in ("api_key", "base_url")}
+    made: List[Destination] = []
+    for endpoint, settings in [(each, _endpoint_settings(each, common)) for each in found]:
+        name = _name(endpoint, settings, [one.plan.name for one in made])
+        plan = _plan(name, limits if endpoint.limits is None else endpoint.limits, endpoint.weight)
+        made.append(Destination(plan, settings, endpoint.model))
+    return made
+
+
+def _plan(name: str, limits: Optional[Limits], weight: float = 1.0) -> Plan:
+    if limits is None or limits.scope is None:
+        return Plan(name, limits, None, weight)
+    from .._quota import Sharing  # most pools share nothing, and importing it takes time
+
+    return Plan(name, limits, Sharing.of(limits, limits.scope), weight)
+
+
+def _checked(endpoints: Any) -> Sequence[Endpoint]:
+    if isinstance(endpoints, (str, bytes, Endpoint)) or not isinstance(endpoints, Sequence):
+        raise TypeError(f"endpoints must be a list of chatpool.Endpoint, got {type(endpoints).__name__}")
+    for endpoint in endpoints:
+        if not isinstance(endpoint, Endpoint):
+            raise TypeError(f"endpoints must be a list of chatpool.Endpoint, got a {type(endpoint).__name__} in it")
+    if not endpoints:
+        raise ConfigurationError("endpoints must not be empty: leave it out, or list at least one Endpoint")
+    return endpoints
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    """No key may go to an endpoint that it is not for."""
+    for name in ("api_key", "base_url"):
+        if given.get(name) is not None:
+            raise ConfigurationError(f"{name} and endpoints cannot be combined: pass {name} to an Endpoint")
+    session = given.get("session")
+    sent = [*(given.get("headers") or {}), *getattr(session, "headers", ())]
+    if getattr(session, "auth", None) is not None or any(is_credential(name) for name in sent):
+        raise ConfigurationError(
+            "a key in headers= or session= would go to all endpoints: pass each of them its api_key= or headers="
+        )
+
+
+def _name(endpoint: Endpoint, settings: TransportSettings, taken: Sequence[str]) -> str:
+    if endpoint.name is not None:
+        if endpoint.name in taken:
+            raise ConfigurationError(f"two endpoints have the name {endpoint.name!r}: give each one of its own")
+        return endpoint.name
+    plain = name = normalise_base_url(settings.base_url)
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{plain}#{number}"
+    return name
+
+
+def _endpoint_settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSettings:
+    is_home, key_variable = _home(endpoint)
+    _check_key(endpoint, is_home=is_home, variable=key_variable)
+    rest: Dict[str, Any] = {**common, "query": {**(common.get("query") or {}), **endpoint.query}}
+    headers = {**(rest.pop("headers", None) or {}), **endpoint.headers}
+    organization, project = rest.pop("organization", None), rest.pop("project", None)
+    options = endpoint._azure_options
+    if options is not None:
+        deployment, provider, version = options["deployment"], options["token_provider"], options["version"]
+        where = endpoint.base_url, deployment, endpoint.api_key, provider, version
+        return azure_settings(*where, headers=headers, **rest)
+    if is_home:
+        return openai_settings(endpoint.api_key, endpoint.base_url, organization, project, headers, **rest)
+    return plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
+
+
+def _check_key(endpoint: Endpoint, *, is_home: bool, variable: str) -> None:
+    """Refuse an endpoint whose key did not come along, or that needs one and has none."""
+    if endpoint._key_left_behind and not (is_home and os.environ.get(variable)):
+        name = endpoint.name or endpoint.base_url or "without an address"
+        raise ConfigurationError(
+            f"the api_key of the endpoint {name} was passed as a str, and keys are not pickled: pass it as a function "
+            "that fetches it"
+        )
+    azure = endpoint._azure_options
+    signs_in = endpoint.api_key is not None or (azure is not None and azure["token_provider"] is not None)
+    needs_key = azure is not None or _origin(endpoint.base_url or "") == _origin(PUBLIC_URL)
+    if needs_key and not (is_home or signs_in):
+        raise ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
+
+
+def _home(endpoint: Endpoint) -> Tuple[bool, str]:
+    """Whether the key in the environment is for this endpoint, and the variable that holds it."""
+    if endpoint._azure_options is not None:
+        home, variable = os.environ.get("AZURE_OPENAI_ENDPOINT"), "AZURE_OPENAI_API_KEY"
+    else:
+        home, variable = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, "OPENAI_API_KEY"
+    return endpoint.base_url is None or (home is not None and _origin(home) == _origin(endpoint.base_url)), variable
+
+
+def _origin(url: str) -> Tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()

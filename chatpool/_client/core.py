@@ -1,0 +1,89 @@
+"""What a pool and its views share: connections, workers, counters."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+
+from .._engine import Dispatcher, Engine, Route, Routes
+from .._observe import RetryLog, Statistics
+from .._policy.budget import Spending
+from .._transport import Transport
+from ..clock import current_clock
+from ..config import Budget
+from ..events import Listener
+from ..types import LineStats, PoolStats
+from .connect import Destination
+
+__all__ = ["Core"]
+
+_PATIENCE = 0.02  # seconds
+
+
+class Core:
+    """One engine, one set of listeners, and a transport for each endpoint."""
+
+    def __init__(
+        self,
+        destinations: Sequence[Destination],
+        after_call: Optional[Callable[[], Any]],
+        listeners: Iterable[Listener],
+        budget: Optional[Budget] = None,
+    ) -> None:
+        listeners = _checked(listeners)
+        if after_call is not None and not callable(after_call):
+            raise TypeError(f"after_call must be callable, got {after_call!r}")
+        self.statistics = Statistics((budget.prices or None) if budget is not None else None)
+        self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
+        self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
+        # Not a method of this object: the engine may outlive it, and must not keep it alive.
+        connect = partial(_connect, destinations, self.statistics, os.getpid())
+        self.engine = Engine(
+            connect,
+            max_workers=destinations[0].settings.max_workers,
+            clock=current_clock(),
+            after_call=after_call,
+            spending=None if budget is None else Spending(budget),
+        )
+
+    @property
+    def transport(self) -> Transport:
+        """How exchanges get to the first endpoint: another one in a forked child."""
+        return self.engine.transport
+
+    def stats(self, *, reentrant: bool = False) -> PoolStats:
+        """Return the counters at this moment.
+
+        Args:
+            reentrant: whether this thread may hold the engine's lock; then the lines may be as last asked for.
+        """
+        lines = self.engine.lines_within(_PATIENCE) if reentrant else self.engine.lines()
+        if lines is not None:
+            self._lines = lines
+        queued, parked, in_flight = self.engine.counts()
+        return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
+
+
+def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Routes:
+    """The endpoints; in a forked child they have nothing in common with the parent's."""
+    in_child = os.getpid() != made_in
+    if in_child:
+        statistics.after_fork_in_child()
+    return Routes([_route(each, in_child=in_child) for each in destinations])
+
+
+def _route(destination: Destination, *, in_child: bool) -> Route:
+    settings = destination.settings
+    if in_child:
+        settings.auth.after_fork_in_child()
+        settings = settings.for_forked_child()
+    return Route(destination.plan, Transport(settings), destination.model)
+
+
+def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:
+    listeners = tuple(listeners)
+    for listener in listeners:
+        if not callable(listener):
+            raise TypeError(f"listeners must be callables that take an Event, got {listener!r}")
+    return listeners

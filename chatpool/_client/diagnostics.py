@@ -1,0 +1,168 @@
+"""Looks at everything that a call depends on, one thing after the other."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Iterator, List, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from .._engine import Route
+from .._transport import CancelToken, Transport
+from .._transport.tls import choose_trust
+from .._transport.urls import choose_proxies
+from .._wire import encode, judge_exception, judge_reply, to_request
+from ..clock import current_clock
+from ..config import Timeout
+from ..errors import ChatPoolError, ConfigurationError
+from ..types import ChatCompletion, ChatRequest, Verdict
+from .connect import PUBLIC_URL
+from .pool import ChatPool
+
+__all__ = ["Finding", "findings"]
+
+_PROMPT = "Reply with one word."
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        name: what it is.
+        text: how it is.
+        cure: what to do about it; None where nothing has to be done.
+    """
+
+    name: str
+    text: str
+    cure: Optional[str] = None
+
+
+def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
+    """What a call of this pool depends on; one call is made for it, without retries, and the models are listed.
+
+    Args:
+        pool: the pool.
+        timeout: seconds that each of the two may take.
+    """
+    routes = pool._core.engine.routes
+    for route in routes:
+        for finding in _of_endpoint(pool, route, timeout):
+            yield finding._replace(name=f"{route.plan.name}: {finding.name}") if routes.several else finding
+
+
+def _of_endpoint(pool: ChatPool, route: Route, timeout: float) -> Iterator[Finding]:
+    transport = route.transport
+    yield _key(transport)
+    yield _base_url(transport)
+    yield _proxy(transport)
+    yield _trust(transport)
+    models = _models(pool, route, timeout)
+    name = route.name_of(pool._defaults.model)
+    yield _model(name, models)
+    yield from _call(pool, route, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
+
+
+def _key(transport: Transport) -> Finding:
+    auth = transport.auth
+    if auth.header is None:
+        return Finding("key", "none is sent: set OPENAI_API_KEY if the server wants one")
+    if auth.refreshable:
+        return Finding("key", f"from a function, sent as {auth.header}")
+    same = bool(os.environ.get("OPENAI_API_KEY"))
+    return Finding("key", f"sent as {auth.header}" + (", OPENAI_API_KEY is set" if same else ""))
+
+
+def _base_url(transport: Transport) -> Finding:
+    url = transport.base_url
+    if urlsplit(url).hostname == urlsplit(PUBLIC_URL).hostname:
+        return Finding("base_url", f"{url}, OpenAI's own server")
+    if not urlsplit(url).path.strip("/"):
+        return Finding("base_url", f"{url}; most servers want it to end in /v1")
+    return Finding("base_url", url)
+
+
+def _proxy(transport: Transport) -> Finding:
+    chosen = choose_proxies(transport.base_url, transport.settings.proxies or {}, trust_env=True)
+    if not chosen:
+        return Finding("proxy", "none")
+    proxy = urlsplit(next(iter(chosen.values())))
+    host = proxy.hostname or "one without a host"
+    where = f"{host}:{proxy.port}" if proxy.port else host
+    return Finding("proxy", f"{where}; to go past it, put the server's host into NO_PROXY")
+
+
+def _trust(transport: Transport) -> Finding:
+    settings = transport.settings
+    if urlsplit(transport.base_url).scheme != "https":
+        return Finding("CA", "not needed for http")
+    try:
+        trust = choose_trust(settings.verify, settings.cert, trust_env=True, https=True)
+        trust.context()
+    except ConfigurationError as error:
+        return Finding("CA", str(error), "name another file in verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE")
+    if trust.verify is False:
+        return Finding("CA", "certificates are not checked", "leave out verify=False: anybody could read the key")
+    if trust.verify is True:
+        return Finding("CA", "as the ssl.SSLContext in verify= has it")
+    return Finding("CA", str(trust.verify))
+
+
+def _models(pool: ChatPool, route: Route, timeout: float) -> Optional[List[str]]:
+    """The names of the server's models, None where it does not say."""
+    verdict = _exchange(pool, route, ChatRequest({}, "/models", "GET"), timeout)
+    listed = verdict.value.get("data") if isinstance(verdict.value, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return [str(each["id"]) for each in listed if isinstance(each, dict) and "id" in each]
+
+
+def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
+    some = ", ".join(sorted(models or [])[:5])
+    if model is None:
+        return Finding("model", "none is named" + (f"; the server has {some}" if some else ""))
+    if models is None:
+        return Finding("model", f"{model}; the server does not list what it has")
+    if model in models:
+        return Finding("model", f"{model}, one of the server's {len(models)}")
+    return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {some}")
+
+
+def _call(pool: ChatPool, route: Route, model: Optional[str], timeout: float) -> Iterator[Finding]:
+    request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
+    clock = current_clock()
+    started = clock.now()
+    verdict = _exchange(pool, route, request, timeout)
+    elapsed = clock.now() - started
+    if isinstance(verdict.value, ChatCompletion):
+        used = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
+        yield Finding("call", f"answered in {elapsed:.2f} s{used}")
+    else:
+        error: Optional[ChatPoolError] = verdict.error
+        yield Finding("call", str(error), None if error is None else error.advice)
+    yield Finding("limits", _limits(verdict))
+
+
+def _limits(verdict: Verdict) -> str:
+    named: Dict[str, str] = {}
+    for name, value in verdict.limits.items():
+        named[name.replace("x-ratelimit-", "").replace("-", " ")] = value
+    shown = ", ".join(f"{name} {value}" for name, value in named.items())
+    return shown or "the server does not say"
+
+
+def _exchange(pool: ChatPool, route: Route, request: ChatRequest, timeout: float) -> Verdict:
+    """One attempt, judged."""
+    transport = route.transport
+    how = pool._how()
+    body = encode(request.body) if request.body else b""
+    limit = Timeout(attempt=timeout)
+    try:
+        reply = transport.exchange(
+            request, body, timeout=limit, cancel=CancelToken(), headers=how.headers, query=how.query
+        )
+    except ConfigurationError as error:
+        return Verdict("fail", error=error)
+    except Exception as error:
+        return judge_exception(error, url=transport.url_of(request.path), proxy=transport.proxy)
+    wall = current_clock().wall()
+    return judge_reply(reply, request, endpoint_proven=False, model_proven=False, wall=wall)

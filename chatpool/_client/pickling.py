@@ -1,0 +1,96 @@
+"""A pool across processes: its configuration, without the key."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Mapping
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError
+from .endpoint import refuse_credentials
+from .options import Defaults
+
+if TYPE_CHECKING:
+    from .pool import ChatPool
+
+__all__ = ["Origin", "restore"]
+
+_KEY_VARIABLES = {"": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a pool was made.
+
+    Args:
+        method: ``"azure"``, or "" for the constructor.
+        arguments: what it was given.
+        key_left_behind: whether there was a key among them that is not here any more.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    key_left_behind: bool = False
+
+    def without_key(self) -> Origin:
+        """The same without a key that is a plain str.
+
+        Raises:
+            ConfigurationError: there is a password or a key in another place, or an ssl.SSLContext.
+        """
+        if isinstance(self.arguments.get("verify"), ssl.SSLContext):
+            raise ConfigurationError(
+                "verify= is an ssl.SSLContext, which cannot be pickled: pass the path of a CA file, or make the pool "
+                "where it is used"
+            )
+        owners = [*(self.arguments.get("endpoints") or ())]
+        for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in owners)]:
+            scope = getattr(limits, "scope", None)
+            if scope is not None and "://" in scope and urlsplit(scope).password:
+                raise ConfigurationError(
+                    "the URL of Limits(scope=) has a password in it, and passwords are not pickled: make the pool "
+                    "where it is used"
+                )
+        _refuse_secrets(self.arguments)
+        arguments = dict(self.arguments)
+        if arguments.get("endpoints") is not None:
+            arguments["endpoints"] = [endpoint._without_key() for endpoint in arguments["endpoints"]]
+        if not isinstance(arguments.get("api_key"), str):
+            return replace(self, arguments=arguments)
+        return replace(self, arguments={**arguments, "api_key": None}, key_left_behind=True)
+
+
+def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
+    session, proxies = arguments.get("session"), arguments.get("proxies")
+    refuse_credentials("headers=", arguments.get("headers"))
+    refuse_credentials("query=", arguments.get("query"))
+    if session is not None:
+        refuse_credentials("session=", {**session.headers, **({"authorization": ""} if session.auth else {})})
+    for proxy in [*(proxies or {}).values(), *(session.proxies.values() if session is not None else ())]:
+        if isinstance(proxy, str) and "@" in proxy:
+            raise ConfigurationError(
+                "the URL of a proxy has a password in it, and passwords are not pickled: set HTTPS_PROXY where the "
+                "pool is used, or make the pool there"
+            )
+
+
+def restore(origin: Origin, defaults: Defaults) -> ChatPool:
+    """The pool again.
+
+    Raises:
+        ConfigurationError: its key was left behind, and the environment has none.
+    """
+    from .pool import ChatPool
+
+    variable = _KEY_VARIABLES[origin.method]
+    if origin.key_left_behind and not os.environ.get(variable):
+        raise ConfigurationError(
+            f"api_key was passed as a str, and keys are not pickled: set {variable} where the pool is "
+            "unpickled, or pass api_key as a function that fetches it"
+        )
+    make = ChatPool.azure if origin.method == "azure" else ChatPool
+    pool = make(**origin.arguments)
+    pool._defaults = defaults
+    return pool

@@ -1,0 +1,887 @@
+"""ChatPool: what users call.  Every public method is here; runs, streams and settings are made elsewhere."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import inspect
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+import requests
+
+from .._engine import CallFuture
+from .._observe.progress import Progress
+from .._redaction import secret
+from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
+from .._structured.parse import Parse
+from .._structured.validation import Accept
+from .._transport import Cert, Key, Verify
+from .._wire import embedding_request, responses_request, streamed
+from ..clock import interruptible
+from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
+from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..events import Listener
+from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
+from .connect import Destination, azure_settings, check_pacing, destination, destinations, openai_settings
+from .core import Core
+from .endpoint import Endpoint, refuse_credentials
+from .failure_limit import MaxFailures
+from .options import CallSettings, Defaults, RequestMaker, body_fields
+from .pickling import Origin, restore
+from .run import Outcomes, collect
+from .second_try import failed_of, fill, request_of, run_settings_of, settings_of
+from .start_run import JournalPath, RunSettings, start_packed, start_run, start_streams
+from .streams import ChatStream
+
+__all__ = ["ChatPool", "map"]
+
+_GRACE = 0.1  # seconds in which a call that is cut at its total time can say so itself
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+_CONNECTION = (
+    *("api_key", "base_url", "organization", "project", "headers", "query", "max_workers", "session"),
+    *("verify", "cert", "proxies", "max_response_bytes"),
+)
+
+
+class ChatPool:
+    """Calls to an OpenAI-compatible server, or to several, over pooled connections and at most ``max_workers`` threads.
+
+    Args:
+        model: the model of every request that names none.
+        api_key: the key, or a callable that returns it (called again once when the server refuses the key).
+            Default: OPENAI_API_KEY. Only OpenAI's own server needs one.
+        base_url: the API's root, usually ending in ``/v1``. Default: OPENAI_BASE_URL, else OpenAI's.
+        max_workers: the cap on calls in flight, and the number of connections kept. Default 16.
+        timeout: a :class:`~chatpool.Timeout`, seconds for one attempt, or a (connect, read) pair.
+        retry: a :class:`~chatpool.RetryPolicy`, or the number of retries.
+        limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
+            limits, found out.
+        budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
+        endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
+            that is expected to answer first, and from one that fails to another.
+        system: text of a system message put before conversations that have none.
+        defaults: body fields of every request, for instance ``{"temperature": 0}``.
+        headers: extra HTTP headers of every request.
+        query: extra URL parameters of every request.
+        organization: the ``OpenAI-Organization`` header. Default: OPENAI_ORG_ID.
+        project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
+        session: a ``requests.Session`` whose headers, auth, proxies, certificates, hooks, cookies and own
+            adapters are copied; the object itself is neither changed nor closed.
+        after_call: called with no argument in the worker thread after each call, for instance Django's
+            ``close_old_connections``.
+        verify: False, the path of a CA bundle, or an ``ssl.SSLContext`` that settles everything about TLS (it gets
+            chatpool's class of sockets). Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, else certifi's.
+        cert: path of a client certificate, or a (certificate, key) pair.
+        proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none, and
+            ``socks://`` is ``socks5h://``.
+        max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
+        listeners: callables that get every :class:`~chatpool.Event`.
+
+    A pool can be pickled: it is made anew from its arguments, with a key from a callable or the environment, never
+    one passed as a str.  After a fork the child's copy has connections and workers of its own.
+
+    Leaving a ``with`` block finishes what was submitted; leaving it by an exception gives everything up.
+    Calls made from inside one of the pool's own workers (a listener, a callback) run there at once.
+
+    Raises:
+        ConfigurationError: a value that cannot work (it is a ValueError too); the message names the argument.
+        TypeError: an argument of a wrong type, or an unknown one.
+    """
+
+    _plain: Optional[CallSettings] = None  # of calls that say nothing of their own
+
+    def __init__(
+        self,
+        model: Optional[str] = None,
+        *,
+        api_key: Key = None,
+        base_url: Optional[str] = None,
+        max_workers: int = 16,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        limits: Optional[Limits] = None,
+        budget: Optional[Budget] = None,
+        endpoints: Optional[Sequence[Endpoint]] = None,
+        system: Optional[str] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        organization: Optional[str] = None,
+        project: Optional[str] = None,
+        session: Optional[requests.Session] = None,
+        after_call: Optional[Callable[[], Any]] = None,
+        verify: Verify = None,
+        cert: Cert = None,
+        proxies: Optional[Mapping[str, str]] = None,
+        max_response_bytes: int = _MAX_RESPONSE_BYTES,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        # From here on whoever shows the variables of a frame shows none of them.
+        api_key, headers, query, proxies = secret(api_key), secret(headers), secret(query), secret(proxies)
+        given = {name: value for name, value in locals().items() if name != "self"}
+        connection = {name: given[name] for name in _CONNECTION}
+        fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
+        check_pacing(limits, budget, model)
+        if endpoints is None:
+            goals = [destination(openai_settings(**connection), limits)]
+        else:
+            goals = destinations(endpoints, limits, connection)
+        self._open(goals, fallbacks, after_call, listeners, budget)
+        self._origin = Origin("", given)
+
+    @classmethod
+    def azure(
+        cls,
+        endpoint: Optional[str] = None,
+        deployment: Optional[str] = None,
+        *,
+        api_key: Key = None,
+        azure_ad_token_provider: Optional[Callable[[], str]] = None,
+        api_version: Optional[str] = None,
+        **options: Any,
+    ) -> ChatPool:
+        """A pool for an Azure OpenAI resource.
+
+        Args:
+            endpoint: ``https://NAME.openai.azure.com``. Default: AZURE_OPENAI_ENDPOINT.
+            deployment: the deployment that all calls go to. Without one, each request's model names it.
+            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_API_KEY.
+            azure_ad_token_provider: a function that returns a token of Microsoft Entra ID, to sign in without a
+                key; called again once when the server refuses the token.
+            api_version: for instance ``"2024-10-21"``. Default for a deployment: OPENAI_API_VERSION.
+            options: further arguments of :class:`ChatPool`, ``model`` included.
+
+        Raises:
+            ConfigurationError: the endpoint or the key is missing, or the deployment has no API version.
+        """
+        api_key = secret(api_key)
+        options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
+        given = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
+        given.update(options, azure_ad_token_provider=azure_ad_token_provider)
+        fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
+        fallbacks["model"] = options.pop("model", deployment)
+        after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
+        limits, budget = options.pop("limits", None), options.pop("budget", None)
+        allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
+        for name in options:
+            if name not in allowed:
+                raise TypeError(f"ChatPool.azure() got an unexpected keyword argument {name!r}")
+        fixed = {"max_workers": 16, "max_response_bytes": _MAX_RESPONSE_BYTES, "headers": None, "query": None}
+        settings = azure_settings(
+            endpoint, deployment, api_key, azure_ad_token_provider, api_version, **{**fixed, **options}
+        )
+        check_pacing(limits, budget, fallbacks["model"])
+        pool = cls.__new__(cls)
+        pool._open([destination(settings, limits)], fallbacks, after_call, listeners, budget)
+        pool._origin = Origin("azure", given)
+        return pool
+
+    def _open(
+        self,
+        goals: Sequence[Destination],
+        fallbacks: Mapping[str, Any],
+        after_call: Optional[Callable[[], Any]],
+        listeners: Iterable[Listener],
+        budget: Optional[Budget],
+    ) -> None:
+        self._defaults = Defaults().changed(**{name: value for name, value in fallbacks.items() if value is not None})
+        self._core = Core(goals, after_call, listeners, budget)
+        self._is_view = False
+
+    def with_options(self, **options: Any) -> ChatPool:
+        """A view of this pool with other defaults: same connections, same workers, same limits.
+
+        Args:
+            options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
+                ``retry``.
+
+        Returns:
+            A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
+        """
+        view = ChatPool.__new__(ChatPool)
+        view._core, view._origin, view._is_view = self._core, self._origin, True
+        view._defaults = self._defaults.changed(**options)
+        return view
+
+    def chat(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
+        **params: Any,
+    ) -> ChatCompletion:
+        """Answer one item.
+
+        Args:
+            item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
+                :class:`~chatpool.ChatRequest`.
+            timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
+            priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
+                alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
+                until it is sent. Default: that of the pool or its view, else 0.
+            extra_body: body fields whose names are taken by keywords of this method.
+            parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
+                NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
+                JSON schema (a dict; needs jsonschema). For all but a function the text has to be JSON, alone or in
+                its only fence.
+            max_reasks: how often an answer that ``parse`` cannot use is asked for again, with the reason. Default 2.
+                That is where ``parse`` raises a ValueError, TypeError, LookupError, AssertionError or
+                :class:`~chatpool.Reask`; any other exception ends the call.
+            accept: finish reasons of answers that are taken. Default: ``("stop", "tool_calls")`` with ``parse``, and
+                every one without.
+            collect_stream: ask for a stream, and put the answer together from it. For servers behind proxies that cut
+                connections on which nothing comes for long. A stream that breaks off is asked for again, from its
+                beginning; ``timeout.read`` (here 60 s by default) bounds each wait for an event
+                after its first content.
+            params: body fields, for instance ``temperature=0`` or ``model="gpt-4o"``.
+
+        Raises:
+            APIError: no usable answer came, after the retries that the policy allows.
+            ParseError: ``parse`` could make nothing of the last answer, or raised what the model cannot mend.
+            LengthError, ContentFilterError: the answer was cut, or refused, and ``accept`` does not take that.
+            DeadlineExceededError: ``timeout.total`` ran out.
+            PoolClosedError: the pool is closed.
+            TypeError: the item is of no such kind.
+        """
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
+        return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
+
+    def responses(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> ChatCompletion:
+        """Answer one item by the Responses API.
+
+        Args:
+            item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
+            system: becomes the body's ``instructions``, unless it has them.
+            timeout, retry, headers, query, priority, extra_body: as in :meth:`chat`.
+            params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``, and
+                the further keywords of :meth:`chat`.
+
+        Returns:
+            The answer in chat's words: ``finish_reason`` is ``"length"`` where the API says ``incomplete`` because
+            of ``max_output_tokens``; ``usage`` and ``tool_calls`` as ever. ``raw["output"]`` has all output items.
+
+        Raises:
+            as :meth:`chat`.
+        """
+        return self.chat(
+            responses_request(item),
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            query=query,
+            priority=priority,
+            extra_body=extra_body,
+            system=system,
+            **params,
+        )
+
+    @waits_for_calls
+    def submit(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
+        **params: Any,
+    ) -> Future[ChatCompletion]:
+        """Start answering one item; arguments as in :meth:`chat`.
+
+        Returns:
+            A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
+            time before its end, also while the call waits for its next attempt or is in flight.
+        """
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        make = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
+        return _send(self._core, item, make(item), how)
+
+    def request(
+        self,
+        path: str,
+        body: Optional[Mapping[str, Any]] = None,
+        *,
+        method: str = "POST",
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+    ) -> Any:
+        """Call any JSON endpoint below ``base_url`` with the same guarantees.
+
+        Args:
+            path: for instance ``"/moderations"`` or ``"/models"``.
+            body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
+            method: the HTTP method.
+            timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
+            priority: as in :meth:`chat`.
+
+        Returns:
+            The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
+            no bytes.
+
+        Raises:
+            APIResponseError: a good answer that is not JSON, among others. From a path that is not known to answer with
+                JSON it is not asked for again, and ``.body`` has all its bytes.
+            ChatPoolError: as :meth:`chat`.
+        """
+        if not str(path).startswith("/"):
+            raise TypeError(f"path must be a str that starts with '/', got {path!r}")
+        sent = ChatRequest(dict(body or {}), path, method.upper())
+        return self._wait(None, sent, self._how(timeout, retry, headers, query, priority))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
+        **params: Any,
+    ) -> Results:
+        """Answer many items in parallel.
+
+        Args:
+            items: any iterable of items (see :meth:`chat`), or of anything with ``prompt``. It is read in the
+                calling thread, a bounded number of items ahead.
+            prompt: a function that makes an item of a row; ``Outcome.item`` is then the row.
+            progress: None shows a bar on a terminal or in a notebook; True, False, or a dict of tqdm's options.
+            on_error: what a failed item leaves in its slot: ``"none"`` None (and one warning in the log),
+                ``"return"`` its error; ``"raise"`` cancels the run at the first failure and raises it.
+            run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
+            max_failures: how many items may fail before the run ends: a number of them, or a share (0.1) of those that
+                have ended, looked at from the 20th on. ``"same"``: it ends when the server refuses the first 50 in the
+                same words, each for a fault of its own, as it does where a parameter is misspelt. None: nothing ends
+                it. What ended it is on ``.fatal``, and in the slots of the items that were not sent.
+            journal: a file that keeps every outcome before it is given out. With the same file and the same items a
+                later run goes on where this one ended, however it ended: an item with an answer, or with a failure
+                that would only repeat itself, is not sent again.
+            dedupe: whether items that make the same request share one answer: it is sent once, and the others get
+                a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
+                memory until the run ends.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
+
+        Returns:
+            A list of :class:`~chatpool.ChatCompletion` in input order, with ``.outcomes``, ``.failures``,
+            ``.usage`` and ``.elapsed``. It is as long as the input, whatever happens: after a fatal error (a
+            refused key, no credit left) nothing new is sent, and the remaining slots carry the reason.
+
+        Raises:
+            ChatPoolError: with ``on_error="raise"``; ``.results`` holds what was done.
+            KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
+            TypeError: ``items`` is one item instead of many.
+        """
+        settings = RunSettings(
+            prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe, max_failures=max_failures
+        )
+        make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._collect(items, make, settings, how)
+
+    def imap(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, in input order; the input may be endless.
+
+        Args:
+            buffersize: how many items may be read ahead of those consumed.
+                Default ``max(1000, 10 * max_workers)``.
+            items, prompt, progress, run_timeout, max_failures, journal, dedupe: as in :meth:`map`.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
+
+        Returns:
+            An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
+        """
+        settings = RunSettings(
+            prompt,
+            progress,
+            run_timeout=run_timeout,
+            buffersize=buffersize,
+            journal=journal,
+            dedupe=dedupe,
+            max_failures=max_failures,
+        )
+        make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._lazy(items, make, settings, how, in_order=True)
+
+    def as_completed(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        journal: Optional[JournalPath] = None,
+        dedupe: bool = False,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        parse: Optional[Parse] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
+        **params: Any,
+    ) -> Iterator[Outcome[ChatCompletion]]:
+        """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
+
+        Arguments and end as in :meth:`imap`.
+        """
+        settings = RunSettings(
+            prompt,
+            progress,
+            run_timeout=run_timeout,
+            buffersize=buffersize,
+            journal=journal,
+            dedupe=dedupe,
+            max_failures=max_failures,
+        )
+        make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
+        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
+        how = how.collected(collect_stream)
+        return self._lazy(items, make, settings, how, in_order=False)
+
+    def retry(
+        self,
+        results: Results,
+        *,
+        progress: Progress = None,
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+    ) -> Results:
+        """Send what has failed in a run once more, as it was sent before, and put what comes of it into its places.
+
+        Args:
+            results: what :meth:`map` or :meth:`embed` has returned, or an exception's ``.results``. It is changed:
+                its values and outcomes, whose history, tokens and seconds are those of both times.
+            progress, run_timeout, max_failures: as in :meth:`map`.
+            timeout, retry: as in :meth:`chat`. Default: those of the run. What parses and accepts answers, ``dedupe``
+                and the journal are the run's too, unless ``results`` were pickled or copied in between; headers and
+                URL parameters are this pool's.
+
+        Returns:
+            ``results``, whose ``fatal`` tells how this time ended. Nothing is sent if nothing has failed.
+
+        Raises:
+            TypeError: ``results`` are none of a run.
+            KeyboardInterrupt: as from :meth:`map`; what came before is in its places.
+        """
+        failed = failed_of(results)
+        settings = RunSettings(None, progress, "return", run_timeout, max_failures=max_failures)
+        settings = run_settings_of(results, settings)
+        how = settings_of(results, self._how(timeout, retry), timed=timeout is not None, retried=retry is not None)
+        again: Optional[Results] = None
+        shows_errors = any(isinstance(results[outcome.index], ChatPoolError) for outcome in failed)
+        try:
+            again = self._send_again(results, failed, settings, how) if failed else None
+        except BaseException as error:
+            again = getattr(error, "results", None)
+            with contextlib.suppress(Exception):  # a frozen exception takes no attribute
+                error.results = results  # type: ignore[attr-defined]  # as map does
+            raise
+        finally:
+            fill(results, again, shows_errors=shows_errors)
+        return results
+
+    def embed(
+        self,
+        text: Union[str, Sequence[str]],
+        *,
+        prompt: Optional[Callable[[Any], str]] = None,
+        progress: Progress = None,
+        on_error: str = "none",
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        dedupe: bool = False,
+        max_pack: Optional[int] = None,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        **params: Any,
+    ) -> Any:
+        """The vector of a text, or the vectors of many: as many texts go out in one request as the API takes.
+
+        Args:
+            text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
+            prompt: makes the text of a row.
+            progress, on_error, run_timeout, max_failures, dedupe: as in :meth:`map`; for many texts only. With
+                ``dedupe`` each text goes out in a request of its own.
+            max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
+                300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
+            timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
+            priority: as in :meth:`chat`.
+            extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
+
+        Returns:
+            ``list[float]`` for a str; :class:`~chatpool.Results` of ``list[float]`` for many, one outcome per text.
+            A request that the server finds too large, in which it refuses one text, that meets a 500 or a time-out
+            twice, or whose answer lacks vectors, is sent again in parts. A text whose vector has NaN or an infinity
+            in it has failed.
+        """
+        extra = body_fields("embed", extra_body, params)
+        how = self._how(timeout, retry, headers, query, priority)
+
+        def make(one: Any) -> ChatRequest:
+            return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
+
+        settings = RunSettings(
+            prompt, progress, on_error, run_timeout, dedupe=dedupe, max_pack=max_pack, max_failures=max_failures
+        )
+        if isinstance(text, str):
+            return self._wait(text, make(text), how)
+        if dedupe:
+            return self._collect(text, make, settings, how)
+        return self._collect_packed(text, make, settings, how)
+
+    def stream(
+        self,
+        item: Item,
+        *,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> ChatStream:
+        """Answer one item chunk by chunk, as the model writes.
+
+        ::
+
+            with pool.stream("Tell me a story.") as stream:
+                for chunk in stream:
+                    print(chunk.text, end="", flush=True)
+
+        Args:
+            item, headers, query, priority, extra_body, system, retry, params: as in :meth:`chat`. The usage is
+                asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
+                (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
+                ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
+                never counted.
+
+        Returns:
+            A :class:`ChatStream`, to be iterated over and best used in a ``with`` block. Nothing is sent before the
+            first chunk is asked for.
+
+        Raises:
+            TypeError: the item is of no such kind, or its path does not stream.
+        """
+        how = self._how(timeout, retry, headers, query, priority)
+        make = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
+        request = make(item)
+        streamed(request)
+        engine = self._core.engine
+        return ChatStream(engine, item, request, replace(how, reading=engine.streams.hand_over).singular)
+
+    def stream_many(
+        self,
+        items: Iterable[Any],
+        *,
+        prompt: Optional[Callable[[Any], Item]] = None,
+        progress: Progress = None,
+        buffersize: Optional[int] = None,
+        run_timeout: Optional[float] = None,
+        max_failures: MaxFailures = "same",
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        system: Optional[str] = None,
+        **params: Any,
+    ) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[ChatCompletion]]]]:
+        """Answer many items lazily and in parallel, each chunk by chunk.
+
+        Args:
+            items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
+            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
+
+        Returns:
+            An iterator of ``(index, chunk)`` as chunks arrive, and last for each item ``(index, outcome)`` with its
+            :class:`~chatpool.Outcome`: the whole answer, or the error, before which no, some or all of its chunks have
+            come. A consumer that is slower than the model makes the workers wait, in their slots. Leaving the
+            iterator early (``break``, an exception) cancels the rest.
+        """
+        settings = RunSettings(
+            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, max_failures=max_failures
+        )
+        make = RequestMaker(self._defaults, system, body_fields("stream_many", extra_body, params), streams=True)
+        return start_streams(self._core, items, make, settings, self._how(timeout, retry, headers, query, priority))
+
+    def stats(self) -> PoolStats:
+        """The pool's counters at this moment; in a finalizer or a signal handler its lines may be as last asked for."""
+        return self._core.stats(reentrant=is_reentrant())
+
+    def close(self) -> None:
+        """Finish what was submitted, then release threads and connections.  Further calls do nothing."""
+        if not self._is_view:
+            self._end(self._core.engine.close, reentrant=is_reentrant())
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End as ``concurrent.futures.Executor.shutdown`` does.
+
+        Args:
+            wait: False returns at once, while what was submitted goes on.
+            cancel_futures: whether calls that are queued or wait for their next attempt are cancelled.
+        """
+        if not self._is_view:
+            end = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
+            self._end(end, reentrant=is_reentrant())
+
+    def abort(self) -> None:
+        """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
+        self._end(self._core.engine.abort, reentrant=is_reentrant())
+
+    def _end(self, end: Callable[[], None], *, reentrant: bool) -> None:
+        """End now, or as soon as another thread can: nothing is waited for in a finalizer or a signal handler."""
+        self._core.engine.accept_no_more()
+        if reentrant:
+            defer(end)
+        else:
+            end()
+
+    def __enter__(self) -> ChatPool:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        if self._is_view:
+            return
+        engine = self._core.engine
+        self._end(engine.close if kind is None else engine.abort, reentrant=is_reentrant())
+
+    def __reduce__(self) -> Any:
+        # A pool is pickled as its configuration; a key that was passed as a str stays behind.
+        refuse_credentials("headers=", self._defaults.headers)
+        return restore, (self._origin.without_key(), self._defaults)
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_core"):
+            return "<ChatPool that was not made>"
+        queued, parked, in_flight = self._core.engine.counts()
+        state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
+        plans = self._core.engine.routes.plans
+        several = f"endpoints={[plan.name for plan in plans]}"
+        where = f"base_url={self._core.transport.base_url!r}" if len(plans) == 1 else several
+        return f"<ChatPool model={self._defaults.model!r} {where} max_workers={self._core.engine.max_workers} {state}>"
+
+    def _how(
+        self,
+        timeout: Optional[TimeoutLike] = None,
+        retry: Optional[RetryPolicyLike] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        query: Optional[Mapping[str, str]] = None,
+        priority: Optional[int] = None,
+    ) -> CallSettings:
+        if timeout is None and retry is None and not headers and not query and priority is None:
+            if self._plain is None:
+                self._plain = CallSettings.of(self._core, self._defaults, None, None, None, None, None)
+            return self._plain
+        return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query, priority)
+
+    @waits_for_calls
+    def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
+        with self._core.engine.waiting():
+            return _wait_for(self._core, _send(self._core, item, request, how), how.timeout.total)
+
+    def _collect(
+        self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        started = self._core.engine.clock.now()
+        run, bar = start_run(self._core, items, make, settings, how)
+        window = settings.window(self._core.engine.max_workers)
+        return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)
+
+    def _collect_packed(
+        self, texts: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        started = self._core.engine.clock.now()
+        run, bar = start_packed(self._core, texts, make, settings, how)
+        return collect(run, window=1, on_error=settings.on_error, bar=bar, started=started)
+
+    def _lazy(
+        self,
+        items: Iterable[Any],
+        make: Callable[[Any], ChatRequest],
+        settings: RunSettings,
+        how: CallSettings,
+        *,
+        in_order: bool,
+    ) -> Outcomes:
+        run, bar = start_run(self._core, items, make, settings, how)
+        return Outcomes(run, bar, in_order=in_order)
+
+    def _send_again(
+        self, results: Results, failed: List[Outcome[Any]], settings: RunSettings, how: CallSettings
+    ) -> Results:
+        send = self._collect_packed if results._origin is not None and results._origin.packed else self._collect
+        return send(failed, request_of(results), settings, how)
+
+
+_OF_THE_POOL = frozenset(inspect.signature(ChatPool).parameters)
+
+
+@runs_user_code
+def map(  # noqa: A001 - the name says what it does, as in concurrent.futures
+    items: Iterable[Any], *, model: Optional[str] = None, max_workers: int = 16, **keywords: Any
+) -> Results:
+    """Answer many items with a pool that is made for it and closed after it.
+
+    Args:
+        items: as in :meth:`ChatPool.map`.
+        model, max_workers: as in :class:`ChatPool`.
+        keywords: any other argument of :class:`ChatPool`, of :meth:`ChatPool.map`, or a body field.
+
+    Returns:
+        What :meth:`ChatPool.map` returns.
+    """
+    of_the_pool = {name: value for name, value in keywords.items() if name in _OF_THE_POOL}
+    of_the_run = {name: value for name, value in keywords.items() if name not in _OF_THE_POOL}
+    with ChatPool(model, max_workers=max_workers, **of_the_pool) as pool:
+        return pool.map(items, **of_the_run)
+
+
+def _send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> CallFuture:
+    """Submit one call; its ``timeout.total`` counts from now.
+
+    Raises:
+        PoolClosedError: the pool is closed.
+    """
+    core.engine.check_open()
+    future = CallFuture()
+    call = core.engine.make_call(request, how.singular, future, item=item)
+    future.attach(call, core.engine)
+    try:
+        core.engine.submit([call])
+    except BaseException:
+        core.engine.repair()
+        future.give_up()
+        raise
+    return future
+
+
+def _wait_for(core: Core, future: CallFuture, total: float) -> Any:
+    """The future's result; the call is given up when ``total`` seconds are over, or the wait is interrupted.
+
+    Raises:
+        ChatPoolError: the call failed.
+    """
+    end = time.monotonic() + total + _GRACE
+    try:
+        while time.monotonic() < end:
+            if future.wait(interruptible(end - time.monotonic())):
+                return _result_of(future)
+    except BaseException:
+        if not future.done():  # it was not the call that raised
+            core.engine.repair()
+            future.give_up()
+        raise
+    future.give_up()
+    raise DeadlineExceededError(
+        "the call's time (timeout.total) ran out while it waited for a worker; "
+        "raise max_workers or timeout=Timeout(total=...)"
+    )
+
+
+def _result_of(future: CallFuture) -> Any:
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        pass
+    # Nobody else has the future: ``shutdown(cancel_futures=True)`` was called.  A caller that has made no future is
+    # told so by an error of ours.
+    raise CallCancelledError("the pool was shut down before the call was sent")

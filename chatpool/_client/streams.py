@@ -1,0 +1,367 @@
+"""One streamed answer, as its reader sees it.
+
+Runs of streams: many answers chunk by chunk, in one sequence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
+
+from .._engine import Call, CallOptions, Engine, Handover
+from .._engine.call import DONE
+from .._locks import Condition
+from .._observe import ProgressBar
+from .._reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
+from .._transport import Cancelled
+from ..clock import interruptible
+from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
+from .run import Run, RunIterator
+
+__all__ = ["ChatStream", "StreamRun", "Streams"]
+
+
+_GRACE = 0.1  # seconds in which a call that is cut at its total time can say so itself
+
+
+class StreamSink:
+    """Where the engine leaves an open stream, and in the end its outcome.
+
+    Args:
+        thread: who is going to read it.
+    """
+
+    run_id: Optional[int] = None
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+        self._changed = Condition()
+        self.handover: Optional[Handover] = None
+        self.outcome: Optional[Outcome[Any]] = None
+
+    def take_stream(self, handover: Handover) -> None:
+        """The stream has begun."""
+        handover.holder = self._thread
+        with self._changed:
+            self.handover = handover
+            self._changed.notify_all()
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """The stream has ended, or could not be had."""
+        with self._changed:
+            self.outcome = outcome
+            self.handover = None
+            self._changed.notify_all()
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Nothing but cancelling stops a stream."""
+        return None
+
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """A stream has no siblings."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """A stream has no siblings."""
+
+    def after_fork_in_child(self, call: Call) -> None:
+        """The stream is the parent's."""
+        self._changed = Condition()  # a thread of the parent's may have held the old one
+        if self.outcome is None:
+            error = CallCancelledError("the stream was open in the parent process when this one was forked")
+            self.outcome = call.outcome(call.created, error=error)
+
+    @holds_locks
+    def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
+        """Wait for the stream, or for its end; False when the time is over."""
+        end = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            while self.outcome is None and (for_end or self.handover is None):
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(interruptible(left))
+        return True
+
+
+class ChatStream(Iterator[ChatChunk]):
+    """A model's answer as it is being written: an iterator of :class:`~chatpool.ChatChunk`.
+
+    Made by :meth:`ChatPool.stream`.  Nothing is sent before the first chunk is asked for; from then on the stream
+    holds one of the pool's worker slots, until it has ended or :meth:`close` is called, which leaving the ``with``
+    block, dropping the last reference, and an exception in the iteration do as well.  Closing it early closes its
+    connection at once.
+
+    Any thread may read on, but not two at the same time.
+
+    Raises:
+        TruncatedStreamError: while iterating, when it breaks off or stalls after its first chunk; ``.text`` has what
+            had come. Until the first chunk the call is retried as any other, and raises what :meth:`ChatPool.chat`
+            would.
+        DeadlineExceededError: while iterating, when ``timeout.total`` seconds have been spent waiting for the server.
+        RuntimeError: two threads read at the same time, or this thread's open streams take all slots of the pool.
+    """
+
+    def __init__(self, engine: Engine, item: Any, request: ChatRequest, options: CallOptions) -> None:
+        self._make: Callable[[StreamSink], Call] = lambda sink: engine.make_call(request, options, sink, item=item)
+        self._engine = engine
+        self._total = options.timeout.total
+        self._reading = threading.Lock()
+        self._pieces: List[str] = []
+        self._call: Optional[Call] = None
+        self._sink: Optional[StreamSink] = None
+        self._over = False
+        self._finalizer: Optional[weakref.finalize[Any, Any]] = None
+        self._closed_by = 0  # the thread that closed it before its end
+
+    def __iter__(self) -> ChatStream:
+        return self
+
+    @waits_for_calls
+    def __next__(self) -> ChatChunk:
+        if not self._reading.acquire(blocking=False):
+            raise RuntimeError("another thread is reading this stream")
+        if self._sink is None and not self._over:
+            self._check_slots()
+        try:
+            chunk = self._next()
+        except BaseException:
+            self._close(reentrant=False)
+            raise
+        finally:
+            self._reading.release()
+        if chunk is None:
+            raise StopIteration
+        self._pieces.append(chunk.text)
+        return chunk
+
+    @property
+    def text(self) -> str:
+        """The text of all chunks that have been read."""
+        if len(self._pieces) > 1:
+            self._pieces[:] = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def completion(self) -> ChatCompletion:
+        """The whole answer, as :meth:`ChatPool.chat` would have returned it; there once the stream has ended.
+
+        Raises:
+            ChatPoolError: the error that ended the stream.
+            RuntimeError: it has not been read to its end.
+        """
+        outcome = None if self._sink is None else self._sink.outcome
+        if outcome is not None and outcome.error is not None:
+            raise outcome.error
+        if outcome is None or not isinstance(outcome.value, ChatCompletion):
+            raise RuntimeError("the stream has not been read to its end; what has come so far is in .text")
+        return outcome.value
+
+    def close(self) -> None:
+        """Stop reading: the connection is closed and the slot free.  Nothing happens once the stream has ended.
+
+        In a finalizer or a signal handler that interrupted the pool's own work, both happen a moment later.
+        """
+        self._close(reentrant=is_reentrant())
+
+    def _close(self, *, reentrant: bool) -> None:
+        if not self._over and (self._sink is None or self._sink.outcome is None):
+            self._closed_by = threading.get_ident()
+        self._over = True
+        # Only now: a stream that is being opened at this moment either is found here or finds itself closed.
+        sink, call = self._sink, self._call
+        if sink is None or call is None or sink.outcome is not None:
+            return
+        handover = sink.handover
+        if handover is not None:
+            handover.gate.leave()
+        elif reentrant:
+            defer(self._engine.cancel, call)
+        else:
+            self._engine.cancel(call)
+        if not reentrant:
+            self._wait_for_end(sink)
+
+    def __enter__(self) -> ChatStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close(reentrant=is_reentrant())
+
+    def _next(self) -> Optional[ChatChunk]:
+        if self._over:
+            self._check_who_closed_it()
+            return None
+        sink = self._sink or self._open()
+        chunk = None
+        handover = sink.handover
+        if sink.outcome is None and handover is not None:
+            with contextlib.suppress(Cancelled):
+                chunk = handover.next()
+        if chunk is None:
+            self._end(sink)
+        return chunk
+
+    def _check_who_closed_it(self) -> None:
+        """To the thread that closed it, the stream is at its end; to any other it must not seem to be whole."""
+        if self._closed_by not in (0, threading.get_ident()):
+            raise CallCancelledError("the stream was closed by another thread while it was read")
+
+    def _check_slots(self) -> None:
+        """Here, where nothing has been sent: the stream can still be read once there is room."""
+        try:
+            self._engine.check_slots()
+        except RuntimeError:
+            self._reading.release()
+            raise
+
+    def _open(self) -> StreamSink:
+        """Send the request, and wait for the first chunk or the end."""
+        sink = StreamSink(threading.get_ident())
+        self._call = call = self._make(sink)
+        self._sink = sink
+        if self._over:  # closed a moment ago
+            self._engine.cancel(call)
+            return sink
+        try:
+            with self._engine.waiting():
+                self._engine.submit_stream(call)
+                begun = sink.wait(self._total + _GRACE, for_end=False)
+        except BaseException:
+            self._engine.repair()
+            self._engine.cancel(call)
+            raise
+        if not begun:
+            self._engine.cancel(call)
+            raise DeadlineExceededError(
+                "the stream's time (timeout.total) ran out while it waited for a worker; "
+                "raise max_workers or timeout=Timeout(total=...)"
+            )
+        handover = sink.handover
+        if handover is not None:
+            # In case nobody closes it.  Without a lock, and without anything that leads to this object.
+            self._finalizer = weakref.finalize(self, handover.gate.leave)
+            self._finalizer.atexit = False
+        return sink
+
+    def _wait_for_end(self, sink: StreamSink) -> None:
+        sink.wait(None, for_end=True)
+        self._call = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _end(self, sink: StreamSink) -> None:
+        """The stream has ended: well, or with the error that is raised."""
+        self._wait_for_end(sink)
+        self._check_who_closed_it()
+        self._over = True
+        if sink.outcome is not None and sink.outcome.error is not None and not self._closed_by:
+            raise sink.outcome.error
+
+    def __repr__(self) -> str:
+        outcome = None if self._sink is None else self._sink.outcome
+        state = "not sent" if self._sink is None else "open" if outcome is None else "ended"
+        return f"<ChatStream {state}, {len(self.text)} characters so far>"
+
+
+_MOST_WAITING = 1024  # chunks that nobody has asked for yet
+
+
+class _Piece:
+    """A chunk and whose it is."""
+
+    __slots__ = ("chunk", "index")
+
+    def __init__(self, index: int, chunk: ChatChunk) -> None:
+        self.index = index
+        self.chunk = chunk
+
+
+class StreamRun(Run):
+    """A run whose workers hand over each chunk as it comes, and wait when its consumer is behind."""
+
+    _finished: Any  # outcomes, and pieces before them
+    consumer = 0
+
+    def take_chunk(self, call: Call, chunk: ChatChunk) -> None:
+        """Take a chunk; waits until there is room for it.
+
+        Raises:
+            Cancelled: the call was given up.
+        """
+        with self._changed:
+            if self._is_full(call):
+                self._wait_for_room(call)
+            if call.state == DONE:  # its outcome is there, and nothing comes after that
+                raise Cancelled("given up while its stream was read")
+            self._finished.append(_Piece(call.index, chunk))
+            if self._sleeping:
+                self._changed.notify_all()
+
+    def _wait_for_room(self, call: Call) -> None:
+        assert call.token is not None
+        call.token.attach(self)
+        try:
+            while self._is_full(call):
+                self._changed.wait()
+        finally:
+            call.token.detach(self)
+
+    def _is_full(self, call: Call) -> bool:
+        if len(self._finished) < _MOST_WAITING or call.state == DONE or (call.token and call.token.cancelled):
+            return False
+        # Nobody reads on who waits for a call of others, or for the pool's end, or makes this very call, in a worker.
+        reads_on = self._sleeping or self._engine.streams.is_reading(self.consumer)
+        return reads_on and self.consumer != threading.get_ident() and not self._engine.closed
+
+    def wake(self) -> None:
+        """Have workers that wait for room look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _put(self, outcome: Outcome[Any]) -> None:
+        super()._put(outcome)
+        self.wake()
+
+    def take(self, at_least: int = 1) -> List[Any]:
+        self.consumer = threading.get_ident()
+        return super().take(at_least)
+
+    def _take_ready(self) -> List[Any]:
+        with self._changed:
+            ready = super()._take_ready()
+            self._taken -= sum(isinstance(one, _Piece) for one in ready)
+            self._changed.notify_all()
+        return ready
+
+    def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
+        drained: List[Any] = super().drain(reason)
+        return [one for one in drained if not isinstance(one, _Piece)]
+
+
+class Streams(RunIterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]):
+    """An iterator over a run of streams; leaving it early cancels what is left.
+
+    Args:
+        run: the run, not started yet.
+        bar: opened at the first chunk asked for, closed at the end.
+    """
+
+    def __init__(self, run: StreamRun, bar: Union[ProgressBar, None]) -> None:
+        super().__init__(run, bar, _arriving(run))
+
+
+def _arriving(run: StreamRun) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]:
+    while True:
+        taken = run.take()
+        if not taken:
+            return
+        for one in taken:
+            if isinstance(one, _Piece):
+                yield one.index, one.chunk
+            else:
+                run.consumed(1)
+                yield one.index, one

@@ -1,0 +1,118 @@
+"""Fork and the end of the process: what has to happen then to whatever has threads and connections.
+
+The threads that workers run on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread  # noqa: F401 - its own hook has to be there before that of the last line
+import functools
+import logging
+import os
+import queue
+import sys
+import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, List, Optional, Protocol
+
+from .._locks import run_beside
+
+__all__ = ["Living", "WorkerThreads", "register"]
+
+
+logger = logging.getLogger("chatpool")
+
+
+class Living(Protocol):
+    """Something with threads and connections."""
+
+    def after_fork_in_child(self) -> None:
+        """Start over: threads did not come along, locks may be held by nobody, connections are the parent's."""
+
+    def close(self, *, at_exit: bool = False) -> None:
+        """Finish what was submitted, then end; ``at_exit`` tells that the process is about to."""
+
+    def abort(self) -> None:
+        """Give up everything and end."""
+
+
+_living: weakref.WeakSet[Living] = weakref.WeakSet()
+
+
+def register(one: Living) -> None:
+    """Look after ``one`` for as long as somebody else refers to it."""
+    _living.add(one)
+
+
+def _survivors() -> List[Living]:
+    return list(_living)
+
+
+def _after_fork_in_child() -> None:
+    for one in _survivors():
+        try:
+            one.after_fork_in_child()
+        except Exception:  # the others must start over all the same
+            logger.exception("%r cannot be used in this forked process", one)
+
+
+def _at_exit() -> None:
+    """A script that ends normally gets what it submitted; one that ends by an exception does not wait for it."""
+    failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
+    for one in _survivors():
+        if failed:
+            one.abort()
+        else:
+            one.close(at_exit=True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# concurrent.futures joins its threads before atexit runs; hooks of threading run before that, the latest first.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+
+
+class WorkerThreads(ThreadPoolExecutor):
+    """A ``ThreadPoolExecutor`` that Ctrl-C in :meth:`submit` does no harm.
+
+    The standard one could lose the lock of its count of idle threads there, or leave a thread that never begins; both
+    for ever.
+    """
+
+    _idle_semaphore: Any
+
+    def __init__(self, max_workers: int, *, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix=thread_name_prefix)
+        self._idle_semaphore = _Permits()
+
+    if sys.version_info < (3, 10):
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            """Run it beside as a whole: its ``with`` may lose any lock."""
+            submit = super().submit
+            futures = []
+            run_beside(lambda: futures.append(submit(fn, *args, **kwargs)))
+            return futures[0]
+
+    def _adjust_thread_count(self) -> None:
+        if not self._idle_semaphore.acquire(timeout=0):
+            run_beside(super()._adjust_thread_count)
+
+
+class _Permits:
+    """A semaphore, as far as the executor uses it, in which no exception can come between two steps."""
+
+    def __init__(self) -> None:
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.release = functools.partial(self._permits.put, None)
+
+    def acquire(self, timeout: Optional[float] = None) -> bool:
+        """Take a permit if there is one."""
+        try:
+            self._permits.get(block=False)
+        except queue.Empty:
+            return False
+        return True

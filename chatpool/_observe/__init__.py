@@ -1,0 +1,6 @@
+"""Listeners: they hear of events and never decide anything."""
+
+from .listeners import RetryLog, Statistics
+from .progress import ProgressBar, progress_bar
+
+__all__ = ["ProgressBar", "RetryLog", "Statistics", "progress_bar"]

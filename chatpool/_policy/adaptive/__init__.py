@@ -1,0 +1,1 @@
+"""Limits that no server has stated, learned from what it rejects."""

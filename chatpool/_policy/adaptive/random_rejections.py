@@ -1,0 +1,166 @@
+"""Do refusals depend on the load?  Asked before a limit is looked for, for some servers refuse calls at random.
+
+After the first refusal calls start again one by one.  If most of what follows is refused, there is a limit.  If not, it
+is chance, until much more is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+from .send_log import Refusal, Tally, Ticket
+from .sequential_tests import MOST_CALLS, ShareTest, SurgeTest, possible_share
+from .states import Doubt, Phase
+
+__all__ = ["Erratic", "SlowStart"]
+
+_WHY = "finding out whether refusals depend on the load"
+
+# Logarithms of the odds with which the tests decide.
+_LIMITED = 4.0  # most calls are refused
+_LIMITED_AFTER_ALL = 8.0  # the same where chance has been seen
+_OPEN = -5.0  # they are not
+
+_CATCH_UP = 0.005  # seconds of lateness that may be made good
+_SETTLED = 2.0  # times as long as a refusal takes: what is not refused by then is accepted
+_AS_MANY = 0.9  # of the calls that were in flight when failures began
+_FEWEST_AT_FULL = 5  # answers
+# After so many refused probes, or as many seconds in which nothing was accepted since failures began, the first call
+# that is accepted says more: go on twice as fast.
+_LONG_OUT, _LONG_SILENCE = 2, 0.5
+_SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
+
+
+def _settled_by(tally: Tally, now: float) -> int:
+    """The number of the first call that may still be refused."""
+    return tally.sent_by(now - _SETTLED * tally.turnaround)
+
+
+class SlowStart(Phase):
+    """Something was refused: begin again with a single call, and go on the faster the more are accepted.
+
+    Args:
+        tally: what has been sent.
+        refusal: the refusal.
+        pause: seconds until the first call.
+        share: the share of calls that is refused by chance, as far as is known; None to take it from the tally.
+        before: calls that were in flight when the server began to fail, None where it refuses: it may be down, so
+            it is no limit before something was accepted, and none if as many are accepted again.
+    """
+
+    why = _WHY
+
+    def __init__(
+        self, tally: Tally, refusal: Refusal, pause: float, share: Optional[float] = None, before: Optional[int] = None
+    ) -> None:
+        super().__init__(tally)
+        if share is None:  # six of twelve calls more than were seen, for they may be few
+            share = (tally.refused + 6) / (tally.sent + 12)
+        self._share = possible_share(share)
+        self._pauses = True
+        self._before = math.inf if before is None else before
+        self._at_full = 0  # answers to calls that were sent with as many in flight
+        self.silent = before is not None
+        self._refused_probes = 0
+        self._refused_first = refusal.number
+        self._refused_at = refusal.now
+        self._was_long_out = False
+        self._first = tally.sent
+        self._refused = tally.refused
+        # What was on its way is tried together, what follows from its first refusal on.
+        self._batch = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
+        self._test: Optional[ShareTest] = None
+        self._begin(refusal.now + pause)
+
+    def _begin(self, time: float) -> None:
+        self._next = self._resumed = time
+        self._sent = 0
+
+    @property
+    def pauses_all(self) -> bool:  # type: ignore[override]  # it does as long as nothing is accepted
+        return self._pauses
+
+    def wait(self, now: float) -> float:
+        return max(0.0, self._next - now)
+
+    def sent(self, now: float) -> Phase:
+        self._sent += 1
+        if self._sent == 1:
+            long_silence = self.silent and now - self._refused_at >= _LONG_SILENCE
+            self._was_long_out = long_silence or self._refused_probes >= _LONG_OUT
+        turnarounds = 1.0 if self._was_long_out else _SETTLED
+        unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, turnarounds * self._tally.turnaround))
+        self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
+        return self._judge(now)
+
+    def _judge(self, now: float) -> Phase:
+        """What follows from what has been accepted since the first refusal of this phase."""
+        tally = self._tally
+        if self._test is None or not tally.latency or now < self._resumed + tally.latency:
+            return self  # not all that may be in flight at once is yet
+        self._test.accepted_before(_settled_by(tally, now))
+        if self._test.value > _OPEN:
+            return self
+        share = (tally.refused - self._refused + 1) / (tally.sent - self._first + 2)
+        return Erratic(tally, possible_share(share))
+
+    def answered(self, ticket: Ticket) -> bool:
+        """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
+        self.silent = self.silent and ticket.number <= self._refused_first
+        if self._test is None and ticket.number >= self._first and ticket.ahead >= _AS_MANY * self._before:
+            self._at_full += 1
+        return self._at_full > max(_FEWEST_AT_FULL, self._before)
+
+    def refused_too(self, refusal: Refusal) -> Phase:
+        return self.refused(refusal, 0.0)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._pauses = False
+        if refusal.number < self._first:
+            return self._tried(self._batch, refusal, pause)
+        if self._test is not None:
+            return self._tried(self._test, refusal, pause)
+        if self._sent <= 1 or self.silent:  # not even one is accepted
+            self._pauses = True
+            self._refused_probes += 1
+            self._begin(refusal.now + pause)
+        else:
+            self._test = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
+        return self
+
+    def _tried(self, test: ShareTest, refusal: Refusal, pause: float) -> Phase:
+        test.refuse(refusal.number)
+        return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED and not self.silent else self
+
+
+class Erratic(Phase):
+    """The server refuses some calls whatever the load: just these wait.
+
+    Args:
+        tally: what has been sent.
+        share: the share of all calls that is refused.
+    """
+
+    pauses_all = False
+    why = "the server refuses some calls whatever their pace"
+
+    def __init__(self, tally: Tally, share: float) -> None:
+        super().__init__(tally)
+        self.chance = share
+        self._test = SurgeTest(share, 1 - (1 - share) / 4, tally.sent)
+
+    def wait(self, now: float) -> float:
+        return 0.0
+
+    def sent(self, now: float) -> Phase:
+        return self
+
+    def refused_too(self, refusal: Refusal) -> Phase:
+        return self.refused(refusal, 0.0)
+
+    def refused(self, refusal: Refusal, pause: float) -> Phase:
+        self._test.refuse(refusal.number)
+        if self._test.value < _LIMITED_AFTER_ALL:
+            return self
+        return SlowStart(self._tally, refusal, pause, self.chance)

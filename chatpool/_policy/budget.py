@@ -1,0 +1,217 @@
+"""What a pool has spent of its budget, and whether the next call fits into it.
+
+How many tokens a request will take, before it is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Optional
+
+from .._measures import RequestSize
+from ..config import Budget
+from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
+from ..prices import Price
+from ..types import Usage
+
+__all__ = ["Reservation", "Spending", "TokenEstimate", "TokenEstimator"]
+
+
+_TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within a quarter; learned from the first answer on
+_COMPLETION = 256.0  # tokens, before any answer has shown how long they are
+_ANSWERS_IN_MEAN = 50
+_LARGEST_STEP = 10.0  # a single answer counts as at most so many times what was thought usual: it may be a mistake
+_MOST_PER_BYTE = 1.0  # of a tokenizer that makes each byte one; what is more is no matter of the prompt's length
+
+
+class TokenEstimate(NamedTuple):
+    """Tokens that a request is expected to take.
+
+    Attributes:
+        prompt: tokens read.
+        completion: tokens written, the most that the request allows where it says so.
+    """
+
+    prompt: float
+    completion: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.prompt + self.completion
+
+
+class TokenEstimator:
+    """Learns from the answers of one (endpoint, model) how many tokens a byte is, and how long answers are.
+
+    OpenAI counts ``max_tokens`` of a request that has it, whatever the answer's length; so does this.
+
+    Args:
+        limit: see the attribute; None without one.
+
+    Attributes:
+        limit: tokens that may be sent in a minute; no request is thought to need more because others did.
+    """
+
+    __slots__ = ("_answers", "_completion", "_per_byte", "limit")
+
+    def __init__(self, limit: Optional[float] = None) -> None:
+        self.limit = math.inf if limit is None else limit
+        self._answers = 0
+        self._per_byte = _TOKENS_PER_BYTE
+        self._completion = _COMPLETION
+
+    def estimate(self, size: RequestSize) -> TokenEstimate:
+        """The tokens that a request of this size will take."""
+        completion = self._completion if size.completion_limit is None else size.completion_limit
+        return TokenEstimate(size.prompt_bytes * self._per_byte + size.other_tokens, completion * size.choices)
+
+    def total(self, size: RequestSize) -> float:
+        """The tokens of :meth:`estimate`; asked for several times per call."""
+        completion = self._completion if size.completion_limit is None else size.completion_limit
+        tokens = size.prompt_bytes * self._per_byte + size.other_tokens + completion * size.choices
+        return tokens if tokens <= self.limit else max(self.limit, self._least(size))
+
+    def _least(self, size: RequestSize) -> float:
+        """What a request of this size says itself that it may take, whatever others took."""
+        completion = min(self._completion, _COMPLETION) if size.completion_limit is None else size.completion_limit
+        prompt = size.prompt_bytes * min(self._per_byte, _MOST_PER_BYTE)
+        return prompt + size.other_tokens + completion * size.choices
+
+    def expected(self, size: RequestSize) -> TokenEstimate:
+        """The same, with the usual length of an answer where that is less than the request allows."""
+        estimate = self.estimate(size)
+        return estimate._replace(completion=min(estimate.completion, self._completion * size.choices))
+
+    def learn(self, size: RequestSize, usage: Usage) -> None:
+        """A request of this size has taken so many tokens."""
+        self._answers += 1
+        weight = 1 / min(_ANSWERS_IN_MEAN, self._answers)
+        text_tokens = usage.prompt_tokens - size.other_tokens
+        if size.prompt_bytes and text_tokens > 0:
+            per_byte = min(text_tokens / size.prompt_bytes, _LARGEST_STEP * max(self._per_byte, _TOKENS_PER_BYTE))
+            self._per_byte += weight * (per_byte - self._per_byte)
+        if size.choices and usage.completion_tokens:
+            completion = min(usage.completion_tokens / size.choices, _LARGEST_STEP * max(self._completion, _COMPLETION))
+            self._completion += weight * (completion - self._completion)
+
+
+_FREE = Price(0.0)
+
+
+class Reservation(NamedTuple):
+    """What an attempt under way is expected to take; handed back when it returns.
+
+    Attributes:
+        tokens: tokens read and written.
+        cost: money.
+        price: of its model.
+        expected: the tokens, each kind for itself.
+    """
+
+    tokens: float
+    cost: float
+    price: Price
+    expected: TokenEstimate
+
+
+class Spending:
+    """Reserves before an attempt is sent what it is expected to take, and books after it what it took.
+
+    Not thread-safe: the caller holds the lock.
+
+    Args:
+        budget: the settings.
+
+    Attributes:
+        tokens: tokens spent.
+        cost: money spent.
+    """
+
+    __slots__ = ("_budget", "_in_flight", "_reserved_cost", "_reserved_tokens", "cost", "tokens")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.tokens = self.cost = 0.0
+        self._reserved_tokens = self._reserved_cost = 0.0
+        self._in_flight = 0
+
+    def forget_in_flight(self) -> None:
+        """Nothing is in flight: this is a forked child, and what was is the parent's."""
+        self._in_flight = 0
+        self._reserved_tokens = self._reserved_cost = 0.0
+
+    def must_wait(self, model: Optional[str], expected: TokenEstimate) -> bool:
+        """Whether a call does not fit now, but may when one that is in flight takes less than expected."""
+        fits = self._fits(self.reservation(model, expected), self._reserved_tokens, self._reserved_cost)
+        return not fits and self._in_flight > 0 and not self._used_up()
+
+    def refusal(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
+        """Why a call must not be sent at all, None if it may be."""
+        budget = self._budget
+        if budget.cost is not None and budget.prices.of_model(model) is None:
+            return ConfigurationError(
+                f"there is no price for the model {model!r} in Budget(prices=), so its cost cannot be kept; "
+                "it was not sent"
+            )
+        need = self.reservation(model, expected)
+        if not self._used_up() and self._fits(need, self._reserved_tokens, self._reserved_cost):
+            return None
+        return BudgetExceededError(f"the budget is used up: {self._state(need)}; the call was not sent")
+
+    def _used_up(self) -> bool:
+        budget = self._budget
+        out_of_tokens = budget.tokens is not None and self.tokens >= budget.tokens
+        return out_of_tokens or (budget.cost is not None and self.cost >= budget.cost)
+
+    def _fits(self, need: Reservation, reserved_tokens: float, reserved_cost: float) -> bool:
+        budget = self._budget
+        if budget.tokens is not None and self.tokens + reserved_tokens + need.tokens > budget.tokens:
+            return False
+        return budget.cost is None or self.cost + reserved_cost + need.cost <= budget.cost
+
+    def _state(self, need: Reservation) -> str:
+        budget, facts = self._budget, []
+        if budget.tokens is not None:
+            spent = f"{self.tokens:,.0f} of {budget.tokens:,.0f} tokens are spent"
+            facts.append(f"{spent}, the next call takes about {need.tokens:,.0f}")
+        if budget.cost is not None:
+            spent = f"{self.cost:.4g} of {budget.cost:.4g} (cost) are spent"
+            facts.append(f"{spent}, the next call takes about {need.cost:.2g}")
+        return "; ".join(facts)
+
+    def reservation(self, model: Optional[str], expected: TokenEstimate) -> Reservation:
+        """What a call to ``model`` is expected to take."""
+        price = self._budget.prices.of_model(model) or _FREE
+        return Reservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
+
+    def sent(self, reservation: Reservation) -> None:
+        """An attempt goes out."""
+        self._in_flight += 1
+        self._reserved_tokens += reservation.tokens
+        self._reserved_cost += reservation.cost
+
+    def returned(
+        self, reservation: Reservation, usage: Optional[Usage], *, answered: bool, wrote: bool = False
+    ) -> None:
+        """An attempt has ended.
+
+        Args:
+            reservation: what was reserved for it.
+            usage: what it took by the server's word, None where the server did not say.
+            answered: whether it may have been paid for: without usage it then counts as expected.
+            wrote: whether there is text in the answer: then a usage that has nothing written does not say how much.
+        """
+        self._in_flight -= 1
+        self._reserved_tokens = max(0.0, self._reserved_tokens - reservation.tokens) if self._in_flight else 0.0
+        self._reserved_cost = max(0.0, self._reserved_cost - reservation.cost) if self._in_flight else 0.0
+        if usage is not None:
+            expected, price = reservation.expected, reservation.price
+            # Nothing is answered without being read.
+            read = usage.prompt_tokens or expected.prompt
+            written = usage.completion_tokens or (expected.completion if wrote else 0)
+            self.tokens += read + written
+            self.cost += price.cost(read, written, usage.cached_tokens) if usage.cost is None else usage.cost
+        elif answered:
+            self.tokens += reservation.tokens
+            self.cost += reservation.cost

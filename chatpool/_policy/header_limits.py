@@ -1,0 +1,181 @@
+"""The limits that a server states in the headers of its answers."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Tuple
+
+from .._measures import StatedLimit
+
+__all__ = ["Around", "LearnedLimit"]
+
+_MINUTE = 60.0
+
+# Whether a limit flows back or is given anew at once is told from two statements so far apart (seconds) ...
+_APART = 1.0
+_FAR_APART = 60.0  # further apart they tell nothing
+_USED_TO_TELL = 0.2  # ... with so much of the limit used ...
+_STANDS_STILL = 0.25  # ... by whether the moment of the reset moves, as a share of the time between them
+
+# Servers round: what is left down to whole units, the time to the reset up to these (seconds).
+_WHOLE_UNITS = 1.0
+_MILLISECOND, _SECOND = 0.001, 1.0
+
+# Stay a little below the server's rate, or every rounding draws a refusal ...
+_MARGIN = 0.99
+# ... and keep a little of what flows back, for calls arrive some milliseconds sooner or later than others do.
+_JITTER = 0.02  # seconds' worth
+_LARGEST_RESERVE = 0.05  # of the limit
+
+# Seconds after the last send or statement at which a call goes out whatever is thought to be left, for that may be
+# wrong: limits are counted by the minute.  One that is slower than that, by the day say, is waited for until it has
+# let one call through, or until the server has to be asked again.
+_LONGEST_WAIT = 60.0
+_LONGEST_WAIT_FOR_ONE = 600.0
+
+
+class Around(NamedTuple):
+    """What was sent besides the attempt whose answer states a limit, in units of the limit.
+
+    Attributes:
+        since: after it.
+        overtaken: so shortly before it that the server may not have counted it.
+        overtaking: so shortly after it that the server may have counted it.
+    """
+
+    since: float = 0.0
+    overtaken: float = 0.0
+    overtaking: float = 0.0
+
+
+class LearnedLimit:
+    """How much of a stated limit is left, and how it comes back.
+
+    Two kinds are told apart: what flows back evenly (the moment of the reset moves as more is used), and what is
+    given anew at a fixed moment.  What is sent after a statement is taken off, whether or not another one follows:
+    refusals and broken connections may state nothing.
+
+    Attributes:
+        limit: units in all.
+        rate: units a second that come back.
+        at_once: whether all of it is given anew at a fixed moment.
+    """
+
+    __slots__ = (
+        "_at",
+        "_left",
+        "_measured",
+        "_newest",
+        "_reserve",
+        "_reset_at",
+        "_told_at",
+        "_told_reset",
+        "at_once",
+        "limit",
+        "rate",
+    )
+
+    def __init__(self) -> None:
+        self.limit = self.rate = math.inf
+        self._measured = math.inf  # the rate, once it is more than a guess
+        self.at_once = False
+        self._left = math.inf  # at the time ``_at``
+        self._at = 0.0
+        self._reserve = 0.0
+        self._reset_at = math.inf
+        self._told_at = self._told_reset = -math.inf
+        self._newest = -1
+
+    def wait(self, now: float, amount: float) -> float:
+        """Seconds until ``amount`` is left."""
+        missing = min(amount + self._reserve, self.limit) - self._left_at(now)
+        if missing <= 0:
+            return 0.0
+        longest = _LONGEST_WAIT
+        if self.at_once:
+            wait = self._reset_at - now
+        else:
+            wait = missing / (_MARGIN * self.rate)
+            longest = max(longest, min(amount / self.rate, _LONGEST_WAIT_FOR_ONE))
+        return max(0.0, min(wait, self._at + longest - now))
+
+    def _left_at(self, now: float) -> float:
+        if math.isinf(self.limit):
+            return math.inf  # nothing was stated yet
+        if self.at_once:
+            return self.limit if now >= self._reset_at else self._left
+        return min(self.limit, self._left + self._back(now - self._at))
+
+    def _back(self, seconds: float) -> float:
+        """How much flows back in so long, if there is room for it."""
+        return _MARGIN * self.rate * max(0.0, seconds)
+
+    def sent(self, now: float, amount: float) -> None:
+        """So much is taken off what is left."""
+        self._left = self._left_at(now) - amount
+        self._at = max(self._at, now)
+        if self.at_once and now >= self._reset_at:
+            self._reset_at = math.inf  # nobody knows how long the new window is before an answer says so
+
+    def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Around, now: float) -> None:
+        """The answer to attempt ``number`` says this.
+
+        Args:
+            stated: what it says.
+            number: attempts sent before it; the answer to a later one says it all better.
+            sent_at: when it was sent.
+            around: what else was sent.
+            now: the time.
+        """
+        if number <= self._newest or not stated.limit > 0:
+            return
+        self._newest = number
+        expected = self._left_at(now)
+        self._learn_rate(stated, sent_at)
+        self.limit = stated.limit
+        self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
+        self._at = max(self._at, now)
+        least, most = self._left_by(stated.remaining, around, now - sent_at)
+        self._left = least if math.isinf(expected) else max(least, min(expected, most))
+
+    def _left_by(self, remaining: float, around: Around, seconds: float) -> Tuple[float, float]:
+        """The least and the most that may be left so long after a statement.
+
+        What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.
+        """
+        back = 0.0 if self.at_once else self._back(seconds)
+        least = min(self.limit, remaining + back) - around.since - around.overtaken
+        return least, min(self.limit, remaining + back - around.since) + around.overtaking
+
+    def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:
+        used = stated.limit - stated.remaining
+        if stated.reset is not None and stated.reset > 0 and used >= 1:
+            self.rate = self._measured = _within(self._measured, used, stated.reset)
+            self._reset_at = sent_at + stated.reset
+            if used >= _USED_TO_TELL * stated.limit:
+                self._learn_kind(sent_at)
+            return
+        if stated.limit != self.limit:
+            self.rate, self._measured = stated.limit / _MINUTE, math.inf
+        if sent_at >= self._reset_at:
+            self._reset_at = math.inf
+
+    def _learn_kind(self, sent_at: float) -> None:
+        apart = sent_at - self._told_at
+        if apart < _APART:
+            return
+        if sent_at < self._told_reset:  # else all was given anew between the two, in one way or the other
+            self.at_once = apart < _FAR_APART and abs(self._reset_at - self._told_reset) <= _STANDS_STILL * apart
+        self._told_at, self._told_reset = sent_at, self._reset_at
+
+
+def _within(rate: float, used: float, reset: float) -> float:
+    """``rate`` if these rounded numbers allow for it; the nearest rate that they do allow for if not.
+
+    So what is used a little, and comes back in milliseconds, does not pass for a rate many times as high.
+    """
+    if math.isinf(rate):
+        return used / reset
+    rounded = _SECOND if reset == int(reset) else _MILLISECOND
+    most = used / (reset - rounded) if reset > rounded else math.inf
+    return max((used - _WHOLE_UNITS) / (reset + rounded), min(rate, most))

@@ -1,0 +1,188 @@
+"""Limits per minute, kept exactly: how long to wait, for what has been taken.
+
+The limits a user has set, for one (endpoint, model).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Deque, List, Optional
+
+from ..config import Limits
+
+__all__ = ["Bucket", "ConfiguredLimits", "MinuteWindow"]
+
+
+_MINUTE = 60.0
+
+
+class Bucket:
+    """A leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
+
+    What is taken in any minute is at most ``burst`` and what leaks in a minute; so it leaks ``per_minute - burst``
+    units a minute, and one more where only whole units are taken.  Something larger than the
+    burst may be taken from an empty bucket, and is paid for afterwards.
+
+    Args:
+        per_minute: units that may be taken in any minute.
+        burst: units that may be taken at once, at most half a minute's.
+        unit: what is always taken, if it is always the same; then ``per_minute`` is a whole number of these.
+    """
+
+    __slots__ = ("_at", "_burst", "_leak", "_level", "_per_minute")
+
+    def __init__(self, per_minute: float, burst: float, unit: float = 0.0) -> None:
+        self._per_minute = per_minute
+        self._burst = max(unit, min(burst, per_minute / 2))
+        self._leak = (per_minute - self._burst + unit) / _MINUTE
+        self._level = 0.0
+        self._at = -math.inf
+
+    def _settle(self, now: float) -> None:
+        # A clock that goes back leaks nothing, and nothing twice when it comes forward again.
+        if now > self._at:
+            self._level = max(0.0, self._level - (now - self._at) * self._leak) if self._level else 0.0
+            self._at = now
+
+    def wait(self, now: float, amount: float) -> float:
+        """Seconds until ``amount`` may be taken."""
+        self._settle(now)
+        over = self._level - max(0.0, self._burst - amount)
+        return over / self._leak if over > 1e-9 else 0.0
+
+    def take(self, now: float, amount: float) -> None:
+        """Take ``amount``, whether or not there is room for it."""
+        self._settle(now)
+        self._level += amount
+
+    def take_late(self, now: float, amount: float) -> None:
+        """So much more than was taken has been used; whatever it is, it is made up for within a minute."""
+        self._settle(now)
+        self._level = max(self._level, min(self._level + amount, self._per_minute))
+
+    def give_back(self, now: float, amount: float) -> None:
+        """So much of what was taken was not needed; nothing below empty is ever given back."""
+        self._settle(now)
+        self._level = max(0.0, self._level - amount)
+
+
+class MinuteWindow:
+    """No more than a limit in any minute, also when amounts are corrected afterwards.
+
+    Counts in slots of a second; a slot is forgotten when no minute can hold any of it together with the present.
+
+    Args:
+        limit: units that may be taken in any minute.
+    """
+
+    __slots__ = ("_limit", "_slots", "_total")
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._total = 0.0
+        self._slots: Deque[List[float]] = deque()  # [second, amount], oldest first
+
+    def _forget(self, now: float) -> None:
+        slots = self._slots
+        while slots and slots[0][0] + 1 + _MINUTE <= now:
+            self._total -= slots.popleft()[1]
+        if not slots:
+            self._total = 0.0
+
+    def wait(self, now: float, amount: float) -> float:
+        """Seconds until ``amount`` may be taken."""
+        self._forget(now)
+        over = self._total + amount - self._limit
+        if over <= 1e-9:
+            return 0.0
+        for second, taken in self._slots:
+            over -= taken
+            if over <= 1e-9:
+                return second + 1 + _MINUTE - now
+        return self._slots[-1][0] + 1 + _MINUTE - now if self._slots else 0.0
+
+    def take(self, now: float, amount: float) -> None:
+        """Take ``amount``, whether or not there is room for it."""
+        self._forget(now)
+        second = math.floor(now)
+        if self._slots and self._slots[-1][0] >= second:
+            self._slots[-1][1] += amount
+        else:
+            self._slots.append([second, amount])
+        self._total += amount
+
+    def correct(self, taken_at: float, difference: float) -> None:
+        """What was taken at ``taken_at`` was more by ``difference``, or less."""
+        second = math.floor(taken_at)
+        for slot in reversed(self._slots):
+            if slot[0] == second:
+                difference = max(difference, -slot[1])
+                slot[1] += difference
+                self._total += difference
+                return
+            if slot[0] < second:
+                return
+
+
+class ConfiguredLimits:
+    """Requests and tokens per minute, taken in one step by the call that is next in its line.
+
+    Args:
+        limits: the settings; at least one limit is set.
+    """
+
+    __slots__ = ("_requests", "_token_window", "_tokens", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._requests: Optional[Bucket] = None
+        self._tokens: Optional[Bucket] = None
+        if limits.requests_per_minute is not None:
+            requests = math.floor(limits.requests_per_minute)
+            self._requests = Bucket(requests, requests / 60 * limits.burst, unit=1.0)
+        if limits.tokens_per_minute is not None:
+            per_minute = limits.tokens_per_minute
+            self._tokens = Bucket(per_minute, per_minute / 60 * limits.burst)
+            self._token_window = MinuteWindow(per_minute)
+
+    def too_large(self, tokens: float) -> Optional[str]:
+        """Why a request of so many tokens can never be sent, None if it can."""
+        limit = self.limits.tokens_per_minute
+        if limit is None or tokens <= limit:
+            return None
+        return (
+            f"the request needs about {tokens:,.0f} tokens (prompt and longest answer), more than "
+            f"Limits(tokens_per_minute={limit:,.0f}) allows in a minute: shorten it, or lower its max_tokens"
+        )
+
+    def wait(self, now: float, tokens: float) -> float:
+        """Seconds until a request of so many tokens may be sent."""
+        wait = 0.0
+        if self._requests is not None:
+            wait = self._requests.wait(now, 1.0)
+        if self._tokens is not None:
+            wait = max(wait, self._tokens.wait(now, tokens), self._token_window.wait(now, tokens))
+        return wait
+
+    def sent(self, now: float, tokens: float) -> None:
+        """A request of so many tokens goes out."""
+        if self._requests is not None:
+            self._requests.take(now, 1.0)
+        if self._tokens is not None:
+            self._tokens.take(now, tokens)
+            self._token_window.take(now, tokens)
+
+    def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
+        """A request that was sent as one of ``tokens`` has used ``used``; a minute's worth at most counts.
+
+        It is over by then in any case, and answers may state what cannot be, many of them at once.
+        """
+        used = min(used, self.limits.tokens_per_minute or 0.0)
+        if self._tokens is None or used == tokens:
+            return
+        if used < tokens:
+            self._tokens.give_back(now, tokens - used)
+        else:
+            self._tokens.take_late(now, used - tokens)
+        self._token_window.correct(sent_at, used - tokens)

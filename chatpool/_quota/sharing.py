@@ -1,0 +1,70 @@
+"""From a scope to the limits in it."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Optional
+
+from ..config import Limits
+from .file import FileBackend, file_for, slug
+from .redis import RedisBackend
+from .scope import parse_scope
+from .shared_limit import Backend, SharedLimit
+
+__all__ = ["Sharing"]
+
+
+class Sharing:
+    """Makes the shared limits of a pool, one for each (endpoint, model).
+
+    Args:
+        scope: a name, or the URL of a Redis with the name at its end.
+        requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
+        now: a monotonic clock, for the time in which the others cannot be reached.
+
+    Raises:
+        TypeError, ConfigurationError: the scope cannot be read, or its package is not installed.
+    """
+
+    def __init__(
+        self,
+        scope: str,
+        *,
+        requests_per_minute: Optional[float] = None,
+        tokens_per_minute: Optional[float] = None,
+        burst: float = 1.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scope = parse_scope(scope)
+        self._requests_per_minute = requests_per_minute
+        self._tokens_per_minute = tokens_per_minute
+        self._burst = burst
+        self._now = now
+        self._backend("")  # so that a missing package is found here
+
+    @classmethod
+    def of(cls, limits: Limits, scope: str) -> Sharing:
+        """For the limits of a pool, kept with the others of ``scope``."""
+        return cls(
+            scope,
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+            burst=limits.burst,
+        )
+
+    def limit(self, endpoint: str, model: Optional[str]) -> SharedLimit:
+        """The limit of the calls to ``model`` at ``endpoint``; nothing is opened before its first use."""
+        return SharedLimit(
+            self._backend(f"{endpoint}\n{model or ''}"),
+            requests_per_minute=self._requests_per_minute,
+            tokens_per_minute=self._tokens_per_minute,
+            burst=self._burst,
+            sharers=self._scope.sharers,
+            now=self._now,
+        )
+
+    def _backend(self, line: str) -> Backend:
+        name = self._scope.name
+        if self._scope.redis is not None:
+            return RedisBackend(self._scope.redis, f"{name}:{slug(line)}")
+        return FileBackend(file_for(f"{name}\n{line}"))

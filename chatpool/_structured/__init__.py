@@ -1,0 +1,1 @@
+"""Typed answers: ``parse=``, ``json_schema()``, ``accept=`` and re-asking.  Knows no pool."""

@@ -1,0 +1,25 @@
+"""One exchange with the server: requests session and adapter, deadlines, cancel, TLS."""
+
+from .auth import Key, KeyAuth
+from .body import OpenStream
+from .exchange import Cancelled, CancelToken, Limit
+from .headers import check_headers
+from .settings import Cert, TransportSettings, Verify
+from .transport import BrokenTransport, Transport
+from .urls import normalise_base_url
+
+__all__ = [
+    "BrokenTransport",
+    "CancelToken",
+    "Cancelled",
+    "Cert",
+    "Key",
+    "KeyAuth",
+    "Limit",
+    "OpenStream",
+    "Transport",
+    "TransportSettings",
+    "Verify",
+    "check_headers",
+    "normalise_base_url",
+]

@@ -1,0 +1,189 @@
+"""The transport's own HTTPAdapter: guarded connections, as many as there are workers, and answers read whole.
+
+requests' Response, made once and for the whole answer.
+"""
+
+from __future__ import annotations
+
+import datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Dict, Mapping, Optional
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+from requests.exceptions import InvalidProxyURL
+from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers, prepend_scheme_if_needed, select_proxy
+from urllib3.response import HTTPResponse
+
+from .body import read_body
+from .connections import guarded_pool_class
+from .exchange import current_exchange
+from .headers import ParsedHeaders
+from .tcp import keep_alive_options
+from .tls import Trust
+
+__all__ = ["TransportAdapter", "whole_response"]
+
+
+_UNKNOWN = datetime.timedelta(0)
+
+
+class _NoCookies(RequestsCookieJar):
+    """An empty jar that stays empty, so that all responses can share it."""
+
+    def set_cookie(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+_NO_COOKIES = _NoCookies(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
+def whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes, adapter: Any) -> requests.Response:
+    """What ``HTTPAdapter.build_response`` makes, for an answer whose body has been read.
+
+    It spends nothing on cookies, which nobody reads: two scans of all headers for each answer.
+    """
+    headers = _headers_of(raw)
+    # Session.send scans the original response for cookies, if it finds it.
+    raw._original_response = None
+    response = requests.Response.__new__(requests.Response)
+    response.__dict__.update(
+        _content=content,
+        _content_consumed=True,
+        _next=None,
+        status_code=raw.status,
+        headers=headers,
+        raw=raw,
+        url=request.url,
+        encoding=get_encoding_from_headers(headers),
+        history=[],
+        reason=raw.reason,
+        cookies=_NO_COOKIES,
+        elapsed=_UNKNOWN,
+        request=request,
+        connection=adapter,
+    )
+    return response
+
+
+def _headers_of(raw: HTTPResponse) -> CaseInsensitiveDict[str]:
+    parsed = getattr(raw._original_response, "msg", None)
+    return parsed.case_insensitive() if type(parsed) is ParsedHeaders else CaseInsensitiveDict(raw.headers)
+
+
+Proxies = Optional[Mapping[str, str]]
+
+# Bounded, because paths may come from users' data.
+_MOST_REMEMBERED = 64
+
+
+class TransportAdapter(HTTPAdapter):
+    """Sends over guarded connections.  Only hooks are overridden: ``send`` is requests' own, so that mocks of it work.
+
+    Which certificates to trust is settled for all connections; the ``verify`` and ``cert`` that requests passes
+    around are for adapters of the user's.
+
+    Args:
+        max_workers: threads that send at the same time, and connections that are kept.
+        trust: the certificates.
+        max_response_bytes: the largest body to be read.
+    """
+
+    def __init__(self, max_workers: int, trust: Trust, max_response_bytes: int) -> None:
+        self._trust = trust
+        self._max_response_bytes = max_response_bytes
+        self._pools: Dict[str, Any] = {}
+        self._targets: Dict[str, str] = {}
+        super().__init__(pool_connections=8, pool_maxsize=max_workers)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
+        """Make the pools of direct connections guarded ones."""
+        super().init_poolmanager(connections, maxsize, block, socket_options=keep_alive_options(), **kwargs)
+        _guard(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Make the pools of connections through a proxy guarded ones."""
+        if proxy in self.proxy_manager:
+            return self.proxy_manager[proxy]
+        if proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = self._trust.context()
+        return _guard(super().proxy_manager_for(proxy, socket_options=keep_alive_options(), **kwargs))
+
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, verify: Any, proxies: Proxies = None, cert: Any = None
+    ) -> Any:
+        """The pool for a request (requests from 2.32.2 on)."""
+        return self.get_connection(str(request.url), proxies)
+
+    # What 2.32.0 and 2.32.1 called it.
+    _get_connection = get_connection_with_tls_context
+
+    def get_connection(self, url: Any, proxies: Proxies = None) -> Any:
+        """The pool for a URL (the hook of requests up to 2.31)."""
+        pool = None if proxies else self._pools.get(url)
+        if pool is None:
+            pool = self._find_pool(url, select_proxy(url, proxies))
+            if not proxies:
+                _remember(self._pools, url, pool)
+        return pool
+
+    def request_url(self, request: PreparedRequest, proxies: Proxies) -> str:
+        """What the request line names: a path, or for a forwarding proxy a URL."""
+        url = str(request.url)
+        target = None if proxies else self._targets.get(url)
+        if target is None:
+            target = super().request_url(request, proxies)
+            if not proxies:
+                _remember(self._targets, url, target)
+        return target
+
+    def close(self) -> None:
+        """Close the idle connections, also of pools that somebody still refers to: urllib3 (2.x) leaves those open."""
+        self._pools.clear()
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it can be iterated over in no other way
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
+    def _find_pool(self, url: str, proxy: Optional[str]) -> Any:
+        manager = self._proxied(proxy) if proxy else self.poolmanager
+        parts = urlsplit(url)
+        tls = "https" in (parts.scheme, urlsplit(proxy or "").scheme)
+        context = {"ssl_context": self._trust.context()} if tls else None
+        return manager.connection_from_host(parts.hostname, parts.port, parts.scheme, pool_kwargs=context)
+
+    def _proxied(self, proxy: str) -> Any:
+        url = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+        if not urlsplit(url).hostname:
+            raise InvalidProxyURL("the proxy's URL names no host")
+        return self.proxy_manager_for(url)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
+        """requests' response, with its body read unless it is to be read as it comes."""
+        if type(resp) is not HTTPResponse:
+            return super().build_response(req, resp)  # a mock's
+        exchange = current_exchange()
+        if exchange is not None and exchange.wants_stream and 200 <= resp.status < 300:
+            return super().build_response(req, resp)
+        return whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
+
+
+def _remember(cache: Dict[str, Any], url: str, value: Any) -> None:
+    if len(cache) >= _MOST_REMEMBERED:
+        cache.clear()
+    cache[url] = value
+
+
+def _guard(manager: Any) -> Any:
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: guarded_pool_class(base) for scheme, base in classes.items()}
+    return manager

@@ -1,0 +1,416 @@
+"""The time limits and the cancelling of one exchange, kept by the exchange itself.
+
+Whatever thread works on an exchange asks it, before every operation that may block, how long that may take.
+No watchdog: nothing can fire late and hit the next user of a connection.
+
+Cancel tokens: one thread ends the exchanges of others, and nothing else.
+
+Name resolution that can be given up: ``getaddrinfo`` cannot be interrupted, so a thread of its own runs it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple
+
+import requests
+from urllib3.util.connection import allowed_gai_family
+
+from .._locks import new_lock
+from .._wire import ResponseTooLarge
+from ..config import Timeout
+
+__all__ = [
+    "AddressInfo",
+    "CancelToken",
+    "Cancelled",
+    "Exchange",
+    "Limit",
+    "Resolver",
+    "Waiter",
+    "Wakeable",
+    "current_exchange",
+]
+
+
+class Cancelled(Exception):
+    """The exchange was given up because its token was cancelled, or its transport aborted or closed."""
+
+
+class Wakeable(Protocol):
+    """Something that may be blocked, and can be woken from another thread."""
+
+    def wake(self) -> None:
+        """End the wait, if there is one; never raises."""
+
+
+class CancelToken:
+    """Cancels every exchange that runs under it, now or later.
+
+    One token may serve any number of exchanges: a call's, or all of a run's.  It has no lock, which every exchange
+    of a pool would take and which a signal handler could find taken: each step on its set is atomic by itself.
+    """
+
+    def __init__(self) -> None:
+        self._cancelled = False
+        self._attached: Set[Wakeable] = set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Wake every exchange under this token and refuse later ones.  From any thread, any number of times."""
+        self._cancelled = True
+        for waiter in self._attached.copy():
+            waiter.wake()
+
+    def attach(self, waiter: Wakeable) -> None:
+        """Have ``waiter`` woken by :meth:`cancel`, until it is detached.
+
+        Raises:
+            Cancelled: the token was cancelled before.
+        """
+        # First this, then the look: a cancel either finds the waiter or is seen here.
+        self._attached.add(waiter)
+        if self._cancelled:
+            self._attached.discard(waiter)
+            raise Cancelled("cancelled before it was sent")
+
+    def detach(self, waiter: Wakeable) -> None:
+        """Undo :meth:`attach`; nothing happens when it was not attached."""
+        self._attached.discard(waiter)
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self._cancelled else f"{len(self._attached)} exchanges"
+        return f"CancelToken({state})"
+
+
+AddressInfo = Tuple[Any, ...]  # one entry of socket.getaddrinfo's list
+Lookup = Tuple[str, int]
+
+
+class Waiter(Protocol):
+    """Who waits for a name: an exchange."""
+
+    def left(self) -> float: ...
+    def hold(self, blocker: Wakeable) -> None: ...
+    def drop(self, blocker: Wakeable) -> None: ...
+
+
+class Resolver:
+    """Looks names up in daemon threads.  Those who want the same name at the same time share one look-up,
+    so that a dead name server costs one stuck thread and not one per worker.
+
+    Attributes:
+        good: of hosts with several addresses, the one that took a connection last.
+    """
+
+    def __init__(self) -> None:
+        self.good: Dict[Lookup, object] = {}
+        self._lock = new_lock()
+        self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
+
+    def resolve(self, host: str, port: int, waiter: Waiter) -> List[AddressInfo]:
+        """What ``socket.getaddrinfo`` finds for a TCP connection.
+
+        Raises:
+            socket.gaierror: the name is not known.
+            TimeoutError, Cancelled: from ``waiter``, which gave up.
+        """
+        host = host.strip("[]")
+        try:
+            # An address needs no look-up, and no thread.
+            return _look_up(host, port, socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            lookup = self._shared(host, port)
+        done = _Done()
+        lookup.add_done_callback(lambda _: done.wake())
+        waiter.hold(done)
+        try:
+            done.event.wait(waiter.left())
+        finally:
+            waiter.drop(done)
+        waiter.left()
+        return lookup.result(0)
+
+    def _shared(self, host: str, port: int) -> Future[List[AddressInfo]]:
+        with self._lock:
+            lookup = self._running.get((host, port))
+            if lookup is None:
+                lookup = self._running[host, port] = Future()
+                threading.Thread(target=self._run, args=(host, port, lookup), name="chatpool-dns", daemon=True).start()
+        return lookup
+
+    def _run(self, host: str, port: int, lookup: Future[List[AddressInfo]]) -> None:
+        try:
+            found = _look_up(host, port, 0)
+        except BaseException as error:
+            self._running.pop((host, port))
+            lookup.set_exception(error)
+        else:
+            self._running.pop((host, port))
+            lookup.set_result(found)
+
+
+class _Done:
+    """A Wakeable event."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def wake(self) -> None:
+        self.event.set()
+
+
+def _look_up(host: str, port: int, flags: int) -> List[AddressInfo]:
+    # "socket.getaddrinfo" is looked up late: tests and gevent put another one there.
+    return list(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags))
+
+
+_thread = threading.local()
+
+# Sockets time out to the millisecond; a wake-up just before the limit is one at the limit.
+_TICK = 0.002
+
+# Heads and interim answers take some kilobytes; small chunks may triple a body.
+_MOST_OVERHEAD = 1024 * 1024
+
+
+def current_exchange() -> Optional[Exchange]:
+    """The exchange that this thread has started and not ended."""
+    return getattr(_thread, "exchange", None)
+
+
+class Limit(NamedTuple):
+    """When a wait for a part of a stream has to end.
+
+    Attributes:
+        at: on ``time.monotonic``'s scale.
+        reason: what happened by then, for the error's message.
+    """
+
+    at: float
+    reason: str
+
+
+class Exchange:
+    """One exchange with the server, redirects and a resend included.
+
+    Args:
+        timeout: ``attempt`` counts from now; ``connect`` and ``read`` are cut to what is left of it.
+        tokens: any of them ends the exchange.
+        resolver: looks up host names.
+        max_response_bytes: the largest body; None for no limit.
+        wants_stream: whether a good answer is left open, to be read piece by piece; ``read`` does not count then, since
+            a model that thinks sends nothing: ``attempt`` alone does, until whoever reads sets limits of its own.
+
+    Attributes:
+        reused: whether it runs on a connection that served another exchange before.
+        fresh_only: whether it must not do so.
+        send_failed: whether the connection broke before it had taken the whole request.
+        received: bytes that have come back.
+        held: what a cancel would wake.
+        peer: the host that its latest connection is to; "" before the first.
+        goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
+    """
+
+    def __init__(
+        self,
+        timeout: Timeout,
+        tokens: Tuple[CancelToken, ...],
+        resolver: Resolver,
+        max_response_bytes: Optional[int] = None,
+        *,
+        wants_stream: bool = False,
+    ) -> None:
+        # Not the pool's clock: a fake one would not move while a real socket waits.
+        self.timeout = timeout
+        self._deadline = time.monotonic() + timeout.attempt
+        self._limit = self._deadline
+        self._tokens = tokens
+        self._resolver = resolver
+        self._max_response_bytes = max_response_bytes
+        self._lock = new_lock()
+        self.held: Optional[Wakeable] = None
+        self._connecting = False
+        self._silent = False
+        self.reused = False
+        self.fresh_only = False
+        self.send_failed = False
+        self.received = 0
+        self.peer = ""
+        self.wants_stream = wants_stream
+        self.goes_on = False
+        self._reason: Optional[str] = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Make this the thread's current exchange, under its tokens.
+
+        Raises:
+            Cancelled: a token was cancelled before.
+        """
+        outer = current_exchange()
+        try:
+            for token in self._tokens:
+                token.attach(self)
+            _thread.exchange = self
+            yield
+        except BaseException:
+            self.goes_on = False
+            self._abandon()
+            raise
+        finally:
+            _thread.exchange = outer
+            if not self.goes_on:
+                self.finish()
+
+    def finish(self) -> None:
+        """Nothing blocks any more: its tokens need not wake it."""
+        for token in self._tokens:
+            token.detach(self)
+
+    def bound(self, limit: Limit) -> None:
+        """Have what follows end by ``limit``, in the place of ``timeout``'s limits."""
+        self._deadline = self._limit = limit.at
+        self._reason = limit.reason
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """Bound what happens inside by ``Timeout.connect`` too."""
+        self._limit = min(self._deadline, time.monotonic() + self.timeout.connect)
+        self._connecting = True
+        yield
+        # Not in a finally: after a failure it still counts which phase it happened in.
+        self._limit = self._deadline
+        self._connecting = False
+
+    @property
+    def deadline(self) -> float:
+        """When it has to be over, on ``time.monotonic``'s scale."""
+        return self._deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether one of its tokens is cancelled."""
+        for token in self._tokens:  # noqa: SIM110 - any() takes thrice as long, at every socket operation
+            if token.cancelled:
+                return True
+        return False
+
+    def check(self) -> None:
+        """Raise Cancelled if it was cancelled."""
+        if self.cancelled:
+            raise Cancelled("cancelled")
+
+    def left(self) -> float:
+        """Seconds that the next operation may take.
+
+        Raises:
+            Cancelled: it was cancelled.
+            TimeoutError: no time is left.
+        """
+        self.check()
+        left = self._limit - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        return left
+
+    def left_to_read(self) -> float:
+        """Seconds to wait for the next piece of the answer; raises as :meth:`left`."""
+        left = self.left()
+        read = self.timeout.read
+        if read is None or self._connecting or self.wants_stream or self._reason is not None:
+            return left
+        return min(left, read)
+
+    def start_on(self, *, reused: bool) -> None:
+        """Note that a request is about to go out on a connection."""
+        self.reused = reused
+        self.send_failed = False
+        self.received = 0
+
+    def count(self, size: int) -> None:
+        """Count bytes that have come; raises ResponseTooLarge when they are far too many.
+
+        Whoever reads the body counts more exactly, but does not see what never becomes body: interim answers
+        without end, or the length of a chunk.
+        """
+        self.received += size
+        limit = self._max_response_bytes
+        if limit is not None and self.received > 4 * limit + _MOST_OVERHEAD:
+            raise ResponseTooLarge(limit)
+
+    def read_timed_out(self) -> None:
+        """Note that a wait for the answer ran out of time."""
+        self._silent = True
+
+    def hold(self, blocker: Wakeable) -> None:
+        """Have ``blocker`` woken on cancel, instead of the one held before; raises Cancelled if it is too late."""
+        with self._lock:
+            # Under the lock: a cancel either is seen here or finds the blocker held.
+            self.check()
+            self.held = blocker
+
+    def _abandon(self) -> None:
+        """Close what a failed exchange still holds: a file of an answer that was never read keeps a socket open."""
+        with self._lock:
+            held, self.held = self.held, None
+        destroy = getattr(held, "destroy", None)
+        if destroy is not None:
+            destroy()
+
+    def drop(self, blocker: Wakeable) -> None:
+        """Let go of ``blocker``: from now on, a cancel does not touch it."""
+        with self._lock:
+            if self.held is blocker:
+                self.held = None
+
+    def wake(self) -> None:
+        """End what the exchange is blocked in; called by its tokens."""
+        with self._lock:
+            if self.held is not None:
+                self.held.wake()
+
+    def resolve(self, host: str, port: int) -> list[tuple[object, ...]]:
+        """``socket.getaddrinfo`` for a TCP connection, within the limits."""
+        return self._resolver.resolve(host, port, self)
+
+    def good_address(self, host: str, port: int) -> Optional[object]:
+        """The one of several addresses of a host that took a connection last, None if none has."""
+        return self._resolver.good.get((host, port))
+
+    def remember(self, host: str, port: int, address: object) -> None:
+        """Have this address of the host tried first from now on."""
+        self._resolver.good[host, port] = address
+
+    def failure(self, error: Exception) -> Exception:
+        """What to raise for ``error``: Cancelled, a timeout that names its limit, or ``error`` itself."""
+        if self.cancelled:
+            return Cancelled("cancelled")
+        now = time.monotonic() + _TICK
+        timeout = self.timeout
+        if now >= self._deadline and self._reason is not None:
+            return requests.exceptions.Timeout(self._reason)
+        if now >= self._deadline:
+            return requests.exceptions.Timeout(f"no complete answer within {timeout.attempt:.3g} s (Timeout.attempt)")
+        if self._connecting and now >= self._limit:
+            return requests.exceptions.ConnectTimeout(f"no connection within {timeout.connect:.3g} s (Timeout.connect)")
+        if self._silent and timeout.read is not None and not self.wants_stream:
+            return requests.exceptions.ReadTimeout(f"the server sent nothing for {timeout.read:.3g} s (Timeout.read)")
+        return error
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether the server provably has not processed the request.
+
+        So it is when a kept-alive connection broke before it had taken the whole request, and nothing came
+        back (RFC 9110, 9.2.2).  A connection that breaks later may have been closed while the model worked.
+        """
+        return self.reused and self.send_failed and not self.received

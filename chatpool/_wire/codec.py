@@ -1,0 +1,360 @@
+"""JSON to and from bytes, faster where orjson is installed.
+
+Values of tables as JSON has them: what numpy, pandas, polars, pyarrow and the standard library put into a cell.
+
+None of these packages is imported: a value is known by what it can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import enum
+import importlib
+import json
+import math
+import pathlib
+import re
+import uuid
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+
+from ..errors import ConfigurationError
+
+__all__ = [
+    "EMPTY_CELL",
+    "Encoded",
+    "TooDeep",
+    "decoded",
+    "encode",
+    "is_missing",
+    "loads",
+    "plain",
+    "strict_loads",
+    "table_advice",
+    "whole",
+]
+
+
+EMPTY_CELL = "the cell is empty"
+
+_NO_NUMBERS = frozenset("mMcSV")  # kinds of numpy's that JSON has nothing for: times, complex numbers, bytes, records
+
+
+def is_missing(value: Any) -> bool:
+    """Whether ``value`` stands for an empty cell: None, NaN, an empty text, pandas' NA and NaT, a null of pyarrow's."""
+    if value is None or isinstance(value, str):
+        return not value
+    if isinstance(value, (int, list, tuple, Mapping)):
+        return False
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()
+    if hasattr(value, "as_py"):
+        return value.as_py() is None
+    if type(value).__name__ in ("MaskedConstant", "NAType", "NaTType"):
+        return True
+    is_number = isinstance(value, float) or (hasattr(value, "dtype") and getattr(value, "shape", None) == ())
+    return is_number and bool(value != value)
+
+
+def plain(value: Any) -> Any:
+    """What JSON has for ``value``.
+
+    Decimals and numbers of numpy's are numbers, arrays lists; a UUID and a path are texts; a member of an enumeration
+    is its value. Dates and times have no form that everybody takes: none is chosen for them.
+
+    Raises:
+        TypeError: nothing.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value.is_finite() and value.as_tuple().exponent in range(19) else float(value)
+    if isinstance(value, (uuid.UUID, pathlib.PurePath)):
+        return str(value)
+    if hasattr(value, "as_py") and not is_missing(value):
+        return value.as_py()
+    if hasattr(value, "dtype"):
+        return _of_array(value)
+    raise TypeError
+
+
+def whole(value: Any) -> Optional[int]:
+    """A whole number, as JSON has ``value``; None for what is none."""
+    if type(value) is not int:
+        with contextlib.suppress(TypeError):
+            value = plain(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _of_array(value: Any) -> Any:
+    """Of an array, of a column, or of one of their numbers."""
+    kind = getattr(value.dtype, "kind", "")
+    if kind in _NO_NUMBERS or is_missing(value):
+        raise TypeError
+    if kind == "f" and getattr(value, "shape", None) == ():  # by its digits: 0.1 of 32 bits is meant to be 0.1
+        with contextlib.suppress(ValueError):
+            return float(str(value))
+        raise TypeError  # a masked one
+    to_list = getattr(value, "tolist", None) or getattr(value, "to_list", None)
+    if to_list is None:
+        raise TypeError
+    return to_list()
+
+
+def table_advice(value: Any) -> Optional[str]:
+    """What to pass in place of a table, which gives its columns or their names when it is iterated over.
+
+    None for what is no table.
+    """
+    kind = type(value)
+    if not (hasattr(kind, "columns") and (hasattr(kind, "dtypes") or hasattr(kind, "to_pylist"))):
+        return None
+    is_lazy_of_polars = hasattr(kind, "collect") and hasattr(kind, "with_columns") and not hasattr(kind, "toPandas")
+    if hasattr(kind, "to_dicts") or is_lazy_of_polars:
+        column, rows = 'df["column"]', "df.to_dicts()"
+    elif hasattr(kind, "to_pylist"):
+        column, rows = 'table["column"].to_pylist()', "table.to_pylist()"
+    else:
+        column, rows = 'df["column"]', 'df.to_dict("records")'
+    first = ""
+    if hasattr(kind, "collect") or hasattr(kind, "compute"):
+        first = "bring it into memory (collect(), toPandas(), compute()); then "
+    return f"for a column of texts {first}pass {column}, for whole rows {rows} with prompt="
+
+
+# No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
+# be read, and then neither joined, pickled nor written with the stack that is left.
+_DEEPEST = 200
+
+_PLAIN_TYPES = "use str, int, float, bool, None, list or dict"
+
+_MOST_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
+
+
+class Encoded(Dict[str, Any]):
+    """A body that is encoded already, and not changed any more.
+
+    Attributes:
+        payload: its encoding.
+    """
+
+    __slots__ = ("payload",)
+
+    def __init__(self, body: Mapping[str, Any], payload: bytes) -> None:
+        super().__init__(body)
+        self.payload = payload
+
+
+_stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
+
+
+def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
+    """The two functions of orjson where it is installed, otherwise None and the standard library's."""
+    try:
+        orjson: Any = importlib.import_module("orjson")
+    except ImportError:
+        return None, json.loads
+    # What the standard library refuses is to be refused with and without orjson.
+    options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    return lambda body: bytes(orjson.dumps(body, plain, options)), orjson.loads
+
+
+_fast_dumps, _fast_loads = _find_orjson()
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """``body`` as UTF-8 JSON without needless spaces; values of tables as :func:`~.plain.plain` has them.
+
+    Raises:
+        TypeError: a value that JSON has no form for; the message names the field, never the value.
+        ConfigurationError: NaN, an infinity, a lone surrogate or a circular reference; the message names the field.
+    """
+    if type(body) is Encoded:
+        return body.payload
+    if _fast_dumps is not None:
+        try:
+            encoded = _fast_dumps(body)
+        except (TypeError, ValueError, RecursionError):
+            encoded = b"null"
+        # orjson writes NaN and infinities as null, so only an answer without null is proof that there were none.
+        if b"null" not in encoded:
+            return encoded
+    try:
+        return _stdlib.encode(body).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        fault = _fault(body, "", 0)
+    # Not raised from the original: that one quotes the text of the prompt.
+    raise fault or TypeError("the request body cannot be written as JSON")
+
+
+class TooDeep(ValueError):
+    """JSON is nested too deeply; the message goes on after "is"."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {_DEEPEST} deep")
+
+
+def loads(content: Union[bytes, str]) -> Any:
+    """The value that :func:`decoded` finds; raises as it does."""
+    return decoded(content)[0]
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def strict_loads(text: str) -> Any:
+    """``text`` decoded from JSON that every reader takes, and takes for the same.
+
+    Raises:
+        ValueError: it is not JSON, or has NaN or an infinity in it, a number beyond those of a float or of more than
+            4,300 digits, half of a surrogate pair, or more than 200 levels. The message says which.
+    """
+    try:
+        value = _strict.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"not JSON that can be read: {TooDeep()}") from None
+    except ValueError as error:
+        said = str(error)
+        if "integer string conversion" in said:
+            said = f"not JSON that can be read: a whole number of more than {_MOST_DIGITS:,} digits"
+        raise ValueError(said) from None
+    if len(text) > 2 * _DEEPEST and _brackets(text) > _DEEPEST and _is_deep(value):
+        raise ValueError(f"not JSON that can be read: {TooDeep()}")
+    if "\\u" in text and _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise ValueError(f"not JSON that can be read: {half} is half of a surrogate pair") from None
+    return value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"not JSON: {word} is no value of it (for a missing one write null)")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"not JSON that can be read: {digits[:20]} is beyond the numbers of a float")
+    return value
+
+
+_strict = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+
+
+def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
+    """``content`` decoded from JSON, and whether any reader gets the same of it.
+
+    Integers of more than 4,300 digits, which Python refuses to read, become None: the rest is worth having.
+
+    Raises:
+        TooDeep: objects and arrays are nested more than 200 deep.
+        ValueError: it is not JSON.
+    """
+    is_plain = True
+    try:
+        value = _fast_loads(content)
+    except RecursionError:
+        raise TooDeep from None
+    except ValueError as error:
+        if _fast_loads is json.loads and "integer string conversion" not in str(error):
+            raise
+        value, is_plain = _decoded_slowly(content)
+    # Not worth a look in what is too short for it, as chunks are, or has too few brackets, however they are nested.
+    if len(content) > 2 * _DEEPEST and _brackets(content) > _DEEPEST and _is_deep(value):
+        raise TooDeep
+    return value, is_plain
+
+
+def _decoded_slowly(content: Union[bytes, str]) -> Tuple[Any, bool]:
+    """The same by the standard library, which takes NaN, other encodings than UTF-8 and lone surrogates too."""
+    too_long = False
+
+    def integer(digits: str) -> Optional[int]:
+        nonlocal too_long
+        if len(digits) <= _MOST_DIGITS:
+            return int(digits)
+        too_long = True
+        return None
+
+    try:
+        return json.loads(content, parse_int=integer), not too_long
+    except RecursionError:
+        raise TooDeep from None
+
+
+def _brackets(content: Union[bytes, str]) -> int:
+    if isinstance(content, str):
+        return content.count("{") + content.count("[")
+    return content.count(b"{") + content.count(b"[")
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether there are more than so many levels of objects and arrays; level by level, as the stack is short."""
+    level: List[Any] = [[value]]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            part
+            for held in level
+            for part in (held.values() if type(held) is dict else held)
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
+    """The first thing in ``value`` that JSON cannot hold, as the error to raise; None without one."""
+    name = where or "the request body"
+    if depth > _DEEPEST:
+        return ConfigurationError(f"{where.split('.')[0].split('[')[0]} is circular or nested too deeply to be sent")
+    if isinstance(value, Mapping):
+        return _fault_in_mapping(value, where, depth)
+    if isinstance(value, (list, tuple)):
+        faults = (_fault(part, f"{where}[{index}]", depth + 1) for index, part in enumerate(value))
+        return next((fault for fault in faults if fault is not None), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return ConfigurationError(f"{name} is {float(value)!r}, which JSON cannot hold: use a finite number")
+    if isinstance(value, str):
+        return _fault_in_text(value, name)
+    if value is None or isinstance(value, (bool, int, float)):
+        return None
+    if isinstance(value, type):
+        cure = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
+        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {cure}")
+    kind = type(value)
+    named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
+    try:
+        return _fault(plain(value), where, depth + 1)
+    except TypeError:
+        if is_missing(value):
+            return TypeError(f"{named}: {EMPTY_CELL}; leave the row or the field out, or fill it")
+    cure = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
+    return TypeError(f"{named}, which JSON cannot hold: {cure}")
+
+
+def _fault_in_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Optional[Exception]:
+    for key, part in value.items():
+        if not (key is None or isinstance(key, (str, int, float))):
+            return TypeError(f"{where or 'the request body'} has a key of type {type(key).__name__}: keys must be str")
+        fault = _fault(key, where, depth + 1) or _fault(part, f"{where}.{key}" if where else str(key), depth + 1)
+        if fault is not None:
+            return fault
+    return None
+
+
+def _fault_in_text(value: str, name: str) -> Optional[Exception]:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return ConfigurationError(
+            f"{name} holds a lone surrogate at position {error.start}, which UTF-8 cannot hold: "
+            "decode the text with the right encoding, or replace it with errors='replace'"
+        )
+    return None

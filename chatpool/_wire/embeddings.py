@@ -1,0 +1,165 @@
+"""Many texts in one request for embeddings, and the answer taken apart again."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ..types import ChatRequest
+from .accumulate import index_in
+from .operations import EMBEDDINGS, operation_of
+from .response import UnusableAnswer, decode, numbers
+from .usage import amount_of, whole_number
+
+__all__ = [
+    "TooFewVectors",
+    "check_vector",
+    "has_no_vectors",
+    "is_empty",
+    "joined",
+    "shared_part",
+    "taken_apart",
+    "tokens_of",
+    "vector_of",
+]
+
+# English has four characters a token and code three; other scripts up to three bytes of UTF-8 for one.
+_CHARACTERS_PER_TOKEN = 3
+_BYTES_PER_TOKEN = 2
+
+
+def shared_part(request: ChatRequest) -> Optional[Mapping[str, Any]]:
+    """What requests must have in common to be sent as one; None for a request that goes alone.
+
+    Those that can be joined ask for the embedding of one text, or of one list of token numbers.
+    """
+    if request.method != "POST" or operation_of(request.path) != EMBEDDINGS:
+        return None
+    text = request.body.get("input")
+    is_one = isinstance(text, str) or (isinstance(text, (list, tuple)) and bool(text) and isinstance(text[0], int))
+    if not is_one:
+        return None
+    return {**{name: value for name, value in request.body.items() if name != "input"}, "": request.path}
+
+
+def tokens_of(request: ChatRequest) -> int:
+    """About how many tokens the text of a joinable request has; rather too many than too few."""
+    text = request.body["input"]
+    if not isinstance(text, str):
+        return len(text)
+    if text.isascii():
+        return len(text) // _CHARACTERS_PER_TOKEN + 1
+    return len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN + 1
+
+
+def joined(requests: Sequence[ChatRequest]) -> ChatRequest:
+    """One request for the texts of all; they have the same :func:`shared_part`."""
+    first = requests[0]
+    return ChatRequest({**first.body, "input": [request.body["input"] for request in requests]}, first.path)
+
+
+class TooFewVectors(UnusableAnswer):
+    """An answer with vectors for a part of the texts, and no telling for which.
+
+    Attributes:
+        found: how many there are.
+    """
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(f"has {found} vectors for {wanted} texts")
+        self.found = found
+
+
+def taken_apart(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
+    """The answer to each of the requests that were joined, as the server would have given it.
+
+    The tokens that all used together are shared out by ``weights``.
+
+    Raises:
+        TooFewVectors: there is not one vector for each.
+        UnusableAnswer: there is, and their numbers make no sense.
+    """
+    entries = _in_order([entry if isinstance(entry, dict) else {} for entry in answer["data"]], len(weights))
+    rest = {name: value for name, value in answer.items() if name not in ("data", "usage")}
+    shares = _shares(answer.get("usage"), weights)
+    return [{**rest, "data": [{**entry, "index": 0}], **share} for entry, share in zip(entries, shares)]
+
+
+def _in_order(entries: List[Dict[str, Any]], wanted: int) -> List[Dict[str, Any]]:
+    """The entries in the order of their texts.
+
+    Servers number them from 0, from somewhere else, anew for each of their own batches, all alike, or not at all.
+    """
+    if len(entries) != wanted:
+        raise TooFewVectors(len(entries), wanted)
+    given = [_number_of(entry) for entry in entries]
+    first = given[0]
+    if all(number in (first, before + 1) for before, number in zip([first - 1, *given], given)):
+        return entries
+    least = min(given)
+    if sorted(given) != list(range(least, least + wanted)):
+        raise UnusableAnswer(f"has {wanted} vectors whose numbers make no sense")
+    places: List[Dict[str, Any]] = [{}] * wanted
+    for number, entry in zip(given, entries):
+        places[number - least] = entry
+    return places
+
+
+def _number_of(entry: Dict[str, Any]) -> int:
+    index = entry.get("index")
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        index = int(index[:9])
+    elif isinstance(index, float) and index.is_integer():
+        index = int(index)
+    return index_in(index) or 0  # Gemini leaves a 0 out
+
+
+def _shares(usage: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
+    """``usage`` in parts that add up to it: tokens in whole numbers, money in fractions."""
+    if not isinstance(usage, dict):
+        return [{} for _ in weights]
+    split: Dict[str, List[Any]] = {}
+    whole = sum(weights) or 1
+    for name, value in usage.items():
+        amount = amount_of(value)
+        if amount is not None and "cost" in name:
+            split[name] = [amount / whole * weight for weight in weights]
+        elif amount is not None:
+            split[name] = _split(whole_number(amount) or 0, weights)
+    return [{"usage": {name: parts[place] for name, parts in split.items()}} for place in range(len(weights))]
+
+
+def _split(total: int, weights: Sequence[int]) -> List[int]:
+    whole, before, shares = sum(weights) or 1, 0, []
+    for weight in weights:
+        shares.append(total * (before + weight) // whole - total * before // whole)
+        before += weight
+    return shares
+
+
+def vector_of(request: ChatRequest, answer: Any) -> List[float]:
+    """The vector in the answer to one text.
+
+    Raises:
+        UnusableAnswer: there is none, or one with NaN or an infinity in it.
+    """
+    vector: List[float] = decode(request, answer, None)
+    return vector
+
+
+def is_empty(answer: Any) -> bool:
+    """Recognise an answer to one text that has a place for its vector and nothing in it."""
+    return answer["data"][0].get("embedding") in (None, [], "")
+
+
+def has_no_vectors(answer: Any) -> bool:
+    """Recognise an answer that should have vectors and has an empty list of them."""
+    return isinstance(answer, dict) and answer.get("data") == []
+
+
+def check_vector(answer: Any) -> None:
+    """Look at the vector in the answer to one text.
+
+    Raises:
+        UnusableAnswer: as :func:`vector_of`.
+    """
+    numbers(answer["data"][0].get("embedding"))

@@ -1,0 +1,299 @@
+"""From items of all kinds to requests.
+
+The next request of a conversation in which an answer was of no use.
+"""
+
+from __future__ import annotations
+
+import json
+import numbers
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from ..types import ChatCompletion, ChatRequest, Choice
+from .codec import EMPTY_CELL, encode, is_missing, plain, table_advice
+from .operations import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
+
+__all__ = ["are_messages", "asked_again", "embedding_request", "renamed", "responses_request", "to_request"]
+
+
+_Fields = Optional[Mapping[str, Any]]
+
+_KINDS = (
+    "an item is a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
+    "or a chatpool.ChatRequest; for rows of your own pass prompt=, a function that makes one of these of a row"
+)
+_MESSAGE = "a message is a dict such as {'role': 'user', 'content': '...'}"
+
+# Other paths get no model and no defaults: /moderations, for one, refuses a chat model and unknown fields.
+_TAKES_MODEL = frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS})
+
+
+def to_request(
+    item: Any,
+    *,
+    model: Optional[str] = None,
+    system: Optional[str] = None,
+    defaults: _Fields = None,
+    extra: _Fields = None,
+) -> ChatRequest:
+    """The request that ``item`` stands for.
+
+    Args:
+        item: a str (one user message), a list of message dicts, a dict (a whole body: ``messages`` goes to
+            ``/chat/completions``, as does a ``prompt`` that is a list of messages, ``input`` to ``/responses``, any
+            other ``prompt`` to ``/completions``) or a ChatRequest.
+        model: the model where the item and ``extra`` name none.
+        system: text of a system message, put first unless the messages start with a system or developer message;
+            for ``/responses`` it becomes ``instructions`` unless the body has them.
+        defaults: body fields where neither the item nor ``extra`` has them.
+        extra: body fields that override the item's.
+
+    ``model`` and ``defaults`` are filled in for chat, completions, responses and embeddings; other paths
+    (of a ChatRequest) get ``extra`` only.  The item is not changed and its lists may change afterwards.
+
+    Raises:
+        TypeError: the item is of no such kind, or asks for a stream; the message says what would be right.
+    """
+    request = _request_of(item)
+    # What a GET or a DELETE of such a path is about is stored, and has its model.
+    operation = OTHER if sends_no_body(request) else operation_of(request.path)
+    body = _filled(request.body, operation, model, defaults, extra)
+    if system is not None:
+        _add_system(body, operation, system)
+    if body.get("stream"):
+        raise TypeError("this call does not stream: leave 'stream' out of the body, or use pool.stream(...)")
+    return ChatRequest(body, request.path, request.method)
+
+
+def responses_request(item: Any) -> ChatRequest:
+    """The request to ``/responses`` that ``item`` stands for, with nothing filled in.
+
+    Args:
+        item: a str, a list of input items (messages among them), a dict (a whole body) or a ChatRequest.
+
+    Raises:
+        TypeError: the item is of no such kind; the message says what would be right.
+    """
+    if isinstance(item, str):
+        return ChatRequest({"input": item}, RESPONSES)
+    if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
+        return ChatRequest(_with_text({"input": item}, "input"), RESPONSES)
+    request = _checked(item) if isinstance(item, ChatRequest) else None
+    if isinstance(item, Mapping) and "messages" not in item:
+        request = _of_body(item)
+    if request is None or operation_of(request.path) != RESPONSES:
+        raise TypeError(
+            "an item of the Responses API is a str, a list of input items or a dict with 'input'; for a body with "
+            f"'messages' or for another path use pool.chat(...); got {_named(item)}"
+        )
+    return request
+
+
+def embedding_request(
+    text: Union[str, Sequence[int]],
+    *,
+    model: Optional[str],
+    defaults: _Fields = None,
+    extra: _Fields = None,
+) -> ChatRequest:
+    """The request for the embedding of one text, or of one list of token numbers.
+
+    Raises:
+        TypeError: ``text`` is neither.
+    """
+    if not (isinstance(text, (str, list)) or is_missing(text)) and (hasattr(text, "dtype") or hasattr(text, "as_py")):
+        text = plain(text)
+    tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_whole(token) for token in text)
+    if not (isinstance(text, str) or tokens):
+        raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
+    is_plain = isinstance(text, str) or all(type(token) is int for token in text)
+    given = text if is_plain else [int(token) for token in text]
+    return ChatRequest(_filled({"input": given}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+
+
+def are_messages(value: Any) -> bool:
+    """Whether ``value`` is a list of messages, by its first."""
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
+
+
+def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
+    """The encoded body of ``request`` with another model; as it is where it has none and its path takes none."""
+    if not payload or (request.model is None and operation_of(request.path) not in _TAKES_MODEL):
+        return payload
+    return encode({**json.loads(payload), "model": model})
+
+
+def _request_of(item: Any) -> ChatRequest:
+    """The item as a request with nothing filled in."""
+    if isinstance(item, str):
+        return ChatRequest({"messages": [{"role": "user", "content": item}]})
+    if isinstance(item, ChatRequest):
+        return _checked(item)
+    if isinstance(item, Mapping):
+        return _of_body(item)
+    if hasattr(item, "as_py") and not is_missing(item):  # a cell of pyarrow's
+        return _request_of(plain(item))
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        raise TypeError(f"{_KINDS}; got a row with the fields {', '.join(item._fields[:8])}")
+    if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
+        return ChatRequest({"messages": _messages(item, "a list item")})
+    advice = table_advice(item)
+    if advice is not None:
+        raise TypeError(f"an item is one prompt, got a whole table ({type(item).__name__}): use map, and {advice}")
+    raise TypeError(f"{_KINDS}; got {_named(item)}")
+
+
+def _checked(request: ChatRequest) -> ChatRequest:
+    # As Any: dataclasses do not hold callers to the types they declare.
+    body: Any = request.body
+    path: Any = request.path
+    method: Any = request.method
+    if not isinstance(body, Mapping):
+        raise TypeError(f"ChatRequest.body must be a dict, got {_named(body)}")
+    if not (isinstance(path, str) and path.startswith("/")):
+        raise TypeError(f"ChatRequest.path must be a path below base_url such as '/chat/completions', got {path!r}")
+    if not (isinstance(method, str) and method.isalpha()):
+        raise TypeError(f"ChatRequest.method must be an HTTP method such as 'POST', got {method!r}")
+    return request
+
+
+def _of_body(body: Mapping[str, Any]) -> ChatRequest:
+    if "messages" in body:
+        return ChatRequest({**body, "messages": _messages(body["messages"], "'messages'")})
+    if "input" in body:
+        return ChatRequest(_with_text(body, "input"), RESPONSES)
+    # A prompt that is a dict names a template stored at the server, which only the Responses API has.
+    if isinstance(body.get("prompt"), Mapping):
+        return ChatRequest(body, RESPONSES)
+    if are_messages(body.get("prompt")):
+        messages = _messages(body["prompt"], "'prompt'")
+        return ChatRequest({**{name: body[name] for name in body if name != "prompt"}, "messages": messages})
+    if "prompt" in body:
+        return ChatRequest(_with_text(body, "prompt"), COMPLETIONS)
+    keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no keys at all"
+    raise TypeError(f"a dict item must have 'messages', 'input' or 'prompt', got {keys}; {_KINDS}")
+
+
+def _with_text(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = body[field]
+    if isinstance(value, str):
+        return body
+    if isinstance(value, (list, tuple)) and value:
+        return {**body, field: list(value)}
+    raise TypeError(f"{field!r} must be a str or a list that is not empty, got {_named(value)}")
+
+
+def _messages(messages: Any, where: str) -> List[Mapping[str, Any]]:
+    """A copy of the list of messages, each looked at."""
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise TypeError(f"{where} must be a list of message dicts, got {_named(messages)}; {_MESSAGE}")
+    if not messages:
+        raise TypeError(f"{where} must hold at least one message, got an empty list; {_MESSAGE}")
+    for index, message in enumerate(messages):
+        _check_message(message, f"message {index} of {where}")
+    return list(messages)
+
+
+def _check_message(message: Any, where: str) -> None:
+    if isinstance(message, (ChatCompletion, Choice)):
+        raise TypeError(f"{where} is a {type(message).__name__}: put its .message into the list")
+    if isinstance(message, str):
+        raise TypeError(f"{where} is a str; {_MESSAGE}. To send several prompts give them as separate items")
+    if not isinstance(message, Mapping):
+        raise TypeError(f"{where} is {_named(message)}; {_MESSAGE}")
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise TypeError(f"{where} has no 'role'; {_MESSAGE}")
+    # An assistant's message may hold tool calls, a refusal or audio and no content.
+    if "content" not in message and role != "assistant":
+        raise TypeError(f"{where} (role {role!r}) has no 'content'; {_MESSAGE}")
+    content = message.get("content")
+    if type(content) is not str and is_missing(content) and (role == "user" or content is not None):
+        raise TypeError(f"{where} (role {role!r}): {EMPTY_CELL}: its 'content' is {content}; fill it, or leave it out")
+
+
+def _filled(
+    body: Mapping[str, Any], operation: str, model: Optional[str], defaults: _Fields, extra: _Fields
+) -> Dict[str, Any]:
+    """``body`` with what it lacks; a model that is None or empty counts as missing."""
+    extra = extra or {}
+    if operation not in _TAKES_MODEL:
+        return {**body, **extra}
+    defaults = defaults or {}
+    filled = {**defaults, **body, **extra}
+    named = extra.get("model") or body.get("model") or model or defaults.get("model")
+    if named:
+        filled["model"] = named
+    else:
+        filled.pop("model", None)
+    return filled
+
+
+def _add_system(body: Dict[str, Any], operation: str, system: str) -> None:
+    if not isinstance(system, str):
+        raise TypeError(f"system must be a str, got {_named(system)}")
+    if operation == COMPLETIONS:
+        raise TypeError("system has no place in a request with 'prompt': put it into the prompt, or use 'messages'")
+    if operation == RESPONSES:
+        if body.get("instructions") is None:
+            body["instructions"] = system
+    elif operation == CHAT:
+        messages = body.get("messages") or ()
+        first = messages[0] if isinstance(messages, (list, tuple)) and messages else {}
+        if not (isinstance(first, Mapping) and first.get("role") in ("system", "developer")):
+            body["messages"] = [{"role": "system", "content": system}, *messages]
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
+
+
+def _named(value: Any) -> str:
+    """What ``value`` is, without showing it: it may be a prompt."""
+    if is_missing(value):
+        return f"{value}: {EMPTY_CELL}"
+    if isinstance(value, (list, tuple, dict)) and not value:
+        return f"an empty {type(value).__name__}"
+    return f"a value of type {type(value).__name__}"
+
+
+_WORDS = "Your answer cannot be used: {reason}\nAnswer again: the whole answer, put right, and nothing else."
+
+
+def asked_again(request: ChatRequest, completion: ChatCompletion, reason: str) -> Optional[ChatRequest]:
+    """``request`` with the answer and what is wrong with it appended; None where a request holds no conversation.
+
+    Args:
+        request: what was sent.
+        completion: what came back.
+        reason: why it is of no use.
+    """
+    # Only role and content: some servers refuse their own further fields (reasoning, annotations) in a request, and
+    # some a message without any text.
+    answer = {"role": "assistant", "content": _sendable(completion.text) or "(no text)"}
+    question = {"role": "user", "content": _WORDS.format(reason=_sendable(reason))}
+    operation = operation_of(request.path)
+    if operation == CHAT:
+        return _with(request, "messages", [*request.body.get("messages", ()), answer, question])
+    if operation != RESPONSES:
+        return None
+    if request.body.get("conversation"):  # it is kept by the server, which has appended both already
+        return _with(request, "input", [question])
+    return _with(request, "input", [*_items(request.body.get("input")), answer, question])
+
+
+def _with(request: ChatRequest, field: str, value: List[Any]) -> ChatRequest:
+    return ChatRequest({**request.body, field: value}, request.path, request.method)
+
+
+def _items(given: Any) -> List[Any]:
+    """The input of the Responses API as a list of items."""
+    if isinstance(given, (list, tuple)):
+        return list(given)
+    message: Dict[str, Any] = {"role": "user", "content": given}
+    return [message] if given else []
+
+
+def _sendable(text: str) -> str:
+    """The text without half surrogate pairs, which JSON can bring and UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,351 @@
+"""The lines of batch files: what a line of input asks for, and the lines of answers and errors.
+
+Nothing else knows the field names of these files (https://platform.openai.com/docs/guides/batch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from .._journal import (
+    OK,
+    Record,
+    decode_value,
+    encode_value,
+    finite,
+    has_no_json_form,
+    json_text,
+    text_or_null,
+    unbroken,
+)
+from .._wire.codec import EMPTY_CELL, loads
+from .._wire.request import are_messages
+from .._wire.response import UnusableAnswer, numbers
+from ..errors import ConfigurationError
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "CUSTOM_ID",
+    "EMBEDDINGS",
+    "METADATA",
+    "PATHS",
+    "RESPONSES",
+    "BadLine",
+    "BatchLine",
+    "EmptyCell",
+    "ResultLine",
+    "answer_line",
+    "batch_line",
+    "checked_body",
+    "error_code",
+    "error_line",
+    "finite",
+    "is_batch_line",
+    "is_embedding",
+    "is_pair",
+    "json_text",
+    "json_type",
+    "path_of",
+    "read_result",
+    "refuse_empty_messages",
+    "request_of_list",
+    "unbroken",
+    "vector_in",
+]
+
+CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
+EMBEDDINGS, MODERATIONS = "/embeddings", "/moderations"
+PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
+
+CUSTOM_ID = "custom_id"
+METADATA = "metadata"
+
+_REQUESTS = frozenset({"messages", "prompt", "body"})  # an answer has none of these fields
+
+# The codes of errors that are no answer of the server's.
+_CODES = {
+    "APIConnectionError": "connection_error",
+    "APITimeoutError": "timeout",
+    "APIResponseError": "unusable_answer",
+    "ConfigurationError": "invalid_request",
+    "DeadlineExceededError": "deadline_exceeded",
+    "ParseError": "parse_error",
+    "LengthError": "length",
+    "ContentFilterError": "content_filter",
+}
+
+# --- input --------------------------------------------------------------------------------------------------------
+
+
+class BadLine(ValueError):
+    """A line cannot be used; the message says why."""
+
+
+class EmptyCell(BadLine):
+    """The cell that should be the prompt is empty: the row has failed, and the others are none the worse for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{EMPTY_CELL}: there is nothing in {name!r}; fill it, or leave the row out")
+        self._name = name
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), (self._name,)
+
+
+class BatchLine(NamedTuple):
+    """A line of the Batch API's input: the row's name, the path (None: not said) and the body."""
+
+    custom_id: str
+    url: Optional[str]
+    body: Dict[str, Any]
+
+
+def is_batch_line(value: Mapping[str, Any]) -> bool:
+    """Whether an object is meant to be a line of the Batch API's input."""
+    return "body" in value and ("url" in value or "method" in value or CUSTOM_ID in value)
+
+
+def batch_line(value: Mapping[str, Any]) -> BatchLine:
+    """A line of the Batch API's input, checked.
+
+    Raises:
+        BadLine: a field is missing or wrong.
+    """
+    body, method, url, custom_id = value["body"], value.get("method", "POST"), value.get("url"), value.get(CUSTOM_ID)
+    if not isinstance(body, dict):
+        raise BadLine(f"'body' must be an object, got {json_type(body)}")
+    if method != "POST":
+        raise BadLine(f"'method' must be POST, got {method!r}")
+    if url is not None and not (isinstance(url, str) and url.startswith("/")):
+        raise BadLine(f"'url' must be a path such as /v1/chat/completions, got {url!r}")
+    if not (isinstance(custom_id, str) and custom_id):
+        raise BadLine(f"'custom_id' must be a text that is not empty, got {custom_id!r}")
+    return BatchLine(custom_id, url, body)
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a list is ``[request, answer]`` or ``[request, answer, metadata]``, and not one of requests."""
+    if not (len(value) in (2, 3) and isinstance(value[0], dict)):
+        return False
+    return not isinstance(value[1], dict) or _REQUESTS.isdisjoint(value[1])
+
+
+def request_of_list(value: Any) -> Dict[str, Any]:
+    """The request that a list stands for: a chat, by its messages, or a pair as the cookbook's script writes them.
+
+    Raises:
+        BadLine: it is neither.
+    """
+    if are_messages(value):
+        return {"messages": value}
+    if is_pair(value):
+        return {**value[0], METADATA: value[2]} if len(value) == 3 else value[0]
+    if value and all(isinstance(part, dict) for part in value):
+        raise BadLine("it is a list of requests: write each of them on a line of its own")
+    raise BadLine("a line that is a list must be messages, [request, answer] or [request, answer, metadata]")
+
+
+def refuse_empty_messages(messages: Any) -> None:
+    """Refuse what nobody has asked in one of the messages.
+
+    Raises:
+        EmptyCell: the content of a message of the user's is null, as an empty cell of a table is in JSON.
+    """
+    for place, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict) and message.get("role") == "user" and message.get("content", "") is None:
+            raise EmptyCell(f"messages[{place}].content")
+
+
+def path_of(body: Mapping[str, Any], model: Optional[str] = None) -> str:
+    """Where a body goes that does not say it.
+
+    Args:
+        body: the body.
+        model: the model where it names none.
+    """
+    if "messages" in body or are_messages(body.get("prompt")):
+        return CHAT
+    if "input" not in body:
+        return RESPONSES if isinstance(body.get("prompt"), dict) else COMPLETIONS
+    # The Responses API and embeddings both call it input; models that embed are called so.
+    return EMBEDDINGS if "embed" in str(body.get("model") or model or "").lower() else RESPONSES
+
+
+def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
+    """A body of whose fields with prompts one can be sent; those that are null beside it are left out.
+
+    Raises:
+        EmptyCell: it is an empty text.
+        BadLine: none of them can.
+    """
+    given = [name for name in ("messages", "prompt", "input") if name in body]
+    filled = [name for name in given if body[name] is not None]
+    if not filled:
+        raise BadLine(f"{given[0]!r} is null: {EMPTY_CELL}")
+    for name in filled:
+        value = body[name]
+        if value == "":
+            raise EmptyCell(name)
+        if not (isinstance(value, _TYPES[name]) and value):
+            found = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
+            raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {found}")
+    refuse_empty_messages(body.get("messages") or body.get("prompt"))
+    if isinstance(body.get("prompt"), dict) and "id" not in body["prompt"]:
+        raise BadLine(
+            f"'prompt' must be {_PROMPTS['prompt']}, got an object; of pandas, write to_json(..., "
+            "orient='records', lines=True)"
+        )
+    return {name: value for name, value in body.items() if value is not None or name not in given}
+
+
+_TYPES = {"messages": (list,), "prompt": (str, list, dict), "input": (str, list)}
+_PROMPTS = {
+    "messages": "a list of messages",
+    "prompt": "a text or a list of messages",
+    "input": "a text or a list",
+}
+
+
+def is_embedding(path: str) -> bool:
+    """Whether requests to this path ask for embeddings."""
+    return path.endswith(EMBEDDINGS)
+
+
+def vector_in(record: Record) -> Any:
+    """The vector in the record of an answer, whatever its encoding; None where there is none.
+
+    Raises:
+        ConfigurationError: there are several.
+    """
+    if record.state != OK:
+        return None
+    answer = decode_value(record.value)
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not (isinstance(data, list) and data and isinstance(data[0], dict)):
+        return None
+    if len(data) > 1:
+        raise ConfigurationError(
+            f"{record.custom_id} has {len(data)} vectors, and a matrix takes one for each row: give each text a row, "
+            "or write to a .jsonl"
+        )
+    try:
+        return numbers(data[0].get("embedding"))
+    except UnusableAnswer:
+        return None
+
+
+def json_type(value: Any) -> str:
+    """What ``value`` is, for a message."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return "bytes that are no text" if isinstance(value, bytes) else names.get(type(value), "a number")
+
+
+# --- output -------------------------------------------------------------------------------------------------------
+
+
+def answer_line(record: Record) -> bytes:
+    """The line of a success."""
+    last = record.attempts[-1] if record.attempts else None
+    status = last.status if last is not None and last.status is not None else 200
+    request_id = text_or_null(None if last is None else last.request_id)
+    head = _head(record) + f'"response": {{"status_code": {status}, "request_id": {request_id}, "body": '
+    return head.encode("ascii") + _value(record.value) + b'}, "error": null' + _meta(record) + b"}\n"
+
+
+def _value(value: bytes) -> bytes:
+    if has_no_json_form(value):
+        with contextlib.suppress(ValueError):  # nested too deeply to be read, and a text that says it
+            value = encode_value(finite(loads(value)))
+    return unbroken(value)
+
+
+def error_line(record: Record) -> bytes:
+    """The line of a failure: the server's refusal, or why there was no answer."""
+    facts = record.error or {}
+    status = facts.get("status_code")
+    if isinstance(status, int) and status >= 300:
+        response = {"status_code": status, "request_id": facts.get("request_id"), "body": _error_body(facts)}
+        text = f'"response": {json_text(response)}, "error": null'
+    else:
+        error = {"code": error_code(facts), "message": facts.get("message")}
+        text = f'"response": null, "error": {json_text(error)}'
+    return (_head(record) + text).encode() + _meta(record) + b"}\n"
+
+
+def error_code(facts: Mapping[str, Any]) -> str:
+    """The code of a failure that is no answer of the server's."""
+    return _CODES.get(str(facts.get("class")), "internal_error")
+
+
+def _head(record: Record) -> str:
+    return f'{{"id": "batch_req_{record.key:016x}", "custom_id": {text_or_null(record.custom_id)}, '
+
+
+def _meta(record: Record) -> bytes:
+    return b"" if record.meta is None else b', "metadata": ' + json_text(record.meta).encode()
+
+
+def _error_body(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = facts.get("body")
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        return body
+    return {"error": {name: facts.get(name) for name in ("message", "type", "param", "code")}}
+
+
+class ResultLine(NamedTuple):
+    """A line of output.
+
+    Attributes:
+        custom_id: the row's name.
+        ok: whether it is an answer.
+        status: HTTP status, None where there was no answer.
+        code: the error's code, type or message; None for an answer.
+        body: the answer's JSON.
+    """
+
+    custom_id: Optional[str]
+    ok: bool
+    status: Optional[int]
+    code: Optional[str]
+    body: Any
+
+
+def read_result(line: str) -> ResultLine:
+    """A line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    value = loads(line)
+    if isinstance(value, list):
+        return _read_pair(value)
+    if not (isinstance(value, dict) and ("response" in value or "error" in value)):
+        raise ValueError("it has neither 'response' nor 'error'")
+    found = value.get("response")
+    response: Dict[str, Any] = found if isinstance(found, dict) else {}
+    status, body, error = response.get("status_code"), response.get("body"), value.get("error")
+    inside = body.get("error") if isinstance(body, dict) else None
+    refused = (isinstance(status, int) and status >= 300) or not response
+    if error or inside or refused:
+        return ResultLine(value.get("custom_id"), False, status, _code(error or inside), body)
+    return ResultLine(value.get("custom_id"), True, status, None, body)
+
+
+def _read_pair(value: Any) -> ResultLine:
+    if len(value) not in (2, 3):
+        raise ValueError("a list must be [request, answer] or [request, answer, metadata]")
+    answer = value[1]
+    if isinstance(answer, dict) and not answer.get("error"):
+        return ResultLine(None, True, 200, None, answer)
+    found = answer[-1] if isinstance(answer, list) and answer else answer
+    error = found.get("error") if isinstance(found, dict) else found
+    return ResultLine(None, False, None, _code(error), None)
+
+
+def _code(error: Any) -> str:
+    if isinstance(error, dict):
+        found = error.get("code") or error.get("type") or error.get("message")
+        return str(found)[:80] if found else "error"
+    return str(error)[:80] if error else "error"

@@ -1,0 +1,256 @@
+"""Input files of all kinds, as a stream of numbered lines."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import os
+import sys
+import zlib
+from typing import Any, BinaryIO, Iterator, Optional, cast
+
+from .._wire.codec import strict_loads
+from ..errors import ConfigurationError
+from .input_tables import (
+    BLANK,
+    EXCEL,
+    PARQUET,
+    SEPARATOR_LINE,
+    Heading,
+    Line,
+    Problem,
+    csv_lines,
+    delimiter_of,
+    excel_lines,
+    is_torn,
+    not_decoded,
+    parquet_lines,
+    refuse_binary,
+    refuse_text,
+    table_kind,
+)
+
+__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "Line", "Problem", "Source"]
+
+STDIN = "-"
+JSON, CSV, TEXT = "json", "csv", "text"
+
+_SUFFIXES = {".csv": CSV, ".tsv": CSV, ".txt": TEXT, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON}
+_OF_TABLES = {
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls"), "an Excel workbook"),  # an .xls may be HTML, or text with tabs
+    ".parquet": "a Parquet file",
+}
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+_HEAD = 1 << 16
+_UTF8 = "utf-8-sig"
+
+
+class Source:
+    """An input file.  It is read anew for every iteration, standard input only once.
+
+    Args:
+        path: the file, or ``"-"`` for standard input; compressed by gzip or not.
+        column: set where a column holds the prompts: then what does not look like JSON is CSV.
+        delimiter: what separates the columns of CSV: one character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: found in the first lines.
+        encoding: of the text, as Python calls it. Default: UTF-8.
+
+    Attributes:
+        name: how it is called in messages.
+        format: :data:`JSON`, :data:`CSV`, :data:`TEXT`, :data:`EXCEL` or :data:`PARQUET`, by its name and what it
+            begins with.
+        is_stream: whether it can be read only once.
+        unit: what a place in it is called: a line, or a row.
+        heading: what a table says of itself, as soon as its first row is read.
+
+    Raises:
+        ConfigurationError: it cannot be read, is something else than rows, or is not UTF-8; an option does not fit.
+    """
+
+    def __init__(
+        self, path: str, column: Optional[str] = None, delimiter: Optional[str] = None, encoding: Optional[str] = None
+    ) -> None:
+        self._path = path
+        self.is_stream = path == STDIN
+        self.name = "standard input" if self.is_stream else path
+        self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
+        self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)
+        self.heading = Heading()
+        self._stdin: Optional[io.BufferedReader] = None
+        if self.is_stream:
+            self._stdin = _unpacked(cast(BinaryIO, sys.stdin.buffer))
+        with self._opened() as file:
+            head = file.peek(_HEAD)[:_HEAD]
+            kind = table_kind(head, file)
+            self._suffix = self._suffix_of(path)
+            if kind is not None:
+                self._take_table(kind, file)
+                return
+            if encoding is None:
+                self._refuse_utf_16(head)
+                refuse_binary(self.name, head, file)
+        self.unit = "line"
+        if self._suffix in _OF_TABLES and head:
+            called = _OF_TABLES[self._suffix]
+            raise ConfigurationError(f"{self.name} is not {called}, whatever its name says: give it that of its kind")
+        text = self._decoded(head).lstrip("\ufeff \t\r\n\f\v")
+        self.format = self._format(text, column)
+        refuse_text(self.name, text, is_json=self.format == JSON, is_table=self.format == CSV)
+        self._find_delimiter(text)
+
+    def _take_table(self, kind: str, file: io.BufferedReader) -> None:
+        self.format, self.unit = kind, "row"
+        if self.is_stream or isinstance(file.raw, gzip.GzipFile):
+            raise ConfigurationError(
+                f"{self.name} is a file of {kind.capitalize()}, which is not read as it comes: "
+                "write it to a file, not compressed, and name that"
+            )
+        for option, is_given in (("delimiter", self._delimiter), ("encoding", self._encoding != _UTF8)):
+            if is_given:
+                raise ConfigurationError(f"{option} is for text, and {self.name} is a file of {kind.capitalize()}")
+
+    def _refuse_utf_16(self, head: bytes) -> None:
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ConfigurationError(
+                f"{self.name} is UTF-16 text: save it as UTF-8, or pass encoding= (--encoding utf-16)"
+            )
+
+    def _decoded(self, head: bytes) -> str:
+        if self._encoding == _UTF8:
+            return head.decode("utf-8", "replace")
+        return codecs.getincrementaldecoder(self._encoding)("replace").decode(head)
+
+    @staticmethod
+    def _suffix_of(path: str) -> str:
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() in (".gz", ".gzip"):
+            suffix = os.path.splitext(stem)[1]
+        return suffix.lower()
+
+    def _format(self, text: str, column: Optional[str]) -> str:
+        named = _SUFFIXES.get(self._suffix)
+        if named == JSON or (named is None and text[:1] in ("{", "[")):
+            if self._delimiter:
+                raise ConfigurationError(f"delimiter is for CSV, and {self.name} is JSON lines")
+            return JSON
+        is_table = column is not None or self._delimiter or SEPARATOR_LINE.match(text)
+        return CSV if named == CSV or is_table else TEXT
+
+    def _find_delimiter(self, text: str) -> None:
+        said = SEPARATOR_LINE.match(text) if self.format == CSV else None
+        self._has_separator_line = said is not None
+        if self._delimiter or self.format != CSV:
+            return
+        if said is not None:
+            self._delimiter = said[1]
+        else:
+            self._delimiter = "\t" if self._suffix == ".tsv" else delimiter_of(text)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[io.BufferedReader]:
+        if self._stdin is not None:
+            yield self._stdin
+            return
+        try:
+            file = open(self._path, "rb", buffering=_HEAD)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {self._path}: {error.strerror or error}") from error
+        with file, self._trouble():
+            yield _unpacked(file)
+
+    @contextlib.contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigurationError(f"cannot read {self.name}: {error}") from error
+
+    def __iter__(self) -> Iterator[Line]:
+        """Its lines; empty ones are left out.
+
+        Raises:
+            ConfigurationError: the file breaks off.
+        """
+        if self.format == EXCEL:
+            yield from excel_lines(self._path, self.name, self.heading)
+        elif self.format == PARQUET:
+            yield from parquet_lines(self._path, self.name, self.heading)
+        else:
+            with self._opened() as file:
+                yield from self._text_lines(file)
+
+    def _text_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+        if self.format == CSV:
+            hint = self._has_separator_line
+            return csv_lines(file, self.name, self._delimiter, self._encoding, self.heading, has_separator_line=hint)
+        return _lines(file, self.format) if self._encoding == _UTF8 else self._decoded_lines(file)
+
+    def _decoded_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+        """Lines of another encoding than UTF-8."""
+        text = io.TextIOWrapper(file, encoding=self._encoding, errors="surrogateescape", newline="\n")
+        number = 0
+        try:
+            for place, line in enumerate(text, 1):
+                data = line.removeprefix("\ufeff") if place == 1 else line
+                if data and not data.isspace():
+                    number += 1
+                    torn = is_torn(data)
+                    value = Problem(not_decoded(None, self._encoding)) if torn else _value(data, self.format)
+                    yield Line(number, value, place, place)
+        except UnicodeError as error:
+            raise ConfigurationError(f"{self.name} is not {self._encoding}: {error}") from error
+        finally:
+            text.detach()
+
+
+def _checked_encoding(name: str) -> str:
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)  # which an encoding of bytes, such as hex, has no use for
+    except (LookupError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"encoding must be the name of an encoding of text, such as utf-8, cp1252 or utf-16, got {name!r}"
+        ) from None
+    return _UTF8 if found.name in ("utf-8", _UTF8) else found.name
+
+
+def _checked_delimiter(delimiter: str) -> str:
+    mark = _DELIMITERS.get(delimiter, delimiter)
+    if len(mark) != 1 or mark in '"\r\n':
+        raise ConfigurationError(
+            f"delimiter must be one character, or tab, comma, semicolon, pipe or space, got {delimiter!r}"
+        )
+    return mark
+
+
+def _unpacked(file: BinaryIO) -> io.BufferedReader:
+    reader = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file))
+    if reader.peek(2)[:2] == b"\x1f\x8b":
+        return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=reader)), 1 << 17)
+    return reader
+
+
+def _lines(file: BinaryIO, kind: str) -> Iterator[Line]:
+    number = 0
+    for place, raw in enumerate(file, 1):
+        data = raw.removeprefix(b"\xef\xbb\xbf") if place == 1 else raw
+        if data.isspace() or not data:
+            continue
+        number += 1
+        try:
+            value = _value(data.decode("utf-8"), kind)
+        except UnicodeDecodeError as error:
+            value = Problem(not_decoded(error, _UTF8))
+        yield Line(number, value, place, place)
+
+
+def _value(text: str, kind: str) -> Any:
+    if kind != JSON:
+        return text.rstrip("\r\n")
+    try:
+        return strict_loads(text.rstrip())
+    except ValueError as error:
+        whole = " (each line has to be whole)" if " at column " in str(error) else ""
+        return Problem(f"{error}{whole}")

@@ -1,0 +1,317 @@
+"""What is in the files of a run: rows, failures, tokens, times.
+
+When things happened in a run: attempts and outcomes over its working time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+
+from .._journal import OK, Record, decode_value, is_journal, read_journal
+from .._redaction import printable
+from .._wire.usage import usage_of
+from ..errors import ConfigurationError
+from ..prices import Bill, PricesLike, dollars, prices_of
+from ..types import Usage
+from .batch_format import error_code, read_result
+from .output_files import Paths
+
+__all__ = ["Report", "Timeline", "Timelines", "report"]
+
+
+_PAUSE = 60.0  # seconds in which nothing happens: nobody was running it
+_SLOTS = 120  # in which a run's time is shown
+
+
+class Timelines(NamedTuple):
+    """A run's time in equal slots.
+
+    Attributes:
+        width: seconds of one slot.
+        answered, failed: rows that ended in each slot.
+        refused: attempts in each slot that the server refused or failed, and that were made again.
+        in_flight: the mean number of attempts under way in each slot.
+    """
+
+    width: float
+    answered: List[int]
+    failed: List[int]
+    refused: List[int]
+    in_flight: List[float]
+
+
+class Timeline:
+    """Takes records in the order in which they ended; pauses between runs are left out.
+
+    A record takes 40 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._starts, self._ends = array("d"), array("d")  # of attempts
+        self._refused = array("b")
+        self._outcomes, self._succeeded = array("d"), array("b")
+        self._left_out = 0.0
+        self._latest = 0.0
+        self.seconds = 0.0
+        self._first = 0.0
+
+    def add(self, record: Record) -> None:
+        """One row has ended."""
+        start = record.at - record.elapsed
+        if not self._outcomes:
+            self._first = self._latest = start
+        elif start - self._latest > _PAUSE:
+            self._left_out += start - self._latest
+        self._latest = max(self._latest, record.at)
+        moment = start - self._first - self._left_out
+        self._outcomes.append(moment + record.elapsed)
+        self._succeeded.append(record.state == OK)
+        self.seconds = max(self.seconds, moment + record.elapsed)
+        for attempt in record.attempts:
+            self._starts.append(moment)
+            self._ends.append(moment + attempt.elapsed)
+            self._refused.append(attempt.wait is not None)
+            moment += attempt.elapsed + (attempt.wait or 0.0)
+
+    def slots(self) -> Timelines:
+        """The run in equal slots."""
+        width = max(self.seconds / _SLOTS, 1e-3)
+        count = min(_SLOTS, int(self.seconds / width) + 1)
+
+        def slot(moment: float) -> int:
+            return min(max(int(moment / width), 0), count - 1)
+
+        answered, failed, refused = [0] * count, [0] * count, [0] * count
+        for moment, ok in zip(self._outcomes, self._succeeded):
+            (answered if ok else failed)[slot(moment)] += 1
+        for end, again in zip(self._ends, self._refused):
+            refused[slot(end)] += again
+        return Timelines(width, answered, failed, refused, self._in_flight(width, count))
+
+    def _in_flight(self, width: float, count: int) -> List[float]:
+        busy = [0.0] * count
+        for start, end in zip(self._starts, self._ends):
+            for slot in _touched(start, end, width, count):
+                busy[slot] += max(0.0, min(end, (slot + 1) * width) - max(start, slot * width))
+        return [seconds / width for seconds in busy]
+
+
+def _touched(start: float, end: float, width: float, count: int) -> Iterable[int]:
+    return range(max(0, int(start / width)), min(count, int(end / width) + 1))
+
+
+@dataclass
+class Report:
+    """What is in the files of a run.
+
+    Attributes:
+        name: the file.
+        succeeded: rows with an answer.
+        failures: rows without one, by cause.
+        models: answers by model.
+        written: tokens that each answer has, in any order.
+        latencies: seconds of each row's last attempt; empty without a journal.
+        attempts: exchanges; 0 without a journal.
+        waited: seconds spent waiting before another attempt, all rows together.
+        timeline: when things happened; None without a journal.
+        bill: what the answers took: tokens and money.
+    """
+
+    name: str
+    succeeded: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    written: array[int] = field(default_factory=lambda: array("l"))
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    attempts: int = 0
+    waited: float = 0.0
+    timeline: Optional[Timeline] = None
+    bill: Bill = field(default_factory=Bill)
+
+    @property
+    def rows(self) -> int:
+        """Rows that have ended."""
+        return self.succeeded + self.failed
+
+    @property
+    def failed(self) -> int:
+        """Rows without an answer."""
+        return sum(self.failures.values())
+
+    @property
+    def seconds(self) -> float:
+        """The run's working time, pauses between runs left out; 0 without a journal."""
+        return 0.0 if self.timeline is None else self.timeline.seconds
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers, those that were not taken included."""
+        return self.bill.usage
+
+    @property
+    def cost(self) -> Optional[float]:
+        """Dollars, as the servers state them or else by the prices; None where there is neither."""
+        return self.bill.cost
+
+    def percentiles(self, shares: Sequence[float] = (0.5, 0.9, 0.95, 0.99, 1.0)) -> Dict[float, float]:
+        """Seconds within which these shares of the last attempts ended; empty without a journal."""
+        ordered = sorted(self.latencies)
+        return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        return "\n".join(f"{name:<12}{value}" for name, value in self.facts())
+
+    def facts(self) -> List[Any]:
+        """Pairs of a name and what there is to say."""
+        facts = [("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed")]
+        facts += [("", f"{count:,} x {cause}") for cause, count in self.failures.most_common(10)]
+        used = self.usage
+        facts.append(("tokens", f"{used.prompt_tokens:,} read, {used.completion_tokens:,} written"))
+        if used.cached_tokens:
+            facts.append(("", f"{used.cached_tokens:,} of those read came from the prompt cache"))
+        if used.reasoning_tokens:
+            facts.append(("", f"{used.reasoning_tokens:,} of those written were reasoning"))
+        if self.cost is not None:
+            facts.append(("cost", dollars(self.cost)))
+            facts += [("", note) for note in [self.bill.note()] if note]
+        if len(self.models) > 1:
+            facts += [("models", f"{name}: {count:,}") for name, count in self.models.most_common(5)]
+        if self.latencies:
+            facts += self._times()
+        return facts
+
+    def _times(self) -> List[Any]:
+        shown = "  ".join(f"p{100 * share:g} {value:.2f} s" for share, value in self.percentiles().items())
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        return [
+            ("latency", shown.replace("p100", "longest")),
+            ("time", f"{self.seconds:,.1f} s, {rate:,.1f} rows/s"),
+            ("attempts", f"{self.attempts:,}, {self.attempts - len(self.latencies):,} of them made again"),
+            ("waits", f"{self.waited:,.1f} s before those, all rows together"),
+        ]
+
+    def add_answer(self, body: Any, in_all: Optional[Usage] = None, asked: Optional[str] = None) -> None:
+        """Count an answer.
+
+        Args:
+            body: its JSON.
+            in_all: tokens of all answers to the same row, where there were others that were not taken.
+            asked: the model that was asked for, where it has another name.
+        """
+        self.succeeded += 1
+        usage, model = usage_of(body), _model_in(body)
+        self.bill.add(in_all or usage, asked, model)
+        if usage is not None:
+            self.written.append(usage.completion_tokens)
+        if model is not None:
+            self.models[printable(model)] += 1
+
+    def html(self) -> str:
+        """The report as one self-contained page with plots.
+
+        Raises:
+            ConfigurationError: the plotting library is not installed.
+        """
+        from .report_html import page  # plotly is an extra
+
+        return page(self)
+
+
+def _model_in(body: Any) -> Optional[str]:
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] = None) -> Report:
+    """Read what a run has written.
+
+    Args:
+        path: a run's output, with its file of errors and its journal beside it; a journal, also one of
+            :meth:`ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
+        prices: dollars per million tokens, as for :func:`run`. Those by model apply to the models that
+            were asked for, where there is a journal that knows them, or else to those that have answered.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is none of these.
+        TypeError: ``prices`` are none.
+    """
+    path = os.fspath(path)
+    made = Report(path, bill=Bill(None if prices is None else prices_of(prices)))
+    try:
+        journal = path if is_journal(path) else Paths.of(path.removesuffix(".gz")).journal
+        if os.path.exists(journal):
+            _read_journal(made, journal)
+        else:
+            errors = Paths.of(path.removesuffix(".gz")).errors
+            _read_lines(made, [path] if errors is None else [path, errors])
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    return made
+
+
+def _read_journal(made: Report, path: str) -> None:
+    made.timeline = Timeline()
+    for record, is_last in read_journal(path):
+        made.timeline.add(record)
+        made.attempts += len(record.attempts)
+        made.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
+        if record.attempts:
+            made.latencies.append(record.attempts[-1].elapsed)
+        if is_last and record.state == OK:
+            made.add_answer(decode_value(record.value), record.usage, record.model)
+        elif is_last:
+            made.failures[_cause(record)] += 1
+            made.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
+
+
+def _cause(record: Record) -> str:
+    facts = record.error or {}
+    status = facts.get("status_code")
+    if not isinstance(status, int) or status < 300:
+        return error_code(facts)
+    code = facts.get("code") or facts.get("type")
+    return printable(f"HTTP {status} {code}") if code else f"HTTP {status}"
+
+
+def _read_lines(made: Report, paths: Iterable[str]) -> None:
+    found = False
+    for path in paths:
+        if path == made.name or os.path.exists(path):
+            found = _read_file(made, path) or found
+    if not found:
+        raise ConfigurationError(f"{made.name} has no line of a batch output")
+
+
+def _read_file(made: Report, path: str) -> bool:
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    found = False
+    form: Any = {"encoding": "utf-8", "errors": "replace"}
+    with gzip.open(path, "rt", **form) if packed else open(path, **form) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                result = read_result(line)
+            except (ValueError, RecursionError) as error:
+                raise ConfigurationError(
+                    f"line {number} of {path} is no line of a batch output: {error}; of a run whose output is a table, "
+                    "name the journal"
+                ) from error
+            found = True
+            if result.ok:
+                made.add_answer(result.body)
+            else:
+                cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
+                made.failures[printable(cause)] += 1
+    return found
