@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from ._client import ChatPool, ChatStream, Endpoint, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
-from ._structured import json_schema
+from ._structured.json_schema import json_schema
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,

@@ -10,7 +10,7 @@ from collections import Counter
 from numbers import Number  # decimals are
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
-from ._answers import Usage
+from .answers import Usage
 from .errors import ConfigurationError
 
 __all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
-from ._answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
 from ._redaction import printable
+from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError, ConfigurationError
 from .prices import Bill, PricesLike, prices_of
 

@@ -1,6 +1,5 @@
 """The public pool."""
 
-from .._structured.json_schema import json_schema
 from .endpoint import Endpoint
 from .pool import (
     ChatPool,
@@ -8,4 +7,4 @@ from .pool import (
 )
 from .streams import ChatStream
 
-__all__ = ["ChatPool", "ChatStream", "Endpoint", "json_schema", "map"]
+__all__ = ["ChatPool", "ChatStream", "Endpoint", "map"]

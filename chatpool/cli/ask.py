@@ -26,8 +26,7 @@ from ..errors import (
 )
 from ..local import LocalServer
 from ..types import ChatChunk, ChatCompletion, Outcome
-from . import terminal
-from .terminal import complain, read_lines, read_text, show
+from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, show
 
 __all__ = ["Printer", "ask", "open_pool"]
 
@@ -80,7 +79,7 @@ class Printer:
         """Say on stderr what failed; returns the exit code."""
         first = self._first_failure
         if first is None:
-            return terminal.OK
+            return OK
         failed = sum(self._causes.values())
         error = f"{type(first.error).__name__}: {first.error}"
         if self.shown > 1:
@@ -88,7 +87,7 @@ class Printer:
             error = f"{failed} of {self.shown} failed ({causes}); the first was prompt {first.index + 1}: {error}"
         complain(error)
         at_first = failed == self.shown and isinstance(first.error, _FATAL_AT_FIRST)
-        return terminal.FATAL if self._fatal or at_first else terminal.SOME_FAILED
+        return FATAL if self._fatal or at_first else SOME_FAILED
 
 
 def _ends_the_run(outcome: Outcome[Any]) -> bool:

@@ -19,10 +19,9 @@ from ..batch.batch_format import json_text
 from ..batch.output_files import write_whole
 from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path
-from . import terminal
 from .ask import open_pool
 from .run import PRICES_HELP, prices
-from .terminal import complain
+from .terminal import FATAL, OK, complain
 
 __all__ = ["add_check", "add_report", "check", "install_model", "report", "serve_model"]
 
@@ -52,7 +51,7 @@ def check(arguments: Namespace) -> int:
             print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
             if finding.cure is not None and finding.cure not in finding.text:
                 print(printable(f"       {'':<9} -> {finding.cure}"), flush=True)
-    return terminal.FATAL if wrong else terminal.OK
+    return FATAL if wrong else OK
 
 
 def install_model(arguments: Namespace) -> int:
@@ -63,7 +62,7 @@ def install_model(arguments: Namespace) -> int:
         if not arguments.source:
             complain("fetching the embedded model, 93 MB; this happens once")
     print(install(arguments.source))
-    return terminal.OK
+    return OK
 
 
 def serve_model(arguments: Namespace) -> int:
@@ -71,7 +70,7 @@ def serve_model(arguments: Namespace) -> int:
     with LocalServer(port=arguments.port, parallel=arguments.max_workers) as server:
         print(server.base_url, flush=True)
         threading.Event().wait()
-    return terminal.OK
+    return OK
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -98,7 +97,7 @@ def report(arguments: Namespace) -> int:
     if arguments.html is not None:
         write_whole(arguments.html, made.html())
         complain(f"written: {arguments.html}")
-    return terminal.OK
+    return OK
 
 
 def _numbers(made: Report) -> object:

@@ -18,9 +18,8 @@ from ..batch.job import Job
 from ..batch.output_formats import FORMATS, STDOUT, format_of
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of
-from . import terminal
 from .ask import open_pool
-from .terminal import complain
+from .terminal import FATAL, OK, SOME_FAILED, complain
 
 __all__ = ["PRICES_HELP", "add_run", "prices", "run"]
 
@@ -281,7 +280,7 @@ def _dry(result: BatchResult, arguments: Namespace) -> int:
         parts.append(f"{result.blank_rows:,} blank {'row is' if result.blank_rows == 1 else 'rows are'} left out")
     _show(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
-    return terminal.OK
+    return OK
 
 
 def _ended(result: BatchResult, arguments: Namespace) -> int:
@@ -291,8 +290,8 @@ def _ended(result: BatchResult, arguments: Namespace) -> int:
         complain(f"{type(result.fatal).__name__}: {result.fatal}")
     if result.fatal is not None or result.pending:
         _say_how_to_go_on(arguments)
-        return terminal.FATAL
-    return terminal.SOME_FAILED if result.failed else terminal.OK
+        return FATAL
+    return SOME_FAILED if result.failed else OK
 
 
 def _show(result: BatchResult, arguments: Namespace, words: str) -> None:

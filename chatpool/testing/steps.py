@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from . import http_parts
-from .http_parts import HeaderFields, chunked, header_pairs, reason_of, response_head
+from .http_parts import HINTS, HeaderFields, chunked, header_pairs, reason_of, response_head, say
 from .http_server import Action, Break, Close, Send, Wait, cut, drip
+from .model import error_body
 from .received import ReceivedRequest
 from .sse import Piece, StreamForm, check_pieces, stream_actions, wants_stream
 
@@ -157,7 +157,7 @@ class Error(Step):
         message = self.message
         if message is None:
             message = f"{reason_of(self.status, 'Error')} (from FakeServer's script)"
-        body = model.error_body(
+        body = error_body(
             message,
             type=kind if self.type == _BY_STATUS else self.type,
             code=code if self.code == _BY_STATUS else self.code,
@@ -193,8 +193,8 @@ class RateLimited(Step):
     headers: HeaderFields = ()
 
     def __post_init__(self) -> None:
-        if self.hint is not None and self.hint not in http_parts.HINTS:
-            raise ConfigurationError(f"hint must be None or one of {', '.join(http_parts.HINTS)}; got {self.hint!r}")
+        if self.hint is not None and self.hint not in HINTS:
+            raise ConfigurationError(f"hint must be None or one of {', '.join(HINTS)}; got {self.hint!r}")
         if not 0 <= self.wait < math.inf:
             raise ConfigurationError(f"wait must be a number of seconds, 0 or more, got {self.wait!r}")
         _check_status(self.status)
@@ -202,7 +202,7 @@ class RateLimited(Step):
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
         """The refusal as an answer."""
-        said = http_parts.say(self.hint, self.wait)
+        said = say(self.hint, self.wait)
         message = f"Rate limit reached. {said.text}".strip()
         headers = (*header_pairs(self.headers), *said.headers)
         return Error(self.status, message, headers=headers).actions(request, model)

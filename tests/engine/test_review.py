@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from chatpool import ChatPool, ChatPoolError, ParseError, RetryPolicy
-from chatpool._client.pool import send
+from chatpool._client.pool import _send
 from chatpool._engine import Review
 from chatpool.testing import Answer, Error
 from chatpool.types import ChatRequest
@@ -27,7 +27,7 @@ def ask(pool):
 
     def ask(text, review):
         how = dataclasses.replace(pool._how(), review=review)
-        return send(pool._core, text, ChatRequest({"messages": [{"role": "user", "content": text}]}), how)
+        return _send(pool._core, text, ChatRequest({"messages": [{"role": "user", "content": text}]}), how)
 
     return ask
 
@@ -107,7 +107,7 @@ def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool
             return Review(value)
 
         how = dataclasses.replace(pool._how(), review=review)
-        first = send(pool._core, "x", question("x"), how)
+        first = _send(pool._core, "x", question("x"), how)
         others = [pool.submit(str(number)) for number in range(5)]
         for future in others:
             future.result(20)
