@@ -21,7 +21,7 @@ sys.modules["orjson"] = None  # type: ignore[assignment]  # what import makes of
 
 from chatpool import ChatPool  # noqa: E402 - after orjson was hidden from it
 from chatpool._transport import TransportSettings  # noqa: E402
-from chatpool._wire import encode, judge_reply, to_request  # noqa: E402
+from chatpool._wire import classify_response, encode, to_request  # noqa: E402
 from chatpool.types import Reply  # noqa: E402
 
 __all__ = ["run"]
@@ -88,7 +88,7 @@ def _wire_cpu(asked: List[str]) -> float:
     for prompt in asked:
         request = to_request(prompt, model=MODEL)
         encode(request.body)
-        kept.append(judge_reply(reply, request, endpoint_proven=True, model_proven=True, wall=0.0))
+        kept.append(classify_response(reply, request, endpoint_proven=True, model_proven=True, wall=0.0))
     return time.process_time() - started
 
 

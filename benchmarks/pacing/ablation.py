@@ -23,16 +23,16 @@ from chatpool._policy.adaptive import (
     slow_start,
     states,
 )
-from chatpool._policy.adaptive.concurrency import ConcurrencyControl
-from chatpool._policy.adaptive.controller import AdmissionControl
+from chatpool._policy.adaptive.concurrency import ConcurrencyController
+from chatpool._policy.adaptive.controller import AdaptiveLimiter
 from chatpool._policy.adaptive.overload import Backlog, Overload
-from chatpool._policy.adaptive.rate import Leap, RateControl
-from chatpool._policy.adaptive.send_log import Refusal, Tally
-from chatpool._policy.adaptive.sequential_tests import Background
-from chatpool._policy.adaptive.slow_start import Ramp
-from chatpool._policy.adaptive.states import ByConcurrency, ByRate, Doubt, Phase
-from chatpool._policy.circuit_breaker import OutageGate
-from chatpool._policy.health import Luck
+from chatpool._policy.adaptive.rate import RateController, RateProbe
+from chatpool._policy.adaptive.send_log import Rejection, SendLog
+from chatpool._policy.adaptive.sequential_tests import BackgroundRate
+from chatpool._policy.adaptive.slow_start import SlowStart
+from chatpool._policy.adaptive.states import LimitedByConcurrency, LimitedByRate, LimitState, Probing
+from chatpool._policy.circuit_breaker import CircuitBreaker
+from chatpool._policy.health import FailureRate
 from chatpool._policy.pacing import Pacer
 from chatpool._policy.retry import RetryState
 
@@ -65,22 +65,24 @@ def _always(value: object) -> Any:
     return property(lambda self: value, lambda self, ignored: None)
 
 
-def _doubt_at_once(tally: Tally, refusal: Refusal, pause: float, share: object = None, before: object = None) -> Phase:
-    return Doubt(tally, refusal, pause)
+def _doubt_at_once(
+    tally: SendLog, refusal: Rejection, pause: float, share: object = None, before: object = None
+) -> LimitState:
+    return Probing(tally, refusal, pause)
 
 
-def _rate_at_once(tally: Tally, refusal: Refusal, pause: float) -> Phase:
-    return ByRate(tally, refusal.lately, refusal.sent_at, refusal.now)
+def _rate_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
+    return LimitedByRate(tally, refusal.lately, refusal.sent_at, refusal.now)
 
 
-def _number_at_once(tally: Tally, refusal: Refusal, pause: float) -> Phase:
-    return ByConcurrency(tally, max(1, refusal.in_flight))
+def _number_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
+    return LimitedByConcurrency(tally, max(1, refusal.in_flight))
 
 
-def _never_chance(tally: Tally, share: float) -> Phase:
+def _never_chance(tally: SendLog, share: float) -> LimitState:
     last = tally._latest[-1][0]
-    return Doubt(
-        tally, Refusal(last, last, tally.in_flight, tally.sent - tally.refused, tally.sent_lately(last), None), 0
+    return Probing(
+        tally, Rejection(last, last, tally.in_flight, tally.sent - tally.refused, tally.sent_lately(last), None), 0
     )
 
 
@@ -93,49 +95,50 @@ def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, st
 
 
 PARTS: Sequence[Part] = (
-    Part("ramp", ((Ramp, "wait", _returning(0.0)),)),
+    Part("slow start", ((SlowStart, "wait", _returning(0.0)),)),
     Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
     Part(
-        "trials: SlowStart",
-        tuple((module, "SlowStart", _doubt_at_once) for module in (slow_start, controller, random_rejections)),
+        "load trial",
+        tuple((module, "LoadTrial", _doubt_at_once) for module in (slow_start, controller, random_rejections)),
     ),
-    Part("trials: Erratic (nothing is chance)", ((random_rejections, "Erratic", _never_chance),)),
+    Part("random rejections (nothing is chance)", ((random_rejections, "RandomRejections", _never_chance),)),
     Part(
-        "trials: Erratic becomes a limit after all", ((random_rejections.Erratic, "refused", lambda self, *news: self),)
+        "random rejections becomes a limit after all",
+        ((random_rejections.RandomRejections, "refused", lambda self, *news: self),),
     ),
-    Part("evidence: Background beside a limit", ((Background, "explains", _returning(False)),)),
-    Part("evidence: its share falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
-    Part("leap", ((Leap, "refused", _returning(False)),)),
-    Part("leap: the chance it shows", ((Leap, "chance", _returning(0.0)),)),
-    Part("limited: Doubt (a rate at once)", ((random_rejections, "Doubt", _rate_at_once),)),
-    Part("limited: Doubt (a number at once)", ((random_rejections, "Doubt", _number_at_once),)),
-    Part("limited: votes from a rate to a number", ((ByRate, "_vote", _returning(None)),)),
-    Part("limited: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
-    Part("limited: later refusals correct the first", ((Doubt, "refused_too", lambda self, refusal: self),)),
-    Part("concurrency_control: probes", ((ConcurrencyControl, "_wait_for_probe", _returning(math.inf)),)),
-    Part("concurrency_control: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
-    Part("concurrency_control: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
-    Part("concurrency_control: growing patience", _constant(concurrency, "_LONGEST_PATIENCE", 1.0)),
-    Part("concession", _constant(concurrency, "_SHARE", 0.0)),
-    Part("rate_control: what was refilled", ((RateControl, "_refilled", _returning(())),)),
-    Part("rate_control: the cut", _constant(rate, "_CUT", 1.0)),
-    Part("rate_control: growth waits after a long pause", _constant(rate, "_HOLD", 1.0)),
-    Part("rate_control: growth doubles", _constant(rate, "_LARGEST_EXPONENT", 0.0)),
-    Part("rate_control: slow senders grow faster", _constant(rate, "_CLOSER", 0.0)),
-    Part("rate_control: headroom", _constant(rate, "_HEADROOM", math.inf)),
-    Part("admission: pauses double", _constant(controller, "_LARGEST_EXPONENT", 0)),
+    Part("sequential tests: background rate beside a limit", ((BackgroundRate, "explains", _returning(False)),)),
+    Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
+    Part("rate probe", ((RateProbe, "refused", _returning(False)),)),
+    Part("rate probe: the chance it shows", ((RateProbe, "chance", _returning(0.0)),)),
+    Part("limit unknown: probing (a rate at once)", ((random_rejections, "Probing", _rate_at_once),)),
+    Part("limit unknown: probing (a number at once)", ((random_rejections, "Probing", _number_at_once),)),
+    Part("limit: votes from a rate to a number", ((LimitedByRate, "_vote", _returning(None)),)),
+    Part("limit: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
+    Part("limit: later refusals correct the first", ((Probing, "refused_too", lambda self, refusal: self),)),
+    Part("concurrency: probes", ((ConcurrencyController, "_wait_for_probe", _returning(math.inf)),)),
+    Part("concurrency: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
+    Part("concurrency: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
+    Part("concurrency: growing patience", _constant(concurrency, "_LONGEST_PATIENCE", 1.0)),
+    Part("fair share yield", _constant(concurrency, "_SHARE", 0.0)),
+    Part("rate: what was refilled", ((RateController, "_refilled", _returning(())),)),
+    Part("rate: the cut", _constant(rate, "_CUT", 1.0)),
+    Part("rate: growth waits after a long pause", _constant(rate, "_HOLD", 1.0)),
+    Part("rate: growth doubles", _constant(rate, "_LARGEST_EXPONENT", 0.0)),
+    Part("rate: slow senders grow faster", _constant(rate, "_CLOSER", 0.0)),
+    Part("rate: headroom", _constant(rate, "_HEADROOM", math.inf)),
+    Part("controller: pauses double", _constant(controller, "_LARGEST_EXPONENT", 0)),
     Part("overload", ((Overload, "failed", _returning(False)),)),
-    Part("overload: says when the server is down", ((AdmissionControl, "down", _always(None)),)),
+    Part("overload: says when the server is down", ((AdaptiveLimiter, "down", _always(None)),)),
     Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
-    Part("overload: a server that is down has no limit", ((random_rejections.SlowStart, "silent", _always(False)),)),
+    Part("overload: a server that is down has no limit", ((random_rejections.LoadTrial, "silent", _always(False)),)),
     Part("overload: as much as before is accepted", _constant(random_rejections, "_FEWEST_AT_FULL", math.inf)),
     Part("overload: short pauses in silence", _constant(controller, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
     Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUT", math.inf)),
     Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
     Part("backlog: whether fewer calls help", _constant(overload, "_SHORTER", math.inf)),
-    Part("luck", ((Luck, "failures_in_a_row", _returning(0)),)),
-    Part("outage gate", ((OutageGate, "_failed", _returning(None)),)),
+    Part("luck", ((FailureRate, "failures_in_a_row", _returning(0)),)),
+    Part("outage gate", ((CircuitBreaker, "_failed", _returning(None)),)),
     Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),
     Part("retry: a failure due to the load costs none", ((Pacer, "explained", _always(False)),)),
     Part("retry: patience", ((RetryState, "wait_for_better_times", _without_patience),)),

@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
-from chatpool._policy.health import LineHealth
-from chatpool._policy.retry import Deadline, Retrier
+from chatpool._policy.health import UpstreamHealth
+from chatpool._policy.retry import Deadline, RetryDecider
 from chatpool.config import RetryPolicy
 from chatpool.errors import APITimeoutError, InternalServerError, RateLimitError
 from chatpool.types import Verdict
@@ -135,8 +135,8 @@ class _Pool:
         self.due: Deque[_Call] = deque(calls)
         self.parked: List[Tuple[float, int, _Call]] = []
         self.wake = math.inf
-        self.health = LineHealth()
-        self.retrier = Retrier(client.policy, client.workers)
+        self.health = UpstreamHealth()
+        self.retrier = RetryDecider(client.policy, client.workers)
 
     def returned(self, verdict: Verdict, ticket: Any, now: float) -> None:
         """An attempt has failed: the policies hear of it as they do in the engine."""

@@ -14,32 +14,32 @@ from urllib.parse import urlsplit
 
 from .._journal import OK, Record
 from .._measures import RequestSize
-from .._policy.budget import Reservation, TokenEstimator
+from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
-from .._wire.embeddings import joined, shared_part
+from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import ConfigurationError
 from ..types import ChatRequest, Outcome, Usage
 from .connect import PUBLIC_URL
-from .embedding_batches import PackedRowsRun
+from .embedding_batches import EmbeddingRowsRun
 from .failure_limit import FailureLimit
 from .options import RequestMaker, body_fields
 from .pickling import restore
 from .pool import ChatPool
-from .stored_runs import RowsRun
+from .stored_runs import StoredRowsRun
 
 __all__ = [
-    "PackedPools",
     "RowBudget",
+    "WorkerPools",
     "has_version_in_url",
     "model_of",
     "needs_model",
     "prompt_tokens",
     "request_maker",
     "start_rows",
-    "unpacked_pool",
+    "unpickle_pool",
     "with_answer_rules",
 ]
 
@@ -53,7 +53,7 @@ def start_rows(
     packed: bool = False,
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
-) -> RowsRun:
+) -> StoredRowsRun:
     """A run over rows that somebody else keeps the outcomes of.
 
     Args:
@@ -69,17 +69,17 @@ def start_rows(
     options = pool._how().of_run(core.dispatcher, None, ends_when_refused=ends_when_refused)
     if packed:
         window, most = 2 * core.engine.max_workers, pool._defaults.max_pack
-        run: RowsRun = PackedRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
+        run: StoredRowsRun = EmbeddingRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
     else:
         window = max(1000, 10 * core.engine.max_workers)
-        run = RowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
+        run = StoredRowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
     run.failure_limit = failure_limit
     return run
 
 
 def _in_full(request: ChatRequest) -> ChatRequest:
     """The same request, so that a text's embedding comes in the whole answer and not as the bare vector."""
-    return request if shared_part(request) is None else joined([request])
+    return request if shared_part(request) is None else join_requests([request])
 
 
 def with_answer_rules(
@@ -136,7 +136,7 @@ _TIMED_OUT = "timed out"
 
 
 class _Reserved(NamedTuple):
-    amount: Reservation
+    amount: BudgetReservation
     size: RequestSize
     estimator: TokenEstimator
 
@@ -208,7 +208,7 @@ class RowBudget:
                 self._spending.returned(reserved.amount, None, answered=False)
 
 
-class PackedPools:
+class WorkerPools:
     """A pool several times over, to be made again in child processes.
 
     Its workers are shared out among them, and its limits hold for all of them together: through a file that is gone
@@ -277,6 +277,6 @@ def _changed(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
     )
 
 
-def unpacked_pool(data: bytes) -> ChatPool:
+def unpickle_pool(data: bytes) -> ChatPool:
     """The pool again."""
     return restore(*pickle.loads(data))  # noqa: S301 - from this run's own parent process, through its pipe

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .._engine import Plan
+from .._engine import EndpointSpec
 from .._redaction import secret
 from .._transport import Key, KeyAuth, TransportSettings, check_headers, normalise_base_url
 from ..config import Budget, Limits, positive_int
@@ -185,7 +185,7 @@ class Destination(NamedTuple):
         model: what the pool's model is called there.
     """
 
-    plan: Plan
+    plan: EndpointSpec
     settings: TransportSettings
     model: ModelNames = None
 
@@ -219,12 +219,12 @@ def destinations(endpoints: Any, limits: Optional[Limits], given: Mapping[str, A
     return made
 
 
-def _plan(name: str, limits: Optional[Limits], weight: float = 1.0) -> Plan:
+def _plan(name: str, limits: Optional[Limits], weight: float = 1.0) -> EndpointSpec:
     if limits is None or limits.scope is None:
-        return Plan(name, limits, None, weight)
+        return EndpointSpec(name, limits, None, weight)
     from .._quota import Sharing  # most pools share nothing, and importing it takes time
 
-    return Plan(name, limits, Sharing.of(limits, limits.scope), weight)
+    return EndpointSpec(name, limits, Sharing.of(limits, limits.scope), weight)
 
 
 def _checked(endpoints: Any) -> Sequence[Endpoint]:

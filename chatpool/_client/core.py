@@ -6,9 +6,9 @@ import os
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
-from .._engine import Dispatcher, Engine, Route, Routes
+from .._engine import Dispatcher, EndpointClient, Endpoints, Engine
 from .._observe import RetryLog, Statistics
-from .._policy.budget import Spending
+from .._policy.budget import BudgetTracker
 from .._transport import Transport
 from ..clock import current_clock
 from ..config import Budget
@@ -16,12 +16,12 @@ from ..events import Listener
 from ..types import LineStats, PoolStats
 from .connect import Destination
 
-__all__ = ["Core"]
+__all__ = ["PoolCore"]
 
 _PATIENCE = 0.02  # seconds
 
 
-class Core:
+class PoolCore:
     """One engine, one set of listeners, and a transport for each endpoint."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Core:
             max_workers=destinations[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
-            spending=None if budget is None else Spending(budget),
+            spending=None if budget is None else BudgetTracker(budget),
         )
 
     @property
@@ -65,20 +65,20 @@ class Core:
         return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
-def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Routes:
+def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Endpoints:
     """The endpoints; in a forked child they have nothing in common with the parent's."""
     in_child = os.getpid() != made_in
     if in_child:
         statistics.after_fork_in_child()
-    return Routes([_route(each, in_child=in_child) for each in destinations])
+    return Endpoints([_route(each, in_child=in_child) for each in destinations])
 
 
-def _route(destination: Destination, *, in_child: bool) -> Route:
+def _route(destination: Destination, *, in_child: bool) -> EndpointClient:
     settings = destination.settings
     if in_child:
         settings.auth.after_fork_in_child()
         settings = settings.for_forked_child()
-    return Route(destination.plan, Transport(settings), destination.model)
+    return EndpointClient(destination.plan, Transport(settings), destination.model)
 
 
 def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:

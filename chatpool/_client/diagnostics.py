@@ -6,11 +6,11 @@ import os
 from typing import Dict, Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from .._engine import Route
+from .._engine import EndpointClient
 from .._transport import CancelToken, Transport
 from .._transport.tls import choose_trust
 from .._transport.urls import choose_proxies
-from .._wire import encode, judge_exception, judge_reply, to_request
+from .._wire import classify_exception, classify_response, encode, to_request
 from ..clock import current_clock
 from ..config import Timeout
 from ..errors import ChatPoolError, ConfigurationError
@@ -50,7 +50,7 @@ def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
             yield finding._replace(name=f"{route.plan.name}: {finding.name}") if routes.several else finding
 
 
-def _of_endpoint(pool: ChatPool, route: Route, timeout: float) -> Iterator[Finding]:
+def _of_endpoint(pool: ChatPool, route: EndpointClient, timeout: float) -> Iterator[Finding]:
     transport = route.transport
     yield _key(transport)
     yield _base_url(transport)
@@ -107,7 +107,7 @@ def _trust(transport: Transport) -> Finding:
     return Finding("CA", str(trust.verify))
 
 
-def _models(pool: ChatPool, route: Route, timeout: float) -> Optional[List[str]]:
+def _models(pool: ChatPool, route: EndpointClient, timeout: float) -> Optional[List[str]]:
     """The names of the server's models, None where it does not say."""
     verdict = _exchange(pool, route, ChatRequest({}, "/models", "GET"), timeout)
     listed = verdict.value.get("data") if isinstance(verdict.value, dict) else None
@@ -127,7 +127,7 @@ def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
     return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {some}")
 
 
-def _call(pool: ChatPool, route: Route, model: Optional[str], timeout: float) -> Iterator[Finding]:
+def _call(pool: ChatPool, route: EndpointClient, model: Optional[str], timeout: float) -> Iterator[Finding]:
     request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
     clock = current_clock()
     started = clock.now()
@@ -150,7 +150,7 @@ def _limits(verdict: Verdict) -> str:
     return shown or "the server does not say"
 
 
-def _exchange(pool: ChatPool, route: Route, request: ChatRequest, timeout: float) -> Verdict:
+def _exchange(pool: ChatPool, route: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:
     """One attempt, judged."""
     transport = route.transport
     how = pool._how()
@@ -163,6 +163,6 @@ def _exchange(pool: ChatPool, route: Route, request: ChatRequest, timeout: float
     except ConfigurationError as error:
         return Verdict("fail", error=error)
     except Exception as error:
-        return judge_exception(error, url=transport.url_of(request.path), proxy=transport.proxy)
+        return classify_exception(error, url=transport.url_of(request.path), proxy=transport.proxy)
     wall = current_clock().wall()
-    return judge_reply(reply, request, endpoint_proven=False, model_proven=False, wall=wall)
+    return classify_response(reply, request, endpoint_proven=False, model_proven=False, wall=wall)

@@ -17,9 +17,9 @@ from .._wire.embeddings import (
     check_vector,
     has_no_vectors,
     is_empty,
-    joined,
+    join_requests,
     shared_part,
-    taken_apart,
+    split_response,
     tokens_of,
     vector_of,
 )
@@ -30,9 +30,18 @@ from ..events import Event
 from ..types import Attempt, ChatRequest, Outcome, Usage
 from .failure_limit import can_never_succeed, may_go_in_parts
 from .run import Run, RunOrigin, unusable
-from .stored_runs import RowsRun
+from .stored_runs import StoredRowsRun
 
-__all__ = ["MOST_TEXTS", "MOST_TOKENS", "PAUSE", "Member", "Pack", "PackedRowsRun", "PackedRun", "Packs"]
+__all__ = [
+    "MOST_TEXTS",
+    "MOST_TOKENS",
+    "PAUSE",
+    "BatchItem",
+    "EmbeddingBatch",
+    "EmbeddingBatcher",
+    "EmbeddingRowsRun",
+    "EmbeddingRun",
+]
 
 
 PAUSE: Any = object()
@@ -43,7 +52,7 @@ MOST_TEXTS = 2048
 MOST_TOKENS = 300_000
 
 
-class Member(NamedTuple):
+class BatchItem(NamedTuple):
     """One row in a pack."""
 
     place: int
@@ -59,7 +68,7 @@ class _Parts:
         self.left = count
 
 
-class Pack:
+class EmbeddingBatch:
     """Rows that are sent as one request.
 
     Attributes:
@@ -74,7 +83,7 @@ class Pack:
 
     def __init__(
         self,
-        members: List[Member],
+        members: List[BatchItem],
         *,
         is_joined: bool,
         before: Tuple[Attempt, ...] = (),
@@ -86,9 +95,9 @@ class Pack:
         self._lone = lone
         self._before = before
         self._siblings = siblings
-        self.request = joined([member.request for member in members]) if is_joined else members[0].request
+        self.request = join_requests([member.request for member in members]) if is_joined else members[0].request
         self.ended: Optional[List[Outcome[Any]]] = None
-        self.parts: List[Pack] = []
+        self.parts: List[EmbeddingBatch] = []
         self.most_texts: Optional[int] = None
 
     @property
@@ -136,15 +145,17 @@ class Pack:
         siblings = _Parts(len(groups))
         self.parts = [self._part(group, history, siblings) for group in groups]
 
-    def _part(self, members: List[Member], history: Tuple[Attempt, ...], siblings: Optional[_Parts] = None) -> Pack:
+    def _part(
+        self, members: List[BatchItem], history: Tuple[Attempt, ...], siblings: Optional[_Parts] = None
+    ) -> EmbeddingBatch:
         # Some servers that embed no list take not even a list of one.
         is_joined = len(members) > 1 or not self._lone
-        return Pack(members, is_joined=is_joined, before=history, siblings=siblings, lone=self._lone)
+        return EmbeddingBatch(members, is_joined=is_joined, before=history, siblings=siblings, lone=self._lone)
 
     def _take_apart(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
         history, count = self._before + outcome.history, len(self.members)
         try:
-            answers = taken_apart(outcome.value, [member.tokens for member in self.members])
+            answers = split_response(outcome.value, [member.tokens for member in self.members])
         except UnusableAnswer as problem:
             if count == 1:
                 self.ended = [self._end_of(self.members[0], outcome, None, _unusable(problem))]
@@ -165,7 +176,7 @@ class Pack:
                 self.ended.append(self._made(member, outcome, answer, value_of))
 
     def _made(
-        self, member: Member, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
+        self, member: BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
     ) -> Outcome[Any]:
         try:
             return self._end_of(member, outcome, value_of(member.request, answer), None, usage_of(answer))
@@ -174,7 +185,7 @@ class Pack:
 
     def _end_of(
         self,
-        member: Member,
+        member: BatchItem,
         outcome: Outcome[Any],
         value: Any,
         error: Optional[ChatPoolError],
@@ -189,7 +200,7 @@ def _unusable(problem: UnusableAnswer) -> APIResponseError:
     return APIResponseError(f"the answer {problem}; run the failed items again")
 
 
-class Packs(Iterator[Pack]):
+class EmbeddingBatcher(Iterator[EmbeddingBatch]):
     """The packs of a run's rows.
 
     Args:
@@ -216,13 +227,13 @@ class Packs(Iterator[Pack]):
         self._rows = iter(rows)
         self._prepare = prepare
         self._index = 0
-        self._held: Optional[Tuple[Member, Optional[Mapping[str, Any]]]] = None
-        self._open: List[Member] = []  # of the pack that is being filled
-        self.again: Deque[Pack] = deque()
+        self._held: Optional[Tuple[BatchItem, Optional[Mapping[str, Any]]]] = None
+        self._open: List[BatchItem] = []  # of the pack that is being filled
+        self.again: Deque[EmbeddingBatch] = deque()
         self.refused: List[Outcome[Any]] = []
         self.most_texts = max_pack or MOST_TEXTS
 
-    def __next__(self) -> Pack:
+    def __next__(self) -> EmbeddingBatch:
         if self.again:
             return self.again.popleft()
         shared, tokens = None, 0
@@ -242,10 +253,10 @@ class Packs(Iterator[Pack]):
         if not self._open:
             raise StopIteration
         members, self._open = self._open, []
-        return Pack(members, is_joined=shared is not None, lone=self._lone)
+        return EmbeddingBatch(members, is_joined=shared is not None, lone=self._lone)
 
     @runs_user_code
-    def _read(self) -> Optional[Tuple[Member, Optional[Mapping[str, Any]]]]:
+    def _read(self) -> Optional[Tuple[BatchItem, Optional[Mapping[str, Any]]]]:
         """The next row of which a request can be made, and what it has to share with others.
 
         None at the end, and where what was read so far is to go out.
@@ -263,10 +274,10 @@ class Packs(Iterator[Pack]):
                 self.refused.append(Outcome(index, row, error=unusable(index, error)))
                 continue
             part = shared_part(request)
-            return Member(index, row, request, 0 if part is None else tokens_of(request)), part
+            return BatchItem(index, row, request, 0 if part is None else tokens_of(request)), part
         return None
 
-    def left_behind(self) -> List[Member]:
+    def left_behind(self) -> List[BatchItem]:
         """Rows that were read and are in no pack that was handed over."""
         members = [member for pack in self.again for member in pack.members] + self._open
         if self._held is not None:
@@ -276,7 +287,7 @@ class Packs(Iterator[Pack]):
         return members
 
 
-class PackedRun(Run):
+class EmbeddingRun(Run):
     """A run whose requests for embeddings are joined; it gives one outcome per row all the same.
 
     A pack that is refused, that fails twice in the same way, or that comes back without all its vectors is sent again
@@ -305,7 +316,7 @@ class PackedRun(Run):
     ) -> None:
         self._prepare_row = prepare
         self._max_pack = max_pack
-        self._packs = Packs(items, prepare, max_pack, lone=self._lone)
+        self._packs = EmbeddingBatcher(items, prepare, max_pack, lone=self._lone)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._packs, _request_of, options, window, **more)
         self.bar: Optional[ProgressBar] = None
@@ -330,7 +341,7 @@ class PackedRun(Run):
         return outcome.item.ended or ()
 
     def _put(self, outcome: Outcome[Any]) -> None:
-        pack: Pack = outcome.item
+        pack: EmbeddingBatch = outcome.item
         with self._changed:
             super()._put(outcome)
             # What is sent again may go well: it is no failure yet.
@@ -356,7 +367,7 @@ class PackedRun(Run):
     def _rows_of(self, packs: List[Outcome[Any]]) -> List[Outcome[Any]]:
         rows, self._packs.refused = self._packs.refused, []
         for outcome in packs:
-            pack: Pack = outcome.item
+            pack: EmbeddingBatch = outcome.item
             if pack.ended is None:
                 pack.settle(outcome, self.value_of)
             if pack.parts:
@@ -381,7 +392,7 @@ class PackedRun(Run):
         return rows
 
 
-class PackedRowsRun(PackedRun, RowsRun):
+class EmbeddingRowsRun(EmbeddingRun, StoredRowsRun):
     """Rows of a batch, each with the whole answer that the server would have given to it alone."""
 
     _lone = False  # their answers are to be whole ones, and of a bare text there is the vector only
@@ -396,9 +407,9 @@ class PackedRowsRun(PackedRun, RowsRun):
 
 
 def _suspects_of(call: Call) -> int:
-    pack: Pack = call.item
+    pack: EmbeddingBatch = call.item
     return pack.suspects
 
 
-def _request_of(pack: Pack) -> ChatRequest:
+def _request_of(pack: EmbeddingBatch) -> ChatRequest:
     return pack.request

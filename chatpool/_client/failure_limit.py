@@ -12,7 +12,7 @@ from .._journal import FAILED, OK, RETRY
 from .._locks import new_lock
 from .._wire.error_body import ErrorFacts, without_ids
 from .._wire.response import NOT_SUPPORTED
-from .._wire.rules import Refusal, rule_for
+from .._wire.rules import ErrorResponse, rule_for
 from ..config import positive_int
 from ..errors import (
     APIError,
@@ -74,7 +74,7 @@ def can_never_succeed(error: ChatPoolError) -> bool:
     if not isinstance(error, APIError) or error.status_code is None:
         return is_request or (type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError)))
     facts = ErrorFacts(error.message, error.type, error.code)
-    rule = rule_for(Refusal(error.status_code, facts, {}))
+    rule = rule_for(ErrorResponse(error.status_code, facts, {}))
     # Some servers say with a 400 that the key or the model is wrong: with another one the request may succeed.
     return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
 
@@ -87,7 +87,7 @@ def may_go_in_parts(error: ChatPoolError) -> bool:
         return True
     if not isinstance(error, APIError) or error.status_code is None:
         return False
-    rule = rule_for(Refusal(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
+    rule = rule_for(ErrorResponse(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
     return rule.kind == "timeout" or rule.about == "content"
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Dict, Mapping, Optional
 
-from .._engine import CallOptions, Dispatcher, Reading, Reviewer, collect
-from .._policy.retry import Retrier
+from .._engine import CallOptions, Dispatcher, Reading, Reviewer, collect_chunks
+from .._policy.retry import RetryDecider
 from .._redaction import secret
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules, reviewer_of
@@ -18,9 +18,9 @@ from .._transport import check_headers
 from .._wire import encode, to_request
 from ..config import RetryPolicy, RetryPolicyLike, Timeout, TimeoutLike
 from ..types import ChatRequest
-from .core import Core
+from .core import PoolCore
 
-__all__ = ["CallSettings", "Defaults", "RequestMaker", "body_fields"]
+__all__ = ["CallDefaults", "CallSettings", "RequestMaker", "body_fields"]
 
 
 # Keywords of runs, and of calls with whole answers, given to a method that has no use for them.
@@ -31,7 +31,7 @@ _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 
 
 @dataclass(frozen=True)
-class Defaults:
+class CallDefaults:
     """What a pool, or a view of it, fills in where a call says nothing.
 
     ``answers``, ``collect_stream`` and ``max_pack`` are for batch runs only.
@@ -49,7 +49,7 @@ class Defaults:
     collect_stream: bool = False
     max_pack: Optional[int] = None
 
-    def changed(self, **changes: Any) -> Defaults:
+    def changed(self, **changes: Any) -> CallDefaults:
         """These defaults with some others; ``timeout`` and ``retry`` may be shorthands.
 
         Raises:
@@ -111,7 +111,7 @@ class RequestMaker:
     """Makes the requests of one method call out of its items."""
 
     def __init__(
-        self, defaults: Defaults, system: Optional[str], extra: Mapping[str, Any], *, streams: bool = False
+        self, defaults: CallDefaults, system: Optional[str], extra: Mapping[str, Any], *, streams: bool = False
     ) -> None:
         self._model = defaults.model
         self._system = defaults.system if system is None else system
@@ -145,7 +145,7 @@ class CallSettings:
     """Time limits, retries, headers and URL parameters, and what reads and looks at answers."""
 
     timeout: Timeout
-    retrier: Retrier
+    retrier: RetryDecider
     dispatcher: Dispatcher
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -192,13 +192,13 @@ class CallSettings:
         """
         if not isinstance(collect_stream, bool):
             raise TypeError(f"collect_stream must be True or False, got {collect_stream!r}")
-        return replace(self, reading=collect) if collect_stream else self
+        return replace(self, reading=collect_chunks) if collect_stream else self
 
     @classmethod
     def of(
         cls,
-        core: Core,
-        defaults: Defaults,
+        core: PoolCore,
+        defaults: CallDefaults,
         timeout: Optional[TimeoutLike],
         retry: Optional[RetryPolicyLike],
         headers: Optional[Mapping[str, str]],
@@ -214,11 +214,11 @@ class CallSettings:
         said = defaults.changed(**{name: value for name, value in changes.items() if value is not None})
         return cls(
             said.timeout,
-            Retrier(said.retry, core.engine.max_workers),
+            RetryDecider(said.retry, core.engine.max_workers),
             core.dispatcher,
             {**defaults.headers, **said.headers},
             {**defaults.query, **said.query},
             said.priority,
             said.answers.reviewer(),
-            collect if said.collect_stream else None,
+            collect_chunks if said.collect_stream else None,
         )

@@ -10,18 +10,18 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from .endpoint import refuse_credentials
-from .options import Defaults
+from .options import CallDefaults
 
 if TYPE_CHECKING:
     from .pool import ChatPool
 
-__all__ = ["Origin", "restore"]
+__all__ = ["PoolRecipe", "restore"]
 
 _KEY_VARIABLES = {"": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 
 
 @dataclass(frozen=True)
-class Origin:
+class PoolRecipe:
     """How a pool was made.
 
     Args:
@@ -34,7 +34,7 @@ class Origin:
     arguments: Mapping[str, Any]
     key_left_behind: bool = False
 
-    def without_key(self) -> Origin:
+    def without_key(self) -> PoolRecipe:
         """The same without a key that is a plain str.
 
         Raises:
@@ -76,7 +76,7 @@ def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
             )
 
 
-def restore(origin: Origin, defaults: Defaults) -> ChatPool:
+def restore(origin: PoolRecipe, defaults: CallDefaults) -> ChatPool:
     """The pool again.
 
     Raises:

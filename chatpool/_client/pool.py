@@ -28,14 +28,14 @@ from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
 from .connect import Destination, azure_settings, check_pacing, destination, destinations, openai_settings
-from .core import Core
+from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failure_limit import MaxFailures
-from .options import CallSettings, Defaults, RequestMaker, body_fields
-from .pickling import Origin, restore
+from .options import CallDefaults, CallSettings, RequestMaker, body_fields
+from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
 from .second_try import failed_of, fill, request_of, run_settings_of, settings_of
-from .start_run import JournalPath, RunSettings, start_packed, start_run, start_streams
+from .start_run import JournalPath, RunSettings, start_embedding_run, start_run, start_streams
 from .streams import ChatStream
 
 __all__ = ["ChatPool", "map"]
@@ -132,7 +132,7 @@ class ChatPool:
         else:
             goals = destinations(endpoints, limits, connection)
         self._open(goals, fallbacks, after_call, listeners, budget)
-        self._origin = Origin("", given)
+        self._origin = PoolRecipe("", given)
 
     @classmethod
     def azure(
@@ -178,7 +178,7 @@ class ChatPool:
         check_pacing(limits, budget, fallbacks["model"])
         pool = cls.__new__(cls)
         pool._open([destination(settings, limits)], fallbacks, after_call, listeners, budget)
-        pool._origin = Origin("azure", given)
+        pool._origin = PoolRecipe("azure", given)
         return pool
 
     def _open(
@@ -189,8 +189,10 @@ class ChatPool:
         listeners: Iterable[Listener],
         budget: Optional[Budget],
     ) -> None:
-        self._defaults = Defaults().changed(**{name: value for name, value in fallbacks.items() if value is not None})
-        self._core = Core(goals, after_call, listeners, budget)
+        self._defaults = CallDefaults().changed(
+            **{name: value for name, value in fallbacks.items() if value is not None}
+        )
+        self._core = PoolCore(goals, after_call, listeners, budget)
         self._is_view = False
 
     def with_options(self, **options: Any) -> ChatPool:
@@ -790,7 +792,7 @@ class ChatPool:
         self, texts: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
     ) -> Results:
         started = self._core.engine.clock.now()
-        run, bar = start_packed(self._core, texts, make, settings, how)
+        run, bar = start_embedding_run(self._core, texts, make, settings, how)
         return collect(run, window=1, on_error=settings.on_error, bar=bar, started=started)
 
     def _lazy(
@@ -835,7 +837,7 @@ def map(  # noqa: A001 - the name says what it does, as in concurrent.futures
         return pool.map(items, **of_the_run)
 
 
-def _send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> CallFuture:
+def _send(core: PoolCore, item: Any, request: ChatRequest, how: CallSettings) -> CallFuture:
     """Submit one call; its ``timeout.total`` counts from now.
 
     Raises:
@@ -854,7 +856,7 @@ def _send(core: Core, item: Any, request: ChatRequest, how: CallSettings) -> Cal
     return future
 
 
-def _wait_for(core: Core, future: CallFuture, total: float) -> Any:
+def _wait_for(core: PoolCore, future: CallFuture, total: float) -> Any:
     """The future's result; the call is given up when ``total`` seconds are over, or the wait is interrupted.
 
     Raises:

@@ -33,7 +33,7 @@ from .._reentrancy import defer, holds_locks, is_reentrant, runs_user_code, wait
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome, Results
 from .failure_limit import FailureLimit
-from .single_flight import SingleFlight, twin_outcome
+from .single_flight import SingleFlight, follower_outcome
 
 __all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "unusable"]
 
@@ -149,7 +149,7 @@ class Run:
     def _answer_twins(self, call: Call, outcome: Outcome[Any]) -> None:
         if self.single_flight is not None:
             for twin in self.single_flight.ended(call, outcome):
-                self.deliver(twin, twin_outcome(twin, outcome, self.now()))
+                self.deliver(twin, follower_outcome(twin, outcome, self.now()))
 
     def _make_lock(self) -> None:
         lock = new_lock()
@@ -338,7 +338,7 @@ class Run:
             return True
         leads, answer = self.single_flight.join(call)
         if answer is not None:
-            self.deliver(call, twin_outcome(call, answer, self.now()))
+            self.deliver(call, follower_outcome(call, answer, self.now()))
         return leads
 
     def _call_for(self, item: Any) -> Optional[Call]:

@@ -11,7 +11,7 @@ from .._engine.call import report_end
 from .._locks import new_lock
 from ..types import ChatCompletion, Outcome, Usage
 
-__all__ = ["SingleFlight", "twin_outcome"]
+__all__ = ["SingleFlight", "follower_outcome"]
 
 
 class _Flight(NamedTuple):
@@ -21,7 +21,7 @@ class _Flight(NamedTuple):
     twins: List[Call]
 
 
-class Joined(NamedTuple):
+class FlightPart(NamedTuple):
     """What becomes of a call: it is sent (``leads``), has its answer, or (neither) waits for the one under way."""
 
     leads: bool
@@ -40,7 +40,7 @@ class SingleFlight:
         self._keys: Dict[int, bytes] = {}  # of the leaders under way, by their ids
         self._answers: Dict[bytes, Outcome[Any]] = {}
 
-    def join(self, call: Call) -> Joined:
+    def join(self, call: Call) -> FlightPart:
         """Whether ``call`` is the first of its kind, and what those before it have got."""
         key = _key(call)
         with self._lock:
@@ -50,7 +50,7 @@ class SingleFlight:
             elif answer is None:
                 self._flights[key] = _Flight(call, [])
                 self._keys[call.id] = key
-            return Joined(leads=flight is None and answer is None, answer=answer)
+            return FlightPart(leads=flight is None and answer is None, answer=answer)
 
     def ended(self, call: Call, outcome: Outcome[Any]) -> List[Call]:
         """``call`` has got its outcome; returns those that wait for it."""
@@ -72,7 +72,7 @@ def _key(call: Call) -> bytes:
     return digest.digest()
 
 
-def twin_outcome(twin: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
+def follower_outcome(twin: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
     """The outcome of a call that was not sent, from that of the one that was; its listeners hear of it.
 
     It took no tokens, so that those of the run are counted once; the error is a copy, as its ``attempts`` are its own,

@@ -12,14 +12,14 @@ from .._reentrancy import runs_user_code
 from .._wire import EMPTY_CELL, is_missing, table_advice
 from ..config import choice, positive_int, positive_seconds
 from ..types import ChatRequest
-from .core import Core
+from .core import PoolCore
 from .failure_limit import FailureLimit, MaxFailures
 from .options import CallSettings
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
 
-__all__ = ["JournalPath", "RunSettings", "start_packed", "start_run", "start_streams"]
+__all__ = ["JournalPath", "RunSettings", "start_embedding_run", "start_run", "start_streams"]
 
 JournalPath = Union[str, "os.PathLike[str]"]
 
@@ -70,7 +70,7 @@ class RunSettings:
 
 
 def start_run(
-    core: Core,
+    core: PoolCore,
     items: Iterable[Any],
     make: Callable[[Any], ChatRequest],
     settings: RunSettings,
@@ -98,8 +98,8 @@ def start_run(
     return run, bar
 
 
-def start_packed(
-    core: Core,
+def start_embedding_run(
+    core: PoolCore,
     items: Iterable[Any],
     make: Callable[[Any], ChatRequest],
     settings: RunSettings,
@@ -110,19 +110,19 @@ def start_packed(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    from .embedding_batches import PackedRun  # most programs embed nothing
+    from .embedding_batches import EmbeddingRun  # most programs embed nothing
 
     prepare, bar, deadline = _begun(core, items, make, settings)
     limit = FailureLimit(settings.max_failures)
     options = how.of_run(core.dispatcher, deadline, ends_when_refused=limit.is_default)
-    run = PackedRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
+    run = EmbeddingRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
     run.failure_limit = limit
     run.bar = bar
     return run, bar
 
 
 def start_streams(
-    core: Core,
+    core: PoolCore,
     items: Iterable[Any],
     make: Callable[[Any], ChatRequest],
     settings: RunSettings,
@@ -144,7 +144,7 @@ def start_streams(
 
 
 def _begun(
-    core: Core, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings
+    core: PoolCore, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings
 ) -> Tuple[Callable[[Any], ChatRequest], Optional[ProgressBar], Optional[float]]:
     """What makes requests of the items, the bar, and when the run's time ends."""
     _check_items(items, settings)

@@ -26,7 +26,7 @@ from .._journal import (
 )
 from .._structured.validation import PARSE_FAILED
 from .._wire import encode
-from .._wire.response import decode
+from .._wire.response import decode_response
 from .._wire.usage import usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError
@@ -35,10 +35,10 @@ from .failure_limit import state_of
 from .run import Run, RunOrigin
 from .second_try import both_times
 
-__all__ = ["JournalledRetry", "JournalledRun", "KeptRun", "RowsRun", "record_of", "request_hash"]
+__all__ = ["JournalledRetry", "JournalledRun", "PersistedRun", "StoredRowsRun", "record_of", "request_hash"]
 
 
-class KeptRun(Run):
+class PersistedRun(Run):
     """A run that hands every outcome of a call to :meth:`keep`, in the worker that has it and before it takes
     another call: so that the death of the process costs no more than what was in flight.
 
@@ -92,11 +92,11 @@ _STRIDE = 128  # rows read before they are sent
 _LOOK_EVERY = 0.2  # seconds
 
 
-class RowsRun(KeptRun):
+class StoredRowsRun(PersistedRun):
     """A run of rows.
 
     Args:
-        engine, items, prepare, options, window: as for :class:`KeptRun`.
+        engine, items, prepare, options, window: as for :class:`PersistedRun`.
         keep: keeps an outcome; called in workers, and in the consumer's thread for a row that was not sent.
     """
 
@@ -216,7 +216,7 @@ def _encoded(value: Any) -> bytes:
     return encode_value(value.raw) if line is None else line
 
 
-class JournalledRun(KeptRun):
+class JournalledRun(PersistedRun):
     """A run that goes on where an earlier one with the same journal ended.
 
     An item is known by its place and its request: one that has an answer in the journal, or a failure that would
@@ -224,7 +224,7 @@ class JournalledRun(KeptRun):
     anew, also one that an earlier run did not take, and is asked for again if nothing can be made of it.
 
     Args:
-        engine, items, prepare, options, window: as for :class:`KeptRun`.
+        engine, items, prepare, options, window: as for :class:`PersistedRun`.
         journal: the journal's file. It is open from the first item to the end of the run.
     """
 
@@ -353,4 +353,4 @@ def _value(request: ChatRequest, record: Record) -> Any:
     if not isinstance(stored, dict):  # a vector
         return stored
     request_id = record.attempts[-1].request_id if record.attempts else None
-    return decode(request, stored, request_id)
+    return decode_response(request, stored, request_id)

@@ -11,7 +11,7 @@ import time
 import weakref
 from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 
-from .._engine import Call, CallOptions, Engine, Handover
+from .._engine import Call, CallOptions, Engine, StreamHandoff
 from .._engine.call import DONE
 from .._locks import Condition
 from .._observe import ProgressBar
@@ -40,10 +40,10 @@ class StreamSink:
     def __init__(self, thread: int) -> None:
         self._thread = thread
         self._changed = Condition()
-        self.handover: Optional[Handover] = None
+        self.handover: Optional[StreamHandoff] = None
         self.outcome: Optional[Outcome[Any]] = None
 
-    def take_stream(self, handover: Handover) -> None:
+    def take_stream(self, handover: StreamHandoff) -> None:
         """The stream has begun."""
         handover.holder = self._thread
         with self._changed:

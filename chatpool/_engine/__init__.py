@@ -1,28 +1,28 @@
 """Threads, futures and the order of calls: one lock decides, everything else happens outside it."""
 
 from .._locks import barging
-from .call import Call, CallOptions, Review, Reviewer, Sink
+from .call import Call, CallOptions, OutcomeSink, Review, Reviewer
 from .completion import CallFuture
 from .dispatcher import Dispatcher
-from .endpoints import Route, Routes
+from .endpoints import EndpointClient, Endpoints
 from .engine import Engine
-from .streaming import Handover, Reading, collect
-from .upstreams import Plan
+from .streaming import Reading, StreamHandoff, collect_chunks
+from .upstreams import EndpointSpec
 
 __all__ = [
     "Call",
     "CallFuture",
     "CallOptions",
     "Dispatcher",
+    "EndpointClient",
+    "EndpointSpec",
+    "Endpoints",
     "Engine",
-    "Handover",
-    "Plan",
+    "OutcomeSink",
     "Reading",
     "Review",
     "Reviewer",
-    "Route",
-    "Routes",
-    "Sink",
+    "StreamHandoff",
     "barging",
-    "collect",
+    "collect_chunks",
 ]

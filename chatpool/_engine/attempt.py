@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
-from .._policy.health import LineView
-from .._policy.retry import Deadline, Decision
+from .._policy.health import HealthSnapshot
+from .._policy.retry import Deadline, RetryDecision
 from .._transport import Cancelled, CancelToken, OpenStream
 from .._wire import (
+    classify_exception,
+    classify_response,
+    classify_stream,
     encode,
     is_streamed,
-    judge_exception,
-    judge_reply,
-    judge_stream,
     refuses_usage,
     sends_no_body,
     streamed,
@@ -29,19 +29,19 @@ from ..clock import Clock
 from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
 from ..types import ChatRequest, Reply, Verdict
-from .call import RUNNING, Call, LineKey, Review, attempt_of, report_reask, report_retry, report_send
-from .endpoints import Route, Routes
+from .call import RUNNING, Call, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
+from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .leases import settle
 from .scheduler import Scheduler
-from .streaming import Reading, StreamedChunks, WholeAnswer, collect
+from .streaming import Reading, StreamedChunks, WholeAnswer, collect_chunks
 
 __all__ = ["CANCELLED", "Attempted", "Attempter", "Exchanges", "ask_again", "payload_of", "reading_of", "review"]
 
 
 def reading_of(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """``reading``, but None for a request whose answer is to be collected from a stream and cannot be streamed."""
-    return None if reading is collect and not is_streamed(request) else reading
+    return None if reading is collect_chunks and not is_streamed(request) else reading
 
 
 def payload_of(request: ChatRequest, reading: Optional[Reading]) -> bytes:
@@ -100,11 +100,11 @@ class Exchanges:
         scheduler: knows what has succeeded before, on which the judgement of an answer depends.
     """
 
-    def __init__(self, routes: Routes, clock: Clock, scheduler: Scheduler) -> None:
+    def __init__(self, routes: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
         self._routes = routes
         self._clock = clock
         self._scheduler = scheduler
-        self._without_usage: Set[LineKey] = set()  # whose server refuses stream_options
+        self._without_usage: Set[UpstreamKey] = set()  # whose server refuses stream_options
 
     def make(self, call: Call, timeout: Timeout, ends: float) -> Verdict:
         """Send ``call`` and judge its answer.
@@ -127,7 +127,7 @@ class Exchanges:
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, route, reading, ends)
 
-    def _send(self, call: Call, timeout: Timeout, route: Route, send: Any) -> Any:
+    def _send(self, call: Call, timeout: Timeout, route: EndpointClient, send: Any) -> Any:
         options = call.options
         return send(
             call.request,
@@ -138,7 +138,7 @@ class Exchanges:
             query=options.query,
         )
 
-    def _open(self, call: Call, timeout: Timeout, route: Route) -> Union[Reply, OpenStream]:
+    def _open(self, call: Call, timeout: Timeout, route: EndpointClient) -> Union[Reply, OpenStream]:
         """Ask for a stream; where the server refuses our asking for the usage, once more without that."""
         if call.line in self._without_usage:
             call.payload = payload_of(without_usage(call.request), call.options.reading)
@@ -151,15 +151,15 @@ class Exchanges:
             self._without_usage.add(call.line)
         return answer
 
-    def _read(self, call: Call, stream: OpenStream, route: Route, reading: Reading, ends: float) -> Verdict:
+    def _read(self, call: Call, stream: OpenStream, route: EndpointClient, reading: Reading, ends: float) -> Verdict:
         transport = route.transport
         head = Reply(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
         chunks = StreamedChunks(
             stream,
             call,
             ends - self._clock.now(),
-            lambda reader: judge_stream(reader, head, call.request, **self._known(call)),
-            lambda error: judge_exception(error, url=head.url, proxy=head.proxy),
+            lambda reader: classify_stream(reader, head, call.request, **self._known(call)),
+            lambda error: classify_exception(error, url=head.url, proxy=head.proxy),
             max_event_bytes=transport.settings.max_response_bytes,
         )
         try:
@@ -169,7 +169,7 @@ class Exchanges:
 
     def _judge(self, call: Call, reply: Reply) -> Verdict:
         # Not through a dict: this runs once per call.
-        return judge_reply(
+        return classify_response(
             reply,
             call.request,
             endpoint_proven=self._scheduler.proven(call.line[0]),
@@ -196,7 +196,7 @@ class Attempted(NamedTuple):
     """What came of an attempt: a success, a decision after a failure, or (neither) it was cancelled."""
 
     success: Optional[Verdict] = None
-    decision: Optional[Decision] = None
+    decision: Optional[RetryDecision] = None
 
 
 class Attempter:
@@ -208,7 +208,7 @@ class Attempter:
         scheduler: knows what has succeeded before, on which some rules depend, and hears of failures.
     """
 
-    def __init__(self, routes: Routes, clock: Clock, scheduler: Scheduler) -> None:
+    def __init__(self, routes: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
         self._routes = routes
         self._clock = clock
         self._scheduler = scheduler
@@ -267,18 +267,18 @@ class Attempter:
             return call.deadline()
         return call.deadline(0.0 if call.options.singular else self._scheduler.held(call, now))
 
-    def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[Decision]:
+    def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
         """Why the call must not be sent now, None if it may be."""
         error = call.sink.refusal(call)
         if error is not None:
-            return Decision(error=error)
+            return RetryDecision(error=error)
         if call.unsendable is not None:
-            return Decision(error=call.unsendable, scope="run" if _ends_all(call.unsendable) else "call")
+            return RetryDecision(error=call.unsendable, scope="run" if _ends_all(call.unsendable) else "call")
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
-            return Decision(error=DeadlineExceededError(reason))
+            return RetryDecision(error=DeadlineExceededError(reason))
         refused = self._scheduler.health(call.line).refusal_at(now)
-        return None if refused is None else Decision(error=refused.copied("not sent: "), scope="model")
+        return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
 
     def _send(self, call: Call, ends: float, left: float) -> Verdict:
         """One exchange, within the ``left`` seconds of the call's time, which ``ends`` then."""
@@ -290,15 +290,15 @@ class Attempter:
             return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
         except Exception as error:
             transport = self._routes.of(call).transport
-            return judge_exception(error, url=transport.url_of(call.request.path), proxy=transport.proxy)
+            return classify_exception(error, url=transport.url_of(call.request.path), proxy=transport.proxy)
 
-    def _decide(self, call: Call, verdict: Verdict, line: LineView, now: float, elapsed: float) -> Decision:
+    def _decide(self, call: Call, verdict: Verdict, line: HealthSnapshot, now: float, elapsed: float) -> RetryDecision:
         """What follows a failed attempt; noted in the call's history."""
         call.answered(verdict.usage)  # an answer that is of no use is billed like any other
         call.unreported = verdict.usage
         if call.handed_out:  # nothing can take back what somebody has seen
             call.history += (attempt_of(verdict, None, elapsed, self._routes.name_for(call)),)
-            given_up = Decision(error=verdict.error, scope=verdict.scope)
+            given_up = RetryDecision(error=verdict.error, scope=verdict.scope)
             return given_up if self._failover is None else self._failover.follow(call, verdict, given_up, now, elapsed)
         decision, reason = self._decision(call, verdict, line, now)
         if self._failover is not None:
@@ -311,13 +311,13 @@ class Attempter:
         return decision
 
     def _decision(
-        self, call: Call, verdict: Verdict, line: LineView, now: float
-    ) -> Tuple[Decision, Optional[ChatPoolError]]:
+        self, call: Call, verdict: Verdict, line: HealthSnapshot, now: float
+    ) -> Tuple[RetryDecision, Optional[ChatPoolError]]:
         """What the retry policy says, and the error that it is about."""
         if call.retry is None:
             call.retry = call.options.retrier.start(call.first_sent or now)
         auth = self._routes.of(call).transport.auth
-        decision: Optional[Decision] = None
+        decision: Optional[RetryDecision] = None
         try:
             if self._failover is not None:
                 self._failover.before(call)
@@ -336,7 +336,9 @@ class Attempter:
         except Exception as problem:
             error = _from_callback(problem)
             no_key = decision is not None and self._failover is not None
-            return (Decision(wait=0.0) if no_key else Decision(error=error)), error  # others have keys of their own
+            return (
+                RetryDecision(wait=0.0) if no_key else RetryDecision(error=error)
+            ), error  # others have keys of their own
         return decision, verdict.error
 
 

@@ -16,14 +16,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
 
 from .._measures import RequestSize
-from .._policy.retry import Deadline, Retrier, RetryState
+from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
 from ..types import Attempt, ChatRequest, Outcome, Usage, Verdict
 from .dispatcher import Dispatcher
-from .leases import Grant
+from .leases import Lease
 
 if TYPE_CHECKING:
     from .streaming import Reading
@@ -36,11 +36,11 @@ __all__ = [
     "RUNNING",
     "Call",
     "CallOptions",
-    "LineKey",
+    "FailoverState",
+    "OutcomeSink",
     "Review",
     "Reviewer",
-    "Sink",
-    "Visits",
+    "UpstreamKey",
     "attempt_of",
     "report_end",
     "report_reask",
@@ -49,11 +49,11 @@ __all__ = [
 ]
 
 
-LineKey = Tuple[str, Optional[str]]
+UpstreamKey = Tuple[str, Optional[str]]
 """(endpoint, model): what pacing, streaks and pauses are kept for.  The endpoint is its name."""
 
 
-class Visits:
+class FailoverState:
     """The endpoints that one call has failed at, each with the time until which the call stays away from it.
 
     Written by the worker that runs the call, read under the scheduler's lock while it waits: never both at once.
@@ -66,28 +66,28 @@ class Visits:
     __slots__ = ("_until", "refreshed", "refusals")
 
     def __init__(self) -> None:
-        self._until: Dict[LineKey, float] = {}
-        self.refreshed: Set[LineKey] = set()
-        self.refusals: Dict[LineKey, ChatPoolError] = {}
+        self._until: Dict[UpstreamKey, float] = {}
+        self.refreshed: Set[UpstreamKey] = set()
+        self.refusals: Dict[UpstreamKey, ChatPoolError] = {}
 
-    def may_go(self, key: LineKey, now: float) -> bool:
+    def may_go(self, key: UpstreamKey, now: float) -> bool:
         """Whether the call may be sent there."""
         return self._until.get(key, -math.inf) <= now
 
-    def until(self, key: LineKey) -> float:
+    def until(self, key: UpstreamKey) -> float:
         """When it may be."""
         return self._until.get(key, -math.inf)
 
-    def leave(self, key: LineKey, until: float) -> None:
+    def leave(self, key: UpstreamKey, until: float) -> None:
         """It failed there, and stays away until then."""
         self._until[key] = until
 
-    def refused(self, key: LineKey, reason: ChatPoolError) -> None:
+    def refused(self, key: UpstreamKey, reason: ChatPoolError) -> None:
         """It was refused there as every call would be, and does not go there again."""
         self.refusals[key] = reason
         self._until[key] = math.inf
 
-    def stay(self, key: LineKey, others: Iterable[LineKey], until: float) -> None:
+    def stay(self, key: UpstreamKey, others: Iterable[UpstreamKey], until: float) -> None:
         """Until then it goes to none of the others."""
         self._until.pop(key, None)
         for other in others:
@@ -125,7 +125,7 @@ server has answered by then: the time it takes counts against the call's, and ho
 NEW, QUEUED, RUNNING, PARKED, DONE = "new", "queued", "running", "parked", "done"
 
 
-class Sink(Protocol):
+class OutcomeSink(Protocol):
     """Where the outcome of a call goes: a future, or a run."""
 
     run_id: Optional[int]
@@ -168,7 +168,7 @@ class CallOptions:
     """
 
     timeout: Timeout
-    retrier: Retrier
+    retrier: RetryDecider
     dispatcher: Dispatcher
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -232,10 +232,10 @@ class Call:
         self,
         request: ChatRequest,
         options: CallOptions,
-        sink: Sink,
+        sink: OutcomeSink,
         *,
         id: int,  # noqa: A002 - the event's call_id
-        line: LineKey,
+        line: UpstreamKey,
         created: float,
         index: int = 0,
         item: Any = None,
@@ -262,10 +262,10 @@ class Call:
         self.held_when_due = 0.0  # how long its line had been held by then
         self.paced: Any = None  # the line's own note on the attempt under way
         self.size: Optional[RequestSize] = None
-        self.grant: Optional[Grant] = None  # of a limit that is shared with other processes
+        self.grant: Optional[Lease] = None  # of a limit that is shared with other processes
         self.handed_out = False  # whether somebody has seen a part of its answer
         self.unsendable: Optional[ChatPoolError] = None  # why its line will never send it
-        self.visits: Optional[Visits] = None  # where it has failed, in a pool with several endpoints
+        self.visits: Optional[FailoverState] = None  # where it has failed, in a pool with several endpoints
         self.payload = b""
         self.retry: Optional[RetryState] = None
         self.token: Optional[CancelToken] = None

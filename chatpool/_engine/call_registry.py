@@ -8,12 +8,12 @@ import math
 import threading
 from typing import Dict, Iterator, List, Set, Tuple
 
-from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, Sink
+from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink
 
-__all__ = ["Ledger"]
+__all__ = ["CallRegistry"]
 
 
-class Ledger:
+class CallRegistry:
     """The calls that are parked, running, or ended and not yet delivered; of the queued ones it knows the number.
 
     Not thread-safe: the scheduler holds its lock, but for the methods that say so.
@@ -108,7 +108,7 @@ class Ledger:
         """The calls that have ended and whose outcomes are not where they belong yet; works without the lock."""
         return list(self._ended)
 
-    def undelivered_to(self, sink: Sink) -> List[Call]:
+    def undelivered_to(self, sink: OutcomeSink) -> List[Call]:
         """Those of one sink."""
         return [call for call in list(self._ended) if call.sink is sink]
 

@@ -18,7 +18,7 @@ from .._reentrancy import defer, is_reentrant, waits_for_calls
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import Outcome, Verdict
-from .call import DONE, RUNNING, Call, Sink, report_end
+from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
 
 __all__ = ["CallFuture", "Delivery", "ExpiryWatch"]
@@ -270,7 +270,7 @@ class Delivery:
         if self._scheduler.expire(call):
             self.deliver(call, error=DeadlineExceededError(_NO_WORKER))
 
-    def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
+    def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
 
         Returns:
@@ -281,7 +281,7 @@ class Delivery:
                 self.deliver(call, error=error())
         return bool(self._scheduler.undelivered(sink))
 
-    def wake(self, sink: Sink) -> None:
+    def wake(self, sink: OutcomeSink) -> None:
         """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
         for call in self._scheduler.in_flight(sink):
             if call.token is not None:

@@ -6,13 +6,13 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from .._transport import BrokenTransport, Transport
 from .._wire import renamed
-from .call import Call, LineKey
-from .upstreams import Plan
+from .call import Call, UpstreamKey
+from .upstreams import EndpointSpec
 
-__all__ = ["Route", "Routes"]
+__all__ = ["EndpointClient", "Endpoints"]
 
 
-class Route(NamedTuple):
+class EndpointClient(NamedTuple):
     """One endpoint.
 
     Attributes:
@@ -21,7 +21,7 @@ class Route(NamedTuple):
         model: the name that it knows every model by, or the names of some; None for the pool's own names.
     """
 
-    plan: Plan
+    plan: EndpointSpec
     transport: Transport
     model: Union[str, Mapping[str, str], None] = None
 
@@ -40,7 +40,7 @@ class Route(NamedTuple):
         return self.model if isinstance(self.model, str) else self.model.get(model or "", model)
 
 
-class Routes:
+class Endpoints:
     """All endpoints of a pool, at least one.
 
     Attributes:
@@ -48,16 +48,16 @@ class Routes:
         several: whether there is more than one.
     """
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._all: List[Route] = list(routes)
-        self._by_name: Dict[str, Route] = {route.plan.name: route for route in self._all}
+    def __init__(self, routes: Sequence[EndpointClient]) -> None:
+        self._all: List[EndpointClient] = list(routes)
+        self._by_name: Dict[str, EndpointClient] = {route.plan.name: route for route in self._all}
         self.first = self._all[0]
         self.several = len(self._all) > 1
 
-    def __iter__(self) -> Iterator[Route]:
+    def __iter__(self) -> Iterator[EndpointClient]:
         return iter(self._all)
 
-    def of(self, call: Call) -> Route:
+    def of(self, call: Call) -> EndpointClient:
         """The endpoint that a call is sent to."""
         return self._by_name[call.line[0]] if self.several else self.first
 
@@ -65,12 +65,12 @@ class Routes:
         """The name of that endpoint for a person, None where there is only one."""
         return call.line[0] if self.several else None
 
-    def others(self, key: LineKey) -> List[LineKey]:
+    def others(self, key: UpstreamKey) -> List[UpstreamKey]:
         """The lines of the same model at the other endpoints."""
         return [(name, key[1]) for name in self._by_name if name != key[0]]
 
     @property
-    def plans(self) -> List[Plan]:
+    def plans(self) -> List[EndpointSpec]:
         """What the scheduler has to know of each."""
         return [route.plan for route in self._all]
 
@@ -89,6 +89,6 @@ class Routes:
         for route in self._all:
             route.transport.abort()
 
-    def broken(self, reason: Exception) -> Routes:
+    def broken(self, reason: Exception) -> Endpoints:
         """The same, all of which answer with the reason why they cannot be made again in a forked process."""
-        return Routes([route._replace(transport=BrokenTransport(route.transport, reason)) for route in self._all])
+        return Endpoints([route._replace(transport=BrokenTransport(route.transport, reason)) for route in self._all])

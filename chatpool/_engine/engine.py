@@ -12,20 +12,20 @@ from time import sleep  # at import: a test that replaces time.sleep means its o
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from .._locks import release_forgotten
-from .._policy.budget import Spending
-from .._policy.retry import Decision
+from .._policy.budget import BudgetTracker
+from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Verdict
 from .attempt import CANCELLED, Attempter, ask_again, payload_of, review
-from .call import DONE, NEW, Call, CallOptions, LineKey, Sink
+from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
-from .endpoints import Routes
+from .endpoints import Endpoints
 from .lifecycle import WorkerThreads, register
 from .scheduler import Scheduler
-from .streaming import OpenStreams
+from .streaming import ActiveStreams
 
 __all__ = ["Engine"]
 
@@ -56,12 +56,12 @@ class Engine:
 
     def __init__(
         self,
-        connect: Callable[[], Routes],
+        connect: Callable[[], Endpoints],
         *,
         max_workers: int,
         clock: Clock,
         after_call: Optional[Callable[[], Any]] = None,
-        spending: Optional[Spending] = None,
+        spending: Optional[BudgetTracker] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
@@ -70,11 +70,11 @@ class Engine:
         self._spending = spending
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
-        self.streams = OpenStreams()
+        self.streams = ActiveStreams()
         self._start(connect())
         register(self)
 
-    def _start(self, routes: Routes) -> None:
+    def _start(self, routes: Endpoints) -> None:
         self.routes = routes
         self._home = routes.first.plan.name
         self._scheduler = Scheduler(self.max_workers, routes.plans, self._spending)
@@ -89,7 +89,7 @@ class Engine:
     # -- calls come in ------------------------------------------------------------------------------
 
     def make_call(
-        self, request: ChatRequest, options: CallOptions, sink: Sink, *, index: int = 0, item: Any = None
+        self, request: ChatRequest, options: CallOptions, sink: OutcomeSink, *, index: int = 0, item: Any = None
     ) -> Call:
         """A call, ready to be submitted.
 
@@ -324,7 +324,7 @@ class Engine:
             self._delivery.deliver(call, verdict=verdict._replace(value=found.value), error=found.error)
         return None
 
-    def _fail(self, call: Call, decision: Decision) -> None:
+    def _fail(self, call: Call, decision: RetryDecision) -> None:
         error = decision.error or ChatPoolError("given up")
         if decision.refuse_for is not None:
             self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, error)
@@ -358,7 +358,7 @@ class Engine:
         self._delivery.cancel(call)
 
     @holds_locks
-    def settle(self, sink: Sink, error: Callable[[], ChatPoolError]) -> bool:
+    def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
 
         Returns:
@@ -366,7 +366,7 @@ class Engine:
         """
         return self._delivery.settle(sink, error)
 
-    def wake(self, sink: Sink) -> None:
+    def wake(self, sink: OutcomeSink) -> None:
         """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
         self._delivery.wake(sink)
 
@@ -466,12 +466,12 @@ class Engine:
         return self._scheduler.counts()
 
     @holds_locks
-    def lines(self) -> Dict[LineKey, LineStats]:
+    def lines(self) -> Dict[UpstreamKey, LineStats]:
         """Return the state of each (endpoint, model)."""
         self._let_the_end_come()
         return self._scheduler.line_stats(self.clock.now())
 
-    def lines_within(self, seconds: float) -> Optional[Dict[LineKey, LineStats]]:
+    def lines_within(self, seconds: float) -> Optional[Dict[UpstreamKey, LineStats]]:
         """Return the same, None if it is not to be had in time: a finalizer asks, or a signal handler."""
         return self._scheduler.line_stats_within(seconds, self.clock.now())
 

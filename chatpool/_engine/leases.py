@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .._quota import SharedLimit, Slot
     from .call import Call
 
-__all__ = ["Grant", "Grants", "Question", "settle"]
+__all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle"]
 
 logger = logging.getLogger("chatpool")
 
 _AFTER_TROUBLE = 1.0  # seconds until the next call, if a slot could not even be asked for
 
 
-class Grant(NamedTuple):
+class Lease(NamedTuple):
     """The slot that a call is sent with.
 
     Attributes:
@@ -46,7 +46,7 @@ class Grant(NamedTuple):
         """Return whether the slot can no longer be used: what is sent now could be too much for a minute."""
         return now > self.due + LATENESS
 
-    def renewed(self, clock: Clock) -> Grant:
+    def renewed(self, clock: Clock) -> Lease:
         """Give the slot back and return the grant of another.  Does I/O."""
         self.limit.correct(self.slot, 0.0)
         slot = _reserve(self.limit, self.tokens)
@@ -67,7 +67,7 @@ class Grant(NamedTuple):
         self.limit.correct(self.slot, used)
 
 
-class Question(NamedTuple):
+class LeaseRequest(NamedTuple):
     """What a worker has to ask for.
 
     Attributes:
@@ -76,7 +76,7 @@ class Question(NamedTuple):
         unused: the slot that came to nothing.
     """
 
-    grants: Grants
+    grants: LeaseHolder
     tokens: float
     unused: Optional[Slot] = None
 
@@ -86,10 +86,10 @@ class Question(NamedTuple):
             self.grants.limit.correct(self.unused, 0.0)
         return _reserve(self.grants.limit, self.tokens)
 
-    def granted(self, clock: Clock) -> Grant:
+    def granted(self, clock: Clock) -> Lease:
         """Ask, for a call that is in no queue."""
         slot = self.ask()
-        return Grant(self.grants.limit, slot, self.tokens, clock.now() + slot.wait)
+        return Lease(self.grants.limit, slot, self.tokens, clock.now() + slot.wait)
 
 
 def _reserve(limit: SharedLimit, tokens: float) -> Slot:
@@ -102,7 +102,7 @@ def _reserve(limit: SharedLimit, tokens: float) -> Slot:
         return Slot(True, _AFTER_TROUBLE, 0.0, tokens)
 
 
-def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Grant]:
+def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
     """The attempt of ``call`` has ended, or (None) was not made; returns the grant that it was made with, if any."""
     grant, call.grant = call.grant, None
     if grant is not None:
@@ -110,7 +110,7 @@ def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Grant]:
     return grant
 
 
-class Grants:
+class LeaseHolder:
     """The slot of one line.
 
     Not thread-safe: the scheduler holds its lock.
@@ -140,21 +140,21 @@ class Grants:
     def _usable(self, now: float) -> bool:
         return self._slot is not None and now <= self._due + LATENESS
 
-    def question(self, tokens: float) -> Question:
+    def question(self, tokens: float) -> LeaseRequest:
         """What to ask for; the answer goes to :meth:`answered`."""
         unused, self._slot = self._slot, None
         self._asking = True
-        return Question(self, tokens, unused)
+        return LeaseRequest(self, tokens, unused)
 
     def answered(self, slot: Slot, now: float) -> None:
         """The slot has come."""
         self._slot, self._due = slot, now + slot.wait
         self._asking = False
 
-    def take(self, now: float, tokens: float) -> Optional[Grant]:
+    def take(self, now: float, tokens: float) -> Optional[Lease]:
         """The slot for a call of so many tokens that is sent now; None if its moment has not come."""
         slot = self._slot
         if slot is None or self._asking or not self._usable(now) or self._due > now:
             return None
         self._slot = None
-        return Grant(self.limit, slot, tokens, self._due)
+        return Lease(self.limit, slot, tokens, self._due)

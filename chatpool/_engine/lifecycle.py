@@ -19,13 +19,13 @@ from typing import Any, Callable, List, Optional, Protocol
 
 from .._locks import run_beside
 
-__all__ = ["Living", "WorkerThreads", "register"]
+__all__ = ["ProcessObserver", "WorkerThreads", "register"]
 
 
 logger = logging.getLogger("chatpool")
 
 
-class Living(Protocol):
+class ProcessObserver(Protocol):
     """Something with threads and connections."""
 
     def after_fork_in_child(self) -> None:
@@ -38,15 +38,15 @@ class Living(Protocol):
         """Give up everything and end."""
 
 
-_living: weakref.WeakSet[Living] = weakref.WeakSet()
+_living: weakref.WeakSet[ProcessObserver] = weakref.WeakSet()
 
 
-def register(one: Living) -> None:
+def register(one: ProcessObserver) -> None:
     """Look after ``one`` for as long as somebody else refers to it."""
     _living.add(one)
 
 
-def _survivors() -> List[Living]:
+def _survivors() -> List[ProcessObserver]:
     return list(_living)
 
 

@@ -15,26 +15,26 @@ import math
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .._locks import Condition, barging, is_held, new_lock
-from .._policy.budget import Spending
-from .._policy.circuit_breaker import CommonRefusals
-from .._policy.health import LineHealth, LineView
+from .._policy.budget import BudgetTracker
+from .._policy.circuit_breaker import CommonRejections
+from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._transport import CancelToken
 from ..clock import Clock
 from ..errors import ChatPoolError
 from ..types import LineStats, Verdict
-from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, LineKey, Sink
-from .call_registry import Ledger
-from .leases import Question
-from .upstream import Line, StatedLimits, read_limits
-from .upstreams import LeftAlone, LineMaker, Lines, Plan
+from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, UpstreamKey
+from .call_registry import CallRegistry
+from .leases import LeaseRequest
+from .upstream import HeaderReport, Upstream, read_limits
+from .upstreams import Ejection, EndpointSpec, UpstreamFactory, Upstreams
 
 if TYPE_CHECKING:
     from .._quota import Slot
 
-__all__ = ["Scheduler", "Staff", "Step"]
+__all__ = ["NextStep", "Scheduler", "WorkerCount"]
 
 
-class Staff:
+class WorkerCount:
     """Counts workers, at most ``max_workers`` of them.
 
     Not thread-safe: the scheduler holds its lock.
@@ -86,7 +86,7 @@ class Staff:
 _READ_EVERY = 0.02  # seconds: thousands of answers a second need not all be asked for the same limits
 
 
-class Step(NamedTuple):
+class NextStep(NamedTuple):
     """What a worker does next: run ``call``, put ``question``, wait until there is something, or (none of them) end.
 
     Attributes:
@@ -97,7 +97,7 @@ class Step(NamedTuple):
     """
 
     call: Optional[Call] = None
-    question: Optional[Question] = None
+    question: Optional[LeaseRequest] = None
     wait: bool = False
     more_workers: int = 0
 
@@ -114,8 +114,8 @@ class Scheduler:
     def __init__(
         self,
         max_workers: int,
-        plans: Sequence[Plan] = (),
-        spending: Optional[Spending] = None,
+        plans: Sequence[EndpointSpec] = (),
+        spending: Optional[BudgetTracker] = None,
     ) -> None:
         self.lock = new_lock()
         self._in_worker = barging(self.lock)
@@ -124,11 +124,11 @@ class Scheduler:
         self._max_workers = max_workers
         if spending is not None:
             spending.forget_in_flight()  # the scheduler is made anew in a forked child
-        self._staff = Staff(max_workers)
-        self._make = LineMaker(plans, spending)
-        self._lines = Lines(self._make)
-        self._ledger = Ledger()
-        self._refusals = CommonRefusals(max_workers)
+        self._staff = WorkerCount(max_workers)
+        self._make = UpstreamFactory(plans, spending)
+        self._lines = Upstreams(self._make)
+        self._ledger = CallRegistry()
+        self._refusals = CommonRejections(max_workers)
         self._waits_until = math.inf
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Scheduler:
         with self.lock:
             return self._staff.not_started()
 
-    def next_step(self, now: float) -> Step:
+    def next_step(self, now: float) -> NextStep:
         """What the asking worker does next."""
         with self._in_worker:
             self._wake_parked(now)
@@ -182,17 +182,17 @@ class Scheduler:
             if line is not None and call is not None:
                 question = line.question(now)
                 if question is not None:
-                    return Step(question=question, more_workers=self._successors(now))
+                    return NextStep(question=question, more_workers=self._successors(now))
                 self._start(call, line, now)
                 self._lines.had_its_turn(line.queue, call, now)
-                return Step(call, None, False, self._successors(now))  # by position: once per call
+                return NextStep(call, None, False, self._successors(now))  # by position: once per call
             if self._needs_waiter(now, wait):
                 self._staff.waiting = True
-                return Step(wait=True)
+                return NextStep(wait=True)
             self._staff.ended()
-            return Step()
+            return NextStep()
 
-    def answered(self, question: Question, slot: Slot, now: float) -> None:
+    def answered(self, question: LeaseRequest, slot: Slot, now: float) -> None:
         """A shared limit has answered the worker's question."""
         with self._in_worker:
             question.grants.answered(slot, now)
@@ -202,7 +202,7 @@ class Scheduler:
         for line in self._lines:
             line.close_grants()
 
-    def question_for(self, call: Call) -> Optional[Question]:
+    def question_for(self, call: Call) -> Optional[LeaseRequest]:
         """What a running call that was in no queue has to ask a shared limit, None if nothing."""
         with self._in_worker:
             return self._lines.of(call).question_for(call)
@@ -220,7 +220,7 @@ class Scheduler:
             self._changed.notify_all()
         return not self._staff.waiting
 
-    def _next_line(self, now: float) -> Tuple[Optional[Line], float]:
+    def _next_line(self, now: float) -> Tuple[Optional[Upstream], float]:
         """The line whose turn it is, or None and the seconds until that may change."""
         line, wait = self._lines.next(now)
         return line, 0.0 if line is not None else min(wait, self._ledger.next_due(now))
@@ -251,7 +251,7 @@ class Scheduler:
             for call in self._ledger.due(now):
                 self._lines.add_due(call, now)
 
-    def _start(self, call: Call, line: Line, now: float) -> None:
+    def _start(self, call: Call, line: Upstream, now: float) -> None:
         self._ledger.start(call)
         if call.token is None:
             call.token = CancelToken()
@@ -260,7 +260,7 @@ class Scheduler:
 
     # -- attempts return, calls go on or end ----------------------------------------------------------
 
-    def returned(self, call: Call, verdict: Verdict, now: float) -> LineView:
+    def returned(self, call: Call, verdict: Verdict, now: float) -> HealthSnapshot:
         """An attempt has ended; returns the line as it is now."""
         stated = self._stated(call, verdict, now)
         with self._in_worker:
@@ -272,7 +272,7 @@ class Scheduler:
             view = line.queue.view(call, line, line.view(now, on_their_way), now)
             return self._with_evidence(view, call, verdict, line, now)
 
-    def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[StatedLimits]:
+    def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[HeaderReport]:
         """The limits that an answer states: of all refusals, and of a success every now and then."""
         line = self._lines.known(call.line)
         if line is None or (verdict.kind == "success" and now < line.read_again_at):
@@ -280,7 +280,9 @@ class Scheduler:
         line.read_again_at = now + _READ_EVERY
         return read_limits(verdict)
 
-    def _with_evidence(self, view: LineView, call: Call, verdict: Verdict, line: Line, now: float) -> LineView:
+    def _with_evidence(
+        self, view: HealthSnapshot, call: Call, verdict: Verdict, line: Upstream, now: float
+    ) -> HealthSnapshot:
         """``view`` with what other calls tell about a failure of this kind."""
         if verdict.about == "access":
             return view._replace(
@@ -294,7 +296,7 @@ class Scheduler:
         is_end = call.options.ends_when_refused and self._refuses_all(call, verdict, line)
         return view._replace(unanimous=True) if is_end else view
 
-    def _refuses_all(self, call: Call, verdict: Verdict, line: Line) -> bool:
+    def _refuses_all(self, call: Call, verdict: Verdict, line: Upstream) -> bool:
         """Whether the line refuses every call, as far as those of the same run can tell."""
         if verdict.kind != "fail" or verdict.fingerprint is None:
             return False
@@ -324,7 +326,7 @@ class Scheduler:
         with self._in_worker:
             return self._answered_well(call, verdict, stated, now) + self._successors(now)
 
-    def _answered_well(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> int:
+    def _answered_well(self, call: Call, verdict: Verdict, stated: Optional[HeaderReport], now: float) -> int:
         line = self._lines.of(call)
         line.standing.endpoint.proven = True
         if call.sent_at is None:
@@ -370,11 +372,11 @@ class Scheduler:
         """Its outcome is where it belongs."""
         self._ledger.delivered(call)
 
-    def undelivered(self, sink: Sink) -> List[Call]:
+    def undelivered(self, sink: OutcomeSink) -> List[Call]:
         """The calls of ``sink`` that have ended and whose outcomes it has not got yet."""
         return self._ledger.undelivered_to(sink)
 
-    def in_flight(self, sink: Sink) -> List[Call]:
+    def in_flight(self, sink: OutcomeSink) -> List[Call]:
         """The running calls of ``sink``; without the lock, for the garbage collector."""
         return [call for call in self._ledger.running() if call.sink is sink]
 
@@ -445,16 +447,16 @@ class Scheduler:
         with self.lock:
             return self._ledger.idle()
 
-    def health(self, key: LineKey) -> LineHealth:
+    def health(self, key: UpstreamKey) -> UpstreamHealth:
         """The health of a line: written under the lock only, single facts of it may be read without."""
         line = self._lines.known(key)
-        return LineHealth() if line is None else line.health
+        return UpstreamHealth() if line is None else line.health
 
     def proven(self, endpoint: str) -> bool:
         """Whether any call to an endpoint has ever succeeded; works without the lock."""
         return self._make.health(endpoint).proven
 
-    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> LeftAlone:
+    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> Ejection:
         """The endpoint of a call that went out at ``sent_at`` refuses all calls of ``scope``: others get them."""
         with self._in_worker:
             return self._lines.leave_alone(call, scope, reason, sent_at, now)
@@ -464,17 +466,17 @@ class Scheduler:
         with self._in_worker:
             return self._lines.of(call).held(now) - call.held_before
 
-    def refuse(self, key: LineKey, until: float, error: ChatPoolError) -> None:
+    def refuse(self, key: UpstreamKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this line before ``until``."""
         with self._in_worker:
             self._lines.get(key).health.refuse(until, error)
 
-    def line_stats(self, now: float) -> Dict[LineKey, LineStats]:
+    def line_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
         """Return the state of all lines, for a person."""
         with self.lock:
             return self._line_stats(now)
 
-    def line_stats_within(self, seconds: float, now: float) -> Optional[Dict[LineKey, LineStats]]:
+    def line_stats_within(self, seconds: float, now: float) -> Optional[Dict[UpstreamKey, LineStats]]:
         """Return the same, for a thread that may hold the lock; None if the lock is not to be had in time."""
         if is_held(self.lock) or not self.lock.acquire(timeout=seconds):
             return None
@@ -483,7 +485,7 @@ class Scheduler:
         finally:
             self.lock.release()
 
-    def _line_stats(self, now: float) -> Dict[LineKey, LineStats]:
+    def _line_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
         return {line.key: line.stats(now) for line in self._lines}
 
     def counts(self) -> Tuple[int, int, int]:

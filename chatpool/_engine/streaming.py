@@ -17,22 +17,22 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Callable, Deque, Iterable, Iterator, List, Optional, Protocol, Set, cast
 
-from .._transport import Cancelled, Limit, OpenStream
+from .._transport import Cancelled, OpenStream, StreamDeadline
 from .._wire import StreamReader, as_truncated, chunk_of
 from ..errors import DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion, Verdict
-from .call import Call, Sink
+from .call import Call, OutcomeSink
 
 __all__ = [
+    "ActiveStreams",
     "ChunkSink",
     "Chunks",
-    "Handover",
-    "OpenStreams",
+    "HandoffSink",
     "Reading",
-    "StreamSink",
+    "StreamHandoff",
     "StreamedChunks",
     "WholeAnswer",
-    "collect",
+    "collect_chunks",
     "ended",
 ]
 
@@ -63,7 +63,7 @@ Reading = Callable[[Call, Chunks], Verdict]
 """What a worker does with the chunks of a call.  Whoever gives one away sets ``call.handed_out``."""
 
 
-def collect(call: Call, chunks: Chunks) -> Verdict:
+def collect_chunks(call: Call, chunks: Chunks) -> Verdict:
     """Read to the end; the chunks are no more than a way to get the whole answer."""
     while chunks.next() is not None:
         pass
@@ -167,7 +167,7 @@ class StreamedChunks:
                 signs = reader.signs
                 limit = self._limit(started, time.monotonic())
 
-    def _limit(self, started: float, now: float) -> Optional[Limit]:
+    def _limit(self, started: float, now: float) -> Optional[StreamDeadline]:
         """Until when to wait for an event.
 
         Args:
@@ -190,7 +190,7 @@ class StreamedChunks:
         self._out_of_time = ends < at + _ABOUT
         if self._out_of_time:
             at, reason = ends, "the time for the call (timeout.total) ran out in the middle of the stream"
-        return Limit(at, reason)
+        return StreamDeadline(at, reason)
 
     def _break(self, error: Exception) -> None:
         """The stream has ended without an end of its own."""
@@ -242,7 +242,7 @@ class Gate:
         self.open()
 
 
-class Handover:
+class StreamHandoff:
     """One stream, from its first chunk on.
 
     Args:
@@ -298,14 +298,14 @@ class Handover:
         self.gate.open()
 
 
-class StreamSink(Sink, Protocol):
+class HandoffSink(OutcomeSink, Protocol):
     """A sink that takes a stream, too."""
 
-    def take_stream(self, handover: Handover) -> None:
+    def take_stream(self, handover: StreamHandoff) -> None:
         """Take the stream, whose first chunk is there; called in a worker with no lock held."""
 
 
-class ChunkSink(Sink, Protocol):
+class ChunkSink(OutcomeSink, Protocol):
     """A sink that takes chunks, too.
 
     Attributes:
@@ -325,14 +325,14 @@ class ChunkSink(Sink, Protocol):
         """Have workers that wait look again whether the consumer still reads."""
 
 
-class OpenStreams:
+class ActiveStreams:
     """The streams of one engine that are being read, and who reads them.
 
     No lock: adding to a set, taking from it and copying it are single steps, and finalizers may come in between.
     """
 
     def __init__(self) -> None:
-        self._handed_over: Set[Handover] = set()
+        self._handed_over: Set[StreamHandoff] = set()
         self._relayed: Set[Call] = set()
         self._not_reading: Set[int] = set()
 
@@ -343,13 +343,13 @@ class OpenStreams:
         first = chunks.next()
         if first is None:
             return ended(chunks)
-        handover = Handover(call, chunks, first)
+        handover = StreamHandoff(call, chunks, first)
         assert call.token is not None
         call.token.attach(handover)
         self._handed_over.add(handover)
         try:
             call.handed_out = True
-            cast(StreamSink, call.sink).take_stream(handover)
+            cast(HandoffSink, call.sink).take_stream(handover)
             return handover.wait()
         finally:
             self._handed_over.discard(handover)

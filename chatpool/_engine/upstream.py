@@ -11,24 +11,24 @@ from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from .._measures import RequestSize, StatedLimit
-from .._policy.budget import Reservation, Spending, TokenEstimator
+from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimator
 from .._policy.circuit_breaker import EndpointHealth
-from .._policy.health import LineHealth, LineView
-from .._policy.load_balancing import Standing
-from .._policy.pacing import Pacer, Sent
-from .._policy.retry import Recheck, is_of_the_size
+from .._policy.health import HealthSnapshot, UpstreamHealth
+from .._policy.load_balancing import PeakLatencyScore
+from .._policy.pacing import PacedSend, Pacer
+from .._policy.retry import KeyRecheck, is_of_the_size
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import LineStats, Verdict
-from .call import QUEUED, Call, LineKey, Visits
-from .leases import Grants, Question
+from .call import QUEUED, Call, FailoverState, UpstreamKey
+from .leases import LeaseHolder, LeaseRequest
 
-__all__ = ["CallQueue", "Line", "Paced", "StatedLimits", "read_limits"]
+__all__ = ["CallQueue", "HeaderReport", "PolicyTokens", "Upstream", "read_limits"]
 
 
-_NOWHERE = Visits()
+_NOWHERE = FailoverState()
 
 
 class _Turn:
@@ -46,7 +46,7 @@ class _Turn:
                 queue.popleft()  # it runs, or was given up where it stood
         return bool(self.due or self.fresh)
 
-    def in_order(self, line: Line) -> Tuple[Deque[Call], Deque[Call]]:
+    def in_order(self, line: Upstream) -> Tuple[Deque[Call], Deque[Call]]:
         # A probe of a server that is down may well be lost: it costs least where least was tried.
         return (self.fresh, self.due) if line.health.gate.closed else (self.due, self.fresh)
 
@@ -70,7 +70,7 @@ class CallQueue:
     __slots__ = ("_levels", "level", "lines", "used_at")
 
     def __init__(self) -> None:
-        self.lines: List[Line] = []
+        self.lines: List[Upstream] = []
         self.level = 0
         self.used_at = 0
         self._levels: Dict[int, OrderedDict[Optional[int], _Turn]] = {}  # next in turn first
@@ -110,7 +110,7 @@ class CallQueue:
         """Return the levels that have calls."""
         return [level for level in list(self._levels) if self.has_calls(level)]
 
-    def first(self, line: Line, now: float) -> Optional[Call]:
+    def first(self, line: Upstream, now: float) -> Optional[Call]:
         """The call that ``line`` sends next, None if it may send none of those that there are."""
         if len(self.lines) == 1:  # asked for several times for each call, however many runs take turns
             first, then = next(iter(self._levels[self.level].values())).in_order(line)
@@ -121,7 +121,7 @@ class CallQueue:
     def _turns(self) -> List[_Turn]:
         return list(self._levels.get(self.level, {}).values())
 
-    def _may_take(self, line: Line, call: Call, now: float) -> bool:
+    def _may_take(self, line: Upstream, call: Call, now: float) -> bool:
         visits = call.visits or _NOWHERE
         if call.state != QUEUED or not visits.may_go(line.key, now):
             return False
@@ -153,7 +153,7 @@ class CallQueue:
         gone = all(line.on_their_way() == 0 and not line.health.gate.closed for line in self.lines)
         return gone and not self.levels()
 
-    def next_line(self, now: float) -> Tuple[Optional[Line], float]:
+    def next_line(self, now: float) -> Tuple[Optional[Upstream], float]:
         """The line that sends next, or None and the seconds until one may (``inf``: nobody knows); it has calls."""
         if len(self.lines) > 1:
             return self._choose(now)
@@ -161,7 +161,7 @@ class CallQueue:
         wait = line.wait(now)
         return (line, 0.0) if wait <= 0 else (None, wait)
 
-    def _choose(self, now: float) -> Tuple[Optional[Line], float]:
+    def _choose(self, now: float) -> Tuple[Optional[Upstream], float]:
         """The one of several from which an answer is to be expected first."""
         waits = [self._wait_of(line, now) for line in self.lines]
         ready = [line for line, wait in zip(self.lines, waits) if wait <= 0]
@@ -176,7 +176,7 @@ class CallQueue:
             return told, min(waits)
         return None, min(waits)
 
-    def _wait_of(self, line: Line, now: float) -> float:
+    def _wait_of(self, line: Upstream, now: float) -> float:
         wait = line.standing.left_alone(now)
         if wait > 0:
             return wait
@@ -184,7 +184,7 @@ class CallQueue:
             return self._next_turn(line, now)
         return line.wait(now)
 
-    def _next_turn(self, line: Line, now: float) -> float:
+    def _next_turn(self, line: Upstream, now: float) -> float:
         """Seconds until one of the calls may go to ``line``: all have failed there a moment ago."""
         due = (call for turn in self._turns() for call in turn.due)
         turns = [call.visits.until(line.key) for call in due if call.state == QUEUED and call.visits is not None]
@@ -194,7 +194,7 @@ class CallQueue:
         """What to expect of a line that has not answered yet: it is to be tried, and not by all calls at once."""
         return min((line.standing.latency for line in self.lines if line.standing.latency), default=1.0)
 
-    def line_for(self, call: Call, now: float) -> Line:
+    def line_for(self, call: Call, now: float) -> Upstream:
         """The line for a call that is in no queue and cannot wait for its turn."""
         if len(self.lines) == 1:
             return self.lines[0]
@@ -212,7 +212,7 @@ class CallQueue:
         """Whether a call may have to wait for long before it is sent."""
         return any(line.may_hold_up() for line in self.lines)
 
-    def view(self, call: Call, line: Line, view: LineView, now: float) -> LineView:
+    def view(self, call: Call, line: Upstream, view: HealthSnapshot, now: float) -> HealthSnapshot:
         """``line`` as a retry decision sees it, with what the others could do for the call."""
         if len(self.lines) == 1:
             return view
@@ -236,28 +236,28 @@ def _least(seconds: List[Optional[float]]) -> Optional[float]:
     return min(known) if len(known) == len(seconds) else None
 
 
-class Paced(NamedTuple):
+class PolicyTokens(NamedTuple):
     """What the line's policies noted about an attempt when it was sent; they get it back when it returns."""
 
-    sent: Sent
-    reservation: Optional[Reservation] = None
+    sent: PacedSend
+    reservation: Optional[BudgetReservation] = None
 
 
-class StatedLimits(NamedTuple):
+class HeaderReport(NamedTuple):
     """What the headers of an answer say about limits."""
 
     requests: Optional[StatedLimit]
     tokens: Optional[StatedLimit]
 
 
-def read_limits(verdict: Verdict) -> Optional[StatedLimits]:
+def read_limits(verdict: Verdict) -> Optional[HeaderReport]:
     """The limits that an answer states, None without any; to be called without a lock, for it takes a while."""
     if not verdict.limits:
         return None
-    return StatedLimits(*stated_limits(verdict.limits))
+    return HeaderReport(*stated_limits(verdict.limits))
 
 
-class Line:
+class Upstream:
     """The way to one (endpoint, model): one that has to wait never holds up another.
 
     It draws from the queue of its model, which it has for itself unless the pool has several endpoints.
@@ -298,10 +298,10 @@ class Line:
 
     def __init__(
         self,
-        key: LineKey,
+        key: UpstreamKey,
         limits: Optional[Limits] = None,
-        spending: Optional[Spending] = None,
-        grants: Optional[Grants] = None,
+        spending: Optional[BudgetTracker] = None,
+        grants: Optional[LeaseHolder] = None,
         *,
         queue: CallQueue,
         endpoint: EndpointHealth,
@@ -309,10 +309,10 @@ class Line:
     ) -> None:
         self.key = key
         self.queue = queue
-        self.health = LineHealth()
-        self.standing = Standing(endpoint, self.health, weight or 1.0, several=weight is not None)
+        self.health = UpstreamHealth()
+        self.standing = PeakLatencyScore(endpoint, self.health, weight or 1.0, several=weight is not None)
         self.pacer = Pacer(limits)
-        self.recheck = Recheck()
+        self.recheck = KeyRecheck()
         self.parked = 0
         self.read_again_at = 0.0
         self._spending = spending
@@ -321,7 +321,7 @@ class Line:
 
     # -- calls ------------------------------------------------------------------------------------------
 
-    def take_over(self, call: Call, before: Line, now: float) -> None:
+    def take_over(self, call: Call, before: Upstream, now: float) -> None:
         """A call comes from another line, with the time in which that one has held it."""
         shift = self.held(now) - before.held(now)
         call.held_before += shift
@@ -377,7 +377,7 @@ class Line:
     def _pace(self, now: float, tokens: float = 0.0) -> float:
         return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
 
-    def question(self, now: float) -> Optional[Question]:
+    def question(self, now: float) -> Optional[LeaseRequest]:
         """What has to be asked before its first call is sent, None if nothing."""
         if self._grants is None or not self._grants.lacking(now):
             return None
@@ -386,11 +386,11 @@ class Line:
             return None
         return self._grants.question(self._tokens(call))
 
-    def question_for(self, call: Call) -> Optional[Question]:
+    def question_for(self, call: Call) -> Optional[LeaseRequest]:
         """What has to be asked before ``call``, which is in no queue, is sent; None if nothing."""
         if self._grants is None or call.grant is not None or call.unsendable is not None:
             return None
-        return Question(self._grants, self._tokens(call))
+        return LeaseRequest(self._grants, self._tokens(call))
 
     @property
     def shared(self) -> bool:
@@ -437,7 +437,7 @@ class Line:
 
     def _note_sent(self, call: Call, now: float) -> None:
         if self._spending is None and not self.pacer.counts_tokens:
-            call.paced = Paced(self.pacer.sent(now))
+            call.paced = PolicyTokens(self.pacer.sent(now))
             return
         tokens = self._tokens(call)
         call.unsendable = self._reason_against(call, tokens)
@@ -446,7 +446,7 @@ class Line:
             if self._spending is not None:
                 reservation = self._spending.reservation(self.key[1], self._estimator.expected(_size(call)))
                 self._spending.sent(reservation)
-            call.paced = Paced(self.pacer.sent(now, tokens), reservation)
+            call.paced = PolicyTokens(self.pacer.sent(now, tokens), reservation)
 
     def _note_time(self, call: Call, now: float) -> None:
         """The time in which the pool holds a call is not the call's: the server down, or a pace that is kept."""
@@ -466,7 +466,7 @@ class Line:
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def returned(self, call: Call, verdict: Verdict, stated: Optional[StatedLimits], now: float) -> None:
+    def returned(self, call: Call, verdict: Verdict, stated: Optional[HeaderReport], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
         was_closed, sent_at = self.health.gate.closed, call.sent_at or now
         # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
@@ -506,7 +506,7 @@ class Line:
         else:
             self.recheck.ended(sent_at)
 
-    def _settle(self, call: Call, paced: Paced, verdict: Verdict, kind: str, now: float) -> None:
+    def _settle(self, call: Call, paced: PolicyTokens, verdict: Verdict, kind: str, now: float) -> None:
         usage = verdict.usage
         if kind == "success":
             self.pacer.accepted(paced.sent, now, None if usage is None else usage.total_tokens or None)
@@ -525,7 +525,7 @@ class Line:
             answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
             self._spending.returned(paced.reservation, usage, answered=answered, wrote=wrote)
 
-    def view(self, now: float, on_their_way: int) -> LineView:
+    def view(self, now: float, on_their_way: int) -> HealthSnapshot:
         """This line as a retry decision sees it, with so many calls in flight or parked."""
         view = self.health.view(now, on_their_way)
         return view._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)

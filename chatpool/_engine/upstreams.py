@@ -6,25 +6,25 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from .._policy.budget import Spending
+from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import EndpointHealth
 from .._reentrancy import defer
 from ..config import Limits
 from ..errors import ChatPoolError
-from .call import Call, LineKey
-from .leases import Grants
-from .upstream import CallQueue, Line
+from .call import Call, UpstreamKey
+from .leases import LeaseHolder
+from .upstream import CallQueue, Upstream
 
 if TYPE_CHECKING:
     from .._quota import Sharing
 
-__all__ = ["LeftAlone", "LineMaker", "Lines", "Plan"]
+__all__ = ["Ejection", "EndpointSpec", "UpstreamFactory", "Upstreams"]
 
 _MOST_IDLE = 500  # lines
 _AGEING = 2.5  # seconds: two levels are one priority
 
 
-class Plan(NamedTuple):
+class EndpointSpec(NamedTuple):
     """What the scheduler has to know of an endpoint.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     weight: float = 1.0
 
 
-class LeftAlone(NamedTuple):
+class Ejection(NamedTuple):
     """What it means that an endpoint refuses every call.
 
     Attributes:
@@ -54,7 +54,7 @@ class LeftAlone(NamedTuple):
     scope: str = "call"
 
 
-class LineMaker:
+class UpstreamFactory:
     """Makes the lines of one model: one for each endpoint, all with the same queue.
 
     Args:
@@ -62,7 +62,7 @@ class LineMaker:
         spending: what the pool has spent of its budget, None without one.
     """
 
-    def __init__(self, plans: Sequence[Plan] = (), spending: Optional[Spending] = None) -> None:
+    def __init__(self, plans: Sequence[EndpointSpec] = (), spending: Optional[BudgetTracker] = None) -> None:
         self._plans = plans
         self._spending = spending
         self._health: Dict[str, EndpointHealth] = {}
@@ -72,18 +72,18 @@ class LineMaker:
         known = self._health.get(endpoint)  # asked for once per call
         return self._health.setdefault(endpoint, EndpointHealth()) if known is None else known
 
-    def __call__(self, key: LineKey) -> List[Line]:
+    def __call__(self, key: UpstreamKey) -> List[Upstream]:
         """The lines; ``key`` is that of any of them."""
         queue = CallQueue()
-        plans = self._plans or (Plan(key[0]),)
+        plans = self._plans or (EndpointSpec(key[0]),)
         queue.lines = [self._line(plan, key[1], queue, several=len(plans) > 1) for plan in plans]
         return queue.lines
 
-    def _line(self, plan: Plan, model: Optional[str], queue: CallQueue, *, several: bool) -> Line:
+    def _line(self, plan: EndpointSpec, model: Optional[str], queue: CallQueue, *, several: bool) -> Upstream:
         key = (plan.name, model)
-        grants = None if plan.sharing is None else Grants(plan.sharing.limit(*key))
+        grants = None if plan.sharing is None else LeaseHolder(plan.sharing.limit(*key))
         health, weight = self.health(plan.name), plan.weight if several else None
-        return Line(key, plan.limits, self._spending, grants, queue=queue, endpoint=health, weight=weight)
+        return Upstream(key, plan.limits, self._spending, grants, queue=queue, endpoint=health, weight=weight)
 
 
 class _Level:
@@ -101,7 +101,7 @@ class _Level:
         self.passed_over_since: Optional[float] = None
 
 
-class Lines:
+class Upstreams:
     """One line for each (endpoint, model), made when it is first needed; models with calls take turns.
 
     Calls of a higher level go first, over all models.  A level that is passed over counts as one higher after
@@ -115,22 +115,22 @@ class Lines:
 
     __slots__ = ("_all", "_levels", "_make", "_tidy_at", "_turns")
 
-    def __init__(self, make: Callable[[LineKey], List[Line]]) -> None:
+    def __init__(self, make: Callable[[UpstreamKey], List[Upstream]]) -> None:
         self._make = make
-        self._all: Dict[LineKey, Line] = {}
+        self._all: Dict[UpstreamKey, Upstream] = {}
         self._levels: Dict[int, _Level] = {}
         self._turns = 0
         self._tidy_at = _MOST_IDLE
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[Upstream]:
         return iter(list(self._all.values()))
 
-    def of(self, call: Call) -> Line:
+    def of(self, call: Call) -> Upstream:
         """The line that a call was sent to last; any of its model for one that was not sent yet."""
         line = self._all.get(call.line)
         return self.get(call.line) if line is None else line
 
-    def get(self, key: LineKey) -> Line:
+    def get(self, key: UpstreamKey) -> Upstream:
         """The line of an endpoint and a model."""
         if key not in self._all:
             if len(self._all) >= self._tidy_at:
@@ -150,7 +150,7 @@ class Lines:
                     defer(line.close_grants)  # does I/O
         self._tidy_at = len(self._all) + _MOST_IDLE
 
-    def known(self, key: LineKey) -> Optional[Line]:
+    def known(self, key: UpstreamKey) -> Optional[Upstream]:
         """The same, None if it has never been needed; works without the lock."""
         return self._all.get(key)
 
@@ -174,7 +174,7 @@ class Lines:
             level = self._levels[number] = _Level()
         level.ready[queue] = None
 
-    def next(self, now: float) -> Tuple[Optional[Line], float]:
+    def next(self, now: float) -> Tuple[Optional[Upstream], float]:
         """The line whose turn it is, or None and the seconds until one may send (``inf``: nobody knows)."""
         soonest = math.inf
         waiting: Set[CallQueue] = set()  # with calls of a higher level, which those of a lower one must not forestall
@@ -210,12 +210,12 @@ class Lines:
 
         return sorted(self._levels, key=rank, reverse=True)
 
-    def bind(self, call: Call, line: Line, now: float) -> None:
+    def bind(self, call: Call, line: Upstream, now: float) -> None:
         """``line`` is about to send the call."""
         if call.line != line.key:
             line.take_over(call, self.of(call), now)
 
-    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> LeftAlone:
+    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> Ejection:
         """The endpoint of ``call`` refuses all calls of ``scope``.
 
         When none is left they are all forgiven: whoever comes next tries them again.
@@ -225,14 +225,14 @@ class Lines:
         refusals = {} if call.visits is None else call.visits.refusals
         against = {other: other.standing.reason_against(now) for other in lines}
         if any(why is None and other.key not in refusals for other, why in against.items()):
-            return LeftAlone(is_new, {})
+            return Ejection(is_new, {})
         reasons = {other.key[0]: refusals.get(other.key) or why or reason for other, why in against.items()}
         if any(why is None for why in against.values()):
-            return LeftAlone(is_new, reasons)
+            return Ejection(is_new, reasons)
         scope = "run" if all(other.standing.endpoint.breaker.reason is not None for other in lines) else "model"
         for other in lines:
             other.standing.forgive()
-        return LeftAlone(is_new, reasons, scope)
+        return Ejection(is_new, reasons, scope)
 
     def had_its_turn(self, queue: CallQueue, call: Call, now: float) -> None:
         """``call`` was sent; the others go first now."""

@@ -14,7 +14,7 @@ import threading
 from typing import BinaryIO, Callable, Iterator, NamedTuple, Optional, Tuple
 
 from .._locks import new_lock
-from .record import Prefix, Record, encode, prefix_of
+from .record import Prefix, Record, encode_record, prefix_of
 
 __all__ = ["NOFOLLOW", "AppendOnly", "Found", "SharedAppender", "Tail", "has_words", "own_target", "replacing"]
 
@@ -301,7 +301,7 @@ class SharedAppender:
         Raises:
             OSError: it could not be written.
         """
-        line = encode(record)
+        line = encode_record(record)
         with self._turn:
             self._file.append(b"\n" + line)
             end = self._file.position()

@@ -16,7 +16,21 @@ from ..errors import ConfigurationError
 from .append_only import AppendOnly, SharedAppender, Tail, has_words, replacing
 from .digest_table import DigestTable
 from .lock_file import FileLock
-from .record import ASIDE, BACK, FAILED, GONE, MARKS, OK, PREFIX, RETRY, Prefix, Record, decode, encode, prefix_of
+from .record import (
+    ASIDE,
+    BACK,
+    FAILED,
+    GONE,
+    MARKS,
+    OK,
+    PREFIX,
+    RETRY,
+    Prefix,
+    Record,
+    decode_record,
+    encode_record,
+    prefix_of,
+)
 
 __all__ = ["Journal", "is_journal", "read_journal"]
 
@@ -215,7 +229,7 @@ class Journal:
         line = self._line(key)
         if line is None:
             return None
-        record = decode(line)
+        record = decode_record(line)
         return record if record.hash == hash_ else None
 
     def lines(self, *, aside: bool = False) -> Iterator[Tuple[Prefix, bytes]]:
@@ -235,7 +249,7 @@ class Journal:
                 if not found & _ASIDE:
                     yield prefix, data
                 elif aside:
-                    yield prefix, data + encode(_mark(prefix.key, ASIDE))
+                    yield prefix, data + encode_record(_mark(prefix.key, ASIDE))
 
     # -- what becomes known ---------------------------------------------------------------------------
 
@@ -249,7 +263,7 @@ class Journal:
             start, _ = self._shared.append(record)
             self.learn(record.key, record.state, start)
             return
-        line, file, turn = encode(record), self._file, self._turn
+        line, file, turn = encode_record(record), self._file, self._turn
         # Plain calls, as few as can be: this is done in workers, one row at a time, where each costs its weight.
         if not turn.take(False):
             turn.wait()
@@ -278,7 +292,7 @@ class Journal:
             if self._shared is not None:
                 self._shared.append(mark)
             else:
-                self._file.append(encode(mark))
+                self._file.append(encode_record(mark))
             self._note(key, state, 0)
             self.superseded += 1
 
@@ -380,4 +394,4 @@ def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:
         for line in Journal.scan(file):
             if line.prefix is not None and line.prefix.state not in MARKS:
                 key = line.prefix.key
-                yield decode(line.data), last.get(key) == line.start and key not in aside
+                yield decode_record(line.data), last.get(key) == line.start and key not in aside

@@ -33,9 +33,9 @@ __all__ = [
     "RETRY",
     "Prefix",
     "Record",
-    "decode",
+    "decode_record",
     "decode_value",
-    "encode",
+    "encode_record",
     "encode_value",
     "error_facts",
     "error_of",
@@ -216,7 +216,7 @@ def unbroken(line: bytes) -> bytes:
     return line
 
 
-def encode(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """The record as a line with its end."""
     # By hand what every record has: half a million of them a minute may come.
     attempts = ",".join(_attempt(*attempt) for attempt in record.attempts)
@@ -279,7 +279,7 @@ def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
         return None
 
 
-def decode(line: bytes) -> Record:
+def decode_record(line: bytes) -> Record:
     """The record in a line.
 
     Raises:

@@ -166,8 +166,6 @@ def _somebody_looks() -> bool:
     return bool(isatty and isatty())
 
 
-logger = logging.getLogger("chatpool")
-
 _LINE_EVERY = 60.0  # seconds
 
 

@@ -14,7 +14,7 @@ from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..prices import Price
 from ..types import Usage
 
-__all__ = ["Reservation", "Spending", "TokenEstimate", "TokenEstimator"]
+__all__ = ["BudgetReservation", "BudgetTracker", "TokenEstimate", "TokenEstimator"]
 
 
 _TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within a quarter; learned from the first answer on
@@ -99,7 +99,7 @@ class TokenEstimator:
 _FREE = Price(0.0)
 
 
-class Reservation(NamedTuple):
+class BudgetReservation(NamedTuple):
     """What an attempt under way is expected to take; handed back when it returns.
 
     Attributes:
@@ -115,7 +115,7 @@ class Reservation(NamedTuple):
     expected: TokenEstimate
 
 
-class Spending:
+class BudgetTracker:
     """Reserves before an attempt is sent what it is expected to take, and books after it what it took.
 
     Not thread-safe: the caller holds the lock.
@@ -164,13 +164,13 @@ class Spending:
         out_of_tokens = budget.tokens is not None and self.tokens >= budget.tokens
         return out_of_tokens or (budget.cost is not None and self.cost >= budget.cost)
 
-    def _fits(self, need: Reservation, reserved_tokens: float, reserved_cost: float) -> bool:
+    def _fits(self, need: BudgetReservation, reserved_tokens: float, reserved_cost: float) -> bool:
         budget = self._budget
         if budget.tokens is not None and self.tokens + reserved_tokens + need.tokens > budget.tokens:
             return False
         return budget.cost is None or self.cost + reserved_cost + need.cost <= budget.cost
 
-    def _state(self, need: Reservation) -> str:
+    def _state(self, need: BudgetReservation) -> str:
         budget, facts = self._budget, []
         if budget.tokens is not None:
             spent = f"{self.tokens:,.0f} of {budget.tokens:,.0f} tokens are spent"
@@ -180,19 +180,19 @@ class Spending:
             facts.append(f"{spent}, the next call takes about {need.cost:.2g}")
         return "; ".join(facts)
 
-    def reservation(self, model: Optional[str], expected: TokenEstimate) -> Reservation:
+    def reservation(self, model: Optional[str], expected: TokenEstimate) -> BudgetReservation:
         """What a call to ``model`` is expected to take."""
         price = self._budget.prices.of_model(model) or _FREE
-        return Reservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
+        return BudgetReservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
 
-    def sent(self, reservation: Reservation) -> None:
+    def sent(self, reservation: BudgetReservation) -> None:
         """An attempt goes out."""
         self._in_flight += 1
         self._reserved_tokens += reservation.tokens
         self._reserved_cost += reservation.cost
 
     def returned(
-        self, reservation: Reservation, usage: Optional[Usage], *, answered: bool, wrote: bool = False
+        self, reservation: BudgetReservation, usage: Optional[Usage], *, answered: bool, wrote: bool = False
     ) -> None:
         """An attempt has ended.
 

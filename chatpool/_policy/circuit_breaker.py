@@ -13,7 +13,7 @@ from typing import Hashable, Optional, Set
 
 from ..errors import ChatPoolError
 
-__all__ = ["Breaker", "CommonRefusals", "EndpointHealth", "OutageGate"]
+__all__ = ["CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointHealth"]
 
 
 # How many failures in a row mean that the server is down: some, and more the more calls were in flight at once.
@@ -27,7 +27,7 @@ _PROBE_EVERY = 1.0  # the longest pause between probes
 _FAILED = frozenset({"timeout", "unavailable"})
 
 
-class OutageGate:
+class CircuitBreaker:
     """Closes after many failures in a row, opens at the first success.
 
     A failure is a connection error, a time-out or a 5xx.  Only the success of an attempt that was sent after the
@@ -129,7 +129,7 @@ _FIRST_PAUSE = 60.0  # seconds, then twice as long each time
 _LONGEST_PAUSE = 600.0
 
 
-class Breaker:
+class CredentialBreaker:
     """Trips at a refusal that holds for every call (a wrong key, no credit), and lets one call at a time try again.
 
     Only used where calls can go to another endpoint instead.
@@ -197,14 +197,14 @@ class EndpointHealth:
     def __init__(self) -> None:
         self.proven = False
         self.worked_at = -math.inf
-        self.breaker = Breaker()
+        self.breaker = CredentialBreaker()
 
 
 _LEAST_CALLS = 10
 _MOST_KINDS = 64  # of refusals that are remembered: servers may quote the request in theirs
 
 
-class CommonRefusals:
+class CommonRejections:
     """Counts the calls that were refused in the same way.
 
     Not thread-safe: the caller holds the lock.

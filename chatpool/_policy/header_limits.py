@@ -7,7 +7,7 @@ from typing import NamedTuple, Tuple
 
 from .._measures import StatedLimit
 
-__all__ = ["Around", "LearnedLimit"]
+__all__ = ["HeaderLimit", "Overlap"]
 
 _MINUTE = 60.0
 
@@ -34,7 +34,7 @@ _LONGEST_WAIT = 60.0
 _LONGEST_WAIT_FOR_ONE = 600.0
 
 
-class Around(NamedTuple):
+class Overlap(NamedTuple):
     """What was sent besides the attempt whose answer states a limit, in units of the limit.
 
     Attributes:
@@ -48,7 +48,7 @@ class Around(NamedTuple):
     overtaking: float = 0.0
 
 
-class LearnedLimit:
+class HeaderLimit:
     """How much of a stated limit is left, and how it comes back.
 
     Two kinds are told apart: what flows back evenly (the moment of the reset moves as more is used), and what is
@@ -117,7 +117,7 @@ class LearnedLimit:
         if self.at_once and now >= self._reset_at:
             self._reset_at = math.inf  # nobody knows how long the new window is before an answer says so
 
-    def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Around, now: float) -> None:
+    def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Overlap, now: float) -> None:
         """The answer to attempt ``number`` says this.
 
         Args:
@@ -138,7 +138,7 @@ class LearnedLimit:
         least, most = self._left_by(stated.remaining, around, now - sent_at)
         self._left = least if math.isinf(expected) else max(least, min(expected, most))
 
-    def _left_by(self, remaining: float, around: Around, seconds: float) -> Tuple[float, float]:
+    def _left_by(self, remaining: float, around: Overlap, seconds: float) -> Tuple[float, float]:
         """The least and the most that may be left so long after a statement.
 
         What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.

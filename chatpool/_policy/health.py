@@ -10,16 +10,16 @@ from typing import NamedTuple, Optional
 
 from ..errors import ChatPoolError
 from ..types import LineStats, Verdict
-from .circuit_breaker import OutageGate
+from .circuit_breaker import CircuitBreaker
 
-__all__ = ["LineHealth", "LineView", "Luck", "longest_series"]
+__all__ = ["FailureRate", "HealthSnapshot", "UpstreamHealth", "expected_failure_run"]
 
 
 _REMEMBERED = 1000.0  # attempts; what was before them counts less and less
 _MOST = 4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
 
 
-class Luck:
+class FailureRate:
     """Knows how often attempts fail beside those that succeed, and so how many may fail in a row by chance.
 
     Of N attempts, each of which fails with probability p, the longest series of failures has about log(N) / log(1/p)
@@ -46,15 +46,15 @@ class Luck:
         """Failures that need no other explanation; none where nothing has ever succeeded."""
         if not self._attempts:
             return 0
-        return min(_MOST, longest_series(self._attempts, max(self._failures, 0.5) / (self._attempts + 1)))
+        return min(_MOST, expected_failure_run(self._attempts, max(self._failures, 0.5) / (self._attempts + 1)))
 
 
-def longest_series(attempts: float, share: float) -> int:
+def expected_failure_run(attempts: float, share: float) -> int:
     """Failures in a row that chance explains among so many attempts, of which this share fails."""
     return 1 + math.ceil(math.log(attempts) / -math.log(share))
 
 
-class LineView(NamedTuple):
+class HealthSnapshot(NamedTuple):
     """What a retry decision has to know of the line at the moment of a failure.
 
     Attributes:
@@ -95,7 +95,7 @@ class LineView(NamedTuple):
     succeeded_before: float = math.inf
 
 
-class LineHealth:
+class UpstreamHealth:
     """The failures of one (endpoint, model), and the time until which the server wants to be left alone.
 
     Not thread-safe: the caller holds the lock.
@@ -104,9 +104,9 @@ class LineHealth:
     __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "_succeeded_at", "gate", "proven", "streak")
 
     def __init__(self) -> None:
-        self.gate = OutageGate()
+        self.gate = CircuitBreaker()
         self.streak = 0
-        self._luck = Luck()
+        self._luck = FailureRate()
         self.proven = False
         self._succeeded_at = -math.inf
         self._refused_since: Optional[float] = None
@@ -129,11 +129,11 @@ class LineHealth:
         elif kind in ("timeout", "unavailable", "retry"):
             self.streak += 1
 
-    def view(self, now: float, on_their_way: int) -> LineView:
+    def view(self, now: float, on_their_way: int) -> HealthSnapshot:
         """The line as a retry decision sees it, with so many calls in flight or parked."""
         luck = self._luck.failures_in_a_row()
         down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
-        return LineView(
+        return HealthSnapshot(
             self.streak,
             max(0, self.streak - luck) // max(1, on_their_way),
             luck,

@@ -6,16 +6,16 @@ import math
 from typing import Optional, Tuple
 
 from ..errors import ChatPoolError
-from .circuit_breaker import Breaker, EndpointHealth
-from .health import LineHealth
+from .circuit_breaker import CredentialBreaker, EndpointHealth
+from .health import UpstreamHealth
 
-__all__ = ["Standing"]
+__all__ = ["PeakLatencyScore"]
 
 _ANSWERS_IN_MEAN = 10  # of the latency
 _TRY_EVERY = 1.0  # seconds: an endpoint that fails gets a call at least so often, although others do better
 
 
-class Standing:
+class PeakLatencyScore:
     """Whether calls go to an endpoint rather than to another.
 
     Not thread-safe: the caller holds the lock.
@@ -42,14 +42,14 @@ class Standing:
         "several",
     )
 
-    def __init__(self, endpoint: EndpointHealth, health: LineHealth, weight: float = 1.0, *, several: bool) -> None:
+    def __init__(self, endpoint: EndpointHealth, health: UpstreamHealth, weight: float = 1.0, *, several: bool) -> None:
         self.endpoint = endpoint
         self.several = several
         self.latency = 0.0
         self._health = health
         self._weight = weight
-        self._breaker = Breaker()
-        self._breakers: Tuple[Breaker, Breaker] = (endpoint.breaker, self._breaker)
+        self._breaker = CredentialBreaker()
+        self._breakers: Tuple[CredentialBreaker, CredentialBreaker] = (endpoint.breaker, self._breaker)
         self._last_sent = -math.inf
         self._silent_since = 0.0
 

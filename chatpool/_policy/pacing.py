@@ -7,16 +7,16 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 
 from .._measures import StatedLimit
 from ..config import Limits
-from .adaptive.controller import AdmissionControl
-from .adaptive.send_log import Ticket
-from .adaptive.slow_start import Free
-from .header_limits import Around, LearnedLimit
-from .rate_limiter import ConfiguredLimits
+from .adaptive.controller import AdaptiveLimiter
+from .adaptive.send_log import SendRecord
+from .adaptive.slow_start import Unlimited
+from .header_limits import HeaderLimit, Overlap
+from .rate_limiter import RateLimiter
 
-__all__ = ["Pace", "Pacer", "Sent"]
+__all__ = ["PacedSend", "Pacer", "PacingState"]
 
 
-class Sent(NamedTuple):
+class PacedSend(NamedTuple):
     """An attempt that was sent; handed back when it returns.
 
     Attributes:
@@ -25,12 +25,12 @@ class Sent(NamedTuple):
         tokens_sent: tokens sent with it, since the first send.
     """
 
-    ticket: Ticket
+    ticket: SendRecord
     tokens: float
     tokens_sent: float
 
 
-class Pace(NamedTuple):
+class PacingState(NamedTuple):
     """The pacing of one (endpoint, model) at one moment, for a person.
 
     Attributes:
@@ -62,10 +62,10 @@ class Pacer:
     __slots__ = ("_admission", "_configured", "_requests", "_tokens", "_tokens_sent", "counts_tokens")
 
     def __init__(self, limits: Optional[Limits] = None) -> None:
-        self._admission = AdmissionControl()
-        self._configured = ConfiguredLimits(limits) if limits is not None and limits.any else None
-        self._requests: Optional[LearnedLimit] = None
-        self._tokens: Optional[LearnedLimit] = None
+        self._admission = AdaptiveLimiter()
+        self._configured = RateLimiter(limits) if limits is not None and limits.any else None
+        self._requests: Optional[HeaderLimit] = None
+        self._tokens: Optional[HeaderLimit] = None
         self._tokens_sent = 0.0
         self.counts_tokens = limits is not None and limits.tokens_per_minute is not None
 
@@ -73,7 +73,7 @@ class Pacer:
     def limited(self) -> bool:
         """Whether anything limits the pace, as far as is known."""
         learned = self._requests is not None or self._tokens is not None
-        return learned or self._configured is not None or not isinstance(self._admission.phase, Free)
+        return learned or self._configured is not None or not isinstance(self._admission.phase, Unlimited)
 
     @property
     def tokens_at_most(self) -> float:
@@ -105,7 +105,7 @@ class Pacer:
             wait = max(wait, self._tokens.wait(now, tokens))
         return wait
 
-    def sent(self, now: float, tokens: float = 0.0) -> Sent:
+    def sent(self, now: float, tokens: float = 0.0) -> PacedSend:
         """A call of so many tokens goes out."""
         if self._configured is not None:
             self._configured.sent(now, tokens)
@@ -114,27 +114,27 @@ class Pacer:
         if self._tokens is not None:
             self._tokens.sent(now, tokens)
         self._tokens_sent += tokens
-        return Sent(self._admission.sent(now), tokens, self._tokens_sent)
+        return PacedSend(self._admission.sent(now), tokens, self._tokens_sent)
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def accepted(self, sent: Sent, now: float, used: Optional[float] = None) -> None:
+    def accepted(self, sent: PacedSend, now: float, used: Optional[float] = None) -> None:
         """The call was answered, and took ``used`` tokens if that is known."""
         self._admission.accepted(sent.ticket, now)
         if used is not None and self._configured is not None:
             self._configured.corrected(sent.ticket.sent_at, now, sent.tokens, used)
 
-    def refused(self, sent: Sent, now: float, hint: Optional[float]) -> None:
+    def refused(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
         """The call was refused for now, with a hint of so many seconds; it took no tokens."""
         self._admission.refused(sent.ticket, now, hint)
         if self._configured is not None:
             self._configured.corrected(sent.ticket.sent_at, now, sent.tokens, 0.0)
 
-    def failed(self, sent: Sent, now: float, hint: Optional[float]) -> None:
+    def failed(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
         """The server or the way to it failed (a 5xx, a broken connection), with a hint of so many seconds."""
         self._admission.failed(sent.ticket, now, hint)
 
-    def given_up(self, sent: Sent, now: float) -> None:
+    def given_up(self, sent: PacedSend, now: float) -> None:
         """The call was not answered in time."""
         self._admission.given_up(sent.ticket, now)
 
@@ -142,18 +142,20 @@ class Pacer:
         """A call has ended in a way that says nothing about limits, nor about what it took: nothing is given back."""
         self._admission.ended()
 
-    def stated(self, sent: Sent, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]) -> None:
+    def stated(
+        self, sent: PacedSend, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]
+    ) -> None:
         """The headers of the call's answer state these limits."""
         ticket, tally = sent.ticket, self._admission.tally
         before, after = tally.around(ticket, now)
         if requests is not None:
-            self._requests = self._requests or LearnedLimit()
-            around = Around(tally.sent - ticket.number - 1, before, after)
+            self._requests = self._requests or HeaderLimit()
+            around = Overlap(tally.sent - ticket.number - 1, before, after)
             self._requests.stated(requests, ticket.number, ticket.sent_at, around, now)
         if tokens is not None:
-            self._tokens = self._tokens or LearnedLimit()
+            self._tokens = self._tokens or HeaderLimit()
             self.counts_tokens = True
-            around = Around(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
+            around = Overlap(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
             self._tokens.stated(tokens, ticket.number, ticket.sent_at, around, now)
 
     def restart(self) -> None:
@@ -179,14 +181,14 @@ class Pacer:
 
     # -- for a person -----------------------------------------------------------------------------------
 
-    def pace(self, now: float) -> Pace:
+    def pace(self, now: float) -> PacingState:
         """The state at this moment."""
         phase, paused = self._admission.phase, self._admission.paused_for(now)
         rate, why = phase.rate, phase.why
         for limit, reason in self._known_rates():
             if rate is None or limit < rate:
                 rate, why = limit, reason
-        return Pace(rate, phase.limit, paused or None, "paused: the server refused a call" if paused else why)
+        return PacingState(rate, phase.limit, paused or None, "paused: the server refused a call" if paused else why)
 
     def _known_rates(self) -> Iterator[Tuple[float, str]]:
         if self._configured is not None and self._configured.limits.requests_per_minute is not None:

@@ -11,13 +11,13 @@ from typing import Deque, List, Optional
 
 from ..config import Limits
 
-__all__ = ["Bucket", "ConfiguredLimits", "MinuteWindow"]
+__all__ = ["LeakyBucket", "RateLimiter", "SlidingWindow"]
 
 
 _MINUTE = 60.0
 
 
-class Bucket:
+class LeakyBucket:
     """A leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
 
     What is taken in any minute is at most ``burst`` and what leaks in a minute; so it leaks ``per_minute - burst``
@@ -67,7 +67,7 @@ class Bucket:
         self._level = max(0.0, self._level - amount)
 
 
-class MinuteWindow:
+class SlidingWindow:
     """No more than a limit in any minute, also when amounts are corrected afterwards.
 
     Counts in slots of a second; a slot is forgotten when no minute can hold any of it together with the present.
@@ -125,7 +125,7 @@ class MinuteWindow:
                 return
 
 
-class ConfiguredLimits:
+class RateLimiter:
     """Requests and tokens per minute, taken in one step by the call that is next in its line.
 
     Args:
@@ -136,15 +136,15 @@ class ConfiguredLimits:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._requests: Optional[Bucket] = None
-        self._tokens: Optional[Bucket] = None
+        self._requests: Optional[LeakyBucket] = None
+        self._tokens: Optional[LeakyBucket] = None
         if limits.requests_per_minute is not None:
             requests = math.floor(limits.requests_per_minute)
-            self._requests = Bucket(requests, requests / 60 * limits.burst, unit=1.0)
+            self._requests = LeakyBucket(requests, requests / 60 * limits.burst, unit=1.0)
         if limits.tokens_per_minute is not None:
             per_minute = limits.tokens_per_minute
-            self._tokens = Bucket(per_minute, per_minute / 60 * limits.burst)
-            self._token_window = MinuteWindow(per_minute)
+            self._tokens = LeakyBucket(per_minute, per_minute / 60 * limits.burst)
+            self._token_window = SlidingWindow(per_minute)
 
     def too_large(self, tokens: float) -> Optional[str]:
         """Why a request of so many tokens can never be sent, None if it can."""

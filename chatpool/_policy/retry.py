@@ -1,7 +1,7 @@
 """Whether a failed attempt is made again and after how long: tenacity's strategies, asked but never slept by.
 
-A :class:`Retrier` belongs to a policy and is shared; the :class:`RetryState` of a call is made at its first
-failure, so a call that succeeds at once pays nothing.  The answer is a :class:`Decision`: who waits, and
+A :class:`RetryDecider` belongs to a policy and is shared; the :class:`RetryState` of a call is made at its first
+failure, so a call that succeeds at once pays nothing.  The answer is a :class:`RetryDecision`: who waits, and
 how, is the engine's business.
 
 Answers that come again and again to the same call.
@@ -24,9 +24,18 @@ from .._reentrancy import runs_user_code
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
 from ..types import Verdict
-from .health import LineView
+from .health import HealthSnapshot
 
-__all__ = ["TRIES", "Deadline", "Decision", "Recheck", "Repeats", "Retrier", "RetryState", "is_of_the_size"]
+__all__ = [
+    "TRIES",
+    "Deadline",
+    "KeyRecheck",
+    "RepeatedAnswers",
+    "RetryDecider",
+    "RetryDecision",
+    "RetryState",
+    "is_of_the_size",
+]
 
 
 _SAME_ANSWERS = 3
@@ -37,7 +46,7 @@ def is_of_the_size(verdict: Verdict) -> bool:
     return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
 
 
-class Repeats:
+class RepeatedAnswers:
     """How often a call has met the same failure.
 
     A plain count, kept with the call.
@@ -79,7 +88,7 @@ _HOLD = 1.01  # seconds for which fresh calls are held: a refused call comes bef
 _WORKED_WITHIN = 60.0  # seconds
 
 
-class Recheck:
+class KeyRecheck:
     """Holds a line while a refusal of the key, a permission or the model is in doubt, and lets one call at a time try.
 
     It is in doubt after a success within the last minute.  A success that was sent after the refused attempt ends
@@ -166,7 +175,7 @@ _MANY_FAILURES = 10
 _LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
 
-class Decision(NamedTuple):
+class RetryDecision(NamedTuple):
     """What follows a failed attempt.
 
     Attributes:
@@ -202,7 +211,7 @@ class Deadline(NamedTuple):
 class RetryState(tenacity.RetryCallState):
     """tenacity's state of one call, with what our own strategies look at besides."""
 
-    repeats: Repeats
+    repeats: RepeatedAnswers
     rechecks: int
     refused_at: float
     verdict: Verdict
@@ -220,13 +229,13 @@ class RetryState(tenacity.RetryCallState):
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
-        self.repeats, self.rechecks, self.refused_at = Repeats(), 0, math.inf
+        self.repeats, self.rechecks, self.refused_at = RepeatedAnswers(), 0, math.inf
         self.start_time = first_sent
         self.level = self.luck = self.chance = self.retries = self.timeouts = self.throttles = 0
         self.free = self.key_refreshed = self.left = self.patient = False
         self.failing_since = None
 
-    def failed(self, verdict: Verdict, attempt_number: int, now: float, line: LineView) -> None:
+    def failed(self, verdict: Verdict, attempt_number: int, now: float, line: HealthSnapshot) -> None:
         """Note the attempt that has just failed."""
         outcome: Future[Any] = tenacity.Future(attempt_number)
         outcome.set_exception(verdict.error)
@@ -236,7 +245,7 @@ class RetryState(tenacity.RetryCallState):
         self.verdict, self.level, self.luck, self.left = verdict, line.level, line.luck, line.left
         self.chance = line.chance
 
-    def wait_for_better_times(self, patience: float, now: float, line: LineView) -> None:
+    def wait_for_better_times(self, patience: float, now: float, line: HealthSnapshot) -> None:
         """Note whether the call is to go on although its retries are used up.
 
         Eight failures within seconds do not show that a call is lost, as long as the server answers others.
@@ -316,7 +325,7 @@ class _RetryIf(tenacity.retry_base):
         return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.left)
 
 
-class Retrier:
+class RetryDecider:
     """Decides, for every call under one policy, what follows a failed attempt.
 
     Args:
@@ -346,10 +355,10 @@ class Retrier:
         attempt: int,
         now: float,
         deadline: Deadline,
-        line: LineView,
+        line: HealthSnapshot,
         refreshable: bool = False,
         suspects: int = 0,
-    ) -> Decision:
+    ) -> RetryDecision:
         """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
 
         Args:
@@ -368,15 +377,15 @@ class Retrier:
         state.wait_for_better_times(self.policy.patience, now, line)
         if self._wants_new_key(state, verdict, refreshable):
             state.key_refreshed = True
-            return Decision(wait=0.0, refresh_key=True)
+            return RetryDecision(wait=0.0, refresh_key=True)
         if self._looks_again(state, verdict, now, deadline, line):
-            return Decision(wait=line.recheck)
+            return RetryDecision(wait=line.recheck)
         down = line.closed or (suspects == 1 and line.streak >= max(_MANY_FAILURES, self._max_workers))
         if suspects and state.repeats.comes_back(verdict, suspects=suspects, down=down):
-            return Decision(error=verdict.error)
+            return RetryDecision(error=verdict.error)
         enough = state.repeats.has_enough_of(verdict) and self._wanted(verdict) is not True
         if enough or not self._retrying.retry(state):
-            return Decision(error=verdict.error, scope=_scope(state, verdict, line))
+            return RetryDecision(error=verdict.error, scope=_scope(state, verdict, line))
         hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
         if hopeless is not None:
             return hopeless
@@ -389,17 +398,17 @@ class Retrier:
         free = (unblamed and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
         state.free = free or (moves and verdict.kind == "fatal")
         if self._retrying.stop(state):
-            return Decision(error=_past(deadline, now, verdict) or verdict.error)
+            return RetryDecision(error=_past(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:
-            return Decision(error=_out_of_time(deadline, now, verdict, wait))
+            return RetryDecision(error=_out_of_time(deadline, now, verdict, wait))
         state.count_retry()
         state.idle_for += wait
         if not moves:
-            return Decision(wait=wait)
+            return RetryDecision(wait=wait)
         refuse_for = verdict.wait_hint if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
-        return Decision(wait=wait, refuse_for=refuse_for, away=away)
+        return RetryDecision(wait=wait, refuse_for=refuse_for, away=away)
 
-    def _moves(self, verdict: Verdict, line: LineView) -> bool:
+    def _moves(self, verdict: Verdict, line: HealthSnapshot) -> bool:
         """Whether the call goes to another endpoint, rather than wait for this one."""
         return line.elsewhere or (line.left and (verdict.kind == "fatal" or self._asks_for_too_long(verdict)))
 
@@ -409,7 +418,9 @@ class Retrier:
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
         return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
 
-    def _looks_again(self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: LineView) -> bool:
+    def _looks_again(
+        self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: HealthSnapshot
+    ) -> bool:
         """Whether a refusal of the key or the model may pass: then the call is tried again, at no cost in retries."""
         if line.recheck is None or verdict.about != "access" or state.rechecks >= TRIES:
             return False
@@ -426,7 +437,7 @@ class Retrier:
             return None
         return self.policy.retry_if(verdict.error)
 
-    def _down_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
+    def _down_too_long(self, verdict: Verdict, line: HealthSnapshot) -> Optional[RetryDecision]:
         longest = self.policy.max_outage
         if line.elsewhere:
             return None
@@ -440,15 +451,15 @@ class Retrier:
         if failing_for <= longest or verdict.error is None:
             return None
         prefix = f"no call has succeeded for {failing_for:.0f} s (retry.max_outage): "
-        return Decision(error=verdict.error.copied(prefix), scope="model")
+        return RetryDecision(error=verdict.error.copied(prefix), scope="model")
 
-    def _hint_too_long(self, verdict: Verdict, line: LineView) -> Optional[Decision]:
+    def _hint_too_long(self, verdict: Verdict, line: HealthSnapshot) -> Optional[RetryDecision]:
         if line.left or not self._asks_for_too_long(verdict):
             return None
         everybody = verdict.kind == "throttled" or line.streak >= self._max_workers
         if not everybody:
-            return Decision(error=verdict.error)
-        return Decision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
+            return RetryDecision(error=verdict.error)
+        return RetryDecision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
 
     @runs_user_code
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
@@ -458,7 +469,7 @@ class Retrier:
         return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
 
 
-def _scope(state: RetryState, verdict: Verdict, line: LineView) -> str:
+def _scope(state: RetryState, verdict: Verdict, line: HealthSnapshot) -> str:
     """What ends with a call that is given up."""
     if verdict.kind != "fatal" or line.good_sent_at > state.refused_at:
         return "call"  # others were served meanwhile, by the same key and model

@@ -24,7 +24,7 @@ from typing import Callable, Iterator, Optional
 
 from .._locks import new_lock
 from . import gcra
-from .gcra import Rates, Reservation, Standing, State, pack, unpack
+from .gcra import LimitStatus, Rates, SlotReservation, State, pack, unpack
 from .shared_limit import Unavailable
 
 __all__ = ["FileBackend", "PrivateScope", "file_for", "locked", "open_safely", "slug"]
@@ -180,7 +180,9 @@ class FileBackend:
         self._lock = new_lock()  # a lock of the file is the process', not the thread's
         self._descriptor: Optional[int] = None
 
-    def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
+    def reserve(
+        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
+    ) -> SlotReservation:
         with self._state() as state:
             return gcra.reserve(
                 state,
@@ -200,9 +202,9 @@ class FileBackend:
         with self._state() as state:
             gcra.pause(state, self._now(), rates, seconds=seconds)
 
-    def standing(self, rates: Rates) -> Standing:
+    def standing(self, rates: Rates) -> LimitStatus:
         with self._state() as state:
-            return gcra.standing(state, self._now(), rates)
+            return gcra.status(state, self._now(), rates)
 
     def close(self) -> None:
         with self._lock:

@@ -20,16 +20,16 @@ from typing import List, NamedTuple, Optional
 from .._measures import LATENESS
 
 __all__ = [
+    "LimitStatus",
     "Rate",
     "Rates",
-    "Reservation",
-    "Standing",
+    "SlotReservation",
     "State",
     "correct",
     "pack",
     "pause",
     "reserve",
-    "standing",
+    "status",
     "unpack",
 ]
 
@@ -82,7 +82,7 @@ class Rates(NamedTuple):
         return cls(Rate.of(requests_per_minute, burst, unit=1.0), Rate.of(tokens_per_minute, burst))
 
 
-class Reservation(NamedTuple):
+class SlotReservation(NamedTuple):
     """The answer to :func:`reserve`.
 
     Attributes:
@@ -98,7 +98,7 @@ class Reservation(NamedTuple):
     sharers: int
 
 
-class Standing(NamedTuple):
+class LimitStatus(NamedTuple):
     """A shared limit at one moment.
 
     Attributes:
@@ -137,7 +137,7 @@ class State:
 
 def reserve(
     state: State, now: float, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
-) -> Reservation:
+) -> SlotReservation:
     """Reserve the next free moment, unless it is more than ``patience`` seconds away."""
     now = _settle(state, now)
     _see(state, now, sharer)
@@ -146,12 +146,12 @@ def reserve(
     at = _free_in_window(state, _free(state, now, rates, requests, tokens), rates.tokens.limit, tokens)
     wait = at - now
     if wait > patience:
-        return Reservation(False, wait, at, len(state.seen))
+        return SlotReservation(False, wait, at, len(state.seen))
     state.last = at
     state.requests_due = max(state.requests_due, at) + requests * rates.requests.emission
     state.tokens_due = max(state.tokens_due, at) + tokens * rates.tokens.emission
     _note(state, math.floor(at), tokens)
-    return Reservation(True, wait, at, len(state.seen))
+    return SlotReservation(True, wait, at, len(state.seen))
 
 
 def correct(state: State, now: float, rates: Rates, *, at: float, tokens: float) -> None:
@@ -181,12 +181,12 @@ def pause(state: State, now: float, rates: Rates, *, seconds: float) -> None:
     state.tokens_due = max(state.tokens_due, state.paused_until + burst_of_tokens)
 
 
-def standing(state: State, now: float, rates: Rates) -> Standing:
+def status(state: State, now: float, rates: Rates) -> LimitStatus:
     """What the next one would meet; changes nothing."""
     state = copy.deepcopy(state)
     now = _settle(state, now)
     wait = _free(state, now, rates, 1.0, 0.0) - now
-    return Standing(wait, max(0.0, state.paused_until - now), len(state.seen))
+    return LimitStatus(wait, max(0.0, state.paused_until - now), len(state.seen))
 
 
 def _settle(state: State, now: float) -> float:

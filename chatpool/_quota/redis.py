@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, List, Tuple
 
 from ..errors import ConfigurationError
-from .gcra import Rates, Reservation, Standing
+from .gcra import LimitStatus, Rates, SlotReservation
 from .scope import RedisAddress
 from .shared_limit import Unavailable
 
@@ -173,9 +173,11 @@ class RedisBackend:
         self._client, self._errors, self._passing = _client(self._address)
         self._script = self._client.register_script(SCRIPT)
 
-    def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
+    def reserve(
+        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
+    ) -> SlotReservation:
         granted, wait, at, sharers = self._run("reserve", rates, requests, tokens, patience, sharer)
-        return Reservation(bool(granted), float(wait), float(at), int(sharers))
+        return SlotReservation(bool(granted), float(wait), float(at), int(sharers))
 
     def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
         # Given back twice, the same tokens could be used twice: what is not answered may have been heard.
@@ -184,9 +186,9 @@ class RedisBackend:
     def pause(self, rates: Rates, *, seconds: float) -> None:
         self._run("pause", rates, seconds)
 
-    def standing(self, rates: Rates) -> Standing:
+    def standing(self, rates: Rates) -> LimitStatus:
         wait, paused_for, sharers = self._run("standing", rates)
-        return Standing(float(wait), float(paused_for), int(sharers))
+        return LimitStatus(float(wait), float(paused_for), int(sharers))
 
     def _run(self, operation: str, rates: Rates, *arguments: float, tries: int = _TRIES) -> List[Any]:
         numbers = (*rates.requests, *rates.tokens, *arguments)

@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple, Optional, Protocol, TypeVar
 
 from .._locks import new_lock
 from . import gcra
-from .gcra import Rate, Rates, Reservation, Standing, State, pause
+from .gcra import LimitStatus, Rate, Rates, SlotReservation, State, pause
 
 __all__ = ["Backend", "MemoryBackend", "SharedLimit", "Slot", "Unavailable"]
 
@@ -35,7 +35,9 @@ class Backend(Protocol):
     shown: str
     """What the place is called in messages."""
 
-    def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
+    def reserve(
+        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
+    ) -> SlotReservation:
         """See :func:`~chatpool._quota.gcra.reserve`."""
 
     def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
@@ -44,8 +46,8 @@ class Backend(Protocol):
     def pause(self, rates: Rates, *, seconds: float) -> None:
         """See :func:`~chatpool._quota.gcra.pause`."""
 
-    def standing(self, rates: Rates) -> Standing:
-        """See :func:`~chatpool._quota.gcra.standing`."""
+    def standing(self, rates: Rates) -> LimitStatus:
+        """See :func:`~chatpool._quota.gcra.status`."""
 
     def close(self) -> None:
         """Let go of files and connections; the next use opens them again."""
@@ -69,7 +71,9 @@ class MemoryBackend:
         self._state = State() if state is None else state
         self._lock = new_lock()
 
-    def reserve(self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float) -> Reservation:
+    def reserve(
+        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
+    ) -> SlotReservation:
         with self._lock:
             return gcra.reserve(
                 self._state,
@@ -89,9 +93,9 @@ class MemoryBackend:
         with self._lock:
             gcra.pause(self._state, self._now(), rates, seconds=seconds)
 
-    def standing(self, rates: Rates) -> Standing:
+    def standing(self, rates: Rates) -> LimitStatus:
         with self._lock:
-            return gcra.standing(self._state, self._now(), rates)
+            return gcra.status(self._state, self._now(), rates)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -214,7 +218,7 @@ class SharedLimit:
         self._paused_until = max(self._paused_until, self._now() + seconds)
         self._ask(lambda backend, rates: backend.pause(rates, seconds=seconds))
 
-    def state(self) -> Standing:
+    def state(self) -> LimitStatus:
         """How it stands."""
         return self._ask(lambda backend, rates: backend.standing(rates))
 

@@ -8,8 +8,8 @@ from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
 from .._engine import Review, Reviewer
 from .._reentrancy import runs_user_code
-from .._wire.request import asked_again
-from .._wire.response import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, Ending, ending_of
+from .._wire.request import reask_request
+from .._wire.response import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, FinishReason, finish_reason_of
 from ..errors import APIError, APIResponseError, ContentFilterError, LengthError, ParseError
 from ..types import ChatCompletion, ChatRequest
 from .json_text import can_be_mended
@@ -92,7 +92,7 @@ class AnswerReview:
         """What becomes of an answer; see :data:`~chatpool._engine.call.Reviewer`."""
         if not isinstance(value, ChatCompletion):
             return Review(value)
-        ending = ending_of(value)
+        ending = finish_reason_of(value)
         if not self._accepts(value.finish_reason, ending):
             return Review(error=self._not_accepted(value, ending), reason=f"ended by {ending.meaning[:40]}")
         # An answer that calls tools is not the last word; what it says besides is no value.
@@ -101,10 +101,10 @@ class AnswerReview:
         failure = self._parse(value)
         return Review(value) if failure is None else self._after(failure, request, value, reasks)
 
-    def _accepts(self, said: Optional[str], ending: Ending) -> bool:
+    def _accepts(self, said: Optional[str], ending: FinishReason) -> bool:
         return ending.meaning in self._accept or (said in self._accept and not ending.refusal)
 
-    def _not_accepted(self, value: ChatCompletion, ending: Ending) -> APIError:
+    def _not_accepted(self, value: ChatCompletion, ending: FinishReason) -> APIError:
         facts: Dict[str, Any] = {"completion": value, "status_code": _HTTP_OK, "request_id": value.request_id}
         if ending.meaning == LENGTH:
             return LengthError(f"the answer was cut at the token limit; {LengthError.advice}", **facts)
@@ -142,7 +142,7 @@ class AnswerReview:
     def _after(self, failure: BaseException, request: ChatRequest, value: ChatCompletion, reasks: int) -> Review:
         reason, is_of_answer = reason_of(failure), can_be_mended(failure)
         if is_of_answer and reasks < self._max_reasks:
-            again = asked_again(request, value, reason)
+            again = reask_request(request, value, reason)
             if again is not None:
                 return Review(request=again, reason=PARSE_FAILED)
         times = "" if not reasks else f", asked {reasks + 1} times"

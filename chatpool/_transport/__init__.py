@@ -2,7 +2,7 @@
 
 from .auth import Key, KeyAuth
 from .body import OpenStream
-from .exchange import Cancelled, CancelToken, Limit
+from .exchange import Cancelled, CancelToken, StreamDeadline
 from .headers import check_headers
 from .settings import Cert, TransportSettings, Verify
 from .transport import BrokenTransport, Transport
@@ -15,8 +15,8 @@ __all__ = [
     "Cert",
     "Key",
     "KeyAuth",
-    "Limit",
     "OpenStream",
+    "StreamDeadline",
     "Transport",
     "TransportSettings",
     "Verify",

@@ -21,7 +21,7 @@ from requests.exceptions import ChunkedEncodingError, ContentDecodingError, Read
 from urllib3.response import HTTPResponse
 
 from .._wire import ResponseTooLarge, UnreadableAnswer, is_event_stream
-from .exchange import CancelToken, Exchange, Limit, current_exchange
+from .exchange import CancelToken, Exchange, StreamDeadline, current_exchange
 from .http1 import BriefResponse, FinalResponse
 
 __all__ = ["PIECE", "READ_DIRECTLY", "OpenStream", "Pieces", "Unpacker", "codings_of", "read_any", "read_body"]
@@ -329,7 +329,7 @@ class OpenStream:
         self._ended = False
         self._next_piece = self._choose_reader()
 
-    def read(self, limit: Optional[Limit] = None) -> bytes:
+    def read(self, limit: Optional[StreamDeadline] = None) -> bytes:
         """What has come, at least one byte; b"" at the end, and the connection can be used again.
 
         Args:
@@ -384,7 +384,7 @@ class OpenStream:
 
     def finish(self, seconds: float) -> None:
         """Nothing that may still come is of interest: keep the connection if the body ends within ``seconds``."""
-        limit = Limit(time.monotonic() + seconds, "the stream did not end")
+        limit = StreamDeadline(time.monotonic() + seconds, "the stream did not end")
         with contextlib.suppress(Exception):  # then the connection is of no use, which is all there is to say
             for _ in range(_MOST_SKIPPED):
                 if self._ended or not self.read(limit):
@@ -398,7 +398,7 @@ class OpenStream:
             finally:
                 self._lock.release()
 
-    def _read(self, limit: Optional[Limit]) -> bytes:
+    def _read(self, limit: Optional[StreamDeadline]) -> bytes:
         if self._seen:
             self._exchange.check()
             seen, self._seen = self._seen, b""

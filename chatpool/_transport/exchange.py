@@ -29,8 +29,8 @@ __all__ = [
     "CancelToken",
     "Cancelled",
     "Exchange",
-    "Limit",
     "Resolver",
+    "StreamDeadline",
     "Waiter",
     "Wakeable",
     "current_exchange",
@@ -187,7 +187,7 @@ def current_exchange() -> Optional[Exchange]:
     return getattr(_thread, "exchange", None)
 
 
-class Limit(NamedTuple):
+class StreamDeadline(NamedTuple):
     """When a wait for a part of a stream has to end.
 
     Attributes:
@@ -276,7 +276,7 @@ class Exchange:
         for token in self._tokens:
             token.detach(self)
 
-    def bound(self, limit: Limit) -> None:
+    def bound(self, limit: StreamDeadline) -> None:
         """Have what follows end by ``limit``, in the place of ``timeout``'s limits."""
         self._deadline = self._limit = limit.at
         self._reason = limit.reason

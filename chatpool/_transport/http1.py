@@ -15,7 +15,7 @@ from .headers import Field, Fields, ParsedHeaders, parse_fields, parse_loosely
 __all__ = ["BriefResponse", "FinalResponse", "plain_framing"]
 
 
-_LENGTH, _CODING = "content-length", "transfer-encoding"
+_CONTENT_LENGTH, _TRANSFER_CODING = "content-length", "transfer-encoding"
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -32,16 +32,16 @@ def plain_framing(fields: Fields, *, closes: bool, bodiless: bool = False) -> Fi
     Raises:
         UnreadableAnswer: nobody can tell where the body ends; the message names the field.
     """
-    coding, length = fields.merged.get(_CODING), fields.merged.get(_LENGTH)
+    coding, length = fields.merged.get(_TRANSFER_CODING), fields.merged.get(_CONTENT_LENGTH)
     if coding is None and (length is None or _DIGITS.fullmatch(length[1])):
         return fields
     if bodiless:
         return _with(fields, {})
     if coding is not None and _is_chunked(coding[1]):
-        return _with(fields, {_CODING: (coding[0], "chunked")})
+        return _with(fields, {_TRANSFER_CODING: (coding[0], "chunked")})
     count = None if length is None else _count(length[1], closes=closes)
     if count is not None and length is not None:
-        return _with(fields, {_LENGTH: (length[0], count)})
+        return _with(fields, {_CONTENT_LENGTH: (length[0], count)})
     if coding is not None and _codings(coding[1]) and not closes:
         raise UnreadableAnswer(f"Transfer-Encoding {coding[1][:80]!r} does not tell where the body ends")
     return _with(fields, {})
@@ -75,8 +75,10 @@ def _count(value: str, *, closes: bool) -> Optional[str]:
 
 def _with(fields: Fields, framing: Dict[str, Field]) -> Fields:
     """``fields`` with ``framing`` in the place of what they say about the body's end."""
-    merged = {name: field for name, field in fields.merged.items() if name not in (_LENGTH, _CODING)}
-    every: List[Tuple[str, str]] = [field for field in fields.all if field[0].lower() not in (_LENGTH, _CODING)]
+    merged = {name: field for name, field in fields.merged.items() if name not in (_CONTENT_LENGTH, _TRANSFER_CODING)}
+    every: List[Tuple[str, str]] = [
+        field for field in fields.all if field[0].lower() not in (_CONTENT_LENGTH, _TRANSFER_CODING)
+    ]
     return Fields([*every, *framing.values()], {**merged, **framing})
 
 

@@ -5,10 +5,10 @@ Nothing outside this room knows the API's status codes, headers and JSON fields.
 
 from __future__ import annotations
 
-from .classification import as_truncated, chunk_of, judge_reply, judge_stream, streamed
+from .classification import as_truncated, chunk_of, classify_response, classify_stream, streamed
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
-from .exceptions import ResponseTooLarge, UnreadableAnswer, judge_exception
+from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
 from .operations import is_streamed, refuses_usage, sends_no_body, without_usage
 from .request import embedding_request, renamed, responses_request, to_request
 from .response import is_event_stream
@@ -22,14 +22,14 @@ __all__ = [
     "UnreadableAnswer",
     "as_truncated",
     "chunk_of",
+    "classify_exception",
+    "classify_response",
+    "classify_stream",
     "embedding_request",
     "encode",
     "is_event_stream",
     "is_missing",
     "is_streamed",
-    "judge_exception",
-    "judge_reply",
-    "judge_stream",
     "refuses_usage",
     "renamed",
     "responses_request",

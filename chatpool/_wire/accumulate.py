@@ -18,10 +18,17 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from ..types import ChatChunk, ChatRequest, ToolCallDelta, Usage
 from .codec import loads
 from .reasoning import separate_reasoning
-from .response import UnusableAnswer, content_text, decode
+from .response import UnusableAnswer, content_text, decode_response
 from .usage import said_usage, usage_of
 
-__all__ = ["CallsJoin", "ChoicesJoin", "JoinedObject", "JoinedText", "ResponseJoin", "index_in"]
+__all__ = [
+    "ChoiceAccumulator",
+    "ObjectAccumulator",
+    "ResponseAccumulator",
+    "TextAccumulator",
+    "ToolCallAccumulator",
+    "index_in",
+]
 
 
 _LARGEST_INDEX = 10**9
@@ -32,7 +39,7 @@ def index_in(stated: Any) -> Optional[int]:
     return stated if isinstance(stated, int) and -_LARGEST_INDEX <= stated <= _LARGEST_INDEX else None
 
 
-class JoinedText:
+class TextAccumulator:
     """A text that comes in pieces.
 
     A character beyond the first 65,536 is two escapes in JSON, a surrogate pair, and some servers put the halves into
@@ -73,13 +80,13 @@ def _paired(text: str) -> str:
 _NOT_IN_PIECES = frozenset({"format", "id", "name", "role", "type"})
 
 
-class JoinedObject:
+class ObjectAccumulator:
     """A JSON object whose texts come in pieces."""
 
     __slots__ = ("_others", "_texts")
 
     def __init__(self) -> None:
-        self._texts: Dict[str, JoinedText] = {}
+        self._texts: Dict[str, TextAccumulator] = {}
         self._others: Dict[str, Any] = {}
 
     def __bool__(self) -> bool:
@@ -101,21 +108,21 @@ class JoinedObject:
             self._others[name] = list(value) if isinstance(value, list) else value
 
     def add_text(self, name: str, piece: str) -> str:
-        """Add the next piece of a text; returns what :meth:`JoinedText.add` does."""
+        """Add the next piece of a text; returns what :meth:`TextAccumulator.add` does."""
         text = self._texts.get(name)
         if text is None:
-            text = self._texts[name] = JoinedText()
+            text = self._texts[name] = TextAccumulator()
         return text.add(piece)
 
     def put(self, name: str, value: Any) -> None:
         """Set a field to what the last piece says of it."""
         self._others[name] = value
 
-    def inner(self, name: str) -> JoinedObject:
+    def inner(self, name: str) -> ObjectAccumulator:
         """The object that a field holds, made where there is none."""
         found = self._others.get(name)
-        if not isinstance(found, JoinedObject):
-            found = self._others[name] = JoinedObject()
+        if not isinstance(found, ObjectAccumulator):
+            found = self._others[name] = ObjectAccumulator()
         return found
 
     def text(self, name: str) -> str:
@@ -129,12 +136,13 @@ class JoinedObject:
     def whole(self) -> Dict[str, Any]:
         """The object so far."""
         others = {
-            name: value.whole() if isinstance(value, JoinedObject) else value for name, value in self._others.items()
+            name: value.whole() if isinstance(value, ObjectAccumulator) else value
+            for name, value in self._others.items()
         }
         return {**others, **{name: str(text) for name, text in self._texts.items()}}
 
 
-class CallsJoin:
+class ToolCallAccumulator:
     """The tool calls of one choice.
 
     OpenAI gives each call an ``index`` and an ``id``, and its name once.  Other servers leave out the index or say 0 of
@@ -145,7 +153,7 @@ class CallsJoin:
     __slots__ = ("_calls", "_of_id", "_of_index")
 
     def __init__(self) -> None:
-        self._calls: List[JoinedObject] = []
+        self._calls: List[ObjectAccumulator] = []
         self._of_index: Dict[Optional[int], int] = {}
         self._of_id: Dict[str, int] = {}
 
@@ -178,13 +186,13 @@ class CallsJoin:
             place = self._of_id.get(id_, -1) if id_ else -1
         if place < 0:
             place = len(self._calls)
-            self._calls.append(JoinedObject())
+            self._calls.append(ObjectAccumulator())
         self._of_index[index] = place
         if id_:
             self._of_id.setdefault(id_, place)
         return place
 
-    def _is_another(self, call: JoinedObject, id_: str, name: str, arguments: str) -> bool:
+    def _is_another(self, call: ObjectAccumulator, id_: str, name: str, arguments: str) -> bool:
         """Whether a piece belongs to another call than ``call``, the last of its index."""
         known_id, known_name = _text(call.get("id")), _name_of(call)
         if id_ and known_id:
@@ -195,7 +203,7 @@ class CallsJoin:
         return name != known_name or (arguments.lstrip().startswith("{") and _is_whole(call))
 
 
-def _add_function(known: JoinedObject, piece: Dict[str, Any], arguments: str) -> str:
+def _add_function(known: ObjectAccumulator, piece: Dict[str, Any], arguments: str) -> str:
     """Add a piece of a function's call; returns what of the arguments it completes."""
     shown = ""
     for field, value in piece.items():
@@ -206,12 +214,12 @@ def _add_function(known: JoinedObject, piece: Dict[str, Any], arguments: str) ->
     return shown
 
 
-def _name_of(call: JoinedObject) -> str:
+def _name_of(call: ObjectAccumulator) -> str:
     function = call.get("function")
-    return _text(function.get("name")) if isinstance(function, JoinedObject) else ""
+    return _text(function.get("name")) if isinstance(function, ObjectAccumulator) else ""
 
 
-def _is_whole(call: JoinedObject) -> bool:
+def _is_whole(call: ObjectAccumulator) -> bool:
     """Whether the arguments so far are a JSON object."""
     try:
         return isinstance(loads(call.inner("function").text("arguments")), dict)
@@ -243,7 +251,7 @@ _SAID_ONCE = frozenset({"created", "id", "model"})
 _FAILED = "error"  # the finish_reason of a choice that has none, at some gateways
 
 
-class ChoicesJoin:
+class ChoiceAccumulator:
     """Joins chunks that have ``choices``.
 
     Args:
@@ -386,10 +394,10 @@ class _Choice:
         self.finished = False
         self.answering = False
         self._is_chat = is_chat
-        self._fields = JoinedObject()
-        self._message = JoinedObject()
-        self._calls = CallsJoin()
-        self._thoughts = JoinedText()  # those that are parts of the content (Mistral)
+        self._fields = ObjectAccumulator()
+        self._message = ObjectAccumulator()
+        self._calls = ToolCallAccumulator()
+        self._thoughts = TextAccumulator()  # those that are parts of the content (Mistral)
         self.reasoning = ""
 
     @property
@@ -474,7 +482,7 @@ def _weight_of(name: str) -> int:
     return _NOTHING if name == "role" else _SOMETHING
 
 
-class ResponseJoin:
+class ResponseAccumulator:
     """Follows the events up to the one that holds the whole answer.
 
     Attributes:
@@ -484,8 +492,8 @@ class ResponseJoin:
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
-        self._text = JoinedText()
-        self._arguments: Dict[int, JoinedText] = {}
+        self._text = TextAccumulator()
+        self._arguments: Dict[int, TextAccumulator] = {}
         self._calls: Dict[int, int] = {}
         self._items: Dict[int, Any] = {}
         self._reasoning_of: Any = None  # the place of the last piece of reasoning
@@ -549,7 +557,7 @@ class ResponseJoin:
         delta = payload.get("delta")
         if isinstance(delta, str):
             place = self._place_of(payload)
-            arguments = self._arguments.setdefault(place, JoinedText())
+            arguments = self._arguments.setdefault(place, TextAccumulator())
             chunk.tool_calls = (ToolCallDelta(place, arguments=arguments.add(delta)),)
 
     def _place_of(self, payload: Mapping[str, Any]) -> int:
@@ -565,7 +573,7 @@ class ResponseJoin:
         if not response.get("output") and self._items:
             # Some servers leave out of the whole answer what they have sent in parts.
             response = {**response, "output": [self._items[index] for index in sorted(self._items)]}
-        completion = decode(self._request, response, None)
+        completion = decode_response(self._request, response, None)
         chunk.finish_reason, chunk.usage = completion.finish_reason, completion.usage
         self._response = response
 
@@ -581,16 +589,16 @@ def _response_in(payload: Mapping[str, Any]) -> Dict[str, Any]:
     return response
 
 
-_HANDLERS: Mapping[str, Callable[[ResponseJoin, Mapping[str, Any], ChatChunk], None]] = {
-    "response.output_text.delta": ResponseJoin._text_delta,
-    "response.reasoning_text.delta": ResponseJoin._reasoning_delta,
-    "response.reasoning_summary_text.delta": ResponseJoin._reasoning_delta,
-    "response.reasoning.delta": ResponseJoin._reasoning_delta,  # of some months of 2025
-    "response.reasoning_summary.delta": ResponseJoin._reasoning_delta,
-    "response.output_item.added": ResponseJoin._item_added,
-    "response.output_item.done": ResponseJoin._item_done,
-    "response.function_call_arguments.delta": ResponseJoin._arguments_delta,
-    "response.completed": ResponseJoin._ended,
-    "response.incomplete": ResponseJoin._ended,
-    "response.failed": ResponseJoin._failed,
+_HANDLERS: Mapping[str, Callable[[ResponseAccumulator, Mapping[str, Any], ChatChunk], None]] = {
+    "response.output_text.delta": ResponseAccumulator._text_delta,
+    "response.reasoning_text.delta": ResponseAccumulator._reasoning_delta,
+    "response.reasoning_summary_text.delta": ResponseAccumulator._reasoning_delta,
+    "response.reasoning.delta": ResponseAccumulator._reasoning_delta,  # of some months of 2025
+    "response.reasoning_summary.delta": ResponseAccumulator._reasoning_delta,
+    "response.output_item.added": ResponseAccumulator._item_added,
+    "response.output_item.done": ResponseAccumulator._item_done,
+    "response.function_call_arguments.delta": ResponseAccumulator._arguments_delta,
+    "response.completed": ResponseAccumulator._ended,
+    "response.incomplete": ResponseAccumulator._ended,
+    "response.failed": ResponseAccumulator._failed,
 }

@@ -15,28 +15,28 @@ from ..types import ChatChunk, ChatCompletion, ChatRequest, Reply, ToolCallDelta
 from .codec import TooDeep, decoded
 from .error_body import (
     ErrorFacts,
-    compose,
-    cut,
+    compose_message,
     facts_of,
     inner_error,
     name_call,
     page_facts,
     read_error,
+    shorten,
     status_line,
     through_proxy,
     unusable_line,
     without_ids,
 )
-from .exceptions import ResponseTooLarge, judge_exception
+from .exceptions import ResponseTooLarge, classify_exception
 from .operations import RESPONSES, is_streamed, operation_of
-from .rate_limit_headers import limits, resume_line, wait_hint
+from .rate_limit_headers import limits, resume_line, retry_after_of
 from .reasoning import separate_reasoning
-from .response import NOT_SUPPORTED, UnusableAnswer, begins_with_events, decode, is_known, says_json
+from .response import NOT_SUPPORTED, UnusableAnswer, begins_with_events, decode_response, is_known, says_json
 from .rules import (
     NOT_JSON,
     UNSUPPORTED,
     UNUSABLE,
-    Refusal,
+    ErrorResponse,
     Rule,
     error_class,
     obey_server,
@@ -47,7 +47,7 @@ from .rules import (
 from .stream import StreamFault, StreamReader
 from .usage import usage_of
 
-__all__ = ["as_truncated", "chunk_of", "judge_reply", "judge_stream", "streamed"]
+__all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "streamed"]
 
 
 class _Case(NamedTuple):
@@ -61,7 +61,7 @@ class _Case(NamedTuple):
     request_id: Optional[str]
 
 
-def judge_reply(
+def classify_response(
     reply: Reply, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
 ) -> Verdict:
     """What ``reply`` means for the call that sent ``request``.  Never raises, whatever the server sent.
@@ -89,7 +89,7 @@ def judge_reply(
     if _is_error(payload, request):
         return _failed_inside(case, payload)
     try:
-        value = decode(request, payload, request_id)
+        value = decode_response(request, payload, request_id)
     except UnusableAnswer as problem:
         verdict = _unusable(case, _facts_of_unusable(payload, problem), str(problem))
         return verdict._replace(usage=usage_of(payload))  # it is billed all the same
@@ -187,7 +187,7 @@ def _failed_inside(case: _Case, payload: Any) -> Verdict:
 
 
 def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
-    refusal = Refusal(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
+    refusal = ErrorResponse(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
     rule = rule_for(refusal)
     if rule.about == "access" and status == 404 and not is_known(case.request):
         rule = rule._replace(about="")  # what is missing is a stored thing, not the model
@@ -212,8 +212,8 @@ def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
 def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str) -> Verdict:
     """The verdict of a failure, with its error."""
     headers = case.reply.headers
-    request_id = cut(case.request_id, 200) if case.request_id else None
-    hint = wait_hint(
+    request_id = shorten(case.request_id, 200) if case.request_id else None
+    hint = retry_after_of(
         headers,
         facts.message,
         case.wall,
@@ -225,7 +225,7 @@ def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str)
     cure = rule.cure or cls.advice
     if rule.kind == "throttled" and hint is not None and hint >= _WORTH_A_DATE:
         cure = resume_line(hint, case.wall)
-    said = compose(what, name_call(case.request, case.reply, request_id), facts.message, cure)
+    said = compose_message(what, name_call(case.request, case.reply, request_id), facts.message, cure)
     error = cls(
         through_proxy(said, case.reply),
         status_code=status,
@@ -283,7 +283,7 @@ def chunk_of(completion: ChatCompletion) -> ChatChunk:
     return chunk
 
 
-def judge_stream(
+def classify_stream(
     reader: StreamReader,
     reply: Reply,
     request: ChatRequest,
@@ -301,8 +301,8 @@ def judge_stream(
         reader: what has read the stream, to its end or to a fault.
         reply: the answer's status and headers; its content does not matter.
         request: what was sent.
-        endpoint_proven: as for :func:`judge_reply`.
-        model_proven: as for :func:`judge_reply`.
+        endpoint_proven: as for :func:`classify_response`.
+        model_proven: as for :func:`classify_response`.
         wall: now, in seconds since the epoch.
     """
     fault = reader.fault
@@ -317,11 +317,11 @@ def judge_stream(
                 "success", "call", None, value, None, value.usage, limits(reply.headers, wall), 200, request_id
             )
     if fault.kind == "overflow":
-        return as_truncated(judge_exception(ResponseTooLarge(reader.max_event_bytes), url=reply.url), reader)
+        return as_truncated(classify_exception(ResponseTooLarge(reader.max_event_bytes), url=reply.url), reader)
     if fault.error is None:
         return _broken(reader, fault, reply, request, wall)
     said = reply._replace(content=json.dumps(fault.error).encode())
-    verdict = judge_reply(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
+    verdict = classify_response(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
     return as_truncated(verdict, reader)
 
 
@@ -345,11 +345,11 @@ def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: Cha
     headers = reply.headers
     rule = obey_server(UNUSABLE, reply.status, headers)
     sent = headers.get("x-request-id")
-    request_id = cut(sent, 200) if sent else None
-    hint = wait_hint(headers, "", wall)
-    kind = cut(str(headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
+    request_id = shorten(sent, 200) if sent else None
+    hint = retry_after_of(headers, "", wall)
+    kind = shorten(str(headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
     error = TruncatedStreamError(
-        compose(
+        compose_message(
             f"the stream {fault.problem}: HTTP {reply.status} ({kind}, {reader.size:,} bytes)",
             name_call(request, reply, request_id),
             "",

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .accumulate import index_in
 from .operations import EMBEDDINGS, operation_of
-from .response import UnusableAnswer, decode, numbers
+from .response import UnusableAnswer, decode_response, numbers
 from .usage import amount_of, whole_number
 
 __all__ = [
@@ -15,9 +15,9 @@ __all__ = [
     "check_vector",
     "has_no_vectors",
     "is_empty",
-    "joined",
+    "join_requests",
     "shared_part",
-    "taken_apart",
+    "split_response",
     "tokens_of",
     "vector_of",
 ]
@@ -51,7 +51,7 @@ def tokens_of(request: ChatRequest) -> int:
     return len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN + 1
 
 
-def joined(requests: Sequence[ChatRequest]) -> ChatRequest:
+def join_requests(requests: Sequence[ChatRequest]) -> ChatRequest:
     """One request for the texts of all; they have the same :func:`shared_part`."""
     first = requests[0]
     return ChatRequest({**first.body, "input": [request.body["input"] for request in requests]}, first.path)
@@ -69,7 +69,7 @@ class TooFewVectors(UnusableAnswer):
         self.found = found
 
 
-def taken_apart(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
+def split_response(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
     """The answer to each of the requests that were joined, as the server would have given it.
 
     The tokens that all used together are shared out by ``weights``.
@@ -142,7 +142,7 @@ def vector_of(request: ChatRequest, answer: Any) -> List[float]:
     Raises:
         UnusableAnswer: there is none, or one with NaN or an infinity in it.
     """
-    vector: List[float] = decode(request, answer, None)
+    vector: List[float] = decode_response(request, answer, None)
     return vector
 
 

@@ -14,13 +14,13 @@ from .codec import loads
 
 __all__ = [
     "ErrorFacts",
-    "compose",
-    "cut",
+    "compose_message",
     "facts_of",
     "inner_error",
     "name_call",
     "page_facts",
     "read_error",
+    "shorten",
     "status_line",
     "through_proxy",
     "unusable_line",
@@ -32,7 +32,7 @@ __all__ = [
 _LONGEST_SAID = 300
 
 
-def compose(what: str, call: str, said: str, cure: str) -> str:
+def compose_message(what: str, call: str, said: str, cure: str) -> str:
     """One line of text for a person; nothing of the prompt is in it.
 
     Args:
@@ -41,7 +41,7 @@ def compose(what: str, call: str, said: str, cure: str) -> str:
         said: the server's own message, of which 300 characters are quoted; "" without one.
         cure: what to do next.
     """
-    words = cut(said, _LONGEST_SAID).rstrip(" .;:")
+    words = shorten(said, _LONGEST_SAID).rstrip(" .;:")
     return f"{what} ({call}){': ' + words if words else ''}; {cure}"
 
 
@@ -64,9 +64,9 @@ def through_proxy(message: str, reply: Reply) -> str:
 def name_call(request: ChatRequest, reply: Reply, request_id: Optional[str]) -> str:
     """Path, model and request id; the whole URL instead of the path where base_url may be to blame."""
     blames_url = reply.url and (reply.status == 404 or 300 <= reply.status < 400)
-    parts = [cut(without_secrets(reply.url) if blames_url else request.path, 200)]
+    parts = [shorten(without_secrets(reply.url) if blames_url else request.path, 200)]
     if request.model:
-        parts.append(f"model {cut(request.model, 100)!r}")
+        parts.append(f"model {shorten(request.model, 100)!r}")
     if request_id:
         parts.append(f"request id {request_id}")
     return ", ".join(parts)
@@ -79,17 +79,17 @@ def status_line(reply: Reply, status: int) -> str:
         return f"{line} inside an HTTP {reply.status}"
     if 300 <= status < 400:
         location = reply.headers.get("location")
-        return f"{line} to {cut(without_secrets(location), 200)}" if location else f"{line} without a Location"
+        return f"{line} to {shorten(without_secrets(location), 200)}" if location else f"{line} without a Location"
     return line
 
 
 def unusable_line(reply: Reply, problem: str) -> str:
     """What is wrong with an answer whose status promised a good one."""
-    kind = cut(str(reply.headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
+    kind = shorten(str(reply.headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
     return f"unusable answer: HTTP {reply.status} ({kind}, {len(reply.content):,} bytes) {problem}"
 
 
-def cut(text: str, longest: int) -> str:
+def shorten(text: str, longest: int) -> str:
     """``text`` on one line, cut to ``longest`` characters."""
     line = " ".join(text[: 4 * longest].split())
     return line if len(line) <= longest else line[: longest - 3] + "..."
@@ -219,7 +219,7 @@ def facts_of(payload: Dict[str, Any]) -> ErrorFacts:
     kind, param = inner.get("type"), inner.get("param")
     metadata = inner.get("metadata")
     return ErrorFacts(
-        message=cut(_said(outer["errors"]) if several else _words_of(inner) or _words_of(outer), _LONGEST),
+        message=shorten(_said(outer["errors"]) if several else _words_of(inner) or _words_of(outer), _LONGEST),
         type=kind if isinstance(kind, str) else None,
         code=_code_of(inner, outer),
         param=param if isinstance(param, str) else None,
@@ -280,7 +280,7 @@ def page_facts(content: bytes) -> ErrorFacts:
 
 def _facts_of_text(text: str) -> ErrorFacts:
     text = text.strip()[:_LONGEST]
-    return ErrorFacts(message=cut(_title(text) or text, _LONGEST), body=text or None)
+    return ErrorFacts(message=shorten(_title(text) or text, _LONGEST), body=text or None)
 
 
 def _head(content: bytes) -> str:
@@ -293,4 +293,4 @@ def _title(text: str) -> Optional[str]:
     if not (low.startswith(("<!doctype html", "<html", "<head")) or "<title" in low):
         return None
     title = text[low.find("<title") :].partition(">")[2].partition("<")[0] if "<title" in low else ""
-    return f"an HTML page titled {cut(title, 200)!r}" if title.strip() else "an HTML page"
+    return f"an HTML page titled {shorten(title, 200)!r}" if title.strip() else "an HTML page"

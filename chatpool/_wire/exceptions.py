@@ -15,10 +15,10 @@ import urllib3.exceptions
 from .._redaction import printable
 from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutError
 from ..types import Verdict
-from .error_body import PROXY_CURE, cut, without_secrets
+from .error_body import PROXY_CURE, shorten, without_secrets
 from .rules import CURE_PROXY_LOGIN
 
-__all__ = ["ResponseTooLarge", "UnreadableAnswer", "judge_exception"]
+__all__ = ["ResponseTooLarge", "UnreadableAnswer", "classify_exception"]
 
 _Classes = Union[Type[BaseException], Tuple[Type[BaseException], ...]]
 
@@ -350,7 +350,7 @@ _UNEXPECTED = _Failure(
 )
 
 
-def judge_exception(error: Exception, *, url: str, proxy: str = "") -> Verdict:
+def classify_exception(error: Exception, *, url: str, proxy: str = "") -> Verdict:
     """What it means that an exchange with ``url`` raised ``error``.
 
     The verdict's error has ``error`` as its ``__cause__``, scrubbed of requests, responses and connections.
@@ -374,7 +374,7 @@ def judge_exception(error: Exception, *, url: str, proxy: str = "") -> Verdict:
 
 def _what(row: _Failure, url: str, proxy: str) -> str:
     """What happened; with the proxy's name, where it may be to blame."""
-    what = row.what.format(url=cut(without_secrets(url), 200), proxy=f"the proxy {proxy}".strip())
+    what = row.what.format(url=shorten(without_secrets(url), 200), proxy=f"the proxy {proxy}".strip())
     if not proxy or proxy in what:
         return what
     if row.what.startswith("the proxy"):
@@ -417,9 +417,9 @@ def _chain(error: BaseException) -> List[BaseException]:
 def _words(error: BaseException) -> str:
     """What the innermost exception says: the outer ones add names of objects and URLs with their queries."""
     if isinstance(error, (UnreadableAnswer, ResponseTooLarge)):
-        return cut(_text(error), 300)
+        return shorten(_text(error), 300)
     innermost = _chain(error)[-1]
-    return cut(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")
+    return shorten(without_secrets(f"{type(innermost).__name__}: {_text(innermost)}"), 300).rstrip(" .:")
 
 
 def _text(error: BaseException) -> str:

@@ -31,10 +31,10 @@ __all__ = [
     "objects_in",
     "quota_reset",
     "resume_line",
+    "retry_after_of",
     "sane",
     "stated_limits",
     "wait",
-    "wait_hint",
 ]
 
 
@@ -258,7 +258,7 @@ _IN_TEXT = re.compile(rf"(?:try again in|try again after|retry in|retry after|wa
 _NO_LIMITS: Mapping[str, str] = {}
 
 
-def wait_hint(
+def retry_after_of(
     headers: Mapping[str, str], text: str, wall: float, *, resets: bool = True, kind: str = "", body: Any = None
 ) -> Optional[float]:
     """Seconds the server asks to wait, by the strongest of its hints; None without one that makes sense.

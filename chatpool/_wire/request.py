@@ -13,7 +13,7 @@ from ..types import ChatCompletion, ChatRequest, Choice
 from .codec import EMPTY_CELL, encode, is_missing, plain, table_advice
 from .operations import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
 
-__all__ = ["are_messages", "asked_again", "embedding_request", "renamed", "responses_request", "to_request"]
+__all__ = ["are_messages", "embedding_request", "reask_request", "renamed", "responses_request", "to_request"]
 
 
 _Fields = Optional[Mapping[str, Any]]
@@ -260,7 +260,7 @@ def _named(value: Any) -> str:
 _WORDS = "Your answer cannot be used: {reason}\nAnswer again: the whole answer, put right, and nothing else."
 
 
-def asked_again(request: ChatRequest, completion: ChatCompletion, reason: str) -> Optional[ChatRequest]:
+def reask_request(request: ChatRequest, completion: ChatCompletion, reason: str) -> Optional[ChatRequest]:
     """``request`` with the answer and what is wrong with it appended; None where a request holds no conversation.
 
     Args:

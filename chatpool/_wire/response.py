@@ -26,12 +26,12 @@ __all__ = [
     "NOT_SUPPORTED",
     "STOP",
     "TOOL_CALLS",
-    "Ending",
+    "FinishReason",
     "UnusableAnswer",
     "begins_with_events",
     "content_text",
-    "decode",
-    "ending_of",
+    "decode_response",
+    "finish_reason_of",
     "is_event_stream",
     "is_known",
     "numbers",
@@ -97,7 +97,7 @@ class UnusableAnswer(Exception):
         self.error = error
 
 
-def decode(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any:
+def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any:
     """What the caller gets for ``payload``, the decoded JSON of a successful answer.
 
     A :class:`ChatCompletion` for chat, completions and responses; a list of floats for the embedding of one
@@ -388,7 +388,7 @@ _MEANING_OF = {name: meaning for meaning, names in _MEANINGS.items() for name in
 _OF_A_TYPE = re.compile(r"^(?:finish_?reason[._])", re.IGNORECASE)
 
 
-class Ending(NamedTuple):
+class FinishReason(NamedTuple):
     """The end of an answer.
 
     Attributes:
@@ -401,7 +401,7 @@ class Ending(NamedTuple):
     refusal: str = ""
 
 
-def ending_of(completion: ChatCompletion) -> Ending:
+def finish_reason_of(completion: ChatCompletion) -> FinishReason:
     """Why the model stopped; a refusal, which servers send with the reason ``stop``, is a content filter's.
 
     A server that gives no reason has come to the end in its own way: that is a stop.
@@ -409,9 +409,9 @@ def ending_of(completion: ChatCompletion) -> Ending:
     said = completion.finish_reason
     meaning = _meaning(said) if said else STOP
     if meaning == STOP and completion.tool_calls:
-        return Ending(TOOL_CALLS)
+        return FinishReason(TOOL_CALLS)
     refusal = "" if completion.text or completion.tool_calls else _refusal_of(completion)
-    return Ending(CONTENT_FILTER, refusal) if refusal else Ending(meaning)
+    return FinishReason(CONTENT_FILTER, refusal) if refusal else FinishReason(meaning)
 
 
 def _meaning(said: str) -> str:

@@ -18,14 +18,14 @@ from ..errors import (
     status_error_class,
 )
 from .error_body import ErrorFacts
-from .rate_limit_headers import wait_hint
+from .rate_limit_headers import retry_after_of
 
 __all__ = [
     "NOT_JSON",
     "RULES",
     "UNSUPPORTED",
     "UNUSABLE",
-    "Refusal",
+    "ErrorResponse",
     "Rule",
     "error_class",
     "is_about_one_request",
@@ -107,7 +107,7 @@ is_about_one_request = _phrases(
 """Recognises a refusal of this request's length or content: others may fare better."""
 
 
-class Refusal(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An answer that is an error, with what the rules look at.
 
     Attributes:
@@ -140,7 +140,7 @@ class Rule(NamedTuple):
     """
 
     name: str
-    applies: Callable[[Refusal], bool]
+    applies: Callable[[ErrorResponse], bool]
     kind: str
     scope: str = "call"
     cure: Optional[str] = None
@@ -187,11 +187,11 @@ _OF_ONE_REQUEST = _FLAGGED | {
 }
 
 
-def _says(words: frozenset[str]) -> Callable[[Refusal], bool]:
+def _says(words: frozenset[str]) -> Callable[[ErrorResponse], bool]:
     return lambda refusal: not words.isdisjoint(refusal.facts.words)
 
 
-def _status(*statuses: int) -> Callable[[Refusal], bool]:
+def _status(*statuses: int) -> Callable[[ErrorResponse], bool]:
     return lambda refusal: refusal.status in statuses
 
 
@@ -199,78 +199,78 @@ _quota, _model, _key_or_region, _flagged = map(_says, (_QUOTA, _MODEL, _KEY_OR_R
 _key, _of_one_request = _says(_KEY), _says(_OF_ONE_REQUEST)
 
 
-def _names_wait(refusal: Refusal) -> bool:
+def _names_wait(refusal: ErrorResponse) -> bool:
     return bool(refusal.headers.get("retry-after") or refusal.headers.get("retry-after-ms"))
 
 
-def _is_out_of_credit(refusal: Refusal) -> bool:
+def _is_out_of_credit(refusal: ErrorResponse) -> bool:
     if not 400 <= refusal.status < 500 or refusal.status == 402 or _quota(refusal):
         return 400 <= refusal.status < 500
     message = refusal.facts.message
     if refusal.status in (408, 409, 425):
         return False
     # Gemini says "exceeded your current quota" of a quota per minute too, and then when to come back.
-    return used_up(message) and not _names_wait(refusal) and wait_hint({}, message, 0.0, resets=False) is None
+    return used_up(message) and not _names_wait(refusal) and retry_after_of({}, message, 0.0, resets=False) is None
 
 
-def _is_over_model_budget(refusal: Refusal) -> bool:
+def _is_over_model_budget(refusal: ErrorResponse) -> bool:
     return 400 <= refusal.status < 500 and over_model_budget(refusal.facts.message)
 
 
-def _is_credit_pause(refusal: Refusal) -> bool:
+def _is_credit_pause(refusal: ErrorResponse) -> bool:
     return refusal.status == 402 and _names_wait(refusal) and not _quota(refusal)
 
 
-def _is_pause(refusal: Refusal) -> bool:
+def _is_pause(refusal: ErrorResponse) -> bool:
     # Azure API Management, of a quota that is used up; a refusal for good has no use for a Retry-After.
     return refusal.status == 403 and _names_wait(refusal) and not (_is_flagged(refusal) or _key_or_region(refusal))
 
 
-def _can_never_fit(refusal: Refusal) -> bool:
+def _can_never_fit(refusal: ErrorResponse) -> bool:
     return refusal.status == 429 and "request too large" in refusal.facts.message.lower()
 
 
-def _is_flagged(refusal: Refusal) -> bool:
+def _is_flagged(refusal: ErrorResponse) -> bool:
     return refusal.status == 403 and (refusal.facts.flagged or _flagged(refusal))
 
 
-def _is_unknown_model(refusal: Refusal) -> bool:
+def _is_unknown_model(refusal: ErrorResponse) -> bool:
     missing = refusal.status == 404 or (refusal.status == 403 and _model(refusal))
     return missing and not refusal.model_proven
 
 
-def _is_unknown_name(refusal: Refusal) -> bool:
+def _is_unknown_name(refusal: ErrorResponse) -> bool:
     named = _model(refusal) or names_unknown_model(refusal.facts.message)
     return refusal.status in (400, 422) and named and not refusal.model_proven
 
 
-def _is_key_refused(refusal: Refusal) -> bool:
+def _is_key_refused(refusal: ErrorResponse) -> bool:
     worded = refusal.status == 400 and (_key(refusal) or refuses_key(refusal.facts.message))
     return refusal.status == 401 or worded
 
 
-def _is_unsupported(refusal: Refusal) -> bool:
+def _is_unsupported(refusal: ErrorResponse) -> bool:
     # llama.cpp, asked for embeddings that it was not started for: no other 5xx lasts for ever.
     return refusal.status == 501 and "not_supported_error" in refusal.facts.words
 
 
-def _is_beyond_the_model(refusal: Refusal) -> bool:
+def _is_beyond_the_model(refusal: ErrorResponse) -> bool:
     # llama.cpp of one long text, and Ollama of one whose vector has no numbers: they say so each time.
     said = refusal.facts.message.lower()
     return refusal.status == 500 and ("too large to process" in said or "unsupported value: nan" in said)
 
 
-def _is_starting(refusal: Refusal) -> bool:
+def _is_starting(refusal: ErrorResponse) -> bool:
     return refusal.status >= 500 and is_starting(refusal.facts.message)
 
 
-def _is_of_one_request(refusal: Refusal) -> bool:
+def _is_of_one_request(refusal: ErrorResponse) -> bool:
     if not 400 <= refusal.status < 500:
         return False
     return _of_one_request(refusal) or is_about_one_request(refusal.facts.message)
 
 
-def _is_shut_out(refusal: Refusal) -> bool:
+def _is_shut_out(refusal: ErrorResponse) -> bool:
     return refusal.status == 403 and (_key_or_region(refusal) or not refusal.endpoint_proven)
 
 
@@ -323,7 +323,7 @@ UNSUPPORTED = Rule(
 )
 
 
-def rule_for(refusal: Refusal) -> Rule:
+def rule_for(refusal: ErrorResponse) -> Rule:
     """The rule that applies to a refusal."""
     rule = next((rule for rule in RULES if rule.applies(refusal)), UNUSABLE)
     return obey_server(rule, refusal.status, refusal.headers)

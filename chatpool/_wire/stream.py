@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 from ..types import ChatChunk, ChatCompletion, ChatRequest
-from .accumulate import ChoicesJoin, ResponseJoin
+from .accumulate import ChoiceAccumulator, ResponseAccumulator
 from .codec import TooDeep, loads, whole
 from .error_body import inner_error
 from .operations import CHAT, COMPLETIONS, RESPONSES, operation_of
-from .response import UnusableAnswer, decode
+from .response import UnusableAnswer, decode_response
 from .sse import BARE, ERROR, EventParser, ServerEvent
 
 __all__ = ["StreamFault", "StreamReader"]
@@ -146,7 +146,7 @@ class StreamReader:
             UnusableAnswer: it lacks what its path must have.
         """
         try:
-            completion: ChatCompletion = decode(self._request, self._join.payload(), request_id)
+            completion: ChatCompletion = decode_response(self._request, self._join.payload(), request_id)
         except RecursionError:
             raise UnusableAnswer("is nested too deeply") from None
         return completion
@@ -194,7 +194,7 @@ class StreamReader:
 
     def _finish(self, chunks: List[ChatChunk]) -> None:
         """``[DONE]`` has come."""
-        if isinstance(self._join, ResponseJoin) and not self._join.whole:
+        if isinstance(self._join, ResponseAccumulator) and not self._join.whole:
             self._fail("truncated", "ended without its last event")
             return
         self._done = self.ended = True
@@ -239,17 +239,17 @@ class StreamReader:
         return held
 
 
-def _join_for(request: ChatRequest) -> Union[ChoicesJoin, ResponseJoin]:
+def _join_for(request: ChatRequest) -> Union[ChoiceAccumulator, ResponseAccumulator]:
     operation = operation_of(request.path)
     if operation == RESPONSES:
-        return ResponseJoin(request)
+        return ResponseAccumulator(request)
     if operation not in (CHAT, COMPLETIONS):
         raise TypeError(f"{request.path} does not stream: /chat/completions, /completions and /responses do")
     count = max(1, whole(request.body.get("n")) or 1)
     prompts = request.body.get("prompt")
     if operation == COMPLETIONS and isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         count *= len(prompts)
-    return ChoicesJoin(operation == CHAT, count)
+    return ChoiceAccumulator(operation == CHAT, count)
 
 
 def _how_it_ended(events: int, unfinished: bool) -> str:

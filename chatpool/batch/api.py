@@ -33,10 +33,10 @@ from .job import BatchResult, Job, RetryFailed
 from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
 from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
-from .process_pool import CrewRunner
-from .rows import Reading, Rows
+from .process_pool import ProcessPoolRunner
+from .rows import InputFormat, Rows
 from .runner import Runner, ThreadRunner, refuse_without_model
-from .signals import Stopper, stopping_on
+from .signals import SignalGuard, stopping_on
 
 __all__ = ["count_tokens", "run"]
 
@@ -251,7 +251,7 @@ def run_job(
             input_path, reading.get("column"), reading.pop("delimiter", None), reading.pop("encoding", None)
         )
         model = extra.get("model") or model_of(calls)
-        lines = Reading(source, keep_version=not has_version_in_url(calls), model=model, **reading)
+        lines = InputFormat(source, keep_version=not has_version_in_url(calls), model=model, **reading)
         recognised = functools.cache(lambda: say(f"{source.name}: {result.kind}"))
         rows = Rows(source, lines, job, request_maker(calls, extra), result, recognised)
         if job.dry_run:
@@ -309,7 +309,7 @@ def _run(
                 rows.source.name,
                 journal.path,
             )
-        kind: Type[Runner] = ThreadRunner if job.processes == 1 else CrewRunner
+        kind: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
         runner = kind(pool, rows, job, journal, outputs, result)
         progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
         try:
@@ -339,7 +339,7 @@ def _outputs(paths: Paths, journal: Journal, rows: Rows, job: Job) -> Outputs:
     return BatchOutputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
 
 
-def _let_through(stopper: Stopper, result: BatchResult) -> None:
+def _let_through(stopper: SignalGuard, result: BatchResult) -> None:
     """Let a signal that ended the run have its usual effect; KeyboardInterrupt tells what was done."""
     try:
         stopper.let_it_through()

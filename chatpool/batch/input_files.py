@@ -19,8 +19,8 @@ from .input_tables import (
     PARQUET,
     SEPARATOR_LINE,
     Heading,
-    Line,
-    Problem,
+    InputLine,
+    InputProblem,
     csv_lines,
     delimiter_of,
     excel_lines,
@@ -32,7 +32,7 @@ from .input_tables import (
     table_kind,
 )
 
-__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "Line", "Problem", "Source"]
+__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "InputLine", "InputProblem", "Source"]
 
 STDIN = "-"
 JSON, CSV, TEXT = "json", "csv", "text"
@@ -167,7 +167,7 @@ class Source:
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"cannot read {self.name}: {error}") from error
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[InputLine]:
         """Its lines; empty ones are left out.
 
         Raises:
@@ -181,13 +181,13 @@ class Source:
             with self._opened() as file:
                 yield from self._text_lines(file)
 
-    def _text_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+    def _text_lines(self, file: io.BufferedReader) -> Iterator[InputLine]:
         if self.format == CSV:
             hint = self._has_separator_line
             return csv_lines(file, self.name, self._delimiter, self._encoding, self.heading, has_separator_line=hint)
         return _lines(file, self.format) if self._encoding == _UTF8 else self._decoded_lines(file)
 
-    def _decoded_lines(self, file: io.BufferedReader) -> Iterator[Line]:
+    def _decoded_lines(self, file: io.BufferedReader) -> Iterator[InputLine]:
         """Lines of another encoding than UTF-8."""
         text = io.TextIOWrapper(file, encoding=self._encoding, errors="surrogateescape", newline="\n")
         number = 0
@@ -197,8 +197,8 @@ class Source:
                 if data and not data.isspace():
                     number += 1
                     torn = is_torn(data)
-                    value = Problem(not_decoded(None, self._encoding)) if torn else _value(data, self.format)
-                    yield Line(number, value, place, place)
+                    value = InputProblem(not_decoded(None, self._encoding)) if torn else _value(data, self.format)
+                    yield InputLine(number, value, place, place)
         except UnicodeError as error:
             raise ConfigurationError(f"{self.name} is not {self._encoding}: {error}") from error
         finally:
@@ -232,7 +232,7 @@ def _unpacked(file: BinaryIO) -> io.BufferedReader:
     return reader
 
 
-def _lines(file: BinaryIO, kind: str) -> Iterator[Line]:
+def _lines(file: BinaryIO, kind: str) -> Iterator[InputLine]:
     number = 0
     for place, raw in enumerate(file, 1):
         data = raw.removeprefix(b"\xef\xbb\xbf") if place == 1 else raw
@@ -242,8 +242,8 @@ def _lines(file: BinaryIO, kind: str) -> Iterator[Line]:
         try:
             value = _value(data.decode("utf-8"), kind)
         except UnicodeDecodeError as error:
-            value = Problem(not_decoded(error, _UTF8))
-        yield Line(number, value, place, place)
+            value = InputProblem(not_decoded(error, _UTF8))
+        yield InputLine(number, value, place, place)
 
 
 def _value(text: str, kind: str) -> Any:
@@ -253,4 +253,4 @@ def _value(text: str, kind: str) -> Any:
         return strict_loads(text.rstrip())
     except ValueError as error:
         whole = " (each line has to be whole)" if " at column " in str(error) else ""
-        return Problem(f"{error}{whole}")
+        return InputProblem(f"{error}{whole}")

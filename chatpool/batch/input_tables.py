@@ -41,8 +41,8 @@ __all__ = [
     "PARQUET",
     "SEPARATOR_LINE",
     "Heading",
-    "Line",
-    "Problem",
+    "InputLine",
+    "InputProblem",
     "Uncomputed",
     "by_name",
     "checked_names",
@@ -199,18 +199,18 @@ _QUOTED = re.compile(r'(^|[,;\t|\r\n]) *"(?:[^"]|"")*"')
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
 
 
-class Problem(NamedTuple):
+class InputProblem(NamedTuple):
     """Why a line cannot be used."""
 
     reason: str
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """One record of an input.
 
     Attributes:
         number: its number among the records, from 1; blank lines have none, the header of a table has the first.
-        value: its JSON value, its fields, its text, a :class:`Problem`, or :data:`BLANK`.
+        value: its JSON value, its fields, its text, a :class:`InputProblem`, or :data:`BLANK`.
         place: the line of the file, or the row of the sheet, at which it begins, from 1.
         end: the line at which it ends, by which version 0.1.0 called it.
     """
@@ -258,7 +258,7 @@ def delimiter_of(head: str) -> str:
 
 def csv_lines(
     file: BinaryIO, name: str, delimiter: str, encoding: str, heading: Heading, *, has_separator_line: bool
-) -> Iterator[Line]:
+) -> Iterator[InputLine]:
     """The rows of CSV, each a dict of texts.
 
     Args:
@@ -293,7 +293,7 @@ def csv_lines(
             except csv.Error as error:
                 if names is None:
                     raise ConfigurationError(f"line {place + before} of {name} is not CSV: {error}") from error
-                value: Any = Problem(f"not CSV: {error}")
+                value: Any = InputProblem(f"not CSV: {error}")
             else:
                 if any(map(str.strip, fields)):
                     value = fields if names is None else by_name(names, fields, encoding)
@@ -308,7 +308,7 @@ def csv_lines(
                 names = checked_names(value, name, encoding)
                 heading.columns.update(dict.fromkeys(filter(None, names)))
             else:
-                yield Line(number, value, place + before, end + before)
+                yield InputLine(number, value, place + before, end + before)
     finally:
         text.detach()
 
@@ -340,15 +340,15 @@ def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
     if len(fields) != len(names):
         if any(map(str.strip, fields[len(names) :])):
             shown = ", ".join(name or "''" for name in names)[:80]
-            return Problem(
+            return InputProblem(
                 f"it has more fields than the first line has names ({shown}): that line names every column, and a text "
                 "with a separator in it stands in quotes; for another separator there is delimiter= (--delimiter)"
             )
         missing = [name for name in names[len(fields) :] if name]
         if missing:
-            return Problem(f"it has no field {missing[0]!r}")
+            return InputProblem(f"it has no field {missing[0]!r}")
     if is_torn("".join(fields)):
-        return Problem(not_decoded(None, encoding))
+        return InputProblem(not_decoded(None, encoding))
     found = dict(zip(names, fields))
     found.pop("", None)
     return found
@@ -367,7 +367,7 @@ def not_decoded(error: Optional[UnicodeDecodeError], encoding: str) -> str:
     return f"not {'UTF-8' if is_default else encoding}{where}; {cure} (encoding=, --encoding cp1252)"
 
 
-def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[Line]:
+def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
     """The rows of a Parquet file, each a dict of JSON values, infinities, and bytes that are no text.
 
     Args:
@@ -390,7 +390,7 @@ def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[Line]:
                     value = _plain_row(row)
                     place += 1
                     number += value is not BLANK
-                    yield Line(number, value, place, place)
+                    yield InputLine(number, value, place, place)
     except ConfigurationError:
         raise
     except OSError as error:
@@ -405,7 +405,7 @@ def _plain_row(row: Mapping[str, Any]) -> Any:
         try:
             fields[column] = _plain_cell(value)
         except ValueError as error:
-            return Problem(f"column {column!r} {error}")
+            return InputProblem(f"column {column!r} {error}")
     return fields if any(value is not None and value != "" for value in fields.values()) else BLANK
 
 
@@ -478,7 +478,7 @@ _FORMULA = re.compile(rb"<(\w+:)?f[ />]")
 _ESCAPED = re.compile("_x((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})_")
 
 
-def excel_lines(path: str, name: str, heading: Heading) -> Iterator[Line]:
+def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
     """The rows of the first sheet of an Excel workbook that is not hidden, each a dict of texts.
 
     Args:
@@ -556,14 +556,14 @@ def _computed(values: Sequence[Any], formulas: Sequence[Any]) -> Sequence[Any]:
     return found
 
 
-def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> Iterator[Line]:
+def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> Iterator[InputLine]:
     names: Optional[List[str]] = None
     number = 0
     for place, cells in enumerate(rows, 1):
         fields = [_cell_text(cell) for cell in cells]
         if not any(field.strip() for field in fields):
             if names is not None and fields:
-                yield Line(number, BLANK, place, place)
+                yield InputLine(number, BLANK, place, place)
             continue
         number += 1
         if names is None:
@@ -571,7 +571,7 @@ def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> 
             heading.columns.update(dict.fromkeys(filter(None, names)))
             continue
         fields += [""] * (len(names) - len(fields))
-        yield Line(number, by_name(names, fields, "utf-8"), place, place)
+        yield InputLine(number, by_name(names, fields, "utf-8"), place, place)
 
 
 def _cell_text(cell: Any) -> str:

@@ -16,11 +16,11 @@ import time
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, cast
 
-from .._journal import OK, AppendOnly, Journal, Record, decode, replacing
+from .._journal import OK, AppendOnly, Journal, Record, decode_record, replacing
 from ..errors import ConfigurationError
 from .batch_format import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
-from .rows import Work
+from .rows import RowRequest
 
 __all__ = [
     "BatchOutputs",
@@ -65,7 +65,7 @@ def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
     waiting: List[Any] = []
     with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as raw:
         for line in lines:
-            vector = None if line is None else vector_in(decode(line))
+            vector = None if line is None else vector_in(decode_record(line))
             if vector is not None:
                 if width and len(vector) != width:
                     raise ConfigurationError(
@@ -137,10 +137,10 @@ class Paths(NamedTuple):
 class Outputs:
     """What becomes of rows that have ended, and are in the journal."""
 
-    def met(self, work: Work) -> None:
+    def met(self, work: RowRequest) -> None:
         """A row of the input, in the order of the input."""
 
-    def ended_before(self, work: Work) -> None:
+    def ended_before(self, work: RowRequest) -> None:
         """A row that is not sent again."""
 
     def returned(self, record: Record) -> None:
@@ -203,7 +203,7 @@ class BatchOutputs(Outputs):
         self._flushed = time.monotonic()
         self._superseded = journal.superseded
 
-    def met(self, work: Work) -> None:
+    def met(self, work: RowRequest) -> None:
         if self._order is not None:
             self._order.write(work.key.to_bytes(8, "big"))
 
@@ -287,11 +287,11 @@ class PrintedOutputs(Outputs):
         self._journal = journal
         self._keys: Optional[List[int]] = [] if in_order else None
 
-    def met(self, work: Work) -> None:
+    def met(self, work: RowRequest) -> None:
         if self._keys is not None:
             self._keys.append(work.key)
 
-    def ended_before(self, work: Work) -> None:
+    def ended_before(self, work: RowRequest) -> None:
         if self._keys is None:
             self._print_known([work.key])
 
@@ -305,7 +305,7 @@ class PrintedOutputs(Outputs):
 
     def _print_known(self, keys: Iterable[int]) -> None:
         lines = map(self._journal.line, keys)
-        self._print(_line(decode(line)) for line in lines if line is not None)
+        self._print(_line(decode_record(line)) for line in lines if line is not None)
 
     def _print(self, lines: Iterable[bytes]) -> None:
         file = stdout()
@@ -336,7 +336,7 @@ def stdout() -> BinaryIO:
 
 def _write(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
     for line in lines:
-        record = decode(line)
+        record = decode_record(line)
         (answers if record.state == OK else errors).write(_line(record))
 
 

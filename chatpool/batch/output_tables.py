@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from .._journal import OK, Journal, Record, decode_value, replacing
-from .._wire.response import UnusableAnswer, decode
+from .._wire.response import UnusableAnswer, decode_response
 from .._wire.usage import usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
@@ -20,7 +20,7 @@ from .batch_format import error_line
 from .job import Job
 from .output_files import Outputs, Paths, refuse_strangers, stdout
 from .output_formats import SQLITE, STDOUT, TEXT, Column, Spool, free_name, refuse_other_tables, write_table
-from .rows import Rows, Work
+from .rows import RowRequest, Rows
 
 __all__ = ["TableOutputs", "check_fields"]
 
@@ -97,7 +97,7 @@ class _Asked(NamedTuple):
     request: Optional[ChatRequest]
 
     @classmethod
-    def of(cls, work: Work) -> _Asked:
+    def of(cls, work: RowRequest) -> _Asked:
         row, request = work.row, work.request
         plain = request and ChatRequest(dict(request.body), request.path)  # without its encoded form
         return cls(row.fields or {}, row.custom_id, row.number, work.key, work.hash, plain)
@@ -139,7 +139,7 @@ class TableOutputs(Outputs):
             self._asked.close()
             self._asked = None
 
-    def met(self, work: Work) -> None:
+    def met(self, work: RowRequest) -> None:
         if self._asked is not None:
             pickle.dump(_Asked.of(work), self._asked)
 
@@ -212,7 +212,7 @@ class TableOutputs(Outputs):
         value = stored
         with contextlib.suppress(UnusableAnswer):
             if isinstance(stored, dict) and asked.request is not None:
-                value = decode(asked.request, stored, None)
+                value = decode_response(asked.request, stored, None)
         answers: Dict[str, Any] = {}
         answer = None
         if record.state == OK:

@@ -19,18 +19,18 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import PackedPools, RowBudget
+from .._client.batch_support import RowBudget, WorkerPools
 from .._client.embedding_batches import MOST_TEXTS
-from .._journal import Found, Record, decode, decode_value, error_of, text_or_null
+from .._journal import Found, Record, decode_record, decode_value, error_of, text_or_null
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
 from .batch_format import is_embedding
-from .rows import Work
+from .rows import RowRequest
 from .runner import Runner
 from .worker_process import END, STOP
 
-__all__ = ["Child", "CrewRunner", "Message"]
+__all__ = ["Message", "ProcessPoolRunner", "WorkerProcess"]
 
 
 logger = logging.getLogger("chatpool")
@@ -46,11 +46,11 @@ _PATIENCE = 2.0  # seconds that a child has to end by itself
 class Message(NamedTuple):
     """What a child has said; ``fact`` is None when it is gone."""
 
-    child: Child
+    child: WorkerProcess
     fact: Optional[Dict[str, Any]]
 
 
-class Child:
+class WorkerProcess:
     """One child process.
 
     It is in a session of its own: Ctrl-C in a terminal is for the parent, which decides what follows.
@@ -78,7 +78,7 @@ class Child:
         *,
         ends_when_refused: bool,
     ) -> None:
-        self.waiting: Dict[int, Work] = {}
+        self.waiting: Dict[int, RowRequest] = {}
         self.told = start
         self._messages = messages
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
@@ -100,7 +100,7 @@ class Child:
                 self._messages.put(Message(self, json.loads(line)))
         self._messages.put(Message(self, None))
 
-    def give(self, works: List[Work]) -> None:
+    def give(self, works: List[RowRequest]) -> None:
         """Hand rows over."""
         self.waiting.update((work.key, work) for work in works)
         self._write(b"".join(_lines(work) for work in works))
@@ -135,7 +135,7 @@ class Child:
         return code
 
 
-def _lines(work: Work) -> bytes:
+def _lines(work: RowRequest) -> bytes:
     """A row as two lines: what it is known by, and its body as it is to be sent."""
     assert work.request is not None
     row = work.row
@@ -145,8 +145,6 @@ def _lines(work: Work) -> bytes:
     return facts.encode("ascii") + encode(work.request.body) + b"\n"
 
 
-logger = logging.getLogger("chatpool")
-
 _AT_ONCE = 16  # rows handed over together
 _LOOK_EVERY = 0.1  # seconds
 _MOST_AT_ONCE = 1000  # messages of children between two looks at what they may have
@@ -154,10 +152,10 @@ _MOST_SETBACKS = 3  # children that die, and one more for every so many rows:
 _ROWS_PER_SETBACK = 1000
 
 
-Ended = Tuple[Work, Record]
+Ended = Tuple[RowRequest, Record]
 
 
-class CrewRunner(Runner):
+class ProcessPoolRunner(Runner):
     """Runs rows in child processes, each with its share of the pool's workers.
 
     The children write outcomes to the journal themselves, before they take another row, and tell this process where
@@ -172,15 +170,15 @@ class CrewRunner(Runner):
     def _go(self) -> None:
         all_workers = self._pool._core.engine.max_workers
         count = min(self._job.processes, all_workers)  # so many calls may be in flight, and no more
-        pools = PackedPools(self._pool, count)
+        pools = WorkerPools(self._pool, count)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._budget = RowBudget(self._pool)
         workers = all_workers // count
         # What is handed over cannot be taken back when the budget is used up: then it is no more than can be sent.
         self._ahead = workers if self._budget.limits else 64 + 4 * workers
         self._at_once = 1 if self._budget.limits or self._rows.source.is_stream else _AT_ONCE
-        self._again: Deque[Work] = deque()  # rows that were handed over or held back, and have not ended
-        self._children: Dict[Child, bytes] = {}
+        self._again: Deque[RowRequest] = deque()  # rows that were handed over or held back, and have not ended
+        self._children: Dict[WorkerProcess, bytes] = {}
         self._setbacks = self._ended = 0
         self._tail = self._journal.tail()
         try:
@@ -196,7 +194,7 @@ class CrewRunner(Runner):
 
     def _start(self, pool: bytes) -> None:
         journal = self._journal
-        child = Child(
+        child = WorkerProcess(
             journal.path,
             pool,
             journal.lock_descriptor,
@@ -211,7 +209,7 @@ class CrewRunner(Runner):
         for child in list(self._children):  # this process may be handing rows over to one that does not take them
             child.kill()
 
-    def _serve(self, rows: Iterator[Work]) -> None:
+    def _serve(self, rows: Iterator[RowRequest]) -> None:
         """Hand rows over and take outcomes, until there are neither."""
         while self._children and not self._stopped:
             if not self._ending:
@@ -228,7 +226,7 @@ class CrewRunner(Runner):
 
     # -- rows ---------------------------------------------------------------------------------------------
 
-    def _feed(self, rows: Iterator[Work]) -> None:
+    def _feed(self, rows: Iterator[RowRequest]) -> None:
         """Give every child as much as it may have."""
         while not (self._stopped or self._ending):
             child = min(self._children, key=lambda each: len(each.waiting))
@@ -240,9 +238,9 @@ class CrewRunner(Runner):
                 return
             child.give(works)
 
-    def _next(self, rows: Iterator[Work]) -> List[Work]:
+    def _next(self, rows: Iterator[RowRequest]) -> List[RowRequest]:
         """The next rows that may be handed over; none at the end, and while the budget holds them back."""
-        works: List[Work] = []
+        works: List[RowRequest] = []
         source = itertools.chain(self._retaken(), rows)
         while len(works) < self._at_once:
             work = next(source, None)
@@ -256,16 +254,16 @@ class CrewRunner(Runner):
                 break
         return works
 
-    def _retaken(self) -> Iterator[Work]:
+    def _retaken(self) -> Iterator[RowRequest]:
         while self._again:
             yield self._again.popleft()
 
-    def _look_at(self, work: Work) -> None:
+    def _look_at(self, work: RowRequest) -> None:
         """Many texts go out in one request: then a child needs many."""
         if not self._budget.limits and work.request is not None and is_embedding(work.request.path):
             self._ahead, self._at_once = 2 * MOST_TEXTS, 256
 
-    def _is_paid(self, work: Work) -> bool:
+    def _is_paid(self, work: RowRequest) -> bool:
         """Whether the budget has enough for it; otherwise it has been dealt with."""
         assert work.request is not None
         try:
@@ -327,10 +325,10 @@ class CrewRunner(Runner):
                 records.append(self._noted(owner, found))
         self._take(records)
 
-    def _noted(self, child: Child, found: Found) -> Ended:
+    def _noted(self, child: WorkerProcess, found: Found) -> Ended:
         key, state, _ = found.prefix
         self._journal.learn(key, state, found.start)
-        return child.waiting.pop(key), decode(found.line)
+        return child.waiting.pop(key), decode_record(found.line)
 
     def _take(self, records: Sequence[Ended]) -> None:
         if not records:
@@ -344,7 +342,7 @@ class CrewRunner(Runner):
         self._keep([record for _, record in records])
         self._count(_outcome_of(work, record) for work, record in records)
 
-    def _lost(self, child: Child, key: int) -> None:
+    def _lost(self, child: WorkerProcess, key: int) -> None:
         """A record cannot be read where it was written: the row is done once more."""
         self._set_back(f"the journal {self._journal.path} does not keep what is written to it")
         name = child.waiting[key].row.custom_id
@@ -375,7 +373,7 @@ class CrewRunner(Runner):
         if "trouble" in fact:
             raise OSError(*fact["trouble"])
 
-    def _gone(self, child: Child) -> None:
+    def _gone(self, child: WorkerProcess) -> None:
         """A child has ended; what a dead one had not done is done by another in its place."""
         self._search()
         pool = self._children.pop(child)
@@ -395,7 +393,7 @@ class CrewRunner(Runner):
         self._start(pool)
 
 
-def _outcome_of(work: Work, record: Record) -> Outcome[Any]:
+def _outcome_of(work: RowRequest, record: Record) -> Outcome[Any]:
     """How a row has ended, without its answer."""
     error = None if record.error is None else error_of(record.error, len(record.attempts))
     return Outcome(0, work, work.request, None, error, record.attempts)

@@ -37,11 +37,11 @@ from .batch_format import (
     refuse_empty_messages,
     request_of_list,
 )
-from .input_files import BLANK, CSV, EXCEL, PARQUET, Line, Problem, Source
+from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, Source
 from .input_tables import Uncomputed, refuse_array
 from .job import BatchResult, Job, Selection
 
-__all__ = ["Reading", "Row", "Rows", "Template", "Work"]
+__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template"]
 
 
 class Template:
@@ -123,7 +123,7 @@ class Row(NamedTuple):
         fields: the line's columns, where they go into a table.
     """
 
-    line: Line
+    line: InputLine
     custom_id: str
     is_named: bool
     request: Optional[ChatRequest]
@@ -138,7 +138,7 @@ class Row(NamedTuple):
         return self.line.number
 
 
-class Reading:
+class InputFormat:
     """How the lines of one input are read.
 
     Args:
@@ -180,14 +180,14 @@ class Reading:
         self._path = None if url is None else self._known_path(url)
         self.kind = f"{source.format} without any line"
 
-    def row(self, line: Line) -> Row:
+    def row(self, line: InputLine) -> Row:
         """What a line asks for.
 
         Raises:
             ValueError: it cannot be used; the message says why.
         """
         value = line.value
-        if isinstance(value, Problem):
+        if isinstance(value, InputProblem):
             raise BadLine(value.reason)
         if isinstance(value, str):
             return self._named_row(line, {}, lambda: self._of_text(value))
@@ -200,7 +200,7 @@ class Reading:
         fields: Dict[str, Any] = value
         return self._named_row(line, fields, lambda: self._of_fields(fields))
 
-    def recognise(self, line: Line) -> None:
+    def recognise(self, line: InputLine) -> None:
         """Look at the first line and set :attr:`kind`.
 
         Raises:
@@ -273,7 +273,7 @@ class Reading:
 
     # -- requests -------------------------------------------------------------------------------------
 
-    def _of_batch_line(self, line: Line, asked: BatchLine) -> Row:
+    def _of_batch_line(self, line: InputLine, asked: BatchLine) -> Row:
         if asked.url is not None:
             request = ChatRequest(asked.body, self._below_base(asked.url))
             try:
@@ -372,7 +372,7 @@ class Reading:
             sent["prompt" if operation == COMPLETIONS else "input"] = text
         return ChatRequest(sent, self._path or CHAT)
 
-    def _named_row(self, line: Line, fields: Mapping[str, Any], make: Callable[[], _Made]) -> Row:
+    def _named_row(self, line: InputLine, fields: Mapping[str, Any], make: Callable[[], _Made]) -> Row:
         request: Optional[ChatRequest] = None
         former: Optional[ChatRequest] = None
         problem: Optional[Exception] = None
@@ -405,7 +405,7 @@ def _on_path(body: Mapping[str, Any], path: str) -> ChatRequest:
     return ChatRequest(body, path)
 
 
-class Work:
+class RowRequest:
     """A row with its whole request.
 
     Attributes:
@@ -478,7 +478,7 @@ class Rows:
     def __init__(
         self,
         source: Source,
-        reading: Reading,
+        reading: InputFormat,
         job: Job,
         make: Callable[[Any], ChatRequest],
         result: BatchResult,
@@ -558,7 +558,7 @@ class Rows:
                 journal.mark(key, ASIDE)
                 self._result.removed_rows += 1
 
-    def recall(self, work: Work, journal: Journal, *, dry: bool = False) -> Recalled:
+    def recall(self, work: RowRequest, journal: Journal, *, dry: bool = False) -> Recalled:
         """What the journal tells of a row.  What it has set aside, or has as version 0.1.0 named it, counts again.
 
         Args:
@@ -583,7 +583,7 @@ class Rows:
             journal.mark(key, BACK)
         return Recalled(wanted, state, is_stale)
 
-    def _former(self, work: Work, journal: Journal) -> Optional[Record]:
+    def _former(self, work: RowRequest, journal: Journal) -> Optional[Record]:
         """The record that version 0.1.0 has written of a row that it called by its line, or read in another way."""
         row = work.row
         keys = [work.key]
@@ -599,14 +599,14 @@ class Rows:
                     return record
         return None
 
-    def works(self) -> Iterator[Work]:
+    def works(self) -> Iterator[RowRequest]:
         """The selected rows; ends early, with :attr:`trouble` set, at a line that cannot be used."""
         selection, known = Selection(self._job, self._total), self._known or b""
         for place, row in enumerate(self._read(None, tell=self._total is None)):
             if not selection.has(place):
                 continue
             if place < len(known) and not known[place] & _RUNS:
-                yield Work(row, _key(row), "", None, wanted=False)
+                yield RowRequest(row, _key(row), "", None, wanted=False)
             else:
                 yield self.work(row)
 
@@ -623,7 +623,7 @@ class Rows:
             if line.value is BLANK:
                 self._result.blank_rows += tell
                 continue
-            if not started and not isinstance(line.value, Problem):
+            if not started and not isinstance(line.value, InputProblem):
                 self._reading.recognise(line)
                 self._result.kind, started = self._reading.kind, True
                 self._recognised()
@@ -652,7 +652,7 @@ class Rows:
             with contextlib.suppress(ValueError):
                 yield self._in_columns(self._reading.row(line), line)
 
-    def _in_columns(self, row: Row, line: Line) -> Row:
+    def _in_columns(self, row: Row, line: InputLine) -> Row:
         """The row with what the input has of it, where that goes into a table."""
         if not self._job.is_table:
             return row
@@ -660,7 +660,7 @@ class Rows:
         self.columns.update(dict.fromkeys(row.fields or ()))
         return row
 
-    def _row(self, line: Line, tell: bool) -> Optional[Row]:
+    def _row(self, line: InputLine, tell: bool) -> Optional[Row]:
         try:
             return self._in_columns(self._reading.row(line), line)
         except ValueError as error:
@@ -673,19 +673,19 @@ class Rows:
                 )
             return None
 
-    def work(self, row: Row) -> Work:
+    def work(self, row: Row) -> RowRequest:
         """A row with its whole request, or with what is wrong with it."""
         key = _key(row)
         if row.request is None:
-            return Work(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
+            return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
             request = self._make(row.request)
             payload = encode(request.body)
             request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
-            return Work(row, key, hash_of(request.path, payload), request)
+            return RowRequest(row, key, hash_of(request.path, payload), request)
         except (TypeError, ValueError, ChatPoolError) as error:
             body = repr(row.request.body).encode("utf-8", "surrogatepass")
-            return Work(row, key, hash_of("", body), None, error)
+            return RowRequest(row, key, hash_of("", body), None, error)
 
 
 def _fields_of(value: Any) -> Mapping[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any, Iterable, Iterator, List, Optional, Sequence
 from .._client import ChatPool
 from .._client.batch_support import needs_model, start_rows
 from .._client.failure_limit import FailureLimit, state_of
-from .._client.stored_runs import RowsRun, record_of
-from .._journal import ASIDE, OK, Journal, Record, decode
+from .._client.stored_runs import StoredRowsRun, record_of
+from .._journal import ASIDE, OK, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.usage import usage_of
 from ..clock import current_clock
@@ -20,8 +20,8 @@ from ..types import ChatRequest, Outcome
 from .batch_format import is_embedding
 from .job import BatchResult, Job
 from .output_files import Outputs
-from .rows import Rows, Work
-from .signals import Stopper
+from .rows import RowRequest, Rows
+from .signals import SignalGuard
 
 __all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
 
@@ -51,12 +51,12 @@ class Runner:
         self._result = result
         self._bill = job.bill()
         self._clock = current_clock()
-        self._stopper = Stopper()
+        self._stopper = SignalGuard()
         self._progress: Optional[RowProgress] = None
         self._failure_limit = FailureLimit(job.max_failures)
         self._over: Optional[ChatPoolError] = None
 
-    def run(self, stopper: Stopper, progress: RowProgress) -> None:
+    def run(self, stopper: SignalGuard, progress: RowProgress) -> None:
         """Run to the end, or until a signal or a fatal error.
 
         Raises:
@@ -74,7 +74,7 @@ class Runner:
 
     # -- rows in ----------------------------------------------------------------------------------------
 
-    def _todo(self) -> Iterator[Work]:
+    def _todo(self) -> Iterator[RowRequest]:
         """The rows to send; whatever else there is gets its outcome here."""
         for work in self._blocking(self._rows.works()):
             if self._rows.source.is_stream and not self._journal.claim(work.key):
@@ -91,7 +91,7 @@ class Runner:
                 continue
             yield work
 
-    def _blocking(self, rows: Iterator[Work]) -> Iterator[Work]:
+    def _blocking(self, rows: Iterator[RowRequest]) -> Iterator[RowRequest]:
         """The same, in a way that lets a signal end the wait for somebody to type."""
         if not self._rows.source.is_stream:
             yield from rows
@@ -106,7 +106,7 @@ class Runner:
                 return
             yield work
 
-    def _wanted(self, work: Work) -> bool:
+    def _wanted(self, work: RowRequest) -> bool:
         again = self._job.retry_failed is not False
         if self._rows.source.is_stream and not self._journal.was_empty:
             work.wanted = self._recall(work)
@@ -118,21 +118,21 @@ class Runner:
             self._pays_again(work)
         return work.wanted
 
-    def _recall(self, work: Work) -> bool:
+    def _recall(self, work: RowRequest) -> bool:
         """Look up a row of standard input; what has come back to the input comes back to the output."""
         journal, again = self._journal, self._job.retry_failed is not False
         counted = journal.line(work.key)
         found = self._rows.recall(work, journal)
         line = journal.line(work.key)
         if found.state is not None and line is not None and line != counted:
-            self._outputs.returned(decode(line))
+            self._outputs.returned(decode_record(line))
         if found.is_stale and not again:
             journal.mark(work.key, ASIDE)
         if not (again or found.wanted or found.state is None):
             self._result.ended_before(found.state == OK)
         return found.wanted
 
-    def _pays_again(self, work: Work) -> None:
+    def _pays_again(self, work: RowRequest) -> None:
         """Say that a row is sent again, and paid again: once, the summary has their number."""
         self._result.changed += 1
         if self._result.changed == 1:
@@ -142,7 +142,7 @@ class Runner:
                 work.row.custom_id,
             )
 
-    def _refuse(self, work: Work) -> None:
+    def _refuse(self, work: RowRequest) -> None:
         """A row of which no request can be made."""
         error = ConfigurationError(f"{self._rows.place_of(work.row)}: {work.problem}")
         error.__cause__ = work.problem
@@ -172,7 +172,7 @@ class Runner:
         state = state_of(outcome)
         if state is None:  # it is pending still
             return
-        work: Work = outcome.item
+        work: RowRequest = outcome.item
         row = work.row
         at = self._clock.wall()
         record = record_of(
@@ -207,7 +207,7 @@ class Runner:
 class ThreadRunner(Runner):
     """Runs rows in the pool's own workers."""
 
-    _run: Optional[RowsRun] = None
+    _run: Optional[StoredRowsRun] = None
 
     def _go(self) -> None:
         rows = self._todo()
@@ -250,7 +250,7 @@ class ThreadRunner(Runner):
         if self._run is not None:
             self._run.end(reason)
 
-    def _rescue(self, run: RowsRun) -> None:
+    def _rescue(self, run: StoredRowsRun) -> None:
         reason = CallCancelledError("the run was cancelled")
         run.repair()
         run.stop(reason)
@@ -268,12 +268,12 @@ class ThreadRunner(Runner):
         self._keep([outcome.item.record for outcome in ended])
 
 
-def _request_of(work: Work) -> ChatRequest:
+def _request_of(work: RowRequest) -> ChatRequest:
     assert work.request is not None
     return work.request
 
 
-def refuse_without_model(pool: ChatPool, rows: Rows, work: Work) -> None:
+def refuse_without_model(pool: ChatPool, rows: Rows, work: RowRequest) -> None:
     """OpenAI's server refuses requests without a model, one by one: better said once.
 
     Raises:

@@ -9,10 +9,10 @@ import threading
 from types import FrameType
 from typing import Any, Callable, Dict, Iterable, Iterator, Optional
 
-__all__ = ["Stopper", "stopping_on"]
+__all__ = ["SignalGuard", "stopping_on"]
 
 
-class Stopper:
+class SignalGuard:
     """Knows whether a signal has come, and lets it have its usual effect afterwards.
 
     Attributes:
@@ -31,13 +31,13 @@ class Stopper:
 
 
 @contextlib.contextmanager
-def stopping_on(signals: Iterable[int], stop: Callable[[], None]) -> Iterator[Stopper]:
+def stopping_on(signals: Iterable[int], stop: Callable[[], None]) -> Iterator[SignalGuard]:
     """Within the block the first of ``signals`` calls ``stop``, in another thread; the second has its usual effect.
 
     A handler runs between any two steps of the main thread, which may hold any lock: so it does nothing but hand on.
     Outside the main thread, and for a signal that is ignored, nothing changes.
     """
-    stopper = Stopper()
+    stopper = SignalGuard()
     if threading.current_thread() is not threading.main_thread():
         yield stopper
         return

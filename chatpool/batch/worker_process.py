@@ -22,10 +22,10 @@ import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
 from .._client import ChatPool
-from .._client.batch_support import start_rows, unpacked_pool
+from .._client.batch_support import start_rows, unpickle_pool
 from .._client.embedding_batches import PAUSE
 from .._client.failure_limit import state_of
-from .._client.stored_runs import RowsRun, record_of
+from .._client.stored_runs import StoredRowsRun, record_of
 from .._journal import OK, SharedAppender, error_facts
 from .._wire.codec import Encoded
 from .._wire.usage import usage_of
@@ -66,7 +66,7 @@ def _run(source: BinaryIO) -> None:
     logger.propagate = False
     journal = SharedAppender(path)
     try:
-        pool = unpacked_pool(base64.b64decode(packed))
+        pool = unpickle_pool(base64.b64decode(packed))
     except Exception as error:  # whatever is in a pool may fail in any way when it is made again
         _say({"refused": f"{type(error).__name__}: {error}"})
         return
@@ -81,7 +81,7 @@ class _Child:
         self._journal = journal
         self._clock = current_clock()
         self._rows: queue.SimpleQueue[Optional[Dict[str, Any]]] = queue.SimpleQueue()
-        self._run: Optional[RowsRun] = None
+        self._run: Optional[StoredRowsRun] = None
         self._stopping = False
         self._fatal_is_said = False
 
@@ -119,7 +119,7 @@ class _Child:
         # What is in flight is lost with this process, as it would be with the parent; what was answered is written.
         os._exit(1)
 
-    def _stop(self, run: RowsRun) -> None:
+    def _stop(self, run: StoredRowsRun) -> None:
         run.send_no_more(CallCancelledError("the run has ended"))
 
     def _rows_from(self, first: Optional[Dict[str, Any]], pauses: bool) -> Iterator[Any]:
@@ -155,7 +155,7 @@ class _Child:
             _say({"trouble": [error.errno, error.strerror or str(error)]})
             raise
 
-    def _say_fatal(self, run: RowsRun) -> None:
+    def _say_fatal(self, run: StoredRowsRun) -> None:
         if run.fatal is not None and not self._fatal_is_said:
             self._fatal_is_said = True
             _say({"fatal": error_facts(run.fatal)})

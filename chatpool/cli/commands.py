@@ -23,7 +23,7 @@ from .ask import open_pool
 from .run import PRICES_HELP, prices
 from .terminal import FATAL, OK, complain
 
-__all__ = ["add_check", "add_report", "check", "install_model", "report", "serve_model"]
+__all__ = ["add_check", "add_report", "check", "install_model", "report_command", "serve_model"]
 
 
 def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -87,10 +87,10 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--html", metavar="FILE", help="write a page with plots (needs the extra report)")
     command.add_argument("--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}")
     command.add_argument("--json", action="store_true", help="the numbers as one JSON object")
-    command.set_defaults(run=report)
+    command.set_defaults(run=report_command)
 
 
-def report(arguments: Namespace) -> int:
+def report_command(arguments: Namespace) -> int:
     """Print the report, and write the page."""
     made = read(arguments.output, prices=arguments.prices)
     print(json_text(_numbers(made)) if arguments.json else made.text())

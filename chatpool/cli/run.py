@@ -21,7 +21,7 @@ from ..prices import PricesLike, dollars, prices_of
 from .ask import open_pool
 from .terminal import FATAL, OK, SOME_FAILED, complain
 
-__all__ = ["PRICES_HELP", "add_run", "prices", "run"]
+__all__ = ["PRICES_HELP", "add_run", "prices", "run_command"]
 
 _READING = ("url", "template", "column", "id_field", "delimiter", "encoding")
 
@@ -75,7 +75,7 @@ def add_run(
         choices=("float", "base64"),
         help="how the server sends vectors, float or base64; base64 is a quarter of the size",
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run_command)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -225,7 +225,7 @@ def prices(text: str) -> PricesLike:
     return given
 
 
-def run(arguments: Namespace) -> int:
+def run_command(arguments: Namespace) -> int:
     """Run the rows of a file; returns the exit code."""
     if arguments.json and arguments.output == STDOUT:
         raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")

@@ -13,13 +13,23 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tupl
 from ..clock import current_clock
 from ..errors import ConfigurationError
 
-__all__ = ["HINTS", "HeaderFields", "Said", "chunked", "duration", "header_pairs", "reason_of", "response_head", "say"]
+__all__ = [
+    "HINTS",
+    "HeaderFields",
+    "Said",
+    "chunked",
+    "go_duration",
+    "header_pairs",
+    "reason_phrase",
+    "response_head",
+    "say",
+]
 
 
 HeaderFields = Union[Mapping[str, str], Sequence[Tuple[str, str]]]
 
 
-def reason_of(status: int, default: str) -> str:
+def reason_phrase(status: int, default: str) -> str:
     """The reason phrase of an HTTP status."""
     return _REASONS.get(status, default)
 
@@ -43,7 +53,7 @@ def response_head(status: int, fields: Mapping[str, str], pairs: Sequence[Tuple[
     replaced = {name.lower() for name, _ in pairs}
     kept = [(name, value) for name, value in fields.items() if name not in replaced]
     lines = "".join(f"{name}: {value}\r\n" for name, value in (*kept, *pairs))
-    return f"HTTP/1.1 {status} {reason_of(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
+    return f"HTTP/1.1 {status} {reason_phrase(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
 
 
 def chunked(payload: bytes, size: int, *, last: bool = True) -> bytes:
@@ -64,7 +74,7 @@ def say(hint: Optional[str], seconds: float) -> Said:
     return Said() if hint is None else _WAYS[hint](seconds)
 
 
-def duration(seconds: float) -> str:
+def go_duration(seconds: float) -> str:
     """A duration as Go prints it and OpenAI sends it: ``599ms``, ``1.2s``, ``6m0s``, ``1h2m3.5s``."""
     milliseconds = _milliseconds(seconds)
     if 0 < milliseconds < 1000:
@@ -102,10 +112,10 @@ _WAYS: Dict[str, Callable[[float], Said]] = {
     "retry-after-ms": _header("retry-after-ms", lambda seconds: str(_milliseconds(seconds))),
     "retry-after": _header("retry-after", _decimal),
     "retry-after-date": _header("retry-after", _date),
-    "text": _text(lambda seconds: f"Please try again in {duration(seconds)}."),
+    "text": _text(lambda seconds: f"Please try again in {go_duration(seconds)}."),
     "text-seconds": _text(lambda seconds: f"Please retry after {math.ceil(seconds)} seconds."),
-    "x-ratelimit-reset-requests": _header("x-ratelimit-reset-requests", duration),
-    "x-ratelimit-reset-tokens": _header("x-ratelimit-reset-tokens", duration),
+    "x-ratelimit-reset-requests": _header("x-ratelimit-reset-requests", go_duration),
+    "x-ratelimit-reset-tokens": _header("x-ratelimit-reset-tokens", go_duration),
 }
 
 HINTS: Tuple[str, ...] = tuple(_WAYS)

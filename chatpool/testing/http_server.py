@@ -28,10 +28,10 @@ __all__ = [
     "Connection",
     "ConnectionEndError",
     "Listener",
-    "Record",
     "Send",
+    "ServerRecord",
     "Wait",
-    "cut",
+    "cut_connection",
     "drip",
 ]
 
@@ -60,7 +60,7 @@ class Break(NamedTuple):
 Action = Union[Send, Wait, Close, Break]
 
 
-def cut(actions: Sequence[Action], size: int) -> List[Action]:
+def cut_connection(actions: Sequence[Action], size: int) -> List[Action]:
     """``actions`` up to the first ``size`` bytes they send."""
     kept: List[Action] = []
     for action in actions:
@@ -94,7 +94,7 @@ def drip(actions: Sequence[Action], *, size: int, every: float, part: str) -> It
             yield Send(action.body)
 
 
-class Record:
+class ServerRecord:
     """Counts and keeps what a server sees.  Every change wakes those who wait for one.
 
     Attributes:
@@ -319,7 +319,7 @@ class Listener:
         port: the port to listen on, 0 for one that the system chooses.
     """
 
-    def __init__(self, serve: Serve, record: Record, tls: Optional[ssl.SSLContext], port: int = 0) -> None:
+    def __init__(self, serve: Serve, record: ServerRecord, tls: Optional[ssl.SSLContext], port: int = 0) -> None:
         self._serve = serve
         self._record = record
         self._tls = tls

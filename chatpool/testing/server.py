@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Callable, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
-from .http_server import Connection, Listener, Record
+from .http_server import Connection, Listener, ServerRecord
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
@@ -73,7 +73,7 @@ class FakeServer:
         tls: Optional[ssl.SSLContext] = None,
         port: int = 0,
     ) -> None:
-        self._record = Record()
+        self._record = ServerRecord()
         self._model = FakeModel(reply)
         self._queue = Queue()
         self._script = script_of(script)

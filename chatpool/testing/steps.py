@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from .http_parts import HINTS, HeaderFields, chunked, header_pairs, reason_of, response_head, say
-from .http_server import Action, Break, Close, Send, Wait, cut, drip
+from .http_parts import HINTS, HeaderFields, chunked, header_pairs, reason_phrase, response_head, say
+from .http_server import Action, Break, Close, Send, Wait, cut_connection, drip
 from .model import error_body
 from .received import ReceivedRequest
 from .sse import Piece, StreamForm, check_pieces, stream_actions, wants_stream
@@ -156,7 +156,7 @@ class Error(Step):
         kind, code = _ERRORS.get(self.status, ("server_error" if self.status >= 500 else "invalid_request_error", None))
         message = self.message
         if message is None:
-            message = f"{reason_of(self.status, 'Error')} (from FakeServer's script)"
+            message = f"{reason_phrase(self.status, 'Error')} (from FakeServer's script)"
         body = error_body(
             message,
             type=kind if self.type == _BY_STATUS else self.type,
@@ -227,7 +227,7 @@ class Html(Step):
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
         """The page as an answer."""
-        title = f"{self.status} {reason_of(self.status, '')}".strip()
+        title = f"{self.status} {reason_phrase(self.status, '')}".strip()
         page = self.page
         if page is None:
             page = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>\r\n"
@@ -385,7 +385,7 @@ class Truncate(Step):
         sends = [action for action in whole if isinstance(action, Send)]
         head, body = (sum(len(send.head) for send in sends), sum(len(send.body) for send in sends))
         after = body // 2 if self.after is None else self.after
-        return [*cut(whole, head + after), Close()]
+        return [*cut_connection(whole, head + after), Close()]
 
 
 @dataclass(frozen=True)
@@ -416,7 +416,7 @@ class Garbage(Step):
 
 
 def _beginning(step: Step, size: int, request: ReceivedRequest, model: Answerer) -> List[Action]:
-    return cut(step.actions(request, model), size) if size else []
+    return cut_connection(step.actions(request, model), size) if size else []
 
 
 def _at_least(name: str, value: float, minimum: float) -> None:

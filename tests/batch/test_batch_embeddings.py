@@ -105,7 +105,7 @@ def test_a_matrix_has_the_rows_of_the_input_in_its_order(run, texts, chatpool_se
 
 
 def test_vectors_of_different_lengths_are_no_matrix(tmp_path, stand_in, monkeypatch):
-    monkeypatch.setattr("chatpool.batch.output_files.decode", lambda line: line)
+    monkeypatch.setattr("chatpool.batch.output_files.decode_record", lambda line: line)
     monkeypatch.setattr("chatpool.batch.output_files.vector_in", lambda line: line)
     with pytest.raises(ConfigurationError, match="row 1 has 3 numbers, those before have 2"):
         write_matrix(str(tmp_path / "x.npy"), [[1, 2], [1, 2, 3]])

@@ -11,7 +11,7 @@ import pytest
 import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool.batch.input_files import Source
-from chatpool.batch.rows import Reading
+from chatpool.batch.rows import InputFormat
 
 CHAT = "/v1/chat/completions"
 
@@ -291,6 +291,6 @@ def test_long_fields_of_csv_are_taken(tmp_path):
     path.write_text("prompt\n" + "x" * 300_000 + "\n")
     source = Source(str(path))
     (line,) = list(source)
-    reading = Reading(source)
+    reading = InputFormat(source)
     reading.recognise(line)
     assert len(reading.row(line).request.body["messages"][0]["content"]) == 300_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.pacing.ablation import PARTS, WHOLE, switched_off, tables
-from chatpool._policy.adaptive.slow_start import Ramp
+from chatpool._policy.adaptive.slow_start import SlowStart
 
 
 def sample(part, what, found, limit=1.5):
@@ -63,4 +63,4 @@ def test_every_part_is_there_and_is_put_back(part):
 
 def test_parts_are_not_switched_off_twice():
     assert len({part.name for part in PARTS}) == len(PARTS)
-    assert Ramp.wait is not PARTS[0].patches[0][2]
+    assert SlowStart.wait is not PARTS[0].patches[0][2]

@@ -14,7 +14,7 @@ import pytest
 
 from chatpool import CallCancelledError, ChatPool, PoolClosedError, RetryPolicy, Timeout
 from chatpool._client.run import Run
-from chatpool._engine.call_registry import Ledger
+from chatpool._engine.call_registry import CallRegistry
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.scheduler import Scheduler
 from chatpool._engine.upstream import CallQueue
@@ -26,9 +26,9 @@ LONG = 30
 MOMENTS = {
     "queueing": (Scheduler, "submit"),
     "looking for calls": (CallQueue, "has_calls"),
-    "sending": (Ledger, "start"),
-    "parking": (Ledger, "park"),
-    "ending": (Ledger, "end"),
+    "sending": (CallRegistry, "start"),
+    "parking": (CallRegistry, "park"),
+    "ending": (CallRegistry, "end"),
     "delivering to a future": (CallFuture, "deliver"),
     "delivering to a run": (Run, "_put"),
     "taking": (Run, "_take_ready"),

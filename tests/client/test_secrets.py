@@ -64,7 +64,7 @@ def test_the_key_of_a_pool_is_nowhere_in_clear(serve):
     pool.chat("a")
     pool.map(["b"])
     assert pool.with_options(timeout=3).chat("c").text == "c"
-    assert {"Origin", "KeyAuth", "TransportSettings", "Core"} <= set(shown_in(pool))
+    assert {"PoolRecipe", "KeyAuth", "TransportSettings", "PoolCore"} <= set(shown_in(pool))
     assert not [name for name, shown in {**shown_in(pool), **variables_of(pool)}.items() if KEY in shown]
     assert in_clear(pool) == []
 

@@ -12,9 +12,9 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest, RetryPolicy
-from chatpool._policy.health import LineView
-from chatpool._policy.retry import Deadline, Retrier
-from chatpool._wire import UnreadableAnswer, judge_exception, judge_reply
+from chatpool._policy.health import HealthSnapshot
+from chatpool._policy.retry import Deadline, RetryDecider
+from chatpool._wire import UnreadableAnswer, classify_exception, classify_response
 from chatpool.types import Reply
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "retries.md"
@@ -25,7 +25,7 @@ NEVER = 60  # sends: it goes on for as long as there is time
 
 def judge(request, status, content, headers=None, *, proven=True):
     reply = Reply(status, CaseInsensitiveDict(headers or {}), content, "http://h/v1")
-    return judge_reply(reply, request, endpoint_proven=proven, model_proven=proven, wall=0.0)
+    return classify_response(reply, request, endpoint_proven=proven, model_proven=proven, wall=0.0)
 
 
 def answer(status, error=None, headers=None, *, proven=True, varied=False):
@@ -40,55 +40,61 @@ def answer(status, error=None, headers=None, *, proven=True, varied=False):
 
 
 def raised(error):
-    return lambda number: judge_exception(error, url="http://h/v1")
+    return lambda number: classify_exception(error, url="http://h/v1")
 
 
-STARTING = LineView(failing_for=500.0)
-WORKED = LineView(recheck=1.0)
+STARTING = HealthSnapshot(failing_for=500.0)
+WORKED = HealthSnapshot(recheck=1.0)
 
 # What the table names -> failures of that kind, and the line that they happen on.
 SAMPLES = {
     "no connection, a broken one, half an answer": [
-        (raised(error), LineView())
+        (raised(error), HealthSnapshot())
         for error in (
             requests.exceptions.ConnectionError(ConnectionRefusedError()),
             requests.exceptions.ConnectionError(ConnectionResetError()),
             requests.exceptions.ChunkedEncodingError("half"),
         )
     ],
-    "5xx": [(answer(status), LineView()) for status in (500, 502, 503, 520, 529)],
+    "5xx": [(answer(status), HealthSnapshot()) for status in (500, 502, 503, 520, 529)],
     '5xx that says that the server is starting, such as "loading model"': [
         (answer(503, {"message": "Loading model"}), STARTING)
     ],
-    "409, 425": [(answer(status), LineView()) for status in (409, 425)],
-    "200 without a usable answer: not JSON, no choices, an error inside": [(answer(200, varied=True), LineView())],
-    "the same unusable answer, to the last byte": [(answer(200), LineView())],
-    "an attempt that timed out": [(raised(requests.exceptions.ReadTimeout()), LineView())],
-    "408, 504, 524: a gateway has waited in vain": [(answer(status), LineView()) for status in (408, 504, 524)],
-    "429 because of a rate limit, 403 with a `Retry-After`": [
-        (answer(429), LineView()),
-        (answer(429, headers={"Retry-After": "1"}), LineView()),
-        (answer(403, headers={"Retry-After": "1"}), LineView()),
+    "409, 425": [(answer(status), HealthSnapshot()) for status in (409, 425)],
+    "200 without a usable answer: not JSON, no choices, an error inside": [
+        (answer(200, varied=True), HealthSnapshot())
     ],
-    "429 because the request is larger than the limit": [(answer(429, {"message": "Request too large"}), LineView())],
-    "401 with a callable key": [(answer(401), LineView())],
+    "the same unusable answer, to the last byte": [(answer(200), HealthSnapshot())],
+    "an attempt that timed out": [(raised(requests.exceptions.ReadTimeout()), HealthSnapshot())],
+    "408, 504, 524: a gateway has waited in vain": [(answer(status), HealthSnapshot()) for status in (408, 504, 524)],
+    "429 because of a rate limit, 403 with a `Retry-After`": [
+        (answer(429), HealthSnapshot()),
+        (answer(429, headers={"Retry-After": "1"}), HealthSnapshot()),
+        (answer(403, headers={"Retry-After": "1"}), HealthSnapshot()),
+    ],
+    "429 because the request is larger than the limit": [
+        (answer(429, {"message": "Request too large"}), HealthSnapshot())
+    ],
+    "401 with a callable key": [(answer(401), HealthSnapshot())],
     "401, 403, 404 of a key or a model that has worked within the last minute": [
         (answer(status), WORKED) for status in (401, 403, 404)
     ],
     "401, 407; 402, 403, 429 because the credit is used up": [
-        (answer(401), LineView()),
-        (answer(407), LineView()),
-        (answer(402), LineView()),
-        (answer(403, {"message": "Your team doesn't have any credits"}), LineView()),
-        (answer(429, {"code": "insufficient_quota"}), LineView()),
+        (answer(401), HealthSnapshot()),
+        (answer(407), HealthSnapshot()),
+        (answer(402), HealthSnapshot()),
+        (answer(403, {"message": "Your team doesn't have any credits"}), HealthSnapshot()),
+        (answer(429, {"code": "insufficient_quota"}), HealthSnapshot()),
     ],
-    "403, 404 before the first success": [(answer(status, proven=False), LineView()) for status in (403, 404)],
-    "403, 404 later": [(answer(status), LineView()) for status in (403, 404)],
-    "any other 4xx": [(answer(status), LineView()) for status in (400, 405, 410, 413, 418, 422)],
+    "403, 404 before the first success": [(answer(status, proven=False), HealthSnapshot()) for status in (403, 404)],
+    "403, 404 later": [(answer(status), HealthSnapshot()) for status in (403, 404)],
+    "any other 4xx": [(answer(status), HealthSnapshot()) for status in (400, 405, 410, 413, 418, 422)],
     "a good answer that is not JSON, to a path that is not known to answer with JSON": [
-        (lambda number: judge(SPEECH, 200, b"ID3", {"Content-Type": "audio/mpeg"}), LineView())
+        (lambda number: judge(SPEECH, 200, b"ID3", {"Content-Type": "audio/mpeg"}), HealthSnapshot())
     ],
-    "an answer whose head does not tell where it ends": [(raised(UnreadableAnswer("Content-Length: x")), LineView())],
+    "an answer whose head does not tell where it ends": [
+        (raised(UnreadableAnswer("Content-Length: x")), HealthSnapshot())
+    ],
 }
 
 
@@ -114,7 +120,7 @@ def sends_of(again, costs):
 @pytest.mark.parametrize(("what", "again", "costs"), rows(), ids=[row[0] for row in rows()])
 def test_the_rules_do_what_the_row_says(what, again, costs):
     for verdict_on, line in SAMPLES[what]:
-        retrier = Retrier(RetryPolicy(), max_workers=10)
+        retrier = RetryDecider(RetryPolicy(), max_workers=10)
         state = retrier.start(first_sent=0.0)
         for sent in range(1, NEVER + 1):
             verdict, key = verdict_on(sent), "callable" in what

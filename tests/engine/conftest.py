@@ -12,7 +12,7 @@ from chatpool._engine.call import Call, CallOptions
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.dispatcher import Dispatcher
 from chatpool._engine.scheduler import Scheduler
-from chatpool._policy.retry import Retrier
+from chatpool._policy.retry import RetryDecider
 from chatpool.clock import Clock
 from chatpool.config import RetryPolicy, Timeout
 from chatpool.types import ChatRequest
@@ -39,7 +39,7 @@ class Simulation:
         self.server, self.max_workers = server, max_workers
         self.clock = SimulatedClock()
         self.scheduler = Scheduler(max_workers)
-        self.retrier = Retrier(policy or RetryPolicy(), max_workers)
+        self.retrier = RetryDecider(policy or RetryPolicy(), max_workers)
         self.options = CallOptions(Timeout(total=total), self.retrier, Dispatcher())
         self.sends, self.succeeded, self.failed, self.fatal = [], [], [], None
         self._events, self._tick, self._made = [], itertools.count(), 0

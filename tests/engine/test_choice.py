@@ -11,12 +11,12 @@ from chatpool import APIError, AuthenticationError
 from chatpool._engine.call import Call, CallOptions
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.dispatcher import Dispatcher
-from chatpool._engine.endpoints import Route, Routes
+from chatpool._engine.endpoints import EndpointClient, Endpoints
 from chatpool._engine.failover import Failover
 from chatpool._engine.scheduler import Scheduler
-from chatpool._engine.upstreams import Plan
-from chatpool._policy.circuit_breaker import Breaker
-from chatpool._policy.retry import Retrier
+from chatpool._engine.upstreams import EndpointSpec
+from chatpool._policy.circuit_breaker import CredentialBreaker
+from chatpool._policy.retry import RetryDecider
 from chatpool.config import Limits, RetryPolicy, Timeout
 from chatpool.types import ChatRequest, Verdict
 
@@ -33,10 +33,10 @@ class Simulation:
 
     def __init__(self, servers, max_workers, plans=None, policy=None):
         self.servers, self.max_workers = servers, max_workers
-        plans = plans or [Plan(name) for name in servers]
+        plans = plans or [EndpointSpec(name) for name in servers]
         self.scheduler = Scheduler(max_workers, plans)
-        self.failover = Failover(Routes([Route(plan, None) for plan in plans]), self.scheduler)
-        self.retrier = Retrier(policy or RetryPolicy(), max_workers)
+        self.failover = Failover(Endpoints([EndpointClient(plan, None) for plan in plans]), self.scheduler)
+        self.retrier = RetryDecider(policy or RetryPolicy(), max_workers)
         self.options = CallOptions(Timeout(total=1e6), self.retrier, Dispatcher())
         self.home, self.now = plans[0].name, 0.0
         self.sends, self.done, self.failed = [], [], []
@@ -129,7 +129,9 @@ def test_who_answers_sooner_gets_more_and_the_run_is_as_fast_as_it_can_be():
 
 
 def test_configured_limits_are_each_used_to_the_full():
-    plans = [Plan(name, Limits(requests_per_minute=rate * 60)) for name, rate in (("a", 10), ("b", 20), ("c", 30))]
+    plans = [
+        EndpointSpec(name, Limits(requests_per_minute=rate * 60)) for name, rate in (("a", 10), ("b", 20), ("c", 30))
+    ]
     simulation = Simulation(dict.fromkeys("abc", steady(0.05)), 30, plans).submit(1200).run()
     assert simulation.now < 1.25 * 1200 / 60
 
@@ -186,7 +188,7 @@ def test_an_endpoint_that_hangs_gathers_hardly_any_calls():
 
 
 def test_a_call_that_only_one_has_room_for_is_not_lost_when_that_one_refuses_it():
-    plans = [Plan("a"), Plan("b", Limits(tokens_per_minute=10))]
+    plans = [EndpointSpec("a"), EndpointSpec("b", Limits(tokens_per_minute=10))]
     simulation = Simulation({"a": steady(0.1, WRONG_KEY), "b": steady(0.1)}, 1, plans).submit(1).run()
     assert [name for _, name in simulation.sends] == ["a", "b"]  # where it is told that it is too large
 
@@ -199,7 +201,7 @@ def test_a_rate_limit_of_one_does_not_hold_up_what_waits_behind_it():
 
 class TestBreaker:
     def test_it_lets_one_call_at_a_time_try(self):
-        breaker = Breaker()
+        breaker = CredentialBreaker()
         assert breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
         assert breaker.wait(2.0) == pytest.approx(59.0)
         assert breaker.wait(61.0) == 0.0
@@ -207,14 +209,14 @@ class TestBreaker:
         assert breaker.wait(61.0) == float("inf")
 
     def test_those_that_were_on_their_way_tell_nothing_new(self):
-        breaker = Breaker()
+        breaker = CredentialBreaker()
         breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
         assert not breaker.trip(AuthenticationError("no"), sent_at=0.5, now=2.0)
         breaker.returned("success", sent_at=0.5, now=2.0)
         assert breaker.wait(2.0) == pytest.approx(59.0)
 
     def test_the_pause_grows_with_each_probe_up_to_ten_minutes(self):
-        breaker, now, pauses = Breaker(), 0.0, []
+        breaker, now, pauses = CredentialBreaker(), 0.0, []
         for _ in range(6):
             breaker.trip(AuthenticationError("no"), sent_at=now, now=now)
             pauses.append(breaker.wait(now))
@@ -223,14 +225,14 @@ class TestBreaker:
         assert pauses == [60, 120, 240, 480, 600, 600]
 
     def test_a_probe_that_is_lost_is_made_again_later(self):
-        breaker = Breaker()
+        breaker = CredentialBreaker()
         breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
         breaker.sent()
         breaker.returned("timeout", sent_at=60.0, now=70.0)
         assert breaker.wait(70.0) == 60.0
 
     def test_a_success_opens_it(self):
-        breaker = Breaker()
+        breaker = CredentialBreaker()
         breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
         breaker.sent()
         breaker.returned("success", sent_at=60.0, now=61.0)

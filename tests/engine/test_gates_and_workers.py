@@ -9,7 +9,7 @@ import pytest
 
 from chatpool._engine.call import NEW
 from chatpool._engine.completion import CallFuture
-from chatpool._engine.scheduler import Scheduler, Step
+from chatpool._engine.scheduler import NextStep, Scheduler
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 
@@ -79,7 +79,7 @@ def test_a_worker_that_waits_long_is_woken_when_the_next_probe_comes_sooner(clos
     other = waiting(scheduler, closed.now)
     scheduler.returned(closed.probe, DOWN, closed.now + 0.1)
     scheduler.park(closed.probe, due=1000.0)
-    assert scheduler.next_step(closed.now + 0.1) == Step()  # this one ends, since there is one that waits
+    assert scheduler.next_step(closed.now + 0.1) == NextStep()  # this one ends, since there is one that waits
     other.join(60)
     assert not other.is_alive()
 

@@ -11,8 +11,8 @@ from chatpool._engine.call import Call, CallOptions
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.dispatcher import Dispatcher
 from chatpool._engine.scheduler import Scheduler
-from chatpool._engine.upstreams import Plan
-from chatpool._policy.retry import Retrier
+from chatpool._engine.upstreams import EndpointSpec
+from chatpool._policy.retry import RetryDecider
 from chatpool.config import Limits, RetryPolicy, Timeout
 from chatpool.types import ChatRequest, Verdict
 
@@ -28,7 +28,7 @@ class Caller:
         self.sink.run_id = run_id
         self.options = CallOptions(
             Timeout(total=1e6),
-            Retrier(RetryPolicy(), office.workers),
+            RetryDecider(RetryPolicy(), office.workers),
             Dispatcher(),
             priority=priority,
             singular=run_id is None,
@@ -175,7 +175,7 @@ def test_a_call_that_was_passed_over_does_not_go_before_one_of_its_own_level():
 
 
 def test_within_a_limit_of_tokens_a_small_row_does_not_forestall_a_large_call():
-    office = Office(workers=8, plans=[Plan("s", Limits(tokens_per_minute=60_000, burst=1))])
+    office = Office(workers=8, plans=[EndpointSpec("s", Limits(tokens_per_minute=60_000, burst=1))])
     run, single = office.caller(run_id=1), office.caller()
     run.submit(100)
     single.options = CallOptions(Timeout(total=1e6), single.options.retrier, Dispatcher(), singular=True)
@@ -215,7 +215,7 @@ def test_a_paused_model_holds_up_no_other_of_whatever_priority():
 @pytest.mark.parametrize("seed", range(20))
 def test_random_histories_send_every_call_once_and_leave_nothing_behind(seed):
     choose = random.Random(seed)
-    endpoints = [Plan(name) for name in "st"[: choose.choice((1, 2))]]
+    endpoints = [EndpointSpec(name) for name in "st"[: choose.choice((1, 2))]]
     office = Office(workers=4, plans=endpoints)
     callers = [
         office.caller(choose.choice((None, 1, 2, 3)), priority=choose.choice((-1, 0, 0, 2)), model=choose.choice("mn"))

@@ -9,7 +9,7 @@ import pytest
 
 from chatpool._engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
 from chatpool._engine.completion import CallFuture
-from chatpool._engine.scheduler import Scheduler, Step
+from chatpool._engine.scheduler import NextStep, Scheduler
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 
@@ -45,7 +45,7 @@ def test_a_worker_that_finds_nothing_ends_and_another_may_start():
     scheduler = Scheduler(1)
     assert scheduler.submit([StubCall()]) == 1
     scheduler.end(scheduler.next_step(0.0).call)
-    assert scheduler.next_step(0.0) == Step()
+    assert scheduler.next_step(0.0) == NextStep()
     assert scheduler.submit([StubCall()]) == 1
 
 
@@ -66,8 +66,8 @@ def test_one_worker_waits_for_parked_calls_and_the_others_end():
     scheduler.submit([StubCall(), StubCall()])
     for call in [scheduler.next_step(0.0).call, scheduler.next_step(0.0).call]:
         scheduler.park(call, due=9.0)
-    assert scheduler.next_step(1.0) == Step(wait=True)
-    assert scheduler.next_step(1.0) == Step()
+    assert scheduler.next_step(1.0) == NextStep(wait=True)
+    assert scheduler.next_step(1.0) == NextStep()
 
 
 def test_fresh_calls_go_to_the_waiting_worker_before_another_is_started():

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from chatpool._transport import tcp
-from chatpool._wire import judge_exception
+from chatpool._wire import classify_exception
 from chatpool.config import Timeout
 
 pytestmark = pytest.mark.faults
@@ -157,7 +157,7 @@ def cut(exchange, record_property):
         elapsed = time.monotonic() - start
         record_property("overrun", round(elapsed - ATTEMPT, 4))
         assert ATTEMPT - 0.01 <= elapsed < NOT_HUNG
-        verdict = judge_exception(caught.value, url=transport.base_url)
+        verdict = classify_exception(caught.value, url=transport.base_url)
         assert verdict.kind == "timeout"
         assert isinstance(verdict.error, TimeoutError)
 

@@ -9,7 +9,7 @@ import zlib
 import pytest
 import requests
 
-from chatpool._wire import ResponseTooLarge, judge_exception
+from chatpool._wire import ResponseTooLarge, classify_exception
 from chatpool.config import Timeout
 
 pytestmark = pytest.mark.faults
@@ -171,7 +171,7 @@ def test_trailers_without_end_are_an_error_that_is_not_retried(serve, start_tran
     server = serve(endless(answer(b"0\r\n", CHUNKED), b"X-A: b\r\n"))
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="more than 1,000 lines") as caught:
         exchange(start_transport(server.url, max_response_bytes=200_000))
-    assert judge_exception(caught.value, url=server.url, proxy="").kind == "fail"
+    assert classify_exception(caught.value, url=server.url, proxy="").kind == "fail"
 
 
 def test_a_chunk_length_without_end_is_an_error(serve, start_transport, exchange):

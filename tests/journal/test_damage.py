@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from chatpool._journal import FAILED, OK, RETRY, Journal, decode
+from chatpool._journal import FAILED, OK, RETRY, Journal, decode_record
 from chatpool.errors import ChatPoolError
 
 SEED = int(os.environ.get("CHATPOOL_FUZZ_SEED", "1"))
@@ -106,7 +106,7 @@ def written(tmp_path, record):
 def reopened(path):
     """The lines of every record in the journal, by the name of its row."""
     with Journal(path) as journal:
-        return {decode(line).custom_id: line for _, line in journal.lines()}
+        return {decode_record(line).custom_id: line for _, line in journal.lines()}
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(300, marks=pytest.mark.slow)])
@@ -114,7 +114,7 @@ def reopened(path):
 def test_what_is_whole_is_found_and_nothing_else(damage, count, written, record, tmp_path, record_property):
     path, counted = tmp_path / "damaged", Counter()
     head, *records = written.splitlines(keepends=True)
-    values = [decode(line) for line in records]
+    values = [decode_record(line) for line in records]
     for number in range(count):
         rng = random.Random(f"{SEED} {damage.__name__} {number}")
         data = damage(written, rng)
@@ -129,9 +129,9 @@ def test_what_is_whole_is_found_and_nothing_else(damage, count, written, record,
         whole = {}  # the last of each row
         for line in data.splitlines(keepends=True) if data.startswith(head) else []:
             if line in records:
-                whole[decode(line).custom_id] = line
+                whole[decode_record(line).custom_id] = line
         assert {name: found.get(name) for name in whole} == whole, f"damage {number} of the seed {SEED}"
-        assert all(decode(line) in values for line in found.values())
+        assert all(decode_record(line) in values for line in found.values())
         counted["records found"] += len(found)
         counted["rows lost to the damage"] += 25 - len(found)
         with Journal(path) as journal:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import chatpool
-from chatpool._journal import FAILED, OK, RETRY, Journal, decode, decode_value, key_of
+from chatpool._journal import FAILED, OK, RETRY, Journal, decode_record, decode_value, key_of
 from chatpool.errors import ConfigurationError
 
 ROOT = Path(chatpool.__file__).parents[1]
@@ -26,7 +26,7 @@ def path(tmp_path):
 
 
 def names(journal):
-    return [decode(line).custom_id for _, line in journal.lines()]
+    return [decode_record(line).custom_id for _, line in journal.lines()]
 
 
 def test_what_was_appended_is_found_again(path, record, hash_of_body):
@@ -164,7 +164,7 @@ def test_what_is_out_of_date_is_dropped_when_there_is_much_of_it(path, record, m
     before = path.stat().st_size
     with Journal(path) as journal:
         assert path.stat().st_size < before / 3
-        assert [(decode(line).custom_id, decode(line).value) for _, line in journal.lines()] == [
+        assert [(decode_record(line).custom_id, decode_record(line).value) for _, line in journal.lines()] == [
             ("a", b"9"),
             ("b", b"null"),
         ]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import errors
-from chatpool._journal import FAILED, OK, RETRY, Record, decode, encode_value, error_facts, error_of, one_line
-from chatpool._journal.record import encode, prefix_of
+from chatpool._journal import FAILED, OK, RETRY, Record, decode_record, encode_value, error_facts, error_of, one_line
+from chatpool._journal.record import encode_record, prefix_of
 from chatpool.errors import APIError, ChatPoolError
 from chatpool.types import Attempt, Usage
 
@@ -68,18 +68,18 @@ def test_an_answer_in_another_form_has_to_be_written_anew(raw):
 
 @given(RECORDS)
 def test_a_record_is_one_line_and_comes_back(record):
-    line = encode(record)
+    line = encode_record(record)
     assert line.count(b"\n") == 1
-    assert decode(line) == record
+    assert decode_record(line) == record
     assert prefix_of(line) == (record.key, record.state, record.hash)
     assert json.loads(line)["value"] == json.loads(record.value)
 
 
 def test_a_record_that_an_older_version_has_written_with_fewer_counts_is_read():
     record = Record(1, OK, "0" * 32, None, 0, 1.5, 0.5, (), usage=Usage(5, 6, 11, 2))
-    older = encode(record).replace(b',"reasoning_tokens":0,"cost":null', b"")
+    older = encode_record(record).replace(b',"reasoning_tokens":0,"cost":null', b"")
     assert b"reasoning" not in older
-    assert decode(older) == record
+    assert decode_record(older) == record
 
 
 @given(JSON)

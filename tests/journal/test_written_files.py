@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from chatpool._journal import AppendOnly, Journal, decode, replacing
+from chatpool._journal import AppendOnly, Journal, decode_record, replacing
 from chatpool.errors import ConfigurationError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
@@ -181,7 +181,9 @@ def test_records_are_whole_where_a_write_takes_only_a_part(path, record):
         for number in range(20):
             journal.append(record(f"row {number}"))
     with Journal(path) as journal:
-        assert [decode(line).custom_id for _, line in journal.lines()] == [f"row {number}" for number in range(20)]
+        assert [decode_record(line).custom_id for _, line in journal.lines()] == [
+            f"row {number}" for number in range(20)
+        ]
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
@@ -207,7 +209,7 @@ def test_a_write_that_fails_half_way_leaves_the_records_before(path, record):
             journal.append(record("b"))
         journal._file._write = write
         journal.append(record("c"))
-        assert [decode(line).custom_id for _, line in journal.lines()] == ["a", "c"]
+        assert [decode_record(line).custom_id for _, line in journal.lines()] == ["a", "c"]
 
 
 def test_where_two_files_are_replaced_the_message_names_the_one_that_failed(tmp_path):

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from chatpool._policy.adaptive.controller import AdmissionControl
+from chatpool._policy.adaptive.controller import AdaptiveLimiter
 from chatpool._policy.adaptive.overload import Backlog
-from chatpool._policy.adaptive.random_rejections import Erratic, SlowStart
-from chatpool._policy.adaptive.slow_start import Free
-from chatpool._policy.adaptive.states import ByConcurrency, ByRate
+from chatpool._policy.adaptive.random_rejections import LoadTrial, RandomRejections
+from chatpool._policy.adaptive.slow_start import Unlimited
+from chatpool._policy.adaptive.states import LimitedByConcurrency, LimitedByRate
 
 
 def refused(admission, sent_at, now, hint):
@@ -27,7 +27,7 @@ def fail(admission, now, count, hint=None):
 
 def overloaded(phase=None):
     """One whose failures are refusals, as is known, at time 0."""
-    admission = AdmissionControl()
+    admission = AdaptiveLimiter()
     fail(admission, 0.0, 20)
     assert admission.down is False
     if phase is not None:
@@ -36,11 +36,11 @@ def overloaded(phase=None):
 
 
 def by_concurrency(tally):
-    return ByConcurrency(tally, 5)
+    return LimitedByConcurrency(tally, 5)
 
 
 def by_rate(tally):
-    return ByRate(tally, 10.0, 0.0, 0.0)
+    return LimitedByRate(tally, 10.0, 0.0, 0.0)
 
 
 class Run:
@@ -50,7 +50,7 @@ class Run:
     """
 
     def __init__(self, says, workers=32):
-        self.admission, self.now = AdmissionControl(), 0.0
+        self.admission, self.now = AdaptiveLimiter(), 0.0
         self._says, self._workers = says, workers
         self._under_way = []
         self.endings = []
@@ -100,26 +100,26 @@ def beyond(limit, ending, chance=0.0, seed=1):
 
 class TestPauses:
     def test_a_hint_pauses_everybody(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         refused(admission, 0.0, 0.1, 2.0)
         assert admission.wait(0.1) == pytest.approx(2.0)
         assert admission.paused_for(1.1) == pytest.approx(1.0)
         assert admission.paused_for(5.0) == 0
 
     def test_the_longest_hint_counts(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         tickets = [admission.sent(0.0) for _ in range(2)]
         admission.refused(tickets[0], 0.1, 3.0)
         admission.refused(tickets[1], 0.1, 1.0)
         assert admission.paused_for(0.1) == pytest.approx(3.0)
 
     def test_a_hint_for_hours_does_not_stop_the_line_for_hours(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         refused(admission, 0.0, 0.0, 86_400.0)
         assert admission.paused_for(0.0) == 120
 
     def test_where_the_calls_in_flight_are_limited_nobody_is_paused(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         admission.phase = by_concurrency(admission.tally)
         for _ in range(5):
             admission.sent(0.0)
@@ -127,7 +127,7 @@ class TestPauses:
         assert admission.paused_for(0.1) == 0
 
     def test_without_hints_they_double_with_each_probe_that_is_refused(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         pauses, now = [], 0.0
         for _ in range(8):
             refused(admission, now, now, None)
@@ -136,7 +136,7 @@ class TestPauses:
         assert pauses == pytest.approx([0.03, 0.06, 0.12, 0.24, 0.48, 0.96, 1.0, 1.0])
 
     def test_what_was_refused_together_is_one_probe(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         admission.phase = by_rate(admission.tally)
         refused(admission, 0.0, 0.0, None)
         for now, pauses in ((1.0, 2), (2.0, 4)):
@@ -146,7 +146,7 @@ class TestPauses:
             assert admission.paused_for(now) == pytest.approx(pause, rel=0.25)  # the rate has fallen
 
     def test_only_the_first_call_after_a_pause_is_one(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         refused(admission, 0.0, 0.0, None)
         admission.sent(1.0)
         for now in (1.0, 2.0, 3.0):
@@ -156,7 +156,7 @@ class TestPauses:
         assert admission.paused_for(5.0) == pytest.approx(2 / 10)
 
     def test_something_accepted_in_between_makes_them_short_again(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         for now in (0.0, 1.0, 2.0, 3.0):
             refused(admission, now, now, None)
         admission.accepted(admission.sent(4.0), 4.1)
@@ -168,16 +168,16 @@ class TestPauses:
 
 class TestNews:
     def test_what_was_on_its_way_when_a_refusal_came_is_none(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         first, second = admission.sent(0.0), admission.sent(0.0)
         admission.refused(first, 0.1, 0.01)
         phase = admission.phase
-        assert isinstance(phase, SlowStart)
+        assert isinstance(phase, LoadTrial)
         admission.refused(second, 0.2, 0.01)
         assert admission.phase is phase
 
     def test_calls_that_end_without_an_answer_are_only_counted_off(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         admission.sent(0.0)
         admission.ended()
         assert admission.tally.in_flight == 0
@@ -187,7 +187,7 @@ class TestNews:
     def test_a_limit_in_flight_is_found_whatever_it_is_called(self, ending):
         run = Run(beyond(8, ending))
         run.calls(1000)
-        assert isinstance(run.admission.phase, ByConcurrency)
+        assert isinstance(run.admission.phase, LimitedByConcurrency)
         assert 7 <= run.admission.phase.limit <= 9
         assert run.calls(500) < 30
 
@@ -226,15 +226,15 @@ class TestChance:
         assert run.now - began < 1.6 * 1000 * 0.85 * 0.2 / 8
 
     def test_it_tells_how_many_refusals_of_one_call_are_chance(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         assert admission.chance == 0
-        admission.phase = Erratic(admission.tally, 0.3)
+        admission.phase = RandomRejections(admission.tally, 0.3)
         refused(admission, 0.0, 0.1, None)
         assert admission.chance == 7  # the longest series of a thousand calls
 
     def test_a_refusal_that_it_explains_neither_pauses_nor_changes_anything_where_there_is_a_limit(self):
-        admission = AdmissionControl()
-        admission.phase = Erratic(admission.tally, 0.3)
+        admission = AdaptiveLimiter()
+        admission.phase = RandomRejections(admission.tally, 0.3)
         refused(admission, 0.0, 0.0, None)
         limit = admission.phase = by_rate(admission.tally)
         for _ in range(9):
@@ -244,8 +244,8 @@ class TestChance:
         assert (admission.phase, limit.rate) == (limit, 10.0)
 
     def test_what_goes_beyond_it_is_the_limits(self):
-        admission = AdmissionControl()
-        admission.phase = Erratic(admission.tally, 0.3)
+        admission = AdaptiveLimiter()
+        admission.phase = RandomRejections(admission.tally, 0.3)
         refused(admission, 0.0, 0.0, None)
         limit = admission.phase = by_rate(admission.tally)
         for number in range(20):
@@ -253,31 +253,31 @@ class TestChance:
         assert limit.rate < 10.0
 
     def test_without_a_limit_each_refusal_is_news(self):
-        admission = AdmissionControl()
-        admission.phase = Erratic(admission.tally, 0.3)
+        admission = AdaptiveLimiter()
+        admission.phase = RandomRejections(admission.tally, 0.3)
         refused(admission, 0.0, 0.0, None)
-        admission.phase = Free(admission.tally)
+        admission.phase = Unlimited(admission.tally)
         refused(admission, 1.0, 1.0, None)
-        assert isinstance(admission.phase, SlowStart)
+        assert isinstance(admission.phase, LoadTrial)
 
 
 class TestFailures:
     def test_a_few_are_chance(self):
         run = Run(at_random(0.1, "failed"))
         run.calls(2000)
-        assert isinstance(run.admission.phase, Free)
+        assert isinstance(run.admission.phase, Unlimited)
         assert not run.admission.explained
         assert run.admission.down is None
 
     def test_when_most_calls_fail_they_are_refusals(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         explained = []
         for ticket in [admission.sent(0.0) for _ in range(20)]:
             admission.failed(ticket, 0.1, None)
             explained.append(admission.explained)
         assert explained == sorted(explained)
         assert explained[-1]
-        assert not isinstance(admission.phase, Free)
+        assert not isinstance(admission.phase, Unlimited)
         assert admission.paused_for(0.1) == pytest.approx(0.03)
 
     def test_where_a_limit_is_known_they_say_something_about_it_then(self):
@@ -287,7 +287,7 @@ class TestFailures:
         assert admission.phase.rate < 10.0
 
     def test_a_few_say_nothing_about_a_limit_that_is_known(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         limit = admission.phase = by_rate(admission.tally)
         fail(admission, 1.0, 1)
         assert not admission.explained
@@ -306,7 +306,7 @@ class TestFailures:
         seen, unlucky = [], at_random(0.4, "failed")
 
         def says(ticket, accepted):
-            seen.append((isinstance(run.admission.phase, Erratic), run.admission.down))
+            seen.append((isinstance(run.admission.phase, RandomRejections), run.admission.down))
             return unlucky(ticket, accepted)
 
         run = Run(says)
@@ -322,7 +322,7 @@ class TestFailures:
         assert not admission.explained
 
     def test_a_call_that_fails_whenever_it_is_alone_does_so_for_another_reason_than_the_load(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         for now in range(20):
             fail(admission, float(now), 1)
         assert not admission.explained
@@ -330,7 +330,7 @@ class TestFailures:
         assert admission.wait(20.0) == 0
 
     def test_a_long_hint_does_not_keep_it_from_finding_out_whether_the_server_is_down(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         fail(admission, 0.0, 20, hint=30.0)
         assert admission.paused_for(0.0) == 1.0
 
@@ -350,7 +350,7 @@ class TestOutages:
         return now
 
     def test_as_long_as_failures_are_no_refusals_nothing_is_said(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         fail(admission, 0.0, 2)
         assert admission.down is None
 
@@ -362,7 +362,7 @@ class TestOutages:
         assert admission.down is True
 
     def test_it_takes_more_where_some_calls_may_yet_be_answered(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         admission.sent(0.0)
         fail(admission, 0.0, 20)
         self.probe_in_vain(admission, 11)
@@ -385,7 +385,7 @@ class TestOutages:
         now = self.probe_in_vain(admission, 5) + 2.0
         admission.accepted(admission.sent(now), now + 0.1)
         admission.restart()
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
         assert admission.down is None
         fail(admission, now + 1, 1)
         assert not admission.explained
@@ -400,7 +400,7 @@ class TestOutages:
         assert admission.down is False
 
     def test_a_limit_that_was_known_before_it_is_known_afterwards(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         limit = admission.phase = by_rate(admission.tally)
         fail(admission, 0.0, 20)
         now = self.probe_in_vain(admission, 8) + 2.0  # a leap among them
@@ -411,7 +411,7 @@ class TestOutages:
         assert admission.down is None
 
     def test_the_ramp_begins_anew_after_one_unless_a_limit_is_known(self):
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         for now in [0.0] * 9 + [5.0] * 40:
             admission.sent(now)
         assert admission.wait(5.0) == 0
@@ -423,13 +423,13 @@ class TestOutages:
         found = admission.phase
         admission.restart()
         assert admission.phase is found
-        assert not isinstance(found, Free)
+        assert not isinstance(found, Unlimited)
 
 
 class TestTimeOuts:
     def crowded(self, latency):
         """One with 16 calls in flight at 100 s, whose answers took so long; their tickets as well."""
-        admission = AdmissionControl()
+        admission = AdaptiveLimiter()
         for _ in range(5):
             admission.accepted(admission.sent(0.0), latency)
         return admission, [admission.sent(100.0) for _ in range(16)]
@@ -448,7 +448,7 @@ class TestTimeOuts:
     def test_where_answers_come_soon_the_load_is_not_the_reason(self):
         admission, tickets = self.crowded(latency=5.0)
         admission.given_up(tickets[0], 160.0)
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
         assert not admission.explained
         assert admission.tally.in_flight == 15
 
@@ -467,10 +467,10 @@ class TestTimeOuts:
         for _ in range(16):  # four for each of 8, 4, 2 and 1
             admission.given_up(admission.sent(now), now + 60.0)
             now += 60.0
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
         later = [admission.sent(now) for _ in range(16)]
         admission.given_up(later[0], now + 60.0)
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
 
     def test_where_a_limit_is_known_nothing_follows(self):
         admission, tickets = self.crowded(latency=30.0)
@@ -487,8 +487,8 @@ class TestTimeOuts:
         while isinstance(admission.phase, Backlog):
             now += 1.0
             admission.accepted(admission.sent(now), now + 55.0)
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
         later = [admission.sent(now + 60.0) for _ in range(16)]
         admission.given_up(later[0], now + 120.0)
-        assert isinstance(admission.phase, Free)
+        assert isinstance(admission.phase, Unlimited)
         assert not admission.explained

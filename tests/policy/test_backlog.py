@@ -7,13 +7,13 @@ import math
 import pytest
 
 from chatpool._policy.adaptive.overload import Backlog
-from chatpool._policy.adaptive.send_log import Tally, Ticket
+from chatpool._policy.adaptive.send_log import SendLog, SendRecord
 
 LIMIT = 60.0  # seconds until a call is given up
 
 
 def tally(in_flight, latency=0.0):
-    made = Tally()
+    made = SendLog()
     made.in_flight, made.latency = in_flight, latency
     return made
 
@@ -31,7 +31,7 @@ class Server:
             before = self.phase.limit
             for _ in range(2 * max(4, before)):
                 self.time += 1.0
-                self.phase.accepted(Ticket(self.time, 0, 0), self.time + latency)
+                self.phase.accepted(SendRecord(self.time, 0, 0), self.time + latency)
                 self.time += latency
         return self.phase.limit
 
@@ -39,7 +39,7 @@ class Server:
         """So many calls are given up that were sent since the last change."""
         for _ in range(count):
             self.time += 1.0
-            assert not self.phase.given_up(Ticket(self.time, 0, 0), self.time + LIMIT)
+            assert not self.phase.given_up(SendRecord(self.time, 0, 0), self.time + LIMIT)
             self.time += LIMIT
         return self.phase.limit
 
@@ -83,7 +83,7 @@ def test_none_is_added_that_would_make_them_take_longer():
 def test_answers_of_what_was_on_its_way_say_nothing():
     server = Server()
     for _ in range(100):
-        server.phase.accepted(Ticket(99.0, 15, 0), 159.0)
+        server.phase.accepted(SendRecord(99.0, 15, 0), 159.0)
     assert server.phase.limit == 8
     assert server.phase.helps is None
 
@@ -91,10 +91,10 @@ def test_answers_of_what_was_on_its_way_say_nothing():
 def test_the_first_half_of_the_answers_after_a_change_says_nothing_either():
     server = Server()
     for _ in range(8):
-        server.phase.accepted(Ticket(101.0, 7, 0), 102.0)
+        server.phase.accepted(SendRecord(101.0, 7, 0), 102.0)
     assert server.phase.limit == 8
     for _ in range(8):
-        server.phase.accepted(Ticket(102.0, 7, 0), 103.0)
+        server.phase.accepted(SendRecord(102.0, 7, 0), 103.0)
     assert server.phase.limit == 9
 
 
@@ -117,11 +117,11 @@ def test_until_it_is_known_whether_fewer_help_a_call_that_is_given_up_is_an_answ
     assert server.give_up(3) == 8
     assert server.phase.helps is None
     for _ in range(5):
-        server.phase.accepted(Ticket(server.time + 1, 0, 0), server.time + 31)
+        server.phase.accepted(SendRecord(server.time + 1, 0, 0), server.time + 31)
     server.time += 31
     assert server.phase.limit == 8
     for _ in range(8):  # 41 seconds each, where it was 50: no shorter
-        server.phase.accepted(Ticket(server.time + 1, 0, 0), server.time + 42)
+        server.phase.accepted(SendRecord(server.time + 1, 0, 0), server.time + 42)
     assert server.phase.limit == 4
     assert server.phase.helps is None
 
@@ -153,7 +153,7 @@ def test_once_it_is_known_that_fewer_help_each_call_that_is_given_up_halves_them
 def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing():
     server = Server()
     for _ in range(20):
-        assert server.phase.given_up(Ticket(99.0, 15, 0), 159.0)
+        assert server.phase.given_up(SendRecord(99.0, 15, 0), 159.0)
     assert server.phase.limit == 8
     assert server.phase.helps is None
 
@@ -162,9 +162,9 @@ def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first()
     server = Server()
     server.answer(20.0)
     for _ in range(17):  # one more would raise the limit
-        server.phase.accepted(Ticket(server.time + 1, 7, 0), server.time + 1)
+        server.phase.accepted(SendRecord(server.time + 1, 7, 0), server.time + 1)
     assert server.give_up() == 4
     for number in range(8):
         assert server.phase.limit == 4
-        server.phase.accepted(Ticket(server.time + number + 1, 3, 0), server.time + number + 1)
+        server.phase.accepted(SendRecord(server.time + number + 1, 3, 0), server.time + number + 1)
     assert server.phase.limit == 5

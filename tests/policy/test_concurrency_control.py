@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from chatpool._policy.adaptive.concurrency import ConcurrencyControl
-from chatpool._policy.adaptive.send_log import Tally
+from chatpool._policy.adaptive.concurrency import ConcurrencyController
+from chatpool._policy.adaptive.send_log import SendLog
 
 
 def tally(in_flight, *, latency=0.0, turnaround=0.01):
-    made = Tally()
+    made = SendLog()
     made.in_flight, made.latency, made.turnaround = in_flight, latency, turnaround
     return made
 
@@ -35,32 +35,32 @@ def first_probe(control, start):
 
 
 def test_below_the_limit_nothing_waits():
-    assert ConcurrencyControl(5).wait(0.0, tally(4)) == 0
+    assert ConcurrencyController(5).wait(0.0, tally(4)) == 0
 
 
 def test_at_the_limit_a_call_waits_for_the_next_probe():
-    assert ConcurrencyControl(5).wait(0.0, tally(5)) == pytest.approx(1.0)
+    assert ConcurrencyController(5).wait(0.0, tally(5)) == pytest.approx(1.0)
 
 
 def test_above_a_limit_that_was_lowered_something_has_to_end_first():
-    assert math.isinf(ConcurrencyControl(5).wait(0.0, tally(6)))
+    assert math.isinf(ConcurrencyController(5).wait(0.0, tally(6)))
 
 
 def test_after_a_second_at_the_limit_one_more_is_tried():
-    control = ConcurrencyControl(5)
+    control = ConcurrencyController(5)
     assert at_limit(control, 0, 1.1) == [1.0]
     assert control.limit == 6
     assert control.probing
 
 
 def test_probes_that_hold_follow_sooner_and_go_further():
-    control = ConcurrencyControl(20)
+    control = ConcurrencyController(20)
     at_limit(control, 0, 3.05)
     assert control.limit == 20 + 1 + 2 + 4 + 6 + 8  # eight is a quarter of 33
 
 
 def test_a_step_is_at_most_a_quarter_of_the_limit():
-    control = ConcurrencyControl(8)
+    control = ConcurrencyController(8)
     limits = []
     for tenth in range(60):
         at_limit(control, tenth / 10, tenth / 10 + 0.1)
@@ -69,7 +69,7 @@ def test_a_step_is_at_most_a_quarter_of_the_limit():
 
 
 def test_a_probe_that_is_refused_is_taken_back_and_the_next_waits_twice_as_long():
-    control = ConcurrencyControl(4)  # so few that none of them is left to others
+    control = ConcurrencyController(4)  # so few that none of them is left to others
     waits, now = [], 0.0
     for _ in range(4):
         probed = first_probe(control, now)
@@ -81,7 +81,7 @@ def test_a_probe_that_is_refused_is_taken_back_and_the_next_waits_twice_as_long(
 
 
 def test_a_limit_that_does_not_bind_is_not_raised():
-    control = ConcurrencyControl(5)
+    control = ConcurrencyController(5)
     control.wait(0.0, tally(5))
     assert control.wait(100.0, tally(5)) == pytest.approx(1.0)
     assert control.limit == 5
@@ -89,7 +89,7 @@ def test_a_limit_that_does_not_bind_is_not_raised():
 
 def test_the_more_answers_the_sooner_the_next_probe_after_many_that_were_refused():
     for latency, patience in ((0.1, 1.5), (0.6, 3.0), (5.0, 4.0)):
-        control, now = ConcurrencyControl(4), 0.0
+        control, now = ConcurrencyController(4), 0.0
         for _ in range(4):
             now = first_probe(control, now)
             control.refused(4, latency)
@@ -97,7 +97,7 @@ def test_the_more_answers_the_sooner_the_next_probe_after_many_that_were_refused
 
 
 def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
-    control, calls = ConcurrencyControl(2), tally(2, latency=0.6)
+    control, calls = ConcurrencyController(2), tally(2, latency=0.6)
     control.wait(0.0, calls)
     control.wait(1.0, calls)
     assert control.limit == 3
@@ -109,7 +109,7 @@ def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
 
 def test_a_probe_is_sent_between_calls_that_follow_each_other_evenly():
     # Answers that take equally long leave no gap that is longer than the others.
-    control, calls = ConcurrencyControl(4), tally(4, latency=0.4)
+    control, calls = ConcurrencyController(4), tally(4, latency=0.4)
     for tenth in range(20):
         now = tenth / 10
         control.sent(now, tally(3, latency=0.4))  # it takes the place of one that has just ended
@@ -120,7 +120,7 @@ def test_a_probe_is_sent_between_calls_that_follow_each_other_evenly():
 
 @pytest.mark.parametrize("at_once", [1, 100])
 def test_however_many_are_sent_at_once_a_probe_waits_for_the_distance_to_the_last(at_once):
-    control, calls = ConcurrencyControl(100), tally(100, latency=10.0)
+    control, calls = ConcurrencyController(100), tally(100, latency=10.0)
     for number in range(at_once):
         control.sent(0.0, tally(number, latency=10.0))
     control.wait(0.0, calls)
@@ -129,7 +129,7 @@ def test_however_many_are_sent_at_once_a_probe_waits_for_the_distance_to_the_las
 
 
 def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
-    known, doubted = ConcurrencyControl(4), ConcurrencyControl(4, in_doubt=True)
+    known, doubted = ConcurrencyController(4), ConcurrencyController(4, in_doubt=True)
     for control in (known, doubted):
         control.sent(0.0, tally(0, latency=0.4))
     assert known.wait(0.0, tally(1, latency=0.4)) == 0
@@ -137,7 +137,7 @@ def test_calls_below_the_limit_keep_a_distance_only_while_it_is_in_doubt():
 
 
 def test_who_wakes_up_late_makes_it_good_unless_it_was_very_late():
-    control, calls = ConcurrencyControl(4, in_doubt=True), tally(1, latency=0.4)  # a distance of 0.09 s
+    control, calls = ConcurrencyController(4, in_doubt=True), tally(1, latency=0.4)  # a distance of 0.09 s
     control.sent(0.0, calls)
     control.sent(0.14, calls)
     assert control.wait(0.14, calls) == pytest.approx(0.045)  # half a distance at the most
@@ -148,7 +148,7 @@ def test_who_wakes_up_late_makes_it_good_unless_it_was_very_late():
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_in_flight():
-    control = ConcurrencyControl(10, in_doubt=True)
+    control = ConcurrencyController(10, in_doubt=True)
     control.refused(7, 0.1)
     assert control.limit == 7
     control.refused(9, 0.1)
@@ -158,7 +158,7 @@ def test_a_refusal_lowers_the_limit_to_what_was_in_flight():
 
 
 def test_a_number_at_which_more_was_accepted_before_is_no_limit():
-    control = ConcurrencyControl(20, in_doubt=True)
+    control = ConcurrencyController(20, in_doubt=True)
     control.accepted(10)
     assert control.contradicts(8)
     assert not control.contradicts(9)
@@ -169,7 +169,7 @@ def test_a_number_at_which_more_was_accepted_before_is_no_limit():
 class TestLeavingPlacesToOthers:
     def shared(self):
         """A limit of 20 that somebody else has just taken a place of, and when."""
-        control = ConcurrencyControl(21)
+        control = ConcurrencyController(21)
         control.accepted(21)
         control.refused(20, 0.1)
         return control, 0.0
@@ -182,7 +182,7 @@ class TestLeavingPlacesToOthers:
         assert control.limit == 20
 
     def test_where_nobody_else_shows_that_is_rare(self):
-        control, now, conceded = ConcurrencyControl(20), 0.0, []
+        control, now, conceded = ConcurrencyController(20), 0.0, []
         for number in range(1, 100):
             now = first_probe(control, now)
             control.refused(20, 0.1)
@@ -260,7 +260,7 @@ class TestLeavingPlacesToOthers:
         assert moments == pytest.approx([1.0, 1.0, 1.0], abs=0.02)
 
     def test_in_doubt_nothing_is_left_to_others(self):
-        control = ConcurrencyControl(20, in_doubt=True)
+        control = ConcurrencyController(20, in_doubt=True)
         control.refused(20, 0.1)
         assert control.limit == 20
         assert not control.conceding

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._policy.rate_limiter import ConfiguredLimits
+from chatpool._policy.rate_limiter import RateLimiter
 from chatpool.config import Limits
 
 
 def test_requests_are_spread_over_the_minute():
-    limits = ConfiguredLimits(Limits(requests_per_minute=600))
+    limits = RateLimiter(Limits(requests_per_minute=600))
     for _ in range(10):
         assert limits.wait(0.0, 0) == 0
         limits.sent(0.0, 0)
@@ -19,7 +19,7 @@ def test_requests_are_spread_over_the_minute():
 
 
 def test_the_burst_is_so_many_seconds_worth():
-    limits = ConfiguredLimits(Limits(requests_per_minute=600, burst=3))
+    limits = RateLimiter(Limits(requests_per_minute=600, burst=3))
     sent = 0
     while limits.wait(0.0, 0) == 0:
         limits.sent(0.0, 0)
@@ -28,14 +28,14 @@ def test_the_burst_is_so_many_seconds_worth():
 
 
 def test_both_resources_are_taken_in_one_step_and_the_scarcer_one_decides():
-    limits = ConfiguredLimits(Limits(requests_per_minute=600, tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(requests_per_minute=600, tokens_per_minute=60_000))
     limits.sent(0.0, 1000)
     assert limits.wait(0.0, 0) == 0
     assert limits.wait(0.0, 1000) == pytest.approx(1000 / (59_000 / 60))
 
 
 def test_part_of_a_request_is_none():
-    limits = ConfiguredLimits(Limits(requests_per_minute=2.9))
+    limits = RateLimiter(Limits(requests_per_minute=2.9))
     times, now = [], 0.0
     for _ in range(5):
         now += limits.wait(now, 0)
@@ -45,7 +45,7 @@ def test_part_of_a_request_is_none():
 
 
 def test_what_was_not_used_is_given_back():
-    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(tokens_per_minute=60_000))
     limits.sent(0.0, 30_000)
     assert limits.wait(0.0, 500) > 20
     limits.corrected(0.0, 0.5, 30_000, 600)
@@ -54,24 +54,24 @@ def test_what_was_not_used_is_given_back():
 
 
 def test_what_was_used_beyond_the_estimate_is_taken_too():
-    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(tokens_per_minute=60_000))
     limits.sent(0.0, 100)
     limits.corrected(0.0, 0.5, 100, 30_000)
     assert limits.wait(0.5, 500) > 20
 
 
 def test_a_request_that_was_refused_still_counts_as_a_request():
-    limits = ConfiguredLimits(Limits(requests_per_minute=60, tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(requests_per_minute=60, tokens_per_minute=60_000))
     limits.sent(0.0, 1000)
     limits.corrected(0.0, 0.1, 1000, 0.0)
     assert limits.wait(0.1, 1000) == pytest.approx(0.9)
 
 
 def test_a_request_above_the_limit_is_too_large_and_the_reason_says_what_to_do():
-    limits = ConfiguredLimits(Limits(tokens_per_minute=10_000))
+    limits = RateLimiter(Limits(tokens_per_minute=10_000))
     assert limits.too_large(10_000) is None
     assert "lower its max_tokens" in limits.too_large(10_001)
-    assert ConfiguredLimits(Limits(requests_per_minute=1)).too_large(10**9) is None
+    assert RateLimiter(Limits(requests_per_minute=1)).too_large(10**9) is None
 
 
 class Calls:
@@ -133,7 +133,7 @@ def most_in_a_minute(taken):
 @given(steps, st.integers(1, 100), st.integers(50, 5000), st.floats(0.05, 30))
 def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(played, requests, tokens, burst):
     limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens, burst=burst)
-    calls = Calls(ConfiguredLimits(limits))
+    calls = Calls(RateLimiter(limits))
     for _ in play(calls, played, tokens, most=1.0):
         pass
     assert most_in_a_minute([(time, 1) for time, *_ in calls.sent]) <= requests
@@ -142,7 +142,7 @@ def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(play
 
 @given(steps, st.integers(50, 5000), st.floats(0.05, 30))
 def test_nothing_is_sent_that_exceeds_the_limit_by_what_is_known_of_calls_that_took_more(played, tokens, burst):
-    calls = Calls(ConfiguredLimits(Limits(tokens_per_minute=tokens, burst=burst)))
+    calls = Calls(RateLimiter(Limits(tokens_per_minute=tokens, burst=burst)))
     for _ in play(calls, played, tokens, most=3.0):
         assert calls.known_in_last_minute(tokens) <= tokens * (1 + 1e-9)
 
@@ -162,7 +162,7 @@ def left(limits, now):
 )
 def test_refunds_never_create_tokens(calls, burst):
     """However late calls are corrected, afterwards there is no more than there would be without them."""
-    limits, fresh = (ConfiguredLimits(Limits(tokens_per_minute=6000, burst=burst)) for _ in range(2))
+    limits, fresh = (RateLimiter(Limits(tokens_per_minute=6000, burst=burst)) for _ in range(2))
     now = 0.0
     for share, returned, seconds in calls:
         limits.sent(now, 6000 * share)
@@ -173,7 +173,7 @@ def test_refunds_never_create_tokens(calls, burst):
 
 @given(st.lists(st.floats(0, 0.1), min_size=1, max_size=10))
 def test_what_a_call_has_used_is_not_given_back(shares):
-    limits, fresh = (ConfiguredLimits(Limits(tokens_per_minute=6000, burst=10)) for _ in range(2))
+    limits, fresh = (RateLimiter(Limits(tokens_per_minute=6000, burst=10)) for _ in range(2))
     for share in shares:
         limits.sent(0.0, 1000)
         limits.corrected(0.0, 0.0, 1000, 1000 * share)
@@ -181,14 +181,14 @@ def test_what_a_call_has_used_is_not_given_back(shares):
 
 
 def test_no_answer_counts_for_more_than_a_minute():
-    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(tokens_per_minute=60_000))
     limits.sent(0.0, 100)
     limits.corrected(0.0, 0.5, 100, 10.0**9)
     assert 50 < limits.wait(0.5, 500) <= 61
 
 
 def test_however_much_many_answers_at_once_have_used_it_is_made_up_for_within_a_minute():
-    limits = ConfiguredLimits(Limits(tokens_per_minute=60_000))
+    limits = RateLimiter(Limits(tokens_per_minute=60_000))
     for _ in range(30):
         limits.sent(0.0, 100)
     for _ in range(30):

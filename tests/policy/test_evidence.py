@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._policy.adaptive.sequential_tests import MOST_CALLS, Background, ShareTest, SurgeTest, possible_share
+from chatpool._policy.adaptive.sequential_tests import MOST_CALLS, BackgroundRate, ShareTest, SurgeTest, possible_share
 
 USUAL, OTHER = 0.1, 0.8
 OUTCOMES = st.lists(st.booleans(), max_size=60)  # of each call: whether it was refused
@@ -161,37 +161,37 @@ class TestSurgeTest:
 class TestBackground:
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_nearly_all_refusals_at_the_known_share_are_explained(self, share):
-        background = Background(share, 0)
+        background = BackgroundRate(share, 0)
         numbers = refusals(5000, share, random.Random(3))
         unexplained = sum(not background.explains(number) for number in numbers)
         assert unexplained <= 0.2 * len(numbers)
 
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_when_most_calls_are_refused_it_is_noticed_within_a_dozen_and_again_and_again(self, share):
-        background = Background(share, 0)
+        background = BackgroundRate(share, 0)
         explained = [background.explains(number) for number in refusals(100, MOST_CALLS, random.Random(3))]
         assert False in explained[:12]
         assert explained.count(False) >= 4
 
     def test_what_was_refused_before_it_began_is_explained(self):
-        background = Background(0.1, 1000)
+        background = BackgroundRate(0.1, 1000)
         assert all(background.explains(number) for number in range(100))
 
     def test_where_less_is_refused_than_was_thought_the_share_falls_and_what_is_more_stands_out(self):
-        background, other = Background(0.4, 0), Background(0.4, 2000)
+        background, other = BackgroundRate(0.4, 0), BackgroundRate(0.4, 2000)
         assert all(background.explains(number) for number in range(0, 2000, 20))
         every_third = range(2000, 2300, 3)
         assert all(other.explains(number) for number in every_third)
         assert not all(background.explains(number) for number in every_third)
 
     def test_after_few_refusals_by_luck_it_rises_again(self):
-        background = Background(0.3, 0)
+        background = BackgroundRate(0.3, 0)
         numbers = [*range(0, 1000, 50), *(1000 + number for number in refusals(3000, 0.3, random.Random(3)))]
         unexplained = sum(not background.explains(number) for number in numbers)
         assert unexplained <= 0.2 * len(numbers)
 
     def test_it_never_rises_beyond_what_was_given_so_that_a_limit_is_not_learned_as_chance(self):
-        background = Background(0.1, 0)
+        background = BackgroundRate(0.1, 0)
         early, late = [
             sum(not background.explains(begin + number) for number in refusals(1000, 0.5, random.Random(3)))
             for begin in (0, 1000)
@@ -199,7 +199,7 @@ class TestBackground:
         assert late > 0.7 * early > 10
 
     def test_the_share_it_was_given_stays_known(self):
-        background = Background(0.4, 0)
+        background = BackgroundRate(0.4, 0)
         for number in refusals(2000, 0.05, random.Random(3)):
             background.explains(number)
         assert background.share == 0.4

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from chatpool._policy.adaptive.rate import Leap
-from chatpool._policy.adaptive.send_log import Refusal, Tally
+from chatpool._policy.adaptive.rate import RateProbe
+from chatpool._policy.adaptive.send_log import Rejection, SendLog
 
 RATE = 10.0
 
@@ -16,8 +16,8 @@ class Case:
     """A leap with its tally and a clock."""
 
     def __init__(self):
-        self.tally, self.now = Tally(), 0.0
-        self.leap = Leap(self.tally)
+        self.tally, self.now = SendLog(), 0.0
+        self.leap = RateProbe(self.tally)
 
     @property
     def leaping(self):
@@ -225,7 +225,7 @@ def test_refusals_of_what_was_on_its_way_show_no_chance():
 def test_a_refusal_with_a_pause_of_hours_begins_none_that_never_ends():
     case = Case()
     for _ in range(12):
-        case.leap.refused(Refusal(0.0, 0.0, 0, 0, 0, 3600.0), RATE, 3600.0)
+        case.leap.refused(Rejection(0.0, 0.0, 0, 0, 0, 3600.0), RATE, 3600.0)
     assert not math.isinf(case.leap.factor())
     case.tally.sent += 3600 * 10 + 20
     assert not case.leaping

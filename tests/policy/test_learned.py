@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool._measures import StatedLimit
-from chatpool._policy.header_limits import Around, LearnedLimit
+from chatpool._policy.header_limits import HeaderLimit, Overlap
 
 
 def learned(*statements, since=0):
     """Statements as (limit, remaining, reset, number of the attempt, sent at); ``since`` was sent after the last."""
-    limit = LearnedLimit()
+    limit = HeaderLimit()
     for total, remaining, reset, number, sent_at in statements:
-        limit.stated(StatedLimit(total, remaining, reset), number, sent_at, Around(since), sent_at)
+        limit.stated(StatedLimit(total, remaining, reset), number, sent_at, Overlap(since), sent_at)
     return limit
 
 
@@ -60,10 +60,10 @@ class TestRate:
         st.lists(st.floats(0.01, 0.99), min_size=2, max_size=20),
     )
     def test_the_more_is_said_the_nearer_it_comes_to_the_servers(self, rate, total, parts):
-        limit = LearnedLimit()
+        limit = HeaderLimit()
         for number, part in enumerate(parts):
             used = part * total
-            limit.stated(StatedLimit(total, int(total - used), round(used / rate, 3)), number, 0.0, Around(), 0.0)
+            limit.stated(StatedLimit(total, int(total - used), round(used / rate, 3)), number, 0.0, Overlap(), 0.0)
         most = max(parts) * total
         assert rate * (1 - 0.001 * rate / most - 1 / most) <= limit.rate * 1.01
         if most > 10 and most / rate > 0.1:
@@ -116,17 +116,17 @@ class TestSlowAnswers:
 
     @pytest.mark.parametrize("known_before", [True, False])
     def test_a_burst_at_their_end_is_not_given_back(self, known_before):
-        limit = learned((20, 19, 0.5, 0, 0.0)) if known_before else LearnedLimit()
+        limit = learned((20, 19, 0.5, 0, 0.0)) if known_before else HeaderLimit()
         for _ in range(18):
             limit.sent(9.9, 1)
-        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Around(since=18), 10.0)
+        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
         assert limit.wait(10.0, 3) > 0
 
     def test_what_came_back_since_is(self):
         limit = learned((20, 19, 0.5, 0, 0.0))
         for _ in range(18):
             limit.sent(0.2, 1)
-        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Around(since=18), 10.0)
+        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
         assert limit.wait(10.0, 18) == 0
 
 
@@ -141,23 +141,23 @@ class TestRequestsThatOvertakeEachOther:
         return limit
 
     def test_what_was_sent_shortly_before_may_not_be_counted_yet(self):
-        assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 9) == 0
-        assert self.limit_after(Around(overtaken=9), 19).wait(1.0, 11) > 0
+        assert self.limit_after(Overlap(overtaken=9), 19).wait(1.0, 9) == 0
+        assert self.limit_after(Overlap(overtaken=9), 19).wait(1.0, 11) > 0
 
     def test_of_the_first_statement_what_was_sent_shortly_before_is_taken_off(self):
         """Of ten that were sent at once the last may arrive first: then nine more are on their way."""
-        limit = LearnedLimit()
-        limit.stated(StatedLimit(20, 19, 0.02), 9, 1.0, Around(overtaken=9), 1.0)
+        limit = HeaderLimit()
+        limit.stated(StatedLimit(20, 19, 0.02), 9, 1.0, Overlap(overtaken=9), 1.0)
         assert limit.wait(1.0, 9) == 0
         assert limit.wait(1.0, 11) > 0
 
     def test_what_was_sent_shortly_after_may_be_counted_already(self):
-        assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 9) == 0
-        assert self.limit_after(Around(since=9, overtaking=9), 10).wait(1.0, 11) > 0
+        assert self.limit_after(Overlap(since=9, overtaking=9), 10).wait(1.0, 9) == 0
+        assert self.limit_after(Overlap(since=9, overtaking=9), 10).wait(1.0, 11) > 0
 
     def test_what_the_server_says_beyond_that_holds(self):
-        assert self.limit_after(Around(overtaken=1), 19).wait(1.0, 16) == 0
-        assert self.limit_after(Around(), 2).wait(1.0, 3) > 0
+        assert self.limit_after(Overlap(overtaken=1), 19).wait(1.0, 16) == 0
+        assert self.limit_after(Overlap(), 2).wait(1.0, 3) > 0
 
 
 def test_an_answer_to_an_earlier_attempt_says_nothing_new():
@@ -183,7 +183,7 @@ def test_of_one_that_is_given_anew_at_once_no_more_than_all_is_sent_before_the_s
         assert limit.wait(41.0, 1) == 0
         limit.sent(41.0, 1)
     assert limit.wait(41.0, 1) == 60
-    limit.stated(StatedLimit(100, 50, 59.0), 200, 41.0, Around(), 42.0)
+    limit.stated(StatedLimit(100, 50, 59.0), 200, 41.0, Overlap(), 42.0)
     assert limit.wait(42.0, 50) == 0
     assert limit.wait(42.0, 51) == pytest.approx(58.0)
 

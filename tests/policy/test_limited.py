@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool._policy.adaptive.send_log import Refusal, Tally, Ticket
-from chatpool._policy.adaptive.states import ByConcurrency, ByRate, Doubt
+from chatpool._policy.adaptive.send_log import Rejection, SendLog, SendRecord
+from chatpool._policy.adaptive.states import LimitedByConcurrency, LimitedByRate, Probing
 
 
 def refusal(in_flight, *, at=0.0, lately=50, accepted=100, hint=0.02):
-    return Refusal(at, at, in_flight, accepted, lately, hint)
+    return Rejection(at, at, in_flight, accepted, lately, hint)
 
 
 def tally(*, in_flight=0, finished=0, latency=0.0):
-    made = Tally()
+    made = SendLog()
     made.in_flight, made.finished, made.latency = in_flight, finished, latency
     return made
 
@@ -23,7 +23,7 @@ class Doubted:
 
     def __init__(self, in_flight, *, pause=0.02):
         self.tally = tally(in_flight=in_flight)
-        self.phase = Doubt(self.tally, refusal(in_flight), pause)
+        self.phase = Probing(self.tally, refusal(in_flight), pause)
         self.now = 0.0
 
     def finish(self, count):
@@ -56,42 +56,42 @@ class TestDoubt:
         assert doubted.phase.limit == 14
 
     def test_refused_with_nothing_in_flight_it_is_the_rate(self):
-        assert isinstance(Doubted(3).refuse(0).phase, ByRate)
+        assert isinstance(Doubted(3).refuse(0).phase, LimitedByRate)
 
     def test_refused_far_below_the_number_it_is_the_rate(self):
-        assert isinstance(Doubted(20).refuse(14).phase, ByRate)
+        assert isinstance(Doubted(20).refuse(14).phase, LimitedByRate)
 
     def test_refused_a_little_below_it_is_not_decided(self):
-        assert isinstance(Doubted(20).refuse(16).phase, Doubt)
+        assert isinstance(Doubted(20).refuse(16).phase, Probing)
 
     def test_accepted_clearly_beyond_the_number_it_is_the_rate(self):
         doubted = Doubted(20)
         for _ in range(3):
-            assert isinstance(doubted.phase, Doubt)
+            assert isinstance(doubted.phase, Probing)
             doubted.probe()
-        assert isinstance(doubted.phase, ByRate)
+        assert isinstance(doubted.phase, LimitedByRate)
 
     def test_refused_twice_below_what_was_accepted_it_is_the_rate(self):
         doubted = Doubted(10)
         for _ in range(2):
-            doubted.phase.accepted(Ticket(0.0, 9, 0), 0.0)
+            doubted.phase.accepted(SendRecord(0.0, 9, 0), 0.0)
             doubted.refuse(8)
-        assert isinstance(doubted.phase, ByRate)
+        assert isinstance(doubted.phase, LimitedByRate)
 
     def test_refused_twice_at_the_number_it_is_the_number(self):
         doubted = Doubted(20)
         doubted.finish(30)
         doubted.probe().refuse(20)
-        assert isinstance(doubted.phase, Doubt)
+        assert isinstance(doubted.phase, Probing)
         doubted.probe().refuse(20)
-        assert isinstance(doubted.phase, ByConcurrency)
+        assert isinstance(doubted.phase, LimitedByConcurrency)
         assert doubted.phase.limit == 20
 
     def test_but_not_before_as_many_as_that_have_ended(self):
         doubted = Doubted(20)
         for _ in range(4):
             doubted.probe().refuse(20)
-        assert isinstance(doubted.phase, Doubt)
+        assert isinstance(doubted.phase, Probing)
 
     def test_refusals_without_one_more_between_two_with_it_change_nothing(self):
         doubted = Doubted(20)
@@ -99,15 +99,15 @@ class TestDoubt:
         doubted.probe().refuse(20)
         doubted.refuse(19)
         doubted.probe().refuse(19)
-        assert isinstance(doubted.phase, ByConcurrency)
+        assert isinstance(doubted.phase, LimitedByConcurrency)
 
     def test_refused_at_the_number_now_and_then_after_very_many_answers_it_is_the_number(self):
         doubted = Doubted(20)
         for _ in range(2):
-            assert isinstance(doubted.phase, Doubt)
+            assert isinstance(doubted.phase, Probing)
             doubted.finish(201)
             doubted.refuse(19)
-        assert isinstance(doubted.phase, ByConcurrency)
+        assert isinstance(doubted.phase, LimitedByConcurrency)
 
     def test_refused_at_the_number_without_one_more_nothing_is_decided(self):
         # With all places taken, whatever is refused is refused at that number.
@@ -115,7 +115,7 @@ class TestDoubt:
         doubted.finish(30)
         for _ in range(4):
             doubted.refuse(19)
-            assert isinstance(doubted.phase, Doubt)
+            assert isinstance(doubted.phase, Probing)
 
     def test_a_rate_is_searched_for_from_what_was_accepted_lately(self):
         doubted = Doubted(20)
@@ -132,29 +132,29 @@ class TestByRate:
         """Refused so often at this number, with so many calls accepted before each."""
         for number in range(times):
             for _ in range(of):
-                phase.accepted(Ticket(0.0, crowd, 0), 0.0)
+                phase.accepted(SendRecord(0.0, crowd, 0), 0.0)
             phase = phase.refused(refusal(in_flight, at=10.0 * number), 0.02)
         return phase
 
     def test_it_paces(self):
-        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        phase = LimitedByRate(tally(), 10.0, 0.0, 0.0)
         phase.sent(0.1)
         assert phase.wait(0.1) == pytest.approx(0.1)
         assert phase.limit is None
 
     def test_refused_three_times_with_more_in_flight_than_at_nearly_all_that_were_accepted_it_is_the_number(self):
-        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        phase = LimitedByRate(tally(), 10.0, 0.0, 0.0)
         assert self.refused_at(phase, 8, 2) is phase
-        assert isinstance(self.refused_at(phase, 8, 1), ByConcurrency)
+        assert isinstance(self.refused_at(phase, 8, 1), LimitedByConcurrency)
 
     def test_a_refusal_like_any_other_call_speaks_against_the_number(self):
-        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        phase = LimitedByRate(tally(), 10.0, 0.0, 0.0)
         for _ in range(4):
             assert self.refused_at(phase, 8, 2) is phase
             assert self.refused_at(phase, 8, 1, crowd=8) is phase
 
     def test_too_few_accepted_calls_tell_nothing(self):
-        phase = ByRate(tally(), 10.0, 0.0, 0.0)
+        phase = LimitedByRate(tally(), 10.0, 0.0, 0.0)
         assert self.refused_at(phase, 8, 10, of=4) is phase
 
 
@@ -163,8 +163,8 @@ class TestLeaping:
 
     def after(self, refusals):
         """A limit of 10 a second that has been refused so often, with its tally and the time."""
-        sends = Tally()
-        phase = ByRate(sends, 10.0, 0.0, 0.0)
+        sends = SendLog()
+        phase = LimitedByRate(sends, 10.0, 0.0, 0.0)
         return phase, sends, self.refuse_every_tenth(phase, sends, 0.0, refusals)
 
     def refuse_every_tenth(self, phase, sends, now, refusals):
@@ -229,7 +229,7 @@ class TestLeaping:
 class TestByConcurrency:
     def at_limit(self, limit=20):
         counts = tally(in_flight=limit)
-        return counts, ByConcurrency(counts, limit)
+        return counts, LimitedByConcurrency(counts, limit)
 
     def test_it_pauses_nobody_and_has_no_rate(self):
         _, phase = self.at_limit()
@@ -243,13 +243,13 @@ class TestByConcurrency:
             while phase.limit == 4:
                 phase.wait(now)
                 now += 0.1
-            phase.accepted(Ticket(now, 3, 0), 0.0)
+            phase.accepted(SendRecord(now, 3, 0), 0.0)
             assert phase.refused(refusal(4, at=now), 0.02) is phase
             assert phase.limit == 4
 
     def test_of_many_calls_some_are_held_back_for_a_moment_when_somebody_else_took_a_place(self):
         counts, phase = self.at_limit()
-        phase.accepted(Ticket(0.0, 19, 0), 0.1)
+        phase.accepted(SendRecord(0.0, 19, 0), 0.1)
         assert phase.refused(refusal(19), 0.02) is phase
         assert phase.limit < 19
 
@@ -261,19 +261,19 @@ class TestByConcurrency:
 
     def test_refused_with_nothing_in_flight_it_is_the_rate(self):
         _, phase = self.at_limit()
-        assert isinstance(phase.refused(refusal(0), 0.02), ByRate)
+        assert isinstance(phase.refused(refusal(0), 0.02), LimitedByRate)
 
     def test_refused_four_times_in_a_row_away_from_the_limit_it_is_the_rate(self):
         _, phase = self.at_limit()
         for in_flight in (15, 11, 8):
             phase = phase.refused(refusal(in_flight), 0.02)
-            assert isinstance(phase, ByConcurrency)
-        assert isinstance(phase.refused(refusal(6), 0.02), ByRate)
+            assert isinstance(phase, LimitedByConcurrency)
+        assert isinstance(phase.refused(refusal(6), 0.02), LimitedByRate)
 
     def test_places_that_somebody_else_takes_are_no_sign_of_a_rate(self):
         counts, phase = self.at_limit(60)
         now = 0.0
-        phase.accepted(Ticket(0.0, 59, 0), 0.0)
+        phase.accepted(SendRecord(0.0, 59, 0), 0.0)
         phase = phase.refused(refusal(59), 0.02)
         for _ in range(16):
             kept = phase.limit
@@ -289,11 +289,11 @@ class TestByConcurrency:
         for _ in range(12):
             counts.finished += 30
             phase = phase.refused(refusal(4), 0.02)
-        assert isinstance(phase, ByConcurrency)
+        assert isinstance(phase, LimitedByConcurrency)
 
     def test_an_opinion_that_was_wrong_needs_more_votes_the_next_time(self):
         _, phase = self.at_limit()
         rate = phase.refused(refusal(0), 0.02)
         phase = TestByRate().refused_at(rate, 8, 5)
-        assert isinstance(phase, ByRate)
-        assert isinstance(TestByRate().refused_at(phase, 8, 1), ByConcurrency)
+        assert isinstance(phase, LimitedByRate)
+        assert isinstance(TestByRate().refused_at(phase, 8, 1), LimitedByConcurrency)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from chatpool._policy.circuit_breaker import OutageGate
+from chatpool._policy.circuit_breaker import CircuitBreaker
 
 
 def attempt(gate, kind, now=0.0, sent_at=None):
@@ -16,14 +16,14 @@ def attempt(gate, kind, now=0.0, sent_at=None):
 
 
 def closed_gate(now=0.0):
-    gate = OutageGate()
+    gate = CircuitBreaker()
     while not gate.closed:
         attempt(gate, "unavailable", now)
     return gate
 
 
 def test_it_closes_after_a_dozen_failures_of_a_lone_call():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     for _ in range(11):
         attempt(gate, "unavailable")
     assert not gate.closed
@@ -32,7 +32,7 @@ def test_it_closes_after_a_dozen_failures_of_a_lone_call():
 
 
 def test_the_more_calls_in_flight_the_more_failures_it_takes():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     for _ in range(100):
         gate.sent()
     for _ in range(100):
@@ -45,7 +45,7 @@ def test_the_more_calls_in_flight_the_more_failures_it_takes():
 
 @pytest.mark.parametrize("kind", ["fail", "throttled", "retry"])
 def test_answers_of_a_server_that_works_do_not_close_it(kind):
-    gate = OutageGate()
+    gate = CircuitBreaker()
     for _ in range(1000):
         attempt(gate, kind)
     assert not gate.closed
@@ -54,7 +54,7 @@ def test_answers_of_a_server_that_works_do_not_close_it(kind):
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_random_failures_do_not_close_it(share):
     dice = random.Random(7)
-    gate, closings = OutageGate(), 0
+    gate, closings = CircuitBreaker(), 0
     in_flight = []
     for step in range(20_000):
         if len(in_flight) < 64:
@@ -69,7 +69,7 @@ def test_random_failures_do_not_close_it(share):
 
 
 def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     for _ in range(1000):
         gate.sent()
         gate.returned("unavailable", 0.0, 1.0, down=False)
@@ -77,7 +77,7 @@ def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
 
 
 def test_who_is_told_that_it_is_closes_it_at_the_next_failure():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     gate.sent()
     gate.returned("throttled", 0.0, 1.0, down=True)
     assert not gate.closed
@@ -118,7 +118,7 @@ def test_a_probe_that_succeeds_opens_it():
 
 
 def test_a_success_from_before_the_failures_does_not_open_it():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     gate.sent()
     for _ in range(20):
         attempt(gate, "unavailable", now=1.0)
@@ -127,7 +127,7 @@ def test_a_success_from_before_the_failures_does_not_open_it():
 
 
 def test_a_late_success_sent_after_the_failures_began_opens_it():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     attempt(gate, "unavailable", now=1.0)
     gate.sent()
     for _ in range(20):
@@ -143,7 +143,7 @@ def test_a_probe_that_was_given_up_makes_room_for_the_next():
 
 
 def test_failures_of_attempts_from_before_the_closing_do_not_delay_the_probe():
-    gate = OutageGate()
+    gate = CircuitBreaker()
     gate.sent()
     while not gate.closed:
         attempt(gate, "unavailable", now=1.0)

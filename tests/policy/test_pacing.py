@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatpool._measures import StatedLimit
-from chatpool._policy.pacing import Pace, Pacer
+from chatpool._policy.pacing import Pacer, PacingState
 from chatpool.config import Limits
 
 
@@ -93,7 +93,7 @@ def test_a_probe_waits_for_limits_that_are_known_and_not_for_a_pause_after_refus
 
 class TestPace:
     def test_without_a_limit_there_is_nothing_to_tell(self):
-        assert opened().pace(1.0) == Pace()
+        assert opened().pace(1.0) == PacingState()
 
     def test_a_configured_limit(self):
         pace = Pacer(Limits(requests_per_minute=300)).pace(0.0)

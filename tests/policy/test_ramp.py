@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from chatpool._policy.adaptive.slow_start import Ramp
+from chatpool._policy.adaptive.slow_start import SlowStart
 
 
 def sent_by(ramp, end):
@@ -25,18 +25,18 @@ def sent_by(ramp, end):
 
 
 def test_the_first_eight_go_at_once():
-    assert sent_by(Ramp(), 0.001) == [0.0] * 9  # and the first at the rate
+    assert sent_by(SlowStart(), 0.001) == [0.0] * 9  # and the first at the rate
 
 
 def test_whoever_has_fewer_than_eight_in_flight_never_waits():
-    ramp = Ramp()
+    ramp = SlowStart()
     for call in range(1000):
         assert ramp.wait(call / 1000, 7) == 0
         ramp.sent(call / 1000, 7)
 
 
 def test_sends_with_few_in_flight_put_off_none_that_come_later():
-    ramp = Ramp()
+    ramp = SlowStart()
     for call in range(100):
         ramp.sent(call / 10_000, 1)
     assert ramp.wait(0.01, 8) == 0
@@ -47,14 +47,14 @@ def per_tenth(times):
 
 
 def test_then_they_are_sent_steadily_for_a_while_and_at_a_rate_that_doubles_twenty_times_a_second():
-    counts = per_tenth(sent_by(Ramp(), 0.5))
+    counts = per_tenth(sent_by(SlowStart(), 0.5))
     assert counts[:2] == pytest.approx([30, 30], abs=2)
     assert [count / before for before, count in zip(counts[2:], counts[3:])] == pytest.approx([4, 4], abs=0.5)
     assert counts[2] > 60
 
 
 def test_the_first_answer_makes_it_double_at_once():
-    ramp = Ramp()
+    ramp = SlowStart()
     ramp.answered = True
     counts = per_tenth(sent_by(ramp, 0.3))
     assert counts[0] > 60
@@ -62,11 +62,11 @@ def test_the_first_answer_makes_it_double_at_once():
 
 
 def test_a_hundred_workers_are_busy_within_a_third_of_a_second():
-    assert sent_by(Ramp(), 1)[99] < 0.33
+    assert sent_by(SlowStart(), 1)[99] < 0.33
 
 
 def test_in_the_end_nothing_is_held_back():
-    ramp = Ramp()
+    ramp = SlowStart()
     for number, time in enumerate([0.0] * 9 + [0.7, 0.7, 0.7]):
         ramp.sent(time, number)
     assert ramp.open
@@ -74,7 +74,7 @@ def test_in_the_end_nothing_is_held_back():
 
 
 def test_a_rate_that_doubles_for_an_hour_overflows_nothing():
-    ramp = Ramp()
+    ramp = SlowStart()
     for number in range(9):
         ramp.sent(0.0, number)
     ramp.sent(3600.0, 9)

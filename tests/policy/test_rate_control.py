@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool._policy.adaptive.rate import RateControl
-from chatpool._policy.adaptive.send_log import Refusal
+from chatpool._policy.adaptive.rate import RateController
+from chatpool._policy.adaptive.send_log import Rejection
 
 PLENTY = 10_000
 
 
 def control(rate=100.0, now=0.0):
-    return RateControl(rate, last_sent=now, now=now)
+    return RateController(rate, last_sent=now, now=now)
 
 
 def refusal(at, accepted, *, lately=PLENTY, hint=0.01):
-    return Refusal(sent_at=at, now=at, in_flight=0, accepted=accepted, lately=lately, hint=hint)
+    return Rejection(sent_at=at, now=at, in_flight=0, accepted=accepted, lately=lately, hint=hint)
 
 
 def refuse(rate, at, accepted, *, lately=PLENTY, hint=0.01, pause=None):
@@ -46,7 +46,7 @@ class TestSending:
         assert rate.wait(5.0) == pytest.approx(0.095)
 
     def test_it_begins_as_far_from_the_last_send_as_the_rate_wants(self):
-        assert RateControl(10, last_sent=3.0, now=3.05).wait(3.05) == pytest.approx(0.05)
+        assert RateController(10, last_sent=3.0, now=3.05).wait(3.05) == pytest.approx(0.05)
 
     def test_nothing_is_sent_in_the_pause(self):
         rate = control(100)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from chatpool._policy.retry import Recheck
+from chatpool._policy.retry import KeyRecheck
 
 
 def worked(at=0.0):
-    recheck = Recheck()
+    recheck = KeyRecheck()
     recheck.sent()
     recheck.succeeded(at, at)
     return recheck
@@ -20,7 +20,7 @@ def refuse(recheck, sent_at, now=None):
 
 
 def test_without_a_success_in_the_last_minute_a_refusal_stands():
-    for recheck, now in ((Recheck(), 0.0), (worked(), 61.0)):
+    for recheck, now in ((KeyRecheck(), 0.0), (worked(), 61.0)):
         refuse(recheck, now)
         assert (recheck.pause, recheck.wait(now)) == (None, 0.0)
 

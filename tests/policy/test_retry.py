@@ -7,8 +7,8 @@ import math
 import pytest
 import tenacity
 
-from chatpool._policy.health import LineView
-from chatpool._policy.retry import Deadline, Decision, Retrier
+from chatpool._policy.health import HealthSnapshot
+from chatpool._policy.retry import Deadline, RetryDecider, RetryDecision
 from chatpool.config import RetryPolicy
 from chatpool.errors import (
     APIConnectionError,
@@ -27,20 +27,20 @@ REFUSED = Verdict("throttled", error=RateLimitError("slow down", status_code=429
 WRONG = Verdict("fail", error=BadRequestError("wrong", status_code=400), status=400)
 
 
-LINE = LineView(streak=1, level=0)
+LINE = HealthSnapshot(streak=1, level=0)
 
 
 class Case:
     """One call under a policy, with a clock of its own."""
 
     def __init__(self, policy=None, max_workers=10, deadline=math.inf):
-        self.retrier = Retrier(policy or RetryPolicy(), max_workers)
+        self.retrier = RetryDecider(policy or RetryPolicy(), max_workers)
         self.state = self.retrier.start(first_sent=0.0)
         self.deadline = Deadline(deadline)
         self.now = 0.0
         self.attempts = 0
 
-    def fail(self, verdict, line=LINE, refreshable=False) -> Decision:
+    def fail(self, verdict, line=LINE, refreshable=False) -> RetryDecision:
         self.attempts += 1
         return self.retrier.decide(
             self.state,
@@ -97,13 +97,13 @@ def test_the_last_attempts_own_error_is_the_calls_error():
 
 def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1, luck=20)).wait for _ in range(20)]
+    waits = [case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=20)).wait for _ in range(20)]
     assert all(0.25 <= wait <= 0.5 for wait in waits)
 
 
 def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, line=LineView(streak=1, luck=2)).wait for _ in range(6)]
+    waits = [case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=2)).wait for _ in range(6)]
     assert all(0.25 <= wait <= 0.5 for wait in waits[:3])
     for times, wait in zip((2, 4, 8), waits[3:]):
         assert 0.25 * times <= wait <= 0.5 * times
@@ -112,22 +112,22 @@ def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
 def test_back_off_counts_all_failures_of_a_call_once_the_server_is_in_trouble():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
     for _ in range(5):
-        case.fail(UNAVAILABLE, line=LineView(streak=1, luck=4))
-    assert 8 <= case.fail(UNAVAILABLE, line=LineView(streak=5, level=1, luck=4)).wait <= 16
+        case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=4))
+    assert 8 <= case.fail(UNAVAILABLE, line=HealthSnapshot(streak=5, level=1, luck=4)).wait <= 16
 
 
 def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
     policy = RetryPolicy(max_retries=30, wait_initial=1.0, wait_max=6.0)
     case = Case(policy, max_workers=10)
     for _ in range(8):
-        last = case.fail(UNAVAILABLE, line=LineView(level=6)).wait
+        last = case.fail(UNAVAILABLE, line=HealthSnapshot(level=6)).wait
     assert last == 6.0
 
 
 def test_back_off_does_not_overflow_after_a_thousand_failures():
     case = Case(RetryPolicy(max_retries=3000, wait_max=1.0), max_workers=1)
     for _ in range(2000):
-        wait = case.fail(UNAVAILABLE, line=LineView(level=100_000)).wait
+        wait = case.fail(UNAVAILABLE, line=HealthSnapshot(level=100_000)).wait
     assert wait <= 1.0
 
 
@@ -149,7 +149,7 @@ def test_refusals_that_chance_explains_do_not_make_the_waits_longer():
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
     for _ in range(20):
-        wait = case.fail(verdict._replace(wait_hint=5.0), line=LineView(streak=1, luck=20)).wait
+        wait = case.fail(verdict._replace(wait_hint=5.0), line=HealthSnapshot(streak=1, luck=20)).wait
         assert 5.0 <= wait <= 5.5
 
 
@@ -198,16 +198,16 @@ def test_tenacitys_strategies_see_the_error_and_the_attempt_number():
 
 def test_a_refusal_for_longer_than_is_waited_ends_the_line_until_then():
     decision = Case().fail(REFUSED._replace(wait_hint=86_400.0))
-    assert decision == Decision(error=REFUSED.error, scope="model", refuse_for=86_400.0)
+    assert decision == RetryDecision(error=REFUSED.error, scope="model", refuse_for=86_400.0)
 
 
 def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=LineView(streak=9))
-    assert decision == Decision(error=UNAVAILABLE.error)
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=9))
+    assert decision == RetryDecision(error=UNAVAILABLE.error)
 
 
 def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=LineView(streak=10))
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=10))
     assert decision.scope == "model"
 
 
@@ -228,13 +228,13 @@ def test_an_attempt_cut_by_the_total_time_ends_with_that_reason():
 
 def test_a_fatal_verdict_carries_its_scope():
     verdict = Verdict("fatal", scope="run", error=RateLimitError("no credit"), status=429)
-    assert Case().fail(verdict) == Decision(error=verdict.error, scope="run")
+    assert Case().fail(verdict) == RetryDecision(error=verdict.error, scope="run")
 
 
 class TestPatience:
     """5xx of one call while others succeed: eight of them within seconds do not show that it is lost."""
 
-    WELL = LineView(streak=1, luck=4, proven=True, succeeded_before=0.1)
+    WELL = HealthSnapshot(streak=1, luck=4, proven=True, succeeded_before=0.1)
 
     def given_up_at(self, case, verdict=UNAVAILABLE, line=WELL):
         """The time at which the call is given up that fails at 100 s, and a tenth of a second after each wait."""
@@ -297,7 +297,7 @@ class TestPatience:
 class TestLoad:
     """Failures of a server that has too much to do."""
 
-    BUSY = LineView(streak=1, overloaded=True, proven=True, succeeded_before=0.1)
+    BUSY = HealthSnapshot(streak=1, overloaded=True, proven=True, succeeded_before=0.1)
 
     @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
     def test_they_use_up_no_retry(self, verdict):
@@ -325,7 +325,7 @@ class TestKeyRefresh:
 
     def test_a_refused_key_is_fetched_again_once(self):
         case = Case()
-        assert case.fail(self.refused_key, refreshable=True) == Decision(wait=0.0, refresh_key=True)
+        assert case.fail(self.refused_key, refreshable=True) == RetryDecision(wait=0.0, refresh_key=True)
         assert case.fail(self.refused_key, refreshable=True).error is self.refused_key.error
 
     def test_a_fixed_key_is_not(self):
@@ -336,7 +336,7 @@ class TestKeyRefresh:
 
 
 class TestOutage:
-    down = LineView(streak=30, level=3, closed=True, down_for=20.0, proven=True)
+    down = HealthSnapshot(streak=30, level=3, closed=True, down_for=20.0, proven=True)
 
     @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
     def test_failures_while_the_server_is_down_use_up_no_retry(self, verdict):
@@ -379,8 +379,8 @@ class TestOutage:
 class TestWithOtherEndpoints:
     """``elsewhere``: another one takes the call at once; ``left``: another one may take it later."""
 
-    ELSEWHERE = LineView(streak=1, elsewhere=True, left=True)
-    LEFT = LineView(streak=1, left=True)
+    ELSEWHERE = HealthSnapshot(streak=1, elsewhere=True, left=True)
+    LEFT = HealthSnapshot(streak=1, left=True)
     FATAL = Verdict("fatal", "run", error=RateLimitError("no credit", status_code=402), status=402)
 
     @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REFUSED])
@@ -427,6 +427,6 @@ class TestWithOtherEndpoints:
         assert (decision.wait, decision.refuse_for) == (0.0, 3600.0)
 
     def test_an_outage_is_none_while_another_takes_calls(self):
-        down = LineView(streak=50, closed=True, down_for=10_000.0, proven=True)
+        down = HealthSnapshot(streak=50, closed=True, down_for=10_000.0, proven=True)
         assert Case().fail(UNAVAILABLE, down._replace(elsewhere=True, left=True)).wait == 0.0
         assert Case().fail(UNAVAILABLE, down).scope == "model"

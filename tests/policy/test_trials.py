@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from chatpool._policy.adaptive.random_rejections import Erratic, SlowStart
-from chatpool._policy.adaptive.send_log import Refusal, Tally
-from chatpool._policy.adaptive.slow_start import Free
-from chatpool._policy.adaptive.states import Doubt
+from chatpool._policy.adaptive.random_rejections import LoadTrial, RandomRejections
+from chatpool._policy.adaptive.send_log import Rejection, SendLog
+from chatpool._policy.adaptive.slow_start import Unlimited
+from chatpool._policy.adaptive.states import Probing
 
 LATENCY, TURNAROUND = 0.2, 0.005  # seconds until an answer, and until a refusal
 WORKERS = 64
@@ -24,9 +24,9 @@ class Server:
     """
 
     def __init__(self, in_flight):
-        self.tally, self.now = Tally(), 0.0
+        self.tally, self.now = SendLog(), 0.0
         self.under_way = [(self.tally.send(0.0), LATENCY) for _ in range(in_flight)]
-        self.phase = Free(self.tally)
+        self.phase = Unlimited(self.tally)
 
     def refuse(self, ticket, pause=0.1):
         self.phase = self.phase.refused(self.tally.refuse(ticket, self.now, None), pause)
@@ -86,7 +86,7 @@ def beyond(limit):
 def slow_start(in_flight=20, refused=(4,)):
     server = Server(in_flight)
     server.refuse_of_those_under_way(*refused)
-    assert isinstance(server.phase, SlowStart)
+    assert isinstance(server.phase, LoadTrial)
     return server
 
 
@@ -106,8 +106,8 @@ class TestSlowStart:
 
     @pytest.mark.parametrize(("turnaround", "gap"), [(0.05, 0.1), (0.0001, 0.006), (9.0, 1.0)])
     def test_the_second_is_sent_when_the_first_would_have_been_refused(self, turnaround, gap):
-        tally = Tally()
-        phase = SlowStart(tally, Refusal(0.0, 0.0, 0, 0, 0, None), 1.0)
+        tally = SendLog()
+        phase = LoadTrial(tally, Rejection(0.0, 0.0, 0, 0, 0, None), 1.0)
         tally.turnaround = turnaround
         phase.sent(1.0)
         assert phase.wait(1.0) == pytest.approx(gap)
@@ -130,23 +130,23 @@ class TestSlowStart:
 
     def test_when_most_of_what_was_on_its_way_is_refused_there_is_a_limit(self):
         server = Server(20)
-        assert isinstance(server.refuse_of_those_under_way(8, 9, 10), SlowStart)
-        assert isinstance(server.refuse_of_those_under_way(*range(11, 20)), Doubt)
+        assert isinstance(server.refuse_of_those_under_way(8, 9, 10), LoadTrial)
+        assert isinstance(server.refuse_of_those_under_way(*range(11, 20)), Probing)
 
     def test_in_whatever_order_that_comes_back(self):
         server = Server(20)
-        assert isinstance(server.refuse_of_those_under_way(8, 19, 11, 16, 10, 13, 18, 9, 14, 15, 12, 17), Doubt)
+        assert isinstance(server.refuse_of_those_under_way(8, 19, 11, 16, 10, 13, 18, 9, 14, 15, 12, 17), Probing)
 
     def test_a_limit_is_found_when_calls_are_sent_one_by_one(self):
         server = slow_start()
         server.until(1.0)
-        assert isinstance(server.run(beyond(8)), Doubt)
+        assert isinstance(server.run(beyond(8)), Probing)
         assert server.tally.refused < 12
 
     @pytest.mark.parametrize("seed", range(8))
     def test_random_refusals_are_not_taken_for_one(self, seed):
         server = slow_start()
-        assert isinstance(server.run(by_chance(0.2, seed)), Erratic)
+        assert isinstance(server.run(by_chance(0.2, seed)), RandomRejections)
 
     def test_where_hardly_anything_is_refused_no_more_is_asked(self):
         server, refused = slow_start(), []
@@ -155,18 +155,18 @@ class TestSlowStart:
             refused.append(ticket)
             return len(refused) == 2
 
-        assert isinstance(server.run(second), Erratic)
+        assert isinstance(server.run(second), RandomRejections)
 
     def test_until_something_is_refused_again_nothing_is_concluded(self):
-        assert isinstance(slow_start().run(by_chance(0.0)), SlowStart)
+        assert isinstance(slow_start().run(by_chance(0.0)), LoadTrial)
 
     def test_what_is_known_to_be_chance_needs_more_refusals_to_be_a_limit(self):
-        refusal, most = Refusal(0.0, 0.0, 9, 9, 9, None), []
+        refusal, most = Rejection(0.0, 0.0, 9, 9, 9, None), []
         for share in (0.03, 0.4):
-            tally = Tally()
+            tally = SendLog()
             tickets = [tally.send(0.0) for _ in range(40)]
-            phase, count = SlowStart(tally, refusal._replace(number=0), 0.1, share), 0
-            while isinstance(phase, SlowStart):
+            phase, count = LoadTrial(tally, refusal._replace(number=0), 0.1, share), 0
+            while isinstance(phase, LoadTrial):
                 count += 1
                 phase = phase.refused_too(tally.refuse(tickets[count], 0.01, None))
             most.append(count)
@@ -176,7 +176,7 @@ class TestSlowStart:
 class TestErratic:
     def erratic(self, share):
         server = Server(0)
-        server.phase = Erratic(server.tally, share)
+        server.phase = RandomRejections(server.tally, share)
         return server
 
     def test_it_holds_up_nobody_and_knows_the_share(self):
@@ -188,12 +188,12 @@ class TestErratic:
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_it_nearly_always_stays_so_while_about_as_many_are_refused(self, share):
         phases = [self.erratic(share).run(by_chance(share, seed), most=1000) for seed in range(12)]
-        assert sum(isinstance(phase, Erratic) for phase in phases) >= 10
+        assert sum(isinstance(phase, RandomRejections) for phase in phases) >= 10
 
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_when_nearly_all_are_refused_the_question_is_asked_anew(self, share):
         server = self.erratic(share)
         server.run(by_chance(share), most=500)
         before = server.tally.sent
-        assert isinstance(server.run(by_chance(0.98)), SlowStart)
+        assert isinstance(server.run(by_chance(0.98)), LoadTrial)
         assert server.tally.sent - before < 60

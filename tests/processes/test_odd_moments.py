@@ -190,7 +190,7 @@ def test_an_iterator_that_is_collected_while_the_engine_holds_its_lock_ends_quie
     process = script(
         """
         import gc, sys, chatpool
-        from chatpool._engine.upstream import Line
+        from chatpool._engine.upstream import Upstream
 
         gc.disable()
         pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=2)
@@ -199,13 +199,13 @@ def test_an_iterator_that_is_collected_while_the_engine_holds_its_lock_ends_quie
         cycle = [outcomes]
         cycle.append(cycle)
         del outcomes, cycle
-        wait, collected = Line.wait, []
+        wait, collected = Upstream.wait, []
 
         def collect_first(*arguments):
             collected.append(gc.collect())
             return wait(*arguments)
 
-        Line.wait = collect_first
+        Upstream.wait = collect_first
         print([answer.text for answer in pool.map(["a", "b", "c"])], any(collected))
         pool.close()
         """,
@@ -214,7 +214,7 @@ def test_an_iterator_that_is_collected_while_the_engine_holds_its_lock_ends_quie
     assert ended(process) == (0, "['a', 'b', 'c'] True\n", "")
 
 
-@pytest.mark.parametrize("where", ["engine.line.Line.wait", "observe.stats.Statistics.__call__"])
+@pytest.mark.parametrize("where", ["_engine.upstream.Upstream.wait", "_observe.listeners.Statistics.__call__"])
 def test_a_finalizer_may_cancel_a_future_while_a_lock_of_the_pool_is_held(where, server, script, ended):
     server.set_script(lambda request: Stall() if request.prompt == "unwanted" else None)
     process = script(

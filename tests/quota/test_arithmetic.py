@@ -94,7 +94,7 @@ def test_a_pause_holds_everybody_and_ends_without_a_burst():
     waits = [ask(state, 0.0, rates).wait for _ in range(3)]
     emission = rates.requests.emission
     assert waits == pytest.approx([5 + emission, 5 + 2 * emission, 5 + 3 * emission])
-    assert gcra.standing(state, 1.0, rates).paused_for == 4.0
+    assert gcra.status(state, 1.0, rates).paused_for == 4.0
 
 
 def test_without_limits_only_a_pause_holds_anybody():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool.testing.http_server import Break, Close, Send, Wait, cut, drip
+from chatpool.testing.http_server import Break, Close, Send, Wait, cut_connection, drip
 
 SENDS = st.builds(Send, st.binary(max_size=20), st.binary(max_size=20))
 ACTIONS = st.lists(st.one_of(SENDS, st.builds(Wait, st.floats(0, 1)), st.just(Close()), st.just(Break())), max_size=6)
@@ -17,7 +17,7 @@ def sent(actions):
 
 @given(ACTIONS, st.integers(1, 60))
 def test_what_is_cut_is_the_beginning(actions, size):
-    assert sent(cut(actions, size)) == sent(actions)[:size]
+    assert sent(cut_connection(actions, size)) == sent(actions)[:size]
 
 
 @given(ACTIONS, st.integers(1, 8), st.sampled_from(["all", "headers", "body"]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatpool.clock import install_clock
 from chatpool.testing import HINTS, FakeClock
-from chatpool.testing.http_parts import duration, say
+from chatpool.testing.http_parts import go_duration, say
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -31,12 +31,12 @@ UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     ],
 )
 def test_a_duration_is_said_as_openai_says_it(seconds, said):
-    assert duration(seconds) == said
+    assert go_duration(seconds) == said
 
 
 @given(st.floats(0, 1e6))
 def test_a_duration_is_never_shorter_than_meant_and_exact_to_a_millisecond(seconds):
-    parts = re.findall(r"([\d.]+)(ms|h|m|s)", duration(seconds))
+    parts = re.findall(r"([\d.]+)(ms|h|m|s)", go_duration(seconds))
     told = sum(float(number) * UNITS[unit] for number, unit in parts)
     assert seconds - 1e-6 <= told <= seconds + 0.001 + 1e-6
 

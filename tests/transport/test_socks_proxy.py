@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from chatpool._transport import Cancelled, CancelToken
-from chatpool._wire import judge_exception
+from chatpool._wire import classify_exception
 from chatpool.config import Timeout
 
 pytest.importorskip("socks", reason="PySocks is not installed")
@@ -100,7 +100,7 @@ def test_a_refusal_of_the_proxys_is_told_from_one_of_the_server(case, serve, sta
     transport = start_transport("http://localhost:1", proxies={"all": f"socks5h://user:secret@127.0.0.1:{proxy.port}"})
     with pytest.raises(requests.exceptions.ConnectionError) as caught:
         exchange(transport)
-    verdict = judge_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
+    verdict = classify_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
     assert verdict.kind == kind
     assert said in str(verdict.error)
     assert f"the proxy socks5h://127.0.0.1:{proxy.port}" in str(verdict.error)
@@ -114,6 +114,6 @@ def test_a_proxy_that_is_not_there_is_told_from_a_server_that_is_not(start_trans
         transport = start_transport("http://localhost:1", proxies={"all": proxy})
         with pytest.raises(requests.exceptions.ConnectionError) as caught:
             exchange(transport)
-    verdict = judge_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
+    verdict = classify_exception(caught.value, url="http://localhost:1", proxy=transport.proxy)
     assert verdict.kind == "unavailable"
     assert f"the proxy {proxy} did not take the connection" in str(verdict.error)

@@ -12,7 +12,7 @@ import requests
 
 from chatpool import APIConnectionError, ChatPool
 from chatpool._transport.urls import choose_proxies, shown_proxy
-from chatpool._wire import judge_exception
+from chatpool._wire import classify_exception
 
 API, LOCAL = "https://api.test/v1", "http://127.0.0.1:8000/v1"
 
@@ -162,4 +162,4 @@ def test_a_proxy_without_a_usable_url_is_an_error(proxy, start_transport, exchan
     transport = start_transport("http://api.test", proxies={"http": proxy})
     with pytest.raises(Exception, match="(?i)proxy|SOCKS") as caught:
         exchange(transport)
-    assert judge_exception(caught.value, url=transport.base_url)[:2] == ("fatal", "endpoint")
+    assert classify_exception(caught.value, url=transport.base_url)[:2] == ("fatal", "endpoint")

@@ -14,7 +14,7 @@ import requests_mock
 import responses
 from urllib3.response import HTTPResponse
 
-from chatpool._transport import Cancelled, CancelToken, Limit, OpenStream
+from chatpool._transport import Cancelled, CancelToken, OpenStream, StreamDeadline
 from chatpool._wire import ResponseTooLarge, UnreadableAnswer
 from chatpool.config import Timeout
 from chatpool.types import ChatRequest, Reply
@@ -427,9 +427,9 @@ def test_each_read_has_a_limit_of_its_own(start, open_stream):
     stream.read()
     threading.Event().wait(0.6)  # the reader's own time
     go()
-    assert stream.read(Limit(time.monotonic() + 5, "")) == EVENTS[1]
+    assert stream.read(StreamDeadline(time.monotonic() + 5, "")) == EVENTS[1]
     with pytest.raises(requests.exceptions.Timeout, match="nothing came"):
-        stream.read(Limit(time.monotonic() + 0.1, "nothing came"))
+        stream.read(StreamDeadline(time.monotonic() + 0.1, "nothing came"))
 
 
 def test_until_then_the_limit_of_the_exchange_holds(start, open_stream):

@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from chatpool._transport.tls import Trust, choose_trust
-from chatpool._wire import judge_exception
+from chatpool._wire import classify_exception
 from chatpool.config import Timeout
 from chatpool.errors import ConfigurationError
 
@@ -107,7 +107,7 @@ def test_an_unknown_authority_is_an_error_that_names_the_variable(serve, start_t
     server = serve(echo, tls=True)
     with pytest.raises(requests.exceptions.SSLError) as caught:
         exchange(start_transport(server.url, verify=certifi.where()))
-    error = judge_exception(caught.value, url=server.url).error
+    error = classify_exception(caught.value, url=server.url).error
     assert "REQUESTS_CA_BUNDLE" in str(error)
     assert "verify=" in str(error)
 

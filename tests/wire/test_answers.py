@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from chatpool import ChatCompletion, ChatRequest, ToolCall, Usage
-from chatpool._wire.response import UnusableAnswer, decode
+from chatpool._wire.response import UnusableAnswer, decode_response
 
 CHAT = ChatRequest({"messages": []})
 COMPLETION = ChatRequest({"prompt": "x"}, "/completions")
@@ -18,7 +18,7 @@ EMBEDDING = ChatRequest({"input": "x"}, "/embeddings")
 
 
 def chat(message, **choice):
-    return decode(CHAT, {"choices": [{"message": message, **choice}]}, "req_1")
+    return decode_response(CHAT, {"choices": [{"message": message, **choice}]}, "req_1")
 
 
 class TestChat:
@@ -31,7 +31,7 @@ class TestChat:
             "choices": [{"index": 0, "message": {"role": "assistant", "content": "pong"}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
         }
-        assert decode(CHAT, payload, "req_1") == ChatCompletion(
+        assert decode_response(CHAT, payload, "req_1") == ChatCompletion(
             text="pong",
             message={"role": "assistant", "content": "pong"},
             finish_reason="stop",
@@ -85,12 +85,12 @@ class TestChat:
     )
     def test_an_answer_without_what_it_must_have_is_unusable(self, payload, problem):
         with pytest.raises(UnusableAnswer, match=problem):
-            decode(CHAT, payload, None)
+            decode_response(CHAT, payload, None)
 
     def test_the_error_in_a_failed_choice_is_handed_on(self):
         choice = {"finish_reason": "error", "error": {"code": 502, "message": "provider failed"}}
         with pytest.raises(UnusableAnswer) as caught:
-            decode(CHAT, {"choices": [choice]}, None)
+            decode_response(CHAT, {"choices": [choice]}, None)
         assert caught.value.error == choice["error"]
 
 
@@ -98,13 +98,13 @@ class TestCompletions:
     """/completions."""
 
     def test_the_text_stands_in_the_choice(self):
-        completion = decode(COMPLETION, {"choices": [{"text": "pong", "finish_reason": "length"}]}, None)
+        completion = decode_response(COMPLETION, {"choices": [{"text": "pong", "finish_reason": "length"}]}, None)
         assert (completion.text, completion.finish_reason) == ("pong", "length")
         assert completion.message == {"role": "assistant", "content": "pong"}
 
     def test_a_choice_without_text_is_unusable(self):
         with pytest.raises(UnusableAnswer, match="without 'text'"):
-            decode(COMPLETION, {"choices": [{"message": {"content": "x"}}]}, None)
+            decode_response(COMPLETION, {"choices": [{"message": {"content": "x"}}]}, None)
 
 
 class TestResponses:
@@ -125,7 +125,7 @@ class TestResponses:
             ],
             "usage": {"input_tokens": 3, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}},
         }
-        completion = decode(RESPONSES, payload, "req_1")
+        completion = decode_response(RESPONSES, payload, "req_1")
         assert (completion.text, completion.finish_reason, completion.id) == ("pong", "tool_calls", "resp_1")
         assert completion.tool_calls == (ToolCall("call_1", "add", "{}"),)
         assert completion.usage == Usage(3, 2, 5, 1)
@@ -142,7 +142,7 @@ class TestResponses:
         ],
     )
     def test_the_status_is_told_in_the_words_of_chat(self, payload, reason):
-        assert decode(RESPONSES, {"output": [], **payload}, None).finish_reason == reason
+        assert decode_response(RESPONSES, {"output": [], **payload}, None).finish_reason == reason
 
     @pytest.mark.parametrize(
         ("payload", "problem", "cure"),
@@ -158,7 +158,7 @@ class TestResponses:
     )
     def test_what_waits_for_somebody_is_no_answer(self, payload, problem, cure):
         with pytest.raises(UnusableAnswer, match=problem) as caught:
-            decode(RESPONSES, payload, None)
+            decode_response(RESPONSES, payload, None)
         assert caught.value.error["code"] == "not_supported"
         assert cure in caught.value.error["message"]
 
@@ -172,7 +172,7 @@ class TestResponses:
     )
     def test_a_response_that_failed_is_unusable(self, payload, problem):
         with pytest.raises(UnusableAnswer, match=problem):
-            decode(RESPONSES, payload, None)
+            decode_response(RESPONSES, payload, None)
 
 
 class TestEmbeddings:
@@ -184,18 +184,18 @@ class TestEmbeddings:
     @pytest.mark.parametrize("asked", ["a text", [17, 4]], ids=["text", "tokens"])
     def test_one_text_gives_a_list_of_floats(self, vector, asked):
         request = ChatRequest({"input": asked}, "/embeddings")
-        value = decode(request, {"data": [{"embedding": vector}]}, None)
+        value = decode_response(request, {"data": [{"embedding": vector}]}, None)
         assert value == [0.5, -1.0, 0.0]
         assert all(type(number) is float for number in value)
 
     def test_base64_is_little_endian_on_every_machine(self, monkeypatch):
         monkeypatch.setattr(sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
         vector = base64.b64encode(struct.pack(">f", 0.5)).decode()
-        assert decode(EMBEDDING, {"data": [{"embedding": vector}]}, None) == [0.5]
+        assert decode_response(EMBEDDING, {"data": [{"embedding": vector}]}, None) == [0.5]
 
     def test_several_texts_give_the_json_as_it_is(self):
         payload = {"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}
-        assert decode(ChatRequest({"input": ["a", "b"]}, "/embeddings"), payload, None) is payload
+        assert decode_response(ChatRequest({"input": ["a", "b"]}, "/embeddings"), payload, None) is payload
 
     @pytest.mark.parametrize(
         "data",
@@ -212,7 +212,7 @@ class TestEmbeddings:
     )
     def test_anything_but_numbers_is_unusable(self, data):
         with pytest.raises(UnusableAnswer):
-            decode(EMBEDDING, {"data": data}, None)
+            decode_response(EMBEDDING, {"data": data}, None)
 
 
 class TestOtherPaths:
@@ -220,14 +220,14 @@ class TestOtherPaths:
 
     def test_moderations_must_have_results(self):
         request = ChatRequest({"input": "x"}, "/moderations")
-        assert decode(request, {"results": [1]}, None) == {"results": [1]}
+        assert decode_response(request, {"results": [1]}, None) == {"results": [1]}
         with pytest.raises(UnusableAnswer, match="has no 'results'"):
-            decode(request, {}, None)
+            decode_response(request, {}, None)
 
     @pytest.mark.parametrize("payload", [{"data": []}, [], "text", 7, None])
     def test_an_unknown_path_gives_the_json_as_it_is(self, payload):
-        assert decode(ChatRequest({}, "/models", "GET"), payload, None) == payload
+        assert decode_response(ChatRequest({}, "/models", "GET"), payload, None) == payload
 
     def test_a_list_of_stored_answers_is_no_answer(self):
         request = ChatRequest({}, "/chat/completions", "GET")
-        assert decode(request, {"object": "list", "data": []}, None) == {"object": "list", "data": []}
+        assert decode_response(request, {"object": "list", "data": []}, None) == {"object": "list", "data": []}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatpool import ChatChunk, ChatRequest, ToolCallDelta, Usage
 from chatpool._wire import StreamReader
-from chatpool._wire.response import UnusableAnswer, decode
+from chatpool._wire.response import UnusableAnswer, decode_response
 
 CHAT = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "x"}]})
 TEXT = ChatRequest({"model": "m", "prompt": "x"}, "/completions")
@@ -610,7 +610,7 @@ def events_of(choices, usage):
 def test_an_answer_taken_apart_and_joined_is_the_same_answer(choices, usage):
     request = ChatRequest({**CHAT.body, "n": len(choices)})
     body = body_of(choices, usage)
-    assert whole(*events_of(choices, usage), DONE, request=request) == decode(request, body, "req_1")
+    assert whole(*events_of(choices, usage), DONE, request=request) == decode_response(request, body, "req_1")
 
 
 @given(CHOICES, USAGES, PLACES)

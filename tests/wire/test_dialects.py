@@ -8,7 +8,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
-from chatpool._wire import judge_reply
+from chatpool._wire import classify_response
 from chatpool.types import Reply
 
 CHAT = ChatRequest({"model": "m", "messages": []})
@@ -17,7 +17,7 @@ NOW = 1_700_000_000.0
 
 def judge(status, body, headers=None, *, proven=False, request=CHAT, proxy=""):
     reply = Reply(status, CaseInsensitiveDict(headers or {}), json.dumps(body).encode(), "http://h/v1", proxy)
-    return judge_reply(reply, request, endpoint_proven=proven, model_proven=proven, wall=NOW)
+    return classify_response(reply, request, endpoint_proven=proven, model_proven=proven, wall=NOW)
 
 
 def error(message, kind=None, code=None):
@@ -230,7 +230,7 @@ def test_a_refusal_through_a_proxy_names_it(status):
 )
 def test_a_refusal_that_cannot_be_the_proxys_does_not_name_it(url, proxy, status):
     reply = Reply(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
-    verdict = judge_reply(reply, CHAT, endpoint_proven=False, model_proven=False, wall=NOW)
+    verdict = classify_response(reply, CHAT, endpoint_proven=False, model_proven=False, wall=NOW)
     assert "proxy" not in str(verdict.error)
 
 

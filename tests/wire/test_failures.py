@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import APIConnectionError, APIResponseError, APITimeoutError
-from chatpool._wire import judge_exception
+from chatpool._wire import classify_exception
 
 URL = "https://api.example.com/v1/chat/completions"
 SECRET = "sk-secret"
@@ -86,7 +86,7 @@ class TestRealFailures:
     def test_nobody_listens(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        verdict = judge_exception(raised_by_post(url), url=url)
+        verdict = classify_exception(raised_by_post(url), url=url)
         assert (verdict.kind, verdict.scope, type(verdict.error)) == ("unavailable", "call", APIConnectionError)
         assert str(verdict.error).startswith(f"connection refused by {url}; check that the server runs")
 
@@ -101,7 +101,7 @@ class TestRealFailures:
     )
     def test_the_connection_breaks(self, answer, options, words):
         with server(answer, **options) as url:
-            verdict = judge_exception(raised_by_post(url), url=url)
+            verdict = classify_exception(raised_by_post(url), url=url)
         assert (verdict.kind, type(verdict.error)) == ("unavailable", APIConnectionError)
         assert words in str(verdict.error)
         assert url in str(verdict.error)
@@ -109,14 +109,14 @@ class TestRealFailures:
     @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"], ids=["head", "body"])
     def test_the_server_is_silent_for_too_long(self, answer):
         with server(answer, hold=True) as url:
-            verdict = judge_exception(raised_by_post(url, timeout=0.05), url=url)
+            verdict = classify_exception(raised_by_post(url, timeout=0.05), url=url)
         assert (verdict.kind, type(verdict.error)) == ("timeout", APITimeoutError)
         assert str(verdict.error).startswith(f"timed out waiting for {url}; raise timeout")
 
     def test_the_server_does_not_speak_tls(self):
         with server(b"HTTP/1.1 400 Bad Request\r\n\r\n", take=read_anything) as url:
             url = url.replace("http:", "https:")
-            verdict = judge_exception(raised_by_post(url), url=url)
+            verdict = classify_exception(raised_by_post(url), url=url)
         assert verdict.kind == "unavailable"
         assert "TLS connection" in str(verdict.error)
         assert "http:// or https://" in str(verdict.error)
@@ -124,7 +124,7 @@ class TestRealFailures:
     def test_the_answer_cannot_be_decompressed(self):
         answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope"
         with server(answer) as url:
-            verdict = judge_exception(raised_by_post(url), url=url)
+            verdict = classify_exception(raised_by_post(url), url=url)
         assert (verdict.kind, type(verdict.error)) == ("retry", APIResponseError)
 
     def test_the_host_has_no_address(self, monkeypatch):
@@ -132,13 +132,13 @@ class TestRealFailures:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", fail)
-        verdict = judge_exception(raised_by_post(URL), url=URL)
+        verdict = classify_exception(raised_by_post(URL), url=URL)
         assert verdict.kind == "unavailable"
         assert str(verdict.error).startswith(f"the host name in {URL} cannot be resolved: gaierror: Name or service")
 
     def test_the_proxy_does_not_let_through(self):
         with server(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
-            verdict = judge_exception(raised_by_post(URL, proxies={"https": proxy}), url=URL)
+            verdict = classify_exception(raised_by_post(URL, proxies={"https": proxy}), url=URL)
         assert (verdict.kind, verdict.scope, verdict.about) == ("fatal", "endpoint", "access")
         assert f"the proxy refused to connect to {URL}" in str(verdict.error)
         assert "407" in str(verdict.error)
@@ -158,18 +158,18 @@ class TestRealFailures:
     def test_the_proxy_answers_for_a_tunnel(self, status, kind, said):
         with server(b"HTTP/1.1 %d No\r\n\r\n" % status) as proxy:
             error = raised_by_post(URL, proxies={"https": proxy})
-            verdict = judge_exception(error, url=URL, proxy="http://proxy.test:3128")
+            verdict = classify_exception(error, url=URL, proxy="http://proxy.test:3128")
         assert verdict.kind == kind
         assert str(verdict.error).startswith(f"the proxy http://proxy.test:3128 {said} to {URL}")
         assert str(status) in str(verdict.error)
 
     def test_a_failure_on_the_way_names_the_proxy_and_its_cure(self):
         error = requests.exceptions.ConnectionError(ConnectionRefusedError())
-        said = str(judge_exception(error, url=URL, proxy="http://proxy.test:3128").error)
+        said = str(classify_exception(error, url=URL, proxy="http://proxy.test:3128").error)
         assert f"connection refused by {URL} through the proxy http://proxy.test:3128" in said
         assert "HTTPS_PROXY" in said
         assert "NO_PROXY" in said
-        assert "proxy" not in str(judge_exception(error, url=URL).error)
+        assert "proxy" not in str(classify_exception(error, url=URL).error)
 
     @pytest.mark.parametrize(
         ("code", "words", "cure"),
@@ -184,26 +184,26 @@ class TestRealFailures:
     def test_what_is_wrong_with_a_certificate_decides_on_the_cure(self, code, words, cure):
         cause = ssl.SSLCertVerificationError(1, f"certificate verify failed: {words}")
         cause.verify_code = code
-        verdict = judge_exception(requests.exceptions.SSLError(cause), url=URL)
+        verdict = classify_exception(requests.exceptions.SSLError(cause), url=URL)
         assert (verdict.kind, verdict.scope) == ("fatal", "endpoint")
         assert words in str(verdict.error)
         assert cure in str(verdict.error)
 
     def test_a_proxy_that_speaks_socks_needs_a_package(self):
         error = requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
-        said = str(judge_exception(error, url=URL, proxy="socks5h://proxy.test:1080").error)
+        said = str(classify_exception(error, url=URL, proxy="socks5h://proxy.test:1080").error)
         assert "proxy" in said
         assert "requests[socks]" in said
 
     @pytest.mark.parametrize("url", ["no-scheme/v1", "ftp://127.0.0.1/v1", "http://", "http://[broken/v1"])
     def test_the_url_is_none(self, url):
-        verdict = judge_exception(raised_by_post(url), url=url)
+        verdict = classify_exception(raised_by_post(url), url=url)
         assert (verdict.kind, type(verdict.error)) == ("fail", APIConnectionError)
         assert "check base_url" in str(verdict.error)
 
     def test_a_header_is_wrong(self):
         bad = {"Authorization": f"Bearer {SECRET}\nx"}
-        verdict = judge_exception(raised_by_post("http://127.0.0.1:1/v1", headers=bad), url=URL)
+        verdict = classify_exception(raised_by_post("http://127.0.0.1:1/v1", headers=bad), url=URL)
         assert verdict.kind == "fail"
         assert "a header cannot be sent" in str(verdict.error)
         assert SECRET not in "".join(traceback.format_exception(None, verdict.error, None))
@@ -276,7 +276,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("error", "expected", "words"), TABLE.values(), ids=TABLE)
 def test_every_row_of_the_table(error, expected, words):
-    verdict = judge_exception(error, url=URL)
+    verdict = classify_exception(error, url=URL)
     assert (verdict.kind, verdict.scope, type(verdict.error)) == expected
     assert (verdict.status, verdict.value, verdict.error.status_code) == (None, None, None)
     assert words in str(verdict.error)
@@ -287,7 +287,7 @@ def test_every_row_of_the_table(error, expected, words):
 
 
 def test_time_outs_are_time_out_errors():
-    assert isinstance(judge_exception(requests.ReadTimeout(), url=URL).error, TimeoutError)
+    assert isinstance(classify_exception(requests.ReadTimeout(), url=URL).error, TimeoutError)
 
 
 class TestScrubbing:
@@ -300,30 +300,30 @@ class TestScrubbing:
             requests.ConnectionError(inner, request=prepared), requests.HTTPError(response=requests.Response())
         )
         outer = requests.ConnectionError(middle, request=prepared)
-        judge_exception(outer, url=URL)
+        classify_exception(outer, url=URL)
         for error in (outer, middle, inner, middle.__context__):
             assert error.request is None
             assert error.response is None
 
     def test_pools_and_frames_are_dropped(self):
         error = raised_by_post("http://127.0.0.1:1/v1?api-key=" + SECRET)
-        judge_exception(error, url=URL)
+        classify_exception(error, url=URL)
         reason = error.args[0]
         assert (reason.pool, reason.url, reason.__traceback__, error.__traceback__) == (None, None, None, None)
         assert SECRET not in str(error) + str(reason)
 
     def test_an_unexpected_exception_keeps_its_traceback(self):
         error = raised(lambda: {}["hook"])
-        judge_exception(error, url=URL)
+        classify_exception(error, url=URL)
         assert error.__traceback__ is not None
 
     def test_exceptions_that_wrap_one_another_in_a_circle_are_survived(self):
         first, second = requests.ConnectionError("a"), requests.ConnectionError("b")
         first.args, second.args = (second,), (first,)
-        assert judge_exception(first, url=URL).kind == "unavailable"
+        assert classify_exception(first, url=URL).kind == "unavailable"
 
     def test_the_url_is_shown_without_user_and_query(self):
-        error = judge_exception(requests.ConnectionError(), url=f"https://me:{SECRET}@h/v1?key={SECRET}").error
+        error = classify_exception(requests.ConnectionError(), url=f"https://me:{SECRET}@h/v1?key={SECRET}").error
         assert "https://h/v1" in str(error)
         assert SECRET not in str(error)
 
@@ -337,7 +337,7 @@ class TestScrubbing:
 )
 def test_whatever_was_raised_there_is_one_consistent_verdict(cls, args, url):
     error = cls(*args)
-    verdict = judge_exception(error, url=url)
+    verdict = classify_exception(error, url=url)
     assert verdict.kind in {"timeout", "unavailable", "retry", "fail", "fatal"}
     assert (verdict.scope == "call") == (verdict.kind != "fatal")
     assert verdict.error.__cause__ is error

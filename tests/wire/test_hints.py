@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool._wire.rate_limit_headers import limits, wait_hint
+from chatpool._wire.rate_limit_headers import limits, retry_after_of
 
 NOW = 1_700_000_000.0
 MONTH = 31 * 86400
 
 
 def hint(headers=None, text="", **keywords):
-    return wait_hint(CaseInsensitiveDict(headers or {}), text, NOW, **keywords)
+    return retry_after_of(CaseInsensitiveDict(headers or {}), text, NOW, **keywords)
 
 
 def stated(headers):

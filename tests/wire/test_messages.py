@@ -6,7 +6,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
-from chatpool._wire.error_body import compose, cut, name_call, status_line, unusable_line, without_secrets
+from chatpool._wire.error_body import compose_message, name_call, shorten, status_line, unusable_line, without_secrets
 from chatpool.types import Reply
 
 URL = "http://user:pw@127.0.0.1:1/v1/chat/completions?api-key=secret"
@@ -19,14 +19,14 @@ def reply(status, **headers):
 
 def test_a_message_says_what_happened_where_why_and_what_to_do():
     assert (
-        compose("HTTP 400", "/x, model 'm'", "Too long.", "shorten it")
+        compose_message("HTTP 400", "/x, model 'm'", "Too long.", "shorten it")
         == "HTTP 400 (/x, model 'm'): Too long; shorten it"
     )
-    assert compose("HTTP 400", "/x", "", "shorten it") == "HTTP 400 (/x); shorten it"
+    assert compose_message("HTTP 400", "/x", "", "shorten it") == "HTTP 400 (/x); shorten it"
 
 
 def test_the_servers_words_are_cut():
-    assert len(compose("", "", "x" * 1000, "")) < 320
+    assert len(compose_message("", "", "x" * 1000, "")) < 320
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_unusable_answer_is_described_and_not_shown():
 
 @pytest.mark.parametrize(("text", "line"), [("a\n b\t c", "a b c"), ("x" * 9, "xxxxx..."), ("x" * 8, "x" * 8)])
 def test_long_text_is_cut_to_one_line(text, line):
-    assert cut(text, 8) == line
+    assert shorten(text, 8) == line
 
 
 def test_urls_are_rid_of_user_password_and_query():

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._wire.accumulate import JoinedObject, JoinedText
+from chatpool._wire.accumulate import ObjectAccumulator, TextAccumulator
 
 FACE = "\U0001f600"
 HALVES = "\ud83d", "\ude00"
@@ -15,7 +15,7 @@ HALVES = "\ud83d", "\ude00"
 
 def shown(*pieces):
     """What each piece completes, and the whole text."""
-    text = JoinedText()
+    text = TextAccumulator()
     return [text.add(piece) for piece in pieces], str(text)
 
 
@@ -51,7 +51,7 @@ def test_wherever_a_text_is_cut_its_pieces_make_it(text, cuts):
 
 
 def test_every_text_of_an_object_is_mended():
-    joined = JoinedObject()
+    joined = ObjectAccumulator()
     for half in HALVES:
         joined.add("reasoning", half)
         joined.add("audio", {"transcript": half})

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from chatpool._wire.classification import chunk_of
-from chatpool._wire.response import decode
+from chatpool._wire.response import decode_response
 from chatpool._wire.stream import StreamReader
 from chatpool.types import ChatCompletion, ChatRequest
 
@@ -17,7 +17,7 @@ RESPONSES = ChatRequest({"model": "m"}, "/responses")
 
 
 def chat(**message):
-    return decode(CHAT, {"choices": [{"message": {"role": "assistant", "content": "42", **message}}]}, None)
+    return decode_response(CHAT, {"choices": [{"message": {"role": "assistant", "content": "42", **message}}]}, None)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_there_is_none(message):
 def test_the_responses_api_tells_its_text_or_else_a_summary():
     def response(*items):
         answer = {"type": "message", "content": [{"type": "output_text", "text": "42"}]}
-        return decode(RESPONSES, {"status": "completed", "output": [*items, answer]}, None)
+        return decode_response(RESPONSES, {"status": "completed", "output": [*items, answer]}, None)
 
     summary = [{"type": "summary_text", "text": "first"}, {"type": "summary_text", "text": "second"}]
     text = [{"type": "reasoning_text", "text": "all of it"}]
@@ -146,7 +146,7 @@ def test_an_answer_that_comes_whole_in_place_of_a_stream_has_it_too():
         assert chunk_of(chat(**message)).reasoning == "so"
     assert chunk_of(chat(content="<think>so</think>42")).reasoning == ""  # it is in the text
     item = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so"}]}
-    assert chunk_of(decode(RESPONSES, {"status": "completed", "output": [item]}, None)).reasoning == "so"
+    assert chunk_of(decode_response(RESPONSES, {"status": "completed", "output": [item]}, None)).reasoning == "so"
     reader = StreamReader(CHAT)
     whole = '{"choices": [{"message": {"content": "42", "reasoning": "so"}, "finish_reason": "stop"}]}'
     assert reader.feed(lines(whole, "[DONE]"))[0].reasoning == reader.completion().reasoning == "so"
@@ -172,7 +172,7 @@ def test_the_pieces_of_a_response_make_what_the_whole_says():
 
 def test_text_completions_have_it_in_their_first_choice_as_well():
     choices = [{"text": "<think>so</think>42"}, {"text": "<think>so</think>42"}]
-    completion = decode(ChatRequest({"prompt": "x"}, "/completions"), {"choices": choices}, None)
+    completion = decode_response(ChatRequest({"prompt": "x"}, "/completions"), {"choices": choices}, None)
     assert [choice.reasoning for choice in completion.choices] == ["so", "so"]
 
 
@@ -206,22 +206,22 @@ class TestChoices:
                 },
             ]
         }
-        choices = decode(CHAT, payload, None).choices
+        choices = decode_response(CHAT, payload, None).choices
         assert [choice.text for choice in choices] == ["one", "two", ""]
         assert [choice.finish_reason for choice in choices] == ["stop", "length", None]
         assert choices[1].reasoning == "so"
         assert choices[2].tool_calls[0].name == "f"
         assert str(choices[1]) == "two"
-        assert choices == decode(CHAT, payload, None).choices
+        assert choices == decode_response(CHAT, payload, None).choices
 
     def test_text_completions_have_them_too(self):
         request = ChatRequest({"model": "m", "prompt": "x"}, "/completions")
-        completion = decode(request, {"choices": [{"text": "one"}, {"text": "two"}]}, None)
+        completion = decode_response(request, {"choices": [{"text": "one"}, {"text": "two"}]}, None)
         assert [choice.text for choice in completion.choices] == ["one", "two"]
 
     @pytest.mark.parametrize("further", [None, 7, {"message": 3}, {}])
     def test_one_that_is_odd_harms_none(self, further):
         payload = {"choices": [{"message": {"content": "one"}}, further]}
-        completion: ChatCompletion = decode(CHAT, payload, None)
+        completion: ChatCompletion = decode_response(CHAT, payload, None)
         assert completion.text == "one"
         assert all(choice.text == "" for choice in completion.choices[1:])

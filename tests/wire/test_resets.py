@@ -8,7 +8,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
-from chatpool._wire import judge_reply
+from chatpool._wire import classify_response
 from chatpool._wire.rate_limit_headers import objects_in, quota_reset, resume_line
 from chatpool.types import Reply
 
@@ -81,7 +81,7 @@ def test_what_makes_no_sense_is_no_hint(body):
 def judge(message, headers, **more):
     content = json.dumps({"error": {"message": message, "code": 429, **more}}).encode()
     reply = Reply(429, CaseInsensitiveDict(headers), content, "http://h/v1")
-    return judge_reply(reply, ChatRequest({"model": "m"}), endpoint_proven=True, model_proven=True, wall=NOW)
+    return classify_response(reply, ChatRequest({"model": "m"}), endpoint_proven=True, model_proven=True, wall=NOW)
 
 
 def test_a_quota_for_the_day_says_when_to_go_on():

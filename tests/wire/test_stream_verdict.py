@@ -26,9 +26,9 @@ from chatpool._wire import (
     StreamReader,
     as_truncated,
     chunk_of,
+    classify_exception,
+    classify_stream,
     is_event_stream,
-    judge_exception,
-    judge_stream,
     streamed,
 )
 from chatpool.types import Reply
@@ -54,7 +54,7 @@ def judge(*pieces, headers=None, request=CHAT, **options):
         reader.feed(piece)
     reader.end()
     reply = Reply(200, CaseInsensitiveDict({**HEADERS, **(headers or {})}), b"", URL)
-    return judge_stream(reader, reply, request, endpoint_proven=True, model_proven=True, wall=1.0)
+    return classify_stream(reader, reply, request, endpoint_proven=True, model_proven=True, wall=1.0)
 
 
 def typed(kind):
@@ -268,7 +268,7 @@ class TestBrokenConnection:
     )
     def test_after_a_part_of_the_answer_the_text_is_kept(self, raised, kind, cls):
         reader = StreamReader(CHAT)
-        plain = judge_exception(raised, url=URL)
+        plain = classify_exception(raised, url=URL)
         assert as_truncated(plain, reader) is plain
         reader.feed(chunk(SAID))
         verdict = as_truncated(plain, reader)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chatpool import ToolCallDelta
-from chatpool._wire.accumulate import CallsJoin
+from chatpool._wire.accumulate import ToolCallAccumulator
 
 ROME, OSLO = '{"city": "Rome"}', '{"city": "Oslo"}'
 MISSING = object()
@@ -21,7 +21,7 @@ def piece(name=None, arguments=None, *, index=MISSING, id=MISSING):  # noqa: A00
 
 def joined(*pieces, at_once=False):
     """Name and arguments of each call."""
-    calls = CallsJoin()
+    calls = ToolCallAccumulator()
     for deltas in [list(pieces)] if at_once else [[each] for each in pieces]:
         calls.take(deltas)
     return [(call["function"].get("name", ""), call["function"].get("arguments", "")) for call in calls.whole()]
@@ -106,7 +106,7 @@ def test_an_id_that_comes_again_is_that_of_the_same_call():
 
 
 def test_what_is_handed_out_names_a_call_once_and_by_its_place():
-    calls = CallsJoin()
+    calls = ToolCallAccumulator()
     handed = [calls.take([piece("f", part, index=0, id="")]) for part in (ROME, OSLO[:4], OSLO[4:])]
     assert [delta for deltas in handed for delta in deltas] == [
         ToolCallDelta(0, "", "f", ROME),
@@ -116,7 +116,7 @@ def test_what_is_handed_out_names_a_call_once_and_by_its_place():
 
 
 def test_arguments_cut_in_a_character_are_mended():
-    calls = CallsJoin()
+    calls = ToolCallAccumulator()
     calls.take([piece("f", '{"a": "\ud83d', index=0)])
     [delta] = calls.take([piece(None, '\ude00"}', index=0)])
     assert delta.arguments == '\U0001f600"}'
@@ -125,6 +125,6 @@ def test_arguments_cut_in_a_character_are_mended():
 
 @pytest.mark.parametrize("deltas", [None, 3, {}, ["x"], [{}], [{"function": 3}], [{"index": 1.5, "id": 3}]])
 def test_nonsense_does_no_harm(deltas):
-    calls = CallsJoin()
+    calls = ToolCallAccumulator()
     calls.take(deltas)
     json.dumps(calls.whole())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._wire.accumulate import ChoicesJoin
-from chatpool._wire.embeddings import taken_apart
+from chatpool._wire.accumulate import ChoiceAccumulator
+from chatpool._wire.embeddings import split_response
 from chatpool._wire.usage import usage_of
 from chatpool.types import Usage
 
@@ -111,7 +111,7 @@ def test_zeros_are_no_usage(zero):
 
 
 def test_zeros_in_the_last_chunk_of_a_stream_do_not_take_the_place_of_a_count():
-    join = ChoicesJoin(True, 1)
+    join = ChoiceAccumulator(True, 1)
     join.take("", {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     assert join.take("", {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}).usage is None
     assert usage_of(join.payload()) == Usage(3, 2, 5)
@@ -172,7 +172,7 @@ def test_tokens_from_the_cache_that_are_more_than_those_read_were_read_besides()
 
 def test_groq_has_it_in_a_place_of_its_own_in_streams():
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
-    joined = ChoicesJoin(is_chat=True, expected=1)
+    joined = ChoiceAccumulator(is_chat=True, expected=1)
     joined.take("", {"choices": [{"delta": {"content": "yes"}}], "x_groq": {"id": "req_1"}})
     last = joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": usage}})
     assert last.usage == usage_of(joined.payload()) == Usage(20, 10, 30)
@@ -197,7 +197,7 @@ def test_groq_has_it_in_a_place_of_its_own_in_streams():
     ],
 )
 def test_a_stream_may_say_in_several_chunks_what_it_used(chunks, tokens):
-    joined = ChoicesJoin(is_chat=True, expected=1)
+    joined = ChoiceAccumulator(is_chat=True, expected=1)
     for usage in chunks:
         joined.take("", {"choices": [{"delta": {"content": "yes"}}], "usage": usage})
     joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}]})
@@ -207,7 +207,7 @@ def test_a_stream_may_say_in_several_chunks_what_it_used(chunks, tokens):
 def test_the_usage_of_a_pack_is_shared_out_without_loss():
     usage = {"prompt_tokens": 37.25, "total_tokens": "38", "cost": 0.004}
     answer = {"data": [{"index": place, "embedding": [1.0]} for place in range(3)], "usage": usage}
-    parts = [usage_of(part) for part in taken_apart(answer, [1, 5, 2])]
+    parts = [usage_of(part) for part in split_response(answer, [1, 5, 2])]
     assert sum(part.prompt_tokens for part in parts) == sum(part.total_tokens for part in parts) == 38
     assert sum(part.cost for part in parts) == pytest.approx(0.004)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._wire.embeddings import check_vector, joined, shared_part, taken_apart, tokens_of, vector_of
+from chatpool._wire.embeddings import check_vector, join_requests, shared_part, split_response, tokens_of, vector_of
 from chatpool._wire.response import UnusableAnswer
 from chatpool.types import ChatRequest
 
@@ -44,14 +44,14 @@ def test_tokens_are_guessed_with_care():
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=20), st.integers(0, 10_000), st.randoms())
 def test_taking_apart_undoes_joining_and_shares_out_every_token(texts, tokens, random):
-    whole = joined([request(text, model="m") for text in texts])
+    whole = join_requests([request(text, model="m") for text in texts])
     assert whole.body == {"input": texts, "model": "m"}
     data = [
         {"object": "embedding", "index": place, "embedding": [float(len(text))]} for place, text in enumerate(texts)
     ]
     random.shuffle(data)
     weights = [tokens_of(request(text)) for text in texts]
-    parts = taken_apart(
+    parts = split_response(
         {"data": data, "model": "m", "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}, weights
     )
     assert [vector_of(request(text), part) for text, part in zip(texts, parts)] == [
@@ -64,13 +64,13 @@ def test_taking_apart_undoes_joining_and_shares_out_every_token(texts, tokens, r
 @pytest.mark.parametrize("data", [[], [{"index": 0}], [{"index": 0}] * 3])
 def test_an_answer_with_other_vectors_than_asked_for_is_unusable(data):
     with pytest.raises(UnusableAnswer, match="vectors for 2 texts"):
-        taken_apart({"data": data}, [1, 1])
+        split_response({"data": data}, [1, 1])
 
 
 def places(*numbers):
     """Which texts the vectors with these numbers belong to, by the place that they came at."""
     data = [{"index": number, "embedding": [float(place)]} for place, number in enumerate(numbers)]
-    parts = taken_apart({"data": data}, [1] * len(data))
+    parts = split_response({"data": data}, [1] * len(data))
     return [part["data"][0]["embedding"][0] for part in parts]
 
 

@@ -12,7 +12,7 @@ from requests.structures import CaseInsensitiveDict
 
 import chatpool
 from chatpool import ChatCompletion, ChatRequest, Usage
-from chatpool._wire import judge_reply
+from chatpool._wire import classify_response
 from chatpool._wire.rules import RULES
 from chatpool.types import Reply
 
@@ -27,7 +27,7 @@ def judge(status=200, payload=None, headers=None, *, content=None, request=CHAT,
     if content is None:
         content = b"" if payload is None else json.dumps(payload).encode()
     reply = Reply(status, CaseInsensitiveDict(headers or {}), content, URL)
-    return judge_reply(reply, request, endpoint_proven=endpoint, model_proven=model, wall=NOW)
+    return classify_response(reply, request, endpoint_proven=endpoint, model_proven=model, wall=NOW)
 
 
 def refusal(kind=None, code=None, message="no", **more):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-from .send_log import Tally
+from .send_log import SendLog
 
-__all__ = ["Concession", "ConcurrencyControl"]
+__all__ = ["ConcurrencyController", "FairShareYield"]
 
 
 _SHARE = 0.1  # of the calls in flight
@@ -17,7 +17,7 @@ _RARELY = 12  # refusals from one concession to the next, so that it costs a poo
 _OFTEN = 1  # ... and from one that somebody used to the next; twice as many after each that nobody used
 
 
-class Concession:
+class FairShareYield:
     """After a refusal, how many of the calls in flight to give up for a moment.
 
     A full server refuses whoever comes, not whoever has most: of two pools, the one that was first would keep all
@@ -77,7 +77,7 @@ _DISTANCE = 0.9
 _LATE = 3.0  # distances; who comes later than this does not make it good
 
 
-class ConcurrencyControl:
+class ConcurrencyController:
     """Holds calls back at a limit, and tries now and then whether more are accepted.
 
     Args:
@@ -114,7 +114,7 @@ class ConcurrencyControl:
         self.confirmed = self.held = 0
         self.probing = False
         self._in_doubt = in_doubt
-        self._concession = Concession()
+        self._concession = FairShareYield()
         self._first_patience = self._patience = patience
         self._step = 1
         self._probe_at = self._spaced_until = math.inf
@@ -127,7 +127,7 @@ class ConcurrencyControl:
 
     # -- sending ----------------------------------------------------------------------------------------
 
-    def wait(self, now: float, tally: Tally) -> float:
+    def wait(self, now: float, tally: SendLog) -> float:
         """Seconds until an attempt may be sent, if nothing ends before."""
         if tally.in_flight > self.limit:
             return math.inf  # it was lowered: something has to end first
@@ -139,14 +139,14 @@ class ConcurrencyControl:
         trying = self.probing and tally.in_flight >= self.confirmed and now < self._spaced_until
         return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
-    def _wait_for_probe(self, now: float, tally: Tally) -> float:
+    def _wait_for_probe(self, now: float, tally: SendLog) -> float:
         unbound = now - self._bound_at > _UNBOUND + tally.turnaround + self._patience and not self.conceding
         if math.isinf(self._probe_at) or unbound:
             self._probe_at = now + self._patience
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
-    def _raise(self, now: float, tally: Tally) -> None:
+    def _raise(self, now: float, tally: SendLog) -> None:
         if self.conceding and self.probing:
             self._take_back()
         elif self.probing:  # the last probe was accepted: sooner and further
@@ -166,7 +166,7 @@ class ConcurrencyControl:
         self.probing = False
         self._step = 1
 
-    def sent(self, now: float, tally: Tally) -> None:
+    def sent(self, now: float, tally: SendLog) -> None:
         """An attempt goes out."""
         distance = _DISTANCE * tally.latency / self.limit
         late = now - self._next

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from ..health import longest_series
+from ..health import expected_failure_run
 from .overload import Backlog, Overload
-from .random_rejections import Erratic, SlowStart
-from .send_log import Refusal, Tally, Ticket
-from .sequential_tests import Background
-from .slow_start import Free
-from .states import ByConcurrency, ByRate, Doubt, Phase
+from .random_rejections import LoadTrial, RandomRejections
+from .send_log import Rejection, SendLog, SendRecord
+from .sequential_tests import BackgroundRate
+from .slow_start import Unlimited
+from .states import LimitedByConcurrency, LimitedByRate, LimitState, Probing
 
-__all__ = ["AdmissionControl"]
+__all__ = ["AdaptiveLimiter"]
 
 _LONGEST_PAUSE = 120.0  # seconds
 
@@ -27,7 +27,7 @@ _LARGEST_EXPONENT = 6
 _ATTEMPTS = 1000.0  # among which a series of refusals of one call is by chance
 
 
-class AdmissionControl:
+class AdaptiveLimiter:
     """Admits calls to one (endpoint, model), as many and as fast as it accepts.
 
     Not thread-safe: the caller holds the lock.
@@ -54,11 +54,11 @@ class AdmissionControl:
     )
 
     def __init__(self) -> None:
-        self.tally = Tally()
-        self.phase: Phase = Free(self.tally)
+        self.tally = SendLog()
+        self.phase: LimitState = Unlimited(self.tally)
         self.explained = False
         self._overload = Overload()
-        self._background: Optional[Background] = None
+        self._background: Optional[BackgroundRate] = None
         self._backlog_helps = True  # as far as is known
         self._limited_before = False  # when failures became refusals
         self._news_from = -math.inf
@@ -75,14 +75,14 @@ class AdmissionControl:
             return self._paused_until - now
         return self.phase.wait(now)
 
-    def sent(self, now: float) -> Ticket:
+    def sent(self, now: float) -> SendRecord:
         """An attempt goes out; the ticket is handed back when it returns."""
         self.phase = self.phase.sent(now)
         return self.tally.send(now)
 
     # -- what comes back --------------------------------------------------------------------------------
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, ticket: SendRecord, now: float) -> None:
         """The attempt was answered."""
         self.tally.answer(ticket, now)
         self._overload.answered(ticket.number)
@@ -98,7 +98,7 @@ class AdmissionControl:
         self.explained = False
         self.tally.give_up()
 
-    def given_up(self, ticket: Ticket, now: float) -> None:
+    def given_up(self, ticket: SendRecord, now: float) -> None:
         """There was no answer in time."""
         phase, waited = self.phase, now - ticket.sent_at
         self.explained = False
@@ -106,21 +106,21 @@ class AdmissionControl:
             self.explained = phase.given_up(ticket, now)
             if phase.helps is False:
                 self._leave_backlog()
-        elif isinstance(phase, Free) and self._backlog_helps and Backlog.explains(self.tally, waited):
+        elif isinstance(phase, Unlimited) and self._backlog_helps and Backlog.explains(self.tally, waited):
             self.phase = Backlog(self.tally, waited, now)
             self.explained = True
         self.tally.give_up()
 
     def _leave_backlog(self) -> None:
         self._backlog_helps = False
-        self.phase = Free(self.tally)
+        self.phase = Unlimited(self.tally)
 
-    def failed(self, ticket: Ticket, now: float, hint: Optional[float]) -> None:
+    def failed(self, ticket: SendRecord, now: float, hint: Optional[float]) -> None:
         """The server or the way to it failed, with a hint of so many seconds: chance, unless most calls fail."""
         knew = self._overload.known
         # A call that fails with no other under way fails for another reason than the load.
         self.explained = knew or (ticket.ahead > 0 and self._overload.failed(ticket.number, self.tally.sent))
-        if hint is not None and not isinstance(self.phase, (ByRate, ByConcurrency)):
+        if hint is not None and not isinstance(self.phase, (LimitedByRate, LimitedByConcurrency)):
             hint = min(hint, _LONGEST_OWN_PAUSE)  # it may be down: probes are to find out whether it is back
         if self.explained and not knew:
             self._limited_before = self.limited
@@ -131,10 +131,10 @@ class AdmissionControl:
         if self.explained:
             self._accepted = refusal.accepted
             pause = self._pause(hint)
-            self._enter(SlowStart(self.tally, refusal, pause, self._overload.share, ticket.ahead), now)
+            self._enter(LoadTrial(self.tally, refusal, pause, self._overload.share, ticket.ahead), now)
             self._paused_until = max(self._paused_until, now + pause)
 
-    def refused(self, ticket: Ticket, now: float, hint: Optional[float]) -> None:
+    def refused(self, ticket: SendRecord, now: float, hint: Optional[float]) -> None:
         """The attempt was refused, with a hint of so many seconds.
 
         Calls that were on their way when a refusal came back had been sent too fast as well: only what is sent
@@ -154,22 +154,22 @@ class AdmissionControl:
         if self.phase.pauses_all:
             self._paused_until = max(self._paused_until, now + pause)
 
-    def _enter(self, phase: Phase, now: float) -> None:
+    def _enter(self, phase: LimitState, now: float) -> None:
         if phase is self.phase:
             return
         self.phase = phase
         self._news_from = now
-        if isinstance(phase, Erratic) and self._overload.known:
+        if isinstance(phase, RandomRejections) and self._overload.known:
             self._overload.forget(phase.chance, self.tally.sent)
 
-    def _by_chance(self, ticket: Ticket) -> bool:
+    def _by_chance(self, ticket: SendRecord) -> bool:
         """Tell refusals that come whatever the load from those of a limit."""
         share = self.phase.chance
         if share and (self._background is None or self._background.share != share):
-            self._background = Background(share, self.tally.sent)
+            self._background = BackgroundRate(share, self.tally.sent)
         return self._background is not None and self.limited and self._background.explains(ticket.number)
 
-    def _note_probe(self, refusal: Refusal, news: bool) -> None:
+    def _note_probe(self, refusal: Rejection, news: bool) -> None:
         if refusal.accepted > self._accepted:
             self._refused_probes, self._accepted = 0, refusal.accepted
         elif news and refusal.sent_at >= self._paused_until > self._probed_at:
@@ -189,7 +189,7 @@ class AdmissionControl:
     @property
     def limited(self) -> bool:
         """True where there is a limit."""
-        return isinstance(self.phase, (Doubt, ByRate, ByConcurrency))
+        return isinstance(self.phase, (Probing, LimitedByRate, LimitedByConcurrency))
 
     @property
     def down(self) -> Optional[bool]:
@@ -199,7 +199,7 @@ class AdmissionControl:
     @property
     def chance(self) -> int:
         """Number of refusals of one call in a row that are due to chance; 0 where refusals depend on the load."""
-        return 0 if self._background is None else longest_series(_ATTEMPTS, self._background.share)
+        return 0 if self._background is None else expected_failure_run(_ATTEMPTS, self._background.share)
 
     def paused_for(self, now: float) -> float:
         """Seconds until anything is sent again after a refusal; 0 when it is not paused."""
@@ -210,12 +210,12 @@ class AdmissionControl:
         self._refused_probes = 0
         if self._overload.was_outage():
             self._was_down()
-        elif isinstance(self.phase, Free):
-            self.phase = Free(self.tally)
+        elif isinstance(self.phase, Unlimited):
+            self.phase = Unlimited(self.tally)
 
     def _was_down(self) -> None:
         """Forget the failures: they were no refusals."""
         self._refused_probes = 0
         self._overload.forget(0.0, self.tally.sent)
         if not self._limited_before:
-            self.phase = Free(self.tally)
+            self.phase = Unlimited(self.tally)

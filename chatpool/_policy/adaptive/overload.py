@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from .random_rejections import SlowStart
-from .send_log import Refusal, Tally, Ticket
+from .random_rejections import LoadTrial
+from .send_log import Rejection, SendLog, SendRecord
 from .sequential_tests import MOST_CALLS, SurgeTest
-from .states import Phase
+from .states import LimitState
 
 __all__ = ["Backlog", "Overload"]
 
@@ -79,7 +79,7 @@ _TRIALS = 2  # the number of calls is halved so often to find that out
 _AT_LEAST = 4  # answers before anything follows from them
 
 
-class Backlog(Phase):
+class Backlog(LimitState):
     """Half as many calls in flight, then one more each round, as long as answers take half the time limit at most.
 
     Each call that was given up may still be worked on, so what was on its way counts for nothing.  Until it is known
@@ -97,7 +97,7 @@ class Backlog(Phase):
     pauses_all = False
     why = "more calls in flight would only wait at the server until they are given up"
 
-    def __init__(self, tally: Tally, time_limit: float, now: float) -> None:
+    def __init__(self, tally: SendLog, time_limit: float, now: float) -> None:
         super().__init__(tally)
         self.helps: Optional[bool] = None
         self._limit = max(1, (tally.in_flight + 1) // 2)
@@ -109,7 +109,7 @@ class Backlog(Phase):
         self._begin(now)
 
     @staticmethod
-    def explains(tally: Tally, waited: float) -> bool:
+    def explains(tally: SendLog, waited: float) -> bool:
         """Whether a call was given up after ``waited`` seconds because the server has too much to do."""
         return tally.in_flight > 1 and tally.latency * _NEARLY >= waited
 
@@ -125,10 +125,10 @@ class Backlog(Phase):
     def wait(self, now: float) -> float:
         return 0.0 if self._tally.in_flight < self._limit else math.inf
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         if ticket.sent_at >= self._from:
             self._count(now - ticket.sent_at, now)
         return self
@@ -156,10 +156,10 @@ class Backlog(Phase):
         if latency * (self._limit + 1) / self._limit <= _SHARE * self._time_limit:
             self._limit += 1
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        return SlowStart(self._tally, refusal, pause)
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
+        return LoadTrial(self._tally, refusal, pause)
 
-    def given_up(self, ticket: Ticket, now: float) -> bool:
+    def given_up(self, ticket: SendRecord, now: float) -> bool:
         """A call was given up; returns whether that is due to what was in flight before."""
         if ticket.sent_at < self._from:
             return True

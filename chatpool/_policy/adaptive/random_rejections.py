@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from .send_log import Refusal, Tally, Ticket
+from .send_log import Rejection, SendLog, SendRecord
 from .sequential_tests import MOST_CALLS, ShareTest, SurgeTest, possible_share
-from .states import Doubt, Phase
+from .states import LimitState, Probing
 
-__all__ = ["Erratic", "SlowStart"]
+__all__ = ["LoadTrial", "RandomRejections"]
 
 _WHY = "finding out whether refusals depend on the load"
 
@@ -32,12 +32,12 @@ _LONG_OUT, _LONG_SILENCE = 2, 0.5
 _SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
 
 
-def _settled_by(tally: Tally, now: float) -> int:
+def _settled_by(tally: SendLog, now: float) -> int:
     """The number of the first call that may still be refused."""
     return tally.sent_by(now - _SETTLED * tally.turnaround)
 
 
-class SlowStart(Phase):
+class LoadTrial(LimitState):
     """Something was refused: begin again with a single call, and go on the faster the more are accepted.
 
     Args:
@@ -52,7 +52,12 @@ class SlowStart(Phase):
     why = _WHY
 
     def __init__(
-        self, tally: Tally, refusal: Refusal, pause: float, share: Optional[float] = None, before: Optional[int] = None
+        self,
+        tally: SendLog,
+        refusal: Rejection,
+        pause: float,
+        share: Optional[float] = None,
+        before: Optional[int] = None,
     ) -> None:
         super().__init__(tally)
         if share is None:  # six of twelve calls more than were seen, for they may be few
@@ -84,7 +89,7 @@ class SlowStart(Phase):
     def wait(self, now: float) -> float:
         return max(0.0, self._next - now)
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         self._sent += 1
         if self._sent == 1:
             long_silence = self.silent and now - self._refused_at >= _LONG_SILENCE
@@ -94,7 +99,7 @@ class SlowStart(Phase):
         self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
         return self._judge(now)
 
-    def _judge(self, now: float) -> Phase:
+    def _judge(self, now: float) -> LimitState:
         """What follows from what has been accepted since the first refusal of this phase."""
         tally = self._tally
         if self._test is None or not tally.latency or now < self._resumed + tally.latency:
@@ -103,19 +108,19 @@ class SlowStart(Phase):
         if self._test.value > _OPEN:
             return self
         share = (tally.refused - self._refused + 1) / (tally.sent - self._first + 2)
-        return Erratic(tally, possible_share(share))
+        return RandomRejections(tally, possible_share(share))
 
-    def answered(self, ticket: Ticket) -> bool:
+    def answered(self, ticket: SendRecord) -> bool:
         """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
         self.silent = self.silent and ticket.number <= self._refused_first
         if self._test is None and ticket.number >= self._first and ticket.ahead >= _AS_MANY * self._before:
             self._at_full += 1
         return self._at_full > max(_FEWEST_AT_FULL, self._before)
 
-    def refused_too(self, refusal: Refusal) -> Phase:
+    def refused_too(self, refusal: Rejection) -> LimitState:
         return self.refused(refusal, 0.0)
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         self._pauses = False
         if refusal.number < self._first:
             return self._tried(self._batch, refusal, pause)
@@ -129,12 +134,12 @@ class SlowStart(Phase):
             self._test = ShareTest(self._share, MOST_CALLS, refusal.number + 1)
         return self
 
-    def _tried(self, test: ShareTest, refusal: Refusal, pause: float) -> Phase:
+    def _tried(self, test: ShareTest, refusal: Rejection, pause: float) -> LimitState:
         test.refuse(refusal.number)
-        return Doubt(self._tally, refusal, pause) if test.value >= _LIMITED and not self.silent else self
+        return Probing(self._tally, refusal, pause) if test.value >= _LIMITED and not self.silent else self
 
 
-class Erratic(Phase):
+class RandomRejections(LimitState):
     """The server refuses some calls whatever the load: just these wait.
 
     Args:
@@ -145,7 +150,7 @@ class Erratic(Phase):
     pauses_all = False
     why = "the server refuses some calls whatever their pace"
 
-    def __init__(self, tally: Tally, share: float) -> None:
+    def __init__(self, tally: SendLog, share: float) -> None:
         super().__init__(tally)
         self.chance = share
         self._test = SurgeTest(share, 1 - (1 - share) / 4, tally.sent)
@@ -153,14 +158,14 @@ class Erratic(Phase):
     def wait(self, now: float) -> float:
         return 0.0
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         return self
 
-    def refused_too(self, refusal: Refusal) -> Phase:
+    def refused_too(self, refusal: Rejection) -> LimitState:
         return self.refused(refusal, 0.0)
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         self._test.refuse(refusal.number)
         if self._test.value < _LIMITED_AFTER_ALL:
             return self
-        return SlowStart(self._tally, refusal, pause, self.chance)
+        return LoadTrial(self._tally, refusal, pause, self.chance)

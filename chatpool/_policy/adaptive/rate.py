@@ -9,10 +9,10 @@ import math
 from collections import deque
 from typing import Deque, Iterator, Optional, Tuple
 
-from .send_log import Refusal, Tally
+from .send_log import Rejection, SendLog
 from .sequential_tests import ShareTest, possible_share
 
-__all__ = ["Leap", "RateControl"]
+__all__ = ["RateController", "RateProbe"]
 
 
 _LEAST = 0.1  # sends a second
@@ -26,7 +26,6 @@ _HORIZON = 3.0  # seconds for which a refusal is remembered
 _TOO_SHORT = 0.002  # seconds; two refusals closer together give no rate
 
 # A server that asks for more than this paces its callers ...
-_LONG_PAUSE = 0.25
 # ... and growth waits for so many times the pause.
 _HOLD = 10.0
 
@@ -45,7 +44,7 @@ _CLOSER = 0.7  # 0 would be the same share for all, 1 as much more a second for 
 _LARGEST_SHARE, _SMALLEST_SHARE = 3.0, 0.4
 
 
-class RateControl:
+class RateController:
     """Sends evenly, a little faster from second to second, slower after a refusal.
 
     Args:
@@ -111,7 +110,7 @@ class RateControl:
 
     # -- being refused ----------------------------------------------------------------------------------
 
-    def refused(self, refusal: Refusal, pause: float, turnaround: float, chance: float = 0.0) -> None:
+    def refused(self, refusal: Rejection, pause: float, turnaround: float, chance: float = 0.0) -> None:
         """The server refused, and nothing is sent for ``pause`` seconds: cut the rate to what it accepts.
 
         Args:
@@ -130,24 +129,24 @@ class RateControl:
         self._note(refusal, pause)
         self._quiet_from = refusal.now + max(_HOLD * pause if asked_long else 0.0, 2 * turnaround)
 
-    def begin(self, refusal: Refusal, pause: float) -> None:
+    def begin(self, refusal: Rejection, pause: float) -> None:
         """This refusal showed that it is the rate; what it is, the next will show."""
         self._note(refusal, pause)
         self._quiet_from = refusal.now + pause
 
-    def _note(self, refusal: Refusal, pause: float) -> None:
+    def _note(self, refusal: Rejection, pause: float) -> None:
         resumed = refusal.now + pause
         self._next = max(self._next, resumed)
         self._resumed = resumed
         self._refused_at.append((resumed if pause > _LONG_PAUSE else refusal.now, refusal.accepted))
 
-    def _bounds(self, refusal: Refusal, pause: float) -> Iterator[float]:
+    def _bounds(self, refusal: Rejection, pause: float) -> Iterator[float]:
         yield self.rate * _CUT
         if refusal.sent_at - self._resumed >= 1:  # a second without a pause: what it accepted is its rate
             yield refusal.lately + 1.0
         yield from self._refilled(refusal, pause)
 
-    def _refilled(self, refusal: Refusal, pause: float) -> Iterator[float]:
+    def _refilled(self, refusal: Rejection, pause: float) -> Iterator[float]:
         """Between two refusals the server refilled at most what it accepted, and one."""
         known = self._refused_at
         if pause > _LONG_PAUSE:
@@ -177,7 +176,7 @@ _OFTEN = 8
 _REMEMBERED = 16
 
 
-class Leap:
+class RateProbe:
     """Tries a multiple of the rate on a few calls, after some refusals.
 
     A server that limits the rate has just shown that it has nothing left, so it refuses most of them.
@@ -188,7 +187,7 @@ class Leap:
 
     FACTOR = 3.0
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: SendLog) -> None:
         self._tally = tally
         self._began, self._refused = tally.sent, tally.refused
         self._after = self._refusals_left = _FIRST_AFTER
@@ -204,7 +203,7 @@ class Leap:
         leaping = self._test is not None and self._tally.sent - self._first < _MOST_CALLS
         return self.FACTOR if leaping else 1.0
 
-    def refused(self, refusal: Refusal, rate: float, pause: float) -> bool:
+    def refused(self, refusal: Rejection, rate: float, pause: float) -> bool:
         """An attempt was refused at this rate; returns whether it belongs to a leap that has not failed."""
         if self._test is not None and refusal.number >= self._first:
             self._test.refuse(refusal.number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, NamedTuple, Optional, Tuple
 
-__all__ = ["Refusal", "Tally", "Ticket"]
+__all__ = ["Rejection", "SendLog", "SendRecord"]
 
 _LATELY = 1.0  # seconds
 _LONG = 10.0  # seconds over which the mean rate is taken ...
@@ -23,7 +23,7 @@ _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ mor
 _FIRST_TURNAROUND = 0.01  # seconds, before there was any refusal
 
 
-class Ticket(NamedTuple):
+class SendRecord(NamedTuple):
     """What was known when an attempt was sent; handed back when it returns.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ticket(NamedTuple):
     number: int
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """One refused attempt, and what the server had accepted until then.
 
     Attributes:
@@ -59,7 +59,7 @@ class Refusal(NamedTuple):
     number: int = 0
 
 
-class Tally:
+class SendLog:
     """Counts sends, answers and refusals.
 
     Attributes:
@@ -91,9 +91,9 @@ class Tally:
         self._latest: Deque[Tuple[float, int]] = deque(maxlen=_FIRST)  # (sent at, number)
         self._refusals: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
-    def send(self, now: float) -> Ticket:
+    def send(self, now: float) -> SendRecord:
         """An attempt goes out."""
-        ticket = Ticket(now, self.in_flight, self.sent)
+        ticket = SendRecord(now, self.in_flight, self.sent)
         marks = self._marks
         if not marks or now >= marks[-1][0] + _MARK_EVERY:
             marks.append((now, self.sent, self.refused))
@@ -104,7 +104,7 @@ class Tally:
         self.in_flight += 1
         return ticket
 
-    def answer(self, ticket: Ticket, now: float) -> None:
+    def answer(self, ticket: SendRecord, now: float) -> None:
         """An attempt was answered."""
         self.in_flight -= 1
         self.finished += 1
@@ -114,11 +114,11 @@ class Tally:
         """An attempt has ended in a way that says nothing: a time-out, a broken connection, a cancel."""
         self.in_flight -= 1
 
-    def refuse(self, ticket: Ticket, now: float, hint: Optional[float]) -> Refusal:
+    def refuse(self, ticket: SendRecord, now: float, hint: Optional[float]) -> Rejection:
         """An attempt was refused."""
         a_second_before = ticket.sent_at - _LATELY
         lately = ticket.number - self._sent_until(a_second_before) - self._refused_since(a_second_before)
-        refusal = Refusal(
+        refusal = Rejection(
             ticket.sent_at,
             now,
             self._accepted_ahead(ticket, now),
@@ -147,7 +147,7 @@ class Tally:
         time, sent, refused = marks[0]
         return (self.sent - sent - (self.refused - refused)) / (now - time)
 
-    def around(self, ticket: Ticket, now: float) -> Tuple[int, int]:
+    def around(self, ticket: SendRecord, now: float) -> Tuple[int, int]:
         """How many were sent so shortly before and after this one that they may have reached the server in any order.
 
         Args:
@@ -187,7 +187,7 @@ class Tally:
             count += 1
         return count
 
-    def _accepted_ahead(self, ticket: Ticket, now: float) -> int:
+    def _accepted_ahead(self, ticket: SendRecord, now: float) -> int:
         """Accepted attempts in flight when the server saw this one, as far as is known by now."""
         last = ticket.number + self.around(ticket, now)[1]  # of those that may have overtaken it
         refused = 0

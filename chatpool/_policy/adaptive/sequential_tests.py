@@ -9,7 +9,7 @@ import math
 from bisect import insort
 from typing import List
 
-__all__ = ["MOST_CALLS", "Background", "ShareTest", "SurgeTest", "possible_share"]
+__all__ = ["MOST_CALLS", "BackgroundRate", "ShareTest", "SurgeTest", "possible_share"]
 
 # What may be chance, as a share of all calls; and what a server refuses that is far beyond its limit.
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.03, 0.4
@@ -118,7 +118,7 @@ class SurgeTest(ShareTest):
         self._numbers.clear()
 
 
-class Background:
+class BackgroundRate:
     """Refusals that come whatever the load, and what goes beyond them.
 
     Args:

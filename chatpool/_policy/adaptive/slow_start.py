@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-from .random_rejections import SlowStart
-from .send_log import Refusal, Tally, Ticket
-from .states import Phase
+from .random_rejections import LoadTrial
+from .send_log import Rejection, SendLog, SendRecord
+from .states import LimitState
 
-__all__ = ["Free", "Ramp"]
+__all__ = ["SlowStart", "Unlimited"]
 
 
 _AT_ONCE = 8  # calls in flight below which nothing is held back
@@ -22,7 +22,7 @@ _OPEN_AFTER = 0.6  # ... until it is beyond any pool's, so long after the beginn
 _CATCH_UP = 0.005  # seconds of lateness that may be made good
 
 
-class Ramp:
+class SlowStart:
     """A few calls at once, more at a steady rate, then at one that doubles twenty times a second, then without limit.
 
     A server without a limit hardly notices; one that has a limit is found out by a few refusals instead of by one
@@ -68,27 +68,27 @@ class Ramp:
         return _START * math.pow(2.0, max(0.0, now - self._doubling_from) / _DOUBLES_EVERY)
 
 
-class Free(Phase):
+class Unlimited(LimitState):
     """Nothing has been refused: send, but not all at once.
 
     Args:
         tally: what has been sent.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: SendLog) -> None:
         super().__init__(tally)
-        self.ramp = Ramp()
+        self.ramp = SlowStart()
 
     def wait(self, now: float) -> float:
         return self.ramp.wait(now, self._tally.in_flight)
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         self.ramp.sent(now, self._tally.in_flight)
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         self.ramp.answered = True
         return self
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
-        return SlowStart(self._tally, refusal, pause)
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
+        return LoadTrial(self._tally, refusal, pause)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
-from .concurrency import ConcurrencyControl
-from .rate import Leap, RateControl
-from .send_log import Refusal, Tally, Ticket
+from .concurrency import ConcurrencyController
+from .rate import RateController, RateProbe
+from .send_log import Rejection, SendLog, SendRecord
 
-__all__ = ["ByConcurrency", "ByRate", "Doubt", "Phase"]
+__all__ = ["LimitState", "LimitedByConcurrency", "LimitedByRate", "Probing"]
 
 
-class Phase:
+class LimitState:
     """One opinion on the server's limit.
 
     Attributes:
@@ -34,7 +34,7 @@ class Phase:
     why: Optional[str] = None
     silent = False
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: SendLog) -> None:
         self._tally = tally
 
     @property
@@ -51,27 +51,27 @@ class Phase:
         """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
         raise NotImplementedError
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         """An attempt goes out."""
         raise NotImplementedError
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         """An attempt that was sent after the latest refusal was answered."""
         return self
 
-    def answered(self, ticket: Ticket) -> bool:
+    def answered(self, ticket: SendRecord) -> bool:
         """An attempt was answered, whenever it was sent; returns whether that shows that the server was only down."""
         return False
 
-    def expected(self, refusal: Refusal, pause: float) -> bool:
+    def expected(self, refusal: Rejection, pause: float) -> bool:
         """Whether nothing follows from a refusal, because some calls were sent to find out whether they are refused."""
         return False
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
         raise NotImplementedError
 
-    def refused_too(self, refusal: Refusal) -> Phase:
+    def refused_too(self, refusal: Rejection) -> LimitState:
         """An attempt that was sent before the latest refusal came back was refused as well."""
         return self
 
@@ -95,7 +95,7 @@ _REFUSALS_AWAY_FROM_LIMIT = 4
 _QUIET_ANSWERS = 4  # times the limit; a refusal after so many answers is one by itself
 
 
-class Doubt(Phase):
+class Probing(LimitState):
     """Something was refused, and why is not known: no more in flight than was accepted, and a pause, until it is.
 
     Then one more than that is tried, far enough from the last send that no rate would mind.  What is refused
@@ -105,11 +105,11 @@ class Doubt(Phase):
 
     why = "finding out whether the server limits the rate or the calls in flight"
 
-    def __init__(self, tally: Tally, refusal: Refusal, pause: float) -> None:
+    def __init__(self, tally: SendLog, refusal: Rejection, pause: float) -> None:
         super().__init__(tally)
         self._refusal = refusal
         self._first = max(1, refusal.in_flight)
-        self._control = ConcurrencyControl(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
+        self._control = ConcurrencyController(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
         self._batch = True  # refusals of what was sent at the same time still come in
         self._votes = self._contradictions = 0
         self._answers = self._answers_lately = tally.finished
@@ -122,34 +122,36 @@ class Doubt(Phase):
     def wait(self, now: float) -> float:
         return self._control.wait(now, self._tally)
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         self._control.sent(now, self._tally)
         self._last_sent = now
         if self._control.confirmed >= self._first + max(2, _BEYOND * self._first):
-            return ByRate(self._tally, self._tally.sent_lately(now), now, now)
+            return LimitedByRate(self._tally, self._tally.sent_lately(now), now, now)
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         self._control.accepted(ticket.ahead + 1)
         return self
 
-    def refused_too(self, refusal: Refusal) -> Phase:
+    def refused_too(self, refusal: Rejection) -> LimitState:
         """Those that come back later know better how many were accepted before them."""
         if self._batch:
             self._control.lower(refusal.in_flight)
             self._first = self._control.limit
         return self
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         self._batch = False
         if self._is_rate(refusal.in_flight):
-            return ByRate(self._tally, self._rate_by(refusal), self._last_sent, refusal.now).begin(refusal, pause)
+            return LimitedByRate(self._tally, self._rate_by(refusal), self._last_sent, refusal.now).begin(
+                refusal, pause
+            )
         if self._is_number(refusal.in_flight):
-            return ByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
+            return LimitedByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
         self._control.refused(refusal.in_flight, self._tally.latency)
         return self
 
-    def _rate_by(self, refusal: Refusal) -> float:
+    def _rate_by(self, refusal: Rejection) -> float:
         """The rate at which calls were accepted: between two refusals no more than was refilled, and one."""
         refilled = refusal.accepted - self._refusal.accepted + 1
         return min(refusal.lately, max(1, refilled) / max(1e-3, refusal.sent_at - self._refusal.sent_at))
@@ -173,7 +175,7 @@ class Doubt(Phase):
         return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
 
 
-class ByRate(Phase):
+class LimitedByRate(LimitState):
     """The server limits the rate: send at what it accepts, and pause when it says so.
 
     Refused again and again with more in flight than at nearly all calls that were accepted, it is the number.
@@ -182,15 +184,15 @@ class ByRate(Phase):
     why = "the server limits the rate"
 
     def __init__(
-        self, tally: Tally, rate: float, last_sent: float, now: float, votes: int = _SAME_NUMBER_VOTES
+        self, tally: SendLog, rate: float, last_sent: float, now: float, votes: int = _SAME_NUMBER_VOTES
     ) -> None:
         super().__init__(tally)
-        self._control = RateControl(rate, last_sent, now)
+        self._control = RateController(rate, last_sent, now)
         self._grown_at = now
         self._crowd: Dict[int, int] = {}  # accepted since the latest refusal, by the number in flight
         self._votes = 0
         self._votes_needed = votes
-        self._leap = Leap(tally)
+        self._leap = RateProbe(tally)
 
     @property
     def rate(self) -> Optional[float]:
@@ -207,26 +209,26 @@ class ByRate(Phase):
                 self.chance = self._leap.chance(rate) or self.chance
         return self._control.wait(now)
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         self._control.sent(now, self._leap.factor())
         return self
 
-    def expected(self, refusal: Refusal, pause: float) -> bool:
+    def expected(self, refusal: Rejection, pause: float) -> bool:
         return self._leap.refused(refusal, self._control.rate, pause)
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         self._crowd[ticket.ahead] = self._crowd.get(ticket.ahead, 0) + 1
         return self
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         self._control.refused(refusal, pause, self._tally.turnaround, chance=self.chance)
         self._vote(refusal.in_flight)
         self._crowd.clear()
         if self._votes >= self._votes_needed:
-            return ByConcurrency(self._tally, refusal.in_flight, self._votes_needed)
+            return LimitedByConcurrency(self._tally, refusal.in_flight, self._votes_needed)
         return self
 
-    def begin(self, refusal: Refusal, pause: float) -> ByRate:
+    def begin(self, refusal: Rejection, pause: float) -> LimitedByRate:
         """This refusal showed that it is the rate."""
         self._control.begin(refusal, pause)
         return self
@@ -239,7 +241,7 @@ class ByRate(Phase):
         self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
 
 
-class ByConcurrency(Phase):
+class LimitedByConcurrency(LimitState):
     """The server limits the calls in flight: stay at that number, try one more now and then, and never pause.
 
     Such a server refuses only at its limit.  Refused with nothing in flight, or several times in a row below
@@ -249,9 +251,9 @@ class ByConcurrency(Phase):
     pauses_all = False
     why = "the server limits the calls in flight"
 
-    def __init__(self, tally: Tally, limit: int, votes: int = _SAME_NUMBER_VOTES) -> None:
+    def __init__(self, tally: SendLog, limit: int, votes: int = _SAME_NUMBER_VOTES) -> None:
         super().__init__(tally)
-        self._control = ConcurrencyControl(limit)
+        self._control = ConcurrencyController(limit)
         self._away = 0  # refusals in a row that were not at the limit
         self._answers = tally.finished
         self._votes_needed = votes
@@ -263,21 +265,21 @@ class ByConcurrency(Phase):
     def wait(self, now: float) -> float:
         return self._control.wait(now, self._tally)
 
-    def sent(self, now: float) -> Phase:
+    def sent(self, now: float) -> LimitState:
         self._control.sent(now, self._tally)
         return self
 
-    def accepted(self, ticket: Ticket, now: float) -> Phase:
+    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
         self._control.accepted(ticket.ahead + 1)
         return self
 
-    def refused(self, refusal: Refusal, pause: float) -> Phase:
+    def refused(self, refusal: Rejection, pause: float) -> LimitState:
         if not self._control.taken(refusal.in_flight):
             self._away = 0 if self._at_limit(refusal.in_flight) else self._away + 1
         self._answers = self._tally.finished
         if refusal.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
             votes = min(_MOST_VOTES, 2 * self._votes_needed)
-            return ByRate(self._tally, refusal.lately, refusal.sent_at, refusal.now, votes)
+            return LimitedByRate(self._tally, refusal.lately, refusal.sent_at, refusal.now, votes)
         self._control.refused(refusal.in_flight, self._tally.latency)
         return self
 
