@@ -330,9 +330,9 @@ def checked_names(names: List[str], file: str, encoding: str) -> List[str]:
 
 
 def _refuse_twice(names: Sequence[str], file: str) -> None:
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    if twice is not None:
-        raise ConfigurationError(f"{file} has two columns {twice!r}: rename one of them")
+    duplicate = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if duplicate is not None:
+        raise ConfigurationError(f"{file} has two columns {duplicate!r}: rename one of them")
 
 
 def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:

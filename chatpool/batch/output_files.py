@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple
 
 from .._journal import OK, AppendOnly, Journal, Record, decode_record, replacing
 from ..errors import ConfigurationError
-from .batch_format import answer_line, error_line, vector_in
+from .jsonl import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
 from .rows import RowRequest
 
@@ -29,9 +29,9 @@ __all__ = [
     "PrintedOutputs",
     "check_numpy",
     "refuse_before_start",
-    "refuse_strangers",
+    "refuse_foreign_files",
     "stdout",
-    "write_matrix",
+    "write_npy",
     "write_whole",
 ]
 
@@ -51,7 +51,7 @@ def check_numpy() -> Any:
         raise ConfigurationError("an output that ends in .npy needs numpy: pip install numpy") from None
 
 
-def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
+def write_npy(path: str, lines: Iterable[Optional[bytes]]) -> None:
     """Write one row of 32-bit floats per line of a journal; NaN where there is no vector.
 
     The file takes its name when it is whole.
@@ -62,8 +62,8 @@ def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
     """
     numpy: Any = check_numpy()
     width, count = 0, 0
-    waiting: List[Any] = []
-    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as raw:
+    vectors: List[Any] = []
+    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as content:
         for line in lines:
             vector = None if line is None else vector_in(decode_record(line))
             if vector is not None:
@@ -72,33 +72,33 @@ def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
                         f"{path}: row {count} has {len(vector)} numbers, those before have {width}"
                     )
                 width = len(vector)
-            waiting.append(vector)
+            vectors.append(vector)
             count += 1
-            if width and len(waiting) >= _ROWS_AT_ONCE:
-                _flush(numpy, waiting, width, raw)
+            if width and len(vectors) >= _ROWS_AT_ONCE:
+                _flush(numpy, vectors, width, content)
         if not width:
             raise ConfigurationError(f"{path}: there is no vector to put into it")
-        _flush(numpy, waiting, width, raw)
-        _with_header(numpy, path, raw, (count, width))
+        _flush(numpy, vectors, width, content)
+        _write_with_header(numpy, path, content, (count, width))
 
 
-def _flush(numpy: Any, waiting: List[Any], width: int, raw: Any) -> None:
+def _flush(numpy: Any, vectors: List[Any], width: int, content: Any) -> None:
     nothing = [float("nan")] * width
-    rows = numpy.asarray([nothing if vector is None else vector for vector in waiting], dtype="<f4")
-    raw.write(rows.tobytes())
-    waiting.clear()
+    rows = numpy.asarray([nothing if vector is None else vector for vector in vectors], dtype="<f4")
+    content.write(rows.tobytes())
+    vectors.clear()
 
 
-def _with_header(numpy: Any, path: str, raw: Any, shape: Any) -> None:
+def _write_with_header(numpy: Any, path: str, content: Any, shape: Any) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    raw.seek(0)
+    content.seek(0)
     with replacing(path) as file:
         numpy.lib.format.write_array_header_1_0(file, header)
-        shutil.copyfileobj(raw, file, 1 << 20)
+        shutil.copyfileobj(content, file, 1 << 20)
 
 
-_FLUSH_EVERY = 1.0  # seconds
-_FLUSH_SIZE = 1 << 16
+_FLUSH_SECONDS = 1.0  # seconds
+_FLUSH_BYTES = 1 << 16
 
 
 class Paths(NamedTuple):
@@ -111,7 +111,7 @@ class Paths(NamedTuple):
     answers: str
     errors: Optional[str]
     journal: str
-    matrix: Optional[str] = None
+    npy: Optional[str] = None
     format: str = BATCH
 
     @classmethod
@@ -137,13 +137,13 @@ class Paths(NamedTuple):
 class Outputs:
     """What becomes of rows that have ended, and are in the journal."""
 
-    def met(self, work: RowRequest) -> None:
+    def on_row(self, row_request: RowRequest) -> None:
         """A row of the input, in the order of the input."""
 
-    def ended_before(self, work: RowRequest) -> None:
+    def on_done_before(self, row_request: RowRequest) -> None:
         """A row that is not sent again."""
 
-    def returned(self, record: Record) -> None:
+    def on_restored(self, record: Record) -> None:
         """A row of an earlier run that is not sent again, and that did not count when this one began."""
 
     def add(self, records: Iterable[Record]) -> None:
@@ -191,48 +191,48 @@ class BatchOutputs(Outputs):
         self._journal = journal
         self._order: Optional[IO[bytes]] = None
         if journal.is_empty:
-            refuse_strangers(paths)
+            refuse_foreign_files(paths)
         else:
             self._rewrite(line for _, line in journal.lines())
         if in_order:
             folder = os.path.dirname(os.path.abspath(paths.answers))
             self._order = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - gone with this object
         self._files = {True: AppendOnly(paths.answers), False: AppendOnly(self._errors)}
-        self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
-        self._size = 0
-        self._flushed = time.monotonic()
+        self._buffered: Dict[bool, List[bytes]] = {True: [], False: []}
+        self._buffered_bytes = 0
+        self._flushed_at = time.monotonic()
         self._superseded = journal.superseded
 
-    def met(self, work: RowRequest) -> None:
+    def on_row(self, row_request: RowRequest) -> None:
         if self._order is not None:
-            self._order.write(work.key.to_bytes(8, "big"))
+            self._order.write(row_request.key.to_bytes(8, "big"))
 
-    def returned(self, record: Record) -> None:
+    def on_restored(self, record: Record) -> None:
         self.add([record])
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
             line = _line(record)
-            self._waiting[record.state == OK].append(line)
-            self._size += len(line)
-        if self._size > _FLUSH_SIZE or time.monotonic() - self._flushed > _FLUSH_EVERY:
+            self._buffered[record.state == OK].append(line)
+            self._buffered_bytes += len(line)
+        if self._buffered_bytes > _FLUSH_BYTES or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self._flush()
 
     def _flush(self) -> None:
-        for ok, lines in self._waiting.items():
+        for ok, lines in self._buffered.items():
             if lines:
                 self._files[ok].append(b"".join(lines))
-                self._waiting[ok] = []
-        self._size = 0
-        self._flushed = time.monotonic()
+                self._buffered[ok] = []
+        self._buffered_bytes = 0
+        self._flushed_at = time.monotonic()
 
     def finish(self, *, whole: bool = True) -> None:
         self._flush()
         self._close_files()
         if whole and self._order is not None:
-            self._rewrite(self._in_order())
-            if self._paths.matrix is not None:
-                write_matrix(self._paths.matrix, self._rows())
+            self._rewrite(self._ordered_lines())
+            if self._paths.npy is not None:
+                write_npy(self._paths.npy, self._lines_of_input())
         elif whole and self._journal.superseded > self._superseded:
             self._rewrite(line for _, line in self._journal.lines())
 
@@ -253,9 +253,9 @@ class BatchOutputs(Outputs):
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
         with replacing(self._paths.answers) as answers, replacing(self._errors) as errors:
-            _write(lines, answers, errors)
+            _write_lines(lines, answers, errors)
 
-    def _rows(self) -> Iterator[Optional[bytes]]:
+    def _lines_of_input(self) -> Iterator[Optional[bytes]]:
         """The lines of this run's rows in the order of the input, None where there is none."""
         assert self._order is not None
         self._order.seek(0)
@@ -265,9 +265,9 @@ class BatchOutputs(Outputs):
                 return
             yield self._journal.line(int.from_bytes(key, "big"))
 
-    def _in_order(self) -> Iterator[bytes]:
+    def _ordered_lines(self) -> Iterator[bytes]:
         """The lines of this run's rows in the order of the input, then those of other rows."""
-        for line in self._rows():
+        for line in self._lines_of_input():
             if line is not None:
                 yield line
         for prefix, line in self._journal.lines():
@@ -287,13 +287,13 @@ class PrintedOutputs(Outputs):
         self._journal = journal
         self._keys: Optional[List[int]] = [] if in_order else None
 
-    def met(self, work: RowRequest) -> None:
+    def on_row(self, row_request: RowRequest) -> None:
         if self._keys is not None:
-            self._keys.append(work.key)
+            self._keys.append(row_request.key)
 
-    def ended_before(self, work: RowRequest) -> None:
+    def on_done_before(self, row_request: RowRequest) -> None:
         if self._keys is None:
-            self._print_known([work.key])
+            self._print_stored([row_request.key])
 
     def add(self, records: Iterable[Record]) -> None:
         if self._keys is None:
@@ -301,9 +301,9 @@ class PrintedOutputs(Outputs):
 
     def finish(self, *, whole: bool = True) -> None:
         if self._keys is not None:
-            self._print_known(self._keys)
+            self._print_stored(self._keys)
 
-    def _print_known(self, keys: Iterable[int]) -> None:
+    def _print_stored(self, keys: Iterable[int]) -> None:
         lines = map(self._journal.line, keys)
         self._print(_line(decode_record(line)) for line in lines if line is not None)
 
@@ -334,7 +334,7 @@ def stdout() -> BinaryIO:
     return getattr(sys.stdout, "buffer", None) or cast(BinaryIO, _TextStream())
 
 
-def _write(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
+def _write_lines(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
     for line in lines:
         record = decode_record(line)
         (answers if record.state == OK else errors).write(_line(record))
@@ -344,7 +344,7 @@ def _line(record: Record) -> bytes:
     return answer_line(record) if record.state == OK else error_line(record)
 
 
-def refuse_strangers(paths: Paths) -> None:
+def refuse_foreign_files(paths: Paths) -> None:
     """Refuse to write over what is not ours.
 
     Raises:
@@ -352,7 +352,7 @@ def refuse_strangers(paths: Paths) -> None:
     """
     if paths.answers == STDOUT:
         return
-    for path in filter(None, (paths.matrix, paths.answers, paths.errors)):
+    for path in filter(None, (paths.npy, paths.answers, paths.errors)):
         size: Any = None
         with contextlib.suppress(OSError):
             size = os.path.getsize(path)
@@ -371,7 +371,7 @@ def refuse_before_start(paths: Paths, source: str) -> None:
     """
     if paths.answers == STDOUT and sys.stdout is None:
         raise ConfigurationError("standard output is closed: name a file")
-    outputs = [path for path in (paths.answers, paths.errors, paths.matrix) if path is not None]
+    outputs = [path for path in (paths.answers, paths.errors, paths.npy) if path is not None]
     if paths.journal in outputs:
         raise ConfigurationError(f"{paths.journal} is the output: choose another journal")
     for path in (*outputs, paths.journal):
@@ -379,7 +379,7 @@ def refuse_before_start(paths: Paths, source: str) -> None:
             if path != STDOUT and os.path.samefile(path, source):
                 raise ConfigurationError(f"{path} is the input: choose another output")
     if not os.path.exists(paths.journal):
-        refuse_strangers(paths)
+        refuse_foreign_files(paths)
 
 
 def write_whole(path: str, text: str) -> None:

@@ -40,7 +40,7 @@ STDOUT = "-"
 BATCH, JSONL, CSV, PARQUET, SQLITE, TEXT = "batch", "jsonl", "csv", "parquet", "sqlite", "text"
 FORMATS = (BATCH, JSONL, CSV, PARQUET, SQLITE, TEXT)
 
-_ENDINGS = {
+_FORMAT_BY_SUFFIX = {
     ".jsonl": BATCH,
     ".ndjson": BATCH,
     ".json": BATCH,
@@ -55,43 +55,45 @@ _ENDINGS = {
 }
 _NEEDS_A_FILE = (PARQUET, SQLITE)
 
-_ROWS_AT_ONCE = 1024
+_CHUNK_ROWS = 1024
 _TABLE = "answers"  # in a database
 
 
-def format_of(output: str, given: Optional[str]) -> str:
+def format_of(output: str, requested: Optional[str]) -> str:
     """The form of an output.
 
     Args:
         output: its name.
-        given: what the user has said, None for what the name says.
+        requested: what the user has said, None for what the name says.
 
     Raises:
         ConfigurationError: there is no such form, or the name says none.
     """
     refuse_no_file(output)
-    ending = os.path.splitext(output)[1].lower()
-    if given is not None:
-        if given not in FORMATS:
-            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}; got {given!r}")
-        if ending == ".npy" and given != BATCH:
-            raise ConfigurationError(f"{output}: an output that ends in .npy is a matrix; leave out format {given!r}")
-        if output == STDOUT and given in _NEEDS_A_FILE:
-            raise ConfigurationError(f"format {given!r} needs a file: name one with a suitable ending")
-        return given
+    suffix = os.path.splitext(output)[1].lower()
+    if requested is not None:
+        if requested not in FORMATS:
+            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}; got {requested!r}")
+        if suffix == ".npy" and requested != BATCH:
+            raise ConfigurationError(
+                f"{output}: an output that ends in .npy is a matrix; leave out format {requested!r}"
+            )
+        if output == STDOUT and requested in _NEEDS_A_FILE:
+            raise ConfigurationError(f"format {requested!r} needs a file: name one with a suitable ending")
+        return requested
     # Until 0.1.0 any ending was one of batch lines: what was begun goes on.
-    if output == STDOUT or (ending not in _ENDINGS and os.path.exists(f"{output}.journal")):
+    if output == STDOUT or (suffix not in _FORMAT_BY_SUFFIX and os.path.exists(f"{output}.journal")):
         return BATCH
-    if ending in (".gz", ".gzip"):
-        raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {ending}")
-    if ending not in _ENDINGS:
-        what = f"the ending {ending!r}" if ending else "a name without an ending"
-        hint = "; for a spreadsheet write .csv" if ending in (".xlsx", ".xls", ".ods") else ""
+    if suffix in (".gz", ".gzip"):
+        raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
+    if suffix not in _FORMAT_BY_SUFFIX:
+        subject = f"the ending {suffix!r}" if suffix else "a name without an ending"
+        hint = "; for a spreadsheet write .csv" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise ConfigurationError(
-            f"the output {output}: {what} says no format: choose .jsonl (the Batch API's lines), .csv, .tsv, .parquet, "
-            f".db, .txt or .npy, or name one of {', '.join(FORMATS)} (format, --format){hint}"
+            f"the output {output}: {subject} says no format: choose .jsonl (the Batch API's lines), .csv, .tsv, "
+            f".parquet, .db, .txt or .npy, or name one of {', '.join(FORMATS)} (format, --format){hint}"
         )
-    return _ENDINGS[ending]
+    return _FORMAT_BY_SUFFIX[suffix]
 
 
 def refuse_no_file(output: str) -> None:
@@ -179,14 +181,14 @@ class Spool:
         self._file.close()
 
 
-def _told(value: Any) -> str:
+def _json_form(value: Any) -> str:
     """A value that JSON has no form for: a date, a decimal number; bytes, such as those of a picture, in base64."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
-_encode = json.JSONEncoder(allow_nan=False, default=_told).encode
+_encode = json.JSONEncoder(allow_nan=False, default=_json_form).encode
 
 
 def _kind(value: Any) -> str:
@@ -238,8 +240,8 @@ def write_table(
     elif form == JSONL:
         file.writelines(_json_line(row, columns) for row in spool)
     else:
-        mark = "\t" if path.lower().endswith(".tsv") else ","
-        lines = _csv_lines(spool, columns, mark, raw) if form == CSV else _text_lines(spool, columns[0], raw)
+        delimiter = "\t" if path.lower().endswith(".tsv") else ","
+        lines = _csv_lines(spool, columns, delimiter, raw) if form == CSV else _text_lines(spool, columns[0], raw)
         file.writelines(line.encode("utf-8") for line in lines)
 
 
@@ -257,22 +259,22 @@ _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
-def _defused(text: str) -> str:
+def _without_formula(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def _csv_lines(spool: Spool, columns: Sequence[Column], mark: str, raw: bool) -> Iterator[str]:
+def _csv_lines(spool: Spool, columns: Sequence[Column], delimiter: str, raw: bool) -> Iterator[str]:
     # By hand: what the csv module quotes depends on the version of Python where a text has a carriage return.
-    quoted = re.compile(f'[{mark}"\r\n]')
+    quoted = re.compile(f'[{delimiter}"\r\n]')
 
     def cell(value: Any) -> str:
         text = (_text(value) or "").replace("\0", "\ufffd")  # with which many readers end a file
         if isinstance(value, str) and not raw:
-            text = _defused(text)
+            text = _without_formula(text)
         return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
 
     def line(values: Iterable[Any]) -> str:
-        return (mark.join(map(cell, values)) or '""') + "\n"  # an empty line is none to many readers
+        return (delimiter.join(map(cell, values)) or '""') + "\n"  # an empty line is none to many readers
 
     yield line(column.name for column in columns)
     for row in spool:
@@ -285,7 +287,7 @@ def _text_lines(spool: Spool, column: Column, raw: bool) -> Iterator[str]:
         yield (text if raw else _LINE_BREAK.sub(r"\\n", text)) + "\n"
 
 
-def _typed(value: Any, kind: str) -> Any:
+def _of_type(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == "text":
@@ -308,7 +310,7 @@ def _write_parquet(file: BinaryIO, spool: Spool, columns: Sequence[Column]) -> N
         for rows in _chunks(spool):
             values = [_values(row, columns) for row in rows]
             arrays = [
-                arrow.array([_typed(row[place], kind) for row in values], types[kind])
+                arrow.array([_of_type(row[place], kind) for row in values], types[kind])
                 for place, kind in enumerate(kinds)
             ]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
@@ -318,7 +320,7 @@ def _chunks(spool: Spool) -> Iterator[List[Row]]:
     chunk: List[Row] = []
     for row in spool:
         chunk.append(row)
-        if len(chunk) >= _ROWS_AT_ONCE:
+        if len(chunk) >= _CHUNK_ROWS:
             yield chunk
             chunk = []
     if chunk:
@@ -330,19 +332,19 @@ _SQL_TYPES = {"bool": "INTEGER", "int": "INTEGER", "float": "REAL"}
 
 def _write_sqlite(file: BinaryIO, path: str, spool: Spool, columns: Sequence[Column]) -> None:
     kinds = [spool.kind(column) if spool.kind(column) in _SQL_TYPES else "text" for column in columns]
-    names = [_quoted(name) for name in _apart([_text(column.name) or "" for column in columns])]
-    made = ", ".join(f"{name} {_SQL_TYPES.get(kind, 'TEXT')}" for name, kind in zip(names, kinds))
+    names = [_quoted(name) for name in _distinct_names([_text(column.name) or "" for column in columns])]
+    definitions = ", ".join(f"{name} {_SQL_TYPES.get(kind, 'TEXT')}" for name, kind in zip(names, kinds))
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
-        built = os.path.join(folder, "table")
+        database_path = os.path.join(folder, "table")
         try:
-            with contextlib.closing(sqlite3.connect(built)) as database, database:
-                database.execute(f"CREATE TABLE {_TABLE} ({made})")
+            with contextlib.closing(sqlite3.connect(database_path)) as database, database:
+                database.execute(f"CREATE TABLE {_TABLE} ({definitions})")
                 places = ", ".join("?" * len(columns))
-                rows = (map(_typed, _values(row, columns), kinds) for row in spool)
+                rows = (map(_of_type, _values(row, columns), kinds) for row in spool)
                 database.executemany(f"INSERT INTO {_TABLE} VALUES ({places})", map(tuple, rows))  # noqa: S608 - places
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
-        with open(built, "rb") as source:
+        with open(database_path, "rb") as source:
             shutil.copyfileobj(source, file, 1 << 20)
 
 
@@ -358,8 +360,8 @@ def refuse_other_tables(path: str) -> None:
     address = f"{pathlib.Path(path).resolve().as_uri()}?mode=ro"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as database:
         # No database: version 0.1.0 wrote lines to any name.
-        found = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
-        others = [" ".join(row) for row in found]
+        result = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
+        others = [" ".join(row) for row in result]
     if others:
         shown = ", ".join(others[:5])
         raise ConfigurationError(
@@ -372,7 +374,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _apart(names: Sequence[str]) -> List[str]:
+def _distinct_names(names: Sequence[str]) -> List[str]:
     """The names, told apart by more than the case of their letters, which is all one to SQLite."""
     taken: Set[str] = set()
     return [free_name(name.replace("\0", "") or "column", taken) for name in names]
@@ -380,9 +382,9 @@ def _apart(names: Sequence[str]) -> List[str]:
 
 def free_name(name: str, taken: Set[str]) -> str:
     """The name, or one with a number behind it if it is taken; it is taken afterwards."""
-    found, number = name, 1
-    while found.lower() in taken:
+    result, number = name, 1
+    while result.lower() in taken:
         number += 1
-        found = f"{name}_{number}"
-    taken.add(found.lower())
-    return found
+        result = f"{name}_{number}"
+    taken.add(result.lower())
+    return result

@@ -20,7 +20,7 @@ from .._wire.usage import usage_of
 from ..errors import ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
-from .batch_format import error_code, read_result
+from .jsonl import error_code, read_result
 from .output_files import Paths
 
 __all__ = ["Report", "Timeline", "Timelines", "report"]

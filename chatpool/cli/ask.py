@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from .. import ChatPool
-from ..batch.batch_format import finite, json_text, unbroken
+from ..batch.jsonl import finite, json_text, unbroken
 from ..errors import (
     APIConnectionError,
     APIError,

@@ -15,7 +15,7 @@ from .._client.diagnostics import findings
 from .._redaction import printable
 from ..batch import Report
 from ..batch import report as read
-from ..batch.batch_format import json_text
+from ..batch.jsonl import json_text
 from ..batch.output_files import write_whole
 from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path

@@ -13,8 +13,8 @@ from .._client.failure_limit import FailureLimit, MaxFailures
 from .._structured.validation import AnswerRules
 from ..batch import BatchResult
 from ..batch.api import run_job
-from ..batch.batch_format import json_text
 from ..batch.job import Job
+from ..batch.jsonl import json_text
 from ..batch.output_formats import FORMATS, STDOUT, format_of
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of

@@ -120,13 +120,13 @@ class LocalServer:
 
 
 def _spawn(settings: Dict[str, Any]) -> subprocess.Popen[str]:
-    child = Path(__file__).with_name("child.py")
+    program = Path(__file__).with_name("server_process.py")
     # A group of its own: Ctrl-C in a terminal is for this process, which then closes the server.
     group: Dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return subprocess.Popen(  # noqa: S603 - a fixed command
-        [sys.executable, str(child), json.dumps(settings)],
+        [sys.executable, str(program), json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

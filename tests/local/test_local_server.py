@@ -103,7 +103,7 @@ def test_a_damaged_model_is_an_error_with_its_cure(installed):
 
 
 def test_a_child_that_says_nothing_is_an_error(installed, monkeypatch, tmp_path):
-    silent = tmp_path / "child.py"
+    silent = tmp_path / "server_process.py"
     silent.write_text("")
     monkeypatch.setattr(server_module, "__file__", str(tmp_path / "server.py"))
     with pytest.raises(ConfigurationError, match="its process ended"):
@@ -111,7 +111,7 @@ def test_a_child_that_says_nothing_is_an_error(installed, monkeypatch, tmp_path)
 
 
 def test_a_child_that_is_slow_is_given_up(installed, monkeypatch, tmp_path):
-    (tmp_path / "child.py").write_text("import sys; sys.stdin.read()")
+    (tmp_path / "server_process.py").write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(server_module, "__file__", str(tmp_path / "server.py"))
     monkeypatch.setattr(server_module, "_START_LIMIT", 0.01)
     server = LocalServer()
