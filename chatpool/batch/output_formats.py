@@ -1,4 +1,4 @@
-"""The forms of an output: how a name says which, and how a table is written in each."""
+"""The formats of an output: which one a file name stands for, and how a table is written in each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FORMAT_BY_SUFFIX = {
     ".jsonl": BATCH,
     ".ndjson": BATCH,
     ".json": BATCH,
-    ".npy": BATCH,  # the lines that the matrix is made of
+    ".npy": BATCH,  # the matrix is made of these lines
     ".csv": CSV,
     ".tsv": CSV,
     ".parquet": PARQUET,
@@ -60,14 +60,14 @@ _TABLE = "answers"  # in a database
 
 
 def format_of(output: str, requested: Optional[str]) -> str:
-    """The form of an output.
+    """Return the format of an output.
 
     Args:
         output: its name.
-        requested: what the user has said, None for what the name says.
+        requested: the format that the user has named, None for the one of the file's suffix.
 
     Raises:
-        ConfigurationError: there is no such form, or the name says none.
+        ConfigurationError: there is no such format, or the suffix stands for none.
     """
     refuse_no_file(output)
     suffix = os.path.splitext(output)[1].lower()
@@ -81,7 +81,7 @@ def format_of(output: str, requested: Optional[str]) -> str:
         if output == STDOUT and requested in _NEEDS_A_FILE:
             raise ConfigurationError(f"format {requested!r} needs a file: name one with a suitable ending")
         return requested
-    # Until 0.1.0 any ending was one of batch lines: what was begun goes on.
+    # Until 0.1.0 a file of any suffix had batch lines: a run that was begun then goes on.
     if output == STDOUT or (suffix not in _FORMAT_BY_SUFFIX and os.path.exists(f"{output}.journal")):
         return BATCH
     if suffix in (".gz", ".gzip"):
@@ -97,20 +97,20 @@ def format_of(output: str, requested: Optional[str]) -> str:
 
 
 def refuse_no_file(output: str) -> None:
-    """Refuse an output that cannot be one.
+    """Refuse an output that cannot be a file.
 
     Raises:
-        ConfigurationError: it is a folder, a device, or no name.
+        ConfigurationError: the output is a folder, a device, or an empty name.
     """
     if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
         raise ConfigurationError(f"the output must be a file, got {output!r}")
 
 
 def check_parquet() -> Any:
-    """pyarrow's module for Parquet.
+    """Return pyarrow's module for Parquet.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: pyarrow is not installed.
     """
     try:
         return importlib.import_module("pyarrow.parquet")
@@ -124,7 +124,7 @@ def check_parquet() -> Any:
 
 
 class Column(NamedTuple):
-    """A column of a table: its name, and where its values are in a row of a :class:`Spool`."""
+    """A column of a table: its name, and the group and key of its values in a row of a :class:`Spool`."""
 
     name: str
     group: int
@@ -136,11 +136,11 @@ Row = Sequence[Mapping[str, Any]]
 
 
 class Spool:
-    """The rows of a table, on disk, until it is known which columns it has and of what kind.
+    """The rows of a table, on disk until all its columns and their kinds are known.
 
     Args:
         groups: how many groups of values a row has.
-        folder: where there is room for them.
+        folder: the folder of the temporary file.
 
     Attributes:
         names: the names of each group, in the order of their first appearance.
@@ -170,19 +170,19 @@ class Spool:
             yield json.loads(line)
 
     def kind(self, column: Column) -> str:
-        """What all values of a column are: ``bool``, ``int``, ``float``, ``vector``, else ``text``."""
+        """Return the kind of all values of a column: ``bool``, ``int``, ``float``, ``vector``, else ``text``."""
         kinds = self._kinds[column.group].get(column.key, set())
         if kinds == {"int", "float"}:
             return "float"
         return next(iter(kinds)) if len(kinds) == 1 else "text"
 
     def close(self) -> None:
-        """Forget the rows."""
+        """Delete the rows."""
         self._file.close()
 
 
 def _json_form(value: Any) -> str:
-    """A value that JSON has no form for: a date, a decimal number; bytes, such as those of a picture, in base64."""
+    """Return a JSON value for one that JSON has no form for: a date, a decimal number, or bytes (in base64)."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
@@ -203,7 +203,7 @@ def _kind(value: Any) -> str:
 
 
 def _text(value: Any) -> Optional[str]:
-    """A value as the text of a cell: JSON, unless it is a text; without halves of surrogate pairs."""
+    """Return the text of a cell: a text as it is, other values as JSON; without halves of surrogate pairs."""
     if value is None:
         return None
     text = value if isinstance(value, str) else encode_value(value).decode("utf-8")
@@ -223,15 +223,15 @@ def write_table(
     """Write a table.
 
     Args:
-        file: where to.
-        path: the file's name, which says what separates columns, and in which folder there is room.
+        file: the file.
+        path: its name; the suffix decides on the delimiter, the folder takes temporary files.
         form: one of :data:`FORMATS`.
         spool: the rows.
-        columns: their columns.
-        raw: whether texts are left as they are that a spreadsheet would take for formulas, and line breaks in texts.
+        columns: the columns to write.
+        raw: whether line breaks, and texts that a spreadsheet would take for formulas, are left as they are.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the table could not be written.
     """
     if form == PARQUET:
         _write_parquet(file, spool, columns)
@@ -253,7 +253,7 @@ def _json_line(row: Row, columns: Sequence[Column]) -> bytes:
     return unbroken(encode_value({column.name: value for column, value in zip(columns, _values(row, columns))})) + b"\n"
 
 
-# What a spreadsheet looks at to tell a formula: OWASP's list, "CSV Injection".
+# The first characters by which spreadsheets recognise a formula: OWASP's list, "CSV Injection".
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -264,17 +264,17 @@ def _without_formula(text: str) -> str:
 
 
 def _csv_lines(spool: Spool, columns: Sequence[Column], delimiter: str, raw: bool) -> Iterator[str]:
-    # By hand: what the csv module quotes depends on the version of Python where a text has a carriage return.
+    # Not the csv module: whether it quotes a text with a carriage return depends on the version of Python.
     quoted = re.compile(f'[{delimiter}"\r\n]')
 
     def cell(value: Any) -> str:
-        text = (_text(value) or "").replace("\0", "\ufffd")  # with which many readers end a file
+        text = (_text(value) or "").replace("\0", "\ufffd")  # many readers take it for the end of the file
         if isinstance(value, str) and not raw:
             text = _without_formula(text)
         return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
 
     def line(values: Iterable[Any]) -> str:
-        return (delimiter.join(map(cell, values)) or '""') + "\n"  # an empty line is none to many readers
+        return (delimiter.join(map(cell, values)) or '""') + "\n"  # many readers skip an empty line
 
     yield line(column.name for column in columns)
     for row in spool:
@@ -349,17 +349,17 @@ def _write_sqlite(file: BinaryIO, path: str, spool: Spool, columns: Sequence[Col
 
 
 def refuse_other_tables(path: str) -> None:
-    """Refuse to write a database anew that holds more than our table.
+    """Refuse to rewrite a database that holds more than our table.
 
     Raises:
-        ConfigurationError: somebody has put other tables, views or indexes into it.
+        ConfigurationError: the database has other tables, views or indexes.
     """
     if not os.path.exists(path) or not os.path.getsize(path):
         return
     others: List[str] = []
     address = f"{pathlib.Path(path).resolve().as_uri()}?mode=ro"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-        # No database: version 0.1.0 wrote lines to any name.
+        # An error: no database; version 0.1.0 wrote lines to any name.
         result = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
         others = [" ".join(row) for row in result]
     if others:
@@ -375,13 +375,13 @@ def _quoted(name: str) -> str:
 
 
 def _distinct_names(names: Sequence[str]) -> List[str]:
-    """The names, told apart by more than the case of their letters, which is all one to SQLite."""
+    """Return names that differ in more than the case of their letters, which SQLite ignores."""
     taken: Set[str] = set()
     return [free_name(name.replace("\0", "") or "column", taken) for name in names]
 
 
 def free_name(name: str, taken: Set[str]) -> str:
-    """The name, or one with a number behind it if it is taken; it is taken afterwards."""
+    """Return the name, with a number behind it if it is taken, and add it to ``taken``."""
     result, number = name, 1
     while result.lower() in taken:
         number += 1

@@ -1,4 +1,4 @@
-"""The rows of an input with their answers beside them, as a table."""
+"""A table of the rows of an input with their answers."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _FIELDS_OF_INPUT, _ANSWERS, _FACTS_OF_RUN = range(3)  # the groups of a row
 
 
 def check_fields(job: Job, columns: Mapping[str, None]) -> None:
-    """Look at the names of the columns that are asked for, before anything is sent.
+    """Check the names of the columns to write, before anything is sent.
 
     Args:
-        job: says which.
-        columns: those of the input.
+        job: names them.
+        columns: the columns of the input.
 
     Raises:
-        ConfigurationError: there is none of this name.
+        ConfigurationError: there is no column of this name.
     """
     expected = _expected(job)
     if job.fields is None or expected is None:
@@ -67,7 +67,7 @@ def check_fields(job: Job, columns: Mapping[str, None]) -> None:
 
 
 def _expected(job: Job) -> Optional[Dict[str, None]]:
-    """The columns that answers are going to have, None where nobody can know."""
+    """Return the columns that answers will have, None if they are not known before there are answers."""
     parse = job.answers.parse
     if parse is None:
         return {ANSWER: None}
@@ -76,7 +76,7 @@ def _expected(job: Job) -> Optional[Dict[str, None]]:
 
 
 def _columns(names: Sequence[Mapping[str, None]]) -> List[Column]:
-    """All columns of a table; a name of the input's stays as it is, others get a number where it is taken."""
+    """Return all columns of a table; names of the input stay as they are, others get a number if they are taken."""
     fields, answers, facts = names
     taken: Set[str] = {name.lower() for name in fields}
     columns = [Column(name, _FIELDS_OF_INPUT, name) for name in fields]
@@ -87,7 +87,7 @@ def _columns(names: Sequence[Mapping[str, None]]) -> List[Column]:
 
 
 class _StoredRow(NamedTuple):
-    """A row of standard input, which cannot be read again, without what is not needed any more."""
+    """The parts of a row that a table needs; those of standard input are stored, as it cannot be read again."""
 
     fields: Mapping[str, Any]
     custom_id: str
@@ -106,16 +106,16 @@ class _StoredRow(NamedTuple):
 
 
 class TableOutputs(Outputs):
-    """A table of the rows that have ended, in the order of the input, written when the run ends, however it does.
+    """A table of the rows that have ended, in the order of the input; it is written at the end of every run.
 
     Args:
         paths: the files.
-        journal: what has been recorded.
+        journal: the records of all runs.
         rows: the rows of the input.
-        job: which columns, and what answers are.
+        job: names the columns, and the form of answers.
 
     Raises:
-        ConfigurationError: there is an output of which the journal knows nothing, or a database with more than ours.
+        ConfigurationError: there is an output, and the journal has nothing of it; or a database has other tables.
     """
 
     def __init__(self, paths: Paths, journal: Journal, rows: Rows, job: Job) -> None:
@@ -129,10 +129,10 @@ class TableOutputs(Outputs):
         self._job = job
         self._fact_names = _FACTS if job.fields is not None or paths.format == TEXT else _DEFAULT_FACTS
         self._review = job.answers.reviewer() if job.answers.parse is not None else None
-        # What is written beside an output has room there, and is as safe from others' eyes.
+        # Temporary files go beside the output: there is space, and the folder's permissions fit.
         self._folder = None if paths.answers == STDOUT else os.path.dirname(os.path.abspath(paths.answers))
         self._stored_rows: Optional[IO[bytes]] = None
-        try:  # also where it is not needed: better now than when all is paid
+        try:  # also for a file, where it is not needed: an error comes now, and not when all is paid
             self._stored_rows = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
             reason = error.strerror or str(error)
@@ -146,7 +146,7 @@ class TableOutputs(Outputs):
             pickle.dump(_StoredRow.of(row_request), self._stored_rows)
 
     def finish(self, *, whole: bool = True) -> None:
-        del whole  # what there is, is worth having
+        del whole  # a table is written in any case: the rows that have ended are of use
         with contextlib.ExitStack() as stack:
             spool = Spool(3, self._folder)
             stack.callback(spool.close)
@@ -161,7 +161,7 @@ class TableOutputs(Outputs):
             file.flush()
 
     def _ended_rows(self) -> Iterator[Tuple[_StoredRow, Record]]:
-        """The rows of the input that have ended, selected in this run or not."""
+        """Yield the rows of the input that have ended, selected in this run or not."""
         for stored_row in self._all_rows():
             record = self._journal.read(stored_row.key, stored_row.hash)
             if record is not None:
@@ -176,11 +176,11 @@ class TableOutputs(Outputs):
         self._stored_rows.seek(0)
         with contextlib.suppress(EOFError):
             while True:
-                yield pickle.load(self._stored_rows)  # noqa: S301 - a file of our own, without a name
+                yield pickle.load(self._stored_rows)  # noqa: S301 - our own file, without a name
         self._stored_rows.seek(0, os.SEEK_END)
 
     def _chosen_columns(self, spool: Spool) -> List[Column]:
-        """The columns to write."""
+        """Return the columns to write."""
         found = [*spool.names]
         found[_FIELDS_OF_INPUT] = {**self._rows.columns, **found[_FIELDS_OF_INPUT]}
         expected = _expected(self._job)
@@ -188,7 +188,7 @@ class TableOutputs(Outputs):
             found[_ANSWERS] = {**expected, **found[_ANSWERS]}
         all_columns = _columns([*found[:2], dict.fromkeys(_FACTS)])
         by_name = {column.name: column for column in all_columns}
-        if self._job.fields is not None:  # one that no answer has had is empty
+        if self._job.fields is not None:  # a column that no answer has had is empty
             return [by_name.get(name) or Column(name, _ANSWERS, name) for name in self._job.fields]
         if self._paths.format == TEXT:
             return [Column(ANSWER, _FACTS_OF_RUN, ANSWER)]
@@ -199,8 +199,8 @@ class TableOutputs(Outputs):
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         try:
-            if kind is KeyboardInterrupt:  # in the middle of a wait for a row of standard input
-                with contextlib.suppress(OSError):  # what is raised already says more
+            if kind is KeyboardInterrupt:  # within a wait for a row of standard input
+                with contextlib.suppress(OSError):  # the interruption is raised in any case
                     self.finish()
         finally:
             if self._stored_rows is not None:
@@ -209,7 +209,7 @@ class TableOutputs(Outputs):
     # -- one row ------------------------------------------------------------------------------------------
 
     def _answer_and_facts(self, stored_row: _StoredRow, record: Record) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-        """What its answer says, and the facts about it."""
+        """Return the fields of a row's answer, and the facts about it."""
         stored = decode_value(record.value)
         value = stored
         with contextlib.suppress(UnusableAnswer):
@@ -225,7 +225,7 @@ class TableOutputs(Outputs):
         return answers, {name: facts[name] for name in self._fact_names}
 
     def _parsed(self, stored_row: _StoredRow, value: Any, answer: Any) -> Dict[str, Any]:
-        """The fields of a structured answer; an answer that has none is one by itself."""
+        """Return the fields of a structured answer; an answer without fields has the column of answers."""
         assert self._review is not None
         parsed = None
         if isinstance(value, ChatCompletion):
@@ -262,7 +262,7 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
 
 
 def _answer_in(value: Any) -> Any:
-    """An answer as one cell: its text, or the calls of tools that it has in its place, a vector, or its JSON."""
+    """Return an answer as one cell: its text, or its tool calls if it has no text, or its JSON."""
     if not isinstance(value, ChatCompletion):
         return value
     if value.text or not value.tool_calls:
