@@ -77,46 +77,46 @@ def run(
     max_failures: MaxFailures = "same",
     **options: Any,
 ) -> BatchResult:
-    r"""Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
+    r"""Answer every row of a file and store every outcome.  The same call again goes on from where this one ended.
 
     Args:
         input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
             ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
-            standard input. What it is, is recognised from its name and its first line. Excel workbooks (their first
+            standard input. The format is detected from its name and its first line. Excel workbooks (their first
             sheet) and Parquet files need the extra ``tables``.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
             everything. By its ending it is a table instead: ``.csv``, ``.tsv``, ``.parquet`` (needs pyarrow), ``.db``
             (SQLite), with failures in its column ``error``, or ``.txt``, with an answer a line; ``OUT.csv.journal``
             keeps everything then. One that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
             ``"-"`` is standard output.
-        pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
-        url: where rows go that do not say it, for instance ``"/v1/embeddings"``. Default: chat, except that an
-            ``input`` goes to the Responses API, or to embeddings where the model's name says so.
+        pool: makes the calls. Default: a pool that is made of ``options``, and closed at the end.
+        url: the path for rows without one, for instance ``"/v1/embeddings"``. Default: chat, except that an
+            ``input`` goes to the Responses API, or to embeddings if the model's name says so.
         template: a prompt with places for the row's fields, ``"Translate: {text}"``; the field of a line of text is
             ``text``.
         column: the field that is the prompt. Default, of a table: ``prompt``, or the only one.
         id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their number: blank
             lines have none, the first line of a table has the first.
-        delimiter: what separates the columns of CSV: a character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
-            ``"pipe"``. Default: what a line ``sep=;`` says, or what the first lines have.
-        encoding: of the text, as Python calls it (``"cp1252"``). Default: UTF-8.
-        retry_failed: run only what has failed before: True, or kinds of failures (class, status or code).
-        limit: only the first so many rows.
-        sample: only so many rows, drawn at random, always the same ones.
-        dry_run: send nothing; say what would be sent.
+        delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: that of a line ``sep=;``, or the one detected in the first lines.
+        encoding: the encoding of the text, by Python's name (``"cp1252"``). Default: UTF-8.
+        retry_failed: run only rows that have failed before: True, or kinds of failures (class, status or code).
+        limit: run only this number of rows, the first ones.
+        sample: run only this number of rows, drawn at random, always the same ones.
+        dry_run: send nothing; count what would be sent.
         in_order: put the output into the order of the input at the end. Otherwise it has the order of completion.
-        skip_bad_lines: leave out lines that cannot be used, instead of refusing the input.
+        skip_bad_lines: leave out lines that cannot be used; otherwise the input is refused.
         progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
             options.
         prices: dollars per million tokens, for the cost: ``(read, written)``, with a third figure for those read from
             the prompt cache, or one number for embeddings; by model ``{"model": (read, written)}``; or the name of a
-            file of prices in LiteLLM's form. What a server states that an answer cost goes before them.
-        processes: how many processes share the work; more than one where Python itself is the limit.
-        parse, max_reasks, accept: what answers have to be, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
-            is not taken in the end is a failure that runs again with ``retry_failed`` only.
-        collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, where the path has them.
-        max_pack: how many texts to embed go out in one request at most, as in :meth:`~chatpool.ChatPool.embed`.
-        format: the form of the output, whatever its ending: ``"batch"`` (the Batch API's lines), ``"jsonl"``,
+            file of prices in LiteLLM's form. A cost that a server states goes before them.
+        processes: the number of processes that share the work; more than one if Python itself is the limit.
+        parse, max_reasks, accept: rules for answers, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
+            is not accepted in the end is a failure that runs again with ``retry_failed`` only.
+        collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, if the path has them.
+        max_pack: the greatest number of texts to embed in one request, as in :meth:`~chatpool.ChatPool.embed`.
+        format: the format of the output, whatever its suffix: ``"batch"`` (the Batch API's lines), ``"jsonl"``,
             ``"csv"``, ``"parquet"``, ``"sqlite"`` (a table ``answers``) or ``"text"``.
         fields: the columns of a table, as names or ``"id,answer"``. Default: the input's columns, then ``answer`` (the
             fields of answers with ``parse``), ``error`` and ``tokens``. There are also ``id``, ``row``,
@@ -126,8 +126,8 @@ def run(
         raw: leave texts as they are that a spreadsheet would take for formulas, which get a ``'`` otherwise, and line
             breaks within a text, which are written as ``\\n`` otherwise.
         journal: the file that keeps everything. Default: beside the output; for standard output there is none, and
-            nothing can go on.
-        lock: refuse to run where no lock keeps a second run from the same files. False runs, with a warning.
+            the run cannot be continued.
+        lock: refuse to run if no lock can keep a second run from the same files. False runs, with a warning.
         max_failures: how many rows of this run may fail before it ends as fatal, as in :meth:`~chatpool.ChatPool.map`:
             a number, a share (0.2) of those that have ended, from the 20th on, or None. Default: it ends when the
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.

@@ -46,6 +46,8 @@ _FACTS = (
 
 _FIELDS_OF_INPUT, _ANSWERS, _FACTS_OF_RUN = range(3)  # the groups of a row
 
+_LAST_ATTEMPT = 1 << 30  # a number of attempts after which no answer is asked for again
+
 
 def check_fields(job: Job, columns: Mapping[str, None]) -> None:
     """Check the names of the columns to write, before anything is sent.
@@ -181,12 +183,12 @@ class TableOutputs(Outputs):
 
     def _chosen_columns(self, spool: Spool) -> List[Column]:
         """Return the columns to write."""
-        found = [*spool.names]
-        found[_FIELDS_OF_INPUT] = {**self._rows.columns, **found[_FIELDS_OF_INPUT]}
+        names = [*spool.names]
+        names[_FIELDS_OF_INPUT] = {**self._rows.columns, **names[_FIELDS_OF_INPUT]}
         expected = _expected(self._job)
         if expected is not None:
-            found[_ANSWERS] = {**expected, **found[_ANSWERS]}
-        all_columns = _columns([*found[:2], dict.fromkeys(_FACTS)])
+            names[_ANSWERS] = {**expected, **names[_ANSWERS]}
+        all_columns = _columns([*names[:2], dict.fromkeys(_FACTS)])
         by_name = {column.name: column for column in all_columns}
         if self._job.fields is not None:  # a column that no answer has had is empty
             return [by_name.get(name) or Column(name, _ANSWERS, name) for name in self._job.fields]
@@ -229,15 +231,12 @@ class TableOutputs(Outputs):
         assert self._review is not None
         parsed = None
         if isinstance(value, ChatCompletion):
-            found = self._review(stored_row.request or ChatRequest({}), value, _NO_MORE_ATTEMPTS).value
-            parsed = found.parsed if isinstance(found, ChatCompletion) else None
+            reviewed = self._review(stored_row.request or ChatRequest({}), value, _LAST_ATTEMPT).value
+            parsed = reviewed.parsed if isinstance(reviewed, ChatCompletion) else None
         fields = _mapping_of(parsed)
         if fields is not None:
             return {str(name): part for name, part in fields.items()}
         return {ANSWER: answer if parsed is None else parsed}
-
-
-_NO_MORE_ATTEMPTS = 1 << 30  # askings
 
 
 def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
@@ -275,9 +274,9 @@ def _mapping_of(parsed: Any) -> Optional[Mapping[str, Any]]:
         return parsed
     if dataclasses.is_dataclass(parsed) and not isinstance(parsed, type):
         return dataclasses.asdict(parsed)
-    # pydantic's, version 2 and 1, and named tuples'.
+    # Models of pydantic 2 and 1, and named tuples.
     for mark, name in (("model_fields", "model_dump"), ("__fields__", "dict"), ("_fields", "_asdict")):
         if hasattr(type(parsed), mark) and hasattr(parsed, name):
-            found = getattr(parsed, name)()
-            return found if isinstance(found, Mapping) else None
+            fields = getattr(parsed, name)()
+            return fields if isinstance(fields, Mapping) else None
     return None

@@ -290,11 +290,11 @@ class ProcessPoolRunner(Runner):
             key, start, length = content["done"]
             worker.known_up_to = start + length
             if key in worker.assigned:  # otherwise a scan of the journal has found it before
-                found = self._tail.at(start, length)
-                if found is None or found.prefix.key != key:
+                entry = self._tail.at(start, length)
+                if entry is None or entry.prefix.key != key:
                     self._on_lost_record(worker, key)
                 else:
-                    records.append(self._register(worker, found))
+                    records.append(self._register(worker, entry))
         elif "pending" in content:
             worker.assigned.pop(content["pending"], None)
             self._budget.release(content["pending"])
@@ -312,16 +312,16 @@ class ProcessPoolRunner(Runner):
         if not busy_workers:
             return
         records: List[RowRecord] = []
-        for found in self._tail.since(min(worker.known_up_to for worker in busy_workers)):
-            owner = next((worker for worker in self._processes if found.prefix.key in worker.assigned), None)
+        for entry in self._tail.since(min(worker.known_up_to for worker in busy_workers)):
+            owner = next((worker for worker in self._processes if entry.prefix.key in worker.assigned), None)
             if owner is not None:
-                records.append(self._register(owner, found))
+                records.append(self._register(owner, entry))
         self._collect(records)
 
-    def _register(self, worker: _WorkerProcess, found: Found) -> RowRecord:
-        key, state, _ = found.prefix
-        self._journal.learn(key, state, found.start)
-        return worker.assigned.pop(key), decode_record(found.line)
+    def _register(self, worker: _WorkerProcess, entry: Found) -> RowRecord:
+        key, state, _ = entry.prefix
+        self._journal.learn(key, state, entry.start)
+        return worker.assigned.pop(key), decode_record(entry.line)
 
     def _collect(self, records: Sequence[RowRecord]) -> None:
         if not records:
@@ -329,9 +329,9 @@ class ProcessPoolRunner(Runner):
         self._ended_rows += len(records)
         for row_request, record in records:
             self._budget.settle(record, record.usage)
-            asked = None if row_request.request is None else row_request.request.model
-            answer = decode_value(record.value) if self._bill.wants_answered(asked) else None
-            self._bill.add(record.usage, asked, answer.get("model") if isinstance(answer, dict) else None)
+            model = None if row_request.request is None else row_request.request.model
+            answer = decode_value(record.value) if self._bill.wants_answered(model) else None
+            self._bill.add(record.usage, model, answer.get("model") if isinstance(answer, dict) else None)
         self._publish([record for _, record in records])
         self._count(_outcome_of(row_request, record) for row_request, record in records)
 
