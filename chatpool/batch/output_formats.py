@@ -198,8 +198,12 @@ def _kind(value: Any) -> str:
         return "int" if -(1 << 63) <= value < 1 << 63 else "text"
     if isinstance(value, float):
         return "float"
-    is_vector = isinstance(value, list) and value and all(type(part) in (int, float) for part in value)
-    return "vector" if is_vector else "text"
+    return "vector" if isinstance(value, list) and value and all(map(_fits_float, value)) else "text"
+
+
+def _fits_float(number: Any) -> bool:
+    """Return True for a float, and for an int in the range in which floats have every whole number."""
+    return type(number) is float or (type(number) is int and abs(number) <= 1 << 53)
 
 
 def _text(value: Any) -> Optional[str]:
