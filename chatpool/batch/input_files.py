@@ -32,9 +32,9 @@ from .input_tables import (
     table_kind,
 )
 
-__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "InputLine", "InputProblem", "Source"]
+__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "TEXT", "InputLine", "InputProblem", "Source"]
 
-STDIN = "-"
+_STDIN = "-"
 JSON, CSV, TEXT = "json", "csv", "text"
 
 _SUFFIXES = {".csv": CSV, ".tsv": CSV, ".txt": TEXT, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON}
@@ -73,7 +73,7 @@ class Source:
         self, path: str, column: Optional[str] = None, delimiter: Optional[str] = None, encoding: Optional[str] = None
     ) -> None:
         self._path = path
-        self.is_stream = path == STDIN
+        self.is_stream = path == _STDIN
         self.name = "standard input" if self.is_stream else path
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
         self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)

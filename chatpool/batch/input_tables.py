@@ -44,18 +44,14 @@ __all__ = [
     "InputLine",
     "InputProblem",
     "Uncomputed",
-    "by_name",
-    "checked_names",
     "csv_lines",
     "delimiter_of",
     "excel_lines",
     "is_torn",
     "not_decoded",
-    "package_for",
     "parquet_lines",
     "refuse_binary",
     "refuse_text",
-    "refuse_unreadable",
     "table_kind",
 ]
 
@@ -294,7 +290,7 @@ def csv_lines(
                     raise ConfigurationError(f"line {place} of {name} is {fields.reason}")
                 if not any(map(str.strip, fields)):
                     continue
-                names = checked_names(fields, name, encoding)
+                names = _checked_names(fields, name, encoding)
                 heading.columns.update(dict.fromkeys(filter(None, names)))
                 number = 1
             elif fields:
@@ -327,10 +323,10 @@ def _csv_records(
 def _row_value(names: Sequence[str], fields: Union[List[str], InputProblem], encoding: str) -> Any:
     if isinstance(fields, InputProblem):
         return fields
-    return by_name(names, fields, encoding) if any(map(str.strip, fields)) else BLANK
+    return _fields_by_name(names, fields, encoding) if any(map(str.strip, fields)) else BLANK
 
 
-def checked_names(names: List[str], file: str, encoding: str) -> List[str]:
+def _checked_names(names: List[str], file: str, encoding: str) -> List[str]:
     """Return the names of the columns, "" for a column without one.
 
     Raises:
@@ -352,7 +348,7 @@ def _refuse_twice(names: Sequence[str], file: str) -> None:
         raise ConfigurationError(f"{file} has two columns {duplicate!r}: rename one of them")
 
 
-def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
+def _fields_by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
     """Return the fields by name; columns without a name are left out."""
     if len(fields) != len(names):
         if any(map(str.strip, fields[len(names) :])):
@@ -400,7 +396,7 @@ def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]
     Raises:
         ConfigurationError: pyarrow is not installed, or cannot read the file.
     """
-    package: Any = package_for("pyarrow.parquet", PARQUET, name)
+    package: Any = _import_reader("pyarrow.parquet", PARQUET, name)
     try:
         number = place = 0
         with package.ParquetFile(path) as file:
@@ -418,7 +414,7 @@ def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]
     except OSError as error:
         raise ConfigurationError(f"cannot read {name}: {error}") from error
     except Exception as error:  # pyarrow's own, of several kinds
-        refuse_unreadable(name, PARQUET, error)
+        _refuse_unreadable(name, PARQUET, error)
 
 
 def _plain_row(row: Mapping[str, Any]) -> Any:
@@ -467,7 +463,7 @@ def _plain_part(value: Any) -> Any:
     return base64.b64encode(plain).decode("ascii") if isinstance(plain, bytes) else plain
 
 
-def package_for(module: str, kind: str, name: str) -> Any:
+def _import_reader(module: str, kind: str, name: str) -> Any:
     """Import the module that reads files of a kind.
 
     Raises:
@@ -481,7 +477,7 @@ def package_for(module: str, kind: str, name: str) -> Any:
         ) from None
 
 
-def refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
+def _refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
     """Refuse a file that its package cannot read.
 
     Raises:
@@ -511,7 +507,7 @@ def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
     Raises:
         ConfigurationError: openpyxl is not installed, or cannot read the file; or the rows are in another sheet.
     """
-    package: Any = package_for("openpyxl", EXCEL, name)
+    package: Any = _import_reader("openpyxl", EXCEL, name)
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and other things that are not read
@@ -525,7 +521,7 @@ def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
     except ConfigurationError:
         raise
     except Exception as error:  # of any kind: openpyxl does not check its input
-        refuse_unreadable(name, EXCEL, error)
+        _refuse_unreadable(name, EXCEL, error)
     if others and not heading.columns:
         raise ConfigurationError(
             f"the sheet {sheet.title!r} of {name} is empty, and there are others ({', '.join(others)}): move the one "
@@ -589,11 +585,11 @@ def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> 
             continue
         number += 1
         if names is None:
-            names = checked_names(fields, name, "utf-8")
+            names = _checked_names(fields, name, "utf-8")
             heading.columns.update(dict.fromkeys(filter(None, names)))
             continue
         fields += [""] * (len(names) - len(fields))
-        yield InputLine(number, by_name(names, fields, "utf-8"), place, place)
+        yield InputLine(number, _fields_by_name(names, fields, "utf-8"), place, place)
 
 
 def _cell_text(cell: Any) -> str:

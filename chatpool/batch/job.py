@@ -101,7 +101,7 @@ class BatchResult:
         return "" if self.output in (None, STDOUT) else f", see the column 'error' of {self.output}"
 
     def summary(self) -> str:
-        """The counts, for a person, on one line."""
+        """Return the counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
         if self.failed:
             causes = sorted(self.causes.items(), key=lambda pair: -pair[1])

@@ -35,7 +35,6 @@ __all__ = [
     "BadLine",
     "BatchLine",
     "EmptyCell",
-    "ResultLine",
     "answer_line",
     "batch_line",
     "checked_body",
@@ -295,7 +294,7 @@ def _error_body(error_facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"error": {name: error_facts.get(name) for name in ("message", "type", "param", "code")}}
 
 
-class ResultLine(NamedTuple):
+class _ResultLine(NamedTuple):
     """A line of output.
 
     Attributes:
@@ -313,7 +312,7 @@ class ResultLine(NamedTuple):
     body: Any
 
 
-def read_result(line: str) -> ResultLine:
+def read_result(line: str) -> _ResultLine:
     """Decode a line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
 
     Raises:
@@ -329,19 +328,19 @@ def read_result(line: str) -> ResultLine:
     error_in_body = body.get("error") if isinstance(body, dict) else None
     is_refused = (isinstance(status, int) and status >= 300) or not response
     if error or error_in_body or is_refused:
-        return ResultLine(value.get("custom_id"), False, status, _code(error or error_in_body), body)
-    return ResultLine(value.get("custom_id"), True, status, None, body)
+        return _ResultLine(value.get("custom_id"), False, status, _code(error or error_in_body), body)
+    return _ResultLine(value.get("custom_id"), True, status, None, body)
 
 
-def _read_pair(value: Any) -> ResultLine:
+def _read_pair(value: Any) -> _ResultLine:
     if len(value) not in (2, 3):
         raise ValueError("a list must be [request, answer] or [request, answer, metadata]")
     answer = value[1]
     if isinstance(answer, dict) and not answer.get("error"):
-        return ResultLine(None, True, 200, None, answer)
+        return _ResultLine(None, True, 200, None, answer)
     last = answer[-1] if isinstance(answer, list) and answer else answer
     error = last.get("error") if isinstance(last, dict) else last
-    return ResultLine(None, False, None, _code(error), None)
+    return _ResultLine(None, False, None, _code(error), None)
 
 
 def _code(error: Any) -> str:

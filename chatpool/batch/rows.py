@@ -1,7 +1,7 @@
 """The rows of an input and the requests that are made of them.
 
 An :class:`InputFormat` makes a :class:`Row` of each line: it detects which field is the prompt, fills in a
-:class:`Template`, and decides where the request goes.  :class:`Rows` selects rows, completes their requests with the
+:class:`_Template`, and decides where the request goes.  :class:`Rows` selects rows, completes their requests with the
 pool's defaults, and looks them up in the journal.
 """
 
@@ -41,10 +41,10 @@ from .jsonl import (
     request_of_list,
 )
 
-__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template"]
+__all__ = ["InputFormat", "Row", "RowRequest", "Rows"]
 
 
-class Template:
+class _Template:
     """A text with places for fields, such as ``"Translate: {text}"``; ``{{`` and ``}}`` are braces.
 
     A field that is not a text is filled in as JSON.
@@ -172,7 +172,7 @@ class InputFormat:
         if template is not None and column is not None:
             raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
         self._source = source
-        self._template = None if template is None else Template(template)
+        self._template = None if template is None else _Template(template)
         self._column = column
         self._id_field = id_field or CUSTOM_ID
         self._keep_version = keep_version

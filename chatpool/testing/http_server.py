@@ -22,7 +22,6 @@ __all__ = [
     "Break",
     "Close",
     "Connection",
-    "ConnectionEndError",
     "Listener",
     "Send",
     "ServerRecord",
@@ -175,7 +174,7 @@ class ServerRecord:
 Serve = Callable[["Connection", RawRequest], None]
 
 
-class ConnectionEndError(Exception):
+class _ConnectionEndError(Exception):
     """The connection has ended, or cannot be used any more."""
 
 
@@ -199,7 +198,7 @@ class Connection:
     def run(self, serve: Serve, tls: Optional[ssl.SSLContext]) -> None:
         """Give each request to ``serve`` until one of the two ends closes the connection."""
         # A client may end its connection at any time: that is not an error of the server.
-        with contextlib.suppress(ConnectionEndError, OSError):
+        with contextlib.suppress(_ConnectionEndError, OSError):
             if tls is not None:
                 self._encrypt(tls)
             reader = RequestReader(self._sock)
@@ -218,7 +217,7 @@ class Connection:
     def _encrypt(self, tls: ssl.SSLContext) -> None:
         with self._lock:
             if self._ended:
-                raise ConnectionEndError
+                raise _ConnectionEndError
             # wrap_socket empties the plain socket: others must find the new one before the handshake blocks.
             self._sock = encrypted = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
         encrypted.do_handshake()
@@ -227,7 +226,7 @@ class Connection:
         """Do ``actions`` in order; call ``finished`` once, before the client can know that the answer is whole.
 
         Raises:
-            ConnectionEndError: an action ended the connection, or a wait was ended by the client or the server.
+            _ConnectionEndError: an action ended the connection, or a wait was ended by the client or the server.
             OSError: the client is gone.
         """
         last = _completing_index(actions)
@@ -247,11 +246,11 @@ class Connection:
             self._sock.sendall(action.head + action.body)
         elif isinstance(action, Wait):
             if self._interrupted(action.seconds):
-                raise ConnectionEndError
+                raise _ConnectionEndError
         else:
             if isinstance(action, Break):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            raise ConnectionEndError
+            raise _ConnectionEndError
 
     def _interrupted(self, seconds: Optional[float]) -> bool:
         """Wait; True as soon as the server closes or the client goes away."""

@@ -17,13 +17,9 @@ __all__ = [
     "FakeModel",
     "ReplyFunction",
     "chat_completion",
-    "embedding_list",
     "embedding_vector",
     "error_body",
-    "model_list",
-    "moderation",
     "response_object",
-    "text_completion",
 ]
 
 ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
@@ -89,7 +85,9 @@ class FakeModel:
             if not isinstance(reply, str):
                 return 200, reply
         texts = [str(reply) for reply in replies]
-        return 200, text_completion(texts, id=f"cmpl-{request.number}", model=_model(request), prompt=" ".join(prompts))
+        return 200, _text_completion(
+            texts, id=f"cmpl-{request.number}", model=_model(request), prompt=" ".join(prompts)
+        )
 
     def _responses(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("input"):
@@ -102,7 +100,7 @@ class FakeModel:
     def _embeddings(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("input"):
             return _missing_parameter("input")
-        return 200, embedding_list(
+        return 200, _embedding_list(
             embedding_inputs(request.body),
             model=_model(request),
             dimensions=request.body.get("dimensions") or 8,
@@ -113,10 +111,10 @@ class FakeModel:
         if not request.body.get("input"):
             return _missing_parameter("input")
         inputs = embedding_inputs(request.body)
-        return 200, moderation(inputs, id=f"modr-{request.number}", model=_model(request))
+        return 200, _moderation(inputs, id=f"modr-{request.number}", model=_model(request))
 
     def _models(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        return 200, model_list([_DEFAULT_MODEL])
+        return 200, _model_list([_DEFAULT_MODEL])
 
     def _not_found(self, request: ReceivedRequest, path: Optional[str]) -> Content:
         message = f"Unknown request URL: {request.method} {request.path}."
@@ -194,7 +192,7 @@ def chat_completion(
     }
 
 
-def text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
+def _text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
     """Return the body of an answer of ``/completions``, one choice per text."""
     choices = [
         {"index": index, "text": text, "logprobs": None, "finish_reason": "stop"} for index, text in enumerate(texts)
@@ -232,7 +230,7 @@ def response_object(text: str, *, id: str, model: str, prompt: str = "") -> Dict
     }
 
 
-def embedding_list(
+def _embedding_list(
     inputs: Sequence[Any], *, model: str, dimensions: int = 8, encoding_format: str = "float"
 ) -> Dict[str, Any]:
     """Return the body of an answer of ``/embeddings``, one vector per input, as numbers or as base64."""
@@ -257,13 +255,13 @@ def embedding_vector(text: str, dimensions: int = 8) -> List[float]:
     return list(struct.unpack(f"<{dimensions}f", packed))
 
 
-def moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]:  # noqa: A002
+def _moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]:  # noqa: A002
     """Return the body of an answer of ``/moderations``: nothing is flagged."""
     result = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": 0.0}}
     return {"id": id, "model": model, "results": [result for _ in inputs]}
 
 
-def model_list(models: Sequence[str]) -> Dict[str, Any]:
+def _model_list(models: Sequence[str]) -> Dict[str, Any]:
     """Return the body of an answer of ``/models``."""
     data = [{"id": model, "object": "model", "created": _CREATED, "owned_by": "chatpool"} for model in models]
     return {"object": "list", "data": data}
