@@ -114,18 +114,18 @@ class StreamedChunks:
         self,
         stream: OpenStream,
         call: Call,
-        left: float,
-        judge: Callable[[StreamReader], Verdict],
-        judge_exception: Callable[[Exception], Verdict],
+        time_left: float,
+        classify: Callable[[StreamReader], Verdict],
+        classify_error: Callable[[Exception], Verdict],
         *,
         max_event_bytes: int,
     ) -> None:
         self.verdict: Optional[Verdict] = None
         self._stream = stream
         self._call = call
-        self._left = left
-        self._judge = judge
-        self._judge_exception = judge_exception
+        self._seconds_left = time_left
+        self._classify = classify
+        self._classify_error = classify_error
         self._reader = StreamReader(call.request, max_event_bytes=max_event_bytes)
         self._ready: Deque[ChatChunk] = deque()
         self._out_of_time = False
@@ -152,9 +152,9 @@ class StreamedChunks:
             raise
         except Exception as error:
             self._break(error)
-        self._left -= time.monotonic() - started
+        self._seconds_left -= time.monotonic() - started
         if self._reader.ended and self.verdict is None:
-            self.verdict = self._judge(self._reader)
+            self.verdict = self._classify(self._reader)
 
     def _read(self, started: float) -> None:
         reader = self._reader
@@ -185,7 +185,7 @@ class StreamedChunks:
             reason = f"the answer did not begin within {timeout.attempt:.3g} s (Timeout.attempt)"
         elif at > longest:
             at, reason = longest, f"the stream brought only comments for {timeout.attempt:.3g} s (Timeout.attempt)"
-        ends = started + self._left
+        ends = started + self._seconds_left
         # The attempt may have been cut to the same moment.
         self._out_of_time = ends < at + _ABOUT
         if self._out_of_time:
@@ -198,8 +198,8 @@ class StreamedChunks:
         if reader.settled:
             self._ready += reader.end()  # nothing but its end is missing
             return
-        verdict = as_truncated(self._judge_exception(error), reader)
-        if self._out_of_time and self._call.handed_out and verdict.kind == "timeout":
+        verdict = as_truncated(self._classify_error(error), reader)
+        if self._out_of_time and self._call.partly_delivered and verdict.kind == "timeout":
             late = DeadlineExceededError(f"{error}; raise timeout=Timeout(total=...)")
             late.__cause__ = verdict.error
             verdict = verdict._replace(error=late)
@@ -219,10 +219,10 @@ class Gate:
         left: whether the reader wanted no more.
     """
 
-    __slots__ = ("_lock", "left")
+    __slots__ = ("_lock", "time_left")
 
     def __init__(self) -> None:
-        self.left = False
+        self.time_left = False
         # A plain lock, held until the end: unlike a condition it may be released by a finalizer, anywhere.
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -238,7 +238,7 @@ class Gate:
 
     def leave(self) -> None:
         """Let it through because the reader wants no more.  Takes no lock."""
-        self.left = True
+        self.time_left = True
         self.open()
 
 
@@ -289,7 +289,7 @@ class StreamHandoff:
         self.gate.wait()
         if self._chunks.verdict is not None:
             return self._chunks.verdict
-        if self.gate.left:
+        if self.gate.time_left:
             return _LEFT
         raise Cancelled("given up while its stream was read")
 
@@ -301,7 +301,7 @@ class StreamHandoff:
 class HandoffSink(OutcomeSink, Protocol):
     """A sink that takes a stream, too."""
 
-    def take_stream(self, handover: StreamHandoff) -> None:
+    def take_stream(self, handoff: StreamHandoff) -> None:
         """Take the stream, whose first chunk is there; called in a worker with no lock held."""
 
 
@@ -332,41 +332,41 @@ class ActiveStreams:
     """
 
     def __init__(self) -> None:
-        self._handed_over: Set[StreamHandoff] = set()
-        self._relayed: Set[Call] = set()
+        self._handed_off: Set[StreamHandoff] = set()
+        self._forwarded: Set[Call] = set()
         self._not_reading: Set[int] = set()
 
     # -- readings -------------------------------------------------------------------------------------
 
-    def hand_over(self, call: Call, chunks: Chunks) -> Verdict:
+    def hand_off(self, call: Call, chunks: Chunks) -> Verdict:
         """Have the call's sink read the chunks, from the first on, and wait for the end of it."""
         first = chunks.next()
         if first is None:
             return ended(chunks)
-        handover = StreamHandoff(call, chunks, first)
-        assert call.token is not None
-        call.token.attach(handover)
-        self._handed_over.add(handover)
+        handoff = StreamHandoff(call, chunks, first)
+        assert call.cancel_token is not None
+        call.cancel_token.attach(handoff)
+        self._handed_off.add(handoff)
         try:
-            call.handed_out = True
-            cast(HandoffSink, call.sink).take_stream(handover)
-            return handover.wait()
+            call.partly_delivered = True
+            cast(HandoffSink, call.sink).take_stream(handoff)
+            return handoff.wait()
         finally:
-            self._handed_over.discard(handover)
-            call.token.detach(handover)
+            self._handed_off.discard(handoff)
+            call.cancel_token.detach(handoff)
 
-    def relay(self, call: Call, chunks: Chunks) -> Verdict:
+    def forward(self, call: Call, chunks: Chunks) -> Verdict:
         """Give each chunk to the call's sink as it comes."""
         sink = cast(ChunkSink, call.sink)
-        self._relayed.add(call)
+        self._forwarded.add(call)
         try:
             chunk = chunks.next()
             while chunk is not None:
-                call.handed_out = True
+                call.partly_delivered = True
                 sink.take_chunk(call, chunk)
                 chunk = chunks.next()
         finally:
-            self._relayed.discard(call)
+            self._forwarded.discard(call)
         return ended(chunks)
 
     # -- readers --------------------------------------------------------------------------------------
@@ -380,9 +380,9 @@ class ActiveStreams:
         Raises:
             RuntimeError: streams that this thread is reading take them all.
         """
-        if not self._handed_over:
+        if not self._handed_off:
             return
-        held = sum(handover.holder == threading.get_ident() for handover in list(self._handed_over))
+        held = sum(handoff.holder == threading.get_ident() for handoff in list(self._handed_off))
         if held >= slots:
             streams = "an open stream takes" if held == 1 else f"{held} open streams take"
             raise RuntimeError(
@@ -408,7 +408,7 @@ class ActiveStreams:
             if first:
                 self._not_reading.discard(thread)
 
-    def forgotten(self, *, at_exit: bool) -> List[Call]:
+    def abandoned(self, *, at_exit: bool) -> List[Call]:
         """The calls of streams that nobody can go on reading while this thread waits: its own, and of dead threads.
 
         Args:
@@ -416,7 +416,7 @@ class ActiveStreams:
         """
         others = {thread.ident for thread in threading.enumerate() if not (at_exit and thread.daemon)}
         others.discard(threading.get_ident())
-        return [handover.call for handover in list(self._handed_over) if handover.holder not in others]
+        return [handoff.call for handoff in list(self._handed_off) if handoff.holder not in others]
 
     def is_reading(self, thread: int) -> bool:
         """Whether a thread may come back to its streams by itself, and does not wait for a call."""
@@ -427,7 +427,7 @@ class ActiveStreams:
         self._wake(self._sinks())
 
     def _sinks(self) -> Set[ChunkSink]:
-        return {cast(ChunkSink, call.sink) for call in list(self._relayed)}
+        return {cast(ChunkSink, call.sink) for call in list(self._forwarded)}
 
     @staticmethod
     def _wake(sinks: Iterable[ChunkSink]) -> None:
@@ -436,5 +436,5 @@ class ActiveStreams:
 
     def after_fork_in_child(self) -> None:
         """They are the parent's."""
-        for known in (self._handed_over, self._relayed, self._not_reading):
+        for known in (self._handed_off, self._forwarded, self._not_reading):
             known.clear()
