@@ -177,7 +177,7 @@ class ChatStream(Iterator[ChatChunk]):
             return
         handoff = sink.handoff
         if handoff is not None:
-            handoff.gate.leave()
+            handoff.gate.abandon()
         elif reentrant:
             defer(self._engine.cancel, call)
         else:
@@ -243,7 +243,7 @@ class ChatStream(Iterator[ChatChunk]):
         handoff = sink.handoff
         if handoff is not None:
             # In case nobody closes it.  Without a lock, and without anything that leads to this object.
-            self._finalizer = weakref.finalize(self, handoff.gate.leave)
+            self._finalizer = weakref.finalize(self, handoff.gate.abandon)
             self._finalizer.atexit = False
         return sink
 

@@ -44,18 +44,44 @@ def new_call(endpoint="s", *, request=REQUEST, call_options=None, sink=None, now
     )
 
 
+class _Waiter:
+    """The lock that a condition releases to notify the one who waits."""
+
+    notified = False
+
+    def release(self):
+        self.notified = True
+
+
 class SimulatedClock(Clock):
-    """Time is what the simulation says; a wait is noted instead of waited."""
+    """Time is that of the latest event; while a worker waits, the others' events take place."""
 
     def __init__(self):
-        self.time, self.wake_at = 0.0, math.inf
+        self.time, self.stopped = 0.0, False
+        self._events, self._tick = [], itertools.count()
 
     def now(self):
         return self.time
 
+    def at(self, time, action):
+        """Call ``action`` at that time."""
+        heapq.heappush(self._events, (time, next(self._tick), action))
+
+    def run(self, until=math.inf, waiter=None):
+        """Let the events up to ``until`` take place, or until the waiter is notified."""
+        while self._events and self._events[0][0] <= until and not self.stopped and not (waiter and waiter.notified):
+            self.time, _, action = heapq.heappop(self._events)
+            action()
+
     def wait(self, condition, seconds=None):
-        self.wake_at = self.time + (math.inf if seconds is None else seconds)
-        return False
+        waiter, due = _Waiter(), self.time + (math.inf if seconds is None else seconds)
+        condition._waiters.append(waiter)
+        self.run(due, waiter)
+        if not waiter.notified:
+            condition._waiters.remove(waiter)
+            if not self.stopped:
+                self.time = due
+        return waiter.notified
 
 
 class _Workers:
@@ -83,7 +109,7 @@ class _Sink(CallFuture):
         self._simulation.outcomes.append((self._simulation.clock.time, call, outcome))
 
     def refuse(self, call, scope, error):
-        self._simulation.fatal = (scope, error)
+        self._simulation.fatal, self._simulation.clock.stopped = (scope, error), True
 
 
 class Simulation:
@@ -97,7 +123,7 @@ class Simulation:
         self.servers, self.max_workers = servers, max_workers
         self.clock = SimulatedClock()
         self.sends, self.outcomes, self.fatal = [], [], None
-        self._events, self._tick, self._in_flight = [], itertools.count(), 0
+        self._in_flight = 0
         self._options = options(policy, max_workers, total)
         clients = [
             EndpointClient(spec, Transport(TransportSettings(f"http://{spec.name}", KeyAuth(None))))
@@ -113,9 +139,7 @@ class Simulation:
 
     def run(self):
         """Go on until nothing is left to do, or until an error ends all calls."""
-        while self._events and self.fatal is None:
-            self.clock.time, _, action = heapq.heappop(self._events)
-            action()
+        self.clock.run()
         return self
 
     @property
@@ -140,10 +164,7 @@ class Simulation:
 
     def start_worker(self):
         self.engine._scheduler.worker_started()
-        self._at(self.clock.time, self._next_step)
-
-    def _at(self, time, action):
-        heapq.heappush(self._events, (time, next(self._tick), action))
+        self.clock.at(self.clock.time, self._next_step)
 
     def _next_step(self):
         step = self.engine._scheduler.next_step(self.clock.time)
@@ -151,9 +172,8 @@ class Simulation:
         if step.call is not None:
             self._begin(step.call)
         elif step.wait:
-            self.clock.wake_at = self.clock.time
             self.engine._scheduler.wait_for_work(self.clock)
-            self._at(self.clock.wake_at, self._next_step)
+            self.clock.at(self.clock.time, self._next_step)
 
     def _begin(self, call):
         attempter = self.engine._attempter
@@ -165,7 +185,7 @@ class Simulation:
         assert self._in_flight <= self.max_workers
         self.sends.append((self.clock.time, call.upstream_key[0]))
         seconds, verdict = self.servers[call.upstream_key[0]](self.clock.time)
-        self._at(self.clock.time + seconds, lambda: self._returned(call, started, verdict))
+        self.clock.at(self.clock.time + seconds, lambda: self._returned(call, started, verdict))
 
     def _returned(self, call, started, verdict):
         self._in_flight -= 1
