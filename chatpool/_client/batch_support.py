@@ -153,7 +153,7 @@ class RowBudget:
 
     def __init__(self, pool: ChatPool) -> None:
         engine = pool._core.engine
-        self._spending = engine._spending
+        self._spending = engine._budget_tracker
         self.limits = self._spending is not None
         self._lock = engine._scheduler.lock
         self._estimators: Dict[Optional[str], TokenEstimator] = {}

@@ -44,7 +44,7 @@ class PoolCore:
             max_workers=specs[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
-            spending=None if budget is None else BudgetTracker(budget),
+            budget_tracker=None if budget is None else BudgetTracker(budget),
         )
 
     @property

@@ -48,7 +48,7 @@ class Engine:
         max_workers: the concurrency cap.
         clock: time and waiting.
         after_call: called with no argument in the worker thread after each call.
-        spending: tracks the budget, None without one.
+        budget_tracker: tracks the budget, None without one.
 
     Attributes:
         endpoints: the endpoints to send to.
@@ -62,13 +62,13 @@ class Engine:
         max_workers: int,
         clock: Clock,
         after_call: Optional[Callable[[], Any]] = None,
-        spending: Optional[BudgetTracker] = None,
+        budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
         self._after_call = after_call
-        self._spending = spending
+        self._budget_tracker = budget_tracker
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
         self.streams = ActiveStreams()
@@ -78,7 +78,7 @@ class Engine:
     def _start(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
         self._default_endpoint = endpoints.first.spec.name
-        self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._spending)
+        self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
         self._executor = WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
@@ -467,7 +467,7 @@ class Engine:
 
     @property
     def closed(self) -> bool:
-        """Whether the engine takes no more calls."""
+        """True once the engine takes no more calls."""
         return self._closed
 
     def counts(self) -> Tuple[int, int, int]:

@@ -57,24 +57,24 @@ class Scheduler:
     Args:
         max_workers: the concurrency cap.
         specs: the endpoints; none for a single one without limits.
-        spending: tracks the pool's budget, None without one.
+        budget_tracker: tracks the pool's budget, None without one.
     """
 
     def __init__(
         self,
         max_workers: int,
         specs: Sequence[EndpointSpec] = (),
-        spending: Optional[BudgetTracker] = None,
+        budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.lock = new_lock()
         self._in_worker = barging(self.lock)
         self._changed = Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = Condition(self.lock)
         self._max_workers = max_workers
-        if spending is not None:
-            spending.forget_in_flight()  # the scheduler is made anew in a forked child
+        if budget_tracker is not None:
+            budget_tracker.forget_in_flight()  # the scheduler is made anew in a forked child
         self._worker_count = _WorkerCount(max_workers)
-        self._upstream_factory = UpstreamFactory(specs, spending)
+        self._upstream_factory = UpstreamFactory(specs, budget_tracker)
         self._upstreams = Upstreams(self._upstream_factory)
         self._call_registry = CallRegistry()
         self._refusals = CommonRejections(max_workers)

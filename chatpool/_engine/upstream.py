@@ -38,7 +38,7 @@ class Upstream:
     Args:
         key: the endpoint and the model.
         limits: the configured limits, None without any.
-        spending: tracks the pool's budget, None without one.
+        budget_tracker: tracks the pool's budget, None without one.
         leases: its slots of a limit that is shared with other processes, None without one.
         queue: the calls to its model.
         endpoint: the health of its endpoint.
@@ -54,9 +54,9 @@ class Upstream:
     """
 
     __slots__ = (
+        "_budget_tracker",
         "_estimator",
         "_leases",
-        "_spending",
         "health",
         "key",
         "pacer",
@@ -71,7 +71,7 @@ class Upstream:
         self,
         key: UpstreamKey,
         limits: Optional[Limits] = None,
-        spending: Optional[BudgetTracker] = None,
+        budget_tracker: Optional[BudgetTracker] = None,
         leases: Optional[LeaseHolder] = None,
         *,
         queue: CallQueue,
@@ -86,7 +86,7 @@ class Upstream:
         self.recheck = KeyRecheck()
         self.parked = 0
         self.read_limits_at = 0.0
-        self._spending = spending
+        self._budget_tracker = budget_tracker
         self._leases = leases
         self._estimator = TokenEstimator(None if limits is None else limits.tokens_per_minute)
 
@@ -107,7 +107,7 @@ class Upstream:
             return wait
         if self.health.refusal_at(now) is not None:
             return 0.0  # the call fails at once, with this error
-        if self._spending is None and not self.pacer.counts_tokens:
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
             return self._pace(now)
         call = self.queue.first(self, now)
         return 0.0 if call is None else self._wait_by_size(now, call)
@@ -116,7 +116,8 @@ class Upstream:
         tokens = self._tokens(call)
         if self._send_refusal(call, tokens) is not None:
             return 0.0  # the call fails at once, with this error
-        if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
+        tracker = self._budget_tracker
+        if tracker is not None and tracker.must_wait(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
         return self._pace(now, tokens)
 
@@ -129,7 +130,7 @@ class Upstream:
 
     def may_block(self) -> bool:
         """Return whether a call may have to wait for long before it is sent."""
-        if self._leases is not None or self._spending is not None:
+        if self._leases is not None or self._budget_tracker is not None:
             return True
         return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
 
@@ -144,7 +145,7 @@ class Upstream:
     def _may_be_sent(self, call: Call, now: float) -> bool:
         if self.health.refusal_at(now) is not None:
             return False
-        if self._spending is None and not self.pacer.counts_tokens:
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
             return True
         return self._send_refusal(call, self._tokens(call)) is None
 
@@ -156,12 +157,12 @@ class Upstream:
         too_large = self.pacer.too_large(tokens)
         if too_large is not None:
             return ConfigurationError(too_large)
-        if self._spending is None:
+        if self._budget_tracker is None:
             return None
         expected = self._estimator.expected(_size(call))
-        if self._spending.must_wait(self.key[1], expected):
+        if self._budget_tracker.must_wait(self.key[1], expected):
             return None
-        return self._spending.refusal(self.key[1], expected)
+        return self._budget_tracker.refusal(self.key[1], expected)
 
     # -- leases -------------------------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class Upstream:
 
     @property
     def is_shared(self) -> bool:
-        """Whether its limits are shared with other processes."""
+        """True if its limits are shared with other processes."""
         return self._leases is not None
 
     def close_leases(self) -> None:
@@ -217,16 +218,16 @@ class Upstream:
         call.due_at = None
 
     def _note_send(self, call: Call, now: float) -> None:
-        if self._spending is None and not self.pacer.counts_tokens:
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
             call.send_receipt = SendReceipt(self.pacer.sent(now))
             return
         tokens = self._tokens(call)
         call.unsendable = self._send_refusal(call, tokens)
         if call.unsendable is None:
             reservation = None
-            if self._spending is not None:
-                reservation = self._spending.reservation(self.key[1], self._estimator.expected(_size(call)))
-                self._spending.sent(reservation)
+            if self._budget_tracker is not None:
+                reservation = self._budget_tracker.reservation(self.key[1], self._estimator.expected(_size(call)))
+                self._budget_tracker.sent(reservation)
             call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), reservation)
 
     def due(self, call: Call, now: float) -> None:
@@ -297,10 +298,10 @@ class Upstream:
             self.pacer.given_up(paced_send, now)
         else:
             self.pacer.ended()
-        if receipt.reservation is not None and self._spending is not None:
+        if receipt.reservation is not None and self._budget_tracker is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
             answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
-            self._spending.returned(receipt.reservation, usage, answered=answered, wrote=wrote)
+            self._budget_tracker.returned(receipt.reservation, usage, answered=answered, wrote=wrote)
 
     # -- state --------------------------------------------------------------------------------------------
 

@@ -227,12 +227,12 @@ class UpstreamFactory:
 
     Args:
         specs: the endpoints; none for a single one without limits.
-        spending: tracks the pool's budget, None without one.
+        budget_tracker: tracks the pool's budget, None without one.
     """
 
-    def __init__(self, specs: Sequence[EndpointSpec] = (), spending: Optional[BudgetTracker] = None) -> None:
+    def __init__(self, specs: Sequence[EndpointSpec] = (), budget_tracker: Optional[BudgetTracker] = None) -> None:
         self._specs = specs
-        self._spending = spending
+        self._budget_tracker = budget_tracker
         self._health: Dict[str, EndpointHealth] = {}
 
     def health(self, endpoint: str) -> EndpointHealth:
@@ -251,4 +251,4 @@ class UpstreamFactory:
         key = (spec.name, model)
         leases = None if spec.sharing is None else LeaseHolder(spec.sharing.limit(*key))
         health, weight = self.health(spec.name), spec.weight if several else None
-        return Upstream(key, spec.limits, self._spending, leases, queue=queue, endpoint=health, weight=weight)
+        return Upstream(key, spec.limits, self._budget_tracker, leases, queue=queue, endpoint=health, weight=weight)

@@ -200,14 +200,14 @@ def test_random_histories_send_every_call_once_and_leave_nothing_behind(seed):
     submitted, sent, running = [], [], []
     for _ in range(300):
         office.now += choose.random()
-        what = choose.random()
-        if what < 0.3:
+        action = choose.random()
+        if action < 0.3:
             submitted += choose.choice(callers).submit(choose.randrange(1, 4))
-        elif what < 0.4 and submitted:
+        elif action < 0.4 and submitted:
             office.scheduler.cancel(choose.choice(submitted))
-        elif what < 0.5:
+        elif action < 0.5:
             office.scheduler.resync()
-        elif what < 0.75 and len(running) < 4:
+        elif action < 0.75 and len(running) < 4:
             call = office.send()
             if call is not None:
                 running.append(call)

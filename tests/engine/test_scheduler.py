@@ -125,14 +125,14 @@ def test_a_running_call_has_a_cancel_token():
 
 
 def test_the_failure_streak_is_kept_per_line():
-    scheduler, one, other = Scheduler(2), new_call("a"), new_call("b")
-    scheduler.submit([one, other])
+    scheduler, first, second = Scheduler(2), new_call("a"), new_call("b")
+    scheduler.submit([first, second])
     scheduler.next_step(0.0)
     scheduler.next_step(0.0)
-    assert scheduler.returned(one, Verdict("unavailable"), 1.0).streak == 1
-    scheduler.resend(one, 1.0)
-    assert scheduler.returned(one, Verdict("unavailable"), 2.0).streak == 2
-    assert scheduler.returned(other, Verdict("unavailable"), 2.0).streak == 1
+    assert scheduler.returned(first, Verdict("unavailable"), 1.0).streak == 1
+    scheduler.resend(first, 1.0)
+    assert scheduler.returned(first, Verdict("unavailable"), 2.0).streak == 2
+    assert scheduler.returned(second, Verdict("unavailable"), 2.0).streak == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
