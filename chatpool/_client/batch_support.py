@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
+from .._engine import TIMED_OUT
 from .._journal import OK, Record
 from .._measures import RequestSize
 from .._policy.budget import BudgetReservation, TokenEstimator
@@ -123,16 +124,13 @@ def model_of(pool: ChatPool) -> Optional[str]:
 
 def has_version_in_url(pool: ChatPool) -> bool:
     """Whether the base URL has a path, of which a request's ``/v1`` is a part."""
-    return any(urlsplit(each.base_url).path.strip("/") for each in pool._core.engine.routes.transports)
+    return any(urlsplit(each.base_url).path.strip("/") for each in pool._core.engine.endpoints.transports)
 
 
 def needs_model(pool: ChatPool) -> bool:
     """Whether a server is OpenAI's own, which refuses requests without a model."""
-    hosts = {urlsplit(each.base_url).hostname for each in pool._core.engine.routes.transports}
+    hosts = {urlsplit(each.base_url).hostname for each in pool._core.engine.endpoints.transports}
     return urlsplit(PUBLIC_URL).hostname in hosts
-
-
-_TIMED_OUT = "timed out"
 
 
 class _Reserved(NamedTuple):
@@ -155,7 +153,7 @@ class RowBudget:
 
     def __init__(self, pool: ChatPool) -> None:
         engine = pool._core.engine
-        self._spending = engine._spending
+        self._spending = engine._budget_tracker
         self.limits = self._spending is not None
         self._lock = engine._scheduler.lock
         self._estimators: Dict[Optional[str], TokenEstimator] = {}
@@ -192,7 +190,7 @@ class RowBudget:
         if usage is not None:
             reserved.estimator.learn(reserved.size, usage)
         answered = record.state == OK
-        timeouts = sum(attempt.reason == _TIMED_OUT for attempt in record.attempts)
+        timeouts = sum(attempt.reason == TIMED_OUT for attempt in record.attempts)
         with self._lock:
             # An answer that did not come in time may have been written, and billed, all the same.
             for _ in range(timeouts):

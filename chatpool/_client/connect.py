@@ -6,7 +6,7 @@ From a pool's endpoints to where its exchanges go.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import requests
@@ -16,14 +16,13 @@ from .._redaction import secret
 from .._transport import Key, KeyAuth, TransportSettings, check_headers, normalise_base_url
 from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
-from .endpoint import Endpoint, ModelNames, is_credential
+from .endpoint import Endpoint, is_credential
 
 __all__ = [
-    "Destination",
     "azure_settings",
     "check_pacing",
-    "destination",
-    "destinations",
+    "endpoint_spec",
+    "endpoint_specs",
     "openai_settings",
     "plain_settings",
 ]
@@ -176,55 +175,43 @@ def _named(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-class Destination(NamedTuple):
-    """One endpoint, with everything filled in.
-
-    Attributes:
-        plan: its name, limits and weight.
-        settings: what its transport is made of.
-        model: what the pool's model is called there.
-    """
-
-    plan: EndpointSpec
-    settings: TransportSettings
-    model: ModelNames = None
+def endpoint_spec(settings: TransportSettings, limits: Optional[Limits]) -> EndpointSpec:
+    """Return the only endpoint of a pool."""
+    return _with_sharing(EndpointSpec(normalise_base_url(settings.base_url), limits, settings=settings))
 
 
-def destination(settings: TransportSettings, limits: Optional[Limits]) -> Destination:
-    """The only endpoint of a pool."""
-    return Destination(_plan(normalise_base_url(settings.base_url), limits), settings)
-
-
-def destinations(endpoints: Any, limits: Optional[Limits], given: Mapping[str, Any]) -> List[Destination]:
-    """The several endpoints of a pool.
+def endpoint_specs(endpoints: Any, limits: Optional[Limits], connection: Mapping[str, Any]) -> List[EndpointSpec]:
+    """Return the endpoints of a pool that was given several.
 
     Args:
-        endpoints: what was passed.
-        limits: the pool's limits, for those that have none of their own.
-        given: the other arguments of the pool that concern its connections.
+        endpoints: the argument of the pool.
+        limits: the pool's limits, for endpoints without limits.
+        connection: the other arguments of the pool that concern its connections.
 
     Raises:
-        TypeError: there is something else than an Endpoint among them.
+        TypeError: an item is no Endpoint.
         ConfigurationError: there is none, a name appears twice, a key is missing, or an argument of the pool would
             send a key to all of them.
     """
-    found = _checked(endpoints)
-    _check_given(given)
-    common = {name: value for name, value in given.items() if name not in ("api_key", "base_url")}
-    made: List[Destination] = []
-    for endpoint, settings in [(each, _endpoint_settings(each, common)) for each in found]:
-        name = _name(endpoint, settings, [one.plan.name for one in made])
-        plan = _plan(name, limits if endpoint.limits is None else endpoint.limits, endpoint.weight)
-        made.append(Destination(plan, settings, endpoint.model))
-    return made
+    checked = _checked(endpoints)
+    _check_given(connection)
+    common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url")}
+    specs: List[EndpointSpec] = []
+    for endpoint, settings in [(endpoint, _endpoint_settings(endpoint, common)) for endpoint in checked]:
+        name = _name(endpoint, settings, [spec.name for spec in specs])
+        own = limits if endpoint.limits is None else endpoint.limits
+        specs.append(_with_sharing(EndpointSpec(name, own, None, endpoint.weight, settings, endpoint.model)))
+    return specs
 
 
-def _plan(name: str, limits: Optional[Limits], weight: float = 1.0) -> EndpointSpec:
+def _with_sharing(spec: EndpointSpec) -> EndpointSpec:
+    """Return the specification, completed with the sharing of its limits."""
+    limits = spec.limits
     if limits is None or limits.scope is None:
-        return EndpointSpec(name, limits, None, weight)
+        return spec
     from .._quota import Sharing  # most pools share nothing, and importing it takes time
 
-    return EndpointSpec(name, limits, Sharing.of(limits, limits.scope), weight)
+    return spec._replace(sharing=Sharing.of(limits, limits.scope))
 
 
 def _checked(endpoints: Any) -> Sequence[Endpoint]:

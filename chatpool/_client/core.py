@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
-from .._engine import Dispatcher, EndpointClient, Endpoints, Engine
+from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine
 from .._observe import RetryLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
@@ -14,7 +14,6 @@ from ..clock import current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
-from .connect import Destination
 
 __all__ = ["PoolCore"]
 
@@ -26,7 +25,7 @@ class PoolCore:
 
     def __init__(
         self,
-        destinations: Sequence[Destination],
+        specs: Sequence[EndpointSpec],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
@@ -38,13 +37,14 @@ class PoolCore:
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # Not a method of this object: the engine may outlive it, and must not keep it alive.
-        connect = partial(_connect, destinations, self.statistics, os.getpid())
+        connect = partial(_connect, specs, self.statistics, os.getpid())
+        assert specs[0].settings is not None
         self.engine = Engine(
             connect,
-            max_workers=destinations[0].settings.max_workers,
+            max_workers=specs[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
-            spending=None if budget is None else BudgetTracker(budget),
+            budget_tracker=None if budget is None else BudgetTracker(budget),
         )
 
     @property
@@ -58,27 +58,28 @@ class PoolCore:
         Args:
             reentrant: whether this thread may hold the engine's lock; then the lines may be as last asked for.
         """
-        lines = self.engine.lines_within(_PATIENCE) if reentrant else self.engine.lines()
+        lines = self.engine.upstream_stats_within(_PATIENCE) if reentrant else self.engine.upstream_stats()
         if lines is not None:
             self._lines = lines
         queued, parked, in_flight = self.engine.counts()
         return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
-def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Endpoints:
+def _connect(specs: Sequence[EndpointSpec], statistics: Statistics, made_in: int) -> Endpoints:
     """The endpoints; in a forked child they have nothing in common with the parent's."""
     in_child = os.getpid() != made_in
     if in_child:
         statistics.after_fork_in_child()
-    return Endpoints([_route(each, in_child=in_child) for each in destinations])
+    return Endpoints([_client(spec, in_child=in_child) for spec in specs])
 
 
-def _route(destination: Destination, *, in_child: bool) -> EndpointClient:
-    settings = destination.settings
+def _client(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
+    settings = spec.settings
+    assert settings is not None
     if in_child:
         settings.auth.after_fork_in_child()
         settings = settings.for_forked_child()
-    return EndpointClient(destination.plan, Transport(settings), destination.model)
+    return EndpointClient(spec, Transport(settings))
 
 
 def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:

@@ -44,22 +44,22 @@ def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
         pool: the pool.
         timeout: seconds that each of the two may take.
     """
-    routes = pool._core.engine.routes
-    for route in routes:
-        for finding in _of_endpoint(pool, route, timeout):
-            yield finding._replace(name=f"{route.plan.name}: {finding.name}") if routes.several else finding
+    clients = pool._core.engine.endpoints
+    for client in clients:
+        for finding in _of_endpoint(pool, client, timeout):
+            yield finding._replace(name=f"{client.spec.name}: {finding.name}") if clients.several else finding
 
 
-def _of_endpoint(pool: ChatPool, route: EndpointClient, timeout: float) -> Iterator[Finding]:
-    transport = route.transport
+def _of_endpoint(pool: ChatPool, client: EndpointClient, timeout: float) -> Iterator[Finding]:
+    transport = client.transport
     yield _key(transport)
     yield _base_url(transport)
     yield _proxy(transport)
     yield _trust(transport)
-    models = _models(pool, route, timeout)
-    name = route.name_of(pool._defaults.model)
+    models = _models(pool, client, timeout)
+    name = client.spec.model_name(pool._defaults.model)
     yield _model(name, models)
-    yield from _call(pool, route, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
+    yield from _call(pool, client, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
 
 
 def _key(transport: Transport) -> Finding:
@@ -107,9 +107,9 @@ def _trust(transport: Transport) -> Finding:
     return Finding("CA", str(trust.verify))
 
 
-def _models(pool: ChatPool, route: EndpointClient, timeout: float) -> Optional[List[str]]:
+def _models(pool: ChatPool, client: EndpointClient, timeout: float) -> Optional[List[str]]:
     """The names of the server's models, None where it does not say."""
-    verdict = _exchange(pool, route, ChatRequest({}, "/models", "GET"), timeout)
+    verdict = _exchange(pool, client, ChatRequest({}, "/models", "GET"), timeout)
     listed = verdict.value.get("data") if isinstance(verdict.value, dict) else None
     if not isinstance(listed, list):
         return None
@@ -127,11 +127,11 @@ def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
     return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {some}")
 
 
-def _call(pool: ChatPool, route: EndpointClient, model: Optional[str], timeout: float) -> Iterator[Finding]:
+def _call(pool: ChatPool, client: EndpointClient, model: Optional[str], timeout: float) -> Iterator[Finding]:
     request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
     clock = current_clock()
     started = clock.now()
-    verdict = _exchange(pool, route, request, timeout)
+    verdict = _exchange(pool, client, request, timeout)
     elapsed = clock.now() - started
     if isinstance(verdict.value, ChatCompletion):
         used = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
@@ -150,9 +150,9 @@ def _limits(verdict: Verdict) -> str:
     return shown or "the server does not say"
 
 
-def _exchange(pool: ChatPool, route: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:
+def _exchange(pool: ChatPool, client: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:
     """One attempt, judged."""
-    transport = route.transport
+    transport = client.transport
     how = pool._how()
     body = encode(request.body) if request.body else b""
     limit = Timeout(attempt=timeout)

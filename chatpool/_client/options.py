@@ -156,7 +156,7 @@ class CallSettings:
     @cached_property
     def singular(self) -> CallOptions:
         """For calls that are alone; one object, however many calls there are."""
-        return replace(self.of_run(self.dispatcher, None), singular=True)
+        return replace(self.of_run(self.dispatcher, None), is_single=True)
 
     def of_run(
         self, dispatcher: Dispatcher, deadline: Optional[float], *, ends_when_refused: bool = True

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, S
 
 import requests
 
-from .._engine import CallFuture
+from .._engine import CallFuture, EndpointSpec
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -27,7 +27,7 @@ from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
-from .connect import Destination, azure_settings, check_pacing, destination, destinations, openai_settings
+from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failure_limit import MaxFailures
@@ -128,10 +128,10 @@ class ChatPool:
         fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
         check_pacing(limits, budget, model)
         if endpoints is None:
-            goals = [destination(openai_settings(**connection), limits)]
+            specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
-            goals = destinations(endpoints, limits, connection)
-        self._open(goals, fallbacks, after_call, listeners, budget)
+            specs = endpoint_specs(endpoints, limits, connection)
+        self._open(specs, fallbacks, after_call, listeners, budget)
         self._origin = PoolRecipe("", given)
 
     @classmethod
@@ -177,13 +177,13 @@ class ChatPool:
         )
         check_pacing(limits, budget, fallbacks["model"])
         pool = cls.__new__(cls)
-        pool._open([destination(settings, limits)], fallbacks, after_call, listeners, budget)
+        pool._open([endpoint_spec(settings, limits)], fallbacks, after_call, listeners, budget)
         pool._origin = PoolRecipe("azure", given)
         return pool
 
     def _open(
         self,
-        goals: Sequence[Destination],
+        specs: Sequence[EndpointSpec],
         fallbacks: Mapping[str, Any],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
@@ -192,7 +192,7 @@ class ChatPool:
         self._defaults = CallDefaults().changed(
             **{name: value for name, value in fallbacks.items() if value is not None}
         )
-        self._core = PoolCore(goals, after_call, listeners, budget)
+        self._core = PoolCore(specs, after_call, listeners, budget)
         self._is_view = False
 
     def with_options(self, **options: Any) -> ChatPool:
@@ -665,7 +665,7 @@ class ChatPool:
         request = make(item)
         streamed(request)
         engine = self._core.engine
-        return ChatStream(engine, item, request, replace(how, reading=engine.streams.hand_over).singular)
+        return ChatStream(engine, item, request, replace(how, reading=engine.streams.hand_off).singular)
 
     def stream_many(
         self,
@@ -756,9 +756,9 @@ class ChatPool:
             return "<ChatPool that was not made>"
         queued, parked, in_flight = self._core.engine.counts()
         state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
-        plans = self._core.engine.routes.plans
-        several = f"endpoints={[plan.name for plan in plans]}"
-        where = f"base_url={self._core.transport.base_url!r}" if len(plans) == 1 else several
+        specs = self._core.engine.endpoints.specs
+        several = f"endpoints={[spec.name for spec in specs]}"
+        where = f"base_url={self._core.transport.base_url!r}" if len(specs) == 1 else several
         return f"<ChatPool model={self._defaults.model!r} {where} max_workers={self._core.engine.max_workers} {state}>"
 
     def _how(
@@ -850,7 +850,7 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, how: CallSettings) ->
     try:
         core.engine.submit([call])
     except BaseException:
-        core.engine.repair()
+        core.engine.resync()
         future.give_up()
         raise
     return future
@@ -869,7 +869,7 @@ def _wait_for(core: PoolCore, future: CallFuture, total: float) -> Any:
                 return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised
-            core.engine.repair()
+            core.engine.resync()
             future.give_up()
         raise
     future.give_up()

@@ -260,7 +260,7 @@ class Run:
 
     def repair(self) -> None:
         """Put the engine's books in order after an exception in the consumer's thread."""
-        self._engine.repair()
+        self._engine.resync()
 
     @property
     def origin(self) -> RunOrigin:

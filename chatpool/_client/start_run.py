@@ -136,7 +136,7 @@ def start_streams(
     prepare, bar, deadline = _begun(core, items, make, settings)
     dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
     limit = FailureLimit(settings.max_failures)
-    how = replace(how, reading=core.engine.streams.relay)
+    how = replace(how, reading=core.engine.streams.forward)
     options = how.of_run(dispatcher, deadline, ends_when_refused=limit.is_default)
     run = StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers))
     run.failure_limit = limit

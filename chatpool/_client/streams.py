@@ -40,21 +40,21 @@ class StreamSink:
     def __init__(self, thread: int) -> None:
         self._thread = thread
         self._changed = Condition()
-        self.handover: Optional[StreamHandoff] = None
+        self.handoff: Optional[StreamHandoff] = None
         self.outcome: Optional[Outcome[Any]] = None
 
-    def take_stream(self, handover: StreamHandoff) -> None:
+    def take_stream(self, handoff: StreamHandoff) -> None:
         """The stream has begun."""
-        handover.holder = self._thread
+        handoff.holder = self._thread
         with self._changed:
-            self.handover = handover
+            self.handoff = handoff
             self._changed.notify_all()
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """The stream has ended, or could not be had."""
         with self._changed:
             self.outcome = outcome
-            self.handover = None
+            self.handoff = None
             self._changed.notify_all()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
@@ -72,14 +72,14 @@ class StreamSink:
         self._changed = Condition()  # a thread of the parent's may have held the old one
         if self.outcome is None:
             error = CallCancelledError("the stream was open in the parent process when this one was forked")
-            self.outcome = call.outcome(call.created, error=error)
+            self.outcome = call.outcome(call.created_at, error=error)
 
     @holds_locks
     def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
         """Wait for the stream, or for its end; False when the time is over."""
         end = None if seconds is None else time.monotonic() + seconds
         with self._changed:
-            while self.outcome is None and (for_end or self.handover is None):
+            while self.outcome is None and (for_end or self.handoff is None):
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -175,9 +175,9 @@ class ChatStream(Iterator[ChatChunk]):
         sink, call = self._sink, self._call
         if sink is None or call is None or sink.outcome is not None:
             return
-        handover = sink.handover
-        if handover is not None:
-            handover.gate.leave()
+        handoff = sink.handoff
+        if handoff is not None:
+            handoff.gate.abandon()
         elif reentrant:
             defer(self._engine.cancel, call)
         else:
@@ -197,10 +197,10 @@ class ChatStream(Iterator[ChatChunk]):
             return None
         sink = self._sink or self._open()
         chunk = None
-        handover = sink.handover
-        if sink.outcome is None and handover is not None:
+        handoff = sink.handoff
+        if sink.outcome is None and handoff is not None:
             with contextlib.suppress(Cancelled):
-                chunk = handover.next()
+                chunk = handoff.next()
         if chunk is None:
             self._end(sink)
         return chunk
@@ -231,7 +231,7 @@ class ChatStream(Iterator[ChatChunk]):
                 self._engine.submit_stream(call)
                 begun = sink.wait(self._total + _GRACE, for_end=False)
         except BaseException:
-            self._engine.repair()
+            self._engine.resync()
             self._engine.cancel(call)
             raise
         if not begun:
@@ -240,10 +240,10 @@ class ChatStream(Iterator[ChatChunk]):
                 "the stream's time (timeout.total) ran out while it waited for a worker; "
                 "raise max_workers or timeout=Timeout(total=...)"
             )
-        handover = sink.handover
-        if handover is not None:
+        handoff = sink.handoff
+        if handoff is not None:
             # In case nobody closes it.  Without a lock, and without anything that leads to this object.
-            self._finalizer = weakref.finalize(self, handover.gate.leave)
+            self._finalizer = weakref.finalize(self, handoff.gate.abandon)
             self._finalizer.atexit = False
         return sink
 
@@ -302,16 +302,20 @@ class StreamRun(Run):
                 self._changed.notify_all()
 
     def _wait_for_room(self, call: Call) -> None:
-        assert call.token is not None
-        call.token.attach(self)
+        assert call.cancel_token is not None
+        call.cancel_token.attach(self)
         try:
             while self._is_full(call):
                 self._changed.wait()
         finally:
-            call.token.detach(self)
+            call.cancel_token.detach(self)
 
     def _is_full(self, call: Call) -> bool:
-        if len(self._finished) < _MOST_WAITING or call.state == DONE or (call.token and call.token.cancelled):
+        if (
+            len(self._finished) < _MOST_WAITING
+            or call.state == DONE
+            or (call.cancel_token and call.cancel_token.cancelled)
+        ):
             return False
         # Nobody reads on who waits for a call of others, or for the pool's end, or makes this very call, in a worker.
         reads_on = self._sleeping or self._engine.streams.is_reading(self.consumer)
