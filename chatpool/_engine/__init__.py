@@ -1,6 +1,5 @@
 """Threads, futures and the order of calls: one lock decides, everything else happens outside it."""
 
-from .._locks import barging
 from .call import Call, CallOptions, OutcomeSink, Review, Reviewer
 from .completion import CallFuture
 from .dispatcher import Dispatcher
@@ -23,6 +22,5 @@ __all__ = [
     "Review",
     "Reviewer",
     "StreamHandoff",
-    "barging",
     "collect_chunks",
 ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from .._locks import Condition, barging, is_held, new_lock
+from .._locks import Condition, convoy_free, is_held, new_lock
 from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import CommonRejections
 from .._policy.health import HealthSnapshot, UpstreamHealth
@@ -118,7 +118,7 @@ class Scheduler:
         spending: Optional[BudgetTracker] = None,
     ) -> None:
         self.lock = new_lock()
-        self._in_worker = barging(self.lock)
+        self._in_worker = convoy_free(self.lock)
         self._changed = Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = Condition(self.lock)
         self._max_workers = max_workers

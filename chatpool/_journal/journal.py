@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from types import TracebackType
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
-from .._locks import Turns
+from .._locks import convoy_free
 from ..errors import ConfigurationError
 from .append_only import AppendOnly, SharedAppender, Tail, has_words, replacing
 from .digest_table import DigestTable
@@ -81,7 +82,7 @@ class Journal:
     def __init__(self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False) -> None:
         self.path = os.fspath(path)
         self._lock = FileLock(self.path, is_needed=needs_lock)
-        self._turn = Turns()
+        self._exclusive = convoy_free(threading.Lock())  # every worker appends its outcomes
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
         self.superseded = 0
@@ -172,29 +173,29 @@ class Journal:
 
     def claim(self, key: int) -> bool:
         """Note that the row was met in this run; False if it had been before."""
-        with self._turn:
+        with self._exclusive:
             return not self._table.change(key, _ALL, _MET) & _MET
 
     def met(self, key: int) -> bool:
         """Whether the row was met in this run."""
-        with self._turn:
+        with self._exclusive:
             return bool(self._table.get(key) & _MET)
 
     def has(self, key: int) -> bool:
         """Whether there is a record of the row, whatever its body was, that is not set aside."""
-        with self._turn:
+        with self._exclusive:
             return bool(self._table.get(key) & 3) and not self._table.get(key) & _ASIDE
 
     def not_met(self) -> List[int]:
         """The rows with a record that were not met in this run, and are not set aside."""
-        with self._turn:
+        with self._exclusive:
             return [key for key, found in self._table.items() if found & 3 and not found & (_MET | _ASIDE)]
 
     def state(self, key: int, hash_: str) -> Optional[str]:
         """How the row with this body ended last, also where that is set aside; None where it did not, or its body was
         another.
         """
-        with self._turn:
+        with self._exclusive:
             found = self._table.get(key)
             if not found & 3:
                 return None
@@ -204,12 +205,12 @@ class Journal:
 
     def knows(self, key: int) -> bool:
         """Whether the row has ended before, whatever it asked for."""
-        with self._turn:
+        with self._exclusive:
             return bool(self._table.get(key) & 3)
 
     def has_answer(self, key: int) -> bool:
         """Whether the row has an answer, to whatever request."""
-        with self._turn:
+        with self._exclusive:
             return self._table.get(key) & 3 == _CODES[OK]
 
     def line(self, key: int) -> Optional[bytes]:
@@ -217,7 +218,7 @@ class Journal:
         return self._line(key) if self.has(key) else None
 
     def _line(self, key: int) -> Optional[bytes]:
-        with self._turn:
+        with self._exclusive:
             found = self._table.get(key)
             if not found & 3:
                 return None
@@ -242,7 +243,7 @@ class Journal:
             for start, data, prefix in self.scan(file):
                 if prefix is None or prefix.state in MARKS:
                     continue
-                with self._turn:
+                with self._exclusive:
                     found = self._table.get(prefix.key)
                 if not found & 3 or found >> _START != start:
                     continue
@@ -263,17 +264,13 @@ class Journal:
             start, _ = self._shared.append(record)
             self.learn(record.key, record.state, start)
             return
-        line, file, turn = encode_record(record), self._file, self._turn
-        # Plain calls, as few as can be: this is done in workers, one row at a time, where each costs its weight.
-        if not turn.take(False):
-            turn.wait()
-        try:
+        line, file = encode_record(record), self._file
+        # As few calls as can be with the lock held: all workers want it.
+        with self._exclusive:
             start = file.size
             file.append(line)
             before = self._table.change(record.key, _MET, start << _START | _CODES[record.state])
             self.superseded += before & 3 != 0
-        finally:
-            turn.give()
         if not file.is_due:
             file.sync_soon()
 
@@ -288,7 +285,7 @@ class Journal:
             OSError: it could not be written.
         """
         mark = _mark(key, state)
-        with self._turn:
+        with self._exclusive:
             if self._shared is not None:
                 self._shared.append(mark)
             else:
@@ -314,7 +311,7 @@ class Journal:
 
     def learn(self, key: int, state: str, start: int) -> None:
         """The last record of the row ``key``, which ended so, is at ``start``, whoever wrote it."""
-        with self._turn:
+        with self._exclusive:
             self._note(key, state, start)
 
     def _compact(self) -> None:

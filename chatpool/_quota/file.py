@@ -13,7 +13,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import random
 import re
 import secrets
 import stat
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator, Optional
 
+from .._file_lock import lock_file, unlock_file
 from .._locks import new_lock
 from . import gcra
 from .gcra import LimitStatus, Rates, SlotReservation, State, pack, unpack
@@ -98,8 +98,7 @@ def _check(path: Path, found: os.stat_result) -> None:
         raise Unavailable(f"{path} is another name of a file that is elsewhere, too")
 
 
-_PATIENCE = 1.0  # seconds; only a process that was stopped holds it as long
-_SHORTEST_NAP, _LONGEST_NAP = 0.0001, 0.002
+_LOCK_TIMEOUT_SECONDS = 1.0  # only a process that was stopped holds the lock as long
 
 
 @contextlib.contextmanager
@@ -107,52 +106,18 @@ def locked(descriptor: int) -> Iterator[None]:
     """Hold the lock of the file.
 
     Raises:
-        Unavailable: another process has held it for too long.
+        Unavailable: another process has held it for too long, or the file system has no locks.
     """
-    # In plain time and by asking again: a lock that blocks could not be given up.
-    ends, nap = time.monotonic() + _PATIENCE, _SHORTEST_NAP
-    while not _try(descriptor):
-        if time.monotonic() > ends:
-            raise Unavailable(f"another process has held its lock for {_PATIENCE:g} s; is one stopped?")
-        time.sleep(nap * random.uniform(0.5, 1))
-        nap = min(2 * nap, _LONGEST_NAP)
+    try:
+        is_locked = lock_file(descriptor, timeout_seconds=_LOCK_TIMEOUT_SECONDS)
+    except OSError as error:
+        raise Unavailable(f"the file cannot be locked ({error.strerror})") from error
+    if not is_locked:
+        raise Unavailable(f"another process has held its lock for {_LOCK_TIMEOUT_SECONDS:g} s; is one stopped?")
     try:
         yield
     finally:
-        _release(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _BEYOND = 1 << 30  # Windows' locks keep others from reading: the byte that is locked is one that is not there
-
-    def _try(descriptor: int) -> bool:
-        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _release(descriptor: int) -> None:
-        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # a file system that has no locks
-            raise Unavailable(f"the file cannot be locked ({error.strerror})") from error
-        return True
-
-    def _release(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        unlock_file(descriptor)
 
 
 _LARGEST = 16384  # bytes; more than a state ever takes

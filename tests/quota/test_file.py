@@ -155,7 +155,7 @@ def test_a_file_of_another_user_is_not_used(path, backend, monkeypatch):
 
 
 def test_a_lock_that_nobody_gives_back_is_not_waited_for_long(path, backend, monkeypatch):
-    monkeypatch.setattr(file, "_PATIENCE", 0.02)
+    monkeypatch.setattr(file, "_LOCK_TIMEOUT_SECONDS", 0.02)
     ask(backend)
     descriptor = os.open(path, os.O_RDWR)
     try:
