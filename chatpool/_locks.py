@@ -15,7 +15,6 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-import time
 import weakref
 from time import sleep  # at import: a test that replaces time.sleep means its own code
 from typing import Any, Callable, ContextManager, Dict, List, Optional

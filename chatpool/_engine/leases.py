@@ -17,7 +17,7 @@ from ..clock import Clock
 from ..types import Verdict
 
 if TYPE_CHECKING:
-    from .._quota import SharedLimit, Slot
+    from .._quota import Reservation, SharedLimit
     from .call import Call
 
 __all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle"]
@@ -38,7 +38,7 @@ class Lease(NamedTuple):
     """
 
     limit: SharedLimit
-    slot: Slot
+    slot: Reservation
     tokens: float
     due: float
 
@@ -78,9 +78,9 @@ class LeaseRequest(NamedTuple):
 
     grants: LeaseHolder
     tokens: float
-    unused: Optional[Slot] = None
+    unused: Optional[Reservation] = None
 
-    def ask(self) -> Slot:
+    def ask(self) -> Reservation:
         """Ask; does I/O, and never raises: a line whose question is lost would wait for ever."""
         if self.unused is not None:
             self.grants.limit.correct(self.unused, 0.0)
@@ -92,14 +92,14 @@ class LeaseRequest(NamedTuple):
         return Lease(self.grants.limit, slot, self.tokens, clock.now() + slot.wait)
 
 
-def _reserve(limit: SharedLimit, tokens: float) -> Slot:
+def _reserve(limit: SharedLimit, tokens: float) -> Reservation:
     try:
         return limit.reserve(1.0, tokens)
     except Exception:
-        from .._quota import Slot  # here it has long been imported; most pools share nothing
+        from .._quota import Reservation  # here it has long been imported; most pools share nothing
 
         logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
-        return Slot(True, _AFTER_TROUBLE, 0.0, tokens)
+        return Reservation(True, _AFTER_TROUBLE, 0.0, tokens)
 
 
 def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
@@ -123,7 +123,7 @@ class LeaseHolder:
 
     def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
-        self._slot: Optional[Slot] = None
+        self._slot: Optional[Reservation] = None
         self._due = -math.inf
         self._asking = False
 
@@ -146,7 +146,7 @@ class LeaseHolder:
         self._asking = True
         return LeaseRequest(self, tokens, unused)
 
-    def answered(self, slot: Slot, now: float) -> None:
+    def answered(self, slot: Reservation, now: float) -> None:
         """The slot has come."""
         self._slot, self._due = slot, now + slot.wait
         self._asking = False

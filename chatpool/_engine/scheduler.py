@@ -29,7 +29,7 @@ from .upstream import HeaderReport, Upstream, read_limits
 from .upstreams import Ejection, EndpointSpec, UpstreamFactory, Upstreams
 
 if TYPE_CHECKING:
-    from .._quota import Slot
+    from .._quota import Reservation
 
 __all__ = ["NextStep", "Scheduler", "WorkerCount"]
 
@@ -192,7 +192,7 @@ class Scheduler:
             self._staff.ended()
             return NextStep()
 
-    def answered(self, question: LeaseRequest, slot: Slot, now: float) -> None:
+    def answered(self, question: LeaseRequest, slot: Reservation, now: float) -> None:
         """A shared limit has answered the worker's question."""
         with self._in_worker:
             question.grants.answered(slot, now)

@@ -85,8 +85,8 @@ class FileLock:
             return
         if not is_locked:
             raise ConfigurationError(
-                f"{self._locked_path} is in use by {_read_holder(descriptor)}: wait until that run has ended, or choose "
-                "another output"
+                f"{self._locked_path} is in use by {_read_holder(descriptor)}: wait until that run has ended, or "
+                "choose another output"
             )
 
     def _handle_missing_locks(self, error: OSError) -> None:
