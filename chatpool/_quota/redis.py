@@ -21,7 +21,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 """
 
-# KEYS: the limit.  ARGV: the operation; limit, emission and burst of requests, then of tokens; the operation's arguments.
+# KEYS: the limit.  ARGV: operation; limit, emission and burst of requests, then of tokens; arguments of the operation.
 RULES = """
 local max, min, floor = math.max, math.min, math.floor
 local touched, requests_due, tokens_due, last, paused_until, window, seen = 0, 0, 0, 0, 0, {}, {}
