@@ -11,7 +11,7 @@ from typing import Optional
 
 from .._file_lock import lock_file
 from ..errors import ConfigurationError
-from .append_only import NOFOLLOW, own_target
+from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
 __all__ = ["FileLock"]
 
@@ -43,7 +43,7 @@ class FileLock:
                 the lock is needed and the file system has none.
             OSError: the file cannot be made.
         """
-        target = own_target(self._locked_path)  # one lock for the file, under any name
+        target = resolve_own_link(self._locked_path)  # one lock for the file, under any name
         self._path = f"{target}.lock"
         while True:
             descriptor = self._open(target)
@@ -69,12 +69,12 @@ class FileLock:
         with contextlib.suppress(OSError):
             mode &= os.stat(target).st_mode
         with contextlib.suppress(FileExistsError):
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, mode)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | SAFE_OPEN_FLAGS, mode)
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(self._path)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise ConfigurationError(f"{self._path} is a link, or no plain file: remove it")
-            return os.open(self._path, os.O_RDWR | NOFOLLOW)
+            return os.open(self._path, os.O_RDWR | SAFE_OPEN_FLAGS)
         return None
 
     def _lock(self, descriptor: int) -> None:

@@ -13,11 +13,11 @@ from .._journal import (
     Record,
     decode_value,
     encode_value,
-    finite,
-    has_no_json_form,
+    escape_line_breaks,
     json_text,
+    may_hold_nan,
     text_or_null,
-    unbroken,
+    without_nan,
 )
 from .._wire.codec import EMPTY_CELL, loads
 from .._wire.request import are_messages
@@ -41,7 +41,7 @@ __all__ = [
     "checked_body",
     "error_code",
     "error_line",
-    "finite",
+    "escape_line_breaks",
     "is_batch_line",
     "is_embedding",
     "is_pair",
@@ -51,8 +51,8 @@ __all__ = [
     "read_result",
     "refuse_empty_messages",
     "request_of_list",
-    "unbroken",
     "vector_in",
+    "without_nan",
 ]
 
 CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
@@ -255,10 +255,10 @@ def answer_line(record: Record) -> bytes:
 
 
 def _value(value: bytes) -> bytes:
-    if has_no_json_form(value):
+    if may_hold_nan(value):
         with contextlib.suppress(ValueError):  # nested too deeply to be read, and a text that says it
-            value = encode_value(finite(loads(value)))
-    return unbroken(value)
+            value = encode_value(without_nan(loads(value)))
+    return escape_line_breaks(value)
 
 
 def error_line(record: Record) -> bytes:

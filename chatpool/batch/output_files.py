@@ -16,7 +16,7 @@ import time
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, cast
 
-from .._journal import OK, AppendOnly, Journal, Record, decode_record, replacing
+from .._journal import OK, AppendOnly, Journal, Record, atomic_replace, decode_record
 from ..errors import ConfigurationError
 from .batch_format import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
@@ -92,7 +92,7 @@ def _flush(numpy: Any, waiting: List[Any], width: int, raw: Any) -> None:
 def _with_header(numpy: Any, path: str, raw: Any, shape: Any) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     raw.seek(0)
-    with replacing(path) as file:
+    with atomic_replace(path) as file:
         numpy.lib.format.write_array_header_1_0(file, header)
         shutil.copyfileobj(raw, file, 1 << 20)
 
@@ -201,7 +201,7 @@ class BatchOutputs(Outputs):
         self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
         self._size = 0
         self._flushed = time.monotonic()
-        self._superseded = journal.superseded
+        self._superseded = journal.overwritten
 
     def met(self, work: RowRequest) -> None:
         if self._order is not None:
@@ -233,7 +233,7 @@ class BatchOutputs(Outputs):
             self._rewrite(self._in_order())
             if self._paths.matrix is not None:
                 write_matrix(self._paths.matrix, self._rows())
-        elif whole and self._journal.superseded > self._superseded:
+        elif whole and self._journal.overwritten > self._superseded:
             self._rewrite(line for _, line in self._journal.lines())
 
     def _close_files(self) -> None:
@@ -252,7 +252,7 @@ class BatchOutputs(Outputs):
             self._order.close()
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
-        with replacing(self._paths.answers) as answers, replacing(self._errors) as errors:
+        with atomic_replace(self._paths.answers) as answers, atomic_replace(self._errors) as errors:
             _write(lines, answers, errors)
 
     def _rows(self) -> Iterator[Optional[bytes]]:
@@ -271,7 +271,7 @@ class BatchOutputs(Outputs):
             if line is not None:
                 yield line
         for prefix, line in self._journal.lines():
-            if not self._journal.met(prefix.key):
+            if not self._journal.seen(prefix.key):
                 yield line
 
 
@@ -393,5 +393,5 @@ def write_whole(path: str, text: str) -> None:
         with open(path, "wb") as stream:
             stream.write(data)
         return
-    with replacing(path) as file:
+    with atomic_replace(path) as file:
         file.write(data)

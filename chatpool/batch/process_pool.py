@@ -21,7 +21,7 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 
 from .._client.batch_support import RowBudget, WorkerPools
 from .._client.embedding_batches import MOST_TEXTS
-from .._journal import Found, Record, decode_record, decode_value, error_of, text_or_null
+from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
@@ -325,9 +325,9 @@ class ProcessPoolRunner(Runner):
                 records.append(self._noted(owner, found))
         self._take(records)
 
-    def _noted(self, child: WorkerProcess, found: Found) -> Ended:
+    def _noted(self, child: WorkerProcess, found: StoredRecord) -> Ended:
         key, state, _ = found.prefix
-        self._journal.learn(key, state, found.start)
+        self._journal.index_record(key, state, found.start)
         return child.waiting.pop(key), decode_record(found.line)
 
     def _take(self, records: Sequence[Ended]) -> None:

@@ -13,7 +13,7 @@ import string
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from .._journal import ASIDE, BACK, GONE, OK, Journal, Record, hash_of, key_of
+from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
 from .._wire.codec import Encoded, encode
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
@@ -516,7 +516,7 @@ class Rows:
             if known is not None and journal is not None:
                 found = self.recall(self.work(row), journal, dry=dry)
                 bits = (_HAS_ENDED if found.state else 0) | (_ANSWERED if found.state == OK else 0)
-                self.known_count += journal.knows(_key(row))
+                self.known_count += journal.has_ended(_key(row))
                 known.append(bits | (_RUNS if found.wanted else 0) | (_STALE if found.is_stale else 0))
         if self.trouble is not None:
             raise self.trouble
@@ -548,14 +548,14 @@ class Rows:
         following = next(waiting)
         for place, row in enumerate(self._read(None, tell=False)):
             if place == following:
-                journal.mark(_key(row), ASIDE)
+                journal.mark(_key(row), SET_ASIDE)
                 following = next(waiting, -1)
 
     def set_aside_removed(self, journal: Journal) -> None:
         """Set aside the records of rows that have left the input; it has been read to its end."""
         if self._job.limit is None:
-            for key in journal.not_met():
-                journal.mark(key, ASIDE)
+            for key in journal.unseen():
+                journal.mark(key, SET_ASIDE)
                 self._result.removed_rows += 1
 
     def recall(self, work: RowRequest, journal: Journal, *, dry: bool = False) -> Recalled:
@@ -577,10 +577,10 @@ class Rows:
         if not dry and former is not None:
             row = work.row
             journal.append(former._replace(key=key, hash=hash_, custom_id=row.custom_id, row=row.number))
-            if former.key != key and not journal.met(former.key):
-                journal.mark(former.key, GONE)
+            if former.key != key and not journal.seen(former.key):
+                journal.mark(former.key, RENAMED)
         elif not dry and state is not None and not journal.has(key):
-            journal.mark(key, BACK)
+            journal.mark(key, RESTORED)
         return Recalled(wanted, state, is_stale)
 
     def _former(self, work: RowRequest, journal: Journal) -> Optional[Record]:
@@ -628,7 +628,7 @@ class Rows:
                 self._result.kind, started = self._reading.kind, True
                 self._recognised()
             row = self._row(line, tell)
-            if row is not None and journal is not None and not journal.claim(_key(row)):
+            if row is not None and journal is not None and not journal.register(_key(row)):
                 self.trouble = self.twice(row)
             if self.trouble is not None:
                 return

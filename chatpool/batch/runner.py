@@ -10,7 +10,7 @@ from .._client import ChatPool
 from .._client.batch_support import needs_model, start_rows
 from .._client.failure_limit import FailureLimit, state_of
 from .._client.stored_runs import StoredRowsRun, record_of
-from .._journal import ASIDE, OK, Journal, Record, decode_record
+from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.usage import usage_of
 from ..clock import current_clock
@@ -77,7 +77,7 @@ class Runner:
     def _todo(self) -> Iterator[RowRequest]:
         """The rows to send; whatever else there is gets its outcome here."""
         for work in self._blocking(self._rows.works()):
-            if self._rows.source.is_stream and not self._journal.claim(work.key):
+            if self._rows.source.is_stream and not self._journal.register(work.key):
                 self._rows.trouble = self._rows.twice(work.row)
                 return
             self._outputs.met(work)
@@ -127,7 +127,7 @@ class Runner:
         if found.state is not None and line is not None and line != counted:
             self._outputs.returned(decode_record(line))
         if found.is_stale and not again:
-            journal.mark(work.key, ASIDE)
+            journal.mark(work.key, SET_ASIDE)
         if not (again or found.wanted or found.state is None):
             self._result.ended_before(found.state == OK)
         return found.wanted

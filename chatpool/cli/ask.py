@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from .. import ChatPool
-from ..batch.batch_format import finite, json_text, unbroken
+from ..batch.batch_format import escape_line_breaks, json_text, without_nan
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -102,7 +102,7 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
 def _json(record: Dict[str, Any]) -> str:
     """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
     try:
-        line = unbroken(json.dumps(finite(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
+        line = escape_line_breaks(json.dumps(without_nan(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return json_text(record)
