@@ -18,7 +18,7 @@ import requests
 from chatpool._transport import Cancelled, CancelToken, tcp
 from chatpool._transport.connections import ConnectionStack
 from chatpool._transport.sockets import TLSSocket
-from chatpool._transport.tcp import interleaved
+from chatpool._transport.tcp import interleave_families
 from chatpool.config import Timeout
 
 V6, V4 = socket.AF_INET6, socket.AF_INET
@@ -47,21 +47,21 @@ def arrives(near, seconds=10):
 @only_linux
 def test_an_idle_connection_is_quiet_before_and_after_data_was_read(connected):
     near, far = connected
-    assert tcp.is_quiet(near)
+    assert tcp.is_reusable(near)
     far.sendall(b"answer")
     arrives(near)
-    assert not tcp.is_quiet(near)
+    assert not tcp.is_reusable(near)
     assert near.recv(3) == b"ans"
-    assert not tcp.is_quiet(near)
+    assert not tcp.is_reusable(near)
     assert near.recv(3) == b"wer"
-    assert tcp.is_quiet(near)
+    assert tcp.is_reusable(near)
 
 
 def test_a_connection_that_was_closed_is_not_quiet(connected):
     near, far = connected
     far.close()
     arrives(near)
-    assert not tcp.is_quiet(near)
+    assert not tcp.is_reusable(near)
 
 
 def test_a_connection_that_was_reset_is_not_quiet(connected):
@@ -69,7 +69,7 @@ def test_a_connection_that_was_reset_is_not_quiet(connected):
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()
     arrives(near)
-    assert not tcp.is_quiet(near)
+    assert not tcp.is_reusable(near)
 
 
 def test_a_connection_that_was_reset_before_the_handshake_is_closed(connected):
@@ -87,9 +87,9 @@ def test_a_connection_that_was_reset_before_the_handshake_is_closed(connected):
 def test_nobody_knows_of_what_is_no_socket():
     left, right = socket.socketpair()
     with left, right:
-        assert not tcp.is_quiet(left)
-    assert not tcp.is_quiet(left)
-    assert not tcp.is_quiet(None)
+        assert not tcp.is_reusable(left)
+    assert not tcp.is_reusable(left)
+    assert not tcp.is_reusable(None)
 
 
 def test_a_connection_with_stray_bytes_serves_nobody_else(serve, start_transport, exchange):
@@ -260,7 +260,7 @@ class Tried(list):
 @pytest.fixture
 def tried(monkeypatch):
     """The ports that were tried, in order."""
-    ports, real = Tried(), tcp._begin
+    ports, real = Tried(), tcp._start_attempt
 
     def begin(racers, info, make):
         real(racers, info, make)
@@ -268,7 +268,7 @@ def tried(monkeypatch):
         if len(ports) == 2:
             ports.both.set()
 
-    monkeypatch.setattr(tcp, "_begin", begin)
+    monkeypatch.setattr(tcp, "_start_attempt", begin)
     return ports
 
 
@@ -284,9 +284,9 @@ def port_of(server):
 
 def test_the_families_take_turns_and_the_good_address_goes_first():
     found = [(V6, 0, 0, "", "a"), (V6, 0, 0, "", "b"), (V6, 0, 0, "", "c"), (V4, 0, 0, "", "d"), (V4, 0, 0, "", "e")]
-    assert [info[4] for info in interleaved(found)] == ["a", "d", "b", "e", "c"]
-    assert [info[4] for info in interleaved(found, "e")] == ["e", "a", "d", "b", "c"]
-    assert [info[4] for info in interleaved(found, "gone")] == ["a", "d", "b", "e", "c"]
+    assert [info[4] for info in interleave_families(found)] == ["a", "d", "b", "e", "c"]
+    assert [info[4] for info in interleave_families(found, "e")] == ["e", "a", "d", "b", "c"]
+    assert [info[4] for info in interleave_families(found, "gone")] == ["a", "d", "b", "e", "c"]
 
 
 def test_a_dead_address_costs_a_moment_and_the_good_one_is_remembered(
@@ -306,7 +306,7 @@ def test_a_dead_address_costs_a_moment_and_the_good_one_is_remembered(
 
 
 def test_an_address_that_refuses_makes_room_at_once(monkeypatch, serve, addresses, tried, start_transport, exchange):
-    monkeypatch.setattr(tcp, "_HEAD_START", 60)
+    monkeypatch.setattr(tcp, "_ATTEMPT_DELAY_SECONDS", 60)
     server = serve(echo)
     refuses = refusing_port()
     addresses(refuses, refuses, port_of(server))
