@@ -104,7 +104,7 @@ class AppendOnly:
 
     @property
     def is_sync_scheduled(self) -> bool:
-        """Whether it is going to be synced anyway."""
+        """True while a sync is scheduled."""
         return self._sync_thread is not None
 
     def schedule_sync(self) -> None:

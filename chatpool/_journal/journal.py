@@ -118,7 +118,7 @@ class Journal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was ever recorded."""
+        """True if nothing was ever recorded."""
         return self._file.size == len(self.HEADER)
 
     def _load(self) -> int:
@@ -317,7 +317,7 @@ class Journal:
         return self._lock.descriptor
 
     def tail(self) -> Tail:
-        """Return a reader of what other processes append; :meth:`index_record` is to be called for each such record."""
+        """Return a reader of records that other processes append; :meth:`index_record` is to be called for each."""
         self._shared = SharedAppender(self.path)
         return Tail(self.path)
 

@@ -59,8 +59,8 @@ class Rate(NamedTuple):
     def of(cls, per_minute: Optional[float], burst_seconds: float, *, unit: float = 0.0) -> Rate:
         """Return the rate for a limit; None is no limit.
 
-        What goes out in a minute is a burst and what is emitted meanwhile: so the emission is that of the limit less
-        the burst, and one unit more where units are whole.  What was reserved just before it may be sent in it, up to
+        A minute holds a burst and the units emitted meanwhile: so the emission is that of the limit less the burst, and
+        one unit more where units are whole.  A call reserved just before the minute may be sent in it, up to
         ``LATENESS`` seconds late.
         """
         if per_minute is None:

@@ -1,6 +1,6 @@
 """A limit that processes share, and this process's share of it while they cannot reach each other.
 
-:class:`SharedLimit` is what the engine uses.  Its state is in a :class:`Backend`: a file, Redis, or while neither can
+The engine uses a :class:`SharedLimit`.  Its state is in a :class:`Backend`: a file, Redis, or while neither can
 be reached the memory of this process.
 """
 
@@ -151,7 +151,7 @@ class SharedLimit:
         return self._run(reserve)
 
     def correct(self, reservation: Reservation, used: float) -> None:
-        """Charge what the call has taken: ``used`` tokens (0 if the server rejected it); a minute's worth at most."""
+        """Charge the tokens that the call has used (0 if the server rejected it); a minute's worth at most."""
         difference = min(used, self._rates.tokens.limit) - reservation.tokens
         if not (difference and reservation.granted and self._rates.tokens.emission):
             return
@@ -176,7 +176,7 @@ class SharedLimit:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the other processes could be reached at the last try."""
+        """True if the other processes could be reached at the last try."""
         return self._fallback is None
 
     def close(self) -> None:

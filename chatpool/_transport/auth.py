@@ -54,12 +54,12 @@ class KeyAuth(AuthBase):
 
     @property
     def header(self) -> Optional[str]:
-        """The header that carries the key, None when no key is sent."""
+        """Header that carries the key, None when no key is sent."""
         return self._header if self._source is not None or self._key is not None else None
 
     @property
     def refreshable(self) -> bool:
-        """Whether the key comes from a callable."""
+        """True if the key comes from a callable."""
         return self._source is not None
 
     def refresh(self) -> None:

@@ -318,7 +318,7 @@ class OpenStream:
         if type(message) in _DIRECTLY_READ_CLASSES:
             self._direct = True
             return _PieceReader(message).next
-        # A mock's, or from an adapter of the user's that has a protocol engine of its own.
+        # That of a mock, or of an adapter of the user's that does not use http.client.
         return partial(raw.read, _PIECE_BYTES, decode_content=False)
 
 

@@ -46,7 +46,7 @@ class GuardedConnection:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can be used again, as urllib3 (from 2.0 on) asks."""
+        """True if the connection can be used again; urllib3 (from 2.0 on) asks."""
         return is_reusable(self.sock) or bool(super().is_connected)  # type: ignore[attr-defined,misc]
 
     def _new_conn(self) -> socket.socket:
@@ -134,7 +134,7 @@ class GuardedPool(HTTPConnectionPool):
 
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - a class attribute in urllib3
-        # Looked up at each use: vcrpy puts a class of its own there while a cassette is in.
+        # Read at each use: vcrpy puts another class there while a cassette is in.
         return _guarded_connection_class(super().ConnectionCls)
 
     def _get_conn(self, timeout: Optional[float] = None) -> Any:
@@ -176,7 +176,7 @@ def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
 def _guarded_connection_class(base: Any) -> Any:
     if not base.__module__.startswith("urllib3."):
         return base
-    # urllib3-future, which installs itself as urllib3, has a protocol engine of its own.
+    # urllib3-future, which installs itself as urllib3, does not use http.client.
     fast_path = (FastPathConnection,) if issubclass(base, http.client.HTTPConnection) else ()
     return type(base.__name__, (GuardedConnection, *fast_path, base), {})
 

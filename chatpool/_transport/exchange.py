@@ -71,7 +71,7 @@ class CancelToken:
 
     @property
     def cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
+        """True once :meth:`cancel` was called."""
         return self._cancelled
 
     def cancel(self) -> None:
@@ -217,7 +217,7 @@ class Exchange:
 
     @property
     def cancelled(self) -> bool:
-        """Whether one of its tokens is cancelled."""
+        """True if one of its tokens is cancelled."""
         for token in self._tokens:  # noqa: SIM110 - any() takes thrice as long, at every socket operation
             if token.cancelled:
                 return True
@@ -327,7 +327,7 @@ class Exchange:
 
     @property
     def undelivered(self) -> bool:
-        """Whether the server provably has not processed the request.
+        """True if the server certainly has not processed the request.
 
         That is certain when a kept-alive connection broke before it had taken the whole request, and nothing came
         back (RFC 9110, 9.2.2).  A connection that breaks later may have been closed while the model worked.

@@ -218,7 +218,7 @@ class _CompleteLines:
     def readline(self, limit: int) -> bytes:
         line: bytes = self._file.readline(limit)
         self._lines += 1
-        # No line at all is http.client's RemoteDisconnected; one as long as the limit is an error of its own.
+        # No line at all is http.client's RemoteDisconnected; one as long as the limit is another error.
         if not line.endswith(b"\n") and len(line) < limit and (line or self._lines > 1):
             raise http.client.IncompleteRead(line)
         return line

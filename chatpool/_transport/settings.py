@@ -53,6 +53,6 @@ class TransportSettings:
         if self.session is None:
             return self
         session = copy.copy(self.session)
-        # An adapter of the user's has sockets of its own; a copy of it opens new ones.
+        # An adapter of the user's shares its sockets with the parent; a copy opens new ones.
         session.adapters = OrderedDict((prefix, copy.copy(adapter)) for prefix, adapter in session.adapters.items())
         return replace(self, session=session)

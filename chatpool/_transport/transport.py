@@ -301,8 +301,7 @@ def _complete_mocked_response(response: Any) -> requests.Response:
     Raises:
         TypeError: it has no status code, or no content.
     """
-    is_real = isinstance(response, requests.Response)
-    if is_real and (response.raw is not None or response._content_consumed):
+    if isinstance(response, requests.Response) and (response.raw is not None or response._content_consumed):  # type: ignore[attr-defined]
         return response
     status, headers = getattr(response, "status_code", None), getattr(response, "headers", None)
     if isinstance(status, bool) or not isinstance(status, int):

@@ -100,7 +100,7 @@ _GNOME_SOCKS_SCHEME = "socks://"  # as GNOME writes it into ALL_PROXY, without a
 def choose_proxies(url: str, explicit: Mapping[str, Optional[str]], *, trust_env: bool) -> Dict[str, str]:
     """Return the ``proxies=`` mapping for ``url``: at most one entry, for its scheme.
 
-    What the user gave beats the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, as requests reads
+    Proxies of the user beat the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, as requests reads
     them), an empty value there switches the proxy off, and the environment's proxy is never used for this host itself.
     """
     parts = urlsplit(url)

@@ -45,7 +45,7 @@ def arrives(near, seconds=10):
 
 
 @only_linux
-def test_an_idle_connection_is_quiet_before_and_after_data_was_read(connected):
+def test_an_idle_connection_is_reusable_before_and_after_data_was_read(connected):
     near, far = connected
     assert tcp.is_reusable(near)
     far.sendall(b"answer")
@@ -57,14 +57,14 @@ def test_an_idle_connection_is_quiet_before_and_after_data_was_read(connected):
     assert tcp.is_reusable(near)
 
 
-def test_a_connection_that_was_closed_is_not_quiet(connected):
+def test_a_connection_that_was_closed_is_not_reusable(connected):
     near, far = connected
     far.close()
     arrives(near)
     assert not tcp.is_reusable(near)
 
 
-def test_a_connection_that_was_reset_is_not_quiet(connected):
+def test_a_connection_that_was_reset_is_not_reusable(connected):
     near, far = connected
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     far.close()
@@ -328,7 +328,7 @@ def test_where_all_refuse_the_last_error_is_raised(addresses, start_transport, e
         exchange(start_transport(HOST))
 
 
-def test_a_cancel_ends_the_race(full_listener, addresses, tried, start_transport, exchange, in_thread):
+def test_a_cancel_ends_all_attempts(full_listener, addresses, tried, start_transport, exchange, in_thread):
     addresses(full_listener().address[1], full_listener().address[1])
     transport, token = start_transport(HOST), CancelToken()
     call = in_thread(lambda: exchange(transport, cancel=token))
