@@ -15,7 +15,7 @@ def main() -> None:
     """Run what the command line says."""
     spec: Dict[str, Any] = json.loads(sys.argv[1])
     limit = Sharing(spec["scope"], **spec["limits"]).limit("http://server", "m")
-    limit.state()
+    limit.status()
     waits = threading.Event()
     waits.wait(spec["start"] - time.time())
     ends = time.monotonic() + spec["seconds"]
@@ -25,14 +25,14 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({"threads": found, "shared": limit.shared}))
+    print(json.dumps({"threads": found, "shared": limit.is_shared}))
 
 
 def _use(limit: SharedLimit, ends: float, spec: Dict[str, Any], slots: List[Dict[str, float]]) -> None:
     never = threading.Event()
     while True:
         asked = time.monotonic()
-        slot = limit.reserve(1, spec["tokens"], patience=ends - asked)
+        slot = limit.reserve(1, spec["tokens"], max_wait=ends - asked)
         cost = time.monotonic() - asked
         if not slot.granted:
             return

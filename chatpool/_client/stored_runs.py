@@ -295,7 +295,7 @@ class JournalledRun(PersistedRun):
         super().forsake()
         self._forsaken = True
         if self._journal is not None:
-            self._journal.forsake()
+            self._journal.abandon()
 
     def keep(self, outcome: Outcome[Any]) -> None:
         state = state_of(outcome)

@@ -94,7 +94,7 @@ def test_a_refusal_for_rate_pauses_every_pool(make):
         refused = one.submit("a")
         server.wait_for(1)
         limit = Sharing("test", requests_per_minute=6000).limit(server.base_url, "m")
-        while not limit.state().paused_for:  # told in the moment after the answer
+        while not limit.status().paused_for:  # told in the moment after the answer
             assert not refused.done()
         assert other.chat("b").text == "b"
         assert refused.result().text == "a"

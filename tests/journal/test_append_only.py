@@ -94,7 +94,7 @@ class TestShortWrites:
         def write(descriptor, data, size):
             return os.write(descriptor, data[: left.pop(0)] if left else data)
 
-        monkeypatch.setattr("chatpool._journal.append_only._quick_write", lambda: write)
+        monkeypatch.setattr("chatpool._journal.append_only._gil_holding_write", lambda: write)
 
     def test_a_record_is_written_once_more_whole(self, path, tail, monkeypatch):
         self.shortened(monkeypatch, 10, 0, 40)

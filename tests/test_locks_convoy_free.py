@@ -1,16 +1,15 @@
-"""Taking the scheduler's lock without queueing for it."""
+"""Taking a lock without queueing for it."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from importlib import import_module
 
 import pytest
 
-from chatpool._locks import barging as take
+from chatpool import _locks
+from chatpool._locks import convoy_free
 
-barging = import_module("chatpool._locks")
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or type(threading.Lock()).__module__ != "_thread", reason="there it is the lock itself"
 )
@@ -18,11 +17,11 @@ pytestmark = pytest.mark.skipif(
 
 def test_one_thread_at_a_time_and_everybody_gets_it():
     lock, inside, counted = threading.Lock(), [], [0]
-    barge = take(lock)
+    guarded = convoy_free(lock)
 
     def work():
         for _ in range(500):
-            with barge:
+            with guarded:
                 inside.append(threading.get_ident())
                 assert len(inside) == 1
                 counted[0] += 1
@@ -39,7 +38,7 @@ def test_one_thread_at_a_time_and_everybody_gets_it():
 
 def test_an_exception_lets_go_of_it():
     lock = threading.Lock()
-    with pytest.raises(KeyError), take(lock):
+    with pytest.raises(KeyError), convoy_free(lock):
         raise KeyError
     assert not lock.locked()
 
@@ -56,7 +55,7 @@ def pauses(monkeypatch):
             self.then()
 
     noted = Pauses()
-    monkeypatch.setattr(barging, "sleep", noted.sleep)
+    monkeypatch.setattr(_locks, "sleep", noted.sleep)
     return noted
 
 
@@ -64,7 +63,7 @@ def test_who_finds_it_taken_pauses_and_tries_again(pauses):
     lock = threading.Lock()
     lock.acquire()
     pauses.then = lambda: len(pauses) == 3 and lock.release()
-    with take(lock):
+    with convoy_free(lock):
         assert lock.locked()
     assert len(pauses) == 3
     assert pauses[0] <= pauses[1] <= 0.001
@@ -75,12 +74,12 @@ def test_it_is_queued_for_when_it_is_held_for_long(pauses):
     lock.acquire()
 
     def patient():
-        with take(lock):
+        with convoy_free(lock):
             pass
 
     thread = threading.Thread(target=patient)
     tried = threading.Event()
-    pauses.then = lambda: len(pauses) == len(barging._PAUSES) and tried.set()
+    pauses.then = lambda: len(pauses) == len(_locks._PAUSES_SECONDS) and tried.set()
     thread.start()
     assert tried.wait(60)
     lock.release()
@@ -94,12 +93,12 @@ def test_a_lock_of_somebody_elses_is_taken_as_it_is():
         """As gevent's lock, whose threads never interrupt each other."""
 
     lock = Greenlets()
-    assert take(lock) is lock
+    assert convoy_free(lock) is lock
 
 
 def test_an_rlock_may_be_taken_again_by_its_thread():
     lock = threading.RLock()
-    with take(lock), take(lock), lock:
+    with convoy_free(lock), convoy_free(lock), lock:
         pass
     assert lock.acquire(False)
     lock.release()

@@ -18,7 +18,7 @@ from chatpool._quota.shared_limit import MemoryBackend, Unavailable
 class Flaky(MemoryBackend):
     """A place that can be made to disappear."""
 
-    shown = "the place"
+    display_name = "the place"
 
     def __init__(self, now):
         super().__init__(now)
@@ -42,9 +42,9 @@ class Flaky(MemoryBackend):
         self._check()
         super().pause(*args, **options)
 
-    def standing(self, *args):
+    def status(self, *args):
         self._check()
-        return super().standing(*args)
+        return super().status(*args)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_each_has_its_share_while_the_place_is_gone(make, place, caplog):
     full = 60 * SECOND / (600 - 10 + 1)
     assert gaps == pytest.approx([3 * full] * 4)
     assert waits[0] >= full  # no burst: it may just have been used
-    assert not ones[0].shared
+    assert not ones[0].is_shared
     assert warnings(caplog) == [
         "shared limit: the place is gone; until it is back this process keeps to 1/3 of the limit"
     ]
@@ -104,7 +104,7 @@ def test_it_is_looked_for_now_and_then_and_found_again(make, place, hand_clock, 
     place.gone = False
     hand_clock.time += 2.1
     assert one.reserve().wait == 0
-    assert one.shared
+    assert one.is_shared
     assert warnings(caplog)[-1] == "shared limit: the place is back"
     assert len(warnings(caplog)) == 2
 
@@ -113,7 +113,7 @@ def test_it_is_looked_for_less_and_less_often(make, place, hand_clock):
     one = make()
     place.gone = True
     for _ in range(1200):
-        one.reserve(patience=0)
+        one.reserve(max_wait=0)
         hand_clock.time += 0.1
     assert 8 <= place.asked <= 13  # at 0, 1, 3, 7, 15, 30 ... 120 s
 
@@ -123,7 +123,7 @@ def test_the_pause_that_it_knows_of_holds_while_the_place_is_gone(make, place):
     one.pause(30)
     place.gone = True
     assert one.reserve().wait >= 30
-    assert one.state().paused_for == 30
+    assert one.status().paused_for == 30
 
 
 def test_a_pause_while_the_place_is_gone_holds_this_process(make, place):
@@ -136,7 +136,7 @@ def test_a_pause_while_the_place_is_gone_holds_this_process(make, place):
 def test_what_was_not_needed_goes_back_to_who_gave_it(make, place, hand_clock):
     one, other = make(requests_per_minute=None), make(requests_per_minute=None)
     slot = one.reserve(tokens=3000)
-    assert other.state().wait > 0
+    assert other.status().wait > 0
     one.correct(slot, used=0)
     assert other.reserve(tokens=50).wait == 0
     slot = one.reserve(tokens=3000)
@@ -152,16 +152,16 @@ def test_what_was_not_needed_goes_back_to_who_gave_it(make, place, hand_clock):
 def test_a_call_that_cannot_wait_reserves_nothing(make):
     one = make(requests_per_minute=60)
     assert one.reserve().granted
-    assert not one.reserve(patience=0.1).granted
+    assert not one.reserve(max_wait=0.1).granted
     assert one.reserve().wait == pytest.approx(SECOND)
 
 
 def test_processes_are_told_apart_and_a_forked_child_is_another(make, place):
     one = make()
-    assert [one.reserve() and one.state().sharers, make().reserve() and one.state().sharers] == [1, 2]
+    assert [one.reserve() and one.status().sharers, make().reserve() and one.status().sharers] == [1, 2]
     one.after_fork_in_child()
     one.reserve()
-    assert one.state().sharers == 3
+    assert one.status().sharers == 3
 
 
 def test_a_name_and_a_line_make_a_limit_of_their_own():
@@ -240,7 +240,7 @@ def test_a_forked_child_shares_the_limit_without_more_ado():
     child = os.fork()
     if child == 0:
         try:
-            os.write(writer, repr((limit.reserve().wait, limit.state().sharers)).encode())
+            os.write(writer, repr((limit.reserve().wait, limit.status().sharers)).encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)

@@ -16,8 +16,8 @@ from chatpool._quota.gcra import Rates, State
 MINUTE = 60.0
 
 
-def ask(state, now, rates, tokens=0.0, patience=1e9, sharer=1.0):
-    return gcra.reserve(state, now, rates, requests=1.0, tokens=tokens, patience=patience, sharer=sharer)
+def ask(state, now, rates, tokens=0.0, max_wait=1e9, sharer=1.0):
+    return gcra.reserve(state, now, rates, requests=1.0, tokens=tokens, max_wait=max_wait, sharer=sharer)
 
 
 def most_in_a_minute(taken):
@@ -60,7 +60,7 @@ def test_a_small_call_does_not_overtake_a_large_one():
 def test_nothing_is_reserved_for_who_has_no_time_to_wait():
     rates, state = Rates.of(60, None, 1.0), State()
     ask(state, 0.0, rates)
-    refused = ask(state, 0.0, rates, patience=0.5)
+    refused = ask(state, 0.0, rates, max_wait=0.5)
     assert (refused.granted, refused.wait) == (False, pytest.approx(SECOND))
     assert ask(state, 0.0, rates).wait == pytest.approx(SECOND)
 
@@ -162,7 +162,7 @@ class Sharers:
         self.clock += seconds
         if step == "reserve":
             tokens = round(share * share * self.rates.tokens.limit)
-            found = ask(self.state, self.clock, self.rates, tokens=tokens, patience=120.0)
+            found = ask(self.state, self.clock, self.rates, tokens=tokens, max_wait=120.0)
             if found.granted:
                 self.given.append([self.true + found.wait, tokens, found.at])
         elif step == "refund" and self.given:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3._collections import HTTPHeaderDict
 
-from chatpool._transport import KeyAuth, TransportSettings, connections, headers
-from chatpool._transport.headers import LeanHeaders, ParsedHeaders, parse_fields
+from chatpool._transport import KeyAuth, TransportSettings, headers, http1
+from chatpool._transport.headers import ParsedHeaders, RequestHeaders, parse_fields
 from chatpool._transport.http1 import FinalResponse
 from chatpool._transport.session import Preparer, make_session
 from chatpool._wire import UnreadableAnswer
@@ -47,7 +47,7 @@ def read(cls, data, method="POST"):
 class Plain(FinalResponse):
     """Fails where the plain way is not taken."""
 
-    def _begin_by_lines(self, **options):
+    def _begin_line_by_line(self, **options):
         raise AssertionError("read line by line")
 
 
@@ -234,16 +234,16 @@ def test_the_headers_of_an_answer_are_those_that_requests_and_urllib3_make_of_it
     raw = HTTPHeaderDict(fields)
     theirs = requests.structures.CaseInsensitiveDict(raw)
     parsed = ParsedHeaders(parse_fields(lines.encode()))
-    ours = parsed.case_insensitive()
+    ours = parsed.to_requests()
     assert ours == theirs
     assert list(ours.items()) == list(theirs.items())
-    assert [parsed.as_urllib3_has_them().get(name, "none") for name in ("VIA", "c")] == [raw.get("Via", "none"), "none"]
-    assert parsed.as_urllib3_has_them() == raw
-    assert parsed.as_urllib3_has_them().copy() == raw
+    assert [parsed.to_urllib3().get(name, "none") for name in ("VIA", "c")] == [raw.get("Via", "none"), "none"]
+    assert parsed.to_urllib3() == raw
+    assert parsed.to_urllib3().copy() == raw
 
 
 def test_urllib3s_headers_may_be_changed():
-    raw = ParsedHeaders(parse_fields(b"A: 1\r\nB: 2\r\n")).as_urllib3_has_them()
+    raw = ParsedHeaders(parse_fields(b"A: 1\r\nB: 2\r\n")).to_urllib3()
     raw["a"] = "3"
     del raw["b"]
     assert (raw.get("A"), raw.get("b"), dict(raw)) == ("3", None, {"a": "3"})
@@ -254,8 +254,8 @@ def test_urllib3s_headers_may_be_changed():
 def test_the_lines_that_are_remembered_are_bounded():
     for number in range(2000):
         parse_fields(b"X-Request-Id: %d\r\nX-Long: %d%s\r\n" % (number, number, b"x" * 1000))
-    assert len(headers._known) <= 512
-    assert all(len(line) < 300 for line in headers._known)
+    assert len(headers._parsed_lines) <= 512
+    assert all(len(line) < 300 for line in headers._parsed_lines)
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection"])
@@ -265,7 +265,7 @@ def test_fields_that_frame_the_body_are_not_merged(name):
 
 @given(st.dictionaries(st.sampled_from(["A", "b", "Content-Length", "X-Y"]), st.text(max_size=5)), st.text(max_size=5))
 def test_lean_headers_are_case_insensitive_headers(content, value):
-    theirs, ours = requests.structures.CaseInsensitiveDict(content), LeanHeaders(content)
+    theirs, ours = requests.structures.CaseInsensitiveDict(content), RequestHeaders(content)
     copied = ours.copy()
     copied["x-y"] = value
     assert ours == theirs
@@ -281,7 +281,7 @@ def prepared_both_ways(**settings):
     url = "http://host/v1/chat/completions"
     preparer.prepare("POST", url, b"the first")
     template = preparer.prepare("POST", url, b"the body")
-    full = preparer._in_full("POST", url, b"the body", made.auth, {}, {})
+    full = preparer._prepare_in_full("POST", url, b"the body", made.auth, {}, {})
     return template, full
 
 
@@ -343,7 +343,7 @@ def detours(monkeypatch):
     for name in ("begin", "_read_status"):
         watch(http.client.HTTPResponse, name)
     watch(http.client, "parse_headers")
-    watch(FinalResponse, "_begin_by_lines")
+    watch(FinalResponse, "_begin_line_by_line")
     return called
 
 
@@ -361,10 +361,10 @@ def test_the_short_way_is_taken_on_this_python(serve, start_transport, exchange,
 
 
 def test_the_long_way_is_seen_as_a_detour(serve, start_transport, exchange, sends, detours, monkeypatch):
-    monkeypatch.setattr(connections, "_LARGEST_JOINED", 0)
-    monkeypatch.setattr(FinalResponse, "_begin_plainly", lambda self: False)
+    monkeypatch.setattr(http1, "_MAX_JOINED_BODY_BYTES", 0)
+    monkeypatch.setattr(FinalResponse, "_begin_fast", lambda self: False)
     exchange(start_transport(serve(echo).url), b"the body")
-    assert {"putheader", "_send_output", "_begin_by_lines", "_read_status"} <= set(detours)
+    assert {"putheader", "_send_output", "_begin_line_by_line", "_read_status"} <= set(detours)
     assert len(sends) == 2
 
 
@@ -386,14 +386,14 @@ def test_a_body_is_sent_even_where_http_client_works_in_another_way(serve, start
         self.send(b"\r\n".join([*self._buffer, b"", b""]))
         self._buffer.clear()
 
-    monkeypatch.setattr(connections.LeanConnection, "_send_output", send_output)
+    monkeypatch.setattr(http1.FastPathConnection, "_send_output", send_output)
     assert exchange(start_transport(serve(echo).url), b"the body").content.endswith(b"\r\n\r\nthe body")
 
 
 def test_the_same_goes_out_either_way(serve, start_transport, exchange, monkeypatch):
     transport = start_transport(serve(echo).url, headers={"X-Text": "a, b; c"})
     joined = exchange(transport).content
-    monkeypatch.setattr(connections, "_LARGEST_JOINED", 0)
+    monkeypatch.setattr(http1, "_MAX_JOINED_BODY_BYTES", 0)
     assert exchange(transport).content == joined
 
 
