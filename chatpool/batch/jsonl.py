@@ -13,11 +13,11 @@ from .._journal import (
     Record,
     decode_value,
     encode_value,
-    finite,
-    has_no_json_form,
+    escape_line_breaks,
     json_text,
+    may_hold_nan,
     text_or_null,
-    unbroken,
+    without_nan,
 )
 from .._wire.codec import EMPTY_CELL, loads
 from .._wire.request import are_messages
@@ -40,7 +40,7 @@ __all__ = [
     "checked_body",
     "error_code",
     "error_line",
-    "finite",
+    "escape_line_breaks",
     "is_batch_line",
     "is_embedding",
     "is_pair",
@@ -50,8 +50,8 @@ __all__ = [
     "read_result",
     "refuse_empty_messages",
     "request_of_list",
-    "unbroken",
     "vector_in",
+    "without_nan",
 ]
 
 CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
@@ -254,10 +254,10 @@ def answer_line(record: Record) -> bytes:
 
 
 def _value(value: bytes) -> bytes:
-    if has_no_json_form(value):
+    if may_hold_nan(value):
         with contextlib.suppress(ValueError):  # nested too deeply to be decoded
-            value = encode_value(finite(loads(value)))
-    return unbroken(value)
+            value = encode_value(without_nan(loads(value)))
+    return escape_line_breaks(value)
 
 
 def error_line(record: Record) -> bytes:
