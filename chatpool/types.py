@@ -1,4 +1,4 @@
-"""Requests, answers, outcomes and verdicts: values that the rooms hand to one another."""
+"""Public values: requests, answers, outcomes, results of a run, and statistics of a pool."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ __all__ = [
     "LineStats",
     "Outcome",
     "PoolStats",
-    "Reply",
     "Results",
     "ToolCall",
     "ToolCallDelta",
     "Usage",
-    "Verdict",
 ]
 
 V = TypeVar("V")
@@ -53,66 +51,6 @@ class ChatRequest:
 
 
 Item = Union[str, Sequence[Mapping[str, Any]], Mapping[str, Any], ChatRequest]
-
-
-class Reply(NamedTuple):
-    """An HTTP answer, read to its end, before anybody has judged it.
-
-    Attributes:
-        status: HTTP status.
-        headers: response headers, looked up without regard to case.
-        content: the body's bytes, decompressed.
-        url: where it came from, without a query string.
-        proxy: the URL of the proxy that it came through, without user and password; "" without one.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    url: str = ""
-    proxy: str = ""
-
-
-class Verdict(NamedTuple):
-    """What ``wire`` makes of a response or an exception; policies look at this and at nothing else.
-
-    Attributes:
-        kind: what it means for the call:
-
-            - ``"success"``: ``value`` is the answer;
-            - ``"throttled"``: refused for now (a 429 that may be retried); uses up no retry;
-            - ``"timeout"``: the attempt was cut by a time limit;
-            - ``"unavailable"``: no connection, a broken one, or a 5xx;
-            - ``"retry"``: anything else that may go better next time;
-            - ``"fail"``: this call cannot succeed;
-            - ``"fatal"``: no call of ``scope`` can.
-        scope: what a fatal error concerns: ``"run"``, ``"model"`` (its path and model) or ``"endpoint"``;
-            ``"call"`` for every other kind.
-        error: the error to raise or to keep, None for a success.
-        value: the decoded answer of a success.
-        wait_hint: seconds the server asked to wait, None without a hint.
-        usage: tokens the answer used.
-        limits: rate limits the server stated, by header name; empty without any.
-        status: HTTP status, None without an answer.
-        request_id: the server's ``x-request-id``.
-        about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
-            is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
-            stumbled over what was asked); "" otherwise.
-        fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
-            (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
-    """
-
-    kind: str
-    scope: str = "call"
-    error: Optional[Any] = None  # an APIError; Any keeps NamedTuple free of variance trouble
-    value: Any = None
-    wait_hint: Optional[float] = None
-    usage: Optional[Usage] = None
-    limits: Mapping[str, str] = {}
-    status: Optional[int] = None
-    request_id: Optional[str] = None
-    about: str = ""
-    fingerprint: Optional[str] = None
 
 
 class Attempt(NamedTuple):

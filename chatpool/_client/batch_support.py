@@ -13,10 +13,10 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 from urllib.parse import urlsplit
 
 from .._journal import OK, Record
-from .._measures import RequestSize
 from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
+from .._values import RequestSize
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
 from ..config import Limits

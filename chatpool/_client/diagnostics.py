@@ -10,11 +10,12 @@ from .._engine import EndpointClient
 from .._transport import CancelToken, Transport
 from .._transport.tls import choose_trust
 from .._transport.urls import choose_proxies
+from .._values import Verdict
 from .._wire import classify_exception, classify_response, encode, to_request
 from ..clock import current_clock
 from ..config import Timeout
 from ..errors import ChatPoolError, ConfigurationError
-from ..types import ChatCompletion, ChatRequest, Verdict
+from ..types import ChatCompletion, ChatRequest
 from .connect import PUBLIC_URL
 from .pool import ChatPool
 

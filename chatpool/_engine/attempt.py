@@ -14,6 +14,7 @@ from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
 from .._transport import Cancelled, CancelToken, OpenStream
+from .._values import HTTPResponse, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
@@ -28,7 +29,7 @@ from .._wire import (
 from ..clock import Clock
 from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
-from ..types import ChatRequest, Reply, Verdict
+from ..types import ChatRequest
 from .call import RUNNING, Call, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
@@ -122,7 +123,7 @@ class Exchanges:
         if reading is None:
             return self._judge(call, self._send(call, timeout, route, route.transport.exchange))
         answer = self._open(call, timeout, route)
-        if isinstance(answer, Reply):
+        if isinstance(answer, HTTPResponse):
             verdict = self._judge(call, answer)
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, route, reading, ends)
@@ -138,12 +139,12 @@ class Exchanges:
             query=options.query,
         )
 
-    def _open(self, call: Call, timeout: Timeout, route: EndpointClient) -> Union[Reply, OpenStream]:
+    def _open(self, call: Call, timeout: Timeout, route: EndpointClient) -> Union[HTTPResponse, OpenStream]:
         """Ask for a stream; where the server refuses our asking for the usage, once more without that."""
         if call.line in self._without_usage:
             call.payload = payload_of(without_usage(call.request), call.options.reading)
-        answer: Union[Reply, OpenStream] = self._send(call, timeout, route, route.transport.open)
-        if not isinstance(answer, Reply) or not refuses_usage(answer, call.request):
+        answer: Union[HTTPResponse, OpenStream] = self._send(call, timeout, route, route.transport.open)
+        if not isinstance(answer, HTTPResponse) or not refuses_usage(answer, call.request):
             return answer
         call.payload = payload_of(without_usage(call.request), call.options.reading)
         answer = self._send(call, timeout, route, route.transport.open)
@@ -153,7 +154,7 @@ class Exchanges:
 
     def _read(self, call: Call, stream: OpenStream, route: EndpointClient, reading: Reading, ends: float) -> Verdict:
         transport = route.transport
-        head = Reply(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
+        head = HTTPResponse(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
         chunks = StreamedChunks(
             stream,
             call,
@@ -167,7 +168,7 @@ class Exchanges:
         finally:
             chunks.close()
 
-    def _judge(self, call: Call, reply: Reply) -> Verdict:
+    def _judge(self, call: Call, reply: HTTPResponse) -> Verdict:
         # Not through a dict: this runs once per call.
         return classify_response(
             reply,

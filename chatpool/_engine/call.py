@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
 
-from .._measures import RequestSize
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
+from .._values import RequestSize, Verdict
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
-from ..types import Attempt, ChatRequest, Outcome, Usage, Verdict
+from ..types import Attempt, ChatRequest, Outcome, Usage
 from .dispatcher import Dispatcher
 from .leases import Lease
 

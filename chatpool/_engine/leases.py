@@ -12,9 +12,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS, Verdict
 from ..clock import Clock
-from ..types import Verdict
 
 if TYPE_CHECKING:
     from .._quota import SharedLimit, Slot
@@ -44,7 +43,7 @@ class Lease(NamedTuple):
 
     def is_late(self, now: float) -> bool:
         """Return whether the slot can no longer be used: what is sent now could be too much for a minute."""
-        return now > self.due + LATENESS
+        return now > self.due + LATENESS_SECONDS
 
     def renewed(self, clock: Clock) -> Lease:
         """Give the slot back and return the grant of another.  Does I/O."""
@@ -138,7 +137,7 @@ class LeaseHolder:
         return not self._asking and not self._usable(now)
 
     def _usable(self, now: float) -> bool:
-        return self._slot is not None and now <= self._due + LATENESS
+        return self._slot is not None and now <= self._due + LATENESS_SECONDS
 
     def question(self, tokens: float) -> LeaseRequest:
         """What to ask for; the answer goes to :meth:`answered`."""

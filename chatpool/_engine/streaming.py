@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from typing import Callable, Deque, Iterable, Iterator, List, Optional, Protocol, Set, cast
 
 from .._transport import Cancelled, OpenStream, StreamDeadline
+from .._values import Verdict
 from .._wire import StreamReader, as_truncated, chunk_of
 from ..errors import DeadlineExceededError
-from ..types import ChatChunk, ChatCompletion, Verdict
+from ..types import ChatChunk, ChatCompletion
 from .call import Call, OutcomeSink
 
 __all__ = [

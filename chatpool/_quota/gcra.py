@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import List, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS
 
 __all__ = [
     "LimitStatus",
@@ -36,7 +36,7 @@ __all__ = [
 
 _MINUTE = 60.0
 # From the start of a second of the window to when no minute holds anything that was given in it.
-_FORGOTTEN_AFTER = _MINUTE + 1 + LATENESS
+_FORGOTTEN_AFTER = _MINUTE + 1 + LATENESS_SECONDS
 _SHARER_GONE_AFTER = 120.0  # seconds without a sign of life
 _MOST_SHARERS = 256  # that are counted
 _ROUNDING = 1e-9
@@ -61,13 +61,13 @@ class Rate(NamedTuple):
 
         What goes out in a minute is a burst and what is emitted meanwhile: so the emission is that of the limit less
         the burst, and one unit more where units are whole.  What was given just before it may be sent in it, up to
-        ``LATENESS`` seconds late.
+        ``LATENESS_SECONDS`` seconds late.
         """
         if per_minute is None:
             return cls(1e300, 0.0, 0.0)  # Lua reads it, and infinity it does not
         burst = min(max(per_minute / _MINUTE * burst_seconds, unit, 1.0), per_minute)
         # With a burst of nearly a minute's worth there would be nothing left to emit.
-        return cls(per_minute, (_MINUTE + LATENESS) / max(per_minute - burst + unit, per_minute / 2), burst)
+        return cls(per_minute, (_MINUTE + LATENESS_SECONDS) / max(per_minute - burst + unit, per_minute / 2), burst)
 
 
 class Rates(NamedTuple):

@@ -10,8 +10,9 @@ import json
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
+from .._values import HTTPResponse, Verdict
 from ..errors import APIError, TruncatedStreamError
-from ..types import ChatChunk, ChatCompletion, ChatRequest, Reply, ToolCallDelta, Verdict
+from ..types import ChatChunk, ChatCompletion, ChatRequest, ToolCallDelta
 from .codec import TooDeep, decoded
 from .error_body import (
     ErrorFacts,
@@ -53,7 +54,7 @@ __all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "
 class _Case(NamedTuple):
     """An answer with all that judging it needs."""
 
-    reply: Reply
+    reply: HTTPResponse
     request: ChatRequest
     endpoint_proven: bool
     model_proven: bool
@@ -62,7 +63,7 @@ class _Case(NamedTuple):
 
 
 def classify_response(
-    reply: Reply, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
+    reply: HTTPResponse, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
 ) -> Verdict:
     """What ``reply`` means for the call that sent ``request``.  Never raises, whatever the server sent.
 
@@ -107,7 +108,7 @@ _DONE = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
 _LONGEST_DONE = 60
 
 
-def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
+def _payload(reply: HTTPResponse, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
     """The JSON of an answer, and the bytes that hold it; None where not every reader gets the same of those."""
     content = reply.content
     if not content and not is_known(request) and (request.method == "DELETE" or not says_json(reply.headers)):
@@ -285,7 +286,7 @@ def chunk_of(completion: ChatCompletion) -> ChatChunk:
 
 def classify_stream(
     reader: StreamReader,
-    reply: Reply,
+    reply: HTTPResponse,
     request: ChatRequest,
     *,
     endpoint_proven: bool,
@@ -340,7 +341,9 @@ def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:
     return verdict._replace(error=error, fingerprint=None)  # what had come before was not the same
 
 
-def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: ChatRequest, wall: float) -> Verdict:
+def _broken(
+    reader: StreamReader, fault: StreamFault, reply: HTTPResponse, request: ChatRequest, wall: float
+) -> Verdict:
     """The verdict of a stream that is no answer, without a word from the server."""
     headers = reply.headers
     rule = obey_server(UNUSABLE, reply.status, headers)

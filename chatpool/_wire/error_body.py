@@ -9,7 +9,8 @@ import re
 from http import HTTPStatus
 from typing import Any, Dict, FrozenSet, NamedTuple, Optional
 
-from ..types import ChatRequest, Reply
+from .._values import HTTPResponse
+from ..types import ChatRequest
 from .codec import loads
 
 __all__ = [
@@ -51,7 +52,7 @@ _OF_PROXIES = frozenset({401, 403, 407})  # tinyproxy says 401 to a wrong login
 _OF_PLAIN_PROXIES = _OF_PROXIES | {500, 502, 503, 504}  # and any of these where the server does not answer
 
 
-def through_proxy(message: str, reply: Reply) -> str:
+def through_proxy(message: str, reply: HTTPResponse) -> str:
     """``message`` of a refusal that may be a proxy's own, with its name and its cure."""
     if not reply.proxy or reply.proxy.startswith("socks"):  # that one does not speak HTTP
         return message
@@ -61,7 +62,7 @@ def through_proxy(message: str, reply: Reply) -> str:
     return f"{message}; it came through the proxy {reply.proxy}, which may have refused it itself: {PROXY_CURE}"
 
 
-def name_call(request: ChatRequest, reply: Reply, request_id: Optional[str]) -> str:
+def name_call(request: ChatRequest, reply: HTTPResponse, request_id: Optional[str]) -> str:
     """Path, model and request id; the whole URL instead of the path where base_url may be to blame."""
     blames_url = reply.url and (reply.status == 404 or 300 <= reply.status < 400)
     parts = [shorten(without_secrets(reply.url) if blames_url else request.path, 200)]
@@ -72,7 +73,7 @@ def name_call(request: ChatRequest, reply: Reply, request_id: Optional[str]) -> 
     return ", ".join(parts)
 
 
-def status_line(reply: Reply, status: int) -> str:
+def status_line(reply: HTTPResponse, status: int) -> str:
     """``reply`` by its status, ``HTTP 429 Too Many Requests``; for a redirect with its target."""
     line = f"HTTP {status}{_phrase(status)}"
     if reply.status != status:
@@ -83,7 +84,7 @@ def status_line(reply: Reply, status: int) -> str:
     return line
 
 
-def unusable_line(reply: Reply, problem: str) -> str:
+def unusable_line(reply: HTTPResponse, problem: str) -> str:
     """What is wrong with an answer whose status promised a good one."""
     kind = shorten(str(reply.headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
     return f"unusable answer: HTTP {reply.status} ({kind}, {len(reply.content):,} bytes) {problem}"

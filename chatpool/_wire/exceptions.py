@@ -13,8 +13,8 @@ import requests
 import urllib3.exceptions
 
 from .._redaction import printable
+from .._values import Verdict
 from ..errors import APIConnectionError, APIError, APIResponseError, APITimeoutError
-from ..types import Verdict
 from .error_body import PROXY_CURE, shorten, without_secrets
 from .rules import CURE_PROXY_LOGIN
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..types import ChatRequest, Reply
+from .._values import HTTPResponse
+from ..types import ChatRequest
 from .error_body import read_error
 
 __all__ = [
@@ -62,7 +63,7 @@ def sends_no_body(request: ChatRequest) -> bool:
 _FIELD = "stream_options"
 
 
-def refuses_usage(reply: Reply, request: ChatRequest) -> bool:
+def refuses_usage(reply: HTTPResponse, request: ChatRequest) -> bool:
     """Whether the server refuses a stream because of ``stream_options``, which the caller has not asked for.
 
     Servers that check their input by a schema do so (a 400 or 422 that names the field); others ignore it.

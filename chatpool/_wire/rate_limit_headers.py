@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
 
-from .._measures import StatedLimit
+from .._values import StatedLimit
 
 __all__ = [
     "KINDS",

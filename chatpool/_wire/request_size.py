@@ -7,7 +7,7 @@ import re
 from collections import abc
 from typing import Any, Callable, Mapping, Optional
 
-from .._measures import RequestSize
+from .._values import RequestSize
 from ..types import ChatRequest
 from .codec import plain, whole
 from .operations import EMBEDDINGS, MODERATIONS, operation_of

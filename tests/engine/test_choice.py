@@ -17,15 +17,16 @@ from chatpool._engine.scheduler import Scheduler
 from chatpool._engine.upstreams import EndpointSpec
 from chatpool._policy.circuit_breaker import CredentialBreaker
 from chatpool._policy.retry import RetryDecider
+from chatpool._values import Verdict
 from chatpool.config import Limits, RetryPolicy, Timeout
-from chatpool.types import ChatRequest, Verdict
+from chatpool.types import ChatRequest
 
 OK, DOWN = Verdict("success", value="x"), Verdict("unavailable", error=APIError("down"))
 WRONG_KEY = Verdict("fatal", "run", AuthenticationError("wrong key"))
 
 
 def busy(wait):
-    return Verdict("throttled", error=APIError("busy"), wait_hint=wait)
+    return Verdict("throttled", error=APIError("busy"), retry_after=wait)
 
 
 class Simulation:

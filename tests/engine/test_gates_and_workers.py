@@ -10,8 +10,8 @@ import pytest
 from chatpool._engine.call import NEW
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.scheduler import NextStep, Scheduler
+from chatpool._values import Verdict
 from chatpool.testing import FakeClock
-from chatpool.types import Verdict
 
 LINE = ("http://server", "m")
 DOWN, UP, REFUSED = Verdict("unavailable"), Verdict("success"), Verdict("fail")

@@ -13,8 +13,9 @@ from chatpool._engine.dispatcher import Dispatcher
 from chatpool._engine.scheduler import Scheduler
 from chatpool._engine.upstreams import EndpointSpec
 from chatpool._policy.retry import RetryDecider
+from chatpool._values import Verdict
 from chatpool.config import Limits, RetryPolicy, Timeout
-from chatpool.types import ChatRequest, Verdict
+from chatpool.types import ChatRequest
 
 OK = Verdict("success", value="x")
 
@@ -207,7 +208,7 @@ def test_a_paused_model_holds_up_no_other_of_whatever_priority():
     busy.submit(2)
     other.submit(2)
     call = office.send()
-    office.scheduler.returned(call, Verdict("throttled", wait_hint=30.0), office.now)
+    office.scheduler.returned(call, Verdict("throttled", retry_after=30.0), office.now)
     office.scheduler.park(call, office.now + 30)
     assert office.send().item is other
 

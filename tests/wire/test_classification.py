@@ -12,9 +12,9 @@ from requests.structures import CaseInsensitiveDict
 
 import chatpool
 from chatpool import ChatCompletion, ChatRequest, Usage
+from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
 from chatpool._wire.rules import RULES
-from chatpool.types import Reply
 
 NOW = 1_700_000_000.0
 URL = "http://127.0.0.1:1/v1/chat/completions"
@@ -26,7 +26,7 @@ GOOD = {"choices": [{"message": {"role": "assistant", "content": "pong"}, "finis
 def judge(status=200, payload=None, headers=None, *, content=None, request=CHAT, endpoint=False, model=False):
     if content is None:
         content = b"" if payload is None else json.dumps(payload).encode()
-    reply = Reply(status, CaseInsensitiveDict(headers or {}), content, URL)
+    reply = HTTPResponse(status, CaseInsensitiveDict(headers or {}), content, URL)
     return classify_response(reply, request, endpoint_proven=endpoint, model_proven=model, wall=NOW)
 
 
@@ -46,7 +46,7 @@ class TestSuccess:
         assert (verdict.value.text, verdict.value.request_id) == ("pong", "req_1")
         assert verdict.usage == Usage(3, 1, 4) == verdict.value.usage
         assert verdict.limits == {"x-ratelimit-remaining-requests": "9"}
-        assert (verdict.status, verdict.request_id, verdict.error, verdict.wait_hint) == (200, "req_1", None, None)
+        assert (verdict.status, verdict.request_id, verdict.error, verdict.retry_after) == (200, "req_1", None, None)
 
     def test_an_error_field_of_null_is_no_error(self):
         assert judge(200, {**GOOD, "error": None}).kind == "success"
@@ -403,7 +403,7 @@ class TestError:
 
     def test_a_long_message_is_cut_but_its_hint_is_found(self):
         verdict = judge(429, refusal(message="x" * 400 + ". Please try again in 3s"))
-        assert verdict.wait_hint == 3
+        assert verdict.retry_after == 3
         assert len(str(verdict.error)) < 500
 
 
@@ -424,7 +424,7 @@ class TestHints:
     )
     def test_it_is_found(self, status, payload, headers, hint):
         verdict = judge(status, payload, headers)
-        assert verdict.wait_hint == verdict.error.retry_after == hint
+        assert verdict.retry_after == verdict.error.retry_after == hint
 
     def test_limits_are_told_with_a_failure_too(self):
         assert judge(429, None, {"x-ratelimit-limit-tokens": "10"}).limits == {"x-ratelimit-limit-tokens": "10"}
@@ -469,7 +469,7 @@ def test_whatever_a_server_sends_there_is_one_consistent_verdict(status, content
     assert verdict.kind in {"success", "throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
     assert (verdict.error is None) == (verdict.kind == "success")
     assert (verdict.scope == "call") == (verdict.kind != "fatal")
-    assert verdict.wait_hint is None or 0 <= verdict.wait_hint <= 31 * 86400
+    assert verdict.retry_after is None or 0 <= verdict.retry_after <= 31 * 86400
     if verdict.error is not None:
         assert str(pickle.loads(pickle.dumps(verdict.error))) == str(verdict.error)
         assert len(str(verdict.error)) < 1200

@@ -8,15 +8,15 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
-from chatpool.types import Reply
 
 CHAT = ChatRequest({"model": "m", "messages": []})
 NOW = 1_700_000_000.0
 
 
 def judge(status, body, headers=None, *, proven=False, request=CHAT, proxy=""):
-    reply = Reply(status, CaseInsensitiveDict(headers or {}), json.dumps(body).encode(), "http://h/v1", proxy)
+    reply = HTTPResponse(status, CaseInsensitiveDict(headers or {}), json.dumps(body).encode(), "http://h/v1", proxy)
     return classify_response(reply, request, endpoint_proven=proven, model_proven=proven, wall=NOW)
 
 
@@ -72,7 +72,7 @@ def test_the_budget_of_a_deployment_ends_the_calls_of_its_model():
 )
 def test_a_quota_that_comes_back_in_seconds_is_a_rate(body, headers, hint):
     verdict = judge(429, body, headers)
-    assert (verdict.kind, verdict.wait_hint) == ("throttled", hint)
+    assert (verdict.kind, verdict.retry_after) == ("throttled", hint)
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 500, 503])
@@ -121,12 +121,12 @@ def test_an_unknown_model_ends_the_calls_of_that_model(body):
 )
 def test_a_server_that_is_starting_is_looked_at_again_after_a_second(status, message):
     verdict = judge(status, error(message))
-    assert (verdict.kind, verdict.about, verdict.wait_hint) == ("unavailable", "start", 1.0)
+    assert (verdict.kind, verdict.about, verdict.retry_after) == ("unavailable", "start", 1.0)
     assert verdict.error.retry_after is None  # nobody has asked for it
 
 
 def test_a_server_that_is_starting_may_say_how_long_it_takes():
-    assert judge(503, error("Loading model"), {"Retry-After": "9"}).wait_hint == 9.0
+    assert judge(503, error("Loading model"), {"Retry-After": "9"}).retry_after == 9.0
 
 
 @pytest.mark.parametrize("message", ["overloaded", "workload too high", "error loading model: out of memory"])
@@ -229,7 +229,7 @@ def test_a_refusal_through_a_proxy_names_it(status):
     ],
 )
 def test_a_refusal_that_cannot_be_the_proxys_does_not_name_it(url, proxy, status):
-    reply = Reply(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
+    reply = HTTPResponse(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
     verdict = classify_response(reply, CHAT, endpoint_proven=False, model_proven=False, wall=NOW)
     assert "proxy" not in str(verdict.error)
 

@@ -22,6 +22,7 @@ from chatpool import (
     TruncatedStreamError,
     Usage,
 )
+from chatpool._values import HTTPResponse
 from chatpool._wire import (
     StreamReader,
     as_truncated,
@@ -31,7 +32,6 @@ from chatpool._wire import (
     is_event_stream,
     streamed,
 )
-from chatpool.types import Reply
 
 URL = "http://127.0.0.1:1/v1/chat/completions"
 PROMPT = "a prompt that nobody else may see"
@@ -53,7 +53,7 @@ def judge(*pieces, headers=None, request=CHAT, **options):
     for piece in pieces:
         reader.feed(piece)
     reader.end()
-    reply = Reply(200, CaseInsensitiveDict({**HEADERS, **(headers or {})}), b"", URL)
+    reply = HTTPResponse(200, CaseInsensitiveDict({**HEADERS, **(headers or {})}), b"", URL)
     return classify_stream(reader, reply, request, endpoint_proven=True, model_proven=True, wall=1.0)
 
 
@@ -193,7 +193,7 @@ class TestTruncated:
 
     def test_a_wait_that_the_head_asked_for_is_kept(self):
         verdict = judge(chunk(SAID), headers={"Retry-After": "2"})
-        assert verdict.wait_hint == verdict.error.retry_after == 2.0
+        assert verdict.retry_after == verdict.error.retry_after == 2.0
 
     def test_an_event_that_is_too_long_is_never_sent_again(self):
         verdict = judge(chunk(SAID), chunk("x" * 2000), max_event_bytes=1000)
@@ -223,7 +223,7 @@ class TestErrorInside:
         error = {"code": "rate_limit_exceeded", "message": "try again in 2s", "type": "tokens"}
         verdict = judge(chunk(SAID), event({"error": error}))
         found = verdict.error
-        assert (verdict.kind, verdict.wait_hint) == ("throttled", 2.0)
+        assert (verdict.kind, verdict.retry_after) == ("throttled", 2.0)
         assert type(found) is TruncatedStreamError
         assert type(found.__cause__) is RateLimitError
         assert found.text == SAID
