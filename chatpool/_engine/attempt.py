@@ -20,6 +20,7 @@ from .._wire import (
     classify_response,
     classify_stream,
     encode,
+    is_refusal,
     is_streamed,
     refuses_usage,
     sends_no_body,
@@ -89,9 +90,6 @@ def _change_last(call: Call, **changes: Any) -> None:
     call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
 
 
-_REFUSED = range(400, 500)
-
-
 class Exchanges:
     """Makes the exchanges of calls.
 
@@ -148,7 +146,7 @@ class Exchanges:
             return answer
         call.payload = payload_of(without_usage(call.request), call.options.reading)
         answer = self._send(call, timeout, route, route.transport.open)
-        if answer.status not in _REFUSED:
+        if not is_refusal(answer.status):
             self._without_usage.add(call.line)
         return answer
 

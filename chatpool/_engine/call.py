@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedT
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
 from .._values import RequestSize, Verdict
+from .._wire.response import HTTP_OK
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
@@ -385,6 +386,6 @@ def _reason(verdict: Verdict) -> str:
     if verdict.status is None:
         return "timed out" if verdict.kind == "timeout" else "connection failed"
     code = getattr(verdict.error, "code", None) or getattr(verdict.error, "type", None)
-    if verdict.status == 200:
+    if verdict.status == HTTP_OK:
         return f"unusable answer ({code})" if code else "unusable answer"
     return f"{verdict.status} {code}" if code else str(verdict.status)

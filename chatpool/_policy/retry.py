@@ -416,7 +416,7 @@ class RetryDecider:
         return verdict.retry_after is not None and verdict.retry_after > self.policy.retry_after_max
 
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
-        return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
+        return refreshable and not state.key_refreshed and verdict.key_refused and self.policy.max_retries > 0
 
     def _looks_again(
         self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: HealthSnapshot

@@ -326,8 +326,8 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
     if value is None or isinstance(value, (bool, int, float)):
         return None
     if isinstance(value, type):
-        cure = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
-        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {cure}")
+        advice = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
+        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {advice}")
     kind = type(value)
     named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
     try:
@@ -335,8 +335,8 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
     except TypeError:
         if is_missing(value):
             return TypeError(f"{named}: {EMPTY_CELL}; leave the row or the field out, or fill it")
-    cure = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
-    return TypeError(f"{named}, which JSON cannot hold: {cure}")
+    advice = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
+    return TypeError(f"{named}, which JSON cannot hold: {advice}")
 
 
 def _fault_in_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Optional[Exception]:

@@ -15,6 +15,7 @@ import sys
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
+from ..errors import APIError
 from ..types import ChatCompletion, ChatRequest, Choice, ToolCall
 from .operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
 from .reasoning import reasoning_of, reasoning_of_items
@@ -22,6 +23,7 @@ from .usage import usage_of
 
 __all__ = [
     "CONTENT_FILTER",
+    "HTTP_OK",
     "LENGTH",
     "NOT_SUPPORTED",
     "STOP",
@@ -34,6 +36,8 @@ __all__ = [
     "finish_reason_of",
     "is_event_stream",
     "is_known",
+    "is_unsupported_answer",
+    "model_names_in",
     "numbers",
     "says_json",
     "usage_of",
@@ -81,8 +85,16 @@ def _kind(headers: Mapping[str, str]) -> str:
     return str(headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
+HTTP_OK = 200
+"""Status of every answer that came whole."""
+
 NOT_SUPPORTED = "not_supported"
-"""The code of an error that says: an answer of this kind cannot be used, and the next one is of the same kind."""
+"""Code of an error: an answer of this kind cannot be used, and the next one would be of the same kind."""
+
+
+def is_unsupported_answer(error: APIError) -> bool:
+    """Return whether ``error`` is of an answer of a kind that cannot be used."""
+    return error.code == NOT_SUPPORTED and error.status_code == HTTP_OK
 
 
 class UnusableAnswer(Exception):
@@ -117,6 +129,14 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     if not isinstance(parts, list) or not (parts or shape.may_be_empty):
         raise UnusableAnswer(f"has no {shape.field!r}")
     return shape.decode(request, payload, request_id)
+
+
+def model_names_in(payload: Any) -> Optional[List[str]]:
+    """Return the names in a list of models, the answer to a ``MODELS_REQUEST``; None where it is none."""
+    models = payload.get("data") if isinstance(payload, dict) else None
+    if not isinstance(models, list):
+        return None
+    return [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
 
 
 def is_known(request: ChatRequest) -> bool:

@@ -20,18 +20,14 @@ from .._journal import (
     unbroken,
 )
 from .._wire.codec import EMPTY_CELL, loads
+from .._wire.operations import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from .._wire.request import are_messages
 from .._wire.response import UnusableAnswer, numbers
 from ..errors import ConfigurationError
 
 __all__ = [
-    "CHAT",
-    "COMPLETIONS",
     "CUSTOM_ID",
-    "EMBEDDINGS",
     "METADATA",
-    "PATHS",
-    "RESPONSES",
     "BadLine",
     "BatchLine",
     "EmptyCell",
@@ -55,9 +51,6 @@ __all__ = [
     "vector_in",
 ]
 
-CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
-EMBEDDINGS, MODERATIONS = "/embeddings", "/moderations"
-PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
 
 CUSTOM_ID = "custom_id"
 METADATA = "metadata"

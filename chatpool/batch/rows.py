@@ -15,16 +15,13 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from .._journal import ASIDE, BACK, GONE, OK, Journal, Record, hash_of, key_of
 from .._wire.codec import Encoded, encode
+from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
 from .batch_format import (
-    CHAT,
-    COMPLETIONS,
     CUSTOM_ID,
     METADATA,
-    PATHS,
-    RESPONSES,
     BadLine,
     BatchLine,
     EmptyCell,

@@ -321,7 +321,7 @@ class TestLoad:
 
 
 class TestKeyRefresh:
-    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
+    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key"), status=401, key_refused=True)
 
     def test_a_refused_key_is_fetched_again_once(self):
         case = Case()

@@ -58,7 +58,7 @@ def test_all_facts_are_kept():
     payload = {"error": {"message": "no", "type": "Tokens", "param": "messages", "code": "Rate_Limit"}}
     found = facts(payload)
     assert found == ErrorFacts("no", "Tokens", "Rate_Limit", "messages", payload)
-    assert found.words == {"tokens", "rate_limit"}
+    assert found.codes == {"tokens", "rate_limit"}
 
 
 @pytest.mark.parametrize("value", [[], {}, True, 1.5])
