@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .accumulate import index_in
 from .operations import EMBEDDINGS, operation_of
-from .response import UnusableAnswer, decode_response, numbers
+from .response import UnusableAnswer, decode_response, vector_numbers
 from .usage import amount_of, whole_number
 
 __all__ = [
@@ -162,4 +162,4 @@ def check_vector(answer: Any) -> None:
     Raises:
         UnusableAnswer: as :func:`vector_of`.
     """
-    numbers(answer["data"][0].get("embedding"))
+    vector_numbers(answer["data"][0].get("embedding"))

@@ -22,7 +22,7 @@ from .._journal import (
 from .._wire.codec import EMPTY_CELL, loads
 from .._wire.operations import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from .._wire.request import are_messages
-from .._wire.response import UnusableAnswer, numbers
+from .._wire.response import UnusableAnswer, vector_numbers
 from ..errors import ConfigurationError
 
 __all__ = [
@@ -224,7 +224,7 @@ def vector_in(record: Record) -> Any:
             "or write to a .jsonl"
         )
     try:
-        return numbers(data[0].get("embedding"))
+        return vector_numbers(data[0].get("embedding"))
     except UnusableAnswer:
         return None
 
