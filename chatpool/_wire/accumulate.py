@@ -62,12 +62,12 @@ class ChoiceAccumulator:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is whole if the stream ends now: every choice is finished."""
+        """True if the answer is whole if the stream ends now: every choice is finished."""
         return len(self._choices) >= self._expected and all(choice.finished for choice in self._choices.values())
 
     @property
     def settled(self) -> bool:
-        """Whether every choice is finished and has content, so that nothing but the end is missing.
+        """True if every choice is finished and has content, so that nothing but the end is missing.
 
         A finish_reason without content may come before the answer, as it does where models reason first.
         """
@@ -326,7 +326,7 @@ class ToolCallAccumulator:
         """Return whether a piece belongs to another call than ``call``, the last of its index."""
         known_id, known_name = _text(call.get("id")), _name_of(call)
         if id_ and known_id:
-            # Some servers give every piece an id of its own, but no name.
+            # Some servers give every piece another id, but no name.
             return id_ != known_id and bool(name or id_ in self._of_id)
         if not name or not known_name:
             return False
@@ -396,7 +396,7 @@ class ResponseAccumulator:
 
     @property
     def done(self) -> bool:
-        """Whether the whole answer has come."""
+        """True if the whole answer has come."""
         return self._response is not None
 
     final = settled = done

@@ -60,7 +60,7 @@ from .usage import usage_of
 
 __all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "streamed"]
 
-_DATED_FROM_SECONDS = 300.0  # for a shorter wait nobody looks at the clock
+_DATED_FROM_SECONDS = 300.0  # a shorter wait is no reason to look at the clock
 _STARTING_RECHECK_SECONDS = 1.0  # between two looks whether a server has come up
 _REQUEST_ID_CHARACTERS = 200
 
@@ -92,7 +92,7 @@ def classify_response(
         wall: now, in seconds since the epoch.
     """
     status, headers = response.status, response.headers
-    # Azure's gateway names its own refusals in a header of its own.
+    # Azure's gateway names its own refusals in another header.
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     context = _Context(response, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
@@ -332,7 +332,7 @@ def classify_stream(
     """Return what a stream that has ended means for the call; a success has the whole answer as its value.
 
     Never raises, whatever the server sent.  Where something of the answer had come the error is a
-    :class:`TruncatedStreamError` with its text, raised from what the server said.
+    :class:`TruncatedStreamError` with its text, raised from the server's error.
 
     Args:
         reader: has read the stream, to its end or to a fault.

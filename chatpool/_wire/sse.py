@@ -71,7 +71,7 @@ class EventParser:
 
     @property
     def unfinished(self) -> bool:
-        """Whether an event has begun and not ended.  At the end of the body the standard drops such an event."""
+        """True if an event has begun and not ended.  At the end of the body the standard drops such an event."""
         return any(line and not line.startswith(b":") for line in b"".join(self._pieces).split(b"\n"))
 
     def end(self) -> List[ServerEvent]:

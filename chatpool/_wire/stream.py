@@ -77,7 +77,7 @@ class StreamReader:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is whole if the body ends now: every choice is finished, or ``[DONE]`` has come.
+        """True if the answer is whole if the body ends now: every choice is finished, or ``[DONE]`` has come.
 
         A finish_reason no longer counts when more of its choice comes after it.
         """
@@ -85,17 +85,17 @@ class StreamReader:
 
     @property
     def settled(self) -> bool:
-        """Whether it is whole even if the body breaks off: ``[DONE]``, or content and reason of every choice."""
+        """True if it is whole even if the body breaks off: ``[DONE]``, or content and reason of every choice."""
         return self._has_done_mark or self._accumulator.settled
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the answer has come."""
+        """True if anything of the answer has come."""
         return self._accumulator.begun
 
     @property
     def answering(self) -> bool:
-        """Whether any of the answer itself has come; reasoning is not."""
+        """True if any of the answer itself has come; reasoning is not."""
         return self._accumulator.answering
 
     @property

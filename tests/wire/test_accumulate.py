@@ -1,4 +1,4 @@
-"""Texts that come in pieces, wherever they were cut."""
+"""Texts and objects that come in pieces, wherever they were cut."""
 
 from __future__ import annotations
 

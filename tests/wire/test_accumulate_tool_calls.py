@@ -1,4 +1,4 @@
-"""Parallel tool calls, by whichever of index, id and name a server tells them apart."""
+"""Parallel tool calls, told apart by index, id or name, whichever a server sends."""
 
 from __future__ import annotations
 

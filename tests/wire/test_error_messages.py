@@ -1,4 +1,4 @@
-"""The words of an error."""
+"""Messages of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server says about waiting and about its limits."""
+"""Times to wait and limits, as servers state them."""
 
 from __future__ import annotations
 

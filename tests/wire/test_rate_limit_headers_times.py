@@ -1,4 +1,4 @@
-"""Times as servers write them."""
+"""Durations and moments as servers write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers say that they used, counted as it is billed."""
+"""Usage as answers state it, counted as it is billed."""
 
 from __future__ import annotations
 
