@@ -20,6 +20,7 @@ from typing import Callable, Deque, Iterable, Iterator, List, Optional, Protocol
 from .._transport import Cancelled, OpenStream, StreamDeadline
 from .._values import Verdict
 from .._wire import StreamReader, as_truncated, chunk_of
+from .._wire.response import HTTP_OK
 from ..errors import DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion
 from .call import Call, OutcomeSink
@@ -207,7 +208,7 @@ class StreamedChunks:
         self.verdict = verdict
 
 
-_LEFT = Verdict("success", status=200)
+_LEFT = Verdict("success", status=HTTP_OK)
 """The consumer had enough: nothing is wrong with the server, and what it has written is paid for."""
 
 
