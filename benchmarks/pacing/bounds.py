@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 
 from .cases import AT_RANDOM, FLAPPING, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
 from .scenarios import SCENARIOS, tokens_of

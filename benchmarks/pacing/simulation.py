@@ -12,9 +12,9 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
 from chatpool._policy.health import UpstreamHealth
 from chatpool._policy.retry import Deadline, RetryDecider
+from chatpool._values import Verdict
 from chatpool.config import RetryPolicy
 from chatpool.errors import APITimeoutError, InternalServerError, RateLimitError
-from chatpool.types import Verdict
 
 from .servers import Cap, Server, stated
 
@@ -142,9 +142,9 @@ class _Pool:
         """An attempt has failed: the policies hear of it as they do in the engine."""
         pacing = self.client.pacing
         if verdict.kind == "throttled":
-            pacing.refused(ticket, now, verdict.wait_hint)
+            pacing.refused(ticket, now, verdict.retry_after)
         elif verdict.kind == "unavailable":
-            pacing.failed(ticket, now, verdict.wait_hint)
+            pacing.failed(ticket, now, verdict.retry_after)
         else:
             pacing.given_up(ticket, now)
         self.health.returned(verdict, ticket_time(ticket), now, pacing.down)
@@ -307,7 +307,7 @@ class _Run:
             client.pacing.stated(ticket, now, statement, None)
         client.in_flight -= 1
         client.refusals.append(now)
-        verdict = _VERDICTS[kind]._replace(wait_hint=hint)
+        verdict = _VERDICTS[kind]._replace(retry_after=hint)
         pool.returned(verdict, ticket, now)
         if call.retry is None:
             call.retry = pool.retrier.start(now)

@@ -160,7 +160,7 @@ class EmbeddingBatch:
             if count == 1:
                 self.ended = [self._end_of(self.members[0], outcome, None, _unusable(problem))]
                 return
-            found = problem.found if isinstance(problem, TooFewVectors) else count
+            found = problem.vectors if isinstance(problem, TooFewVectors) else count
             if found <= 1:
                 self.most_texts = 1  # it embeds one text at a time
             self._split(max(1, found) if found <= count // 2 else count // 2, history)

@@ -10,9 +10,9 @@ from typing import Any, Iterable, Optional, Tuple, Union
 
 from .._journal import FAILED, OK, RETRY
 from .._locks import new_lock
-from .._wire.error_body import ErrorFacts, without_ids
-from .._wire.response import NOT_SUPPORTED
-from .._wire.rules import ErrorResponse, rule_for
+from .._wire.error_body import without_ids
+from .._wire.response import is_unsupported_answer
+from .._wire.rules import rule_of_error
 from ..config import positive_int
 from ..errors import (
     APIError,
@@ -34,11 +34,6 @@ from ..types import Outcome
 
 __all__ = ["FailureLimit", "MaxFailures", "can_never_succeed", "may_go_in_parts", "state_of"]
 
-
-# Refusals of one request, whatever else the server thinks of the caller.
-_OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
-
-_HTTP_OK = 200
 
 # An answer came, and it was not taken.
 _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
@@ -68,15 +63,14 @@ def can_never_succeed(error: ChatPoolError) -> bool:
         return True
     if isinstance(error, APIResponseError) and isinstance(error.body, bytes):  # an answer that is not JSON, kept whole
         return True
-    if isinstance(error, APIError) and error.code == NOT_SUPPORTED and error.status_code == _HTTP_OK:
+    if isinstance(error, APIError) and is_unsupported_answer(error):
         return True
     is_request = isinstance(error, (BadRequestError, UnprocessableEntityError))
     if not isinstance(error, APIError) or error.status_code is None:
         return is_request or (type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError)))
-    facts = ErrorFacts(error.message, error.type, error.code)
-    rule = rule_for(ErrorResponse(error.status_code, facts, {}))
+    rule = rule_of_error(error)
     # Some servers say with a 400 that the key or the model is wrong: with another one the request may succeed.
-    return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
+    return rule.kind != "fatal" if is_request else rule.is_permanent
 
 
 def may_go_in_parts(error: ChatPoolError) -> bool:
@@ -87,7 +81,7 @@ def may_go_in_parts(error: ChatPoolError) -> bool:
         return True
     if not isinstance(error, APIError) or error.status_code is None:
         return False
-    rule = rule_for(ErrorResponse(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
+    rule = rule_of_error(error)
     return rule.kind == "timeout" or rule.about == "content"
 
 

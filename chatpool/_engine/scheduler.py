@@ -17,9 +17,10 @@ from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import CommonRejections
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._transport import CancelToken
+from .._values import Verdict
 from ..clock import Clock
 from ..errors import ChatPoolError
-from ..types import LineStats, Verdict
+from ..types import LineStats
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, UpstreamKey
 from .call_registry import CallRegistry
 from .endpoints import EndpointSpec

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Optional
 
-from .._measures import RequestSize
+from .._values import RequestSize
 from ..config import Budget
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..prices import Price

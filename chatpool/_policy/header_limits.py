@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Tuple
 
-from .._measures import StatedLimit
+from .._values import StatedLimit
 
 __all__ = ["HeaderLimit", "Overlap"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Optional
 
+from .._values import Verdict
 from ..errors import ChatPoolError
-from ..types import LineStats, Verdict
+from ..types import LineStats
 from .circuit_breaker import CircuitBreaker
 
 __all__ = ["FailureRate", "HealthSnapshot", "UpstreamHealth", "expected_failure_run"]

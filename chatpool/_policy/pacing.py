@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Iterator, NamedTuple, Optional, Tuple
 
-from .._measures import StatedLimit
+from .._values import StatedLimit
 from ..config import Limits
 from .adaptive.controller import AdaptiveLimiter
 from .adaptive.send_log import SendRecord

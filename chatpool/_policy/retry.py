@@ -21,9 +21,9 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._reentrancy import runs_user_code
+from .._values import Verdict
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
-from ..types import Verdict
 from .health import HealthSnapshot
 
 __all__ = [
@@ -298,7 +298,7 @@ class _WaitByStreak(wait_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
-        if verdict.kind == "throttled" and verdict.wait_hint is not None:
+        if verdict.kind == "throttled" and verdict.retry_after is not None:
             return 0.0  # who paces its callers knows the wait better than we do
         if verdict.kind == "throttled":
             exponent = max(0, retry_state.throttles - retry_state.chance)
@@ -405,7 +405,7 @@ class RetryDecider:
         state.idle_for += wait
         if not moves:
             return RetryDecision(wait=wait)
-        refuse_for = verdict.wait_hint if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
+        refuse_for = verdict.retry_after if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
         return RetryDecision(wait=wait, refuse_for=refuse_for, away=away)
 
     def _moves(self, verdict: Verdict, line: HealthSnapshot) -> bool:
@@ -413,10 +413,10 @@ class RetryDecider:
         return line.elsewhere or (line.left and (verdict.kind == "fatal" or self._asks_for_too_long(verdict)))
 
     def _asks_for_too_long(self, verdict: Verdict) -> bool:
-        return verdict.wait_hint is not None and verdict.wait_hint > self.policy.retry_after_max
+        return verdict.retry_after is not None and verdict.retry_after > self.policy.retry_after_max
 
     def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
-        return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
+        return refreshable and not state.key_refreshed and verdict.key_refused and self.policy.max_retries > 0
 
     def _looks_again(
         self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: HealthSnapshot
@@ -459,14 +459,14 @@ class RetryDecider:
         everybody = verdict.kind == "throttled" or line.streak >= self._max_workers
         if not everybody:
             return RetryDecision(error=verdict.error)
-        return RetryDecision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
+        return RetryDecision(error=verdict.error, scope="model", refuse_for=verdict.retry_after)
 
     @runs_user_code
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
         own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
-        if verdict.wait_hint is None:
+        if verdict.retry_after is None:
             return max(0.0, own)
-        return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
+        return max(own, verdict.retry_after * random.uniform(1.0, 1.0 + _HINT_JITTER))
 
 
 def _scope(state: RetryState, verdict: Verdict, line: HealthSnapshot) -> str:

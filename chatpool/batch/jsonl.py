@@ -20,18 +20,14 @@ from .._journal import (
     without_nan,
 )
 from .._wire.codec import EMPTY_CELL, loads
+from .._wire.operations import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from .._wire.request import are_messages
-from .._wire.response import UnusableAnswer, numbers
+from .._wire.response import UnusableAnswer, vector_numbers
 from ..errors import ConfigurationError
 
 __all__ = [
-    "CHAT",
-    "COMPLETIONS",
     "CUSTOM_ID",
-    "EMBEDDINGS",
     "METADATA",
-    "PATHS",
-    "RESPONSES",
     "BadLine",
     "BatchLine",
     "EmptyCell",
@@ -54,9 +50,6 @@ __all__ = [
     "without_nan",
 ]
 
-CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
-EMBEDDINGS, MODERATIONS = "/embeddings", "/moderations"
-PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
 
 CUSTOM_ID = "custom_id"
 METADATA = "metadata"
@@ -230,7 +223,7 @@ def vector_in(record: Record) -> Any:
             "or write to a .jsonl"
         )
     try:
-        return numbers(data[0].get("embedding"))
+        return vector_numbers(data[0].get("embedding"))
     except UnusableAnswer:
         return None
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from chatpool._policy.health import HealthSnapshot, UpstreamHealth
+from chatpool._values import Verdict
 from chatpool.errors import RateLimitError
-from chatpool.types import LineStats, Verdict
+from chatpool.types import LineStats
 
 
 def send(health, kind, now=0.0):

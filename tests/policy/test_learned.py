@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._measures import StatedLimit
 from chatpool._policy.header_limits import HeaderLimit, Overlap
+from chatpool._values import StatedLimit
 
 
 def learned(*statements, since=0):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import Limits
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 
 TOKENS = 100.0
 LOOKS = 50  # at the clock, of a worker that waits for its moment

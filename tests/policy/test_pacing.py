@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer, PacingState
+from chatpool._values import StatedLimit
 from chatpool.config import Limits
 
 

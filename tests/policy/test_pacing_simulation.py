@@ -27,9 +27,9 @@ from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, Unlimited
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
 from benchmarks.pacing.sweep import TARGETS
 from benchmarks.pacing.worlds import KINDS, random_scene
-from chatpool._measures import StatedLimit
 from chatpool._policy.adaptive import concurrency
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 from chatpool.config import Limits
 
 # Not those that the rules were tried on while they were made.

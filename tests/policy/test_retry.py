@@ -9,6 +9,7 @@ import tenacity
 
 from chatpool._policy.health import HealthSnapshot
 from chatpool._policy.retry import Deadline, RetryDecider, RetryDecision
+from chatpool._values import Verdict
 from chatpool.config import RetryPolicy
 from chatpool.errors import (
     APIConnectionError,
@@ -18,7 +19,6 @@ from chatpool.errors import (
     InternalServerError,
     RateLimitError,
 )
-from chatpool.types import Verdict
 
 UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
 TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
@@ -149,15 +149,15 @@ def test_refusals_that_chance_explains_do_not_make_the_waits_longer():
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
     for _ in range(20):
-        wait = case.fail(verdict._replace(wait_hint=5.0), line=HealthSnapshot(streak=1, luck=20)).wait
+        wait = case.fail(verdict._replace(retry_after=5.0), line=HealthSnapshot(streak=1, luck=20)).wait
         assert 5.0 <= wait <= 5.5
 
 
 def test_the_longer_of_tenacitys_wait_and_the_hint_applies():
     case = Case(RetryPolicy(wait=tenacity.wait_fixed(3)))
     assert case.fail(UNAVAILABLE).wait == 3
-    assert case.fail(UNAVAILABLE._replace(wait_hint=1.0)).wait == 3
-    assert case.fail(UNAVAILABLE._replace(wait_hint=10.0)).wait >= 10
+    assert case.fail(UNAVAILABLE._replace(retry_after=1.0)).wait == 3
+    assert case.fail(UNAVAILABLE._replace(retry_after=10.0)).wait >= 10
 
 
 def test_the_recipes_policy_can_be_said_in_tenacitys_words():
@@ -197,24 +197,24 @@ def test_tenacitys_strategies_see_the_error_and_the_attempt_number():
 
 
 def test_a_refusal_for_longer_than_is_waited_ends_the_line_until_then():
-    decision = Case().fail(REFUSED._replace(wait_hint=86_400.0))
+    decision = Case().fail(REFUSED._replace(retry_after=86_400.0))
     assert decision == RetryDecision(error=REFUSED.error, scope="model", refuse_for=86_400.0)
 
 
 def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=9))
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(retry_after=86_400.0), line=HealthSnapshot(streak=9))
     assert decision == RetryDecision(error=UNAVAILABLE.error)
 
 
 def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=10))
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(retry_after=86_400.0), line=HealthSnapshot(streak=10))
     assert decision.scope == "model"
 
 
 def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
     case = Case(deadline=3.0)
     case.now = 1.0
-    decision = case.fail(REFUSED._replace(wait_hint=60.0))
+    decision = case.fail(REFUSED._replace(retry_after=60.0))
     assert isinstance(decision.error, DeadlineExceededError)
     assert decision.error.__cause__ is REFUSED.error
     assert "timeout.total" in str(decision.error)
@@ -321,7 +321,7 @@ class TestLoad:
 
 
 class TestKeyRefresh:
-    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
+    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key"), status=401, key_refused=True)
 
     def test_a_refused_key_is_fetched_again_once(self):
         case = Case()
@@ -390,7 +390,7 @@ class TestWithOtherEndpoints:
         assert decision.away > 0
 
     def test_it_stays_away_as_long_as_the_server_has_said(self):
-        decision = Case().fail(REFUSED._replace(wait_hint=20.0), self.ELSEWHERE)
+        decision = Case().fail(REFUSED._replace(retry_after=20.0), self.ELSEWHERE)
         assert decision.wait == 0.0
         assert 20 <= decision.away <= 21
 
@@ -418,12 +418,12 @@ class TestWithOtherEndpoints:
 
     def test_the_wait_of_one_endpoint_need_not_fit_into_the_calls_time(self):
         case = Case(deadline=5.0)
-        assert case.fail(REFUSED._replace(wait_hint=60.0), self.ELSEWHERE).wait == 0.0
-        assert isinstance(case.fail(REFUSED._replace(wait_hint=60.0)).error, DeadlineExceededError)
+        assert case.fail(REFUSED._replace(retry_after=60.0), self.ELSEWHERE).wait == 0.0
+        assert isinstance(case.fail(REFUSED._replace(retry_after=60.0)).error, DeadlineExceededError)
 
     @pytest.mark.parametrize("line", [ELSEWHERE, LEFT])
     def test_a_wait_of_hours_is_for_the_endpoint_and_not_for_the_call(self, line):
-        decision = Case().fail(REFUSED._replace(wait_hint=3600.0), line)
+        decision = Case().fail(REFUSED._replace(retry_after=3600.0), line)
         assert (decision.wait, decision.refuse_for) == (0.0, 3600.0)
 
     def test_an_outage_is_none_while_another_takes_calls(self):

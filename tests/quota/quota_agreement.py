@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from chatpool._measures import LATENESS
 from chatpool._quota.gcra import Rates
+from chatpool._values import LATENESS_SECONDS
 
 RATES = Rates.of(100, 5000, 1.5)
 START = 1000.0
@@ -19,7 +19,7 @@ operations = st.lists(
     max_size=25,
 )
 
-SECOND = 1 + LATENESS / 60  # between two calls of 60 a minute
+SECOND = 1 + LATENESS_SECONDS / 60  # between two calls of 60 a minute
 
 
 class HandClock:

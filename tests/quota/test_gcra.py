@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quota_agreement import SECOND
 
-from chatpool._measures import LATENESS
 from chatpool._quota import gcra
 from chatpool._quota.gcra import Rates, State
+from chatpool._values import LATENESS_SECONDS
 
 MINUTE = 60.0
 
@@ -185,7 +185,7 @@ def test_no_minute_ever_holds_more_than_the_limit(played, per_minute, tokens_per
             continue  # of a moment on the clock before it was set back
         sharers.play(step, seconds, share)
     late = random.Random(0)
-    sent = [(at + late.uniform(0, LATENESS), tokens) for at, tokens, _ in sharers.given]  # as they may be sent
+    sent = [(at + late.uniform(0, LATENESS_SECONDS), tokens) for at, tokens, _ in sharers.given]  # as they may be sent
     if burst <= 29:  # with a burst of more than half a minute's worth some is emitted all the same
         assert most_in_a_minute([(at, 1.0) for at, _ in sent]) <= per_minute + 1e-6
     assert most_in_a_minute(sent) <= tokens_per_minute + 1e-3
@@ -207,4 +207,4 @@ def test_giving_everything_back_never_gives_more_than_there_was(shares, burst):
 def test_who_asks_all_the_time_is_given_the_whole_limit(gaps, per_minute):
     rates, state, now = Rates.of(per_minute, None, 1.0), State(), 0.0
     found = [ask(state, now, rates) for _ in range(per_minute * 3)]
-    assert found[-1].at <= 3 * (MINUTE + LATENESS) * per_minute / (per_minute - rates.requests.burst + 1) + 1e-6
+    assert found[-1].at <= 3 * (MINUTE + LATENESS_SECONDS) * per_minute / (per_minute - rates.requests.burst + 1) + 1e-6

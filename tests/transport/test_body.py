@@ -12,12 +12,13 @@ import pytest
 import requests
 import requests_mock
 import responses
-from urllib3.response import HTTPResponse
+from urllib3.response import HTTPResponse as Urllib3Response
 
 from chatpool._transport import Cancelled, CancelToken, OpenStream, StreamDeadline
+from chatpool._values import HTTPResponse
 from chatpool._wire import ResponseTooLarge, UnreadableAnswer
 from chatpool.config import Timeout
-from chatpool.types import ChatRequest, Reply
+from chatpool.types import ChatRequest
 
 EVENTS = [b"data: one\n\n", b": comment\n\n", "data: zwei ü\n\n".encode(), b"data: [DONE]\n\n"]
 WHOLE = b"".join(EVENTS)
@@ -221,7 +222,7 @@ def test_what_is_no_stream_comes_whole(serve, start_transport, open_stream, stat
     transport = start_transport(server.url)
     for _ in range(2):
         answer = open_stream(transport)
-        assert isinstance(answer, Reply)
+        assert isinstance(answer, HTTPResponse)
         assert answer.content == body.replace(b"sk-a-secret-key", b"***")
         assert answer.url == f"{server.url}/chat/completions"
     assert len(server.peers) == 1
@@ -292,7 +293,7 @@ def test_a_body_is_unpacked_as_far_as_it_is_packed(serve, start_transport, open_
 
     transport = start_transport(serve(script).url)
     answer = open_stream(transport)
-    assert (answer.content if isinstance(answer, Reply) else read_all(answer)) == body
+    assert (answer.content if isinstance(answer, HTTPResponse) else read_all(answer)) == body
     assert exchange(transport).content == body
 
 
@@ -324,8 +325,8 @@ UNASKED = {
 def brotli_and_zstandard(request, monkeypatch):
     """As if their packages were there, and urllib3 would unpack with them whatever comes of it."""
     if request.param:
-        known = [*HTTPResponse.CONTENT_DECODERS, "br", "zstd"]
-        monkeypatch.setattr(HTTPResponse, "CONTENT_DECODERS", known)
+        known = [*Urllib3Response.CONTENT_DECODERS, "br", "zstd"]
+        monkeypatch.setattr(Urllib3Response, "CONTENT_DECODERS", known)
     monkeypatch.setattr("urllib3.response._get_decoder", lambda mode: pytest.fail("urllib3 unpacks without a bound"))
 
 

@@ -1,4 +1,4 @@
-"""Which redirects may be followed."""
+"""Redirects that may be followed."""
 
 from __future__ import annotations
 

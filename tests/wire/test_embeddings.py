@@ -1,4 +1,4 @@
-"""Requests for embeddings joined, and their answer taken apart."""
+"""Requests for embeddings joined, and their answer split again."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool._measures import StatedLimit
+from chatpool._values import StatedLimit
 from chatpool._wire.rate_limit_headers import stated_limits
 
 

@@ -1,4 +1,4 @@
-"""The words of an error."""
+"""Messages of errors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._values import HTTPResponse
 from chatpool._wire.error_body import compose_message, name_call, shorten, status_line, unusable_line, without_secrets
-from chatpool.types import Reply
 
 URL = "http://user:pw@127.0.0.1:1/v1/chat/completions?api-key=secret"
 REQUEST = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "secret"}]})
 
 
 def reply(status, **headers):
-    return Reply(status, CaseInsensitiveDict(headers), b"12", URL)
+    return HTTPResponse(status, CaseInsensitiveDict(headers), b"12", URL)
 
 
 def test_a_message_says_what_happened_where_why_and_what_to_do():

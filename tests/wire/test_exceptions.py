@@ -1,4 +1,4 @@
-"""What it means when an exchange raised instead of answering."""
+"""Classification of exceptions that an exchange raised."""
 
 from __future__ import annotations
 

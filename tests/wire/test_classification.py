@@ -1,4 +1,4 @@
-"""What an answer means for its call: the table of statuses, codes and headers, row by row."""
+"""Classification of responses: the table of statuses, codes and headers, row by row."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from requests.structures import CaseInsensitiveDict
 
 import chatpool
 from chatpool import ChatCompletion, ChatRequest, Usage
+from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
 from chatpool._wire.rules import RULES
-from chatpool.types import Reply
 
 NOW = 1_700_000_000.0
 URL = "http://127.0.0.1:1/v1/chat/completions"
@@ -23,10 +23,10 @@ CHAT = ChatRequest({"model": "m", "messages": [{"role": "user", "content": PROMP
 GOOD = {"choices": [{"message": {"role": "assistant", "content": "pong"}, "finish_reason": "stop"}]}
 
 
-def judge(status=200, payload=None, headers=None, *, content=None, request=CHAT, endpoint=False, model=False):
+def classify(status=200, payload=None, headers=None, *, content=None, request=CHAT, endpoint=False, model=False):
     if content is None:
         content = b"" if payload is None else json.dumps(payload).encode()
-    reply = Reply(status, CaseInsensitiveDict(headers or {}), content, URL)
+    reply = HTTPResponse(status, CaseInsensitiveDict(headers or {}), content, URL)
     return classify_response(reply, request, endpoint_proven=endpoint, model_proven=model, wall=NOW)
 
 
@@ -40,29 +40,29 @@ class TestSuccess:
     def test_it_carries_the_value_and_what_goes_with_it(self):
         payload = {**GOOD, "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
         headers = {"X-Request-Id": "req_1", "X-RateLimit-Remaining-Requests": "9", "Retry-After": "7"}
-        verdict = judge(200, payload, headers)
+        verdict = classify(200, payload, headers)
         assert verdict.kind == "success"
         assert isinstance(verdict.value, ChatCompletion)
         assert (verdict.value.text, verdict.value.request_id) == ("pong", "req_1")
         assert verdict.usage == Usage(3, 1, 4) == verdict.value.usage
         assert verdict.limits == {"x-ratelimit-remaining-requests": "9"}
-        assert (verdict.status, verdict.request_id, verdict.error, verdict.wait_hint) == (200, "req_1", None, None)
+        assert (verdict.status, verdict.request_id, verdict.error, verdict.retry_after) == (200, "req_1", None, None)
 
     def test_an_error_field_of_null_is_no_error(self):
-        assert judge(200, {**GOOD, "error": None}).kind == "success"
+        assert classify(200, {**GOOD, "error": None}).kind == "success"
 
     def test_the_usage_of_plain_json_is_read_too(self):
         request = ChatRequest({"input": "x"}, "/embeddings")
-        verdict = judge(200, {"data": [{"embedding": [1.0]}], "usage": {"prompt_tokens": 2}}, request=request)
+        verdict = classify(200, {"data": [{"embedding": [1.0]}], "usage": {"prompt_tokens": 2}}, request=request)
         assert (verdict.value, verdict.usage) == ([1.0], Usage(2, 0, 2))
 
     def test_an_empty_204_of_another_path_is_none(self):
-        verdict = judge(204, request=ChatRequest({}, "/files/1", "DELETE"))
+        verdict = classify(204, request=ChatRequest({}, "/files/1", "DELETE"))
         assert (verdict.kind, verdict.value) == ("success", None)
 
     def test_a_stored_resource_may_tell_of_its_own_failure(self):
         job = {"object": "fine_tuning.job", "error": {"code": "invalid_training_file", "message": "no"}}
-        verdict = judge(200, job, request=ChatRequest({}, "/fine_tuning/jobs/1", "GET"))
+        verdict = classify(200, job, request=ChatRequest({}, "/fine_tuning/jobs/1", "GET"))
         assert (verdict.kind, verdict.value) == ("success", job)
 
 
@@ -156,7 +156,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("status", "payload", "headers", "kind", "scope", "cls"), TABLE.values(), ids=TABLE)
 def test_every_row_of_the_table(status, payload, headers, kind, scope, cls):
-    verdict = judge(status, payload, headers)
+    verdict = classify(status, payload, headers)
     assert (verdict.kind, verdict.scope, type(verdict.error).__name__) == (kind, scope, cls)
     assert verdict.status == verdict.error.status_code == status
     assert verdict.value is None
@@ -176,7 +176,12 @@ def test_every_row_of_the_table(status, payload, headers, kind, scope, cls):
     ],
 )
 def test_what_has_worked_before_is_not_condemned_for_one_call(status, payload, proven, kind):
-    assert judge(status, payload, **proven).kind == kind
+    assert classify(status, payload, **proven).kind == kind
+
+
+@pytest.mark.parametrize(("status", "refused"), [(401, True), (403, False), (400, False), (200, False)])
+def test_a_refused_key_is_told_apart_for_it_may_be_fetched_again(status, refused):
+    assert classify(status, GOOD if status == 200 else refusal(code="invalid_api_key")).key_refused is refused
 
 
 # body of a 200 -> kind, error class, status that it counts as
@@ -197,7 +202,7 @@ INSIDE = {
 
 @pytest.mark.parametrize(("payload", "kind", "cls", "status"), INSIDE.values(), ids=INSIDE)
 def test_an_error_inside_a_200_counts_as_the_status_it_names(payload, kind, cls, status):
-    verdict = judge(200, payload)
+    verdict = classify(200, payload)
     assert (verdict.kind, type(verdict.error).__name__, verdict.error.status_code) == (kind, cls, status)
 
 
@@ -222,13 +227,13 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("content", "words"), UNUSABLE.values(), ids=UNUSABLE)
 def test_a_200_with_an_unusable_body_is_tried_again(content, words):
-    verdict = judge(200, content=content)
+    verdict = classify(200, content=content)
     assert (verdict.kind, verdict.scope, type(verdict.error)) == ("retry", "call", chatpool.APIResponseError)
     assert words in str(verdict.error)
 
 
 def test_the_server_may_forbid_to_try_again_after_an_unusable_body():
-    assert judge(200, content=b"", headers={"x-should-retry": "false"}).kind == "fail"
+    assert classify(200, content=b"", headers={"x-should-retry": "false"}).kind == "fail"
 
 
 def sse(*payloads, done=True):
@@ -247,41 +252,41 @@ class TestOtherForms:
     @pytest.mark.parametrize("before", [b"", b": hello\n\n", b"\xef\xbb\xbf", b"\n"])
     @pytest.mark.parametrize("done", [True, False])
     def test_a_stream_that_nobody_asked_for_is_the_answer(self, before, done):
-        verdict = judge(200, content=before + sse(*self.PIECES, done=done))
+        verdict = classify(200, content=before + sse(*self.PIECES, done=done))
         assert (verdict.kind, verdict.value.text, verdict.value.request_id) == ("success", "pong", None)
         assert verdict.usage == verdict.value.usage == Usage(3, 1, 4)
         assert verdict.value.raw["choices"][0]["message"]["content"] == "pong"
 
     def test_an_error_in_it_is_judged_as_one_inside_a_200(self):
         error = {"message": "slow down", "code": "rate_limit_exceeded"}
-        verdict = judge(200, content=sse({"error": error}))
+        verdict = classify(200, content=sse({"error": error}))
         assert (verdict.kind, verdict.status) == ("throttled", 429)
         assert "slow down" in str(verdict.error)
-        assert judge(200, content=b"error: no such slot\n\n").error.message.count("no such slot") == 1
+        assert classify(200, content=b"error: no such slot\n\n").error.message.count("no such slot") == 1
 
     @pytest.mark.parametrize("depth", [100, 250, 300, 330, 500, 900])
     def test_however_deep_it_is_nested_there_is_a_verdict(self, depth):
         deep = b'{"a":' * depth + b"1" + b"}" * depth
         piece = b'{"index": 0, "delta": {"content": "x", "y": %s}, "finish_reason": "stop"}' % deep
-        verdict = judge(200, content=b'data: {"choices": [%s]}\n\ndata: [DONE]\n\n' % piece)
+        verdict = classify(200, content=b'data: {"choices": [%s]}\n\ndata: [DONE]\n\n' % piece)
         assert verdict.kind in ("success", "retry")
 
     @pytest.mark.parametrize("done", [b"[DONE]", b"\n\ndata: [DONE]\n\n", b"\r\ndata:[DONE]", b" data:  [DONE] \n"])
     def test_json_followed_by_the_mark_of_streams_is_json(self, done):
-        verdict = judge(200, content=json.dumps(GOOD).encode() + done)
+        verdict = classify(200, content=json.dumps(GOOD).encode() + done)
         assert (verdict.kind, verdict.value.text, verdict.value.raw) == ("success", "pong", GOOD)
-        models = judge(200, content=b'{"data": []}' + done, request=ChatRequest({}, "/models", "GET"))
+        models = classify(200, content=b'{"data": []}' + done, request=ChatRequest({}, "/models", "GET"))
         assert models.value == {"data": []}
 
     @pytest.mark.parametrize("after", [b"[DONE] and more", b"[done]", b"\ndata: x\n\n", b"[DONE]" + b" " * 100 + b"x"])
     def test_json_followed_by_anything_else_is_not(self, after):
-        assert judge(200, content=json.dumps(GOOD).encode() + after).kind == "retry"
+        assert classify(200, content=json.dumps(GOOD).encode() + after).kind == "retry"
 
     def test_usage_inside_a_choice_is_usage(self):
         choice = {**GOOD["choices"][0], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
-        verdict = judge(200, {"choices": [choice]})
+        verdict = classify(200, {"choices": [choice]})
         assert verdict.usage == verdict.value.usage == Usage(5, 2, 7)
-        assert judge(200, {"choices": [choice], "usage": {"prompt_tokens": 3}}).usage == Usage(3, 0, 3)
+        assert classify(200, {"choices": [choice], "usage": {"prompt_tokens": 3}}).usage == Usage(3, 0, 3)
 
 
 SPEECH = ChatRequest({"model": "tts", "input": "hello"}, "/audio/speech")
@@ -307,7 +312,7 @@ class TestNotJson:
     @pytest.mark.parametrize("status", [200, 201])
     def test_it_is_not_asked_for_again_and_the_error_has_all_of_it(self, kind, content, request_, status):
         headers = {} if kind is None else {"Content-Type": kind}
-        verdict = judge(status, content=content, request=request_, headers=headers)
+        verdict = classify(status, content=content, request=request_, headers=headers)
         error = verdict.error
         assert (verdict.kind, verdict.scope, type(error)) == ("fail", "call", chatpool.APIResponseError)
         assert error.body == content
@@ -319,7 +324,7 @@ class TestNotJson:
         assert pickle.loads(pickle.dumps(error)).body == content
 
     def test_the_title_of_a_page_is_told(self):
-        verdict = judge(
+        verdict = classify(
             200, content=b"<html><title>Sign in</title>", request=FILE, headers={"Content-Type": "text/html"}
         )
         assert "an HTML page titled 'Sign in'" in str(verdict.error)
@@ -327,24 +332,24 @@ class TestNotJson:
     @pytest.mark.parametrize("kind", ["application/json", "application/problem+json; charset=utf-8"])
     @pytest.mark.parametrize("content", [b"", b'{"id": ', b"oops"])
     def test_what_says_that_it_is_json_is_asked_for_again(self, kind, content):
-        verdict = judge(200, content=content, request=SPEECH, headers={"Content-Type": kind})
+        verdict = classify(200, content=content, request=SPEECH, headers={"Content-Type": kind})
         assert verdict.kind == "retry"
 
     def test_a_path_that_is_known_is_asked_again(self):
-        assert judge(200, content=b"ID3", headers={"Content-Type": "audio/mpeg"}).kind == "retry"
+        assert classify(200, content=b"ID3", headers={"Content-Type": "audio/mpeg"}).kind == "retry"
 
     @pytest.mark.parametrize("status", [200, 202, 204])
     def test_nothing_at_all_is_none(self, status):
-        verdict = judge(status, content=b"", request=ChatRequest({}, "/files/f", "DELETE"))
+        verdict = classify(status, content=b"", request=ChatRequest({}, "/files/f", "DELETE"))
         assert (verdict.kind, verdict.value) == ("success", None)
 
     @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", None])
     def test_json_under_another_name_is_json(self, kind):
         headers = {} if kind is None else {"Content-Type": kind}
-        assert judge(200, content=b'{"id": 1}', request=FILE, headers=headers).value == {"id": 1}
+        assert classify(200, content=b'{"id": 1}', request=FILE, headers=headers).value == {"id": 1}
 
     def test_the_servers_word_counts_for_these_too(self):
-        assert judge(200, content=b"x", request=FILE, headers={"x-should-retry": "true"}).kind == "retry"
+        assert classify(200, content=b"x", request=FILE, headers={"x-should-retry": "true"}).kind == "retry"
 
 
 class TestError:
@@ -352,7 +357,7 @@ class TestError:
 
     def test_it_says_what_happened_to_which_call_and_what_to_do(self):
         payload = refusal("invalid_request_error", "context_length_exceeded", "Too many tokens.")
-        error = judge(400, payload, {"x-request-id": "req_1"}).error
+        error = classify(400, payload, {"x-request-id": "req_1"}).error
         assert str(error) == (
             "HTTP 400 Bad Request (/chat/completions, model 'm', request id req_1): Too many tokens; "
             "change the request: it is refused as it is"
@@ -360,7 +365,7 @@ class TestError:
 
     def test_it_carries_its_facts_also_through_pickle(self):
         payload = refusal("tokens", "rate_limit_exceeded", param="messages")
-        error = judge(429, payload, {"x-request-id": "req_1", "retry-after": "2"}).error
+        error = classify(429, payload, {"x-request-id": "req_1", "retry-after": "2"}).error
         copy = pickle.loads(pickle.dumps(error))
         for fact in (error, copy):
             assert (fact.status_code, fact.request_id, fact.retry_after) == (429, "req_1", 2.0)
@@ -380,7 +385,7 @@ class TestError:
         ],
     )
     def test_it_names_the_cure(self, status, headers, words):
-        assert words in str(judge(status, headers=headers).error)
+        assert words in str(classify(status, headers=headers).error)
 
     @pytest.mark.parametrize(
         ("status", "content"),
@@ -394,16 +399,16 @@ class TestError:
         ],
     )
     def test_it_never_shows_the_prompt(self, status, content):
-        assert PROMPT not in str(judge(status, content=content).error)
+        assert PROMPT not in str(classify(status, content=content).error)
 
     def test_a_long_request_id_is_cut(self):
-        verdict = judge(500, headers={"x-request-id": "r" * 5000})
+        verdict = classify(500, headers={"x-request-id": "r" * 5000})
         assert len(verdict.request_id) == 200
         assert len(str(verdict.error)) < 600
 
     def test_a_long_message_is_cut_but_its_hint_is_found(self):
-        verdict = judge(429, refusal(message="x" * 400 + ". Please try again in 3s"))
-        assert verdict.wait_hint == 3
+        verdict = classify(429, refusal(message="x" * 400 + ". Please try again in 3s"))
+        assert verdict.retry_after == 3
         assert len(str(verdict.error)) < 500
 
 
@@ -423,11 +428,11 @@ class TestHints:
         ],
     )
     def test_it_is_found(self, status, payload, headers, hint):
-        verdict = judge(status, payload, headers)
-        assert verdict.wait_hint == verdict.error.retry_after == hint
+        verdict = classify(status, payload, headers)
+        assert verdict.retry_after == verdict.error.retry_after == hint
 
     def test_limits_are_told_with_a_failure_too(self):
-        assert judge(429, None, {"x-ratelimit-limit-tokens": "10"}).limits == {"x-ratelimit-limit-tokens": "10"}
+        assert classify(429, None, {"x-ratelimit-limit-tokens": "10"}).limits == {"x-ratelimit-limit-tokens": "10"}
 
 
 def test_the_rows_have_names_of_their_own_and_known_kinds():
@@ -465,11 +470,11 @@ STATUSES = st.sampled_from([200, 201, 204, 302, 400, 401, 402, 403, 404, 408, 42
 )
 def test_whatever_a_server_sends_there_is_one_consistent_verdict(status, content, headers, path, proven):
     request = ChatRequest({"model": "m", "input": "x"}, path)
-    verdict = judge(status, content=content, headers=headers, request=request, endpoint=proven, model=proven)
+    verdict = classify(status, content=content, headers=headers, request=request, endpoint=proven, model=proven)
     assert verdict.kind in {"success", "throttled", "timeout", "unavailable", "retry", "fail", "fatal"}
     assert (verdict.error is None) == (verdict.kind == "success")
     assert (verdict.scope == "call") == (verdict.kind != "fatal")
-    assert verdict.wait_hint is None or 0 <= verdict.wait_hint <= 31 * 86400
+    assert verdict.retry_after is None or 0 <= verdict.retry_after <= 31 * 86400
     if verdict.error is not None:
         assert str(pickle.loads(pickle.dumps(verdict.error))) == str(verdict.error)
         assert len(str(verdict.error)) < 1200

@@ -1,4 +1,4 @@
-"""What an error body says, in whichever form it comes."""
+"""Facts in an error body, in whichever form it comes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from chatpool._wire.error_body import ErrorFacts, inner_error, page_facts, read_error
 
 
-def facts(payload):
+def error_facts(payload):
     return read_error(json.dumps(payload).encode())
 
 
@@ -51,25 +51,25 @@ def facts(payload):
     ],
 )
 def test_the_servers_own_words_are_found(payload, message):
-    assert facts(payload).message == message
+    assert error_facts(payload).message == message
 
 
 def test_all_facts_are_kept():
     payload = {"error": {"message": "no", "type": "Tokens", "param": "messages", "code": "Rate_Limit"}}
-    found = facts(payload)
-    assert found == ErrorFacts("no", "Tokens", "Rate_Limit", "messages", payload)
-    assert found.words == {"tokens", "rate_limit"}
+    error = error_facts(payload)
+    assert error == ErrorFacts("no", "Tokens", "Rate_Limit", "messages", payload)
+    assert error.codes == {"tokens", "rate_limit"}
 
 
 @pytest.mark.parametrize("value", [[], {}, True, 1.5])
 def test_facts_of_a_wrong_type_are_dropped(value):
-    found = facts({"error": {"message": "no", "type": value, "param": value, "code": value}})
-    assert (found.type, found.param, found.code) == (None, None, None)
+    error = error_facts({"error": {"message": "no", "type": value, "param": value, "code": value}})
+    assert (error.type, error.param, error.code) == (None, None, None)
 
 
 def test_a_flagged_prompt_is_recognised():
-    assert facts({"error": {"message": "no", "metadata": {"flagged_input": "secret"}}}).flagged
-    assert not facts({"error": {"message": "no", "metadata": {"raw": "x"}}}).flagged
+    assert error_facts({"error": {"message": "no", "metadata": {"flagged_input": "secret"}}}).flagged
+    assert not error_facts({"error": {"message": "no", "metadata": {"raw": "x"}}}).flagged
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_an_error_inside_an_answer_is_found(payload, error):
     ],
 )
 def test_the_code_is_found_wherever_it_stands(payload, code):
-    assert facts(payload).code == code
+    assert error_facts(payload).code == code

@@ -1,4 +1,4 @@
-"""Texts that come in pieces, wherever they were cut."""
+"""Texts and objects that come in pieces, wherever they were cut."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_wherever_a_text_is_cut_its_pieces_make_it(text, cuts):
 
 
 def test_every_text_of_an_object_is_mended():
-    joined = ObjectAccumulator()
+    accumulator = ObjectAccumulator()
     for half in HALVES:
-        joined.add("reasoning", half)
-        joined.add("audio", {"transcript": half})
-    assert joined.whole() == {"audio": {"transcript": FACE}, "reasoning": FACE}
-    json.dumps(joined.whole(), ensure_ascii=False).encode()
+        accumulator.add("reasoning", half)
+        accumulator.add("audio", {"transcript": half})
+    assert accumulator.value() == {"audio": {"transcript": FACE}, "reasoning": FACE}
+    json.dumps(accumulator.value(), ensure_ascii=False).encode()

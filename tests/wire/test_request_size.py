@@ -1,4 +1,4 @@
-"""What can be read off a request before it is sent."""
+"""Size of a request, before it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server says about waiting and about its limits."""
+"""Times to wait and limits, as servers state them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from chatpool._wire.rate_limit_headers import limits, retry_after_of
+from chatpool._wire.rate_limit_headers import limit_headers_of, retry_after_of
 
 NOW = 1_700_000_000.0
 MONTH = 31 * 86400
@@ -20,7 +20,7 @@ def hint(headers=None, text="", **keywords):
 
 
 def stated(headers):
-    return limits(CaseInsensitiveDict(headers), NOW)
+    return limit_headers_of(CaseInsensitiveDict(headers), NOW)
 
 
 @pytest.mark.parametrize(

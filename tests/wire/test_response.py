@@ -1,4 +1,4 @@
-"""From the JSON of an answer to the value that the caller gets."""
+"""The value that the caller gets for the JSON of an answer."""
 
 from __future__ import annotations
 

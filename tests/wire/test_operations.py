@@ -1,4 +1,4 @@
-"""Which operation a path stands for."""
+"""Operations by their paths."""
 
 from __future__ import annotations
 

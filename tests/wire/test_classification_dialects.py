@@ -1,4 +1,4 @@
-"""What servers say in words of their own: no money left, a wrong key or model, a server that is starting."""
+"""Classification of messages: no money left, a wrong key or model, a server that is starting."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
-from chatpool.types import Reply
 
 CHAT = ChatRequest({"model": "m", "messages": []})
 NOW = 1_700_000_000.0
 
 
-def judge(status, body, headers=None, *, proven=False, request=CHAT, proxy=""):
-    reply = Reply(status, CaseInsensitiveDict(headers or {}), json.dumps(body).encode(), "http://h/v1", proxy)
+def classify(status, body, headers=None, *, proven=False, request=CHAT, proxy=""):
+    reply = HTTPResponse(status, CaseInsensitiveDict(headers or {}), json.dumps(body).encode(), "http://h/v1", proxy)
     return classify_response(reply, request, endpoint_proven=proven, model_proven=proven, wall=NOW)
 
 
@@ -53,13 +53,13 @@ NO_MONEY = {
 @pytest.mark.parametrize(("status", "body"), NO_MONEY.values(), ids=NO_MONEY)
 @pytest.mark.parametrize("proven", [False, True])
 def test_no_money_left_ends_the_run(status, body, proven):
-    verdict = judge(status, body, proven=proven)
+    verdict = classify(status, body, proven=proven)
     assert (verdict.kind, verdict.scope, type(verdict.error).__name__) == ("fatal", "run", "InsufficientQuotaError")
 
 
 def test_the_budget_of_a_deployment_ends_the_calls_of_its_model():
     said = error("No deployments available - crossed budget: Exceeded budget for provider x. Try again in 5 seconds")
-    verdict = judge(429, said, {"Retry-After": "5"}, proven=True)
+    verdict = classify(429, said, {"Retry-After": "5"}, proven=True)
     assert (verdict.kind, verdict.scope, type(verdict.error).__name__) == ("fatal", "model", "InsufficientQuotaError")
 
 
@@ -71,13 +71,13 @@ def test_the_budget_of_a_deployment_ends_the_calls_of_its_model():
     ],
 )
 def test_a_quota_that_comes_back_in_seconds_is_a_rate(body, headers, hint):
-    verdict = judge(429, body, headers)
-    assert (verdict.kind, verdict.wait_hint) == ("throttled", hint)
+    verdict = classify(429, body, headers)
+    assert (verdict.kind, verdict.retry_after) == ("throttled", hint)
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 500, 503])
 def test_of_other_statuses_the_words_do_not_count(status):
-    assert judge(status, error("Budget has been exceeded!")).kind != "fatal"
+    assert classify(status, error("Budget has been exceeded!")).kind != "fatal"
 
 
 WRONG_KEY = {
@@ -89,7 +89,7 @@ WRONG_KEY = {
 
 @pytest.mark.parametrize("body", WRONG_KEY.values(), ids=WRONG_KEY)
 def test_a_wrong_key_ends_the_run_whatever_the_status(body):
-    verdict = judge(400, body)
+    verdict = classify(400, body)
     assert (verdict.kind, verdict.scope, type(verdict.error).__name__) == ("fatal", "run", "AuthenticationError")
     assert "check the API key" in str(verdict.error)
 
@@ -104,8 +104,8 @@ UNKNOWN_MODEL = {
 
 @pytest.mark.parametrize("body", UNKNOWN_MODEL.values(), ids=UNKNOWN_MODEL)
 def test_an_unknown_model_ends_the_calls_of_that_model(body):
-    assert judge(400, body)[:2] == ("fatal", "model")
-    assert judge(400, body, proven=True).kind == "fail"  # it is known after all
+    assert classify(400, body)[:2] == ("fatal", "model")
+    assert classify(400, body, proven=True).kind == "fail"  # it is known after all
 
 
 @pytest.mark.parametrize(
@@ -120,18 +120,18 @@ def test_an_unknown_model_ends_the_calls_of_that_model(body):
     ],
 )
 def test_a_server_that_is_starting_is_looked_at_again_after_a_second(status, message):
-    verdict = judge(status, error(message))
-    assert (verdict.kind, verdict.about, verdict.wait_hint) == ("unavailable", "start", 1.0)
+    verdict = classify(status, error(message))
+    assert (verdict.kind, verdict.about, verdict.retry_after) == ("unavailable", "start", 1.0)
     assert verdict.error.retry_after is None  # nobody has asked for it
 
 
 def test_a_server_that_is_starting_may_say_how_long_it_takes():
-    assert judge(503, error("Loading model"), {"Retry-After": "9"}).wait_hint == 9.0
+    assert classify(503, error("Loading model"), {"Retry-After": "9"}).retry_after == 9.0
 
 
 @pytest.mark.parametrize("message", ["overloaded", "workload too high", "error loading model: out of memory"])
 def test_other_words_do_not_mean_that_it_is_starting(message):
-    assert judge(503, error(message)).about == ""
+    assert classify(503, error(message)).about == ""
 
 
 @pytest.mark.parametrize(
@@ -139,36 +139,36 @@ def test_other_words_do_not_mean_that_it_is_starting(message):
     [(403, {"Retry-After": "9"}, "throttled"), (403, {}, "fail"), (404, {}, "fail"), (401, {}, "fatal")],
 )
 def test_a_403_waits_where_the_server_says_how_long(status, headers, kind):
-    verdict = judge(status, {"statusCode": status, "message": "Out of call volume quota."}, headers, proven=True)
+    verdict = classify(status, {"statusCode": status, "message": "Out of call volume quota."}, headers, proven=True)
     assert verdict.kind == kind
     assert (verdict.about == "access") == (kind != "throttled")
 
 
 def test_a_403_with_a_reason_of_its_own_does_not_wait():
     known = error("no", code="unsupported_country_region_territory")
-    assert judge(403, known, {"Retry-After": "9"})[:2] == ("fatal", "endpoint")
+    assert classify(403, known, {"Retry-After": "9"})[:2] == ("fatal", "endpoint")
     flagged = {"error": {"message": "no", "metadata": {"flagged_input": "x"}}}
-    assert judge(403, flagged, {"Retry-After": "9"}).kind == "fail"
+    assert classify(403, flagged, {"Retry-After": "9"}).kind == "fail"
 
 
 @pytest.mark.parametrize("status", [408, 504, 524])
 def test_what_a_gateway_waited_for_in_vain_is_a_time_out(status):
-    assert judge(status, None).kind == "timeout"
-    assert judge(200, error("upstream timed out", code=status)).kind == "timeout"
+    assert classify(status, None).kind == "timeout"
+    assert classify(200, error("upstream timed out", code=status)).kind == "timeout"
 
 
 @pytest.mark.parametrize(
     "message", ["input (992 tokens) is too large to process. increase the batch size", "json: unsupported value: NaN"]
 )
 def test_a_text_that_is_beyond_the_model_fails_at_once(message):
-    assert judge(500, error(message)).kind == "fail"
+    assert classify(500, error(message)).kind == "fail"
 
 
 class TestFingerprint:
     """Which refusals say the same."""
 
     def test_the_same_words_are_the_same_refusal(self):
-        one, two = (judge(400, error(f"no such tenant (request id {which})")) for which in ("req_8a1", "req_9b2"))
+        one, two = (classify(400, error(f"no such tenant (request id {which})")) for which in ("req_8a1", "req_9b2"))
         assert one.fingerprint == two.fingerprint is not None
 
     def test_what_servers_make_anew_for_each_answer_does_not_count(self):
@@ -176,12 +176,12 @@ class TestFingerprint:
             "at 2026-05-01T10:00:00Z, trace 0f8fad5b-d9cb-469f-a165-70867728950e",
             "at 2026-05-01T10:00:07Z, trace 7c9e6679-7425-40de-944b-e07fc1f90ae7",
         )
-        one, two = (judge(422, error(f"no license {words}")) for words in said)
+        one, two = (classify(422, error(f"no license {words}")) for words in said)
         assert one.fingerprint == two.fingerprint
 
     @pytest.mark.parametrize("other", [(400, error("another")), (422, error("no")), (400, error("no", code="c"))])
     def test_other_words_code_or_status_are_another(self, other):
-        assert judge(400, error("no")).fingerprint != judge(*other).fingerprint
+        assert classify(400, error("no")).fingerprint != classify(*other).fingerprint
 
     @pytest.mark.parametrize(
         ("status", "body", "headers"),
@@ -200,24 +200,24 @@ class TestFingerprint:
         ],
     )
     def test_what_concerns_one_request_or_passes_has_none(self, status, body, headers):
-        assert judge(status, body, headers, proven=True).fingerprint is None
+        assert classify(status, body, headers, proven=True).fingerprint is None
 
     def test_an_unusable_answer_is_known_by_its_bytes(self):
-        one, same, other = (judge(200, {"choices": [], "n": n}) for n in (1, 1, 2))
+        one, same, other = (classify(200, {"choices": [], "n": n}) for n in (1, 1, 2))
         assert one.kind == "retry"
         assert one.fingerprint == same.fingerprint != other.fingerprint
 
     def test_one_that_is_not_to_be_asked_for_again_is_no_refusal_of_all(self):
-        verdict = judge(200, {"choices": []}, {"x-should-retry": "false"})
+        verdict = classify(200, {"choices": []}, {"x-should-retry": "false"})
         assert (verdict.kind, verdict.fingerprint) == ("fail", None)
 
 
 @pytest.mark.parametrize("status", [401, 403, 407, 500, 502, 503, 504])
 def test_a_refusal_through_a_proxy_names_it(status):
-    said = str(judge(status, error("no"), proxy="http://proxy.test:3128").error)
+    said = str(classify(status, error("no"), proxy="http://proxy.test:3128").error)
     assert "through the proxy http://proxy.test:3128" in said
     assert "NO_PROXY" in said
-    assert "NO_PROXY" not in str(judge(status, error("no")).error)
+    assert "NO_PROXY" not in str(classify(status, error("no")).error)
 
 
 @pytest.mark.parametrize(
@@ -229,18 +229,18 @@ def test_a_refusal_through_a_proxy_names_it(status):
     ],
 )
 def test_a_refusal_that_cannot_be_the_proxys_does_not_name_it(url, proxy, status):
-    reply = Reply(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
+    reply = HTTPResponse(status, CaseInsensitiveDict(), json.dumps(error("no")).encode(), url, proxy)
     verdict = classify_response(reply, CHAT, endpoint_proven=False, model_proven=False, wall=NOW)
     assert "proxy" not in str(verdict.error)
 
 
 def test_an_error_inside_an_answer_of_the_server_is_not_the_proxys():
-    verdict = judge(200, error("no", code="403"), proxy="http://proxy.test:3128")
+    verdict = classify(200, error("no", code="403"), proxy="http://proxy.test:3128")
     assert verdict.status == 403
     assert "proxy" not in str(verdict.error)
 
 
 def test_a_proxy_that_wants_a_login_ends_the_run():
-    verdict = judge(407, None, proxy="http://proxy.test:3128")
+    verdict = classify(407, None, proxy="http://proxy.test:3128")
     assert (verdict.kind, verdict.scope) == ("fatal", "endpoint")
     assert "user and password" in str(verdict.error)

@@ -1,4 +1,4 @@
-"""Reasons for which models stop, and questions that are asked again."""
+"""Finish reasons of all servers, and the requests for a reask."""
 
 from __future__ import annotations
 

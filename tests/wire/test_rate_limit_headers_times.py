@@ -1,4 +1,4 @@
-"""Times as servers write them."""
+"""Durations and moments as servers write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpool._wire.rate_limit_headers import duration, moment
+from chatpool._wire.rate_limit_headers import parse_duration, parse_moment
 
 NOW = 1_700_000_000.0
 
@@ -39,7 +39,7 @@ NOW = 1_700_000_000.0
     ],
 )
 def test_a_duration_is_read_in_every_usual_form(text, seconds):
-    assert duration(text) == pytest.approx(seconds)
+    assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_a_duration_is_read_in_every_usual_form(text, seconds):
     [None, "", "soon", "-1", "-2s", "nan", "inf", "1e999", "1_000", "s", "1.2.3", "5 parsecs", "1sms2", "99999999999"],
 )
 def test_nonsense_is_no_duration(text):
-    assert duration(text) is None
+    assert parse_duration(text) is None
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_a_go_duration_is_the_sum_of_its_parts(hours, minutes, seconds, milliseconds):
     text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
-    assert duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+    assert parse_duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_go_duration_is_the_sum_of_its_parts(hours, minutes, seconds, millisec
     ],
 )
 def test_a_moment_is_read_in_every_usual_form(text):
-    assert moment(text, math.nan) == NOW
+    assert parse_moment(text, math.nan) == NOW
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "True", "2023-99-99"])
 def test_nonsense_is_no_moment(text):
-    assert moment(text, 5.0) == 5.0
+    assert parse_moment(text, 5.0) == 5.0

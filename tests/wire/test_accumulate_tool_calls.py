@@ -1,4 +1,4 @@
-"""Parallel tool calls, by whichever of index, id and name a server tells them apart."""
+"""Parallel tool calls, told apart by index, id or name, whichever a server sends."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def joined(*pieces, at_once=False):
     """Name and arguments of each call."""
     calls = ToolCallAccumulator()
     for deltas in [list(pieces)] if at_once else [[each] for each in pieces]:
-        calls.take(deltas)
-    return [(call["function"].get("name", ""), call["function"].get("arguments", "")) for call in calls.whole()]
+        calls.add(deltas)
+    return [(call["function"].get("name", ""), call["function"].get("arguments", "")) for call in calls.value()]
 
 
 MARKS = [
@@ -107,7 +107,7 @@ def test_an_id_that_comes_again_is_that_of_the_same_call():
 
 def test_what_is_handed_out_names_a_call_once_and_by_its_place():
     calls = ToolCallAccumulator()
-    handed = [calls.take([piece("f", part, index=0, id="")]) for part in (ROME, OSLO[:4], OSLO[4:])]
+    handed = [calls.add([piece("f", part, index=0, id="")]) for part in (ROME, OSLO[:4], OSLO[4:])]
     assert [delta for deltas in handed for delta in deltas] == [
         ToolCallDelta(0, "", "f", ROME),
         ToolCallDelta(1, "", "f", OSLO[:4]),
@@ -117,14 +117,14 @@ def test_what_is_handed_out_names_a_call_once_and_by_its_place():
 
 def test_arguments_cut_in_a_character_are_mended():
     calls = ToolCallAccumulator()
-    calls.take([piece("f", '{"a": "\ud83d', index=0)])
-    [delta] = calls.take([piece(None, '\ude00"}', index=0)])
+    calls.add([piece("f", '{"a": "\ud83d', index=0)])
+    [delta] = calls.add([piece(None, '\ude00"}', index=0)])
     assert delta.arguments == '\U0001f600"}'
-    assert calls.whole()[0]["function"]["arguments"] == '{"a": "\U0001f600"}'
+    assert calls.value()[0]["function"]["arguments"] == '{"a": "\U0001f600"}'
 
 
 @pytest.mark.parametrize("deltas", [None, 3, {}, ["x"], [{}], [{"function": 3}], [{"index": 1.5, "id": 3}]])
 def test_nonsense_does_no_harm(deltas):
     calls = ToolCallAccumulator()
-    calls.take(deltas)
-    json.dumps(calls.whole())
+    calls.add(deltas)
+    json.dumps(calls.value())

@@ -1,4 +1,4 @@
-"""Asking for a stream, and what a stream that has ended means for its call."""
+"""Requests for a stream, and the classification of a stream that has ended."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from chatpool import (
     TruncatedStreamError,
     Usage,
 )
+from chatpool._values import HTTPResponse
 from chatpool._wire import (
     StreamReader,
     as_truncated,
@@ -31,7 +32,6 @@ from chatpool._wire import (
     is_event_stream,
     streamed,
 )
-from chatpool.types import Reply
 
 URL = "http://127.0.0.1:1/v1/chat/completions"
 PROMPT = "a prompt that nobody else may see"
@@ -48,12 +48,12 @@ def chunk(text, reason=None, **more):
     return event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}], **more})
 
 
-def judge(*pieces, headers=None, request=CHAT, **options):
+def classify(*pieces, headers=None, request=CHAT, **options):
     reader = StreamReader(request, **options)
     for piece in pieces:
         reader.feed(piece)
     reader.end()
-    reply = Reply(200, CaseInsensitiveDict({**HEADERS, **(headers or {})}), b"", URL)
+    reply = HTTPResponse(200, CaseInsensitiveDict({**HEADERS, **(headers or {})}), b"", URL)
     return classify_stream(reader, reply, request, endpoint_proven=True, model_proven=True, wall=1.0)
 
 
@@ -152,7 +152,7 @@ class TestSuccess:
 
     def test_it_carries_the_completion_and_what_goes_with_it(self):
         usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
-        verdict = judge(chunk("po"), chunk("ng", "stop"), usage, b"data: [DONE]\n\n")
+        verdict = classify(chunk("po"), chunk("ng", "stop"), usage, b"data: [DONE]\n\n")
         assert (verdict.kind, verdict.scope, verdict.error) == ("success", "call", None)
         assert (verdict.value.text, verdict.value.request_id) == ("pong", "req_1")
         assert verdict.usage == verdict.value.usage == Usage(3, 1, 4)
@@ -174,7 +174,7 @@ class TestTruncated:
         ],
     )
     def test_it_is_sent_again_and_keeps_the_text(self, pieces, problem):
-        verdict = judge(*pieces)
+        verdict = classify(*pieces)
         error = verdict.error
         assert (verdict.kind, verdict.scope) == ("retry", "call")
         assert isinstance(error, TruncatedStreamError)
@@ -183,23 +183,23 @@ class TestTruncated:
         assert (error.status_code, error.request_id) == (200, "req_1")
 
     def test_its_message_says_which_call_it_was_and_shows_no_text(self):
-        message = judge(chunk(SAID)).error.message
+        message = classify(chunk(SAID)).error.message
         assert "/chat/completions, model 'm', request id req_1" in message
         assert SAID not in message
         assert PROMPT not in message
 
     def test_the_server_may_say_that_it_is_not_to_be_sent_again(self):
-        assert judge(chunk(SAID), headers={"X-Should-Retry": "false"}).kind == "fail"
+        assert classify(chunk(SAID), headers={"X-Should-Retry": "false"}).kind == "fail"
 
     def test_a_wait_that_the_head_asked_for_is_kept(self):
-        verdict = judge(chunk(SAID), headers={"Retry-After": "2"})
-        assert verdict.wait_hint == verdict.error.retry_after == 2.0
+        verdict = classify(chunk(SAID), headers={"Retry-After": "2"})
+        assert verdict.retry_after == verdict.error.retry_after == 2.0
 
     def test_an_event_that_is_too_long_is_never_sent_again(self):
-        verdict = judge(chunk(SAID), chunk("x" * 2000), max_event_bytes=1000)
+        verdict = classify(chunk(SAID), chunk("x" * 2000), max_event_bytes=1000)
         assert (verdict.kind, type(verdict.error)) == ("fail", TruncatedStreamError)
         assert "max_response_bytes=1,000" in verdict.error.message
-        assert type(judge(chunk("x" * 2000), max_event_bytes=1000).error) is APIResponseError
+        assert type(classify(chunk("x" * 2000), max_event_bytes=1000).error) is APIResponseError
 
 
 class TestErrorInside:
@@ -216,14 +216,14 @@ class TestErrorInside:
         ],
     )
     def test_with_nothing_of_the_answer_the_error_is_the_one_of_an_answer(self, error, kind, cls):
-        verdict = judge(event({"error": error}))
+        verdict = classify(event({"error": error}))
         assert (verdict.kind, type(verdict.error)) == (kind, cls)
 
     def test_after_a_part_of_the_answer_it_is_a_truncated_stream_raised_from_it(self):
         error = {"code": "rate_limit_exceeded", "message": "try again in 2s", "type": "tokens"}
-        verdict = judge(chunk(SAID), event({"error": error}))
+        verdict = classify(chunk(SAID), event({"error": error}))
         found = verdict.error
-        assert (verdict.kind, verdict.wait_hint) == ("throttled", 2.0)
+        assert (verdict.kind, verdict.retry_after) == ("throttled", 2.0)
         assert type(found) is TruncatedStreamError
         assert type(found.__cause__) is RateLimitError
         assert found.text == SAID
@@ -241,17 +241,17 @@ class TestErrorInside:
 
     def test_only_without_any_answer_may_it_be_the_same_again(self):
         end = event({"error": {"message": "who knows"}})
-        assert judge(end).fingerprint == judge(end).fingerprint is not None
-        assert judge(chunk(SAID), end).fingerprint is None
+        assert classify(end).fingerprint == classify(end).fingerprint is not None
+        assert classify(chunk(SAID), end).fingerprint is None
 
     def test_it_pickles_with_its_facts(self):
-        found = pickle.loads(pickle.dumps(judge(chunk(SAID), event({"error": {"code": 503}})).error))
+        found = pickle.loads(pickle.dumps(classify(chunk(SAID), event({"error": {"code": 503}})).error))
         assert (found.text, found.status_code) == (SAID, 503)
 
     def test_a_response_that_failed_is_judged_by_its_code(self):
         request = ChatRequest({"input": "x"}, "/responses")
         failed = {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "sorry"}}}
-        verdict = judge(event(failed), request=request)
+        verdict = classify(event(failed), request=request)
         assert (verdict.kind, verdict.status) == ("unavailable", 500)
         assert "sorry" in verdict.error.message
 

@@ -1,4 +1,4 @@
-"""When a quota that is used up is there again."""
+"""Resets of quotas that are used up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from chatpool import ChatRequest
+from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
 from chatpool._wire.rate_limit_headers import objects_in, quota_reset, resume_line
-from chatpool.types import Reply
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 HOURS = 9 * 3600.0
@@ -78,24 +78,24 @@ def test_what_makes_no_sense_is_no_hint(body):
     assert quota_reset(objects_in(body), "", NOW) is None
 
 
-def judge(message, headers, **more):
+def classify(message, headers, **more):
     content = json.dumps({"error": {"message": message, "code": 429, **more}}).encode()
-    reply = Reply(429, CaseInsensitiveDict(headers), content, "http://h/v1")
+    reply = HTTPResponse(429, CaseInsensitiveDict(headers), content, "http://h/v1")
     return classify_response(reply, ChatRequest({"model": "m"}), endpoint_proven=True, model_proven=True, wall=NOW)
 
 
 def test_a_quota_for_the_day_says_when_to_go_on():
     said = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int((NOW + HOURS) * 1000))}
     for headers, metadata in ((said, {}), ({}, {"headers": said})):
-        verdict = judge("Rate limit exceeded: free-models-per-day", headers, metadata=metadata)
-        assert (verdict.kind, verdict.wait_hint, verdict.error.retry_after) == ("throttled", HOURS, HOURS)
+        verdict = classify("Rate limit exceeded: free-models-per-day", headers, metadata=metadata)
+        assert (verdict.kind, verdict.retry_after, verdict.error.retry_after) == ("throttled", HOURS, HOURS)
         assert "go on in 9 h 0 min, at 2023-11-15 07:13 UTC" in str(verdict.error)
 
 
 def test_a_short_wait_does_not_hide_that_the_day_is_used_up():
     headers = {"Retry-After": "5", "X-RateLimit-Reset": str(int(NOW + HOURS))}
-    assert judge("50 requests per day used up", headers).wait_hint == HOURS
-    assert judge("too many requests", headers).wait_hint == 5.0
+    assert classify("50 requests per day used up", headers).retry_after == HOURS
+    assert classify("too many requests", headers).retry_after == 5.0
 
 
 def test_a_wait_of_minutes_is_said_in_minutes():
@@ -106,4 +106,4 @@ def test_a_wait_of_minutes_is_said_in_minutes():
     "clock", ["9" * 5000 + ":00:00", "9" * 5000 + ".1:00:00", "9" * 400 + ":00:00", "999999999:00:00"]
 )
 def test_a_clock_with_absurd_numbers_says_nothing(clock):
-    assert judge(f"daily quota used up, resets in {clock}", {}).error.retry_after is None
+    assert classify(f"daily quota used up, resets in {clock}", {}).error.retry_after is None
