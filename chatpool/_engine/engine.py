@@ -16,9 +16,10 @@ from .._policy.budget import BudgetTracker
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
+from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
-from ..types import ChatRequest, LineStats, Verdict
+from ..types import ChatRequest, LineStats
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch

@@ -12,9 +12,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS, Verdict
 from ..clock import Clock
-from ..types import Verdict
 
 if TYPE_CHECKING:
     from .._quota import Reservation, SharedLimit
@@ -55,7 +54,7 @@ class LeaseHolder:
         return not self._is_requested and not self._is_usable(now)
 
     def _is_usable(self, now: float) -> bool:
-        return self._slot is not None and now <= self._due_at + LATENESS
+        return self._slot is not None and now <= self._due_at + LATENESS_SECONDS
 
     def request(self, tokens: float) -> LeaseRequest:
         """Return the request for a lease; the acquired slot goes to :meth:`granted`."""
@@ -119,7 +118,7 @@ class Lease(NamedTuple):
 
     def is_late(self, now: float) -> bool:
         """Return whether the slot can no longer be used: a call sent now could be too much for a minute."""
-        return now > self.due_at + LATENESS
+        return now > self.due_at + LATENESS_SECONDS
 
     def renewed(self, clock: Clock) -> Lease:
         """Give the slot back and return the lease of another.  Does I/O."""

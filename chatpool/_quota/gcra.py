@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import List, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS
 
 __all__ = [
     "LimitStatus",
@@ -36,7 +36,7 @@ __all__ = [
 
 _MINUTE_SECONDS = 60.0
 # From the start of a second of the window to when no minute holds anything that was reserved in it.
-_WINDOW_SECONDS = _MINUTE_SECONDS + 1 + LATENESS
+_WINDOW_SECONDS = _MINUTE_SECONDS + 1 + LATENESS_SECONDS
 _SHARER_TTL_SECONDS = 120.0  # without a sign of life
 _MAX_SHARERS = 256  # that are counted
 _ROUNDING_TOKENS = 1e-9
@@ -61,13 +61,13 @@ class Rate(NamedTuple):
 
         A minute holds a burst and the units emitted meanwhile: so the emission is that of the limit less the burst, and
         one unit more where units are whole.  A call reserved just before the minute may be sent in it, up to
-        ``LATENESS`` seconds late.
+        ``LATENESS_SECONDS`` seconds late.
         """
         if per_minute is None:
             return cls(1e300, 0.0, 0.0)  # Lua can read it, and cannot read infinity
         burst = min(max(per_minute / _MINUTE_SECONDS * burst_seconds, unit, 1.0), per_minute)
         # With a burst of nearly a minute's worth there would be nothing left to emit.
-        emission = (_MINUTE_SECONDS + LATENESS) / max(per_minute - burst + unit, per_minute / 2)
+        emission = (_MINUTE_SECONDS + LATENESS_SECONDS) / max(per_minute - burst + unit, per_minute / 2)
         return cls(per_minute, emission, burst)
 
 

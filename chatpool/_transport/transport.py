@@ -14,9 +14,10 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import secret
+from .._values import HTTPResponse
 from ..config import Timeout
 from ..errors import ConfigurationError
-from ..types import ChatRequest, Reply
+from ..types import ChatRequest
 from .adapter import TransportAdapter
 from .auth import KeyAuth
 from .body import OpenStream, read_any
@@ -73,7 +74,7 @@ class Transport:
         cancel: CancelToken,
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Reply:
+    ) -> HTTPResponse:
         """Send ``request`` with the encoded ``body`` and read the response.
 
         Redirects to the same origin are followed: 307 and 308 as they are, 303 by a GET.
@@ -90,7 +91,7 @@ class Transport:
         """
         exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
         reply = self._run(exchange, request, body, headers, query)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, HTTPResponse)
         return reply
 
     def open(
@@ -102,7 +103,7 @@ class Transport:
         cancel: CancelToken,
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Union[Reply, OpenStream]:
+    ) -> Union[HTTPResponse, OpenStream]:
         """Send as :meth:`exchange` does, and leave the response open if it is a stream of events (of status 2xx).
 
         Its first bytes are waited for: they tell a stream of events, whatever the content type says.
@@ -123,7 +124,7 @@ class Transport:
         tokens, max_bytes = (self._aborted, cancel, own_token), self._settings.max_response_bytes
         exchange = Exchange(timeout, tokens, self._resolver, max_bytes, wants_stream=True)
         response = self._run(exchange, request, body, headers, query)
-        if isinstance(response, Reply):
+        if isinstance(response, HTTPResponse):
             return response
         stream = OpenStream(response, exchange, own_token, max_bytes)
         try:
@@ -140,7 +141,7 @@ class Transport:
         body: bytes,
         headers: Optional[Headers],
         query: Optional[Mapping[str, str]],
-    ) -> Union[Reply, requests.Response]:
+    ) -> Union[HTTPResponse, requests.Response]:
         if self._closed:
             raise Cancelled("the transport is closed")
         try:
@@ -189,7 +190,7 @@ class Transport:
         self._aborted.cancel()
         self.close()
 
-    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[Reply, requests.Response]:
+    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[HTTPResponse, requests.Response]:
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._send(prepared, exchange)
             if exchange.wants_stream and 200 <= response.status_code < 300:
@@ -204,11 +205,11 @@ class Transport:
             prepared = self._preparer.redirected(prepared, target, method)
         raise requests.exceptions.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects")
 
-    def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> Reply:
+    def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> HTTPResponse:
         if response.status_code != 200:
             content = self._settings.auth.scrub(content)
         came_from = without_query(url or str(response.url))
-        return Reply(response.status_code, response.headers, content, came_from, self._proxy)
+        return HTTPResponse(response.status_code, response.headers, content, came_from, self._proxy)
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
         try:
@@ -268,7 +269,7 @@ class BrokenTransport(Transport):
         cancel: CancelToken,
         headers: Optional[Mapping[str, Optional[str]]] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Reply:
+    ) -> HTTPResponse:
         """Raise the reason.
 
         Raises:

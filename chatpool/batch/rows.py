@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
 from .._wire.codec import Encoded, encode
+from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
@@ -22,12 +23,8 @@ from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, So
 from .input_tables import Uncomputed, refuse_array
 from .job import BatchResult, Job, Selection
 from .jsonl import (
-    CHAT,
-    COMPLETIONS,
     CUSTOM_ID,
     METADATA,
-    PATHS,
-    RESPONSES,
     BadLine,
     BatchLine,
     EmptyCell,
