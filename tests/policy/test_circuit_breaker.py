@@ -1,4 +1,4 @@
-"""The gate before a server that is down."""
+"""Circuit breakers, and rejections that many calls have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from chatpool._policy.circuit_breaker import CircuitBreaker
+from chatpool import AuthenticationError
+from chatpool._policy.circuit_breaker import CircuitBreaker, CommonRejections, CredentialBreaker
 
 
 def attempt(gate, kind, now=0.0, sent_at=None):
@@ -157,3 +158,66 @@ def test_the_time_it_was_closed_is_counted():
     assert gate.held(12.0) == 2.0
     attempt(gate, "success", now=15.0)
     assert gate.held(99.0) == 5.0
+
+
+@pytest.mark.parametrize(("max_workers", "enough"), [(1, 10), (10, 10), (16, 16), (64, 64)])
+def test_ten_calls_or_as_many_as_there_are_workers_show_it(max_workers, enough):
+    refusals = CommonRejections(max_workers)
+    found = [refusals.refused("no", call) for call in range(enough)]
+    assert found == [False] * (enough - 1) + [True]
+
+
+def test_a_call_that_is_refused_again_counts_once():
+    refusals = CommonRejections(1)
+    assert not any(refusals.refused("no", call % 9) for call in range(100))
+
+
+def test_other_refusals_count_apart():
+    refusals = CommonRejections(1)
+    assert not any(refusals.refused(f"row {call} is wrong", call) for call in range(1000))
+
+
+def test_once_it_is_shown_the_count_begins_anew():
+    refusals = CommonRejections(1)
+    found = [refusals.refused("no", call) for call in range(20)]
+    assert [number for number, all_are in enumerate(found) if all_are] == [9, 19]
+
+
+class TestCredentialBreaker:
+    def test_it_lets_one_call_at_a_time_try(self):
+        breaker = CredentialBreaker()
+        assert breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
+        assert breaker.wait(2.0) == pytest.approx(59.0)
+        assert breaker.wait(61.0) == 0.0
+        breaker.sent()
+        assert breaker.wait(61.0) == float("inf")
+
+    def test_those_that_were_on_their_way_tell_nothing_new(self):
+        breaker = CredentialBreaker()
+        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
+        assert not breaker.trip(AuthenticationError("no"), sent_at=0.5, now=2.0)
+        breaker.returned("success", sent_at=0.5, now=2.0)
+        assert breaker.wait(2.0) == pytest.approx(59.0)
+
+    def test_the_pause_grows_with_each_probe_up_to_ten_minutes(self):
+        breaker, now, pauses = CredentialBreaker(), 0.0, []
+        for _ in range(6):
+            breaker.trip(AuthenticationError("no"), sent_at=now, now=now)
+            pauses.append(breaker.wait(now))
+            now += pauses[-1]
+            breaker.sent()
+        assert pauses == [60, 120, 240, 480, 600, 600]
+
+    def test_a_probe_that_is_lost_is_made_again_later(self):
+        breaker = CredentialBreaker()
+        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
+        breaker.sent()
+        breaker.returned("timeout", sent_at=60.0, now=70.0)
+        assert breaker.wait(70.0) == 60.0
+
+    def test_a_success_opens_it(self):
+        breaker = CredentialBreaker()
+        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
+        breaker.sent()
+        breaker.returned("success", sent_at=60.0, now=61.0)
+        assert (breaker.wait(61.0), breaker.reason) == (0.0, None)
