@@ -66,23 +66,25 @@ def _always(value: object) -> Any:
 
 
 def _doubt_at_once(
-    tally: SendLog, refusal: Rejection, pause: float, share: object = None, before: object = None
+    send_log: SendLog, rejection: Rejection, pause: float, share: object = None, before: object = None
 ) -> LimitState:
-    return Probing(tally, refusal, pause)
+    return Probing(send_log, rejection, pause)
 
 
-def _rate_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
-    return LimitedByRate(tally, refusal.lately, refusal.sent_at, refusal.now)
+def _rate_at_once(send_log: SendLog, rejection: Rejection, pause: float) -> LimitState:
+    return LimitedByRate(send_log, rejection.accept_rate, rejection.sent_at, rejection.now)
 
 
-def _number_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
-    return LimitedByConcurrency(tally, max(1, refusal.in_flight))
+def _number_at_once(send_log: SendLog, rejection: Rejection, pause: float) -> LimitState:
+    return LimitedByConcurrency(send_log, max(1, rejection.in_flight))
 
 
-def _never_chance(tally: SendLog, share: float) -> LimitState:
-    last = tally._latest[-1][0]
+def _never_chance(send_log: SendLog, share: float) -> LimitState:
+    last = send_log._latest[-1][0]
     return Probing(
-        tally, Rejection(last, last, tally.in_flight, tally.sent - tally.refused, tally.sent_lately(last), None), 0
+        send_log,
+        Rejection(last, last, send_log.in_flight, send_log.sent - send_log.rejected, send_log.send_rate(last), None),
+        0,
     )
 
 
@@ -96,7 +98,7 @@ def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, st
 
 PARTS: Sequence[Part] = (
     Part("slow start", ((SlowStart, "wait", _returning(0.0)),)),
-    Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
+    Part("limits stated in headers", ((Pacer, "reported", _returning(None)),)),
     Part(
         "load trial",
         tuple((module, "LoadTrial", _doubt_at_once) for module in (slow_start, controller, random_rejections)),
@@ -104,17 +106,17 @@ PARTS: Sequence[Part] = (
     Part("random rejections (nothing is chance)", ((random_rejections, "RandomRejections", _never_chance),)),
     Part(
         "random rejections becomes a limit after all",
-        ((random_rejections.RandomRejections, "refused", lambda self, *news: self),),
+        ((random_rejections.RandomRejections, "rejected", lambda self, *news: self),),
     ),
     Part("sequential tests: background rate beside a limit", ((BackgroundRate, "explains", _returning(False)),)),
     Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
-    Part("rate probe", ((RateProbe, "refused", _returning(False)),)),
-    Part("rate probe: the chance it shows", ((RateProbe, "chance", _returning(0.0)),)),
+    Part("rate probe", ((RateProbe, "rejected", _returning(False)),)),
+    Part("rate probe: the chance it shows", ((RateProbe, "random_share", _returning(0.0)),)),
     Part("limit unknown: probing (a rate at once)", ((random_rejections, "Probing", _rate_at_once),)),
     Part("limit unknown: probing (a number at once)", ((random_rejections, "Probing", _number_at_once),)),
     Part("limit: votes from a rate to a number", ((LimitedByRate, "_vote", _returning(None)),)),
     Part("limit: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
-    Part("limit: later refusals correct the first", ((Probing, "refused_too", lambda self, refusal: self),)),
+    Part("limit: later refusals correct the first", ((Probing, "also_rejected", lambda self, rejection: self),)),
     Part("concurrency: probes", ((ConcurrencyController, "_wait_for_probe", _returning(math.inf)),)),
     Part("concurrency: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
     Part("concurrency: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
@@ -137,11 +139,11 @@ PARTS: Sequence[Part] = (
     Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
     Part("backlog: whether fewer calls help", _constant(overload, "_SHORTER", math.inf)),
-    Part("luck", ((FailureRate, "failures_in_a_row", _returning(0)),)),
+    Part("luck", ((FailureRate, "expected_run", _returning(0)),)),
     Part("outage gate", ((CircuitBreaker, "_failed", _returning(None)),)),
-    Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),
-    Part("retry: a failure due to the load costs none", ((Pacer, "explained", _always(False)),)),
-    Part("retry: patience", ((RetryState, "wait_for_better_times", _without_patience),)),
+    Part("retry: the refusals of a call that are chance", ((Pacer, "chance_rejections", _always(0)),)),
+    Part("retry: a failure due to the load costs none", ((Pacer, "overloaded", _always(False)),)),
+    Part("retry: patience", ((RetryState, "update_patience", _without_patience),)),
 )
 
 

@@ -1,4 +1,4 @@
-"""The six servers of the targets on real sockets: seconds against the ideal, and refusals."""
+"""The six servers of the targets on real sockets: seconds against the ideal, and rejections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Trial(NamedTuple):
     Attributes:
         scenario: the server.
         client: who makes the calls.
-        hint: what a refusal says: ``"exact"``, ``"whole"`` (seconds) or None.
+        hint: what a rejection says: ``"exact"``, ``"whole"`` (seconds) or None.
         headers: whether answers state the limit.
         rounds: how many of the rounds it takes part in.
         pools: how many of the client share the work, each in a process of its own.
@@ -101,7 +101,7 @@ def _server(spec: Mapping[str, Any], counted: Dict[str, Any]) -> Iterator[str]:
 
 
 def _timeline(counted: Mapping[str, List[float]]) -> Dict[str, List[int]]:
-    """Calls accepted and refused in each half second."""
+    """Calls accepted and rejected in each half second."""
     last = max([*counted["accepted_at"], *counted["refused_at"]])
     slots = int(2 * last) + 1
     timeline = {}

@@ -1,4 +1,4 @@
-"""Calls accepted and refused over time, as drawings for the documentation."""
+"""Calls accepted and rejected over time, as drawings for the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .scenarios import SCENARIOS
 __all__ = ["draw", "write_plots"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 240, 48, 20, 28, 34
-_ACCEPTED, _REFUSED, _INK = "#4477aa", "#ee6677", "#555"
+_ACCEPTED, _REJECTED, _INK = "#4477aa", "#ee6677", "#555"
 _STEP = 0.5  # seconds per bar
 
 
@@ -30,28 +30,28 @@ def write_plots(samples: Sequence[Sample], folder: Path = HERE.parent / "docs" /
 
 
 def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP) -> str:
-    """Bars of calls per second, refused ones on top of accepted ones.
+    """Bars of calls per second, rejected ones on top of accepted ones.
 
     Args:
         title: what was called.
-        timeline: how many calls were ``"accepted"`` and ``"refused"`` in each step.
+        timeline: how many calls were ``"accepted"`` and ``"rejected"`` in each step.
         step: seconds per bar.
     """
-    accepted, refused = timeline["accepted"], timeline["refused"]
-    most = max(a + r for a, r in zip(accepted, refused)) / step
+    accepted, rejected = timeline["accepted"], timeline["refused"]
+    most = max(a + r for a, r in zip(accepted, rejected)) / step
     across = (_WIDTH - _LEFT - _RIGHT) / len(accepted)
     up = (_HEIGHT - _TOP - _BOTTOM) / most
     bottom = _HEIGHT - _BOTTOM
     frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
-    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REFUSED}">refused</tspan>'
+    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REJECTED}">refused</tspan>'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>',
         f"<title>{title}: calls per second, accepted and refused</title>",
         f'<text x="{_LEFT}" y="16">{title}: calls per second ({words})</text>',
     ]
-    for number, counts in enumerate(zip(accepted, refused)):
+    for number, counts in enumerate(zip(accepted, rejected)):
         y = float(bottom)
-        for count, color in zip(counts, (_ACCEPTED, _REFUSED)):
+        for count, color in zip(counts, (_ACCEPTED, _REJECTED)):
             height = count / step * up
             y -= height
             if count:

@@ -43,7 +43,7 @@ def _live_bounds(live: Sequence[Sample]) -> Iterator[Bound]:
         if first["headers"]:
             yield from _bounds_of(f"{name} with x-ratelimit headers", found, 1.03, 0.01)
         elif first["client"] == CHATPOOL and first["hint"] == "exact":
-            yield from _bounds_of(f"{name}, {scenario.title}", found, scenario.over, scenario.refused)
+            yield from _bounds_of(f"{name}, {scenario.title}", found, scenario.over, scenario.rejected)
         elif first["client"] == CONFIGURED and name == "A":
             yield from _bounds_of("A configured", found, 1.03, 0.01)
     lost = [float(sample["lost"]) for sample in live if str(sample["client"]).startswith(CHATPOOL)]
@@ -58,11 +58,11 @@ def _pair_bounds(pairs: Sequence[Sample]) -> Iterator[Bound]:
         yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in found), limit)
 
 
-def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optional[float]) -> Iterator[Bound]:
+def _bounds_of(what: str, found: Sequence[Sample], over: float, rejected: Optional[float]) -> Iterator[Bound]:
     yield Bound(f"{what}: over the ideal", spread(s["wall"] / s["ideal"] for s in found), over)
-    if refused is not None:
+    if rejected is not None:
         share = spread(100 * s["refused"] / s["calls"] for s in found)
-        yield Bound(f"{what}: refused, % of the calls", share, 100 * refused, digits=1)
+        yield Bound(f"{what}: refused, % of the calls", share, 100 * rejected, digits=1)
 
 
 def _sweep_bounds(sweep: Sequence[Sample]) -> Iterator[Bound]:
@@ -91,12 +91,12 @@ def _live_row(found: Sequence[Sample]) -> List[str]:
 
 
 def _sweep_row(sample: Sample) -> List[str]:
-    over, refused = sample["over"], sample["refused"]
+    over, rejected = sample["over"], sample["refused"]
     return [
         sample["kind"],
         sample["seeds"],
         str(len(over)),
         *(f"{quantile(over, share):.2f}" for share in (0.5, 0.9, 1.0)),
-        *(f"{100 * quantile(refused, share):.0f} %" for share in (0.5, 0.9)),
+        *(f"{100 * quantile(rejected, share):.0f} %" for share in (0.5, 0.9)),
         str(sample.get("lost", 0)),
     ]

@@ -1,6 +1,6 @@
 """Random servers: limits of every kind, near and far, steady and shaky, that say when to come back or do not.
 
-Some refuse calls at random besides, or nothing else; some say 503; some let calls wait until they are given up.
+Some reject calls at random besides, or nothing else; some say 503; some let calls wait until they are given up.
 """
 
 from __future__ import annotations
@@ -87,22 +87,22 @@ def random_scene(kind: str, seed: int) -> Scene:
     if kind not in _ANY_PACE:
         latency = max(latency, workers / 400)  # nobody makes more calls a second than that
     travel = min(_log_uniform(rng, 0.0003, 0.03), latency / 10)
-    slow_refusal = rng.random() < 0.1
-    refusing = _log_uniform(rng, 0.2, 1.5) if slow_refusal else _log_uniform(rng, 0.0005, 0.02)
+    slow_rejection = rng.random() < 0.1
+    rejecting = _log_uniform(rng, 0.2, 1.5) if slow_rejection else _log_uniform(rng, 0.0005, 0.02)
     hint = rng.choice(("exact", "exact", "whole", None))
     # The most that can be asked for; a limit above it would be none.
     reach = workers / latency
     rate = min(_log_uniform(rng, 0.03, 0.7) * reach, _log_uniform(rng, 30, 200))
     limit = _BUILD[kind](rng, _Load(rate, workers, latency, spread))
     if "chance" in limit.traits:
-        refusing = min(refusing, latency)  # the ideal knows nothing of the time that these take
+        rejecting = min(rejecting, latency)  # the ideal knows nothing of the time that these take
     seconds = rng.uniform(15, 45)
     calls = max(40, min(4000, int(limit.rate * seconds)))
     world = World(
         server=limit.server,
         service=_times(rng, latency, spread),
         travel=_way(travel),
-        refusing=_times(rng, refusing, "lognormal"),
+        rejecting=_times(rng, rejecting, "lognormal"),
         hint=hint,
         hint_fallback=rng.choice((0.1, 0.25, 1.0)),
         tenant=rate * rng.uniform(0.2, 0.6) if kind == "tenants" else 0.0,
@@ -110,7 +110,7 @@ def random_scene(kind: str, seed: int) -> Scene:
     world = replace(world, **limit.traits)
     facts = (
         f"{kind} #{seed}: {limit.words}, C={workers}, {latency:.3g} s {spread}, travel {travel:.2g}, "
-        f"hint {world.hint}, refusing {refusing:.2g}, {calls} calls"
+        f"hint {world.hint}, refusing {rejecting:.2g}, {calls} calls"
     )
     return Scene(kind, world, calls, workers, limit.weight or (lambda draw: 1.0), facts)
 
@@ -206,13 +206,13 @@ def _given_up(rng: random.Random, load: _Load) -> _Limit:
     return _Limit(Unlimited, slots / latency, f"{slots} slots, given up after {gives_up:.3g} s", traits)
 
 
-# -- refusals at random ---------------------------------------------------------------------------------
+# -- rejections at random ---------------------------------------------------------------------------------
 
 
 def _at_random(
     limit: Callable[[random.Random, _Load], _Limit], largest: float, rng: random.Random, load: _Load
 ) -> _Limit:
-    """The limit, and refusals that come whatever the load."""
+    """The limit, and rejections that come whatever the load."""
     found = limit(rng, load)
     chance, says = _log_uniform(rng, 0.01, largest), rng.choice(("throttled", "unavailable"))
     words = f"{found.words}, {chance:.1%} {says} at random"

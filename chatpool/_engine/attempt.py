@@ -277,7 +277,7 @@ class Attempter:
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
-        refused = self._scheduler.health(call.line).refusal_at(now)
+        refused = self._scheduler.health(call.line).rejection_at(now)
         return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
 
     def _send(self, call: Call, ends: float, left: float) -> Verdict:
@@ -327,7 +327,7 @@ class Attempter:
                 attempt=call.attempts - call.attempts_before,
                 now=now,
                 deadline=self._deadline(call, now),
-                line=line,
+                snapshot=line,
                 refreshable=auth.refreshable,
                 suspects=call.suspects,
             )

@@ -291,7 +291,7 @@ class Scheduler:
                 unanimous=self._refuses_all(call, verdict, line),
             )
         if verdict.about == "start":
-            since = line.health.gate.down_since
+            since = line.health.circuit.down_since
             return view._replace(failing_for=None if since is None else now - since)
         is_end = call.options.ends_when_refused and self._refuses_all(call, verdict, line)
         return view._replace(unanimous=True) if is_end else view
@@ -303,7 +303,7 @@ class Scheduler:
         if line.health.proven and not line.recheck.stands:
             return False
         refusal = (line.key, call.sink.run_id, call.request.path, verdict.fingerprint, line.recheck.worked_at)
-        return self._refusals.refused(refusal, call.id)
+        return self._refusals.rejected(refusal, call.id)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """``returned`` and ``end`` in one, for the commonest case.
@@ -331,9 +331,9 @@ class Scheduler:
         line.standing.endpoint.proven = True
         if call.sent_at is None:
             return 0
-        held = line.health.gate.closed or line.standing.tripped is not None or line.recheck.pause is not None
+        held = line.health.circuit.is_open or line.standing.tripped is not None or line.recheck.pause is not None
         line.returned(call, verdict, stated, now)
-        return self._staff.hire(len(line.queue.queued())) if held and not line.health.gate.closed else 0
+        return self._staff.hire(len(line.queue.queued())) if held and not line.health.circuit.is_open else 0
 
     def resend(self, call: Call, now: float) -> None:
         """A running call makes another attempt in the same worker."""
@@ -469,7 +469,7 @@ class Scheduler:
     def refuse(self, key: UpstreamKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this line before ``until``."""
         with self._in_worker:
-            self._lines.get(key).health.refuse(until, error)
+            self._lines.get(key).health.reject(until, error)
 
     def line_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
         """Return the state of all lines, for a person."""

@@ -16,7 +16,7 @@ from .._policy.circuit_breaker import EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
 from .._policy.pacing import PacedSend, Pacer
-from .._policy.retry import KeyRecheck, is_of_the_size
+from .._policy.retry import KeyRecheck, is_size_related
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
@@ -48,7 +48,7 @@ class _Turn:
 
     def in_order(self, line: Upstream) -> Tuple[Deque[Call], Deque[Call]]:
         # A probe of a server that is down may well be lost: it costs least where least was tried.
-        return (self.fresh, self.due) if line.health.gate.closed else (self.due, self.fresh)
+        return (self.fresh, self.due) if line.health.circuit.is_open else (self.due, self.fresh)
 
 
 class CallQueue:
@@ -150,7 +150,7 @@ class CallQueue:
 
     def is_idle(self) -> bool:
         """Return whether no call is queued or on its way, and none would have to wait for a server that is down."""
-        gone = all(line.on_their_way() == 0 and not line.health.gate.closed for line in self.lines)
+        gone = all(line.on_their_way() == 0 and not line.health.circuit.is_open for line in self.lines)
         return gone and not self.levels()
 
     def next_line(self, now: float) -> Tuple[Optional[Upstream], float]:
@@ -172,12 +172,12 @@ class CallQueue:
             return ready[0], 0.0
         if all(line.standing.reason_against(now) is not None for line in self.lines):
             # The calls are to be told so at once, by one of those that have said until when.
-            told = next((line for line in self.lines if line.health.refusal_at(now) is not None), None)
+            told = next((line for line in self.lines if line.health.rejection_at(now) is not None), None)
             return told, min(waits)
         return None, min(waits)
 
     def _wait_of(self, line: Upstream, now: float) -> float:
-        wait = line.standing.left_alone(now)
+        wait = line.standing.ejected_for(now)
         if wait > 0:
             return wait
         if self.first(line, now) is None:
@@ -202,7 +202,7 @@ class CallQueue:
         return min(
             self.lines,
             key=lambda line: (
-                line.standing.on_trial or not visits.may_go(line.key, now),
+                line.standing.probes_only or not visits.may_go(line.key, now),
                 line.held_for(now),
                 line.standing.expected(usual, now),
             ),
@@ -219,13 +219,13 @@ class CallQueue:
         visits = call.visits or _NOWHERE
         others = [other for other in self.lines if other is not line and other.standing.reason_against(now) is None]
         left = [other for other in others if other.key not in visits.refusals]
-        free = [other for other in left if not other.health.gate.closed and visits.may_go(other.key, now)]
-        views = [other.health.view(now, 1) for other in others] + [view]
+        free = [other for other in left if not other.health.circuit.is_open and visits.may_go(other.key, now)]
+        views = [other.health.snapshot(now, 1) for other in others] + [view]
         return view._replace(
-            elsewhere=bool(free),
-            left=bool(left),
+            has_healthy_peer=bool(free),
+            has_peer=bool(left),
             down_for=_least([each.down_for for each in views]),
-            refused_for=_least([each.refused_for for each in views]),
+            rejected_for=_least([each.rejected_for for each in views]),
             proven=any(each.proven for each in views),
         )
 
@@ -330,7 +330,7 @@ class Upstream:
 
     def held_for(self, now: float) -> float:
         """About how long it will be until any call may be sent."""
-        return max(self.standing.left_alone(now), self.health.gate.wait(now), self._pace(now))
+        return max(self.standing.ejected_for(now), self.health.circuit.wait(now), self._pace(now))
 
     def due(self, call: Call, now: float) -> None:
         """The wait of a call that was sent here is over."""
@@ -342,7 +342,7 @@ class Upstream:
 
     def on_their_way(self) -> int:
         """How many calls are in flight or parked."""
-        return self.health.gate.in_flight + self.parked
+        return self.health.circuit.in_flight + self.parked
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -356,10 +356,10 @@ class Upstream:
 
     def _own_wait(self, now: float) -> float:
         """The same without regard to other processes."""
-        wait = max(self.health.gate.wait(now), self.recheck.wait(now))
+        wait = max(self.health.circuit.wait(now), self.recheck.wait(now))
         if wait > 0:
             return wait
-        if self.health.refusal_at(now) is not None:
+        if self.health.rejection_at(now) is not None:
             return 0.0  # it is to be told so at once
         if self._spending is None and not self.pacer.counts_tokens:
             return self._pace(now)
@@ -370,12 +370,14 @@ class Upstream:
         tokens = self._tokens(call)
         if self._reason_against(call, tokens) is not None:
             return 0.0  # it is to be told so at once
-        if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
+        if self._spending is not None and self._spending.would_exceed(
+            self.key[1], self._estimator.expected(_size(call))
+        ):
             return math.inf
         return self._pace(now, tokens)
 
     def _pace(self, now: float, tokens: float = 0.0) -> float:
-        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
+        return self.pacer.wait(now, tokens, probe=self.health.circuit.is_open)
 
     def question(self, now: float) -> Optional[LeaseRequest]:
         """What has to be asked before its first call is sent, None if nothing."""
@@ -403,7 +405,7 @@ class Upstream:
             self._grants.limit.close()
 
     def _may_be_sent(self, call: Call, now: float) -> bool:
-        if self.health.refusal_at(now) is not None:
+        if self.health.rejection_at(now) is not None:
             return False
         if self._spending is None and not self.pacer.counts_tokens:
             return True
@@ -420,14 +422,14 @@ class Upstream:
         if self._spending is None:
             return None
         expected = self._estimator.expected(_size(call))
-        if self._spending.must_wait(self.key[1], expected):
+        if self._spending.would_exceed(self.key[1], expected):
             return None
-        return self._spending.refusal(self.key[1], expected)
+        return self._spending.rejection(self.key[1], expected)
 
     def sent(self, call: Call, now: float) -> None:
         """A call is about to be sent; ``call.unsendable`` says if it must not be."""
         self._note_time(call, now)
-        self.health.gate.sent()
+        self.health.circuit.sent()
         self.recheck.sent()
         if self.standing.several:
             self.standing.sent(now)
@@ -462,16 +464,16 @@ class Upstream:
         """Whether a call may have to wait for long before it is sent."""
         if self._grants is not None or self._spending is not None:
             return True
-        return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
+        return self.health.circuit.is_open or self.pacer.limited or self.recheck.pause is not None
 
     # -- answers ----------------------------------------------------------------------------------------
 
     def returned(self, call: Call, verdict: Verdict, stated: Optional[HeaderReport], now: float) -> None:
         """The attempt of ``call`` that was under way has ended with ``verdict``."""
-        was_closed, sent_at = self.health.gate.closed, call.sent_at or now
+        was_open, sent_at = self.health.circuit.is_open, call.sent_at or now
         # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
         # always stumbles; nor is a server that is starting.
-        of_the_call = is_of_the_size(verdict) and (call.suspects > 1 or (self._stumbled_alone(call) and not was_closed))
+        of_the_call = is_size_related(verdict) and (call.suspects > 1 or (self._stumbled_alone(call) and not was_open))
         told = verdict._replace(kind="fail") if of_the_call else verdict
         if call.paced is not None:
             self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
@@ -484,10 +486,10 @@ class Upstream:
         call.sent_at = None
         if call.paced is not None:
             if stated is not None:
-                self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
-                self._estimator.limit = self.pacer.tokens_at_most
+                self.pacer.reported(call.paced.sent, now, stated.requests, stated.tokens)
+                self._estimator.limit = self.pacer.max_tokens_per_minute
             call.paced = None
-        if was_closed and not self.health.gate.closed:
+        if was_open and not self.health.circuit.is_open:
             self.pacer.restart()
 
     def _stumbled_alone(self, call: Call) -> bool:
@@ -502,7 +504,7 @@ class Upstream:
             self.recheck.succeeded(sent_at, now)
         elif verdict.about == "access" and not self.standing.several and call.options.retrier.policy.max_retries:
             of_the_key = verdict.scope in ("run", "endpoint")
-            self.recheck.refused(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
+            self.recheck.rejected(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
         else:
             self.recheck.ended(sent_at)
 
@@ -513,11 +515,11 @@ class Upstream:
             if usage is not None and call.size is not None:
                 self._estimator.learn(call.size, usage)
         elif kind == "throttled":
-            self.pacer.refused(paced.sent, now, verdict.wait_hint)
+            self.pacer.rejected(paced.sent, now, verdict.wait_hint)
         elif kind == "unavailable":
             self.pacer.failed(paced.sent, now, verdict.wait_hint)
         elif kind == "timeout":
-            self.pacer.given_up(paced.sent, now)
+            self.pacer.timed_out(paced.sent, now)
         else:
             self.pacer.ended()
         if paced.reservation is not None and self._spending is not None:
@@ -527,14 +529,14 @@ class Upstream:
 
     def view(self, now: float, on_their_way: int) -> HealthSnapshot:
         """This line as a retry decision sees it, with so many calls in flight or parked."""
-        view = self.health.view(now, on_their_way)
-        return view._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
+        view = self.health.snapshot(now, on_their_way)
+        return view._replace(chance_rejections=self.pacer.chance_rejections, overloaded=self.pacer.overloaded)
 
     # -- for a person -----------------------------------------------------------------------------------
 
     def held(self, now: float) -> float:
         """Seconds it has been held because the server was down."""
-        return self.health.gate.held(now)
+        return self.health.circuit.total_open_seconds(now)
 
     def stats(self, now: float) -> LineStats:
         """This state for a person."""
@@ -542,7 +544,7 @@ class Upstream:
         stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
         reason = self.standing.tripped
         if reason is not None:
-            alone = self.standing.left_alone(now)
+            alone = self.standing.ejected_for(now)
             return replace(stats, paused_until=None if math.isinf(alone) else alone, why=f"left alone: {reason}")
         if self.recheck.pause is not None:
             return replace(stats, why="it has worked and is refused now: single calls look again")

@@ -231,7 +231,7 @@ class Upstreams:
             return Ejection(is_new, reasons)
         scope = "run" if all(other.standing.endpoint.breaker.reason is not None for other in lines) else "model"
         for other in lines:
-            other.standing.forgive()
+            other.standing.reset()
         return Ejection(is_new, reasons, scope)
 
     def had_its_turn(self, queue: CallQueue, call: Call, now: float) -> None:

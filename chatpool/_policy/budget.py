@@ -141,12 +141,12 @@ class BudgetTracker:
         self._in_flight = 0
         self._reserved_tokens = self._reserved_cost = 0.0
 
-    def must_wait(self, model: Optional[str], expected: TokenEstimate) -> bool:
+    def would_exceed(self, model: Optional[str], expected: TokenEstimate) -> bool:
         """Whether a call does not fit now, but may when one that is in flight takes less than expected."""
         fits = self._fits(self.reservation(model, expected), self._reserved_tokens, self._reserved_cost)
         return not fits and self._in_flight > 0 and not self._used_up()
 
-    def refusal(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
+    def rejection(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
         """Why a call must not be sent at all, None if it may be."""
         budget = self._budget
         if budget.cost is not None and budget.prices.of_model(model) is None:

@@ -1,8 +1,8 @@
 """A gate before a server that is down: nothing fresh is sent, one probe at a time looks whether it is back.
 
-An endpoint that refuses every call for good is left alone, and asked again now and then.
+An endpoint that rejects every call for good is left alone, and asked again now and then.
 
-Refusals that many calls meet in the same words, where no call has ever succeeded: no further call will.
+Rejections that many calls meet in the same words, where no call has ever succeeded: no further call will.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_closed_at",
-        "_held",
+        "_open_seconds",
+        "_opened_at",
         "_peak",
         "_probe_at",
         "_probe_out",
         "_probe_pause",
         "_streak",
         "_threshold",
-        "closed",
         "down_since",
         "in_flight",
+        "is_open",
     )
 
     def __init__(self) -> None:
-        self.closed = False
+        self.is_open = False
         self.down_since: Optional[float] = None
         self.in_flight = 0
         self._peak = 0
         self._streak = 0
         self._threshold = 0.0
-        self._closed_at = 0.0
-        self._held = 0.0
+        self._opened_at = 0.0
+        self._open_seconds = 0.0
         self._probe_at = 0.0
         self._probe_out = False
         self._probe_pause = _FIRST_PROBE
 
     def wait(self, now: float) -> float:
         """Seconds until the next attempt may be sent; 0 for now, ``inf`` while a probe is out."""
-        if not self.closed:
+        if not self.is_open:
             return 0.0
         return math.inf if self._probe_out else max(0.0, self._probe_at - now)
 
-    def held(self, now: float) -> float:
+    def total_open_seconds(self, now: float) -> float:
         """Seconds the gate has been closed, since it was made."""
-        return self._held + (now - self._closed_at if self.closed else 0.0)
+        return self._open_seconds + (now - self._opened_at if self.is_open else 0.0)
 
     def sent(self) -> None:
         """An attempt goes out."""
         self.in_flight += 1
         self._peak = max(self._peak, self.in_flight)
-        self._probe_out = self.closed
+        self._probe_out = self.is_open
 
     def returned(self, kind: str, sent_at: float, now: float, down: Optional[bool] = None) -> None:
         """An attempt that went out at ``sent_at`` has ended with a verdict of this kind."""
@@ -91,13 +91,13 @@ class CircuitBreaker:
             self._failed(sent_at, now, down)
         elif kind == "success":
             self._succeeded(sent_at, now)
-        elif self.closed and sent_at >= self._closed_at:
-            # Refused, or given up: it tells neither way, and the next probe may go at once.
+        elif self.is_open and sent_at >= self._opened_at:
+            # Rejected, or given up: it tells neither way, and the next probe may go at once.
             self._probe_out = False
 
     def _failed(self, sent_at: float, now: float, down: Optional[bool]) -> None:
-        if self.closed:
-            if sent_at >= self._closed_at:
+        if self.is_open:
+            if sent_at >= self._opened_at:
                 self._next_probe(now)
             return
         if self._streak == 0:
@@ -106,7 +106,7 @@ class CircuitBreaker:
             self._peak = self.in_flight + 1  # the peak that counts is a recent one
         self._streak += 1
         if down if down is not None else self._streak >= self._threshold:
-            self.closed, self._closed_at = True, now
+            self.is_open, self._opened_at = True, now
             self._probe_out, self._probe_pause = False, _FIRST_PROBE
             self._probe_at = now + self._probe_pause
 
@@ -119,9 +119,9 @@ class CircuitBreaker:
         if self.down_since is not None and sent_at < self.down_since:
             return
         self._streak, self.down_since = 0, None
-        if self.closed:
-            self._held += now - self._closed_at
-            self.closed = self._probe_out = False
+        if self.is_open:
+            self._open_seconds += now - self._opened_at
+            self.is_open = self._probe_out = False
 
 
 # A key is put right, or credit bought, by a person: nobody is that fast, and a probe costs a call its time.
@@ -130,14 +130,14 @@ _LONGEST_PAUSE = 600.0
 
 
 class CredentialBreaker:
-    """Trips at a refusal that holds for every call (a wrong key, no credit), and lets one call at a time try again.
+    """Trips at a rejection that holds for every call (a wrong key, no credit), and lets one call at a time try again.
 
     Only used where calls can go to another endpoint instead.
 
     Not thread-safe: the caller holds the lock.
 
     Attributes:
-        reason: the refusal, None while calls may be sent.
+        reason: the rejection, None while calls may be sent.
     """
 
     __slots__ = ("_pause", "_probe_at", "_probe_out", "_tripped_at", "reason")
@@ -149,7 +149,7 @@ class CredentialBreaker:
         self._probe_out = False
 
     def trip(self, reason: ChatPoolError, sent_at: float, now: float) -> bool:
-        """A call that went out at ``sent_at`` was refused; returns whether nobody knew that every call is."""
+        """A call that went out at ``sent_at`` was rejected; returns whether nobody knew that every call is."""
         if self.reason is not None and sent_at < self._tripped_at:
             return False  # it was on its way already
         first = self.reason is None
@@ -170,7 +170,7 @@ class CredentialBreaker:
         self._probe_out = self.reason is not None
 
     def returned(self, kind: str, sent_at: float, now: float) -> None:
-        """A call that went out at ``sent_at`` has ended with a verdict of this kind; a refusal trips it besides."""
+        """A call that went out at ``sent_at`` has ended with a verdict of this kind; a rejection trips it besides."""
         if self.reason is None or sent_at < self._tripped_at:
             return
         if kind == "success":
@@ -179,7 +179,7 @@ class CredentialBreaker:
             self._probe_out, self._probe_at = False, now + self._pause
 
     def reset(self) -> None:
-        """Forget the refusal."""
+        """Forget the rejection."""
         self.reason, self._probe_out = None, False
 
 
@@ -201,29 +201,29 @@ class EndpointHealth:
 
 
 _LEAST_CALLS = 10
-_MOST_KINDS = 64  # of refusals that are remembered: servers may quote the request in theirs
+_MOST_KINDS = 64  # of rejections that are remembered: servers may quote the request in theirs
 
 
 class CommonRejections:
-    """Counts the calls that were refused in the same way.
+    """Counts the calls that were rejected in the same way.
 
     Not thread-safe: the caller holds the lock.
 
     Args:
-        max_workers: as many calls as are in flight together may have been sent before the first was refused.
+        max_workers: as many calls as are in flight together may have been sent before the first was rejected.
     """
 
     def __init__(self, max_workers: int) -> None:
         self._enough = max(_LEAST_CALLS, max_workers)
         self._calls: OrderedDict[Hashable, Set[int]] = OrderedDict()
 
-    def refused(self, refusal: Hashable, call_id: int) -> bool:
-        """Note that a call met ``refusal``; return True once enough calls have, and begin anew."""
-        calls = self._calls.pop(refusal, None) or set()
+    def rejected(self, rejection: Hashable, call_id: int) -> bool:
+        """Note that a call met ``rejection``; return True once enough calls have, and begin anew."""
+        calls = self._calls.pop(rejection, None) or set()
         calls.add(call_id)
         if len(calls) >= self._enough:
             return True
-        self._calls[refusal] = calls
+        self._calls[rejection] = calls
         if len(self._calls) > _MOST_KINDS:
             self._calls.popitem(last=False)
         return False

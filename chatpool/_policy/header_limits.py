@@ -21,7 +21,7 @@ _STANDS_STILL = 0.25  # ... by whether the moment of the reset moves, as a share
 _WHOLE_UNITS = 1.0
 _MILLISECOND, _SECOND = 0.001, 1.0
 
-# Stay a little below the server's rate, or every rounding draws a refusal ...
+# Stay a little below the server's rate, or every rounding draws a rejection ...
 _MARGIN = 0.99
 # ... and keep a little of what flows back, for calls arrive some milliseconds sooner or later than others do.
 _JITTER = 0.02  # seconds' worth
@@ -53,7 +53,7 @@ class HeaderLimit:
 
     Two kinds are told apart: what flows back evenly (the moment of the reset moves as more is used), and what is
     given anew at a fixed moment.  What is sent after a statement is taken off, whether or not another one follows:
-    refusals and broken connections may state nothing.
+    rejections and broken connections may state nothing.
 
     Attributes:
         limit: units in all.
@@ -63,14 +63,14 @@ class HeaderLimit:
 
     __slots__ = (
         "_at",
-        "_left",
         "_measured",
         "_newest",
+        "_remaining",
+        "_reported_at",
+        "_reported_reset_at",
         "_reserve",
         "_reset_at",
-        "_told_at",
-        "_told_reset",
-        "at_once",
+        "is_fixed_window",
         "limit",
         "rate",
     )
@@ -78,33 +78,33 @@ class HeaderLimit:
     def __init__(self) -> None:
         self.limit = self.rate = math.inf
         self._measured = math.inf  # the rate, once it is more than a guess
-        self.at_once = False
-        self._left = math.inf  # at the time ``_at``
+        self.is_fixed_window = False
+        self._remaining = math.inf  # at the time ``_at``
         self._at = 0.0
         self._reserve = 0.0
         self._reset_at = math.inf
-        self._told_at = self._told_reset = -math.inf
+        self._reported_at = self._reported_reset_at = -math.inf
         self._newest = -1
 
     def wait(self, now: float, amount: float) -> float:
         """Seconds until ``amount`` is left."""
-        missing = min(amount + self._reserve, self.limit) - self._left_at(now)
+        missing = min(amount + self._reserve, self.limit) - self._remaining_at(now)
         if missing <= 0:
             return 0.0
         longest = _LONGEST_WAIT
-        if self.at_once:
+        if self.is_fixed_window:
             wait = self._reset_at - now
         else:
             wait = missing / (_MARGIN * self.rate)
             longest = max(longest, min(amount / self.rate, _LONGEST_WAIT_FOR_ONE))
         return max(0.0, min(wait, self._at + longest - now))
 
-    def _left_at(self, now: float) -> float:
+    def _remaining_at(self, now: float) -> float:
         if math.isinf(self.limit):
             return math.inf  # nothing was stated yet
-        if self.at_once:
-            return self.limit if now >= self._reset_at else self._left
-        return min(self.limit, self._left + self._back(now - self._at))
+        if self.is_fixed_window:
+            return self.limit if now >= self._reset_at else self._remaining
+        return min(self.limit, self._remaining + self._back(now - self._at))
 
     def _back(self, seconds: float) -> float:
         """How much flows back in so long, if there is room for it."""
@@ -112,12 +112,12 @@ class HeaderLimit:
 
     def sent(self, now: float, amount: float) -> None:
         """So much is taken off what is left."""
-        self._left = self._left_at(now) - amount
+        self._remaining = self._remaining_at(now) - amount
         self._at = max(self._at, now)
-        if self.at_once and now >= self._reset_at:
+        if self.is_fixed_window and now >= self._reset_at:
             self._reset_at = math.inf  # nobody knows how long the new window is before an answer says so
 
-    def stated(self, stated: StatedLimit, number: int, sent_at: float, around: Overlap, now: float) -> None:
+    def reported(self, reported: StatedLimit, number: int, sent_at: float, around: Overlap, now: float) -> None:
         """The answer to attempt ``number`` says this.
 
         Args:
@@ -127,46 +127,47 @@ class HeaderLimit:
             around: what else was sent.
             now: the time.
         """
-        if number <= self._newest or not stated.limit > 0:
+        if number <= self._newest or not reported.limit > 0:
             return
         self._newest = number
-        expected = self._left_at(now)
-        self._learn_rate(stated, sent_at)
-        self.limit = stated.limit
-        self._reserve = 0.0 if self.at_once else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
+        expected = self._remaining_at(now)
+        self._learn_rate(reported, sent_at)
+        self.limit = reported.limit
+        self._reserve = 0.0 if self.is_fixed_window else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
         self._at = max(self._at, now)
-        least, most = self._left_by(stated.remaining, around, now - sent_at)
-        self._left = least if math.isinf(expected) else max(least, min(expected, most))
+        least, most = self._remaining_bounds(reported.remaining, around, now - sent_at)
+        self._remaining = least if math.isinf(expected) else max(least, min(expected, most))
 
-    def _left_by(self, remaining: float, around: Overlap, seconds: float) -> Tuple[float, float]:
+    def _remaining_bounds(self, remaining: float, around: Overlap, seconds: float) -> Tuple[float, float]:
         """The least and the most that may be left so long after a statement.
 
         What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.
         """
-        back = 0.0 if self.at_once else self._back(seconds)
+        back = 0.0 if self.is_fixed_window else self._back(seconds)
         least = min(self.limit, remaining + back) - around.since - around.overtaken
         return least, min(self.limit, remaining + back - around.since) + around.overtaking
 
-    def _learn_rate(self, stated: StatedLimit, sent_at: float) -> None:
-        used = stated.limit - stated.remaining
-        if stated.reset is not None and stated.reset > 0 and used >= 1:
-            self.rate = self._measured = _within(self._measured, used, stated.reset)
-            self._reset_at = sent_at + stated.reset
-            if used >= _USED_TO_TELL * stated.limit:
+    def _learn_rate(self, reported: StatedLimit, sent_at: float) -> None:
+        used = reported.limit - reported.remaining
+        if reported.reset is not None and reported.reset > 0 and used >= 1:
+            self.rate = self._measured = _within(self._measured, used, reported.reset)
+            self._reset_at = sent_at + reported.reset
+            if used >= _USED_TO_TELL * reported.limit:
                 self._learn_kind(sent_at)
             return
-        if stated.limit != self.limit:
-            self.rate, self._measured = stated.limit / _MINUTE, math.inf
+        if reported.limit != self.limit:
+            self.rate, self._measured = reported.limit / _MINUTE, math.inf
         if sent_at >= self._reset_at:
             self._reset_at = math.inf
 
     def _learn_kind(self, sent_at: float) -> None:
-        apart = sent_at - self._told_at
+        apart = sent_at - self._reported_at
         if apart < _APART:
             return
-        if sent_at < self._told_reset:  # else all was given anew between the two, in one way or the other
-            self.at_once = apart < _FAR_APART and abs(self._reset_at - self._told_reset) <= _STANDS_STILL * apart
-        self._told_at, self._told_reset = sent_at, self._reset_at
+        if sent_at < self._reported_reset_at:  # else all was given anew between the two, in one way or the other
+            moved = abs(self._reset_at - self._reported_reset_at)
+            self.is_fixed_window = apart < _FAR_APART and moved <= _STANDS_STILL * apart
+        self._reported_at, self._reported_reset_at = sent_at, self._reset_at
 
 
 def _within(rate: float, used: float, reset: float) -> float:

@@ -35,14 +35,14 @@ class FailureRate:
 
     def succeeded(self, failures: int) -> None:
         """An attempt has succeeded after so many failures in a row."""
-        by_chance = min(failures, self.failures_in_a_row() + 1) if failures and self._attempts else 0
+        by_chance = min(failures, self.expected_run() + 1) if failures and self._attempts else 0
         self._failures += by_chance
         self._attempts += by_chance + 1
         if self._attempts > _REMEMBERED:
             self._failures /= 2
             self._attempts /= 2
 
-    def failures_in_a_row(self) -> int:
+    def expected_run(self) -> int:
         """Failures that need no other explanation; none where nothing has ever succeeded."""
         if not self._attempts:
             return 0
@@ -63,36 +63,36 @@ class HealthSnapshot(NamedTuple):
         luck: how many failures in a row it does explain.
         closed: whether the line is held because the server is down.
         down_for: seconds for which it has been down, None while it is not held.
-        refused_for: seconds for which there were refusals for rate and no success; None without any.
+        rejected_for: seconds for which there were rejections for rate and no success; None without any.
         proven: whether any call has ever succeeded.
         failing_for: seconds for which there were failures of the server and no success; None without any.
-        recheck: seconds after which a call whose key or model was refused may be tried again; None where the
-            refusal stands.
+        recheck: seconds after which a call whose key or model was rejected may be tried again; None where the
+            rejection stands.
         good_sent_at: the latest send of a call that succeeded.
-        unanimous: whether so many calls have met this very refusal, and none has succeeded, that no call will.
+        unanimous: whether so many calls have met this very rejection, and none has succeeded, that no call will.
         elsewhere: whether another endpoint would take the call at once.
         left: whether another endpoint may take it sooner or later.
-        chance: how many refusals of one call in a row are due to chance, where refusals do not depend on the pace.
-        overloaded: whether its failures are refusals, because it has too much to do.
+        chance: how many rejections of one call in a row are due to chance, where rejections do not depend on the pace.
+        overloaded: whether its failures are rejections, because it has too much to do.
         succeeded_before: seconds since the latest success, ``inf`` before the first.
     """
 
     streak: int = 0
-    level: int = 0
-    luck: int = 0
-    closed: bool = False
+    excess_streak: int = 0
+    chance_failures: int = 0
+    is_open: bool = False
     down_for: Optional[float] = None
-    refused_for: Optional[float] = None
+    rejected_for: Optional[float] = None
     proven: bool = False
     failing_for: Optional[float] = None
     recheck: Optional[float] = None
     good_sent_at: float = -math.inf
     unanimous: bool = False
-    elsewhere: bool = False
-    left: bool = False
-    chance: int = 0
+    has_healthy_peer: bool = False
+    has_peer: bool = False
+    chance_rejections: int = 0
     overloaded: bool = False
-    succeeded_before: float = math.inf
+    since_success: float = math.inf
 
 
 class UpstreamHealth:
@@ -101,69 +101,78 @@ class UpstreamHealth:
     Not thread-safe: the caller holds the lock.
     """
 
-    __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "_succeeded_at", "gate", "proven", "streak")
+    __slots__ = (
+        "_failure_rate",
+        "_reject_until",
+        "_rejected_since",
+        "_rejection",
+        "_succeeded_at",
+        "circuit",
+        "proven",
+        "streak",
+    )
 
     def __init__(self) -> None:
-        self.gate = CircuitBreaker()
+        self.circuit = CircuitBreaker()
         self.streak = 0
-        self._luck = FailureRate()
+        self._failure_rate = FailureRate()
         self.proven = False
         self._succeeded_at = -math.inf
-        self._refused_since: Optional[float] = None
-        self._refuse_until = -math.inf
-        self._refusal: Optional[ChatPoolError] = None
+        self._rejected_since: Optional[float] = None
+        self._reject_until = -math.inf
+        self._rejection: Optional[ChatPoolError] = None
 
     def returned(self, verdict: Verdict, sent_at: float, now: float, down: Optional[bool] = None) -> None:
         """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
         kind = verdict.kind
-        self.gate.returned(kind, sent_at, now, down)
+        self.circuit.returned(kind, sent_at, now, down)
         if kind == "success":
-            self._luck.succeeded(self.streak)
+            self._failure_rate.succeeded(self.streak)
             self.streak = 0
             self.proven = True
             self._succeeded_at = now
-            self._refused_since = None
+            self._rejected_since = None
         elif kind == "throttled":
-            if self._refused_since is None:
-                self._refused_since = sent_at
+            if self._rejected_since is None:
+                self._rejected_since = sent_at
         elif kind in ("timeout", "unavailable", "retry"):
             self.streak += 1
 
-    def view(self, now: float, on_their_way: int) -> HealthSnapshot:
+    def snapshot(self, now: float, on_their_way: int) -> HealthSnapshot:
         """The line as a retry decision sees it, with so many calls in flight or parked."""
-        luck = self._luck.failures_in_a_row()
-        down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
+        chance_failures = self._failure_rate.expected_run()
+        down_since, rejected_since = self.circuit.down_since if self.circuit.is_open else None, self._rejected_since
         return HealthSnapshot(
             self.streak,
-            max(0, self.streak - luck) // max(1, on_their_way),
-            luck,
-            self.gate.closed,
+            max(0, self.streak - chance_failures) // max(1, on_their_way),
+            chance_failures,
+            self.circuit.is_open,
             None if down_since is None else now - down_since,
-            None if refused_since is None else now - refused_since,
+            None if rejected_since is None else now - rejected_since,
             self.proven,
-            succeeded_before=now - self._succeeded_at,
+            since_success=now - self._succeeded_at,
         )
 
-    def refuse(self, until: float, error: ChatPoolError) -> None:
-        """Send nothing before ``until``: the server has said that it will refuse."""
-        if until > self._refuse_until:
-            self._refuse_until, self._refusal = until, error
+    def reject(self, until: float, error: ChatPoolError) -> None:
+        """Send nothing before ``until``: the server has said that it will reject."""
+        if until > self._reject_until:
+            self._reject_until, self._rejection = until, error
 
-    def refusal_at(self, now: float) -> Optional[ChatPoolError]:
+    def rejection_at(self, now: float) -> Optional[ChatPoolError]:
         """The error that a call sent now would draw, None if it may be sent."""
-        return self._refusal if now < self._refuse_until else None
+        return self._rejection if now < self._reject_until else None
 
-    def refused_for(self, now: float) -> float:
-        """Seconds for which the server has said that it will refuse, 0.0 if it has not."""
-        return max(0.0, self._refuse_until - now)
+    def rejected_for(self, now: float) -> float:
+        """Seconds for which the server has said that it will reject, 0.0 if it has not."""
+        return max(0.0, self._reject_until - now)
 
     def stats(self, now: float) -> LineStats:
         """This state for a person."""
-        paused = self._refuse_until - now
+        paused = self._reject_until - now
         if paused > 0:
-            return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._refusal}")
-        if self.gate.closed:
-            wait = self.gate.wait(now)
+            return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._rejection}")
+        if self.circuit.is_open:
+            wait = self.circuit.wait(now)
             why = "the server is down; single probes are sent"
             return LineStats(self.streak, paused_until=None if math.isinf(wait) else wait, why=why)
         return LineStats(failure_streak=self.streak)

@@ -61,17 +61,17 @@ class PeakLatencyScore:
         return self.endpoint.breaker.reason or self._breaker.reason
 
     @property
-    def on_trial(self) -> bool:
+    def probes_only(self) -> bool:
         """Whether it gets single calls only, which look whether it is back."""
-        return self._health.gate.closed or self.tripped is not None
+        return self._health.circuit.is_open or self.tripped is not None
 
     def reason_against(self, now: float) -> Optional[ChatPoolError]:
-        """Why it would refuse every call, None if it is not known to."""
-        return self.tripped or self._health.refusal_at(now)
+        """Why it would reject every call, None if it is not known to."""
+        return self.tripped or self._health.rejection_at(now)
 
-    def left_alone(self, now: float) -> float:
+    def ejected_for(self, now: float) -> float:
         """Seconds for which calls go elsewhere, whatever may be sent."""
-        return max(self._health.refused_for(now), *(breaker.wait(now) for breaker in self._breakers))
+        return max(self._health.rejected_for(now), *(breaker.wait(now) for breaker in self._breakers))
 
     def expected(self, usual: float, now: float) -> float:
         """About how long an answer takes if a call is sent now; ``usual`` for an endpoint that has not answered yet.
@@ -79,8 +79,8 @@ class PeakLatencyScore:
         Silence makes it longer: a server that hangs would gather calls otherwise until the first of them times out.
         So do failures, but it is tried now and then: it could not show otherwise that it is better.
         """
-        failures, in_flight = self._health.streak, self._health.gate.in_flight
-        if self.on_trial or (failures and now - self._last_sent >= _TRY_EVERY):
+        failures, in_flight = self._health.streak, self._health.circuit.in_flight
+        if self.probes_only or (failures and now - self._last_sent >= _TRY_EVERY):
             return 0.0
         silent = now - self._silent_since if in_flight else 0.0
         return max(self.latency or usual, silent) * (in_flight + 1) * (failures + 1) / self._weight
@@ -90,7 +90,7 @@ class PeakLatencyScore:
     def sent(self, now: float) -> None:
         """A call goes out."""
         self._last_sent = now
-        if self._health.gate.in_flight == 1:  # this one
+        if self._health.circuit.in_flight == 1:  # this one
             self._silent_since = now
         for breaker in self._breakers:
             breaker.sent()
@@ -105,10 +105,10 @@ class PeakLatencyScore:
             self.latency += (taken - self.latency) / _ANSWERS_IN_MEAN if self.latency else taken
 
     def trip(self, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> bool:
-        """It refused a call as it would every one of ``scope``; returns whether nobody knew."""
+        """It rejected a call as it would every one of ``scope``; returns whether nobody knew."""
         return self._breakers[scope == "model"].trip(reason, sent_at, now)
 
-    def forgive(self) -> None:
-        """Calls may be sent again, unless the server has said until when it refuses them."""
+    def reset(self) -> None:
+        """Calls may be sent again, unless the server has said until when it rejects them."""
         for breaker in self._breakers:
             breaker.reset()

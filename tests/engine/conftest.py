@@ -112,7 +112,7 @@ class Simulation:
         call.retry = call.retry or self.retrier.start(call.first_sent)
         deadline = call.deadline(self.scheduler.held(call, now))
         decision = self.retrier.decide(
-            call.retry, verdict, attempt=call.attempts, now=now, deadline=deadline, line=line
+            call.retry, verdict, attempt=call.attempts, now=now, deadline=deadline, snapshot=line
         )
         if decision.wait is not None:
             self.scheduler.park(call, now + decision.wait)

@@ -87,7 +87,7 @@ class Simulation:
         line = self.scheduler.returned(call, verdict, self.now)
         call.retry = call.retry or self.retrier.start(call.first_sent)
         decision = self.retrier.decide(
-            call.retry, verdict, attempt=call.attempts, now=self.now, deadline=call.deadline(), line=line
+            call.retry, verdict, attempt=call.attempts, now=self.now, deadline=call.deadline(), snapshot=line
         )
         decision = self.failover.follow(call, verdict, decision, self.now, self.now - sent_at)
         if decision.wait is not None:

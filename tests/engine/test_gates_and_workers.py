@@ -32,7 +32,7 @@ class StubCall:
 def close_gate(scheduler):
     """Let every attempt fail until only probes are sent; returns when that was."""
     now = 0.0
-    while not scheduler.health(LINE).gate.closed:
+    while not scheduler.health(LINE).circuit.is_open:
         now += 0.01
         call = scheduler.next_step(now).call
         if call is not None:

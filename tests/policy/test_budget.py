@@ -26,32 +26,32 @@ def used(spending, prompt, completion, model="m"):
 
 class TestTokens:
     def test_what_fits_may_be_sent(self):
-        assert BudgetTracker(Budget(tokens=200)).refusal("m", CALL) is None
+        assert BudgetTracker(Budget(tokens=200)).rejection("m", CALL) is None
 
-    def test_what_does_not_is_refused_and_the_reason_says_how_much_was_spent(self):
+    def test_what_does_not_is_rejected_and_the_reason_says_how_much_was_spent(self):
         spending = BudgetTracker(Budget(tokens=1000))
         used(spending, 500, 400)
-        refusal = spending.refusal("m", CALL)
-        assert isinstance(refusal, BudgetExceededError)
-        assert "900 of 1,000 tokens are spent, the next call takes about 200" in str(refusal)
+        rejection = spending.rejection("m", CALL)
+        assert isinstance(rejection, BudgetExceededError)
+        assert "900 of 1,000 tokens are spent, the next call takes about 200" in str(rejection)
 
     def test_what_is_in_flight_is_counted_as_expected(self):
         spending = BudgetTracker(Budget(tokens=350))
         send(spending)
-        assert spending.must_wait("m", CALL)
+        assert spending.would_exceed("m", CALL)
 
     def test_what_is_in_flight_may_take_less_than_expected(self):
         spending = BudgetTracker(Budget(tokens=350))
         spending.returned(send(spending), Usage(50, 50, 100), answered=True)
-        assert not spending.must_wait("m", CALL)
-        assert spending.refusal("m", CALL) is None
+        assert not spending.would_exceed("m", CALL)
+        assert spending.rejection("m", CALL) is None
 
     def test_when_it_is_used_up_nothing_waits(self):
         spending = BudgetTracker(Budget(tokens=150))
         send(spending)
         used(spending, 100, 100)
-        assert not spending.must_wait("m", CALL)
-        assert isinstance(spending.refusal("m", CALL), BudgetExceededError)
+        assert not spending.would_exceed("m", CALL)
+        assert isinstance(spending.rejection("m", CALL), BudgetExceededError)
 
 
 class TestCost:
@@ -65,14 +65,14 @@ class TestCost:
     def test_each_model_has_its_price(self):
         spending = BudgetTracker(self.BUDGET)
         used(spending, 300, 100)
-        assert spending.refusal("m", TokenEstimate(100, 100)) is not None
-        assert spending.refusal("cheap", TokenEstimate(100, 100)) is None
+        assert spending.rejection("m", TokenEstimate(100, 100)) is not None
+        assert spending.rejection("cheap", TokenEstimate(100, 100)) is None
 
     def test_a_model_without_a_price_is_not_sent(self):
-        refusal = BudgetTracker(self.BUDGET).refusal("other", CALL)
-        assert isinstance(refusal, ConfigurationError)
-        assert "no price for the model 'other'" in str(refusal)
-        assert BudgetTracker(self.BUDGET).refusal(None, CALL) is not None
+        rejection = BudgetTracker(self.BUDGET).rejection("other", CALL)
+        assert isinstance(rejection, ConfigurationError)
+        assert "no price for the model 'other'" in str(rejection)
+        assert BudgetTracker(self.BUDGET).rejection(None, CALL) is not None
 
 
 class TestReturning:
@@ -86,26 +86,26 @@ class TestReturning:
         spending.returned(send(spending), None, answered=True)
         assert spending.tokens == 200
 
-    def test_what_was_refused_costs_nothing(self):
+    def test_what_was_rejected_costs_nothing(self):
         spending = BudgetTracker(Budget(tokens=200))
         spending.returned(send(spending), None, answered=False)
         assert spending.tokens == 0
-        assert spending.refusal("m", CALL) is None
+        assert spending.rejection("m", CALL) is None
 
     def test_a_forked_child_has_nothing_in_flight(self):
         spending = BudgetTracker(Budget(tokens=300))
         send(spending)
         spending.forget_in_flight()
-        assert spending.refusal("m", CALL) is None
+        assert spending.rejection("m", CALL) is None
 
     def test_it_is_exceeded_at_most_by_what_was_in_flight(self):
         spending, sent = BudgetTracker(Budget(tokens=10_000)), []
-        while spending.refusal("m", CALL) is None:
+        while spending.rejection("m", CALL) is None:
             sent.append(send(spending))
         for reservation in sent:  # each takes twice what was expected
             spending.returned(reservation, Usage(200, 200, 400), answered=True)
         assert spending.tokens <= 10_000 + len(sent) * 200
-        assert isinstance(spending.refusal("m", CALL), BudgetExceededError)
+        assert isinstance(spending.rejection("m", CALL), BudgetExceededError)
 
 
 class TestMoneyAsItIsBilled:
@@ -126,7 +126,7 @@ class TestMoneyAsItIsBilled:
 
     def test_one_price_may_be_that_of_every_model(self):
         spending = BudgetTracker(Budget(cost=1.0, prices=(1000.0, 4000.0)))
-        assert spending.refusal("any", CALL) is None
+        assert spending.rejection("any", CALL) is None
 
     def test_nothing_read_or_nothing_written_beside_text_counts_as_expected(self):
         spending = BudgetTracker(Budget(tokens=10_000))

@@ -11,175 +11,175 @@ from chatpool import AuthenticationError
 from chatpool._policy.circuit_breaker import CircuitBreaker, CommonRejections, CredentialBreaker
 
 
-def attempt(gate, kind, now=0.0, sent_at=None):
-    gate.sent()
-    gate.returned(kind, now if sent_at is None else sent_at, now)
+def attempt(breaker, kind, now=0.0, sent_at=None):
+    breaker.sent()
+    breaker.returned(kind, now if sent_at is None else sent_at, now)
 
 
-def closed_gate(now=0.0):
-    gate = CircuitBreaker()
-    while not gate.closed:
-        attempt(gate, "unavailable", now)
-    return gate
+def open_breaker(now=0.0):
+    breaker = CircuitBreaker()
+    while not breaker.is_open:
+        attempt(breaker, "unavailable", now)
+    return breaker
 
 
 def test_it_closes_after_a_dozen_failures_of_a_lone_call():
-    gate = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(11):
-        attempt(gate, "unavailable")
-    assert not gate.closed
-    attempt(gate, "timeout")
-    assert gate.closed
+        attempt(breaker, "unavailable")
+    assert not breaker.is_open
+    attempt(breaker, "timeout")
+    assert breaker.is_open
 
 
 def test_the_more_calls_in_flight_the_more_failures_it_takes():
-    gate = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(100):
-        gate.sent()
+        breaker.sent()
     for _ in range(100):
-        gate.returned("unavailable", 0.0, 1.0)
-    assert not gate.closed
+        breaker.returned("unavailable", 0.0, 1.0)
+    assert not breaker.is_open
     for _ in range(100):
-        attempt(gate, "unavailable", 2.0)
-    assert gate.closed
+        attempt(breaker, "unavailable", 2.0)
+    assert breaker.is_open
 
 
 @pytest.mark.parametrize("kind", ["fail", "throttled", "retry"])
 def test_answers_of_a_server_that_works_do_not_close_it(kind):
-    gate = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(1000):
-        attempt(gate, kind)
-    assert not gate.closed
+        attempt(breaker, kind)
+    assert not breaker.is_open
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_random_failures_do_not_close_it(share):
     dice = random.Random(7)
-    gate, closings = CircuitBreaker(), 0
+    breaker, closings = CircuitBreaker(), 0
     in_flight = []
     for step in range(20_000):
         if len(in_flight) < 64:
-            gate.sent()
+            breaker.sent()
             in_flight.append(float(step))
             continue
         sent_at = in_flight.pop(dice.randrange(64))
-        was_closed = gate.closed
-        gate.returned("unavailable" if dice.random() < share else "success", sent_at, float(step))
-        closings += gate.closed and not was_closed
+        was_closed = breaker.is_open
+        breaker.returned("unavailable" if dice.random() < share else "success", sent_at, float(step))
+        closings += breaker.is_open and not was_closed
     assert closings == 0
 
 
 def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
-    gate = CircuitBreaker()
+    breaker = CircuitBreaker()
     for _ in range(1000):
-        gate.sent()
-        gate.returned("unavailable", 0.0, 1.0, down=False)
-    assert not gate.closed
+        breaker.sent()
+        breaker.returned("unavailable", 0.0, 1.0, down=False)
+    assert not breaker.is_open
 
 
 def test_who_is_told_that_it_is_closes_it_at_the_next_failure():
-    gate = CircuitBreaker()
-    gate.sent()
-    gate.returned("throttled", 0.0, 1.0, down=True)
-    assert not gate.closed
-    gate.sent()
-    gate.returned("unavailable", 1.0, 2.0, down=True)
-    assert gate.closed
-    assert gate.down_since == 1.0
-    assert gate.wait(2.0) == 0.25
+    breaker = CircuitBreaker()
+    breaker.sent()
+    breaker.returned("throttled", 0.0, 1.0, down=True)
+    assert not breaker.is_open
+    breaker.sent()
+    breaker.returned("unavailable", 1.0, 2.0, down=True)
+    assert breaker.is_open
+    assert breaker.down_since == 1.0
+    assert breaker.wait(2.0) == 0.25
 
 
 def test_once_it_is_closed_only_a_success_opens_it():
-    gate = closed_gate()
-    gate.sent()
-    gate.returned("unavailable", 1.0, 2.0, down=False)
-    assert gate.closed
-    gate.sent()
-    gate.returned("success", 3.0, 4.0, down=True)
-    assert not gate.closed
+    breaker = open_breaker()
+    breaker.sent()
+    breaker.returned("unavailable", 1.0, 2.0, down=False)
+    assert breaker.is_open
+    breaker.sent()
+    breaker.returned("success", 3.0, 4.0, down=True)
+    assert not breaker.is_open
 
 
 def test_probes_go_out_one_at_a_time_with_growing_pauses_up_to_a_second():
-    gate = closed_gate()
+    breaker = open_breaker()
     now, pauses = 0.0, []
     for _ in range(5):
-        pauses.append(gate.wait(now))
+        pauses.append(breaker.wait(now))
         now += pauses[-1]
-        gate.sent()
-        assert gate.wait(now) == math.inf
-        gate.returned("unavailable", now, now)
+        breaker.sent()
+        assert breaker.wait(now) == math.inf
+        breaker.returned("unavailable", now, now)
     assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_a_probe_that_succeeds_opens_it():
-    gate = closed_gate()
-    attempt(gate, "success", now=5.0)
-    assert not gate.closed
-    assert gate.wait(5.0) == 0.0
+    breaker = open_breaker()
+    attempt(breaker, "success", now=5.0)
+    assert not breaker.is_open
+    assert breaker.wait(5.0) == 0.0
 
 
 def test_a_success_from_before_the_failures_does_not_open_it():
-    gate = CircuitBreaker()
-    gate.sent()
+    breaker = CircuitBreaker()
+    breaker.sent()
     for _ in range(20):
-        attempt(gate, "unavailable", now=1.0)
-    gate.returned("success", 0.5, 9.0)
-    assert gate.closed
+        attempt(breaker, "unavailable", now=1.0)
+    breaker.returned("success", 0.5, 9.0)
+    assert breaker.is_open
 
 
 def test_a_late_success_sent_after_the_failures_began_opens_it():
-    gate = CircuitBreaker()
-    attempt(gate, "unavailable", now=1.0)
-    gate.sent()
+    breaker = CircuitBreaker()
+    attempt(breaker, "unavailable", now=1.0)
+    breaker.sent()
     for _ in range(20):
-        attempt(gate, "unavailable", now=1.0)
-    gate.returned("success", 1.5, 9.0)
-    assert not gate.closed
+        attempt(breaker, "unavailable", now=1.0)
+    breaker.returned("success", 1.5, 9.0)
+    assert not breaker.is_open
 
 
 def test_a_probe_that_was_given_up_makes_room_for_the_next():
-    gate = closed_gate()
-    attempt(gate, "fail", now=3.0)
-    assert gate.wait(3.0) == 0.0
+    breaker = open_breaker()
+    attempt(breaker, "fail", now=3.0)
+    assert breaker.wait(3.0) == 0.0
 
 
 def test_failures_of_attempts_from_before_the_closing_do_not_delay_the_probe():
-    gate = CircuitBreaker()
-    gate.sent()
-    while not gate.closed:
-        attempt(gate, "unavailable", now=1.0)
-    before = gate.wait(1.0)
-    gate.returned("timeout", 0.5, 1.0)
-    assert gate.wait(1.0) == before
+    breaker = CircuitBreaker()
+    breaker.sent()
+    while not breaker.is_open:
+        attempt(breaker, "unavailable", now=1.0)
+    before = breaker.wait(1.0)
+    breaker.returned("timeout", 0.5, 1.0)
+    assert breaker.wait(1.0) == before
 
 
 def test_the_time_it_was_closed_is_counted():
-    gate = closed_gate(now=10.0)
-    assert gate.held(12.0) == 2.0
-    attempt(gate, "success", now=15.0)
-    assert gate.held(99.0) == 5.0
+    breaker = open_breaker(now=10.0)
+    assert breaker.total_open_seconds(12.0) == 2.0
+    attempt(breaker, "success", now=15.0)
+    assert breaker.total_open_seconds(99.0) == 5.0
 
 
 @pytest.mark.parametrize(("max_workers", "enough"), [(1, 10), (10, 10), (16, 16), (64, 64)])
 def test_ten_calls_or_as_many_as_there_are_workers_show_it(max_workers, enough):
-    refusals = CommonRejections(max_workers)
-    found = [refusals.refused("no", call) for call in range(enough)]
+    rejections = CommonRejections(max_workers)
+    found = [rejections.rejected("no", call) for call in range(enough)]
     assert found == [False] * (enough - 1) + [True]
 
 
-def test_a_call_that_is_refused_again_counts_once():
-    refusals = CommonRejections(1)
-    assert not any(refusals.refused("no", call % 9) for call in range(100))
+def test_a_call_that_is_rejected_again_counts_once():
+    rejections = CommonRejections(1)
+    assert not any(rejections.rejected("no", call % 9) for call in range(100))
 
 
-def test_other_refusals_count_apart():
-    refusals = CommonRejections(1)
-    assert not any(refusals.refused(f"row {call} is wrong", call) for call in range(1000))
+def test_other_rejections_count_apart():
+    rejections = CommonRejections(1)
+    assert not any(rejections.rejected(f"row {call} is wrong", call) for call in range(1000))
 
 
 def test_once_it_is_shown_the_count_begins_anew():
-    refusals = CommonRejections(1)
-    found = [refusals.refused("no", call) for call in range(20)]
+    rejections = CommonRejections(1)
+    found = [rejections.rejected("no", call) for call in range(20)]
     assert [number for number, all_are in enumerate(found) if all_are] == [9, 19]
 
 

@@ -14,7 +14,7 @@ def learned(*statements, since=0):
     """Statements as (limit, remaining, reset, number of the attempt, sent at); ``since`` was sent after the last."""
     limit = HeaderLimit()
     for total, remaining, reset, number, sent_at in statements:
-        limit.stated(StatedLimit(total, remaining, reset), number, sent_at, Overlap(since), sent_at)
+        limit.reported(StatedLimit(total, remaining, reset), number, sent_at, Overlap(since), sent_at)
     return limit
 
 
@@ -63,7 +63,7 @@ class TestRate:
         limit = HeaderLimit()
         for number, part in enumerate(parts):
             used = part * total
-            limit.stated(StatedLimit(total, int(total - used), round(used / rate, 3)), number, 0.0, Overlap(), 0.0)
+            limit.reported(StatedLimit(total, int(total - used), round(used / rate, 3)), number, 0.0, Overlap(), 0.0)
         most = max(parts) * total
         assert rate * (1 - 0.001 * rate / most - 1 / most) <= limit.rate * 1.01
         if most > 10 and most / rate > 0.1:
@@ -86,7 +86,7 @@ class TestWhatIsSent:
         assert limit.wait(0.0, 1) > 0
 
     def test_flows_back_as_well_when_no_other_statement_follows(self):
-        """Of refusals and broken connections none may; what they used is not missing for ever."""
+        """Of rejections and broken connections none may; what they used is not missing for ever."""
         limit = learned((20, 17, 0.059, 5, 0.0))
         for _ in range(19):
             limit.sent(1.0, 1)
@@ -99,9 +99,9 @@ class TestWhatIsSent:
         st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), max_size=60),
     )
     def test_nothing_makes_a_call_wait_for_more_than_ten_minutes(self, statement, sends):
-        total, left, reset, at_once = statement
+        total, left, reset, is_fixed_window = statement
         limit = learned((total, left * total, reset, 0, 0.0))
-        limit.at_once = at_once
+        limit.is_fixed_window = is_fixed_window
         now = 0.0
         for later, amount in sends:
             now += later
@@ -119,14 +119,14 @@ class TestSlowAnswers:
         limit = learned((20, 19, 0.5, 0, 0.0)) if known_before else HeaderLimit()
         for _ in range(18):
             limit.sent(9.9, 1)
-        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
+        limit.reported(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
         assert limit.wait(10.0, 3) > 0
 
     def test_what_came_back_since_is(self):
         limit = learned((20, 19, 0.5, 0, 0.0))
         for _ in range(18):
             limit.sent(0.2, 1)
-        limit.stated(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
+        limit.reported(StatedLimit(20, 18, 1.0), 1, 0.1, Overlap(since=18), 10.0)
         assert limit.wait(10.0, 18) == 0
 
 
@@ -137,7 +137,7 @@ class TestRequestsThatOvertakeEachOther:
         limit = learned((20, 19, 0.02, 0, 0.0))
         for _ in range(10):
             limit.sent(1.0, 1)
-        limit.stated(StatedLimit(20, remaining, None), 10, 1.0, around, 1.0)
+        limit.reported(StatedLimit(20, remaining, None), 10, 1.0, around, 1.0)
         return limit
 
     def test_what_was_sent_shortly_before_may_not_be_counted_yet(self):
@@ -147,7 +147,7 @@ class TestRequestsThatOvertakeEachOther:
     def test_of_the_first_statement_what_was_sent_shortly_before_is_taken_off(self):
         """Of ten that were sent at once the last may arrive first: then nine more are on their way."""
         limit = HeaderLimit()
-        limit.stated(StatedLimit(20, 19, 0.02), 9, 1.0, Overlap(overtaken=9), 1.0)
+        limit.reported(StatedLimit(20, 19, 0.02), 9, 1.0, Overlap(overtaken=9), 1.0)
         assert limit.wait(1.0, 9) == 0
         assert limit.wait(1.0, 11) > 0
 
@@ -167,14 +167,14 @@ def test_an_answer_to_an_earlier_attempt_says_nothing_new():
 
 def test_a_limit_that_is_given_anew_at_once_is_told_by_its_reset_that_stands_still():
     flowing = learned((100, 60, 40.0, 39, 0.0), (100, 40, 60.0, 59, 5.0))
-    at_once = learned((100, 60, 40.0, 39, 0.0), (100, 40, 35.0, 59, 5.0))
-    assert (flowing.at_once, at_once.at_once) == (False, True)
+    is_fixed_window = learned((100, 60, 40.0, 39, 0.0), (100, 40, 35.0, 59, 5.0))
+    assert (flowing.is_fixed_window, is_fixed_window.is_fixed_window) == (False, True)
 
 
 def test_nothing_is_told_by_two_statements_with_a_reset_between_them():
     """The reset of the next window is a whole window later, and that is no flow."""
     limit = learned((100, 60, 10.0, 39, 0.0), (100, 40, 8.0, 59, 2.0), (100, 70, 9.9, 89, 10.1))
-    assert limit.at_once
+    assert limit.is_fixed_window
 
 
 def test_of_one_that_is_given_anew_at_once_no_more_than_all_is_sent_before_the_server_says_more():
@@ -183,7 +183,7 @@ def test_of_one_that_is_given_anew_at_once_no_more_than_all_is_sent_before_the_s
         assert limit.wait(41.0, 1) == 0
         limit.sent(41.0, 1)
     assert limit.wait(41.0, 1) == 60
-    limit.stated(StatedLimit(100, 50, 59.0), 200, 41.0, Overlap(), 42.0)
+    limit.reported(StatedLimit(100, 50, 59.0), 200, 41.0, Overlap(), 42.0)
     assert limit.wait(42.0, 50) == 0
     assert limit.wait(42.0, 51) == pytest.approx(58.0)
 

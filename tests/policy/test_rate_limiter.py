@@ -62,7 +62,7 @@ def test_what_was_used_beyond_the_estimate_is_taken_too():
     assert limits.wait(0.5, 500) > 20
 
 
-def test_a_request_that_was_refused_still_counts_as_a_request():
+def test_a_request_that_was_rejected_still_counts_as_a_request():
     limits = RateLimiter(Limits(requests_per_minute=60, tokens_per_minute=60_000))
     limits.sent(0.0, 1000)
     limits.corrected(0.0, 0.1, 1000, 0.0)
@@ -136,7 +136,7 @@ def most_in_a_minute(taken):
 
 
 @given(steps, st.integers(1, 100), st.integers(50, 5000), st.floats(0.05, 30))
-def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_refused(played, requests, tokens, burst):
+def test_no_minute_ever_exceeds_the_limits_whatever_is_answered_and_rejected(played, requests, tokens, burst):
     limits = Limits(requests_per_minute=requests, tokens_per_minute=tokens, burst=burst)
     calls = Calls(RateLimiter(limits))
     for _ in play(calls, played, tokens, most=1.0):

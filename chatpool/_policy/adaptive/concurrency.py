@@ -13,57 +13,57 @@ __all__ = ["ConcurrencyController", "FairShareYield"]
 
 
 _SHARE = 0.1  # of the calls in flight
-_RARELY = 12  # refusals from one concession to the next, so that it costs a pool alone 1 % at most ...
+_RARELY = 12  # rejections from one yield to the next, so that it costs a pool alone 1 % at most ...
 _OFTEN = 1  # ... and from one that somebody used to the next; twice as many after each that nobody used
 
 
 class FairShareYield:
-    """After a refusal, how many of the calls in flight to give up for a moment.
+    """After a rejection, how many of the calls in flight to give up for a moment.
 
-    A full server refuses whoever comes, not whoever has most: of two pools, the one that was first would keep all
+    A full server rejects whoever comes, not whoever has most: of two pools, the one that was first would keep all
     places.  So each leaves a share of its own free.  If nobody takes them, it takes them back, and leaves some less
-    often; if somebody does, it leaves more at the next refusal.  The larger one leaves more than the smaller one, so
+    often; if somebody does, it leaves more at the next rejection.  The larger one leaves more than the smaller one, so
     they come to have about as many.
 
     Attributes:
-        before: the calls in flight before the concession under way, 0 without one.
+        before: the calls in flight before the yield under way, 0 without one.
         kept: how many of these were kept.
     """
 
-    __slots__ = ("_every", "_refusals", "before", "kept")
+    __slots__ = ("_every", "_rejections", "before", "kept_in_flight")
 
     def __init__(self) -> None:
-        self.before = self.kept = 0
+        self.before = self.kept_in_flight = 0
         self._every = _RARELY
-        self._refusals = 0  # since the last concession
+        self._rejections = 0  # since the last yield
 
-    def refused(self, in_flight: int, *, others: bool = False) -> int:
-        """Refused with so many in flight.
+    def rejected(self, in_flight: int, *, others: bool = False) -> int:
+        """Rejected with so many in flight.
 
         Args:
             in_flight: calls in flight.
-            others: whether the refusal is one that somebody else may have caused.
+            others: whether the rejection is one that somebody else may have caused.
 
         Returns:
             How many of the calls in flight to give up.
         """
-        self.over()
+        self.end()
         if others:
             self._every = _OFTEN
-        self._refusals += 1
-        given = int(_SHARE * in_flight) if self._refusals >= self._every else 0
-        if given:
-            self._refusals = 0
+        self._rejections += 1
+        yielded = int(_SHARE * in_flight) if self._rejections >= self._every else 0
+        if yielded:
+            self._rejections = 0
             self._every = min(_RARELY, 2 * self._every)
-            self.before, self.kept = in_flight, in_flight - given
-        return given
+            self.before, self.kept_in_flight = in_flight, in_flight - yielded
+        return yielded
 
-    def over(self) -> None:
+    def end(self) -> None:
         """As many as before are in flight again, or will not be."""
-        self.before = self.kept = 0
+        self.before = self.kept_in_flight = 0
 
 
-_PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was refused ...
+_PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was rejected ...
 _LONG_PATIENCE = 1.5  # ... up to this, or the time of some answers if that is longer ...
 _FEWEST_ANSWERS = 20
 _LONGEST_PATIENCE = 4.0  # ... but not beyond this ...
@@ -72,7 +72,7 @@ _LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
 _UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
 
 # A probe is sent so far from the last send, as a share of the mean time between two answers at the limit tried: a rate
-# would let it through, so a refusal speaks of the number in flight.
+# would let it through, so a rejection speaks of the number in flight.
 _DISTANCE = 0.9
 _LATE = 3.0  # distances; who comes later than this does not make it good
 
@@ -88,14 +88,14 @@ class ConcurrencyController:
 
     Attributes:
         limit: calls in flight, a probe included.
-        probing: whether the limit was raised and nothing has been refused since.
+        probing: whether the limit was raised and nothing has been rejected since.
         confirmed: the limit that held until it was raised last.
-        held: the most calls in flight that are known to have been accepted since the last refusal.
+        held: the most calls in flight that are known to have been accepted since the last rejection.
     """
 
     __slots__ = (
         "_bound_at",
-        "_concession",
+        "_fair_share",
         "_first_patience",
         "_in_doubt",
         "_next",
@@ -104,71 +104,71 @@ class ConcurrencyController:
         "_spaced_until",
         "_step",
         "confirmed",
-        "held",
         "limit",
+        "max_accepted",
         "probing",
     )
 
     def __init__(self, limit: int, *, patience: float = _PATIENCE, in_doubt: bool = False) -> None:
         self.limit = max(1, limit)
-        self.confirmed = self.held = 0
+        self.confirmed = self.max_accepted = 0
         self.probing = False
         self._in_doubt = in_doubt
-        self._concession = FairShareYield()
+        self._fair_share = FairShareYield()
         self._first_patience = self._patience = patience
         self._step = 1
         self._probe_at = self._spaced_until = math.inf
         self._bound_at = self._next = -math.inf
 
     @property
-    def conceding(self) -> bool:
+    def is_yielding(self) -> bool:
         """Whether fewer than the server accepts are in flight, or have just been."""
-        return self._concession.before > 0
+        return self._fair_share.before > 0
 
     # -- sending ----------------------------------------------------------------------------------------
 
-    def wait(self, now: float, tally: SendLog) -> float:
+    def wait(self, now: float, send_log: SendLog) -> float:
         """Seconds until an attempt may be sent, if nothing ends before."""
-        if tally.in_flight > self.limit:
+        if send_log.in_flight > self.limit:
             return math.inf  # it was lowered: something has to end first
-        if tally.in_flight == self.limit:
-            wait = self._wait_for_probe(now, tally)
+        if send_log.in_flight == self.limit:
+            wait = self._wait_for_probe(now, send_log)
             if wait > 0:
                 return wait
-            self._raise(now, tally)
-        trying = self.probing and tally.in_flight >= self.confirmed and now < self._spaced_until
+            self._raise(now, send_log)
+        trying = self.probing and send_log.in_flight >= self.confirmed and now < self._spaced_until
         return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
-    def _wait_for_probe(self, now: float, tally: SendLog) -> float:
-        unbound = now - self._bound_at > _UNBOUND + tally.turnaround + self._patience and not self.conceding
+    def _wait_for_probe(self, now: float, send_log: SendLog) -> float:
+        unbound = now - self._bound_at > _UNBOUND + send_log.rejection_latency + self._patience and not self.is_yielding
         if math.isinf(self._probe_at) or unbound:
             self._probe_at = now + self._patience
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
-    def _raise(self, now: float, tally: SendLog) -> None:
-        if self.conceding and self.probing:
+    def _raise(self, now: float, send_log: SendLog) -> None:
+        if self.is_yielding and self.probing:
             self._take_back()
         elif self.probing:  # the last probe was accepted: sooner and further
-            self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * tally.turnaround)
+            self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * send_log.rejection_latency)
             self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
         self.confirmed = self.limit
         self.limit += self._step
         self.probing = True
         self._probe_at = math.inf
         # What was left to others has been accepted before: a busy machine need not come to it step by step for ever.
-        self._spaced_until = now + self._patience if self.conceding else math.inf
+        self._spaced_until = now + self._patience if self.is_yielding else math.inf
 
     def _take_back(self) -> None:
         """Nobody has used what was left to others."""
-        self.limit = max(self.limit, self._concession.before)
-        self._concession.over()
+        self.limit = max(self.limit, self._fair_share.before)
+        self._fair_share.end()
         self.probing = False
         self._step = 1
 
-    def sent(self, now: float, tally: SendLog) -> None:
+    def sent(self, now: float, send_log: SendLog) -> None:
         """An attempt goes out."""
-        distance = _DISTANCE * tally.latency / self.limit
+        distance = _DISTANCE * send_log.latency / self.limit
         late = now - self._next
         # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
         made_good = min(late, distance / 2) if 0 < late <= _LATE * distance else 0.0
@@ -176,39 +176,39 @@ class ConcurrencyController:
 
     def accepted(self, in_flight: int) -> None:
         """An attempt was accepted with so many in flight, itself included."""
-        self.held = max(self.held, in_flight)
-        if self.conceding and in_flight >= self._concession.before:
+        self.max_accepted = max(self.max_accepted, in_flight)
+        if self.is_yielding and in_flight >= self._fair_share.before:
             self._take_back()
 
-    # -- being refused ----------------------------------------------------------------------------------
+    # -- being rejected ----------------------------------------------------------------------------------
 
     def contradicts(self, in_flight: int) -> bool:
-        """Whether a refusal with so many in flight cannot be due to a limit of these: more were accepted before."""
-        return in_flight < 0.9 * self.held
+        """Whether a rejection with so many in flight cannot be due to a limit of these: more were accepted before."""
+        return in_flight < 0.9 * self.max_accepted
 
-    def taken(self, in_flight: int) -> bool:
-        """Whether a refusal with so many in flight only shows that somebody has taken places that were left free."""
-        return self._concession.kept <= in_flight < self._concession.before
+    def used_by_others(self, in_flight: int) -> bool:
+        """Whether a rejection with so many in flight only shows that somebody has taken places that were left free."""
+        return self._fair_share.kept_in_flight <= in_flight < self._fair_share.before
 
-    def refused(self, in_flight: int, latency: float) -> None:
-        """Refused with so many in flight, of calls that take ``latency`` seconds: no more than these.
+    def rejected(self, in_flight: int, latency: float) -> None:
+        """Rejected with so many in flight, of calls that take ``latency`` seconds: no more than these.
 
         Once it is known that there is such a limit, there are even fewer for a moment.
         """
-        fewer = in_flight < self._concession.before  # than there were before some places were left free
-        lost = not self.probing and in_flight < self.held  # a call that took the place of one that had ended
+        fewer = in_flight < self._fair_share.before  # than there were before some places were left free
+        lost = not self.probing and in_flight < self.max_accepted  # a call that took the place of one that had ended
         self.lower(in_flight)
         if fewer:
             self._patience = _PATIENCE
         elif self.probing:
             longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
             self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=fewer or lost)
-        self.limit -= given
-        self._step = max(1, given)
+        yielded = 0 if self._in_doubt else self._fair_share.rejected(self.limit, others=fewer or lost)
+        self.limit -= yielded
+        self._step = max(1, yielded)
         self._probe_at = math.inf
         self.probing = False
-        self.held = 0
+        self.max_accepted = 0
 
     def lower(self, in_flight: int) -> None:
         """The limit is no larger than this."""

@@ -1,6 +1,6 @@
 """A server that takes whatever comes and answers so late that calls are given up: fewer in flight.
 
-Whether failures of a server (5xx, broken connections) are refusals, because it has too much to do.
+Whether failures of a server (5xx, broken connections) are rejections, because it has too much to do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Optional
 
 from .random_rejections import LoadTrial
 from .send_log import Rejection, SendLog, SendRecord
-from .sequential_tests import MOST_CALLS, SurgeTest
+from .sequential_tests import OVERLIMIT_SHARE, SurgeTest
 from .states import LimitState
 
 __all__ = ["Backlog", "Overload"]
@@ -19,26 +19,26 @@ __all__ = ["Backlog", "Overload"]
 _BY_CHANCE = 0.25  # of the calls may fail, and it says nothing about the load
 _SURE = 10.0  # logarithm of the odds that most fail
 
-_PROBES = 5  # refused in a row: the server is down ...
+_PROBES = 5  # rejected in a row: the server is down ...
 _PROBES_BESIDE_OTHERS = 12  # ... or these, while some calls are under way that may yet be answered
 
 
 class Overload:
-    """Takes failures for chance until most calls fail; then they are refusals, and the pace is to be found.
+    """Takes failures for chance until most calls fail; then they are rejections, and the pace is to be found.
 
     Many limiters say 503: nginx and haproxy do by default.
 
     Attributes:
-        known: whether failures are refusals.
+        known: whether failures are rejections.
     """
 
-    __slots__ = ("_answers", "_from", "_test", "known")
+    __slots__ = ("_answers", "_from", "_test", "detected")
 
     def __init__(self) -> None:
-        self.known = False
+        self.detected = False
         self._answers = 0  # of calls sent since it is known
         self._from = 0
-        self._test = SurgeTest(_BY_CHANCE, MOST_CALLS, 0)
+        self._test = SurgeTest(_BY_CHANCE, OVERLIMIT_SHARE, 0)
 
     @property
     def share(self) -> float:
@@ -46,12 +46,12 @@ class Overload:
         return _BY_CHANCE
 
     def failed(self, number: int, sent: int) -> bool:
-        """The attempt with this number failed, of so many sent; returns whether that is a refusal."""
-        if not self.known:
-            self._test.refuse(number)
-            if self._test.value >= _SURE:
-                self.known, self._answers, self._from = True, 0, sent
-        return self.known
+        """The attempt with this number failed, of so many sent; returns whether that is a rejection."""
+        if not self.detected:
+            self._test.reject(number)
+            if self._test.log_odds >= _SURE:
+                self.detected, self._answers, self._from = True, 0, sent
+        return self.detected
 
     def answered(self, number: int) -> None:
         """The attempt with this number was answered."""
@@ -60,16 +60,16 @@ class Overload:
 
     def was_outage(self) -> bool:
         """Whether nothing but the last probe was answered since most calls failed: there was no limit."""
-        return self.known and self._answers <= 1
+        return self.detected and self._answers <= 1
 
-    def down(self, refused_probes: int, in_flight: int) -> bool:
-        """Whether the server is down: one probe after the other was refused."""
-        return refused_probes >= (_PROBES_BESIDE_OTHERS if in_flight else _PROBES)
+    def down(self, rejected_probes: int, in_flight: int) -> bool:
+        """Whether the server is down: one probe after the other was rejected."""
+        return rejected_probes >= (_PROBES_BESIDE_OTHERS if in_flight else _PROBES)
 
     def forget(self, share: float, sent: int) -> None:
         """The failures were chance, or an outage: of the calls from now on this share fails by chance."""
-        self.known = False
-        self._test = SurgeTest(max(_BY_CHANCE, share), MOST_CALLS, sent)
+        self.detected = False
+        self._test = SurgeTest(max(_BY_CHANCE, share), OVERLIMIT_SHARE, sent)
 
 
 _NEARLY = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
@@ -86,7 +86,7 @@ class Backlog(LimitState):
     that answers come sooner so, one that is given up counts as an answer: some calls take long by themselves.
 
     Args:
-        tally: what has been sent.
+        send log: what has been sent.
         time_limit: seconds after which calls were given up.
         now: the time.
 
@@ -97,25 +97,25 @@ class Backlog(LimitState):
     pauses_all = False
     why = "more calls in flight would only wait at the server until they are given up"
 
-    def __init__(self, tally: SendLog, time_limit: float, now: float) -> None:
-        super().__init__(tally)
+    def __init__(self, send_log: SendLog, time_limit: float, now: float) -> None:
+        super().__init__(send_log)
         self.helps: Optional[bool] = None
-        self._limit = max(1, (tally.in_flight + 1) // 2)
+        self._limit = max(1, (send_log.in_flight + 1) // 2)
         self._time_limit = time_limit
-        self._before = tally.latency
+        self._before = send_log.latency
         self._answered_with_more = False  # at least one of a round with as many in flight, or with more
         self._trials = 1
         self._settled = False  # whether what was on its way at the last change has been worked off
         self._begin(now)
 
     @staticmethod
-    def explains(tally: SendLog, waited: float) -> bool:
+    def explains(send_log: SendLog, waited: float) -> bool:
         """Whether a call was given up after ``waited`` seconds because the server has too much to do."""
-        return tally.in_flight > 1 and tally.latency * _NEARLY >= waited
+        return send_log.in_flight > 1 and send_log.latency * _NEARLY >= waited
 
     def _begin(self, now: float) -> None:
         self._from = now
-        self._ended = self._given_up = 0
+        self._ended = self._timed_out = 0
         self._took = 0.0
 
     @property
@@ -123,14 +123,14 @@ class Backlog(LimitState):
         return self._limit
 
     def wait(self, now: float) -> float:
-        return 0.0 if self._tally.in_flight < self._limit else math.inf
+        return 0.0 if self._send_log.in_flight < self._limit else math.inf
 
     def sent(self, now: float) -> LimitState:
         return self
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        if ticket.sent_at >= self._from:
-            self._count(now - ticket.sent_at, now)
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        if record.sent_at >= self._from:
+            self._count(now - record.sent_at, now)
         return self
 
     def _count(self, took: float, now: float) -> None:
@@ -142,7 +142,7 @@ class Backlog(LimitState):
     def _look(self, now: float) -> None:
         """Judge by the second half of twice as many answers as there are calls in flight."""
         latency, settled = self._took / self._ended, self._settled
-        self._answered_with_more = self._answered_with_more or self._given_up < self._ended
+        self._answered_with_more = self._answered_with_more or self._timed_out < self._ended
         self._begin(now)
         self._settled = not settled
         if not settled:
@@ -156,17 +156,17 @@ class Backlog(LimitState):
         if latency * (self._limit + 1) / self._limit <= _SHARE * self._time_limit:
             self._limit += 1
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        return LoadTrial(self._tally, refusal, pause)
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        return LoadTrial(self._send_log, rejection, pause)
 
-    def given_up(self, ticket: SendRecord, now: float) -> bool:
+    def timed_out(self, record: SendRecord, now: float) -> bool:
         """A call was given up; returns whether that is due to what was in flight before."""
-        if ticket.sent_at < self._from:
+        if record.sent_at < self._from:
             return True
-        self._given_up += 1
-        none_answered = self._given_up > self._ended and self._given_up >= _AT_LEAST
+        self._timed_out += 1
+        none_answered = self._timed_out > self._ended and self._timed_out >= _AT_LEAST
         if self.helps is None and not none_answered:
-            self._count(now - ticket.sent_at, now)  # it may take so long by itself
+            self._count(now - record.sent_at, now)  # it may take so long by itself
         elif self._limit == 1 or (self.helps is None and self._answered_with_more):
             self.helps = False
         else:

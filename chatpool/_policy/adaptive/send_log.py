@@ -1,4 +1,4 @@
-"""What has been sent to one (endpoint, model), and what a refusal says about it."""
+"""What has been sent to one (endpoint, model), and what a rejection says about it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LONG_ENOUGH = 2.0  # ... if there are so many
 _MARK_EVERY = 0.02  # seconds; rates are that exact
 
 # Attempts sent within so many seconds may reach the server in any order; the first ones, which have to make
-# their connections, within half of the time that a refusal takes.
+# their connections, within half of the time that a rejection takes.
 _OVERTAKING = 0.003
 _OVERTAKING_AT_FIRST = 0.03
 _FIRST = 64
 
-_REFUSALS_IN_MEAN = 3  # the mean time to a refusal is that of the last few ...
+_REFUSALS_IN_MEAN = 3  # the mean time to a rejection is that of the last few ...
 _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
-_FIRST_TURNAROUND = 0.01  # seconds, before there was any refusal
+_FIRST_TURNAROUND = 0.01  # seconds, before there was any rejection
 
 
 class SendRecord(NamedTuple):
@@ -38,11 +38,11 @@ class SendRecord(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One refused attempt, and what the server had accepted until then.
+    """One rejected attempt, and what the server had accepted until then.
 
     Attributes:
         sent_at: when the attempt was sent.
-        now: when the refusal came back.
+        now: when the rejection came back.
         in_flight: accepted attempts that were in flight when the server saw it.
         accepted: attempts accepted before it, since the first.
         lately: attempts accepted in the second before it, per second.
@@ -54,86 +54,86 @@ class Rejection(NamedTuple):
     now: float
     in_flight: int
     accepted: int
-    lately: int
+    accept_rate: int
     hint: Optional[float]
     number: int = 0
 
 
 class SendLog:
-    """Counts sends, answers and refusals.
+    """Counts sends, answers and rejections.
 
     Attributes:
         in_flight: attempts under way.
         sent: attempts sent.
         finished: attempts that were answered.
-        refused: attempts that were refused.
-        turnaround: mean seconds from a send to its refusal.
+        rejected: attempts that were rejected.
+        turnaround: mean seconds from a send to its rejection.
         latency: mean seconds from a send to its answer; 0 before the first.
     """
 
     __slots__ = (
         "_latest",
         "_marks",
-        "_refusals",
+        "_rejections",
         "finished",
         "in_flight",
         "latency",
-        "refused",
+        "rejected",
+        "rejection_latency",
         "sent",
-        "turnaround",
     )
 
     def __init__(self) -> None:
-        self.in_flight = self.sent = self.finished = self.refused = 0
-        self.turnaround = _FIRST_TURNAROUND
+        self.in_flight = self.sent = self.finished = self.rejected = 0
+        self.rejection_latency = _FIRST_TURNAROUND
         self.latency = 0.0
-        self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, refused) until then
+        self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, rejected) until then
         self._latest: Deque[Tuple[float, int]] = deque(maxlen=_FIRST)  # (sent at, number)
-        self._refusals: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
+        self._rejections: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
     def send(self, now: float) -> SendRecord:
         """An attempt goes out."""
-        ticket = SendRecord(now, self.in_flight, self.sent)
+        record = SendRecord(now, self.in_flight, self.sent)
         marks = self._marks
         if not marks or now >= marks[-1][0] + _MARK_EVERY:
-            marks.append((now, self.sent, self.refused))
+            marks.append((now, self.sent, self.rejected))
             if marks[0][0] < now - _LONG:
                 marks.popleft()
         self._latest.append((now, self.sent))
         self.sent += 1
         self.in_flight += 1
-        return ticket
+        return record
 
-    def answer(self, ticket: SendRecord, now: float) -> None:
+    def answer(self, record: SendRecord, now: float) -> None:
         """An attempt was answered."""
         self.in_flight -= 1
         self.finished += 1
-        self.latency += (now - ticket.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
+        self.latency += (now - record.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
 
     def give_up(self) -> None:
         """An attempt has ended in a way that says nothing: a time-out, a broken connection, a cancel."""
         self.in_flight -= 1
 
-    def refuse(self, ticket: SendRecord, now: float, hint: Optional[float]) -> Rejection:
-        """An attempt was refused."""
-        a_second_before = ticket.sent_at - _LATELY
-        lately = ticket.number - self._sent_until(a_second_before) - self._refused_since(a_second_before)
-        refusal = Rejection(
-            ticket.sent_at,
+    def reject(self, record: SendRecord, now: float, hint: Optional[float]) -> Rejection:
+        """An attempt was rejected."""
+        a_second_before = record.sent_at - _LATELY
+        accept_rate = record.number - self._sent_until(a_second_before) - self._rejected_since(a_second_before)
+        rejection = Rejection(
+            record.sent_at,
             now,
-            self._accepted_ahead(ticket, now),
-            ticket.number - self.refused,
-            max(0, lately),
+            self._accepted_ahead(record, now),
+            record.number - self.rejected,
+            max(0, accept_rate),
             hint,
-            ticket.number,
+            record.number,
         )
         self.in_flight -= 1
-        self.refused += 1
-        self._refusals.append((ticket.sent_at, ticket.number, now))
-        self.turnaround += (now - ticket.sent_at - self.turnaround) / _REFUSALS_IN_MEAN
-        return refusal
+        self.rejected += 1
+        self._rejections.append((record.sent_at, record.number, now))
+        self.rejection_latency += (now - record.sent_at - self.rejection_latency) / _REFUSALS_IN_MEAN
+        return rejection
 
-    def sent_lately(self, now: float) -> int:
+    def send_rate(self, now: float) -> int:
         """Attempts sent in the last second."""
         return self.sent - self._sent_until(now - _LATELY)
 
@@ -144,21 +144,21 @@ class SendLog:
             marks.popleft()
         if not marks or now - marks[0][0] < _LONG_ENOUGH:
             return 0.0
-        time, sent, refused = marks[0]
-        return (self.sent - sent - (self.refused - refused)) / (now - time)
+        time, sent, rejected = marks[0]
+        return (self.sent - sent - (self.rejected - rejected)) / (now - time)
 
-    def around(self, ticket: SendRecord, now: float) -> Tuple[int, int]:
+    def around(self, record: SendRecord, now: float) -> Tuple[int, int]:
         """How many were sent so shortly before and after this one that they may have reached the server in any order.
 
         Args:
-            ticket: of one that has come back.
+            record: of one that has come back.
             now: the time.
         """
         overtaking = _OVERTAKING
-        if ticket.number < _FIRST:
-            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
-        near = [number for sent_at, number in self._latest if abs(sent_at - ticket.sent_at) <= overtaking]
-        number = ticket.number
+        if record.number < _FIRST:
+            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - record.sent_at) / 2))
+        near = [number for sent_at, number in self._latest if abs(sent_at - record.sent_at) <= overtaking]
+        number = record.number
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
     def sent_by(self, time: float) -> int:
@@ -179,20 +179,20 @@ class SendLog:
             sent = before
         return sent
 
-    def _refused_since(self, time: float) -> int:
+    def _rejected_since(self, time: float) -> int:
         count = 0
-        for sent_at, _, _ in reversed(self._refusals):
+        for sent_at, _, _ in reversed(self._rejections):
             if sent_at < time:
                 break
             count += 1
         return count
 
-    def _accepted_ahead(self, ticket: SendRecord, now: float) -> int:
+    def _accepted_ahead(self, record: SendRecord, now: float) -> int:
         """Accepted attempts in flight when the server saw this one, as far as is known by now."""
-        last = ticket.number + self.around(ticket, now)[1]  # of those that may have overtaken it
-        refused = 0
-        for _, number, back_at in reversed(self._refusals):
-            if back_at <= ticket.sent_at:
+        last = record.number + self.around(record, now)[1]  # of those that may have overtaken it
+        rejected = 0
+        for _, number, back_at in reversed(self._rejections):
+            if back_at <= record.sent_at:
                 break
-            refused += number <= last
-        return max(0, ticket.ahead + last - ticket.number - refused)
+            rejected += number <= last
+        return max(0, record.ahead + last - record.number - rejected)

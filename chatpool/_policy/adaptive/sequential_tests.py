@@ -1,4 +1,4 @@
-"""Whether refusals depend on the load: sequential tests on the share of calls that is refused.
+"""Whether rejections depend on the load: sequential tests on the share of calls that is rejected.
 
 Wald's sequential probability ratio test, and Page's CUSUM for a change that may come at any time.
 """
@@ -9,73 +9,73 @@ import math
 from bisect import insort
 from typing import List
 
-__all__ = ["MOST_CALLS", "BackgroundRate", "ShareTest", "SurgeTest", "possible_share"]
+__all__ = ["OVERLIMIT_SHARE", "BackgroundRate", "ShareTest", "SurgeTest", "possible_share"]
 
-# What may be chance, as a share of all calls; and what a server refuses that is far beyond its limit.
+# What may be chance, as a share of all calls; and what a server rejects that is far beyond its limit.
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.03, 0.4
-MOST_CALLS = 0.85
+OVERLIMIT_SHARE = 0.85
 
-# A refusal is no longer due to chance when so much more is refused ...
+# A rejection is no longer due to chance when so much more is rejected ...
 _MORE, _MORE_BY = 0.1, 1.25
 _SURE = 3.3  # logarithm of the odds
-_REMEMBERED = 32  # refusals in which a surge shows
-_SAMPLE = 5.0  # refusals, after which the share is taken anew
+_REMEMBERED = 32  # rejections in which a surge shows
+_SAMPLE = 5.0  # rejections, after which the share is taken anew
 
 
 def possible_share(share: float) -> float:
-    """``share``, or the nearest share of calls that a server may refuse by chance."""
+    """``share``, or the nearest share of calls that a server may reject by chance."""
     return min(_LARGEST_SHARE, max(_SMALLEST_SHARE, share))
 
 
 class ShareTest:
-    """How much likelier one share of refusals is than another, after the calls seen.
+    """How much likelier one share of rejections is than another, after the calls seen.
 
-    Refusals come back sooner than answers.  So a call counts as accepted as soon as one that was sent after it has
-    been refused, or when it has been out for long enough; it is corrected if it turns out to be refused.
+    Rejections come back sooner than answers.  So a call counts as accepted as soon as one that was sent after it has
+    been rejected, or when it has been out for long enough; it is corrected if it turns out to be rejected.
 
     Args:
-        usual: the share of refusals under the first hypothesis, between 0 and 1.
+        usual: the share of rejections under the first hypothesis, between 0 and 1.
         other: the share under the second.
         first: the number of the first call that counts.
 
     Attributes:
         value: logarithm of the likelihood ratio; positive in favour of the second hypothesis.
-        refused: calls that were refused.
-        seen: calls that were refused or count as accepted.
+        rejected: calls that were rejected.
+        seen: calls that were rejected or count as accepted.
     """
 
-    __slots__ = ("_accepted", "_first", "_refused", "refused", "seen", "value")
+    __slots__ = ("_accepted", "_first", "_rejected", "log_odds", "rejected", "seen")
 
     def __init__(self, usual: float, other: float, first: int) -> None:
         self._accepted = math.log((1 - other) / (1 - usual))
-        self._refused = math.log(other / usual)
+        self._rejected = math.log(other / usual)
         self._first = first
-        self.value = 0.0
-        self.seen = self.refused = 0
+        self.log_odds = 0.0
+        self.seen = self.rejected = 0
 
     @property
     def share(self) -> float:
-        """The share that was refused."""
-        return self.refused / max(1, self.seen)
+        """The share that was rejected."""
+        return self.rejected / max(1, self.seen)
 
     def accepted_before(self, number: int) -> None:
-        """Calls with smaller numbers count as accepted, those that were refused aside."""
+        """Calls with smaller numbers count as accepted, those that were rejected aside."""
         calls = number - self._first - self.seen
         if calls > 0:
             self.seen += calls
-            self.value += calls * self._accepted
+            self.log_odds += calls * self._accepted
 
-    def refuse(self, number: int) -> None:
-        """The call with this number was refused; those before the first do not count."""
+    def reject(self, number: int) -> None:
+        """The call with this number was rejected; those before the first do not count."""
         if number < self._first:
             return
-        self.refused += 1
+        self.rejected += 1
         if number - self._first >= self.seen:
             self.accepted_before(number)
             self.seen += 1
-            self.value += self._refused
+            self.log_odds += self._rejected
         else:
-            self.value += self._refused - self._accepted
+            self.log_odds += self._rejected - self._accepted
 
 
 class SurgeTest(ShareTest):
@@ -89,69 +89,69 @@ class SurgeTest(ShareTest):
 
     def __init__(self, usual: float, other: float, first: int) -> None:
         super().__init__(usual, other, first)
-        self._numbers: List[int] = []  # of the latest calls that were refused, in order
+        self._numbers: List[int] = []  # of the latest calls that were rejected, in order
 
     def accepted_before(self, number: int) -> None:
         self.seen = max(self.seen, number - self._first)
 
-    def refuse(self, number: int) -> None:
+    def reject(self, number: int) -> None:
         if number < self._first:
             return
-        self.refused += 1
+        self.rejected += 1
         self.seen = max(self.seen, number - self._first + 1)
         numbers = self._numbers
         insort(numbers, number)
         if len(numbers) > _REMEMBERED:
             del numbers[0]
-        self.value = value = 0.0
+        self.log_odds = value = 0.0
         after = self._first + self.seen
-        for refused in reversed(numbers):
-            value += self._refused + (after - refused - 1) * self._accepted
-            self.value = max(self.value, value)
-            after = refused
+        for rejected in reversed(numbers):
+            value += self._rejected + (after - rejected - 1) * self._accepted
+            self.log_odds = max(self.log_odds, value)
+            after = rejected
 
     def restart(self) -> None:
         """Forget what has been seen."""
         self._first += self.seen
-        self.seen = self.refused = 0
-        self.value = 0.0
+        self.seen = self.rejected = 0
+        self.log_odds = 0.0
         self._numbers.clear()
 
 
 class BackgroundRate:
-    """Refusals that come whatever the load, and what goes beyond them.
+    """Rejections that come whatever the load, and what goes beyond them.
 
     Args:
-        share: the share of all calls that is refused by chance.
+        share: the share of all calls that is rejected by chance.
         first: the number of the first call from now on.
 
     Attributes:
         share: as it was given.
     """
 
-    __slots__ = ("_first", "_now", "_refused", "_test", "share")
+    __slots__ = ("_first", "_now", "_rejected", "_test", "share")
 
     def __init__(self, share: float, first: int) -> None:
         self.share = share
         self._begin(share, first)
 
     def _begin(self, share: float, first: int) -> None:
-        self._now, self._first, self._refused = share, first, 0
+        self._now, self._first, self._rejected = share, first, 0
         self._test = SurgeTest(share, _MORE + _MORE_BY * share, first)
 
     def explains(self, number: int) -> bool:
-        """Whether the refusal of the call with this number was to be expected.
+        """Whether the rejection of the call with this number was to be expected.
 
         The share may be smaller than it was given, and is measured; what is more is due to a limit.
         """
         test = self._test
-        test.refuse(number)
-        self._refused += 1
-        surge = test.value >= _SURE
+        test.reject(number)
+        self._rejected += 1
+        surge = test.log_odds >= _SURE
         if surge:
             test.restart()
         seen = number + 1 - self._first
         if seen * self._now > _SAMPLE:
-            measured = (self._refused / seen + self._now) / 2
+            measured = (self._rejected / seen + self._now) / 2
             self._begin(min(self.share, max(_SMALLEST_SHARE / 2, measured)), number + 1)
         return not surge

@@ -1,4 +1,4 @@
-"""The beginning: how fast calls are sent as long as nothing was refused.
+"""The beginning: how fast calls are sent as long as nothing was rejected.
 
 Nothing limits the pace, as far as is known.
 """
@@ -25,7 +25,7 @@ _CATCH_UP = 0.005  # seconds of lateness that may be made good
 class SlowStart:
     """A few calls at once, more at a steady rate, then at one that doubles twenty times a second, then without limit.
 
-    A server without a limit hardly notices; one that has a limit is found out by a few refusals instead of by one
+    A server without a limit hardly notices; one that has a limit is found out by a few rejections instead of by one
     per worker, and one that states its limit can do so before it is reached.  The ramp is one in time, so answers
     that take long do not hold it up.
 
@@ -34,32 +34,32 @@ class SlowStart:
         open: whether nothing is held back any more.
     """
 
-    __slots__ = ("_began", "_doubling_from", "_left", "_next", "answered", "open")
+    __slots__ = ("_began", "_doubling_from", "_left", "_next", "answered", "is_over")
 
     def __init__(self) -> None:
         self.answered = False
-        self.open = False
+        self.is_over = False
         self._began = math.inf
         self._doubling_from = math.inf
         self._next = -math.inf
 
     def wait(self, now: float, in_flight: int) -> float:
         """Seconds until the next attempt may be sent, with so many in flight."""
-        if self.open or in_flight < _AT_ONCE:
+        if self.is_over or in_flight < _AT_ONCE:
             return 0.0
         return max(0.0, self._next - now)
 
     def sent(self, now: float, in_flight: int) -> None:
         """An attempt goes out, with so many others in flight."""
-        if self.open:
+        if self.is_over:
             return
         if math.isinf(self._began):
             self._began = now
             self._doubling_from = now + _STEADY
-        self.open = now - self._began > _OPEN_AFTER
+        self.is_over = now - self._began > _OPEN_AFTER
         if in_flight < _AT_ONCE:
             self._next = max(self._next, now)
-        elif not self.open:
+        elif not self.is_over:
             self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate(now)
 
     def _rate(self, now: float) -> float:
@@ -69,26 +69,26 @@ class SlowStart:
 
 
 class Unlimited(LimitState):
-    """Nothing has been refused: send, but not all at once.
+    """Nothing has been rejected: send, but not all at once.
 
     Args:
-        tally: what has been sent.
+        send log: what has been sent.
     """
 
-    def __init__(self, tally: SendLog) -> None:
-        super().__init__(tally)
-        self.ramp = SlowStart()
+    def __init__(self, send_log: SendLog) -> None:
+        super().__init__(send_log)
+        self.slow_start = SlowStart()
 
     def wait(self, now: float) -> float:
-        return self.ramp.wait(now, self._tally.in_flight)
+        return self.slow_start.wait(now, self._send_log.in_flight)
 
     def sent(self, now: float) -> LimitState:
-        self.ramp.sent(now, self._tally.in_flight)
+        self.slow_start.sent(now, self._send_log.in_flight)
         return self
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        self.ramp.answered = True
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        self.slow_start.answered = True
         return self
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        return LoadTrial(self._tally, refusal, pause)
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        return LoadTrial(self._send_log, rejection, pause)

@@ -24,19 +24,19 @@ def overloaded():
 
 
 @pytest.mark.parametrize(("share", "mistaken"), [(0.02, 0), (0.1, 0), (0.2, 0.15)])
-def test_failures_at_random_are_no_refusals_or_very_rarely(share, mistaken):
-    known = 0
+def test_failures_at_random_are_no_rejections_or_very_rarely(share, mistaken):
+    detected = 0
     for seed in range(50):
         overload, rng = Overload(), random.Random(seed)
         fail(overload, [number for number in range(2000) if rng.random() < share])
-        known += overload.known
-    assert known <= 50 * mistaken
+        detected += overload.detected
+    assert detected <= 50 * mistaken
 
 
 def test_when_most_calls_fail_it_is_known_within_a_dozen():
     overload = Overload()
     said = fail(overload, range(12))
-    assert said == sorted(said)  # from then on, failures are refusals
+    assert said == sorted(said)  # from then on, failures are rejections
     assert not said[3]
     assert said[-1]
 
@@ -44,13 +44,13 @@ def test_when_most_calls_fail_it_is_known_within_a_dozen():
 def test_however_much_was_answered_before():
     overload = Overload()
     fail(overload, range(50_000, 50_012))
-    assert overload.known
+    assert overload.detected
 
 
 def test_a_few_answers_between_failures_do_not_hide_it():
     overload, rng = Overload(), random.Random(5)
     fail(overload, [number for number in range(100) if rng.random() < 0.85])
-    assert overload.known
+    assert overload.detected
 
 
 class TestOutage:
@@ -82,19 +82,19 @@ class TestForgetting:
     def test_it_begins_anew(self):
         overload = overloaded()
         overload.forget(0.0, 100)
-        assert not overload.known
+        assert not overload.detected
         assert fail(overload, range(40, 100)) == [False] * 60  # sent before
         assert fail(overload, range(100, 112))[-1]
 
     def test_of_a_server_that_fails_often_by_chance_as_much_is_expected(self):
         def runs_in_which_it_is_known(share):
-            known = 0
+            detected = 0
             for seed in range(20):
                 overload, rng = overloaded(), random.Random(seed)
                 overload.forget(share, 0)
                 fail(overload, [number for number in range(2000) if rng.random() < 0.4])
-                known += overload.known
-            return known
+                detected += overload.detected
+            return detected
 
         assert runs_in_which_it_is_known(0.0) > 15 > 10 > runs_in_which_it_is_known(0.4)
 
@@ -102,7 +102,7 @@ class TestForgetting:
 LIMIT = 60.0  # seconds until a call is given up
 
 
-def tally(in_flight, latency=0.0):
+def send_log(in_flight, latency=0.0):
     made = SendLog()
     made.in_flight, made.latency = in_flight, latency
     return made
@@ -113,55 +113,55 @@ class Server:
 
     def __init__(self, in_flight=16):
         self.time = 100.0
-        self.phase = Backlog(tally(in_flight, latency=50.0), LIMIT, self.time)
+        self.state = Backlog(send_log(in_flight, latency=50.0), LIMIT, self.time)
 
     def answer(self, latency, rounds=1):
         """As many answers as two looks take, each after so many seconds; the first half is what is worked off."""
         for _ in range(rounds):
-            before = self.phase.limit
+            before = self.state.limit
             for _ in range(2 * max(4, before)):
                 self.time += 1.0
-                self.phase.accepted(SendRecord(self.time, 0, 0), self.time + latency)
+                self.state.accepted(SendRecord(self.time, 0, 0), self.time + latency)
                 self.time += latency
-        return self.phase.limit
+        return self.state.limit
 
     def give_up(self, count=1):
         """So many calls are given up that were sent since the last change."""
         for _ in range(count):
             self.time += 1.0
-            assert not self.phase.given_up(SendRecord(self.time, 0, 0), self.time + LIMIT)
+            assert not self.state.timed_out(SendRecord(self.time, 0, 0), self.time + LIMIT)
             self.time += LIMIT
-        return self.phase.limit
+        return self.state.limit
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "latency", "explained"), [(16, 20.0, True), (16, 19.0, False), (1, 60.0, False), (2, 60.0, True)]
+    ("in_flight", "latency", "overloaded"), [(16, 20.0, True), (16, 19.0, False), (1, 60.0, False), (2, 60.0, True)]
 )
-def test_a_call_was_given_up_for_the_load_where_others_nearly_are_too(in_flight, latency, explained):
-    assert Backlog.explains(tally(in_flight, latency), 60.0) is explained
+def test_a_call_was_given_up_for_the_load_where_others_nearly_are_too(in_flight, latency, overloaded):
+    assert Backlog.explains(send_log(in_flight, latency), 60.0) is overloaded
 
 
 @pytest.mark.parametrize(("in_flight", "limit"), [(16, 8), (5, 3), (2, 1), (1, 1), (0, 1)])
 def test_it_begins_with_half_as_many_in_flight(in_flight, limit):
-    counts = tally(in_flight)
-    phase = Backlog(counts, LIMIT, 0.0)
-    assert phase.limit == limit
+    counts = send_log(in_flight)
+    state = Backlog(counts, LIMIT, 0.0)
+    assert state.limit == limit
     counts.in_flight = limit - 1
-    assert phase.wait(0.0) == 0
+    assert state.wait(0.0) == 0
     counts.in_flight = limit
-    assert math.isinf(phase.wait(0.0))
+    assert math.isinf(state.wait(0.0))
 
 
 def test_it_pauses_nobody_and_knows_no_rate():
-    phase = Server().phase
-    assert not phase.pauses_all
-    assert phase.rate is None
+    state = Server().state
+    assert not state.pauses_all
+    assert state.rate is None
 
 
 def test_one_more_is_sent_each_round_as_long_as_answers_take_half_the_limit_at_most():
     server = Server()
     assert server.answer(20.0, rounds=3) == 11
-    assert server.phase.helps is True
+    assert server.state.helps is True
 
 
 def test_none_is_added_that_would_make_them_take_longer():
@@ -173,25 +173,25 @@ def test_none_is_added_that_would_make_them_take_longer():
 def test_answers_of_what_was_on_its_way_say_nothing():
     server = Server()
     for _ in range(100):
-        server.phase.accepted(SendRecord(99.0, 15, 0), 159.0)
-    assert server.phase.limit == 8
-    assert server.phase.helps is None
+        server.state.accepted(SendRecord(99.0, 15, 0), 159.0)
+    assert server.state.limit == 8
+    assert server.state.helps is None
 
 
 def test_the_first_half_of_the_answers_after_a_change_says_nothing_either():
     server = Server()
     for _ in range(8):
-        server.phase.accepted(SendRecord(101.0, 7, 0), 102.0)
-    assert server.phase.limit == 8
+        server.state.accepted(SendRecord(101.0, 7, 0), 102.0)
+    assert server.state.limit == 8
     for _ in range(8):
-        server.phase.accepted(SendRecord(102.0, 7, 0), 103.0)
-    assert server.phase.limit == 9
+        server.state.accepted(SendRecord(102.0, 7, 0), 103.0)
+    assert server.state.limit == 9
 
 
 def test_where_half_as_many_do_not_help_a_quarter_is_tried():
     server = Server()
     assert server.answer(50.0) == 4
-    assert server.phase.helps is None
+    assert server.state.helps is None
 
 
 @pytest.mark.parametrize(("latency", "helps"), [(50.0, False), (40.0, True)])
@@ -199,62 +199,62 @@ def test_where_answers_of_a_quarter_take_as_long_the_load_was_not_the_reason(lat
     server = Server()
     server.answer(50.0)
     server.answer(latency)
-    assert server.phase.helps is helps
+    assert server.state.helps is helps
 
 
 def test_until_it_is_known_whether_fewer_help_a_call_that_is_given_up_is_an_answer_that_took_so_long():
     server = Server()
     assert server.give_up(3) == 8
-    assert server.phase.helps is None
+    assert server.state.helps is None
     for _ in range(5):
-        server.phase.accepted(SendRecord(server.time + 1, 0, 0), server.time + 31)
+        server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 31)
     server.time += 31
-    assert server.phase.limit == 8
+    assert server.state.limit == 8
     for _ in range(8):  # 41 seconds each, where it was 50: no shorter
-        server.phase.accepted(SendRecord(server.time + 1, 0, 0), server.time + 42)
-    assert server.phase.limit == 4
-    assert server.phase.helps is None
+        server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 42)
+    assert server.state.limit == 4
+    assert server.state.helps is None
 
 
 def test_where_none_of_four_is_answered_there_are_half_as_many_again():
     server = Server()
     assert [server.give_up(4) for _ in range(3)] == [4, 2, 1]
-    assert server.phase.helps is None
+    assert server.state.helps is None
     server.give_up(4)
-    assert server.phase.helps is False
+    assert server.state.helps is False
 
 
 def test_where_none_is_answered_but_some_were_with_more_in_flight_the_load_is_not_the_reason():
     server = Server()
     assert server.answer(50.0) == 4
     server.give_up(4)
-    assert server.phase.helps is False
+    assert server.state.helps is False
 
 
 def test_once_it_is_known_that_fewer_help_each_call_that_is_given_up_halves_them():
     server = Server()
     assert server.answer(20.0) == 9
     assert [server.give_up() for _ in range(3)] == [4, 2, 1]
-    assert server.phase.helps is True
+    assert server.state.helps is True
     server.give_up()
-    assert server.phase.helps is False
+    assert server.state.helps is False
 
 
 def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing():
     server = Server()
     for _ in range(20):
-        assert server.phase.given_up(SendRecord(99.0, 15, 0), 159.0)
-    assert server.phase.limit == 8
-    assert server.phase.helps is None
+        assert server.state.timed_out(SendRecord(99.0, 15, 0), 159.0)
+    assert server.state.limit == 8
+    assert server.state.helps is None
 
 
 def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first():
     server = Server()
     server.answer(20.0)
     for _ in range(17):  # one more would raise the limit
-        server.phase.accepted(SendRecord(server.time + 1, 7, 0), server.time + 1)
+        server.state.accepted(SendRecord(server.time + 1, 7, 0), server.time + 1)
     assert server.give_up() == 4
     for number in range(8):
-        assert server.phase.limit == 4
-        server.phase.accepted(SendRecord(server.time + number + 1, 3, 0), server.time + number + 1)
-    assert server.phase.limit == 5
+        assert server.state.limit == 4
+        server.state.accepted(SendRecord(server.time + number + 1, 3, 0), server.time + number + 1)
+    assert server.state.limit == 5

@@ -11,15 +11,15 @@ from chatpool._policy.adaptive.send_log import Rejection, SendLog, SendRecord
 from chatpool._policy.adaptive.slow_start import SlowStart, Unlimited
 
 
-def sent_by(ramp, end):
+def sent_by(slow_start, end):
     """When a caller who always has something to send sends, until ``end``; nothing is answered meanwhile."""
     now, times = 0.0, []
     while now < end:
-        wait = ramp.wait(now, len(times))
+        wait = slow_start.wait(now, len(times))
         if wait > 0:
             now += wait
             continue
-        ramp.sent(now, len(times))
+        slow_start.sent(now, len(times))
         times.append(now)
         if len(times) > 5000:
             break
@@ -31,17 +31,17 @@ def test_the_first_eight_go_at_once():
 
 
 def test_whoever_has_fewer_than_eight_in_flight_never_waits():
-    ramp = SlowStart()
+    slow_start = SlowStart()
     for call in range(1000):
-        assert ramp.wait(call / 1000, 7) == 0
-        ramp.sent(call / 1000, 7)
+        assert slow_start.wait(call / 1000, 7) == 0
+        slow_start.sent(call / 1000, 7)
 
 
 def test_sends_with_few_in_flight_put_off_none_that_come_later():
-    ramp = SlowStart()
+    slow_start = SlowStart()
     for call in range(100):
-        ramp.sent(call / 10_000, 1)
-    assert ramp.wait(0.01, 8) == 0
+        slow_start.sent(call / 10_000, 1)
+    assert slow_start.wait(0.01, 8) == 0
 
 
 def per_tenth(times):
@@ -56,9 +56,9 @@ def test_then_they_are_sent_steadily_for_a_while_and_at_a_rate_that_doubles_twen
 
 
 def test_the_first_answer_makes_it_double_at_once():
-    ramp = SlowStart()
-    ramp.answered = True
-    counts = per_tenth(sent_by(ramp, 0.3))
+    slow_start = SlowStart()
+    slow_start.answered = True
+    counts = per_tenth(sent_by(slow_start, 0.3))
     assert counts[0] > 60
     assert counts[1] / counts[0] == pytest.approx(4, abs=0.5)
 
@@ -68,46 +68,46 @@ def test_a_hundred_workers_are_busy_within_a_third_of_a_second():
 
 
 def test_in_the_end_nothing_is_held_back():
-    ramp = SlowStart()
+    slow_start = SlowStart()
     for number, time in enumerate([0.0] * 9 + [0.7, 0.7, 0.7]):
-        ramp.sent(time, number)
-    assert ramp.open
-    assert ramp.wait(0.7, 12) == 0.0
+        slow_start.sent(time, number)
+    assert slow_start.is_over
+    assert slow_start.wait(0.7, 12) == 0.0
 
 
 def test_a_rate_that_doubles_for_an_hour_overflows_nothing():
-    ramp = SlowStart()
+    slow_start = SlowStart()
     for number in range(9):
-        ramp.sent(0.0, number)
-    ramp.sent(3600.0, 9)
-    assert math.isfinite(ramp.wait(3600.0, 10))
+        slow_start.sent(0.0, number)
+    slow_start.sent(3600.0, 9)
+    assert math.isfinite(slow_start.wait(3600.0, 10))
 
 
-REFUSAL = Rejection(sent_at=0.0, now=0.0, in_flight=3, accepted=100, lately=50, hint=0.02)
+REFUSAL = Rejection(sent_at=0.0, now=0.0, in_flight=3, accepted=100, accept_rate=50, hint=0.02)
 
 
-def refuse(phase, times):
+def reject(state, times):
     for _ in range(times):
-        phase = phase.refused(REFUSAL, 0.02)
-    return phase
+        state = state.rejected(REFUSAL, 0.02)
+    return state
 
 
 class TestFree:
     def test_it_begins_with_a_ramp(self):
         sends = SendLog()
-        phase = Unlimited(sends)
+        state = Unlimited(sends)
         for _ in range(9):
-            assert phase.wait(0.0) == 0
-            phase = phase.sent(0.0)
+            assert state.wait(0.0) == 0
+            state = state.sent(0.0)
             sends.send(0.0)
-        assert phase.wait(0.0) > 0
+        assert state.wait(0.0) > 0
 
-    def test_the_first_refusal_makes_a_slow_start(self):
-        phase = Unlimited(SendLog()).refused(REFUSAL, 0.1)
-        assert isinstance(phase, LoadTrial)
-        assert phase.wait(0.0) == 0.1
+    def test_the_first_rejection_makes_a_slow_start(self):
+        state = Unlimited(SendLog()).rejected(REFUSAL, 0.1)
+        assert isinstance(state, LoadTrial)
+        assert state.wait(0.0) == 0.1
 
     def test_the_first_answer_lets_the_ramp_rise(self):
-        phase = Unlimited(SendLog())
-        phase.accepted(SendRecord(0.0, 0, 0), 0.1)
-        assert phase.ramp.answered
+        state = Unlimited(SendLog())
+        state.accepted(SendRecord(0.0, 0, 0), 0.1)
+        assert state.slow_start.answered
