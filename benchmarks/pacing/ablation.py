@@ -66,7 +66,7 @@ def _always(value: object) -> Any:
 
 
 def _doubt_at_once(
-    send_log: SendLog, rejection: Rejection, pause: float, share: object = None, before: object = None
+    send_log: SendLog, rejection: Rejection, pause: float, share: object = None, in_flight_before: object = None
 ) -> LimitState:
     return Probing(send_log, rejection, pause)
 
@@ -80,7 +80,7 @@ def _number_at_once(send_log: SendLog, rejection: Rejection, pause: float) -> Li
 
 
 def _never_chance(send_log: SendLog, share: float) -> LimitState:
-    last = send_log._latest[-1][0]
+    last = send_log._latest_sends[-1][0]
     return Probing(
         send_log,
         Rejection(last, last, send_log.in_flight, send_log.sent - send_log.rejected, send_log.send_rate(last), None),
@@ -109,36 +109,36 @@ PARTS: Sequence[Part] = (
         ((random_rejections.RandomRejections, "rejected", lambda self, *news: self),),
     ),
     Part("sequential tests: background rate beside a limit", ((BackgroundRate, "explains", _returning(False)),)),
-    Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
+    Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE_REJECTIONS", math.inf)),
     Part("rate probe", ((RateProbe, "rejected", _returning(False)),)),
     Part("rate probe: the chance it shows", ((RateProbe, "random_share", _returning(0.0)),)),
     Part("limit unknown: probing (a rate at once)", ((random_rejections, "Probing", _rate_at_once),)),
     Part("limit unknown: probing (a number at once)", ((random_rejections, "Probing", _number_at_once),)),
     Part("limit: votes from a rate to a number", ((LimitedByRate, "_vote", _returning(None)),)),
-    Part("limit: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
+    Part("limit: from a number to a rate", _constant(states, "_REJECTIONS_AWAY_FROM_LIMIT", math.inf)),
     Part("limit: later refusals correct the first", ((Probing, "also_rejected", lambda self, rejection: self),)),
     Part("concurrency: probes", ((ConcurrencyController, "_wait_for_probe", _returning(math.inf)),)),
-    Part("concurrency: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
-    Part("concurrency: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
-    Part("concurrency: growing patience", _constant(concurrency, "_LONGEST_PATIENCE", 1.0)),
-    Part("fair share yield", _constant(concurrency, "_SHARE", 0.0)),
+    Part("concurrency: their distance", _constant(concurrency, "_PROBE_DISTANCE_RATIO", 0.0)),
+    Part("concurrency: growing steps", _constant(concurrency, "_MAX_STEP_SHARE", 0.0)),
+    Part("concurrency: growing patience", _constant(concurrency, "_MAX_PROBE_INTERVAL_SECONDS", 1.0)),
+    Part("fair share yield", _constant(concurrency, "_YIELD_SHARE", 0.0)),
     Part("rate: what was refilled", ((RateController, "_refilled", _returning(())),)),
-    Part("rate: the cut", _constant(rate, "_CUT", 1.0)),
-    Part("rate: growth waits after a long pause", _constant(rate, "_HOLD", 1.0)),
-    Part("rate: growth doubles", _constant(rate, "_LARGEST_EXPONENT", 0.0)),
-    Part("rate: slow senders grow faster", _constant(rate, "_CLOSER", 0.0)),
-    Part("rate: headroom", _constant(rate, "_HEADROOM", math.inf)),
-    Part("controller: pauses double", _constant(controller, "_LARGEST_EXPONENT", 0)),
+    Part("rate: the cut", _constant(rate, "_CUT_RATIO", 1.0)),
+    Part("rate: growth waits after a long pause", _constant(rate, "_HOLD_PAUSES", 1.0)),
+    Part("rate: growth doubles", _constant(rate, "_MAX_GROWTH_EXPONENT", 0.0)),
+    Part("rate: slow senders grow faster", _constant(rate, "_CONVERGENCE_EXPONENT", 0.0)),
+    Part("rate: headroom", _constant(rate, "_HEADROOM_RATIO", math.inf)),
+    Part("controller: pauses double", _constant(controller, "_MAX_PAUSE_EXPONENT", 0)),
     Part("overload", ((Overload, "failed", _returning(False)),)),
     Part("overload: says when the server is down", ((AdaptiveLimiter, "down", _always(None)),)),
     Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
     Part("overload: a server that is down has no limit", ((random_rejections.LoadTrial, "silent", _always(False)),)),
-    Part("overload: as much as before is accepted", _constant(random_rejections, "_FEWEST_AT_FULL", math.inf)),
-    Part("overload: short pauses in silence", _constant(controller, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
-    Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUT", math.inf)),
-    Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE", math.inf)),
+    Part("overload: as much as before is accepted", _constant(random_rejections, "_MIN_FULL_ANSWERS", math.inf)),
+    Part("overload: short pauses in silence", _constant(controller, "_MAX_SILENT_PAUSE_SECONDS", 1.0)),
+    Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUTAGE_PROBES", math.inf)),
+    Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE_SECONDS", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
-    Part("backlog: whether fewer calls help", _constant(overload, "_SHORTER", math.inf)),
+    Part("backlog: whether fewer calls help", _constant(overload, "_SOONER_RATIO", math.inf)),
     Part("luck", ((FailureRate, "expected_run", _returning(0)),)),
     Part("outage gate", ((CircuitBreaker, "_failed", _returning(None)),)),
     Part("retry: the refusals of a call that are chance", ((Pacer, "chance_rejections", _always(0)),)),

@@ -18,10 +18,10 @@ __all__ = ["BudgetReservation", "BudgetTracker", "TokenEstimate", "TokenEstimato
 
 
 _TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within a quarter; learned from the first answer on
-_COMPLETION = 256.0  # tokens, before any answer has shown how long they are
+_COMPLETION_TOKENS = 256.0  # tokens, before any answer has shown how long they are
 _ANSWERS_IN_MEAN = 50
-_LARGEST_STEP = 10.0  # a single answer counts as at most so many times what was thought usual: it may be a mistake
-_MOST_PER_BYTE = 1.0  # of a tokenizer that makes each byte one; what is more is no matter of the prompt's length
+_MAX_STEP_RATIO = 10.0  # a single answer counts as at most so many times what was thought usual: it may be a mistake
+_MAX_TOKENS_PER_BYTE = 1.0  # of a tokenizer that makes each byte one; what is more is no matter of the prompt's length
 
 
 class TokenEstimate(NamedTuple):
@@ -53,29 +53,31 @@ class TokenEstimator:
         limit: tokens that may be sent in a minute; no request is thought to need more because others did.
     """
 
-    __slots__ = ("_answers", "_completion", "_per_byte", "limit")
+    __slots__ = ("_answers", "_completion", "_tokens_per_byte", "limit")
 
     def __init__(self, limit: Optional[float] = None) -> None:
         self.limit = math.inf if limit is None else limit
         self._answers = 0
-        self._per_byte = _TOKENS_PER_BYTE
-        self._completion = _COMPLETION
+        self._tokens_per_byte = _TOKENS_PER_BYTE
+        self._completion = _COMPLETION_TOKENS
 
     def estimate(self, size: RequestSize) -> TokenEstimate:
         """The tokens that a request of this size will take."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
-        return TokenEstimate(size.prompt_bytes * self._per_byte + size.other_tokens, completion * size.choices)
+        return TokenEstimate(size.prompt_bytes * self._tokens_per_byte + size.other_tokens, completion * size.choices)
 
     def total(self, size: RequestSize) -> float:
         """The tokens of :meth:`estimate`; asked for several times per call."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
-        tokens = size.prompt_bytes * self._per_byte + size.other_tokens + completion * size.choices
-        return tokens if tokens <= self.limit else max(self.limit, self._least(size))
+        tokens = size.prompt_bytes * self._tokens_per_byte + size.other_tokens + completion * size.choices
+        return tokens if tokens <= self.limit else max(self.limit, self._minimum(size))
 
-    def _least(self, size: RequestSize) -> float:
+    def _minimum(self, size: RequestSize) -> float:
         """What a request of this size says itself that it may take, whatever others took."""
-        completion = min(self._completion, _COMPLETION) if size.completion_limit is None else size.completion_limit
-        prompt = size.prompt_bytes * min(self._per_byte, _MOST_PER_BYTE)
+        completion = (
+            min(self._completion, _COMPLETION_TOKENS) if size.completion_limit is None else size.completion_limit
+        )
+        prompt = size.prompt_bytes * min(self._tokens_per_byte, _MAX_TOKENS_PER_BYTE)
         return prompt + size.other_tokens + completion * size.choices
 
     def expected(self, size: RequestSize) -> TokenEstimate:
@@ -89,14 +91,18 @@ class TokenEstimator:
         weight = 1 / min(_ANSWERS_IN_MEAN, self._answers)
         text_tokens = usage.prompt_tokens - size.other_tokens
         if size.prompt_bytes and text_tokens > 0:
-            per_byte = min(text_tokens / size.prompt_bytes, _LARGEST_STEP * max(self._per_byte, _TOKENS_PER_BYTE))
-            self._per_byte += weight * (per_byte - self._per_byte)
+            per_byte = min(
+                text_tokens / size.prompt_bytes, _MAX_STEP_RATIO * max(self._tokens_per_byte, _TOKENS_PER_BYTE)
+            )
+            self._tokens_per_byte += weight * (per_byte - self._tokens_per_byte)
         if size.choices and usage.completion_tokens:
-            completion = min(usage.completion_tokens / size.choices, _LARGEST_STEP * max(self._completion, _COMPLETION))
+            completion = min(
+                usage.completion_tokens / size.choices, _MAX_STEP_RATIO * max(self._completion, _COMPLETION_TOKENS)
+            )
             self._completion += weight * (completion - self._completion)
 
 
-_FREE = Price(0.0)
+_NO_PRICE = Price(0.0)
 
 
 class BudgetReservation(NamedTuple):
@@ -157,7 +163,7 @@ class BudgetTracker:
         need = self.reservation(model, expected)
         if not self._used_up() and self._fits(need, self._reserved_tokens, self._reserved_cost):
             return None
-        return BudgetExceededError(f"the budget is used up: {self._state(need)}; the call was not sent")
+        return BudgetExceededError(f"the budget is used up: {self._status(need)}; the call was not sent")
 
     def _used_up(self) -> bool:
         budget = self._budget
@@ -170,19 +176,19 @@ class BudgetTracker:
             return False
         return budget.cost is None or self.cost + reserved_cost + need.cost <= budget.cost
 
-    def _state(self, need: BudgetReservation) -> str:
-        budget, facts = self._budget, []
+    def _status(self, need: BudgetReservation) -> str:
+        budget, parts = self._budget, []
         if budget.tokens is not None:
             spent = f"{self.tokens:,.0f} of {budget.tokens:,.0f} tokens are spent"
-            facts.append(f"{spent}, the next call takes about {need.tokens:,.0f}")
+            parts.append(f"{spent}, the next call takes about {need.tokens:,.0f}")
         if budget.cost is not None:
             spent = f"{self.cost:.4g} of {budget.cost:.4g} (cost) are spent"
-            facts.append(f"{spent}, the next call takes about {need.cost:.2g}")
-        return "; ".join(facts)
+            parts.append(f"{spent}, the next call takes about {need.cost:.2g}")
+        return "; ".join(parts)
 
     def reservation(self, model: Optional[str], expected: TokenEstimate) -> BudgetReservation:
         """What a call to ``model`` is expected to take."""
-        price = self._budget.prices.of_model(model) or _FREE
+        price = self._budget.prices.of_model(model) or _NO_PRICE
         return BudgetReservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
 
     def sent(self, reservation: BudgetReservation) -> None:

@@ -18,13 +18,13 @@ __all__ = ["CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointH
 
 # How many failures in a row mean that the server is down: some, and more the more calls were in flight at once.
 # Measured: 0-2 false closings at 20-50 % random failures; tighter thresholds closed hundreds of times.
-_FAILURES = 10
+_FAILURES_TO_OPEN = 10
 _FAILURES_PER_CALL_IN_FLIGHT = 1.5
 
-_FIRST_PROBE = 0.25  # seconds after closing; then twice as long each time
-_PROBE_EVERY = 1.0  # the longest pause between probes
+_FIRST_PROBE_SECONDS = 0.25  # seconds after closing; then twice as long each time
+_MAX_PROBE_SECONDS = 1.0  # the longest pause between probes
 
-_FAILED = frozenset({"timeout", "unavailable"})
+_FAILURE_KINDS = frozenset({"timeout", "unavailable"})
 
 
 class CircuitBreaker:
@@ -42,14 +42,14 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_consecutive_failures",
+        "_failure_threshold",
+        "_half_open",
         "_open_seconds",
         "_opened_at",
-        "_peak",
+        "_peak_in_flight",
         "_probe_at",
-        "_probe_out",
         "_probe_pause",
-        "_streak",
-        "_threshold",
         "down_since",
         "in_flight",
         "is_open",
@@ -59,20 +59,20 @@ class CircuitBreaker:
         self.is_open = False
         self.down_since: Optional[float] = None
         self.in_flight = 0
-        self._peak = 0
-        self._streak = 0
-        self._threshold = 0.0
+        self._peak_in_flight = 0
+        self._consecutive_failures = 0
+        self._failure_threshold = 0.0
         self._opened_at = 0.0
         self._open_seconds = 0.0
         self._probe_at = 0.0
-        self._probe_out = False
-        self._probe_pause = _FIRST_PROBE
+        self._half_open = False
+        self._probe_pause = _FIRST_PROBE_SECONDS
 
     def wait(self, now: float) -> float:
         """Seconds until the next attempt may be sent; 0 for now, ``inf`` while a probe is out."""
         if not self.is_open:
             return 0.0
-        return math.inf if self._probe_out else max(0.0, self._probe_at - now)
+        return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def total_open_seconds(self, now: float) -> float:
         """Seconds the gate has been closed, since it was made."""
@@ -81,52 +81,52 @@ class CircuitBreaker:
     def sent(self) -> None:
         """An attempt goes out."""
         self.in_flight += 1
-        self._peak = max(self._peak, self.in_flight)
-        self._probe_out = self.is_open
+        self._peak_in_flight = max(self._peak_in_flight, self.in_flight)
+        self._half_open = self.is_open
 
     def returned(self, kind: str, sent_at: float, now: float, down: Optional[bool] = None) -> None:
         """An attempt that went out at ``sent_at`` has ended with a verdict of this kind."""
         self.in_flight -= 1
-        if kind in _FAILED:
+        if kind in _FAILURE_KINDS:
             self._failed(sent_at, now, down)
         elif kind == "success":
             self._succeeded(sent_at, now)
         elif self.is_open and sent_at >= self._opened_at:
             # Rejected, or given up: it tells neither way, and the next probe may go at once.
-            self._probe_out = False
+            self._half_open = False
 
     def _failed(self, sent_at: float, now: float, down: Optional[bool]) -> None:
         if self.is_open:
             if sent_at >= self._opened_at:
                 self._next_probe(now)
             return
-        if self._streak == 0:
+        if self._consecutive_failures == 0:
             self.down_since = sent_at
-            self._threshold = _FAILURES + _FAILURES_PER_CALL_IN_FLIGHT * self._peak
-            self._peak = self.in_flight + 1  # the peak that counts is a recent one
-        self._streak += 1
-        if down if down is not None else self._streak >= self._threshold:
+            self._failure_threshold = _FAILURES_TO_OPEN + _FAILURES_PER_CALL_IN_FLIGHT * self._peak_in_flight
+            self._peak_in_flight = self.in_flight + 1  # the peak that counts is a recent one
+        self._consecutive_failures += 1
+        if down if down is not None else self._consecutive_failures >= self._failure_threshold:
             self.is_open, self._opened_at = True, now
-            self._probe_out, self._probe_pause = False, _FIRST_PROBE
+            self._half_open, self._probe_pause = False, _FIRST_PROBE_SECONDS
             self._probe_at = now + self._probe_pause
 
     def _next_probe(self, now: float) -> None:
-        self._probe_out = False
-        self._probe_pause = min(_PROBE_EVERY, 2 * self._probe_pause)
+        self._half_open = False
+        self._probe_pause = min(_MAX_PROBE_SECONDS, 2 * self._probe_pause)
         self._probe_at = now + self._probe_pause
 
     def _succeeded(self, sent_at: float, now: float) -> None:
         if self.down_since is not None and sent_at < self.down_since:
             return
-        self._streak, self.down_since = 0, None
+        self._consecutive_failures, self.down_since = 0, None
         if self.is_open:
             self._open_seconds += now - self._opened_at
-            self.is_open = self._probe_out = False
+            self.is_open = self._half_open = False
 
 
 # A key is put right, or credit bought, by a person: nobody is that fast, and a probe costs a call its time.
-_FIRST_PAUSE = 60.0  # seconds, then twice as long each time
-_LONGEST_PAUSE = 600.0
+_FIRST_EJECTION_SECONDS = 60.0  # seconds, then twice as long each time
+_MAX_EJECTION_SECONDS = 600.0
 
 
 class CredentialBreaker:
@@ -140,34 +140,34 @@ class CredentialBreaker:
         reason: the rejection, None while calls may be sent.
     """
 
-    __slots__ = ("_pause", "_probe_at", "_probe_out", "_tripped_at", "reason")
+    __slots__ = ("_half_open", "_pause", "_probe_at", "_tripped_at", "reason")
 
     def __init__(self) -> None:
         self.reason: Optional[ChatPoolError] = None
         self._pause = 0.0
         self._tripped_at = self._probe_at = -math.inf
-        self._probe_out = False
+        self._half_open = False
 
     def trip(self, reason: ChatPoolError, sent_at: float, now: float) -> bool:
         """A call that went out at ``sent_at`` was rejected; returns whether nobody knew that every call is."""
         if self.reason is not None and sent_at < self._tripped_at:
             return False  # it was on its way already
         first = self.reason is None
-        self._pause = _FIRST_PAUSE if first else min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = _FIRST_EJECTION_SECONDS if first else min(2 * self._pause, _MAX_EJECTION_SECONDS)
         if first:
             self._tripped_at = now
-        self.reason, self._probe_at, self._probe_out = reason, now + self._pause, False
+        self.reason, self._probe_at, self._half_open = reason, now + self._pause, False
         return first
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be sent; 0 for now, ``inf`` while one is trying."""
         if self.reason is None:
             return 0.0
-        return math.inf if self._probe_out else max(0.0, self._probe_at - now)
+        return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def sent(self) -> None:
         """A call goes out."""
-        self._probe_out = self.reason is not None
+        self._half_open = self.reason is not None
 
     def returned(self, kind: str, sent_at: float, now: float) -> None:
         """A call that went out at ``sent_at`` has ended with a verdict of this kind; a rejection trips it besides."""
@@ -176,11 +176,11 @@ class CredentialBreaker:
         if kind == "success":
             self.reset()
         else:
-            self._probe_out, self._probe_at = False, now + self._pause
+            self._half_open, self._probe_at = False, now + self._pause
 
     def reset(self) -> None:
         """Forget the rejection."""
-        self.reason, self._probe_out = None, False
+        self.reason, self._half_open = None, False
 
 
 class EndpointHealth:
@@ -200,8 +200,8 @@ class EndpointHealth:
         self.breaker = CredentialBreaker()
 
 
-_LEAST_CALLS = 10
-_MOST_KINDS = 64  # of rejections that are remembered: servers may quote the request in theirs
+_MIN_CALLS = 10
+_MAX_REJECTION_KINDS = 64  # of rejections that are remembered: servers may quote the request in theirs
 
 
 class CommonRejections:
@@ -214,16 +214,16 @@ class CommonRejections:
     """
 
     def __init__(self, max_workers: int) -> None:
-        self._enough = max(_LEAST_CALLS, max_workers)
+        self._calls_needed = max(_MIN_CALLS, max_workers)
         self._calls: OrderedDict[Hashable, Set[int]] = OrderedDict()
 
     def rejected(self, rejection: Hashable, call_id: int) -> bool:
         """Note that a call met ``rejection``; return True once enough calls have, and begin anew."""
         calls = self._calls.pop(rejection, None) or set()
         calls.add(call_id)
-        if len(calls) >= self._enough:
+        if len(calls) >= self._calls_needed:
             return True
         self._calls[rejection] = calls
-        if len(self._calls) > _MOST_KINDS:
+        if len(self._calls) > _MAX_REJECTION_KINDS:
             self._calls.popitem(last=False)
         return False

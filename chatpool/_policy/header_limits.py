@@ -9,29 +9,29 @@ from .._measures import StatedLimit
 
 __all__ = ["HeaderLimit", "Overlap"]
 
-_MINUTE = 60.0
+_MINUTE_SECONDS = 60.0
 
 # Whether a limit flows back or is given anew at once is told from two statements so far apart (seconds) ...
-_APART = 1.0
-_FAR_APART = 60.0  # further apart they tell nothing
-_USED_TO_TELL = 0.2  # ... with so much of the limit used ...
-_STANDS_STILL = 0.25  # ... by whether the moment of the reset moves, as a share of the time between them
+_MIN_APART_SECONDS = 1.0
+_MAX_APART_SECONDS = 60.0  # further apart they tell nothing
+_MIN_USED_SHARE = 0.2  # ... with so much of the limit used ...
+_STANDING_SHARE = 0.25  # ... by whether the moment of the reset moves, as a share of the time between them
 
 # Servers round: what is left down to whole units, the time to the reset up to these (seconds).
-_WHOLE_UNITS = 1.0
-_MILLISECOND, _SECOND = 0.001, 1.0
+_ROUNDING_UNITS = 1.0
+_FINE_ROUNDING_SECONDS, _COARSE_ROUNDING_SECONDS = 0.001, 1.0
 
 # Stay a little below the server's rate, or every rounding draws a rejection ...
-_MARGIN = 0.99
+_MARGIN_RATIO = 0.99
 # ... and keep a little of what flows back, for calls arrive some milliseconds sooner or later than others do.
-_JITTER = 0.02  # seconds' worth
-_LARGEST_RESERVE = 0.05  # of the limit
+_RESERVE_SECONDS = 0.02  # seconds' worth
+_MAX_RESERVE_SHARE = 0.05  # of the limit
 
 # Seconds after the last send or statement at which a call goes out whatever is thought to be left, for that may be
 # wrong: limits are counted by the minute.  One that is slower than that, by the day say, is waited for until it has
 # let one call through, or until the server has to be asked again.
-_LONGEST_WAIT = 60.0
-_LONGEST_WAIT_FOR_ONE = 600.0
+_MAX_WAIT_SECONDS = 60.0
+_MAX_WAIT_FOR_ONE_SECONDS = 600.0
 
 
 class Overlap(NamedTuple):
@@ -64,7 +64,7 @@ class HeaderLimit:
     __slots__ = (
         "_at",
         "_measured",
-        "_newest",
+        "_newest_number",
         "_remaining",
         "_reported_at",
         "_reported_reset_at",
@@ -84,19 +84,19 @@ class HeaderLimit:
         self._reserve = 0.0
         self._reset_at = math.inf
         self._reported_at = self._reported_reset_at = -math.inf
-        self._newest = -1
+        self._newest_number = -1
 
     def wait(self, now: float, amount: float) -> float:
         """Seconds until ``amount`` is left."""
         missing = min(amount + self._reserve, self.limit) - self._remaining_at(now)
         if missing <= 0:
             return 0.0
-        longest = _LONGEST_WAIT
+        longest = _MAX_WAIT_SECONDS
         if self.is_fixed_window:
             wait = self._reset_at - now
         else:
-            wait = missing / (_MARGIN * self.rate)
-            longest = max(longest, min(amount / self.rate, _LONGEST_WAIT_FOR_ONE))
+            wait = missing / (_MARGIN_RATIO * self.rate)
+            longest = max(longest, min(amount / self.rate, _MAX_WAIT_FOR_ONE_SECONDS))
         return max(0.0, min(wait, self._at + longest - now))
 
     def _remaining_at(self, now: float) -> float:
@@ -104,11 +104,11 @@ class HeaderLimit:
             return math.inf  # nothing was stated yet
         if self.is_fixed_window:
             return self.limit if now >= self._reset_at else self._remaining
-        return min(self.limit, self._remaining + self._back(now - self._at))
+        return min(self.limit, self._remaining + self._refilled(now - self._at))
 
-    def _back(self, seconds: float) -> float:
+    def _refilled(self, seconds: float) -> float:
         """How much flows back in so long, if there is room for it."""
-        return _MARGIN * self.rate * max(0.0, seconds)
+        return _MARGIN_RATIO * self.rate * max(0.0, seconds)
 
     def sent(self, now: float, amount: float) -> None:
         """So much is taken off what is left."""
@@ -117,7 +117,7 @@ class HeaderLimit:
         if self.is_fixed_window and now >= self._reset_at:
             self._reset_at = math.inf  # nobody knows how long the new window is before an answer says so
 
-    def reported(self, reported: StatedLimit, number: int, sent_at: float, around: Overlap, now: float) -> None:
+    def reported(self, reported: StatedLimit, number: int, sent_at: float, overlap: Overlap, now: float) -> None:
         """The answer to attempt ``number`` says this.
 
         Args:
@@ -127,46 +127,48 @@ class HeaderLimit:
             around: what else was sent.
             now: the time.
         """
-        if number <= self._newest or not reported.limit > 0:
+        if number <= self._newest_number or not reported.limit > 0:
             return
-        self._newest = number
+        self._newest_number = number
         expected = self._remaining_at(now)
-        self._learn_rate(reported, sent_at)
+        self._update_rate(reported, sent_at)
         self.limit = reported.limit
-        self._reserve = 0.0 if self.is_fixed_window else min(_JITTER * self.rate, _LARGEST_RESERVE * self.limit)
+        self._reserve = (
+            0.0 if self.is_fixed_window else min(_RESERVE_SECONDS * self.rate, _MAX_RESERVE_SHARE * self.limit)
+        )
         self._at = max(self._at, now)
-        least, most = self._remaining_bounds(reported.remaining, around, now - sent_at)
+        least, most = self._remaining_bounds(reported.remaining, overlap, now - sent_at)
         self._remaining = least if math.isinf(expected) else max(least, min(expected, most))
 
-    def _remaining_bounds(self, remaining: float, around: Overlap, seconds: float) -> Tuple[float, float]:
+    def _remaining_bounds(self, remaining: float, overlap: Overlap, seconds: float) -> Tuple[float, float]:
         """The least and the most that may be left so long after a statement.
 
         What came back while the limit was full is lost, and nobody knows how full it was when the others were sent.
         """
-        back = 0.0 if self.is_fixed_window else self._back(seconds)
-        least = min(self.limit, remaining + back) - around.since - around.overtaken
-        return least, min(self.limit, remaining + back - around.since) + around.overtaking
+        back = 0.0 if self.is_fixed_window else self._refilled(seconds)
+        least = min(self.limit, remaining + back) - overlap.since - overlap.overtaken
+        return least, min(self.limit, remaining + back - overlap.since) + overlap.overtaking
 
-    def _learn_rate(self, reported: StatedLimit, sent_at: float) -> None:
+    def _update_rate(self, reported: StatedLimit, sent_at: float) -> None:
         used = reported.limit - reported.remaining
         if reported.reset is not None and reported.reset > 0 and used >= 1:
             self.rate = self._measured = _within(self._measured, used, reported.reset)
             self._reset_at = sent_at + reported.reset
-            if used >= _USED_TO_TELL * reported.limit:
-                self._learn_kind(sent_at)
+            if used >= _MIN_USED_SHARE * reported.limit:
+                self._update_kind(sent_at)
             return
         if reported.limit != self.limit:
-            self.rate, self._measured = reported.limit / _MINUTE, math.inf
+            self.rate, self._measured = reported.limit / _MINUTE_SECONDS, math.inf
         if sent_at >= self._reset_at:
             self._reset_at = math.inf
 
-    def _learn_kind(self, sent_at: float) -> None:
+    def _update_kind(self, sent_at: float) -> None:
         apart = sent_at - self._reported_at
-        if apart < _APART:
+        if apart < _MIN_APART_SECONDS:
             return
         if sent_at < self._reported_reset_at:  # else all was given anew between the two, in one way or the other
             moved = abs(self._reset_at - self._reported_reset_at)
-            self.is_fixed_window = apart < _FAR_APART and moved <= _STANDS_STILL * apart
+            self.is_fixed_window = apart < _MAX_APART_SECONDS and moved <= _STANDING_SHARE * apart
         self._reported_at, self._reported_reset_at = sent_at, self._reset_at
 
 
@@ -177,6 +179,6 @@ def _within(rate: float, used: float, reset: float) -> float:
     """
     if math.isinf(rate):
         return used / reset
-    rounded = _SECOND if reset == int(reset) else _MILLISECOND
+    rounded = _COARSE_ROUNDING_SECONDS if reset == int(reset) else _FINE_ROUNDING_SECONDS
     most = used / (reset - rounded) if reset > rounded else math.inf
-    return max((used - _WHOLE_UNITS) / (reset + rounded), min(rate, most))
+    return max((used - _ROUNDING_UNITS) / (reset + rounded), min(rate, most))

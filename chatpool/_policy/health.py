@@ -15,8 +15,10 @@ from .circuit_breaker import CircuitBreaker
 __all__ = ["FailureRate", "HealthSnapshot", "UpstreamHealth", "expected_failure_run"]
 
 
-_REMEMBERED = 1000.0  # attempts; what was before them counts less and less
-_MOST = 4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
+_MEMORY_ATTEMPTS = 1000.0  # attempts; what was before them counts less and less
+_MAX_EXPECTED_RUN = (
+    4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
+)
 
 
 class FailureRate:
@@ -38,7 +40,7 @@ class FailureRate:
         by_chance = min(failures, self.expected_run() + 1) if failures and self._attempts else 0
         self._failures += by_chance
         self._attempts += by_chance + 1
-        if self._attempts > _REMEMBERED:
+        if self._attempts > _MEMORY_ATTEMPTS:
             self._failures /= 2
             self._attempts /= 2
 
@@ -46,7 +48,9 @@ class FailureRate:
         """Failures that need no other explanation; none where nothing has ever succeeded."""
         if not self._attempts:
             return 0
-        return min(_MOST, expected_failure_run(self._attempts, max(self._failures, 0.5) / (self._attempts + 1)))
+        return min(
+            _MAX_EXPECTED_RUN, expected_failure_run(self._attempts, max(self._failures, 0.5) / (self._attempts + 1))
+        )
 
 
 def expected_failure_run(attempts: float, share: float) -> int:

@@ -12,7 +12,7 @@ from .health import UpstreamHealth
 __all__ = ["PeakLatencyScore"]
 
 _ANSWERS_IN_MEAN = 10  # of the latency
-_TRY_EVERY = 1.0  # seconds: an endpoint that fails gets a call at least so often, although others do better
+_TRY_EVERY_SECONDS = 1.0  # seconds: an endpoint that fails gets a call at least so often, although others do better
 
 
 class PeakLatencyScore:
@@ -73,17 +73,17 @@ class PeakLatencyScore:
         """Seconds for which calls go elsewhere, whatever may be sent."""
         return max(self._health.rejected_for(now), *(breaker.wait(now) for breaker in self._breakers))
 
-    def expected(self, usual: float, now: float) -> float:
+    def expected(self, usual_latency: float, now: float) -> float:
         """About how long an answer takes if a call is sent now; ``usual`` for an endpoint that has not answered yet.
 
         Silence makes it longer: a server that hangs would gather calls otherwise until the first of them times out.
         So do failures, but it is tried now and then: it could not show otherwise that it is better.
         """
         failures, in_flight = self._health.streak, self._health.circuit.in_flight
-        if self.probes_only or (failures and now - self._last_sent >= _TRY_EVERY):
+        if self.probes_only or (failures and now - self._last_sent >= _TRY_EVERY_SECONDS):
             return 0.0
         silent = now - self._silent_since if in_flight else 0.0
-        return max(self.latency or usual, silent) * (in_flight + 1) * (failures + 1) / self._weight
+        return max(self.latency or usual_latency, silent) * (in_flight + 1) * (failures + 1) / self._weight
 
     # -- what happens --------------------------------------------------------------------------------------
 
@@ -101,8 +101,8 @@ class PeakLatencyScore:
         for breaker in self._breakers:
             breaker.returned(kind, sent_at, now)
         if kind == "success":
-            taken = now - sent_at
-            self.latency += (taken - self.latency) / _ANSWERS_IN_MEAN if self.latency else taken
+            seconds = now - sent_at
+            self.latency += (seconds - self.latency) / _ANSWERS_IN_MEAN if self.latency else seconds
 
     def trip(self, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> bool:
         """It rejected a call as it would every one of ``scope``; returns whether nobody knew."""

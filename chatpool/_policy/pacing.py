@@ -147,16 +147,16 @@ class Pacer:
     ) -> None:
         """The headers of the call's answer state these limits."""
         record, send_log = sent.record, self._adaptive.send_log
-        before, after = send_log.around(record, now)
+        before, after = send_log.overlapping(record, now)
         if requests is not None:
             self._requests = self._requests or HeaderLimit()
-            around = Overlap(send_log.sent - record.number - 1, before, after)
-            self._requests.reported(requests, record.number, record.sent_at, around, now)
+            overlap = Overlap(send_log.sent - record.number - 1, before, after)
+            self._requests.reported(requests, record.number, record.sent_at, overlap, now)
         if tokens is not None:
             self._tokens = self._tokens or HeaderLimit()
             self.counts_tokens = True
-            around = Overlap(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
-            self._tokens.reported(tokens, record.number, record.sent_at, around, now)
+            overlap = Overlap(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
+            self._tokens.reported(tokens, record.number, record.sent_at, overlap, now)
 
     def restart(self) -> None:
         """The server was down, and is back: begin as at first, unless a limit is known."""

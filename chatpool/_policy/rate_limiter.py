@@ -14,7 +14,7 @@ from ..config import Limits
 __all__ = ["LeakyBucket", "RateLimiter", "SlidingWindow"]
 
 
-_MINUTE = 60.0
+_MINUTE_SECONDS = 60.0
 
 
 class LeakyBucket:
@@ -35,7 +35,7 @@ class LeakyBucket:
     def __init__(self, per_minute: float, burst: float, unit: float = 0.0) -> None:
         self._per_minute = per_minute
         self._burst = max(unit, min(burst, per_minute / 2))
-        self._leak = (per_minute - self._burst + unit) / _MINUTE
+        self._leak = (per_minute - self._burst + unit) / _MINUTE_SECONDS
         self._level = 0.0
         self._at = -math.inf
 
@@ -85,7 +85,7 @@ class SlidingWindow:
 
     def _forget(self, now: float) -> None:
         slots = self._slots
-        while slots and slots[0][0] + 1 + _MINUTE <= now:
+        while slots and slots[0][0] + 1 + _MINUTE_SECONDS <= now:
             self._total -= slots.popleft()[1]
         if not slots:
             self._total = 0.0
@@ -99,8 +99,8 @@ class SlidingWindow:
         for second, taken in self._slots:
             over -= taken
             if over <= 1e-9:
-                return second + 1 + _MINUTE - now
-        return self._slots[-1][0] + 1 + _MINUTE - now if self._slots else 0.0
+                return second + 1 + _MINUTE_SECONDS - now
+        return self._slots[-1][0] + 1 + _MINUTE_SECONDS - now if self._slots else 0.0
 
     def take(self, now: float, amount: float) -> None:
         """Take ``amount``, whether or not there is room for it."""

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-_SAME_ANSWERS = 3
+_MAX_IDENTICAL_ANSWERS = 3
 
 
 def is_size_related(verdict: Verdict) -> bool:
@@ -78,14 +78,14 @@ class RepeatedAnswers:
             return False
         identical_answers = self._identical_answers = self._identical_answers or {}
         identical_answers[verdict.fingerprint] = identical_answers.get(verdict.fingerprint, 0) + 1
-        return identical_answers[verdict.fingerprint] >= _SAME_ANSWERS
+        return identical_answers[verdict.fingerprint] >= _MAX_IDENTICAL_ANSWERS
 
 
 _MAX_RECHECKS = 3
 
-_EVERY = 1.0  # seconds between two tries
-_HOLD = 1.01  # seconds for which fresh calls are held: a rejected call comes before them
-_WORKED_WITHIN = 60.0  # seconds
+_RECHECK_SECONDS = 1.0  # seconds between two tries
+_HOLD_SECONDS = 1.01  # seconds for which fresh calls are held: a rejected call comes before them
+_WORKED_WITHIN_SECONDS = 60.0  # seconds
 
 
 class KeyRecheck:
@@ -102,38 +102,47 @@ class KeyRecheck:
         good_sent_at: the latest send of a call that succeeded.
     """
 
-    __slots__ = ("_rejected_sent_at", "_since", "_tries", "_try_at", "_try_out", "good_sent_at", "stands", "worked_at")
+    __slots__ = (
+        "_half_open",
+        "_probe_at",
+        "_rechecks",
+        "_rejected_sent_at",
+        "_since",
+        "good_sent_at",
+        "stands",
+        "worked_at",
+    )
 
     def __init__(self) -> None:
         self.worked_at = self.good_sent_at = -math.inf
         self._since: Optional[float] = None  # when the doubt began
         self._rejected_sent_at = 0.0
         self.stands = False
-        self._tries = 0
-        self._try_at = 0.0
-        self._try_out = False
+        self._rechecks = 0
+        self._probe_at = 0.0
+        self._half_open = False
 
     @property
     def pause(self) -> Optional[float]:
         """Seconds after which a rejected call may be tried again, None where the rejection stands."""
-        return None if self._since is None else _EVERY
+        return None if self._since is None else _RECHECK_SECONDS
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be sent: 0 for now, ``inf`` while one is trying."""
         if self._since is None:
             return 0.0
-        return math.inf if self._try_out else max(0.0, self._try_at - now)
+        return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def sent(self) -> None:
         """A call goes out."""
-        self._try_out = self._since is not None
+        self._half_open = self._since is not None
 
     def succeeded(self, sent_at: float, now: float) -> None:
         """A call that went out at ``sent_at`` has succeeded."""
         self.worked_at, self.stands = now, False
         self.good_sent_at = max(self.good_sent_at, sent_at)
         if self._since is not None and sent_at >= self._rejected_sent_at:
-            self._since, self._try_out = None, False
+            self._since, self._half_open = None, False
 
     def rejected(self, sent_at: float, now: float, worked_at: float) -> None:
         """A call that went out at ``sent_at`` was rejected.
@@ -144,35 +153,35 @@ class KeyRecheck:
             worked_at: when what is rejected worked last.
         """
         if self._since is None:
-            if self.stands or now - worked_at > _WORKED_WITHIN:
+            if self.stands or now - worked_at > _WORKED_WITHIN_SECONDS:
                 return
-            self._since, self._rejected_sent_at, self._tries = now, sent_at, 0
+            self._since, self._rejected_sent_at, self._rechecks = now, sent_at, 0
         elif sent_at >= self._since:
-            self._tries += 1
+            self._rechecks += 1
         else:
             return  # it was on its way already
-        self._try_out, self._try_at = False, now + _HOLD
-        if self._tries >= _MAX_RECHECKS:
+        self._half_open, self._probe_at = False, now + _HOLD_SECONDS
+        if self._rechecks >= _MAX_RECHECKS:
             self._since, self.stands = None, True
 
     def ended(self, sent_at: float) -> None:
         """A call that went out at ``sent_at`` has come to an end that says nothing about the rejection."""
         if self._since is not None and sent_at >= self._since:
-            self._try_out = False
+            self._half_open = False
 
 
 _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
 
 # The server's hint is never undercut; a little more keeps its callers from coming back all at once.
-_HINT_JITTER = 0.05
+_HINT_JITTER_SHARE = 0.05
 
 # A server that has never answered is more likely misspelt than down (seconds).
-_NEVER_SUCCEEDED = 30.0
+_MAX_UNPROVEN_OUTAGE_SECONDS = 30.0
 
 # So many failures since the last success are no longer those of single texts.
-_MANY_FAILURES = 10
+_OUTAGE_FAILURES = 10
 
-_LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
+_MAX_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
 
 class RetryDecision(NamedTuple):
@@ -306,7 +315,7 @@ class _WaitByStreak(wait_base):
         else:
             by_chance = 0 if retry_state.excess_streak else retry_state.chance_failures
             exponent = max(0, retry_state.retries - by_chance)
-        longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
+        longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _MAX_EXPONENT)
         return min(random.uniform(0.5, 1.0) * longest, self._policy.wait_max)
 
 
@@ -320,9 +329,9 @@ class _RetryIf(tenacity.retry_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
-        wanted = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
-        if wanted is not None:
-            return bool(wanted)
+        decision = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
+        if decision is not None:
+            return bool(decision)
         # What one endpoint rejects for good another may take.
         return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.has_peer)
 
@@ -382,10 +391,10 @@ class RetryDecider:
             return RetryDecision(wait=0.0, refresh_key=True)
         if self._rechecks_access(state, verdict, now, deadline, snapshot):
             return RetryDecision(wait=snapshot.recheck)
-        down = snapshot.is_open or (suspects == 1 and snapshot.streak >= max(_MANY_FAILURES, self._max_workers))
+        down = snapshot.is_open or (suspects == 1 and snapshot.streak >= max(_OUTAGE_FAILURES, self._max_workers))
         if suspects and state.repeats.recurs(verdict, suspects=suspects, down=down):
             return RetryDecision(error=verdict.error)
-        repeated = state.repeats.repeats_exactly(verdict) and self._wanted(verdict) is not True
+        repeated = state.repeats.repeats_exactly(verdict) and self._user_decision(verdict) is not True
         if repeated or not self._retrying.retry(state):
             return RetryDecision(error=verdict.error, scope=_scope(state, verdict, snapshot))
         gives_up = self._hint_too_long(verdict, snapshot) or self._down_too_long(verdict, snapshot)
@@ -400,9 +409,9 @@ class RetryDecider:
         costs_no_retry = (server_at_fault and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
         state.costs_no_retry = costs_no_retry or (fails_over and verdict.kind == "fatal")
         if self._retrying.stop(state):
-            return RetryDecision(error=_past(deadline, now, verdict) or verdict.error)
+            return RetryDecision(error=_cut_by_deadline(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:
-            return RetryDecision(error=_out_of_time(deadline, now, verdict, wait))
+            return RetryDecision(error=_deadline_error(deadline, now, verdict, wait))
         state.count_retry()
         state.idle_for += wait
         if not fails_over:
@@ -427,14 +436,14 @@ class RetryDecider:
         """Whether a rejection of the key or the model may pass: then the call is tried again, at no cost in retries."""
         if snapshot.recheck is None or verdict.about != "access" or state.rechecks >= _MAX_RECHECKS:
             return False
-        if now + snapshot.recheck >= deadline.at or self._wanted(verdict) is False:
+        if now + snapshot.recheck >= deadline.at or self._user_decision(verdict) is False:
             return False
         state.rechecks += 1
         state.rejected_at = min(state.rejected_at, now)
         return True
 
     @runs_user_code
-    def _wanted(self, verdict: Verdict) -> Optional[bool]:
+    def _user_decision(self, verdict: Verdict) -> Optional[bool]:
         """The user's word on a failure, None without one."""
         if self.policy.retry_if is None or verdict.error is None:
             return None
@@ -448,7 +457,7 @@ class RetryDecider:
             failing_for = snapshot.failing_for or 0.0
         elif snapshot.down_for is not None:
             failing_for = snapshot.down_for
-            longest = longest if snapshot.proven else min(_NEVER_SUCCEEDED, longest)
+            longest = longest if snapshot.proven else min(_MAX_UNPROVEN_OUTAGE_SECONDS, longest)
         else:
             failing_for = snapshot.rejected_for or 0.0
         if failing_for <= longest or verdict.error is None:
@@ -466,10 +475,10 @@ class RetryDecider:
 
     @runs_user_code
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
-        own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
+        computed = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
         if verdict.wait_hint is None:
-            return max(0.0, own)
-        return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
+            return max(0.0, computed)
+        return max(computed, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER_SHARE))
 
 
 def _scope(state: RetryState, verdict: Verdict, snapshot: HealthSnapshot) -> str:
@@ -479,12 +488,12 @@ def _scope(state: RetryState, verdict: Verdict, snapshot: HealthSnapshot) -> str
     return verdict.scope
 
 
-def _past(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
+def _cut_by_deadline(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
     """An attempt that the total limit cut short is a matter of that limit, not of the retries."""
-    return _out_of_time(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
+    return _deadline_error(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
 
 
-def _out_of_time(deadline: Deadline, now: float, verdict: Verdict, wait: float = 0.0) -> DeadlineExceededError:
+def _deadline_error(deadline: Deadline, now: float, verdict: Verdict, wait: float = 0.0) -> DeadlineExceededError:
     remaining = deadline.at - now
     if remaining <= 0:
         message = f"the time for the call ({deadline.limit}) ran out; the last attempt ended with: {verdict.error}"

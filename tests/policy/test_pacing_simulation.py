@@ -176,7 +176,7 @@ class TestConcessions:
     def test_they_cost_one_percent_at_most(self, monkeypatch):
         scenario, world, _ = scenario_of("C", "exact")
         seconds = run(world, Client(Pacer(), 16_000, scenario.workers))
-        monkeypatch.setattr(concurrency, "_SHARE", 0.0)
+        monkeypatch.setattr(concurrency, "_YIELD_SHARE", 0.0)
         assert seconds <= 1.01 * run(world, Client(Pacer(), 16_000, scenario.workers))
 
 

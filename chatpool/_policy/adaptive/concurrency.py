@@ -12,9 +12,11 @@ from .send_log import SendLog
 __all__ = ["ConcurrencyController", "FairShareYield"]
 
 
-_SHARE = 0.1  # of the calls in flight
-_RARELY = 12  # rejections from one yield to the next, so that it costs a pool alone 1 % at most ...
-_OFTEN = 1  # ... and from one that somebody used to the next; twice as many after each that nobody used
+_YIELD_SHARE = 0.1  # of the calls in flight
+_MAX_REJECTIONS_PER_YIELD = 12  # rejections from one yield to the next, so that it costs a pool alone 1 % at most ...
+_MIN_REJECTIONS_PER_YIELD = (
+    1  # ... and from one that somebody used to the next; twice as many after each that nobody used
+)
 
 
 class FairShareYield:
@@ -30,14 +32,14 @@ class FairShareYield:
         kept: how many of these were kept.
     """
 
-    __slots__ = ("_every", "_rejections", "before", "kept_in_flight")
+    __slots__ = ("_rejections", "_rejections_per_yield", "in_flight_before", "kept_in_flight")
 
     def __init__(self) -> None:
-        self.before = self.kept_in_flight = 0
-        self._every = _RARELY
+        self.in_flight_before = self.kept_in_flight = 0
+        self._rejections_per_yield = _MAX_REJECTIONS_PER_YIELD
         self._rejections = 0  # since the last yield
 
-    def rejected(self, in_flight: int, *, others: bool = False) -> int:
+    def rejected(self, in_flight: int, *, by_others: bool = False) -> int:
         """Rejected with so many in flight.
 
         Args:
@@ -48,33 +50,35 @@ class FairShareYield:
             How many of the calls in flight to give up.
         """
         self.end()
-        if others:
-            self._every = _OFTEN
+        if by_others:
+            self._rejections_per_yield = _MIN_REJECTIONS_PER_YIELD
         self._rejections += 1
-        yielded = int(_SHARE * in_flight) if self._rejections >= self._every else 0
+        yielded = int(_YIELD_SHARE * in_flight) if self._rejections >= self._rejections_per_yield else 0
         if yielded:
             self._rejections = 0
-            self._every = min(_RARELY, 2 * self._every)
-            self.before, self.kept_in_flight = in_flight, in_flight - yielded
+            self._rejections_per_yield = min(_MAX_REJECTIONS_PER_YIELD, 2 * self._rejections_per_yield)
+            self.in_flight_before, self.kept_in_flight = in_flight, in_flight - yielded
         return yielded
 
     def end(self) -> None:
         """As many as before are in flight again, or will not be."""
-        self.before = self.kept_in_flight = 0
+        self.in_flight_before = self.kept_in_flight = 0
 
 
-_PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was rejected ...
-_LONG_PATIENCE = 1.5  # ... up to this, or the time of some answers if that is longer ...
-_FEWEST_ANSWERS = 20
-_LONGEST_PATIENCE = 4.0  # ... but not beyond this ...
-_SHORTEST_PATIENCE = 0.3  # ... and this after one that was accepted
-_LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
-_UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
+_PROBE_INTERVAL_SECONDS = (
+    1.0  # seconds at the limit before one more is tried; twice as long after each that was rejected ...
+)
+_LONG_PROBE_INTERVAL_SECONDS = 1.5  # ... up to this, or the time of some answers if that is longer ...
+_PROBE_INTERVAL_ANSWERS = 20
+_MAX_PROBE_INTERVAL_SECONDS = 4.0  # ... but not beyond this ...
+_MIN_PROBE_INTERVAL_SECONDS = 0.3  # ... and this after one that was accepted
+_MAX_STEP_SHARE = 0.25  # of the limit; steps double as long as they are accepted
+_UNBOUND_SECONDS = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
 
 # A probe is sent so far from the last send, as a share of the mean time between two answers at the limit tried: a rate
 # would let it through, so a rejection speaks of the number in flight.
-_DISTANCE = 0.9
-_LATE = 3.0  # distances; who comes later than this does not make it good
+_PROBE_DISTANCE_RATIO = 0.9
+_MAX_LATENESS_DISTANCES = 3.0  # distances; who comes later than this does not make it good
 
 
 class ConcurrencyController:
@@ -96,11 +100,11 @@ class ConcurrencyController:
     __slots__ = (
         "_bound_at",
         "_fair_share",
-        "_first_patience",
+        "_first_probe_interval",
         "_in_doubt",
         "_next",
-        "_patience",
         "_probe_at",
+        "_probe_interval",
         "_spaced_until",
         "_step",
         "confirmed",
@@ -109,13 +113,13 @@ class ConcurrencyController:
         "probing",
     )
 
-    def __init__(self, limit: int, *, patience: float = _PATIENCE, in_doubt: bool = False) -> None:
+    def __init__(self, limit: int, *, probe_interval: float = _PROBE_INTERVAL_SECONDS, in_doubt: bool = False) -> None:
         self.limit = max(1, limit)
         self.confirmed = self.max_accepted = 0
         self.probing = False
         self._in_doubt = in_doubt
         self._fair_share = FairShareYield()
-        self._first_patience = self._patience = patience
+        self._first_probe_interval = self._probe_interval = probe_interval
         self._step = 1
         self._probe_at = self._spaced_until = math.inf
         self._bound_at = self._next = -math.inf
@@ -123,7 +127,7 @@ class ConcurrencyController:
     @property
     def is_yielding(self) -> bool:
         """Whether fewer than the server accepts are in flight, or have just been."""
-        return self._fair_share.before > 0
+        return self._fair_share.in_flight_before > 0
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -140,45 +144,50 @@ class ConcurrencyController:
         return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
     def _wait_for_probe(self, now: float, send_log: SendLog) -> float:
-        unbound = now - self._bound_at > _UNBOUND + send_log.rejection_latency + self._patience and not self.is_yielding
+        unbound = (
+            now - self._bound_at > _UNBOUND_SECONDS + send_log.rejection_latency + self._probe_interval
+            and not self.is_yielding
+        )
         if math.isinf(self._probe_at) or unbound:
-            self._probe_at = now + self._patience
+            self._probe_at = now + self._probe_interval
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
     def _raise(self, now: float, send_log: SendLog) -> None:
         if self.is_yielding and self.probing:
-            self._take_back()
+            self._end_yield()
         elif self.probing:  # the last probe was accepted: sooner and further
-            self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * send_log.rejection_latency)
-            self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
+            self._probe_interval = max(
+                min(_MIN_PROBE_INTERVAL_SECONDS, self._first_probe_interval), 2 * send_log.rejection_latency
+            )
+            self._step = min(2 * self._step, max(1, int(self.limit * _MAX_STEP_SHARE)))
         self.confirmed = self.limit
         self.limit += self._step
         self.probing = True
         self._probe_at = math.inf
         # What was left to others has been accepted before: a busy machine need not come to it step by step for ever.
-        self._spaced_until = now + self._patience if self.is_yielding else math.inf
+        self._spaced_until = now + self._probe_interval if self.is_yielding else math.inf
 
-    def _take_back(self) -> None:
+    def _end_yield(self) -> None:
         """Nobody has used what was left to others."""
-        self.limit = max(self.limit, self._fair_share.before)
+        self.limit = max(self.limit, self._fair_share.in_flight_before)
         self._fair_share.end()
         self.probing = False
         self._step = 1
 
     def sent(self, now: float, send_log: SendLog) -> None:
         """An attempt goes out."""
-        distance = _DISTANCE * send_log.latency / self.limit
+        distance = _PROBE_DISTANCE_RATIO * send_log.latency / self.limit
         late = now - self._next
         # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
-        made_good = min(late, distance / 2) if 0 < late <= _LATE * distance else 0.0
+        made_good = min(late, distance / 2) if 0 < late <= _MAX_LATENESS_DISTANCES * distance else 0.0
         self._next = now - made_good + distance
 
     def accepted(self, in_flight: int) -> None:
         """An attempt was accepted with so many in flight, itself included."""
         self.max_accepted = max(self.max_accepted, in_flight)
-        if self.is_yielding and in_flight >= self._fair_share.before:
-            self._take_back()
+        if self.is_yielding and in_flight >= self._fair_share.in_flight_before:
+            self._end_yield()
 
     # -- being rejected ----------------------------------------------------------------------------------
 
@@ -188,22 +197,25 @@ class ConcurrencyController:
 
     def used_by_others(self, in_flight: int) -> bool:
         """Whether a rejection with so many in flight only shows that somebody has taken places that were left free."""
-        return self._fair_share.kept_in_flight <= in_flight < self._fair_share.before
+        return self._fair_share.kept_in_flight <= in_flight < self._fair_share.in_flight_before
 
     def rejected(self, in_flight: int, latency: float) -> None:
         """Rejected with so many in flight, of calls that take ``latency`` seconds: no more than these.
 
         Once it is known that there is such a limit, there are even fewer for a moment.
         """
-        fewer = in_flight < self._fair_share.before  # than there were before some places were left free
+        fewer = in_flight < self._fair_share.in_flight_before  # than there were before some places were left free
         lost = not self.probing and in_flight < self.max_accepted  # a call that took the place of one that had ended
         self.lower(in_flight)
         if fewer:
-            self._patience = _PATIENCE
+            self._probe_interval = _PROBE_INTERVAL_SECONDS
         elif self.probing:
-            longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
-            self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        yielded = 0 if self._in_doubt else self._fair_share.rejected(self.limit, others=fewer or lost)
+            longest = min(
+                _MAX_PROBE_INTERVAL_SECONDS,
+                max(_LONG_PROBE_INTERVAL_SECONDS, _PROBE_INTERVAL_ANSWERS * latency / self.limit),
+            )
+            self._probe_interval = min(longest, max(_PROBE_INTERVAL_SECONDS, 2 * self._probe_interval))
+        yielded = 0 if self._in_doubt else self._fair_share.rejected(self.limit, by_others=fewer or lost)
         self.limit -= yielded
         self._step = max(1, yielded)
         self._probe_at = math.inf

@@ -15,16 +15,16 @@ from .states import LimitedByConcurrency, LimitedByRate, LimitState, Probing
 
 __all__ = ["AdaptiveLimiter"]
 
-_LONGEST_PAUSE = 120.0  # seconds
+_MAX_PAUSE_SECONDS = 120.0  # seconds
 
 # The pause after a rejection without a hint: about the time of one send, within these (seconds); twice as long for
 # each probe in a row that is rejected.
-_SHORTEST_OWN_PAUSE = 0.03
-_LONGEST_OWN_PAUSE = 1.0
-_LONGEST_PAUSE_IN_SILENCE = 0.25  # where nothing at all is accepted: it may be back at any moment
-_LARGEST_EXPONENT = 6
+_MIN_OWN_PAUSE_SECONDS = 0.03
+_MAX_OWN_PAUSE_SECONDS = 1.0
+_MAX_SILENT_PAUSE_SECONDS = 0.25  # where nothing at all is accepted: it may be back at any moment
+_MAX_PAUSE_EXPONENT = 6
 
-_ATTEMPTS = 1000.0  # among which a series of rejections of one call is by chance
+_ATTEMPTS_FOR_EXPECTED_RUN = 1000.0  # among which a series of rejections of one call is by chance
 
 
 class AdaptiveLimiter:
@@ -39,9 +39,9 @@ class AdaptiveLimiter:
     """
 
     __slots__ = (
-        "_accepted",
+        "_accepted_before",
         "_background",
-        "_backlog_helps",
+        "_fewer_may_help",
         "_informative_from",
         "_overload",
         "_paused_until",
@@ -59,11 +59,11 @@ class AdaptiveLimiter:
         self.overloaded = False
         self._overload = Overload()
         self._background: Optional[BackgroundRate] = None
-        self._backlog_helps = True  # as far as is known
+        self._fewer_may_help = True  # as far as is known
         self._was_limited = False  # when failures became rejections
         self._informative_from = -math.inf
         self._paused_until = -math.inf
-        self._accepted = -1  # before the latest rejection
+        self._accepted_before = -1  # before the latest rejection
         self._rejected_probes = 0  # in a row: first calls after a pause
         self._probed_at = -math.inf
 
@@ -106,13 +106,13 @@ class AdaptiveLimiter:
             self.overloaded = state.timed_out(record, now)
             if state.helps is False:
                 self._leave_backlog()
-        elif isinstance(state, Unlimited) and self._backlog_helps and Backlog.explains(self.send_log, waited):
+        elif isinstance(state, Unlimited) and self._fewer_may_help and Backlog.explains(self.send_log, waited):
             self.state = Backlog(self.send_log, waited, now)
             self.overloaded = True
         self.send_log.give_up()
 
     def _leave_backlog(self) -> None:
-        self._backlog_helps = False
+        self._fewer_may_help = False
         self.state = Unlimited(self.send_log)
 
     def failed(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
@@ -121,7 +121,7 @@ class AdaptiveLimiter:
         # A call that fails with no other under way fails for another reason than the load.
         self.overloaded = knew or (record.ahead > 0 and self._overload.failed(record.number, self.send_log.sent))
         if hint is not None and not isinstance(self.state, (LimitedByRate, LimitedByConcurrency)):
-            hint = min(hint, _LONGEST_OWN_PAUSE)  # it may be down: probes are to find out whether it is back
+            hint = min(hint, _MAX_OWN_PAUSE_SECONDS)  # it may be down: probes are to find out whether it is back
         if self.overloaded and not knew:
             self._was_limited = self.limited
         if knew or (self.overloaded and self.limited):
@@ -129,7 +129,7 @@ class AdaptiveLimiter:
             return
         rejection = self.send_log.reject(record, now, hint)
         if self.overloaded:
-            self._accepted = rejection.accepted
+            self._accepted_before = rejection.accepted
             pause = self._pause(hint)
             self._enter(LoadTrial(self.send_log, rejection, pause, self._overload.share, record.ahead), now)
             self._paused_until = max(self._paused_until, now + pause)
@@ -144,7 +144,7 @@ class AdaptiveLimiter:
         if self.state.ignores(rejection, pause) or self._is_random(record):
             return
         news = record.sent_at >= self._informative_from
-        self._note_probe(rejection, news)
+        self._count_probe(rejection, news)
         pause = self._pause(hint)
         if news:
             self._informative_from = now
@@ -169,20 +169,20 @@ class AdaptiveLimiter:
             self._background = BackgroundRate(share, self.send_log.sent)
         return self._background is not None and self.limited and self._background.explains(record.number)
 
-    def _note_probe(self, rejection: Rejection, news: bool) -> None:
-        if rejection.accepted > self._accepted:
-            self._rejected_probes, self._accepted = 0, rejection.accepted
+    def _count_probe(self, rejection: Rejection, news: bool) -> None:
+        if rejection.accepted > self._accepted_before:
+            self._rejected_probes, self._accepted_before = 0, rejection.accepted
         elif news and rejection.sent_at >= self._paused_until > self._probed_at:
             self._rejected_probes += 1
             self._probed_at = self._paused_until
 
     def _pause(self, hint: Optional[float]) -> float:
         if hint is not None:
-            return min(hint, _LONGEST_PAUSE)
+            return min(hint, _MAX_PAUSE_SECONDS)
         rate = self.state.rate
-        pause = max(_SHORTEST_OWN_PAUSE, 0.0 if rate is None else 1 / rate)
-        longest = _LONGEST_PAUSE_IN_SILENCE if self.state.silent else _LONGEST_OWN_PAUSE
-        return min(longest, pause * 2.0 ** min(self._rejected_probes, _LARGEST_EXPONENT))
+        pause = max(_MIN_OWN_PAUSE_SECONDS, 0.0 if rate is None else 1 / rate)
+        longest = _MAX_SILENT_PAUSE_SECONDS if self.state.silent else _MAX_OWN_PAUSE_SECONDS
+        return min(longest, pause * 2.0 ** min(self._rejected_probes, _MAX_PAUSE_EXPONENT))
 
     # -- what is known ----------------------------------------------------------------------------------
 
@@ -199,7 +199,9 @@ class AdaptiveLimiter:
     @property
     def chance_rejections(self) -> int:
         """Number of rejections of one call in a row that are due to chance; 0 where rejections depend on the load."""
-        return 0 if self._background is None else expected_failure_run(_ATTEMPTS, self._background.share)
+        return (
+            0 if self._background is None else expected_failure_run(_ATTEMPTS_FOR_EXPECTED_RUN, self._background.share)
+        )
 
     def paused_for(self, now: float) -> float:
         """Seconds until anything is sent again after a rejection; 0 when it is not paused."""

@@ -16,11 +16,11 @@ from .states import LimitState
 __all__ = ["Backlog", "Overload"]
 
 
-_BY_CHANCE = 0.25  # of the calls may fail, and it says nothing about the load
-_SURE = 10.0  # logarithm of the odds that most fail
+_CHANCE_SHARE = 0.25  # of the calls may fail, and it says nothing about the load
+_OVERLOAD_LOG_ODDS = 10.0  # logarithm of the odds that most fail
 
-_PROBES = 5  # rejected in a row: the server is down ...
-_PROBES_BESIDE_OTHERS = 12  # ... or these, while some calls are under way that may yet be answered
+_PROBES_FOR_OUTAGE = 5  # rejected in a row: the server is down ...
+_PROBES_FOR_OUTAGE_WITH_CALLS_IN_FLIGHT = 12  # ... or these, while some calls are under way that may yet be answered
 
 
 class Overload:
@@ -32,30 +32,30 @@ class Overload:
         known: whether failures are rejections.
     """
 
-    __slots__ = ("_answers", "_from", "_test", "detected")
+    __slots__ = ("_answers", "_since", "_test", "detected")
 
     def __init__(self) -> None:
         self.detected = False
         self._answers = 0  # of calls sent since it is known
-        self._from = 0
-        self._test = SurgeTest(_BY_CHANCE, OVERLIMIT_SHARE, 0)
+        self._since = 0
+        self._test = SurgeTest(_CHANCE_SHARE, OVERLIMIT_SHARE, 0)
 
     @property
     def share(self) -> float:
         """The share of calls that may fail by chance."""
-        return _BY_CHANCE
+        return _CHANCE_SHARE
 
     def failed(self, number: int, sent: int) -> bool:
         """The attempt with this number failed, of so many sent; returns whether that is a rejection."""
         if not self.detected:
             self._test.reject(number)
-            if self._test.log_odds >= _SURE:
-                self.detected, self._answers, self._from = True, 0, sent
+            if self._test.log_odds >= _OVERLOAD_LOG_ODDS:
+                self.detected, self._answers, self._since = True, 0, sent
         return self.detected
 
     def answered(self, number: int) -> None:
         """The attempt with this number was answered."""
-        if number >= self._from:
+        if number >= self._since:
             self._answers += 1
 
     def was_outage(self) -> bool:
@@ -64,19 +64,19 @@ class Overload:
 
     def down(self, rejected_probes: int, in_flight: int) -> bool:
         """Whether the server is down: one probe after the other was rejected."""
-        return rejected_probes >= (_PROBES_BESIDE_OTHERS if in_flight else _PROBES)
+        return rejected_probes >= (_PROBES_FOR_OUTAGE_WITH_CALLS_IN_FLIGHT if in_flight else _PROBES_FOR_OUTAGE)
 
     def forget(self, share: float, sent: int) -> None:
         """The failures were chance, or an outage: of the calls from now on this share fails by chance."""
         self.detected = False
-        self._test = SurgeTest(max(_BY_CHANCE, share), OVERLIMIT_SHARE, sent)
+        self._test = SurgeTest(max(_CHANCE_SHARE, share), OVERLIMIT_SHARE, sent)
 
 
-_NEARLY = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
-_SHARE = 0.5  # ... where no answer is to take longer than this share of the limit
-_SHORTER = 0.8  # of what answers took before: those that take longer with far fewer calls are held up by no others
-_TRIALS = 2  # the number of calls is halved so often to find that out
-_AT_LEAST = 4  # answers before anything follows from them
+_NEAR_TIMEOUT_RATIO = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
+_MAX_LATENCY_SHARE = 0.5  # ... where no answer is to take longer than this share of the limit
+_SOONER_RATIO = 0.8  # of what answers took before: those that take longer with far fewer calls are held up by no others
+_HALVINGS = 2  # the number of calls is halved so often to find that out
+_MIN_ANSWERS = 4  # answers before anything follows from them
 
 
 class Backlog(LimitState):
@@ -104,19 +104,19 @@ class Backlog(LimitState):
         self._time_limit = time_limit
         self._before = send_log.latency
         self._answered_with_more = False  # at least one of a round with as many in flight, or with more
-        self._trials = 1
+        self._halvings = 1
         self._settled = False  # whether what was on its way at the last change has been worked off
         self._begin(now)
 
     @staticmethod
     def explains(send_log: SendLog, waited: float) -> bool:
         """Whether a call was given up after ``waited`` seconds because the server has too much to do."""
-        return send_log.in_flight > 1 and send_log.latency * _NEARLY >= waited
+        return send_log.in_flight > 1 and send_log.latency * _NEAR_TIMEOUT_RATIO >= waited
 
     def _begin(self, now: float) -> None:
-        self._from = now
+        self._since = now
         self._ended = self._timed_out = 0
-        self._took = 0.0
+        self._total_seconds = 0.0
 
     @property
     def limit(self) -> Optional[int]:
@@ -129,31 +129,31 @@ class Backlog(LimitState):
         return self
 
     def accepted(self, record: SendRecord, now: float) -> LimitState:
-        if record.sent_at >= self._from:
+        if record.sent_at >= self._since:
             self._count(now - record.sent_at, now)
         return self
 
     def _count(self, took: float, now: float) -> None:
         self._ended += 1
-        self._took += took
-        if self._ended >= max(_AT_LEAST, self._limit):
-            self._look(now)
+        self._total_seconds += took
+        if self._ended >= max(_MIN_ANSWERS, self._limit):
+            self._evaluate(now)
 
-    def _look(self, now: float) -> None:
+    def _evaluate(self, now: float) -> None:
         """Judge by the second half of twice as many answers as there are calls in flight."""
-        latency, settled = self._took / self._ended, self._settled
+        latency, settled = self._total_seconds / self._ended, self._settled
         self._answered_with_more = self._answered_with_more or self._timed_out < self._ended
         self._begin(now)
         self._settled = not settled
         if not settled:
             return
         if self.helps is None:
-            if latency > _SHORTER * self._before and self._trials < _TRIALS:
-                self._trials += 1
+            if latency > _SOONER_RATIO * self._before and self._halvings < _HALVINGS:
+                self._halvings += 1
                 self._limit = max(1, self._limit // 2)
                 return
-            self.helps = latency <= _SHORTER * self._before
-        if latency * (self._limit + 1) / self._limit <= _SHARE * self._time_limit:
+            self.helps = latency <= _SOONER_RATIO * self._before
+        if latency * (self._limit + 1) / self._limit <= _MAX_LATENCY_SHARE * self._time_limit:
             self._limit += 1
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
@@ -161,10 +161,10 @@ class Backlog(LimitState):
 
     def timed_out(self, record: SendRecord, now: float) -> bool:
         """A call was given up; returns whether that is due to what was in flight before."""
-        if record.sent_at < self._from:
+        if record.sent_at < self._since:
             return True
         self._timed_out += 1
-        none_answered = self._timed_out > self._ended and self._timed_out >= _AT_LEAST
+        none_answered = self._timed_out > self._ended and self._timed_out >= _MIN_ANSWERS
         if self.helps is None and not none_answered:
             self._count(now - record.sent_at, now)  # it may take so long by itself
         elif self._limit == 1 or (self.helps is None and self._answered_with_more):

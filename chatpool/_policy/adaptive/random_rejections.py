@@ -18,23 +18,23 @@ __all__ = ["LoadTrial", "RandomRejections"]
 _WHY = "finding out whether refusals depend on the load"
 
 # Logarithms of the odds with which the tests decide.
-_LIMITED = 4.0  # most calls are rejected
-_LIMITED_AFTER_ALL = 8.0  # the same where chance has been seen
-_OPEN = -5.0  # they are not
+_LIMITED_LOG_ODDS = 4.0  # most calls are rejected
+_SURGE_LOG_ODDS = 8.0  # the same where chance has been seen
+_UNLIMITED_LOG_ODDS = -5.0  # they are not
 
-_CATCH_UP = 0.005  # seconds of lateness that may be made good
-_SETTLED = 2.0  # times as long as a rejection takes: what is not rejected by then is accepted
-_AS_MANY = 0.9  # of the calls that were in flight when failures began
-_FEWEST_AT_FULL = 5  # answers
+_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
+_SETTLED_RATIO = 2.0  # times as long as a rejection takes: what is not rejected by then is accepted
+_AS_MANY_SHARE = 0.9  # of the calls that were in flight when failures began
+_MIN_FULL_ANSWERS = 5  # answers
 # After so many rejected probes, or as many seconds in which nothing was accepted since failures began, the first call
 # that is accepted says more: go on twice as fast.
-_LONG_OUT, _LONG_SILENCE = 2, 0.5
-_SHORTEST_UNIT, _LONGEST_UNIT = 0.006, 1.0  # seconds from the first call of a slow start to the second
+_LONG_OUTAGE_PROBES, _LONG_SILENCE_SECONDS = 2, 0.5
+_MIN_UNIT_SECONDS, _MAX_UNIT_SECONDS = 0.006, 1.0  # seconds from the first call of a slow start to the second
 
 
 def _settled_by(send_log: SendLog, now: float) -> int:
     """The number of the first call that may still be rejected."""
-    return send_log.sent_by(now - _SETTLED * send_log.rejection_latency)
+    return send_log.sent_by(now - _SETTLED_RATIO * send_log.rejection_latency)
 
 
 class LoadTrial(LimitState):
@@ -57,24 +57,24 @@ class LoadTrial(LimitState):
         rejection: Rejection,
         pause: float,
         share: Optional[float] = None,
-        before: Optional[int] = None,
+        in_flight_before: Optional[int] = None,
     ) -> None:
         super().__init__(send_log)
         if share is None:  # six of twelve calls more than were seen, for they may be few
             share = (send_log.rejected + 6) / (send_log.sent + 12)
         self._share = possible_share(share)
         self._pauses = True
-        self._before = math.inf if before is None else before
-        self._at_full = 0  # answers to calls that were sent with as many in flight
-        self.silent = before is not None
+        self._in_flight_before = math.inf if in_flight_before is None else in_flight_before
+        self._full_answers = 0  # answers to calls that were sent with as many in flight
+        self.silent = in_flight_before is not None
         self._rejected_probes = 0
         self._rejected_first = rejection.number
         self._rejected_at = rejection.now
-        self._was_long_out = False
+        self._was_long_outage = False
         self._first = send_log.sent
         self._rejected = send_log.rejected
         # What was on its way is tried together, what follows from its first rejection on.
-        self._batch = ShareTest(self._share, OVERLIMIT_SHARE, rejection.number + 1)
+        self._first_batch = ShareTest(self._share, OVERLIMIT_SHARE, rejection.number + 1)
         self._test: Optional[ShareTest] = None
         self._begin(rejection.now + pause)
 
@@ -92,11 +92,11 @@ class LoadTrial(LimitState):
     def sent(self, now: float) -> LimitState:
         self._sent += 1
         if self._sent == 1:
-            long_silence = self.silent and now - self._rejected_at >= _LONG_SILENCE
-            self._was_long_out = long_silence or self._rejected_probes >= _LONG_OUT
-        turnarounds = 1.0 if self._was_long_out else _SETTLED
-        unit = min(_LONGEST_UNIT, max(_SHORTEST_UNIT, turnarounds * self._send_log.rejection_latency))
-        self._next = max(self._next, now - _CATCH_UP) + unit / self._sent
+            long_silence = self.silent and now - self._rejected_at >= _LONG_SILENCE_SECONDS
+            self._was_long_outage = long_silence or self._rejected_probes >= _LONG_OUTAGE_PROBES
+        turnarounds = 1.0 if self._was_long_outage else _SETTLED_RATIO
+        unit = min(_MAX_UNIT_SECONDS, max(_MIN_UNIT_SECONDS, turnarounds * self._send_log.rejection_latency))
+        self._next = max(self._next, now - _CATCH_UP_SECONDS) + unit / self._sent
         return self._judge(now)
 
     def _judge(self, now: float) -> LimitState:
@@ -105,7 +105,7 @@ class LoadTrial(LimitState):
         if self._test is None or not send_log.latency or now < self._resumed + send_log.latency:
             return self  # not all that may be in flight at once is yet
         self._test.accepted_before(_settled_by(send_log, now))
-        if self._test.log_odds > _OPEN:
+        if self._test.log_odds > _UNLIMITED_LOG_ODDS:
             return self
         share = (send_log.rejected - self._rejected + 1) / (send_log.sent - self._first + 2)
         return RandomRejections(send_log, possible_share(share))
@@ -113,9 +113,13 @@ class LoadTrial(LimitState):
     def answered(self, record: SendRecord) -> bool:
         """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
         self.silent = self.silent and record.number <= self._rejected_first
-        if self._test is None and record.number >= self._first and record.ahead >= _AS_MANY * self._before:
-            self._at_full += 1
-        return self._at_full > max(_FEWEST_AT_FULL, self._before)
+        if (
+            self._test is None
+            and record.number >= self._first
+            and record.ahead >= _AS_MANY_SHARE * self._in_flight_before
+        ):
+            self._full_answers += 1
+        return self._full_answers > max(_MIN_FULL_ANSWERS, self._in_flight_before)
 
     def also_rejected(self, rejection: Rejection) -> LimitState:
         return self.rejected(rejection, 0.0)
@@ -123,9 +127,9 @@ class LoadTrial(LimitState):
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
         self._pauses = False
         if rejection.number < self._first:
-            return self._tried(self._batch, rejection, pause)
+            return self._tested(self._first_batch, rejection, pause)
         if self._test is not None:
-            return self._tried(self._test, rejection, pause)
+            return self._tested(self._test, rejection, pause)
         if self._sent <= 1 or self.silent:  # not even one is accepted
             self._pauses = True
             self._rejected_probes += 1
@@ -134,9 +138,13 @@ class LoadTrial(LimitState):
             self._test = ShareTest(self._share, OVERLIMIT_SHARE, rejection.number + 1)
         return self
 
-    def _tried(self, test: ShareTest, rejection: Rejection, pause: float) -> LimitState:
+    def _tested(self, test: ShareTest, rejection: Rejection, pause: float) -> LimitState:
         test.reject(rejection.number)
-        return Probing(self._send_log, rejection, pause) if test.log_odds >= _LIMITED and not self.silent else self
+        return (
+            Probing(self._send_log, rejection, pause)
+            if test.log_odds >= _LIMITED_LOG_ODDS and not self.silent
+            else self
+        )
 
 
 class RandomRejections(LimitState):
@@ -166,6 +174,6 @@ class RandomRejections(LimitState):
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
         self._test.reject(rejection.number)
-        if self._test.log_odds < _LIMITED_AFTER_ALL:
+        if self._test.log_odds < _SURGE_LOG_ODDS:
             return self
         return LoadTrial(self._send_log, rejection, pause, self.random_share)

@@ -15,33 +15,33 @@ from .sequential_tests import ShareTest, possible_share
 __all__ = ["RateController", "RateProbe"]
 
 
-_LEAST = 0.1  # sends a second
-_CATCH_UP = 0.005  # seconds of lateness that may be made good
+_MIN_PER_SECOND = 0.1  # sends a second
+_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
 
 # What a rejection leaves.  The server may be another pool's as well: what is given up and won back again and again ends
 # up in equal shares, and the sooner the more it is.  Most buckets hold enough to make it good.
-_CUT = 0.9
-_LARGEST_CUT = 0.5  # at once: counts may be off by one or two
-_HORIZON = 3.0  # seconds for which a rejection is remembered
-_TOO_SHORT = 0.002  # seconds; two rejections closer together give no rate
+_CUT_RATIO = 0.9
+_MIN_CUT_RATIO = 0.5  # at once: counts may be off by one or two
+_HORIZON_SECONDS = 3.0  # seconds for which a rejection is remembered
+_MIN_INTERVAL_SECONDS = 0.002  # seconds; two rejections closer together give no rate
 
 # A server that asks for more than this paces its callers ...
 # ... and growth waits for so many times the pause.
-_HOLD = 10.0
+_HOLD_PAUSES = 10.0
 
 # Growth, as a share of the rate in a unit of time (a second, or longer where rejections take long to come back).
-_SEARCH = 2.0  # while nothing is known
-_GROWTH = 0.10  # after a rejection; doubles with each unit of time without another ...
-_FASTEST = 1.0  # ... up to this
-_LARGEST_EXPONENT = 6.0
+_SEARCH_GROWTH_SHARE = 2.0  # while nothing is known
+_GROWTH_SHARE = 0.10  # after a rejection; doubles with each unit of time without another ...
+_MAX_GROWTH_SHARE = 1.0  # ... up to this
+_MAX_GROWTH_EXPONENT = 6.0
 
-_HEADROOM = 2.0  # the rate never grows beyond so many times what is really sent ...
-_HEADROOM_LEAST = 4.0  # ... and a little
+_HEADROOM_RATIO = 2.0  # the rate never grows beyond so many times what is really sent ...
+_HEADROOM_PER_SECOND = 4.0  # ... and a little
 
 # Slow senders grow by a larger share than fast ones, so that two pools on one quota come closer to each other.
-_REFERENCE_RATE = 10.0
-_CLOSER = 0.7  # 0 would be the same share for all, 1 as much more a second for all
-_LARGEST_SHARE, _SMALLEST_SHARE = 3.0, 0.4
+_REFERENCE_PER_SECOND = 10.0
+_CONVERGENCE_EXPONENT = 0.7  # 0 would be the same share for all, 1 as much more a second for all
+_MAX_GROWTH_FACTOR, _MIN_GROWTH_FACTOR = 3.0, 0.4
 
 
 class RateController:
@@ -57,8 +57,8 @@ class RateController:
     """
 
     __slots__ = (
-        "_found",
         "_grown_at",
+        "_is_known",
         "_next",
         "_quiet_from",
         "_rejected_at",
@@ -70,7 +70,7 @@ class RateController:
         self.rate = max(1.0, rate)
         self._next = last_sent + 1 / self.rate
         self._grown_at = self._quiet_from = now
-        self._found = False  # whether a rejection has shown what the rate is
+        self._is_known = False  # whether a rejection has shown what the rate is
         self._resumed = -math.inf
         self._rejected_at: Deque[Tuple[float, int]] = deque(maxlen=64)  # (time, accepted before) of the latest ones
 
@@ -82,7 +82,7 @@ class RateController:
 
     def sent(self, now: float, factor: float = 1.0) -> None:
         """An attempt goes out; the next may follow ``factor`` times as soon as at the rate."""
-        self._next = max(self._next, now - _CATCH_UP) + 1 / (self.rate * factor)
+        self._next = max(self._next, now - _CATCH_UP_SECONDS) + 1 / (self.rate * factor)
 
     # -- growing ----------------------------------------------------------------------------------------
 
@@ -97,16 +97,19 @@ class RateController:
         """
         passed = min(0.5, now - self._grown_at)
         self._grown_at = now
-        if passed > 0 and now >= self._quiet_from and self.rate < _HEADROOM * send_rate + _HEADROOM_LEAST:
+        if passed > 0 and now >= self._quiet_from and self.rate < _HEADROOM_RATIO * send_rate + _HEADROOM_PER_SECOND:
             unit = max(1.0, 2 * rejection_latency)
             self.rate *= 1 + self._growth(now - self._quiet_from, mean_rate, unit) * passed / unit
 
     def _growth(self, quiet: float, mean_rate: float, unit: float) -> float:
         """The share of the rate by which it grows in a unit of time, after ``quiet`` seconds without a rejection."""
-        if not self._found or (quiet > unit and self.rate < 0.9 * mean_rate):
-            return _SEARCH
-        growth = min(_FASTEST, _GROWTH * math.pow(2.0, min(_LARGEST_EXPONENT, quiet / unit)))
-        return growth * min(_LARGEST_SHARE, max(_SMALLEST_SHARE, math.pow(_REFERENCE_RATE / self.rate, _CLOSER)))
+        if not self._is_known or (quiet > unit and self.rate < 0.9 * mean_rate):
+            return _SEARCH_GROWTH_SHARE
+        growth = min(_MAX_GROWTH_SHARE, _GROWTH_SHARE * math.pow(2.0, min(_MAX_GROWTH_EXPONENT, quiet / unit)))
+        return growth * min(
+            _MAX_GROWTH_FACTOR,
+            max(_MIN_GROWTH_FACTOR, math.pow(_REFERENCE_PER_SECOND / self.rate, _CONVERGENCE_EXPONENT)),
+        )
 
     # -- being rejected ----------------------------------------------------------------------------------
 
@@ -119,17 +122,17 @@ class RateController:
             turnaround: seconds until a rejection comes back.
             chance: the share of calls that is rejected whatever the pace.
         """
-        asked_long = rejection.hint is not None and pause > _LONG_PAUSE
+        asked_long = rejection.hint is not None and pause > _LONG_PAUSE_SECONDS
         if random_share:
             bounds = iter(
-                (self.rate * _CUT, rejection.accept_rate / (1 - random_share) + 1.0)
+                (self.rate * _CUT_RATIO, rejection.accept_rate / (1 - random_share) + 1.0)
             )  # one rejection proves nothing
         else:
             bounds = self._bounds(rejection, pause)
-        self.rate = max(_LEAST, _LARGEST_CUT * self.rate, min(bounds))
-        self._found = True
+        self.rate = max(_MIN_PER_SECOND, _MIN_CUT_RATIO * self.rate, min(bounds))
+        self._is_known = True
         self._note(rejection, pause)
-        self._quiet_from = rejection.now + max(_HOLD * pause if asked_long else 0.0, 2 * rejection_latency)
+        self._quiet_from = rejection.now + max(_HOLD_PAUSES * pause if asked_long else 0.0, 2 * rejection_latency)
 
     def begin(self, rejection: Rejection, pause: float) -> None:
         """This rejection showed that it is the rate; what it is, the next will show."""
@@ -140,10 +143,10 @@ class RateController:
         resumed = rejection.now + pause
         self._next = max(self._next, resumed)
         self._resumed = resumed
-        self._rejected_at.append((resumed if pause > _LONG_PAUSE else rejection.now, rejection.accepted))
+        self._rejected_at.append((resumed if pause > _LONG_PAUSE_SECONDS else rejection.now, rejection.accepted))
 
     def _bounds(self, rejection: Rejection, pause: float) -> Iterator[float]:
-        yield self.rate * _CUT
+        yield self.rate * _CUT_RATIO
         if rejection.sent_at - self._resumed >= 1:  # a second without a pause: what it accepted is its rate
             yield rejection.accept_rate + 1.0
         yield from self._refilled(rejection, pause)
@@ -151,31 +154,31 @@ class RateController:
     def _refilled(self, rejection: Rejection, pause: float) -> Iterator[float]:
         """Between two rejections the server refilled at most what it accepted, and one."""
         known = self._rejected_at
-        if pause > _LONG_PAUSE:
+        if pause > _LONG_PAUSE_SECONDS:
             known.clear()  # how long the pause is says more than how long ago the others were
-        while known and known[0][0] < rejection.sent_at - _HORIZON:
+        while known and known[0][0] < rejection.sent_at - _HORIZON_SECONDS:
             known.popleft()
         for time, accepted in known:
-            if rejection.sent_at - time > _TOO_SHORT:
+            if rejection.sent_at - time > _MIN_INTERVAL_SECONDS:
                 yield (max(0, rejection.accepted - accepted) + 1) / (rejection.sent_at - time)
 
 
-_FIRST_AFTER = 4.0  # rejections; one after a probe that was passed ...
-_RARER = 4.0  # ... and so many times as many after each that failed
-_LONG_PAUSE = 0.25  # seconds; a probe that fails costs another such pause ...
-_WORTH_OF_LONG_PAUSE = 0.34  # ... so a rejection with it counts less ...
-_HARDLY = 0.3  # ... but for one at less than this share of what was accepted on average
+_FIRST_PROBE_REJECTIONS = 4.0  # rejections; one after a probe that was passed ...
+_RARER_RATIO = 4.0  # ... and so many times as many after each that failed
+_LONG_PAUSE_SECONDS = 0.25  # seconds; a probe that fails costs another such pause ...
+_LONG_PAUSE_WEIGHT = 0.34  # ... so a rejection with it counts less ...
+_LOW_RATE_SHARE = 0.3  # ... but for one at less than this share of what was accepted on average
 
-_FEWEST_CALLS, _MOST_CALLS = 8, 20  # of a probe
-_PASSED = -3.0  # logarithm of the odds that it is the rate ...
-_FAILED = 2.0  # ... with which a probe is over
-_STRIKES = 2  # rejections without which it has not failed: one may be chance
-_SETTLED = 2.0  # times as long as a rejection takes
+_MIN_PROBE_CALLS, _MAX_PROBE_CALLS = 8, 20  # of a probe
+_PASSED_LOG_ODDS = -3.0  # logarithm of the odds that it is the rate ...
+_FAILED_LOG_ODDS = 2.0  # ... with which a probe is over
+_MIN_FAILURES = 2  # rejections without which it has not failed: one may be chance
+_SETTLED_RATIO = 2.0  # times as long as a rejection takes
 
 # Where a probe is passed, what was rejected at far lower rates was rejected by chance, if it was so often.
-_FAR_BELOW = 0.6
-_OFTEN = 8
-_REMEMBERED = 16
+_FAR_BELOW_SHARE = 0.6
+_MIN_STRETCHES = 8
+_MAX_STRETCHES = 16
 
 
 class RateProbe:
@@ -192,32 +195,32 @@ class RateProbe:
     def __init__(self, send_log: SendLog) -> None:
         self._send_log = send_log
         self._began, self._rejected = send_log.sent, send_log.rejected
-        self._after = self._rejections_left = _FIRST_AFTER
+        self._rejections_per_probe = self._rejections_left = _FIRST_PROBE_REJECTIONS
         self._test: Optional[ShareTest] = None  # while a probe is under way
         self._first = 0
         self._rate = 0.0
         self._marked = (send_log.sent, send_log.rejected)
         # From one rejection to the next: the rate, and what was sent and rejected.
-        self._stretches: Deque[Tuple[float, int, int]] = deque(maxlen=_REMEMBERED)
+        self._stretches: Deque[Tuple[float, int, int]] = deque(maxlen=_MAX_STRETCHES)
 
     def factor(self) -> float:
         """How many times as soon as usual the next call may follow."""
-        leaping = self._test is not None and self._send_log.sent - self._first < _MOST_CALLS
+        leaping = self._test is not None and self._send_log.sent - self._first < _MAX_PROBE_CALLS
         return self.FACTOR if leaping else 1.0
 
     def rejected(self, rejection: Rejection, rate: float, pause: float) -> bool:
         """An attempt was rejected at this rate; returns whether it belongs to a probe that has not failed."""
         if self._test is not None and rejection.number >= self._first:
             self._test.reject(rejection.number)
-            failed = self._test.rejected >= _STRIKES and self._test.log_odds >= _FAILED
+            failed = self._test.rejected >= _MIN_FAILURES and self._test.log_odds >= _FAILED_LOG_ODDS
             if failed:
                 self._end(passed=False)
             return not failed
         if rejection.number >= self._marked[0]:
             self._note(rate)
         if self._test is None:
-            usual = pause <= _LONG_PAUSE or rate < _HARDLY * self._send_log.mean_rate(rejection.now)
-            self._rejections_left -= 1.0 if usual else _WORTH_OF_LONG_PAUSE
+            usual = pause <= _LONG_PAUSE_SECONDS or rate < _LOW_RATE_SHARE * self._send_log.mean_rate(rejection.now)
+            self._rejections_left -= 1.0 if usual else _LONG_PAUSE_WEIGHT
             if self._rejections_left <= 0:
                 self._begin(rate, pause)
         return False
@@ -239,23 +242,23 @@ class RateProbe:
     def _end(self, *, passed: bool) -> None:
         self._test = None
         self._marked = (self._send_log.sent, self._send_log.rejected)
-        self._after = 1.0 if passed else self._after * _RARER
-        self._rejections_left = self._after
+        self._rejections_per_probe = 1.0 if passed else self._rejections_per_probe * _RARER_RATIO
+        self._rejections_left = self._rejections_per_probe
 
     def passed(self, now: float) -> float:
         """The rate at which a probe has just turned out well, 0 without one."""
         test = self._test
         if test is None:
             return 0.0
-        test.accepted_before(self._send_log.sent_by(now - _SETTLED * self._send_log.rejection_latency))
-        passed = test.seen >= _FEWEST_CALLS and test.log_odds <= _PASSED
-        if passed or test.seen >= _MOST_CALLS:
+        test.accepted_before(self._send_log.sent_by(now - _SETTLED_RATIO * self._send_log.rejection_latency))
+        passed = test.seen >= _MIN_PROBE_CALLS and test.log_odds <= _PASSED_LOG_ODDS
+        if passed or test.seen >= _MAX_PROBE_CALLS:
             self._end(passed=passed)
         return self.FACTOR * self._rate if passed else 0.0
 
     def random_share(self, rate: float) -> float:
         """The share of calls that is rejected by chance, where this rate is accepted; 0 where that is not known."""
-        low = [(sent, rejected) for at, sent, rejected in self._stretches if at <= _FAR_BELOW * rate]
-        if len(low) < _OFTEN:
+        low = [(sent, rejected) for at, sent, rejected in self._stretches if at <= _FAR_BELOW_SHARE * rate]
+        if len(low) < _MIN_STRETCHES:
             return 0.0
         return possible_share(sum(rejected for _, rejected in low) / max(1, sum(sent for sent, _ in low)))

@@ -7,20 +7,20 @@ from typing import Deque, NamedTuple, Optional, Tuple
 
 __all__ = ["Rejection", "SendLog", "SendRecord"]
 
-_LATELY = 1.0  # seconds
-_LONG = 10.0  # seconds over which the mean rate is taken ...
-_LONG_ENOUGH = 2.0  # ... if there are so many
-_MARK_EVERY = 0.02  # seconds; rates are that exact
+_RATE_WINDOW_SECONDS = 1.0  # seconds
+_MEAN_RATE_WINDOW_SECONDS = 10.0  # seconds over which the mean rate is taken ...
+_MIN_MEAN_RATE_WINDOW_SECONDS = 2.0  # ... if there are so many
+_MARK_EVERY_SECONDS = 0.02  # seconds; rates are that exact
 
 # Attempts sent within so many seconds may reach the server in any order; the first ones, which have to make
 # their connections, within half of the time that a rejection takes.
-_OVERTAKING = 0.003
-_OVERTAKING_AT_FIRST = 0.03
-_FIRST = 64
+_OVERTAKING_SECONDS = 0.003
+_FIRST_OVERTAKING_SECONDS = 0.03
+_FIRST_CALLS = 64
 
-_REFUSALS_IN_MEAN = 3  # the mean time to a rejection is that of the last few ...
+_REJECTIONS_IN_MEAN = 3  # the mean time to a rejection is that of the last few ...
 _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
-_FIRST_TURNAROUND = 0.01  # seconds, before there was any rejection
+_FIRST_REJECTION_LATENCY_SECONDS = 0.01  # seconds, before there was any rejection
 
 
 class SendRecord(NamedTuple):
@@ -72,7 +72,7 @@ class SendLog:
     """
 
     __slots__ = (
-        "_latest",
+        "_latest_sends",
         "_marks",
         "_rejections",
         "finished",
@@ -85,21 +85,21 @@ class SendLog:
 
     def __init__(self) -> None:
         self.in_flight = self.sent = self.finished = self.rejected = 0
-        self.rejection_latency = _FIRST_TURNAROUND
+        self.rejection_latency = _FIRST_REJECTION_LATENCY_SECONDS
         self.latency = 0.0
         self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, rejected) until then
-        self._latest: Deque[Tuple[float, int]] = deque(maxlen=_FIRST)  # (sent at, number)
+        self._latest_sends: Deque[Tuple[float, int]] = deque(maxlen=_FIRST_CALLS)  # (sent at, number)
         self._rejections: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
     def send(self, now: float) -> SendRecord:
         """An attempt goes out."""
         record = SendRecord(now, self.in_flight, self.sent)
         marks = self._marks
-        if not marks or now >= marks[-1][0] + _MARK_EVERY:
+        if not marks or now >= marks[-1][0] + _MARK_EVERY_SECONDS:
             marks.append((now, self.sent, self.rejected))
-            if marks[0][0] < now - _LONG:
+            if marks[0][0] < now - _MEAN_RATE_WINDOW_SECONDS:
                 marks.popleft()
-        self._latest.append((now, self.sent))
+        self._latest_sends.append((now, self.sent))
         self.sent += 1
         self.in_flight += 1
         return record
@@ -116,7 +116,7 @@ class SendLog:
 
     def reject(self, record: SendRecord, now: float, hint: Optional[float]) -> Rejection:
         """An attempt was rejected."""
-        a_second_before = record.sent_at - _LATELY
+        a_second_before = record.sent_at - _RATE_WINDOW_SECONDS
         accept_rate = record.number - self._sent_until(a_second_before) - self._rejected_since(a_second_before)
         rejection = Rejection(
             record.sent_at,
@@ -130,34 +130,34 @@ class SendLog:
         self.in_flight -= 1
         self.rejected += 1
         self._rejections.append((record.sent_at, record.number, now))
-        self.rejection_latency += (now - record.sent_at - self.rejection_latency) / _REFUSALS_IN_MEAN
+        self.rejection_latency += (now - record.sent_at - self.rejection_latency) / _REJECTIONS_IN_MEAN
         return rejection
 
     def send_rate(self, now: float) -> int:
         """Attempts sent in the last second."""
-        return self.sent - self._sent_until(now - _LATELY)
+        return self.sent - self._sent_until(now - _RATE_WINDOW_SECONDS)
 
     def mean_rate(self, now: float) -> float:
         """Attempts accepted per second over the last ten; 0 while there are too few seconds to tell."""
         marks = self._marks
-        while len(marks) > 1 and marks[0][0] < now - _LONG:
+        while len(marks) > 1 and marks[0][0] < now - _MEAN_RATE_WINDOW_SECONDS:
             marks.popleft()
-        if not marks or now - marks[0][0] < _LONG_ENOUGH:
+        if not marks or now - marks[0][0] < _MIN_MEAN_RATE_WINDOW_SECONDS:
             return 0.0
         time, sent, rejected = marks[0]
         return (self.sent - sent - (self.rejected - rejected)) / (now - time)
 
-    def around(self, record: SendRecord, now: float) -> Tuple[int, int]:
+    def overlapping(self, record: SendRecord, now: float) -> Tuple[int, int]:
         """How many were sent so shortly before and after this one that they may have reached the server in any order.
 
         Args:
             record: of one that has come back.
             now: the time.
         """
-        overtaking = _OVERTAKING
-        if record.number < _FIRST:
-            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - record.sent_at) / 2))
-        near = [number for sent_at, number in self._latest if abs(sent_at - record.sent_at) <= overtaking]
+        overtaking = _OVERTAKING_SECONDS
+        if record.number < _FIRST_CALLS:
+            overtaking = max(overtaking, min(_FIRST_OVERTAKING_SECONDS, (now - record.sent_at) / 2))
+        near = [number for sent_at, number in self._latest_sends if abs(sent_at - record.sent_at) <= overtaking]
         number = record.number
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
@@ -189,7 +189,7 @@ class SendLog:
 
     def _accepted_ahead(self, record: SendRecord, now: float) -> int:
         """Accepted attempts in flight when the server saw this one, as far as is known by now."""
-        last = record.number + self.around(record, now)[1]  # of those that may have overtaken it
+        last = record.number + self.overlapping(record, now)[1]  # of those that may have overtaken it
         rejected = 0
         for _, number, back_at in reversed(self._rejections):
             if back_at <= record.sent_at:

@@ -12,19 +12,19 @@ from typing import List
 __all__ = ["OVERLIMIT_SHARE", "BackgroundRate", "ShareTest", "SurgeTest", "possible_share"]
 
 # What may be chance, as a share of all calls; and what a server rejects that is far beyond its limit.
-_SMALLEST_SHARE, _LARGEST_SHARE = 0.03, 0.4
+_MIN_CHANCE_SHARE, _MAX_CHANCE_SHARE = 0.03, 0.4
 OVERLIMIT_SHARE = 0.85
 
 # A rejection is no longer due to chance when so much more is rejected ...
-_MORE, _MORE_BY = 0.1, 1.25
-_SURE = 3.3  # logarithm of the odds
-_REMEMBERED = 32  # rejections in which a surge shows
-_SAMPLE = 5.0  # rejections, after which the share is taken anew
+_SURGE_MARGIN_SHARE, _SURGE_RATIO = 0.1, 1.25
+_SURGE_LOG_ODDS = 3.3  # logarithm of the odds
+_SURGE_REJECTIONS = 32  # rejections in which a surge shows
+_SAMPLE_REJECTIONS = 5.0  # rejections, after which the share is taken anew
 
 
 def possible_share(share: float) -> float:
     """``share``, or the nearest share of calls that a server may reject by chance."""
-    return min(_LARGEST_SHARE, max(_SMALLEST_SHARE, share))
+    return min(_MAX_CHANCE_SHARE, max(_MIN_CHANCE_SHARE, share))
 
 
 class ShareTest:
@@ -101,7 +101,7 @@ class SurgeTest(ShareTest):
         self.seen = max(self.seen, number - self._first + 1)
         numbers = self._numbers
         insort(numbers, number)
-        if len(numbers) > _REMEMBERED:
+        if len(numbers) > _SURGE_REJECTIONS:
             del numbers[0]
         self.log_odds = value = 0.0
         after = self._first + self.seen
@@ -129,15 +129,15 @@ class BackgroundRate:
         share: as it was given.
     """
 
-    __slots__ = ("_first", "_now", "_rejected", "_test", "share")
+    __slots__ = ("_current_share", "_first", "_rejected", "_test", "share")
 
     def __init__(self, share: float, first: int) -> None:
         self.share = share
         self._begin(share, first)
 
     def _begin(self, share: float, first: int) -> None:
-        self._now, self._first, self._rejected = share, first, 0
-        self._test = SurgeTest(share, _MORE + _MORE_BY * share, first)
+        self._current_share, self._first, self._rejected = share, first, 0
+        self._test = SurgeTest(share, _SURGE_MARGIN_SHARE + _SURGE_RATIO * share, first)
 
     def explains(self, number: int) -> bool:
         """Whether the rejection of the call with this number was to be expected.
@@ -147,11 +147,11 @@ class BackgroundRate:
         test = self._test
         test.reject(number)
         self._rejected += 1
-        surge = test.log_odds >= _SURE
+        surge = test.log_odds >= _SURGE_LOG_ODDS
         if surge:
             test.restart()
         seen = number + 1 - self._first
-        if seen * self._now > _SAMPLE:
-            measured = (self._rejected / seen + self._now) / 2
-            self._begin(min(self.share, max(_SMALLEST_SHARE / 2, measured)), number + 1)
+        if seen * self._current_share > _SAMPLE_REJECTIONS:
+            measured = (self._rejected / seen + self._current_share) / 2
+            self._begin(min(self.share, max(_MIN_CHANCE_SHARE / 2, measured)), number + 1)
         return not surge

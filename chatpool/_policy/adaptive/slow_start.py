@@ -14,12 +14,12 @@ from .states import LimitState
 __all__ = ["SlowStart", "Unlimited"]
 
 
-_AT_ONCE = 8  # calls in flight below which nothing is held back
-_START = 300.0  # sends a second beyond these
-_STEADY = 0.2  # seconds for which that is so, unless there is an answer before ...
-_DOUBLES_EVERY = 0.05  # ... and then the rate doubles so often (seconds) ...
-_OPEN_AFTER = 0.6  # ... until it is beyond any pool's, so long after the beginning
-_CATCH_UP = 0.005  # seconds of lateness that may be made good
+_FREE_CALLS = 8  # calls in flight below which nothing is held back
+_FIRST_PER_SECOND = 300.0  # sends a second beyond these
+_STEADY_SECONDS = 0.2  # seconds for which that is so, unless there is an answer before ...
+_DOUBLING_SECONDS = 0.05  # ... and then the rate doubles so often (seconds) ...
+_OVER_AFTER_SECONDS = 0.6  # ... until it is beyond any pool's, so long after the beginning
+_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
 
 
 class SlowStart:
@@ -45,7 +45,7 @@ class SlowStart:
 
     def wait(self, now: float, in_flight: int) -> float:
         """Seconds until the next attempt may be sent, with so many in flight."""
-        if self.is_over or in_flight < _AT_ONCE:
+        if self.is_over or in_flight < _FREE_CALLS:
             return 0.0
         return max(0.0, self._next - now)
 
@@ -55,17 +55,17 @@ class SlowStart:
             return
         if math.isinf(self._began):
             self._began = now
-            self._doubling_from = now + _STEADY
-        self.is_over = now - self._began > _OPEN_AFTER
-        if in_flight < _AT_ONCE:
+            self._doubling_from = now + _STEADY_SECONDS
+        self.is_over = now - self._began > _OVER_AFTER_SECONDS
+        if in_flight < _FREE_CALLS:
             self._next = max(self._next, now)
         elif not self.is_over:
-            self._next = max(self._next, now - _CATCH_UP) + 1 / self._rate(now)
+            self._next = max(self._next, now - _CATCH_UP_SECONDS) + 1 / self._rate(now)
 
     def _rate(self, now: float) -> float:
         if self.answered:
             self._doubling_from = min(self._doubling_from, now)
-        return _START * math.pow(2.0, max(0.0, now - self._doubling_from) / _DOUBLES_EVERY)
+        return _FIRST_PER_SECOND * math.pow(2.0, max(0.0, now - self._doubling_from) / _DOUBLING_SECONDS)
 
 
 class Unlimited(LimitState):

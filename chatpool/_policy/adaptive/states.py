@@ -76,23 +76,23 @@ class LimitState:
         return self
 
 
-_GROW_EVERY = 0.02  # seconds
+_GROW_EVERY_SECONDS = 0.02  # seconds
 
 # Doubt.
-_VOTES_FOR_A_NUMBER = 2
-_MANY_ANSWERS = 10  # times the number; with all places taken, a rate would have rejected something before
-_FEWEST_ANSWERS = 3  # before a number is believed: something must have ended for something to be rejected again
-_CONTRADICTIONS = 2
-_FAR_BELOW = 0.8  # of the limit: a number in flight does not reject there
-_BEYOND = 0.1  # of the first limit: accepted so far beyond it (and at least two), it was no number
+_VOTES_FOR_CONCURRENCY = 2
+_QUIET_ANSWERS_PER_SLOT = 10  # times the number; with all places taken, a rate would have rejected something before
+_MIN_ANSWERS = 3  # before a number is believed: something must have ended for something to be rejected again
+_MAX_CONTRADICTIONS = 2
+_FAR_BELOW_SHARE = 0.8  # of the limit: a number in flight does not reject there
+_BEYOND_SHARE = 0.1  # of the first limit: accepted so far beyond it (and at least two), it was no number
 
 # A decision that was taken is overturned by more.
-_SAME_NUMBER_VOTES = 3  # rejections at one number in flight; twice as many after each time that was wrong
-_MOST_VOTES = 64
-_TOP = 0.85  # a rejection counts if so large a share of the accepted had fewer in flight
-_FEWEST_IN_CROWD = 5
-_REFUSALS_AWAY_FROM_LIMIT = 4
-_QUIET_ANSWERS = 4  # times the limit; a rejection after so many answers is one by itself
+_VOTES_TO_OVERTURN = 3  # rejections at one number in flight; twice as many after each time that was wrong
+_MAX_VOTES_TO_OVERTURN = 64
+_TOP_SHARE = 0.85  # a rejection counts if so large a share of the accepted had fewer in flight
+_MIN_ACCEPTED_TO_VOTE = 5
+_REJECTIONS_AWAY_FROM_LIMIT = 4
+_UNRELATED_ANSWERS_PER_SLOT = 4  # times the limit; a rejection after so many answers is one by itself
 
 
 class Probing(LimitState):
@@ -109,48 +109,48 @@ class Probing(LimitState):
         super().__init__(send_log)
         self._rejection = rejection
         self._first = max(1, rejection.in_flight)
-        self._control = ConcurrencyController(
-            self._first, patience=max(pause, 2 * send_log.rejection_latency), in_doubt=True
+        self._controller = ConcurrencyController(
+            self._first, probe_interval=max(pause, 2 * send_log.rejection_latency), in_doubt=True
         )
-        self._batch = True  # rejections of what was sent at the same time still come in
+        self._first_batch = True  # rejections of what was sent at the same time still come in
         self._votes = self._contradictions = 0
-        self._answers = self._answers_lately = send_log.finished
+        self._answers = self._answers_at_vote = send_log.finished
         self._last_sent = rejection.sent_at
 
     @property
     def limit(self) -> Optional[int]:
-        return self._control.limit
+        return self._controller.limit
 
     def wait(self, now: float) -> float:
-        return self._control.wait(now, self._send_log)
+        return self._controller.wait(now, self._send_log)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._send_log)
+        self._controller.sent(now, self._send_log)
         self._last_sent = now
-        if self._control.confirmed >= self._first + max(2, _BEYOND * self._first):
+        if self._controller.confirmed >= self._first + max(2, _BEYOND_SHARE * self._first):
             return LimitedByRate(self._send_log, self._send_log.send_rate(now), now, now)
         return self
 
     def accepted(self, record: SendRecord, now: float) -> LimitState:
-        self._control.accepted(record.ahead + 1)
+        self._controller.accepted(record.ahead + 1)
         return self
 
     def also_rejected(self, rejection: Rejection) -> LimitState:
         """Those that come back later know better how many were accepted before them."""
-        if self._batch:
-            self._control.lower(rejection.in_flight)
-            self._first = self._control.limit
+        if self._first_batch:
+            self._controller.lower(rejection.in_flight)
+            self._first = self._controller.limit
         return self
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
-        self._batch = False
+        self._first_batch = False
         if self._is_rate(rejection.in_flight):
             return LimitedByRate(self._send_log, self._rate_by(rejection), self._last_sent, rejection.now).begin(
                 rejection, pause
             )
         if self._is_number(rejection.in_flight):
-            return LimitedByConcurrency(self._send_log, min(self._control.limit, rejection.in_flight))
-        self._control.rejected(rejection.in_flight, self._send_log.latency)
+            return LimitedByConcurrency(self._send_log, min(self._controller.limit, rejection.in_flight))
+        self._controller.rejected(rejection.in_flight, self._send_log.latency)
         return self
 
     def _rate_by(self, rejection: Rejection) -> float:
@@ -159,22 +159,22 @@ class Probing(LimitState):
         return min(rejection.accept_rate, max(1, refilled) / max(1e-3, rejection.sent_at - self._rejection.sent_at))
 
     def _is_rate(self, in_flight: int) -> bool:
-        self._contradictions = self._contradictions + 1 if self._control.contradicts(in_flight) else 0
-        far_below = in_flight < _FAR_BELOW * self._control.limit - 1
-        return in_flight == 0 or far_below or self._contradictions >= _CONTRADICTIONS
+        self._contradictions = self._contradictions + 1 if self._controller.contradicts(in_flight) else 0
+        far_below = in_flight < _FAR_BELOW_SHARE * self._controller.limit - 1
+        return in_flight == 0 or far_below or self._contradictions >= _MAX_CONTRADICTIONS
 
     def _is_number(self, in_flight: int) -> bool:
         # With all places taken any rejection comes at that number; that of one call more speaks of it.
-        probing, finished = self._control.probing, self._send_log.finished
-        tried = self._control.confirmed if probing else self._control.limit
-        speaks = probing or finished - self._answers_lately > _MANY_ANSWERS * tried
-        self._answers_lately = finished
+        probing, finished = self._controller.probing, self._send_log.finished
+        tried = self._controller.confirmed if probing else self._controller.limit
+        speaks = probing or finished - self._answers_at_vote > _QUIET_ANSWERS_PER_SLOT * tried
+        self._answers_at_vote = finished
         if self._contradictions or in_flight < 0.9 * tried:
             self._votes = 0
         elif speaks:
             self._votes += 1
         answers = finished - self._answers
-        return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
+        return self._votes >= _VOTES_FOR_CONCURRENCY and answers >= max(_MIN_ANSWERS, self._first)
 
 
 class LimitedByRate(LimitState):
@@ -186,61 +186,61 @@ class LimitedByRate(LimitState):
     why = "the server limits the rate"
 
     def __init__(
-        self, send_log: SendLog, rate: float, last_sent: float, now: float, votes: int = _SAME_NUMBER_VOTES
+        self, send_log: SendLog, rate: float, last_sent: float, now: float, votes: int = _VOTES_TO_OVERTURN
     ) -> None:
         super().__init__(send_log)
-        self._control = RateController(rate, last_sent, now)
+        self._controller = RateController(rate, last_sent, now)
         self._grown_at = now
-        self._crowd: Dict[int, int] = {}  # accepted since the latest rejection, by the number in flight
+        self._accepted_by_load: Dict[int, int] = {}  # accepted since the latest rejection, by the number in flight
         self._votes = 0
         self._votes_needed = votes
         self._rate_probe = RateProbe(send_log)
 
     @property
     def rate(self) -> Optional[float]:
-        return self._control.rate
+        return self._controller.rate
 
     def wait(self, now: float) -> float:
-        if now - self._grown_at >= _GROW_EVERY:
+        if now - self._grown_at >= _GROW_EVERY_SECONDS:
             self._grown_at = now
             send_log = self._send_log
-            self._control.grow(now, send_log.send_rate(now), send_log.mean_rate(now), send_log.rejection_latency)
+            self._controller.grow(now, send_log.send_rate(now), send_log.mean_rate(now), send_log.rejection_latency)
             rate = self._rate_probe.passed(now)
             if rate:
-                self._control.rate = max(self._control.rate, rate)
+                self._controller.rate = max(self._controller.rate, rate)
                 self.random_share = self._rate_probe.random_share(rate) or self.random_share
-        return self._control.wait(now)
+        return self._controller.wait(now)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._rate_probe.factor())
+        self._controller.sent(now, self._rate_probe.factor())
         return self
 
     def ignores(self, rejection: Rejection, pause: float) -> bool:
-        return self._rate_probe.rejected(rejection, self._control.rate, pause)
+        return self._rate_probe.rejected(rejection, self._controller.rate, pause)
 
     def accepted(self, record: SendRecord, now: float) -> LimitState:
-        self._crowd[record.ahead] = self._crowd.get(record.ahead, 0) + 1
+        self._accepted_by_load[record.ahead] = self._accepted_by_load.get(record.ahead, 0) + 1
         return self
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
-        self._control.rejected(rejection, pause, self._send_log.rejection_latency, random_share=self.random_share)
+        self._controller.rejected(rejection, pause, self._send_log.rejection_latency, random_share=self.random_share)
         self._vote(rejection.in_flight)
-        self._crowd.clear()
+        self._accepted_by_load.clear()
         if self._votes >= self._votes_needed:
             return LimitedByConcurrency(self._send_log, rejection.in_flight, self._votes_needed)
         return self
 
     def begin(self, rejection: Rejection, pause: float) -> LimitedByRate:
         """This rejection showed that it is the rate."""
-        self._control.begin(rejection, pause)
+        self._controller.begin(rejection, pause)
         return self
 
     def _vote(self, in_flight: int) -> None:
-        accepted = sum(self._crowd.values())
-        if accepted < _FEWEST_IN_CROWD:
+        accepted = sum(self._accepted_by_load.values())
+        if accepted < _MIN_ACCEPTED_TO_VOTE:
             return
-        with_fewer = sum(count for ahead, count in self._crowd.items() if ahead < in_flight)
-        self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
+        with_fewer = sum(count for ahead, count in self._accepted_by_load.items() if ahead < in_flight)
+        self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP_SHARE * accepted else 0
 
 
 class LimitedByConcurrency(LimitState):
@@ -253,39 +253,39 @@ class LimitedByConcurrency(LimitState):
     pauses_all = False
     why = "the server limits the calls in flight"
 
-    def __init__(self, send_log: SendLog, limit: int, votes: int = _SAME_NUMBER_VOTES) -> None:
+    def __init__(self, send_log: SendLog, limit: int, votes: int = _VOTES_TO_OVERTURN) -> None:
         super().__init__(send_log)
-        self._control = ConcurrencyController(limit)
-        self._away = 0  # rejections in a row that were not at the limit
+        self._controller = ConcurrencyController(limit)
+        self._rejections_away = 0  # rejections in a row that were not at the limit
         self._answers = send_log.finished
         self._votes_needed = votes
 
     @property
     def limit(self) -> Optional[int]:
-        return self._control.limit
+        return self._controller.limit
 
     def wait(self, now: float) -> float:
-        return self._control.wait(now, self._send_log)
+        return self._controller.wait(now, self._send_log)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._send_log)
+        self._controller.sent(now, self._send_log)
         return self
 
     def accepted(self, record: SendRecord, now: float) -> LimitState:
-        self._control.accepted(record.ahead + 1)
+        self._controller.accepted(record.ahead + 1)
         return self
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
-        if not self._control.used_by_others(rejection.in_flight):
-            self._away = 0 if self._at_limit(rejection.in_flight) else self._away + 1
+        if not self._controller.used_by_others(rejection.in_flight):
+            self._rejections_away = 0 if self._at_limit(rejection.in_flight) else self._rejections_away + 1
         self._answers = self._send_log.finished
-        if rejection.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
-            votes = min(_MOST_VOTES, 2 * self._votes_needed)
+        if rejection.in_flight == 0 or self._rejections_away >= _REJECTIONS_AWAY_FROM_LIMIT:
+            votes = min(_MAX_VOTES_TO_OVERTURN, 2 * self._votes_needed)
             return LimitedByRate(self._send_log, rejection.accept_rate, rejection.sent_at, rejection.now, votes)
-        self._control.rejected(rejection.in_flight, self._send_log.latency)
+        self._controller.rejected(rejection.in_flight, self._send_log.latency)
         return self
 
     def _at_limit(self, in_flight: int) -> bool:
-        if self._control.probing:
-            return not self._control.contradicts(in_flight)
-        return self._send_log.finished - self._answers > _QUIET_ANSWERS * self._control.limit
+        if self._controller.probing:
+            return not self._controller.contradicts(in_flight)
+        return self._send_log.finished - self._answers > _UNRELATED_ANSWERS_PER_SLOT * self._controller.limit

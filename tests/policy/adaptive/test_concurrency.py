@@ -65,7 +65,9 @@ def test_a_step_is_at_most_a_quarter_of_the_limit():
     for tenth in range(60):
         at_limit(control, tenth / 10, tenth / 10 + 0.1)
         limits.append(control.limit)
-    assert all(after - before <= max(1, before / 4) for before, after in zip(limits, limits[1:]))
+    assert all(
+        after - in_flight_before <= max(1, in_flight_before / 4) for in_flight_before, after in zip(limits, limits[1:])
+    )
 
 
 def test_a_probe_that_is_rejected_is_taken_back_and_the_next_waits_twice_as_long():
@@ -88,12 +90,12 @@ def test_a_limit_that_does_not_bind_is_not_raised():
 
 
 def test_the_more_answers_the_sooner_the_next_probe_after_many_that_were_rejected():
-    for latency, patience in ((0.1, 1.5), (0.6, 3.0), (5.0, 4.0)):
+    for latency, probe_interval in ((0.1, 1.5), (0.6, 3.0), (5.0, 4.0)):
         control, now = ConcurrencyController(4), 0.0
         for _ in range(4):
             now = first_probe(control, now)
             control.rejected(4, latency)
-        assert first_probe(control, now) - now == pytest.approx(patience, abs=0.02)
+        assert first_probe(control, now) - now == pytest.approx(probe_interval, abs=0.02)
 
 
 def test_a_probe_keeps_its_distance_so_that_no_rate_would_mind():
@@ -289,23 +291,23 @@ def test_a_tenth_or_more_is_given_up_until_the_next_rejection():
     yielded(fair_share, RARELY - 1)
     given = fair_share.rejected(100)
     assert 10 <= given <= 25
-    assert (fair_share.before, fair_share.kept_in_flight) == (100, 100 - given)
+    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (100, 100 - given)
     fair_share.rejected(100)
-    assert (fair_share.before, fair_share.kept_in_flight) == (0, 0)
+    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
 
 
 def test_or_until_it_is_over():
     fair_share = FairShareYield()
     yielded(fair_share, RARELY)
     fair_share.end()
-    assert (fair_share.before, fair_share.kept_in_flight) == (0, 0)
+    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize("in_flight", range(5))
 def test_who_has_few_gives_up_none(in_flight):
     fair_share = FairShareYield()
-    assert fair_share.rejected(in_flight, others=True) == 0
-    assert fair_share.before == 0
+    assert fair_share.rejected(in_flight, by_others=True) == 0
+    assert fair_share.in_flight_before == 0
 
 
 def test_rejections_after_which_nothing_can_be_given_up_make_it_no_rarer():
@@ -317,14 +319,14 @@ def test_rejections_after_which_nothing_can_be_given_up_make_it_no_rarer():
 def test_at_once_when_somebody_else_takes_places():
     fair_share = FairShareYield()
     yielded(fair_share, RARELY // 2)
-    assert all(fair_share.rejected(100, others=True) for _ in range(3))
+    assert all(fair_share.rejected(100, by_others=True) for _ in range(3))
 
 
 def test_afterwards_less_and_less_often_when_nobody_does():
     fair_share = FairShareYield()
-    fair_share.rejected(100, others=True)
+    fair_share.rejected(100, by_others=True)
     numbers = [0, *yielded(fair_share, 6 * RARELY)]
-    gaps = [after - before for before, after in zip(numbers, numbers[1:])]
+    gaps = [after - in_flight_before for in_flight_before, after in zip(numbers, numbers[1:])]
     assert gaps[:3] == [2, 4, 8]
     assert gaps[-1] == RARELY
     assert gaps == sorted(gaps)

@@ -60,8 +60,8 @@ class Server:
 
     def run(self, rejects, *, most=2000):
         """Send calls until the state changes; ``rejects(record)`` are rejected."""
-        before, kind = self.send_log.sent, type(self.state)
-        while type(self.state) is kind and self.send_log.sent - before < most:
+        in_flight_before, kind = self.send_log.sent, type(self.state)
+        while type(self.state) is kind and self.send_log.sent - in_flight_before < most:
             record = self.send()
             if type(self.state) is not kind:
                 break
@@ -101,7 +101,7 @@ class TestSlowStart:
         for _ in range(5):
             server.send()
             times.append(server.now)
-        gaps = [after - before for before, after in zip(times, times[1:])]
+        gaps = [after - in_flight_before for in_flight_before, after in zip(times, times[1:])]
         assert gaps == pytest.approx([gaps[0] / count for count in (1, 2, 3, 4)])
 
     @pytest.mark.parametrize(("rejection_latency", "gap"), [(0.05, 0.1), (0.0001, 0.006), (9.0, 1.0)])
@@ -194,6 +194,6 @@ class TestErratic:
     def test_when_nearly_all_are_rejected_the_question_is_asked_anew(self, share):
         server = self.erratic(share)
         server.run(by_chance(share), most=500)
-        before = server.send_log.sent
+        in_flight_before = server.send_log.sent
         assert isinstance(server.run(by_chance(0.98)), LoadTrial)
-        assert server.send_log.sent - before < 60
+        assert server.send_log.sent - in_flight_before < 60
