@@ -1,9 +1,4 @@
-"""A gate before a server that is down: nothing fresh is sent, one probe at a time looks whether it is back.
-
-An endpoint that rejects every call for good is left alone, and asked again now and then.
-
-Rejections that many calls meet in the same words, where no call has ever succeeded: no further call will.
-"""
+"""Circuit breakers: they stop sending to a server that is down, or that rejects the credentials of every call."""
 
 from __future__ import annotations
 
@@ -16,29 +11,31 @@ from ..errors import ChatPoolError
 __all__ = ["CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointHealth"]
 
 
-# How many failures in a row mean that the server is down: some, and more the more calls were in flight at once.
-# Measured: 0-2 false closings at 20-50 % random failures; tighter thresholds closed hundreds of times.
+# So many failures in a row mean that the server is down: a constant, and more the more calls were in flight at once.
+# Measured: it opened 0-2 times by mistake at 20-50 % random failures; lower thresholds did so hundreds of times.
 _FAILURES_TO_OPEN = 10
 _FAILURES_PER_CALL_IN_FLIGHT = 1.5
 
-_FIRST_PROBE_SECONDS = 0.25  # seconds after closing; then twice as long each time
-_MAX_PROBE_SECONDS = 1.0  # the longest pause between probes
+_FIRST_PROBE_SECONDS = 0.25  # after it opened; twice as long before each further probe ...
+_MAX_PROBE_SECONDS = 1.0  # ... up to this
 
 _FAILURE_KINDS = frozenset({"timeout", "unavailable"})
 
 
 class CircuitBreaker:
-    """Closes after many failures in a row, opens at the first success.
+    """Opens after many failures in a row, closes at the first success.
 
-    A failure is a connection error, a time-out or a 5xx.  Only the success of an attempt that was sent after the
+    CLOSED: all calls are sent.  OPEN: none is, until the next probe is due.  HALF_OPEN: one probe is in flight.
+
+    A failure is a connection error, a timeout or a 5xx.  Only the success of an attempt that was sent after the
     first failure of the streak ends it: one sent earlier says nothing about the server now.
 
     Not thread-safe: the caller holds the lock.
 
     Attributes:
-        closed: whether only probes go out.
+        is_open: True while only probes are sent (OPEN or HALF_OPEN).
         down_since: when the streak's first failure was sent, None without a streak.
-        in_flight: attempts under way.
+        in_flight: attempts in flight.
     """
 
     __slots__ = (
@@ -69,30 +66,38 @@ class CircuitBreaker:
         self._probe_pause = _FIRST_PROBE_SECONDS
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; 0 for now, ``inf`` while a probe is out."""
+        """Return the seconds until the next attempt may be sent; 0 for now, ``inf`` while a probe is in flight."""
         if not self.is_open:
             return 0.0
         return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def total_open_seconds(self, now: float) -> float:
-        """Seconds the gate has been closed, since it was made."""
+        """Return the seconds for which it has been open, all in all."""
         return self._open_seconds + (now - self._opened_at if self.is_open else 0.0)
 
     def sent(self) -> None:
-        """An attempt goes out."""
+        """Note that an attempt is sent."""
         self.in_flight += 1
         self._peak_in_flight = max(self._peak_in_flight, self.in_flight)
         self._half_open = self.is_open
 
     def returned(self, kind: str, sent_at: float, now: float, down: Optional[bool] = None) -> None:
-        """An attempt that went out at ``sent_at`` has ended with a verdict of this kind."""
+        """Note that an attempt sent at ``sent_at`` has ended.
+
+        Args:
+            kind: the kind of its verdict.
+            sent_at: when it was sent.
+            now: the time.
+            down: True where the pacing knows that the server is down, False where it knows that it is not; None to
+                decide by the number of failures.
+        """
         self.in_flight -= 1
         if kind in _FAILURE_KINDS:
             self._failed(sent_at, now, down)
         elif kind == "success":
             self._succeeded(sent_at, now)
         elif self.is_open and sent_at >= self._opened_at:
-            # Rejected, or given up: it tells neither way, and the next probe may go at once.
+            # Rejected or cancelled: this tells nothing about the server, so the next probe may be sent at once.
             self._half_open = False
 
     def _failed(self, sent_at: float, now: float, down: Optional[bool]) -> None:
@@ -124,15 +129,15 @@ class CircuitBreaker:
             self.is_open = self._half_open = False
 
 
-# A key is put right, or credit bought, by a person: nobody is that fast, and a probe costs a call its time.
-_FIRST_EJECTION_SECONDS = 60.0  # seconds, then twice as long each time
+# A person corrects a key or buys credit, which takes minutes, and a probe costs a call its time.
+_FIRST_EJECTION_SECONDS = 60.0  # then twice as long each time ...
 _MAX_EJECTION_SECONDS = 600.0
 
 
 class CredentialBreaker:
-    """Trips at a rejection that holds for every call (a wrong key, no credit), and lets one call at a time try again.
+    """Trips at a rejection that holds for every call (a wrong key, no credit), and lets one call at a time probe.
 
-    Only used where calls can go to another endpoint instead.
+    Used only where calls can fail over to another endpoint.
 
     Not thread-safe: the caller holds the lock.
 
@@ -149,9 +154,9 @@ class CredentialBreaker:
         self._half_open = False
 
     def trip(self, reason: ChatPoolError, sent_at: float, now: float) -> bool:
-        """A call that went out at ``sent_at`` was rejected; returns whether nobody knew that every call is."""
+        """Note that a call sent at ``sent_at`` was rejected; return True if this tripped the breaker."""
         if self.reason is not None and sent_at < self._tripped_at:
-            return False  # it was on its way already
+            return False  # it was in flight already
         first = self.reason is None
         self._pause = _FIRST_EJECTION_SECONDS if first else min(2 * self._pause, _MAX_EJECTION_SECONDS)
         if first:
@@ -160,17 +165,17 @@ class CredentialBreaker:
         return first
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be sent; 0 for now, ``inf`` while one is trying."""
+        """Return the seconds until a call may be sent; 0 for now, ``inf`` while a probe is in flight."""
         if self.reason is None:
             return 0.0
         return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def sent(self) -> None:
-        """A call goes out."""
+        """Note that a call is sent."""
         self._half_open = self.reason is not None
 
     def returned(self, kind: str, sent_at: float, now: float) -> None:
-        """A call that went out at ``sent_at`` has ended with a verdict of this kind; a rejection trips it besides."""
+        """Note that a call sent at ``sent_at`` has ended; after a rejection, :meth:`trip` is called as well."""
         if self.reason is None or sent_at < self._tripped_at:
             return
         if kind == "success":
@@ -184,12 +189,12 @@ class CredentialBreaker:
 
 
 class EndpointHealth:
-    """What is known of one endpoint, whatever the model.
+    """State of one endpoint that holds for all its models.
 
     Attributes:
-        proven: whether any call to it has ever succeeded.
+        proven: True once any call to it has succeeded.
         worked_at: when a call succeeded last.
-        breaker: keeps calls away from it.
+        breaker: trips at a rejection of its credentials.
     """
 
     __slots__ = ("breaker", "proven", "worked_at")
@@ -201,16 +206,16 @@ class EndpointHealth:
 
 
 _MIN_CALLS = 10
-_MAX_REJECTION_KINDS = 64  # of rejections that are remembered: servers may quote the request in theirs
+_MAX_REJECTION_KINDS = 64  # remembered at most: servers may quote the request in their messages
 
 
 class CommonRejections:
-    """Counts the calls that were rejected in the same way.
+    """Recognises a rejection that every call would get: many calls got the same one, and none has ever succeeded.
 
     Not thread-safe: the caller holds the lock.
 
     Args:
-        max_workers: as many calls as are in flight together may have been sent before the first was rejected.
+        max_workers: as many calls may have been in flight before the first was rejected.
     """
 
     def __init__(self, max_workers: int) -> None:
@@ -218,7 +223,7 @@ class CommonRejections:
         self._calls: OrderedDict[Hashable, Set[int]] = OrderedDict()
 
     def rejected(self, rejection: Hashable, call_id: int) -> bool:
-        """Note that a call met ``rejection``; return True once enough calls have, and begin anew."""
+        """Note that a call got ``rejection``; return True once enough calls have, and start counting anew."""
         calls = self._calls.pop(rejection, None) or set()
         calls.add(call_id)
         if len(calls) >= self._calls_needed:

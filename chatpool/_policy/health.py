@@ -1,7 +1,4 @@
-"""What the latest answers say about one (endpoint, model).
-
-How many failures in a row are no more than bad luck.
-"""
+"""Health of one (endpoint, model): its failures, and how many in a row are to be expected by chance."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ from .circuit_breaker import CircuitBreaker
 __all__ = ["FailureRate", "HealthSnapshot", "UpstreamHealth", "expected_failure_run"]
 
 
-_MEMORY_ATTEMPTS = 1000.0  # attempts; what was before them counts less and less
+_MEMORY_ATTEMPTS = 1000.0  # earlier ones count less and less
 _MAX_EXPECTED_RUN = (
     4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
 )
 
 
 class FailureRate:
-    """Knows how often attempts fail beside those that succeed, and so how many may fail in a row by chance.
+    """Share of attempts that fail among those that succeed, and the longest run of failures that it explains.
 
     Of N attempts, each of which fails with probability p, the longest series of failures has about log(N) / log(1/p)
-    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean; and
-    what goes beyond it was trouble, and does not count as chance the next time.
+    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean.
+    Failures beyond that are an outage and do not count for the share.
     """
 
     __slots__ = ("_attempts", "_failures")
@@ -36,7 +33,7 @@ class FailureRate:
         self._failures = 0.0
 
     def succeeded(self, failures: int) -> None:
-        """An attempt has succeeded after so many failures in a row."""
+        """Note an attempt that succeeded after ``failures`` failures in a row."""
         by_chance = min(failures, self.expected_run() + 1) if failures and self._attempts else 0
         self._failures += by_chance
         self._attempts += by_chance + 1
@@ -45,7 +42,7 @@ class FailureRate:
             self._attempts /= 2
 
     def expected_run(self) -> int:
-        """Failures that need no other explanation; none where nothing has ever succeeded."""
+        """Return how many failures in a row chance explains; 0 before the first success."""
         if not self._attempts:
             return 0
         return min(
@@ -54,31 +51,32 @@ class FailureRate:
 
 
 def expected_failure_run(attempts: float, share: float) -> int:
-    """Failures in a row that chance explains among so many attempts, of which this share fails."""
+    """Return the longest run of failures to expect among ``attempts`` attempts of which ``share`` fail."""
     return 1 + math.ceil(math.log(attempts) / -math.log(share))
 
 
 class HealthSnapshot(NamedTuple):
-    """What a retry decision has to know of the line at the moment of a failure.
+    """State of one (endpoint, model) at a failure, as the retry decision needs it.
 
     Attributes:
         streak: failures of the server since its last success.
-        level: the part of the streak that bad luck does not explain, in multiples of the calls on their way.
-        luck: how many failures in a row it does explain.
-        closed: whether the line is held because the server is down.
-        down_for: seconds for which it has been down, None while it is not held.
-        rejected_for: seconds for which there were rejections for rate and no success; None without any.
-        proven: whether any call has ever succeeded.
-        failing_for: seconds for which there were failures of the server and no success; None without any.
+        excess_streak: the part of the streak that chance does not explain, as a multiple of the calls in flight or
+            parked.
+        chance_failures: failures in a row that chance explains.
+        is_open: True while the circuit breaker holds calls back because the server is down.
+        down_for: seconds for which the server has been down, None while the circuit is closed.
+        rejected_for: seconds of rejections for rate without a success; None without any.
+        proven: True once any call has succeeded.
+        failing_for: seconds of failures of the server without a success; None without any.
         recheck: seconds after which a call whose key or model was rejected may be tried again; None where the
             rejection stands.
         good_sent_at: the latest send of a call that succeeded.
-        unanimous: whether so many calls have met this very rejection, and none has succeeded, that no call will.
-        elsewhere: whether another endpoint would take the call at once.
-        left: whether another endpoint may take it sooner or later.
-        chance: how many rejections of one call in a row are due to chance, where rejections do not depend on the pace.
-        overloaded: whether its failures are rejections, because it has too much to do.
-        succeeded_before: seconds since the latest success, ``inf`` before the first.
+        unanimous: True if many calls got this very rejection and none has succeeded, so that no call will.
+        has_healthy_peer: True if another endpoint would take the call at once.
+        has_peer: True if another endpoint may take the call, now or later.
+        chance_rejections: rejections of one call in a row that chance explains, where they do not depend on the load.
+        overloaded: True if its failures are rejections of a server with too much to do.
+        since_success: seconds since the latest success, ``inf`` before the first.
     """
 
     streak: int = 0
@@ -100,9 +98,14 @@ class HealthSnapshot(NamedTuple):
 
 
 class UpstreamHealth:
-    """The failures of one (endpoint, model), and the time until which the server wants to be left alone.
+    """Failures of one (endpoint, model), and the time until which the server has said that it will reject calls.
 
     Not thread-safe: the caller holds the lock.
+
+    Attributes:
+        circuit: its circuit breaker.
+        proven: True once any call has succeeded.
+        streak: failures of the server since its last success.
     """
 
     __slots__ = (
@@ -127,7 +130,7 @@ class UpstreamHealth:
         self._rejection: Optional[ChatPoolError] = None
 
     def returned(self, verdict: Verdict, sent_at: float, now: float, down: Optional[bool] = None) -> None:
-        """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
+        """Note that an attempt sent at ``sent_at`` has ended with ``verdict``; ``down`` as for the circuit breaker."""
         kind = verdict.kind
         self.circuit.returned(kind, sent_at, now, down)
         if kind == "success":
@@ -143,7 +146,7 @@ class UpstreamHealth:
             self.streak += 1
 
     def snapshot(self, now: float, on_their_way: int) -> HealthSnapshot:
-        """The line as a retry decision sees it, with so many calls in flight or parked."""
+        """Return the state for a retry decision; ``on_their_way`` calls are in flight or parked."""
         chance_failures = self._failure_rate.expected_run()
         down_since, rejected_since = self.circuit.down_since if self.circuit.is_open else None, self._rejected_since
         return HealthSnapshot(
@@ -158,20 +161,20 @@ class UpstreamHealth:
         )
 
     def reject(self, until: float, error: ChatPoolError) -> None:
-        """Send nothing before ``until``: the server has said that it will reject."""
+        """Send nothing before ``until``: the server has said that it will reject calls, with ``error``."""
         if until > self._reject_until:
             self._reject_until, self._rejection = until, error
 
     def rejection_at(self, now: float) -> Optional[ChatPoolError]:
-        """The error that a call sent now would draw, None if it may be sent."""
+        """Return the error that a call sent now would get, None if it may be sent."""
         return self._rejection if now < self._reject_until else None
 
     def rejected_for(self, now: float) -> float:
-        """Seconds for which the server has said that it will reject, 0.0 if it has not."""
+        """Return the seconds for which the server has said that it will reject calls, 0.0 without any."""
         return max(0.0, self._reject_until - now)
 
     def stats(self, now: float) -> LineStats:
-        """This state for a person."""
+        """Return the state for statistics."""
         paused = self._reject_until - now
         if paused > 0:
             return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._rejection}")

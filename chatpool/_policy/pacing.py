@@ -1,4 +1,4 @@
-"""When the next call to one (endpoint, model) may be sent: its limits, stated and found out, in one object."""
+"""Pacing of one (endpoint, model): its configured, reported and learned limits in one object."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["PacedSend", "Pacer", "PacingState"]
 
 
 class PacedSend(NamedTuple):
-    """An attempt that was sent; handed back when it returns.
+    """Record of an attempt that was sent; handed back when it returns.
 
     Attributes:
-        record: what was known when it was sent.
+        record: the record of the send log.
         tokens: the tokens it was expected to take.
         tokens_sent: tokens sent with it, since the first send.
     """
@@ -31,13 +31,13 @@ class PacedSend(NamedTuple):
 
 
 class PacingState(NamedTuple):
-    """The pacing of one (endpoint, model) at one moment, for a person.
+    """Pacing of one (endpoint, model) at one moment, for statistics.
 
     Attributes:
         rate: sends a second, None where nothing limits it.
         concurrency_limit: calls in flight at most, None where nothing limits them below the pool's workers.
         paused_for: seconds until calls are sent again, None when it is not paused.
-        why: what limits it, in a few words; None without a limit.
+        why: a short description of what limits it; None without a limit.
     """
 
     rate: Optional[float] = None
@@ -47,16 +47,16 @@ class PacingState(NamedTuple):
 
 
 class Pacer:
-    """Admits calls within the limits that are configured, stated in headers, and found out by rejections.
+    """Admits calls within the limits that are configured, reported in headers, and learned from rejections.
 
-    Not thread-safe: the caller holds the lock.  The caller asks for the call that is next in its line and sends it
-    before it asks for another, so whoever comes first is served first.
+    Not thread-safe: the caller holds the lock.  The caller asks for the call that is next in its queue and sends it
+    before it asks for another, so calls are served in order.
 
     Args:
         limits: the configured limits, None without any.
 
     Attributes:
-        counts_tokens: whether the tokens of a call matter.
+        counts_tokens: True if the tokens of a call matter.
     """
 
     __slots__ = ("_adaptive", "_rate_limiter", "_requests", "_tokens", "_tokens_sent", "counts_tokens")
@@ -71,30 +71,30 @@ class Pacer:
 
     @property
     def limited(self) -> bool:
-        """Whether anything limits the pace, as far as is known."""
+        """True if anything is known to limit the pace."""
         learned = self._requests is not None or self._tokens is not None
         return learned or self._rate_limiter is not None or not isinstance(self._adaptive.state, Unlimited)
 
     @property
     def max_tokens_per_minute(self) -> float:
-        """Tokens that may be sent in a minute, configured or stated; ``inf`` where that is not known."""
+        """Tokens that may be sent in a minute, configured or reported; ``inf`` where that is unknown."""
         configured = None if self._rate_limiter is None else self._rate_limiter.limits.tokens_per_minute
         reported = math.inf if self._tokens is None else self._tokens.limit
         return reported if configured is None else min(configured, reported)
 
     def too_large(self, tokens: float) -> Optional[str]:
-        """Why a call of so many tokens can never be sent, None if it can."""
+        """Return why a call of ``tokens`` tokens can never be sent, None if it can."""
         return None if self._rate_limiter is None else self._rate_limiter.too_large(tokens)
 
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float, tokens: float = 0.0, *, probe: bool = False) -> float:
-        """Seconds until a call of so many tokens may be sent; 0 for now, ``inf`` for not before one ends.
+        """Return the seconds until a call may be sent; 0 for now, ``inf`` for not before one in flight ends.
 
         Args:
             now: the time.
             tokens: of the call.
-            probe: whether the call asks if the server is back: what it rejected before it was down does not hold it up.
+            probe: True for a probe of a server that was down: rejections from before that do not delay it.
         """
         wait = 0.0 if probe else self._adaptive.wait(now)
         if self._rate_limiter is not None:
@@ -106,7 +106,7 @@ class Pacer:
         return wait
 
     def sent(self, now: float, tokens: float = 0.0) -> PacedSend:
-        """A call of so many tokens goes out."""
+        """Note that a call of ``tokens`` tokens is sent."""
         if self._rate_limiter is not None:
             self._rate_limiter.sent(now, tokens)
         if self._requests is not None:
@@ -119,33 +119,33 @@ class Pacer:
     # -- answers ----------------------------------------------------------------------------------------
 
     def accepted(self, sent: PacedSend, now: float, used: Optional[float] = None) -> None:
-        """The call was answered, and took ``used`` tokens if that is known."""
+        """Note that the call was answered, and took ``used`` tokens if that is known."""
         self._adaptive.accepted(sent.record, now)
         if used is not None and self._rate_limiter is not None:
             self._rate_limiter.corrected(sent.record.sent_at, now, sent.tokens, used)
 
     def rejected(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
-        """The call was rejected for now, with a hint of so many seconds; it took no tokens."""
+        """Note that the call was rejected for now, with a hint of ``hint`` seconds; it took no tokens."""
         self._adaptive.rejected(sent.record, now, hint)
         if self._rate_limiter is not None:
             self._rate_limiter.corrected(sent.record.sent_at, now, sent.tokens, 0.0)
 
     def failed(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
-        """The server or the way to it failed (a 5xx, a broken connection), with a hint of so many seconds."""
+        """Note a failure of the server or the connection (a 5xx, a broken pipe), with a hint of ``hint`` seconds."""
         self._adaptive.failed(sent.record, now, hint)
 
     def timed_out(self, sent: PacedSend, now: float) -> None:
-        """The call was not answered in time."""
+        """Note that the call was not answered in time."""
         self._adaptive.timed_out(sent.record, now)
 
     def ended(self) -> None:
-        """A call has ended in a way that says nothing about limits, nor about what it took: nothing is given back."""
+        """Note the end of a call that says nothing about limits or tokens used: nothing is given back."""
         self._adaptive.ended()
 
     def reported(
         self, sent: PacedSend, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]
     ) -> None:
-        """The headers of the call's answer state these limits."""
+        """Take over the limits that the headers of the call's answer report."""
         record, send_log = sent.record, self._adaptive.send_log
         before, after = send_log.overlapping(record, now)
         if requests is not None:
@@ -159,30 +159,30 @@ class Pacer:
             self._tokens.reported(tokens, record.number, record.sent_at, overlap, now)
 
     def restart(self) -> None:
-        """The server was down, and is back: begin as at first, unless a limit is known."""
+        """Begin anew after an outage, unless a limit is known."""
         self._adaptive.restart()
 
     # -- what it means for retries ------------------------------------------------------------------------
 
     @property
     def overloaded(self) -> bool:
-        """Whether the failure told last (not a rejection) is due to the load: there were too many calls at once."""
+        """True if the latest failure (not a rejection) is due to the load: too many calls at once."""
         return self._adaptive.overloaded
 
     @property
     def chance_rejections(self) -> int:
-        """How many rejections of one call in a row are due to chance; 0 where rejections depend on the load."""
+        """Rejections of one call in a row that chance explains; 0 where rejections depend on the load."""
         return self._adaptive.chance_rejections
 
     @property
     def down(self) -> Optional[bool]:
-        """Whether the server is down, None where its failures have nothing to do with the load."""
+        """True if the server is down, None where its failures do not depend on the load."""
         return self._adaptive.down
 
     # -- for a person -----------------------------------------------------------------------------------
 
     def pace(self, now: float) -> PacingState:
-        """The state at this moment."""
+        """Return the state at this moment."""
         state, paused = self._adaptive.state, self._adaptive.paused_for(now)
         rate, why = state.rate, state.why
         for limit, reason in self._known_rates():

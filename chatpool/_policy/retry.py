@@ -1,12 +1,8 @@
-"""Whether a failed attempt is made again and after how long: tenacity's strategies, asked but never slept by.
+"""Retry decisions: whether a failed attempt is made again, and after how long.
 
 A :class:`RetryDecider` belongs to a policy and is shared; the :class:`RetryState` of a call is made at its first
-failure, so a call that succeeds at once pays nothing.  The answer is a :class:`RetryDecision`: who waits, and
-how, is the engine's business.
-
-Answers that come again and again to the same call.
-
-A key or a model that has just worked and is rejected now: perhaps a gateway under load, so it is tried again.
+failure, so a call that succeeds at once pays nothing.  tenacity's strategies are asked for a wait and never sleep:
+the result is a :class:`RetryDecision`, and waiting is the engine's task.
 """
 
 from __future__ import annotations
@@ -42,15 +38,12 @@ _MAX_IDENTICAL_ANSWERS = 3
 
 
 def is_size_related(verdict: Verdict) -> bool:
-    """Recognise a failure that, of a call which asks for many things at once, says little about the server."""
+    """Recognise a failure that may come from the content of a call for many items, and says little about the server."""
     return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
 
 
 class RepeatedAnswers:
-    """How often a call has met the same failure.
-
-    A plain count, kept with the call.
-    """
+    """Counts how often one call has met the same failure."""
 
     __slots__ = ("_identical_answers", "_recurrences")
 
@@ -59,12 +52,12 @@ class RepeatedAnswers:
         self._identical_answers: Optional[Dict[str, int]] = None
 
     def recurs(self, verdict: Verdict, *, suspects: int, down: bool) -> bool:
-        """Note a failure; return True for the second that may be due to what was asked for, and not to the server.
+        """Note a failure; return True for the second that may be due to the content of the call, not to the server.
 
         Args:
             verdict: the failure.
-            suspects: how many things the call asks for; a single one has failed before, among others.
-            down: whether the server seems to be down: then little is proved.
+            suspects: the number of items in the call; a single one has failed before, among others.
+            down: True if the server seems to be down: then failures prove little.
         """
         certain = is_size_related(verdict) and (suspects > 1 or not down)
         if not certain and (suspects == 1 or down or verdict.kind not in ("timeout", "retry")):
@@ -83,21 +76,22 @@ class RepeatedAnswers:
 
 _MAX_RECHECKS = 3
 
-_RECHECK_SECONDS = 1.0  # seconds between two tries
-_HOLD_SECONDS = 1.01  # seconds for which fresh calls are held: a rejected call comes before them
-_WORKED_WITHIN_SECONDS = 60.0  # seconds
+_RECHECK_SECONDS = 1.0  # between two rechecks
+_HOLD_SECONDS = 1.01  # for fresh calls: a rejected call is rechecked before they are sent
+_WORKED_WITHIN_SECONDS = 60.0
 
 
 class KeyRecheck:
-    """Holds a line while a rejection of the key, a permission or the model is in doubt, and lets one call at a time try.
+    """Holds calls back while a rejection of the key, a permission or the model is in doubt; one call at a time checks.
 
-    It is in doubt after a success within the last minute.  A success that was sent after the rejected attempt ends
-    the doubt, and so do three rejected tries: then the rejection stands, until something succeeds again.
+    A gateway under load may reject a key that has just worked.  So a rejection is in doubt after a success within the
+    last minute.  A success that was sent after the rejected attempt ends the doubt, and so do three rejected rechecks:
+    then the rejection stands, until something succeeds again.
 
     Not thread-safe: the caller holds the lock.
 
     Attributes:
-        stands: whether a rejection was in doubt and holds, since when nothing has succeeded.
+        stands: True if a rejection was in doubt and holds, and nothing has succeeded since.
         worked_at: when a call succeeded last.
         good_sent_at: the latest send of a call that succeeded.
     """
@@ -128,29 +122,29 @@ class KeyRecheck:
         return None if self._since is None else _RECHECK_SECONDS
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be sent: 0 for now, ``inf`` while one is trying."""
+        """Return the seconds until a call may be sent: 0 for now, ``inf`` while a recheck is in flight."""
         if self._since is None:
             return 0.0
         return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
     def sent(self) -> None:
-        """A call goes out."""
+        """Note that a call is sent."""
         self._half_open = self._since is not None
 
     def succeeded(self, sent_at: float, now: float) -> None:
-        """A call that went out at ``sent_at`` has succeeded."""
+        """Note that a call sent at ``sent_at`` has succeeded."""
         self.worked_at, self.stands = now, False
         self.good_sent_at = max(self.good_sent_at, sent_at)
         if self._since is not None and sent_at >= self._rejected_sent_at:
             self._since, self._half_open = None, False
 
     def rejected(self, sent_at: float, now: float, worked_at: float) -> None:
-        """A call that went out at ``sent_at`` was rejected.
+        """Note that a call sent at ``sent_at`` was rejected.
 
         Args:
             sent_at: when it was sent.
             now: the time.
-            worked_at: when what is rejected worked last.
+            worked_at: when the rejected key or model worked last.
         """
         if self._since is None:
             if self.stands or now - worked_at > _WORKED_WITHIN_SECONDS:
@@ -165,36 +159,36 @@ class KeyRecheck:
             self._since, self.stands = None, True
 
     def ended(self, sent_at: float) -> None:
-        """A call that went out at ``sent_at`` has come to an end that says nothing about the rejection."""
+        """Note that a call sent at ``sent_at`` has ended in a way that says nothing about the rejection."""
         if self._since is not None and sent_at >= self._since:
             self._half_open = False
 
 
 _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
 
-# The server's hint is never undercut; a little more keeps its callers from coming back all at once.
+# The wait is never shorter than the server's hint; a little more keeps callers from coming back all at once.
 _HINT_JITTER_SHARE = 0.05
 
-# A server that has never answered is more likely misspelt than down (seconds).
+# A server that has never answered is more likely misspelt than down.
 _MAX_UNPROVEN_OUTAGE_SECONDS = 30.0
 
-# So many failures since the last success are no longer those of single texts.
+# So many failures since the last success do not come from single inputs.
 _OUTAGE_FAILURES = 10
 
 _MAX_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
 
 class RetryDecision(NamedTuple):
-    """What follows a failed attempt.
+    """Decision after a failed attempt.
 
     Attributes:
         wait: seconds until the next attempt, None to give the call up.
         error: the error the call ends with, None when it goes on.
         scope: what else ends with it (see :class:`~chatpool.types.Verdict`); ``"call"`` for nothing.
         reject_for: seconds in which nothing may be sent to this (endpoint, model), None for no such pause.
-        refresh_key: whether the API key is to be fetched again before the next attempt.
-        away: seconds for which the call is not to come back to this endpoint, because another takes it sooner; None
-            where it waits for this one.
+        refresh_key: True if the API key is to be fetched again before the next attempt.
+        avoid_for: seconds for which the call avoids this endpoint, because it fails over to another; None where it
+            waits for this one.
     """
 
     wait: Optional[float] = None
@@ -206,7 +200,7 @@ class RetryDecision(NamedTuple):
 
 
 class Deadline(NamedTuple):
-    """When a call's time ends, and which limit says so.
+    """End of a call's time, and the setting that it comes from.
 
     Attributes:
         at: on the pool's clock; ``inf`` for never.
@@ -218,7 +212,7 @@ class Deadline(NamedTuple):
 
 
 class RetryState(tenacity.RetryCallState):
-    """tenacity's state of one call, with what our own strategies look at besides."""
+    """tenacity's state of one call, and what our own strategies need besides."""
 
     repeats: RepeatedAnswers
     rechecks: int
@@ -256,7 +250,7 @@ class RetryState(tenacity.RetryCallState):
         self.chance_failures, self.chance_rejections = snapshot.chance_failures, snapshot.chance_rejections
 
     def update_patience(self, patience: float, now: float, snapshot: HealthSnapshot) -> None:
-        """Note whether the call is to go on although its retries are used up.
+        """Note if the call goes on although its retries are used up.
 
         Eight failures within seconds do not show that a call is lost, as long as the server answers others.
         """
@@ -268,7 +262,7 @@ class RetryState(tenacity.RetryCallState):
         self.patient = now - self.failing_since < patience and snapshot.since_success <= patience
 
     def count_retry(self) -> None:
-        """The attempt noted last will be made again."""
+        """Count a retry of the attempt noted last."""
         if self.verdict.kind == "throttled":
             self.throttles += 1
             return
@@ -297,7 +291,7 @@ class _StopAfterRetries(stop_base):
 
 
 class _WaitByStreak(wait_base):
-    """Back-off that grows with the failures of the line, and of the call, that bad luck does not explain.
+    """Back-off that grows with the failures of the server, and of the call, that chance does not explain.
 
     A rejection for rate says nothing about the streak: without a hint its wait doubles per rejection.
     """
@@ -309,7 +303,7 @@ class _WaitByStreak(wait_base):
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
         if verdict.kind == "throttled" and verdict.wait_hint is not None:
-            return 0.0  # who paces its callers knows the wait better than we do
+            return 0.0  # a server that paces its callers knows the wait better
         if verdict.kind == "throttled":
             exponent = max(0, retry_state.throttles - retry_state.chance_rejections)
         else:
@@ -332,7 +326,7 @@ class _RetryIf(tenacity.retry_base):
         decision = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
         if decision is not None:
             return bool(decision)
-        # What one endpoint rejects for good another may take.
+        # A call that one endpoint rejects for good may be accepted by another.
         return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.has_peer)
 
 
@@ -341,7 +335,7 @@ class RetryDecider:
 
     Args:
         policy: the settings.
-        max_workers: how many failures in a row mean that everybody's calls fail.
+        max_workers: so many failures in a row mean that all calls fail.
     """
 
     def __init__(self, policy: RetryPolicy, max_workers: int) -> None:
@@ -354,7 +348,7 @@ class RetryDecider:
         )
 
     def start(self, first_sent: float) -> RetryState:
-        """The state of a call whose first attempt was sent at ``first_sent`` and has failed."""
+        """Return the state of a call whose first attempt was sent at ``first_sent`` and has failed."""
         return RetryState(self._retrying, first_sent)
 
     @runs_user_code
@@ -370,7 +364,7 @@ class RetryDecider:
         refreshable: bool = False,
         suspects: int = 0,
     ) -> RetryDecision:
-        """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
+        """Decide what follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
 
         Args:
             state: the call's state; it is updated.
@@ -378,11 +372,10 @@ class RetryDecider:
             attempt: its number.
             now: the time.
             deadline: when the call's total time ends.
-            line: the state of its line, this failure included.
-            refreshable: whether a new API key can be fetched.
-            suspects: how many things the call asks for of which one may be what the server stumbles over: then a 500,
-                a time-out or an unusable answer that comes back ends it, for it is made again in parts; 0 for other
-                calls.
+            snapshot: the health of its upstream, this failure included.
+            refreshable: True if a new API key can be fetched.
+            suspects: the number of items in the call, any of which may be what the server fails on: then a 500, a
+                timeout or an unusable answer that recurs ends it, for it is made again in parts; 0 for other calls.
         """
         state.failed(verdict, attempt, now, snapshot)
         state.update_patience(self.policy.patience, now, snapshot)
@@ -404,7 +397,7 @@ class RetryDecider:
         wait = 0.0 if fails_over else avoid_for
         state.upcoming_sleep = wait
         # While the server is down or starting a failure says nothing about the call: it costs no retry.  Nor does one
-        # that is due to the load, but a number of retries that somebody has set is kept to.
+        # that is due to the load, unless the user has set the number of retries (then patience is 0).
         server_at_fault = snapshot.is_open or (snapshot.overloaded and self.policy.patience > 0)
         costs_no_retry = (server_at_fault and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
         state.costs_no_retry = costs_no_retry or (fails_over and verdict.kind == "fatal")
@@ -420,7 +413,7 @@ class RetryDecider:
         return RetryDecision(wait=wait, reject_for=reject_for, avoid_for=avoid_for)
 
     def _fails_over(self, verdict: Verdict, snapshot: HealthSnapshot) -> bool:
-        """Whether the call goes to another endpoint, rather than wait for this one."""
+        """Return True if the call goes to another endpoint, rather than wait for this one."""
         cannot_wait = verdict.kind == "fatal" or self._asks_for_too_long(verdict)
         return snapshot.has_healthy_peer or (snapshot.has_peer and cannot_wait)
 
@@ -433,7 +426,7 @@ class RetryDecider:
     def _rechecks_access(
         self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, snapshot: HealthSnapshot
     ) -> bool:
-        """Whether a rejection of the key or the model may pass: then the call is tried again, at no cost in retries."""
+        """Return True if a rejection of key or model may pass: then the call is tried again without using a retry."""
         if snapshot.recheck is None or verdict.about != "access" or state.rechecks >= _MAX_RECHECKS:
             return False
         if now + snapshot.recheck >= deadline.at or self._user_decision(verdict) is False:
@@ -444,7 +437,7 @@ class RetryDecider:
 
     @runs_user_code
     def _user_decision(self, verdict: Verdict) -> Optional[bool]:
-        """The user's word on a failure, None without one."""
+        """Return the result of the user's ``retry_if``, None without one."""
         if self.policy.retry_if is None or verdict.error is None:
             return None
         return self.policy.retry_if(verdict.error)
@@ -453,7 +446,7 @@ class RetryDecider:
         longest = self.policy.max_outage
         if snapshot.has_healthy_peer:
             return None
-        if verdict.about == "start":  # it is there, as it says itself
+        if verdict.about == "start":  # it is up and says that it is starting
             failing_for = snapshot.failing_for or 0.0
         elif snapshot.down_for is not None:
             failing_for = snapshot.down_for
@@ -482,14 +475,14 @@ class RetryDecider:
 
 
 def _scope(state: RetryState, verdict: Verdict, snapshot: HealthSnapshot) -> str:
-    """What ends with a call that is given up."""
+    """Return what ends with a call that is given up."""
     if verdict.kind != "fatal" or snapshot.good_sent_at > state.rejected_at:
         return "call"  # others were served meanwhile, by the same key and model
     return verdict.scope
 
 
 def _cut_by_deadline(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
-    """An attempt that the total limit cut short is a matter of that limit, not of the retries."""
+    """Return the error of an attempt that the total time cut short: that limit ends the call, not the retries."""
     return _deadline_error(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
 
 

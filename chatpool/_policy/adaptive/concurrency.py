@@ -1,7 +1,4 @@
-"""A number of calls in flight that stays just at what the server accepts.
-
-Some of the places at a full server are left free for a moment, in case somebody else has few.
-"""
+"""Concurrency controller: a limit of calls in flight that stays just at what the server accepts, shared fairly."""
 
 from __future__ import annotations
 
@@ -20,16 +17,16 @@ _MIN_REJECTIONS_PER_YIELD = (
 
 
 class FairShareYield:
-    """After a rejection, how many of the calls in flight to give up for a moment.
+    """Decides how many of the calls in flight to yield to other clients for a moment, after a rejection.
 
-    A full server rejects whoever comes, not whoever has most: of two pools, the one that was first would keep all
-    places.  So each leaves a share of its own free.  If nobody takes them, it takes them back, and leaves some less
-    often; if somebody does, it leaves more at the next rejection.  The larger one leaves more than the smaller one, so
-    they come to have about as many.
+    A full server rejects new calls of any client, not of the one that has most in flight: of two pools, the one that
+    was first would keep all slots.  So each yields a share of its own.  If no other client takes the slots, it takes
+    them back and yields less often; if one does, it yields again at the next rejection.  The larger one yields more
+    than the smaller one, so both end up with about the same number (AIMD; Chiu and Jain, 1989).
 
     Attributes:
-        before: the calls in flight before the yield under way, 0 without one.
-        kept: how many of these were kept.
+        in_flight_before: the calls in flight before the current yield, 0 without one.
+        kept_in_flight: how many of these were kept.
     """
 
     __slots__ = ("_rejections", "_rejections_per_yield", "in_flight_before", "kept_in_flight")
@@ -40,14 +37,14 @@ class FairShareYield:
         self._rejections = 0  # since the last yield
 
     def rejected(self, in_flight: int, *, by_others: bool = False) -> int:
-        """Rejected with so many in flight.
+        """Note a rejection with ``in_flight`` calls in flight.
 
         Args:
             in_flight: calls in flight.
-            others: whether the rejection is one that somebody else may have caused.
+            by_others: True if another client may have caused it.
 
         Returns:
-            How many of the calls in flight to give up.
+            How many of the calls in flight to yield.
         """
         self.end()
         if by_others:
@@ -61,40 +58,39 @@ class FairShareYield:
         return yielded
 
     def end(self) -> None:
-        """As many as before are in flight again, or will not be."""
+        """End the yield: as many calls as before are in flight again, or will not be."""
         self.in_flight_before = self.kept_in_flight = 0
 
 
-_PROBE_INTERVAL_SECONDS = (
-    1.0  # seconds at the limit before one more is tried; twice as long after each that was rejected ...
-)
+# At the limit before one more call is tried; twice as long after each probe that was rejected ...
+_PROBE_INTERVAL_SECONDS = 1.0
 _LONG_PROBE_INTERVAL_SECONDS = 1.5  # ... up to this, or the time of some answers if that is longer ...
 _PROBE_INTERVAL_ANSWERS = 20
 _MAX_PROBE_INTERVAL_SECONDS = 4.0  # ... but not beyond this ...
-_MIN_PROBE_INTERVAL_SECONDS = 0.3  # ... and this after one that was accepted
+_MIN_PROBE_INTERVAL_SECONDS = 0.3  # ... and this after a probe that was accepted
 _MAX_STEP_SHARE = 0.25  # of the limit; steps double as long as they are accepted
-_UNBOUND_SECONDS = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
+_UNBOUND_SECONDS = 1.0  # a limit that was not reached for so long is tried anew from then on
 
-# A probe is sent so far from the last send, as a share of the mean time between two answers at the limit tried: a rate
-# would let it through, so a rejection speaks of the number in flight.
+# The distance of a probe from the last send, as a share of the mean time between two answers at the limit tried: a
+# limit of the rate would accept it, so a rejection is evidence for a limit of the calls in flight.
 _PROBE_DISTANCE_RATIO = 0.9
-_MAX_LATENESS_DISTANCES = 3.0  # distances; who comes later than this does not make it good
+_MAX_LATENESS_DISTANCES = 3.0  # a thread that is later than this does not make up for it
 
 
 class ConcurrencyController:
-    """Holds calls back at a limit, and tries now and then whether more are accepted.
+    """Holds calls back at a limit, and tries now and then if more are accepted.
 
     Args:
         limit: calls in flight.
-        patience: seconds at the limit before the first probe.
-        in_doubt: whether it is not known yet that there is such a limit: then all sends keep the distance of a
-            probe, and nothing is left to others.
+        probe_interval: seconds at the limit before the first probe.
+        in_doubt: True while it is unknown if there is such a limit: then all sends keep the distance of a probe, and
+            nothing is yielded to other clients.
 
     Attributes:
         limit: calls in flight, a probe included.
-        probing: whether the limit was raised and nothing has been rejected since.
+        probing: True if the limit was raised and nothing has been rejected since.
         confirmed: the limit that held until it was raised last.
-        held: the most calls in flight that are known to have been accepted since the last rejection.
+        max_accepted: the most calls in flight that are known to have been accepted since the last rejection.
     """
 
     __slots__ = (
@@ -126,13 +122,13 @@ class ConcurrencyController:
 
     @property
     def is_yielding(self) -> bool:
-        """Whether fewer than the server accepts are in flight, or have just been."""
+        """True if fewer than the server accepts are in flight, or have just been."""
         return self._fair_share.in_flight_before > 0
 
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float, send_log: SendLog) -> float:
-        """Seconds until an attempt may be sent, if nothing ends before."""
+        """Return the seconds until an attempt may be sent, if nothing ends before."""
         if send_log.in_flight > self.limit:
             return math.inf  # it was lowered: something has to end first
         if send_log.in_flight == self.limit:
@@ -144,10 +140,8 @@ class ConcurrencyController:
         return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
     def _wait_for_probe(self, now: float, send_log: SendLog) -> float:
-        unbound = (
-            now - self._bound_at > _UNBOUND_SECONDS + send_log.rejection_latency + self._probe_interval
-            and not self.is_yielding
-        )
+        longest = _UNBOUND_SECONDS + send_log.rejection_latency + self._probe_interval
+        unbound = now - self._bound_at > longest and not self.is_yielding
         if math.isinf(self._probe_at) or unbound:
             self._probe_at = now + self._probe_interval
         self._bound_at = now
@@ -157,34 +151,33 @@ class ConcurrencyController:
         if self.is_yielding and self.probing:
             self._end_yield()
         elif self.probing:  # the last probe was accepted: sooner and further
-            self._probe_interval = max(
-                min(_MIN_PROBE_INTERVAL_SECONDS, self._first_probe_interval), 2 * send_log.rejection_latency
-            )
+            shortest = min(_MIN_PROBE_INTERVAL_SECONDS, self._first_probe_interval)
+            self._probe_interval = max(shortest, 2 * send_log.rejection_latency)
             self._step = min(2 * self._step, max(1, int(self.limit * _MAX_STEP_SHARE)))
         self.confirmed = self.limit
         self.limit += self._step
         self.probing = True
         self._probe_at = math.inf
-        # What was left to others has been accepted before: a busy machine need not come to it step by step for ever.
+        # What was yielded has been accepted before: after this time no more distance is kept on the way back to it.
         self._spaced_until = now + self._probe_interval if self.is_yielding else math.inf
 
     def _end_yield(self) -> None:
-        """Nobody has used what was left to others."""
+        """Take back what was yielded: no other client has used it."""
         self.limit = max(self.limit, self._fair_share.in_flight_before)
         self._fair_share.end()
         self.probing = False
         self._step = 1
 
     def sent(self, now: float, send_log: SendLog) -> None:
-        """An attempt goes out."""
+        """Note that an attempt is sent."""
         distance = _PROBE_DISTANCE_RATIO * send_log.latency / self.limit
         late = now - self._next
-        # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
+        # A thread that wakes up late makes up for it with the next send, or the limit would never be reached and tried.
         made_good = min(late, distance / 2) if 0 < late <= _MAX_LATENESS_DISTANCES * distance else 0.0
         self._next = now - made_good + distance
 
     def accepted(self, in_flight: int) -> None:
-        """An attempt was accepted with so many in flight, itself included."""
+        """Note that an attempt was accepted with ``in_flight`` in flight, itself included."""
         self.max_accepted = max(self.max_accepted, in_flight)
         if self.is_yielding and in_flight >= self._fair_share.in_flight_before:
             self._end_yield()
@@ -192,28 +185,26 @@ class ConcurrencyController:
     # -- being rejected ----------------------------------------------------------------------------------
 
     def contradicts(self, in_flight: int) -> bool:
-        """Whether a rejection with so many in flight cannot be due to a limit of these: more were accepted before."""
+        """Return True if a rejection with ``in_flight`` in flight is not due to this limit: more was accepted before."""
         return in_flight < 0.9 * self.max_accepted
 
     def used_by_others(self, in_flight: int) -> bool:
-        """Whether a rejection with so many in flight only shows that somebody has taken places that were left free."""
+        """Return True if a rejection with ``in_flight`` in flight only shows that another client uses the yielded slots."""
         return self._fair_share.kept_in_flight <= in_flight < self._fair_share.in_flight_before
 
     def rejected(self, in_flight: int, latency: float) -> None:
-        """Rejected with so many in flight, of calls that take ``latency`` seconds: no more than these.
+        """Lower the limit after a rejection with ``in_flight`` in flight, of calls that take ``latency`` seconds.
 
-        Once it is known that there is such a limit, there are even fewer for a moment.
+        Once it is known that there is such a limit, part of it is yielded for a moment.
         """
-        fewer = in_flight < self._fair_share.in_flight_before  # than there were before some places were left free
-        lost = not self.probing and in_flight < self.max_accepted  # a call that took the place of one that had ended
+        fewer = in_flight < self._fair_share.in_flight_before  # than before the yield
+        lost = not self.probing and in_flight < self.max_accepted  # another client took the slot of a call that ended
         self.lower(in_flight)
         if fewer:
             self._probe_interval = _PROBE_INTERVAL_SECONDS
         elif self.probing:
-            longest = min(
-                _MAX_PROBE_INTERVAL_SECONDS,
-                max(_LONG_PROBE_INTERVAL_SECONDS, _PROBE_INTERVAL_ANSWERS * latency / self.limit),
-            )
+            some_answers = _PROBE_INTERVAL_ANSWERS * latency / self.limit
+            longest = min(_MAX_PROBE_INTERVAL_SECONDS, max(_LONG_PROBE_INTERVAL_SECONDS, some_answers))
             self._probe_interval = min(longest, max(_PROBE_INTERVAL_SECONDS, 2 * self._probe_interval))
         yielded = 0 if self._in_doubt else self._fair_share.rejected(self.limit, by_others=fewer or lost)
         self.limit -= yielded
@@ -223,5 +214,5 @@ class ConcurrencyController:
         self.max_accepted = 0
 
     def lower(self, in_flight: int) -> None:
-        """The limit is no larger than this."""
+        """Lower the limit to ``in_flight``, unless it is lower."""
         self.limit = max(1, min(self.limit, in_flight))

@@ -1,4 +1,4 @@
-"""How fast calls are sent to a server whose limits nobody has stated: found out by what it rejects."""
+"""Adaptive limiter: how fast and how many calls are sent to a server whose limits are unknown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["AdaptiveLimiter"]
 
 _MAX_PAUSE_SECONDS = 120.0  # seconds
 
-# The pause after a rejection without a hint: about the time of one send, within these (seconds); twice as long for
-# each probe in a row that is rejected.
+# The pause after a rejection without a hint: about the time of one send, within these; twice as long for each probe in
+# a row that is rejected.
 _MIN_OWN_PAUSE_SECONDS = 0.03
 _MAX_OWN_PAUSE_SECONDS = 1.0
 _MAX_SILENT_PAUSE_SECONDS = 0.25  # where nothing at all is accepted: it may be back at any moment
@@ -33,9 +33,9 @@ class AdaptiveLimiter:
     Not thread-safe: the caller holds the lock.
 
     Attributes:
-        send log: counts of what was sent.
+        send_log: counts of what was sent.
         state: what is known about the server's limit.
-        explained: whether the failure that was told last is due to the load.
+        overloaded: True if the latest failure is due to the load.
     """
 
     __slots__ = (
@@ -70,20 +70,20 @@ class AdaptiveLimiter:
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; 0 for now, ``inf`` for not before something ends."""
+        """Return the seconds until the next attempt may be sent; ``inf`` for not before one in flight ends."""
         if now < self._paused_until:
             return self._paused_until - now
         return self.state.wait(now)
 
     def sent(self, now: float) -> SendRecord:
-        """An attempt goes out; the record is handed back when it returns."""
+        """Note that an attempt is sent; its record is handed back when it returns."""
         self.state = self.state.sent(now)
         return self.send_log.send(now)
 
     # -- what comes back --------------------------------------------------------------------------------
 
     def accepted(self, record: SendRecord, now: float) -> None:
-        """The attempt was answered."""
+        """Note that the attempt was answered."""
         self.send_log.answer(record, now)
         self._overload.answered(record.number)
         if record.sent_at >= self._informative_from:
@@ -94,12 +94,12 @@ class AdaptiveLimiter:
             self._was_down()
 
     def ended(self) -> None:
-        """An attempt has ended in a way that says nothing about limits."""
+        """Note the end of an attempt that says nothing about limits."""
         self.overloaded = False
         self.send_log.give_up()
 
     def timed_out(self, record: SendRecord, now: float) -> None:
-        """There was no answer in time."""
+        """Note that there was no answer in time."""
         state, waited = self.state, now - record.sent_at
         self.overloaded = False
         if isinstance(state, Backlog):
@@ -116,12 +116,18 @@ class AdaptiveLimiter:
         self.state = Unlimited(self.send_log)
 
     def failed(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
-        """The server or the way to it failed, with a hint of so many seconds: chance, unless most calls fail."""
+        """Note a failure of the server or the connection: chance, unless most calls fail.
+
+        Args:
+            record: of the attempt.
+            now: the time.
+            hint: seconds that the server asks to wait, None without a hint.
+        """
         knew = self._overload.detected
-        # A call that fails with no other under way fails for another reason than the load.
+        # A call that fails with no other in flight fails for another reason than the load.
         self.overloaded = knew or (record.ahead > 0 and self._overload.failed(record.number, self.send_log.sent))
         if hint is not None and not isinstance(self.state, (LimitedByRate, LimitedByConcurrency)):
-            hint = min(hint, _MAX_OWN_PAUSE_SECONDS)  # it may be down: probes are to find out whether it is back
+            hint = min(hint, _MAX_OWN_PAUSE_SECONDS)  # it may be down: probes have to find out when it is back
         if self.overloaded and not knew:
             self._was_limited = self.limited
         if knew or (self.overloaded and self.limited):
@@ -135,10 +141,10 @@ class AdaptiveLimiter:
             self._paused_until = max(self._paused_until, now + pause)
 
     def rejected(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
-        """The attempt was rejected, with a hint of so many seconds.
+        """Note that the attempt was rejected, with a hint of ``hint`` seconds.
 
-        Calls that were on their way when a rejection came back had been sent too fast as well: only what is sent
-        after it tells something new.
+        Calls that were in flight when a rejection came back had been sent too fast as well: only what is sent after it
+        tells something new.
         """
         rejection, pause = self.send_log.reject(record, now, hint), self._pause(hint)
         if self.state.ignores(rejection, pause) or self._is_random(record):
@@ -163,7 +169,7 @@ class AdaptiveLimiter:
             self._overload.forget(state.random_share, self.send_log.sent)
 
     def _is_random(self, record: SendRecord) -> bool:
-        """Tell rejections that come whatever the load from those of a limit."""
+        """Return True for a rejection that comes whatever the load, False for one of a limit."""
         share = self.state.random_share
         if share and (self._background is None or self._background.share != share):
             self._background = BackgroundRate(share, self.send_log.sent)
@@ -193,22 +199,22 @@ class AdaptiveLimiter:
 
     @property
     def down(self) -> Optional[bool]:
-        """True where the server is down, None where failures are no rejections and say so themselves."""
+        """True where the server is down, None where failures do not depend on the load."""
         return self._overload.down(self._rejected_probes, self.send_log.in_flight) if self._overload.detected else None
 
     @property
     def chance_rejections(self) -> int:
-        """Number of rejections of one call in a row that are due to chance; 0 where rejections depend on the load."""
+        """Rejections of one call in a row that chance explains; 0 where rejections depend on the load."""
         return (
             0 if self._background is None else expected_failure_run(_ATTEMPTS_FOR_EXPECTED_RUN, self._background.share)
         )
 
     def paused_for(self, now: float) -> float:
-        """Seconds until anything is sent again after a rejection; 0 when it is not paused."""
+        """Return the seconds until anything is sent again after a rejection; 0 when it is not paused."""
         return max(0.0, self._paused_until - now)
 
     def restart(self) -> None:
-        """The server was down, and is back: the ramp begins anew, unless a limit is known."""
+        """Begin anew with a slow start after an outage, unless a limit is known."""
         self._rejected_probes = 0
         if self._overload.was_outage():
             self._was_down()
@@ -216,7 +222,7 @@ class AdaptiveLimiter:
             self.state = Unlimited(self.send_log)
 
     def _was_down(self) -> None:
-        """Forget the failures: they were no rejections."""
+        """Forget the failures: they were an outage, not rejections."""
         self._rejected_probes = 0
         self._overload.forget(0.0, self.send_log.sent)
         if not self._was_limited:

@@ -1,7 +1,4 @@
-"""A server that takes whatever comes and answers so late that calls are given up: fewer in flight.
-
-Whether failures of a server (5xx, broken connections) are rejections, because it has too much to do.
-"""
+"""Overload: a server that fails calls, or answers too late, because it has too much to do."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ from .states import LimitState
 __all__ = ["Backlog", "Overload"]
 
 
-_CHANCE_SHARE = 0.25  # of the calls may fail, and it says nothing about the load
-_OVERLOAD_LOG_ODDS = 10.0  # logarithm of the odds that most fail
+_CHANCE_SHARE = 0.25  # of the calls may fail without saying anything about the load
+_OVERLOAD_LOG_ODDS = 10.0  # that most fail
 
 _PROBES_FOR_OUTAGE = 5  # rejected in a row: the server is down ...
-_PROBES_FOR_OUTAGE_WITH_CALLS_IN_FLIGHT = 12  # ... or these, while some calls are under way that may yet be answered
+_PROBES_FOR_OUTAGE_WITH_CALLS_IN_FLIGHT = 12  # ... or these, while calls are in flight that may yet be answered
 
 
 class Overload:
-    """Takes failures for chance until most calls fail; then they are rejections, and the pace is to be found.
+    """Takes failures for chance until most calls fail; then they are rejections, and the limit is to be found.
 
     Many limiters say 503: nginx and haproxy do by default.
 
     Attributes:
-        known: whether failures are rejections.
+        detected: True if failures are rejections.
     """
 
     __slots__ = ("_answers", "_since", "_test", "detected")
@@ -46,7 +43,7 @@ class Overload:
         return _CHANCE_SHARE
 
     def failed(self, number: int, sent: int) -> bool:
-        """The attempt with this number failed, of so many sent; returns whether that is a rejection."""
+        """Note the failure of the attempt with this number, of ``sent`` in all; return True if it is a rejection."""
         if not self.detected:
             self._test.reject(number)
             if self._test.log_odds >= _OVERLOAD_LOG_ODDS:
@@ -54,44 +51,44 @@ class Overload:
         return self.detected
 
     def answered(self, number: int) -> None:
-        """The attempt with this number was answered."""
+        """Note the answer to the attempt with this number."""
         if number >= self._since:
             self._answers += 1
 
     def was_outage(self) -> bool:
-        """Whether nothing but the last probe was answered since most calls failed: there was no limit."""
+        """Return True if only the last probe was answered since most calls failed: there was no limit."""
         return self.detected and self._answers <= 1
 
     def down(self, rejected_probes: int, in_flight: int) -> bool:
-        """Whether the server is down: one probe after the other was rejected."""
+        """Return True if the server is down: one probe after the other was rejected."""
         return rejected_probes >= (_PROBES_FOR_OUTAGE_WITH_CALLS_IN_FLIGHT if in_flight else _PROBES_FOR_OUTAGE)
 
     def forget(self, share: float, sent: int) -> None:
-        """The failures were chance, or an outage: of the calls from now on this share fails by chance."""
+        """Take the failures for chance, or for an outage: from now on ``share`` of the calls fails by chance."""
         self.detected = False
         self._test = SurgeTest(max(_CHANCE_SHARE, share), OVERLIMIT_SHARE, sent)
 
 
-_NEAR_TIMEOUT_RATIO = 3.0  # times the usual latency is nearly the time limit: calls wait at the server ...
-_MAX_LATENCY_SHARE = 0.5  # ... where no answer is to take longer than this share of the limit
-_SOONER_RATIO = 0.8  # of what answers took before: those that take longer with far fewer calls are held up by no others
-_HALVINGS = 2  # the number of calls is halved so often to find that out
-_MIN_ANSWERS = 4  # answers before anything follows from them
+_NEAR_TIMEOUT_RATIO = 3.0  # times the mean latency reaches the timeout: calls wait at the server ...
+_MAX_LATENCY_SHARE = 0.5  # ... where no answer is to take longer than this share of the timeout
+_SOONER_RATIO = 0.8  # of the latency before: answers that take longer with far fewer calls do not wait for others
+_HALVINGS = 2  # of the number of calls, to find that out
+_MIN_ANSWERS = 4  # before anything follows from them
 
 
 class Backlog(LimitState):
-    """Half as many calls in flight, then one more each round, as long as answers take half the time limit at most.
+    """Calls wait too long at the server: half as many in flight, then one more each round while answers come in time.
 
-    Each call that was given up may still be worked on, so what was on its way counts for nothing.  Until it is known
-    that answers come sooner so, one that is given up counts as an answer: some calls take long by themselves.
+    A call that timed out may still be worked on, so what was in flight before does not count.  Until it is known that
+    answers come sooner with fewer calls, a timeout counts as an answer: some calls take long by themselves.
 
     Args:
-        send log: what has been sent.
-        time_limit: seconds after which calls were given up.
+        send_log: what has been sent.
+        time_limit: seconds after which calls timed out.
         now: the time.
 
     Attributes:
-        helps: whether answers came sooner with fewer calls in flight; None while that is not known.
+        helps: True if answers came sooner with fewer calls in flight; None while that is unknown.
     """
 
     pauses_all = False
@@ -110,7 +107,7 @@ class Backlog(LimitState):
 
     @staticmethod
     def explains(send_log: SendLog, waited: float) -> bool:
-        """Whether a call was given up after ``waited`` seconds because the server has too much to do."""
+        """Return True if a call timed out after ``waited`` seconds because the server has too much to do."""
         return send_log.in_flight > 1 and send_log.latency * _NEAR_TIMEOUT_RATIO >= waited
 
     def _begin(self, now: float) -> None:
@@ -160,7 +157,7 @@ class Backlog(LimitState):
         return LoadTrial(self._send_log, rejection, pause)
 
     def timed_out(self, record: SendRecord, now: float) -> bool:
-        """A call was given up; returns whether that is due to what was in flight before."""
+        """Note that a call timed out; return True if that is due to what was in flight before."""
         if record.sent_at < self._since:
             return True
         self._timed_out += 1

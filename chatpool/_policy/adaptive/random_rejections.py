@@ -1,7 +1,7 @@
-"""Do rejections depend on the load?  Asked before a limit is looked for, for some servers reject calls at random.
+"""Random rejections: some servers reject calls whatever the load, so this is tested before a limit is looked for.
 
-After the first rejection calls start again one by one.  If most of what follows is rejected, there is a limit.  If not, it
-is chance, until much more is rejected.
+After the first rejection calls start again one by one.  If most of what follows is rejected, there is a limit.  If
+not, rejections are random, until many more calls are rejected.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ __all__ = ["LoadTrial", "RandomRejections"]
 
 _WHY = "finding out whether refusals depend on the load"
 
-# Logarithms of the odds with which the tests decide.
-_LIMITED_LOG_ODDS = 4.0  # most calls are rejected
-_SURGE_LOG_ODDS = 8.0  # the same where chance has been seen
-_UNLIMITED_LOG_ODDS = -5.0  # they are not
+# Logarithms of the odds at which the tests decide that ...
+_LIMITED_LOG_ODDS = 4.0  # ... most calls are rejected, ...
+_SURGE_LOG_ODDS = 8.0  # ... most are where rejections were random before, ...
+_UNLIMITED_LOG_ODDS = -5.0  # ... and most are not
 
-_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
+_CATCH_UP_SECONDS = 0.005  # a thread that wakes up late makes up for at most this
 _SETTLED_RATIO = 2.0  # times as long as a rejection takes: what is not rejected by then is accepted
 _AS_MANY_SHARE = 0.9  # of the calls that were in flight when failures began
 _MIN_FULL_ANSWERS = 5  # answers
-# After so many rejected probes, or as many seconds in which nothing was accepted since failures began, the first call
+# After so many rejected probes, or so long a time in which nothing was accepted since failures began, the first call
 # that is accepted says more: go on twice as fast.
 _LONG_OUTAGE_PROBES, _LONG_SILENCE_SECONDS = 2, 0.5
-_MIN_UNIT_SECONDS, _MAX_UNIT_SECONDS = 0.006, 1.0  # seconds from the first call of a slow start to the second
+_MIN_UNIT_SECONDS, _MAX_UNIT_SECONDS = 0.006, 1.0  # from the first call after the pause to the second
 
 
 def _settled_by(send_log: SendLog, now: float) -> int:
-    """The number of the first call that may still be rejected."""
+    """Return the number of the first call that may still be rejected."""
     return send_log.sent_by(now - _SETTLED_RATIO * send_log.rejection_latency)
 
 
 class LoadTrial(LimitState):
-    """Something was rejected: begin again with a single call, and go on the faster the more are accepted.
+    """Something was rejected: begin again with a single call, and send faster the more are accepted.
 
     Args:
-        send log: what has been sent.
+        send_log: what has been sent.
         rejection: the rejection.
         pause: seconds until the first call.
-        share: the share of calls that is rejected by chance, as far as is known; None to take it from the send log.
-        before: calls that were in flight when the server began to fail, None where it rejects: it may be down, so
-            it is no limit before something was accepted, and none if as many are accepted again.
+        share: the share of calls that is rejected at random, as far as is known; None to take it from the send log.
+        in_flight_before: calls in flight when the server began to fail, None where it rejects: it may be down, so
+            there is no limit before something was accepted, and none if as many are accepted again.
     """
 
     why = _WHY
@@ -73,7 +73,7 @@ class LoadTrial(LimitState):
         self._was_long_outage = False
         self._first = send_log.sent
         self._rejected = send_log.rejected
-        # What was on its way is tried together, what follows from its first rejection on.
+        # What was in flight has a test of its own; what is sent from now on is tested from its first rejection.
         self._first_batch = ShareTest(self._share, OVERLIMIT_SHARE, rejection.number + 1)
         self._test: Optional[ShareTest] = None
         self._begin(rejection.now + pause)
@@ -100,7 +100,7 @@ class LoadTrial(LimitState):
         return self._judge(now)
 
     def _judge(self, now: float) -> LimitState:
-        """What follows from what has been accepted since the first rejection of this state."""
+        """Return the state that follows from what was accepted since the first rejection of this state."""
         send_log = self._send_log
         if self._test is None or not send_log.latency or now < self._resumed + send_log.latency:
             return self  # not all that may be in flight at once is yet
@@ -111,7 +111,7 @@ class LoadTrial(LimitState):
         return RandomRejections(send_log, possible_share(share))
 
     def answered(self, record: SendRecord) -> bool:
-        """Note an answer; true once as many calls are accepted as before the server failed: it was down."""
+        """Note an answer; return True once as many calls are accepted as before the server failed: it was down."""
         self.silent = self.silent and record.number <= self._rejected_first
         if (
             self._test is None
@@ -148,10 +148,10 @@ class LoadTrial(LimitState):
 
 
 class RandomRejections(LimitState):
-    """The server rejects some calls whatever the load: just these wait.
+    """The server rejects some calls whatever the load: only these calls wait.
 
     Args:
-        send log: what has been sent.
+        send_log: what has been sent.
         share: the share of all calls that is rejected.
     """
 

@@ -1,7 +1,4 @@
-"""A rate of sending that stays just above what the server accepts.
-
-Whether the rate has anything to do with the rejections: now and then a few calls are sent much faster.
-"""
+"""Rate controller: a rate of sending just above what the server accepts, and probes if it limits the rate at all."""
 
 from __future__ import annotations
 
@@ -15,19 +12,18 @@ from .sequential_tests import ShareTest, possible_share
 __all__ = ["RateController", "RateProbe"]
 
 
-_MIN_PER_SECOND = 0.1  # sends a second
-_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
+_MIN_PER_SECOND = 0.1  # sends
+_CATCH_UP_SECONDS = 0.005  # a thread that wakes up late makes up for at most this
 
-# What a rejection leaves.  The server may be another pool's as well: what is given up and won back again and again ends
-# up in equal shares, and the sooner the more it is.  Most buckets hold enough to make it good.
+# What a rejection leaves of the rate.  Another pool may use the server as well: cutting and growing again leads to
+# equal shares, and the sooner the larger the cut.  Most token buckets hold enough to make up for it.
 _CUT_RATIO = 0.9
-_MIN_CUT_RATIO = 0.5  # at once: counts may be off by one or two
-_HORIZON_SECONDS = 3.0  # seconds for which a rejection is remembered
-_MIN_INTERVAL_SECONDS = 0.002  # seconds; two rejections closer together give no rate
+_MIN_CUT_RATIO = 0.5  # of one rejection: counts may be off by one or two
+_HORIZON_SECONDS = 3.0  # a rejection is remembered for this time
+_MIN_INTERVAL_SECONDS = 0.002  # two rejections closer together give no rate
 
-# A server that asks for more than this paces its callers ...
-# ... and growth waits for so many times the pause.
-_HOLD_PAUSES = 10.0
+_LONG_PAUSE_SECONDS = 0.25  # a server that asks for more paces its callers: ...
+_HOLD_PAUSES = 10.0  # ... growth waits for so many times the pause, and a rate probe that fails costs another pause
 
 # Growth, as a share of the rate in a unit of time (a second, or longer where rejections take long to come back).
 _SEARCH_GROWTH_SHARE = 2.0  # while nothing is known
@@ -35,12 +31,12 @@ _GROWTH_SHARE = 0.10  # after a rejection; doubles with each unit of time withou
 _MAX_GROWTH_SHARE = 1.0  # ... up to this
 _MAX_GROWTH_EXPONENT = 6.0
 
-_HEADROOM_RATIO = 2.0  # the rate never grows beyond so many times what is really sent ...
-_HEADROOM_PER_SECOND = 4.0  # ... and a little
+_HEADROOM_RATIO = 2.0  # the rate never grows beyond this multiple of what is really sent ...
+_HEADROOM_PER_SECOND = 4.0  # ... and this
 
 # Slow senders grow by a larger share than fast ones, so that two pools on one quota come closer to each other.
 _REFERENCE_PER_SECOND = 10.0
-_CONVERGENCE_EXPONENT = 0.7  # 0 would be the same share for all, 1 as much more a second for all
+_CONVERGENCE_EXPONENT = 0.7  # 0 would be the same share for all, 1 the same increase per second for all
 _MAX_GROWTH_FACTOR, _MIN_GROWTH_FACTOR = 3.0, 0.4
 
 
@@ -49,7 +45,7 @@ class RateController:
 
     Args:
         rate: sends a second to begin with.
-        last_sent: when the last attempt went out.
+        last_sent: when the last attempt was sent.
         now: the time.
 
     Attributes:
@@ -77,23 +73,23 @@ class RateController:
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent."""
+        """Return the seconds until the next attempt may be sent."""
         return max(0.0, self._next - now)
 
     def sent(self, now: float, factor: float = 1.0) -> None:
-        """An attempt goes out; the next may follow ``factor`` times as soon as at the rate."""
+        """Note that an attempt is sent; the next may follow ``factor`` times as soon as at the rate."""
         self._next = max(self._next, now - _CATCH_UP_SECONDS) + 1 / (self.rate * factor)
 
     # -- growing ----------------------------------------------------------------------------------------
 
     def grow(self, now: float, send_rate: int, mean_rate: float, rejection_latency: float) -> None:
-        """Let the rate rise for the time that has passed.
+        """Let the rate grow for the time that has passed.
 
         Args:
             now: the time.
-            sent_lately: attempts sent in the last second.
+            send_rate: attempts sent in the last second.
             mean_rate: attempts accepted per second over a longer time.
-            turnaround: seconds until a rejection comes back; nothing grows faster than that.
+            rejection_latency: seconds until a rejection comes back; nothing grows faster than that.
         """
         passed = min(0.5, now - self._grown_at)
         self._grown_at = now
@@ -102,7 +98,7 @@ class RateController:
             self.rate *= 1 + self._growth(now - self._quiet_from, mean_rate, unit) * passed / unit
 
     def _growth(self, quiet: float, mean_rate: float, unit: float) -> float:
-        """The share of the rate by which it grows in a unit of time, after ``quiet`` seconds without a rejection."""
+        """Return the share of the rate by which it grows in a unit of time, ``quiet`` seconds after a rejection."""
         if not self._is_known or (quiet > unit and self.rate < 0.9 * mean_rate):
             return _SEARCH_GROWTH_SHARE
         growth = min(_MAX_GROWTH_SHARE, _GROWTH_SHARE * math.pow(2.0, min(_MAX_GROWTH_EXPONENT, quiet / unit)))
@@ -114,13 +110,13 @@ class RateController:
     # -- being rejected ----------------------------------------------------------------------------------
 
     def rejected(self, rejection: Rejection, pause: float, rejection_latency: float, random_share: float = 0.0) -> None:
-        """The server rejected, and nothing is sent for ``pause`` seconds: cut the rate to what it accepts.
+        """Cut the rate to what the server accepts; nothing is sent for ``pause`` seconds.
 
         Args:
             rejection: the rejection.
             pause: seconds.
-            turnaround: seconds until a rejection comes back.
-            chance: the share of calls that is rejected whatever the pace.
+            rejection_latency: seconds until a rejection comes back.
+            random_share: the share of calls that is rejected whatever the load.
         """
         asked_long = rejection.hint is not None and pause > _LONG_PAUSE_SECONDS
         if random_share:
@@ -135,7 +131,7 @@ class RateController:
         self._quiet_from = rejection.now + max(_HOLD_PAUSES * pause if asked_long else 0.0, 2 * rejection_latency)
 
     def begin(self, rejection: Rejection, pause: float) -> None:
-        """This rejection showed that it is the rate; what it is, the next will show."""
+        """Pause for the rejection that showed that it is the rate; the next one will show which rate."""
         self._note(rejection, pause)
         self._quiet_from = rejection.now + pause
 
@@ -147,15 +143,15 @@ class RateController:
 
     def _bounds(self, rejection: Rejection, pause: float) -> Iterator[float]:
         yield self.rate * _CUT_RATIO
-        if rejection.sent_at - self._resumed >= 1:  # a second without a pause: what it accepted is its rate
+        if rejection.sent_at - self._resumed >= 1:  # in a second without a pause, what it accepted is its rate
             yield rejection.accept_rate + 1.0
         yield from self._refilled(rejection, pause)
 
     def _refilled(self, rejection: Rejection, pause: float) -> Iterator[float]:
-        """Between two rejections the server refilled at most what it accepted, and one."""
+        """Yield the rates between two rejections: the server refilled at most what it accepted, and one."""
         known = self._rejected_at
         if pause > _LONG_PAUSE_SECONDS:
-            known.clear()  # how long the pause is says more than how long ago the others were
+            known.clear()  # the length of the pause says more than the time since the others
         while known and known[0][0] < rejection.sent_at - _HORIZON_SECONDS:
             known.popleft()
         for time, accepted in known:
@@ -163,31 +159,31 @@ class RateController:
                 yield (max(0, rejection.accepted - accepted) + 1) / (rejection.sent_at - time)
 
 
-_FIRST_PROBE_REJECTIONS = 4.0  # rejections; one after a probe that was passed ...
+_FIRST_PROBE_REJECTIONS = 4.0  # before the first probe; one before the next after a probe that passed ...
 _RARER_RATIO = 4.0  # ... and so many times as many after each that failed
-_LONG_PAUSE_SECONDS = 0.25  # seconds; a probe that fails costs another such pause ...
-_LONG_PAUSE_WEIGHT = 0.34  # ... so a rejection with it counts less ...
-_LOW_RATE_SHARE = 0.3  # ... but for one at less than this share of what was accepted on average
+_LONG_PAUSE_WEIGHT = 0.34  # a rejection with a long pause counts as this part of one ...
+_LOW_RATE_SHARE = 0.3  # ... except at less than this share of the mean rate of accepted calls
 
-_MIN_PROBE_CALLS, _MAX_PROBE_CALLS = 8, 20  # of a probe
-_PASSED_LOG_ODDS = -3.0  # logarithm of the odds that it is the rate ...
-_FAILED_LOG_ODDS = 2.0  # ... with which a probe is over
-_MIN_FAILURES = 2  # rejections without which it has not failed: one may be chance
-_SETTLED_RATIO = 2.0  # times as long as a rejection takes
+_MIN_PROBE_CALLS, _MAX_PROBE_CALLS = 8, 20
+_PASSED_LOG_ODDS = -3.0  # that it is the rate, at which a probe has passed ...
+_FAILED_LOG_ODDS = 2.0  # ... or failed ...
+_MIN_FAILURES = 2  # ... with as many rejections: a single one may be chance
+_SETTLED_RATIO = 2.0  # times as long as a rejection takes: what is not rejected by then is accepted
 
-# Where a probe is passed, what was rejected at far lower rates was rejected by chance, if it was so often.
+# Where a probe passes, rejections at rates below this share of it were random, if there were enough stretches of them.
 _FAR_BELOW_SHARE = 0.6
 _MIN_STRETCHES = 8
 _MAX_STRETCHES = 16
 
 
 class RateProbe:
-    """Tries a multiple of the rate on a few calls, after some rejections.
+    """Probes if the server limits the rate: after some rejections a few calls are sent at three times the rate.
 
-    A server that limits the rate has just shown that it has nothing left, so it rejects most of them.
+    A server that limits the rate has just shown that it has nothing left, so it rejects most of them; if it accepts
+    them, the rejections before were random.
 
     Args:
-        send log: what has been sent.
+        send_log: what has been sent.
     """
 
     FACTOR = 3.0
@@ -204,12 +200,12 @@ class RateProbe:
         self._stretches: Deque[Tuple[float, int, int]] = deque(maxlen=_MAX_STRETCHES)
 
     def factor(self) -> float:
-        """How many times as soon as usual the next call may follow."""
+        """Return how many times as soon as usual the next call may follow."""
         leaping = self._test is not None and self._send_log.sent - self._first < _MAX_PROBE_CALLS
         return self.FACTOR if leaping else 1.0
 
     def rejected(self, rejection: Rejection, rate: float, pause: float) -> bool:
-        """An attempt was rejected at this rate; returns whether it belongs to a probe that has not failed."""
+        """Note a rejection at this rate; return True if it belongs to a probe that has not failed."""
         if self._test is not None and rejection.number >= self._first:
             self._test.reject(rejection.number)
             failed = self._test.rejected >= _MIN_FAILURES and self._test.log_odds >= _FAILED_LOG_ODDS
@@ -226,13 +222,13 @@ class RateProbe:
         return False
 
     def _note(self, rate: float) -> None:
-        """A stretch ends; rejections of what was sent in it that come back later are no new one."""
+        """End a stretch; rejections of what was sent in it that come back later begin no new one."""
         send_log, (sent, rejected) = self._send_log, self._marked
         self._stretches.append((rate, send_log.sent - sent, max(1, send_log.rejected - rejected)))
         self._marked = (send_log.sent, send_log.rejected)
 
     def _begin(self, rate: float, pause: float) -> None:
-        """The next calls are a probe; what the pause refills is no part of it."""
+        """Begin a probe with the next calls, without those that the pause refills."""
         send_log = self._send_log
         share = possible_share((send_log.rejected - self._rejected + 0.5) / (send_log.sent - self._began + 5))
         self._rate = rate
@@ -246,7 +242,7 @@ class RateProbe:
         self._rejections_left = self._rejections_per_probe
 
     def passed(self, now: float) -> float:
-        """The rate at which a probe has just turned out well, 0 without one."""
+        """Return the rate at which a probe has just passed, 0 without one."""
         test = self._test
         if test is None:
             return 0.0
@@ -257,7 +253,7 @@ class RateProbe:
         return self.FACTOR * self._rate if passed else 0.0
 
     def random_share(self, rate: float) -> float:
-        """The share of calls that is rejected by chance, where this rate is accepted; 0 where that is not known."""
+        """Return the share of calls that is rejected at random, where this rate is accepted; 0 where it is unknown."""
         low = [(sent, rejected) for at, sent, rejected in self._stretches if at <= _FAR_BELOW_SHARE * rate]
         if len(low) < _MIN_STRETCHES:
             return 0.0

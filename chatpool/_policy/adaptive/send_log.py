@@ -1,4 +1,4 @@
-"""What has been sent to one (endpoint, model), and what a rejection says about it."""
+"""Log of the sends to one (endpoint, model), their answers and rejections, and the rates that follow."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Deque, NamedTuple, Optional, Tuple
 
 __all__ = ["Rejection", "SendLog", "SendRecord"]
 
-_RATE_WINDOW_SECONDS = 1.0  # seconds
-_MEAN_RATE_WINDOW_SECONDS = 10.0  # seconds over which the mean rate is taken ...
-_MIN_MEAN_RATE_WINDOW_SECONDS = 2.0  # ... if there are so many
-_MARK_EVERY_SECONDS = 0.02  # seconds; rates are that exact
+_RATE_WINDOW_SECONDS = 1.0
+_MEAN_RATE_WINDOW_SECONDS = 10.0
+_MIN_MEAN_RATE_WINDOW_SECONDS = 2.0  # below this there is no mean rate
+_MARK_EVERY_SECONDS = 0.02  # the resolution of rates
 
-# Attempts sent within so many seconds may reach the server in any order; the first ones, which have to make
-# their connections, within half of the time that a rejection takes.
+# Attempts sent within this time may reach the server in any order; the first ones, which have to open their
+# connections, within half of the time that a rejection takes, and at most the second constant.
 _OVERTAKING_SECONDS = 0.003
 _FIRST_OVERTAKING_SECONDS = 0.03
 _FIRST_CALLS = 64
 
 _REJECTIONS_IN_MEAN = 3  # the mean time to a rejection is that of the last few ...
 _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
-_FIRST_REJECTION_LATENCY_SECONDS = 0.01  # seconds, before there was any rejection
+_FIRST_REJECTION_LATENCY_SECONDS = 0.01  # before there was any rejection
 
 
 class SendRecord(NamedTuple):
-    """What was known when an attempt was sent; handed back when it returns.
+    """Record of one sent attempt; handed back when it returns.
 
     Attributes:
         sent_at: when it was sent.
@@ -45,7 +45,7 @@ class Rejection(NamedTuple):
         now: when the rejection came back.
         in_flight: accepted attempts that were in flight when the server saw it.
         accepted: attempts accepted before it, since the first.
-        lately: attempts accepted in the second before it, per second.
+        accept_rate: attempts accepted in the second before it.
         hint: seconds the server asked to wait, None without a hint.
         number: attempts sent before it.
     """
@@ -63,11 +63,11 @@ class SendLog:
     """Counts sends, answers and rejections.
 
     Attributes:
-        in_flight: attempts under way.
+        in_flight: attempts in flight.
         sent: attempts sent.
         finished: attempts that were answered.
         rejected: attempts that were rejected.
-        turnaround: mean seconds from a send to its rejection.
+        rejection_latency: mean seconds from a send to its rejection.
         latency: mean seconds from a send to its answer; 0 before the first.
     """
 
@@ -92,7 +92,7 @@ class SendLog:
         self._rejections: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
     def send(self, now: float) -> SendRecord:
-        """An attempt goes out."""
+        """Note that an attempt is sent; return its record."""
         record = SendRecord(now, self.in_flight, self.sent)
         marks = self._marks
         if not marks or now >= marks[-1][0] + _MARK_EVERY_SECONDS:
@@ -105,17 +105,17 @@ class SendLog:
         return record
 
     def answer(self, record: SendRecord, now: float) -> None:
-        """An attempt was answered."""
+        """Note that an attempt was answered."""
         self.in_flight -= 1
         self.finished += 1
         self.latency += (now - record.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
 
     def give_up(self) -> None:
-        """An attempt has ended in a way that says nothing: a time-out, a broken connection, a cancel."""
+        """Note an end that says nothing: a timeout, a broken connection, a cancel."""
         self.in_flight -= 1
 
     def reject(self, record: SendRecord, now: float, hint: Optional[float]) -> Rejection:
-        """An attempt was rejected."""
+        """Note that an attempt was rejected; return what that shows."""
         a_second_before = record.sent_at - _RATE_WINDOW_SECONDS
         accept_rate = record.number - self._sent_until(a_second_before) - self._rejected_since(a_second_before)
         rejection = Rejection(
@@ -134,11 +134,11 @@ class SendLog:
         return rejection
 
     def send_rate(self, now: float) -> int:
-        """Attempts sent in the last second."""
+        """Return the attempts sent in the last second."""
         return self.sent - self._sent_until(now - _RATE_WINDOW_SECONDS)
 
     def mean_rate(self, now: float) -> float:
-        """Attempts accepted per second over the last ten; 0 while there are too few seconds to tell."""
+        """Return the attempts accepted per second over the last ten; 0 while too little time has passed."""
         marks = self._marks
         while len(marks) > 1 and marks[0][0] < now - _MEAN_RATE_WINDOW_SECONDS:
             marks.popleft()
@@ -148,10 +148,10 @@ class SendLog:
         return (self.sent - sent - (self.rejected - rejected)) / (now - time)
 
     def overlapping(self, record: SendRecord, now: float) -> Tuple[int, int]:
-        """How many were sent so shortly before and after this one that they may have reached the server in any order.
+        """Return how many attempts the server may have seen in another order: those sent just before, and just after.
 
         Args:
-            record: of one that has come back.
+            record: of an attempt that has come back.
             now: the time.
         """
         overtaking = _OVERTAKING_SECONDS
@@ -162,7 +162,7 @@ class SendLog:
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
     def sent_by(self, time: float) -> int:
-        """Attempts that were sent before ``time``, those of the last few milliseconds before it aside."""
+        """Return the attempts sent before ``time``, without those of the last few milliseconds before it."""
         sent = self.sent
         for marked, before, _ in reversed(self._marks):
             sent = before
@@ -171,7 +171,7 @@ class SendLog:
         return sent
 
     def _sent_until(self, time: float) -> int:
-        """Attempts sent before ``time``, to the nearest mark after it."""
+        """Return the attempts sent before ``time``, to the nearest mark after it."""
         sent = self.sent
         for marked, before, _ in reversed(self._marks):
             if marked < time:
@@ -188,7 +188,7 @@ class SendLog:
         return count
 
     def _accepted_ahead(self, record: SendRecord, now: float) -> int:
-        """Accepted attempts in flight when the server saw this one, as far as is known by now."""
+        """Return the accepted attempts in flight when the server saw this one, as far as is known by now."""
         last = record.number + self.overlapping(record, now)[1]  # of those that may have overtaken it
         rejected = 0
         for _, number, back_at in reversed(self._rejections):

@@ -1,4 +1,4 @@
-"""Whether rejections depend on the load: sequential tests on the share of calls that is rejected.
+"""Sequential tests on the share of calls that is rejected, which show if rejections depend on the load.
 
 Wald's sequential probability ratio test, and Page's CUSUM for a change that may come at any time.
 """
@@ -11,24 +11,23 @@ from typing import List
 
 __all__ = ["OVERLIMIT_SHARE", "BackgroundRate", "ShareTest", "SurgeTest", "possible_share"]
 
-# What may be chance, as a share of all calls; and what a server rejects that is far beyond its limit.
-_MIN_CHANCE_SHARE, _MAX_CHANCE_SHARE = 0.03, 0.4
-OVERLIMIT_SHARE = 0.85
+_MIN_CHANCE_SHARE, _MAX_CHANCE_SHARE = 0.03, 0.4  # of all calls, rejected at random
+OVERLIMIT_SHARE = 0.85  # of all calls, rejected by a server far beyond its limit
 
-# A rejection is no longer due to chance when so much more is rejected ...
+# Rejections are no longer random when this ratio of their share, and this margin more, is rejected ...
 _SURGE_MARGIN_SHARE, _SURGE_RATIO = 0.1, 1.25
-_SURGE_LOG_ODDS = 3.3  # logarithm of the odds
-_SURGE_REJECTIONS = 32  # rejections in which a surge shows
-_SAMPLE_REJECTIONS = 5.0  # rejections, after which the share is taken anew
+_SURGE_LOG_ODDS = 3.3  # ... at these odds
+_SURGE_REJECTIONS = 32  # the latest ones, in which a surge shows
+_SAMPLE_REJECTIONS = 5.0  # expected ones after which the share is measured
 
 
 def possible_share(share: float) -> float:
-    """``share``, or the nearest share of calls that a server may reject by chance."""
+    """Return ``share``, or the nearest share of calls that a server may reject at random."""
     return min(_MAX_CHANCE_SHARE, max(_MIN_CHANCE_SHARE, share))
 
 
 class ShareTest:
-    """How much likelier one share of rejections is than another, after the calls seen.
+    """Likelihood of one share of rejections against another, after the calls seen.
 
     Rejections come back sooner than answers.  So a call counts as accepted as soon as one that was sent after it has
     been rejected, or when it has been out for long enough; it is corrected if it turns out to be rejected.
@@ -39,7 +38,7 @@ class ShareTest:
         first: the number of the first call that counts.
 
     Attributes:
-        value: logarithm of the likelihood ratio; positive in favour of the second hypothesis.
+        log_odds: logarithm of the likelihood ratio; positive in favour of the second hypothesis.
         rejected: calls that were rejected.
         seen: calls that were rejected or count as accepted.
     """
@@ -59,14 +58,14 @@ class ShareTest:
         return self.rejected / max(1, self.seen)
 
     def accepted_before(self, number: int) -> None:
-        """Calls with smaller numbers count as accepted, those that were rejected aside."""
+        """Count calls with smaller numbers as accepted, except those that were rejected."""
         calls = number - self._first - self.seen
         if calls > 0:
             self.seen += calls
             self.log_odds += calls * self._accepted
 
     def reject(self, number: int) -> None:
-        """The call with this number was rejected; those before the first do not count."""
+        """Note that the call with this number was rejected; those before the first do not count."""
         if number < self._first:
             return
         self.rejected += 1
@@ -79,10 +78,10 @@ class ShareTest:
 
 
 class SurgeTest(ShareTest):
-    """The same for a change that may come at any time: what was before it counts for nothing.
+    """The same test for a change that may come at any time: calls from before the change do not count.
 
     Attributes:
-        value: that of the stretch of calls, up to the latest one seen, that speaks most for the second hypothesis.
+        log_odds: of the stretch of calls, up to the latest one seen, that speaks most for the second hypothesis.
     """
 
     __slots__ = ("_numbers",)
@@ -119,10 +118,10 @@ class SurgeTest(ShareTest):
 
 
 class BackgroundRate:
-    """Rejections that come whatever the load, and what goes beyond them.
+    """Random rejections beside those of a limit.
 
     Args:
-        share: the share of all calls that is rejected by chance.
+        share: the share of all calls that is rejected at random.
         first: the number of the first call from now on.
 
     Attributes:
@@ -140,7 +139,7 @@ class BackgroundRate:
         self._test = SurgeTest(share, _SURGE_MARGIN_SHARE + _SURGE_RATIO * share, first)
 
     def explains(self, number: int) -> bool:
-        """Whether the rejection of the call with this number was to be expected.
+        """Return True if the rejection of the call with this number was to be expected.
 
         The share may be smaller than it was given, and is measured; what is more is due to a limit.
         """

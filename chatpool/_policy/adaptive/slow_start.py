@@ -1,7 +1,4 @@
-"""The beginning: how fast calls are sent as long as nothing was rejected.
-
-Nothing limits the pace, as far as is known.
-"""
+"""Slow start: how fast calls are sent as long as nothing was rejected."""
 
 from __future__ import annotations
 
@@ -14,27 +11,27 @@ from .states import LimitState
 __all__ = ["SlowStart", "Unlimited"]
 
 
-_FREE_CALLS = 8  # calls in flight below which nothing is held back
-_FIRST_PER_SECOND = 300.0  # sends a second beyond these
-_STEADY_SECONDS = 0.2  # seconds for which that is so, unless there is an answer before ...
-_DOUBLING_SECONDS = 0.05  # ... and then the rate doubles so often (seconds) ...
-_OVER_AFTER_SECONDS = 0.6  # ... until it is beyond any pool's, so long after the beginning
-_CATCH_UP_SECONDS = 0.005  # seconds of lateness that may be made good
+_FREE_CALLS = 8  # with fewer in flight nothing is held back
+_FIRST_PER_SECOND = 300.0  # sends beyond these
+_STEADY_SECONDS = 0.2  # for which that rate stays, unless there is an answer before ...
+_DOUBLING_SECONDS = 0.05  # ... and then it doubles in this time ...
+_OVER_AFTER_SECONDS = 0.6  # ... until it is higher than any pool's, this long after the beginning
+_CATCH_UP_SECONDS = 0.005  # a thread that wakes up late makes up for at most this
 
 
 class SlowStart:
-    """A few calls at once, more at a steady rate, then at one that doubles twenty times a second, then without limit.
+    """A few calls at once, then a steady rate, then one that doubles twenty times a second, then no limit.
 
     A server without a limit hardly notices; one that has a limit is found out by a few rejections instead of by one
-    per worker, and one that states its limit can do so before it is reached.  The ramp is one in time, so answers
-    that take long do not hold it up.
+    per worker, and one that reports its limit can do so before it is reached.  The rate depends on the time only, so
+    slow answers do not delay it.
 
     Attributes:
         answered: to be set when there is an answer.
-        open: whether nothing is held back any more.
+        is_over: True once nothing is held back any more.
     """
 
-    __slots__ = ("_began", "_doubling_from", "_left", "_next", "answered", "is_over")
+    __slots__ = ("_began", "_doubling_from", "_next", "answered", "is_over")
 
     def __init__(self) -> None:
         self.answered = False
@@ -44,13 +41,13 @@ class SlowStart:
         self._next = -math.inf
 
     def wait(self, now: float, in_flight: int) -> float:
-        """Seconds until the next attempt may be sent, with so many in flight."""
+        """Return the seconds until the next attempt may be sent, with ``in_flight`` in flight."""
         if self.is_over or in_flight < _FREE_CALLS:
             return 0.0
         return max(0.0, self._next - now)
 
     def sent(self, now: float, in_flight: int) -> None:
-        """An attempt goes out, with so many others in flight."""
+        """Note that an attempt is sent, with ``in_flight`` others in flight."""
         if self.is_over:
             return
         if math.isinf(self._began):
@@ -69,10 +66,10 @@ class SlowStart:
 
 
 class Unlimited(LimitState):
-    """Nothing has been rejected: send, but not all at once.
+    """Nothing has been rejected: send after a slow start.
 
     Args:
-        send log: what has been sent.
+        send_log: what has been sent.
     """
 
     def __init__(self, send_log: SendLog) -> None:

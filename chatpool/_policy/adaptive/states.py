@@ -1,11 +1,10 @@
-"""What kind of limit a server has, as far as it is known, and what follows from it.
+"""States of the adaptive limiter: what kind of limit the server has, as far as is known, and how to send under it.
 
-A server that counts requests per time and one that counts requests in flight both reject what is too much, and call
-for opposite things: the first for a pause of all and a lower rate, the second for fewer calls at once and no pause.
+A server that limits the rate and one that limits the calls in flight both reject what is too much, and call for
+opposite reactions: the first for a pause of all calls and a lower rate, the second for fewer calls at once and no
+pause.
 
-    Doubt --"it is a rate"--> ByRate <--overturned--> ByConcurrency <--"it is a number"-- Doubt
-
-An opinion on the kind of limit that a server has.
+    Probing --"it is the rate"--> LimitedByRate <--overturned--> LimitedByConcurrency <--"it is the number"-- Probing
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ __all__ = ["LimitState", "LimitedByConcurrency", "LimitedByRate", "Probing"]
 
 
 class LimitState:
-    """One opinion on the server's limit.
+    """One hypothesis on the server's limit.
 
     Attributes:
-        pauses_all: whether a rejection holds up all calls, not just its own.
-        chance: the share of calls that is rejected whatever the pace.
-        why: the opinion in a few words, None without one.
-        silent: whether the server has failed every call since it began to.
+        pauses_all: True if a rejection delays all calls, not just its own.
+        random_share: the share of calls that is rejected whatever the load.
+        why: a short description of the hypothesis, None without one.
+        silent: True if the server has failed every call since it began to fail.
     """
 
     pauses_all = True
@@ -48,59 +47,64 @@ class LimitState:
         return None
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
+        """Return the seconds until the next attempt may be sent; ``inf`` for not before one in flight ends."""
         raise NotImplementedError
 
     def sent(self, now: float) -> LimitState:
-        """An attempt goes out."""
+        """Note that an attempt is sent; return the next state."""
         raise NotImplementedError
 
     def accepted(self, record: SendRecord, now: float) -> LimitState:
-        """An attempt that was sent after the latest rejection was answered."""
+        """Note the answer to an attempt that was sent after the latest rejection; return the next state."""
         return self
 
     def answered(self, record: SendRecord) -> bool:
-        """An attempt was answered, whenever it was sent; returns whether that shows that the server was only down."""
+        """Note any answer, whenever its attempt was sent; return True if it shows that the server was only down."""
         return False
 
     def ignores(self, rejection: Rejection, pause: float) -> bool:
-        """Whether nothing follows from a rejection, because some calls were sent to find out whether they are rejected."""
+        """Return True if nothing follows from a rejection, because its call belongs to a probe of the rate."""
         return False
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
-        """An attempt that was sent after the latest rejection was rejected; a pause of so many seconds is due."""
+        """Note the rejection of an attempt that was sent after the latest rejection; return the next state.
+
+        Args:
+            rejection: the rejection.
+            pause: seconds for which a pause is due.
+        """
         raise NotImplementedError
 
     def also_rejected(self, rejection: Rejection) -> LimitState:
-        """An attempt that was sent before the latest rejection came back was rejected as well."""
+        """Note the rejection of an attempt sent before the latest rejection was known; return the next state."""
         return self
 
 
-_GROW_EVERY_SECONDS = 0.02  # seconds
+_GROW_EVERY_SECONDS = 0.02
 
-# Doubt.
-_VOTES_FOR_CONCURRENCY = 2
-_QUIET_ANSWERS_PER_SLOT = 10  # times the number; with all places taken, a rate would have rejected something before
-_MIN_ANSWERS = 3  # before a number is believed: something must have ended for something to be rejected again
-_MAX_CONTRADICTIONS = 2
-_FAR_BELOW_SHARE = 0.8  # of the limit: a number in flight does not reject there
-_BEYOND_SHARE = 0.1  # of the first limit: accepted so far beyond it (and at least two), it was no number
+# Probing.
+_VOTES_FOR_CONCURRENCY = 2  # rejections in a row
+_QUIET_ANSWERS_PER_SLOT = 10  # with all slots taken, a limit of the rate would have rejected something before
+_MIN_ANSWERS = 3  # before a limit of calls in flight is believed: a call must have ended for one to be rejected again
+_MAX_CONTRADICTIONS = 2  # rejections in a row
+_FAR_BELOW_SHARE = 0.8  # of the limit: a limit of calls in flight does not reject there
+_BEYOND_SHARE = 0.1  # of the first limit: accepted so far beyond it (and at least two), it is no limit in flight
 
-# A decision that was taken is overturned by more.
-_VOTES_TO_OVERTURN = 3  # rejections at one number in flight; twice as many after each time that was wrong
+# Overturning a decision takes more.
+_VOTES_TO_OVERTURN = 3  # rejections at one number in flight; twice as many after each decision that was wrong
 _MAX_VOTES_TO_OVERTURN = 64
-_TOP_SHARE = 0.85  # a rejection counts if so large a share of the accepted had fewer in flight
-_MIN_ACCEPTED_TO_VOTE = 5
-_REJECTIONS_AWAY_FROM_LIMIT = 4
-_UNRELATED_ANSWERS_PER_SLOT = 4  # times the limit; a rejection after so many answers is one by itself
+_TOP_SHARE = 0.85  # a rejection counts if this share of the accepted calls had fewer in flight
+_MIN_ACCEPTED_TO_VOTE = 5  # calls
+_REJECTIONS_AWAY_FROM_LIMIT = 4  # in a row
+_UNRELATED_ANSWERS_PER_SLOT = 4  # after so many answers a rejection has nothing to do with the one before
 
 
 class Probing(LimitState):
-    """Something was rejected, and why is not known: no more in flight than was accepted, and a pause, until it is.
+    """Something was rejected, and the kind of limit is unknown: pause, then no more in flight than was accepted.
 
-    Then one more than that is tried, far enough from the last send that no rate would mind.  What is rejected
-    again, twice in a row, is rejected for that number; what is rejected below it, or accepted beyond it, is limited by
-    rate.
+    Then one more than that is tried, far enough from the last send that no limit of the rate would reject it.  What
+    is rejected again, twice in a row, is rejected for the number in flight; what is rejected below that number, or
+    accepted beyond it, is limited by rate.
     """
 
     why = "finding out whether the server limits the rate or the calls in flight"
@@ -136,7 +140,7 @@ class Probing(LimitState):
         return self
 
     def also_rejected(self, rejection: Rejection) -> LimitState:
-        """Those that come back later know better how many were accepted before them."""
+        """Lower the limit: rejections that come back later know better how many were accepted before them."""
         if self._first_batch:
             self._controller.lower(rejection.in_flight)
             self._first = self._controller.limit
@@ -154,7 +158,7 @@ class Probing(LimitState):
         return self
 
     def _rate_by(self, rejection: Rejection) -> float:
-        """The rate at which calls were accepted: between two rejections no more than was refilled, and one."""
+        """Return the rate at which calls were accepted: between two rejections no more than was refilled, and one."""
         refilled = rejection.accepted - self._rejection.accepted + 1
         return min(rejection.accept_rate, max(1, refilled) / max(1e-3, rejection.sent_at - self._rejection.sent_at))
 
@@ -164,7 +168,7 @@ class Probing(LimitState):
         return in_flight == 0 or far_below or self._contradictions >= _MAX_CONTRADICTIONS
 
     def _is_number(self, in_flight: int) -> bool:
-        # With all places taken any rejection comes at that number; that of one call more speaks of it.
+        # With all slots taken any rejection comes at that number; only that of one call more is evidence for it.
         probing, finished = self._controller.probing, self._send_log.finished
         tried = self._controller.confirmed if probing else self._controller.limit
         speaks = probing or finished - self._answers_at_vote > _QUIET_ANSWERS_PER_SLOT * tried
@@ -231,7 +235,7 @@ class LimitedByRate(LimitState):
         return self
 
     def begin(self, rejection: Rejection, pause: float) -> LimitedByRate:
-        """This rejection showed that it is the rate."""
+        """Pause for the rejection that showed that it is the rate."""
         self._controller.begin(rejection, pause)
         return self
 
@@ -246,8 +250,8 @@ class LimitedByRate(LimitState):
 class LimitedByConcurrency(LimitState):
     """The server limits the calls in flight: stay at that number, try one more now and then, and never pause.
 
-    Such a server rejects only at its limit.  Rejected with nothing in flight, or several times in a row below
-    what had been accepted, it is the rate; but not where others may have taken places that were left to them.
+    Such a server rejects only at its limit.  Rejected with nothing in flight, or several times in a row below what had
+    been accepted, it is the rate; but not where other clients may have used a share that was left to them.
     """
 
     pauses_all = False
