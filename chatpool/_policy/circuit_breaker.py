@@ -11,7 +11,7 @@ from ..errors import ChatPoolError
 __all__ = ["CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointHealth"]
 
 
-# So many failures in a row mean that the server is down: a constant, and more the more calls were in flight at once.
+# Failures in a row that mean that the server is down: a constant, and more the more calls were in flight at once.
 # Measured: it opened 0-2 times by mistake at 20-50 % random failures; lower thresholds did so hundreds of times.
 _FAILURES_TO_OPEN = 10
 _FAILURES_PER_CALL_IN_FLIGHT = 1.5

@@ -57,7 +57,7 @@ class PeakLatencyScore:
 
     @property
     def tripped(self) -> Optional[ChatPoolError]:
-        """The rejection for which the endpoint is ejected until a probe succeeds, None if it is not ejected."""
+        """Rejection for which the endpoint is ejected until a probe succeeds, None if it is not ejected."""
         return self.endpoint.breaker.reason or self._breaker.reason
 
     @property

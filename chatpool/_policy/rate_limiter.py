@@ -15,11 +15,14 @@ _MINUTE_SECONDS = 60.0
 
 
 class LeakyBucket:
-    """A leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
+    """Leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
 
     At most ``burst`` and what leaks in a minute can be taken in any minute; so it leaks ``per_minute - burst`` units a
-    minute, and one more where only whole units are taken.  An amount above the burst may be taken from an empty bucket
-    and is made up for afterwards.
+    minute, and one more where only whole units are taken.  An amount above the burst may be taken from an empty
+    bucket and is made up for afterwards.
+
+    Limits shared by processes (``chatpool._quota.gcra``) reserve moments instead, allow for late sends and a larger
+    burst, and agree to the last bit with a Lua script: the two have the theory in common, not the arithmetic.
 
     Args:
         per_minute: units that may be taken in any minute.

@@ -153,7 +153,7 @@ class KeyRecheck:
         elif sent_at >= self._since:
             self._rechecks += 1
         else:
-            return  # it was on its way already
+            return  # it was in flight already
         self._half_open, self._probe_at = False, now + _HOLD_SECONDS
         if self._rechecks >= _MAX_RECHECKS:
             self._since, self.stands = None, True
@@ -172,7 +172,7 @@ _HINT_JITTER_SHARE = 0.05
 # A server that has never answered is more likely misspelt than down.
 _MAX_UNPROVEN_OUTAGE_SECONDS = 30.0
 
-# So many failures since the last success do not come from single inputs.
+# As many failures since the last success do not come from single inputs.
 _OUTAGE_FAILURES = 10
 
 _MAX_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
@@ -314,7 +314,7 @@ class _WaitByStreak(wait_base):
 
 
 class _RetryIf(tenacity.retry_base):
-    """The user's ``retry_if`` first, then what the verdict says."""
+    """Strategy that asks the user's ``retry_if`` first, then the verdict."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._retry_if = policy.retry_if
@@ -335,7 +335,7 @@ class RetryDecider:
 
     Args:
         policy: the settings.
-        max_workers: so many failures in a row mean that all calls fail.
+        max_workers: as many failures in a row mean that all calls fail.
     """
 
     def __init__(self, policy: RetryPolicy, max_workers: int) -> None:

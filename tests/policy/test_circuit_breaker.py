@@ -23,7 +23,7 @@ def open_breaker(now=0.0):
     return breaker
 
 
-def test_it_closes_after_a_dozen_failures_of_a_lone_call():
+def test_it_opens_after_a_dozen_failures_of_a_lone_call():
     breaker = CircuitBreaker()
     for _ in range(11):
         attempt(breaker, "unavailable")
@@ -45,7 +45,7 @@ def test_the_more_calls_in_flight_the_more_failures_it_takes():
 
 
 @pytest.mark.parametrize("kind", ["fail", "throttled", "retry"])
-def test_answers_of_a_server_that_works_do_not_close_it(kind):
+def test_answers_of_a_server_that_works_do_not_open_it(kind):
     breaker = CircuitBreaker()
     for _ in range(1000):
         attempt(breaker, kind)
@@ -53,9 +53,9 @@ def test_answers_of_a_server_that_works_do_not_close_it(kind):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_random_failures_do_not_close_it(share):
+def test_random_failures_do_not_open_it(share):
     dice = random.Random(7)
-    breaker, closings = CircuitBreaker(), 0
+    breaker, openings = CircuitBreaker(), 0
     in_flight = []
     for step in range(20_000):
         if len(in_flight) < 64:
@@ -63,13 +63,13 @@ def test_random_failures_do_not_close_it(share):
             in_flight.append(float(step))
             continue
         sent_at = in_flight.pop(dice.randrange(64))
-        was_closed = breaker.is_open
+        was_open = breaker.is_open
         breaker.returned("unavailable" if dice.random() < share else "success", sent_at, float(step))
-        closings += breaker.is_open and not was_closed
-    assert closings == 0
+        openings += breaker.is_open and not was_open
+    assert openings == 0
 
 
-def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
+def test_who_is_told_that_the_server_is_not_down_does_not_open_it():
     breaker = CircuitBreaker()
     for _ in range(1000):
         breaker.sent()
@@ -77,7 +77,7 @@ def test_who_is_told_that_the_server_is_not_down_does_not_close_it():
     assert not breaker.is_open
 
 
-def test_who_is_told_that_it_is_closes_it_at_the_next_failure():
+def test_who_is_told_that_it_is_opens_it_at_the_next_failure():
     breaker = CircuitBreaker()
     breaker.sent()
     breaker.returned("throttled", 0.0, 1.0, down=True)
@@ -89,7 +89,7 @@ def test_who_is_told_that_it_is_closes_it_at_the_next_failure():
     assert breaker.wait(2.0) == 0.25
 
 
-def test_once_it_is_closed_only_a_success_opens_it():
+def test_once_it_is_open_only_a_success_closes_it():
     breaker = open_breaker()
     breaker.sent()
     breaker.returned("unavailable", 1.0, 2.0, down=False)
@@ -111,14 +111,14 @@ def test_probes_go_out_one_at_a_time_with_growing_pauses_up_to_a_second():
     assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
-def test_a_probe_that_succeeds_opens_it():
+def test_a_probe_that_succeeds_closes_it():
     breaker = open_breaker()
     attempt(breaker, "success", now=5.0)
     assert not breaker.is_open
     assert breaker.wait(5.0) == 0.0
 
 
-def test_a_success_from_before_the_failures_does_not_open_it():
+def test_a_success_from_before_the_failures_does_not_close_it():
     breaker = CircuitBreaker()
     breaker.sent()
     for _ in range(20):
@@ -127,7 +127,7 @@ def test_a_success_from_before_the_failures_does_not_open_it():
     assert breaker.is_open
 
 
-def test_a_late_success_sent_after_the_failures_began_opens_it():
+def test_a_late_success_sent_after_the_failures_began_closes_it():
     breaker = CircuitBreaker()
     attempt(breaker, "unavailable", now=1.0)
     breaker.sent()
@@ -143,7 +143,7 @@ def test_a_probe_that_was_given_up_makes_room_for_the_next():
     assert breaker.wait(3.0) == 0.0
 
 
-def test_failures_of_attempts_from_before_the_closing_do_not_delay_the_probe():
+def test_failures_of_attempts_from_before_it_opened_do_not_delay_the_probe():
     breaker = CircuitBreaker()
     breaker.sent()
     while not breaker.is_open:
@@ -153,34 +153,32 @@ def test_failures_of_attempts_from_before_the_closing_do_not_delay_the_probe():
     assert breaker.wait(1.0) == before
 
 
-def test_the_time_it_was_closed_is_counted():
+def test_the_time_it_was_open_is_counted():
     breaker = open_breaker(now=10.0)
     assert breaker.total_open_seconds(12.0) == 2.0
     attempt(breaker, "success", now=15.0)
     assert breaker.total_open_seconds(99.0) == 5.0
 
 
-@pytest.mark.parametrize(("max_workers", "enough"), [(1, 10), (10, 10), (16, 16), (64, 64)])
-def test_ten_calls_or_as_many_as_there_are_workers_show_it(max_workers, enough):
-    rejections = CommonRejections(max_workers)
-    found = [rejections.rejected("no", call) for call in range(enough)]
-    assert found == [False] * (enough - 1) + [True]
+class TestCommonRejections:
+    @pytest.mark.parametrize(("max_workers", "enough"), [(1, 10), (10, 10), (16, 16), (64, 64)])
+    def test_ten_calls_or_as_many_as_there_are_workers_show_it(self, max_workers, enough):
+        rejections = CommonRejections(max_workers)
+        found = [rejections.rejected("no", call) for call in range(enough)]
+        assert found == [False] * (enough - 1) + [True]
 
+    def test_a_call_that_is_rejected_again_counts_once(self):
+        rejections = CommonRejections(1)
+        assert not any(rejections.rejected("no", call % 9) for call in range(100))
 
-def test_a_call_that_is_rejected_again_counts_once():
-    rejections = CommonRejections(1)
-    assert not any(rejections.rejected("no", call % 9) for call in range(100))
+    def test_other_rejections_count_apart(self):
+        rejections = CommonRejections(1)
+        assert not any(rejections.rejected(f"row {call} is wrong", call) for call in range(1000))
 
-
-def test_other_rejections_count_apart():
-    rejections = CommonRejections(1)
-    assert not any(rejections.rejected(f"row {call} is wrong", call) for call in range(1000))
-
-
-def test_once_it_is_shown_the_count_begins_anew():
-    rejections = CommonRejections(1)
-    found = [rejections.rejected("no", call) for call in range(20)]
-    assert [number for number, all_are in enumerate(found) if all_are] == [9, 19]
+    def test_once_it_is_shown_the_count_begins_anew(self):
+        rejections = CommonRejections(1)
+        found = [rejections.rejected("no", call) for call in range(20)]
+        assert [number for number, all_are in enumerate(found) if all_are] == [9, 19]
 
 
 class TestCredentialBreaker:
@@ -192,7 +190,7 @@ class TestCredentialBreaker:
         breaker.sent()
         assert breaker.wait(61.0) == float("inf")
 
-    def test_those_that_were_on_their_way_tell_nothing_new(self):
+    def test_those_that_were_in_flight_tell_nothing_new(self):
         breaker = CredentialBreaker()
         breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
         assert not breaker.trip(AuthenticationError("no"), sent_at=0.5, now=2.0)
@@ -215,7 +213,7 @@ class TestCredentialBreaker:
         breaker.returned("timeout", sent_at=60.0, now=70.0)
         assert breaker.wait(70.0) == 60.0
 
-    def test_a_success_opens_it(self):
+    def test_a_success_resets_it(self):
         breaker = CredentialBreaker()
         breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
         breaker.sent()

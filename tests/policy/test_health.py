@@ -43,7 +43,7 @@ def test_the_streak_is_measured_in_calls_that_are_on_their_way(on_their_way, exc
     assert health.snapshot(0.0, on_their_way).excess_streak == excess_streak
 
 
-def test_failures_that_bad_luck_explains_are_no_trouble():
+def test_failures_that_chance_explains_are_no_trouble():
     health = UpstreamHealth()
     for number in range(1000):
         send(health, "success" if number % 5 else "unavailable")
@@ -56,7 +56,7 @@ def test_failures_that_bad_luck_explains_are_no_trouble():
     assert health.snapshot(0.0, 1).excess_streak == 1
 
 
-def test_where_nothing_has_failed_before_little_is_luck():
+def test_where_nothing_has_failed_before_little_is_chance():
     health = UpstreamHealth()
     for _ in range(1000):
         send(health, "success")
@@ -141,55 +141,50 @@ def attempts(failure_rate, number, share, rng):
     return longest
 
 
-def test_nothing_is_where_nothing_has_succeeded():
-    assert FailureRate().expected_run() == 0
+class TestFailureRate:
+    def test_nothing_is_where_nothing_has_succeeded(self):
+        assert FailureRate().expected_run() == 0
 
-
-@pytest.mark.parametrize(("number", "expected"), [(1, 1), (10, 2), (1000, 2), (100_000, 2)])
-def test_one_or_two_are_where_nothing_has_failed(number, expected):
-    failure_rate = FailureRate()
-    attempts(failure_rate, number, 0.0, random.Random(1))
-    assert failure_rate.expected_run() == expected
-
-
-@pytest.mark.parametrize(("share", "usual"), [(0.01, 2), (0.02, 3), (0.05, 4)])
-def test_of_random_failures_the_longest_series_is_about_as_long(share, usual):
-    rng, longer = random.Random(7), 0
-    for _ in range(50):
+    @pytest.mark.parametrize(("number", "expected"), [(1, 1), (10, 2), (1000, 2), (100_000, 2)])
+    def test_one_or_two_are_where_nothing_has_failed(self, number, expected):
         failure_rate = FailureRate()
-        attempts(failure_rate, 900, share, rng)
-        assert abs(failure_rate.expected_run() - usual) <= 1
-        longer += attempts(failure_rate, 900, share, rng) > failure_rate.expected_run()
-    assert longer <= 5
+        attempts(failure_rate, number, 0.0, random.Random(1))
+        assert failure_rate.expected_run() == expected
 
+    @pytest.mark.parametrize(("share", "usual"), [(0.01, 2), (0.02, 3), (0.05, 4)])
+    def test_of_random_failures_the_longest_series_is_about_as_long(self, share, usual):
+        rng, longer = random.Random(7), 0
+        for _ in range(50):
+            failure_rate = FailureRate()
+            attempts(failure_rate, 900, share, rng)
+            assert abs(failure_rate.expected_run() - usual) <= 1
+            longer += attempts(failure_rate, 900, share, rng) > failure_rate.expected_run()
+        assert longer <= 5
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_at_most_half_of_a_calls_retries_are_left_to_chance(share):
-    failure_rate = FailureRate()
-    attempts(failure_rate, 900, share, random.Random(5))
-    assert failure_rate.expected_run() == 4
+    @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+    def test_at_most_half_of_a_calls_retries_are_left_to_chance(self, share):
+        failure_rate = FailureRate()
+        attempts(failure_rate, 900, share, random.Random(5))
+        assert failure_rate.expected_run() == 4
 
+    @pytest.mark.parametrize("failures", [30, 166])
+    def test_an_outage_is_not_chance(self, failures):
+        failure_rate = FailureRate()
+        attempts(failure_rate, 100, 0.0, random.Random(1))
+        failure_rate.succeeded(failures)
+        assert failure_rate.expected_run() <= 3
 
-@pytest.mark.parametrize("failures", [30, 166])
-def test_an_outage_is_no_bad_luck(failures):
-    failure_rate = FailureRate()
-    attempts(failure_rate, 100, 0.0, random.Random(1))
-    failure_rate.succeeded(failures)
-    assert failure_rate.expected_run() <= 3
+    def test_what_was_before_the_first_success_neither(self):
+        failure_rate = FailureRate()
+        failure_rate.succeeded(200)
+        attempts(failure_rate, 20, 0.0, random.Random(1))
+        assert failure_rate.expected_run() == 2
 
-
-def test_what_was_before_the_first_success_neither():
-    failure_rate = FailureRate()
-    failure_rate.succeeded(200)
-    attempts(failure_rate, 20, 0.0, random.Random(1))
-    assert failure_rate.expected_run() == 2
-
-
-def test_what_was_long_ago_counts_less():
-    failure_rate = FailureRate()
-    attempts(failure_rate, 2000, 0.5, random.Random(3))
-    attempts(failure_rate, 20_000, 0.0, random.Random(3))
-    assert failure_rate.expected_run() == 2
+    def test_what_was_long_ago_counts_less(self):
+        failure_rate = FailureRate()
+        attempts(failure_rate, 2000, 0.5, random.Random(3))
+        attempts(failure_rate, 20_000, 0.0, random.Random(3))
+        assert failure_rate.expected_run() == 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever a server says, calls go on: with none in flight there is always a moment at which one may be sent."""
+"""Liveness: with no call in flight there is always a moment at which one may be sent, whatever the server says."""
 
 from __future__ import annotations
 

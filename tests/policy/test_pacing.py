@@ -1,4 +1,4 @@
-"""All limits of one (endpoint, model) together."""
+"""Pacing of one (endpoint, model): all limits together."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def send_all(pacer, now, tokens=0.0):
 
 
 def opened():
-    """A pacer whose ramp is over."""
+    """A pacer whose slow start is over."""
     pacer = Pacer()
     for now in [0.0] * 9 + [1.0]:
         pacer.sent(now)
     return pacer
 
 
-def test_without_limits_nothing_waits_after_the_ramp():
+def test_without_limits_nothing_waits_after_the_slow_start():
     assert send_all(opened(), 1.0) == 1000
 
 
@@ -55,13 +55,13 @@ def test_tokens_matter_where_something_limits_them():
     assert pacer.limited
 
 
-def test_a_stated_limit_holds_before_anything_is_rejected():
+def test_a_reported_limit_holds_before_anything_is_rejected():
     pacer = opened()
     pacer.reported(pacer.sent(1.1), 1.1, StatedLimit(50, 20, 0.6), None)
     assert send_all(pacer, 1.1) == 19  # one less, for what arrives too soon
 
 
-def test_stated_tokens_hold_too():
+def test_reported_tokens_hold_too():
     pacer = opened()
     pacer.reported(pacer.sent(1.1, 100), 1.1, None, StatedLimit(10_000, 1000, 60.0))
     assert send_all(pacer, 1.1, 300) == 3
@@ -99,7 +99,7 @@ class TestPace:
         pace = Pacer(Limits(requests_per_minute=300)).pace(0.0)
         assert (pace.rate, pace.why) == (5.0, "the pool's own limits=")
 
-    def test_a_stated_limit(self):
+    def test_a_reported_limit(self):
         pacer = opened()
         pacer.reported(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
         pace = pacer.pace(1.0)

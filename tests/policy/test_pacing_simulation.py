@@ -170,7 +170,7 @@ class TestTwoPoolsOnOneQuota:
         assert 0.25 <= quantile(shares, 0.5) <= PAIRS[name].latecomer
 
 
-class TestConcessions:
+class TestYields:
     """What a pool that is alone pays for others that there might be."""
 
     def test_they_cost_one_percent_at_most(self, monkeypatch):
@@ -234,7 +234,7 @@ class TestRejectionsAtRandom:
 
 
 class Careless(Bucket):
-    """Refuses every 33rd request, whatever the pace."""
+    """Rejects every 33rd request, whatever the pace."""
 
     def __init__(self):
         super().__init__(1.0, 1.0)

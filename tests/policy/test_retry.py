@@ -1,4 +1,4 @@
-"""Which attempt is followed by another, and after how long."""
+"""Retry decisions: which attempt is followed by another, and after how long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from chatpool.types import Verdict
 UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
 TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
 GARBLED = Verdict("retry", error=APIConnectionError("garbled"), status=200)
-REFUSED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
+REJECTED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
 WRONG = Verdict("fail", error=BadRequestError("wrong", status_code=400), status=400)
 
 
@@ -68,9 +68,9 @@ class Case:
         (TIMED_OUT, RetryPolicy(max_retries=1, max_timeout_retries=5), 2),
         (WRONG, RetryPolicy(), 1),
         (UNAVAILABLE, RetryPolicy(max_retries=0), 1),
-        (REFUSED, RetryPolicy(max_retries=0), 1),
+        (REJECTED, RetryPolicy(max_retries=0), 1),
         (UNAVAILABLE, RetryPolicy(stop=tenacity.stop_after_attempt(20)), 20),
-        (REFUSED, RetryPolicy(stop=tenacity.stop_after_attempt(3)), 3),
+        (REJECTED, RetryPolicy(stop=tenacity.stop_after_attempt(3)), 3),
         (TIMED_OUT, RetryPolicy(stop=tenacity.stop_after_attempt(7)), 7),
         (WRONG, RetryPolicy(retry_if=lambda error: True), 9),
         (UNAVAILABLE, RetryPolicy(retry_if=lambda error: False), 1),
@@ -84,7 +84,7 @@ def test_attempts_are_made_as_often_as_the_policy_says(verdict, policy, attempts
 def test_a_rejection_for_rate_uses_up_no_retry():
     case = Case(RetryPolicy(max_retries=1, wait_initial=0))
     for _ in range(40):
-        assert case.fail(REFUSED).wait is not None
+        assert case.fail(REJECTED).wait is not None
     assert case.fail(UNAVAILABLE).wait is not None
     assert case.fail(UNAVAILABLE).wait is None
 
@@ -101,7 +101,7 @@ def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
     assert all(0.25 <= wait <= 0.5 for wait in waits)
 
 
-def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
+def test_back_off_grows_for_a_call_that_fails_more_often_than_chance_explains():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
     waits = [case.fail(UNAVAILABLE, snapshot=HealthSnapshot(streak=1, chance_failures=2)).wait for _ in range(6)]
     assert all(0.25 <= wait <= 0.5 for wait in waits[:3])
@@ -133,19 +133,19 @@ def test_back_off_does_not_overflow_after_a_thousand_failures():
 
 def test_rejections_without_a_hint_wait_twice_as_long_each_time():
     case = Case(RetryPolicy(wait_initial=1.0))
-    first, *_, fifth = [case.fail(REFUSED).wait for _ in range(5)]
+    first, *_, fifth = [case.fail(REJECTED).wait for _ in range(5)]
     assert 0.25 <= first <= 0.5
     assert 4 <= fifth <= 8
 
 
 def test_rejections_that_chance_explains_do_not_make_the_waits_longer():
     case = Case(RetryPolicy(wait_initial=1.0))
-    waits = [case.fail(REFUSED, SNAPSHOT._replace(chance_rejections=4)).wait for _ in range(8)]
+    waits = [case.fail(REJECTED, SNAPSHOT._replace(chance_rejections=4)).wait for _ in range(8)]
     for expected, wait in zip([1, 1, 1, 1, 1, 2, 4, 8], waits):
         assert expected / 4 <= wait <= expected / 2
 
 
-@pytest.mark.parametrize("verdict", [UNAVAILABLE, REFUSED])
+@pytest.mark.parametrize("verdict", [UNAVAILABLE, REJECTED])
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
     for _ in range(20):
@@ -192,13 +192,13 @@ def test_tenacitys_strategies_see_the_error_and_the_attempt_number():
 
     case = Case(RetryPolicy(stop=stop))
     case.fail(UNAVAILABLE)
-    case.fail(REFUSED)
-    assert seen == [(1, UNAVAILABLE.error), (2, REFUSED.error)]
+    case.fail(REJECTED)
+    assert seen == [(1, UNAVAILABLE.error), (2, REJECTED.error)]
 
 
 def test_a_rejection_for_longer_than_is_waited_ends_the_line_until_then():
-    decision = Case().fail(REFUSED._replace(wait_hint=86_400.0))
-    assert decision == RetryDecision(error=REFUSED.error, scope="model", reject_for=86_400.0)
+    decision = Case().fail(REJECTED._replace(wait_hint=86_400.0))
+    assert decision == RetryDecision(error=REJECTED.error, scope="model", reject_for=86_400.0)
 
 
 def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
@@ -214,9 +214,9 @@ def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
 def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
     case = Case(deadline=3.0)
     case.now = 1.0
-    decision = case.fail(REFUSED._replace(wait_hint=60.0))
+    decision = case.fail(REJECTED._replace(wait_hint=60.0))
     assert isinstance(decision.error, DeadlineExceededError)
-    assert decision.error.__cause__ is REFUSED.error
+    assert decision.error.__cause__ is REJECTED.error
     assert "timeout.total" in str(decision.error)
 
 
@@ -285,7 +285,7 @@ class TestPatience:
 
     def test_time_counts_from_the_first_of_them(self):
         case = Case(RetryPolicy(wait=tenacity.wait_fixed(0)))
-        case.fail(REFUSED, self.WELL)
+        case.fail(REJECTED, self.WELL)
         assert self.given_up_at(case) >= 30
 
     def test_no_call_waits_beyond_its_time_for_it(self):
@@ -355,7 +355,7 @@ class TestOutage:
             (UNAVAILABLE, {"down_for": 601}, 601),
             (TIMED_OUT, {"down_for": 601}, 601),
             (UNAVAILABLE, {"down_for": 31, "proven": False}, 31),
-            (REFUSED, {"is_open": False, "down_for": None, "rejected_for": 601}, 601),
+            (REJECTED, {"is_open": False, "down_for": None, "rejected_for": 601}, 601),
         ],
     )
     def test_after_max_outage_the_line_is_given_up(self, verdict, fields, seconds):
@@ -369,7 +369,7 @@ class TestOutage:
         [
             (UNAVAILABLE, {"down_for": 599}),
             (UNAVAILABLE, {"down_for": 29, "proven": False}),
-            (REFUSED, {"is_open": False, "down_for": None, "rejected_for": 599, "proven": False}),
+            (REJECTED, {"is_open": False, "down_for": None, "rejected_for": 599, "proven": False}),
         ],
     )
     def test_until_then_it_is_not(self, verdict, fields):
@@ -377,20 +377,20 @@ class TestOutage:
 
 
 class TestWithOtherEndpoints:
-    """``elsewhere``: another one takes the call at once; ``left``: another one may take it later."""
+    """``has_healthy_peer``: another one takes the call at once; ``has_peer``: it may do so later."""
 
     HEALTHY_PEER = HealthSnapshot(streak=1, has_healthy_peer=True, has_peer=True)
     PEER = HealthSnapshot(streak=1, has_peer=True)
     FATAL = Verdict("fatal", "run", error=RateLimitError("no credit", status_code=402), status=402)
 
-    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REFUSED])
+    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REJECTED])
     def test_a_call_moves_without_a_wait_and_stays_away_for_its_back_off(self, verdict):
         decision = Case().fail(verdict, self.HEALTHY_PEER)
         assert decision.wait == 0.0
         assert decision.avoid_for > 0
 
     def test_it_stays_away_as_long_as_the_server_has_said(self):
-        decision = Case().fail(REFUSED._replace(wait_hint=20.0), self.HEALTHY_PEER)
+        decision = Case().fail(REJECTED._replace(wait_hint=20.0), self.HEALTHY_PEER)
         assert decision.wait == 0.0
         assert 20 <= decision.avoid_for <= 21
 
@@ -418,12 +418,12 @@ class TestWithOtherEndpoints:
 
     def test_the_wait_of_one_endpoint_need_not_fit_into_the_calls_time(self):
         case = Case(deadline=5.0)
-        assert case.fail(REFUSED._replace(wait_hint=60.0), self.HEALTHY_PEER).wait == 0.0
-        assert isinstance(case.fail(REFUSED._replace(wait_hint=60.0)).error, DeadlineExceededError)
+        assert case.fail(REJECTED._replace(wait_hint=60.0), self.HEALTHY_PEER).wait == 0.0
+        assert isinstance(case.fail(REJECTED._replace(wait_hint=60.0)).error, DeadlineExceededError)
 
     @pytest.mark.parametrize("snapshot", [HEALTHY_PEER, PEER])
     def test_a_wait_of_hours_is_for_the_endpoint_and_not_for_the_call(self, snapshot):
-        decision = Case().fail(REFUSED._replace(wait_hint=3600.0), snapshot)
+        decision = Case().fail(REJECTED._replace(wait_hint=3600.0), snapshot)
         assert (decision.wait, decision.reject_for) == (0.0, 3600.0)
 
     def test_an_outage_is_none_while_another_takes_calls(self):
@@ -444,53 +444,49 @@ def reject(recheck, sent_at, now=None):
     recheck.rejected(sent_at, sent_at if now is None else now, recheck.worked_at)
 
 
-def test_without_a_success_in_the_last_minute_a_rejection_stands():
-    for recheck, now in ((KeyRecheck(), 0.0), (worked(), 61.0)):
-        reject(recheck, now)
-        assert (recheck.pause, recheck.wait(now)) == (None, 0.0)
+class TestKeyRecheck:
+    def test_without_a_success_in_the_last_minute_a_rejection_stands(self):
+        for recheck, now in ((KeyRecheck(), 0.0), (worked(), 61.0)):
+            reject(recheck, now)
+            assert (recheck.pause, recheck.wait(now)) == (None, 0.0)
 
+    def test_a_doubt_holds_the_line_for_a_second_and_lets_one_call_try(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        assert (recheck.pause, round(recheck.wait(5.0), 3), recheck.wait(6.1)) == (1.0, 1.01, 0.0)
+        recheck.sent()
+        assert recheck.wait(6.1) == math.inf
 
-def test_a_doubt_holds_the_line_for_a_second_and_lets_one_call_try():
-    recheck = worked()
-    reject(recheck, 5.0)
-    assert (recheck.pause, round(recheck.wait(5.0), 3), recheck.wait(6.1)) == (1.0, 1.01, 0.0)
-    recheck.sent()
-    assert recheck.wait(6.1) == math.inf
+    def test_three_rejected_tries_end_the_doubt_until_something_succeeds(self):
+        recheck = worked()
+        for second in range(5, 9):
+            assert recheck.pause == (None if second == 5 else 1.0)
+            reject(recheck, second)
+        assert (recheck.pause, recheck.wait(8.0)) == (None, 0.0)
+        reject(recheck, 9.0)
+        assert recheck.pause is None
+        recheck.succeeded(10.0, 10.0)
+        reject(recheck, 11.0)
+        assert recheck.pause == 1.0
 
+    def test_calls_that_were_on_their_way_are_no_tries(self):
+        recheck = worked()
+        reject(recheck, 5.0, 5.2)
+        for _ in range(20):
+            recheck.rejected(5.1, 5.4, 0.0)
+        assert (recheck.pause, round(recheck.wait(5.2), 3)) == (1.0, 1.01)
 
-def test_three_rejected_tries_end_the_doubt_until_something_succeeds():
-    recheck = worked()
-    for second in range(5, 9):
-        assert recheck.pause == (None if second == 5 else 1.0)
-        reject(recheck, second)
-    assert (recheck.pause, recheck.wait(8.0)) == (None, 0.0)
-    reject(recheck, 9.0)
-    assert recheck.pause is None
-    recheck.succeeded(10.0, 10.0)
-    reject(recheck, 11.0)
-    assert recheck.pause == 1.0
+    def test_a_success_that_was_sent_later_ends_the_doubt_and_an_earlier_one_does_not(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        recheck.succeeded(4.9, 5.1)
+        assert recheck.pause == 1.0
+        recheck.succeeded(5.0, 5.2)
+        assert (recheck.pause, recheck.wait(5.2)) == (None, 0.0)
 
-
-def test_calls_that_were_on_their_way_are_no_tries():
-    recheck = worked()
-    reject(recheck, 5.0, 5.2)
-    for _ in range(20):
-        recheck.rejected(5.1, 5.4, 0.0)
-    assert (recheck.pause, round(recheck.wait(5.2), 3)) == (1.0, 1.01)
-
-
-def test_a_success_that_was_sent_later_ends_the_doubt_and_an_earlier_one_does_not():
-    recheck = worked()
-    reject(recheck, 5.0)
-    recheck.succeeded(4.9, 5.1)
-    assert recheck.pause == 1.0
-    recheck.succeeded(5.0, 5.2)
-    assert (recheck.pause, recheck.wait(5.2)) == (None, 0.0)
-
-
-def test_a_try_that_says_nothing_makes_room_for_the_next():
-    recheck = worked()
-    reject(recheck, 5.0)
-    recheck.sent()
-    recheck.ended(6.1)
-    assert recheck.wait(6.1) == 0.0
+    def test_a_try_that_says_nothing_makes_room_for_the_next(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        recheck.sent()
+        recheck.ended(6.1)
+        assert recheck.wait(6.1) == 0.0

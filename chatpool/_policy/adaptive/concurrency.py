@@ -10,17 +10,15 @@ __all__ = ["ConcurrencyController", "FairShareYield"]
 
 
 _YIELD_SHARE = 0.1  # of the calls in flight
-_MAX_REJECTIONS_PER_YIELD = 12  # rejections from one yield to the next, so that it costs a pool alone 1 % at most ...
-_MIN_REJECTIONS_PER_YIELD = (
-    1  # ... and from one that somebody used to the next; twice as many after each that nobody used
-)
+_MAX_REJECTIONS_PER_YIELD = 12  # between two yields, so that they cost a pool alone 1 % at most ...
+_MIN_REJECTIONS_PER_YIELD = 1  # ... and after one that was used; twice as many after each that was not
 
 
 class FairShareYield:
     """Decides how many of the calls in flight to yield to other clients for a moment, after a rejection.
 
     A full server rejects new calls of any client, not of the one that has most in flight: of two pools, the one that
-    was first would keep all slots.  So each yields a share of its own.  If no other client takes the slots, it takes
+    was first would keep all slots.  So each yields a share of its slots.  If no other client takes the slots, it takes
     them back and yields less often; if one does, it yields again at the next rejection.  The larger one yields more
     than the smaller one, so both end up with about the same number (AIMD; Chiu and Jain, 1989).
 
@@ -185,11 +183,11 @@ class ConcurrencyController:
     # -- being rejected ----------------------------------------------------------------------------------
 
     def contradicts(self, in_flight: int) -> bool:
-        """Return True if a rejection with ``in_flight`` in flight is not due to this limit: more was accepted before."""
+        """Return True if a rejection with ``in_flight`` in flight is not due to this limit: it has accepted more."""
         return in_flight < 0.9 * self.max_accepted
 
     def used_by_others(self, in_flight: int) -> bool:
-        """Return True if a rejection with ``in_flight`` in flight only shows that another client uses the yielded slots."""
+        """Return True if a rejection with ``in_flight`` in flight only shows that another client uses yielded slots."""
         return self._fair_share.kept_in_flight <= in_flight < self._fair_share.in_flight_before
 
     def rejected(self, in_flight: int, latency: float) -> None:

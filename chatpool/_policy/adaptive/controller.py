@@ -15,7 +15,7 @@ from .states import LimitedByConcurrency, LimitedByRate, LimitState, Probing
 
 __all__ = ["AdaptiveLimiter"]
 
-_MAX_PAUSE_SECONDS = 120.0  # seconds
+_MAX_PAUSE_SECONDS = 120.0
 
 # The pause after a rejection without a hint: about the time of one send, within these; twice as long for each probe in
 # a row that is rejected.
@@ -24,7 +24,7 @@ _MAX_OWN_PAUSE_SECONDS = 1.0
 _MAX_SILENT_PAUSE_SECONDS = 0.25  # where nothing at all is accepted: it may be back at any moment
 _MAX_PAUSE_EXPONENT = 6
 
-_ATTEMPTS_FOR_EXPECTED_RUN = 1000.0  # among which a series of rejections of one call is by chance
+_EXPECTED_RUN_ATTEMPTS = 1000.0  # among these a run of rejections of one call is explained by chance
 
 
 class AdaptiveLimiter:
@@ -80,7 +80,7 @@ class AdaptiveLimiter:
         self.state = self.state.sent(now)
         return self.send_log.send(now)
 
-    # -- what comes back --------------------------------------------------------------------------------
+    # -- answers, rejections and failures ---------------------------------------------------------------
 
     def accepted(self, record: SendRecord, now: float) -> None:
         """Note that the attempt was answered."""
@@ -123,14 +123,14 @@ class AdaptiveLimiter:
             now: the time.
             hint: seconds that the server asks to wait, None without a hint.
         """
-        knew = self._overload.detected
-        # A call that fails with no other in flight fails for another reason than the load.
-        self.overloaded = knew or (record.ahead > 0 and self._overload.failed(record.number, self.send_log.sent))
+        was_detected = self._overload.detected
+        has_company = record.ahead > 0  # a call that fails with no other in flight fails for another reason than load
+        self.overloaded = was_detected or (has_company and self._overload.failed(record.number, self.send_log.sent))
         if hint is not None and not isinstance(self.state, (LimitedByRate, LimitedByConcurrency)):
             hint = min(hint, _MAX_OWN_PAUSE_SECONDS)  # it may be down: probes have to find out when it is back
-        if self.overloaded and not knew:
+        if self.overloaded and not was_detected:
             self._was_limited = self.limited
-        if knew or (self.overloaded and self.limited):
+        if was_detected or (self.overloaded and self.limited):
             self.rejected(record, now, hint)
             return
         rejection = self.send_log.reject(record, now, hint)
@@ -149,10 +149,10 @@ class AdaptiveLimiter:
         rejection, pause = self.send_log.reject(record, now, hint), self._pause(hint)
         if self.state.ignores(rejection, pause) or self._is_random(record):
             return
-        news = record.sent_at >= self._informative_from
-        self._count_probe(rejection, news)
+        is_informative = record.sent_at >= self._informative_from
+        self._count_probe(rejection, is_informative)
         pause = self._pause(hint)
-        if news:
+        if is_informative:
             self._informative_from = now
             self._enter(self.state.rejected(rejection, pause), now)
         else:
@@ -175,10 +175,10 @@ class AdaptiveLimiter:
             self._background = BackgroundRate(share, self.send_log.sent)
         return self._background is not None and self.limited and self._background.explains(record.number)
 
-    def _count_probe(self, rejection: Rejection, news: bool) -> None:
+    def _count_probe(self, rejection: Rejection, is_informative: bool) -> None:
         if rejection.accepted > self._accepted_before:
             self._rejected_probes, self._accepted_before = 0, rejection.accepted
-        elif news and rejection.sent_at >= self._paused_until > self._probed_at:
+        elif is_informative and rejection.sent_at >= self._paused_until > self._probed_at:
             self._rejected_probes += 1
             self._probed_at = self._paused_until
 
@@ -205,9 +205,8 @@ class AdaptiveLimiter:
     @property
     def chance_rejections(self) -> int:
         """Rejections of one call in a row that chance explains; 0 where rejections depend on the load."""
-        return (
-            0 if self._background is None else expected_failure_run(_ATTEMPTS_FOR_EXPECTED_RUN, self._background.share)
-        )
+        background = self._background
+        return 0 if background is None else expected_failure_run(_EXPECTED_RUN_ATTEMPTS, background.share)
 
     def paused_for(self, now: float) -> float:
         """Return the seconds until anything is sent again after a rejection; 0 when it is not paused."""

@@ -39,7 +39,7 @@ class Overload:
 
     @property
     def share(self) -> float:
-        """The share of calls that may fail by chance."""
+        """Share of calls that may fail by chance."""
         return _CHANCE_SHARE
 
     def failed(self, number: int, sent: int) -> bool:
@@ -102,7 +102,7 @@ class Backlog(LimitState):
         self._before = send_log.latency
         self._answered_with_more = False  # at least one of a round with as many in flight, or with more
         self._halvings = 1
-        self._settled = False  # whether what was on its way at the last change has been worked off
+        self._settled = False  # True once what was in flight at the last change has ended
         self._begin(now)
 
     @staticmethod

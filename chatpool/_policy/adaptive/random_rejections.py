@@ -73,7 +73,7 @@ class LoadTrial(LimitState):
         self._was_long_outage = False
         self._first = send_log.sent
         self._rejected = send_log.rejected
-        # What was in flight has a test of its own; what is sent from now on is tested from its first rejection.
+        # What was in flight is tested separately; what is sent from now on is tested from its first rejection.
         self._first_batch = ShareTest(self._share, OVERLIMIT_SHARE, rejection.number + 1)
         self._test: Optional[ShareTest] = None
         self._begin(rejection.now + pause)

@@ -23,7 +23,7 @@ _HORIZON_SECONDS = 3.0  # a rejection is remembered for this time
 _MIN_INTERVAL_SECONDS = 0.002  # two rejections closer together give no rate
 
 _LONG_PAUSE_SECONDS = 0.25  # a server that asks for more paces its callers: ...
-_HOLD_PAUSES = 10.0  # ... growth waits for so many times the pause, and a rate probe that fails costs another pause
+_HOLD_PAUSES = 10.0  # ... growth waits for this multiple of the pause, and a failed rate probe costs another pause
 
 # Growth, as a share of the rate in a unit of time (a second, or longer where rejections take long to come back).
 _SEARCH_GROWTH_SHARE = 2.0  # while nothing is known
@@ -160,7 +160,7 @@ class RateController:
 
 
 _FIRST_PROBE_REJECTIONS = 4.0  # before the first probe; one before the next after a probe that passed ...
-_RARER_RATIO = 4.0  # ... and so many times as many after each that failed
+_RARER_RATIO = 4.0  # ... and this multiple after each that failed
 _LONG_PAUSE_WEIGHT = 0.34  # a rejection with a long pause counts as this part of one ...
 _LOW_RATE_SHARE = 0.3  # ... except at less than this share of the mean rate of accepted calls
 
@@ -192,7 +192,7 @@ class RateProbe:
         self._send_log = send_log
         self._began, self._rejected = send_log.sent, send_log.rejected
         self._rejections_per_probe = self._rejections_left = _FIRST_PROBE_REJECTIONS
-        self._test: Optional[ShareTest] = None  # while a probe is under way
+        self._test: Optional[ShareTest] = None  # while a probe is in flight
         self._first = 0
         self._rate = 0.0
         self._marked = (send_log.sent, send_log.rejected)

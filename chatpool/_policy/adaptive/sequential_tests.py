@@ -54,7 +54,7 @@ class ShareTest:
 
     @property
     def share(self) -> float:
-        """The share that was rejected."""
+        """Share of the calls seen that was rejected."""
         return self.rejected / max(1, self.seen)
 
     def accepted_before(self, number: int) -> None:
@@ -78,7 +78,7 @@ class ShareTest:
 
 
 class SurgeTest(ShareTest):
-    """The same test for a change that may come at any time: calls from before the change do not count.
+    """Share test for a change that may come at any time: calls from before the change do not count.
 
     Attributes:
         log_odds: of the stretch of calls, up to the latest one seen, that speaks most for the second hypothesis.

@@ -96,7 +96,7 @@ _MAX_VOTES_TO_OVERTURN = 64
 _TOP_SHARE = 0.85  # a rejection counts if this share of the accepted calls had fewer in flight
 _MIN_ACCEPTED_TO_VOTE = 5  # calls
 _REJECTIONS_AWAY_FROM_LIMIT = 4  # in a row
-_UNRELATED_ANSWERS_PER_SLOT = 4  # after so many answers a rejection has nothing to do with the one before
+_UNRELATED_ANSWERS_PER_SLOT = 4  # after these answers a rejection has nothing to do with the one before
 
 
 class Probing(LimitState):
@@ -149,9 +149,8 @@ class Probing(LimitState):
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:
         self._first_batch = False
         if self._is_rate(rejection.in_flight):
-            return LimitedByRate(self._send_log, self._rate_by(rejection), self._last_sent, rejection.now).begin(
-                rejection, pause
-            )
+            limited = LimitedByRate(self._send_log, self._rate_by(rejection), self._last_sent, rejection.now)
+            return limited.begin(rejection, pause)
         if self._is_number(rejection.in_flight):
             return LimitedByConcurrency(self._send_log, min(self._controller.limit, rejection.in_flight))
         self._controller.rejected(rejection.in_flight, self._send_log.latency)
@@ -171,11 +170,11 @@ class Probing(LimitState):
         # With all slots taken any rejection comes at that number; only that of one call more is evidence for it.
         probing, finished = self._controller.probing, self._send_log.finished
         tried = self._controller.confirmed if probing else self._controller.limit
-        speaks = probing or finished - self._answers_at_vote > _QUIET_ANSWERS_PER_SLOT * tried
+        is_evidence = probing or finished - self._answers_at_vote > _QUIET_ANSWERS_PER_SLOT * tried
         self._answers_at_vote = finished
         if self._contradictions or in_flight < 0.9 * tried:
             self._votes = 0
-        elif speaks:
+        elif is_evidence:
             self._votes += 1
         answers = finished - self._answers
         return self._votes >= _VOTES_FOR_CONCURRENCY and answers >= max(_MIN_ANSWERS, self._first)

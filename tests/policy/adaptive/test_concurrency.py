@@ -1,4 +1,4 @@
-"""The limit of calls in flight, and the share of it that is left to other clients."""
+"""Concurrency controller, and the share of its limit that is yielded to other clients."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_a_step_is_at_most_a_quarter_of_the_limit():
     for tenth in range(60):
         at_limit(control, tenth / 10, tenth / 10 + 0.1)
         limits.append(control.limit)
-    assert all(
-        after - in_flight_before <= max(1, in_flight_before / 4) for in_flight_before, after in zip(limits, limits[1:])
-    )
+    assert all(after - before <= max(1, before / 4) for before, after in zip(limits, limits[1:]))
 
 
 def test_a_probe_that_is_rejected_is_taken_back_and_the_next_waits_twice_as_long():
@@ -120,10 +118,10 @@ def test_a_probe_is_sent_between_calls_that_follow_each_other_evenly():
     assert wait <= 0.9 * 0.4 / 5
 
 
-@pytest.mark.parametrize("is_fixed_window", [1, 100])
-def test_however_many_are_sent_at_once_a_probe_waits_for_the_distance_to_the_last(is_fixed_window):
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_however_many_are_sent_at_once_a_probe_waits_for_the_distance_to_the_last(at_once):
     control, calls = ConcurrencyController(100), send_log(100, latency=10.0)
-    for number in range(is_fixed_window):
+    for number in range(at_once):
         control.sent(0.0, send_log(number, latency=10.0))
     control.wait(0.0, calls)
     assert control.wait(1.0, calls) == 0
@@ -168,7 +166,7 @@ def test_a_number_at_which_more_was_accepted_before_is_no_limit():
     assert not control.contradicts(8)  # that was before
 
 
-class TestLeavingPlacesToOthers:
+class TestYielding:
     def shared(self):
         """A limit of 20 that somebody else has just taken a place of, and when."""
         control = ConcurrencyController(21)
@@ -281,52 +279,47 @@ def yielded(fair_share, rejections, in_flight=100):
 RARELY = yielded(FairShareYield(), 100)[0]  # rejections, from one yield to the next
 
 
-def test_where_nobody_else_shows_it_is_rare_so_that_it_costs_next_to_nothing():
-    assert RARELY >= 10
-    assert yielded(FairShareYield(), 4 * RARELY) == [RARELY, 2 * RARELY, 3 * RARELY, 4 * RARELY]
+class TestFairShareYield:
+    def test_where_nobody_else_shows_it_is_rare_so_that_it_costs_next_to_nothing(self):
+        assert RARELY >= 10
+        assert yielded(FairShareYield(), 4 * RARELY) == [RARELY, 2 * RARELY, 3 * RARELY, 4 * RARELY]
 
+    def test_a_tenth_or_more_is_given_up_until_the_next_rejection(self):
+        fair_share = FairShareYield()
+        yielded(fair_share, RARELY - 1)
+        given = fair_share.rejected(100)
+        assert 10 <= given <= 25
+        assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (100, 100 - given)
+        fair_share.rejected(100)
+        assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
 
-def test_a_tenth_or_more_is_given_up_until_the_next_rejection():
-    fair_share = FairShareYield()
-    yielded(fair_share, RARELY - 1)
-    given = fair_share.rejected(100)
-    assert 10 <= given <= 25
-    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (100, 100 - given)
-    fair_share.rejected(100)
-    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
+    def test_or_until_it_is_over(self):
+        fair_share = FairShareYield()
+        yielded(fair_share, RARELY)
+        fair_share.end()
+        assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
 
+    @pytest.mark.parametrize("in_flight", range(5))
+    def test_who_has_few_gives_up_none(self, in_flight):
+        fair_share = FairShareYield()
+        assert fair_share.rejected(in_flight, by_others=True) == 0
+        assert fair_share.in_flight_before == 0
 
-def test_or_until_it_is_over():
-    fair_share = FairShareYield()
-    yielded(fair_share, RARELY)
-    fair_share.end()
-    assert (fair_share.in_flight_before, fair_share.kept_in_flight) == (0, 0)
+    def test_rejections_after_which_nothing_can_be_given_up_make_it_no_rarer(self):
+        fair_share = FairShareYield()
+        yielded(fair_share, 50, in_flight=4)
+        assert fair_share.rejected(100) > 0
 
+    def test_at_once_when_somebody_else_takes_places(self):
+        fair_share = FairShareYield()
+        yielded(fair_share, RARELY // 2)
+        assert all(fair_share.rejected(100, by_others=True) for _ in range(3))
 
-@pytest.mark.parametrize("in_flight", range(5))
-def test_who_has_few_gives_up_none(in_flight):
-    fair_share = FairShareYield()
-    assert fair_share.rejected(in_flight, by_others=True) == 0
-    assert fair_share.in_flight_before == 0
-
-
-def test_rejections_after_which_nothing_can_be_given_up_make_it_no_rarer():
-    fair_share = FairShareYield()
-    yielded(fair_share, 50, in_flight=4)
-    assert fair_share.rejected(100) > 0
-
-
-def test_at_once_when_somebody_else_takes_places():
-    fair_share = FairShareYield()
-    yielded(fair_share, RARELY // 2)
-    assert all(fair_share.rejected(100, by_others=True) for _ in range(3))
-
-
-def test_afterwards_less_and_less_often_when_nobody_does():
-    fair_share = FairShareYield()
-    fair_share.rejected(100, by_others=True)
-    numbers = [0, *yielded(fair_share, 6 * RARELY)]
-    gaps = [after - in_flight_before for in_flight_before, after in zip(numbers, numbers[1:])]
-    assert gaps[:3] == [2, 4, 8]
-    assert gaps[-1] == RARELY
-    assert gaps == sorted(gaps)
+    def test_afterwards_less_and_less_often_when_nobody_does(self):
+        fair_share = FairShareYield()
+        fair_share.rejected(100, by_others=True)
+        numbers = [0, *yielded(fair_share, 6 * RARELY)]
+        gaps = [after - before for before, after in zip(numbers, numbers[1:])]
+        assert gaps[:3] == [2, 4, 8]
+        assert gaps[-1] == RARELY
+        assert gaps == sorted(gaps)

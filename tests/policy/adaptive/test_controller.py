@@ -1,4 +1,4 @@
-"""Rejections, failures and time-outs as news of what a server accepts, and the pauses after them."""
+"""Adaptive limiter: its pauses, and what follows from rejections, failures and timeouts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Run:
         self.endings.append(ending)
         if ending == "accepted":
             self.limiter.accepted(record, due)
-        elif ending == "refused":
+        elif ending == "rejected":
             self.limiter.rejected(record, due, None)
         else:
             self.limiter.failed(record, due, None)
@@ -183,7 +183,7 @@ class TestNews:
         assert limiter.send_log.in_flight == 0
         assert not limiter.limited
 
-    @pytest.mark.parametrize("ending", ["refused", "failed"])
+    @pytest.mark.parametrize("ending", ["rejected", "failed"])
     def test_a_limit_in_flight_is_found_whatever_it_is_called(self, ending):
         run = Run(beyond(8, ending))
         run.calls(1000)
@@ -191,7 +191,7 @@ class TestNews:
         assert 7 <= run.limiter.state.limit <= 9
         assert run.calls(500) < 30
 
-    @pytest.mark.parametrize("ending", ["refused", "failed"])
+    @pytest.mark.parametrize("ending", ["rejected", "failed"])
     def test_a_limit_of_rate_is_found_whatever_it_is_called(self, ending):
         accepted = []
 
@@ -210,7 +210,7 @@ class TestNews:
 class TestChance:
     @pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
     def test_random_rejections_slow_nothing_down(self, share):
-        run = Run(at_random(share, "refused"))
+        run = Run(at_random(share, "rejected"))
         run.calls(6000)
         assert run.limiter.state.why == "the server refuses some calls whatever their pace"
         began = run.now
@@ -219,7 +219,7 @@ class TestChance:
         assert run.now - began < 1.3 * ideal
 
     def test_a_limit_is_found_among_random_rejections(self):
-        run = Run(beyond(8, "refused", chance=0.15))
+        run = Run(beyond(8, "rejected", chance=0.15))
         run.calls(4000)
         began = run.now
         run.calls(1000)
@@ -312,7 +312,7 @@ class TestFailures:
         run = Run(says)
         run.calls(2000)
         assert (False, False) in seen  # they were rejections at first
-        assert any(erratic for erratic, _ in seen)
+        assert any(is_random for is_random, _ in seen)
 
     def test_what_ends_otherwise_is_not_explained_by_the_load(self):
         limiter = overloaded()
@@ -410,7 +410,7 @@ class TestOutages:
         assert limiter.state is limit
         assert limiter.down is None
 
-    def test_the_ramp_begins_anew_after_one_unless_a_limit_is_known(self):
+    def test_the_slow_start_begins_anew_after_one_unless_a_limit_is_known(self):
         limiter = AdaptiveLimiter()
         for now in [0.0] * 9 + [5.0] * 40:
             limiter.sent(now)

@@ -1,4 +1,4 @@
-"""Servers with too much to do: failures that are rejections, and answers that come too late."""
+"""Overload: failures that are rejections, and answers that come too late."""
 
 from __future__ import annotations
 
@@ -134,127 +134,114 @@ class Server:
         return self.state.limit
 
 
-@pytest.mark.parametrize(
-    ("in_flight", "latency", "overloaded"), [(16, 20.0, True), (16, 19.0, False), (1, 60.0, False), (2, 60.0, True)]
-)
-def test_a_call_was_given_up_for_the_load_where_others_nearly_are_too(in_flight, latency, overloaded):
-    assert Backlog.explains(send_log(in_flight, latency), 60.0) is overloaded
+class TestBacklog:
+    @pytest.mark.parametrize(
+        ("in_flight", "latency", "overloaded"), [(16, 20.0, True), (16, 19.0, False), (1, 60.0, False), (2, 60.0, True)]
+    )
+    def test_a_call_was_given_up_for_the_load_where_others_nearly_are_too(self, in_flight, latency, overloaded):
+        assert Backlog.explains(send_log(in_flight, latency), 60.0) is overloaded
 
+    @pytest.mark.parametrize(("in_flight", "limit"), [(16, 8), (5, 3), (2, 1), (1, 1), (0, 1)])
+    def test_it_begins_with_half_as_many_in_flight(self, in_flight, limit):
+        counts = send_log(in_flight)
+        state = Backlog(counts, LIMIT, 0.0)
+        assert state.limit == limit
+        counts.in_flight = limit - 1
+        assert state.wait(0.0) == 0
+        counts.in_flight = limit
+        assert math.isinf(state.wait(0.0))
 
-@pytest.mark.parametrize(("in_flight", "limit"), [(16, 8), (5, 3), (2, 1), (1, 1), (0, 1)])
-def test_it_begins_with_half_as_many_in_flight(in_flight, limit):
-    counts = send_log(in_flight)
-    state = Backlog(counts, LIMIT, 0.0)
-    assert state.limit == limit
-    counts.in_flight = limit - 1
-    assert state.wait(0.0) == 0
-    counts.in_flight = limit
-    assert math.isinf(state.wait(0.0))
+    def test_it_pauses_nobody_and_knows_no_rate(self):
+        state = Server().state
+        assert not state.pauses_all
+        assert state.rate is None
 
+    def test_one_more_is_sent_each_round_as_long_as_answers_take_half_the_limit_at_most(self):
+        server = Server()
+        assert server.answer(20.0, rounds=3) == 11
+        assert server.state.helps is True
 
-def test_it_pauses_nobody_and_knows_no_rate():
-    state = Server().state
-    assert not state.pauses_all
-    assert state.rate is None
+    def test_none_is_added_that_would_make_them_take_longer(self):
+        server = Server()
+        assert server.answer(20.0) == 9
+        assert server.answer(28.0, rounds=3) == 9  # ten would take 31
 
+    def test_answers_of_what_was_on_its_way_say_nothing(self):
+        server = Server()
+        for _ in range(100):
+            server.state.accepted(SendRecord(99.0, 15, 0), 159.0)
+        assert server.state.limit == 8
+        assert server.state.helps is None
 
-def test_one_more_is_sent_each_round_as_long_as_answers_take_half_the_limit_at_most():
-    server = Server()
-    assert server.answer(20.0, rounds=3) == 11
-    assert server.state.helps is True
+    def test_the_first_half_of_the_answers_after_a_change_says_nothing_either(self):
+        server = Server()
+        for _ in range(8):
+            server.state.accepted(SendRecord(101.0, 7, 0), 102.0)
+        assert server.state.limit == 8
+        for _ in range(8):
+            server.state.accepted(SendRecord(102.0, 7, 0), 103.0)
+        assert server.state.limit == 9
 
+    def test_where_half_as_many_do_not_help_a_quarter_is_tried(self):
+        server = Server()
+        assert server.answer(50.0) == 4
+        assert server.state.helps is None
 
-def test_none_is_added_that_would_make_them_take_longer():
-    server = Server()
-    assert server.answer(20.0) == 9
-    assert server.answer(28.0, rounds=3) == 9  # ten would take 31
+    @pytest.mark.parametrize(("latency", "helps"), [(50.0, False), (40.0, True)])
+    def test_where_answers_of_a_quarter_take_as_long_the_load_was_not_the_reason(self, latency, helps):
+        server = Server()
+        server.answer(50.0)
+        server.answer(latency)
+        assert server.state.helps is helps
 
-
-def test_answers_of_what_was_on_its_way_say_nothing():
-    server = Server()
-    for _ in range(100):
-        server.state.accepted(SendRecord(99.0, 15, 0), 159.0)
-    assert server.state.limit == 8
-    assert server.state.helps is None
-
-
-def test_the_first_half_of_the_answers_after_a_change_says_nothing_either():
-    server = Server()
-    for _ in range(8):
-        server.state.accepted(SendRecord(101.0, 7, 0), 102.0)
-    assert server.state.limit == 8
-    for _ in range(8):
-        server.state.accepted(SendRecord(102.0, 7, 0), 103.0)
-    assert server.state.limit == 9
-
-
-def test_where_half_as_many_do_not_help_a_quarter_is_tried():
-    server = Server()
-    assert server.answer(50.0) == 4
-    assert server.state.helps is None
-
-
-@pytest.mark.parametrize(("latency", "helps"), [(50.0, False), (40.0, True)])
-def test_where_answers_of_a_quarter_take_as_long_the_load_was_not_the_reason(latency, helps):
-    server = Server()
-    server.answer(50.0)
-    server.answer(latency)
-    assert server.state.helps is helps
-
-
-def test_until_it_is_known_whether_fewer_help_a_call_that_is_given_up_is_an_answer_that_took_so_long():
-    server = Server()
-    assert server.give_up(3) == 8
-    assert server.state.helps is None
-    for _ in range(5):
-        server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 31)
-    server.time += 31
-    assert server.state.limit == 8
-    for _ in range(8):  # 41 seconds each, where it was 50: no shorter
-        server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 42)
-    assert server.state.limit == 4
-    assert server.state.helps is None
-
-
-def test_where_none_of_four_is_answered_there_are_half_as_many_again():
-    server = Server()
-    assert [server.give_up(4) for _ in range(3)] == [4, 2, 1]
-    assert server.state.helps is None
-    server.give_up(4)
-    assert server.state.helps is False
-
-
-def test_where_none_is_answered_but_some_were_with_more_in_flight_the_load_is_not_the_reason():
-    server = Server()
-    assert server.answer(50.0) == 4
-    server.give_up(4)
-    assert server.state.helps is False
-
-
-def test_once_it_is_known_that_fewer_help_each_call_that_is_given_up_halves_them():
-    server = Server()
-    assert server.answer(20.0) == 9
-    assert [server.give_up() for _ in range(3)] == [4, 2, 1]
-    assert server.state.helps is True
-    server.give_up()
-    assert server.state.helps is False
-
-
-def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing():
-    server = Server()
-    for _ in range(20):
-        assert server.state.timed_out(SendRecord(99.0, 15, 0), 159.0)
-    assert server.state.limit == 8
-    assert server.state.helps is None
-
-
-def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first():
-    server = Server()
-    server.answer(20.0)
-    for _ in range(17):  # one more would raise the limit
-        server.state.accepted(SendRecord(server.time + 1, 7, 0), server.time + 1)
-    assert server.give_up() == 4
-    for number in range(8):
+    def test_until_it_is_known_whether_fewer_help_a_call_that_is_given_up_is_an_answer_that_took_so_long(self):
+        server = Server()
+        assert server.give_up(3) == 8
+        assert server.state.helps is None
+        for _ in range(5):
+            server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 31)
+        server.time += 31
+        assert server.state.limit == 8
+        for _ in range(8):  # 41 seconds each, where it was 50: no shorter
+            server.state.accepted(SendRecord(server.time + 1, 0, 0), server.time + 42)
         assert server.state.limit == 4
-        server.state.accepted(SendRecord(server.time + number + 1, 3, 0), server.time + number + 1)
-    assert server.state.limit == 5
+        assert server.state.helps is None
+
+    def test_where_none_of_four_is_answered_there_are_half_as_many_again(self):
+        server = Server()
+        assert [server.give_up(4) for _ in range(3)] == [4, 2, 1]
+        assert server.state.helps is None
+        server.give_up(4)
+        assert server.state.helps is False
+
+    def test_where_none_is_answered_but_some_were_with_more_in_flight_the_load_is_not_the_reason(self):
+        server = Server()
+        assert server.answer(50.0) == 4
+        server.give_up(4)
+        assert server.state.helps is False
+
+    def test_once_it_is_known_that_fewer_help_each_call_that_is_given_up_halves_them(self):
+        server = Server()
+        assert server.answer(20.0) == 9
+        assert [server.give_up() for _ in range(3)] == [4, 2, 1]
+        assert server.state.helps is True
+        server.give_up()
+        assert server.state.helps is False
+
+    def test_what_was_on_its_way_at_the_last_change_is_explained_and_changes_nothing(self):
+        server = Server()
+        for _ in range(20):
+            assert server.state.timed_out(SendRecord(99.0, 15, 0), 159.0)
+        assert server.state.limit == 8
+        assert server.state.helps is None
+
+    def test_after_a_call_that_was_given_up_what_is_on_its_way_is_worked_off_first(self):
+        server = Server()
+        server.answer(20.0)
+        for _ in range(17):  # one more would raise the limit
+            server.state.accepted(SendRecord(server.time + 1, 7, 0), server.time + 1)
+        assert server.give_up() == 4
+        for number in range(8):
+            assert server.state.limit == 4
+            server.state.accepted(SendRecord(server.time + number + 1, 3, 0), server.time + number + 1)
+        assert server.state.limit == 5

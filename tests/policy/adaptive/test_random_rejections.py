@@ -1,4 +1,4 @@
-"""Finding out whether rejections depend on the load."""
+"""Random rejections: the trial that shows if rejections depend on the load."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Server:
 
     def run(self, rejects, *, most=2000):
         """Send calls until the state changes; ``rejects(record)`` are rejected."""
-        in_flight_before, kind = self.send_log.sent, type(self.state)
-        while type(self.state) is kind and self.send_log.sent - in_flight_before < most:
+        before, kind = self.send_log.sent, type(self.state)
+        while type(self.state) is kind and self.send_log.sent - before < most:
             record = self.send()
             if type(self.state) is not kind:
                 break
@@ -83,25 +83,25 @@ def beyond(limit):
     return lambda record: record.ahead >= limit
 
 
-def slow_start(in_flight=20, rejected=(4,)):
+def load_trial(in_flight=20, rejected=(4,)):
     server = Server(in_flight)
     server.reject_of_those_under_way(*rejected)
     assert isinstance(server.state, LoadTrial)
     return server
 
 
-class TestSlowStart:
+class TestLoadTrial:
     def test_it_begins_with_a_single_call_after_the_pause(self):
-        state = slow_start().state
+        state = load_trial().state
         assert state.pauses_all
         assert state.wait(TURNAROUND) == pytest.approx(0.1)
 
     def test_the_more_are_sent_the_sooner_the_next_follows(self):
-        server, times = slow_start(), []
+        server, times = load_trial(), []
         for _ in range(5):
             server.send()
             times.append(server.now)
-        gaps = [after - in_flight_before for in_flight_before, after in zip(times, times[1:])]
+        gaps = [after - before for before, after in zip(times, times[1:])]
         assert gaps == pytest.approx([gaps[0] / count for count in (1, 2, 3, 4)])
 
     @pytest.mark.parametrize(("rejection_latency", "gap"), [(0.05, 0.1), (0.0001, 0.006), (9.0, 1.0)])
@@ -113,7 +113,7 @@ class TestSlowStart:
         assert state.wait(1.0) == pytest.approx(gap)
 
     def test_as_long_as_not_even_one_is_accepted_it_pauses_all_and_begins_again(self):
-        server = slow_start()
+        server = load_trial()
         for pause in (0.1, 0.2):
             record = server.send()
             server.reject(record, pause)
@@ -121,7 +121,7 @@ class TestSlowStart:
             assert server.state.wait(server.now) == pytest.approx(pause)
 
     def test_afterwards_only_the_call_that_was_rejected_waits(self):
-        server = slow_start()
+        server = load_trial()
         for _ in range(3):
             last = server.send()
         server.reject(last, 5.0)
@@ -138,18 +138,18 @@ class TestSlowStart:
         assert isinstance(server.reject_of_those_under_way(8, 19, 11, 16, 10, 13, 18, 9, 14, 15, 12, 17), Probing)
 
     def test_a_limit_is_found_when_calls_are_sent_one_by_one(self):
-        server = slow_start()
+        server = load_trial()
         server.until(1.0)
         assert isinstance(server.run(beyond(8)), Probing)
         assert server.send_log.rejected < 12
 
     @pytest.mark.parametrize("seed", range(8))
     def test_random_rejections_are_not_taken_for_one(self, seed):
-        server = slow_start()
+        server = load_trial()
         assert isinstance(server.run(by_chance(0.2, seed)), RandomRejections)
 
     def test_where_hardly_anything_is_rejected_no_more_is_asked(self):
-        server, rejected = slow_start(), []
+        server, rejected = load_trial(), []
 
         def second(record):
             rejected.append(record)
@@ -158,7 +158,7 @@ class TestSlowStart:
         assert isinstance(server.run(second), RandomRejections)
 
     def test_until_something_is_rejected_again_nothing_is_concluded(self):
-        assert isinstance(slow_start().run(by_chance(0.0)), LoadTrial)
+        assert isinstance(load_trial().run(by_chance(0.0)), LoadTrial)
 
     def test_what_is_known_to_be_chance_needs_more_rejections_to_be_a_limit(self):
         rejection, most = Rejection(0.0, 0.0, 9, 9, 9, None), []
@@ -173,27 +173,27 @@ class TestSlowStart:
         assert most[0] < most[1]
 
 
-class TestErratic:
-    def erratic(self, share):
+class TestRandomRejections:
+    def random_rejections(self, share):
         server = Server(0)
         server.state = RandomRejections(server.send_log, share)
         return server
 
     def test_it_holds_up_nobody_and_knows_the_share(self):
-        state = self.erratic(0.2).state
+        state = self.random_rejections(0.2).state
         assert state.wait(0.0) == 0
         assert not state.pauses_all
         assert state.random_share == 0.2
 
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_it_nearly_always_stays_so_while_about_as_many_are_rejected(self, share):
-        states = [self.erratic(share).run(by_chance(share, seed), most=1000) for seed in range(12)]
+        states = [self.random_rejections(share).run(by_chance(share, seed), most=1000) for seed in range(12)]
         assert sum(isinstance(state, RandomRejections) for state in states) >= 10
 
     @pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
     def test_when_nearly_all_are_rejected_the_question_is_asked_anew(self, share):
-        server = self.erratic(share)
+        server = self.random_rejections(share)
         server.run(by_chance(share), most=500)
-        in_flight_before = server.send_log.sent
+        before = server.send_log.sent
         assert isinstance(server.run(by_chance(0.98)), LoadTrial)
-        assert server.send_log.sent - in_flight_before < 60
+        assert server.send_log.sent - before < 60

@@ -1,4 +1,4 @@
-"""The rules by which a rate of sending rises and falls."""
+"""Rate controller: how its rate rises and falls."""
 
 from __future__ import annotations
 

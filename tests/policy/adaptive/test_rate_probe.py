@@ -1,4 +1,4 @@
-"""Trying whether the rate has anything to do with the rejections."""
+"""Rate probe: a test if the server limits the rate at all."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Case:
 
     def __init__(self):
         self.send_log, self.now = SendLog(), 0.0
-        self.leap = RateProbe(self.send_log)
+        self.probe = RateProbe(self.send_log)
 
     @property
     def probing(self):
-        return self.leap.factor() > 1
+        return self.probe.factor() > 1
 
     def send(self, count=1):
         """The records of so many calls, a hundredth of a second from each other."""
@@ -32,7 +32,7 @@ class Case:
         return records
 
     def reject(self, record, *, rate=RATE, pause=0.02):
-        return self.leap.rejected(self.send_log.reject(record, self.now, None), rate, pause)
+        return self.probe.rejected(self.send_log.reject(record, self.now, None), rate, pause)
 
     def reject_every(self, share, times, **options):
         """So many rejections, each of one call in ``1 / share``; a probe that begins meanwhile is none of them."""
@@ -44,7 +44,7 @@ class Case:
     def settle(self):
         """Nothing that has been sent can be rejected any more."""
         self.now += 1.0
-        return self.leap.passed(self.now)
+        return self.probe.passed(self.now)
 
 
 def probing(share=0.1, **options):
@@ -78,7 +78,7 @@ def test_some_calls_follow_three_times_as_soon():
     case = probing()
     factors = []
     for _ in range(25):
-        factors.append(case.leap.factor())
+        factors.append(case.probe.factor())
         case.send()
     assert factors == [3.0] * 21 + [1.0] * 4  # twenty, and what is refilled in the pause
 
@@ -102,8 +102,8 @@ class TestPassing:
         case = probing()
         case.send_log.rejection_latency = 0.1
         case.send(12)
-        assert case.leap.passed(case.now + 0.1) == 0.0
-        assert case.leap.passed(case.now + 0.3) == 3 * RATE
+        assert case.probe.passed(case.now + 0.1) == 0.0
+        assert case.probe.passed(case.now + 0.3) == 3 * RATE
 
     def test_it_is_told_once(self):
         case = probing()
@@ -188,28 +188,28 @@ class TestChance:
         return case
 
     def test_what_was_rejected_far_below_a_rate_that_is_accepted_was_rejected_by_chance(self):
-        assert self.rejected(0.1, 10).leap.random_share(3 * RATE) == pytest.approx(0.1)
+        assert self.rejected(0.1, 10).probe.random_share(3 * RATE) == pytest.approx(0.1)
 
     def test_nothing_is_known_from_a_few_rejections(self):
-        assert self.rejected(0.1, 7).leap.random_share(3 * RATE) == 0.0
-        assert self.rejected(0.1, 8).leap.random_share(3 * RATE) > 0.0
+        assert self.rejected(0.1, 7).probe.random_share(3 * RATE) == 0.0
+        assert self.rejected(0.1, 8).probe.random_share(3 * RATE) > 0.0
 
     def test_nor_from_those_near_that_rate(self):
-        assert self.rejected(0.1, 10).leap.random_share(1.5 * RATE) == 0.0
+        assert self.rejected(0.1, 10).probe.random_share(1.5 * RATE) == 0.0
 
     def test_only_those_far_below_it_are_counted(self):
         case = self.rejected(0.5, 8, rate=5 * RATE, case=self.rejected(0.1, 8))
-        assert case.leap.random_share(3 * RATE) == pytest.approx(0.1)
+        assert case.probe.random_share(3 * RATE) == pytest.approx(0.1)
 
     def test_it_is_what_may_be_chance(self):
-        assert self.rejected(1.0, 10).leap.random_share(3 * RATE) == 0.4
+        assert self.rejected(1.0, 10).probe.random_share(3 * RATE) == 0.4
 
-    def test_what_was_rejected_in_a_leap_is_no_part_of_it(self):
+    def test_what_was_rejected_in_a_probe_is_no_part_of_it(self):
         case = probing()
         for record in case.send(6)[2:4]:
             case.reject(record)
         assert not case.probing
-        assert self.rejected(0.1, 8, case=case).leap.random_share(3 * RATE) == pytest.approx(0.1)
+        assert self.rejected(0.1, 8, case=case).probe.random_share(3 * RATE) == pytest.approx(0.1)
 
 
 def test_rejections_of_what_was_on_its_way_show_no_chance():
@@ -219,13 +219,13 @@ def test_rejections_of_what_was_on_its_way_show_no_chance():
     case.reject(batch[0], rate=RATE)
     for record in batch[1:40]:
         case.reject(record, rate=RATE / 10)
-    assert case.leap.random_share(RATE) == 0.0
+    assert case.probe.random_share(RATE) == 0.0
 
 
 def test_a_rejection_with_a_pause_of_hours_begins_none_that_never_ends():
     case = Case()
     for _ in range(12):
-        case.leap.rejected(Rejection(0.0, 0.0, 0, 0, 0, 3600.0), RATE, 3600.0)
-    assert not math.isinf(case.leap.factor())
+        case.probe.rejected(Rejection(0.0, 0.0, 0, 0, 0, 3600.0), RATE, 3600.0)
+    assert not math.isinf(case.probe.factor())
     case.send_log.sent += 3600 * 10 + 20
     assert not case.probing

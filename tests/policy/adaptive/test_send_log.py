@@ -1,4 +1,4 @@
-"""What is counted of the sends to a server, and what a rejection shows."""
+"""Send log: counts, rates and latencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def sends(send_log, *times):
     return [send_log.send(time) for time in times]
 
 
-def test_a_ticket_tells_what_was_in_flight_and_what_had_been_sent():
+def test_a_record_tells_what_was_in_flight_and_what_had_been_sent():
     send_log = SendLog()
     first, second = sends(send_log, 0.0, 0.1)
     assert (first.ahead, first.number) == (0, 0)
@@ -27,7 +27,7 @@ def test_what_ended_is_in_flight_no_more():
     assert (send_log.in_flight, send_log.sent, send_log.finished, send_log.rejected) == (0, 3, 1, 1)
 
 
-def test_latency_is_that_of_answers_and_turnaround_that_of_rejections():
+def test_latency_is_that_of_answers_and_rejection_latency_that_of_rejections():
     send_log = SendLog()
     first, second = sends(send_log, 0.0, 0.0)
     send_log.answer(first, 2.0)
@@ -66,12 +66,12 @@ class TestRejections:
         assert send_log.reject(records[4], 1.0, None).accepted == 4
         assert send_log.reject(records[9], 1.0, None).accepted == 8
 
-    def test_lately_is_the_second_before_it_was_sent(self):
+    def test_the_accept_rate_is_the_second_before_it_was_sent(self):
         send_log = SendLog()
         records = sends(send_log, *[number / 10 for number in range(30)])
         assert send_log.reject(records[29], 3.0, None).accept_rate == pytest.approx(10, abs=1)
 
-    def test_lately_leaves_out_what_was_rejected(self):
+    def test_the_accept_rate_leaves_out_what_was_rejected(self):
         send_log = SendLog()
         records = sends(send_log, *[number / 10 for number in range(30)])
         for number in (25, 26, 27):
@@ -97,7 +97,7 @@ class TestRates:
         sends(send_log, *[number / 1000 for number in range(1000)])
         assert 470 <= send_log.sent_by(0.5) <= 500
 
-    def test_sent_lately_is_that_of_the_last_second(self):
+    def test_the_send_rate_is_that_of_the_last_second(self):
         send_log = SendLog()
         sends(send_log, *[number / 20 for number in range(100)])
         assert send_log.send_rate(5.0) == pytest.approx(20, abs=1)

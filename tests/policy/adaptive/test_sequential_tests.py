@@ -33,7 +33,7 @@ def test_what_a_server_may_reject_by_chance_has_bounds(share, possible):
 
 class TestShareTest:
     @given(OUTCOMES)
-    def test_its_value_is_the_likelihood_ratio_of_what_was_seen(self, outcomes):
+    def test_its_log_odds_are_the_likelihood_ratio_of_what_was_seen(self, outcomes):
         test = ShareTest(USUAL, OTHER, 0)
         for number, rejected in enumerate(outcomes):
             if rejected:
@@ -96,7 +96,7 @@ class TestShareTest:
 
 class TestSurgeTest:
     @given(OUTCOMES, st.randoms(use_true_random=False))
-    def test_its_value_is_that_of_the_latest_calls_that_speak_most_for_a_surge_in_whatever_order_they_come(
+    def test_its_log_odds_are_that_of_the_latest_calls_that_speak_most_for_a_surge_in_whatever_order_they_come(
         self, outcomes, rng
     ):
         test, back = SurgeTest(USUAL, OTHER, 0), []

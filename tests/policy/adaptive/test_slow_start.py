@@ -1,4 +1,4 @@
-"""The beginning, as long as nothing was rejected."""
+"""Slow start, and the state without a limit."""
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ def test_a_rate_that_doubles_for_an_hour_overflows_nothing():
     assert math.isfinite(slow_start.wait(3600.0, 10))
 
 
-REFUSAL = Rejection(sent_at=0.0, now=0.0, in_flight=3, accepted=100, accept_rate=50, hint=0.02)
+REJECTION = Rejection(sent_at=0.0, now=0.0, in_flight=3, accepted=100, accept_rate=50, hint=0.02)
 
 
 def reject(state, times):
     for _ in range(times):
-        state = state.rejected(REFUSAL, 0.02)
+        state = state.rejected(REJECTION, 0.02)
     return state
 
 
-class TestFree:
-    def test_it_begins_with_a_ramp(self):
+class TestUnlimited:
+    def test_it_begins_with_a_slow_start(self):
         sends = SendLog()
         state = Unlimited(sends)
         for _ in range(9):
@@ -102,12 +102,12 @@ class TestFree:
             sends.send(0.0)
         assert state.wait(0.0) > 0
 
-    def test_the_first_rejection_makes_a_slow_start(self):
-        state = Unlimited(SendLog()).rejected(REFUSAL, 0.1)
+    def test_the_first_rejection_makes_a_load_trial(self):
+        state = Unlimited(SendLog()).rejected(REJECTION, 0.1)
         assert isinstance(state, LoadTrial)
         assert state.wait(0.0) == 0.1
 
-    def test_the_first_answer_lets_the_ramp_rise(self):
+    def test_the_first_answer_lets_the_slow_start_rise(self):
         state = Unlimited(SendLog())
         state.accepted(SendRecord(0.0, 0, 0), 0.1)
         assert state.slow_start.answered

@@ -1,4 +1,4 @@
-"""The rules by which a limit of rate and a limit of calls in flight are told apart."""
+"""States of the adaptive limiter: how a limit of rate and one of calls in flight are told apart."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def send_log(*, in_flight=0, finished=0, latency=0.0):
     return made
 
 
-class Doubted:
-    """A server in doubt, rejected first with so many in flight."""
+class ProbedServer:
+    """A server whose kind of limit is unknown, rejected first with so many in flight."""
 
     def __init__(self, in_flight, *, pause=0.02):
         self.send_log = send_log(in_flight=in_flight)
@@ -44,42 +44,42 @@ class Doubted:
         return self
 
 
-class TestDoubt:
+class TestProbing:
     def test_no_more_in_flight_than_was_accepted(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         assert doubted.state.limit == 20
         assert doubted.state.wait(0.0) > 0
 
     def test_rejections_of_the_same_batch_correct_the_number(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         doubted.state.also_rejected(rejection(14))
         assert doubted.state.limit == 14
 
     def test_rejected_with_nothing_in_flight_it_is_the_rate(self):
-        assert isinstance(Doubted(3).reject(0).state, LimitedByRate)
+        assert isinstance(ProbedServer(3).reject(0).state, LimitedByRate)
 
     def test_rejected_far_below_the_number_it_is_the_rate(self):
-        assert isinstance(Doubted(20).reject(14).state, LimitedByRate)
+        assert isinstance(ProbedServer(20).reject(14).state, LimitedByRate)
 
     def test_rejected_a_little_below_it_is_not_decided(self):
-        assert isinstance(Doubted(20).reject(16).state, Probing)
+        assert isinstance(ProbedServer(20).reject(16).state, Probing)
 
     def test_accepted_clearly_beyond_the_number_it_is_the_rate(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         for _ in range(3):
             assert isinstance(doubted.state, Probing)
             doubted.probe()
         assert isinstance(doubted.state, LimitedByRate)
 
     def test_rejected_twice_below_what_was_accepted_it_is_the_rate(self):
-        doubted = Doubted(10)
+        doubted = ProbedServer(10)
         for _ in range(2):
             doubted.state.accepted(SendRecord(0.0, 9, 0), 0.0)
             doubted.reject(8)
         assert isinstance(doubted.state, LimitedByRate)
 
     def test_rejected_twice_at_the_number_it_is_the_number(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         doubted.finish(30)
         doubted.probe().reject(20)
         assert isinstance(doubted.state, Probing)
@@ -88,13 +88,13 @@ class TestDoubt:
         assert doubted.state.limit == 20
 
     def test_but_not_before_as_many_as_that_have_ended(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         for _ in range(4):
             doubted.probe().reject(20)
         assert isinstance(doubted.state, Probing)
 
     def test_rejections_without_one_more_between_two_with_it_change_nothing(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         doubted.finish(30)
         doubted.probe().reject(20)
         doubted.reject(19)
@@ -102,7 +102,7 @@ class TestDoubt:
         assert isinstance(doubted.state, LimitedByConcurrency)
 
     def test_rejected_at_the_number_now_and_then_after_very_many_answers_it_is_the_number(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         for _ in range(2):
             assert isinstance(doubted.state, Probing)
             doubted.finish(201)
@@ -111,14 +111,14 @@ class TestDoubt:
 
     def test_rejected_at_the_number_without_one_more_nothing_is_decided(self):
         # With all places taken, whatever is rejected is rejected at that number.
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         doubted.finish(30)
         for _ in range(4):
             doubted.reject(19)
             assert isinstance(doubted.state, Probing)
 
     def test_a_rate_is_searched_for_from_what_was_accepted_lately(self):
-        doubted = Doubted(20)
+        doubted = ProbedServer(20)
         found = doubted.state.rejected(rejection(0, accept_rate=40), 0.02)
         assert found.rate == 40
         for hundredth in range(100):
@@ -127,7 +127,7 @@ class TestDoubt:
         assert found.rate > 200
 
 
-class TestByRate:
+class TestLimitedByRate:
     def rejected_at(self, state, in_flight, times, *, crowd=2, of=10):
         """Rejected so often at this number, with so many calls accepted before each."""
         for number in range(times):
@@ -158,7 +158,7 @@ class TestByRate:
         assert self.rejected_at(state, 8, 10, of=4) is state
 
 
-class TestLeaping:
+class TestRateProbe:
     """At a rate at which too much is rejected, some calls are sent much faster now and then."""
 
     def after(self, rejections):
@@ -179,7 +179,7 @@ class TestLeaping:
                 state.rejected(told, 0.02)
         return now
 
-    def leap(self, state, sends, now, calls=24):
+    def send_probe(self, state, sends, now, calls=24):
         """Send so many calls as soon as they may be sent; returns their records and the time."""
         records = []
         for _ in range(calls):
@@ -198,7 +198,7 @@ class TestLeaping:
 
     def test_where_that_is_rejected_nothing_follows_but_that_it_is_over(self):
         state, sends, now = self.after(4)
-        records, now = self.leap(state, sends, now, 6)
+        records, now = self.send_probe(state, sends, now, 6)
         rate = state.rate
         assert state.ignores(sends.reject(records[2], now, None), 0.02)
         assert not state.ignores(sends.reject(records[3], now, None), 0.02)
@@ -210,23 +210,23 @@ class TestLeaping:
     def test_where_that_is_accepted_the_rate_was_not_the_reason(self):
         state, sends, now = self.after(4)
         rate = state.rate
-        _, now = self.leap(state, sends, now)
+        _, now = self.send_probe(state, sends, now)
         state.wait(now + 1.0)
         assert state.rate >= 2.9 * rate
 
     def test_after_enough_rejections_far_below_it_they_are_known_to_be_chance(self):
         state, sends, now = self.after(4)
-        records, now = self.leap(state, sends, now, 6)
+        records, now = self.send_probe(state, sends, now, 6)
         for record in records[2:4]:
             state.ignores(sends.reject(record, now, None), 0.02)
         assert state.random_share == 0
         now = self.reject_every_tenth(state, sends, now, 16)
-        _, now = self.leap(state, sends, now)
+        _, now = self.send_probe(state, sends, now)
         state.wait(now + 1.0)
         assert state.random_share == pytest.approx(0.1, abs=0.01)
 
 
-class TestByConcurrency:
+class TestLimitedByConcurrency:
     def at_limit(self, limit=20):
         counts = send_log(in_flight=limit)
         return counts, LimitedByConcurrency(counts, limit)
@@ -294,6 +294,6 @@ class TestByConcurrency:
     def test_an_opinion_that_was_wrong_needs_more_votes_the_next_time(self):
         _, state = self.at_limit()
         rate = state.rejected(rejection(0), 0.02)
-        state = TestByRate().rejected_at(rate, 8, 5)
+        state = TestLimitedByRate().rejected_at(rate, 8, 5)
         assert isinstance(state, LimitedByRate)
-        assert isinstance(TestByRate().rejected_at(state, 8, 1), LimitedByConcurrency)
+        assert isinstance(TestLimitedByRate().rejected_at(state, 8, 1), LimitedByConcurrency)
