@@ -132,9 +132,8 @@ class HeaderLimit:
         expected = self._remaining_at(now)
         self._update_rate(reported, sent_at)
         self.limit = reported.limit
-        self._reserve = (
-            0.0 if self.is_fixed_window else min(_RESERVE_SECONDS * self.rate, _MAX_RESERVE_SHARE * self.limit)
-        )
+        reserve = min(_RESERVE_SECONDS * self.rate, _MAX_RESERVE_SHARE * self.limit)
+        self._reserve = 0.0 if self.is_fixed_window else reserve
         self._at = max(self._at, now)
         least, most = self._remaining_bounds(reported.remaining, overlap, now - sent_at)
         self._remaining = least if math.isinf(expected) else max(least, min(expected, most))
@@ -144,9 +143,9 @@ class HeaderLimit:
 
         What refilled while the limit was full is lost, and how full it was when the others were sent is unknown.
         """
-        back = 0.0 if self.is_fixed_window else self._refilled(seconds)
-        least = min(self.limit, remaining + back) - overlap.since - overlap.overtaken
-        return least, min(self.limit, remaining + back - overlap.since) + overlap.overtaking
+        refilled = 0.0 if self.is_fixed_window else self._refilled(seconds)
+        least = min(self.limit, remaining + refilled) - overlap.since - overlap.overtaken
+        return least, min(self.limit, remaining + refilled - overlap.since) + overlap.overtaking
 
     def _update_rate(self, reported: StatedLimit, sent_at: float) -> None:
         used = reported.limit - reported.remaining

@@ -23,7 +23,6 @@ from ..types import Verdict
 from .health import HealthSnapshot
 
 __all__ = [
-    "_MAX_RECHECKS",
     "Deadline",
     "KeyRecheck",
     "RepeatedAnswers",
@@ -32,136 +31,6 @@ __all__ = [
     "RetryState",
     "is_size_related",
 ]
-
-
-_MAX_IDENTICAL_ANSWERS = 3
-
-
-def is_size_related(verdict: Verdict) -> bool:
-    """Recognise a failure that may come from the content of a call for many items, and says little about the server."""
-    return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
-
-
-class RepeatedAnswers:
-    """Counts how often one call has met the same failure."""
-
-    __slots__ = ("_identical_answers", "_recurrences")
-
-    def __init__(self) -> None:
-        self._recurrences = 0
-        self._identical_answers: Optional[Dict[str, int]] = None
-
-    def recurs(self, verdict: Verdict, *, suspects: int, down: bool) -> bool:
-        """Note a failure; return True for the second that may be due to the content of the call, not to the server.
-
-        Args:
-            verdict: the failure.
-            suspects: the number of items in the call; a single one has failed before, among others.
-            down: True if the server seems to be down: then failures prove little.
-        """
-        certain = is_size_related(verdict) and (suspects > 1 or not down)
-        if not certain and (suspects == 1 or down or verdict.kind not in ("timeout", "retry")):
-            return False
-        self._recurrences += 1
-        return self._recurrences >= 2
-
-    def repeats_exactly(self, verdict: Verdict) -> bool:
-        """Note a failure; return True for an unusable answer that has come three times, the same to the last byte."""
-        if verdict.fingerprint is None or verdict.kind != "retry":
-            return False
-        identical_answers = self._identical_answers = self._identical_answers or {}
-        identical_answers[verdict.fingerprint] = identical_answers.get(verdict.fingerprint, 0) + 1
-        return identical_answers[verdict.fingerprint] >= _MAX_IDENTICAL_ANSWERS
-
-
-_MAX_RECHECKS = 3
-
-_RECHECK_SECONDS = 1.0  # between two rechecks
-_HOLD_SECONDS = 1.01  # for fresh calls: a rejected call is rechecked before they are sent
-_WORKED_WITHIN_SECONDS = 60.0
-
-
-class KeyRecheck:
-    """Holds calls back while a rejection of the key, a permission or the model is in doubt; one call at a time checks.
-
-    A gateway under load may reject a key that has just worked.  So a rejection is in doubt after a success within the
-    last minute.  A success that was sent after the rejected attempt ends the doubt, and so do three rejected rechecks:
-    then the rejection stands, until something succeeds again.
-
-    Not thread-safe: the caller holds the lock.
-
-    Attributes:
-        stands: True if a rejection was in doubt and holds, and nothing has succeeded since.
-        worked_at: when a call succeeded last.
-        good_sent_at: the latest send of a call that succeeded.
-    """
-
-    __slots__ = (
-        "_half_open",
-        "_probe_at",
-        "_rechecks",
-        "_rejected_sent_at",
-        "_since",
-        "good_sent_at",
-        "stands",
-        "worked_at",
-    )
-
-    def __init__(self) -> None:
-        self.worked_at = self.good_sent_at = -math.inf
-        self._since: Optional[float] = None  # when the doubt began
-        self._rejected_sent_at = 0.0
-        self.stands = False
-        self._rechecks = 0
-        self._probe_at = 0.0
-        self._half_open = False
-
-    @property
-    def pause(self) -> Optional[float]:
-        """Seconds after which a rejected call may be tried again, None where the rejection stands."""
-        return None if self._since is None else _RECHECK_SECONDS
-
-    def wait(self, now: float) -> float:
-        """Return the seconds until a call may be sent: 0 for now, ``inf`` while a recheck is in flight."""
-        if self._since is None:
-            return 0.0
-        return math.inf if self._half_open else max(0.0, self._probe_at - now)
-
-    def sent(self) -> None:
-        """Note that a call is sent."""
-        self._half_open = self._since is not None
-
-    def succeeded(self, sent_at: float, now: float) -> None:
-        """Note that a call sent at ``sent_at`` has succeeded."""
-        self.worked_at, self.stands = now, False
-        self.good_sent_at = max(self.good_sent_at, sent_at)
-        if self._since is not None and sent_at >= self._rejected_sent_at:
-            self._since, self._half_open = None, False
-
-    def rejected(self, sent_at: float, now: float, worked_at: float) -> None:
-        """Note that a call sent at ``sent_at`` was rejected.
-
-        Args:
-            sent_at: when it was sent.
-            now: the time.
-            worked_at: when the rejected key or model worked last.
-        """
-        if self._since is None:
-            if self.stands or now - worked_at > _WORKED_WITHIN_SECONDS:
-                return
-            self._since, self._rejected_sent_at, self._rechecks = now, sent_at, 0
-        elif sent_at >= self._since:
-            self._rechecks += 1
-        else:
-            return  # it was in flight already
-        self._half_open, self._probe_at = False, now + _HOLD_SECONDS
-        if self._rechecks >= _MAX_RECHECKS:
-            self._since, self.stands = None, True
-
-    def ended(self, sent_at: float) -> None:
-        """Note that a call sent at ``sent_at`` has ended in a way that says nothing about the rejection."""
-        if self._since is not None and sent_at >= self._since:
-            self._half_open = False
 
 
 _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
@@ -209,6 +78,46 @@ class Deadline(NamedTuple):
 
     at: float = math.inf
     limit: str = "timeout.total"
+
+
+_MAX_IDENTICAL_ANSWERS = 3
+
+
+def is_size_related(verdict: Verdict) -> bool:
+    """Recognise a failure that may come from the content of a call for many items, and says little about the server."""
+    return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
+
+
+class RepeatedAnswers:
+    """Counts how often one call has met the same failure."""
+
+    __slots__ = ("_identical_answers", "_recurrences")
+
+    def __init__(self) -> None:
+        self._recurrences = 0
+        self._identical_answers: Optional[Dict[str, int]] = None
+
+    def recurs(self, verdict: Verdict, *, suspects: int, down: bool) -> bool:
+        """Note a failure; return True for the second that may be due to the content of the call, not to the server.
+
+        Args:
+            verdict: the failure.
+            suspects: the number of items in the call; a single one has failed before, among others.
+            down: True if the server seems to be down: then failures prove little.
+        """
+        certain = is_size_related(verdict) and (suspects > 1 or not down)
+        if not certain and (suspects == 1 or down or verdict.kind not in ("timeout", "retry")):
+            return False
+        self._recurrences += 1
+        return self._recurrences >= 2
+
+    def repeats_exactly(self, verdict: Verdict) -> bool:
+        """Note a failure; return True for an unusable answer that has come three times, the same to the last byte."""
+        if verdict.fingerprint is None or verdict.kind != "retry":
+            return False
+        answers = self._identical_answers = self._identical_answers or {}
+        answers[verdict.fingerprint] = answers.get(verdict.fingerprint, 0) + 1
+        return answers[verdict.fingerprint] >= _MAX_IDENTICAL_ANSWERS
 
 
 class RetryState(tenacity.RetryCallState):
@@ -273,7 +182,7 @@ class RetryState(tenacity.RetryCallState):
 
 
 class _StopAfterRetries(stop_base):
-    """``max_retries``, ``patience`` and ``max_timeout_retries``; a rejection for rate uses up none of them."""
+    """Strategy of ``max_retries``, ``patience`` and ``max_timeout_retries``; rejections for rate use up none."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -498,3 +407,93 @@ def _deadline_error(deadline: Deadline, now: float, verdict: Verdict, wait: floa
     error = DeadlineExceededError(message)
     error.__cause__ = verdict.error if isinstance(verdict.error, APIError) else None
     return error
+
+
+_MAX_RECHECKS = 3
+
+_RECHECK_SECONDS = 1.0  # between two rechecks
+_HOLD_SECONDS = 1.01  # for fresh calls: a rejected call is rechecked before they are sent
+_WORKED_WITHIN_SECONDS = 60.0
+
+
+class KeyRecheck:
+    """Holds calls back while a rejection of the key, a permission or the model is in doubt; one call at a time checks.
+
+    A gateway under load may reject a key that has just worked.  So a rejection is in doubt after a success within the
+    last minute.  A success that was sent after the rejected attempt ends the doubt, and so do three rejected rechecks:
+    then the rejection stands, until something succeeds again.
+
+    Not thread-safe: the caller holds the lock.
+
+    Attributes:
+        stands: True if a rejection was in doubt and holds, and nothing has succeeded since.
+        worked_at: when a call succeeded last.
+        good_sent_at: the latest send of a call that succeeded.
+    """
+
+    __slots__ = (
+        "_half_open",
+        "_probe_at",
+        "_rechecks",
+        "_rejected_sent_at",
+        "_since",
+        "good_sent_at",
+        "stands",
+        "worked_at",
+    )
+
+    def __init__(self) -> None:
+        self.worked_at = self.good_sent_at = -math.inf
+        self._since: Optional[float] = None  # when the doubt began
+        self._rejected_sent_at = 0.0
+        self.stands = False
+        self._rechecks = 0
+        self._probe_at = 0.0
+        self._half_open = False
+
+    @property
+    def pause(self) -> Optional[float]:
+        """Seconds after which a rejected call may be tried again, None where the rejection stands."""
+        return None if self._since is None else _RECHECK_SECONDS
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a call may be sent: 0 for now, ``inf`` while a recheck is in flight."""
+        if self._since is None:
+            return 0.0
+        return math.inf if self._half_open else max(0.0, self._probe_at - now)
+
+    def sent(self) -> None:
+        """Note that a call is sent."""
+        self._half_open = self._since is not None
+
+    def succeeded(self, sent_at: float, now: float) -> None:
+        """Note that a call sent at ``sent_at`` has succeeded."""
+        self.worked_at, self.stands = now, False
+        self.good_sent_at = max(self.good_sent_at, sent_at)
+        if self._since is not None and sent_at >= self._rejected_sent_at:
+            self._since, self._half_open = None, False
+
+    def rejected(self, sent_at: float, now: float, worked_at: float) -> None:
+        """Note that a call sent at ``sent_at`` was rejected.
+
+        Args:
+            sent_at: when it was sent.
+            now: the time.
+            worked_at: when the rejected key or model worked last.
+        """
+        if self._since is None:
+            if self.stands or now - worked_at > _WORKED_WITHIN_SECONDS:
+                return
+            self._since, self._rejected_sent_at, self._rechecks = now, sent_at, 0
+        elif sent_at >= self._since:
+            self._rechecks += 1
+        else:
+            return  # it was in flight already
+        self._half_open, self._probe_at = False, now + _HOLD_SECONDS
+        if self._rechecks >= _MAX_RECHECKS:
+            self._since, self.stands = None, True
+
+    def ended(self, sent_at: float) -> None:
+        """Note that a call sent at ``sent_at`` has ended in a way that says nothing about the rejection."""
+        if self._since is not None and sent_at >= self._since:
+            self._half_open = False

@@ -84,7 +84,7 @@ class Backlog(LimitState):
 
     Args:
         send_log: what has been sent.
-        time_limit: seconds after which calls timed out.
+        timeout: seconds after which calls timed out.
         now: the time.
 
     Attributes:
@@ -94,12 +94,12 @@ class Backlog(LimitState):
     pauses_all = False
     why = "more calls in flight would only wait at the server until they are given up"
 
-    def __init__(self, send_log: SendLog, time_limit: float, now: float) -> None:
+    def __init__(self, send_log: SendLog, timeout: float, now: float) -> None:
         super().__init__(send_log)
         self.helps: Optional[bool] = None
         self._limit = max(1, (send_log.in_flight + 1) // 2)
-        self._time_limit = time_limit
-        self._before = send_log.latency
+        self._timeout = timeout
+        self._latency_before = send_log.latency
         self._answered_with_more = False  # at least one of a round with as many in flight, or with more
         self._halvings = 1
         self._settled = False  # True once what was in flight at the last change has ended
@@ -130,9 +130,9 @@ class Backlog(LimitState):
             self._count(now - record.sent_at, now)
         return self
 
-    def _count(self, took: float, now: float) -> None:
+    def _count(self, latency: float, now: float) -> None:
         self._ended += 1
-        self._total_seconds += took
+        self._total_seconds += latency
         if self._ended >= max(_MIN_ANSWERS, self._limit):
             self._evaluate(now)
 
@@ -145,12 +145,12 @@ class Backlog(LimitState):
         if not settled:
             return
         if self.helps is None:
-            if latency > _SOONER_RATIO * self._before and self._halvings < _HALVINGS:
+            if latency > _SOONER_RATIO * self._latency_before and self._halvings < _HALVINGS:
                 self._halvings += 1
                 self._limit = max(1, self._limit // 2)
                 return
-            self.helps = latency <= _SOONER_RATIO * self._before
-        if latency * (self._limit + 1) / self._limit <= _MAX_LATENCY_SHARE * self._time_limit:
+            self.helps = latency <= _SOONER_RATIO * self._latency_before
+        if latency * (self._limit + 1) / self._limit <= _MAX_LATENCY_SHARE * self._timeout:
             self._limit += 1
 
     def rejected(self, rejection: Rejection, pause: float) -> LimitState:

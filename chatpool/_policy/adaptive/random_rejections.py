@@ -15,7 +15,6 @@ from .states import LimitState, Probing
 
 __all__ = ["LoadTrial", "RandomRejections"]
 
-_WHY = "finding out whether refusals depend on the load"
 
 # Logarithms of the odds at which the tests decide that ...
 _LIMITED_LOG_ODDS = 4.0  # ... most calls are rejected, ...
@@ -25,7 +24,7 @@ _UNLIMITED_LOG_ODDS = -5.0  # ... and most are not
 _CATCH_UP_SECONDS = 0.005  # a thread that wakes up late makes up for at most this
 _SETTLED_RATIO = 2.0  # times as long as a rejection takes: what is not rejected by then is accepted
 _AS_MANY_SHARE = 0.9  # of the calls that were in flight when failures began
-_MIN_FULL_ANSWERS = 5  # answers
+_MIN_FULL_ANSWERS = 5
 # After so many rejected probes, or so long a time in which nothing was accepted since failures began, the first call
 # that is accepted says more: go on twice as fast.
 _LONG_OUTAGE_PROBES, _LONG_SILENCE_SECONDS = 2, 0.5
@@ -49,7 +48,7 @@ class LoadTrial(LimitState):
             there is no limit before something was accepted, and none if as many are accepted again.
     """
 
-    why = _WHY
+    why = "finding out whether refusals depend on the load"
 
     def __init__(
         self,
@@ -94,8 +93,8 @@ class LoadTrial(LimitState):
         if self._sent == 1:
             long_silence = self.silent and now - self._rejected_at >= _LONG_SILENCE_SECONDS
             self._was_long_outage = long_silence or self._rejected_probes >= _LONG_OUTAGE_PROBES
-        turnarounds = 1.0 if self._was_long_outage else _SETTLED_RATIO
-        unit = min(_MAX_UNIT_SECONDS, max(_MIN_UNIT_SECONDS, turnarounds * self._send_log.rejection_latency))
+        ratio = 1.0 if self._was_long_outage else _SETTLED_RATIO
+        unit = min(_MAX_UNIT_SECONDS, max(_MIN_UNIT_SECONDS, ratio * self._send_log.rejection_latency))
         self._next = max(self._next, now - _CATCH_UP_SECONDS) + unit / self._sent
         return self._judge(now)
 
@@ -113,11 +112,8 @@ class LoadTrial(LimitState):
     def answered(self, record: SendRecord) -> bool:
         """Note an answer; return True once as many calls are accepted as before the server failed: it was down."""
         self.silent = self.silent and record.number <= self._rejected_first
-        if (
-            self._test is None
-            and record.number >= self._first
-            and record.ahead >= _AS_MANY_SHARE * self._in_flight_before
-        ):
+        is_full = record.ahead >= _AS_MANY_SHARE * self._in_flight_before
+        if self._test is None and record.number >= self._first and is_full:
             self._full_answers += 1
         return self._full_answers > max(_MIN_FULL_ANSWERS, self._in_flight_before)
 
@@ -140,11 +136,8 @@ class LoadTrial(LimitState):
 
     def _tested(self, test: ShareTest, rejection: Rejection, pause: float) -> LimitState:
         test.reject(rejection.number)
-        return (
-            Probing(self._send_log, rejection, pause)
-            if test.log_odds >= _LIMITED_LOG_ODDS and not self.silent
-            else self
-        )
+        is_limited = test.log_odds >= _LIMITED_LOG_ODDS and not self.silent
+        return Probing(self._send_log, rejection, pause) if is_limited else self
 
 
 class RandomRejections(LimitState):

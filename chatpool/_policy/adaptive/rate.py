@@ -66,7 +66,7 @@ class RateController:
         self.rate = max(1.0, rate)
         self._next = last_sent + 1 / self.rate
         self._grown_at = self._quiet_from = now
-        self._is_known = False  # whether a rejection has shown what the rate is
+        self._is_known = False  # True once a rejection has shown what the rate is
         self._resumed = -math.inf
         self._rejected_at: Deque[Tuple[float, int]] = deque(maxlen=64)  # (time, accepted before) of the latest ones
 
@@ -102,10 +102,8 @@ class RateController:
         if not self._is_known or (quiet > unit and self.rate < 0.9 * mean_rate):
             return _SEARCH_GROWTH_SHARE
         growth = min(_MAX_GROWTH_SHARE, _GROWTH_SHARE * math.pow(2.0, min(_MAX_GROWTH_EXPONENT, quiet / unit)))
-        return growth * min(
-            _MAX_GROWTH_FACTOR,
-            max(_MIN_GROWTH_FACTOR, math.pow(_REFERENCE_PER_SECOND / self.rate, _CONVERGENCE_EXPONENT)),
-        )
+        factor = math.pow(_REFERENCE_PER_SECOND / self.rate, _CONVERGENCE_EXPONENT)
+        return growth * min(_MAX_GROWTH_FACTOR, max(_MIN_GROWTH_FACTOR, factor))
 
     # -- being rejected ----------------------------------------------------------------------------------
 
@@ -120,9 +118,8 @@ class RateController:
         """
         asked_long = rejection.hint is not None and pause > _LONG_PAUSE_SECONDS
         if random_share:
-            bounds = iter(
-                (self.rate * _CUT_RATIO, rejection.accept_rate / (1 - random_share) + 1.0)
-            )  # one rejection proves nothing
+            # One rejection proves nothing.
+            bounds = iter((self.rate * _CUT_RATIO, rejection.accept_rate / (1 - random_share) + 1.0))
         else:
             bounds = self._bounds(rejection, pause)
         self.rate = max(_MIN_PER_SECOND, _MIN_CUT_RATIO * self.rate, min(bounds))
@@ -201,8 +198,8 @@ class RateProbe:
 
     def factor(self) -> float:
         """Return how many times as soon as usual the next call may follow."""
-        leaping = self._test is not None and self._send_log.sent - self._first < _MAX_PROBE_CALLS
-        return self.FACTOR if leaping else 1.0
+        is_probing = self._test is not None and self._send_log.sent - self._first < _MAX_PROBE_CALLS
+        return self.FACTOR if is_probing else 1.0
 
     def rejected(self, rejection: Rejection, rate: float, pause: float) -> bool:
         """Note a rejection at this rate; return True if it belongs to a probe that has not failed."""
@@ -215,8 +212,8 @@ class RateProbe:
         if rejection.number >= self._marked[0]:
             self._note(rate)
         if self._test is None:
-            usual = pause <= _LONG_PAUSE_SECONDS or rate < _LOW_RATE_SHARE * self._send_log.mean_rate(rejection.now)
-            self._rejections_left -= 1.0 if usual else _LONG_PAUSE_WEIGHT
+            is_low = rate < _LOW_RATE_SHARE * self._send_log.mean_rate(rejection.now)
+            self._rejections_left -= 1.0 if pause <= _LONG_PAUSE_SECONDS or is_low else _LONG_PAUSE_WEIGHT
             if self._rejections_left <= 0:
                 self._begin(rate, pause)
         return False
