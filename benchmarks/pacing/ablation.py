@@ -106,7 +106,7 @@ PARTS: Sequence[Part] = (
     Part("random rejections (nothing is chance)", ((random_rejections, "RandomRejections", _never_chance),)),
     Part(
         "random rejections becomes a limit after all",
-        ((random_rejections.RandomRejections, "rejected", lambda self, *news: self),),
+        ((random_rejections.RandomRejections, "rejected", lambda self, *arguments: self),),
     ),
     Part("sequential tests: background rate beside a limit", ((BackgroundRate, "explains", _returning(False)),)),
     Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE_REJECTIONS", math.inf)),
@@ -161,8 +161,8 @@ def measure(quick: bool) -> List[Sample]:
     parts = (Part(WHOLE, ()), *PARTS)
     samples: List[Sample] = []
     with ProcessPoolExecutor() as processes:
-        for part, found in zip(parts, processes.map(_without, range(-1, len(PARTS)), itertools.repeat(quick))):
-            samples += found
+        for part, measured in zip(parts, processes.map(_without, range(-1, len(PARTS)), itertools.repeat(quick))):
+            samples += measured
             print(f"without {part.name}", file=sys.stderr, flush=True)
     return samples
 
@@ -198,21 +198,22 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     parts = grouped(samples, "part")
     whole = {sample["what"]: sample for sample in parts[WHOLE]}
     rows = []
-    for name, found in parts.items():
+    for name, measured in parts.items():
         if name != WHOLE:
-            changes = [_Fall(one["what"], one["found"], whole[one["what"]]["found"], one["limit"]) for one in found]
-            falls = sorted((one for one in changes if _fallen(one)), key=lambda one: -one.by)
-            worse = sum(one.found > _WORSE * one.before for one in changes)
-            rows.append([str(name), str(len(falls)), str(worse), "; ".join(one.show() for one in falls[:4]) or "-"])
+            changes = [_Fall(s["what"], s["found"], whole[s["what"]]["found"], s["limit"]) for s in measured]
+            falls = sorted((change for change in changes if _fallen(change)), key=lambda fall: -fall.by)
+            worse = sum(change.found > _WORSE * change.before for change in changes)
+            rows.append([str(name), str(len(falls)), str(worse), "; ".join(fall.show() for fall in falls[:4]) or "-"])
     note = f"{len(whole)} bounds, each without one part: how many fall, and the four that fall furthest."
     columns = ("without", "bounds that fall", "more than 5 % worse", "bound: with and without the part")
-    fallen = [one for one in whole.values() if one["found"] > one["limit"]]
-    broken = [[one["what"], f"{one['limit']:,.3g}", f"{one['found']:,.3g}"] for one in fallen]
+    fallen = [sample for sample in whole.values() if sample["found"] > sample["limit"]]
+    broken = [[s["what"], f"{s['limit']:,.3g}", f"{s['found']:,.3g}"] for s in fallen]
     return [
         Table("What each part is for", columns, rows, note),
         Table("Bounds that do not hold with these few seeds", ("what", "bound", "measured"), broken),
     ]
 
 
-def _fallen(one: _Fall) -> bool:
-    return one.found > max(one.limit, one.before * (_WORSE if one.before > one.limit else 1.0))
+def _fallen(change: _Fall) -> bool:
+    tolerance = _WORSE if change.before > change.limit else 1.0
+    return change.found > max(change.limit, change.before * tolerance)

@@ -76,16 +76,16 @@ def _six() -> Iterator[Figure]:
         if hint or name in "ABCDE":
             scenario = SCENARIOS[name]
             exact = hint == "exact"
-            found, calls = _scenario(name, hint=hint), scenario.calls
-            said = "exact hints" if exact else "no hints"
-            yield Figure(f"{name}, {said}: over the ideal", found.median(), scenario.over if exact else 1.1)
+            runs, calls = _scenario(name, hint=hint), scenario.calls
+            hints = "exact hints" if exact else "no hints"
+            yield Figure(f"{name}, {hints}: over the ideal", runs.median(), scenario.over if exact else 1.1)
             rejected = scenario.rejected if exact else 0.15
             if rejected is not None:
-                yield Figure(f"{name}, {said}: refused, %", 100 * found.rejected[0] / calls, 100 * rejected)
+                yield Figure(f"{name}, {hints}: refused, %", 100 * runs.rejected[0] / calls, 100 * rejected)
     for name in "ABE":
-        found = _scenario(name, states=_bucket_headers)
-        yield Figure(f"{name}, limits in headers: over the ideal", found.median(), 1.03)
-        yield Figure(f"{name}, limits in headers: refused, %", 100 * found.rejected[0] / SCENARIOS[name].calls, 1.0)
+        runs = _scenario(name, states=_bucket_headers)
+        yield Figure(f"{name}, limits in headers: over the ideal", runs.median(), 1.03)
+        yield Figure(f"{name}, limits in headers: refused, %", 100 * runs.rejected[0] / SCENARIOS[name].calls, 1.0)
     yield Figure("C on a busy machine: over the ideal", _scenario("C", lateness=0.02).median(), SCENARIOS["C"].over)
 
 

@@ -34,7 +34,7 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP)
 
     Args:
         title: what was called.
-        timeline: how many calls were ``"accepted"`` and ``"rejected"`` in each step.
+        timeline: how many calls were ``"accepted"`` and ``"refused"`` in each step.
         step: seconds per bar.
     """
     accepted, rejected = timeline["accepted"], timeline["refused"]
@@ -43,11 +43,11 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP)
     up = (_HEIGHT - _TOP - _BOTTOM) / most
     bottom = _HEIGHT - _BOTTOM
     frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
-    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REJECTED}">refused</tspan>'
+    legend = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REJECTED}">refused</tspan>'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>',
         f"<title>{title}: calls per second, accepted and refused</title>",
-        f'<text x="{_LEFT}" y="16">{title}: calls per second ({words})</text>',
+        f'<text x="{_LEFT}" y="16">{title}: calls per second ({legend})</text>',
     ]
     for number, counts in enumerate(zip(accepted, rejected)):
         y = float(bottom)
@@ -64,17 +64,17 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP)
 
 
 def _axes(seconds: float, most: float, bottom: int, across: float, up: float) -> List[str]:
-    found = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}" stroke="{_INK}"/>']
+    shapes = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}" stroke="{_INK}"/>']
     for second in range(0, int(seconds) + 1, 5 if seconds > 10 else 1):
         x = _LEFT + second * across
-        found.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
+        shapes.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
     for rate in _marks(most):
         y = bottom - rate * up
-        found.append(
+        shapes.append(
             f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="{_INK}" opacity="0.2"/>'
         )
-        found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
-    return found
+        shapes.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
+    return shapes
 
 
 def _marks(most: float) -> List[int]:

@@ -85,8 +85,8 @@ class TestRandomServers:
     def test_each_kind_has_a_target_and_always_the_same_servers(self, kind):
         assert TARGETS[kind].median <= TARGETS[kind].nearly_all
         scene = random_scene(kind, 7)
-        assert random_scene(kind, 7).facts == scene.facts
-        assert scene.facts.startswith(f"{kind} #7: ")
+        assert random_scene(kind, 7).description == scene.description
+        assert scene.description.startswith(f"{kind} #7: ")
         assert scene.client(None).calls == scene.calls
 
     def test_the_largest_call_fits_into_the_burst_of_a_limit_of_tokens(self):
