@@ -15,24 +15,24 @@ def main() -> None:
     """Run what the command line says."""
     spec: Dict[str, Any] = json.loads(sys.argv[1])
     limit = Sharing(spec["scope"], **spec["limits"]).limit("http://server", "m")
-    limit.status()
+    limit.state()
     waits = threading.Event()
     waits.wait(spec["start"] - time.time())
     ends = time.monotonic() + spec["seconds"]
-    found: List[List[Dict[str, float]]] = [[] for _ in range(spec["threads"])]
-    threads = [threading.Thread(target=_use, args=(limit, ends, spec, slots)) for slots in found]
+    slots_by_thread: List[List[Dict[str, float]]] = [[] for _ in range(spec["threads"])]
+    threads = [threading.Thread(target=_use, args=(limit, ends, spec, slots)) for slots in slots_by_thread]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({"threads": found, "shared": limit.is_shared}))
+    print(json.dumps({"threads": slots_by_thread, "shared": limit.is_shared}))
 
 
 def _use(limit: SharedLimit, ends: float, spec: Dict[str, Any], slots: List[Dict[str, float]]) -> None:
     never = threading.Event()
     while True:
         asked = time.monotonic()
-        slot = limit.reserve(1, spec["tokens"], max_wait=ends - asked)
+        slot = limit.reserve(1, spec["tokens"], patience=ends - asked)
         cost = time.monotonic() - asked
         if not slot.granted:
             return

@@ -172,9 +172,9 @@ class RowBudget:
         estimator = self._estimators.setdefault(request.model, TokenEstimator())
         expected = estimator.expected(size)
         with self._lock:
-            if self._spending.must_wait(request.model, expected):
+            if self._spending.would_exceed(request.model, expected):
                 return False
-            refusal = self._spending.refusal(request.model, expected)
+            refusal = self._spending.rejection(request.model, expected)
             if refusal is not None:
                 raise refusal
             amount = self._spending.reservation(request.model, expected)

@@ -125,7 +125,7 @@ def test_the_rules_do_what_the_row_says(what, again, costs):
         for sent in range(1, NEVER + 1):
             verdict, key = verdict_on(sent), "callable" in what
             decision = retrier.decide(
-                state, verdict, attempt=sent, now=0.0, deadline=Deadline(math.inf), line=line, refreshable=key
+                state, verdict, attempt=sent, now=0.0, deadline=Deadline(math.inf), snapshot=line, refreshable=key
             )
             if decision.wait is None:
                 break
