@@ -26,12 +26,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 logger = logging.getLogger("chatpool")
 
 _PACKAGE = __name__.partition(".")[0] + "."
-# They call the rest as a user does, or (parsing) are no more than a way to the user's functions.
-_PARSING = tuple(
-    f"client.{name}."
-    for name in ("parsing", "parsing_annotations", "parsing_json", "parsing_schema", "parsing_types", "json_schema")
+# They call the rest as a user does, or (structured answers) are no more than a way to the user's functions.
+_STRUCTURED = tuple(
+    f"_structured.{name}."
+    for name in ("annotations", "from_json", "json_schema", "json_text", "parse", "pydantic_schema", "strict_schema")
 )
-_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_PARSING))
+_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_STRUCTURED))
 _FUTURES = "concurrent.futures._base"  # whose locks a future of ours is made of
 
 
