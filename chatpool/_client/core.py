@@ -1,4 +1,4 @@
-"""What a pool and its views share: connections, workers, counters."""
+"""What a pool and its views share: the engine, the listeners and the statistics."""
 
 from __future__ import annotations
 
@@ -14,34 +14,49 @@ from ..clock import current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
-from .connect import Destination
+from .connect import ResolvedEndpoint
 
 __all__ = ["PoolCore"]
 
-_PATIENCE = 0.02  # seconds
+_REENTRANT_WAIT_SECONDS = 0.02
 
 
 class PoolCore:
-    """One engine, one set of listeners, and a transport for each endpoint."""
+    """One engine with a transport for each endpoint, and one set of listeners.
+
+    Args:
+        endpoints: of the pool.
+        after_call: called with no argument in the worker thread after each call.
+        listeners: callables that get every event, besides the pool's own.
+        budget: None without one.
+
+    Attributes:
+        engine: runs the calls.
+        dispatcher: passes events to the listeners.
+        statistics: the pool's counters.
+
+    Raises:
+        TypeError: ``after_call`` or a listener cannot be called.
+    """
 
     def __init__(
         self,
-        destinations: Sequence[Destination],
+        endpoints: Sequence[ResolvedEndpoint],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
     ) -> None:
-        listeners = _checked(listeners)
+        listeners = _checked_listeners(listeners)
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
         self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
-        # Not a method of this object: the engine may outlive it, and must not keep it alive.
-        connect = partial(_connect, destinations, self.statistics, os.getpid())
+        # No method of this object: the engine may outlive it, and must not keep it alive.
+        connect = partial(_connect, endpoints, self.statistics, os.getpid())
         self.engine = Engine(
             connect,
-            max_workers=destinations[0].settings.max_workers,
+            max_workers=endpoints[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
             spending=None if budget is None else BudgetTracker(budget),
@@ -49,39 +64,39 @@ class PoolCore:
 
     @property
     def transport(self) -> Transport:
-        """How exchanges get to the first endpoint: another one in a forked child."""
+        """Transport of the first endpoint: another one in a forked child."""
         return self.engine.transport
 
     def stats(self, *, reentrant: bool = False) -> PoolStats:
         """Return the counters at this moment.
 
         Args:
-            reentrant: whether this thread may hold the engine's lock; then the lines may be as last asked for.
+            reentrant: whether this thread may hold the engine's lock; then ``lines`` may be of an earlier moment.
         """
-        lines = self.engine.lines_within(_PATIENCE) if reentrant else self.engine.lines()
+        lines = self.engine.lines_within(_REENTRANT_WAIT_SECONDS) if reentrant else self.engine.lines()
         if lines is not None:
             self._lines = lines
         queued, parked, in_flight = self.engine.counts()
         return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
-def _connect(destinations: Sequence[Destination], statistics: Statistics, made_in: int) -> Endpoints:
-    """The endpoints; in a forked child they have nothing in common with the parent's."""
-    in_child = os.getpid() != made_in
+def _connect(endpoints: Sequence[ResolvedEndpoint], statistics: Statistics, parent_pid: int) -> Endpoints:
+    """Make the transports; in a forked child they have nothing in common with the parent's."""
+    in_child = os.getpid() != parent_pid
     if in_child:
         statistics.after_fork_in_child()
-    return Endpoints([_route(each, in_child=in_child) for each in destinations])
+    return Endpoints([_client_of(endpoint, in_child=in_child) for endpoint in endpoints])
 
 
-def _route(destination: Destination, *, in_child: bool) -> EndpointClient:
-    settings = destination.settings
+def _client_of(endpoint: ResolvedEndpoint, *, in_child: bool) -> EndpointClient:
+    settings = endpoint.settings
     if in_child:
         settings.auth.after_fork_in_child()
         settings = settings.for_forked_child()
-    return EndpointClient(destination.plan, Transport(settings), destination.model)
+    return EndpointClient(endpoint.spec, Transport(settings), endpoint.model)
 
 
-def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:
+def _checked_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:
     listeners = tuple(listeners)
     for listener in listeners:
         if not callable(listener):

@@ -34,6 +34,7 @@ __all__ = [
     "PARKED",
     "QUEUED",
     "RUNNING",
+    "TIMED_OUT",
     "Call",
     "CallOptions",
     "FailoverState",
@@ -121,6 +122,9 @@ It is called in the worker that has the answer, in the context of whoever made t
 server has answered by then: the time it takes counts against the call's, and holds up nothing but this worker.
 """
 
+
+TIMED_OUT = "timed out"
+"""The reason of an attempt whose answer did not come in time."""
 
 NEW, QUEUED, RUNNING, PARKED, DONE = "new", "queued", "running", "parked", "done"
 
@@ -383,7 +387,7 @@ def _reason(verdict: Verdict) -> str:
     if verdict.kind == "success":
         return "ok"
     if verdict.status is None:
-        return "timed out" if verdict.kind == "timeout" else "connection failed"
+        return TIMED_OUT if verdict.kind == "timeout" else "connection failed"
     code = getattr(verdict.error, "code", None) or getattr(verdict.error, "type", None)
     if verdict.status == 200:
         return f"unusable answer ({code})" if code else "unusable answer"

@@ -12,13 +12,13 @@ from time import sleep  # at import: a test that replaces time.sleep means its o
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from .._locks import release_forgotten
-from .._policy.budget import BudgetTracker
+from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
-from ..types import ChatRequest, LineStats, Verdict
+from ..types import ChatRequest, LineStats, Usage, Verdict
 from .attempt import CANCELLED, Attempter, ask_again, payload_of, review
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
@@ -337,6 +337,49 @@ class Engine:
             self._delivery.deliver(call, error=error)
         if fatal:
             call.sink.refuse(call, decision.scope, error)
+
+    # -- the budget, for calls that other processes make ----------------------------------------------------
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the engine's calls are charged to a budget."""
+        return self._spending is not None
+
+    def reserve_budget(self, model: Optional[str], expected: TokenEstimate) -> Optional[BudgetReservation]:
+        """Reserve what a call of another process is expected to take; None if it has to wait for others to end.
+
+        Raises:
+            BudgetExceededError: it does not fit any more.
+            ConfigurationError: the budget has no price for its model.
+        """
+        assert self._spending is not None
+        with self._scheduler.lock:
+            if self._spending.must_wait(model, expected):
+                return None
+            refusal = self._spending.refusal(model, expected)
+            if refusal is not None:
+                raise refusal
+            reservation = self._spending.reservation(model, expected)
+            self._spending.sent(reservation)
+        return reservation
+
+    def book_budget(
+        self, reservation: BudgetReservation, usage: Optional[Usage], *, answered: bool, timeouts: int = 0
+    ) -> None:
+        """Book what a call of another process took.
+
+        Args:
+            reservation: what was reserved for it.
+            usage: what it took, None where the server did not say, or nothing was sent.
+            answered: whether it was answered; without usage it then counts as expected.
+            timeouts: its attempts whose answer did not come in time; it may have been written and billed all the same.
+        """
+        assert self._spending is not None
+        with self._scheduler.lock:
+            for _ in range(timeouts):
+                self._spending.sent(reservation)
+                self._spending.returned(reservation, None, answered=True)
+            self._spending.returned(reservation, usage, answered=answered, wrote=answered)
 
     # -- from outside ---------------------------------------------------------------------------------------
 

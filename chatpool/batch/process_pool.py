@@ -19,8 +19,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import RowBudget, WorkerPools
-from .._client.embedding_batches import MOST_TEXTS
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
 from .._journal import Found, Record, decode_record, decode_value, error_of, text_or_null
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
@@ -168,7 +167,7 @@ class ProcessPoolRunner(Runner):
     _exhausted = False
 
     def _go(self) -> None:
-        all_workers = self._pool._core.engine.max_workers
+        all_workers = max_workers_of(self._pool)
         count = min(self._job.processes, all_workers)  # so many calls may be in flight, and no more
         pools = WorkerPools(self._pool, count)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -261,7 +260,7 @@ class ProcessPoolRunner(Runner):
     def _look_at(self, work: RowRequest) -> None:
         """Many texts go out in one request: then a child needs many."""
         if not self._budget.limits and work.request is not None and is_embedding(work.request.path):
-            self._ahead, self._at_once = 2 * MOST_TEXTS, 256
+            self._ahead, self._at_once = 2 * MAX_BATCH_TEXTS, 256
 
     def _is_paid(self, work: RowRequest) -> bool:
         """Whether the budget has enough for it; otherwise it has been dealt with."""

@@ -21,11 +21,15 @@ import threading
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
-from .._client import ChatPool
-from .._client.batch_support import start_rows, unpickle_pool
-from .._client.embedding_batches import PAUSE
-from .._client.failure_limit import state_of
-from .._client.stored_runs import StoredRowsRun, record_of
+from .._client.batch_support import (
+    PAUSE,
+    ChatPool,
+    StoredRowsRun,
+    record_of,
+    start_rows,
+    state_of,
+    unpickle_pool,
+)
 from .._journal import OK, SharedAppender, error_facts
 from .._wire.codec import Encoded
 from .._wire.usage import usage_of
@@ -95,7 +99,7 @@ class _Child:
             self._rows_from(first, packed),
             _request_of,
             self._keep,
-            packed=packed,
+            is_batched=packed,
             ends_when_refused=ends_when_refused,
         )
         if self._stopping:
@@ -120,7 +124,7 @@ class _Child:
         os._exit(1)
 
     def _stop(self, run: StoredRowsRun) -> None:
-        run.send_no_more(CallCancelledError("the run has ended"))
+        run.stop_sending(CallCancelledError("the run has ended"))
 
     def _rows_from(self, first: Optional[Dict[str, Any]], pauses: bool) -> Iterator[Any]:
         """The rows as they come; with ``pauses`` also where there is none at the moment."""
