@@ -1,12 +1,12 @@
-"""Calls that come from a finalizer or a signal handler, in the middle of the package's own work.
+"""Detect calls from a finalizer or a signal handler that interrupted the package's own work.
 
-CPython runs both between any two instructions of a thread: also of one that holds a lock, or that all others wait for.
-Whatever waits there may wait for itself.  So public methods ask :func:`is_reentrant` before they wait: what ends
-something is then done by another thread, and what makes a call is refused.
+CPython runs both between any two instructions of a thread, also of a thread that holds a lock or that all others wait
+for.  Code that waits there may wait for itself.  So public methods ask :func:`is_reentrant` before they wait: another
+thread then does what closes or cancels something, and a new call is refused.
 
 The package's own frames are told from the caller's by their modules.  A function that runs the user's code (a
-listener, a callback, an iterator), with no lock held, is marked with :func:`runs_user_code`: what comes from there is
-an ordinary call.
+listener, a callback, an iterator), with no lock held, is marked with :func:`runs_user_code`: a call from there is an
+ordinary call.
 """
 
 from __future__ import annotations
@@ -26,21 +26,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 logger = logging.getLogger("chatpool")
 
 _PACKAGE = __name__.partition(".")[0] + "."
-# They call the rest as a user does, or (structured answers) are no more than a way to the user's functions.
-_STRUCTURED = tuple(
-    f"_structured.{name}."
-    for name in ("annotations", "from_json", "json_schema", "json_text", "parse", "pydantic_schema", "strict_schema")
-)
-_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_STRUCTURED))
+# They call the rest as a user does, or (parsing) are no more than a way to the user's functions.
+_PARSING = tuple(f"_structured.{name}." for name in ("annotations", "from_json", "json_schema", "json_text", "parse"))
+_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_PARSING))
 _FUTURES = "concurrent.futures._base"  # whose locks a future of ours is made of
 
 
 class _Thread(threading.local):
-    """What is known of the running thread.
+    """State of the running thread.
 
     Attributes:
-        busy: whether one of the package's frames that may hold a lock may be under way in it.  It can be wrong after an
-            interruption; then :func:`is_reentrant` puts it right.
+        busy: whether one of the package's functions that may hold a lock may be running in it.  It can be wrong after
+            an interruption; then :func:`is_reentrant` corrects it.
     """
 
     busy = False
@@ -95,7 +92,7 @@ def _runs_user_code(frame: FrameType) -> bool:
 
 
 def holds_locks(function: F) -> F:
-    """Have a function that takes locks say so, for what may interrupt it."""
+    """Mark the thread as busy while ``function``, which takes locks, runs: a signal handler may interrupt it."""
 
     @functools.wraps(function)
     def marked(*args: Any, **keywords: Any) -> Any:
@@ -110,7 +107,7 @@ def holds_locks(function: F) -> F:
 
 
 def waits_for_calls(function: F) -> F:
-    """Have a function that makes calls, or waits for some, refuse to where that could wait for itself.
+    """Make ``function``, which makes calls or waits for some, refuse where it could wait for itself.
 
     It then raises RuntimeError: a finalizer or a signal handler that interrupted the package has called it.
     """
@@ -134,13 +131,13 @@ def _refuse_reentrant_call() -> None:
 
 
 def defer(function: Callable[..., object], *args: Any) -> None:
-    """Have another thread call ``function``, as soon as it can; takes no lock.
+    """Call ``function`` in another thread, as soon as possible, without taking a lock.
 
-    ``threading.Thread`` takes some, which this thread may hold.
+    ``threading.Thread`` takes locks that this thread may hold.
     """
     try:
         _thread.start_new_thread(_run, (function, args))
-    except RuntimeError:  # no thread to be had, or the process is about to end
+    except RuntimeError:  # no thread can be started, or the process is about to end
         logger.warning("%s could not be called in a thread of its own", getattr(function, "__qualname__", function))
 
 

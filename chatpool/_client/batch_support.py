@@ -1,4 +1,4 @@
-"""What ``chatpool.batch`` needs of the client, all of it: a batch run imports from no other module here.
+"""The part of the client that ``chatpool.batch`` uses; a batch run imports from no other module of this package.
 
 * :func:`start_rows`: a run over rows whose outcomes are stored elsewhere, as a :class:`StoredRowsRun`.
 * Questions about a pool (:func:`model_of`, :func:`needs_model` ...), and a view of it with the run's answer rules.

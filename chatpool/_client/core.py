@@ -1,4 +1,4 @@
-"""What a pool and its views share: the engine, the listeners and the statistics."""
+"""``PoolCore``: the engine, the listeners and the statistics that a pool shares with its views."""
 
 from __future__ import annotations
 

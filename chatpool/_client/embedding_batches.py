@@ -1,6 +1,6 @@
 """Embeddings of many texts: rows are joined into batches, each of which is one request, as large as the API allows.
 
-An :class:`EmbeddingBatcher` makes an :class:`EmbeddingBatch` of :class:`BatchItem`, one for each row.  An
+An :class:`_EmbeddingBatcher` makes an :class:`_EmbeddingBatch` of :class:`_BatchItem`, one for each row.  An
 :class:`EmbeddingRun` sends them, shares the outcome of a batch out among its rows, and sends a batch that failed
 again in parts.
 """
@@ -37,9 +37,6 @@ from .stored_runs import StoredRowsRun
 __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
-    "BatchItem",
-    "EmbeddingBatch",
-    "EmbeddingBatcher",
     "EmbeddingRowsRun",
     "EmbeddingRun",
 ]
@@ -52,10 +49,10 @@ MAX_BATCH_TEXTS = 2048
 _MAX_BATCH_TOKENS = 300_000
 
 
-class BatchItem(NamedTuple):
+class _BatchItem(NamedTuple):
     """One row in a batch."""
 
-    index: int
+    row_index: int
     row: Any
     request: ChatRequest
     tokens: int
@@ -68,7 +65,7 @@ class _Siblings:
         self.outstanding = count
 
 
-class EmbeddingBatch:
+class _EmbeddingBatch:
     """Rows that are sent as one request.
 
     Args:
@@ -100,7 +97,7 @@ class EmbeddingBatch:
 
     def __init__(
         self,
-        items: List[BatchItem],
+        items: List[_BatchItem],
         *,
         is_joined: bool,
         earlier_attempts: Tuple[Attempt, ...] = (),
@@ -114,7 +111,7 @@ class EmbeddingBatch:
         self._siblings = siblings
         self.request = join_requests([item.request for item in items]) if is_joined else items[0].request
         self.outcomes: Optional[List[Outcome[Any]]] = None
-        self.parts: List[EmbeddingBatch] = []
+        self.parts: List[_EmbeddingBatch] = []
         self.max_texts: Optional[int] = None
 
     @property
@@ -163,9 +160,9 @@ class EmbeddingBatch:
         self.parts = [self._part(group, outcome, siblings) for group in groups]
 
     def _part(
-        self, items: List[BatchItem], outcome: Outcome[Any], siblings: Optional[_Siblings] = None
-    ) -> EmbeddingBatch:
-        return EmbeddingBatch(
+        self, items: List[_BatchItem], outcome: Outcome[Any], siblings: Optional[_Siblings] = None
+    ) -> _EmbeddingBatch:
+        return _EmbeddingBatch(
             items,
             # Some servers that embed no list do not even take a list of one.
             is_joined=len(items) > 1 or not self._sends_bare_text,
@@ -199,7 +196,7 @@ class EmbeddingBatch:
                 self.outcomes.append(self._outcome_with(item, outcome, answer, value_of))
 
     def _outcome_with(
-        self, item: BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
+        self, item: _BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
     ) -> Outcome[Any]:
         try:
             return self._outcome_of(item, outcome, value_of(item.request, answer), None, usage_of(answer))
@@ -208,7 +205,7 @@ class EmbeddingBatch:
 
     def _outcome_of(
         self,
-        item: BatchItem,
+        item: _BatchItem,
         outcome: Outcome[Any],
         value: Any,
         error: Optional[ChatPoolError],
@@ -216,7 +213,7 @@ class EmbeddingBatch:
     ) -> Outcome[Any]:
         history = self._earlier_attempts + outcome.history
         value = None if error is not None else value
-        return Outcome(item.index, item.row, item.request, value, error, history, outcome.elapsed, usage)
+        return Outcome(item.row_index, item.row, item.request, value, error, history, outcome.elapsed, usage)
 
 
 def _unusable_answer(problem: UnusableAnswer) -> APIResponseError:
@@ -226,7 +223,7 @@ def _unusable_answer(problem: UnusableAnswer) -> APIResponseError:
 _Shared = Optional[Mapping[str, Any]]  # the part of a request that those of one batch have in common
 
 
-class EmbeddingBatcher(Iterator[EmbeddingBatch]):
+class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
     """The batches of a run's rows.
 
     Args:
@@ -253,13 +250,13 @@ class EmbeddingBatcher(Iterator[EmbeddingBatch]):
         self._rows = iter(rows)
         self._prepare = prepare
         self._index = 0
-        self._next_item: Optional[Tuple[BatchItem, _Shared]] = None  # it did not fit into the batch before
-        self._items: List[BatchItem] = []  # of the batch that is being filled
-        self.parts: Deque[EmbeddingBatch] = deque()
+        self._next_item: Optional[Tuple[_BatchItem, _Shared]] = None  # it did not fit into the batch before
+        self._items: List[_BatchItem] = []  # of the batch that is being filled
+        self.parts: Deque[_EmbeddingBatch] = deque()
         self.unsendable: List[Outcome[Any]] = []
         self.max_texts = max_pack or MAX_BATCH_TEXTS
 
-    def __next__(self) -> EmbeddingBatch:
+    def __next__(self) -> _EmbeddingBatch:
         if self.parts:
             return self.parts.popleft()
         batch_shared, tokens = None, 0
@@ -278,10 +275,10 @@ class EmbeddingBatcher(Iterator[EmbeddingBatch]):
         if not self._items:
             raise StopIteration
         items, self._items = self._items, []
-        return EmbeddingBatch(items, is_joined=batch_shared is not None, sends_bare_text=self._sends_bare_text)
+        return _EmbeddingBatch(items, is_joined=batch_shared is not None, sends_bare_text=self._sends_bare_text)
 
     @runs_user_code
-    def _read(self) -> Optional[Tuple[BatchItem, _Shared]]:
+    def _read(self) -> Optional[Tuple[_BatchItem, _Shared]]:
         """Return the next row of which a request can be made, and what its request must share with others.
 
         None at the end, and where the batch at hand is to go out.
@@ -299,10 +296,10 @@ class EmbeddingBatcher(Iterator[EmbeddingBatch]):
                 self.unsendable.append(Outcome(index, row, error=unusable_item(index, error)))
                 continue
             shared = shared_part(request)
-            return BatchItem(index, row, request, 0 if shared is None else tokens_of(request)), shared
+            return _BatchItem(index, row, request, 0 if shared is None else tokens_of(request)), shared
         return None
 
-    def take_unsent(self) -> List[BatchItem]:
+    def take_unsent(self) -> List[_BatchItem]:
         """Return the rows that were read and are in no batch that was returned; forget them."""
         items = [item for batch in self.parts for item in batch.items] + self._items
         if self._next_item is not None:
@@ -341,7 +338,7 @@ class EmbeddingRun(Run):
     ) -> None:
         self._prepare_row = prepare
         self._max_pack = max_pack
-        self._batches = EmbeddingBatcher(items, prepare, max_pack, sends_bare_text=self._sends_bare_text)
+        self._batches = _EmbeddingBatcher(items, prepare, max_pack, sends_bare_text=self._sends_bare_text)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._batches, _request_of, options, window, **more)
         self.bar: Optional[ProgressBar] = None
@@ -370,7 +367,7 @@ class EmbeddingRun(Run):
         return outcome.item.outcomes or ()
 
     def _put(self, outcome: Outcome[Any]) -> None:
-        batch: EmbeddingBatch = outcome.item
+        batch: _EmbeddingBatch = outcome.item
         with self._changed:
             super()._put(outcome)
             # Its parts are sent again and may succeed: it is no failure yet.
@@ -396,7 +393,7 @@ class EmbeddingRun(Run):
     def _row_outcomes(self, batch_outcomes: List[Outcome[Any]]) -> List[Outcome[Any]]:
         row_outcomes, self._batches.unsendable = self._batches.unsendable, []
         for outcome in batch_outcomes:
-            batch: EmbeddingBatch = outcome.item
+            batch: _EmbeddingBatch = outcome.item
             if batch.outcomes is None:
                 batch.settle(outcome, self.value_of)
             if batch.parts:
@@ -418,7 +415,7 @@ class EmbeddingRun(Run):
         row_outcomes = self._row_outcomes(super().drain(reason))
         for item in self._batches.take_unsent():
             error = reason.copied("not sent: ")
-            row_outcomes.append(Outcome(item.index, item.row, item.request, error=error))
+            row_outcomes.append(Outcome(item.row_index, item.row, item.request, error=error))
         return row_outcomes
 
 
@@ -437,9 +434,9 @@ class EmbeddingRowsRun(EmbeddingRun, StoredRowsRun):
 
 
 def _suspects_of(call: Call) -> int:
-    batch: EmbeddingBatch = call.item
+    batch: _EmbeddingBatch = call.item
     return batch.suspects
 
 
-def _request_of(batch: EmbeddingBatch) -> ChatRequest:
+def _request_of(batch: _EmbeddingBatch) -> ChatRequest:
     return batch.request

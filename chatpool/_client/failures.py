@@ -37,8 +37,8 @@ __all__ = ["FailureLimit", "MaxFailures", "can_never_succeed", "may_succeed_in_p
 MaxFailures = Union[int, float, str, None]
 
 _SAME = "same"
-_SAME_REJECTIONS_CALLS = 50  # items that are refused in the same words end a run
-_SHARE_AFTER_CALLS = 20  # items that have to end before their share of failures is looked at
+_SAME_REJECTIONS_ITEMS = 50  # items that are refused in the same words end a run
+_SHARE_AFTER_ITEMS = 20  # items that have to end before their share of failures is looked at
 
 _numbers = re.compile(r"\d+")
 
@@ -101,7 +101,7 @@ class FailureLimit:
             limit = f"max_failures={self._max}"
         else:
             assert isinstance(self._max, float)
-            reached = self._ended >= _SHARE_AFTER_CALLS and self._failed >= self._max * self._ended
+            reached = self._ended >= _SHARE_AFTER_ITEMS and self._failed >= self._max * self._ended
             limit = f"{self._max:.4g} of {self._ended:,} items (max_failures)"
         if not reached:
             return None
@@ -120,10 +120,10 @@ class FailureLimit:
             return None
         self._first_message = message
         self._failed += 1
-        if self._failed < _SAME_REJECTIONS_CALLS:
+        if self._failed < _SAME_REJECTIONS_ITEMS:
             return None
         reason = TooManyFailuresError(
-            f"the server has refused the first {_SAME_REJECTIONS_CALLS} items, all in the same words: "
+            f"the server has refused the first {_SAME_REJECTIONS_ITEMS} items, all in the same words: "
             f"{_summary_of(error)}; "
             "max_failures=None (--max-failures none) sends the others all the same"
         )

@@ -402,7 +402,7 @@ class ChatPool:
             run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
             max_failures: how many items may fail before the run ends: a number of them, or a share (0.1) of those that
                 have ended, looked at from the 20th on. ``"same"``: it ends when the server refuses the first 50 in the
-                same words, each for a fault of its own, as it does where a parameter is misspelt. None: nothing ends
+                same words, each for its own fault, as it does where a parameter is misspelt. None: nothing ends
                 it. What ended it is on ``.fatal``, and in the slots of the items that were not sent.
             journal: a file that keeps every outcome before it is given out. With the same file and the same items a
                 later run goes on where this one ended, however it ended: an item with an answer, or with a failure
@@ -593,7 +593,7 @@ class ChatPool:
             text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
             prompt: makes the text of a row.
             progress, on_error, run_timeout, max_failures, dedupe: as in :meth:`map`; for many texts only. With
-                ``dedupe`` each text goes out in a request of its own.
+                ``dedupe`` each text goes out in its own request.
             max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
@@ -719,8 +719,8 @@ class ChatPool:
             cancel_futures: whether calls that are queued or wait for their next attempt are cancelled.
         """
         if not self._is_view:
-            end = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
-            self._end(end, reentrant=is_reentrant())
+            shutdown = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
+            self._end(shutdown, reentrant=is_reentrant())
 
     def abort(self) -> None:
         """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
@@ -765,13 +765,13 @@ class ChatPool:
         self._core = PoolCore(endpoints, after_call, listeners, budget)
         self._is_view = False
 
-    def _end(self, end: Callable[[], None], *, reentrant: bool) -> None:
+    def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
         """End now, or as soon as another thread can: a finalizer or a signal handler waits for nothing."""
         self._core.engine.accept_no_more()
         if reentrant:
-            defer(end)
+            defer(end_engine)
         else:
-            end()
+            end_engine()
 
     def _call_options(
         self,

@@ -53,7 +53,7 @@ _CANCELLED = "the run was cancelled"
 
 
 class RunOrigin(NamedTuple):
-    """What made the calls of a run, for a retry of its failed items.
+    """Origin of the calls of a run, to retry its failed items.
 
     Attributes:
         prepare: makes the request of an item.
@@ -91,7 +91,7 @@ class Run:
         fail_fast: whether :meth:`take` returns at the first failure instead of waiting for more outcomes.
         lazy: whether the input may be endless: then nothing more is read once the run has been ended.
         single_flight: sends identical requests once; None where each is sent.
-        failure_limit: ends the run when so many items have failed; None where they may.
+        failure_limit: ends the run when too many items have failed; None where any number may.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class Run:
 
     @property
     def origin(self) -> RunOrigin:
-        """What made its calls, to make them again."""
+        """Origin of its calls, to make them again."""
         return RunOrigin(self._prepare, self._options, self.single_flight is not None)
 
     def now(self) -> float:

@@ -14,7 +14,7 @@ from ..types import ChatCompletion, Outcome, Usage
 __all__ = ["SingleFlight", "follower_outcome"]
 
 
-class FlightRole(NamedTuple):
+class _FlightRole(NamedTuple):
     """Role of a call among identical ones.
 
     Attributes:
@@ -38,7 +38,7 @@ class SingleFlight:
         self._leader_keys: Dict[int, bytes] = {}  # of the leaders in flight, by the ids of their calls
         self._answers: Dict[bytes, Outcome[Any]] = {}
 
-    def join(self, call: Call) -> FlightRole:
+    def join(self, call: Call) -> _FlightRole:
         """Return the role of ``call``; a follower of a leader in flight is returned by :meth:`ended`."""
         key = _key(call)
         with self._lock:
@@ -48,7 +48,7 @@ class SingleFlight:
             elif answer is None:
                 self._followers[key] = []
                 self._leader_keys[call.id] = key
-            return FlightRole(leads=followers is None and answer is None, answer=answer)
+            return _FlightRole(leads=followers is None and answer is None, answer=answer)
 
     def ended(self, call: Call, outcome: Outcome[Any]) -> List[Call]:
         """Note the outcome of ``call``; return its followers."""

@@ -79,7 +79,7 @@ class RunOptions:
 
 
 class _Parts(NamedTuple):
-    """What the runs of all kinds need besides their items.
+    """Parts that runs of all kinds are made of, besides their items.
 
     Attributes:
         prepare: makes the request of an item.

@@ -1,6 +1,5 @@
 """Runs that persist each outcome before the consumer gets it.
 
-* :class:`PersistedRun`: the base class.
 * :class:`StoredRowsRun`: rows of a batch, whose outcomes the batch persists itself.
 * :class:`JournalledRun`: items of ``map(journal=...)``, and :class:`JournalledRetry` for those of ``retry``.
 """
@@ -35,13 +34,13 @@ from .failures import state_of
 from .run import Run, RunOrigin
 from .second_try import merged_outcome
 
-__all__ = ["JournalledRetry", "JournalledRun", "PersistedRun", "StoredRowsRun", "record_of", "request_hash"]
+__all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 
 logger = logging.getLogger("chatpool")
 
 
-class PersistedRun(Run):
+class _PersistedRun(Run):
     """A run that passes the outcome of each call to :meth:`persist`, in the worker that has it.
 
     The worker takes no other call before: if the process dies, only calls in flight are lost.
@@ -99,11 +98,11 @@ _CHUNK_ROWS = 128  # read before they are submitted
 _TAKE_EVERY_SECONDS = 0.2
 
 
-class StoredRowsRun(PersistedRun):
+class StoredRowsRun(_PersistedRun):
     """A run over rows of a batch.
 
     Args:
-        engine, items, prepare, options, window: as for :class:`PersistedRun`.
+        engine, items, prepare, options, window: as for :class:`_PersistedRun`.
         persist: stores an outcome; called in workers, and in the consumer's thread for a row that was not sent.
     """
 
@@ -170,60 +169,7 @@ class StoredRowsRun(PersistedRun):
         self._chunk_items = max(self._chunk_items, _CHUNK_ROWS)
 
 
-def request_hash(request: ChatRequest) -> str:
-    """Return a digest of a request's path and body.
-
-    Raises:
-        TypeError, ConfigurationError: its body cannot be sent.
-    """
-    return hash_of(request.path, encode(request.body))
-
-
-def record_of(
-    outcome: Outcome[Any],
-    state: str,
-    key: int,
-    hash_: str,
-    *,
-    at: float,
-    custom_id: Optional[str] = None,
-    row: int = 0,
-    meta: Any = None,
-) -> Record:
-    """Return the journal's record of an outcome; it has an answer that was not accepted too, as that was paid for."""
-    error = None if outcome.error is None else error_facts(outcome.error)
-    answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
-    usage = outcome.usage
-    # A usage that the answer's JSON has is not written twice.  An answer that was shared with an identical item has
-    # none, while its JSON has one.
-    if usage == _usage_in(outcome.value) and usage != Usage():
-        usage = None
-    is_unpaid = outcome.request is None or (answer is None and outcome.usage is None)
-    requested_model = None if is_unpaid or outcome.request is None else outcome.request.model
-    model = None if requested_model == _model_in(answer) else requested_model
-    history, value = outcome.history, _encoded(answer)
-    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
-
-
-def _model_in(value: Any) -> Any:
-    return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
-
-
-def _usage_in(value: Any) -> Optional[Usage]:
-    """Return the tokens that a value's JSON has."""
-    return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
-
-
-def _encoded(value: Any) -> bytes:
-    """Return an answer's JSON on one line; as it came, where that is possible."""
-    if not isinstance(value, ChatCompletion):
-        return encode_value(value)
-    content = value._raw  # bytes, unless the caller has asked for .raw
-    line = one_line(content) if isinstance(content, bytes) else None
-    return encode_value(value.raw) if line is None else line
-
-
-class JournalledRun(PersistedRun):
+class JournalledRun(_PersistedRun):
     """A run that goes on where an earlier one with the same journal ended.
 
     An item is known by its place and its request: if the journal has its answer, or a final failure, it is not sent.
@@ -231,7 +177,7 @@ class JournalledRun(PersistedRun):
     not accept, and the item is sent again if it cannot be parsed.
 
     Args:
-        engine, items, prepare, options, window: as for :class:`PersistedRun`.
+        engine, items, prepare, options, window: as for :class:`_PersistedRun`.
         journal: the journal's file. It is open from the first item to the end of the run.
     """
 
@@ -268,7 +214,7 @@ class JournalledRun(PersistedRun):
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
         try:
-            hash_ = request_hash(call.request)
+            hash_ = _request_hash(call.request)
         except (TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
             return None
         journal, key = self._open_journal(), _key(call.index)
@@ -309,7 +255,7 @@ class JournalledRun(PersistedRun):
         if state is None or outcome.request is None or self._is_abandoned:
             return
         try:
-            hash_ = request_hash(outcome.request)
+            hash_ = _request_hash(outcome.request)
         except (TypeError, ValueError, ChatPoolError):  # it was never sent, and to fail again costs nothing
             return
         at = self._clock.wall()
@@ -361,3 +307,56 @@ def _value(request: ChatRequest, record: Record) -> Any:
         return stored
     request_id = record.attempts[-1].request_id if record.attempts else None
     return decode_response(request, stored, request_id)
+
+
+def _request_hash(request: ChatRequest) -> str:
+    """Return a digest of a request's path and body.
+
+    Raises:
+        TypeError, ConfigurationError: its body cannot be sent.
+    """
+    return hash_of(request.path, encode(request.body))
+
+
+def record_of(
+    outcome: Outcome[Any],
+    state: str,
+    key: int,
+    hash_: str,
+    *,
+    at: float,
+    custom_id: Optional[str] = None,
+    row: int = 0,
+    meta: Any = None,
+) -> Record:
+    """Return the journal's record of an outcome; it has an answer that was not accepted too, as that was paid for."""
+    error = None if outcome.error is None else error_facts(outcome.error)
+    answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
+    usage = outcome.usage
+    # A usage that the answer's JSON has is not written twice.  An answer that was shared with an identical item has
+    # none, while its JSON has one.
+    if usage == _usage_in(outcome.value) and usage != Usage():
+        usage = None
+    is_unpaid = outcome.request is None or (answer is None and outcome.usage is None)
+    requested_model = None if is_unpaid or outcome.request is None else outcome.request.model
+    model = None if requested_model == _model_in(answer) else requested_model
+    history, value = outcome.history, _encoded(answer)
+    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
+
+
+def _model_in(value: Any) -> Any:
+    return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
+
+
+def _usage_in(value: Any) -> Optional[Usage]:
+    """Return the tokens that a value's JSON has."""
+    return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
+
+
+def _encoded(value: Any) -> bytes:
+    """Return an answer's JSON on one line; as it came, where that is possible."""
+    if not isinstance(value, ChatCompletion):
+        return encode_value(value)
+    content = value._raw  # bytes, unless the caller has asked for .raw
+    line = one_line(content) if isinstance(content, bytes) else None
+    return encode_value(value.raw) if line is None else line

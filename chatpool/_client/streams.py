@@ -30,65 +30,6 @@ GRACE_SECONDS = 0.1  # in which a call that is cut at its total time can raise t
 _MAX_QUEUED_CHUNKS = 1024
 
 
-class StreamSink:
-    """Takes an open stream from the engine, and in the end its outcome.
-
-    Args:
-        thread: the id of the thread that will read it.
-    """
-
-    run_id: Optional[int] = None
-
-    def __init__(self, thread: int) -> None:
-        self._thread = thread
-        self._changed = Condition()
-        self.handoff: Optional[StreamHandoff] = None
-        self.outcome: Optional[Outcome[Any]] = None
-
-    def take_stream(self, handoff: StreamHandoff) -> None:
-        """Take a stream that has begun."""
-        handoff.holder = self._thread
-        with self._changed:
-            self.handoff = handoff
-            self._changed.notify_all()
-
-    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
-        """Take the outcome of a stream that has ended, or was never opened."""
-        with self._changed:
-            self.outcome = outcome
-            self.handoff = None
-            self._changed.notify_all()
-
-    def refusal(self, call: Call) -> Optional[ChatPoolError]:
-        """Return None: only cancelling stops a stream."""
-        return None
-
-    def on_fatal(self, error: ChatPoolError) -> None:
-        """Do nothing: a stream has no siblings."""
-
-    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """Do nothing: a stream has no siblings."""
-
-    def after_fork_in_child(self, call: Call) -> None:
-        """End the parent's stream in this process."""
-        self._changed = Condition()  # a thread of the parent process may have held the old one
-        if self.outcome is None:
-            error = CallCancelledError("the stream was open in the parent process when this one was forked")
-            self.outcome = call.outcome(call.created, error=error)
-
-    @holds_locks
-    def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
-        """Wait for the stream, or for its end; return False when the time is over."""
-        ends_at = None if seconds is None else time.monotonic() + seconds
-        with self._changed:
-            while self.outcome is None and (for_end or self.handoff is None):
-                left = None if ends_at is None else ends_at - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(interruptible(left))
-        return True
-
-
 class ChatStream(Iterator[ChatChunk]):
     """A model's answer as it is being written: an iterator of :class:`~chatpool.ChatChunk`.
 
@@ -108,13 +49,15 @@ class ChatStream(Iterator[ChatChunk]):
     """
 
     def __init__(self, engine: Engine, item: Any, request: ChatRequest, options: CallOptions) -> None:
-        self._make_call: Callable[[StreamSink], Call] = lambda sink: engine.make_call(request, options, sink, item=item)
+        self._make_call: Callable[[_StreamSink], Call] = lambda sink: engine.make_call(
+            request, options, sink, item=item
+        )
         self._engine = engine
         self._total_seconds = options.timeout.total
         self._reading = threading.Lock()
         self._texts: List[str] = []
         self._call: Optional[Call] = None
-        self._sink: Optional[StreamSink] = None
+        self._sink: Optional[_StreamSink] = None
         self._over = False
         self._finalizer: Optional[weakref.finalize[Any, Any]] = None
         self._closed_by = 0  # the id of the thread that closed it before its end
@@ -220,9 +163,9 @@ class ChatStream(Iterator[ChatChunk]):
             self._reading.release()
             raise
 
-    def _open(self) -> StreamSink:
+    def _open(self) -> _StreamSink:
         """Send the request, and wait for the first chunk or the end."""
-        sink = StreamSink(threading.get_ident())
+        sink = _StreamSink(threading.get_ident())
         self._call = call = self._make_call(sink)
         self._sink = sink
         if self._over:  # closed a moment ago
@@ -249,13 +192,13 @@ class ChatStream(Iterator[ChatChunk]):
             self._finalizer.atexit = False
         return sink
 
-    def _wait_for_end(self, sink: StreamSink) -> None:
+    def _wait_for_end(self, sink: _StreamSink) -> None:
         sink.wait(None, for_end=True)
         self._call = None
         if self._finalizer is not None:
             self._finalizer.detach()
 
-    def _end(self, sink: StreamSink) -> None:
+    def _end(self, sink: _StreamSink) -> None:
         """Wait for the end of the stream, and raise its error if it has one."""
         self._wait_for_end(sink)
         self._refuse_if_closed_elsewhere()
@@ -267,6 +210,65 @@ class ChatStream(Iterator[ChatChunk]):
         outcome = None if self._sink is None else self._sink.outcome
         state = "not sent" if self._sink is None else "open" if outcome is None else "ended"
         return f"<ChatStream {state}, {len(self.text)} characters so far>"
+
+
+class _StreamSink:
+    """Takes an open stream from the engine, and in the end its outcome.
+
+    Args:
+        thread: the id of the thread that will read it.
+    """
+
+    run_id: Optional[int] = None
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+        self._changed = Condition()
+        self.handoff: Optional[StreamHandoff] = None
+        self.outcome: Optional[Outcome[Any]] = None
+
+    def take_stream(self, handoff: StreamHandoff) -> None:
+        """Take a stream that has begun."""
+        handoff.holder = self._thread
+        with self._changed:
+            self.handoff = handoff
+            self._changed.notify_all()
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Take the outcome of a stream that has ended, or was never opened."""
+        with self._changed:
+            self.outcome = outcome
+            self.handoff = None
+            self._changed.notify_all()
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Return None: only cancelling stops a stream."""
+        return None
+
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """Do nothing: a stream has no siblings."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """Do nothing: a stream has no siblings."""
+
+    def after_fork_in_child(self, call: Call) -> None:
+        """End the parent's stream in this process."""
+        self._changed = Condition()  # a thread of the parent process may have held the old one
+        if self.outcome is None:
+            error = CallCancelledError("the stream was open in the parent process when this one was forked")
+            self.outcome = call.outcome(call.created, error=error)
+
+    @holds_locks
+    def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
+        """Wait for the stream, or for its end; return False when the time is over."""
+        ends_at = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            while self.outcome is None and (for_end or self.handoff is None):
+                left = None if ends_at is None else ends_at - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(interruptible(left))
+        return True
 
 
 class _IndexedChunk:

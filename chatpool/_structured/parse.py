@@ -20,7 +20,7 @@ from .json_schema import Wrapping
 from .json_text import Mismatch, can_be_mended, json_in, problems_of, shown, unfenced
 from .strict_schema import ANSWER
 
-__all__ = ["Parse", "Parser", "ValidatesJSON", "parser_of", "reason_of"]
+__all__ = ["Parse", "Parser", "parser_of", "reason_of"]
 
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ _OF_NUMBERS = frozenset({"builtins", "decimal", "fractions", "uuid"})
 _OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
 
 
-class ValidatesJSON(Protocol):
+class _ValidatesJSON(Protocol):
     """The method by which pydantic's TypeAdapter is recognised."""
 
     def validate_json(self, data: str, /) -> Any:
         """Return a value of the JSON."""
 
 
-Parse = Union[Callable[[str], Any], Type[Any], TypeForm, Mapping[str, Any], ValidatesJSON]
+Parse = Union[Callable[[str], Any], Type[Any], TypeForm, Mapping[str, Any], _ValidatesJSON]
 """A function of the text, a type (a dataclass, a pydantic model, ``List[...]``), a TypeAdapter, or a JSON schema."""
 
 

@@ -15,12 +15,12 @@ from ..types import ChatCompletion, ChatRequest
 from .json_text import can_be_mended
 from .parse import Parse, Parser, parser_of, reason_of
 
-__all__ = ["MAX_REASKS", "PARSE_FAILED", "Accept", "AnswerReview", "AnswerRules", "reviewer_of"]
+__all__ = ["PARSE_FAILED", "Accept", "AnswerRules", "reviewer_of"]
 
 Accept = Union[str, Collection[Optional[str]]]
 """The finish reasons of answers that are accepted; None in it is a missing one."""
 
-MAX_REASKS = 2
+_MAX_REASKS = 2
 
 PARSE_FAILED = "parse failed"
 """The reason of a :class:`~chatpool._engine.Review` where another answer may be better."""
@@ -64,7 +64,7 @@ def reviewer_of(
         return None
     parser = None if parse is None else parser_of(parse)
     reasons = frozenset(_ACCEPT) if accept is None else _reasons(accept)
-    return AnswerReview(parser, MAX_REASKS if max_reasks is None else max_reasks, reasons)
+    return _AnswerReview(parser, _MAX_REASKS if max_reasks is None else max_reasks, reasons)
 
 
 def _reasons(accept: Any) -> FrozenSet[Optional[str]]:
@@ -75,7 +75,7 @@ def _reasons(accept: Any) -> FrozenSet[Optional[str]]:
     return frozenset(reasons)
 
 
-class AnswerReview:
+class _AnswerReview:
     """Review answers, in any number of threads; values that are no :class:`~chatpool.ChatCompletion` are accepted.
 
     Args:
