@@ -39,6 +39,9 @@ __all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 logger = logging.getLogger("chatpool")
 
+_CHUNK_ROWS = 128  # read before they are submitted
+_TAKE_EVERY_SECONDS = 0.2
+
 
 class _PersistedRun(Run):
     """A run that passes the outcome of each call to :meth:`persist`, in the worker that has it.
@@ -92,10 +95,6 @@ class _PersistedRun(Run):
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
         self._is_draining = True
         return super().drain(reason)
-
-
-_CHUNK_ROWS = 128  # read before they are submitted
-_TAKE_EVERY_SECONDS = 0.2
 
 
 class StoredRowsRun(_PersistedRun):
