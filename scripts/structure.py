@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Set, Tuple
+from typing import Dict, List, Mapping, Set, Tuple
 
 LONG_LINES = 40  # lines of a function's body, its docstring aside
 
@@ -52,43 +52,44 @@ with FakeServer() as server:
 
 
 def sources(package: Path) -> Dict[str, Path]:
-    """Every module of the package by its dotted name."""
-    found = {}
+    """Return the file of each module by the module's dotted name."""
+    files = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 def trees(package: Path) -> Dict[str, ast.Module]:
-    """Every module's syntax tree by its dotted name."""
+    """Return the syntax tree of each module by the module's dotted name."""
     return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in sources(package).items()}
 
 
-def _imported(tree: ast.Module) -> Iterator[ast.ImportFrom]:
-    """Import statements that run with the module: neither inside a function nor for types only."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            yield node
+def imports(package: Path, *, everywhere: bool = False) -> Dict[str, Set[str]]:
+    """Return the modules of the package that each of its modules imports.
 
-
-def imports(package: Path) -> Dict[str, Set[str]]:
-    """The modules of the package that each of its modules needs to be imported first."""
-    known, found = sources(package), {}
+    Args:
+        package: its folder.
+        everywhere: whether imports inside functions and for type checkers count as well, which do not run with the
+            module.
+    """
+    files, imported = sources(package), {}
     for name, tree in trees(package).items():
-        base = name.split(".") if known[name].name == "__init__.py" else name.split(".")[:-1]
-        needed = set()
-        for node in _imported(tree):
-            above = base[: len(base) - node.level + 1] if node.level else []
+        parent = name.split(".") if files[name].name == "__init__.py" else name.split(".")[:-1]
+        targets = set()
+        for node in ast.walk(tree) if everywhere else tree.body:
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            above = parent[: len(parent) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            needed |= {full if (full := f"{module}.{alias.name}") in known else module for alias in node.names}
-        found[name] = {each for each in needed if each in known and each != name}
-    return found
+            targets |= {full if (full := f"{module}.{alias.name}") in files else module for alias in node.names}
+        imported[name] = {target for target in targets if target in files and target != name}
+    return imported
 
 
-def circles(package: Path) -> List[Set[str]]:
-    """Groups of modules that need one another, however indirectly."""
-    direct = imports(package)
+def circles(package: Path, *, everywhere: bool = False) -> List[Set[str]]:
+    """Return the groups of modules that import one another, directly or through others."""
+    direct = imports(package, everywhere=everywhere)
     reached = {name: _reachable(name, direct) for name in direct}
     groups: List[Set[str]] = []
     for name in direct:
@@ -100,36 +101,45 @@ def circles(package: Path) -> List[Set[str]]:
 
 def _reachable(name: str, direct: Mapping[str, Set[str]]) -> Set[str]:
     seen: Set[str] = set()
-    left = list(direct[name])
-    while left:
-        each = left.pop()
-        if each not in seen:
-            seen.add(each)
-            left += direct[each]
+    pending = list(direct[name])
+    while pending:
+        module = pending.pop()
+        if module not in seen:
+            seen.add(module)
+            pending += direct[module]
     return seen
 
 
 def definitions(package: Path) -> Dict[str, List[str]]:
-    """The modules in which each public class or function is defined."""
-    found: Dict[str, List[str]] = collections.defaultdict(list)
+    """Return the modules in which each public class or function is defined."""
+    modules: Dict[str, List[str]] = collections.defaultdict(list)
     for name, tree in trees(package).items():
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
-                found[node.name].append(name)
-    return found
+                modules[node.name].append(name)
+    return modules
+
+
+def file_names(package: Path) -> Dict[str, List[str]]:
+    """Return the modules whose files have the same name, by that name; ``__init__`` and ``__main__`` aside."""
+    modules: Dict[str, List[str]] = collections.defaultdict(list)
+    for name, path in sources(package).items():
+        if not path.stem.startswith("__"):
+            modules[path.stem].append(name)
+    return modules
 
 
 def long_functions(package: Path) -> List[Tuple[str, int]]:
-    """Functions whose body has more than LONG_LINES lines, its docstring aside."""
-    found = []
+    """Return the functions whose body has more than LONG_LINES lines, with their lengths; docstrings do not count."""
+    functions = []
     for name, tree in trees(package).items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
                 length = (node.end_lineno or 0) - body[0].lineno + 1
                 if length > LONG_LINES:
-                    found.append((f"{name}.{node.name}", length))
-    return found
+                    functions.append((f"{name}.{node.name}", length))
+    return functions
 
 
 def _printed(program: str, checkout: Path) -> str:
@@ -138,11 +148,10 @@ def _printed(program: str, checkout: Path) -> str:
 
 
 def figures(checkout: Path) -> Dict[str, str]:
-    """Each figure by what it is."""
+    """Return each figure as a text, by its name."""
     package = checkout / "chatpool"
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in sources(package).items()}
     largest = max(lengths, key=lambda name: lengths[name])
-    stems = collections.Counter(path.stem for path in sources(package).values() if not path.stem.startswith("__"))
     files, calls = _printed(TRACE_CHAT, checkout).split()
     return {
         "files": str(len(lengths)),
@@ -150,12 +159,13 @@ def figures(checkout: Path) -> Dict[str, str]:
         "median file, lines": f"{statistics.median(lengths.values()):.0f}",
         "largest file, lines": f"{lengths[largest]} (`{largest}`)",
         f"functions of more than {LONG_LINES} lines": str(len(long_functions(package))),
-        "import circles": str(len(circles(package))),
-        "public names that are defined twice": str(sum(len(where) > 1 for where in definitions(package).values())),
-        "file names in several folders": str(sum(count > 1 for count in stems.values())),
+        "import circles at import time": str(len(circles(package))),
+        "the same, lazy imports and those for types included": str(len(circles(package, everywhere=True))),
+        "public names that are defined twice": str(sum(len(names) > 1 for names in definitions(package).values())),
+        "file names in several folders": str(sum(len(names) > 1 for names in file_names(package).values())),
         "modules of `import chatpool`": _printed(COUNT_IMPORTED, checkout),
-        "files that one `pool.chat` passes": files,
-        "calls that it makes": calls,
+        "files that one `pool.chat` passes through": files,
+        "function calls of one `pool.chat`": calls,
     }
 
 
@@ -163,7 +173,7 @@ def main() -> None:
     """Print a table."""
     checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
     for name, value in figures(checkout.resolve()).items():
-        print(f"{name:42} {value}")
+        print(f"{name:54} {value}")
 
 
 if __name__ == "__main__":

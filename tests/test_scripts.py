@@ -1,17 +1,20 @@
-"""The scripts that fetch something say what they lack."""
+"""The scripts that fetch something say what they lack, and the one that counts prints every figure."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "new_pythons.sh"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "new_pythons.sh"
 TOOLS = ("awk", "bash", "cat", "dirname", "find", "grep", "id", "mkdir", "mktemp", "rm", "sed", "sort", "touch")
 
-pytestmark = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="not a Unix with bash")
+needs_bash = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="not a Unix with bash")
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def program(path, text):
     path.chmod(0o755)
 
 
+@needs_bash
 @pytest.mark.parametrize(
     ("apt", "reason"),
     [
@@ -54,9 +58,37 @@ def test_newer_pythons_that_cannot_be_fetched_are_skipped_by_name_and_leave_noth
     assert sorted(path.name for path in tree.iterdir()) == ["bin", "scripts"]
 
 
+@needs_bash
 def test_newer_pythons_that_are_there_are_not_fetched_again(tree):
     for name in ("python3.15", "python3.9", "pydoc3.15"):
         program(tree / ".pythons/usr/bin" / name, "exit 1")
     done = run(tree)
     names = [Path(line).name for line in done.stdout.splitlines()]
     assert (done.returncode, names, done.stderr) == (0, ["python3.9", "python3.15"], "")
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """What ``scripts/structure.py`` prints: the figures by their names."""
+    command = [sys.executable, ROOT / "scripts" / "structure.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())
+
+
+def test_the_structure_script_prints_every_figure_of_the_architecture_page(figures):
+    page = (ROOT / "docs" / "reference" / "architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## Figures\n", 1)[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows[2:]] == list(figures)
+    assert all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_every_figure_of_the_structure_script_starts_with_a_number(figures):
+    assert len(figures) == 12
+    assert all(re.match(r"\d", value) for value in figures.values()), figures
+
+
+def test_the_structure_script_counts_circles_and_follows_a_call(figures):
+    assert figures["import circles at import time"] == "0"
+    assert int(figures["files that one `pool.chat` passes through"]) > 10
+    assert int(figures["function calls of one `pool.chat`"]) > 100

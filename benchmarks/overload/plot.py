@@ -36,7 +36,7 @@ class Drawing(NamedTuple):
 
 DRAWINGS: Mapping[str, Drawing] = {
     "pacing-503": Drawing("limit_req", "nginx, 5 calls a second, burst 2, status 503", 0.5),
-    "pacing-random": Drawing("random-15", "15 % refused at random, status 429, no hint", 0.25),
+    "pacing-random": Drawing("random-15", "15 % rejected at random, status 429, no hint", 0.25),
 }
 
 

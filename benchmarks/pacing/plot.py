@@ -1,4 +1,4 @@
-"""Calls accepted and refused over time, as drawings for the documentation."""
+"""Calls accepted and rejected over time, as drawings for the documentation."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP)
     up = (_HEIGHT - _TOP - _BOTTOM) / most
     bottom = _HEIGHT - _BOTTOM
     frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
-    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REFUSED}">refused</tspan>'
+    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REFUSED}">rejected</tspan>'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>',
-        f"<title>{title}: calls per second, accepted and refused</title>",
+        f"<title>{title}: calls per second, accepted and rejected</title>",
         f'<text x="{_LEFT}" y="16">{title}: calls per second ({words})</text>',
     ]
     for number, counts in enumerate(zip(accepted, refused)):

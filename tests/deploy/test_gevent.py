@@ -1,4 +1,4 @@
-"""The rooms of a call again, in a process that gevent has patched."""
+"""The tests of the packages that a call passes through again, in a process that gevent has patched."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXCLUDED = {
 }
 
 
-@pytest.mark.parametrize("room", ["client", pytest.param("engine", marks=pytest.mark.smoke), "transport", "faults"])
-def test_their_tests_pass_on_greenlets(python, room):
-    excluded = EXCLUDED.get(room, [])
+@pytest.mark.parametrize("folder", ["client", pytest.param("engine", marks=pytest.mark.smoke), "transport", "faults"])
+def test_their_tests_pass_on_greenlets(python, folder):
+    excluded = EXCLUDED.get(folder, [])
     chosen = ["-k", " and ".join(f"not {name}" for name in excluded)] if excluded else []
     program = python(
-        *("patched_pytest.py", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), str(TESTS / room), *chosen)
+        *("patched_pytest.py", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), str(TESTS / folder), *chosen)
     )
     code = program.ended(400)
     assert "patched by gevent: True" in program.output

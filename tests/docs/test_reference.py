@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pkgutil
 import re
 from pathlib import Path
 from typing import Iterator, List, Set, Tuple
@@ -79,12 +78,6 @@ def test_the_tree_of_errors_is_the_one_of_the_code(docs: Path) -> None:
 def _parent(name: str) -> str:
     lines = getattr(chatpool.errors, name).__mro__[1:]
     return str(next(cls.__name__ for cls in lines if not cls.__name__.startswith("_")))
-
-
-def test_the_architecture_page_names_every_room(docs: Path) -> None:
-    page = (docs / "reference" / "architecture.md").read_text(encoding="utf-8")
-    rooms = {f"{each.name}/" if each.ispkg else f"{each.name}.py" for each in pkgutil.iter_modules(chatpool.__path__)}
-    assert set(re.findall(r"`(\w+(?:/|\.py))`", page)) == rooms
 
 
 def test_every_command_is_in_the_reference(docs: Path) -> None:
