@@ -258,7 +258,7 @@ STATUSES = {
     "batch/report.py": ({300}, "reads the same status_code from journals"),
 }
 STATUSES_TO_FIX = {
-    "_client/failure_limit.py": {200},
+    "_client/failures.py": {200},
     "_engine/attempt.py": {400, 500},
     "_engine/call.py": {200},
     "_engine/streaming.py": {200},

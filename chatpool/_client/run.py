@@ -25,6 +25,7 @@ from typing import (
     Tuple,
     TypeVar,
     Union,
+    cast,
 )
 
 from .._engine import Call, CallOptions, Engine
@@ -36,7 +37,7 @@ from ..types import ChatRequest, Outcome, Results
 from .failures import FailureLimit
 from .single_flight import SingleFlight, follower_outcome
 
-__all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "unusable_item"]
+__all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "merged_outcome", "unusable_item"]
 
 
 T = TypeVar("T")
@@ -386,6 +387,28 @@ def unusable_item(index: int, error: Exception) -> ChatPoolError:
     wrapped = ConfigurationError(f"item {index}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
+    """Return one outcome of an item that two runs have sent: the second one's, whose item is the outcome of the first.
+
+    It has the item of the first run, the value of the second, and the attempts, tokens and seconds of both.
+    """
+    first: Outcome[Any] = outcome.item
+    usages = [usage for usage in (first.usage, outcome.usage) if usage is not None]
+    error = outcome.error
+    if isinstance(error, ConfigurationError) and str(error) == f"item {outcome.index}: {error.__cause__}":
+        error = unusable_item(first.index, cast(Exception, error.__cause__))
+    return Outcome(
+        first.index,
+        first.item,
+        outcome.request or first.request,
+        outcome.value,
+        error,
+        first.history + outcome.history,
+        first.elapsed + outcome.elapsed,
+        sum(usages[1:], usages[0]) if usages else None,
+    )
 
 
 @waits_for_calls

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, List, Optional, cast
+from typing import Any, Callable, List, Optional
 
 from .._engine import CallOptions
 from ..errors import ConfigurationError
 from ..types import ChatRequest, Outcome, Results
-from .run import unusable_item
+from .run import merged_outcome
 from .start_run import RunOptions
 
-__all__ = ["call_options_of", "failed_of", "fill", "merged_outcome", "request_maker_of", "run_options_of"]
+__all__ = ["call_options_of", "failed_of", "fill", "request_maker_of", "run_options_of"]
 
 
 def failed_of(results: Any) -> List[Outcome[Any]]:
@@ -85,22 +85,3 @@ def fill(results: Results, again: Optional[Results], *, shows_errors: bool) -> N
     if again is not None:
         results.elapsed += again.elapsed
         results.fatal = again.fatal
-
-
-def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
-    """Return one outcome of both runs: the first one's item, the second one's value, and what both took."""
-    first: Outcome[Any] = outcome.item
-    usages = [usage for usage in (first.usage, outcome.usage) if usage is not None]
-    error = outcome.error
-    if isinstance(error, ConfigurationError) and str(error) == f"item {outcome.index}: {error.__cause__}":
-        error = unusable_item(first.index, cast(Exception, error.__cause__))
-    return Outcome(
-        first.index,
-        first.item,
-        outcome.request or first.request,
-        outcome.value,
-        error,
-        first.history + outcome.history,
-        first.elapsed + outcome.elapsed,
-        sum(usages[1:], usages[0]) if usages else None,
-    )

@@ -31,8 +31,7 @@ from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from .failures import state_of
-from .run import Run, RunOrigin
-from .second_try import merged_outcome
+from .run import Run, RunOrigin, merged_outcome
 
 __all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
