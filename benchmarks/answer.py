@@ -1,4 +1,4 @@
-"""What the benchmarks send and get: prompts, and an answer with the headers that OpenAI's servers send."""
+"""The requests and answers of the benchmarks: prompts, and an answer with the headers that OpenAI's servers send."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EVENT = _event({"delta": {"content": " word"}, "logprobs": None, "finish_reason"
 """A chunk of a stream, as it is sent."""
 
 END = _event({"delta": {}, "logprobs": None, "finish_reason": "stop"}) + "data: [DONE]\n\n"
-"""What comes after the last of them."""
+"""The bytes after the last of them."""
 
 _COOKIE = "expires=Mon, 10-Mar-25 01:55:52 GMT; domain=.api.openai.com; HttpOnly; Secure; SameSite=None"
 

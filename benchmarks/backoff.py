@@ -24,7 +24,7 @@ class Scenario(NamedTuple):
         location: nginx's location, which decides what fails.
         workers: calls in flight at most.
         calls: how many there are.
-        ideal: seconds it takes when nobody ever waits while there is work; 0 when nothing is promised against it.
+        ideal: seconds if no thread ever waits while there is work; 0 without a promise about it.
         wait_fixed: the wait between attempts; 0 for the contender's own back-off.
         rounds: how many of the rounds it takes part in.
     """

@@ -1,4 +1,4 @@
-"""Measures batch runs in a process of its own; prints one JSON object."""
+"""Measures batch runs in a separate process; prints one JSON object."""
 
 from __future__ import annotations
 

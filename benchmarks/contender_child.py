@@ -48,7 +48,7 @@ def _measured(answer_all: Answerer, calls: int) -> Dict[str, Any]:
 
 
 def _check(answers: List[Any]) -> int:
-    """How many were lost; an answer that is not the server's ends the benchmark."""
+    """Return how many were lost; an answer that is not the server's ends the benchmark."""
     wrong = [answer for answer in answers if answer is not None and answer != TEXT]
     if wrong:
         raise RuntimeError(f"{len(wrong)} wrong answers, such as {wrong[0]!r}")

@@ -1,4 +1,4 @@
-"""What a call costs: CPU of the client's process, and calls per second, at several numbers of calls in flight."""
+"""The cost of a call: CPU of the client's process, and calls per second, at several numbers of calls in flight."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _round(server: nginx.Server, cell: Cell, turn: int, contenders: Iterable[str
 
 
 def compare(names: Sequence[str], *, workers: int = 64, calls: int = 2000, rounds: int = 5) -> List[Sample]:
-    """Some contenders against the fast server only: for whoever works on one of them."""
+    """Some contenders against the fast server only: to work on one of them."""
     cell = Cell("fast", "fast", False, workers, calls)
     with nginx.running() as server:
         return [sample for turn in range(rounds) for sample in _round(server, cell, turn, rotated(list(names), turn))]

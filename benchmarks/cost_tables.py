@@ -1,4 +1,4 @@
-"""What the cost benchmark shows."""
+"""The tables of the cost benchmark."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def quiet_port() -> int:
 
 
 def wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path, within: float = _STARTS_WITHIN) -> None:
-    """Return as soon as the server accepts connections, within so many seconds.
+    """Return as soon as the server accepts connections.
 
     Raises:
         RuntimeError: it has ended, or takes too long; the message holds the end of its log.

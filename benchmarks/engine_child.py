@@ -47,7 +47,7 @@ class NoTransport:
         return self._reply
 
     def url_of(self, path: str) -> str:
-        """Where it would have gone."""
+        """The place where it would have gone."""
         return self.base_url + path
 
     def close(self) -> None:

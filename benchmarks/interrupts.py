@@ -1,4 +1,4 @@
-"""How soon a process ends whose workers are all blocked: by Ctrl-C, by an exception inside ``with``, by ``abort()``."""
+"""The time until a process with blocked workers ends: by Ctrl-C, by an exception inside ``with``, by ``abort()``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORKERS = 256
 LIMIT = 1.0
 """Seconds from the signal to the end of the process."""
 
-_LONGEST = 30.0  # seconds
+_LONGEST_SECONDS = 30.0  # seconds
 
 WAYS: Mapping[str, int] = {"Ctrl-C": -signal.SIGINT, "with": 1, "abort": 0}
-"""How a process is told to end, and the exit code that it has then."""
+"""The ways to end a process, and its exit code after each."""
 
 _TITLES = {"Ctrl-C": "Ctrl-C in `map`", "with": "an exception inside `with`", "abort": "`abort()`"}
 
@@ -33,16 +33,16 @@ def measure(quick: bool) -> List[Sample]:
     samples: List[Sample] = []
     for turn in range(1 if quick else 5):
         for state, serve in STATES.items():
-            for how in WAYS:
+            for way in WAYS:
                 with serve(WORKERS) as blocker:
-                    samples.append({"round": turn, "state": state, "how": how, "seconds": _run(blocker, how)})
+                    samples.append({"round": turn, "state": state, "how": way, "seconds": _run(blocker, way)})
         print(f"round {turn + 1}", file=sys.stderr)
     return samples
 
 
-def _run(blocker: Blocker, how: str) -> float:
+def _run(blocker: Blocker, way: str) -> float:
     """Seconds from telling a process to end to its end."""
-    spec = {"base_url": blocker.base_url, "workers": WORKERS, "how": how, "block_names": blocker.block_names}
+    spec = {"base_url": blocker.base_url, "workers": WORKERS, "how": way, "block_names": blocker.block_names}
     process = subprocess.Popen(
         [sys.executable, "-m", f"{__package__}.interrupts_child", json.dumps(spec)],
         cwd=HERE.parent,
@@ -52,13 +52,13 @@ def _run(blocker: Blocker, how: str) -> float:
         text=True,
     )
     try:
-        return _end(process, blocker, how)
+        return _end(process, blocker, way)
     finally:
         process.kill()
         process.communicate()
 
 
-def _end(process: subprocess.Popen[str], blocker: Blocker, how: str) -> float:
+def _end(process: subprocess.Popen[str], blocker: Blocker, way: str) -> float:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -66,34 +66,34 @@ def _end(process: subprocess.Popen[str], blocker: Blocker, how: str) -> float:
         raise RuntimeError(f"the process does not start: {process.stderr.read()[-3000:]}")
     blocker.wait()
     started = time.monotonic()
-    if how == "Ctrl-C":
+    if way == "Ctrl-C":
         process.send_signal(signal.SIGINT)
     else:
         process.stdin.write("\n")
         process.stdin.flush()
     try:
-        code = process.wait(_LONGEST)
+        code = process.wait(_LONGEST_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{how}: the process does not end within {_LONGEST:.0f} s") from error
+        raise RuntimeError(f"{way}: the process does not end within {_LONGEST_SECONDS:.0f} s") from error
     seconds = time.monotonic() - started
-    if code != WAYS[how]:
-        raise RuntimeError(f"{how}: exit code {code}\n{process.stderr.read()[-3000:]}")
+    if code != WAYS[way]:
+        raise RuntimeError(f"{way}: exit code {code}\n{process.stderr.read()[-3000:]}")
     return seconds
 
 
 def tables(samples: Sequence[Sample]) -> List[Table]:
     """Bounds, and every state."""
     bounds = [
-        Bound(f"{_TITLES[str(how)]}: seconds, worst state of each round", _worst(found), LIMIT)
-        for how, found in grouped(samples, "how").items()
+        Bound(f"{_TITLES[str(way)]}: seconds, worst state of each round", _worst(group), LIMIT)
+        for way, group in grouped(samples, "how").items()
     ]
     rows = []
-    for state, found in grouped(samples, "state").items():
-        by_way: Dict[object, List[Sample]] = dict(grouped(found, "how"))
-        rows.append([str(state), *(spread(s["seconds"] for s in by_way[how]).show() for how in WAYS)])
-    columns = (f"{WORKERS} workers in", *(_TITLES[how] for how in WAYS))
+    for state, group in grouped(samples, "state").items():
+        by_way: Dict[object, List[Sample]] = dict(grouped(group, "how"))
+        rows.append([str(state), *(spread(s["seconds"] for s in by_way[way]).show() for way in WAYS)])
+    columns = (f"{WORKERS} workers in", *(_TITLES[way] for way in WAYS))
     return [bounds_table(bounds), Table("Seconds from the signal to the end of the process", columns, rows)]
 
 
 def _worst(samples: Sequence[Sample]) -> Spread:
-    return spread(max(sample["seconds"] for sample in found) for found in grouped(samples, "round").values())
+    return spread(max(sample["seconds"] for sample in group) for group in grouped(samples, "round").values())

@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 
 class _Started:
-    """Says ``ready`` on stdout when so many workers have begun an attempt."""
+    """Prints ``ready`` on stdout when all workers have begun an attempt."""
 
     kinds = ("sent",)
 

@@ -115,4 +115,4 @@ STATES: Mapping[str, Callable[[int], ContextManager[Blocker]]] = {
     "name resolution": _resolving,
     "waits for the next attempt": _parked,
 }
-"""By what the callers are blocked in: makes a server for so many of them."""
+"""By the state that the callers are blocked in: a function that makes a server for a number of them."""

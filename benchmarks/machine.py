@@ -1,4 +1,4 @@
-"""Where a measurement was taken."""
+"""The machine of a measurement."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ _chosen: List[int] = []  # by the command line
 
 
 def set_rounds(number: int) -> None:
-    """Have every benchmark make so many rounds."""
+    """Set the number of rounds of every benchmark."""
     _chosen[:] = [number]
 
 
 def rounds(usual: int) -> int:
-    """How many rounds to make: as many as the command line says, else the usual number."""
+    """Return the number of rounds of the command line, else the usual one."""
     return _chosen[0] if _chosen else usual
 
 
@@ -46,7 +46,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def rotated(items: Sequence[T], turn: int) -> List[T]:
-    """``items`` begun at another place each turn: nobody always goes first."""
+    """``items`` begun at another place each turn: none is always the first."""
     start = turn % len(items) if items else 0
     return [*items[start:], *items[:start]]
 

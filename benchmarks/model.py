@@ -45,8 +45,8 @@ def measure(quick: bool) -> List[Sample]:
         started = time.monotonic()
         result = run(source, target, progress=False, max_tokens=_MOST_TOKENS, **options)
         seconds = time.monotonic() - started
-        found = report(target)
-    return [{"round": 0, "rows": rows, "seconds": seconds, **_facts(result, found)}]
+        run_report = report(target)
+    return [{"round": 0, "rows": rows, "seconds": seconds, **_facts(result, run_report)}]
 
 
 def _row(number: int) -> Dict[str, Any]:
@@ -54,7 +54,7 @@ def _row(number: int) -> Dict[str, Any]:
     return {"custom_id": f"row {number}", "prompt": question}
 
 
-def _facts(result: Any, found: Any) -> Dict[str, Any]:
+def _facts(result: Any, run_report: Any) -> Dict[str, Any]:
     usage = result.usage
     return {
         "succeeded": result.succeeded,
@@ -62,12 +62,12 @@ def _facts(result: Any, found: Any) -> Dict[str, Any]:
         "pending": result.pending,
         "read": usage.prompt_tokens,
         "written": usage.completion_tokens,
-        "lines": found.succeeded,
+        "lines": run_report.succeeded,
     }
 
 
 def tables(samples: Sequence[Sample]) -> List[Table]:
-    """What came of the rows, and how fast."""
+    """Return the table of outcomes and speed."""
     rows = [
         [
             f"{sample['rows']:,}",

@@ -90,7 +90,7 @@ http {{
             end
             answer()
         }} }}
-        # A stream of so many chunks as n says, each sent by itself.
+        # A stream of n chunks, each sent by itself.
         location /stream/ {{ content_by_lua_block {{
             ngx.req.read_body()
             ngx.header.content_type = "text/event-stream"
@@ -141,8 +141,8 @@ def config(folder: Path, port: int, tls_port: int) -> str:
 def version() -> str:
     """Such as ``nginx/1.22.1``; installs it where it is missing."""
     _install()
-    said = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
-    return said.strip().rsplit(" ", 1)[-1] + " (lua), one worker, on the same machine"
+    version_line = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+    return version_line.strip().rsplit(" ", 1)[-1] + " (lua), one worker, on the same machine"
 
 
 @contextmanager
@@ -174,11 +174,11 @@ def running() -> Iterator[Server]:
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     unprivileged: Dict[str, Any] = {}
     if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
+        unprivileged_user = pwd.getpwnam("nobody")
         for path in (folder, *folder.iterdir()):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            os.chown(path, unprivileged_user.pw_uid, unprivileged_user.pw_gid)
         folder.chmod(0o755)
-        unprivileged = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        unprivileged = {"user": unprivileged_user.pw_uid, "group": unprivileged_user.pw_gid, "extra_groups": []}
     command = [binary("nginx"), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     return subprocess.Popen(command, **unprivileged)
 

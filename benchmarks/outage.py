@@ -30,7 +30,7 @@ _SHARE = 0.02  # of the healthy speed: what may be sent, if that is more
 
 
 class Plan(NamedTuple):
-    """How long each phase lasts, in seconds."""
+    """The length of each phase, in seconds."""
 
     healthy: float = 5.0
     down: float = 20.0
@@ -103,7 +103,7 @@ def _at(moment: float, action: Any) -> float:
 
 
 def evaluate(found: Mapping[str, Any], moments: Mapping[str, float]) -> Dict[str, Any]:
-    """What a child's notes say.
+    """Return the facts in a child's notes.
 
     Args:
         found: its ``calls``, ``lost`` and ``errors``; the times at which attempts were ``sent`` and calls

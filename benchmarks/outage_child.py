@@ -20,7 +20,7 @@ _LATE = 30.0  # seconds after the end of the questions: what has no answer then 
 
 
 class Heard:
-    """When attempts were sent and calls succeeded, on the system's monotonic clock."""
+    """The times of attempts and successes, on the system's monotonic clock."""
 
     kinds = ("sent", "succeeded")
 
@@ -33,7 +33,7 @@ class Heard:
 
 
 class Watch:
-    """When the pool says that it holds its calls because the server is down: (time, whether) at each change."""
+    """The changes of the pool's state, (time, whether calls are held because the server is down)."""
 
     def __init__(self, pool: ChatPool) -> None:
         self.changes: List[Tuple[float, bool]] = []

@@ -1,4 +1,4 @@
-"""How late a time limit ends an exchange, and how soon a cancel wakes one, for every fault of the fault matrix.
+"""The delay after which a time limit ends an exchange, and a cancel wakes one, for every fault of the fault matrix.
 
 The cases are the tests in ``tests/faults``: each records what it measured as the property ``overrun`` (seconds
 beyond ``Timeout.attempt``) or ``wake_up`` (seconds from the cancel to the end of the exchange).
@@ -55,7 +55,7 @@ def _run_matrix() -> List[Sample]:
 
 
 def read_report(xml: str) -> Iterator[Sample]:
-    """What the cases of a JUnit report measured: ``test``, ``case``, ``what`` and ``seconds``."""
+    """Return the measurements in a JUnit report: ``test``, ``case``, ``what`` and ``seconds``."""
     for case in ElementTree.fromstring(xml).iter("testcase"):
         test, _, parameters = case.get("name", "").partition("[")
         for recorded in case.iter("property"):

@@ -1,4 +1,4 @@
-"""The benchmarks there are."""
+"""The list of all benchmarks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Benchmark(NamedTuple):
         return samples
 
     def tables(self, samples: Sequence[Sample]) -> List[Table]:
-        """What they show."""
+        """Return their tables."""
         shown: List[Table] = self._load().tables(samples)
         return shown
 

@@ -32,7 +32,7 @@ def save(name: str, machine: Mapping[str, str], samples: Sequence[Sample], folde
 
 
 def load(name: str, folder: Path = HERE) -> Dict[str, Any]:
-    """What :func:`save` stored: ``machine`` and ``samples``; empty when there is nothing."""
+    """Return what :func:`save` has stored: ``machine`` and ``samples``; empty without a file."""
     path = folder / "results" / f"{name}.json"
     loaded: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return loaded

@@ -20,7 +20,7 @@ _READS = {"a chunk": 0, "1,400 bytes": 1400, "16 KiB": 16_384}
 
 
 class Reader(NamedTuple):
-    """Who makes something of the bytes.
+    """A reader of the bytes.
 
     Attributes:
         title: what the report calls it.

@@ -26,11 +26,11 @@ def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
     gc.collect()
     gc.freeze()
     cpu, wall = time.process_time(), time.perf_counter()
-    found = count(pieces)
+    chunk_count = count(pieces)
     used = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    if found < spec["chunks"]:
-        raise RuntimeError(f"{spec['reader']} found {found} of {spec['chunks']} chunks")
-    return {"chunks": found, "bytes": len(body), **used}
+    if chunk_count < spec["chunks"]:
+        raise RuntimeError(f"{spec['reader']} found {chunk_count} of {spec['chunks']} chunks")
+    return {"chunks": chunk_count, "bytes": len(body), **used}
 
 
 def _events(chunks: int) -> List[bytes]:

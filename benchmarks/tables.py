@@ -19,7 +19,7 @@ class Table(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """What was promised, and what was measured.
+    """A promise, and its measurement.
 
     Attributes:
         what: the quantity, in words.
@@ -37,7 +37,7 @@ class Bound(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether the median keeps the limit."""
+        """True if the median keeps the limit."""
         median = self.measured.median
         return median >= self.limit if self.at_least else median <= self.limit
 

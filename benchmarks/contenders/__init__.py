@@ -12,7 +12,7 @@ Answerer = Callable[[Sequence[str]], List[Any]]
 
 
 class Target(NamedTuple):
-    """What a contender is told.
+    """The options of a contender.
 
     Attributes:
         base_url: where the API is.

@@ -1,4 +1,4 @@
-"""What most blocking programs do: ``session.post`` under tenacity, in a ThreadPoolExecutor."""
+"""The usual code of blocking programs: ``session.post`` under tenacity, in a ThreadPoolExecutor."""
 
 from __future__ import annotations
 

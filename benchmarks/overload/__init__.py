@@ -18,7 +18,7 @@ def measure(quick: bool) -> List[Sample]:
 
 
 def tables(samples: Sequence[Sample]) -> List[Table]:
-    """What they show."""
+    """Return their tables."""
     from .report import overload_tables
 
     return overload_tables(samples)

@@ -1,4 +1,4 @@
-"""One row of the table, for whoever works on it: ``python -m benchmarks.overload ROW [WORKERS] [CLIENT]``."""
+"""One row of the table, to work on it: ``python -m benchmarks.overload ROW [WORKERS] [CLIENT]``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def main() -> None:
     parser.add_argument("--cap", type=float, default=CAP, metavar="S", help="seconds until it is ended (%(default)g)")
     options = parser.parse_args()
     workers = options.workers or ROWS[options.row].workers[0]
-    sample, said = run(Trial(options.row, options.client, workers), options.cap)
-    print("per second, answered/refused:", " ".join(_per_second(said)))
+    sample, log = run(Trial(options.row, options.client, workers), options.cap)
+    print("per second, answered/refused:", " ".join(_per_second(log)))
     print(json.dumps(sample))
 
 
-def _per_second(said: Sequence[Entry]) -> List[str]:
-    first = min((moment for moment, _ in said), default=0.0)
-    seconds = [(int(moment - first), status == 200) for moment, status in said]
+def _per_second(log: Sequence[Entry]) -> List[str]:
+    first = min((moment for moment, _ in log), default=0.0)
+    seconds = [(int(moment - first), status == 200) for moment, status in log]
     last = max((second for second, _ in seconds), default=-1)
     return [f"{seconds.count((number, True))}/{seconds.count((number, False))}" for number in range(last + 1)]
 

@@ -1,4 +1,4 @@
-"""What people put in front of a model, with the settings that their manuals show: nginx, haproxy, a gateway.
+"""Servers in front of a model, with the settings that their manuals show: nginx, haproxy, a gateway.
 
 Each runs on loopback ports in a folder of its own, in front of a :mod:`.model_server`.
 """
@@ -27,7 +27,7 @@ LATENCY = 0.2
 _PATH = "/v1"
 _REFUSALS = (429, 503)
 _NO_STATUS = -1  # haproxy's, of a caller that has hung up
-_LAST = 204  # said to whoever asks for /last
+_LAST = 204  # the answer to /last
 
 
 class Nginx(NamedTuple):
@@ -157,7 +157,7 @@ class Running(NamedTuple):
     log: Callable[[], List[Entry]]
 
     def refused(self) -> int:
-        """How many calls were refused so far."""
+        """The number of calls that were refused so far."""
         return sum(status in _REFUSALS for _, status in self.log())
 
 
@@ -192,10 +192,10 @@ def _model(spec: Mapping[str, object]) -> Iterator[int]:
     with process:
         assert process.stdout is not None
         try:
-            said = process.stdout.readline()
-            if not said:
+            port_line = process.stdout.readline()
+            if not port_line:
                 raise RuntimeError("the model's server does not start")
-            yield int(said)
+            yield int(port_line)
         finally:
             process.kill()
 
@@ -218,8 +218,8 @@ def _started(front: Union[Nginx, Haproxy], folder: Path, port: int, model: int) 
         command = [binary("nginx"), "-p", str(folder), "-e", str(errors), "-c", str(path)]
     else:
         command = [binary("haproxy"), "-db", "-f", str(path)]
-    with open(folder / "log", "ab") as log, open(errors, "ab") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=said)
+    with open(folder / "log", "ab") as log, open(errors, "ab") as error_log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=error_log)
     try:
         wait_until_up(process, port, errors)
         yield folder / "log"

@@ -25,11 +25,11 @@ _JSON = "application/json"
 _REFUSAL = json.dumps({"error": {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}})
 
 Entry = Tuple[float, int]
-"""When (seconds since 1970) which status was said."""
+"""The time (seconds since 1970) and status of each response."""
 
 
 class Model:
-    """What every connection of the server shares.
+    """The state that all connections of the server share.
 
     Args:
         latency: seconds that an answer takes.

@@ -44,28 +44,28 @@ def write_plots(folder: Path = HERE.parent / "docs" / "explanation") -> List[Pat
     """Make every run, and a drawing of each."""
     written = []
     for name, drawing in DRAWINGS.items():
-        _, said = run(Trial(drawing.row, CHATPOOL, _WORKERS))
+        _, log = run(Trial(drawing.row, CHATPOOL, _WORKERS))
         title = f"{drawing.title}; {ROWS[drawing.row].calls:,} calls, {_WORKERS} workers"
         path = folder / f"{name}.svg"
-        path.write_text(draw(title, timeline(said, drawing.step), drawing.step), encoding="utf-8")
+        path.write_text(draw(title, timeline(log, drawing.step), drawing.step), encoding="utf-8")
         written.append(path)
     return written
 
 
-def timeline(said: Sequence[Entry], step: float) -> Dict[str, List[int]]:
-    """Calls accepted and refused in each ``step`` seconds, by what the server has said.
+def timeline(log: Sequence[Entry], step: float) -> Dict[str, List[int]]:
+    """Return calls accepted and refused in each ``step`` seconds, by the server's log.
 
-    An answer is said when it is done: the call was accepted so much earlier.
+    An answer is logged when it is done: the call was accepted earlier by the latency.
     """
-    times = [(moment - LATENCY if status == _ANSWERED else moment, status) for moment, status in said]
+    times = [(moment - LATENCY if status == _ANSWERED else moment, status) for moment, status in log]
     first, last = min(times)[0], max(times)[0]
     slots = int((last - first) / step) + 1
-    found = {"accepted": [0] * slots, "refused": [0] * slots}
+    counts = {"accepted": [0] * slots, "refused": [0] * slots}
     for moment, status in times:
-        found["accepted" if status == _ANSWERED else "refused"][int((moment - first) / step)] += 1
-    return found
+        counts["accepted" if status == _ANSWERED else "refused"][int((moment - first) / step)] += 1
+    return counts
 
 
 if __name__ == "__main__":
-    for each in write_plots():
-        print(each)
+    for path in write_plots():
+        print(path)

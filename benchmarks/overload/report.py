@@ -1,4 +1,4 @@
-"""What the measurements of overload show."""
+"""The tables of the measurements of overload."""
 
 from __future__ import annotations
 
@@ -27,55 +27,55 @@ _COLUMNS = (
 
 def overload_tables(samples: Sequence[Sample]) -> List[Table]:
     """Bounds, and every row with every client."""
-    rows = [_row(found, samples) for found in _by_row(samples)]
+    rows = [_row(group, samples) for group in _by_row(samples)]
     return [bounds_table(list(_bounds(samples))), Table("Servers that refuse", _COLUMNS, rows, _NOTE.strip())]
 
 
 def _by_row(samples: Sequence[Sample]) -> List[List[Sample]]:
     """In the order of :data:`.trials.ROWS`, chatpool first in each."""
     keys = list(ROWS)
-    found = grouped(samples, "row", "workers", "contender").values()
-    return sorted(found, key=lambda group: (keys.index(group[0]["row"]), group[0]["contender"] != CHATPOOL))
+    groups = grouped(samples, "row", "workers", "contender").values()
+    return sorted(groups, key=lambda group: (keys.index(group[0]["row"]), group[0]["contender"] != CHATPOOL))
 
 
-def _row(found: Sequence[Sample], samples: Sequence[Sample]) -> List[str]:
-    first = found[0]
-    refused = statistics.mean(sample["refused"] for sample in found)
-    over = _over(found, samples)
+def _row(group: Sequence[Sample], samples: Sequence[Sample]) -> List[str]:
+    first = group[0]
+    refused = statistics.mean(sample["refused"] for sample in group)
+    over = _over(group, samples)
     return [
         ROWS[first["row"]].title,
         f"{first['calls']:,}",
         str(first["workers"]),
         _TITLES.get(first["contender"], CONTENDERS[first["contender"]].title),
-        spread(sample["answered"] for sample in found).show(0),
+        spread(sample["answered"] for sample in group).show(0),
         f"{refused:,.0f}",
         f"{refused / first['calls']:.2f}",
-        spread(sample["wall"] for sample in found).show(1),
+        spread(sample["wall"] for sample in group).show(1),
         spread(over).show(2) if over else "-",
     ]
 
 
-def _over(found: Sequence[Sample], samples: Sequence[Sample]) -> List[float]:
+def _over(group: Sequence[Sample], samples: Sequence[Sample]) -> List[float]:
     """The time over the ideal, or over the base of the same round; empty for a base."""
-    first = found[0]
+    first = group[0]
     row = ROWS[first["row"]]
     if row.ideal:
-        return [sample["wall"] / row.ideal for sample in found]
+        return [sample["wall"] / row.ideal for sample in group]
     base = [s for s in samples if (s["row"], s["contender"]) == (row.base, first["contender"])]
-    return ratios(found, base, lambda sample: float(sample["wall"]))
+    return ratios(group, base, lambda sample: float(sample["wall"]))
 
 
 def _bounds(samples: Sequence[Sample]) -> Iterator[Bound]:
     ours = [sample for sample in samples if sample["contender"] == CHATPOOL]
-    for found in _by_row(ours):
-        row, workers = ROWS[found[0]["row"]], found[0]["workers"]
-        what = f"{row.title}, {workers} workers, {row.calls:,} calls"
-        over = _over(found, samples)
+    for group in _by_row(ours):
+        row, workers = ROWS[group[0]["row"]], group[0]["workers"]
+        title = f"{row.title}, {workers} workers, {row.calls:,} calls"
+        over = _over(group, samples)
         if row.over and over:
-            yield Bound(f"{what}: over {'the ideal' if row.ideal else 'no refusals'}", spread(over), row.over)
+            yield Bound(f"{title}: over {'the ideal' if row.ideal else 'no refusals'}", spread(over), row.over)
         if row.refused:
-            refused = spread(float(sample["refused"]) for sample in found)
-            yield Bound(f"{what}: refused", refused, row.refused, digits=0)
+            refused = spread(float(sample["refused"]) for sample in group)
+            yield Bound(f"{title}: refused", refused, row.refused, digits=0)
     yield from _lost(ours)
 
 

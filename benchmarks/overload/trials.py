@@ -1,4 +1,4 @@
-"""Which client makes how many calls to which front."""
+"""The trials: clients, numbers of calls, and fronts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
         title: how the report calls it.
         front: which of :data:`.fronts.FRONTS`.
         calls: how many there are.
-        ideal: seconds of somebody who knows the limit; 0 where the time is taken against ``base``.
+        ideal: seconds of a client that knows the limit; 0 where the time is taken against ``base``.
         over: the bound of the time, as a multiple of the ideal or of the base; 0 for none.
         refused: the bound of the refusals; 0 for none.
         base: the row without refusals, by its key.
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit, which leaves the machine idle most of the time."""
+        """True if there is a limit, which leaves the machine idle most of the time."""
         return self.ideal > 0
 
 
@@ -113,13 +113,13 @@ _QUICK = (Trial("limit_conn", CHATPOOL, 16), Trial("open", CHATPOOL, 64), Trial(
 
 
 def trials(turn: int, quick: bool) -> List[Trial]:
-    """What is tried in a round; the others than chatpool are there in the first."""
+    """Return the trials of a round; other clients than chatpool are in the first one only."""
     if quick:
         return list(_QUICK)
-    found = [Trial(key, CHATPOOL, workers) for key, row in ROWS.items() for workers in row.workers]
+    selected = [Trial(key, CHATPOOL, workers) for key, row in ROWS.items() for workers in row.workers]
     if turn == 0:
-        found += [Trial(key, other, row.workers[0]) for key, row in ROWS.items() for other in row.others]
-    return found
+        selected += [Trial(key, other, row.workers[0]) for key, row in ROWS.items() for other in row.others]
+    return selected
 
 
 def measure_trials(quick: bool) -> List[Sample]:
@@ -128,37 +128,37 @@ def measure_trials(quick: bool) -> List[Sample]:
     for turn in range(rounds(1 if quick else 3)):
         chosen = trials(turn, quick)
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as side_by_side:
-            found = list(side_by_side.map(run, [trial for trial in chosen if ROWS[trial.row].limited]))
-        found += [run(trial) for trial in chosen if not ROWS[trial.row].limited]
-        samples += [{"round": turn, **sample} for sample, _ in found]
+            outcomes = list(side_by_side.map(run, [trial for trial in chosen if ROWS[trial.row].limited]))
+        outcomes += [run(trial) for trial in chosen if not ROWS[trial.row].limited]
+        samples += [{"round": turn, **sample} for sample, _ in outcomes]
         print(f"round {turn + 1}", file=sys.stderr)
     return samples
 
 
 def run(trial: Trial, cap: float = CAP) -> Tuple[Sample, List[Entry]]:
-    """Make a trial's calls; returns what came of it, and what the front has said when.
+    """Make a trial's calls; return its sample, and the log of the front.
 
-    What was refused, and what was answered to a client that was ended, is counted on the server's side.
+    Refusals, and answers to a client that was ended, are counted on the server's side.
     """
     row = ROWS[trial.row]
     with running(FRONTS[row.front]) as front:
         target = {"base_url": front.base_url, "workers": trial.workers, "retries": RETRIES}
         spec: Dict[str, Any] = {"contender": trial.contender, "target": target, "calls": row.calls, "warm_up": 0}
-        ended, found = True, {}
+        ended, measured = True, {}
         try:
-            found = run_child("contender_child", spec, longest=cap + _START)
+            measured = run_child("contender_child", spec, longest=cap + _START)
         except Overlong:
             ended = False
-        said = front.log()
-    return {**trial._asdict(), "calls": row.calls, **counted(row.calls, said, found, cap), "ended": ended}, said
+        log = front.log()
+    return {**trial._asdict(), "calls": row.calls, **counted(row.calls, log, measured, cap), "ended": ended}, log
 
 
-def counted(calls: int, said: Sequence[Entry], found: Mapping[str, Any], cap: float) -> Dict[str, Any]:
-    """What came of a run, by what the server has said and what the client found; nothing if that was ended."""
-    statuses = [status for _, status in said]
-    answered = calls - found["lost"] if found else statuses.count(200)
+def counted(calls: int, log: Sequence[Entry], measured: Mapping[str, Any], cap: float) -> Dict[str, Any]:
+    """Return the counts of a run by the server's log and the client's measurement, which is empty if it was ended."""
+    statuses = [status for _, status in log]
+    answered = calls - measured["lost"] if measured else statuses.count(200)
     return {
-        "wall": found.get("wall", cap),
+        "wall": measured.get("wall", cap),
         "answered": answered,
         "lost": calls - answered,
         "refused": sum(statuses.count(status) for status in _REFUSALS),

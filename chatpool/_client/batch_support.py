@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set
 from urllib.parse import SplitResult, urlsplit
 
-from .._engine.call import TIMED_OUT
+from .._engine import TIMED_OUT
 from .._journal import OK, Record
 from .._measures import RequestSize
 from .._policy.budget import BudgetReservation, TokenEstimator
@@ -149,7 +149,7 @@ def needs_model(pool: ChatPool) -> bool:
 
 
 def _base_urls(pool: ChatPool) -> List[SplitResult]:
-    return [urlsplit(transport.base_url) for transport in pool._core.engine.routes.transports]
+    return [urlsplit(transport.base_url) for transport in pool._core.engine.endpoints.transports]
 
 
 class _RowReservation(NamedTuple):

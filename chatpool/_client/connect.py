@@ -7,7 +7,7 @@ those of ``endpoints=``.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import requests
@@ -17,16 +17,15 @@ from .._redaction import secret
 from .._transport import Key, KeyAuth, TransportSettings, check_headers, normalise_base_url
 from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
-from .endpoint import Endpoint, ModelNames, is_credential
+from .endpoint import Endpoint, is_credential
 
 __all__ = [
     "PUBLIC_URL",
-    "ResolvedEndpoint",
     "azure_settings",
     "check_pacing",
-    "only_endpoint",
+    "endpoint_spec",
+    "endpoint_specs",
     "openai_settings",
-    "resolve_endpoints",
 ]
 
 
@@ -179,57 +178,43 @@ def _without_empty(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-class ResolvedEndpoint(NamedTuple):
-    """One endpoint of a pool, with everything filled in.
-
-    Attributes:
-        spec: its name, limits and weight.
-        settings: of its transport.
-        model: the pool's model by its name there.
-    """
-
-    spec: EndpointSpec
-    settings: TransportSettings
-    model: ModelNames = None
-
-
-def only_endpoint(settings: TransportSettings, limits: Optional[Limits]) -> ResolvedEndpoint:
+def endpoint_spec(settings: TransportSettings, limits: Optional[Limits]) -> EndpointSpec:
     """Return the only endpoint of a pool."""
-    return ResolvedEndpoint(_spec(normalise_base_url(settings.base_url), limits), settings)
+    return _with_sharing(EndpointSpec(normalise_base_url(settings.base_url), limits, settings=settings))
 
 
-def resolve_endpoints(
-    endpoints: Any, limits: Optional[Limits], connection: Mapping[str, Any]
-) -> List[ResolvedEndpoint]:
-    """Return the endpoints of a pool with ``endpoints=``.
+def endpoint_specs(endpoints: Any, limits: Optional[Limits], connection: Mapping[str, Any]) -> List[EndpointSpec]:
+    """Return the endpoints of a pool that was given several.
 
     Args:
-        endpoints: the argument.
-        limits: the pool's limits, for those that have none of their own.
+        endpoints: the argument of the pool.
+        limits: the pool's limits, for endpoints without limits.
         connection: the other arguments of the pool that concern its connections.
 
     Raises:
-        TypeError: there is something else than an Endpoint among them.
+        TypeError: an item is no Endpoint.
         ConfigurationError: there is none, a name appears twice, a key is missing, or an argument of the pool would
             send a key to all of them.
     """
     checked = _checked_endpoints(endpoints)
     _check_connection(connection)
     common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url")}
-    resolved: List[ResolvedEndpoint] = []
+    specs: List[EndpointSpec] = []
     for endpoint, settings in [(endpoint, _endpoint_settings(endpoint, common)) for endpoint in checked]:
-        name = _name(endpoint, settings, [other.spec.name for other in resolved])
-        spec = _spec(name, limits if endpoint.limits is None else endpoint.limits, endpoint.weight)
-        resolved.append(ResolvedEndpoint(spec, settings, endpoint.model))
-    return resolved
+        name = _name(endpoint, settings, [spec.name for spec in specs])
+        own = limits if endpoint.limits is None else endpoint.limits
+        specs.append(_with_sharing(EndpointSpec(name, own, None, endpoint.weight, settings, endpoint.model)))
+    return specs
 
 
-def _spec(name: str, limits: Optional[Limits], weight: float = 1.0) -> EndpointSpec:
+def _with_sharing(spec: EndpointSpec) -> EndpointSpec:
+    """Return the specification, completed with the sharing of its limits."""
+    limits = spec.limits
     if limits is None or limits.scope is None:
-        return EndpointSpec(name, limits, None, weight)
+        return spec
     from .._quota import Sharing  # most pools share nothing, and importing it takes time
 
-    return EndpointSpec(name, limits, Sharing.of(limits, limits.scope), weight)
+    return spec._replace(sharing=Sharing.of(limits, limits.scope))
 
 
 def _checked_endpoints(endpoints: Any) -> Sequence[Endpoint]:

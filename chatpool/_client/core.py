@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
-from .._engine import Dispatcher, EndpointClient, Endpoints, Engine
+from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine
 from .._observe import RetryLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
@@ -14,7 +14,6 @@ from ..clock import current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
-from .connect import ResolvedEndpoint
 
 __all__ = ["PoolCore"]
 
@@ -25,7 +24,7 @@ class PoolCore:
     """One engine with a transport for each endpoint, and one set of listeners.
 
     Args:
-        endpoints: of the pool.
+        specs: of the pool's endpoints.
         after_call: called with no argument in the worker thread after each call.
         listeners: callables that get every event, besides the pool's own.
         budget: None without one.
@@ -41,7 +40,7 @@ class PoolCore:
 
     def __init__(
         self,
-        endpoints: Sequence[ResolvedEndpoint],
+        specs: Sequence[EndpointSpec],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
@@ -53,13 +52,14 @@ class PoolCore:
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
         # No method of this object: the engine may outlive it, and must not keep it alive.
-        connect = partial(_connect, endpoints, self.statistics, os.getpid())
+        connect = partial(_connect, specs, self.statistics, os.getpid())
+        assert specs[0].settings is not None
         self.engine = Engine(
             connect,
-            max_workers=endpoints[0].settings.max_workers,
+            max_workers=specs[0].settings.max_workers,
             clock=current_clock(),
             after_call=after_call,
-            spending=None if budget is None else BudgetTracker(budget),
+            budget_tracker=None if budget is None else BudgetTracker(budget),
         )
 
     @property
@@ -73,27 +73,29 @@ class PoolCore:
         Args:
             reentrant: whether this thread may hold the engine's lock; then ``lines`` may be of an earlier moment.
         """
-        lines = self.engine.lines_within(_REENTRANT_WAIT_SECONDS) if reentrant else self.engine.lines()
+        within = _REENTRANT_WAIT_SECONDS
+        lines = self.engine.upstream_stats_within(within) if reentrant else self.engine.upstream_stats()
         if lines is not None:
             self._lines = lines
         queued, parked, in_flight = self.engine.counts()
         return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
-def _connect(endpoints: Sequence[ResolvedEndpoint], statistics: Statistics, parent_pid: int) -> Endpoints:
+def _connect(specs: Sequence[EndpointSpec], statistics: Statistics, parent_pid: int) -> Endpoints:
     """Make the transports; in a forked child they have nothing in common with the parent's."""
     in_child = os.getpid() != parent_pid
     if in_child:
         statistics.after_fork_in_child()
-    return Endpoints([_client_of(endpoint, in_child=in_child) for endpoint in endpoints])
+    return Endpoints([_client_of(spec, in_child=in_child) for spec in specs])
 
 
-def _client_of(endpoint: ResolvedEndpoint, *, in_child: bool) -> EndpointClient:
-    settings = endpoint.settings
+def _client_of(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
+    settings = spec.settings
+    assert settings is not None
     if in_child:
         settings.auth.after_fork_in_child()
         settings = settings.for_forked_child()
-    return EndpointClient(endpoint.spec, Transport(settings), endpoint.model)
+    return EndpointClient(spec, Transport(settings))
 
 
 def _checked_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:

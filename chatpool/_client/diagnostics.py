@@ -44,10 +44,10 @@ def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
         pool: the pool.
         timeout: seconds that each of the two requests may take.
     """
-    endpoints = pool._core.engine.routes
-    for client in endpoints:
+    clients = pool._core.engine.endpoints
+    for client in clients:
         for finding in _of_endpoint(pool, client, timeout):
-            yield finding._replace(name=f"{client.plan.name}: {finding.name}") if endpoints.several else finding
+            yield finding._replace(name=f"{client.spec.name}: {finding.name}") if clients.several else finding
 
 
 def _of_endpoint(pool: ChatPool, client: EndpointClient, timeout: float) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _of_endpoint(pool: ChatPool, client: EndpointClient, timeout: float) -> Iter
     yield _proxy(transport)
     yield _trust(transport)
     models = _models(pool, client, timeout)
-    name = client.name_of(pool._defaults.model)
+    name = client.spec.model_name(pool._defaults.model)
     yield _model(name, models)
     yield from _call(pool, client, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
 

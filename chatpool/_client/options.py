@@ -174,7 +174,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         {**defaults.headers, **changed.headers},
         {**defaults.query, **changed.query},
         priority=changed.priority,
-        singular=True,
+        is_single=True,
         review=changed.answers.reviewer(),
         reading=collect_chunks if changed.collect_stream else None,
     )
@@ -204,5 +204,5 @@ def run_call_options(
 ) -> CallOptions:
     """Return options of a single call as those of a run's calls; arguments as in :class:`CallOptions`."""
     return replace(
-        options, singular=False, dispatcher=dispatcher, deadline=deadline, ends_when_refused=ends_when_refused
+        options, is_single=False, dispatcher=dispatcher, deadline=deadline, ends_when_refused=ends_when_refused
     )

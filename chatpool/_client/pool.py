@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 import requests
 
-from .._engine import CallFuture, CallOptions
+from .._engine import CallFuture, CallOptions, EndpointSpec
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -31,14 +31,7 @@ from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
-from .connect import (
-    ResolvedEndpoint,
-    azure_settings,
-    check_pacing,
-    only_endpoint,
-    openai_settings,
-    resolve_endpoints,
-)
+from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failures import MaxFailures
@@ -138,10 +131,10 @@ class ChatPool:
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
         check_pacing(limits, budget, model)
         if endpoints is None:
-            resolved = [only_endpoint(openai_settings(**connection), limits)]
+            specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
-            resolved = resolve_endpoints(endpoints, limits, connection)
-        self._open(resolved, call_defaults, after_call, listeners, budget)
+            specs = endpoint_specs(endpoints, limits, connection)
+        self._open(specs, call_defaults, after_call, listeners, budget)
         self._recipe = PoolRecipe("", arguments)
 
     @classmethod
@@ -187,7 +180,7 @@ class ChatPool:
         )
         check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([only_endpoint(settings, limits)], call_defaults, after_call, listeners, budget)
+        pool._open([endpoint_spec(settings, limits)], call_defaults, after_call, listeners, budget)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
 
@@ -662,7 +655,7 @@ class ChatPool:
         request = make_request(item)
         streamed(request)
         engine = self._core.engine
-        return ChatStream(engine, item, request, replace(options, reading=engine.streams.hand_over))
+        return ChatStream(engine, item, request, replace(options, reading=engine.streams.hand_off))
 
     def stream_many(
         self,
@@ -747,14 +740,14 @@ class ChatPool:
             return "<ChatPool that was not made>"
         queued, parked, in_flight = self._core.engine.counts()
         state = "closed" if self._core.engine.closed else f"queued={queued} parked={parked} in_flight={in_flight}"
-        plans = self._core.engine.routes.plans
-        several = f"endpoints={[plan.name for plan in plans]}"
-        where = f"base_url={self._core.transport.base_url!r}" if len(plans) == 1 else several
+        specs = self._core.engine.endpoints.specs
+        several = f"endpoints={[spec.name for spec in specs]}"
+        where = f"base_url={self._core.transport.base_url!r}" if len(specs) == 1 else several
         return f"<ChatPool model={self._defaults.model!r} {where} max_workers={self._core.engine.max_workers} {state}>"
 
     def _open(
         self,
-        endpoints: Sequence[ResolvedEndpoint],
+        specs: Sequence[EndpointSpec],
         defaults: Mapping[str, Any],
         after_call: Optional[Callable[[], Any]],
         listeners: Iterable[Listener],
@@ -762,7 +755,7 @@ class ChatPool:
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         self._defaults = CallDefaults().changed(**_without_none(defaults))
-        self._core = PoolCore(endpoints, after_call, listeners, budget)
+        self._core = PoolCore(specs, after_call, listeners, budget)
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
@@ -877,7 +870,7 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, options: CallOptions)
     try:
         core.engine.submit([call])
     except BaseException:
-        core.engine.repair()
+        core.engine.resync()
         future.give_up()
         raise
     return future
@@ -896,7 +889,7 @@ def _wait_for(core: PoolCore, future: CallFuture, total_seconds: float) -> Any:
                 return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised
-            core.engine.repair()
+            core.engine.resync()
             future.give_up()
         raise
     future.give_up()

@@ -270,7 +270,7 @@ class Run:
 
     def resync(self) -> None:
         """Make the engine's counts right again after an exception in the consumer's thread."""
-        self._engine.repair()
+        self._engine.resync()
 
     @property
     def origin(self) -> RunOrigin:

@@ -155,7 +155,7 @@ def start_streams(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    parts = _parts(core, items, make_request, run_options, replace(call_options, reading=core.engine.streams.relay))
+    parts = _parts(core, items, make_request, run_options, replace(call_options, reading=core.engine.streams.forward))
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
     run.failure_limit = parts.failure_limit

@@ -122,7 +122,7 @@ class ChatStream(Iterator[ChatChunk]):
             return
         handoff = sink.handoff
         if handoff is not None:
-            handoff.gate.leave()
+            handoff.gate.abandon()
         elif reentrant:
             defer(self._engine.cancel, call)
         else:
@@ -176,7 +176,7 @@ class ChatStream(Iterator[ChatChunk]):
                 self._engine.submit_stream(call)
                 begun = sink.wait(self._total_seconds + GRACE_SECONDS, for_end=False)
         except BaseException:
-            self._engine.repair()
+            self._engine.resync()
             self._engine.cancel(call)
             raise
         if not begun:
@@ -188,7 +188,7 @@ class ChatStream(Iterator[ChatChunk]):
         handoff = sink.handoff
         if handoff is not None:
             # For a stream that is dropped without being closed.  It takes no lock, and has no reference to this object.
-            self._finalizer = weakref.finalize(self, handoff.gate.leave)
+            self._finalizer = weakref.finalize(self, handoff.gate.abandon)
             self._finalizer.atexit = False
         return sink
 
@@ -256,7 +256,7 @@ class _StreamSink:
         self._changed = Condition()  # a thread of the parent process may have held the old one
         if self.outcome is None:
             error = CallCancelledError("the stream was open in the parent process when this one was forked")
-            self.outcome = call.outcome(call.created, error=error)
+            self.outcome = call.outcome(call.created_at, error=error)
 
     @holds_locks
     def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
@@ -303,16 +303,17 @@ class StreamRun(Run):
                 self._changed.notify_all()
 
     def _wait_while_full(self, call: Call) -> None:
-        assert call.token is not None
-        call.token.attach(self)
+        assert call.cancel_token is not None
+        call.cancel_token.attach(self)
         try:
             while self._is_full(call):
                 self._changed.wait()
         finally:
-            call.token.detach(self)
+            call.cancel_token.detach(self)
 
     def _is_full(self, call: Call) -> bool:
-        if len(self._finished) < _MAX_QUEUED_CHUNKS or call.state == DONE or (call.token and call.token.cancelled):
+        is_cancelled = call.cancel_token is not None and call.cancel_token.cancelled
+        if len(self._finished) < _MAX_QUEUED_CHUNKS or call.state == DONE or is_cancelled:
             return False
         # A consumer that waits for other calls, or for the pool's end, does not read on; nor does a worker that
         # consumes the run and makes this very call.

@@ -1,15 +1,15 @@
-"""Threads, futures and the order of calls: one lock decides, everything else happens outside it."""
+"""Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
 from .._locks import barging
-from .call import Call, CallOptions, OutcomeSink, Review, Reviewer
+from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Review, Reviewer
 from .completion import CallFuture
 from .dispatcher import Dispatcher
-from .endpoints import EndpointClient, Endpoints
+from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
 from .streaming import Reading, StreamHandoff, collect_chunks
-from .upstreams import EndpointSpec
 
 __all__ = [
+    "TIMED_OUT",
     "Call",
     "CallFuture",
     "CallOptions",

@@ -1,11 +1,4 @@
-"""One attempt of one call: cut its time, send it, have the answer judged, decide what follows.
-
-What a call sends, and as what it is answered.
-
-A call whose answer is looked at before it ends, or is asked again.
-
-One exchange of a call, and what came of it: a whole answer, or a stream that is read.
-"""
+"""One attempt of one call: limit its time, send it, have the answer classified, decide what follows."""
 
 from __future__ import annotations
 
@@ -32,133 +25,276 @@ from ..types import ChatRequest, Reply, Verdict
 from .call import RUNNING, Call, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
-from .leases import settle
+from .leases import settle_lease
 from .scheduler import Scheduler
 from .streaming import Reading, StreamedChunks, WholeAnswer, collect_chunks
 
-__all__ = ["CANCELLED", "Attempted", "Attempter", "Exchanges", "ask_again", "payload_of", "reading_of", "review"]
+__all__ = ["CANCELLED", "AttemptResult", "Attempter", "ask_again", "encode_payload", "review_answer"]
+
+CANCELLED = Verdict("fail")
+"""Verdict of an attempt that tells nothing about the server: a cancel token ended it, or it was not made at all."""
+
+_MIN_TIMEOUT_SECONDS = 0.001  # a timeout of 0 would be refused as a setting, not as a lack of time
+_CLIENT_ERROR_STATUS = range(400, 500)
 
 
-def reading_of(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
-    """``reading``, but None for a request whose answer is to be collected from a stream and cannot be streamed."""
-    return None if reading is collect_chunks and not is_streamed(request) else reading
+class AttemptResult(NamedTuple):
+    """Result of an attempt: a success, a decision after a failure, or (neither) it was cancelled."""
+
+    success: Optional[Verdict] = None
+    decision: Optional[RetryDecision] = None
 
 
-def payload_of(request: ChatRequest, reading: Optional[Reading]) -> bytes:
-    """The body of ``request``, encoded; as one for a stream if the answer is read as one.
+class StartedAttempt(NamedTuple):
+    """An attempt before its exchange.
 
-    Raises:
-        TypeError: it cannot be sent as JSON, or its path does not stream.
-        ConfigurationError: a number in it cannot be sent as JSON.
+    Attributes:
+        sent_at: its start, on the pool's clock.
+        deadline: the end of the call's time.
+        refusal: the decision that ends the call instead of sending it, None if it is sent.
     """
-    if reading_of(request, reading) is not None:
-        request = streamed(request)
-    return b"" if sends_no_body(request) else encode(request.body)
+
+    sent_at: float
+    deadline: Deadline
+    refusal: Optional[RetryDecision] = None
+
+    @property
+    def seconds_left(self) -> float:
+        """The rest of the call's time."""
+        return self.deadline.at - self.sent_at
 
 
-def review(call: Call, verdict: Verdict) -> Review:
-    """Have the answer of a call looked at; what it used and what was found is noted in the call."""
-    call.answered(verdict.usage)
-    look = call.options.review
-    assert look is not None
-    found = look(call.request, verdict.value, call.reasks)
-    if found.reason != "ok":
-        _change_last(call, reason=found.reason)
-    return found
-
-
-def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) -> None:
-    """Make ``request`` the one that the call sends next.
-
-    It is a question of its own: the retries start afresh, the call's time goes on.
-
-    Raises:
-        TypeError, ConfigurationError: its body cannot be sent as JSON.
-    """
-    call.payload = payload_of(request, call.options.reading)
-    call.request, call.size, call.retry = request, None, None
-    call.reasks += 1
-    call.attempts_before = call.attempts
-    _change_last(call, wait=0.0)
-    report_reask(call, now, verdict)
-
-
-def _change_last(call: Call, **changes: Any) -> None:
-    """Correct the call's latest attempt."""
-    call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
-
-
-_REFUSED = range(400, 500)
-
-
-class Exchanges:
-    """Makes the exchanges of calls.
+class Attempter:
+    """Makes attempts.
 
     Args:
-        routes: where they go.
+        endpoints: the endpoints to send to.
         clock: the pool's clock.
-        scheduler: knows what has succeeded before, on which the judgement of an answer depends.
+        scheduler: knows the earlier successes, on which some rules depend, and is told of failures.
     """
 
-    def __init__(self, routes: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
-        self._routes = routes
+    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
+        self._endpoints = endpoints
+        self._clock = clock
+        self._scheduler = scheduler
+        self._exchanges = _Exchanges(endpoints, clock, scheduler)
+        self._failover = Failover(endpoints, scheduler) if endpoints.several else None
+
+    def attempt(self, call: Call) -> AttemptResult:
+        """Make one attempt, unless the call must not be sent.  A success is not yet known to the scheduler."""
+        started = self.begin(call)
+        if started.refusal is not None:
+            return AttemptResult(decision=started.refusal)
+        return self.conclude(call, started, self._exchange(call, started))
+
+    def begin(self, call: Call) -> StartedAttempt:
+        """Start the clocks of an attempt and check whether the call may be sent."""
+        now = self._wait_for_lease(call)
+        deadline = self._deadline(call, now)
+        refusal = self._refusal(call, now, deadline)
+        if refusal is not None:
+            self._scheduler.returned(call, CANCELLED, now)
+            settle_lease(call, None)
+        else:
+            call.attempts += 1
+            report_send(call, now)
+        return StartedAttempt(now, deadline, refusal)
+
+    def conclude(self, call: Call, started: StartedAttempt, verdict: Verdict) -> AttemptResult:
+        """Decide what follows an exchange that has ended with ``verdict``."""
+        ended_at = self._clock.now()
+        elapsed = ended_at - started.sent_at
+        lease = settle_lease(call, verdict)
+        if verdict is CANCELLED:
+            self._scheduler.returned(call, CANCELLED, ended_at)
+            return AttemptResult()
+        if verdict.kind == "success":
+            call.history += (attempt_of(verdict, None, elapsed, self._endpoints.display_name(call)),)
+            return AttemptResult(verdict)
+        # A timeout that was cut to the rest of the call's time says nothing about the server.
+        was_cut = started.seconds_left < call.options.timeout.attempt
+        tells_nothing = was_cut and verdict.kind == "timeout" and verdict.status is None
+        snapshot = self._scheduler.returned(call, CANCELLED if tells_nothing else verdict, ended_at)
+        if lease is not None and verdict.kind == "throttled":
+            lease.share_pause(self._scheduler.paused_for(call, ended_at))
+        if snapshot.unanimous:
+            error = None if verdict.error is None else verdict.error.copied("every call is refused in these words: ")
+            verdict = verdict._replace(kind="fatal", scope="model", error=error)
+        return AttemptResult(decision=self._decide(call, verdict, snapshot, ended_at, elapsed))
+
+    # -- before the exchange ----------------------------------------------------------------------------
+
+    def _wait_for_lease(self, call: Call) -> float:
+        """Wait for another slot where a busy machine has kept the worker from using that of the call in time.
+
+        Returns:
+            The time.
+        """
+        now = self._clock.now()
+        while call.lease is not None and call.state == RUNNING and call.lease.is_late(now):
+            call.lease = call.lease.renewed(self._clock)
+            self._scheduler.wait_inline(call, call.lease.due_at, self._clock)
+            now = self._clock.now()
+        return now
+
+    def _deadline(self, call: Call, now: float) -> Deadline:
+        """Return the end of the call's time; in a run the time in which the pool keeps it back does not count."""
+        if call.first_sent_at is None:
+            call.first_sent_at = now
+            return call.deadline()
+        return call.deadline(0.0 if call.options.is_single else self._scheduler.blocked_seconds(call, now))
+
+    def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
+        """Return the decision that ends a call that must not be sent now, None if it may be."""
+        error = call.sink.refusal(call)
+        if error is not None:
+            return RetryDecision(error=error)
+        if call.unsendable is not None:
+            ends_all = isinstance(call.unsendable, BudgetExceededError)  # then nothing else may be sent either
+            return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
+        if now >= deadline.at:
+            reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
+            return RetryDecision(error=DeadlineExceededError(reason))
+        refused = self._scheduler.health(call.upstream_key).refusal_at(now)
+        return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
+
+    # -- the exchange ---------------------------------------------------------------------------------------
+
+    def _exchange(self, call: Call, started: StartedAttempt) -> Verdict:
+        """Make one exchange, within the rest of the call's time."""
+        try:
+            timeout = _limited(call.options.timeout, started.seconds_left)
+            return self._exchanges.make(call, timeout, started.deadline.at)
+        except Cancelled:
+            return CANCELLED
+        except ChatPoolError as error:  # the key could not be fetched
+            return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
+        except Exception as error:
+            transport = self._endpoints.of(call).transport
+            return classify_exception(error, url=transport.url_of(call.request.path), proxy=transport.proxy)
+
+    # -- after a failure --------------------------------------------------------------------------------------
+
+    def _decide(
+        self, call: Call, verdict: Verdict, snapshot: HealthSnapshot, now: float, elapsed: float
+    ) -> RetryDecision:
+        """Decide what follows a failed attempt, and note the attempt in the call's history."""
+        call.add_usage(verdict.usage)  # an unusable answer is billed like any other
+        call.unreported_usage = verdict.usage
+        if call.partly_delivered:  # the caller has seen a part of the answer: it cannot be taken back
+            decision, error = RetryDecision(error=verdict.error, scope=verdict.scope), verdict.error
+        else:
+            decision, error = self._retry_decision(call, verdict, snapshot, now)
+        if self._failover is not None:
+            decision = self._failover.follow(call, verdict._replace(error=error), decision, now, elapsed)
+        attempt = attempt_of(verdict, decision.wait, elapsed, self._endpoints.display_name(call))
+        call.history += (attempt,)
+        if decision.wait is not None and call.state == RUNNING:
+            report_retry(call, attempt, now)
+            call.unreported_usage = None
+        return decision
+
+    def _retry_decision(
+        self, call: Call, verdict: Verdict, snapshot: HealthSnapshot, now: float
+    ) -> Tuple[RetryDecision, Optional[ChatPoolError]]:
+        """Return the decision of the retry policy, and the error that it is about."""
+        if call.retry is None:
+            call.retry = call.options.retrier.start(call.first_sent_at or now)
+        auth = self._endpoints.of(call).transport.auth
+        decision: Optional[RetryDecision] = None
+        try:
+            if self._failover is not None:
+                self._failover.prepare(call)
+            decision = call.options.retrier.decide(
+                call.retry,
+                verdict,
+                attempt=call.attempts - call.attempts_before,
+                now=now,
+                deadline=self._deadline(call, now),
+                line=snapshot,
+                refreshable=auth.refreshable,
+                suspects=call.suspects,
+            )
+            if decision.refresh_key:
+                auth.refresh()
+        except Exception as problem:
+            error = _callback_error(problem)
+            if decision is not None and self._failover is not None:  # no key here: the other endpoints have theirs
+                return RetryDecision(wait=0.0), error
+            return RetryDecision(error=error), error
+        return decision, verdict.error
+
+
+class _Exchanges:
+    """One exchange of a call and its verdict: on a whole answer, or on a stream that is read.
+
+    Args:
+        endpoints: the endpoints to send to.
+        clock: the pool's clock.
+        scheduler: knows the earlier successes, on which the classification of an answer depends.
+    """
+
+    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
+        self._endpoints = endpoints
         self._clock = clock
         self._scheduler = scheduler
         self._without_usage: Set[UpstreamKey] = set()  # whose server refuses stream_options
 
-    def make(self, call: Call, timeout: Timeout, ends: float) -> Verdict:
-        """Send ``call`` and judge its answer.
+    def make(self, call: Call, timeout: Timeout, ends_at: float) -> Verdict:
+        """Send ``call`` and classify its answer.
 
         Args:
-            call: what to send.
-            timeout: the limits for it.
-            ends: when the call's time is over, on the pool's clock.
+            call: the call to send.
+            timeout: the limits for the exchange.
+            ends_at: the end of the call's time, on the pool's clock.
 
         Raises:
             Cancelled: the call was given up.
             Exception: no whole answer came.
         """
-        reading, route = reading_of(call.request, call.options.reading), self._routes.of(call)
+        reading, client = _effective_reading(call.request, call.options.reading), self._endpoints.of(call)
         if reading is None:
-            return self._judge(call, self._send(call, timeout, route, route.transport.exchange))
-        answer = self._open(call, timeout, route)
+            return self._classify(call, self._send(call, timeout, client, client.transport.exchange))
+        answer = self._open(call, timeout, client)
         if isinstance(answer, Reply):
-            verdict = self._judge(call, answer)
+            verdict = self._classify(call, answer)
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
-        return self._read(call, answer, route, reading, ends)
+        return self._read(call, answer, client, reading, ends_at)
 
-    def _send(self, call: Call, timeout: Timeout, route: EndpointClient, send: Any) -> Any:
+    def _send(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
         options = call.options
         return send(
             call.request,
-            route.payload(call),
+            client.payload(call),
             timeout=timeout,
-            cancel=call.token or CancelToken(),
+            cancel=call.cancel_token or CancelToken(),
             headers=options.headers,
             query=options.query,
         )
 
-    def _open(self, call: Call, timeout: Timeout, route: EndpointClient) -> Union[Reply, OpenStream]:
-        """Ask for a stream; where the server refuses our asking for the usage, once more without that."""
-        if call.line in self._without_usage:
-            call.payload = payload_of(without_usage(call.request), call.options.reading)
-        answer: Union[Reply, OpenStream] = self._send(call, timeout, route, route.transport.open)
+    def _open(self, call: Call, timeout: Timeout, client: EndpointClient) -> Union[Reply, OpenStream]:
+        """Open a stream; where the server refuses the request for the usage, once more without that."""
+        if call.upstream_key in self._without_usage:
+            call.payload = encode_payload(without_usage(call.request), call.options.reading)
+        answer: Union[Reply, OpenStream] = self._send(call, timeout, client, client.transport.open)
         if not isinstance(answer, Reply) or not refuses_usage(answer, call.request):
             return answer
-        call.payload = payload_of(without_usage(call.request), call.options.reading)
-        answer = self._send(call, timeout, route, route.transport.open)
-        if answer.status not in _REFUSED:
-            self._without_usage.add(call.line)
+        call.payload = encode_payload(without_usage(call.request), call.options.reading)
+        answer = self._send(call, timeout, client, client.transport.open)
+        if answer.status not in _CLIENT_ERROR_STATUS:
+            self._without_usage.add(call.upstream_key)
         return answer
 
-    def _read(self, call: Call, stream: OpenStream, route: EndpointClient, reading: Reading, ends: float) -> Verdict:
-        transport = route.transport
+    def _read(
+        self, call: Call, stream: OpenStream, client: EndpointClient, reading: Reading, ends_at: float
+    ) -> Verdict:
+        transport = client.transport
         head = Reply(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
         chunks = StreamedChunks(
             stream,
             call,
-            ends - self._clock.now(),
-            lambda reader: classify_stream(reader, head, call.request, **self._known(call)),
+            ends_at - self._clock.now(),
+            lambda reader: classify_stream(reader, head, call.request, **self._evidence(call)),
             lambda error: classify_exception(error, url=head.url, proxy=head.proxy),
             max_event_bytes=transport.settings.max_response_bytes,
         )
@@ -167,196 +303,83 @@ class Exchanges:
         finally:
             chunks.close()
 
-    def _judge(self, call: Call, reply: Reply) -> Verdict:
-        # Not through a dict: this runs once per call.
+    def _classify(self, call: Call, reply: Reply) -> Verdict:
+        # Not through the dict of _evidence(): this runs once per call.
         return classify_response(
             reply,
             call.request,
-            endpoint_proven=self._scheduler.proven(call.line[0]),
-            model_proven=self._scheduler.health(call.line).proven,
+            endpoint_proven=self._scheduler.proven(call.upstream_key[0]),
+            model_proven=self._scheduler.health(call.upstream_key).proven,
             wall=self._clock.wall(),
         )
 
-    def _known(self, call: Call) -> Dict[str, Any]:
-        """What judging an answer takes besides the answer."""
+    def _evidence(self, call: Call) -> Dict[str, Any]:
+        """Return what a classification needs besides the answer."""
         return {
-            "endpoint_proven": self._scheduler.proven(call.line[0]),
-            "model_proven": self._scheduler.health(call.line).proven,
+            "endpoint_proven": self._scheduler.proven(call.upstream_key[0]),
+            "model_proven": self._scheduler.health(call.upstream_key).proven,
             "wall": self._clock.wall(),
         }
 
 
-CANCELLED = Verdict("fail")
-"""The attempt tells nothing about the server: it was ended by a cancel token, or not made at all."""
+def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> bytes:
+    """Return the encoded body of ``request``; the body of a streamed request if the answer is read as a stream.
 
-_LEAST = 0.001  # seconds: a timeout of 0 would be refused as a setting, not as a lack of time
-
-
-class Attempted(NamedTuple):
-    """What came of an attempt: a success, a decision after a failure, or (neither) it was cancelled."""
-
-    success: Optional[Verdict] = None
-    decision: Optional[RetryDecision] = None
-
-
-class Attempter:
-    """Makes attempts.
-
-    Args:
-        routes: where the exchanges go.
-        clock: the pool's clock.
-        scheduler: knows what has succeeded before, on which some rules depend, and hears of failures.
+    Raises:
+        TypeError: it cannot be sent as JSON, or its path does not stream.
+        ConfigurationError: a number in it cannot be sent as JSON.
     """
-
-    def __init__(self, routes: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
-        self._routes = routes
-        self._clock = clock
-        self._scheduler = scheduler
-        self._exchanges = Exchanges(routes, clock, scheduler)
-        self._failover = Failover(routes, scheduler) if routes.several else None
-
-    def attempt(self, call: Call) -> Attempted:
-        """Make one attempt, unless something speaks against it.  A success is not yet known to the scheduler."""
-        now = self._in_time(call)
-        deadline = self._deadline(call, now)
-        refusal = self._refusal(call, now, deadline)
-        if refusal is not None:
-            self._scheduler.returned(call, CANCELLED, now)
-            settle(call, None)
-            return Attempted(decision=refusal)
-        call.attempts += 1
-        report_send(call, now)
-        left = deadline.at - now
-        verdict = self._send(call, deadline.at, left)
-        ended = self._clock.now()
-        grant = settle(call, verdict)
-        if verdict is CANCELLED:
-            self._scheduler.returned(call, CANCELLED, ended)
-            return Attempted()
-        if verdict.kind == "success":
-            call.history += (attempt_of(verdict, None, ended - now, self._routes.name_for(call)),)
-            return Attempted(verdict)
-        # An attempt that had less time than it may take says nothing about the server when it takes longer.
-        cut = verdict.kind == "timeout" and verdict.status is None and left < call.options.timeout.attempt
-        line = self._scheduler.returned(call, CANCELLED if cut else verdict, ended)
-        if grant is not None and verdict.kind == "throttled":
-            grant.share_pause(self._scheduler.paused_for(call, ended))
-        if line.unanimous:
-            said = "every call is refused in these words: "
-            error = None if verdict.error is None else verdict.error.copied(said)
-            verdict = verdict._replace(kind="fatal", scope="model", error=error)
-        return Attempted(decision=self._decide(call, verdict, line, ended, ended - now))
-
-    def _in_time(self, call: Call) -> float:
-        """Wait for another slot where a busy machine has kept the worker from using that of the call in time.
-
-        Returns:
-            The time.
-        """
-        now = self._clock.now()
-        while call.grant is not None and call.state == RUNNING and call.grant.is_late(now):
-            call.grant = call.grant.renewed(self._clock)
-            self._scheduler.wait_inline(call, call.grant.due, self._clock)
-            now = self._clock.now()
-        return now
-
-    def _deadline(self, call: Call, now: float) -> Deadline:
-        """When the call's time ends; in a run the time in which the pool itself holds it does not count."""
-        if call.first_sent is None:
-            call.first_sent = now
-            return call.deadline()
-        return call.deadline(0.0 if call.options.singular else self._scheduler.held(call, now))
-
-    def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
-        """Why the call must not be sent now, None if it may be."""
-        error = call.sink.refusal(call)
-        if error is not None:
-            return RetryDecision(error=error)
-        if call.unsendable is not None:
-            return RetryDecision(error=call.unsendable, scope="run" if _ends_all(call.unsendable) else "call")
-        if now >= deadline.at:
-            reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
-            return RetryDecision(error=DeadlineExceededError(reason))
-        refused = self._scheduler.health(call.line).refusal_at(now)
-        return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
-
-    def _send(self, call: Call, ends: float, left: float) -> Verdict:
-        """One exchange, within the ``left`` seconds of the call's time, which ``ends`` then."""
-        try:
-            return self._exchanges.make(call, _cut(call.options.timeout, left), ends)
-        except Cancelled:
-            return CANCELLED
-        except ChatPoolError as error:  # the key could not be fetched
-            return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
-        except Exception as error:
-            transport = self._routes.of(call).transport
-            return classify_exception(error, url=transport.url_of(call.request.path), proxy=transport.proxy)
-
-    def _decide(self, call: Call, verdict: Verdict, line: HealthSnapshot, now: float, elapsed: float) -> RetryDecision:
-        """What follows a failed attempt; noted in the call's history."""
-        call.answered(verdict.usage)  # an answer that is of no use is billed like any other
-        call.unreported = verdict.usage
-        if call.handed_out:  # nothing can take back what somebody has seen
-            call.history += (attempt_of(verdict, None, elapsed, self._routes.name_for(call)),)
-            given_up = RetryDecision(error=verdict.error, scope=verdict.scope)
-            return given_up if self._failover is None else self._failover.follow(call, verdict, given_up, now, elapsed)
-        decision, reason = self._decision(call, verdict, line, now)
-        if self._failover is not None:
-            decision = self._failover.follow(call, verdict._replace(error=reason), decision, now, elapsed)
-        attempt = attempt_of(verdict, decision.wait, elapsed, self._routes.name_for(call))
-        call.history += (attempt,)
-        if decision.wait is not None and call.state == RUNNING:
-            report_retry(call, attempt, now)
-            call.unreported = None
-        return decision
-
-    def _decision(
-        self, call: Call, verdict: Verdict, line: HealthSnapshot, now: float
-    ) -> Tuple[RetryDecision, Optional[ChatPoolError]]:
-        """What the retry policy says, and the error that it is about."""
-        if call.retry is None:
-            call.retry = call.options.retrier.start(call.first_sent or now)
-        auth = self._routes.of(call).transport.auth
-        decision: Optional[RetryDecision] = None
-        try:
-            if self._failover is not None:
-                self._failover.before(call)
-            decision = call.options.retrier.decide(
-                call.retry,
-                verdict,
-                attempt=call.attempts - call.attempts_before,
-                now=now,
-                deadline=self._deadline(call, now),
-                line=line,
-                refreshable=auth.refreshable,
-                suspects=call.suspects,
-            )
-            if decision.refresh_key:
-                auth.refresh()
-        except Exception as problem:
-            error = _from_callback(problem)
-            no_key = decision is not None and self._failover is not None
-            return (
-                RetryDecision(wait=0.0) if no_key else RetryDecision(error=error)
-            ), error  # others have keys of their own
-        return decision, verdict.error
+    if _effective_reading(request, reading) is not None:
+        request = streamed(request)
+    return b"" if sends_no_body(request) else encode(request.body)
 
 
-def _ends_all(error: ChatPoolError) -> bool:
-    """Whether nothing else may be sent either."""
-    return isinstance(error, BudgetExceededError)
+def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
+    """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
+    return None if reading is collect_chunks and not is_streamed(request) else reading
 
 
-def _cut(timeout: Timeout, left: float) -> Timeout:
-    """The limits, each cut to the time that is left."""
-    if left >= timeout.attempt:
+def review_answer(call: Call, verdict: Verdict) -> Review:
+    """Have the answer of a call reviewed; note its usage and the result of the review in the call."""
+    call.add_usage(verdict.usage)
+    reviewer = call.options.review
+    assert reviewer is not None
+    review = reviewer(call.request, verdict.value, call.reasks)
+    if review.reason != "ok":
+        _change_last_attempt(call, reason=review.reason)
+    return review
+
+
+def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) -> None:
+    """Make ``request`` the one that the call sends next.
+
+    The retries start afresh for it; the call's time goes on.
+
+    Raises:
+        TypeError, ConfigurationError: its body cannot be sent as JSON.
+    """
+    call.payload = encode_payload(request, call.options.reading)
+    call.request, call.size, call.retry = request, None, None
+    call.reasks += 1
+    call.attempts_before = call.attempts
+    _change_last_attempt(call, wait=0.0)
+    report_reask(call, now, verdict)
+
+
+def _change_last_attempt(call: Call, **changes: Any) -> None:
+    call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
+
+
+def _limited(timeout: Timeout, seconds_left: float) -> Timeout:
+    """Return the limits, each at most the time that is left."""
+    if seconds_left >= timeout.attempt:
         return timeout
-    left = max(left, _LEAST)
-    read = timeout.read if timeout.read is None else min(timeout.read, left)
-    return Timeout(connect=min(timeout.connect, left), read=read, attempt=left, total=timeout.total)
+    limit = max(seconds_left, _MIN_TIMEOUT_SECONDS)
+    read = timeout.read if timeout.read is None else min(timeout.read, limit)
+    return Timeout(connect=min(timeout.connect, limit), read=read, attempt=limit, total=timeout.total)
 
 
-def _from_callback(error: Exception) -> ChatPoolError:
+def _callback_error(error: Exception) -> ChatPoolError:
     if isinstance(error, ChatPoolError):
         return error
     wrapped = ChatPoolError(f"a callback of the retry policy raised {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Which calls there are, and in what state."""
+"""The registry of the open calls and their states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CallRegistry"]
 
 
 class CallRegistry:
-    """The calls that are parked, running, or ended and not yet delivered; of the queued ones it knows the number.
+    """The calls that are parked, running, or ended and not yet delivered, and the number of queued ones.
 
     Not thread-safe: the scheduler holds its lock, but for the methods that say so.
     """
@@ -25,31 +25,31 @@ class CallRegistry:
         self._counts: Dict[str, int] = {QUEUED: 0, PARKED: 0, RUNNING: 0}
         self._parked: List[Tuple[float, int, Call]] = []
         self._running: Set[Call] = set()
-        self._ended: Set[Call] = set()  # without an outcome: it is with the listeners
+        self._ended: Set[Call] = set()  # the listeners have the outcome, the sink does not yet
         self._tick = itertools.count()
 
-    def queued(self, number: int = 1) -> None:
-        """So many fresh calls are in their queues."""
-        self._counts[QUEUED] += number
+    def queued(self, count: int = 1) -> None:
+        """Count fresh calls that are in their queues."""
+        self._counts[QUEUED] += count
 
     def start(self, call: Call) -> None:
-        """A queued call runs."""
+        """Mark a queued call as running."""
         self._running.add(call)
         self._move(call, RUNNING)
 
     def park(self, call: Call, due: float) -> bool:
-        """A running call waits until ``due``; returns whether no other is due before it."""
+        """Park a running call until ``due``; return whether no other is due before it."""
         self._running.discard(call)
         self._move(call, PARKED)
         heapq.heappush(self._parked, (due, next(self._tick), call))
         return self._parked[0][2] is call
 
     def anything_parked(self) -> bool:
-        """Whether any call is parked, or was."""
+        """Return whether any call is parked, or was."""
         return bool(self._parked)
 
     def due(self, now: float) -> Iterator[Call]:
-        """The parked calls whose time has come; they are queued from now on."""
+        """Yield the parked calls whose time has come; they count as queued from now on."""
         parked = self._parked
         while parked and (parked[0][0] <= now or parked[0][2].state == DONE):
             call = heapq.heappop(parked)[2]
@@ -58,11 +58,11 @@ class CallRegistry:
                 yield call
 
     def next_due(self, now: float) -> float:
-        """Seconds until a parked call is due, ``inf`` if there is none."""
+        """Return the seconds until a parked call is due, ``inf`` if there is none."""
         return max(0.0, self._parked[0][0] - now) if self._parked else math.inf
 
     def end(self, call: Call) -> None:
-        """The call ends; its outcome is still to be delivered."""
+        """Mark a call as ended; its outcome is still to be delivered."""
         self._running.discard(call)
         self._ended.add(call)
         call.ended_by = threading.get_ident()
@@ -72,7 +72,7 @@ class CallRegistry:
             self._move(call, DONE)
 
     def forget_ended(self) -> None:
-        """Take calls that have ended out of the parked ones."""
+        """Remove calls that have ended from the parked ones."""
         self._parked = [entry for entry in self._parked if entry[2].state == PARKED]
         heapq.heapify(self._parked)
 
@@ -84,36 +84,36 @@ class CallRegistry:
         call.state = state
 
     def idle(self) -> bool:
-        """Whether no call is queued, parked or running."""
+        """Return whether no call is queued, parked or running."""
         return not any(self._counts.values())
 
     def counts(self) -> Tuple[int, int, int]:
-        """How many calls are queued, parked and running."""
+        """Return the numbers of queued, parked and running calls."""
         counts = self._counts
         return counts[QUEUED], counts[PARKED], counts[RUNNING]
 
     def parked(self) -> List[Call]:
-        """The parked calls."""
+        """Return the parked calls."""
         return [call for _, _, call in self._parked if call.state == PARKED]
 
     def running(self) -> List[Call]:
-        """The running calls; works without the lock, for the garbage collector."""
+        """Return the running calls; works without the lock, for the garbage collector."""
         return list(self._running)
 
     def delivered(self, call: Call) -> None:
-        """The outcome of an ended call is where it belongs; works without the lock."""
+        """Note that the sink of an ended call has its outcome; works without the lock."""
         self._ended.discard(call)
 
     def undelivered(self) -> List[Call]:
-        """The calls that have ended and whose outcomes are not where they belong yet; works without the lock."""
+        """Return the ended calls whose sinks do not have the outcomes yet; works without the lock."""
         return list(self._ended)
 
     def undelivered_to(self, sink: OutcomeSink) -> List[Call]:
-        """Those of one sink."""
+        """Return those of one sink."""
         return [call for call in list(self._ended) if call.sink is sink]
 
     def recount(self, queued: int) -> int:
-        """Put the counts right when something may have come in the middle; returns how many calls are parked."""
+        """Correct the counts after an interruption (Ctrl-C); return the number of parked calls."""
         parked = len(self.parked())
         self._counts.update({QUEUED: queued, PARKED: parked, RUNNING: len(self._running)})
         return parked

@@ -1,9 +1,4 @@
-"""The future of one submitted call.
-
-Ends singular calls whose time runs out while they wait for a worker.
-
-The end of calls: who is told, in which order, and how calls are ended from outside.
-"""
+"""The end of calls: outcomes are delivered, futures resolved, and calls that run out of time ended."""
 
 from __future__ import annotations
 
@@ -24,74 +19,97 @@ from .scheduler import Scheduler
 __all__ = ["CallFuture", "Delivery", "ExpiryWatch"]
 
 
-_FEW = 64  # entries that are not worth tidying up
+_TIDY_FROM_CALLS = 64  # fewer watched calls are not worth tidying up
+_NO_WORKER = (
+    "the time for the call (timeout.total) ran out while it waited for a worker; "
+    "raise max_workers or timeout=Timeout(total=...)"
+)
 
 
-class ExpiryWatch:
-    """A thread of its own, because every worker may be busy; it exists only while calls are watched.
+class Delivery:
+    """Ends calls and delivers their outcomes, each once.
 
     Args:
+        scheduler: ends the calls, each once.
         clock: the pool's clock.
-        expire: a bound method that ends the call if it still waits; its object is not kept alive.
     """
 
-    def __init__(self, clock: Clock, expire: Callable[[Call], None]) -> None:
+    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+        self._scheduler = scheduler
         self._clock = clock
-        self._expire = weakref.WeakMethod(expire)
-        self._changed = Condition()
-        self._watched: List[Tuple[float, int, Call]] = []
-        self._tidy_at = _FEW
-        self._running = False
 
-    def add(self, call: Call) -> None:
-        """Watch a call until its time ends."""
-        with self._changed:
-            heapq.heappush(self._watched, (call.deadline().at, call.id, call))
-            if len(self._watched) > self._tidy_at:
-                self._tidy()
-            if not self._running:
-                watch = threading.Thread(target=self._watch, name="chatpool-expiry", daemon=True)
-                run_beside(watch.start)
-                self._running = True
-            elif self._watched[0][2] is call:
-                self._changed.notify_all()
+    def deliver(
+        self,
+        call: Call,
+        *,
+        verdict: Optional[Verdict] = None,
+        error: Optional[ChatPoolError] = None,
+        now: Optional[float] = None,
+    ) -> None:
+        """Tell the listeners, then the sink; the call has been ended in the scheduler.
 
-    def close(self) -> None:
-        """Watch nothing any more."""
-        with self._changed:
-            self._watched.clear()
-            self._changed.notify_all()
+        With both, ``verdict`` is that of an answer that was not accepted because of ``error``.
+        """
+        now = self._clock.now() if now is None else now
+        call.payload = b""
+        try:
+            if verdict is None:
+                report_end(call, now, error=error, usage=call.unreported_usage)
+            else:
+                report_end(call, now, error=error, usage=verdict.usage, answer=verdict.value)
+        finally:
+            value = None if verdict is None or error is not None else verdict.value
+            if verdict is not None and call.options.review is None:
+                call.add_usage(verdict.usage)
+            call.sink.deliver(call, call.outcome(now, value=value, error=error))
+            self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
 
-    def _tidy(self) -> None:
-        self._watched = [entry for entry in self._watched if entry[2].state != DONE]
-        heapq.heapify(self._watched)
-        self._tidy_at = max(_FEW, 2 * len(self._watched))
+    def fail(self, call: Call, error: ChatPoolError) -> None:
+        """End a call with ``error``, unless it has ended."""
+        if self._scheduler.end(call):
+            self.deliver(call, error=error)
 
-    def _watch(self) -> None:
-        while True:
-            expired = self._next_expired()
-            expire = self._expire()
-            if expired is None or expire is None:
-                return
-            expire(expired)
+    def give_up(
+        self, is_affected: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
+    ) -> None:
+        """End the calls for which ``is_affected`` is true, each with its own ``error``; wake their exchanges."""
+        for call in self._scheduler.give_up(is_affected, in_flight=in_flight):
+            if call.cancel_token is not None:
+                call.cancel_token.cancel()
+            self.deliver(call, error=error(call))
 
-    def _next_expired(self) -> Optional[Call]:
-        """Wait for the end of a watched call's time; None when there is nothing left to watch."""
-        with self._changed:
-            while True:
-                while self._watched and self._watched[0][2].state == DONE:
-                    heapq.heappop(self._watched)
-                if not self._watched:
-                    self._running = False
-                    return None
-                left = self._watched[0][0] - self._clock.now()
-                if left <= 0:
-                    return heapq.heappop(self._watched)[2]
-                self._clock.wait(self._changed, left)
+    def cancel(self, call: Call) -> None:
+        """End one call whose future is cancelled; nothing happens if it has ended."""
+        if self._scheduler.cancel(call):
+            if call.cancel_token is not None:
+                call.cancel_token.cancel()
+            self.deliver(call, error=CallCancelledError("cancelled"))
+
+    def expire(self, call: Call) -> None:
+        """End one call whose time is over before a worker reached it."""
+        if self._scheduler.expire(call):
+            self.deliver(call, error=DeadlineExceededError(_NO_WORKER))
+
+    def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
+        """Deliver what this thread has ended for ``sink`` and could not deliver, for instance because of Ctrl-C.
+
+        Returns:
+            Whether other threads are about to deliver something to it.
+        """
+        for call in self._scheduler.undelivered(sink):
+            if call.ended_by == threading.get_ident():
+                self.deliver(call, error=error())
+        return bool(self._scheduler.undelivered(sink))
+
+    def wake(self, sink: OutcomeSink) -> None:
+        """Wake the exchanges under way for a sink without readers; takes no lock of the engine."""
+        for call in self._scheduler.in_flight(sink):
+            if call.cancel_token is not None:
+                call.cancel_token.cancel()
 
 
 class Canceller(Protocol):
-    """An engine, as far as a future needs it."""
+    """The part of an engine that a future needs."""
 
     def cancel(self, call: Call) -> None:
         """Give ``call`` up, unless it has ended."""
@@ -109,16 +127,16 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         self._engine: Optional[Canceller] = None
 
     def attach(self, call: Call, engine: Canceller) -> None:
-        """Tie the future to its call, and to who takes it out of the engine."""
+        """Tie the future to its call and its engine."""
         self._call, self._engine = call, engine
 
     def running(self) -> bool:
-        """Whether an exchange of the call is under way."""
+        """Return whether an exchange of the call is under way."""
         call = self._call
         return call is not None and call.state == RUNNING and not self.done()
 
     def cancel(self) -> bool:
-        """Give the call up, wherever it is; False if it has already ended.
+        """Give the call up in any state; return False if it has already ended.
 
         False, too, in a finalizer or a signal handler that came in the middle of the pool's own work: the call is
         then given up as soon as that is done.
@@ -141,7 +159,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """Return the value; see ``concurrent.futures.Future.result``.
 
         Raises:
-            RuntimeError: it would have to be waited for, in a finalizer or a signal handler that interrupted the pool.
+            RuntimeError: not ready, and the caller is a finalizer or signal handler that interrupted the pool.
         """
         return super().result() if self.done() else self._wait_for_result(timeout)
 
@@ -163,7 +181,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
             return self.done() or (self._condition.wait(timeout) and self.done())
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
-        """Resolve the future (the engine calls this)."""
+        """Resolve the future; called by the engine."""
         self._call = self._engine = None  # neither keeps the other alive any longer
         if isinstance(outcome.error, CallCancelledError):
             self._cancelled()
@@ -174,115 +192,92 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def _cancelled(self) -> None:
         if super().cancel():
-            self.set_running_or_notify_cancel()  # wait() and as_completed() hear of it through this only
+            self.set_running_or_notify_cancel()  # only this wakes wait() and as_completed()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
-        """Nothing but cancellation stops a singular call, and that takes it out of the queue."""
+        """Return None: only cancellation stops a single call, and that takes it out of the queue."""
         return None
 
     def on_fatal(self, error: ChatPoolError) -> None:
-        """A singular call has no siblings."""
+        """Do nothing: a single call has no siblings."""
 
     def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """A singular call has no siblings."""
+        """Do nothing: a single call has no siblings."""
 
     def after_fork_in_child(self, call: Call) -> None:
-        """The call is the parent's: here its future is cancelled.
+        """Cancel the future: the call is the parent's.
 
-        Its callbacks are the parent's too, and are called there.  Here they would run inside ``os.fork``, where locks
-        of their own may be held by nobody, and on connections that the parent uses.
+        Its callbacks are the parent's too, and are called there.  Here they would run inside ``os.fork``, where
+        their locks may stay held for ever, and on connections that the parent uses.
         """
         self._call = self._engine = None
-        self._condition = Condition()  # a thread of the parent's may have held the old one
+        self._condition = Condition()  # a thread of the parent may have held the old one
         self._done_callbacks: List[Callable[[Future[Any]], Any]] = []
         self._waiters: List[Any] = []  # of threads that did not come along
         if not self.done():
             self._cancelled()
 
 
-_NO_WORKER = (
-    "the time for the call (timeout.total) ran out while it waited for a worker; "
-    "raise max_workers or timeout=Timeout(total=...)"
-)
+class ExpiryWatch:
+    """Ends single calls whose time runs out while they wait for a worker.
 
-
-class Delivery:
-    """Ends calls and delivers their outcomes, each once.
+    It has its own thread, because every worker may be busy; the thread exists only while calls are watched.
 
     Args:
-        scheduler: knows which calls have ended.
         clock: the pool's clock.
+        expire: a bound method that ends the call if it still waits; its object is not kept alive.
     """
 
-    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
-        self._scheduler = scheduler
+    def __init__(self, clock: Clock, expire: Callable[[Call], None]) -> None:
         self._clock = clock
+        self._expire = weakref.WeakMethod(expire)
+        self._changed = Condition()
+        self._watched: List[Tuple[float, int, Call]] = []
+        self._tidy_at = _TIDY_FROM_CALLS
+        self._running = False
 
-    def deliver(
-        self,
-        call: Call,
-        *,
-        verdict: Optional[Verdict] = None,
-        error: Optional[ChatPoolError] = None,
-        now: Optional[float] = None,
-    ) -> None:
-        """Tell the listeners, then whoever waits; the call has been ended in the scheduler.
+    def add(self, call: Call) -> None:
+        """Watch a call until its time ends."""
+        with self._changed:
+            heapq.heappush(self._watched, (call.deadline().at, call.id, call))
+            if len(self._watched) > self._tidy_at:
+                self._tidy()
+            if not self._running:
+                watch = threading.Thread(target=self._watch, name="chatpool-expiry", daemon=True)
+                run_beside(watch.start)
+                self._running = True
+            elif self._watched[0][2] is call:
+                self._changed.notify_all()
 
-        With both, ``verdict`` is that of an answer that was not taken because of ``error``.
-        """
-        now = self._clock.now() if now is None else now
-        call.payload = b""
-        try:
-            if verdict is None:
-                report_end(call, now, error=error, usage=call.unreported)
-            else:
-                report_end(call, now, error=error, usage=verdict.usage, answer=verdict.value)
-        finally:
-            value = None if verdict is None or error is not None else verdict.value
-            if verdict is not None and call.options.review is None:
-                call.answered(verdict.usage)
-            call.sink.deliver(call, call.outcome(now, value=value, error=error))
-            self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
+    def close(self) -> None:
+        """Stop watching."""
+        with self._changed:
+            self._watched.clear()
+            self._changed.notify_all()
 
-    def fail(self, call: Call, error: ChatPoolError) -> None:
-        """End a call with ``error``, unless it has ended."""
-        if self._scheduler.end(call):
-            self.deliver(call, error=error)
+    def _tidy(self) -> None:
+        self._watched = [entry for entry in self._watched if entry[2].state != DONE]
+        heapq.heapify(self._watched)
+        self._tidy_at = max(_TIDY_FROM_CALLS, 2 * len(self._watched))
 
-    def give_up(
-        self, which: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
-    ) -> None:
-        """End the calls that ``which`` picks, each with its own ``error``; exchanges under way are woken."""
-        for call in self._scheduler.give_up(which, in_flight=in_flight):
-            if call.token is not None:
-                call.token.cancel()
-            self.deliver(call, error=error(call))
+    def _watch(self) -> None:
+        while True:
+            expired = self._next_expired()
+            expire = self._expire()
+            if expired is None or expire is None:
+                return
+            expire(expired)
 
-    def cancel(self, call: Call) -> None:
-        """End one call whose future is cancelled; nothing happens if it has ended."""
-        if self._scheduler.cancel(call):
-            if call.token is not None:
-                call.token.cancel()
-            self.deliver(call, error=CallCancelledError("cancelled"))
-
-    def expire(self, call: Call) -> None:
-        """End one call whose time is over before a worker got to it."""
-        if self._scheduler.expire(call):
-            self.deliver(call, error=DeadlineExceededError(_NO_WORKER))
-
-    def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
-        """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
-
-        Returns:
-            Whether other threads are about to deliver something to it.
-        """
-        for call in self._scheduler.undelivered(sink):
-            if call.ended_by == threading.get_ident():
-                self.deliver(call, error=error())
-        return bool(self._scheduler.undelivered(sink))
-
-    def wake(self, sink: OutcomeSink) -> None:
-        """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
-        for call in self._scheduler.in_flight(sink):
-            if call.token is not None:
-                call.token.cancel()
+    def _next_expired(self) -> Optional[Call]:
+        """Wait for the end of a watched call's time; None when no call is watched any more."""
+        with self._changed:
+            while True:
+                while self._watched and self._watched[0][2].state == DONE:
+                    heapq.heappop(self._watched)
+                if not self._watched:
+                    self._running = False
+                    return None
+                seconds_left = self._watched[0][0] - self._clock.now()
+                if seconds_left <= 0:
+                    return heapq.heappop(self._watched)[2]
+                self._clock.wait(self._changed, seconds_left)

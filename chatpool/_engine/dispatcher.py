@@ -1,4 +1,4 @@
-"""Events to listeners.  A listener that raises is logged and dropped; the call goes on."""
+"""Sends events to listeners.  A listener that raises is logged and dropped; the call goes on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ __all__ = ["Dispatcher"]
 logger = logging.getLogger("chatpool")
 
 
-class _Subscription:
-    """A listener, and whether it is still listened to; shared by all dispatchers it is in."""
-
-    __slots__ = ("active", "kinds", "listener")
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.kinds: Optional[Iterable[str]] = getattr(listener, "kinds", None)
-        self.active = True
-
-    def wants(self, kind: str) -> bool:
-        return self.kinds is None or kind in self.kinds
-
-
 class Dispatcher:
     """Calls each listener with the events it wants.
 
@@ -37,22 +23,23 @@ class Dispatcher:
     KINDS = ("sent", "retrying", "reasking", "succeeded", "failed")
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._route([_Subscription(listener) for listener in listeners])
+        self._subscribe([_Subscription(listener) for listener in listeners])
 
-    def _route(self, subscriptions: List[_Subscription]) -> None:
+    def _subscribe(self, subscriptions: List[_Subscription]) -> None:
         self._subscriptions = subscriptions
         self._by_kind: Dict[str, Tuple[_Subscription, ...]] = {
-            kind: tuple(one for one in subscriptions if one.wants(kind)) for kind in self.KINDS
+            kind: tuple(subscription for subscription in subscriptions if subscription.wants(kind))
+            for kind in self.KINDS
         }
 
     def extended(self, listeners: Iterable[Listener]) -> Dispatcher:
-        """A dispatcher to these listeners and to ``listeners``."""
+        """Return a dispatcher to these listeners and to ``listeners``."""
         other = Dispatcher()
-        other._route(self._subscriptions + [_Subscription(listener) for listener in listeners])
+        other._subscribe(self._subscriptions + [_Subscription(listener) for listener in listeners])
         return other
 
     def wants(self, kind: str) -> bool:
-        """Whether anybody listens to events of this kind."""
+        """Return whether any listener wants events of this kind."""
         return bool(self._by_kind[kind])
 
     @runs_user_code
@@ -64,8 +51,22 @@ class Dispatcher:
             try:
                 subscription.listener(event)
             except BaseException as error:
-                # A SystemExit of a listener's ends no worker; Ctrl-C, which comes to the main thread only, passes.
+                # A SystemExit of a listener ends no worker; Ctrl-C, which comes to the main thread only, passes.
                 if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                     raise
                 subscription.active = False
                 logger.exception("listener %r raised on %r and is not called any more", subscription.listener, event)
+
+
+class _Subscription:
+    """A listener, and whether it is still called; shared by all dispatchers of the listener."""
+
+    __slots__ = ("active", "kinds", "listener")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.kinds: Optional[Iterable[str]] = getattr(listener, "kinds", None)
+        self.active = True
+
+    def wants(self, kind: str) -> bool:
+        return self.kinds is None or kind in self.kinds

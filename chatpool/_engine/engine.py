@@ -1,4 +1,4 @@
-"""The engine: worker threads, and the beginning and end of calls, of itself and of its process."""
+"""The engine: the worker threads of a pool, and the start and end of calls, of the pool and of its process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._transport import Transport
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage, Verdict
-from .attempt import CANCELLED, Attempter, ask_again, payload_of, review
+from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
@@ -31,10 +31,10 @@ __all__ = ["Engine"]
 
 logger = logging.getLogger("chatpool")
 
-_here = threading.local()  # .engine: the engine whose worker this thread is
-_inherited: List[Any] = []  # of the process this one was forked from
+_this_thread = threading.local()  # .engine: the engine whose worker this thread is
+_parent_objects: List[Any] = []  # of the process this one was forked from
 
-_PAUSE = 0.02  # seconds
+_SHUTDOWN_PAUSE_SECONDS = 0.02
 
 _CLOSED = "the pool was closed while its stream was open"
 _ABORTED = "the pool was aborted while the call was under way"
@@ -44,13 +44,14 @@ class Engine:
     """Runs calls on at most ``max_workers`` threads.
 
     Args:
-        connect: makes the endpoints that exchanges go to; called again in a forked child.
+        connect: makes the endpoints to send to; called again in a forked child.
         max_workers: the concurrency cap.
         clock: time and waiting.
         after_call: called with no argument in the worker thread after each call.
-        spending: what has been spent of the budget, None without one.
+        budget_tracker: tracks the budget, None without one.
 
     Attributes:
+        endpoints: the endpoints to send to.
         streams: the streams that are being read; its methods are the readings of their calls.
     """
 
@@ -61,29 +62,29 @@ class Engine:
         max_workers: int,
         clock: Clock,
         after_call: Optional[Callable[[], Any]] = None,
-        spending: Optional[BudgetTracker] = None,
+        budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
         self._after_call = after_call
-        self._spending = spending
+        self._budget_tracker = budget_tracker
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
         self.streams = ActiveStreams()
         self._start(connect())
         register(self)
 
-    def _start(self, routes: Endpoints) -> None:
-        self.routes = routes
-        self._home = routes.first.plan.name
-        self._scheduler = Scheduler(self.max_workers, routes.plans, self._spending)
+    def _start(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        self._default_endpoint = endpoints.first.spec.name
+        self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
         self._executor = WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
-        self._attempter = Attempter(routes, self.clock, self._scheduler)
+        self._attempter = Attempter(endpoints, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
-        # For a pool that nobody closes: workers keep the engine alive until their calls have ended.
-        self._cleanup = weakref.finalize(self, routes.close)
+        # For a pool that is never closed: workers keep the engine alive until their calls have ended.
+        self._cleanup = weakref.finalize(self, endpoints.close)
         self._cleanup.atexit = False
 
     # -- calls come in ------------------------------------------------------------------------------
@@ -91,10 +92,10 @@ class Engine:
     def make_call(
         self, request: ChatRequest, options: CallOptions, sink: OutcomeSink, *, index: int = 0, item: Any = None
     ) -> Call:
-        """A call, ready to be submitted.
+        """Return a call, ready to be submitted.
 
-        Its body is encoded now, so that later changes of the item do not reach it, and it will see the context
-        variables of this thread.
+        Its body is encoded now, so that later changes of the item do not reach it, and it sees the context variables
+        of this thread.
 
         Raises:
             TypeError, ConfigurationError: the body cannot be sent as JSON.
@@ -104,18 +105,19 @@ class Engine:
             options,
             sink,
             id=next(self._ids),
-            line=(self._home, request.model),
-            created=self.clock.now(),
+            upstream_key=(self._default_endpoint, request.model),
+            created_at=self.clock.now(),
             index=index,
             item=item,
         )
-        call.payload = payload_of(request, options.reading)
+        call.payload = encode_payload(request, options.reading)
         call.context = contextvars.copy_context()
         return call
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Queue calls.  From inside one of the engine's own workers they run at once, one after the other:
-        waiting there for another worker could be waiting for itself.
+        """Queue calls.  In one of the engine's own workers they run at once, one after the other.
+
+        To wait there for another worker could be to wait for itself.
 
         Raises:
             PoolClosedError: the pool is closed.
@@ -130,23 +132,24 @@ class Engine:
                 self._watch(call)
 
     def check_open(self) -> None:
-        """Refuse calls that would not be made.
+        """Refuse new calls in a closed pool.
 
         Raises:
             PoolClosedError: the pool is closed.
         """
         if self._closed:
-            self._let_the_end_come()
+            self._yield_to_shutdown()
             raise PoolClosedError("the pool is closed; make a new ChatPool")
 
-    def _let_the_end_come(self) -> None:
-        """Have threads that ask a closing pool again and again leave the interpreter to what is to be finished."""
+    def _yield_to_shutdown(self) -> None:
+        """Leave the interpreter to the last calls: a thread may ask a closing pool again and again."""
         if self._closed and (self._closing or not self._released):
-            sleep(_PAUSE)
+            sleep(_SHUTDOWN_PAUSE_SECONDS)
 
     def submit_stream(self, call: Call) -> None:
-        """Queue a call whose stream is handed over.  For a worker of the engine's, which could be waiting for itself,
-        it runs in a thread of its own.
+        """Queue a call whose stream is handed off.  Called in a worker of the engine, it runs in a new thread.
+
+        The worker would otherwise wait for itself.
 
         Raises:
             PoolClosedError: the pool is closed.
@@ -154,21 +157,21 @@ class Engine:
         if self._closed or not self.in_worker():
             self.submit([call])
             return
-        beside = threading.Thread(target=contextvars.copy_context().run, args=(self._run_beside, call), daemon=True)
-        beside.start()
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._run_in_new_thread, call), daemon=True).start()
 
-    def _run_beside(self, call: Call) -> None:
-        _here.engine, thread.busy = self, True
+    def _run_in_new_thread(self, call: Call) -> None:
+        _this_thread.engine, thread.busy = self, True
         try:
             if call.state == NEW:  # not cancelled before it came here
                 self._run_inline(call)
         finally:
-            _here.engine = None
+            _this_thread.engine = None
             if self._closed and self._scheduler.idle():
                 self._release()
 
     def waiting(self) -> ContextManager[None]:
-        """A block in which this thread waits for calls, and does not read its streams.
+        """Return a context in which this thread waits for calls, and does not read its streams.
 
         Raises:
             RuntimeError: as :meth:`check_slots`, on entering it.
@@ -176,7 +179,7 @@ class Engine:
         return self.streams.waiting(self._slots())
 
     def check_slots(self) -> None:
-        """Refuse to wait for a call that cannot start before this very thread has gone on.
+        """Refuse to wait for a call that cannot start until this thread goes on.
 
         Raises:
             RuntimeError: streams that this thread is reading take all slots.
@@ -187,13 +190,13 @@ class Engine:
         return math.inf if self.in_worker() else self.max_workers  # a worker's own calls need none
 
     def _watch(self, call: Call) -> None:
-        """See to it that a singular call ends in time even if no worker gets to it."""
-        if call.options.singular and call.state != DONE and self._scheduler.holds_up(call, self.clock.now()):
+        """Make sure that a single call ends in time even if no worker gets to it."""
+        if call.options.is_single and call.state != DONE and self._scheduler.may_block(call, self.clock.now()):
             self._expiry.add(call)
 
     def in_worker(self) -> bool:
-        """Whether the calling thread is one of this engine's workers."""
-        return getattr(_here, "engine", None) is self
+        """Return whether the calling thread is one of this engine's workers."""
+        return getattr(_this_thread, "engine", None) is self
 
     def _start_workers(self, count: int) -> None:
         missing = count
@@ -202,21 +205,21 @@ class Engine:
                 self._start_worker()
                 missing -= 1
         finally:
-            for _ in range(missing):  # Ctrl-C came between: nobody is to count on them
+            for _ in range(missing):  # Ctrl-C came between: they do not count
                 self._scheduler.worker_not_started()
 
     def _start_worker(self) -> None:
         try:
             self._executor.submit(self._work)
-        except RuntimeError as error:  # no thread to be had; the workers that still run do the rest
+        except RuntimeError as error:  # no thread can be started; the running workers do the rest
             if self._scheduler.worker_not_started() == 0:
                 self._give_up_all(f"no worker thread can be started: {error}")
 
-    # -- a worker's life ------------------------------------------------------------------------------
+    # -- workers --------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         scheduler, clock = self._scheduler, self.clock
-        _here.engine, thread.busy = self, True
+        _this_thread.engine, thread.busy = self, True
         ended = False
         try:
             scheduler.worker_started()
@@ -225,14 +228,14 @@ class Engine:
                 self._start_workers(step.more_workers)
                 if step.call is not None:
                     self._run(step.call)
-                elif step.question is not None:
-                    scheduler.answered(step.question, step.question.ask(), clock.now())
+                elif step.lease_request is not None:
+                    scheduler.lease_granted(step.lease_request, step.lease_request.acquire(), clock.now())
                 elif step.wait:
                     scheduler.wait_for_work(clock)
                 else:
                     ended = True
         finally:
-            _here.engine = None
+            _this_thread.engine = None
             if not ended:
                 scheduler.worker_ended()
             if self._closed and scheduler.idle():
@@ -242,42 +245,48 @@ class Engine:
         try:
             wait = call.context.run(self._step, call) if call.context else self._step(call)
             if wait is not None:
-                # After the context was left: the next attempt, in another thread, enters it again.
-                self._scheduler.park(call, self.clock.now() + wait)
-                self._watch(call)
+                self._park(call, wait)  # outside of the context: the next attempt, in another thread, enters it again
                 return
         except BaseException as error:
-            self._broken(call, error)
+            self._internal_error(call, error)
         if self._after_call is not None:
             self._run_hook(self._after_call)
+
+    def _park(self, call: Call, wait: float) -> None:
+        self._scheduler.park(call, self.clock.now() + wait)
+        self._watch(call)
 
     def _run_inline(self, call: Call) -> None:
         clock, scheduler = self.clock, self._scheduler
         scheduler.adopt(call, clock.now())
         try:
-            self._wait_for_slot(call)
+            self._wait_for_lease(call)
             wait = self._step(call)
             while wait is not None:
                 scheduler.wait_inline(call, clock.now() + wait, clock)
                 scheduler.resend(call, clock.now())
-                self._wait_for_slot(call)
+                self._wait_for_lease(call)
                 wait = self._step(call)
         except BaseException as error:
-            self._broken(call, error)
+            self._internal_error(call, error)
 
-    def _wait_for_slot(self, call: Call) -> None:
-        question = self._scheduler.question_for(call)
-        if question is not None:
-            call.grant = question.granted(self.clock)
-            self._scheduler.wait_inline(call, call.grant.due, self.clock)
+    def _wait_for_lease(self, call: Call) -> None:
+        request = self._scheduler.lease_request_for(call)
+        if request is not None:
+            call.lease = request.acquire_lease(self.clock)
+            self._scheduler.wait_inline(call, call.lease.due_at, self.clock)
 
     def _step(self, call: Call) -> Optional[float]:
-        """Make one attempt; returns the seconds until the next one, None when the call has ended."""
-        success, decision = self._attempter.attempt(call)
+        """Make one attempt; return the seconds until the next one, None when the call has ended."""
+        return self._conclude(call, self._attempter.attempt(call))
+
+    def _conclude(self, call: Call, result: AttemptResult) -> Optional[float]:
+        """Act on the result of an attempt; return as :meth:`_step`."""
+        success, decision = result
         if success is not None:
             return self._succeed(call, success)
         if decision is None:
-            # Cancelled by its own token (then whoever did so has ended it), or with the whole transport.
+            # Cancelled by its own token, in which case it has been ended, or with the whole transport.
             self._delivery.fail(call, PoolClosedError(_ABORTED))
         elif decision.wait is not None:
             return decision.wait
@@ -290,11 +299,11 @@ class Engine:
     def _run_hook(hook: Callable[[], Any]) -> None:
         try:
             hook()
-        except BaseException:  # a SystemExit of the hook's must not end the worker
+        except BaseException:  # a SystemExit of the hook must not end the worker
             logger.exception("after_call raised; the call it followed is not affected")
 
-    def _broken(self, call: Call, error: BaseException) -> None:
-        """Nothing is lost, not even to an error of our own or of a callback."""
+    def _internal_error(self, call: Call, error: BaseException) -> None:
+        """End a call after an error of the engine or of a callback, so that it is not lost."""
         logger.error("internal error in call %d", call.id, exc_info=error)
         self._scheduler.returned(call, CANCELLED, self.clock.now())
         wrapped = ChatPoolError(f"internal error: {type(error).__name__}: {error}")
@@ -306,30 +315,30 @@ class Engine:
             return self._review(call, verdict)
         now = self.clock.now()
         won, workers = self._scheduler.succeed(call, verdict, now)
-        self._start_workers(workers)  # before anybody's callback takes its time
+        self._start_workers(workers)  # before a callback takes its time
         if won:
             self._delivery.deliver(call, verdict=verdict, now=now)
         return None
 
     def _review(self, call: Call, verdict: Verdict) -> Optional[float]:
-        """Have an answer looked at; returns 0.0 where the call is asked again, None when it has ended."""
-        self._start_workers(self._scheduler.answered_well(call, verdict, self.clock.now()))
-        found = review(call, verdict)
-        if found.request is not None:
+        """Have an answer reviewed; return 0.0 where the call is asked again, None when it has ended."""
+        self._start_workers(self._scheduler.accepted(call, verdict, self.clock.now()))
+        review = review_answer(call, verdict)
+        if review.request is not None:
             if call.state == DONE:  # given up meanwhile
                 return None
-            ask_again(call, found.request, verdict, self.clock.now())
+            ask_again(call, review.request, verdict, self.clock.now())
             return 0.0
         if self._scheduler.end(call):
-            self._delivery.deliver(call, verdict=verdict._replace(value=found.value), error=found.error)
+            self._delivery.deliver(call, verdict=verdict._replace(value=review.value), error=review.error)
         return None
 
     def _fail(self, call: Call, decision: RetryDecision) -> None:
         error = decision.error or ChatPoolError("given up")
         if decision.refuse_for is not None:
-            self._scheduler.refuse(call.line, self.clock.now() + decision.refuse_for, error)
+            self._scheduler.refuse(call.upstream_key, self.clock.now() + decision.refuse_for, error)
         ended = self._scheduler.end(call)
-        self._start_workers(self._scheduler.workers_wanted(self.clock.now()))
+        self._start_workers(self._scheduler.extra_workers(self.clock.now()))
         fatal = decision.scope != "call"
         if fatal:
             call.sink.on_fatal(error)  # the outcome that follows may be the last one that its reader waits for
@@ -343,7 +352,7 @@ class Engine:
     @property
     def has_budget(self) -> bool:
         """Whether the engine's calls are charged to a budget."""
-        return self._spending is not None
+        return self._budget_tracker is not None
 
     def reserve_budget(self, model: Optional[str], expected: TokenEstimate) -> Optional[BudgetReservation]:
         """Reserve what a call of another process is expected to take; None if it has to wait for others to end.
@@ -352,15 +361,15 @@ class Engine:
             BudgetExceededError: it does not fit any more.
             ConfigurationError: the budget has no price for its model.
         """
-        assert self._spending is not None
+        assert self._budget_tracker is not None
         with self._scheduler.lock:
-            if self._spending.must_wait(model, expected):
+            if self._budget_tracker.must_wait(model, expected):
                 return None
-            refusal = self._spending.refusal(model, expected)
+            refusal = self._budget_tracker.refusal(model, expected)
             if refusal is not None:
                 raise refusal
-            reservation = self._spending.reservation(model, expected)
-            self._spending.sent(reservation)
+            reservation = self._budget_tracker.reservation(model, expected)
+            self._budget_tracker.sent(reservation)
         return reservation
 
     def book_budget(
@@ -374,26 +383,26 @@ class Engine:
             answered: whether it was answered; without usage it then counts as expected.
             timeouts: its attempts whose answer did not come in time; it may have been written and billed all the same.
         """
-        assert self._spending is not None
+        assert self._budget_tracker is not None
         with self._scheduler.lock:
             for _ in range(timeouts):
-                self._spending.sent(reservation)
-                self._spending.returned(reservation, None, answered=True)
-            self._spending.returned(reservation, usage, answered=answered, wrote=answered)
+                self._budget_tracker.sent(reservation)
+                self._budget_tracker.returned(reservation, None, answered=True)
+            self._budget_tracker.returned(reservation, usage, answered=answered, wrote=answered)
 
-    # -- from outside ---------------------------------------------------------------------------------------
+    # -- calls are given up -----------------------------------------------------------------------------
 
     def give_up(
-        self, which: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
+        self, is_affected: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
     ) -> None:
-        """End the calls that ``which`` picks, each with its own ``error``; exchanges under way are woken.
+        """End the calls for which ``is_affected`` is true, each with its own ``error``; wake their exchanges.
 
         Args:
-            which: picks the calls.
-            error: the outcome of one.
+            is_affected: picks the calls.
+            error: makes the outcome of one.
             in_flight: whether calls whose exchange is under way are ended too.
         """
-        self._delivery.give_up(which, error, in_flight=in_flight)
+        self._delivery.give_up(is_affected, error, in_flight=in_flight)
 
     @holds_locks
     def cancel(self, call: Call) -> None:
@@ -402,7 +411,7 @@ class Engine:
 
     @holds_locks
     def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
-        """Deliver what this thread has ended for ``sink`` and was kept from delivering, by Ctrl-C say.
+        """Deliver what this thread has ended for ``sink`` and could not deliver, for instance because of Ctrl-C.
 
         Returns:
             Whether other threads are about to deliver something to it.
@@ -410,14 +419,14 @@ class Engine:
         return self._delivery.settle(sink, error)
 
     def wake(self, sink: OutcomeSink) -> None:
-        """Wake the exchanges under way for a sink that nobody looks at any more; takes no lock of the engine's."""
+        """Wake the exchanges under way for a sink without readers; takes no lock of the engine."""
         self._delivery.wake(sink)
 
     @holds_locks
-    def repair(self) -> None:
-        """Put the books in order after Ctrl-C, which may have come in the middle of anything in this thread."""
+    def resync(self) -> None:
+        """Make the state consistent after Ctrl-C, which may have come in the middle of anything in this thread."""
         release_forgotten()
-        self._start_workers(self._scheduler.repair())
+        self._start_workers(self._scheduler.resync())
 
     # -- the end of the engine ------------------------------------------------------------------------------
 
@@ -426,7 +435,7 @@ class Engine:
         self._closed = True
 
     def close(self, *, at_exit: bool = False) -> None:
-        """Finish what was submitted, then end; further calls of ``close`` do nothing."""
+        """Finish the submitted calls, then end; closing again does nothing."""
         self.shutdown(at_exit=at_exit)
 
     @holds_locks
@@ -443,14 +452,14 @@ class Engine:
         if cancel_futures:
             reason = "the pool was shut down before the call was sent"
             self.give_up(lambda call: True, lambda call: CallCancelledError(reason), in_flight=False)
-        # Nobody waits for the calls of a run that was dropped: not this method either.
+        # The calls of a dropped run have no reader, so they are not waited for.
         self.give_up(_is_unwanted, lambda call: call.sink.refusal(call) or PoolClosedError(_ABORTED))
         if self.in_worker() or not wait:
             if self._scheduler.idle():
                 self._release()
             return
-        forgotten = self.streams.forgotten(at_exit=at_exit)
-        self.give_up(lambda call: call in forgotten, lambda call: CallCancelledError(_CLOSED))
+        abandoned = self.streams.abandoned(at_exit=at_exit)
+        self.give_up(lambda call: call in abandoned, lambda call: CallCancelledError(_CLOSED))
         self._closing = True
         try:
             self._scheduler.wait_until_idle(self.clock)
@@ -464,7 +473,7 @@ class Engine:
         self._closed = True
         for _ in range(2):  # once more for what another thread was submitting at the same time
             self._give_up_all(_ABORTED)
-            self.routes.abort()
+            self.endpoints.abort()
         self._release()
 
     def _give_up_all(self, reason: str) -> None:
@@ -473,22 +482,22 @@ class Engine:
     def _release(self, *, wait: bool = False) -> None:
         self._expiry.close()
         self._executor.shutdown(wait=wait)
-        self.routes.close()
-        self._scheduler.close_grants()
+        self.endpoints.close()
+        self._scheduler.close_leases()
         self._released = True
 
     def after_fork_in_child(self) -> None:
-        """Start over with connections of the child's own; what was under way is the parent's, and cancelled here."""
-        orphans = self._scheduler.everyone()
-        old = self.routes
-        # Kept for ever: to collect them would run finalizers that take locks nobody will ever release.
-        _inherited.append((self._scheduler, self._executor, old, self._attempter))
+        """Start over with new connections; the open calls are the parent's, and cancelled here."""
+        orphans = self._scheduler.open_calls()
+        old = self.endpoints
+        # Kept for ever: to collect them would run finalizers that take locks which are never released.
+        _parent_objects.append((self._scheduler, self._executor, old, self._attempter))
         self._cleanup.detach()
         self.streams.after_fork_in_child()
-        _here.engine = None
+        _this_thread.engine = None
         try:
             self._start(self._connect())
-        except Exception as error:  # a CA file, say, that is not there any more
+        except Exception as error:  # for instance a CA file that no longer exists
             self._start(old.broken(error))
         for call in orphans:
             call.state = DONE
@@ -496,27 +505,27 @@ class Engine:
 
     @property
     def transport(self) -> Transport:
-        """How to get to the first endpoint."""
-        return self.routes.first.transport
+        """The transport of the first endpoint."""
+        return self.endpoints.first.transport
 
     @property
     def closed(self) -> bool:
-        """Whether the engine takes no more calls."""
+        """True once the engine takes no more calls."""
         return self._closed
 
     def counts(self) -> Tuple[int, int, int]:
-        """How many calls are queued, parked and running; takes no lock."""
+        """Return the numbers of queued, parked and running calls; takes no lock."""
         return self._scheduler.counts()
 
     @holds_locks
-    def lines(self) -> Dict[UpstreamKey, LineStats]:
+    def upstream_stats(self) -> Dict[UpstreamKey, LineStats]:
         """Return the state of each (endpoint, model)."""
-        self._let_the_end_come()
-        return self._scheduler.line_stats(self.clock.now())
+        self._yield_to_shutdown()
+        return self._scheduler.upstream_stats(self.clock.now())
 
-    def lines_within(self, seconds: float) -> Optional[Dict[UpstreamKey, LineStats]]:
-        """Return the same, None if it is not to be had in time: a finalizer asks, or a signal handler."""
-        return self._scheduler.line_stats_within(seconds, self.clock.now())
+    def upstream_stats_within(self, seconds: float) -> Optional[Dict[UpstreamKey, LineStats]]:
+        """Return the same for a finalizer or a signal handler, None if the lock is not free in time."""
+        return self._scheduler.upstream_stats_within(seconds, self.clock.now())
 
 
 def _is_unwanted(call: Call) -> bool:

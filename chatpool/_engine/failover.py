@@ -1,4 +1,4 @@
-"""What follows a failure where the pool has other endpoints."""
+"""Failover: the consequences of a failure in a pool with several endpoints."""
 
 from __future__ import annotations
 
@@ -16,62 +16,63 @@ __all__ = ["Failover"]
 
 logger = logging.getLogger("chatpool")
 
-_STAY = 1.0  # seconds in which a call waits for the endpoint whose key was fetched again for it
+_PIN_SECONDS = 1.0  # in which a call waits for the endpoint whose key was fetched again for it
 
 
 class Failover:
-    """Notes where a call has failed, and keeps all calls away from endpoints that refuse every one.
+    """Notes the endpoints a call has failed on, and ejects endpoints that refuse every call.
 
     Args:
-        routes: the endpoints.
-        scheduler: knows how they are.
+        endpoints: the endpoints.
+        scheduler: knows their health.
     """
 
-    def __init__(self, routes: Endpoints, scheduler: Scheduler) -> None:
-        self._routes = routes
+    def __init__(self, endpoints: Endpoints, scheduler: Scheduler) -> None:
+        self._endpoints = endpoints
         self._scheduler = scheduler
 
-    def before(self, call: Call) -> FailoverState:
-        """Where the call has been; its retries are told whether the key of this endpoint is a new one."""
-        if call.visits is None:
-            call.visits = FailoverState()
+    def prepare(self, call: Call) -> FailoverState:
+        """Return the failover state of a call; set in its retry state whether this endpoint's key is a new one."""
+        if call.failover_state is None:
+            call.failover_state = FailoverState()
         if call.retry is not None:
-            call.retry.key_refreshed = call.line in call.visits.refreshed
-        return call.visits
+            call.retry.key_refreshed = call.upstream_key in call.failover_state.refreshed
+        return call.failover_state
 
     def follow(
         self, call: Call, verdict: Verdict, decision: RetryDecision, now: float, elapsed: float
     ) -> RetryDecision:
-        """``decision``, made for one endpoint after a failure there, with regard to the others."""
-        visits = self.before(call)
+        """Adapt ``decision``, made for one endpoint after a failure there, to the state of the others."""
+        state = self.prepare(call)
         if decision.refresh_key:
-            visits.refreshed.add(call.line)
-            visits.stay(call.line, self._routes.others(call.line), now + _STAY)
+            state.refreshed.add(call.upstream_key)
+            state.pin(call.upstream_key, self._endpoints.others(call.upstream_key), now + _PIN_SECONDS)
             return decision
         if verdict.kind == "fatal":
-            return self._refused(call, visits, verdict, decision, now - elapsed, now)
+            return self._eject(call, state, verdict, decision, now - elapsed, now)
         if decision.wait is None:
             return decision
         if decision.refuse_for is not None and verdict.error is not None:
-            self._scheduler.refuse(call.line, now + decision.refuse_for, verdict.error)
-        visits.leave(call.line, now + (decision.wait if decision.away is None else decision.away))
-        return decision._replace(wait=max(0.0, visits.soonest(now + decision.wait) - now))
+            self._scheduler.refuse(call.upstream_key, now + decision.refuse_for, verdict.error)
+        state.avoid(call.upstream_key, now + (decision.wait if decision.away is None else decision.away))
+        return decision._replace(wait=max(0.0, state.next_usable(now + decision.wait) - now))
 
-    def _refused(
-        self, call: Call, visits: FailoverState, verdict: Verdict, decision: RetryDecision, sent_at: float, now: float
+    def _eject(
+        self, call: Call, state: FailoverState, verdict: Verdict, decision: RetryDecision, sent_at: float, now: float
     ) -> RetryDecision:
-        """The endpoint would refuse every call: the others get them, as long as there are any."""
+        """Eject an endpoint that would refuse every call: the others get the calls, as long as there are any."""
         error = verdict.error or ChatPoolError("refused")
-        visits.refused(call.line, error)
-        found = self._scheduler.leave_alone(call, verdict.scope, error, sent_at, now)
-        if found.is_new and not found.reasons:
-            logger.warning("endpoint %s is left alone, the others take its calls: %s", call.line[0], error)
-        if found.reasons:
-            return RetryDecision(error=_none_left(call.line, error, found.reasons), scope=found.scope)
+        state.exclude(call.upstream_key, error)
+        ejection = self._scheduler.eject(call, verdict.scope, error, sent_at, now)
+        if ejection.is_new and not ejection.reasons:
+            logger.warning("endpoint %s is left alone, the others take its calls: %s", call.upstream_key[0], error)
+        if ejection.reasons:
+            error = _no_endpoint_left(call.upstream_key, error, ejection.reasons)
+            return RetryDecision(error=error, scope=ejection.scope)
         return decision if decision.wait is not None else decision._replace(scope="call")
 
 
-def _none_left(key: UpstreamKey, error: ChatPoolError, reasons: Dict[str, ChatPoolError]) -> ChatPoolError:
-    """The error of a call that every endpoint refuses: the last one's, with the reasons of all in its message."""
+def _no_endpoint_left(key: UpstreamKey, error: ChatPoolError, reasons: Dict[str, ChatPoolError]) -> ChatPoolError:
+    """Return the error of a call that every endpoint refuses: the last one's, with all reasons in its message."""
     others = "".join(f"{name}: {reason}; " for name, reason in reasons.items() if name != key[0])
     return error.copied(f"no endpoint is left: {others}{key[0]}: ")

@@ -1,9 +1,9 @@
-"""Slots of a limit that is shared with other processes.
+"""Leases: the slots of a limit that is shared with other processes.
 
-Getting one is I/O, which nobody does with the scheduler's lock held.  So a line that lacks a slot asks for one: the
-scheduler hands the question to a worker, the worker puts it to the shared limit and brings the slot back, and the
-first call of the line is sent when its moment has come.  A line has one slot at a time: who is served first is decided
-among the processes, and a process that dies takes no more than one slot with it.
+Acquiring a lease is I/O and must not run under the scheduler's lock.  The scheduler therefore returns a
+:class:`LeaseRequest` to a worker, which acquires the slot and reports it back; the first call of the upstream is sent
+when the slot's moment has come.  An upstream holds one slot at a time: the processes are served in order, and a
+process that dies takes no more than one slot with it.
 """
 
 from __future__ import annotations
@@ -20,45 +20,123 @@ if TYPE_CHECKING:
     from .._quota import SharedLimit, Slot
     from .call import Call
 
-__all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle"]
+__all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle_lease"]
 
 logger = logging.getLogger("chatpool")
 
-_AFTER_TROUBLE = 1.0  # seconds until the next call, if a slot could not even be asked for
+_FALLBACK_WAIT_SECONDS = 1.0  # until the next call, if a slot could not be reserved
+
+
+class LeaseHolder:
+    """The slot of one upstream.
+
+    Not thread-safe: the scheduler holds its lock.
+
+    Args:
+        limit: the shared limit that grants the slots.
+    """
+
+    __slots__ = ("_due_at", "_is_requested", "_slot", "limit")
+
+    def __init__(self, limit: SharedLimit) -> None:
+        self.limit = limit
+        self._slot: Optional[Slot] = None
+        self._due_at = -math.inf
+        self._is_requested = False
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the slot's moment; 0 if a lease must be requested, ``inf`` while it is acquired."""
+        if self._is_requested:
+            return math.inf
+        return max(0.0, self._due_at - now) if self._is_usable(now) else 0.0
+
+    def needs_lease(self, now: float) -> bool:
+        """Return whether a lease must be requested before the next call can be sent."""
+        return not self._is_requested and not self._is_usable(now)
+
+    def _is_usable(self, now: float) -> bool:
+        return self._slot is not None and now <= self._due_at + LATENESS
+
+    def request(self, tokens: float) -> LeaseRequest:
+        """Return the request for a lease; the acquired slot goes to :meth:`granted`."""
+        unused, self._slot = self._slot, None
+        self._is_requested = True
+        return LeaseRequest(self, tokens, unused)
+
+    def granted(self, slot: Slot, now: float) -> None:
+        """Keep the slot that a worker has acquired."""
+        self._slot, self._due_at = slot, now + slot.wait
+        self._is_requested = False
+
+    def take(self, now: float, tokens: float) -> Optional[Lease]:
+        """Take the slot for a call of ``tokens`` that is sent now; None if its moment has not come."""
+        slot = self._slot
+        if slot is None or self._is_requested or not self._is_usable(now) or self._due_at > now:
+            return None
+        self._slot = None
+        return Lease(self.limit, slot, tokens, self._due_at)
+
+
+class LeaseRequest(NamedTuple):
+    """A request for a lease, to be carried out by a worker.
+
+    Attributes:
+        holder: the holder that needs the lease.
+        tokens: the tokens that its first call is expected to take.
+        unused: a slot that was not used and is given back.
+    """
+
+    holder: LeaseHolder
+    tokens: float
+    unused: Optional[Slot] = None
+
+    def acquire(self) -> Slot:
+        """Acquire a slot.  Does I/O and never raises: an upstream whose request is lost would wait for ever."""
+        if self.unused is not None:
+            self.holder.limit.correct(self.unused, 0.0)
+        return _reserve(self.holder.limit, self.tokens)
+
+    def acquire_lease(self, clock: Clock) -> Lease:
+        """Acquire a lease for a call that is in no queue.  Does I/O and never raises."""
+        slot = self.acquire()
+        return Lease(self.holder.limit, slot, self.tokens, clock.now() + slot.wait)
 
 
 class Lease(NamedTuple):
     """The slot that a call is sent with.
 
     Attributes:
-        limit: who gave it.
+        limit: the shared limit that granted it.
         slot: the slot.
-        tokens: what the call is expected to take, which need not be what the slot was reserved for.
-        due: the slot's moment, on the pool's clock.
+        tokens: the tokens that the call is expected to take, which may differ from what the slot was reserved for.
+        due_at: the slot's moment, on the pool's clock.
     """
 
     limit: SharedLimit
     slot: Slot
     tokens: float
-    due: float
+    due_at: float
 
     def is_late(self, now: float) -> bool:
-        """Return whether the slot can no longer be used: what is sent now could be too much for a minute."""
-        return now > self.due + LATENESS
+        """Return whether the slot can no longer be used: a call sent now could be too much for a minute."""
+        return now > self.due_at + LATENESS
 
     def renewed(self, clock: Clock) -> Lease:
-        """Give the slot back and return the grant of another.  Does I/O."""
+        """Give the slot back and return the lease of another.  Does I/O."""
         self.limit.correct(self.slot, 0.0)
         slot = _reserve(self.limit, self.tokens)
-        return self._replace(slot=slot, due=clock.now() + slot.wait)
+        return self._replace(slot=slot, due_at=clock.now() + slot.wait)
 
     def share_pause(self, seconds: float) -> None:
-        """The call was refused for rate, and its pool sends nothing for so long: neither do the others.  Does I/O."""
+        """Pause the other processes too: the call was refused for rate, and its pool pauses for ``seconds``.
+
+        Does I/O.
+        """
         if seconds > 0:
             self.limit.pause(seconds)
 
     def settle(self, verdict: Optional[Verdict]) -> None:
-        """The call has ended, or (None) was not sent: correct what was reserved.  Does I/O."""
+        """Correct the reservation after a call has ended, or (None) was not sent.  Does I/O."""
         used = self.tokens
         if verdict is None or verdict.kind == "throttled":
             used = 0.0
@@ -67,94 +145,19 @@ class Lease(NamedTuple):
         self.limit.correct(self.slot, used)
 
 
-class LeaseRequest(NamedTuple):
-    """What a worker has to ask for.
-
-    Attributes:
-        grants: of the line that lacks a slot.
-        tokens: what its first call is expected to take.
-        unused: the slot that came to nothing.
-    """
-
-    grants: LeaseHolder
-    tokens: float
-    unused: Optional[Slot] = None
-
-    def ask(self) -> Slot:
-        """Ask; does I/O, and never raises: a line whose question is lost would wait for ever."""
-        if self.unused is not None:
-            self.grants.limit.correct(self.unused, 0.0)
-        return _reserve(self.grants.limit, self.tokens)
-
-    def granted(self, clock: Clock) -> Lease:
-        """Ask, for a call that is in no queue."""
-        slot = self.ask()
-        return Lease(self.grants.limit, slot, self.tokens, clock.now() + slot.wait)
+def settle_lease(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
+    """Settle the lease of an attempt that has ended, or (None) was not made; return it, None without one."""
+    lease, call.lease = call.lease, None
+    if lease is not None:
+        lease.settle(verdict)
+    return lease
 
 
 def _reserve(limit: SharedLimit, tokens: float) -> Slot:
     try:
         return limit.reserve(1.0, tokens)
     except Exception:
-        from .._quota import Slot  # here it has long been imported; most pools share nothing
+        from .._quota import Slot  # already imported by now; most pools share nothing and never import it
 
         logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
-        return Slot(True, _AFTER_TROUBLE, 0.0, tokens)
-
-
-def settle(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
-    """The attempt of ``call`` has ended, or (None) was not made; returns the grant that it was made with, if any."""
-    grant, call.grant = call.grant, None
-    if grant is not None:
-        grant.settle(verdict)
-    return grant
-
-
-class LeaseHolder:
-    """The slot of one line.
-
-    Not thread-safe: the scheduler holds its lock.
-
-    Args:
-        limit: who gives the slots.
-    """
-
-    __slots__ = ("_asking", "_due", "_slot", "limit")
-
-    def __init__(self, limit: SharedLimit) -> None:
-        self.limit = limit
-        self._slot: Optional[Slot] = None
-        self._due = -math.inf
-        self._asking = False
-
-    def wait(self, now: float) -> float:
-        """Seconds until the slot's moment; 0 if one is to be asked for, ``inf`` while that is being done."""
-        if self._asking:
-            return math.inf
-        return max(0.0, self._due - now) if self._usable(now) else 0.0
-
-    def lacking(self, now: float) -> bool:
-        """Whether somebody has to ask for a slot before the next call can be sent."""
-        return not self._asking and not self._usable(now)
-
-    def _usable(self, now: float) -> bool:
-        return self._slot is not None and now <= self._due + LATENESS
-
-    def question(self, tokens: float) -> LeaseRequest:
-        """What to ask for; the answer goes to :meth:`answered`."""
-        unused, self._slot = self._slot, None
-        self._asking = True
-        return LeaseRequest(self, tokens, unused)
-
-    def answered(self, slot: Slot, now: float) -> None:
-        """The slot has come."""
-        self._slot, self._due = slot, now + slot.wait
-        self._asking = False
-
-    def take(self, now: float, tokens: float) -> Optional[Lease]:
-        """The slot for a call of so many tokens that is sent now; None if its moment has not come."""
-        slot = self._slot
-        if slot is None or self._asking or not self._usable(now) or self._due > now:
-            return None
-        self._slot = None
-        return Lease(self.limit, slot, tokens, self._due)
+        return Slot(True, _FALLBACK_WAIT_SECONDS, 0.0, tokens)

@@ -1,12 +1,9 @@
-"""Fork and the end of the process: what has to happen then to whatever has threads and connections.
-
-The threads that workers run on.
-"""
+"""Fork and exit of the process, for objects that have threads and connections; and the threads of workers."""
 
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401 - its own hook has to be there before that of the last line
+import concurrent.futures.thread  # noqa: F401 - its exit hook must be registered before the one below
 import functools
 import logging
 import os
@@ -26,13 +23,13 @@ logger = logging.getLogger("chatpool")
 
 
 class ProcessObserver(Protocol):
-    """Something with threads and connections."""
+    """An object with threads and connections."""
 
     def after_fork_in_child(self) -> None:
-        """Start over: threads did not come along, locks may be held by nobody, connections are the parent's."""
+        """Start over: there are no threads, locks may stay held for ever, connections are the parent's."""
 
     def close(self, *, at_exit: bool = False) -> None:
-        """Finish what was submitted, then end; ``at_exit`` tells that the process is about to."""
+        """Finish the submitted calls, then end; ``at_exit`` tells that the process is about to end."""
 
     def abort(self) -> None:
         """Give up everything and end."""
@@ -41,9 +38,9 @@ class ProcessObserver(Protocol):
 _living: weakref.WeakSet[ProcessObserver] = weakref.WeakSet()
 
 
-def register(one: ProcessObserver) -> None:
-    """Look after ``one`` for as long as somebody else refers to it."""
-    _living.add(one)
+def register(observer: ProcessObserver) -> None:
+    """Tell ``observer`` of fork and exit for as long as something else refers to it."""
+    _living.add(observer)
 
 
 def _survivors() -> List[ProcessObserver]:
@@ -51,21 +48,21 @@ def _survivors() -> List[ProcessObserver]:
 
 
 def _after_fork_in_child() -> None:
-    for one in _survivors():
+    for observer in _survivors():
         try:
-            one.after_fork_in_child()
+            observer.after_fork_in_child()
         except Exception:  # the others must start over all the same
-            logger.exception("%r cannot be used in this forked process", one)
+            logger.exception("%r cannot be used in this forked process", observer)
 
 
 def _at_exit() -> None:
-    """A script that ends normally gets what it submitted; one that ends by an exception does not wait for it."""
+    """Finish the calls of a script that ends normally; abort those of one that ends with an exception."""
     failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
-    for one in _survivors():
+    for observer in _survivors():
         if failed:
-            one.abort()
+            observer.abort()
         else:
-            one.close(at_exit=True)
+            observer.close(at_exit=True)
 
 
 if hasattr(os, "register_at_fork"):
@@ -76,7 +73,7 @@ getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 
 
 class WorkerThreads(ThreadPoolExecutor):
-    """A ``ThreadPoolExecutor`` that Ctrl-C in :meth:`submit` does no harm.
+    """A ``ThreadPoolExecutor`` that stays usable after Ctrl-C in :meth:`submit`.
 
     The standard one could lose the lock of its count of idle threads there, or leave a thread that never begins; both
     for ever.
@@ -91,7 +88,7 @@ class WorkerThreads(ThreadPoolExecutor):
     if sys.version_info < (3, 10):
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            """Run it beside as a whole: its ``with`` may lose any lock."""
+            """Submit in another thread: the ``with`` of the method may lose any lock at Ctrl-C."""
             submit = super().submit
             futures = []
             run_beside(lambda: futures.append(submit(fn, *args, **kwargs)))
@@ -103,7 +100,7 @@ class WorkerThreads(ThreadPoolExecutor):
 
 
 class _Permits:
-    """A semaphore, as far as the executor uses it, in which no exception can come between two steps."""
+    """The part of a semaphore that the executor uses, in single steps that Ctrl-C cannot interrupt."""
 
     def __init__(self) -> None:
         self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()

@@ -1,12 +1,10 @@
-"""Which call runs next.
+"""The scheduler: which call runs next, and on how many workers.
 
 One lock guards everything here.  Methods decide and return what is to be done; starting threads, delivering and
 sending happen outside, in :mod:`chatpool._engine.engine`.
 
 Workers come and go: one that finds nothing to send ends, except that a single one stays to wait for the first
 moment at which there will be something.  So a pool in which nothing is parked has no thread that wakes up.
-
-How many workers there are.
 """
 
 from __future__ import annotations
@@ -24,80 +22,31 @@ from ..errors import ChatPoolError
 from ..types import LineStats, Verdict
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, UpstreamKey
 from .call_registry import CallRegistry
+from .endpoints import EndpointSpec
 from .leases import LeaseRequest
-from .upstream import HeaderReport, Upstream, read_limits
-from .upstreams import Ejection, EndpointSpec, UpstreamFactory, Upstreams
+from .upstream import HeaderReport, Upstream, reported_limits
+from .upstreams import Ejection, UpstreamFactory, Upstreams
 
 if TYPE_CHECKING:
     from .._quota import Slot
 
-__all__ = ["NextStep", "Scheduler", "WorkerCount"]
+__all__ = ["NextStep", "Scheduler"]
 
-
-class WorkerCount:
-    """Counts workers, at most ``max_workers`` of them.
-
-    Not thread-safe: the scheduler holds its lock.
-
-    Attributes:
-        waiting: whether one of them waits until a call may be sent.
-    """
-
-    __slots__ = ("_alive", "_max_workers", "_starting", "waiting")
-
-    def __init__(self, max_workers: int) -> None:
-        self._max_workers = max_workers
-        self._starting = 0  # asked for, not running yet
-        self._alive = 0
-        self.waiting = False
-
-    def room(self) -> bool:
-        """Whether there may be another."""
-        return self._starting + self._alive < self._max_workers
-
-    def hire(self, wanted: int) -> int:
-        """Ask for ``wanted`` more; returns how many are to be started."""
-        hired = max(0, min(wanted, self._max_workers - self._starting - self._alive))
-        self._starting += hired
-        return hired
-
-    def started(self) -> None:
-        """One of them runs."""
-        self._starting = max(0, self._starting - 1)
-        self._alive += 1
-
-    def not_started(self) -> int:
-        """One of them could not be started; returns how many are left."""
-        self._starting = max(0, self._starting - 1)
-        return self._starting + self._alive
-
-    def ended(self) -> None:
-        """One of them has nothing left to do."""
-        self._alive -= 1
-
-    def forget_starting(self) -> None:
-        """Nobody knows whether those that were asked for will come: ask again.
-
-        One that comes after all finds nothing to do and ends.
-        """
-        self._starting = 0
-
-
-_READ_EVERY = 0.02  # seconds: thousands of answers a second need not all be asked for the same limits
+_READ_LIMITS_EVERY_SECONDS = 0.02  # of thousands of answers a second only some are read for the same limits
 
 
 class NextStep(NamedTuple):
-    """What a worker does next: run ``call``, put ``question``, wait until there is something, or (none of them) end.
+    """The next step of a worker: run ``call``, acquire a lease, wait until there is something, or (none) end.
 
     Attributes:
         call: the call to run.
-        question: what to ask a shared limit; the answer goes to :meth:`Scheduler.answered`.
+        lease_request: the lease to acquire; its slot goes to :meth:`Scheduler.lease_granted`.
         wait: whether to call :meth:`Scheduler.wait_for_work` and ask again.
-        more_workers: how many further workers are to be started first.
+        more_workers: the number of further workers to start first.
     """
 
     call: Optional[Call] = None
-    question: Optional[LeaseRequest] = None
+    lease_request: Optional[LeaseRequest] = None
     wait: bool = False
     more_workers: int = 0
 
@@ -107,131 +56,90 @@ class Scheduler:
 
     Args:
         max_workers: the concurrency cap.
-        plans: the endpoints; none for a single one without limits.
-        spending: what has been spent of the pool's budget, None without one.
+        specs: the endpoints; none for a single one without limits.
+        budget_tracker: tracks the pool's budget, None without one.
     """
 
     def __init__(
         self,
         max_workers: int,
-        plans: Sequence[EndpointSpec] = (),
-        spending: Optional[BudgetTracker] = None,
+        specs: Sequence[EndpointSpec] = (),
+        budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.lock = new_lock()
         self._in_worker = barging(self.lock)
         self._changed = Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = Condition(self.lock)
         self._max_workers = max_workers
-        if spending is not None:
-            spending.forget_in_flight()  # the scheduler is made anew in a forked child
-        self._staff = WorkerCount(max_workers)
-        self._make = UpstreamFactory(plans, spending)
-        self._lines = Upstreams(self._make)
-        self._ledger = CallRegistry()
+        if budget_tracker is not None:
+            budget_tracker.forget_in_flight()  # the scheduler is made anew in a forked child
+        self._worker_count = _WorkerCount(max_workers)
+        self._upstream_factory = UpstreamFactory(specs, budget_tracker)
+        self._upstreams = Upstreams(self._upstream_factory)
+        self._call_registry = CallRegistry()
         self._refusals = CommonRejections(max_workers)
         self._waits_until = math.inf
 
     # -- calls come in ------------------------------------------------------------------------------
 
     def submit(self, calls: Iterable[Call]) -> int:
-        """Queue fresh calls; returns how many workers to start."""
+        """Queue fresh calls; return the number of workers to start."""
         with self.lock:
             added = 0
             for call in calls:
                 if call.state != NEW:  # cancelled before it came here
                     continue
-                self._lines.add(call)
+                self._upstreams.add(call)
                 call.state = QUEUED  # only now: what is queued is in a queue, whatever comes between
                 added += 1
-            self._ledger.queued(added)
-            if self._staff.waiting:
+            self._call_registry.queued(added)
+            if self._worker_count.waiting:
                 self._changed.notify_all()
                 added -= 1
-            return self._staff.hire(added)
+            return self._worker_count.request_workers(added)
 
     def adopt(self, call: Call, now: float) -> None:
-        """A call that runs in its caller's own worker: known here so that it can be given up, never queued."""
+        """Register a call that runs in its caller's own worker: it can be given up, and is never queued."""
         with self.lock:
             call.state = QUEUED
-            self._ledger.queued()
-            self._start(call, self._lines.of(call).queue.line_for(call, now), now)
+            self._call_registry.queued()
+            self._start(call, self._upstreams.of(call).queue.upstream_for(call, now), now)
 
     # -- workers ask ----------------------------------------------------------------------------------
 
     def worker_started(self) -> None:
-        """The asking thread is a worker from now on, until a step tells it to end."""
+        """Count the calling thread as a worker, until a step tells it to end."""
         with self._in_worker:
-            self._staff.started()
+            self._worker_count.started()
 
     def worker_ended(self) -> None:
-        """A worker ends out of turn."""
+        """Count off a worker that no step told to end."""
         with self._in_worker:
-            self._staff.ended()
+            self._worker_count.ended()
 
     def worker_not_started(self) -> int:
-        """A worker could not be started; returns how many there are."""
+        """Count off a worker that could not be started; return the number of workers."""
         with self.lock:
-            return self._staff.not_started()
+            return self._worker_count.not_started()
 
     def next_step(self, now: float) -> NextStep:
-        """What the asking worker does next."""
+        """Return the next step of the calling worker."""
         with self._in_worker:
             self._wake_parked(now)
-            line, wait = self._next_line(now)
-            call = None if line is None else line.queue.first(line, now)
-            if line is not None and call is not None:
-                question = line.question(now)
-                if question is not None:
-                    return NextStep(question=question, more_workers=self._successors(now))
-                self._start(call, line, now)
-                self._lines.had_its_turn(line.queue, call, now)
-                return NextStep(call, None, False, self._successors(now))  # by position: once per call
+            upstream, wait = self._next_upstream(now)
+            call = None if upstream is None else upstream.queue.first(upstream, now)
+            if upstream is not None and call is not None:
+                lease_request = upstream.lease_request(now)
+                if lease_request is not None:
+                    return NextStep(lease_request=lease_request, more_workers=self._request_successors(now))
+                self._start(call, upstream, now)
+                self._upstreams.rotate(upstream.queue, call, now)
+                return NextStep(call, None, False, self._request_successors(now))  # by position: once per call
             if self._needs_waiter(now, wait):
-                self._staff.waiting = True
+                self._worker_count.waiting = True
                 return NextStep(wait=True)
-            self._staff.ended()
+            self._worker_count.ended()
             return NextStep()
-
-    def answered(self, question: LeaseRequest, slot: Slot, now: float) -> None:
-        """A shared limit has answered the worker's question."""
-        with self._in_worker:
-            question.grants.answered(slot, now)
-
-    def close_grants(self) -> None:
-        """Let go of the files and connections of shared limits; not under the lock."""
-        for line in self._lines:
-            line.close_grants()
-
-    def question_for(self, call: Call) -> Optional[LeaseRequest]:
-        """What a running call that was in no queue has to ask a shared limit, None if nothing."""
-        with self._in_worker:
-            return self._lines.of(call).question_for(call)
-
-    def paused_for(self, call: Call, now: float) -> float:
-        """Seconds for which the call's line is paused after a refusal."""
-        with self._in_worker:
-            return self._lines.of(call).pacer.pace(now).paused_for or 0.0
-
-    def _needs_waiter(self, now: float, wait: float) -> bool:
-        """Whether a worker is to wait so long; one that already does, for longer, is told to look again."""
-        if math.isinf(wait):
-            return False
-        if self._staff.waiting and now + wait < self._waits_until:
-            self._changed.notify_all()
-        return not self._staff.waiting
-
-    def _next_line(self, now: float) -> Tuple[Optional[Upstream], float]:
-        """The line whose turn it is, or None and the seconds until that may change."""
-        line, wait = self._lines.next(now)
-        return line, 0.0 if line is not None else min(wait, self._ledger.next_due(now))
-
-    def _successors(self, now: float) -> int:
-        """Whoever leaves with a call makes sure that the rest is looked after."""
-        if not self._staff.room():
-            return 0
-        line, wait = self._next_line(now)
-        needed = line is not None or self._needs_waiter(now, wait)
-        return self._staff.hire(1) if needed else 0
 
     def wait_for_work(self, clock: Clock) -> None:
         """Wait until a call may be sent, or until there is something else to look at."""
@@ -239,120 +147,172 @@ class Scheduler:
             try:
                 now = clock.now()
                 self._wake_parked(now)
-                _, wait = self._next_line(now)
+                _, wait = self._next_upstream(now)
                 if wait > 0 and not math.isinf(wait):
                     self._waits_until = now + wait
                     clock.wait(self._changed, wait)
             finally:
-                self._staff.waiting = False
+                self._worker_count.waiting = False
+
+    def extra_workers(self, now: float) -> int:
+        """Return the number of workers to start because the calling one will be busy with a callback."""
+        with self._in_worker:
+            return self._request_successors(now)
+
+    def _request_successors(self, now: float) -> int:
+        """Make sure that another worker takes the remaining calls; return the number of workers to start."""
+        if not self._worker_count.has_capacity():
+            return 0
+        upstream, wait = self._next_upstream(now)
+        needed = upstream is not None or self._needs_waiter(now, wait)
+        return self._worker_count.request_workers(1) if needed else 0
+
+    def _needs_waiter(self, now: float, wait: float) -> bool:
+        """Return whether a worker must wait for ``wait`` seconds; wake one that already waits, but for longer."""
+        if math.isinf(wait):
+            return False
+        if self._worker_count.waiting and now + wait < self._waits_until:
+            self._changed.notify_all()
+        return not self._worker_count.waiting
+
+    def _next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
+        """Return the upstream that sends next, or None and the seconds until that may change."""
+        upstream, wait = self._upstreams.next(now)
+        return upstream, 0.0 if upstream is not None else min(wait, self._call_registry.next_due(now))
 
     def _wake_parked(self, now: float) -> None:
-        if self._ledger.anything_parked():
-            for call in self._ledger.due(now):
-                self._lines.add_due(call, now)
+        if self._call_registry.anything_parked():
+            for call in self._call_registry.due(now):
+                self._upstreams.add_due(call, now)
 
-    def _start(self, call: Call, line: Upstream, now: float) -> None:
-        self._ledger.start(call)
-        if call.token is None:
-            call.token = CancelToken()
-        self._lines.bind(call, line, now)
-        line.sent(call, now)
+    def _start(self, call: Call, upstream: Upstream, now: float) -> None:
+        self._call_registry.start(call)
+        if call.cancel_token is None:
+            call.cancel_token = CancelToken()
+        self._upstreams.bind(call, upstream, now)
+        upstream.sent(call, now)
+
+    # -- leases ---------------------------------------------------------------------------------------
+
+    def lease_granted(self, request: LeaseRequest, slot: Slot, now: float) -> None:
+        """Keep the slot that a worker has acquired for an upstream."""
+        with self._in_worker:
+            request.holder.granted(slot, now)
+
+    def lease_request_for(self, call: Call) -> Optional[LeaseRequest]:
+        """Return the request for the lease of a running call that was in no queue, None if it needs none."""
+        with self._in_worker:
+            return self._upstreams.of(call).lease_request_for(call)
+
+    def paused_for(self, call: Call, now: float) -> float:
+        """Return the seconds for which the call's upstream is paused after a refusal for rate."""
+        with self._in_worker:
+            return self._upstreams.of(call).pacer.pace(now).paused_for or 0.0
+
+    def close_leases(self) -> None:
+        """Close the files and connections of shared limits; not under the lock."""
+        for upstream in self._upstreams:
+            upstream.close_leases()
 
     # -- attempts return, calls go on or end ----------------------------------------------------------
 
     def returned(self, call: Call, verdict: Verdict, now: float) -> HealthSnapshot:
-        """An attempt has ended; returns the line as it is now."""
-        stated = self._stated(call, verdict, now)
+        """Record the end of an attempt; return the health of its upstream."""
+        reported = self._reported_limits(call, verdict, now)
         with self._in_worker:
-            line = self._lines.of(call)
-            on_their_way = line.on_their_way() + 1
+            upstream = self._upstreams.of(call)
+            outstanding = upstream.outstanding() + 1
             if call.sent_at is not None:
-                on_their_way = min(on_their_way - 1, self._max_workers)
-                line.returned(call, verdict, stated, now)
-            view = line.queue.view(call, line, line.view(now, on_their_way), now)
-            return self._with_evidence(view, call, verdict, line, now)
+                outstanding = min(outstanding - 1, self._max_workers)
+                upstream.returned(call, verdict, reported, now)
+            snapshot = upstream.queue.with_others(call, upstream, upstream.snapshot(now, outstanding), now)
+            return self._with_evidence(snapshot, call, verdict, upstream, now)
 
-    def _stated(self, call: Call, verdict: Verdict, now: float) -> Optional[HeaderReport]:
-        """The limits that an answer states: of all refusals, and of a success every now and then."""
-        line = self._lines.known(call.line)
-        if line is None or (verdict.kind == "success" and now < line.read_again_at):
+    def _reported_limits(self, call: Call, verdict: Verdict, now: float) -> Optional[HeaderReport]:
+        """Return the limits that an answer reports: every refusal is read, and a success now and then."""
+        upstream = self._upstreams.known(call.upstream_key)
+        if upstream is None or (verdict.kind == "success" and now < upstream.read_limits_at):
             return None
-        line.read_again_at = now + _READ_EVERY
-        return read_limits(verdict)
+        upstream.read_limits_at = now + _READ_LIMITS_EVERY_SECONDS
+        return reported_limits(verdict)
 
     def _with_evidence(
-        self, view: HealthSnapshot, call: Call, verdict: Verdict, line: Upstream, now: float
+        self, snapshot: HealthSnapshot, call: Call, verdict: Verdict, upstream: Upstream, now: float
     ) -> HealthSnapshot:
-        """``view`` with what other calls tell about a failure of this kind."""
+        """Return ``snapshot``, completed with the evidence of other calls on a failure of this kind."""
         if verdict.about == "access":
-            return view._replace(
-                recheck=line.recheck.pause,
-                good_sent_at=line.recheck.good_sent_at,
-                unanimous=self._refuses_all(call, verdict, line),
+            return snapshot._replace(
+                recheck=upstream.recheck.pause,
+                good_sent_at=upstream.recheck.good_sent_at,
+                unanimous=self._refuses_all(call, verdict, upstream),
             )
         if verdict.about == "start":
-            since = line.health.gate.down_since
-            return view._replace(failing_for=None if since is None else now - since)
-        is_end = call.options.ends_when_refused and self._refuses_all(call, verdict, line)
-        return view._replace(unanimous=True) if is_end else view
+            since = upstream.health.gate.down_since
+            return snapshot._replace(failing_for=None if since is None else now - since)
+        ends_all = call.options.ends_when_refused and self._refuses_all(call, verdict, upstream)
+        return snapshot._replace(unanimous=True) if ends_all else snapshot
 
-    def _refuses_all(self, call: Call, verdict: Verdict, line: Upstream) -> bool:
-        """Whether the line refuses every call, as far as those of the same run can tell."""
+    def _refuses_all(self, call: Call, verdict: Verdict, upstream: Upstream) -> bool:
+        """Return whether the upstream refuses every call, as far as those of the same run can tell."""
         if verdict.kind != "fail" or verdict.fingerprint is None:
             return False
-        if line.health.proven and not line.recheck.stands:
+        if upstream.health.proven and not upstream.recheck.stands:
             return False
-        refusal = (line.key, call.sink.run_id, call.request.path, verdict.fingerprint, line.recheck.worked_at)
+        worked_at = upstream.recheck.worked_at
+        refusal = (upstream.key, call.sink.run_id, call.request.path, verdict.fingerprint, worked_at)
         return self._refusals.refused(refusal, call.id)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
-        """``returned`` and ``end`` in one, for the commonest case.
+        """Record a success and end the call: :meth:`accepted` and :meth:`end` in one, for the most common case.
 
         Returns:
-            Whether the call had not ended before, and how many workers to start because its line was held.
+            Whether the call had not ended before, and the number of workers to start because its upstream was blocked.
         """
-        stated = self._stated(call, verdict, now)
+        reported = self._reported_limits(call, verdict, now)
         with self._in_worker:
-            workers = self._answered_well(call, verdict, stated, now)
+            workers = self._accepted(call, verdict, reported, now)
             return self._end(call), workers
 
-    def answered_well(self, call: Call, verdict: Verdict, now: float) -> int:
-        """``returned`` for an answer that is looked at before the call ends, or goes on.
+    def accepted(self, call: Call, verdict: Verdict, now: float) -> int:
+        """Record a success of a call that goes on to a review.
 
         Returns:
-            How many workers to start: because its line was held, and because the asking one will be busy.
+            The number of workers to start: its upstream was blocked, and the calling worker will be busy.
         """
-        stated = self._stated(call, verdict, now)
+        reported = self._reported_limits(call, verdict, now)
         with self._in_worker:
-            return self._answered_well(call, verdict, stated, now) + self._successors(now)
+            return self._accepted(call, verdict, reported, now) + self._request_successors(now)
 
-    def _answered_well(self, call: Call, verdict: Verdict, stated: Optional[HeaderReport], now: float) -> int:
-        line = self._lines.of(call)
-        line.standing.endpoint.proven = True
+    def _accepted(self, call: Call, verdict: Verdict, reported: Optional[HeaderReport], now: float) -> int:
+        upstream = self._upstreams.of(call)
+        upstream.score.endpoint.proven = True
         if call.sent_at is None:
             return 0
-        held = line.health.gate.closed or line.standing.tripped is not None or line.recheck.pause is not None
-        line.returned(call, verdict, stated, now)
-        return self._staff.hire(len(line.queue.queued())) if held and not line.health.gate.closed else 0
+        was_ejected = upstream.score.tripped is not None or upstream.recheck.pause is not None
+        was_blocked = upstream.health.gate.closed or was_ejected
+        upstream.returned(call, verdict, reported, now)
+        if not was_blocked or upstream.health.gate.closed:
+            return 0
+        return self._worker_count.request_workers(len(upstream.queue.queued()))
 
     def resend(self, call: Call, now: float) -> None:
-        """A running call makes another attempt in the same worker."""
+        """Start another attempt of a running call in the same worker."""
         with self._in_worker:
-            line = self._lines.of(call).queue.line_for(call, now)
-            self._lines.bind(call, line, now)
-            line.sent(call, now)
+            upstream = self._upstreams.of(call).queue.upstream_for(call, now)
+            self._upstreams.bind(call, upstream, now)
+            upstream.sent(call, now)
 
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
         with self._in_worker:
             if call.state != RUNNING:
                 return
-            self._lines.of(call).parked += 1
-            if self._ledger.park(call, due) and self._staff.waiting:
+            self._upstreams.of(call).parked += 1
+            if self._call_registry.park(call, due) and self._worker_count.waiting:
                 self._changed.notify_all()
 
     def end(self, call: Call) -> bool:
-        """The call has its outcome; False if it had ended before (then this outcome is not delivered)."""
+        """End a call that has its outcome; False if it had ended before (then this outcome is not delivered)."""
         with self._in_worker:
             return self._end(call)
 
@@ -360,57 +320,60 @@ class Scheduler:
         if call.state == DONE:
             return False
         if call.state == PARKED:
-            self._lines.of(call).parked -= 1
-        self._ledger.end(call)
-        if self._ledger.idle():
+            self._upstreams.of(call).parked -= 1
+        self._call_registry.end(call)
+        if self._call_registry.idle():
             self._all_ended.notify_all()
-            if self._staff.waiting:  # for a moment at which somebody else has sent, earlier than it seemed
+            if self._worker_count.waiting:  # for a moment at which another worker has already sent
                 self._changed.notify_all()
         return True
 
+    # -- outcomes ---------------------------------------------------------------------------------------
+
     def delivered(self, call: Call) -> None:
-        """Its outcome is where it belongs."""
-        self._ledger.delivered(call)
+        """Note that the sink of a call has its outcome."""
+        self._call_registry.delivered(call)
 
     def undelivered(self, sink: OutcomeSink) -> List[Call]:
-        """The calls of ``sink`` that have ended and whose outcomes it has not got yet."""
-        return self._ledger.undelivered_to(sink)
+        """Return the calls of ``sink`` that have ended and whose outcomes it does not have yet."""
+        return self._call_registry.undelivered_to(sink)
 
     def in_flight(self, sink: OutcomeSink) -> List[Call]:
-        """The running calls of ``sink``; without the lock, for the garbage collector."""
-        return [call for call in self._ledger.running() if call.sink is sink]
+        """Return the running calls of ``sink``; works without the lock, for the garbage collector."""
+        return [call for call in self._call_registry.running() if call.sink is sink]
 
-    def workers_wanted(self, now: float) -> int:
-        """How many workers to start, because the asking one will be busy with somebody's callback."""
-        with self._in_worker:
-            return self._successors(now)
+    # -- calls are given up -------------------------------------------------------------------------------
 
-    def give_up(self, which: Callable[[Call], bool], *, in_flight: bool = True) -> List[Call]:
-        """End all calls that ``which`` picks, without an outcome; returns them for the caller to deliver.
+    def give_up(self, is_affected: Callable[[Call], bool], *, in_flight: bool = True) -> List[Call]:
+        """End all calls for which ``is_affected`` is true, without an outcome; return them to be delivered.
 
         Args:
-            which: picks the calls.
+            is_affected: picks the calls.
             in_flight: whether calls whose exchange is under way are ended too.
         """
         with self.lock:
-            given_up = [call for call in self._everyone(in_flight) if which(call)]
+            given_up = [call for call in self._open_calls(in_flight) if is_affected(call)]
             for call in given_up:
                 self._end(call)
             if given_up:
-                self._ledger.forget_ended()
+                self._call_registry.forget_ended()
                 self._changed.notify_all()
             return given_up
 
-    def _everyone(self, in_flight: bool) -> List[Call]:
-        found = self._lines.queued() + self._ledger.parked()
-        return found + self._ledger.running() if in_flight else found
+    def _open_calls(self, in_flight: bool) -> List[Call]:
+        waiting = self._upstreams.queued() + self._call_registry.parked()
+        return waiting + self._call_registry.running() if in_flight else waiting
 
-    def holds_up(self, call: Call, now: float) -> bool:
-        """Whether it may take long until a worker gets to the call: all will be busy, or its line is held."""
+    def open_calls(self) -> List[Call]:
+        """Return all calls without an outcome, for a forked child: a thread that is not there may hold the lock."""
+        return list({*self._open_calls(in_flight=True), *self._call_registry.undelivered()})
+
+    def may_block(self, call: Call, now: float) -> bool:
+        """Return whether it may take long until a worker gets to the call: all are busy, or its upstream is blocked."""
         with self.lock:
-            queued, _, running = self._ledger.counts()
-            line = self._lines.of(call)
-            return queued + running > self._max_workers or line.queue.may_hold_up() or line.wait(now) > 0
+            queued, _, running = self._call_registry.counts()
+            upstream = self._upstreams.of(call)
+            return queued + running > self._max_workers or upstream.queue.may_block() or upstream.wait(now) > 0
 
     def expire(self, call: Call) -> bool:
         """End one call without an outcome, unless a worker has it."""
@@ -428,7 +391,7 @@ class Scheduler:
             self._changed.notify_all()
             return True
 
-    # -- waiting, and looking on --------------------------------------------------------------------------
+    # -- waiting ------------------------------------------------------------------------------------------
 
     def wait_inline(self, call: Call, due: float, clock: Clock) -> None:
         """Wait until ``due``, or until the call is given up."""
@@ -439,73 +402,120 @@ class Scheduler:
     def wait_until_idle(self, clock: Clock) -> None:
         """Wait until every call has its outcome."""
         with self.lock:
-            while not self._ledger.idle():
+            while not self._call_registry.idle():
                 clock.wait(self._all_ended)
 
     def idle(self) -> bool:
-        """Whether every call has its outcome."""
+        """Return whether every call has its outcome."""
         with self.lock:
-            return self._ledger.idle()
+            return self._call_registry.idle()
+
+    # -- upstreams ----------------------------------------------------------------------------------------
 
     def health(self, key: UpstreamKey) -> UpstreamHealth:
-        """The health of a line: written under the lock only, single facts of it may be read without."""
-        line = self._lines.known(key)
-        return UpstreamHealth() if line is None else line.health
+        """Return the health of an upstream: written under the lock only, single facts may be read without it."""
+        upstream = self._upstreams.known(key)
+        return UpstreamHealth() if upstream is None else upstream.health
 
     def proven(self, endpoint: str) -> bool:
-        """Whether any call to an endpoint has ever succeeded; works without the lock."""
-        return self._make.health(endpoint).proven
+        """Return whether any call to an endpoint has ever succeeded; works without the lock."""
+        return self._upstream_factory.health(endpoint).proven
 
-    def leave_alone(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> Ejection:
-        """The endpoint of a call that went out at ``sent_at`` refuses all calls of ``scope``: others get them."""
+    def eject(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> Ejection:
+        """Eject the endpoint of a call that was sent at ``sent_at`` and refused as all calls of ``scope``."""
         with self._in_worker:
-            return self._lines.leave_alone(call, scope, reason, sent_at, now)
+            return self._upstreams.eject(call, scope, reason, sent_at, now)
 
-    def held(self, call: Call, now: float) -> float:
-        """Seconds for which the call's line has been held since its first send."""
+    def blocked_seconds(self, call: Call, now: float) -> float:
+        """Return the seconds since its first send for which the call's upstream was blocked."""
         with self._in_worker:
-            return self._lines.of(call).held(now) - call.held_before
+            return self._upstreams.of(call).blocked_seconds(now) - call.blocked_seconds_at_send
 
     def refuse(self, key: UpstreamKey, until: float, error: ChatPoolError) -> None:
-        """Send nothing to this line before ``until``."""
+        """Send nothing to this upstream before ``until``."""
         with self._in_worker:
-            self._lines.get(key).health.refuse(until, error)
+            self._upstreams.get(key).health.refuse(until, error)
 
-    def line_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
-        """Return the state of all lines, for a person."""
+    def upstream_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
+        """Return the state of all upstreams for a person."""
         with self.lock:
-            return self._line_stats(now)
+            return self._upstream_stats(now)
 
-    def line_stats_within(self, seconds: float, now: float) -> Optional[Dict[UpstreamKey, LineStats]]:
-        """Return the same, for a thread that may hold the lock; None if the lock is not to be had in time."""
+    def upstream_stats_within(self, seconds: float, now: float) -> Optional[Dict[UpstreamKey, LineStats]]:
+        """Return the same for a thread that may hold the lock; None if the lock is not free in time."""
         if is_held(self.lock) or not self.lock.acquire(timeout=seconds):
             return None
         try:
-            return self._line_stats(now)
+            return self._upstream_stats(now)
         finally:
             self.lock.release()
 
-    def _line_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
-        return {line.key: line.stats(now) for line in self._lines}
+    def _upstream_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
+        return {upstream.key: upstream.stats(now) for upstream in self._upstreams}
 
     def counts(self) -> Tuple[int, int, int]:
-        """How many calls are queued, parked and running; works without the lock."""
-        return self._ledger.counts()
+        """Return the numbers of queued, parked and running calls; works without the lock."""
+        return self._call_registry.counts()
 
-    def everyone(self) -> List[Call]:
-        """All calls without an outcome, for a forked child: the lock may be held by a thread that is not there."""
-        return list({*self._everyone(in_flight=True), *self._ledger.undelivered()})
-
-    def repair(self) -> int:
-        """Put the books in order after an exception that may have come in the middle of anything (Ctrl-C).
+    def resync(self) -> int:
+        """Make the state consistent after an exception that may have come in the middle of anything (Ctrl-C).
 
         Returns:
-            How many workers to start.
+            The number of workers to start.
         """
         with self.lock:
-            self._lines.look_again()
-            queued = len(self._lines.queued())
-            parked = self._ledger.recount(queued)
-            self._staff.forget_starting()
+            self._upstreams.resync()
+            queued = len(self._upstreams.queued())
+            parked = self._call_registry.recount(queued)
+            self._worker_count.forget_starting()
             self._changed.notify_all()
-            return self._staff.hire(queued + bool(parked))
+            return self._worker_count.request_workers(queued + bool(parked))
+
+
+class _WorkerCount:
+    """The number of workers, at most ``max_workers``.
+
+    Not thread-safe: the scheduler holds its lock.
+
+    Attributes:
+        waiting: whether one of them waits until a call may be sent.
+    """
+
+    __slots__ = ("_alive", "_max_workers", "_starting", "waiting")
+
+    def __init__(self, max_workers: int) -> None:
+        self._max_workers = max_workers
+        self._starting = 0  # requested, not running yet
+        self._alive = 0
+        self.waiting = False
+
+    def has_capacity(self) -> bool:
+        """Return whether another worker may be started."""
+        return self._starting + self._alive < self._max_workers
+
+    def request_workers(self, wanted: int) -> int:
+        """Request ``wanted`` more workers; return the number to start."""
+        requested = max(0, min(wanted, self._max_workers - self._starting - self._alive))
+        self._starting += requested
+        return requested
+
+    def started(self) -> None:
+        """Count a requested worker that runs now."""
+        self._starting = max(0, self._starting - 1)
+        self._alive += 1
+
+    def not_started(self) -> int:
+        """Count off a worker that could not be started; return the number that remains."""
+        self._starting = max(0, self._starting - 1)
+        return self._starting + self._alive
+
+    def ended(self) -> None:
+        """Count off a worker that has nothing left to do."""
+        self._alive -= 1
+
+    def forget_starting(self) -> None:
+        """Forget the requested workers, which may never come, so that they are requested again.
+
+        One that comes after all finds nothing to do and ends.
+        """
+        self._starting = 0

@@ -1,11 +1,7 @@
-"""The chunks of one streamed answer, as the attempt that asked for it reads them.
-
-Streams in the hands of whoever reads them.
+"""Streamed answers: the chunks of one, its handoff to the thread that reads it, and the streams that are active.
 
 The worker that has opened a stream keeps its slot and sleeps until the stream has ended, while the consumer's thread
 reads the connection itself: a chunk goes through no other thread.
-
-The streams that are being read, and who reads them.
 """
 
 from __future__ import annotations
@@ -25,34 +21,32 @@ from .call import Call, OutcomeSink
 
 __all__ = [
     "ActiveStreams",
-    "ChunkSink",
-    "Chunks",
-    "HandoffSink",
     "Reading",
     "StreamHandoff",
     "StreamedChunks",
     "WholeAnswer",
     "collect_chunks",
-    "ended",
 ]
 
+_EVENT_TIMEOUT_SECONDS = 60.0  # where Timeout.read is None
+_CLOCK_TOLERANCE_SECONDS = 0.01  # between two readings of one moment
+_BODY_END_SECONDS = 0.05  # in which a body has to end after its last event, for its connection to be kept
 
-_BETWEEN_EVENTS = 60.0  # seconds, where Timeout.read says nothing
-_ABOUT = 0.01  # seconds between two readings of one moment
-_TO_THE_END = 0.05  # seconds in which a body has to end after its last event, for its connection to be kept
+_ABANDONED = Verdict("success", status=200)
+"""The consumer wanted no more chunks: nothing is wrong with the server, and what it has written is paid for."""
 
 
 class Chunks(Protocol):
-    """What comes of a stream.
+    """The chunks of a stream.
 
     Attributes:
-        verdict: what the stream was, once it has ended.
+        verdict: the verdict on the stream, once it has ended.
     """
 
     verdict: Optional[Verdict]
 
     def next(self) -> Optional[ChatChunk]:
-        """The next chunk, None at the end.
+        """Return the next chunk, None at the end.
 
         Raises:
             Cancelled: the call was given up.
@@ -60,24 +54,24 @@ class Chunks(Protocol):
 
 
 Reading = Callable[[Call, Chunks], Verdict]
-"""What a worker does with the chunks of a call.  Whoever gives one away sets ``call.handed_out``."""
+"""Consumes the chunks of a call in its worker; sets ``call.partly_delivered`` when it gives one away."""
 
 
 def collect_chunks(call: Call, chunks: Chunks) -> Verdict:
-    """Read to the end; the chunks are no more than a way to get the whole answer."""
+    """Read to the end; only the whole answer is wanted."""
     while chunks.next() is not None:
         pass
-    return ended(chunks)
+    return _verdict_of(chunks)
 
 
-def ended(chunks: Chunks) -> Verdict:
-    """What came of them, after the last."""
+def _verdict_of(chunks: Chunks) -> Verdict:
+    """Return the verdict on a stream whose last chunk was read."""
     assert chunks.verdict is not None
     return chunks.verdict
 
 
 class WholeAnswer:
-    """An answer of a server that did not stream, as one chunk.
+    """The answer of a server that did not stream, as one chunk.
 
     Args:
         verdict: a success.
@@ -88,58 +82,58 @@ class WholeAnswer:
         self._chunk = chunk_of(verdict.value) if isinstance(verdict.value, ChatCompletion) else None
 
     def next(self) -> Optional[ChatChunk]:
-        """The chunk, then None."""
+        """Return the chunk, then None."""
         chunk, self._chunk = self._chunk, None
         return chunk
 
 
 class StreamedChunks:
-    """Chunks out of an open stream.  Not for two threads at the same time.
+    """The chunks of an open stream.  Not for two threads at the same time.
 
     Up to the first piece of the answer the exchange's ``Timeout.attempt`` holds.  Then each wait for an event has its
     own limit, ``Timeout.read``, which comments extend up to ``Timeout.attempt``, and all of them together the rest of
-    ``Timeout.total``; the time between two waits, in which somebody looks at a chunk, does not count.  A model that
+    ``Timeout.total``; the time between two waits, in which the consumer handles a chunk, does not count.  A model that
     reasons aloud has, from its first piece on, whichever of the two ends later.
 
     Args:
         stream: the stream.
         call: the call it answers.
-        left: seconds that are left of the call's time.
-        judge: what the stream means once it has ended.
-        judge_exception: what it means that reading it raised.
-        max_event_bytes: the longest event that is taken.
+        seconds_left: the rest of the call's time.
+        classify: returns the verdict on a stream that has ended.
+        classify_error: returns the verdict on an exception of reading it.
+        max_event_bytes: the longest event that is accepted.
     """
 
     def __init__(
         self,
         stream: OpenStream,
         call: Call,
-        left: float,
-        judge: Callable[[StreamReader], Verdict],
-        judge_exception: Callable[[Exception], Verdict],
+        seconds_left: float,
+        classify: Callable[[StreamReader], Verdict],
+        classify_error: Callable[[Exception], Verdict],
         *,
         max_event_bytes: int,
     ) -> None:
         self.verdict: Optional[Verdict] = None
         self._stream = stream
         self._call = call
-        self._left = left
-        self._judge = judge
-        self._judge_exception = judge_exception
+        self._seconds_left = seconds_left
+        self._classify = classify
+        self._classify_error = classify_error
         self._reader = StreamReader(call.request, max_event_bytes=max_event_bytes)
         self._ready: Deque[ChatChunk] = deque()
         self._out_of_time = False
 
     def next(self) -> Optional[ChatChunk]:
-        """The next chunk, None at the end."""
+        """Return the next chunk, None at the end."""
         while not self._ready and self.verdict is None:
             self._wait()
         return self._ready.popleft() if self._ready else None
 
     def close(self) -> None:
-        """Let go of the connection; it can be used again if all there was has been read."""
+        """Release the connection; it can be used again if the whole body was read."""
         if self.verdict is not None and self.verdict.kind == "success":
-            self._stream.finish(_TO_THE_END)
+            self._stream.finish(_BODY_END_SECONDS)
         else:
             self._stream.close()
 
@@ -152,9 +146,9 @@ class StreamedChunks:
             raise
         except Exception as error:
             self._break(error)
-        self._left -= time.monotonic() - started
+        self._seconds_left -= time.monotonic() - started
         if self._reader.ended and self.verdict is None:
-            self.verdict = self._judge(self._reader)
+            self.verdict = self._classify(self._reader)
 
     def _read(self, started: float) -> None:
         reader = self._reader
@@ -168,16 +162,16 @@ class StreamedChunks:
                 limit = self._limit(started, time.monotonic())
 
     def _limit(self, started: float, now: float) -> Optional[StreamDeadline]:
-        """Until when to wait for an event.
+        """Return the deadline of the wait for an event.
 
         Args:
-            started: when the wait for it began.
-            now: when something was last heard of the server, or the wait began.
+            started: the start of the wait.
+            now: the time of the latest sign of the server, or the start of the wait.
         """
         if not self._reader.begun:
             return None
         timeout = self._call.options.timeout
-        read = timeout.read or _BETWEEN_EVENTS
+        read = timeout.read or _EVENT_TIMEOUT_SECONDS
         at, reason = now + read, f"the stream brought no event for {read:.3g} s (Timeout.read)"
         longest = started + max(read, timeout.attempt)
         if not self._reader.answering and self._stream.deadline > at:
@@ -185,61 +179,25 @@ class StreamedChunks:
             reason = f"the answer did not begin within {timeout.attempt:.3g} s (Timeout.attempt)"
         elif at > longest:
             at, reason = longest, f"the stream brought only comments for {timeout.attempt:.3g} s (Timeout.attempt)"
-        ends = started + self._left
+        ends_at = started + self._seconds_left
         # The attempt may have been cut to the same moment.
-        self._out_of_time = ends < at + _ABOUT
+        self._out_of_time = ends_at < at + _CLOCK_TOLERANCE_SECONDS
         if self._out_of_time:
-            at, reason = ends, "the time for the call (timeout.total) ran out in the middle of the stream"
+            at, reason = ends_at, "the time for the call (timeout.total) ran out in the middle of the stream"
         return StreamDeadline(at, reason)
 
     def _break(self, error: Exception) -> None:
-        """The stream has ended without an end of its own."""
+        """End a stream that broke off."""
         reader = self._reader
         if reader.settled:
-            self._ready += reader.end()  # nothing but its end is missing
+            self._ready += reader.end()  # only its end is missing
             return
-        verdict = as_truncated(self._judge_exception(error), reader)
-        if self._out_of_time and self._call.handed_out and verdict.kind == "timeout":
-            late = DeadlineExceededError(f"{error}; raise timeout=Timeout(total=...)")
-            late.__cause__ = verdict.error
-            verdict = verdict._replace(error=late)
+        verdict = as_truncated(self._classify_error(error), reader)
+        if self._out_of_time and self._call.partly_delivered and verdict.kind == "timeout":
+            out_of_time = DeadlineExceededError(f"{error}; raise timeout=Timeout(total=...)")
+            out_of_time.__cause__ = verdict.error
+            verdict = verdict._replace(error=out_of_time)
         self.verdict = verdict
-
-
-_LEFT = Verdict("success", status=200)
-"""The consumer had enough: nothing is wrong with the server, and what it has written is paid for."""
-
-
-class Gate:
-    """Where the worker of a stream waits until it has ended, or its reader wants no more.
-
-    It knows nothing else: what a finalizer is to open, its registry keeps alive.
-
-    Attributes:
-        left: whether the reader wanted no more.
-    """
-
-    __slots__ = ("_lock", "left")
-
-    def __init__(self) -> None:
-        self.left = False
-        # A plain lock, held until the end: unlike a condition it may be released by a finalizer, anywhere.
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def wait(self) -> None:
-        """Wait until it is open."""
-        self._lock.acquire()
-
-    def open(self) -> None:
-        """Let the worker through.  Takes no lock."""
-        with contextlib.suppress(RuntimeError):  # nobody waits any more, or somebody else has opened it
-            self._lock.release()
-
-    def leave(self) -> None:
-        """Let it through because the reader wants no more.  Takes no lock."""
-        self.left = True
-        self.open()
 
 
 class StreamHandoff:
@@ -251,8 +209,8 @@ class StreamHandoff:
         first: the first.
 
     Attributes:
-        holder: the thread that reads it, and so holds its slot.
-        gate: where its worker waits.
+        holder: the thread that reads it and so holds its slot.
+        gate: the gate at which its worker waits.
     """
 
     def __init__(self, call: Call, chunks: Chunks, first: ChatChunk) -> None:
@@ -260,12 +218,12 @@ class StreamHandoff:
         self.holder = 0
         self._chunks = chunks
         self._first: Optional[ChatChunk] = first
-        self.gate = Gate()
+        self.gate = _Gate()
 
     # -- the consumer's side --------------------------------------------------------------------------
 
     def next(self) -> Optional[ChatChunk]:
-        """The next chunk; None at the end, of which the worker then takes care.
+        """Return the next chunk; None at the end, which the worker then handles.
 
         Raises:
             Cancelled: the call was given up.
@@ -281,7 +239,7 @@ class StreamHandoff:
     # -- the worker's side ----------------------------------------------------------------------------
 
     def wait(self) -> Verdict:
-        """Until the stream has ended, or was given up.
+        """Wait until the stream has ended, or was given up; return its verdict.
 
         Raises:
             Cancelled: the call was given up.
@@ -289,102 +247,134 @@ class StreamHandoff:
         self.gate.wait()
         if self._chunks.verdict is not None:
             return self._chunks.verdict
-        if self.gate.left:
-            return _LEFT
+        if self.gate.abandoned:
+            return _ABANDONED
         raise Cancelled("given up while its stream was read")
 
     def wake(self) -> None:
-        """Have the worker look again."""
+        """Make the worker check again."""
         self.gate.open()
 
 
-class HandoffSink(OutcomeSink, Protocol):
-    """A sink that takes a stream, too."""
+class _Gate:
+    """The gate at which the worker of a stream waits until it has ended, or its reader wants no more.
 
-    def take_stream(self, handover: StreamHandoff) -> None:
+    It refers to nothing else: a gate that a finalizer is to open is kept alive by the finalizer.
+
+    Attributes:
+        abandoned: whether the reader wanted no more.
+    """
+
+    __slots__ = ("_lock", "abandoned")
+
+    def __init__(self) -> None:
+        self.abandoned = False
+        # A plain lock, held until the end: unlike a condition it may be released by a finalizer, anywhere.
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let the worker through.  Takes no lock."""
+        with contextlib.suppress(RuntimeError):  # the worker is not waiting any more, or the gate is open
+            self._lock.release()
+
+    def abandon(self) -> None:
+        """Let the worker through because the reader wants no more.  Takes no lock."""
+        self.abandoned = True
+        self.open()
+
+
+class _HandoffSink(OutcomeSink, Protocol):
+    """A sink that also takes a stream."""
+
+    def take_stream(self, handoff: StreamHandoff) -> None:
         """Take the stream, whose first chunk is there; called in a worker with no lock held."""
 
 
-class ChunkSink(OutcomeSink, Protocol):
-    """A sink that takes chunks, too.
+class _ChunkSink(OutcomeSink, Protocol):
+    """A sink that also takes chunks.
 
     Attributes:
-        consumer: the thread that reads them.
+        consumer: the thread that reads the chunks.
     """
 
     consumer: int
 
     def take_chunk(self, call: Call, chunk: ChatChunk) -> None:
-        """Take a chunk; may wait until the consumer has made room for it.  Called with no lock held.
+        """Take a chunk; may wait until the consumer has taken earlier ones.  Called with no lock held.
 
         Raises:
             Cancelled: the call was given up.
         """
 
     def wake(self) -> None:
-        """Have workers that wait look again whether the consumer still reads."""
+        """Make waiting workers check again whether the consumer still reads."""
 
 
 class ActiveStreams:
-    """The streams of one engine that are being read, and who reads them.
+    """The streams of one engine that are being read, and the threads that read them.
 
     No lock: adding to a set, taking from it and copying it are single steps, and finalizers may come in between.
     """
 
     def __init__(self) -> None:
-        self._handed_over: Set[StreamHandoff] = set()
-        self._relayed: Set[Call] = set()
+        self._handed_off: Set[StreamHandoff] = set()
+        self._forwarded: Set[Call] = set()
         self._not_reading: Set[int] = set()
 
     # -- readings -------------------------------------------------------------------------------------
 
-    def hand_over(self, call: Call, chunks: Chunks) -> Verdict:
-        """Have the call's sink read the chunks, from the first on, and wait for the end of it."""
+    def hand_off(self, call: Call, chunks: Chunks) -> Verdict:
+        """Hand the stream to the call's sink with its first chunk, and wait for its end."""
         first = chunks.next()
         if first is None:
-            return ended(chunks)
-        handover = StreamHandoff(call, chunks, first)
-        assert call.token is not None
-        call.token.attach(handover)
-        self._handed_over.add(handover)
+            return _verdict_of(chunks)
+        handoff = StreamHandoff(call, chunks, first)
+        assert call.cancel_token is not None
+        call.cancel_token.attach(handoff)
+        self._handed_off.add(handoff)
         try:
-            call.handed_out = True
-            cast(HandoffSink, call.sink).take_stream(handover)
-            return handover.wait()
+            call.partly_delivered = True
+            cast(_HandoffSink, call.sink).take_stream(handoff)
+            return handoff.wait()
         finally:
-            self._handed_over.discard(handover)
-            call.token.detach(handover)
+            self._handed_off.discard(handoff)
+            call.cancel_token.detach(handoff)
 
-    def relay(self, call: Call, chunks: Chunks) -> Verdict:
-        """Give each chunk to the call's sink as it comes."""
-        sink = cast(ChunkSink, call.sink)
-        self._relayed.add(call)
+    def forward(self, call: Call, chunks: Chunks) -> Verdict:
+        """Give each chunk to the call's sink as it arrives."""
+        sink = cast(_ChunkSink, call.sink)
+        self._forwarded.add(call)
         try:
             chunk = chunks.next()
             while chunk is not None:
-                call.handed_out = True
+                call.partly_delivered = True
                 sink.take_chunk(call, chunk)
                 chunk = chunks.next()
         finally:
-            self._relayed.discard(call)
-        return ended(chunks)
+            self._forwarded.discard(call)
+        return _verdict_of(chunks)
 
     # -- readers --------------------------------------------------------------------------------------
 
     def check_slots(self, slots: float) -> None:
-        """Refuse to wait for a call that cannot start before this very thread has gone on.
+        """Refuse to wait for a call that cannot start until this thread goes on.
 
         Args:
-            slots: how many there are.
+            slots: the number of worker slots.
 
         Raises:
             RuntimeError: streams that this thread is reading take them all.
         """
-        if not self._handed_over:
+        if not self._handed_off:
             return
-        held = sum(handover.holder == threading.get_ident() for handover in list(self._handed_over))
-        if held >= slots:
-            streams = "an open stream takes" if held == 1 else f"{held} open streams take"
+        held_slots = sum(handoff.holder == threading.get_ident() for handoff in list(self._handed_off))
+        if held_slots >= slots:
+            streams = "an open stream takes" if held_slots == 1 else f"{held_slots} open streams take"
             raise RuntimeError(
                 f"{streams} all worker slots of the pool (max_workers={slots}), and this thread, which reads them, "
                 "would wait for a slot for ever: read or close the stream first, or raise max_workers"
@@ -392,7 +382,7 @@ class ActiveStreams:
 
     @contextmanager
     def waiting(self, slots: float) -> Iterator[None]:
-        """What this thread does inside is to wait for calls, and not to read its streams.
+        """Return a context in which this thread waits for calls, and does not read its streams.
 
         Raises:
             RuntimeError: as :meth:`check_slots`.
@@ -408,33 +398,33 @@ class ActiveStreams:
             if first:
                 self._not_reading.discard(thread)
 
-    def forgotten(self, *, at_exit: bool) -> List[Call]:
-        """The calls of streams that nobody can go on reading while this thread waits: its own, and of dead threads.
+    def abandoned(self, *, at_exit: bool) -> List[Call]:
+        """Return the calls of streams without a reader while this thread waits: its own, and those of dead threads.
 
         Args:
             at_exit: whether the process is about to end, for which daemon threads are not waited for.
         """
         others = {thread.ident for thread in threading.enumerate() if not (at_exit and thread.daemon)}
         others.discard(threading.get_ident())
-        return [handover.call for handover in list(self._handed_over) if handover.holder not in others]
+        return [handoff.call for handoff in list(self._handed_off) if handoff.holder not in others]
 
     def is_reading(self, thread: int) -> bool:
-        """Whether a thread may come back to its streams by itself, and does not wait for a call."""
+        """Return whether a thread may go on reading its streams: it does not wait for a call."""
         return thread not in self._not_reading
 
     def wake(self) -> None:
-        """Have workers that wait for a consumer look again."""
+        """Make workers that wait for a consumer check again."""
         self._wake(self._sinks())
 
-    def _sinks(self) -> Set[ChunkSink]:
-        return {cast(ChunkSink, call.sink) for call in list(self._relayed)}
+    def _sinks(self) -> Set[_ChunkSink]:
+        return {cast(_ChunkSink, call.sink) for call in list(self._forwarded)}
 
     @staticmethod
-    def _wake(sinks: Iterable[ChunkSink]) -> None:
+    def _wake(sinks: Iterable[_ChunkSink]) -> None:
         for sink in sinks:
             sink.wake()
 
     def after_fork_in_child(self) -> None:
-        """They are the parent's."""
-        for known in (self._handed_over, self._relayed, self._not_reading):
-            known.clear()
+        """Forget the streams, which are the parent's."""
+        for registered in (self._handed_off, self._forwarded, self._not_reading):
+            registered.clear()

@@ -1,7 +1,4 @@
-"""The calls to one (endpoint, model) that are ready to be sent, and whether they may be.
-
-The calls to one model that wait for a line.
-"""
+"""One upstream, an (endpoint, model) with its own health and limits, and the queue of calls that it draws from."""
 
 from __future__ import annotations
 
@@ -25,52 +22,359 @@ from ..types import LineStats, Verdict
 from .call import QUEUED, Call, FailoverState, UpstreamKey
 from .leases import LeaseHolder, LeaseRequest
 
-__all__ = ["CallQueue", "HeaderReport", "PolicyTokens", "Upstream", "read_limits"]
+__all__ = ["CallQueue", "HeaderReport", "SendReceipt", "Upstream", "reported_limits"]
+
+_NO_FAILURES = FailoverState()
+_UNKNOWN_LATENCY_SECONDS = 1.0
 
 
-_NOWHERE = FailoverState()
+class Upstream:
+    """The way to one (endpoint, model): one that has to wait never holds up another.
+
+    It draws from the queue of its model, which no other upstream uses unless the pool has several endpoints.
+
+    Not thread-safe: the scheduler holds its lock.
+
+    Args:
+        key: the endpoint and the model.
+        limits: the configured limits, None without any.
+        budget_tracker: tracks the pool's budget, None without one.
+        leases: its slots of a limit that is shared with other processes, None without one.
+        queue: the calls to its model.
+        endpoint: the health of its endpoint.
+        weight: preference over the other upstreams of the queue, as a factor; None if there are none.
+
+    Attributes:
+        score: its rank among them.
+        health: the state that the latest answers tell of.
+        pacer: decides when the next call may be sent.
+        recheck: blocks it while a refusal of the key or the model is in doubt.
+        parked: the number of its calls that wait for their next attempt.
+        read_limits_at: the time from which the limits in the headers of a success are read again.
+    """
+
+    __slots__ = (
+        "_budget_tracker",
+        "_estimator",
+        "_leases",
+        "health",
+        "key",
+        "pacer",
+        "parked",
+        "queue",
+        "read_limits_at",
+        "recheck",
+        "score",
+    )
+
+    def __init__(
+        self,
+        key: UpstreamKey,
+        limits: Optional[Limits] = None,
+        budget_tracker: Optional[BudgetTracker] = None,
+        leases: Optional[LeaseHolder] = None,
+        *,
+        queue: CallQueue,
+        endpoint: EndpointHealth,
+        weight: Optional[float] = None,
+    ) -> None:
+        self.key = key
+        self.queue = queue
+        self.health = UpstreamHealth()
+        self.score = PeakLatencyScore(endpoint, self.health, weight or 1.0, several=weight is not None)
+        self.pacer = Pacer(limits)
+        self.recheck = KeyRecheck()
+        self.parked = 0
+        self.read_limits_at = 0.0
+        self._budget_tracker = budget_tracker
+        self._leases = leases
+        self._estimator = TokenEstimator(None if limits is None else limits.tokens_per_minute)
+
+    # -- may its next call be sent? -----------------------------------------------------------------------
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until its first call may be sent: 0 for now, ``inf`` for not before something happens."""
+        wait = self._own_wait(now)
+        if wait > 0 or self._leases is None:
+            return wait
+        call = self.queue.first(self, now)
+        return wait if call is None or not self._may_be_sent(call, now) else self._leases.wait(now)
+
+    def _own_wait(self, now: float) -> float:
+        """Return the same without regard to other processes."""
+        wait = max(self.health.gate.wait(now), self.recheck.wait(now))
+        if wait > 0:
+            return wait
+        if self.health.refusal_at(now) is not None:
+            return 0.0  # the call fails at once, with this error
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
+            return self._pace(now)
+        call = self.queue.first(self, now)
+        return 0.0 if call is None else self._wait_by_size(now, call)
+
+    def _wait_by_size(self, now: float, call: Call) -> float:
+        tokens = self._tokens(call)
+        if self._send_refusal(call, tokens) is not None:
+            return 0.0  # the call fails at once, with this error
+        tracker = self._budget_tracker
+        if tracker is not None and tracker.must_wait(self.key[1], self._estimator.expected(_size(call))):
+            return math.inf
+        return self._pace(now, tokens)
+
+    def _pace(self, now: float, tokens: float = 0.0) -> float:
+        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
+
+    def blocked_for(self, now: float) -> float:
+        """Return about how many seconds it takes until any call may be sent."""
+        return max(self.score.left_alone(now), self.health.gate.wait(now), self._pace(now))
+
+    def may_block(self) -> bool:
+        """Return whether a call may have to wait for long before it is sent."""
+        if self._leases is not None or self._budget_tracker is not None:
+            return True
+        return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
+
+    def too_large(self, call: Call) -> Optional[str]:
+        """Return the reason for which a call can never be within the limits, None if it can."""
+        return self.pacer.too_large(self._tokens(call)) if self.pacer.counts_tokens else None
+
+    def outstanding(self) -> int:
+        """Return the number of its calls that are in flight or parked."""
+        return self.health.gate.in_flight + self.parked
+
+    def _may_be_sent(self, call: Call, now: float) -> bool:
+        if self.health.refusal_at(now) is not None:
+            return False
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
+            return True
+        return self._send_refusal(call, self._tokens(call)) is None
+
+    def _tokens(self, call: Call) -> float:
+        return self._estimator.total(_size(call)) if self.pacer.counts_tokens else 0.0
+
+    def _send_refusal(self, call: Call, tokens: float) -> Optional[ChatPoolError]:
+        """Return the error of a call of ``tokens`` that can never be sent, None if it can."""
+        too_large = self.pacer.too_large(tokens)
+        if too_large is not None:
+            return ConfigurationError(too_large)
+        if self._budget_tracker is None:
+            return None
+        expected = self._estimator.expected(_size(call))
+        if self._budget_tracker.must_wait(self.key[1], expected):
+            return None
+        return self._budget_tracker.refusal(self.key[1], expected)
+
+    # -- leases -------------------------------------------------------------------------------------------
+
+    def lease_request(self, now: float) -> Optional[LeaseRequest]:
+        """Return the request for the lease that its first call needs, None if it needs none."""
+        if self._leases is None or not self._leases.needs_lease(now):
+            return None
+        call = self.queue.first(self, now)
+        if call is None or not self._may_be_sent(call, now):
+            return None
+        return self._leases.request(self._tokens(call))
+
+    def lease_request_for(self, call: Call) -> Optional[LeaseRequest]:
+        """Return the request for the lease of ``call``, which is in no queue; None if it needs none."""
+        if self._leases is None or call.lease is not None or call.unsendable is not None:
+            return None
+        return LeaseRequest(self._leases, self._tokens(call))
+
+    @property
+    def is_shared(self) -> bool:
+        """True if its limits are shared with other processes."""
+        return self._leases is not None
+
+    def close_leases(self) -> None:
+        """Close files and connections; not under the lock."""
+        if self._leases is not None:
+            self._leases.limit.close()
+
+    # -- an attempt starts --------------------------------------------------------------------------------
+
+    def sent(self, call: Call, now: float) -> None:
+        """Update the state for a call that is about to be sent; ``call.unsendable`` says if it must not be."""
+        self._start_clocks(call, now)
+        self.health.gate.sent()
+        self.recheck.sent()
+        if self.score.several:
+            self.score.sent(now)
+        self._note_send(call, now)
+        if self._leases is not None and call.unsendable is None:
+            call.lease = self._leases.take(now, self._tokens(call))
+
+    def _start_clocks(self, call: Call, now: float) -> None:
+        """Start the clocks of an attempt.
+
+        The time in which the pool keeps a call back is not the call's: while the server is down, or for its pace.
+        """
+        call.sent_at = now
+        if call.first_sent_at is None:
+            call.blocked_seconds_at_send = self.blocked_seconds(now)
+        elif call.due_at is not None:
+            paced_seconds = now - call.due_at - (self.blocked_seconds(now) - call.blocked_seconds_at_due)
+            call.blocked_seconds_at_send -= max(0.0, paced_seconds)
+        call.due_at = None
+
+    def _note_send(self, call: Call, now: float) -> None:
+        if self._budget_tracker is None and not self.pacer.counts_tokens:
+            call.send_receipt = SendReceipt(self.pacer.sent(now))
+            return
+        tokens = self._tokens(call)
+        call.unsendable = self._send_refusal(call, tokens)
+        if call.unsendable is None:
+            reservation = None
+            if self._budget_tracker is not None:
+                reservation = self._budget_tracker.reservation(self.key[1], self._estimator.expected(_size(call)))
+                self._budget_tracker.sent(reservation)
+            call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), reservation)
+
+    def due(self, call: Call, now: float) -> None:
+        """Note that the wait of a call that was sent here is over."""
+        call.due_at, call.blocked_seconds_at_due = now, self.blocked_seconds(now)
+
+    def take_from(self, other: Upstream, call: Call, now: float) -> None:
+        """Take over a call, with the time in which the ``other`` upstream was blocked."""
+        shift = self.blocked_seconds(now) - other.blocked_seconds(now)
+        call.blocked_seconds_at_send += shift
+        call.blocked_seconds_at_due += shift
+        call.upstream_key = self.key
+
+    # -- an attempt ends ----------------------------------------------------------------------------------
+
+    def returned(self, call: Call, verdict: Verdict, reported: Optional[HeaderReport], now: float) -> None:
+        """Update health, pacing and budget after an attempt of ``call``."""
+        was_closed, sent_at = self.health.gate.closed, call.sent_at or now
+        # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
+        # always stumbles; nor is a server that is starting.
+        of_the_call = is_of_the_size(verdict) and (call.suspects > 1 or (self._failed_alone(call) and not was_closed))
+        for_health = verdict._replace(kind="fail") if of_the_call else verdict
+        receipt = call.send_receipt
+        if receipt is not None:
+            self._settle(call, receipt, verdict, "fail" if verdict.about == "start" else for_health.kind, now)
+        # A server that is starting says nothing about the pace, whatever the failures before it were.
+        down = None if verdict.about == "start" else self.pacer.down
+        self.health.returned(for_health, sent_at, now, down)
+        self._update_recheck(call, verdict, sent_at, now)
+        if self.score.several:
+            self.score.returned(verdict.kind, sent_at, now)
+        call.sent_at = None
+        if receipt is not None:
+            if reported is not None:
+                self.pacer.stated(receipt.paced_send, now, reported.requests, reported.tokens)
+                self._estimator.limit = self.pacer.tokens_at_most
+            call.send_receipt = None
+        if was_closed and not self.health.gate.closed:
+            self.pacer.restart()
+
+    def _failed_alone(self, call: Call) -> bool:
+        """Return whether the call failed before, and one that was sent later succeeded."""
+        failing_since = None if call.retry is None else call.retry.failing_since
+        return failing_since is not None and failing_since < self.recheck.good_sent_at
+
+    def _update_recheck(self, call: Call, verdict: Verdict, sent_at: float, now: float) -> None:
+        endpoint = self.score.endpoint
+        if verdict.kind == "success":
+            endpoint.worked_at = now
+            self.recheck.succeeded(sent_at, now)
+        elif verdict.about == "access" and not self.score.several and call.options.retrier.policy.max_retries:
+            of_the_key = verdict.scope in ("run", "endpoint")
+            self.recheck.refused(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
+        else:
+            self.recheck.ended(sent_at)
+
+    def _settle(self, call: Call, receipt: SendReceipt, verdict: Verdict, kind: str, now: float) -> None:
+        usage, paced_send = verdict.usage, receipt.paced_send
+        if kind == "success":
+            self.pacer.accepted(paced_send, now, None if usage is None else usage.total_tokens or None)
+            if usage is not None and call.size is not None:
+                self._estimator.learn(call.size, usage)
+        elif kind == "throttled":
+            self.pacer.refused(paced_send, now, verdict.wait_hint)
+        elif kind == "unavailable":
+            self.pacer.failed(paced_send, now, verdict.wait_hint)
+        elif kind == "timeout":
+            self.pacer.given_up(paced_send, now)
+        else:
+            self.pacer.ended()
+        if receipt.reservation is not None and self._budget_tracker is not None:
+            # An answer that did not come in time may have been written, and billed, all the same.
+            answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
+            self._budget_tracker.returned(receipt.reservation, usage, answered=answered, wrote=wrote)
+
+    # -- state --------------------------------------------------------------------------------------------
+
+    def snapshot(self, now: float, outstanding: int) -> HealthSnapshot:
+        """Return its health for a retry decision, with ``outstanding`` calls in flight or parked."""
+        snapshot = self.health.view(now, outstanding)
+        return snapshot._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
+
+    def blocked_seconds(self, now: float) -> float:
+        """Return the seconds for which it has been blocked so far because the server was down."""
+        return self.health.gate.held(now)
+
+    def stats(self, now: float) -> LineStats:
+        """Return its state for a person."""
+        stats, pace = self.health.stats(now), self.pacer.pace(now)
+        stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
+        reason = self.score.tripped
+        if reason is not None:
+            ejected_for = self.score.left_alone(now)
+            paused_until = None if math.isinf(ejected_for) else ejected_for
+            return replace(stats, paused_until=paused_until, why=f"left alone: {reason}")
+        if self.recheck.pause is not None:
+            return replace(stats, why="it has worked and is refused now: single calls look again")
+        return stats if stats.why else replace(stats, paused_until=pace.paused_for, why=pace.why)
 
 
-class _Turn:
-    """The calls that take turns with those of others: of one run, or all singular ones."""
+def _size(call: Call) -> RequestSize:
+    if call.size is None:
+        call.size = request_size(call.request)
+    return call.size
 
-    __slots__ = ("due", "fresh")
 
-    def __init__(self) -> None:
-        self.due: Deque[Call] = deque()  # parked before, ready now: they go first
-        self.fresh: Deque[Call] = deque()
+class SendReceipt(NamedTuple):
+    """Notes of the policies about an attempt that was sent; they get them back when it returns."""
 
-    def has_calls(self) -> bool:
-        for queue in (self.due, self.fresh):
-            while queue and queue[0].state != QUEUED:
-                queue.popleft()  # it runs, or was given up where it stood
-        return bool(self.due or self.fresh)
+    paced_send: PacedSend
+    reservation: Optional[BudgetReservation] = None
 
-    def in_order(self, line: Upstream) -> Tuple[Deque[Call], Deque[Call]]:
-        # A probe of a server that is down may well be lost: it costs least where least was tried.
-        return (self.fresh, self.due) if line.health.gate.closed else (self.due, self.fresh)
+
+class HeaderReport(NamedTuple):
+    """The limits in the headers of an answer."""
+
+    requests: Optional[StatedLimit]
+    tokens: Optional[StatedLimit]
+
+
+def reported_limits(verdict: Verdict) -> Optional[HeaderReport]:
+    """Return the limits that an answer reports, None without any; call it without a lock, for it takes a while."""
+    if not verdict.limits:
+        return None
+    return HeaderReport(*stated_limits(verdict.limits))
 
 
 class CallQueue:
-    """The calls to one model, and the lines that draw from it: one for each endpoint of the pool.
+    """The calls to one model, and the upstreams that draw from it: one for each endpoint of the pool.
 
     No call belongs to an endpoint before it is sent, so that none is stuck behind one that is slow or down.
 
-    Calls of a higher level go first (see ``CallOptions.level``).  On one level the singular calls and each run take
+    Calls of a higher level go first (see ``CallOptions.level``).  On one level the single calls and each run take
     turns.
 
     Not thread-safe: the scheduler holds its lock.
 
     Attributes:
-        lines: at least one.
+        upstreams: at least one.
         level: the level of the calls that are looked at.
         used_at: the number of the turn in which a call of it was sent last.
     """
 
-    __slots__ = ("_levels", "level", "lines", "used_at")
+    __slots__ = ("_levels", "level", "upstreams", "used_at")
 
     def __init__(self) -> None:
-        self.lines: List[Upstream] = []
+        self.upstreams: List[Upstream] = []
         self.level = 0
         self.used_at = 0
         self._levels: Dict[int, OrderedDict[Optional[int], _Turn]] = {}  # next in turn first
@@ -78,11 +382,11 @@ class CallQueue:
     # -- calls ------------------------------------------------------------------------------------------
 
     def add(self, call: Call) -> None:
-        """A fresh call."""
+        """Queue a fresh call."""
         self._turn(call).fresh.append(call)
 
     def add_due(self, call: Call) -> None:
-        """A call whose wait is over."""
+        """Queue a call whose wait is over."""
         self._turn(call).due.append(call)
 
     def _turn(self, call: Call) -> _Turn:
@@ -110,30 +414,30 @@ class CallQueue:
         """Return the levels that have calls."""
         return [level for level in list(self._levels) if self.has_calls(level)]
 
-    def first(self, line: Upstream, now: float) -> Optional[Call]:
-        """The call that ``line`` sends next, None if it may send none of those that there are."""
-        if len(self.lines) == 1:  # asked for several times for each call, however many runs take turns
-            first, then = next(iter(self._levels[self.level].values())).in_order(line)
+    def first(self, upstream: Upstream, now: float) -> Optional[Call]:
+        """Return the call that ``upstream`` sends next, None if it may send none of the queued calls."""
+        if len(self.upstreams) == 1:  # called several times for each call, however many runs take turns
+            first, then = next(iter(self._levels[self.level].values())).in_order(upstream)
             return (first or then)[0]
-        waiting = (call for turn in self._turns() for queue in turn.in_order(line) for call in queue)
-        return next((call for call in waiting if self._may_take(line, call, now)), None)
+        waiting = (call for turn in self._turns() for queue in turn.in_order(upstream) for call in queue)
+        return next((call for call in waiting if self._may_send(upstream, call, now)), None)
 
     def _turns(self) -> List[_Turn]:
         return list(self._levels.get(self.level, {}).values())
 
-    def _may_take(self, line: Upstream, call: Call, now: float) -> bool:
-        visits = call.visits or _NOWHERE
-        if call.state != QUEUED or not visits.may_go(line.key, now):
+    def _may_send(self, upstream: Upstream, call: Call, now: float) -> bool:
+        state = call.failover_state or _NO_FAILURES
+        if call.state != QUEUED or not state.may_use(upstream.key, now):
             return False
-        return not line.too_large(call) or all(
-            other.too_large(call) for other in self.lines if other.key not in visits.refusals
+        return not upstream.too_large(call) or all(
+            other.too_large(call) for other in self.upstreams if other.key not in state.refusals
         )
 
-    def left(self, call: Call) -> None:
-        """A call was sent: the others of its level go first now."""
+    def rotate(self, call: Call) -> None:
+        """Take out a call that was sent: the others of its level go first now."""
         turns = self._levels[call.options.level]
         turn = turns[call.sink.run_id]
-        if len(self.lines) > 1:  # one of several may have taken it from the middle
+        if len(self.upstreams) > 1:  # one of several may have taken it from the middle
             queue = turn.due if call in turn.due else turn.fresh
             queue.remove(call)
         # Now, while it runs: parked and queued again, it must not be found in its old place as well.
@@ -142,414 +446,120 @@ class CallQueue:
             turns.move_to_end(call.sink.run_id)
 
     def queued(self) -> List[Call]:
-        """All calls that are queued."""
+        """Return all calls that are queued."""
         turns = [turn for turns in self._levels.values() for turn in turns.values()]
         return [call for turn in turns for queue in (turn.due, turn.fresh) for call in queue if call.state == QUEUED]
 
-    # -- lines ------------------------------------------------------------------------------------------
+    # -- upstreams ----------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
-        """Return whether no call is queued or on its way, and none would have to wait for a server that is down."""
-        gone = all(line.on_their_way() == 0 and not line.health.gate.closed for line in self.lines)
-        return gone and not self.levels()
+        """Return whether no call is queued or outstanding, and none would have to wait for a server that is down."""
+        idle = all(upstream.outstanding() == 0 and not upstream.health.gate.closed for upstream in self.upstreams)
+        return idle and not self.levels()
 
-    def next_line(self, now: float) -> Tuple[Optional[Upstream], float]:
-        """The line that sends next, or None and the seconds until one may (``inf``: nobody knows); it has calls."""
-        if len(self.lines) > 1:
+    def next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
+        """Return the upstream that sends next, or None and the seconds until one may (``inf``: unknown).
+
+        Only for a queue that has calls.
+        """
+        if len(self.upstreams) > 1:
             return self._choose(now)
-        line = self.lines[0]
-        wait = line.wait(now)
-        return (line, 0.0) if wait <= 0 else (None, wait)
+        upstream = self.upstreams[0]
+        wait = upstream.wait(now)
+        return (upstream, 0.0) if wait <= 0 else (None, wait)
 
     def _choose(self, now: float) -> Tuple[Optional[Upstream], float]:
-        """The one of several from which an answer is to be expected first."""
-        waits = [self._wait_of(line, now) for line in self.lines]
-        ready = [line for line, wait in zip(self.lines, waits) if wait <= 0]
+        """Choose the one of several that is expected to answer first."""
+        waits = [self._wait_of(upstream, now) for upstream in self.upstreams]
+        ready = [upstream for upstream, wait in zip(self.upstreams, waits) if wait <= 0]
         if len(ready) > 1:
             usual = self._usual_latency()
-            return min(ready, key=lambda line: line.standing.expected(usual, now)), 0.0
+            return min(ready, key=lambda upstream: upstream.score.expected(usual, now)), 0.0
         if ready:
             return ready[0], 0.0
-        if all(line.standing.reason_against(now) is not None for line in self.lines):
-            # The calls are to be told so at once, by one of those that have said until when.
-            told = next((line for line in self.lines if line.health.refusal_at(now) is not None), None)
-            return told, min(waits)
+        if all(upstream.score.reason_against(now) is not None for upstream in self.upstreams):
+            # The calls fail at once, at one of those whose server has said until when it refuses.
+            refused = (upstream for upstream in self.upstreams if upstream.health.refusal_at(now) is not None)
+            return next(refused, None), min(waits)
         return None, min(waits)
 
-    def _wait_of(self, line: Upstream, now: float) -> float:
-        wait = line.standing.left_alone(now)
+    def _wait_of(self, upstream: Upstream, now: float) -> float:
+        wait = upstream.score.left_alone(now)
         if wait > 0:
             return wait
-        if self.first(line, now) is None:
-            return self._next_turn(line, now)
-        return line.wait(now)
+        if self.first(upstream, now) is None:
+            return self._avoided_for(upstream, now)
+        return upstream.wait(now)
 
-    def _next_turn(self, line: Upstream, now: float) -> float:
-        """Seconds until one of the calls may go to ``line``: all have failed there a moment ago."""
-        due = (call for turn in self._turns() for call in turn.due)
-        turns = [call.visits.until(line.key) for call in due if call.state == QUEUED and call.visits is not None]
-        return max(0.0, min(turns, default=math.inf) - now)
+    def _avoided_for(self, upstream: Upstream, now: float) -> float:
+        """Return the seconds until one of the calls may go to ``upstream``: all failed there a moment ago."""
+        due = (call for turn in self._turns() for call in turn.due if call.state == QUEUED)
+        times = [call.failover_state.avoided_until(upstream.key) for call in due if call.failover_state is not None]
+        return max(0.0, min(times, default=math.inf) - now)
 
     def _usual_latency(self) -> float:
-        """What to expect of a line that has not answered yet: it is to be tried, and not by all calls at once."""
-        return min((line.standing.latency for line in self.lines if line.standing.latency), default=1.0)
+        """Return the latency to expect of an upstream without answers: it is to be tried, but not by all at once."""
+        latencies = [upstream.score.latency for upstream in self.upstreams if upstream.score.latency]
+        return min(latencies, default=_UNKNOWN_LATENCY_SECONDS)
 
-    def line_for(self, call: Call, now: float) -> Upstream:
-        """The line for a call that is in no queue and cannot wait for its turn."""
-        if len(self.lines) == 1:
-            return self.lines[0]
-        visits, usual = call.visits or _NOWHERE, self._usual_latency()
+    def upstream_for(self, call: Call, now: float) -> Upstream:
+        """Return the upstream for a call that is in no queue and cannot wait for its turn."""
+        if len(self.upstreams) == 1:
+            return self.upstreams[0]
+        state, usual = call.failover_state or _NO_FAILURES, self._usual_latency()
         return min(
-            self.lines,
-            key=lambda line: (
-                line.standing.on_trial or not visits.may_go(line.key, now),
-                line.held_for(now),
-                line.standing.expected(usual, now),
+            self.upstreams,
+            key=lambda upstream: (
+                upstream.score.on_trial or not state.may_use(upstream.key, now),
+                upstream.blocked_for(now),
+                upstream.score.expected(usual, now),
             ),
         )
 
-    def may_hold_up(self) -> bool:
-        """Whether a call may have to wait for long before it is sent."""
-        return any(line.may_hold_up() for line in self.lines)
+    def may_block(self) -> bool:
+        """Return whether a call may have to wait for long before it is sent."""
+        return any(upstream.may_block() for upstream in self.upstreams)
 
-    def view(self, call: Call, line: Upstream, view: HealthSnapshot, now: float) -> HealthSnapshot:
-        """``line`` as a retry decision sees it, with what the others could do for the call."""
-        if len(self.lines) == 1:
-            return view
-        visits = call.visits or _NOWHERE
-        others = [other for other in self.lines if other is not line and other.standing.reason_against(now) is None]
-        left = [other for other in others if other.key not in visits.refusals]
-        free = [other for other in left if not other.health.gate.closed and visits.may_go(other.key, now)]
-        views = [other.health.view(now, 1) for other in others] + [view]
-        return view._replace(
-            elsewhere=bool(free),
-            left=bool(left),
-            down_for=_least([each.down_for for each in views]),
-            refused_for=_least([each.refused_for for each in views]),
-            proven=any(each.proven for each in views),
+    def with_others(self, call: Call, upstream: Upstream, snapshot: HealthSnapshot, now: float) -> HealthSnapshot:
+        """Return the ``snapshot`` of an upstream, completed with what the others could do for the call."""
+        if len(self.upstreams) == 1:
+            return snapshot
+        state = call.failover_state or _NO_FAILURES
+        others = [other for other in self.upstreams if other is not upstream]
+        others = [other for other in others if other.score.reason_against(now) is None]
+        peers = [other for other in others if other.key not in state.refusals]
+        healthy = [other for other in peers if not other.health.gate.closed and state.may_use(other.key, now)]
+        snapshots = [other.health.view(now, 1) for other in others] + [snapshot]
+        return snapshot._replace(
+            elsewhere=bool(healthy),
+            left=bool(peers),
+            down_for=_least([item.down_for for item in snapshots]),
+            refused_for=_least([item.refused_for for item in snapshots]),
+            proven=any(item.proven for item in snapshots),
         )
 
 
 def _least(seconds: List[Optional[float]]) -> Optional[float]:
-    """How long all have been so; None if one is not."""
-    known = [each for each in seconds if each is not None]
+    """Return the least of all values; None if one of them is None."""
+    known = [value for value in seconds if value is not None]
     return min(known) if len(known) == len(seconds) else None
 
 
-class PolicyTokens(NamedTuple):
-    """What the line's policies noted about an attempt when it was sent; they get it back when it returns."""
+class _Turn:
+    """The calls that take turns with other calls: those of one run, or all single ones."""
 
-    sent: PacedSend
-    reservation: Optional[BudgetReservation] = None
+    __slots__ = ("due", "fresh")
 
+    def __init__(self) -> None:
+        self.due: Deque[Call] = deque()  # parked before, ready now: they go first
+        self.fresh: Deque[Call] = deque()
 
-class HeaderReport(NamedTuple):
-    """What the headers of an answer say about limits."""
+    def has_calls(self) -> bool:
+        for queue in (self.due, self.fresh):
+            while queue and queue[0].state != QUEUED:
+                queue.popleft()  # it runs, or was given up where it stood
+        return bool(self.due or self.fresh)
 
-    requests: Optional[StatedLimit]
-    tokens: Optional[StatedLimit]
-
-
-def read_limits(verdict: Verdict) -> Optional[HeaderReport]:
-    """The limits that an answer states, None without any; to be called without a lock, for it takes a while."""
-    if not verdict.limits:
-        return None
-    return HeaderReport(*stated_limits(verdict.limits))
-
-
-class Upstream:
-    """The way to one (endpoint, model): one that has to wait never holds up another.
-
-    It draws from the queue of its model, which it has for itself unless the pool has several endpoints.
-
-    Not thread-safe: the scheduler holds its lock.
-
-    Args:
-        key: the endpoint and the model.
-        limits: the configured limits, None without any.
-        spending: what the pool has spent of its budget, None without one.
-        grants: its slots of a limit that is shared with other processes, None without one.
-        queue: the calls to its model.
-        endpoint: what is known of its endpoint.
-        weight: how much it is preferred to other lines of the queue, as a factor; None if there are none.
-
-    Attributes:
-        standing: how it compares with them.
-        health: what the latest answers say.
-        pacer: when the next call may be sent.
-        recheck: holds it while a refusal of the key or the model is in doubt.
-        parked: how many of its calls wait for their next attempt.
-        read_again_at: from when on the limits in the headers of a success are looked at.
-    """
-
-    __slots__ = (
-        "_estimator",
-        "_grants",
-        "_spending",
-        "health",
-        "key",
-        "pacer",
-        "parked",
-        "queue",
-        "read_again_at",
-        "recheck",
-        "standing",
-    )
-
-    def __init__(
-        self,
-        key: UpstreamKey,
-        limits: Optional[Limits] = None,
-        spending: Optional[BudgetTracker] = None,
-        grants: Optional[LeaseHolder] = None,
-        *,
-        queue: CallQueue,
-        endpoint: EndpointHealth,
-        weight: Optional[float] = None,
-    ) -> None:
-        self.key = key
-        self.queue = queue
-        self.health = UpstreamHealth()
-        self.standing = PeakLatencyScore(endpoint, self.health, weight or 1.0, several=weight is not None)
-        self.pacer = Pacer(limits)
-        self.recheck = KeyRecheck()
-        self.parked = 0
-        self.read_again_at = 0.0
-        self._spending = spending
-        self._grants = grants
-        self._estimator = TokenEstimator(None if limits is None else limits.tokens_per_minute)
-
-    # -- calls ------------------------------------------------------------------------------------------
-
-    def take_over(self, call: Call, before: Upstream, now: float) -> None:
-        """A call comes from another line, with the time in which that one has held it."""
-        shift = self.held(now) - before.held(now)
-        call.held_before += shift
-        call.held_when_due += shift
-        call.line = self.key
-
-    def held_for(self, now: float) -> float:
-        """About how long it will be until any call may be sent."""
-        return max(self.standing.left_alone(now), self.health.gate.wait(now), self._pace(now))
-
-    def due(self, call: Call, now: float) -> None:
-        """The wait of a call that was sent here is over."""
-        call.due_at, call.held_when_due = now, self.held(now)
-
-    def too_large(self, call: Call) -> Optional[str]:
-        """Why a call can never be within the limits, None if it can."""
-        return self.pacer.too_large(self._tokens(call)) if self.pacer.counts_tokens else None
-
-    def on_their_way(self) -> int:
-        """How many calls are in flight or parked."""
-        return self.health.gate.in_flight + self.parked
-
-    # -- sending ----------------------------------------------------------------------------------------
-
-    def wait(self, now: float) -> float:
-        """Seconds until its first call may be sent: 0 for now, ``inf`` for not before something happens."""
-        wait = self._own_wait(now)
-        if wait > 0 or self._grants is None:
-            return wait
-        call = self.queue.first(self, now)
-        return wait if call is None or not self._may_be_sent(call, now) else self._grants.wait(now)
-
-    def _own_wait(self, now: float) -> float:
-        """The same without regard to other processes."""
-        wait = max(self.health.gate.wait(now), self.recheck.wait(now))
-        if wait > 0:
-            return wait
-        if self.health.refusal_at(now) is not None:
-            return 0.0  # it is to be told so at once
-        if self._spending is None and not self.pacer.counts_tokens:
-            return self._pace(now)
-        call = self.queue.first(self, now)
-        return 0.0 if call is None else self._wait_by_size(now, call)
-
-    def _wait_by_size(self, now: float, call: Call) -> float:
-        tokens = self._tokens(call)
-        if self._reason_against(call, tokens) is not None:
-            return 0.0  # it is to be told so at once
-        if self._spending is not None and self._spending.must_wait(self.key[1], self._estimator.expected(_size(call))):
-            return math.inf
-        return self._pace(now, tokens)
-
-    def _pace(self, now: float, tokens: float = 0.0) -> float:
-        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
-
-    def question(self, now: float) -> Optional[LeaseRequest]:
-        """What has to be asked before its first call is sent, None if nothing."""
-        if self._grants is None or not self._grants.lacking(now):
-            return None
-        call = self.queue.first(self, now)
-        if call is None or not self._may_be_sent(call, now):
-            return None
-        return self._grants.question(self._tokens(call))
-
-    def question_for(self, call: Call) -> Optional[LeaseRequest]:
-        """What has to be asked before ``call``, which is in no queue, is sent; None if nothing."""
-        if self._grants is None or call.grant is not None or call.unsendable is not None:
-            return None
-        return LeaseRequest(self._grants, self._tokens(call))
-
-    @property
-    def shared(self) -> bool:
-        """Whether its limits are shared with other processes."""
-        return self._grants is not None
-
-    def close_grants(self) -> None:
-        """Let go of files and connections; not under the lock."""
-        if self._grants is not None:
-            self._grants.limit.close()
-
-    def _may_be_sent(self, call: Call, now: float) -> bool:
-        if self.health.refusal_at(now) is not None:
-            return False
-        if self._spending is None and not self.pacer.counts_tokens:
-            return True
-        return self._reason_against(call, self._tokens(call)) is None
-
-    def _tokens(self, call: Call) -> float:
-        return self._estimator.total(_size(call)) if self.pacer.counts_tokens else 0.0
-
-    def _reason_against(self, call: Call, tokens: float) -> Optional[ChatPoolError]:
-        """Why a call of so many tokens can never be sent, None if it can."""
-        too_large = self.pacer.too_large(tokens)
-        if too_large is not None:
-            return ConfigurationError(too_large)
-        if self._spending is None:
-            return None
-        expected = self._estimator.expected(_size(call))
-        if self._spending.must_wait(self.key[1], expected):
-            return None
-        return self._spending.refusal(self.key[1], expected)
-
-    def sent(self, call: Call, now: float) -> None:
-        """A call is about to be sent; ``call.unsendable`` says if it must not be."""
-        self._note_time(call, now)
-        self.health.gate.sent()
-        self.recheck.sent()
-        if self.standing.several:
-            self.standing.sent(now)
-        self._note_sent(call, now)
-        if self._grants is not None and call.unsendable is None:
-            call.grant = self._grants.take(now, self._tokens(call))
-
-    def _note_sent(self, call: Call, now: float) -> None:
-        if self._spending is None and not self.pacer.counts_tokens:
-            call.paced = PolicyTokens(self.pacer.sent(now))
-            return
-        tokens = self._tokens(call)
-        call.unsendable = self._reason_against(call, tokens)
-        if call.unsendable is None:
-            reservation = None
-            if self._spending is not None:
-                reservation = self._spending.reservation(self.key[1], self._estimator.expected(_size(call)))
-                self._spending.sent(reservation)
-            call.paced = PolicyTokens(self.pacer.sent(now, tokens), reservation)
-
-    def _note_time(self, call: Call, now: float) -> None:
-        """The time in which the pool holds a call is not the call's: the server down, or a pace that is kept."""
-        call.sent_at = now
-        if call.first_sent is None:
-            call.held_before = self.held(now)
-        elif call.due_at is not None:
-            paced = now - call.due_at - (self.held(now) - call.held_when_due)
-            call.held_before -= max(0.0, paced)
-        call.due_at = None
-
-    def may_hold_up(self) -> bool:
-        """Whether a call may have to wait for long before it is sent."""
-        if self._grants is not None or self._spending is not None:
-            return True
-        return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
-
-    # -- answers ----------------------------------------------------------------------------------------
-
-    def returned(self, call: Call, verdict: Verdict, stated: Optional[HeaderReport], now: float) -> None:
-        """The attempt of ``call`` that was under way has ended with ``verdict``."""
-        was_closed, sent_at = self.health.gate.closed, call.sent_at or now
-        # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
-        # always stumbles; nor is a server that is starting.
-        of_the_call = is_of_the_size(verdict) and (call.suspects > 1 or (self._stumbled_alone(call) and not was_closed))
-        told = verdict._replace(kind="fail") if of_the_call else verdict
-        if call.paced is not None:
-            self._settle(call, call.paced, verdict, "fail" if verdict.about == "start" else told.kind, now)
-        # One that is starting is no matter of the pace, whatever the failures before it were.
-        down = None if verdict.about == "start" else self.pacer.down
-        self.health.returned(told, sent_at, now, down)
-        self._recheck(call, verdict, sent_at, now)
-        if self.standing.several:
-            self.standing.returned(verdict.kind, sent_at, now)
-        call.sent_at = None
-        if call.paced is not None:
-            if stated is not None:
-                self.pacer.stated(call.paced.sent, now, stated.requests, stated.tokens)
-                self._estimator.limit = self.pacer.tokens_at_most
-            call.paced = None
-        if was_closed and not self.health.gate.closed:
-            self.pacer.restart()
-
-    def _stumbled_alone(self, call: Call) -> bool:
-        """Whether the call failed before, and one that was sent later succeeded."""
-        failing_since = None if call.retry is None else call.retry.failing_since
-        return failing_since is not None and failing_since < self.recheck.good_sent_at
-
-    def _recheck(self, call: Call, verdict: Verdict, sent_at: float, now: float) -> None:
-        endpoint = self.standing.endpoint
-        if verdict.kind == "success":
-            endpoint.worked_at = now
-            self.recheck.succeeded(sent_at, now)
-        elif verdict.about == "access" and not self.standing.several and call.options.retrier.policy.max_retries:
-            of_the_key = verdict.scope in ("run", "endpoint")
-            self.recheck.refused(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
-        else:
-            self.recheck.ended(sent_at)
-
-    def _settle(self, call: Call, paced: PolicyTokens, verdict: Verdict, kind: str, now: float) -> None:
-        usage = verdict.usage
-        if kind == "success":
-            self.pacer.accepted(paced.sent, now, None if usage is None else usage.total_tokens or None)
-            if usage is not None and call.size is not None:
-                self._estimator.learn(call.size, usage)
-        elif kind == "throttled":
-            self.pacer.refused(paced.sent, now, verdict.wait_hint)
-        elif kind == "unavailable":
-            self.pacer.failed(paced.sent, now, verdict.wait_hint)
-        elif kind == "timeout":
-            self.pacer.given_up(paced.sent, now)
-        else:
-            self.pacer.ended()
-        if paced.reservation is not None and self._spending is not None:
-            # An answer that did not come in time may have been written, and billed, all the same.
-            answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
-            self._spending.returned(paced.reservation, usage, answered=answered, wrote=wrote)
-
-    def view(self, now: float, on_their_way: int) -> HealthSnapshot:
-        """This line as a retry decision sees it, with so many calls in flight or parked."""
-        view = self.health.view(now, on_their_way)
-        return view._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
-
-    # -- for a person -----------------------------------------------------------------------------------
-
-    def held(self, now: float) -> float:
-        """Seconds it has been held because the server was down."""
-        return self.health.gate.held(now)
-
-    def stats(self, now: float) -> LineStats:
-        """This state for a person."""
-        stats, pace = self.health.stats(now), self.pacer.pace(now)
-        stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
-        reason = self.standing.tripped
-        if reason is not None:
-            alone = self.standing.left_alone(now)
-            return replace(stats, paused_until=None if math.isinf(alone) else alone, why=f"left alone: {reason}")
-        if self.recheck.pause is not None:
-            return replace(stats, why="it has worked and is refused now: single calls look again")
-        return stats if stats.why else replace(stats, paused_until=pace.paused_for, why=pace.why)
-
-
-def _size(call: Call) -> RequestSize:
-    if call.size is None:
-        call.size = request_size(call.request)
-    return call.size
+    def in_order(self, upstream: Upstream) -> Tuple[Deque[Call], Deque[Call]]:
+        # A probe of a server that is down may well be lost: it costs least where least was tried.
+        return (self.fresh, self.due) if upstream.health.gate.closed else (self.due, self.fresh)

@@ -1,4 +1,4 @@
-"""Listeners: they hear of events and never decide anything."""
+"""Listeners: they receive events and never decide anything."""
 
 from .listeners import RetryLog, Statistics
 from .progress import ProgressBar, progress_bar

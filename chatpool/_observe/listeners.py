@@ -1,7 +1,4 @@
-"""Counters over the life of a pool.
-
-Retries and what is asked again, to the ``chatpool`` logger at level INFO.
-"""
+"""Listeners of a pool's events: counters over its life, and lines of the log about retries."""
 
 from __future__ import annotations
 
@@ -16,53 +13,54 @@ from ..prices import Bill, Prices
 
 __all__ = ["RetryLog", "Statistics"]
 
+logger = logging.getLogger("chatpool")
 
-_AT_A_TIME = 64  # events
+_CHUNK_EVENTS = 64  # counted together
 
 
 class Statistics:
-    """Counts how calls ended, the retries, what was asked again, the tokens and the money.
+    """Counts ends of calls, retries, answers that were asked for again, tokens and costs.
 
     Args:
-        prices: for answers whose server does not state their cost; None without any.
+        prices: for answers whose server does not state their cost.
     """
 
     kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self, prices: Optional[Prices] = None) -> None:
-        self._heard: Deque[Event] = deque()  # not counted yet
-        self._lock = new_lock()  # a finalizer that cancels a call may come while it is held
-        self._counting = False
+        self._uncounted: Deque[Event] = deque()
+        self._lock = new_lock()  # a finalizer that cancels a call may run while it is held
+        self._is_counting = False
         self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
         self._bill = Bill(prices)
 
     def __call__(self, event: Event) -> None:
-        self._heard.append(event)
-        # A lock that all workers take for each call would have them queue.
-        if len(self._heard) >= _AT_A_TIME:
+        self._uncounted.append(event)
+        # Not the lock for each event: all worker threads would queue for it.
+        if len(self._uncounted) >= _CHUNK_EVENTS:
             with self._lock:
                 self._count()
 
     def _count(self) -> None:
-        """Add up what was heard."""
-        if self._counting:  # this is a finalizer that came in the middle of it
+        """Count the events that have come; the lock is held."""
+        if self._is_counting:  # this is a finalizer that runs within this method
             return
-        self._counting = True
+        self._is_counting = True
         try:
-            for _ in range(len(self._heard)):
-                event = self._heard.popleft()
+            for _ in range(len(self._uncounted)):
+                event = self._uncounted.popleft()
                 self._counts[event.kind] += 1
                 self._bill.add(event.usage, event.model, event.answered)
         finally:
-            self._counting = False
+            self._is_counting = False
 
     def after_fork_in_child(self) -> None:
-        """A thread of the parent's may have held the lock."""
+        """Replace the lock, which a thread of the parent process may have held."""
         self._lock = new_lock()
-        self._counting = False
+        self._is_counting = False
 
     def snapshot(self) -> Dict[str, Any]:
-        """``succeeded``, ``failed``, ``retried``, ``reasked``, ``usage`` and ``cost`` at this moment."""
+        """Return ``succeeded``, ``failed``, ``retried``, ``reasked``, ``usage`` and ``cost`` at this moment."""
         with self._lock:
             self._count()
             counts, usage, cost = dict(self._counts), self._bill.usage, self._bill.cost
@@ -76,19 +74,13 @@ class Statistics:
         }
 
 
-logger = logging.getLogger("chatpool")
-
-
 class RetryLog:
-    """Logs one line per retry: which attempt of which call failed, why, and the wait.  Never a prompt, never a key.
-
-    The same for an answer that was not taken.
-    """
+    """Logs one line, at level INFO, per retry and per answer that is asked for again; never a prompt, never a key."""
 
     kinds = frozenset({"retrying", "reasking"})
 
     def __call__(self, event: Event) -> None:
-        reason = printable(event.reason or "")  # some are a server's words
+        reason = printable(event.reason or "")  # it may come from a server
         if event.kind == "reasking":
             logger.info("call %d: attempt %d: %s; it is asked again", event.call_id, event.attempt, reason)
             return

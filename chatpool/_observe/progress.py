@@ -1,6 +1,6 @@
-"""A tqdm bar over the events of one run.
+"""Progress of runs: a tqdm bar over the events of a run, and the progress of a batch run.
 
-Progress of runs that take hours: a bar on a terminal, a line a minute elsewhere.
+A batch run takes hours: it has a bar on a terminal, and a line a minute in the log elsewhere.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from ..events import Event
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
 
-__all__ = ["Progress", "ProgressBar", "RowProgress", "TerminalBar", "progress_bar"]
-
+__all__ = ["Progress", "ProgressBar", "RowProgress", "progress_bar"]
 
 logger = logging.getLogger("chatpool")
+
+_LINE_SECONDS = 60.0  # between two lines of the log
 
 Progress = Union[bool, Mapping[str, Any], None]
 
 
-class TerminalBar:
-    """A tqdm bar that makes room for the lines of the log, of whatever handlers: each has a line of its own above it.
+class _TerminalBar:
+    """A tqdm bar that is hidden while the log is written, so that lines of the log stand above it.
 
     Any thread may use it.
     """
@@ -34,33 +35,33 @@ class TerminalBar:
     def __init__(self, bar: Any) -> None:
         self._bar = bar
         self._lock = new_lock()  # tqdm's own counter is not safe against concurrent updates
-        self._lines = 0  # that are being written
-        self._filter = _MakesRoom(self)
+        self._lines_in_progress = 0
+        self._filter = _HidingFilter(self)
         logger.addFilter(self._filter)
 
-    def update(self, count: int, facts: Mapping[str, Any]) -> None:
-        """So many more have ended; ``facts`` stand behind the bar, if there are any."""
+    def update(self, count: int, postfix: Mapping[str, Any]) -> None:
+        """Move the bar by ``count`` items; a ``postfix`` that is not empty replaces the one behind it."""
         with self._lock:
-            if facts:
-                self._bar.set_postfix(facts, refresh=False)
-            if self._lines:
-                self._bar.n += count  # it is drawn after them
+            if postfix:
+                self._bar.set_postfix(postfix, refresh=False)
+            if self._lines_in_progress:
+                self._bar.n += count  # drawn after these lines
             else:
                 self._bar.update(count)
 
     @contextlib.contextmanager
-    def room(self) -> Iterator[None]:
-        """Nothing is drawn within the block."""
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar within the block."""
         with self._lock:
-            self._lines += 1
+            self._lines_in_progress += 1
             self._bar.clear()
-        # Without the lock, and without tqdm's: a handler may wait for whoever waits for these.
+        # Without this lock and tqdm's: a handler of the log may wait for a thread that waits for one of them.
         try:
             yield
         finally:
             with self._lock:
-                self._lines -= 1
-                if not self._lines:
+                self._lines_in_progress -= 1
+                if not self._lines_in_progress:
                     self._bar.refresh()
 
     def close(self) -> None:
@@ -70,10 +71,10 @@ class TerminalBar:
             self._bar.close()
 
 
-class _MakesRoom(logging.Filter):
-    """Calls the handlers itself, while the bar is gone."""
+class _HidingFilter(logging.Filter):
+    """Calls the handlers of the log itself, while the bar is hidden."""
 
-    def __init__(self, bar: TerminalBar) -> None:
+    def __init__(self, bar: _TerminalBar) -> None:
         super().__init__()
         self._bar = weakref.ref(bar)
 
@@ -82,19 +83,19 @@ class _MakesRoom(logging.Filter):
         if bar is None:  # it was dropped without being closed
             logger.removeFilter(self)
             return True
-        with bar.room():
+        with bar.hidden():
             logger.callHandlers(record)
         return False
 
 
 class ProgressBar:
-    """Moves a tqdm bar by one per finished item; failures, retries and what was asked again stand behind it."""
+    """Moves a tqdm bar by one per item that has ended; failures and retries stand behind it."""
 
     kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
 
     def __init__(self, make_bar: Callable[[], Any]) -> None:
         self._make_bar = make_bar
-        self._bar: Optional[TerminalBar] = None
+        self._bar: Optional[_TerminalBar] = None
         self._lock = new_lock()
         self._failed = 0
         self._retried = self._reasked = 0
@@ -103,7 +104,7 @@ class ProgressBar:
         """Show the bar, unless it is shown."""
         if self._bar is None:
             with self._lock:
-                self._bar = TerminalBar(self._make_bar())
+                self._bar = _TerminalBar(self._make_bar())
 
     def __call__(self, event: Event) -> None:
         self.open()
@@ -119,8 +120,8 @@ class ProgressBar:
             self._bar.update(int(has_ended), {} if event.kind == "succeeded" else self._postfix())
 
     def _postfix(self) -> Dict[str, int]:
-        shown = {"failed": self._failed, "retries": self._retried, "reasks": self._reasked}
-        return {name: count for name, count in shown.items() if count}
+        counts = {"failed": self._failed, "retries": self._retried, "reasks": self._reasked}
+        return {name: count for name, count in counts.items() if count}
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -130,18 +131,18 @@ class ProgressBar:
 
 
 def progress_bar(progress: Progress, total: Optional[int]) -> Optional[ProgressBar]:
-    """The bar for a run.
+    """Return the bar for a run, None without one.
 
     Args:
-        progress: None for a bar where a person looks (a terminal or a notebook), True or False for always or
-            never, a mapping of tqdm's options for a bar made with them.
+        progress: None for a bar on a terminal or in a notebook, True or False for always or never, a mapping of
+            tqdm's options for a bar made with them.
         total: how many items there are, None if that is not known.
 
     Raises:
         TypeError: ``progress`` is something else.
     """
     if progress is None:
-        options: Mapping[str, Any] = {"disable": not _somebody_looks()}
+        options: Mapping[str, Any] = {"disable": not _is_interactive()}
     elif isinstance(progress, bool):
         options = {"disable": not progress}
     elif isinstance(progress, Mapping):
@@ -152,36 +153,34 @@ def progress_bar(progress: Progress, total: Optional[int]) -> Optional[ProgressB
         return None
 
     def make_bar() -> Any:
-        from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
+        from tqdm.auto import tqdm  # here: its import looks for a notebook, which takes time
 
         return tqdm(**{"total": total, "unit": "call", **options})
 
     return ProgressBar(make_bar)
 
 
-def _somebody_looks() -> bool:
+def _is_interactive() -> bool:
+    """Return True in a notebook, and if stderr is a terminal."""
     if "ipykernel" in sys.modules:
         return True
     isatty = getattr(sys.stderr, "isatty", None)
     return bool(isatty and isatty())
 
 
-_LINE_EVERY = 60.0  # seconds
-
-
 class RowProgress:
-    """Shows how far a run is: rows, rate, failures, cost so far, time left.
+    """Shows the progress of a batch run: rows, rate, failures, cost so far, time left.
 
     Args:
         progress: None for a bar on a terminal and lines elsewhere, False for nothing, True for a bar, or a mapping
             of tqdm's options.
         total: how many rows there are, None if that is not known.
-        done: how many were done before.
-        prices: for the cost; None shows none, unless the servers state it.
-        bill: what has been counted so far, where somebody else counts; otherwise :meth:`add` does.
+        done: how many had ended before.
+        prices: for the cost; without them it is shown only if the servers state it.
+        bill: tokens and costs that the caller counts. Default: :meth:`add` counts them.
         say: takes the lines. Default: the log, at level INFO.
 
-    One thread uses it.
+    It is for one thread.
     """
 
     def __init__(
@@ -200,19 +199,19 @@ class RowProgress:
         self._bill = bill or Bill(None if prices is None else prices_of(prices))
         self._say = say or logger.info
         self._clock: Clock = current_clock()
-        self._started = self._said = self._clock.now()
-        wanted = _somebody_looks() if progress is None else progress
-        options: Optional[Mapping[str, Any]] = wanted if isinstance(wanted, Mapping) else {} if wanted else None
-        self._bar = None if options is None else _bar({"total": total, "initial": done, **options})
-        self._talks = progress is None and self._bar is None
+        self._started = self._line_at = self._clock.now()
+        shown = _is_interactive() if progress is None else progress
+        options: Optional[Mapping[str, Any]] = shown if isinstance(shown, Mapping) else {} if shown else None
+        self._bar = None if options is None else _row_bar({"total": total, "initial": done, **options})
+        self._logs = progress is None and self._bar is None
 
     def skip(self, count: int) -> None:
-        """Rows that turned out to be done before."""
+        """Count rows that had ended before."""
         self._before += count
         self._move(count)
 
     def add(self, succeeded: int, failed: int = 0, usage: Optional[Usage] = None) -> None:
-        """So many rows have ended, and took so many tokens."""
+        """Count rows that have ended now, and their tokens."""
         self._failed += failed
         self._bill.add(usage)
         self._move(succeeded + failed)
@@ -220,25 +219,24 @@ class RowProgress:
     def _move(self, count: int) -> None:
         self._done += count
         if self._bar is not None:
-            self._bar.update(count, self._facts())
-        elif self._talks and self._clock.now() - self._said >= _LINE_EVERY:
-            self._said = self._clock.now()
+            self._bar.update(count, self._postfix())
+        elif self._logs and self._clock.now() - self._line_at >= _LINE_SECONDS:
+            self._line_at = self._clock.now()
             self._say(self.line())
 
-    def _facts(self) -> Dict[str, str]:
-        facts = {"failed": f"{self._failed:,}"} if self._failed else {}
+    def _postfix(self) -> Dict[str, str]:
+        postfix = {"failed": f"{self._failed:,}"} if self._failed else {}
         if self._bill.cost is not None:
-            facts["cost"] = dollars(self._bill.cost)
-        return facts
+            postfix["cost"] = dollars(self._bill.cost)
+        return postfix
 
     def line(self) -> str:
-        """The state in one line."""
-        here = self._done - self._before
+        """Return the state in one line."""
         elapsed = max(self._clock.now() - self._started, 1e-9)
-        rate = here / elapsed
+        rate = (self._done - self._before) / elapsed
         of_total = "" if self._total is None else f" of {self._total:,}"
         parts = [f"{self._done:,}{of_total} rows", f"{rate:,.1f} rows/s"]
-        parts += [f"{value} {name}" if name == "failed" else value for name, value in self._facts().items()]
+        parts += [f"{value} {name}" if name == "failed" else value for name, value in self._postfix().items()]
         if self._total is not None and rate > 0:
             parts.append(f"about {_duration((self._total - self._done) / rate)} left")
         return ", ".join(parts)
@@ -249,16 +247,16 @@ class RowProgress:
             self._bar.close()
 
 
-def _bar(options: Dict[str, Any]) -> Optional[TerminalBar]:
+def _row_bar(options: Dict[str, Any]) -> Optional[_TerminalBar]:
     if options.get("disable"):
         return None
-    from tqdm.auto import tqdm  # it looks for a notebook when imported: not before somebody wants a bar
+    from tqdm.auto import tqdm  # here: its import looks for a notebook, which takes time
 
-    return TerminalBar(tqdm(**{"unit": "row", **options}))
+    return _TerminalBar(tqdm(**{"unit": "row", **options}))
 
 
 def _duration(seconds: float) -> str:
-    """A time for a person: "40 s", "12 min", "3 h 20 min"."""
+    """Return a time for a person: "40 s", "12 min", "3 h 20 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Files of requests to files of answers, whatever happens in between."""
+"""Batch runs: from a file of requests to a file of answers; a run that was interrupted goes on."""
 
 from __future__ import annotations
 

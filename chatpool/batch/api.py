@@ -1,7 +1,4 @@
-"""``chatpool.batch.run``.
-
-What a run would do.
-"""
+"""``chatpool.batch.run``: from its arguments to a run, or to a dry run that only counts."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import math
 import os
 import signal
 import tempfile
-from collections import Counter
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from .._client.batch_support import (
@@ -33,66 +29,25 @@ from ..clock import current_clock
 from ..errors import ConfigurationError
 from ..prices import PricesLike
 from ..types import Usage
-from .batch_format import is_embedding
 from .input_files import Source
 from .job import BatchResult, Job, RetryFailed
+from .jsonl import is_embedding
 from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
 from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
 from .process_pool import ProcessPoolRunner
 from .rows import InputFormat, Rows
 from .runner import Runner, ThreadRunner, refuse_without_model
-from .signals import SignalGuard, stopping_on
+from .signals import SignalGuard, guard_signals
 
-__all__ = ["count_tokens", "run"]
-
-
-def count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> None:
-    """Count the rows that would be sent and estimate their tokens; nothing is written.
-
-    Raises:
-        ConfigurationError: a line cannot be used.
-    """
-    if os.path.exists(paths.journal):
-        with Journal(paths.journal) as journal:
-            _count(rows, job, journal, result)
-    else:
-        _count(rows, job, None, result)
-
-
-def _count(rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult) -> None:
-    is_stream, again = rows.source.is_stream, job.retry_failed is not False
-    if not is_stream:
-        rows.check(journal, dry=True)
-        check_fields(job, rows.columns)
-    tokens: Counter[Optional[str]] = Counter()  # by model
-    for work in rows.works():
-        if journal is not None and is_stream:
-            found = rows.recall(work, journal, dry=True)
-            work.wanted = found.wanted
-            if not (again or work.wanted):
-                result.ended_before(found.state == OK)
-        elif journal is None:
-            work.wanted = not again
-        result.rows += work.wanted or not again
-        if work.wanted:
-            result.pending += 1
-            if work.request is not None:
-                tokens[work.request.model] += prompt_tokens(work.request)  # type: ignore[assignment]  # a float
-    if rows.trouble is not None:
-        raise rows.trouble
-    bill = job.bill()
-    for model, count in tokens.items():
-        bill.add(Usage(math.ceil(count), 0, math.ceil(count)), model)
-    result.estimated_tokens = bill.usage.prompt_tokens
-    result.cost, result.unpriced = bill.cost, bill.note()
+__all__ = ["run", "run_job"]
 
 
 logger = logging.getLogger("chatpool")
 
 Say = Callable[[str], None]
 
-_OF_THE_POOL = frozenset(inspect.signature(ChatPool).parameters)
+_POOL_OPTIONS = frozenset(inspect.signature(ChatPool).parameters)
 
 
 def run(
@@ -128,46 +83,46 @@ def run(
     max_failures: MaxFailures = "same",
     **options: Any,
 ) -> BatchResult:
-    r"""Answer every row of a file and keep every outcome.  The same call again goes on where this one ended.
+    r"""Answer every row of a file and store every outcome.  The same call again goes on from where this one ended.
 
     Args:
         input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
             ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
-            standard input. What it is, is recognised from its name and its first line. Excel workbooks (their first
+            standard input. The format is detected from its name and its first line. Excel workbooks (their first
             sheet) and Parquet files need the extra ``tables``.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
             everything. By its ending it is a table instead: ``.csv``, ``.tsv``, ``.parquet`` (needs pyarrow), ``.db``
             (SQLite), with failures in its column ``error``, or ``.txt``, with an answer a line; ``OUT.csv.journal``
             keeps everything then. One that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
             ``"-"`` is standard output.
-        pool: makes the calls. Default: one that is made of ``options``, and closed at the end.
-        url: where rows go that do not say it, for instance ``"/v1/embeddings"``. Default: chat, except that an
-            ``input`` goes to the Responses API, or to embeddings where the model's name says so.
+        pool: makes the calls. Default: a pool that is made of ``options``, and closed at the end.
+        url: the path for rows without one, for instance ``"/v1/embeddings"``. Default: chat, except that an
+            ``input`` goes to the Responses API, or to embeddings if the model's name says so.
         template: a prompt with places for the row's fields, ``"Translate: {text}"``; the field of a line of text is
             ``text``.
         column: the field that is the prompt. Default, of a table: ``prompt``, or the only one.
         id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their number: blank
             lines have none, the first line of a table has the first.
-        delimiter: what separates the columns of CSV: a character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
-            ``"pipe"``. Default: what a line ``sep=;`` says, or what the first lines have.
-        encoding: of the text, as Python calls it (``"cp1252"``). Default: UTF-8.
-        retry_failed: run only what has failed before: True, or kinds of failures (class, status or code).
-        limit: only the first so many rows.
-        sample: only so many rows, drawn at random, always the same ones.
-        dry_run: send nothing; say what would be sent.
+        delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: that of a line ``sep=;``, or the one detected in the first lines.
+        encoding: the encoding of the text, by Python's name (``"cp1252"``). Default: UTF-8.
+        retry_failed: run only rows that have failed before: True, or kinds of failures (class, status or code).
+        limit: run only this number of rows, the first ones.
+        sample: run only this number of rows, drawn at random, always the same ones.
+        dry_run: send nothing; count what would be sent.
         in_order: put the output into the order of the input at the end. Otherwise it has the order of completion.
-        skip_bad_lines: leave out lines that cannot be used, instead of refusing the input.
+        skip_bad_lines: leave out lines that cannot be used; otherwise the input is refused.
         progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
             options.
         prices: dollars per million tokens, for the cost: ``(read, written)``, with a third figure for those read from
             the prompt cache, or one number for embeddings; by model ``{"model": (read, written)}``; or the name of a
-            file of prices in LiteLLM's form. What a server states that an answer cost goes before them.
-        processes: how many processes share the work; more than one where Python itself is the limit.
-        parse, max_reasks, accept: what answers have to be, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
-            is not taken in the end is a failure that runs again with ``retry_failed`` only.
-        collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, where the path has them.
-        max_pack: how many texts to embed go out in one request at most, as in :meth:`~chatpool.ChatPool.embed`.
-        format: the form of the output, whatever its ending: ``"batch"`` (the Batch API's lines), ``"jsonl"``,
+            file of prices in LiteLLM's form. A cost that a server states goes before them.
+        processes: the number of processes that share the work; more than one if Python itself is the limit.
+        parse, max_reasks, accept: rules for answers, as in :meth:`~chatpool.ChatPool.chat`. A row whose answer
+            is not accepted in the end is a failure that runs again with ``retry_failed`` only.
+        collect_stream: collect answers from streams, as in :meth:`~chatpool.ChatPool.chat`, if the path has them.
+        max_pack: the greatest number of texts to embed in one request, as in :meth:`~chatpool.ChatPool.embed`.
+        format: the format of the output, whatever its suffix: ``"batch"`` (the Batch API's lines), ``"jsonl"``,
             ``"csv"``, ``"parquet"``, ``"sqlite"`` (a table ``answers``) or ``"text"``.
         fields: the columns of a table, as names or ``"id,answer"``. Default: the input's columns, then ``answer`` (the
             fields of answers with ``parse``), ``error`` and ``tokens``. There are also ``id``, ``row``,
@@ -177,8 +132,8 @@ def run(
         raw: leave texts as they are that a spreadsheet would take for formulas, which get a ``'`` otherwise, and line
             breaks within a text, which are written as ``\\n`` otherwise.
         journal: the file that keeps everything. Default: beside the output; for standard output there is none, and
-            nothing can go on.
-        lock: refuse to run where no lock keeps a second run from the same files. False runs, with a warning.
+            the run cannot be continued.
+        lock: refuse to run if no lock can keep a second run from the same files. False runs, with a warning.
         max_failures: how many rows of this run may fail before it ends as fatal, as in :meth:`~chatpool.ChatPool.map`:
             a number, a share (0.2) of those that have ended, from the 20th on, or None. Default: it ends when the
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
@@ -219,164 +174,227 @@ def run(
         raise TypeError(
             f"input must be the path of a file, got {type(input).__name__}; for rows in memory use pool.map"
         )
-    reading = {"url": url, "template": template, "column": column, "id_field": id_field}
-    reading.update(delimiter=delimiter, encoding=encoding)
-    return run_job(os.fspath(input), os.fspath(output), job, reading, pool, options)
+    input_options = {"url": url, "template": template, "column": column, "id_field": id_field}
+    input_options.update(delimiter=delimiter, encoding=encoding)
+    return run_job(os.fspath(input), os.fspath(output), job, input_options, pool, options)
 
 
 def run_job(
     input_path: str,
     output_path: str,
     job: Job,
-    reading: Mapping[str, Optional[str]],
+    input_options: Mapping[str, Optional[str]],
     pool: Optional[ChatPool],
     options: Mapping[str, Any],
     *,
     say: Say = logger.info,
     signals: Sequence[int] = (signal.SIGINT,),
 ) -> BatchResult:
-    """What :func:`run` does, for whoever wants to hear of it.
+    """Do what :func:`run` does, with a function for messages and a choice of signals.
 
     Args:
-        input_path, output_path, job, reading, pool, options: as in :func:`run`.
-        say: takes what a person may want to know.
-        signals: what ends the run in good order.
+        input_path, output_path, job, input_options, pool, options: as in :func:`run`.
+        say: takes messages for a person.
+        signals: the signals that end the run in good order.
     """
     paths = Paths.of(output_path, job.format, job.journal)
     result = BatchResult(
-        output=paths.matrix or paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices
+        output=paths.npy or paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices
     )
     clock = current_clock()
     started = clock.now()
-    with contextlib.ExitStack() as end:
-        calls, extra = end.enter_context(_pool(pool, options))
-        calls = with_answer_rules(calls, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
-        end.callback(lambda: setattr(result, "elapsed", clock.now() - started))
-        reading = dict(reading)
-        source = Source(
-            input_path, reading.get("column"), reading.pop("delimiter", None), reading.pop("encoding", None)
-        )
-        model = extra.get("model") or model_of(calls)
-        lines = InputFormat(source, keep_version=not has_version_in_url(calls), model=model, **reading)
-        recognised = functools.cache(lambda: say(f"{source.name}: {result.kind}"))
-        rows = Rows(source, lines, job, request_maker(calls, extra), result, recognised)
+    with contextlib.ExitStack() as stack:
+        job_pool, body_fields = stack.enter_context(_pool_of(pool, options))
+        job_pool = with_answer_rules(job_pool, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
+        stack.callback(lambda: setattr(result, "elapsed", clock.now() - started))
+        rows = _rows_of(input_path, input_options, job_pool, body_fields, job, result, say)
         if job.dry_run:
-            count_tokens(rows, job, paths, result)
+            _count_tokens(rows, job, paths, result)
         else:
             refuse_before_start(paths, input_path)
             if not paths.journal:
-                paths = _without_journal(paths, end)
+                paths = _with_temporary_journal(paths, stack)
                 result.journal = None
-            _run(calls, rows, job, paths, result, say, signals)
+            _run(job_pool, rows, job, paths, result, say, signals)
     return result
 
 
-def _without_journal(paths: Paths, end: contextlib.ExitStack) -> Paths:
-    """Where a run writes to that nobody can go on with."""
+@contextlib.contextmanager
+def _pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
+    """Give the pool, made of the options if there is none, and the body fields among the options."""
+    body_fields = {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
+    pool_options = {name: value for name, value in options.items() if name in _POOL_OPTIONS}
+    if pool is None:
+        with ChatPool(**pool_options) as own_pool:
+            yield own_pool, body_fields
+        return
+    if pool_options:
+        names = ", ".join(f"{name}=" for name in pool_options)
+        raise TypeError(f"with pool= the options of a pool have no effect: leave out {names}")
+    yield pool, body_fields
+
+
+def _rows_of(
+    input_path: str,
+    input_options: Mapping[str, Optional[str]],
+    pool: ChatPool,
+    body_fields: Mapping[str, Any],
+    job: Job,
+    result: BatchResult,
+    say: Say,
+) -> Rows:
+    format_options = dict(input_options)
+    delimiter, encoding = format_options.pop("delimiter", None), format_options.pop("encoding", None)
+    source = Source(input_path, format_options.get("column"), delimiter, encoding)
+    model = body_fields.get("model") or model_of(pool)
+    input_format = InputFormat(source, keep_version=not has_version_in_url(pool), model=model, **format_options)
+    say_format = functools.cache(lambda: say(f"{source.name}: {result.kind}"))  # once, of several readings
+    return Rows(source, input_format, job, request_maker(pool, body_fields), result, say_format)
+
+
+def _with_temporary_journal(paths: Paths, stack: contextlib.ExitStack) -> Paths:
+    """Return paths with a journal that is gone after the run, and warn of it."""
     logger.warning(
         "the answers go to standard output and nothing keeps them: what this run does not finish cannot go on; name a "
         "file for that (journal=, --journal FILE)"
     )
-    folder = end.enter_context(tempfile.TemporaryDirectory(prefix="chatpool-"))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chatpool-"))
     return paths._replace(journal=os.path.join(folder, "run.journal"))
-
-
-@contextlib.contextmanager
-def _pool(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
-    """The pool, and the body fields among the options."""
-    extra = {name: value for name, value in options.items() if name not in _OF_THE_POOL}
-    of_the_pool = {name: value for name, value in options.items() if name in _OF_THE_POOL}
-    if pool is None:
-        with ChatPool(**of_the_pool) as own:
-            yield own, extra
-        return
-    if of_the_pool:
-        names = ", ".join(f"{name}=" for name in of_the_pool)
-        raise TypeError(f"with pool= the options of a pool have no effect: leave out {names}")
-    yield pool, extra
 
 
 def _run(
     pool: ChatPool, rows: Rows, job: Job, paths: Paths, result: BatchResult, say: Say, signals: Sequence[int]
 ) -> None:
     if not job.is_table and paths.answers != STDOUT:
-        # Before the lock: who reads the output of a run that is refused finds it empty.
-        with contextlib.suppress(OSError):  # said of the journal, or when it is written to
+        # Before the lock: a program that reads the output of a refused run finds it empty.
+        with contextlib.suppress(OSError):  # the journal, or the first write, reports it
             AppendOnly(paths.answers).close()
     with Journal(paths.journal, needs_lock=job.lock and result.journal is not None) as journal:
-        total = _checked(pool, rows, job, journal, paths, result)
-        outputs = _outputs(paths, journal, rows, job)
-        if total is not None:
-            say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
-        if total and not journal.is_empty and not rows.known_count:
-            logger.warning(
-                "no row of %s is in %s: all are sent, and paid again if they were answered under other names; was it "
-                "another input, or another field that names the rows (id_field, --id-field)?",
-                rows.source.name,
-                journal.path,
-            )
-        kind: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
-        runner = kind(pool, rows, job, journal, outputs, result)
+        total = _check_input(pool, rows, job, journal, paths, result)
+        outputs = _outputs_of(paths, journal, rows, job)
+        _say_start(total, rows, journal, paths, say)
+        runner_class: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
+        runner = runner_class(pool, rows, job, journal, outputs, result)
         progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
         try:
-            with contextlib.ExitStack() as end:
-                end.callback(_settle, result, total, job)
-                end.callback(progress.close)
-                end.enter_context(outputs)
-                stopper = end.enter_context(stopping_on(signals, runner.stop))
-                runner.run(stopper, progress)
-                if total is None and rows.is_read and result.fatal is None and stopper.number is None:
+            with contextlib.ExitStack() as stack:
+                stack.callback(_count_pending, result, total, job)
+                stack.callback(progress.close)
+                stack.enter_context(outputs)
+                signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
+                runner.run(signal_guard, progress)
+                if total is None and rows.is_read and result.fatal is None and signal_guard.number is None:
                     rows.set_aside_removed(journal)
-                outputs.finish(whole=stopper.number is None)
+                outputs.finish(whole=signal_guard.number is None)
         except KeyboardInterrupt:
-            if stopper.number is None:
+            if signal_guard.number is None:
                 raise
-    if stopper.number is None and rows.trouble is not None:
-        raise rows.trouble
-    result.signal = stopper.number
-    _let_through(stopper, result)
+    if signal_guard.number is None and rows.input_error is not None:
+        raise rows.input_error
+    result.signal = signal_guard.number
+    _re_raise(signal_guard, result)
 
 
-def _outputs(paths: Paths, journal: Journal, rows: Rows, job: Job) -> Outputs:
-    if job.is_table:
-        return TableOutputs(paths, journal, rows, job)
-    if paths.answers == STDOUT:
-        return PrintedOutputs(journal, in_order=job.in_order)
-    return BatchOutputs(paths, journal, in_order=job.in_order or paths.matrix is not None)
-
-
-def _let_through(stopper: SignalGuard, result: BatchResult) -> None:
-    """Let a signal that ended the run have its usual effect; KeyboardInterrupt tells what was done."""
-    try:
-        stopper.let_it_through()
-    except KeyboardInterrupt as interrupt:
-        interrupt.result = result  # type: ignore[attr-defined]  # documented on run
-        raise
-
-
-def _checked(
+def _check_input(
     pool: ChatPool, rows: Rows, job: Job, journal: Journal, paths: Paths, result: BatchResult
 ) -> Optional[int]:
-    """Look at the input before anything is sent; returns how many rows are selected, None of standard input."""
+    """Check the input before anything is sent; return how many rows are selected, None of standard input."""
     if rows.source.is_stream:
         if job.sample is not None:
             raise ConfigurationError("a sample cannot be drawn from standard input: write it to a file first")
         return None
     total = rows.check(journal)
     check_fields(job, rows.columns)
-    first = next(rows.works(), None)
+    first = next(rows.row_requests(), None)
     if first is not None:
         refuse_without_model(pool, rows, first)
-        if paths.matrix is not None and first.request is not None and not is_embedding(first.request.path):
+        if paths.npy is not None and first.request is not None and not is_embedding(first.request.path):
             raise ConfigurationError(
-                f"{paths.matrix} is to be a matrix of embeddings, and the rows go to {first.request.path}: choose "
+                f"{paths.npy} is to be a matrix of embeddings, and the rows go to {first.request.path}: choose "
                 "another output, or another url (--url /v1/embeddings)"
             )
     return total
 
 
-def _settle(result: BatchResult, total: Optional[int], job: Job) -> None:
-    """What was not reached is pending."""
+def _outputs_of(paths: Paths, journal: Journal, rows: Rows, job: Job) -> Outputs:
+    if job.is_table:
+        return TableOutputs(paths, journal, rows, job)
+    if paths.answers == STDOUT:
+        return PrintedOutputs(journal, in_order=job.in_order)
+    return BatchOutputs(paths, journal, in_order=job.in_order or paths.npy is not None)
+
+
+def _say_start(total: Optional[int], rows: Rows, journal: Journal, paths: Paths, say: Say) -> None:
+    if total is not None:
+        say(f"{total:,} rows" if journal.is_empty else f"{total:,} rows; going on with {paths.journal}")
+    if total and not journal.is_empty and not rows.matched_count:
+        logger.warning(
+            "no row of %s is in %s: all are sent, and paid again if they were answered under other names; was it "
+            "another input, or another field that names the rows (id_field, --id-field)?",
+            rows.source.name,
+            journal.path,
+        )
+
+
+def _count_pending(result: BatchResult, total: Optional[int], job: Job) -> None:
     if total is not None and job.retry_failed is False:
         result.rows = total
     result.pending = result.rows - result.succeeded - result.failed
+
+
+def _re_raise(signal_guard: SignalGuard, result: BatchResult) -> None:
+    """Raise the signal that ended a run again, with the result on the KeyboardInterrupt."""
+    try:
+        signal_guard.re_raise()
+    except KeyboardInterrupt as interrupt:
+        interrupt.result = result  # type: ignore[attr-defined]  # documented on run
+        raise
+
+
+# -- dry run ----------------------------------------------------------------------------------------------
+
+
+def _count_tokens(rows: Rows, job: Job, paths: Paths, result: BatchResult) -> None:
+    """Count the rows that would be sent and estimate their tokens; nothing is written.
+
+    Raises:
+        ConfigurationError: a line cannot be used.
+    """
+    if os.path.exists(paths.journal):
+        with Journal(paths.journal) as journal:
+            tokens = _count_pending_tokens(rows, job, journal, result)
+    else:
+        tokens = _count_pending_tokens(rows, job, None, result)
+    if rows.input_error is not None:
+        raise rows.input_error
+    bill = job.bill()
+    for model, count in tokens.items():
+        bill.add(Usage(math.ceil(count), 0, math.ceil(count)), model)
+    result.estimated_tokens = bill.usage.prompt_tokens
+    result.cost, result.unpriced = bill.cost, bill.note()
+
+
+def _count_pending_tokens(
+    rows: Rows, job: Job, journal: Optional[Journal], result: BatchResult
+) -> Dict[Optional[str], float]:
+    """Count the rows, and return the estimated tokens of those to be sent, by model."""
+    is_stream, retries_failed = rows.source.is_stream, job.retry_failed is not False
+    if not is_stream:
+        rows.check(journal, dry_run=True)
+        check_fields(job, rows.columns)
+    tokens: Dict[Optional[str], float] = {}
+    for row_request in rows.row_requests():
+        if journal is not None and is_stream:
+            recalled = rows.recall(row_request, journal, dry_run=True)
+            row_request.wanted = recalled.wanted
+            if not (retries_failed or row_request.wanted):
+                result.ended_before(recalled.state == OK)
+        elif journal is None:
+            row_request.wanted = not retries_failed
+        result.rows += row_request.wanted or not retries_failed
+        if row_request.wanted:
+            result.pending += 1
+            if row_request.request is not None:
+                model = row_request.request.model
+                tokens[model] = tokens.get(model, 0.0) + prompt_tokens(row_request.request)
+    return tokens

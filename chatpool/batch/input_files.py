@@ -1,4 +1,4 @@
-"""Input files of all kinds, as a stream of numbered lines."""
+"""Input files of all formats, as streams of numbered lines."""
 
 from __future__ import annotations
 
@@ -32,48 +32,48 @@ from .input_tables import (
     table_kind,
 )
 
-__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "STDIN", "TEXT", "InputLine", "InputProblem", "Source"]
+__all__ = ["BLANK", "CSV", "EXCEL", "JSON", "PARQUET", "TEXT", "InputLine", "InputProblem", "Source"]
 
-STDIN = "-"
+_STDIN = "-"
 JSON, CSV, TEXT = "json", "csv", "text"
 
 _SUFFIXES = {".csv": CSV, ".tsv": CSV, ".txt": TEXT, ".jsonl": JSON, ".ndjson": JSON, ".json": JSON}
-_OF_TABLES = {
+_TABLE_NAMES = {
     **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls"), "an Excel workbook"),  # an .xls may be HTML, or text with tabs
     ".parquet": "a Parquet file",
 }
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
-_HEAD = 1 << 16
+_HEAD_BYTES = 1 << 16  # that the format is detected in
 _UTF8 = "utf-8-sig"
 
 
 class Source:
-    """An input file.  It is read anew for every iteration, standard input only once.
+    """An input file.  Every iteration reads it again; standard input is read once.
 
     Args:
         path: the file, or ``"-"`` for standard input; compressed by gzip or not.
-        column: set where a column holds the prompts: then what does not look like JSON is CSV.
-        delimiter: what separates the columns of CSV: one character, or ``"tab"``, ``"comma"``, ``"semicolon"``,
-            ``"pipe"``. Default: found in the first lines.
-        encoding: of the text, as Python calls it. Default: UTF-8.
+        column: set if a column holds the prompts: then a text that does not look like JSON is CSV.
+        delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
+            ``"pipe"``. Default: detected in the first lines.
+        encoding: the encoding of the text, by Python's name. Default: UTF-8.
 
     Attributes:
-        name: how it is called in messages.
-        format: :data:`JSON`, :data:`CSV`, :data:`TEXT`, :data:`EXCEL` or :data:`PARQUET`, by its name and what it
-            begins with.
+        name: its name for messages.
+        format: :data:`JSON`, :data:`CSV`, :data:`TEXT`, :data:`EXCEL` or :data:`PARQUET`, by its name and its
+            first bytes.
         is_stream: whether it can be read only once.
-        unit: what a place in it is called: a line, or a row.
-        heading: what a table says of itself, as soon as its first row is read.
+        unit: the word for a place in it: a line, or a row.
+        heading: the heading of a table, once its first row is read.
 
     Raises:
-        ConfigurationError: it cannot be read, is something else than rows, or is not UTF-8; an option does not fit.
+        ConfigurationError: the file cannot be read, has no rows, or is not UTF-8; or an option does not fit.
     """
 
     def __init__(
         self, path: str, column: Optional[str] = None, delimiter: Optional[str] = None, encoding: Optional[str] = None
     ) -> None:
         self._path = path
-        self.is_stream = path == STDIN
+        self.is_stream = path == _STDIN
         self.name = "standard input" if self.is_stream else path
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
         self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)
@@ -81,24 +81,27 @@ class Source:
         self._stdin: Optional[io.BufferedReader] = None
         if self.is_stream:
             self._stdin = _unpacked(cast(BinaryIO, sys.stdin.buffer))
+        self._suffix = self._suffix_of(path)
         with self._opened() as file:
-            head = file.peek(_HEAD)[:_HEAD]
+            head = file.peek(_HEAD_BYTES)[:_HEAD_BYTES]
             kind = table_kind(head, file)
-            self._suffix = self._suffix_of(path)
             if kind is not None:
                 self._take_table(kind, file)
                 return
             if encoding is None:
                 self._refuse_utf_16(head)
                 refuse_binary(self.name, head, file)
+        self._take_text(head, column)
+
+    def _take_text(self, head: bytes, column: Optional[str]) -> None:
         self.unit = "line"
-        if self._suffix in _OF_TABLES and head:
-            called = _OF_TABLES[self._suffix]
-            raise ConfigurationError(f"{self.name} is not {called}, whatever its name says: give it that of its kind")
+        if self._suffix in _TABLE_NAMES and head:
+            kind = _TABLE_NAMES[self._suffix]
+            raise ConfigurationError(f"{self.name} is not {kind}, whatever its name says: give it that of its kind")
         text = self._decoded(head).lstrip("\ufeff \t\r\n\f\v")
-        self.format = self._format(text, column)
+        self.format = self._format_of(text, column)
         refuse_text(self.name, text, is_json=self.format == JSON, is_table=self.format == CSV)
-        self._find_delimiter(text)
+        self._detect_delimiter(text)
 
     def _take_table(self, kind: str, file: io.BufferedReader) -> None:
         self.format, self.unit = kind, "row"
@@ -107,8 +110,8 @@ class Source:
                 f"{self.name} is a file of {kind.capitalize()}, which is not read as it comes: "
                 "write it to a file, not compressed, and name that"
             )
-        for option, is_given in (("delimiter", self._delimiter), ("encoding", self._encoding != _UTF8)):
-            if is_given:
+        for option, is_set in (("delimiter", self._delimiter), ("encoding", self._encoding != _UTF8)):
+            if is_set:
                 raise ConfigurationError(f"{option} is for text, and {self.name} is a file of {kind.capitalize()}")
 
     def _refuse_utf_16(self, head: bytes) -> None:
@@ -129,7 +132,7 @@ class Source:
             suffix = os.path.splitext(stem)[1]
         return suffix.lower()
 
-    def _format(self, text: str, column: Optional[str]) -> str:
+    def _format_of(self, text: str, column: Optional[str]) -> str:
         named = _SUFFIXES.get(self._suffix)
         if named == JSON or (named is None and text[:1] in ("{", "[")):
             if self._delimiter:
@@ -138,13 +141,13 @@ class Source:
         is_table = column is not None or self._delimiter or SEPARATOR_LINE.match(text)
         return CSV if named == CSV or is_table else TEXT
 
-    def _find_delimiter(self, text: str) -> None:
-        said = SEPARATOR_LINE.match(text) if self.format == CSV else None
-        self._has_separator_line = said is not None
+    def _detect_delimiter(self, text: str) -> None:
+        separator_line = SEPARATOR_LINE.match(text) if self.format == CSV else None
+        self._has_separator_line = separator_line is not None
         if self._delimiter or self.format != CSV:
             return
-        if said is not None:
-            self._delimiter = said[1]
+        if separator_line is not None:
+            self._delimiter = separator_line[1]
         else:
             self._delimiter = "\t" if self._suffix == ".tsv" else delimiter_of(text)
 
@@ -154,21 +157,21 @@ class Source:
             yield self._stdin
             return
         try:
-            file = open(self._path, "rb", buffering=_HEAD)  # noqa: SIM115 - closed below
+            file = open(self._path, "rb", buffering=_HEAD_BYTES)  # noqa: SIM115 - closed below
         except OSError as error:
             raise ConfigurationError(f"cannot read {self._path}: {error.strerror or error}") from error
-        with file, self._trouble():
+        with file, self._read_errors():
             yield _unpacked(file)
 
     @contextlib.contextmanager
-    def _trouble(self) -> Iterator[None]:
+    def _read_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"cannot read {self.name}: {error}") from error
 
     def __iter__(self) -> Iterator[InputLine]:
-        """Its lines; empty ones are left out.
+        """Yield its lines; empty ones are left out.
 
         Raises:
             ConfigurationError: the file breaks off.
@@ -183,12 +186,14 @@ class Source:
 
     def _text_lines(self, file: io.BufferedReader) -> Iterator[InputLine]:
         if self.format == CSV:
-            hint = self._has_separator_line
-            return csv_lines(file, self.name, self._delimiter, self._encoding, self.heading, has_separator_line=hint)
+            has_line = self._has_separator_line
+            return csv_lines(
+                file, self.name, self._delimiter, self._encoding, self.heading, has_separator_line=has_line
+            )
         return _lines(file, self.format) if self._encoding == _UTF8 else self._decoded_lines(file)
 
     def _decoded_lines(self, file: io.BufferedReader) -> Iterator[InputLine]:
-        """Lines of another encoding than UTF-8."""
+        """Yield lines of another encoding than UTF-8."""
         text = io.TextIOWrapper(file, encoding=self._encoding, errors="surrogateescape", newline="\n")
         number = 0
         try:
@@ -207,13 +212,13 @@ class Source:
 
 def _checked_encoding(name: str) -> str:
     try:
-        found = codecs.lookup(name)
-        "".encode(name)  # which an encoding of bytes, such as hex, has no use for
+        codec = codecs.lookup(name)
+        "".encode(name)  # fails for an encoding of bytes, such as hex
     except (LookupError, TypeError, ValueError):
         raise ConfigurationError(
             f"encoding must be the name of an encoding of text, such as utf-8, cp1252 or utf-16, got {name!r}"
         ) from None
-    return _UTF8 if found.name in ("utf-8", _UTF8) else found.name
+    return _UTF8 if codec.name in ("utf-8", _UTF8) else codec.name
 
 
 def _checked_delimiter(delimiter: str) -> str:

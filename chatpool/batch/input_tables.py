@@ -1,8 +1,6 @@
-"""The rows of tables: CSV and Parquet; those of spreadsheets are in :mod:`.workbooks`.
+"""The rows of tables: CSV, Parquet and Excel; and the refusal of files that have no rows.
 
-Files that are no rows of text: told by their first bytes, and named with what to do.
-
-The rows of spreadsheets.
+Files of other kinds are recognised by their first bytes, and refused with advice on how to convert them.
 """
 
 from __future__ import annotations
@@ -30,7 +28,9 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
+    TextIO,
     Tuple,
+    Union,
 )
 
 from ..errors import ConfigurationError
@@ -44,23 +44,21 @@ __all__ = [
     "InputLine",
     "InputProblem",
     "Uncomputed",
-    "by_name",
-    "checked_names",
     "csv_lines",
     "delimiter_of",
     "excel_lines",
     "is_torn",
     "not_decoded",
-    "package_for",
     "parquet_lines",
     "refuse_binary",
     "refuse_text",
-    "refuse_unreadable",
     "table_kind",
 ]
 
-
 EXCEL, PARQUET = "excel", "parquet"
+_KIND_NAMES = {EXCEL: "an Excel workbook", PARQUET: "a Parquet file"}
+
+# -- kinds of files ---------------------------------------------------------------------------------------
 
 _ROWS = "an input has one row a line: name such files in its rows, or put what they hold into a table"
 _AS_CSV = 'save the sheet as "CSV UTF-8" or as .xlsx'
@@ -68,7 +66,7 @@ _EXPORT = "export its rows as CSV, as JSON lines or as Parquet"
 _UNPACK = "unpack it first (only gzip is unpacked on the way)"
 _READ = "read it with Python and write JSON lines"
 
-# (the first bytes, what it is, what to do)
+# (the first bytes, the kind of file, advice)
 _SIGNATURES = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or protected document of Excel or Word", _AS_CSV),
     (b"SQLite format 3\x00", "an SQLite database", _EXPORT),
@@ -105,11 +103,11 @@ _ZIPPED = (
 
 
 def table_kind(head: bytes, file: BinaryIO) -> Optional[str]:
-    """:data:`EXCEL` or :data:`PARQUET` where the file is one of these.
+    """Return :data:`EXCEL` or :data:`PARQUET` if the file is one of these, else None.
 
     Args:
         head: its first bytes.
-        file: it, if it can be sought in; otherwise ``head`` has to tell.
+        file: the file; if it cannot seek, ``head`` has to do.
     """
     if head.startswith(b"PAR1"):
         return PARQUET
@@ -119,14 +117,14 @@ def table_kind(head: bytes, file: BinaryIO) -> Optional[str]:
 
 
 def refuse_binary(name: str, head: bytes, file: BinaryIO) -> None:
-    """Refuse what is no text.
+    """Refuse files that are not text.
 
     Raises:
-        ConfigurationError: it is something else; the message says what, and what to do.
+        ConfigurationError: the file is of another kind; the message names it, with advice.
     """
-    for start, what, cure in _SIGNATURES:
+    for start, kind, advice in _SIGNATURES:
         if head.startswith(start):
-            _refuse(name, what, cure)
+            _refuse(name, kind, advice)
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         _refuse(name, _RIFF[head[8:12]], _ROWS)
     if head[4:8] == b"ftyp":
@@ -134,21 +132,21 @@ def refuse_binary(name: str, head: bytes, file: BinaryIO) -> None:
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         _refuse(name, "a pickle of Python's", _READ)
     if head.startswith(b"PK\x03\x04"):
-        names = list(_names(head, file))
-        what, cure = next(found[1:] for found in _ZIPPED if any(one.startswith(found[0]) for one in [*names, ""]))
-        _refuse(name, what, cure)
+        members = [*_names(head, file), ""]
+        _, kind, advice = next(row for row in _ZIPPED if any(member.startswith(row[0]) for member in members))
+        _refuse(name, kind, advice)
     if head.count(b"\x00") > len(head) // 8:
         _refuse(name, "no text in UTF-8 (it has NUL bytes)", "if it is UTF-16, say so: encoding=, --encoding utf-16-le")
 
 
 def refuse_text(name: str, text: str, *, is_json: bool, is_table: bool) -> None:
-    """Refuse texts that have no row a line.
+    """Refuse texts that do not have one row per line.
 
     Args:
         name: the file.
         text: its beginning.
         is_json: whether each line should be JSON.
-        is_table: whether it should be CSV.
+        is_table: whether the text should be CSV.
 
     Raises:
         ConfigurationError: as for :func:`refuse_binary`.
@@ -170,18 +168,18 @@ def refuse_array(name: str) -> NoReturn:
     Raises:
         ConfigurationError: always.
     """
-    cure = "write each of them on a line of its own: jq -c '.[]' IN > OUT.jsonl"
+    advice = "write each of them on a line of its own: jq -c '.[]' IN > OUT.jsonl"
     _refuse(
-        name, "a JSON array, a list of requests", f"{cure}, or, of pandas, to_json(..., orient='records', lines=True)"
+        name, "a JSON array, a list of requests", f"{advice}, or, of pandas, to_json(..., orient='records', lines=True)"
     )
 
 
-def _refuse(name: str, what: str, cure: str) -> NoReturn:
-    raise ConfigurationError(f"{name} is {what}: {cure}")
+def _refuse(name: str, kind: str, advice: str) -> NoReturn:
+    raise ConfigurationError(f"{name} is {kind}: {advice}")
 
 
 def _names(head: bytes, file: BinaryIO) -> list[str]:
-    """The names of the files in a zip archive; from its beginning, where no more can be read."""
+    """Return the names of the files in a zip archive; of one that cannot be sought, those that its head shows."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.namelist()
@@ -190,17 +188,11 @@ def _names(head: bytes, file: BinaryIO) -> list[str]:
         return [name for name in known if name.encode() in head]
 
 
-_LONGEST_FIELD = 1 << 27
-_MARKS = ",;\t|"
-_LOOKED_AT = 50  # lines that the separator is found from
-_ROWS_AT_ONCE = 1024
-
-_QUOTED = re.compile(r'(^|[,;\t|\r\n]) *"(?:[^"]|"")*"')
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
+# -- lines ------------------------------------------------------------------------------------------------
 
 
 class InputProblem(NamedTuple):
-    """Why a line cannot be used."""
+    """The reason why a line cannot be used, as its value."""
 
     reason: str
 
@@ -210,9 +202,9 @@ class InputLine(NamedTuple):
 
     Attributes:
         number: its number among the records, from 1; blank lines have none, the header of a table has the first.
-        value: its JSON value, its fields, its text, a :class:`InputProblem`, or :data:`BLANK`.
+        value: its JSON value, its fields, its text, an :class:`InputProblem`, or :data:`BLANK`.
         place: the line of the file, or the row of the sheet, at which it begins, from 1.
-        end: the line at which it ends, by which version 0.1.0 called it.
+        end: the line at which it ends; version 0.1.0 made the names of rows of it.
     """
 
     number: int
@@ -222,11 +214,11 @@ class InputLine(NamedTuple):
 
 
 class Heading:
-    """What a table says of itself before its first row.
+    """The heading of a table.
 
     Attributes:
         columns: the names of its columns, in their order.
-        sheet: which sheet of a workbook it is, for a person; "" where there is one only.
+        sheet: the sheet of the workbook, for a person; "" if there is only one.
     """
 
     def __init__(self) -> None:
@@ -235,89 +227,110 @@ class Heading:
 
 
 BLANK: Any = object()
-"""The value of a row that is nothing but separators."""
+"""The value of a row that has only separators."""
+
+# -- CSV --------------------------------------------------------------------------------------------------
+
+_MAX_FIELD_CHARACTERS = 1 << 27
+_DELIMITERS = ",;\t|"
+_SAMPLE_LINES = 50  # that the delimiter is detected in
+
+_QUOTED = re.compile(r'(^|[,;\t|\r\n]) *"(?:[^"]|"")*"')
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?(?:\r?\n|\r)', re.IGNORECASE)
 
 
 def delimiter_of(head: str) -> str:
-    """What separates the columns: not every spreadsheet writes commas.
+    """Detect the delimiter of CSV: not every spreadsheet writes commas.
 
-    The mark that the lines have as often as the first one does, outside quotes; of several, that which is there most.
+    It is the character that most lines have as often, outside quotes, as the first line; of several, the most frequent.
 
     Args:
         head: the beginning of the file.
     """
-    lines = [line for line in re.split(r"[\r\n]+", _QUOTED.sub(r"\1x", head)) if line.strip(_MARKS + " ")]
+    lines = [line for line in re.split(r"[\r\n]+", _QUOTED.sub(r"\1x", head)) if line.strip(_DELIMITERS + " ")]
     if len(lines) > 2 and not head.endswith(("\n", "\r")):
-        lines.pop()  # which may be half of one
-    counts = {mark: [line.count(mark) for line in lines[:_LOOKED_AT]] for mark in _MARKS}
-    found = {mark: counted for mark, counted in counts.items() if counted and counted[0]}
-    if not found:
-        return ","
-    return max(found, key=lambda mark: (round(found[mark].count(found[mark][0]) / len(found[mark]), 1), found[mark][0]))
+        lines.pop()  # it may be incomplete
+    counts = {mark: [line.count(mark) for line in lines[:_SAMPLE_LINES]] for mark in _DELIMITERS}
+    candidates = {mark: numbers for mark, numbers in counts.items() if numbers and numbers[0]}
+
+    def rank(mark: str) -> Tuple[float, int]:
+        numbers = candidates[mark]
+        return round(numbers.count(numbers[0]) / len(numbers), 1), numbers[0]
+
+    return max(candidates, key=rank, default=",")
 
 
 def csv_lines(
     file: BinaryIO, name: str, delimiter: str, encoding: str, heading: Heading, *, has_separator_line: bool
 ) -> Iterator[InputLine]:
-    """The rows of CSV, each a dict of texts.
+    """Yield the rows of CSV, each a dict of texts.
 
     Args:
-        file: it.
-        name: how it is called in messages.
-        delimiter: what separates its columns.
-        encoding: of its text.
+        file: the file.
+        name: its name for messages.
+        delimiter: the character between columns.
+        encoding: the encoding of its text.
         heading: takes the names of the columns.
         has_separator_line: whether its first line is one such as ``sep=;``.
 
     Raises:
         ConfigurationError: the first line cannot be used.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD_CHARACTERS))
     text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
     try:
-        before = 0
         if has_separator_line:
             text.readline()
-            before = 1
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        records = _csv_records(text, name, delimiter, encoding, lines_before=int(has_separator_line))
         names: Optional[List[str]] = None
-        number = end = 0
-        while True:
-            place = end + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except UnicodeDecodeError as error:
-                raise ConfigurationError(f"{name} is {not_decoded(error, encoding)}") from None
-            except csv.Error as error:
-                if names is None:
-                    raise ConfigurationError(f"line {place + before} of {name} is not CSV: {error}") from error
-                value: Any = InputProblem(f"not CSV: {error}")
-            else:
-                if any(map(str.strip, fields)):
-                    value = fields if names is None else by_name(names, fields, encoding)
-                elif not fields or names is None:
-                    end = reader.line_num
-                    continue
-                else:
-                    value = BLANK
-            end = reader.line_num
-            number += value is not BLANK
+        number = 0
+        for fields, place, end in records:
             if names is None:
-                names = checked_names(value, name, encoding)
+                if isinstance(fields, InputProblem):
+                    raise ConfigurationError(f"line {place} of {name} is {fields.reason}")
+                if not any(map(str.strip, fields)):
+                    continue
+                names = _checked_names(fields, name, encoding)
                 heading.columns.update(dict.fromkeys(filter(None, names)))
-            else:
-                yield InputLine(number, value, place + before, end + before)
+                number = 1
+            elif fields:
+                value = _row_value(names, fields, encoding)
+                number += value is not BLANK
+                yield InputLine(number, value, place, end)
     finally:
         text.detach()
 
 
-def checked_names(names: List[str], file: str, encoding: str) -> List[str]:
-    """The names of the columns, "" for one without.
+def _csv_records(
+    text: TextIO, name: str, delimiter: str, encoding: str, *, lines_before: int
+) -> Iterator[Tuple[Union[List[str], InputProblem], int, int]]:
+    """Yield the fields of each record, and the lines at which it begins and ends."""
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        place = reader.line_num + 1 + lines_before
+        fields: Union[List[str], InputProblem]
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{name} is {not_decoded(error, encoding)}") from None
+        except csv.Error as error:
+            fields = InputProblem(f"not CSV: {error}")
+        yield fields, place, reader.line_num + lines_before
+
+
+def _row_value(names: Sequence[str], fields: Union[List[str], InputProblem], encoding: str) -> Any:
+    if isinstance(fields, InputProblem):
+        return fields
+    return _fields_by_name(names, fields, encoding) if any(map(str.strip, fields)) else BLANK
+
+
+def _checked_names(names: List[str], file: str, encoding: str) -> List[str]:
+    """Return the names of the columns, "" for a column without one.
 
     Raises:
-        ConfigurationError: there is one twice, or it is not of the encoding.
+        ConfigurationError: a name is there twice, or is not in the encoding.
     """
     names = [name.removeprefix("\ufeff") for name in names]
     names = [name if name.strip() else "" for name in names]
@@ -330,13 +343,13 @@ def checked_names(names: List[str], file: str, encoding: str) -> List[str]:
 
 
 def _refuse_twice(names: Sequence[str], file: str) -> None:
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    if twice is not None:
-        raise ConfigurationError(f"{file} has two columns {twice!r}: rename one of them")
+    duplicate = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if duplicate is not None:
+        raise ConfigurationError(f"{file} has two columns {duplicate!r}: rename one of them")
 
 
-def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
-    """The fields under the names; columns without a name are left out."""
+def _fields_by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
+    """Return the fields by name; columns without a name are left out."""
     if len(fields) != len(names):
         if any(map(str.strip, fields[len(names) :])):
             shown = ", ".join(name or "''" for name in names)[:80]
@@ -349,43 +362,48 @@ def by_name(names: Sequence[str], fields: Sequence[str], encoding: str) -> Any:
             return InputProblem(f"it has no field {missing[0]!r}")
     if is_torn("".join(fields)):
         return InputProblem(not_decoded(None, encoding))
-    found = dict(zip(names, fields))
-    found.pop("", None)
-    return found
+    row = dict(zip(names, fields))
+    row.pop("", None)
+    return row
 
 
 def is_torn(text: str) -> bool:
-    """Whether there was something in the text that is not of its encoding."""
+    """Return True if the text has bytes that are not in its encoding."""
     return not text.isascii() and any("\udc80" <= mark <= "\udcff" for mark in text)
 
 
 def not_decoded(error: Optional[UnicodeDecodeError], encoding: str) -> str:
-    """What is wrong with bytes that are not of the encoding, and what to do."""
+    """Return a message about bytes that are not in the encoding, with advice."""
     is_default = encoding.startswith("utf-8")
-    where = "" if error is None else f": {error.reason} at byte {error.start}"
-    cure = "save the file as UTF-8, or name its encoding" if is_default else "name the encoding that it has"
-    return f"not {'UTF-8' if is_default else encoding}{where}; {cure} (encoding=, --encoding cp1252)"
+    location = "" if error is None else f": {error.reason} at byte {error.start}"
+    advice = "save the file as UTF-8, or name its encoding" if is_default else "name the encoding that it has"
+    return f"not {'UTF-8' if is_default else encoding}{location}; {advice} (encoding=, --encoding cp1252)"
+
+
+# -- Parquet ----------------------------------------------------------------------------------------------
+
+_CHUNK_ROWS = 1024
 
 
 def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
-    """The rows of a Parquet file, each a dict of JSON values, infinities, and bytes that are no text.
+    """Yield the rows of a Parquet file, each a dict of JSON values, infinities, and bytes that are not text.
 
     Args:
         path: the file.
-        name: how it is called in messages.
+        name: its name for messages.
         heading: takes the names of the columns.
 
     Raises:
-        ConfigurationError: pyarrow is not installed, or cannot read it.
+        ConfigurationError: pyarrow is not installed, or cannot read the file.
     """
-    package: Any = package_for("pyarrow.parquet", PARQUET, name)
+    package: Any = _import_reader("pyarrow.parquet", PARQUET, name)
     try:
         number = place = 0
         with package.ParquetFile(path) as file:
             names = [column for column in file.schema_arrow.names if not column.startswith("__index_level_")]
             _refuse_twice(names, name)
             heading.columns.update(dict.fromkeys(names))
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
+            for batch in file.iter_batches(_CHUNK_ROWS, columns=names):
                 for row in batch.to_pylist():
                     value = _plain_row(row)
                     place += 1
@@ -396,7 +414,7 @@ def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]
     except OSError as error:
         raise ConfigurationError(f"cannot read {name}: {error}") from error
     except Exception as error:  # pyarrow's own, of several kinds
-        refuse_unreadable(name, PARQUET, error)
+        _refuse_unreadable(name, PARQUET, error)
 
 
 def _plain_row(row: Mapping[str, Any]) -> Any:
@@ -410,14 +428,15 @@ def _plain_row(row: Mapping[str, Any]) -> Any:
 
 
 def _plain_cell(value: Any) -> Any:
-    """A cell's JSON value; fields of a struct that are null are left out, as a column's structs have all the fields.
+    """Return a cell's JSON value.
 
-    What does no harm unless it is sent stays as it is: an infinity, and bytes that are no text.  Within a struct or a
-    list these bytes, such as those of a picture, are base64.
+    Fields of a struct that are null are left out: all structs of a column have the same fields.  Infinities, and bytes
+    that are not text, stay as they are and are refused only if they are sent; within a struct or a list, bytes become
+    base64.
     """
     if isinstance(value, dict):
         return {name: _plain_part(part) for name, part in value.items() if part is not None or name == "content"}
-    if isinstance(value, (list, tuple)):  # a map has pairs
+    if isinstance(value, (list, tuple)):  # tuples: the pairs of a map
         return [_plain_part(part) for part in value]
     if isinstance(value, float):
         return None if value != value else value
@@ -425,11 +444,11 @@ def _plain_cell(value: Any) -> Any:
         if value == value.to_integral_value():
             return int(value)
         number = float(value)
-        return number if decimal.Decimal(repr(number)) == value else str(value)  # with all its digits
+        return number if decimal.Decimal(repr(number)) == value else str(value)  # a text keeps all the digits
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, bytes):
-        with contextlib.suppress(UnicodeDecodeError):  # texts of Hive, Impala and others are not marked as such
+        with contextlib.suppress(UnicodeDecodeError):  # Hive, Impala and others do not mark texts as such
             return value.decode("utf-8")
         return value
     if isinstance(value, (uuid.UUID, datetime.timedelta)):
@@ -440,59 +459,58 @@ def _plain_cell(value: Any) -> Any:
 
 
 def _plain_part(value: Any) -> Any:
-    found = _plain_cell(value)
-    return base64.b64encode(found).decode("ascii") if isinstance(found, bytes) else found
+    plain = _plain_cell(value)
+    return base64.b64encode(plain).decode("ascii") if isinstance(plain, bytes) else plain
 
 
-def package_for(module: str, kind: str, name: str) -> Any:
-    """The package that reads files of a kind.
+def _import_reader(module: str, kind: str, name: str) -> Any:
+    """Import the module that reads files of a kind.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: its package is not installed.
     """
     try:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigurationError(
-            f"{name} is {_CALLED[kind]}: to read it, pip install 'chatpool[tables]', or save it as CSV in UTF-8"
+            f"{name} is {_KIND_NAMES[kind]}: to read it, pip install 'chatpool[tables]', or save it as CSV in UTF-8"
         ) from None
 
 
-_CALLED = {EXCEL: "an Excel workbook", PARQUET: "a Parquet file"}
-
-
-def refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
+def _refuse_unreadable(name: str, kind: str, error: Exception) -> NoReturn:
     """Refuse a file that its package cannot read.
 
     Raises:
         ConfigurationError: always.
     """
-    said = str(error).strip() or type(error).__name__
+    reason = str(error).strip() or type(error).__name__
     raise ConfigurationError(
-        f"{name} is {_CALLED[kind]} that cannot be read ({said[:200]}): write it anew, or save it as CSV in UTF-8"
+        f"{name} is {_KIND_NAMES[kind]} that cannot be read ({reason[:200]}): write it anew, or save it as CSV in UTF-8"
     ) from error
 
 
+# -- Excel ------------------------------------------------------------------------------------------------
+
 _FORMULA = re.compile(rb"<(\w+:)?f[ />]")
-# ECMA-376, ST_Xstring: what XML cannot hold, often half of the end of a line.
+# ECMA-376, ST_Xstring: a character that XML cannot hold, often the carriage return of a line's end.
 _ESCAPED = re.compile("_x((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})_")
 
 
 def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
-    """The rows of the first sheet of an Excel workbook that is not hidden, each a dict of texts.
+    """Yield the rows of the first visible sheet of an Excel workbook, each a dict of texts.
 
     Args:
         path: the workbook.
-        name: how it is called in messages.
-        heading: takes the names of the columns, and which sheet it is where there are several.
+        name: its name for messages.
+        heading: takes the names of the columns, and the name of the sheet if there are several.
 
     Raises:
-        ConfigurationError: openpyxl is not installed, or cannot read it; or the rows are in another sheet.
+        ConfigurationError: openpyxl is not installed, or cannot read the file; or the rows are in another sheet.
     """
-    package: Any = package_for("openpyxl", EXCEL, name)
+    package: Any = _import_reader("openpyxl", EXCEL, name)
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles, and what else is no matter of ours
+            warnings.simplefilter("ignore")  # about styles and other things that are not read
             data = file.read()
             sheet, others = _sheet_of(package, data, data_only=True)
             rows = sheet.iter_rows(values_only=True)
@@ -502,8 +520,8 @@ def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
         yield from _sheet_lines(rows, name, heading)
     except ConfigurationError:
         raise
-    except Exception as error:  # of any kind: it parses what it is given
-        refuse_unreadable(name, EXCEL, error)
+    except Exception as error:  # of any kind: openpyxl does not check its input
+        _refuse_unreadable(name, EXCEL, error)
     if others and not heading.columns:
         raise ConfigurationError(
             f"the sheet {sheet.title!r} of {name} is empty, and there are others ({', '.join(others)}): move the one "
@@ -512,11 +530,11 @@ def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
 
 
 def _sheet_of(package: Any, data: bytes, *, data_only: bool = False) -> Tuple[Any, List[str]]:
-    """The sheet to read, and the names of the others that are not hidden."""
+    """Return the sheet to read, and the names of the other visible ones."""
     sheets = package.load_workbook(io.BytesIO(data), read_only=True, data_only=data_only).worksheets
-    shown = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
-    shown[0].reset_dimensions()  # which not every program writes as they are
-    return shown[0], [repr(sheet.title) for sheet in shown[1:]]
+    visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
+    visible[0].reset_dimensions()  # some programs write wrong ones
+    return visible[0], [repr(sheet.title) for sheet in visible[1:]]
 
 
 def _has_formulas(data: bytes) -> bool:
@@ -525,8 +543,8 @@ def _has_formulas(data: bytes) -> bool:
         return any(_FORMULA.search(archive.read(part)) for part in sheets)
 
 
-class Uncomputed(str):  # noqa: SLOT000 - few have a place
-    """A formula of which no program has computed the value: a text that goes nowhere but into a table.
+class Uncomputed(str):  # noqa: SLOT000 - there are few of them
+    """A formula that no program has computed the value of: a text that may go into a table, but is not sent.
 
     Attributes:
         place: its cell.
@@ -535,7 +553,7 @@ class Uncomputed(str):  # noqa: SLOT000 - few have a place
     place = ""
 
     def refuse(self) -> NoReturn:
-        """Refuse to send it, or to call a row so.
+        """Refuse to send it, or to name a row by it.
 
         Raises:
             ValueError: always.
@@ -547,13 +565,13 @@ class Uncomputed(str):  # noqa: SLOT000 - few have a place
 
 
 def _computed(values: Sequence[Any], formulas: Sequence[Any]) -> Sequence[Any]:
-    """The values of a row's cells; an empty text that a formula gives has the type of one."""
-    found = [cell.value for cell in values]
-    for place, cell in enumerate(formulas):
-        if cell.data_type == "f" and found[place] is None and values[place].data_type != "str":
-            found[place] = Uncomputed(getattr(cell.value, "text", cell.value))
-            found[place].place = cell.coordinate
-    return found
+    """Return the values of a row's cells, an :class:`Uncomputed` for a formula without a value."""
+    row = [cell.value for cell in values]
+    for index, cell in enumerate(formulas):
+        if cell.data_type == "f" and row[index] is None and values[index].data_type != "str":  # str: an empty text
+            row[index] = Uncomputed(getattr(cell.value, "text", cell.value))
+            row[index].place = cell.coordinate
+    return row
 
 
 def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> Iterator[InputLine]:
@@ -567,21 +585,21 @@ def _sheet_lines(rows: Iterable[Sequence[Any]], name: str, heading: Heading) -> 
             continue
         number += 1
         if names is None:
-            names = checked_names(fields, name, "utf-8")
+            names = _checked_names(fields, name, "utf-8")
             heading.columns.update(dict.fromkeys(filter(None, names)))
             continue
         fields += [""] * (len(names) - len(fields))
-        yield InputLine(number, by_name(names, fields, "utf-8"), place, place)
+        yield InputLine(number, _fields_by_name(names, fields, "utf-8"), place, place)
 
 
 def _cell_text(cell: Any) -> str:
-    """A cell as a spreadsheet would write it into CSV."""
+    """Return a cell as a spreadsheet would write it into CSV."""
     if cell is None:
         return ""
     if isinstance(cell, Uncomputed):
         return cell
     if isinstance(cell, str):
-        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), cell)
+        return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), cell)
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, float) and cell.is_integer():

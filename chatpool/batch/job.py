@@ -1,7 +1,4 @@
-"""What a batch run did.
-
-What is to be done with an input: which of its rows run.
-"""
+"""The options of a batch run, the rows that it selects, and its result."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from ..config import positive_int
 from ..errors import ChatPoolError, ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
-from .batch_format import error_code
+from .jsonl import error_code
 from .output_formats import BATCH, STDOUT, TEXT
 
 __all__ = ["BatchResult", "Job", "RetryFailed", "Selection"]
@@ -25,36 +22,36 @@ __all__ = ["BatchResult", "Job", "RetryFailed", "Selection"]
 
 @dataclass
 class BatchResult:
-    """What a batch run did.
+    """The counts of a batch run, its end, and its files.
 
     Attributes:
         rows: rows that were selected; of standard input, as far as it was read.
         succeeded: how many of them have an answer, from this run or an earlier one.
         failed: how many are in the file of errors.
         done_before: how many had ended in an earlier run and were not sent.
-        changed: how many had an answer to another request (other words, another model or parameter), and were sent and
+        changed: how many had an answer to another request (another text, model or parameter), and were sent and
             paid again.
         pending: how many were not sent, or not to their end; the next run of the same call sends them.
         bad_lines: (number, reason) of the first lines that could not be used.
         bad_line_count: how many there were.
-        blank_rows: rows of a table that are nothing but separators; they are no rows, and not sent.
+        blank_rows: rows of a table that are nothing but separators; they are not counted as rows, and not sent.
         removed_rows: rows of earlier runs that have left the input since the last one; they are left out of the output,
-            and what the journal has of them counts again when they come back.
+            and their records in the journal count again when they come back.
         usage: tokens of this run's answers.
-        cost: dollars that this run's answers cost, as their servers state it or else by ``prices``; None where there
-            is neither. Of a dry run: what it costs to have the prompts read.
-        unpriced: which answers have no price, for a person; "" where ``cost`` is of all.
-        estimated_tokens: of a dry run: tokens of the prompts to be sent, as a pool reckons with them before it has
+        cost: dollars that this run's answers cost, as their servers state it or else by ``prices``; None without
+            both. Of a dry run: the cost of having the prompts read.
+        unpriced: which answers have no price, for a person; "" if ``cost`` is of all.
+        estimated_tokens: of a dry run: tokens of the prompts to be sent, as a pool estimates them before it has
             seen an answer.
         prices: dollars per million tokens, as they were given.
         elapsed: seconds the run took.
-        kind: what the input was recognised as.
+        kind: the format that was detected for the input, for a person.
         fatal: the error that ended the run, None if it ran to its end.
         signal: the signal that ended it, None without one.
         causes: failures of this run by cause.
         output: file of the answers.
-        errors: file of the errors; None where they stand in the table of the answers, or went to standard output.
-        journal: file of all outcomes; None if nobody has named one for answers that went to standard output.
+        errors: file of the errors; None if they are in the table of the answers, or went to standard output.
+        journal: file of all outcomes; None for answers to standard output without ``journal=``.
     """
 
     rows: int = 0
@@ -82,34 +79,34 @@ class BatchResult:
     journal: Optional[str] = None
 
     def bad_line(self, number: int, reason: str) -> None:
-        """Note a line that cannot be used."""
+        """Count a line that cannot be used."""
         self.bad_line_count += 1
         if len(self.bad_lines) < 20:
             self.bad_lines.append((number, reason))
 
     def ended_before(self, succeeded: bool) -> None:
-        """Note a row that ended in an earlier run and is not sent."""
+        """Count a row that ended in an earlier run and is not sent."""
         self.done_before += 1
         self.succeeded += succeeded
         self.failed += not succeeded
 
     def count(self, bill: Bill) -> None:
-        """Take over what was counted."""
+        """Take over tokens and costs."""
         self.usage, self.cost, self.unpriced = bill.usage, bill.cost, bill.note()
 
     @property
-    def _where(self) -> str:
+    def _failures_place(self) -> str:
         if self.errors is not None:
             return f", see {self.errors}"
         return "" if self.output in (None, STDOUT) else f", see the column 'error' of {self.output}"
 
     def summary(self) -> str:
-        """The counts, for a person, on one line."""
+        """Return the counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
         if self.failed:
             causes = sorted(self.causes.items(), key=lambda pair: -pair[1])
             shown = ", ".join(f"{count:,} x {name}" for name, count in causes[:5])
-            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + self._where)
+            parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + self._failures_place)
         if self.pending:
             parts.append(f"{self.pending:,} pending")
         if self.done_before:
@@ -121,9 +118,9 @@ class BatchResult:
             parts.append(f"{self.removed_rows:,} {verbs[0]} left the input and {verbs[1]} left out of the output")
         if self.blank_rows:
             parts.append(f"{self.blank_rows:,} blank {'row was' if self.blank_rows == 1 else 'rows were'} left out")
-        here = self.rows - self.pending - self.done_before
-        if here > 0 and self.elapsed > 0:
-            parts.append(f"{here / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")
+        ended_now = self.rows - self.pending - self.done_before
+        if ended_now > 0 and self.elapsed > 0:
+            parts.append(f"{ended_now / self.elapsed:,.1f} rows/s over {self.elapsed:,.1f} s")
         if self.usage.total_tokens:
             parts.append(f"{self.usage.total_tokens:,} tokens")
         if self.cost is not None:
@@ -135,7 +132,7 @@ class BatchResult:
 
 RetryFailed = Union[bool, str, Iterable[str]]
 
-_SEED = 0  # the same rows are drawn again by the same command
+_SEED = 0  # fixed: the same command draws the same rows again
 
 
 @dataclass(frozen=True)
@@ -178,21 +175,20 @@ class Job:
         FailureLimit(self.max_failures)
 
     def bill(self) -> Bill:
-        """A new count of tokens and money, by the prices.
+        """Return a new count of tokens and money, by the prices.
 
         Raises:
-            TypeError, ConfigurationError: they are none.
+            TypeError, ConfigurationError: the prices have no valid form.
         """
         return Bill(None if self.prices is None else prices_of(self.prices))
 
-    def _checked_fields(self, given: Any) -> Sequence[str]:
-        fields = given.split(",") if isinstance(given, str) else list(given)
-        names = [name.strip() if isinstance(given, str) else name for name in fields]
+    def _checked_fields(self, fields: Any) -> Sequence[str]:
+        names = [name.strip() for name in fields.split(",")] if isinstance(fields, str) else list(fields)
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ConfigurationError(f"fields must be names of columns, such as 'id,answer', got {given!r}")
-        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-        if twice is not None:
-            raise ConfigurationError(f"fields has {twice!r} twice: name each column once")
+            raise ConfigurationError(f"fields must be names of columns, such as 'id,answer', got {fields!r}")
+        duplicate = next((name for index, name in enumerate(names) if name in names[:index]), None)
+        if duplicate is not None:
+            raise ConfigurationError(f"fields has {duplicate!r} twice: name each column once")
         if not self.is_table:
             raise ConfigurationError(
                 "fields chooses the columns of a table; lines of the Batch API have none: write to a .csv, .parquet, "
@@ -204,39 +200,38 @@ class Job:
 
     @property
     def is_table(self) -> bool:
-        """Whether the output is a table, with the input's columns."""
+        """True if the output is a table, with the input's columns."""
         return self.format != BATCH
 
     @property
     def kinds(self) -> FrozenSet[str]:
         """The kinds of failures to run again, in lower case; empty for all."""
-        given = self.retry_failed
-        if isinstance(given, bool):
+        if isinstance(self.retry_failed, bool):
             return frozenset()
-        words = given.split(",") if isinstance(given, str) else given
-        return frozenset(word.strip().lower() for word in words if word.strip())
+        kinds = self.retry_failed.split(",") if isinstance(self.retry_failed, str) else self.retry_failed
+        return frozenset(kind.strip().lower() for kind in kinds if kind.strip())
 
     def wants(self, state: Optional[str], record: Optional[Record]) -> bool:
-        """Whether a row that ended so, the last time, runs in this run."""
+        """Return True if a row with this last state and record runs in this run."""
         if self.retry_failed is False:
             return state in (None, RETRY)
         if state not in (FAILED, RETRY) or record is None:
             return False
-        return not self.kinds or not self.kinds.isdisjoint(_words(record.error or {}))
+        return not self.kinds or not self.kinds.isdisjoint(_names_of(record.error or {}))
 
 
-def _words(error: Mapping[str, Any]) -> FrozenSet[str]:
-    """What a failure may be called: its class, HTTP status, code or type."""
+def _names_of(error: Mapping[str, Any]) -> FrozenSet[str]:
+    """Return the names of a failure for ``retry_failed``: its class, HTTP status, code and type."""
     names = [error.get(name) for name in ("class", "status_code", "code", "type")]
     return frozenset(str(name).lower() for name in [*names, error_code(error)] if name is not None)
 
 
 class Selection:
-    """Which rows of the input are selected, by their place among the well-formed ones.
+    """The selected rows of an input, by their index among the well-formed ones.
 
     Args:
-        job: says ``limit`` or ``sample``.
-        total: how many there are; needed for a sample.
+        job: its ``limit`` or ``sample`` selects.
+        total: how many rows there are; needed for a sample.
     """
 
     def __init__(self, job: Job, total: Optional[int]) -> None:
@@ -246,10 +241,10 @@ class Selection:
             count = total or 0
             self._sample = frozenset(random.Random(_SEED).sample(range(count), min(job.sample, count)))
 
-    def has(self, place: int) -> bool:
-        """Whether the row at this place is selected."""
-        return self._sample is None or place in self._sample
+    def has(self, index: int) -> bool:
+        """Return True if the row with this index is selected."""
+        return self._sample is None or index in self._sample
 
-    def is_over(self, place: int) -> bool:
-        """Whether neither this place nor a later one is selected."""
-        return self._limit is not None and place >= self._limit
+    def is_over(self, index: int) -> bool:
+        """Return True if neither this index nor a later one is selected."""
+        return self._limit is not None and index >= self._limit

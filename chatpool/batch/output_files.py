@@ -1,6 +1,7 @@
-"""The files that a run's answers and errors go to.
+"""The files of a run: their paths, and the outputs that write answers and errors into them.
 
-Embeddings as a matrix in a file of numpy's.
+Answers go to lines of the Batch API, or to standard output; embeddings also to a file of numpy.  Tables are in
+:mod:`.output_tables`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple
 
 from .._journal import OK, AppendOnly, Journal, Record, decode_record, replacing
 from ..errors import ConfigurationError
-from .batch_format import answer_line, error_line, vector_in
+from .jsonl import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
 from .rows import RowRequest
 
@@ -29,94 +30,33 @@ __all__ = [
     "PrintedOutputs",
     "check_numpy",
     "refuse_before_start",
-    "refuse_strangers",
+    "refuse_foreign_files",
     "stdout",
-    "write_matrix",
+    "write_npy",
     "write_whole",
 ]
 
-
-_ROWS_AT_ONCE = 4096
-
-
-def check_numpy() -> Any:
-    """numpy.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    try:
-        return importlib.import_module("numpy")
-    except ImportError:
-        raise ConfigurationError("an output that ends in .npy needs numpy: pip install numpy") from None
-
-
-def write_matrix(path: str, lines: Iterable[Optional[bytes]]) -> None:
-    """Write one row of 32-bit floats per line of a journal; NaN where there is no vector.
-
-    The file takes its name when it is whole.
-
-    Raises:
-        ConfigurationError: the vectors have different lengths, or there is none.
-        OSError: it could not be written.
-    """
-    numpy: Any = check_numpy()
-    width, count = 0, 0
-    waiting: List[Any] = []
-    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as raw:
-        for line in lines:
-            vector = None if line is None else vector_in(decode_record(line))
-            if vector is not None:
-                if width and len(vector) != width:
-                    raise ConfigurationError(
-                        f"{path}: row {count} has {len(vector)} numbers, those before have {width}"
-                    )
-                width = len(vector)
-            waiting.append(vector)
-            count += 1
-            if width and len(waiting) >= _ROWS_AT_ONCE:
-                _flush(numpy, waiting, width, raw)
-        if not width:
-            raise ConfigurationError(f"{path}: there is no vector to put into it")
-        _flush(numpy, waiting, width, raw)
-        _with_header(numpy, path, raw, (count, width))
-
-
-def _flush(numpy: Any, waiting: List[Any], width: int, raw: Any) -> None:
-    nothing = [float("nan")] * width
-    rows = numpy.asarray([nothing if vector is None else vector for vector in waiting], dtype="<f4")
-    raw.write(rows.tobytes())
-    waiting.clear()
-
-
-def _with_header(numpy: Any, path: str, raw: Any, shape: Any) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    raw.seek(0)
-    with replacing(path) as file:
-        numpy.lib.format.write_array_header_1_0(file, header)
-        shutil.copyfileobj(raw, file, 1 << 20)
-
-
-_FLUSH_EVERY = 1.0  # seconds
-_FLUSH_SIZE = 1 << 16
+_FLUSH_SECONDS = 1.0
+_FLUSH_BYTES = 1 << 16
+_CHUNK_ROWS = 4096  # of a .npy file
 
 
 class Paths(NamedTuple):
-    """Where a run writes to: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``.
+    """The files that a run writes: for ``OUT.jsonl`` also ``OUT.errors.jsonl`` and ``OUT.journal``.
 
     For ``OUT.npy`` the answers go to ``OUT.jsonl``, and the matrix is made of them at the end.  ``errors`` is None
-    where failures stand among the answers, and ``journal`` is "" where nobody has named one.
+    if failures are among the answers; ``journal`` is "" for standard output without a named journal.
     """
 
     answers: str
     errors: Optional[str]
     journal: str
-    matrix: Optional[str] = None
+    npy: Optional[str] = None
     format: str = BATCH
 
     @classmethod
     def of(cls, output: str, form: str = BATCH, journal: Optional[str] = None) -> Paths:
-        """The files for an output in one of the forms of :mod:`.formats`."""
+        """Return the files for an output in one of :data:`~.output_formats.FORMATS`."""
         if output == STDOUT:
             return cls(STDOUT, None, journal or "", None, form)
         refuse_no_file(output)
@@ -135,32 +75,32 @@ class Paths(NamedTuple):
 
 
 class Outputs:
-    """What becomes of rows that have ended, and are in the journal."""
+    """Takes rows that have ended, and are in the journal; the base class of all outputs."""
 
-    def met(self, work: RowRequest) -> None:
-        """A row of the input, in the order of the input."""
+    def on_row(self, row_request: RowRequest) -> None:
+        """Take a row of the input, in the order of the input."""
 
-    def ended_before(self, work: RowRequest) -> None:
-        """A row that is not sent again."""
+    def on_done_before(self, row_request: RowRequest) -> None:
+        """Take a row that ended in an earlier run and is not sent again."""
 
-    def returned(self, record: Record) -> None:
-        """A row of an earlier run that is not sent again, and that did not count when this one began."""
+    def on_restored(self, record: Record) -> None:
+        """Take the record of a row that has come back to the input, and is not sent again."""
 
     def add(self, records: Iterable[Record]) -> None:
-        """Rows that have ended.
+        """Take records of rows that have ended.
 
         Raises:
             OSError: they could not be written.
         """
 
     def finish(self, *, whole: bool = True) -> None:
-        """Have everything written.
+        """Write everything that was taken.
 
         Args:
-            whole: whether to write it anew where that puts it right; without it the next start does.
+            whole: whether files may be written anew to put them right; otherwise the next start does that.
 
         Raises:
-            OSError: it could not be written.
+            OSError: a file could not be written.
         """
 
     def __enter__(self) -> Outputs:
@@ -169,70 +109,72 @@ class Outputs:
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
-        """Close what is open."""
+        """Close open files."""
 
 
 class BatchOutputs(Outputs):
-    """Answers and errors in the shapes of the Batch API.  They grow with the run; at its start and end they are made
-    whole from the journal, so that each holds one line per row of the input whatever happened in between.
+    """Answers and errors as lines of the Batch API.
+
+    The files grow with the run.  At its start and end they are rewritten from the journal where needed, so that each
+    row of the input has one line, however earlier runs ended.
 
     Args:
         paths: the files.
-        journal: what has been recorded.
+        journal: the records of all runs.
         in_order: whether the lines are put into the order of the input at the end.
 
     Raises:
-        ConfigurationError: there is an output of which the journal knows nothing.
+        ConfigurationError: there is an output, and the journal has nothing of it.
     """
 
     def __init__(self, paths: Paths, journal: Journal, *, in_order: bool) -> None:
         self._paths = paths
         self._errors = paths.errors or paths.answers
         self._journal = journal
-        self._order: Optional[IO[bytes]] = None
+        self._order: Optional[IO[bytes]] = None  # the rows' keys, 8 bytes each
         if journal.is_empty:
-            refuse_strangers(paths)
+            refuse_foreign_files(paths)
         else:
             self._rewrite(line for _, line in journal.lines())
         if in_order:
             folder = os.path.dirname(os.path.abspath(paths.answers))
             self._order = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - gone with this object
         self._files = {True: AppendOnly(paths.answers), False: AppendOnly(self._errors)}
-        self._waiting: Dict[bool, List[bytes]] = {True: [], False: []}
-        self._size = 0
-        self._flushed = time.monotonic()
+        self._buffered: Dict[bool, List[bytes]] = {True: [], False: []}
+        self._buffered_bytes = 0
+        self._flushed_at = time.monotonic()
         self._superseded = journal.superseded
 
-    def met(self, work: RowRequest) -> None:
+    def on_row(self, row_request: RowRequest) -> None:
         if self._order is not None:
-            self._order.write(work.key.to_bytes(8, "big"))
+            self._order.write(row_request.key.to_bytes(8, "big"))
 
-    def returned(self, record: Record) -> None:
+    def on_restored(self, record: Record) -> None:
         self.add([record])
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
             line = _line(record)
-            self._waiting[record.state == OK].append(line)
-            self._size += len(line)
-        if self._size > _FLUSH_SIZE or time.monotonic() - self._flushed > _FLUSH_EVERY:
+            self._buffered[record.state == OK].append(line)
+            self._buffered_bytes += len(line)
+        if self._buffered_bytes > _FLUSH_BYTES or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self._flush()
 
     def _flush(self) -> None:
-        for ok, lines in self._waiting.items():
+        for ok, lines in self._buffered.items():
             if lines:
                 self._files[ok].append(b"".join(lines))
-                self._waiting[ok] = []
-        self._size = 0
-        self._flushed = time.monotonic()
+                self._buffered[ok] = []
+        self._buffered_bytes = 0
+        self._flushed_at = time.monotonic()
 
     def finish(self, *, whole: bool = True) -> None:
         self._flush()
         self._close_files()
         if whole and self._order is not None:
-            self._rewrite(self._in_order())
-            if self._paths.matrix is not None:
-                write_matrix(self._paths.matrix, self._rows())
+            self._rewrite(self._ordered_lines())
+            if self._paths.npy is not None:
+                write_npy(self._paths.npy, self._lines_of_input())
         elif whole and self._journal.superseded > self._superseded:
             self._rewrite(line for _, line in self._journal.lines())
 
@@ -244,7 +186,7 @@ class BatchOutputs(Outputs):
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         if kind is not None:
-            with contextlib.suppress(OSError):  # they are made whole from the journal at the next start
+            with contextlib.suppress(OSError):  # the next start rewrites them from the journal
                 self._flush()
             with contextlib.suppress(OSError):
                 self._close_files()
@@ -253,10 +195,10 @@ class BatchOutputs(Outputs):
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
         with replacing(self._paths.answers) as answers, replacing(self._errors) as errors:
-            _write(lines, answers, errors)
+            _write_lines(lines, answers, errors)
 
-    def _rows(self) -> Iterator[Optional[bytes]]:
-        """The lines of this run's rows in the order of the input, None where there is none."""
+    def _lines_of_input(self) -> Iterator[Optional[bytes]]:
+        """Yield the journal's line of each row of this run in the order of the input, None without one."""
         assert self._order is not None
         self._order.seek(0)
         while True:
@@ -265,9 +207,9 @@ class BatchOutputs(Outputs):
                 return
             yield self._journal.line(int.from_bytes(key, "big"))
 
-    def _in_order(self) -> Iterator[bytes]:
-        """The lines of this run's rows in the order of the input, then those of other rows."""
-        for line in self._rows():
+    def _ordered_lines(self) -> Iterator[bytes]:
+        """Yield the lines of this run's rows in the order of the input, then those of other rows."""
+        for line in self._lines_of_input():
             if line is not None:
                 yield line
         for prefix, line in self._journal.lines():
@@ -276,24 +218,24 @@ class BatchOutputs(Outputs):
 
 
 class PrintedOutputs(Outputs):
-    """Lines of the Batch API on standard output, failures among them, those of earlier runs too.
+    """Lines of the Batch API on standard output, with failures and with rows of earlier runs.
 
     Args:
-        journal: what has been recorded.
-        in_order: whether the lines come in the order of the input, and then all at the end.
+        journal: the records of all runs.
+        in_order: whether the lines come in the order of the input, all at the end.
     """
 
     def __init__(self, journal: Journal, *, in_order: bool) -> None:
         self._journal = journal
         self._keys: Optional[List[int]] = [] if in_order else None
 
-    def met(self, work: RowRequest) -> None:
+    def on_row(self, row_request: RowRequest) -> None:
         if self._keys is not None:
-            self._keys.append(work.key)
+            self._keys.append(row_request.key)
 
-    def ended_before(self, work: RowRequest) -> None:
+    def on_done_before(self, row_request: RowRequest) -> None:
         if self._keys is None:
-            self._print_known([work.key])
+            self._print_stored([row_request.key])
 
     def add(self, records: Iterable[Record]) -> None:
         if self._keys is None:
@@ -301,9 +243,9 @@ class PrintedOutputs(Outputs):
 
     def finish(self, *, whole: bool = True) -> None:
         if self._keys is not None:
-            self._print_known(self._keys)
+            self._print_stored(self._keys)
 
-    def _print_known(self, keys: Iterable[int]) -> None:
+    def _print_stored(self, keys: Iterable[int]) -> None:
         lines = map(self._journal.line, keys)
         self._print(_line(decode_record(line)) for line in lines if line is not None)
 
@@ -315,7 +257,7 @@ class PrintedOutputs(Outputs):
 
 
 class _TextStream(io.RawIOBase):
-    """Takes bytes of UTF-8 for a standard output that takes text only, as in a notebook."""
+    """A stream of UTF-8 bytes over a standard output that takes text only, as in a notebook."""
 
     def writable(self) -> bool:
         return True
@@ -329,12 +271,12 @@ class _TextStream(io.RawIOBase):
 
 
 def stdout() -> BinaryIO:
-    """Standard output, for bytes."""
+    """Return standard output as a stream of bytes."""
     sys.stdout.flush()
     return getattr(sys.stdout, "buffer", None) or cast(BinaryIO, _TextStream())
 
 
-def _write(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
+def _write_lines(lines: Iterable[bytes], answers: BinaryIO, errors: BinaryIO) -> None:
     for line in lines:
         record = decode_record(line)
         (answers if record.state == OK else errors).write(_line(record))
@@ -344,15 +286,73 @@ def _line(record: Record) -> bytes:
     return answer_line(record) if record.state == OK else error_line(record)
 
 
-def refuse_strangers(paths: Paths) -> None:
-    """Refuse to write over what is not ours.
+def check_numpy() -> Any:
+    """Return the module numpy.
 
     Raises:
-        ConfigurationError: there is an output already, of which the journal knows nothing.
+        ConfigurationError: numpy is not installed.
+    """
+    try:
+        return importlib.import_module("numpy")
+    except ImportError:
+        raise ConfigurationError("an output that ends in .npy needs numpy: pip install numpy") from None
+
+
+def write_npy(path: str, lines: Iterable[Optional[bytes]]) -> None:
+    """Write one row of 32-bit floats per line of a journal; NaN for a line without a vector.
+
+    The file takes its name when it is whole.
+
+    Raises:
+        ConfigurationError: the vectors have different lengths, or there is none.
+        OSError: the file could not be written.
+    """
+    numpy: Any = check_numpy()
+    width, count = 0, 0
+    vectors: List[Any] = []
+    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as content:
+        for line in lines:
+            vector = None if line is None else vector_in(decode_record(line))
+            if vector is not None:
+                if width and len(vector) != width:
+                    raise ConfigurationError(
+                        f"{path}: row {count} has {len(vector)} numbers, those before have {width}"
+                    )
+                width = len(vector)
+            vectors.append(vector)
+            count += 1
+            if width and len(vectors) >= _CHUNK_ROWS:
+                _flush(numpy, vectors, width, content)
+        if not width:
+            raise ConfigurationError(f"{path}: there is no vector to put into it")
+        _flush(numpy, vectors, width, content)
+        _write_with_header(numpy, path, content, (count, width))
+
+
+def _flush(numpy: Any, vectors: List[Any], width: int, content: Any) -> None:
+    missing = [float("nan")] * width
+    rows = numpy.asarray([missing if vector is None else vector for vector in vectors], dtype="<f4")
+    content.write(rows.tobytes())
+    vectors.clear()
+
+
+def _write_with_header(numpy: Any, path: str, content: Any, shape: Any) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    content.seek(0)
+    with replacing(path) as file:
+        numpy.lib.format.write_array_header_1_0(file, header)
+        shutil.copyfileobj(content, file, 1 << 20)
+
+
+def refuse_foreign_files(paths: Paths) -> None:
+    """Refuse to overwrite files that no earlier run has written.
+
+    Raises:
+        ConfigurationError: there is an output already, and the journal has nothing of it.
     """
     if paths.answers == STDOUT:
         return
-    for path in filter(None, (paths.matrix, paths.answers, paths.errors)):
+    for path in filter(None, (paths.npy, paths.answers, paths.errors)):
         size: Any = None
         with contextlib.suppress(OSError):
             size = os.path.getsize(path)
@@ -364,14 +364,14 @@ def refuse_strangers(paths: Paths) -> None:
 
 
 def refuse_before_start(paths: Paths, source: str) -> None:
-    """Refuse what could only go wrong, before there is a journal.
+    """Refuse outputs that cannot work, before there is a journal.
 
     Raises:
-        ConfigurationError: the output is the input, or somebody else's file.
+        ConfigurationError: the output is the input, the journal, or a file that no run has written.
     """
     if paths.answers == STDOUT and sys.stdout is None:
         raise ConfigurationError("standard output is closed: name a file")
-    outputs = [path for path in (paths.answers, paths.errors, paths.matrix) if path is not None]
+    outputs = [path for path in (paths.answers, paths.errors, paths.npy) if path is not None]
     if paths.journal in outputs:
         raise ConfigurationError(f"{paths.journal} is the output: choose another journal")
     for path in (*outputs, paths.journal):
@@ -379,14 +379,14 @@ def refuse_before_start(paths: Paths, source: str) -> None:
             if path != STDOUT and os.path.samefile(path, source):
                 raise ConfigurationError(f"{path} is the input: choose another output")
     if not os.path.exists(paths.journal):
-        refuse_strangers(paths)
+        refuse_foreign_files(paths)
 
 
 def write_whole(path: str, text: str) -> None:
-    """Have ``text`` in the file, or in the pipe or device that ``path`` names; a file is replaced, or as it was.
+    """Write ``text`` to a file, pipe or device; a file is replaced whole, or stays as it was.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the text could not be written.
     """
     data = text.encode("utf-8")
     if os.path.exists(path) and not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""The forms of an output: how a name says which, and how a table is written in each."""
+"""The formats of an output: which one a file name stands for, and how a table is written in each."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ STDOUT = "-"
 BATCH, JSONL, CSV, PARQUET, SQLITE, TEXT = "batch", "jsonl", "csv", "parquet", "sqlite", "text"
 FORMATS = (BATCH, JSONL, CSV, PARQUET, SQLITE, TEXT)
 
-_ENDINGS = {
+_FORMAT_BY_SUFFIX = {
     ".jsonl": BATCH,
     ".ndjson": BATCH,
     ".json": BATCH,
-    ".npy": BATCH,  # the lines that the matrix is made of
+    ".npy": BATCH,  # the matrix is made of these lines
     ".csv": CSV,
     ".tsv": CSV,
     ".parquet": PARQUET,
@@ -55,60 +55,62 @@ _ENDINGS = {
 }
 _NEEDS_A_FILE = (PARQUET, SQLITE)
 
-_ROWS_AT_ONCE = 1024
+_CHUNK_ROWS = 1024
 _TABLE = "answers"  # in a database
 
 
-def format_of(output: str, given: Optional[str]) -> str:
-    """The form of an output.
+def format_of(output: str, requested: Optional[str]) -> str:
+    """Return the format of an output.
 
     Args:
         output: its name.
-        given: what the user has said, None for what the name says.
+        requested: the format that the user has named, None for the one of the file's suffix.
 
     Raises:
-        ConfigurationError: there is no such form, or the name says none.
+        ConfigurationError: there is no such format, or the suffix stands for none.
     """
     refuse_no_file(output)
-    ending = os.path.splitext(output)[1].lower()
-    if given is not None:
-        if given not in FORMATS:
-            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}; got {given!r}")
-        if ending == ".npy" and given != BATCH:
-            raise ConfigurationError(f"{output}: an output that ends in .npy is a matrix; leave out format {given!r}")
-        if output == STDOUT and given in _NEEDS_A_FILE:
-            raise ConfigurationError(f"format {given!r} needs a file: name one with a suitable ending")
-        return given
-    # Until 0.1.0 any ending was one of batch lines: what was begun goes on.
-    if output == STDOUT or (ending not in _ENDINGS and os.path.exists(f"{output}.journal")):
+    suffix = os.path.splitext(output)[1].lower()
+    if requested is not None:
+        if requested not in FORMATS:
+            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}; got {requested!r}")
+        if suffix == ".npy" and requested != BATCH:
+            raise ConfigurationError(
+                f"{output}: an output that ends in .npy is a matrix; leave out format {requested!r}"
+            )
+        if output == STDOUT and requested in _NEEDS_A_FILE:
+            raise ConfigurationError(f"format {requested!r} needs a file: name one with a suitable ending")
+        return requested
+    # Until 0.1.0 a file of any suffix had batch lines: a run that was begun then goes on.
+    if output == STDOUT or (suffix not in _FORMAT_BY_SUFFIX and os.path.exists(f"{output}.journal")):
         return BATCH
-    if ending in (".gz", ".gzip"):
-        raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {ending}")
-    if ending not in _ENDINGS:
-        what = f"the ending {ending!r}" if ending else "a name without an ending"
-        hint = "; for a spreadsheet write .csv" if ending in (".xlsx", ".xls", ".ods") else ""
+    if suffix in (".gz", ".gzip"):
+        raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
+    if suffix not in _FORMAT_BY_SUFFIX:
+        subject = f"the ending {suffix!r}" if suffix else "a name without an ending"
+        hint = "; for a spreadsheet write .csv" if suffix in (".xlsx", ".xls", ".ods") else ""
         raise ConfigurationError(
-            f"the output {output}: {what} says no format: choose .jsonl (the Batch API's lines), .csv, .tsv, .parquet, "
-            f".db, .txt or .npy, or name one of {', '.join(FORMATS)} (format, --format){hint}"
+            f"the output {output}: {subject} says no format: choose .jsonl (the Batch API's lines), .csv, .tsv, "
+            f".parquet, .db, .txt or .npy, or name one of {', '.join(FORMATS)} (format, --format){hint}"
         )
-    return _ENDINGS[ending]
+    return _FORMAT_BY_SUFFIX[suffix]
 
 
 def refuse_no_file(output: str) -> None:
-    """Refuse an output that cannot be one.
+    """Refuse an output that cannot be a file.
 
     Raises:
-        ConfigurationError: it is a folder, a device, or no name.
+        ConfigurationError: the output is a folder, a device, or an empty name.
     """
     if not os.path.basename(output) or (os.path.exists(output) and not os.path.isfile(output)):
         raise ConfigurationError(f"the output must be a file, got {output!r}")
 
 
 def check_parquet() -> Any:
-    """pyarrow's module for Parquet.
+    """Return pyarrow's module for Parquet.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: pyarrow is not installed.
     """
     try:
         return importlib.import_module("pyarrow.parquet")
@@ -122,7 +124,7 @@ def check_parquet() -> Any:
 
 
 class Column(NamedTuple):
-    """A column of a table: its name, and where its values are in a row of a :class:`Spool`."""
+    """A column of a table: its name, and the group and key of its values in a row of a :class:`Spool`."""
 
     name: str
     group: int
@@ -134,11 +136,11 @@ Row = Sequence[Mapping[str, Any]]
 
 
 class Spool:
-    """The rows of a table, on disk, until it is known which columns it has and of what kind.
+    """The rows of a table, on disk until all its columns and their kinds are known.
 
     Args:
         groups: how many groups of values a row has.
-        folder: where there is room for them.
+        folder: the folder of the temporary file.
 
     Attributes:
         names: the names of each group, in the order of their first appearance.
@@ -168,25 +170,25 @@ class Spool:
             yield json.loads(line)
 
     def kind(self, column: Column) -> str:
-        """What all values of a column are: ``bool``, ``int``, ``float``, ``vector``, else ``text``."""
+        """Return the kind of all values of a column: ``bool``, ``int``, ``float``, ``vector``, else ``text``."""
         kinds = self._kinds[column.group].get(column.key, set())
         if kinds == {"int", "float"}:
             return "float"
         return next(iter(kinds)) if len(kinds) == 1 else "text"
 
     def close(self) -> None:
-        """Forget the rows."""
+        """Delete the rows."""
         self._file.close()
 
 
-def _told(value: Any) -> str:
-    """A value that JSON has no form for: a date, a decimal number; bytes, such as those of a picture, in base64."""
+def _json_form(value: Any) -> str:
+    """Return a JSON value for one that JSON has no form for: a date, a decimal number, or bytes (in base64)."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
-_encode = json.JSONEncoder(allow_nan=False, default=_told).encode
+_encode = json.JSONEncoder(allow_nan=False, default=_json_form).encode
 
 
 def _kind(value: Any) -> str:
@@ -196,12 +198,16 @@ def _kind(value: Any) -> str:
         return "int" if -(1 << 63) <= value < 1 << 63 else "text"
     if isinstance(value, float):
         return "float"
-    is_vector = isinstance(value, list) and value and all(type(part) in (int, float) for part in value)
-    return "vector" if is_vector else "text"
+    return "vector" if isinstance(value, list) and value and all(map(_fits_float, value)) else "text"
+
+
+def _fits_float(number: Any) -> bool:
+    """Return True for a float, and for an int in the range in which floats have every whole number."""
+    return type(number) is float or (type(number) is int and abs(number) <= 1 << 53)
 
 
 def _text(value: Any) -> Optional[str]:
-    """A value as the text of a cell: JSON, unless it is a text; without halves of surrogate pairs."""
+    """Return the text of a cell: a text as it is, other values as JSON; without halves of surrogate pairs."""
     if value is None:
         return None
     text = value if isinstance(value, str) else encode_value(value).decode("utf-8")
@@ -221,15 +227,15 @@ def write_table(
     """Write a table.
 
     Args:
-        file: where to.
-        path: the file's name, which says what separates columns, and in which folder there is room.
+        file: the file.
+        path: its name; the suffix decides on the delimiter, the folder takes temporary files.
         form: one of :data:`FORMATS`.
         spool: the rows.
-        columns: their columns.
-        raw: whether texts are left as they are that a spreadsheet would take for formulas, and line breaks in texts.
+        columns: the columns to write.
+        raw: whether line breaks, and texts that a spreadsheet would take for formulas, are left as they are.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the table could not be written.
     """
     if form == PARQUET:
         _write_parquet(file, spool, columns)
@@ -238,8 +244,8 @@ def write_table(
     elif form == JSONL:
         file.writelines(_json_line(row, columns) for row in spool)
     else:
-        mark = "\t" if path.lower().endswith(".tsv") else ","
-        lines = _csv_lines(spool, columns, mark, raw) if form == CSV else _text_lines(spool, columns[0], raw)
+        delimiter = "\t" if path.lower().endswith(".tsv") else ","
+        lines = _csv_lines(spool, columns, delimiter, raw) if form == CSV else _text_lines(spool, columns[0], raw)
         file.writelines(line.encode("utf-8") for line in lines)
 
 
@@ -251,28 +257,28 @@ def _json_line(row: Row, columns: Sequence[Column]) -> bytes:
     return unbroken(encode_value({column.name: value for column, value in zip(columns, _values(row, columns))})) + b"\n"
 
 
-# What a spreadsheet looks at to tell a formula: OWASP's list, "CSV Injection".
+# The first characters by which spreadsheets recognise a formula: OWASP's list, "CSV Injection".
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 
-def _defused(text: str) -> str:
+def _without_formula(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def _csv_lines(spool: Spool, columns: Sequence[Column], mark: str, raw: bool) -> Iterator[str]:
-    # By hand: what the csv module quotes depends on the version of Python where a text has a carriage return.
-    quoted = re.compile(f'[{mark}"\r\n]')
+def _csv_lines(spool: Spool, columns: Sequence[Column], delimiter: str, raw: bool) -> Iterator[str]:
+    # Not the csv module: whether it quotes a text with a carriage return depends on the version of Python.
+    quoted = re.compile(f'[{delimiter}"\r\n]')
 
     def cell(value: Any) -> str:
-        text = (_text(value) or "").replace("\0", "\ufffd")  # with which many readers end a file
+        text = (_text(value) or "").replace("\0", "\ufffd")  # many readers take it for the end of the file
         if isinstance(value, str) and not raw:
-            text = _defused(text)
+            text = _without_formula(text)
         return '"' + text.replace('"', '""') + '"' if quoted.search(text) else text
 
     def line(values: Iterable[Any]) -> str:
-        return (mark.join(map(cell, values)) or '""') + "\n"  # an empty line is none to many readers
+        return (delimiter.join(map(cell, values)) or '""') + "\n"  # many readers skip an empty line
 
     yield line(column.name for column in columns)
     for row in spool:
@@ -285,7 +291,7 @@ def _text_lines(spool: Spool, column: Column, raw: bool) -> Iterator[str]:
         yield (text if raw else _LINE_BREAK.sub(r"\\n", text)) + "\n"
 
 
-def _typed(value: Any, kind: str) -> Any:
+def _of_type(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == "text":
@@ -308,7 +314,7 @@ def _write_parquet(file: BinaryIO, spool: Spool, columns: Sequence[Column]) -> N
         for rows in _chunks(spool):
             values = [_values(row, columns) for row in rows]
             arrays = [
-                arrow.array([_typed(row[place], kind) for row in values], types[kind])
+                arrow.array([_of_type(row[place], kind) for row in values], types[kind])
                 for place, kind in enumerate(kinds)
             ]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
@@ -318,7 +324,7 @@ def _chunks(spool: Spool) -> Iterator[List[Row]]:
     chunk: List[Row] = []
     for row in spool:
         chunk.append(row)
-        if len(chunk) >= _ROWS_AT_ONCE:
+        if len(chunk) >= _CHUNK_ROWS:
             yield chunk
             chunk = []
     if chunk:
@@ -330,36 +336,36 @@ _SQL_TYPES = {"bool": "INTEGER", "int": "INTEGER", "float": "REAL"}
 
 def _write_sqlite(file: BinaryIO, path: str, spool: Spool, columns: Sequence[Column]) -> None:
     kinds = [spool.kind(column) if spool.kind(column) in _SQL_TYPES else "text" for column in columns]
-    names = [_quoted(name) for name in _apart([_text(column.name) or "" for column in columns])]
-    made = ", ".join(f"{name} {_SQL_TYPES.get(kind, 'TEXT')}" for name, kind in zip(names, kinds))
+    names = [_quoted(name) for name in _distinct_names([_text(column.name) or "" for column in columns])]
+    definitions = ", ".join(f"{name} {_SQL_TYPES.get(kind, 'TEXT')}" for name, kind in zip(names, kinds))
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(path))) as folder:
-        built = os.path.join(folder, "table")
+        database_path = os.path.join(folder, "table")
         try:
-            with contextlib.closing(sqlite3.connect(built)) as database, database:
-                database.execute(f"CREATE TABLE {_TABLE} ({made})")
+            with contextlib.closing(sqlite3.connect(database_path)) as database, database:
+                database.execute(f"CREATE TABLE {_TABLE} ({definitions})")
                 places = ", ".join("?" * len(columns))
-                rows = (map(_typed, _values(row, columns), kinds) for row in spool)
+                rows = (map(_of_type, _values(row, columns), kinds) for row in spool)
                 database.executemany(f"INSERT INTO {_TABLE} VALUES ({places})", map(tuple, rows))  # noqa: S608 - places
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
-        with open(built, "rb") as source:
+        with open(database_path, "rb") as source:
             shutil.copyfileobj(source, file, 1 << 20)
 
 
 def refuse_other_tables(path: str) -> None:
-    """Refuse to write a database anew that holds more than our table.
+    """Refuse to rewrite a database that holds more than our table.
 
     Raises:
-        ConfigurationError: somebody has put other tables, views or indexes into it.
+        ConfigurationError: the database has other tables, views or indexes.
     """
     if not os.path.exists(path) or not os.path.getsize(path):
         return
     others: List[str] = []
     address = f"{pathlib.Path(path).resolve().as_uri()}?mode=ro"
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-        # No database: version 0.1.0 wrote lines to any name.
-        found = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
-        others = [" ".join(row) for row in found]
+        # An error: no database; version 0.1.0 wrote lines to any name.
+        result = database.execute("SELECT type, name FROM sqlite_master WHERE name != ? ORDER BY rowid", (_TABLE,))
+        others = [" ".join(row) for row in result]
     if others:
         shown = ", ".join(others[:5])
         raise ConfigurationError(
@@ -372,17 +378,17 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _apart(names: Sequence[str]) -> List[str]:
-    """The names, told apart by more than the case of their letters, which is all one to SQLite."""
+def _distinct_names(names: Sequence[str]) -> List[str]:
+    """Return names that differ in more than the case of their letters, which SQLite ignores."""
     taken: Set[str] = set()
     return [free_name(name.replace("\0", "") or "column", taken) for name in names]
 
 
 def free_name(name: str, taken: Set[str]) -> str:
-    """The name, or one with a number behind it if it is taken; it is taken afterwards."""
-    found, number = name, 1
-    while found.lower() in taken:
+    """Return the name, with a number behind it if it is taken, and add it to ``taken``."""
+    result, number = name, 1
+    while result.lower() in taken:
         number += 1
-        found = f"{name}_{number}"
-    taken.add(found.lower())
-    return found
+        result = f"{name}_{number}"
+    taken.add(result.lower())
+    return result

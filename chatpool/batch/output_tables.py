@@ -1,4 +1,4 @@
-"""The rows of an input with their answers beside them, as a table."""
+"""A table of the rows of an input with their answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .._wire.response import UnusableAnswer, decode_response
 from .._wire.usage import usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
-from .batch_format import error_line
 from .job import Job
-from .output_files import Outputs, Paths, refuse_strangers, stdout
+from .jsonl import error_line
+from .output_files import Outputs, Paths, refuse_foreign_files, stdout
 from .output_formats import SQLITE, STDOUT, TEXT, Column, Spool, free_name, refuse_other_tables, write_table
 from .rows import RowRequest, Rows
 
 __all__ = ["TableOutputs", "check_fields"]
 
 ANSWER, ERROR, TOKENS = "answer", "error", "tokens"
-_DEFAULT = (ERROR, TOKENS)
+_DEFAULT_FACTS = (ERROR, TOKENS)
 _FACTS = (
     "id",
     "row",
@@ -46,16 +46,18 @@ _FACTS = (
 
 _FIELDS_OF_INPUT, _ANSWERS, _FACTS_OF_RUN = range(3)  # the groups of a row
 
+_LAST_ATTEMPT = 1 << 30  # a number of attempts after which no answer is asked for again
+
 
 def check_fields(job: Job, columns: Mapping[str, None]) -> None:
-    """Look at the names of the columns that are asked for, before anything is sent.
+    """Check the names of the columns to write, before anything is sent.
 
     Args:
-        job: says which.
-        columns: those of the input.
+        job: names them.
+        columns: the columns of the input.
 
     Raises:
-        ConfigurationError: there is none of this name.
+        ConfigurationError: there is no column of this name.
     """
     expected = _expected(job)
     if job.fields is None or expected is None:
@@ -67,7 +69,7 @@ def check_fields(job: Job, columns: Mapping[str, None]) -> None:
 
 
 def _expected(job: Job) -> Optional[Dict[str, None]]:
-    """The columns that answers are going to have, None where nobody can know."""
+    """Return the columns that answers will have, None if they are not known before there are answers."""
     parse = job.answers.parse
     if parse is None:
         return {ANSWER: None}
@@ -76,18 +78,18 @@ def _expected(job: Job) -> Optional[Dict[str, None]]:
 
 
 def _columns(names: Sequence[Mapping[str, None]]) -> List[Column]:
-    """All columns of a table; a name of the input's stays as it is, others get a number where it is taken."""
+    """Return all columns of a table; names of the input stay as they are, others get a number if they are taken."""
     fields, answers, facts = names
     taken: Set[str] = {name.lower() for name in fields}
-    made = [Column(name, _FIELDS_OF_INPUT, name) for name in fields]
-    default = [Column(free_name(name, taken), _FACTS_OF_RUN, name) for name in _DEFAULT]
-    made += [Column(free_name(name, taken), _ANSWERS, name) for name in answers]
-    others = [name for name in facts if name not in _DEFAULT and name not in answers]
-    return [*made, *default, *(Column(free_name(name, taken), _FACTS_OF_RUN, name) for name in others)]
+    columns = [Column(name, _FIELDS_OF_INPUT, name) for name in fields]
+    default = [Column(free_name(name, taken), _FACTS_OF_RUN, name) for name in _DEFAULT_FACTS]
+    columns += [Column(free_name(name, taken), _ANSWERS, name) for name in answers]
+    others = [name for name in facts if name not in _DEFAULT_FACTS and name not in answers]
+    return [*columns, *default, *(Column(free_name(name, taken), _FACTS_OF_RUN, name) for name in others)]
 
 
-class _Asked(NamedTuple):
-    """A row of standard input, which cannot be read again, without what is not needed any more."""
+class _StoredRow(NamedTuple):
+    """The parts of a row that a table needs; those of standard input are stored, as it cannot be read again."""
 
     fields: Mapping[str, Any]
     custom_id: str
@@ -97,159 +99,158 @@ class _Asked(NamedTuple):
     request: Optional[ChatRequest]
 
     @classmethod
-    def of(cls, work: RowRequest) -> _Asked:
-        row, request = work.row, work.request
-        plain = request and ChatRequest(dict(request.body), request.path)  # without its encoded form
-        return cls(row.fields or {}, row.custom_id, row.number, work.key, work.hash, plain)
+    def of(cls, row_request: RowRequest) -> _StoredRow:
+        row, request = row_request.row, row_request.request
+        request_without_encoding = request and ChatRequest(dict(request.body), request.path)  # without its encoded form
+        return cls(
+            row.fields or {}, row.custom_id, row.number, row_request.key, row_request.hash, request_without_encoding
+        )
 
 
 class TableOutputs(Outputs):
-    """A table of the rows that have ended, in the order of the input, written when the run ends, however it does.
+    """A table of the rows that have ended, in the order of the input; it is written at the end of every run.
 
     Args:
         paths: the files.
-        journal: what has been recorded.
+        journal: the records of all runs.
         rows: the rows of the input.
-        job: which columns, and what answers are.
+        job: names the columns, and the form of answers.
 
     Raises:
-        ConfigurationError: there is an output of which the journal knows nothing, or a database with more than ours.
+        ConfigurationError: there is an output, and the journal has nothing of it; or a database has other tables.
     """
 
     def __init__(self, paths: Paths, journal: Journal, rows: Rows, job: Job) -> None:
         if journal.is_empty:
-            refuse_strangers(paths)
+            refuse_foreign_files(paths)
         elif paths.format == SQLITE:
             refuse_other_tables(paths.answers)
         self._paths = paths
         self._journal = journal
         self._rows = rows
         self._job = job
-        self._wanted = _FACTS if job.fields is not None or paths.format == TEXT else _DEFAULT
+        self._fact_names = _FACTS if job.fields is not None or paths.format == TEXT else _DEFAULT_FACTS
         self._review = job.answers.reviewer() if job.answers.parse is not None else None
-        # What is written beside an output has room there, and is as safe from others' eyes.
+        # Temporary files go beside the output: there is space, and the folder's permissions fit.
         self._folder = None if paths.answers == STDOUT else os.path.dirname(os.path.abspath(paths.answers))
-        self._asked: Optional[IO[bytes]] = None
-        try:  # also where it is not needed: better now than when all is paid
-            self._asked = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
+        self._stored_rows: Optional[IO[bytes]] = None
+        try:  # also for a file, where it is not needed: an error comes now, and not when all is paid
+            self._stored_rows = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
-            words = error.strerror or str(error)
-            raise ConfigurationError(f"cannot write {paths.answers}: {words}; choose another output") from error
+            reason = error.strerror or str(error)
+            raise ConfigurationError(f"cannot write {paths.answers}: {reason}; choose another output") from error
         if not rows.source.is_stream:
-            self._asked.close()
-            self._asked = None
+            self._stored_rows.close()
+            self._stored_rows = None
 
-    def met(self, work: RowRequest) -> None:
-        if self._asked is not None:
-            pickle.dump(_Asked.of(work), self._asked)
+    def on_row(self, row_request: RowRequest) -> None:
+        if self._stored_rows is not None:
+            pickle.dump(_StoredRow.of(row_request), self._stored_rows)
 
     def finish(self, *, whole: bool = True) -> None:
-        del whole  # what there is, is worth having
-        with contextlib.ExitStack() as end:
+        del whole  # a table is written in any case: the rows that have ended are of use
+        with contextlib.ExitStack() as stack:
             spool = Spool(3, self._folder)
-            end.callback(spool.close)
-            errors = None if self._paths.errors is None else end.enter_context(replacing(self._paths.errors))
-            for asked, record in self._ended():
-                spool.add(asked.fields, *self._told(asked, record))
+            stack.callback(spool.close)
+            errors = None if self._paths.errors is None else stack.enter_context(replacing(self._paths.errors))
+            for stored_row, record in self._ended_rows():
+                spool.add(stored_row.fields, *self._answer_and_facts(stored_row, record))
                 if errors is not None and record.state != OK:
                     errors.write(error_line(record))
-            columns = self._chosen(spool)
-            file = stdout() if self._folder is None else end.enter_context(replacing(self._paths.answers))
+            columns = self._chosen_columns(spool)
+            file = stdout() if self._folder is None else stack.enter_context(replacing(self._paths.answers))
             write_table(file, self._paths.answers, self._paths.format, spool, columns, raw=self._job.raw)
             file.flush()
 
-    def _ended(self) -> Iterator[Tuple[_Asked, Record]]:
-        """The rows of the input that have ended, selected in this run or not."""
-        for asked in self._input():
-            record = self._journal.read(asked.key, asked.hash)
+    def _ended_rows(self) -> Iterator[Tuple[_StoredRow, Record]]:
+        """Yield the rows of the input that have ended, selected in this run or not."""
+        for stored_row in self._all_rows():
+            record = self._journal.read(stored_row.key, stored_row.hash)
             if record is not None:
-                yield asked, record
+                yield stored_row, record
 
-    def _input(self) -> Iterator[_Asked]:
-        if self._asked is None:
+    def _all_rows(self) -> Iterator[_StoredRow]:
+        if self._stored_rows is None:
             nothing_else = self._journal.was_empty and self._job.limit is not None
-            for row in itertools.islice(self._rows.every(), self._job.limit if nothing_else else None):
-                yield _Asked.of(self._rows.work(row))
+            for row in itertools.islice(self._rows.all_rows(), self._job.limit if nothing_else else None):
+                yield _StoredRow.of(self._rows.row_request(row))
             return
-        self._asked.seek(0)
+        self._stored_rows.seek(0)
         with contextlib.suppress(EOFError):
             while True:
-                yield pickle.load(self._asked)  # noqa: S301 - a file of our own, without a name
-        self._asked.seek(0, os.SEEK_END)
+                yield pickle.load(self._stored_rows)  # noqa: S301 - our own file, without a name
+        self._stored_rows.seek(0, os.SEEK_END)
 
-    def _chosen(self, spool: Spool) -> List[Column]:
-        """The columns to write."""
-        found = [*spool.names]
-        found[_FIELDS_OF_INPUT] = {**self._rows.columns, **found[_FIELDS_OF_INPUT]}
+    def _chosen_columns(self, spool: Spool) -> List[Column]:
+        """Return the columns to write."""
+        names = [*spool.names]
+        names[_FIELDS_OF_INPUT] = {**self._rows.columns, **names[_FIELDS_OF_INPUT]}
         expected = _expected(self._job)
         if expected is not None:
-            found[_ANSWERS] = {**expected, **found[_ANSWERS]}
-        all_columns = _columns([*found[:2], dict.fromkeys(_FACTS)])
+            names[_ANSWERS] = {**expected, **names[_ANSWERS]}
+        all_columns = _columns([*names[:2], dict.fromkeys(_FACTS)])
         by_name = {column.name: column for column in all_columns}
-        if self._job.fields is not None:  # one that no answer has had is empty
+        if self._job.fields is not None:  # a column that no answer has had is empty
             return [by_name.get(name) or Column(name, _ANSWERS, name) for name in self._job.fields]
         if self._paths.format == TEXT:
             return [Column(ANSWER, _FACTS_OF_RUN, ANSWER)]
-        default = [column for column in all_columns if column.group == _FACTS_OF_RUN and column.key in _DEFAULT]
+        default = [column for column in all_columns if column.group == _FACTS_OF_RUN and column.key in _DEFAULT_FACTS]
         return [column for column in all_columns if column.group != _FACTS_OF_RUN] + default
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         try:
-            if kind is KeyboardInterrupt:  # in the middle of a wait for a row of standard input
-                with contextlib.suppress(OSError):  # what is raised already says more
+            if kind is KeyboardInterrupt:  # within a wait for a row of standard input
+                with contextlib.suppress(OSError):  # the interruption is raised in any case
                     self.finish()
         finally:
-            if self._asked is not None:
-                self._asked.close()
+            if self._stored_rows is not None:
+                self._stored_rows.close()
 
     # -- one row ------------------------------------------------------------------------------------------
 
-    def _told(self, asked: _Asked, record: Record) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-        """What its answer says, and the facts about it."""
+    def _answer_and_facts(self, stored_row: _StoredRow, record: Record) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+        """Return the fields of a row's answer, and the facts about it."""
         stored = decode_value(record.value)
         value = stored
         with contextlib.suppress(UnusableAnswer):
-            if isinstance(stored, dict) and asked.request is not None:
-                value = decode_response(asked.request, stored, None)
+            if isinstance(stored, dict) and stored_row.request is not None:
+                value = decode_response(stored_row.request, stored, None)
         answers: Dict[str, Any] = {}
         answer = None
         if record.state == OK:
             answer = _answer_in(value)
-            answers = {ANSWER: answer} if self._review is None else self._parsed(asked, value, answer)
-        known = {"id": asked.custom_id, "row": asked.number, ANSWER: answer}
+            answers = {ANSWER: answer} if self._review is None else self._parsed(stored_row, value, answer)
+        known = {"id": stored_row.custom_id, "row": stored_row.number, ANSWER: answer}
         facts = {**known, **_facts(record, stored, value)}
-        return answers, {name: facts[name] for name in self._wanted}
+        return answers, {name: facts[name] for name in self._fact_names}
 
-    def _parsed(self, asked: _Asked, value: Any, answer: Any) -> Dict[str, Any]:
-        """The fields of a structured answer; an answer that has none is one by itself."""
+    def _parsed(self, stored_row: _StoredRow, value: Any, answer: Any) -> Dict[str, Any]:
+        """Return the fields of a structured answer; an answer without fields has the column of answers."""
         assert self._review is not None
         parsed = None
         if isinstance(value, ChatCompletion):
-            found = self._review(asked.request or ChatRequest({}), value, _NEVER_AGAIN).value
-            parsed = found.parsed if isinstance(found, ChatCompletion) else None
+            reviewed = self._review(stored_row.request or ChatRequest({}), value, _LAST_ATTEMPT).value
+            parsed = reviewed.parsed if isinstance(reviewed, ChatCompletion) else None
         fields = _mapping_of(parsed)
         if fields is not None:
             return {str(name): part for name, part in fields.items()}
         return {ANSWER: answer if parsed is None else parsed}
 
 
-_NEVER_AGAIN = 1 << 30  # askings
-
-
 def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
-    used = record.usage or usage_of(stored)
+    usage = record.usage or usage_of(stored)
     last = record.attempts[-1] if record.attempts else None
     error = record.error
     model = stored.get("model") if isinstance(stored, dict) else None
     return {
         ERROR: None if error is None else f"{error.get('class')}: {error.get('message')}",
-        TOKENS: None if used is None else used.total_tokens,
-        "prompt_tokens": None if used is None else used.prompt_tokens,
-        "completion_tokens": None if used is None else used.completion_tokens,
-        "cached_tokens": None if used is None else used.cached_tokens,
-        "reasoning_tokens": None if used is None else used.reasoning_tokens,
+        TOKENS: None if usage is None else usage.total_tokens,
+        "prompt_tokens": None if usage is None else usage.prompt_tokens,
+        "completion_tokens": None if usage is None else usage.completion_tokens,
+        "cached_tokens": None if usage is None else usage.cached_tokens,
+        "reasoning_tokens": None if usage is None else usage.reasoning_tokens,
         "model": model,
         "finish_reason": value.finish_reason if isinstance(value, ChatCompletion) else None,
         "status": None if last is None else last.status,
@@ -260,7 +261,7 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
 
 
 def _answer_in(value: Any) -> Any:
-    """An answer as one cell: its text, or the calls of tools that it has in its place, a vector, or its JSON."""
+    """Return an answer as one cell: its text, or its tool calls if it has no text, or its JSON."""
     if not isinstance(value, ChatCompletion):
         return value
     if value.text or not value.tool_calls:
@@ -273,9 +274,9 @@ def _mapping_of(parsed: Any) -> Optional[Mapping[str, Any]]:
         return parsed
     if dataclasses.is_dataclass(parsed) and not isinstance(parsed, type):
         return dataclasses.asdict(parsed)
-    # pydantic's, version 2 and 1, and named tuples'.
+    # Models of pydantic 2 and 1, and named tuples.
     for mark, name in (("model_fields", "model_dump"), ("__fields__", "dict"), ("_fields", "_asdict")):
         if hasattr(type(parsed), mark) and hasattr(parsed, name):
-            found = getattr(parsed, name)()
-            return found if isinstance(found, Mapping) else None
+            fields = getattr(parsed, name)()
+            return fields if isinstance(fields, Mapping) else None
     return None

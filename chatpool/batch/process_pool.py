@@ -1,7 +1,4 @@
-"""A run by several processes: this one reads and writes, its children call.
-
-The child processes of a run: started, fed, listened to.
-"""
+"""A run in several processes: this one reads the input and writes the outputs, its worker processes make the calls."""
 
 from __future__ import annotations
 
@@ -24,13 +21,12 @@ from .._journal import Found, Record, decode_record, decode_value, error_of, tex
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
-from .batch_format import is_embedding
+from .jsonl import is_embedding
 from .rows import RowRequest
 from .runner import Runner
 from .worker_process import END, STOP
 
-__all__ = ["Message", "ProcessPoolRunner", "WorkerProcess"]
-
+__all__ = ["ProcessPoolRunner"]
 
 logger = logging.getLogger("chatpool")
 
@@ -39,32 +35,40 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from chatpool.batch.worker_p
 
 _PACKAGE = str(Path(__file__).parents[2])
 
-_PATIENCE = 2.0  # seconds that a child has to end by itself
+_EXIT_SECONDS = 2.0  # that a worker process has to end by itself
+_CHUNK_ROWS = 16  # sent to a worker process together
+_EMBEDDING_CHUNK_ROWS = 256  # the same, of texts to embed: one request takes many of them
+_POLL_SECONDS = 0.1
+_MAX_MESSAGES = 1000  # handled between two rounds of sending rows
+_MAX_FAILURES = 3  # worker processes that may die in a run, and one more for every:
+_ROWS_PER_FAILURE = 1000
+
+RowRecord = Tuple[RowRequest, Record]
 
 
-class Message(NamedTuple):
-    """What a child has said; ``fact`` is None when it is gone."""
+class _Message(NamedTuple):
+    """A message of a worker process; ``content`` is None when the process has ended."""
 
-    child: WorkerProcess
-    fact: Optional[Dict[str, Any]]
+    worker: _WorkerProcess
+    content: Optional[Dict[str, Any]]
 
 
-class WorkerProcess:
-    """One child process.
+class _WorkerProcess:
+    """One worker process, seen from the parent.
 
-    It is in a session of its own: Ctrl-C in a terminal is for the parent, which decides what follows.
+    It is in another session: Ctrl-C in a terminal is for the parent, which decides what follows.
 
     Args:
-        journal: the journal that it writes to.
-        pool: the packed pool.
-        lock: what it holds open, so that the journal stays locked while it lives.
-        messages: where what it says goes.
-        start: where it may begin to write in the journal.
+        journal: the path of the journal that it writes to.
+        pool: the pickled pool.
+        lock: the descriptor that it holds open, so that the journal stays locked while it lives.
+        messages: takes its messages.
+        start: the offset in the journal from which on it may write.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
 
     Attributes:
-        waiting: the rows that it has and has not ended, by key.
-        told: up to where in the journal everything is known that it has written.
+        assigned: the rows that were sent to it and have not ended, by key.
+        known_up_to: the offset in the journal up to which everything that it has written is known.
     """
 
     def __init__(
@@ -72,13 +76,13 @@ class WorkerProcess:
         journal: str,
         pool: bytes,
         lock: Optional[int],
-        messages: queue.SimpleQueue[Message],
+        messages: queue.SimpleQueue[_Message],
         start: int,
         *,
         ends_when_refused: bool,
     ) -> None:
-        self.waiting: Dict[int, RowRequest] = {}
-        self.told = start
+        self.assigned: Dict[int, RowRequest] = {}
+        self.known_up_to = start
         self._messages = messages
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
             [sys.executable, "-c", _PROGRAM, *sys.path, _PACKAGE],
@@ -87,113 +91,102 @@ class WorkerProcess:
             pass_fds=() if lock is None or os.name == "nt" else (lock,),
             start_new_session=True,
         )
-        self._listener = threading.Thread(target=self._listen, name="chatpool-child", daemon=True)
-        self._listener.start()
-        facts = [os.path.abspath(journal), logger.getEffectiveLevel(), ends_when_refused]
-        self._write(json.dumps(facts).encode() + b"\n" + base64.b64encode(pool) + b"\n")
+        self._reader = threading.Thread(target=self._read_messages, name="chatpool-child", daemon=True)
+        self._reader.start()
+        settings = [os.path.abspath(journal), logger.getEffectiveLevel(), ends_when_refused]
+        self.send(json.dumps(settings).encode() + b"\n" + base64.b64encode(pool) + b"\n")
 
-    def _listen(self) -> None:
+    def _read_messages(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with contextlib.suppress(ValueError):  # it died in the middle of it
-                self._messages.put(Message(self, json.loads(line)))
-        self._messages.put(Message(self, None))
+            with contextlib.suppress(ValueError):  # the process died within a line
+                self._messages.put(_Message(self, json.loads(line)))
+        self._messages.put(_Message(self, None))
 
-    def give(self, works: List[RowRequest]) -> None:
-        """Hand rows over."""
-        self.waiting.update((work.key, work) for work in works)
-        self._write(b"".join(_lines(work) for work in works))
+    def assign(self, row_requests: List[RowRequest]) -> None:
+        """Send rows."""
+        self.assigned.update((row_request.key, row_request) for row_request in row_requests)
+        self.send(b"".join(_encoded_row(row_request) for row_request in row_requests))
 
-    def tell(self, order: bytes) -> None:
-        """Send one of the orders of :mod:`.child`."""
-        self._write(order)
-
-    def _write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Send lines as :mod:`.worker_process` reads them."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it is dead; its listener says so
+        with contextlib.suppress(OSError):  # the process is dead; the reader reports it
             self._process.stdin.write(data)
             self._process.stdin.flush()
 
     def kill(self) -> None:
-        """End it at once; what it has written to the journal is there."""
+        """End the process at once; what it has written to the journal stays."""
         self._process.kill()
 
     def close(self) -> int:
-        """Have it end at once, if it has not; returns its exit code."""
+        """End the process, if it has not ended, and return its exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            code = self._process.wait(_PATIENCE)
+            code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.wait()
-        self._listener.join()
+        self._reader.join()
         self._process.stdout.close()
         return code
 
 
-def _lines(work: RowRequest) -> bytes:
-    """A row as two lines: what it is known by, and its body as it is to be sent."""
-    assert work.request is not None
-    row = work.row
+def _encoded_row(row_request: RowRequest) -> bytes:
+    """Return a row as two lines: its identity, and the request body as it is to be sent."""
+    assert row_request.request is not None
+    row = row_request.row
     meta = "null" if row.meta is None else json.dumps(row.meta)
-    known = f'"key":{work.key},"hash":"{work.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
-    facts = f'{{{known},"path":{text_or_null(work.request.path)},"meta":{meta}}}\n'
-    return facts.encode("ascii") + encode(work.request.body) + b"\n"
-
-
-_AT_ONCE = 16  # rows handed over together
-_LOOK_EVERY = 0.1  # seconds
-_MOST_AT_ONCE = 1000  # messages of children between two looks at what they may have
-_MOST_SETBACKS = 3  # children that die, and one more for every so many rows:
-_ROWS_PER_SETBACK = 1000
-
-
-Ended = Tuple[RowRequest, Record]
+    identity = (
+        f'"key":{row_request.key},"hash":"{row_request.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
+    )
+    header = f'{{{identity},"path":{text_or_null(row_request.request.path)},"meta":{meta}}}\n'
+    return header.encode("ascii") + encode(row_request.request.body) + b"\n"
 
 
 class ProcessPoolRunner(Runner):
-    """Runs rows in child processes, each with its share of the pool's workers.
+    """Runs rows in worker processes, each with its share of the pool's threads.
 
-    The children write outcomes to the journal themselves, before they take another row, and tell this process where
-    they stand; those of a child that died before it could are searched for.  Limits they share through a file; the
-    budget is asked here, before a row is handed over.
+    Worker processes write outcomes to the journal themselves, before they take another row, and report the offset;
+    outcomes of a process that died before it reported them are searched for in the journal.  They share limits
+    through a file.  The budget is reserved in this process, before a row is sent to one of them.
     """
 
-    _stopped = False  # by a signal: at once
-    _ending = False  # nothing more is handed over; the children end by themselves
-    _exhausted = False
+    _is_stopped = False  # by a signal: at once
+    _is_ending = False  # no more rows are sent; the worker processes end by themselves
+    _is_exhausted = False  # the input is at its end
 
-    def _go(self) -> None:
-        all_workers = max_workers_of(self._pool)
-        count = min(self._job.processes, all_workers)  # so many calls may be in flight, and no more
+    def _execute(self) -> None:
+        all_threads = max_workers_of(self._pool)
+        count = min(self._job.processes, all_threads)  # a process without a thread could do nothing
         pools = WorkerPools(self._pool, count)
-        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._budget = RowBudget(self._pool)
-        workers = all_workers // count
-        # What is handed over cannot be taken back when the budget is used up: then it is no more than can be sent.
-        self._ahead = workers if self._budget.limits else 64 + 4 * workers
-        self._at_once = 1 if self._budget.limits or self._rows.source.is_stream else _AT_ONCE
-        self._again: Deque[RowRequest] = deque()  # rows that were handed over or held back, and have not ended
-        self._children: Dict[WorkerProcess, bytes] = {}
-        self._setbacks = self._ended = 0
+        threads = all_threads // count
+        # Rows cannot be taken back when the budget is used up: with one, a process gets no more than it can send.
+        self._max_assigned = threads if self._budget.limits else 64 + 4 * threads
+        self._chunk_rows = 1 if self._budget.limits or self._rows.source.is_stream else _CHUNK_ROWS
+        self._requeued: Deque[RowRequest] = deque()  # to be sent again, or held back by the budget
+        self._processes: Dict[_WorkerProcess, bytes] = {}  # with the pickled pool of each
+        self._failures = self._ended_rows = 0
         self._tail = self._journal.tail()
         try:
             for pool in pools:
-                self._start(pool)
-            self._serve(self._todo())
+                self._start_process(pool)
+            self._run_processes(self._pending_rows())
         finally:
-            for child in self._children:
-                child.close()
+            for worker in self._processes:
+                worker.close()
             pools.close()
             with contextlib.closing(self._tail):
-                self._search()
+                self._scan_journal()
 
-    def _start(self, pool: bytes) -> None:
+    def _start_process(self, pool: bytes) -> None:
         journal = self._journal
-        child = WorkerProcess(
+        worker = _WorkerProcess(
             journal.path,
             pool,
             journal.lock_descriptor,
@@ -201,198 +194,198 @@ class ProcessPoolRunner(Runner):
             self._tail.end(),
             ends_when_refused=self._failure_limit.is_default,
         )
-        self._children[child] = pool
+        self._processes[worker] = pool
 
     def stop(self) -> None:
-        self._stopped = True
-        for child in list(self._children):  # this process may be handing rows over to one that does not take them
-            child.kill()
+        self._is_stopped = True
+        for worker in list(self._processes):  # the main thread may be blocked, sending to one that reads no more
+            worker.kill()
 
-    def _serve(self, rows: Iterator[RowRequest]) -> None:
-        """Hand rows over and take outcomes, until there are neither."""
-        while self._children and not self._stopped:
-            if not self._ending:
-                self._feed(rows)
-                if self._exhausted and not self._again and not any(child.waiting for child in self._children):
-                    self._end(END)
-            self._hear_all()
+    def _run_processes(self, rows: Iterator[RowRequest]) -> None:
+        """Send rows and collect outcomes, until there are neither."""
+        while self._processes and not self._is_stopped:
+            if not self._is_ending:
+                self._assign_rows(rows)
+                if self._is_exhausted and not self._requeued and not any(worker.assigned for worker in self._processes):
+                    self._stop_processes(END)
+            self._receive_messages()
 
-    def _end(self, order: bytes) -> None:
-        """Let the children end by themselves."""
-        self._ending = True
-        for child in self._children:
-            child.tell(order)
+    def _stop_processes(self, order: bytes) -> None:
+        """Let the worker processes end by themselves."""
+        self._is_ending = True
+        for worker in self._processes:
+            worker.send(order)
 
     # -- rows ---------------------------------------------------------------------------------------------
 
-    def _feed(self, rows: Iterator[RowRequest]) -> None:
-        """Give every child as much as it may have."""
-        while not (self._stopped or self._ending):
-            child = min(self._children, key=lambda each: len(each.waiting))
-            room = self._ahead - len(child.waiting)
-            if room < self._at_once:
+    def _assign_rows(self, rows: Iterator[RowRequest]) -> None:
+        """Send every worker process as many rows as it may have."""
+        while not (self._is_stopped or self._is_ending):
+            worker = min(self._processes, key=lambda worker: len(worker.assigned))
+            capacity = self._max_assigned - len(worker.assigned)
+            if capacity < self._chunk_rows:
                 return
-            works = self._next(rows)
-            if not works:
+            row_requests = self._next_rows(rows)
+            if not row_requests:
                 return
-            child.give(works)
+            worker.assign(row_requests)
 
-    def _next(self, rows: Iterator[RowRequest]) -> List[RowRequest]:
-        """The next rows that may be handed over; none at the end, and while the budget holds them back."""
-        works: List[RowRequest] = []
-        source = itertools.chain(self._retaken(), rows)
-        while len(works) < self._at_once:
-            work = next(source, None)
-            if work is None:
-                self._exhausted = True
+    def _next_rows(self, rows: Iterator[RowRequest]) -> List[RowRequest]:
+        """Return the next rows to send; none at the end of the input, and while the budget holds them back."""
+        row_requests: List[RowRequest] = []
+        source = itertools.chain(self._requeued_rows(), rows)
+        while len(row_requests) < self._chunk_rows:
+            row_request = next(source, None)
+            if row_request is None:
+                self._is_exhausted = True
                 break
-            self._look_at(work)
-            if self._is_paid(work):
-                works.append(work)
-            elif self._ending or work in self._again:
+            self._adapt_to(row_request)
+            if self._reserve_budget(row_request):
+                row_requests.append(row_request)
+            elif self._is_ending or row_request in self._requeued:
                 break
-        return works
+        return row_requests
 
-    def _retaken(self) -> Iterator[RowRequest]:
-        while self._again:
-            yield self._again.popleft()
+    def _requeued_rows(self) -> Iterator[RowRequest]:
+        while self._requeued:
+            yield self._requeued.popleft()
 
-    def _look_at(self, work: RowRequest) -> None:
-        """Many texts go out in one request: then a child needs many."""
-        if not self._budget.limits and work.request is not None and is_embedding(work.request.path):
-            self._ahead, self._at_once = 2 * MAX_BATCH_TEXTS, 256
+    def _adapt_to(self, row_request: RowRequest) -> None:
+        """Send more rows at a time where one request takes many of them."""
+        if not self._budget.limits and row_request.request is not None and is_embedding(row_request.request.path):
+            self._max_assigned, self._chunk_rows = 2 * MAX_BATCH_TEXTS, _EMBEDDING_CHUNK_ROWS
 
-    def _is_paid(self, work: RowRequest) -> bool:
-        """Whether the budget has enough for it; otherwise it has been dealt with."""
-        assert work.request is not None
+    def _reserve_budget(self, row_request: RowRequest) -> bool:
+        """Return True if the budget has enough for the row; otherwise requeue it, fail it, or end the run."""
+        assert row_request.request is not None
         try:
-            if self._budget.reserve(work.key, work.request):
+            if self._budget.reserve(row_request.key, row_request.request):
                 return True
-            self._again.appendleft(work)  # until others have taken less than expected
+            self._requeued.appendleft(row_request)  # until others have taken less than expected
         except ConfigurationError as error:  # of this row alone
-            self._fail_unsent(Outcome(0, work, work.request, error=error))
+            self._fail_unsent(Outcome(0, row_request, row_request.request, error=error))
         except BudgetExceededError as error:
-            self._fatal(error)
+            self._end_fatally(error)
         return False
 
     # -- outcomes -----------------------------------------------------------------------------------------
 
-    def _hear_all(self) -> None:
-        """Take what the children have said by now; if that is nothing, wait for a short while."""
-        records: List[Ended] = []
+    def _receive_messages(self) -> None:
+        """Handle the messages that have come; if there is none, wait for a short while."""
+        records: List[RowRecord] = []
         try:
             with contextlib.suppress(queue.Empty):
-                self._hear(self._messages.get(timeout=_LOOK_EVERY), records)
-                for _ in range(_MOST_AT_ONCE):
-                    self._hear(self._messages.get_nowait(), records)
+                self._on_message(self._messages.get(timeout=_POLL_SECONDS), records)
+                for _ in range(_MAX_MESSAGES):
+                    self._on_message(self._messages.get_nowait(), records)
         finally:
-            self._take(records)
+            self._collect(records)
 
-    def _hear(self, message: Message, records: List[Ended]) -> None:
-        child, fact = message
-        if fact is None:
-            self._gone(child)
-        elif "done" in fact:
-            key, start, length = fact["done"]
-            child.told = start + length
-            if key in child.waiting:  # otherwise a search has found it before
-                found = self._tail.at(start, length)
-                if found is None or found.prefix.key != key:
-                    self._lost(child, key)
+    def _on_message(self, message: _Message, records: List[RowRecord]) -> None:
+        worker, content = message
+        if content is None:
+            self._on_exit(worker)
+        elif "done" in content:
+            key, start, length = content["done"]
+            worker.known_up_to = start + length
+            if key in worker.assigned:  # otherwise a scan of the journal has found it before
+                entry = self._tail.at(start, length)
+                if entry is None or entry.prefix.key != key:
+                    self._on_lost_record(worker, key)
                 else:
-                    records.append(self._noted(child, found))
-        elif "pending" in fact:
-            child.waiting.pop(fact["pending"], None)
-            self._budget.release(fact["pending"])
-        elif "log" in fact:
-            level, words = fact["log"]
-            logger.log(level, "%s", words)
-        elif "fatal" in fact:
-            self._fatal(error_of(fact["fatal"], 0))
+                    records.append(self._register(worker, entry))
+        elif "pending" in content:
+            worker.assigned.pop(content["pending"], None)
+            self._budget.release(content["pending"])
+        elif "log" in content:
+            level, text = content["log"]
+            logger.log(level, "%s", text)
+        elif "fatal" in content:
+            self._end_fatally(error_of(content["fatal"], 0))
         else:
-            self._in_trouble(fact)
+            self._raise_reported(content)
 
-    def _search(self) -> None:
-        """Look in the journal for what a child has written and cannot tell any more."""
-        busy = [child for child in self._children if child.waiting]
-        if not busy:
+    def _scan_journal(self) -> None:
+        """Find outcomes in the journal that a worker process has written and cannot report any more."""
+        busy_workers = [worker for worker in self._processes if worker.assigned]
+        if not busy_workers:
             return
-        records: List[Ended] = []
-        for found in self._tail.since(min(child.told for child in busy)):
-            owner = next((child for child in self._children if found.prefix.key in child.waiting), None)
+        records: List[RowRecord] = []
+        for entry in self._tail.since(min(worker.known_up_to for worker in busy_workers)):
+            owner = next((worker for worker in self._processes if entry.prefix.key in worker.assigned), None)
             if owner is not None:
-                records.append(self._noted(owner, found))
-        self._take(records)
+                records.append(self._register(owner, entry))
+        self._collect(records)
 
-    def _noted(self, child: WorkerProcess, found: Found) -> Ended:
-        key, state, _ = found.prefix
-        self._journal.learn(key, state, found.start)
-        return child.waiting.pop(key), decode_record(found.line)
+    def _register(self, worker: _WorkerProcess, entry: Found) -> RowRecord:
+        key, state, _ = entry.prefix
+        self._journal.learn(key, state, entry.start)
+        return worker.assigned.pop(key), decode_record(entry.line)
 
-    def _take(self, records: Sequence[Ended]) -> None:
+    def _collect(self, records: Sequence[RowRecord]) -> None:
         if not records:
             return
-        self._ended += len(records)
-        for work, record in records:
+        self._ended_rows += len(records)
+        for row_request, record in records:
             self._budget.settle(record, record.usage)
-            asked = None if work.request is None else work.request.model
-            answer = decode_value(record.value) if self._bill.wants_answered(asked) else None
-            self._bill.add(record.usage, asked, answer.get("model") if isinstance(answer, dict) else None)
-        self._keep([record for _, record in records])
-        self._count(_outcome_of(work, record) for work, record in records)
+            model = None if row_request.request is None else row_request.request.model
+            answer = decode_value(record.value) if self._bill.wants_answered(model) else None
+            self._bill.add(record.usage, model, answer.get("model") if isinstance(answer, dict) else None)
+        self._publish([record for _, record in records])
+        self._count(_outcome_of(row_request, record) for row_request, record in records)
 
-    def _lost(self, child: WorkerProcess, key: int) -> None:
-        """A record cannot be read where it was written: the row is done once more."""
-        self._set_back(f"the journal {self._journal.path} does not keep what is written to it")
-        name = child.waiting[key].row.custom_id
+    def _on_lost_record(self, worker: _WorkerProcess, key: int) -> None:
+        """Send a row again whose record cannot be read where it was written."""
+        self._count_failure(f"the journal {self._journal.path} does not keep what is written to it")
+        name = worker.assigned[key].row.custom_id
         logger.warning("row %r: its outcome is not in the journal; it is sent and paid again", name)
         self._budget.release(key)
-        self._again.append(child.waiting.pop(key))
+        self._requeued.append(worker.assigned.pop(key))
 
-    def _set_back(self, why: str) -> None:
-        self._setbacks += 1
-        if self._setbacks > _MOST_SETBACKS + self._ended // _ROWS_PER_SETBACK:
-            raise ChatPoolError(why)
+    def _count_failure(self, reason: str) -> None:
+        self._failures += 1
+        if self._failures > _MAX_FAILURES + self._ended_rows // _ROWS_PER_FAILURE:
+            raise ChatPoolError(reason)
 
-    def _end_for(self, reason: ChatPoolError) -> None:
-        self._fatal(reason)
+    def _end_early(self, reason: ChatPoolError) -> None:
+        self._end_fatally(reason)
 
-    def _fatal(self, error: ChatPoolError) -> None:
-        """Nothing more is sent; what is in flight is taken, as it has been paid for."""
+    def _end_fatally(self, error: ChatPoolError) -> None:
+        """Send no more rows; outcomes in flight are still collected, as they have been paid for."""
         self._result.fatal = self._result.fatal or error
-        if not self._ending:
-            self._end(STOP)
+        if not self._is_ending:
+            self._stop_processes(STOP)
 
-    def _in_trouble(self, fact: Mapping[str, Any]) -> None:
-        if "refused" in fact:
+    def _raise_reported(self, content: Mapping[str, Any]) -> None:
+        if "refused" in content:
             raise ConfigurationError(
-                f"the pool cannot be made in another process ({fact['refused']}): what it is made with has to be "
+                f"the pool cannot be made in another process ({content['refused']}): what it is made with has to be "
                 "importable there, or leave out processes"
             )
-        if "trouble" in fact:
-            raise OSError(*fact["trouble"])
+        if "os_error" in content:
+            raise OSError(*content["os_error"])
 
-    def _gone(self, child: WorkerProcess) -> None:
-        """A child has ended; what a dead one had not done is done by another in its place."""
-        self._search()
-        pool = self._children.pop(child)
-        code = child.close()
-        if self._ending or self._stopped:
+    def _on_exit(self, worker: _WorkerProcess) -> None:
+        """Replace a worker process that has died, and send its rows again."""
+        self._scan_journal()
+        pool = self._processes.pop(worker)
+        code = worker.close()
+        if self._is_ending or self._is_stopped:
             return
-        self._set_back(f"child processes of the run keep dying, the last one with exit code {code}")
+        self._count_failure(f"child processes of the run keep dying, the last one with exit code {code}")
         logger.warning(
             "a process of this run has died with exit code %s: its %d rows without an outcome are sent again, and "
             "those that were in flight may be paid again",
             code,
-            len(child.waiting),
+            len(worker.assigned),
         )
-        for key, work in child.waiting.items():
+        for key, row_request in worker.assigned.items():
             self._budget.release(key)
-            self._again.append(work)
-        self._start(pool)
+            self._requeued.append(row_request)
+        self._start_process(pool)
 
 
-def _outcome_of(work: RowRequest, record: Record) -> Outcome[Any]:
-    """How a row has ended, without its answer."""
+def _outcome_of(row_request: RowRequest, record: Record) -> Outcome[Any]:
+    """Return the outcome of a row without its answer."""
     error = None if record.error is None else error_of(record.error, len(record.attempts))
-    return Outcome(0, work, work.request, None, error, record.attempts)
+    return Outcome(0, row_request, row_request.request, None, error, record.attempts)

@@ -1,7 +1,4 @@
-"""What is in the files of a run: rows, failures, tokens, times.
-
-When things happened in a run: attempts and outcomes over its working time.
-"""
+"""The report of a run, read from its files: rows, failures, tokens, and a timeline of attempts and outcomes."""
 
 from __future__ import annotations
 
@@ -20,24 +17,24 @@ from .._wire.usage import usage_of
 from ..errors import ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
-from .batch_format import error_code, read_result
+from .jsonl import error_code, read_result
 from .output_files import Paths
 
-__all__ = ["Report", "Timeline", "Timelines", "report"]
+__all__ = ["Histogram", "Report", "Timeline", "report"]
 
 
-_PAUSE = 60.0  # seconds in which nothing happens: nobody was running it
-_SLOTS = 120  # in which a run's time is shown
+_PAUSE_SECONDS = 60.0  # without any event: the run was not under way
+_TIME_BINS = 120  # of a timeline
 
 
-class Timelines(NamedTuple):
-    """A run's time in equal slots.
+class Histogram(NamedTuple):
+    """Events of a run in bins of equal length.
 
     Attributes:
-        width: seconds of one slot.
-        answered, failed: rows that ended in each slot.
-        refused: attempts in each slot that the server refused or failed, and that were made again.
-        in_flight: the mean number of attempts under way in each slot.
+        width: seconds of one bin.
+        answered, failed: rows that ended in each bin.
+        refused: attempts in each bin that the server refused or failed, and that were made again.
+        in_flight: the mean number of attempts in flight in each bin.
     """
 
     width: float
@@ -48,29 +45,31 @@ class Timelines(NamedTuple):
 
 
 class Timeline:
-    """Takes records in the order in which they ended; pauses between runs are left out.
+    """The times of a run's attempts and outcomes, without the pauses between runs.
 
     A record takes 40 bytes.
+
+    Attributes:
+        seconds: the working time so far.
     """
 
     def __init__(self) -> None:
         self._starts, self._ends = array("d"), array("d")  # of attempts
         self._refused = array("b")
         self._outcomes, self._succeeded = array("d"), array("b")
-        self._left_out = 0.0
-        self._latest = 0.0
+        self._paused_seconds = 0.0
+        self._first = self._latest = 0.0
         self.seconds = 0.0
-        self._first = 0.0
 
     def add(self, record: Record) -> None:
-        """One row has ended."""
+        """Add the record of a row; records come in the order in which the rows ended."""
         start = record.at - record.elapsed
         if not self._outcomes:
             self._first = self._latest = start
-        elif start - self._latest > _PAUSE:
-            self._left_out += start - self._latest
+        elif start - self._latest > _PAUSE_SECONDS:
+            self._paused_seconds += start - self._latest
         self._latest = max(self._latest, record.at)
-        moment = start - self._first - self._left_out
+        moment = start - self._first - self._paused_seconds
         self._outcomes.append(moment + record.elapsed)
         self._succeeded.append(record.state == OK)
         self.seconds = max(self.seconds, moment + record.elapsed)
@@ -80,36 +79,32 @@ class Timeline:
             self._refused.append(attempt.wait is not None)
             moment += attempt.elapsed + (attempt.wait or 0.0)
 
-    def slots(self) -> Timelines:
-        """The run in equal slots."""
-        width = max(self.seconds / _SLOTS, 1e-3)
-        count = min(_SLOTS, int(self.seconds / width) + 1)
+    def histogram(self) -> Histogram:
+        """Return the events in bins of equal length."""
+        width = max(self.seconds / _TIME_BINS, 1e-3)
+        count = min(_TIME_BINS, int(self.seconds / width) + 1)
 
-        def slot(moment: float) -> int:
+        def bin_of(moment: float) -> int:
             return min(max(int(moment / width), 0), count - 1)
 
         answered, failed, refused = [0] * count, [0] * count, [0] * count
         for moment, ok in zip(self._outcomes, self._succeeded):
-            (answered if ok else failed)[slot(moment)] += 1
-        for end, again in zip(self._ends, self._refused):
-            refused[slot(end)] += again
-        return Timelines(width, answered, failed, refused, self._in_flight(width, count))
+            (answered if ok else failed)[bin_of(moment)] += 1
+        for end, is_refused in zip(self._ends, self._refused):
+            refused[bin_of(end)] += is_refused
+        return Histogram(width, answered, failed, refused, self._in_flight(width, count))
 
     def _in_flight(self, width: float, count: int) -> List[float]:
-        busy = [0.0] * count
+        busy_seconds = [0.0] * count
         for start, end in zip(self._starts, self._ends):
-            for slot in _touched(start, end, width, count):
-                busy[slot] += max(0.0, min(end, (slot + 1) * width) - max(start, slot * width))
-        return [seconds / width for seconds in busy]
-
-
-def _touched(start: float, end: float, width: float, count: int) -> Iterable[int]:
-    return range(max(0, int(start / width)), min(count, int(end / width) + 1))
+            for index in range(max(0, int(start / width)), min(count, int(end / width) + 1)):
+                busy_seconds[index] += max(0.0, min(end, (index + 1) * width) - max(start, index * width))
+        return [seconds / width for seconds in busy_seconds]
 
 
 @dataclass
 class Report:
-    """What is in the files of a run.
+    """The contents of a run's files, as counts and times.
 
     Attributes:
         name: the file.
@@ -120,8 +115,8 @@ class Report:
         latencies: seconds of each row's last attempt; empty without a journal.
         attempts: exchanges; 0 without a journal.
         waited: seconds spent waiting before another attempt, all rows together.
-        timeline: when things happened; None without a journal.
-        bill: what the answers took: tokens and money.
+        timeline: the times of attempts and outcomes; None without a journal.
+        bill: tokens and costs of the answers.
     """
 
     name: str
@@ -166,11 +161,11 @@ class Report:
         return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
 
     def text(self) -> str:
-        """The report for a terminal."""
+        """Return the report for a terminal."""
         return "\n".join(f"{name:<12}{value}" for name, value in self.facts())
 
     def facts(self) -> List[Any]:
-        """Pairs of a name and what there is to say."""
+        """Return pairs of a name and a text."""
         facts = [("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed")]
         facts += [("", f"{count:,} x {cause}") for cause, count in self.failures.most_common(10)]
         used = self.usage
@@ -215,7 +210,7 @@ class Report:
             self.models[printable(model)] += 1
 
     def html(self) -> str:
-        """The report as one self-contained page with plots.
+        """Return the report as one self-contained page with plots.
 
         Raises:
             ConfigurationError: the plotting library is not installed.
@@ -231,7 +226,7 @@ def _model_in(body: Any) -> Optional[str]:
 
 
 def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] = None) -> Report:
-    """Read what a run has written.
+    """Read the files of a run.
 
     Args:
         path: a run's output, with its file of errors and its journal beside it; a journal, also one of
@@ -241,63 +236,64 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] =
 
     Raises:
         ConfigurationError: a file cannot be read, or is none of these.
-        TypeError: ``prices`` are none.
+        TypeError: ``prices`` have no valid form.
     """
     path = os.fspath(path)
-    made = Report(path, bill=Bill(None if prices is None else prices_of(prices)))
+    run_report = Report(path, bill=Bill(None if prices is None else prices_of(prices)))
     try:
         journal = path if is_journal(path) else Paths.of(path.removesuffix(".gz")).journal
         if os.path.exists(journal):
-            _read_journal(made, journal)
+            _read_journal(run_report, journal)
         else:
             errors = Paths.of(path.removesuffix(".gz")).errors
-            _read_lines(made, [path] if errors is None else [path, errors])
+            _read_lines(run_report, [path] if errors is None else [path, errors])
     except OSError as error:
         raise ConfigurationError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
-    return made
+    return run_report
 
 
-def _read_journal(made: Report, path: str) -> None:
-    made.timeline = Timeline()
+def _read_journal(run_report: Report, path: str) -> None:
+    run_report.timeline = Timeline()
     for record, is_last in read_journal(path):
-        made.timeline.add(record)
-        made.attempts += len(record.attempts)
-        made.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
+        run_report.timeline.add(record)
+        run_report.attempts += len(record.attempts)
+        run_report.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
         if record.attempts:
-            made.latencies.append(record.attempts[-1].elapsed)
+            run_report.latencies.append(record.attempts[-1].elapsed)
         if is_last and record.state == OK:
-            made.add_answer(decode_value(record.value), record.usage, record.model)
+            run_report.add_answer(decode_value(record.value), record.usage, record.model)
         elif is_last:
-            made.failures[_cause(record)] += 1
-            made.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
+            run_report.failures[_cause(record)] += 1
+            run_report.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
 
 
 def _cause(record: Record) -> str:
-    facts = record.error or {}
-    status = facts.get("status_code")
+    error_facts = record.error or {}
+    status = error_facts.get("status_code")
     if not isinstance(status, int) or status < 300:
-        return error_code(facts)
-    code = facts.get("code") or facts.get("type")
+        return error_code(error_facts)
+    code = error_facts.get("code") or error_facts.get("type")
     return printable(f"HTTP {status} {code}") if code else f"HTTP {status}"
 
 
-def _read_lines(made: Report, paths: Iterable[str]) -> None:
-    found = False
+def _read_lines(run_report: Report, paths: Iterable[str]) -> None:
+    has_lines = False
     for path in paths:
-        if path == made.name or os.path.exists(path):
-            found = _read_file(made, path) or found
-    if not found:
-        raise ConfigurationError(f"{made.name} has no line of a batch output")
+        if path == run_report.name or os.path.exists(path):
+            has_lines = _read_file(run_report, path) or has_lines
+    if not has_lines:
+        raise ConfigurationError(f"{run_report.name} has no line of a batch output")
 
 
-def _read_file(made: Report, path: str) -> bool:
+def _read_file(run_report: Report, path: str) -> bool:
+    """Add the lines of a file; return False if it has none."""
     with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    found = False
-    form: Any = {"encoding": "utf-8", "errors": "replace"}
-    with gzip.open(path, "rt", **form) if packed else open(path, **form) as file:
+        is_gzip = raw.read(2) == b"\x1f\x8b"
+    has_lines = False
+    text_options: Any = {"encoding": "utf-8", "errors": "replace"}
+    with gzip.open(path, "rt", **text_options) if is_gzip else open(path, **text_options) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -308,10 +304,10 @@ def _read_file(made: Report, path: str) -> bool:
                     f"line {number} of {path} is no line of a batch output: {error}; of a run whose output is a table, "
                     "name the journal"
                 ) from error
-            found = True
+            has_lines = True
             if result.ok:
-                made.add_answer(result.body)
+                run_report.add_answer(result.body)
             else:
                 cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
-                made.failures[printable(cause)] += 1
-    return found
+                run_report.failures[printable(cause)] += 1
+    return has_lines

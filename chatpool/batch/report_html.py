@@ -1,4 +1,4 @@
-"""The report as a page: plots by plotly, everything in one file."""
+"""The report of a run as an HTML page with plots by plotly, all in one file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, List, Tuple
 from .._redaction import printable
 from ..errors import ConfigurationError
 from ..prices import dollars
-from .report import Report, Timelines
+from .report import Histogram, Report
 
 __all__ = ["page"]
 
@@ -68,7 +68,7 @@ p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
 
 
 def page(report: Report) -> str:
-    """The page.
+    """Return the page of a report.
 
     Raises:
         ConfigurationError: plotly is not installed.
@@ -84,8 +84,8 @@ def page(report: Report) -> str:
         title=html.escape(printable(f"Run {report.name.rpartition('/')[2]}")),
         subtitle=html.escape(_subtitle(report)),
         script=offline.get_plotlyjs(),
-        numbers="\n".join(_number(*each) for each in _numbers(report)),
-        plots="\n".join(_plot(*each) for each in _plots(report, graphs)),
+        numbers="\n".join(_number(*number) for number in _numbers(report)),
+        plots="\n".join(_plot(*plot) for plot in _plots(report, graphs)),
     )
 
 
@@ -101,20 +101,20 @@ def _subtitle(report: Report) -> str:
 
 def _numbers(report: Report) -> List[Tuple[str, str, bool]]:
     share = f"{100 * report.failed / report.rows:.1f} %" if report.rows else ""
-    found = [
+    numbers = [
         ("rows answered", f"{report.succeeded:,}", False),
         (f"rows failed {share}".rstrip(), f"{report.failed:,}", report.failed > 0),
         ("tokens read", _short(report.usage.prompt_tokens), False),
         ("tokens written", _short(report.usage.completion_tokens), False),
     ]
     if report.cost is not None:
-        found.append(("cost", dollars(report.cost), False))
+        numbers.append(("cost", dollars(report.cost), False))
     if report.latencies:
         times = report.percentiles((0.5, 0.99))
-        found.append(("rows per second", f"{report.rows / max(report.seconds, 1e-9):,.1f}", False))
-        found.append(("latency, half are faster", f"{times[0.5]:.2f} s", False))
-        found.append(("latency, 1 in 100 is slower", f"{times[0.99]:.2f} s", False))
-    return found
+        numbers.append(("rows per second", f"{report.rows / max(report.seconds, 1e-9):,.1f}", False))
+        numbers.append(("latency, half are faster", f"{times[0.5]:.2f} s", False))
+        numbers.append(("latency, 1 in 100 is slower", f"{times[0.99]:.2f} s", False))
+    return numbers
 
 
 def _number(name: str, value: str, is_bad: bool) -> str:
@@ -123,18 +123,18 @@ def _number(name: str, value: str, is_bad: bool) -> str:
 
 
 def _plots(report: Report, graphs: Any) -> List[Tuple[str, str, str, Any]]:
-    """(id, title, explanation, figure) of every plot for which there are data."""
-    found: List[Tuple[str, str, str, Any]] = []
+    """Return (id, title, explanation, figure) of every plot that there are data for."""
+    plots: List[Tuple[str, str, str, Any]] = []
     if report.latencies:
-        found.append(_latency(report, graphs))
+        plots.append(_latency(report, graphs))
     if report.timeline is not None and report.latencies:
-        slots = report.timeline.slots()
-        found += [_throughput(slots, graphs), _in_flight(slots, graphs)]
+        histogram = report.timeline.histogram()
+        plots += [_throughput(histogram, graphs), _in_flight(histogram, graphs)]
     if report.failures:
-        found.append(_failures(report, graphs))
+        plots.append(_failures(report, graphs))
     if report.written:
-        found.append(_tokens(report, graphs))
-    return found
+        plots.append(_tokens(report, graphs))
+    return plots
 
 
 def _latency(report: Report, graphs: Any) -> Tuple[str, str, str, Any]:
@@ -155,28 +155,28 @@ def _latency(report: Report, graphs: Any) -> Tuple[str, str, str, Any]:
     return "latency", "Latency", "How long answers took; the slowest are put into the last bar.", figure
 
 
-def _throughput(slots: Timelines, graphs: Any) -> Tuple[str, str, str, Any]:
+def _throughput(histogram: Histogram, graphs: Any) -> Tuple[str, str, str, Any]:
     figure = graphs.Figure()
-    for name, counts, colour in (("answered", slots.answered, _BLUE), ("failed", slots.failed, _RED)):
-        rates = [count / slots.width for count in counts]
-        figure.add_bar(x=_moments(slots), y=rates, name=name, marker_color=colour, hovertemplate="%{y:.1f}/s")
-    figure.update_layout(**_LAYOUT, barmode="stack", xaxis_title=_axis(slots), yaxis_title="rows per second")
+    for name, counts, colour in (("answered", histogram.answered, _BLUE), ("failed", histogram.failed, _RED)):
+        rates = [count / histogram.width for count in counts]
+        figure.add_bar(x=_moments(histogram), y=rates, name=name, marker_color=colour, hovertemplate="%{y:.1f}/s")
+    figure.update_layout(**_LAYOUT, barmode="stack", xaxis_title=_axis(histogram), yaxis_title="rows per second")
     return "throughput", "Throughput", "Rows that ended, over the run's working time.", figure
 
 
-def _in_flight(slots: Timelines, graphs: Any) -> Tuple[str, str, str, Any]:
+def _in_flight(histogram: Histogram, graphs: Any) -> Tuple[str, str, str, Any]:
     figure = graphs.Figure()
     figure.add_scatter(
-        x=_moments(slots),
-        y=slots.in_flight,
+        x=_moments(histogram),
+        y=histogram.in_flight,
         name="in flight",
         fill="tozeroy",
         line={"color": _BLUE, "width": 1.5, "shape": "hvh"},
         hovertemplate="%{y:.1f}",
     )
-    refused = [count / slots.width for count in slots.refused]
+    refused = [count / histogram.width for count in histogram.refused]
     figure.add_scatter(
-        x=_moments(slots),
+        x=_moments(histogram),
         y=refused,
         name="refusals per second",
         yaxis="y2",
@@ -191,7 +191,7 @@ def _in_flight(slots: Timelines, graphs: Any) -> Tuple[str, str, str, Any]:
         "tickmode": "auto",
         "title": "refusals per second",
     }
-    figure.update_layout(**_LAYOUT, xaxis_title=_axis(slots), yaxis_title="requests in flight", yaxis2=right)
+    figure.update_layout(**_LAYOUT, xaxis_title=_axis(histogram), yaxis_title="requests in flight", yaxis2=right)
     return "in-flight", "In flight, and refused", "Requests under way, and those that had to be made again.", figure
 
 
@@ -230,17 +230,17 @@ def _plot(name: str, title: str, explanation: str, figure: Any) -> str:
     return f'<div class="card"><h2>{title}</h2><p>{explanation}</p>{drawn}</div>'
 
 
-def _moments(slots: Timelines) -> List[float]:
-    unit = _unit(slots)[0]
-    return [round((index + 0.5) * slots.width / unit, 3) for index in range(len(slots.answered))]
+def _moments(histogram: Histogram) -> List[float]:
+    unit = _unit(histogram)[0]
+    return [round((index + 0.5) * histogram.width / unit, 3) for index in range(len(histogram.answered))]
 
 
-def _axis(slots: Timelines) -> str:
-    return f"{_unit(slots)[1]} since the start"
+def _axis(histogram: Histogram) -> str:
+    return f"{_unit(histogram)[1]} since the start"
 
 
-def _unit(slots: Timelines) -> Tuple[float, str]:
-    seconds = slots.width * len(slots.answered)
+def _unit(histogram: Histogram) -> Tuple[float, str]:
+    seconds = histogram.width * len(histogram.answered)
     if seconds < 300:
         return 1.0, "seconds"
     return (60.0, "minutes") if seconds < 10_800 else (3600.0, "hours")

@@ -1,8 +1,8 @@
-"""How the lines of an input are read: which of its fields is the prompt, and where the requests go.
+"""The rows of an input and the requests that are made of them.
 
-Prompts out of the fields of a row.
-
-The rows of an input, with the requests that are made of them.
+An :class:`InputFormat` makes a :class:`Row` of each line: it detects which field is the prompt, fills in a
+:class:`_Template`, and decides where the request goes.  :class:`Rows` selects rows, completes their requests with the
+pool's defaults, and looks them up in the journal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from .._wire.codec import Encoded, encode
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
-from .batch_format import (
+from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, Source
+from .input_tables import Uncomputed, refuse_array
+from .job import BatchResult, Job, Selection
+from .jsonl import (
     CHAT,
     COMPLETIONS,
     CUSTOM_ID,
@@ -37,17 +40,14 @@ from .batch_format import (
     refuse_empty_messages,
     request_of_list,
 )
-from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, Source
-from .input_tables import Uncomputed, refuse_array
-from .job import BatchResult, Job, Selection
 
-__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template"]
+__all__ = ["InputFormat", "Row", "RowRequest", "Rows"]
 
 
-class Template:
+class _Template:
     """A text with places for fields, such as ``"Translate: {text}"``; ``{{`` and ``}}`` are braces.
 
-    A field that is no text is filled in as JSON.
+    A field that is not a text is filled in as JSON.
 
     Raises:
         ConfigurationError: a brace is not closed, or there is no field in it.
@@ -69,15 +69,15 @@ class Template:
             raise ConfigurationError(f"template {text!r} has no place for a field, such as {{text}}")
 
     def fill(self, fields: Mapping[str, Any], *, may_be_empty: bool = False) -> str:
-        """The text for one row.
+        """Return the text for one row.
 
         Args:
-            fields: the row's.
-            may_be_empty: whether a field that is empty is filled in as such.
+            fields: the fields of the row.
+            may_be_empty: whether an empty field is filled in as an empty text.
 
         Raises:
             EmptyCell: a field of the row is empty.
-            ValueError: the row lacks a field, or it is no text and has no form in JSON.
+            ValueError: the row lacks a field, or the field is neither a text nor a JSON value.
         """
         return "".join(
             literal + (_text(fields, field, may_be_empty) if field else "") for literal, field in self._parts
@@ -86,8 +86,8 @@ class Template:
 
 def _text(fields: Mapping[str, Any], name: str, may_be_empty: bool) -> str:
     if name not in fields:
-        there = ", ".join(list(fields)[:10]) or "none"
-        raise ValueError(f"there is no field {name!r} for the template (there are: {there})")
+        available = ", ".join(list(fields)[:10]) or "none"
+        raise ValueError(f"there is no field {name!r} for the template (there are: {available})")
     value = fields[name]
     if isinstance(value, Uncomputed):
         value.refuse()
@@ -101,8 +101,8 @@ def _text(fields: Mapping[str, Any], name: str, may_be_empty: bool) -> str:
         raise ValueError(f"the field {name!r} of the template holds what is no text and has no form in JSON") from None
 
 
-# What is sent of an object with a prompt besides the prompt; its other fields are the user's own.
-_SENT = frozenset(
+# The fields that are sent of an object with a prompt; its other fields are the user's data.
+_PARAMETERS = frozenset(
     """model temperature top_p n stop seed max_tokens max_completion_tokens presence_penalty frequency_penalty
     logit_bias logprobs top_logprobs response_format reasoning_effort verbosity tools tool_choice
     parallel_tool_calls service_tier user store""".split()  # noqa: SIM905 - twenty words read better than twenty strings
@@ -110,17 +110,17 @@ _SENT = frozenset(
 
 
 class Row(NamedTuple):
-    """What one line of input asks for.
+    """One line of input, and its request without the pool's defaults.
 
     Attributes:
-        line: where it is.
+        line: the line.
         custom_id: its name in the output.
-        is_named: whether the input gave it that name; otherwise its number is its name.
-        request: what to send, before a pool's defaults; None where nothing can be, because of ``problem``.
+        is_named: whether the input gave it that name; otherwise the name is made of its number.
+        request: the request; None if none can be made, because of ``problem``.
         meta: the line's ``metadata``, as the cookbook's script has it, which is not sent.
-        problem: why nothing can be sent for it.
-        former: what version 0.1.0 sent for it, where that was something else.
-        fields: the line's columns, where they go into a table.
+        problem: the reason why no request can be made of it.
+        legacy: the request that version 0.1.0 made of it, if that was another one.
+        fields: the line's columns, if they go into a table.
     """
 
     line: InputLine
@@ -129,7 +129,7 @@ class Row(NamedTuple):
     request: Optional[ChatRequest]
     meta: Any = None
     problem: Optional[Exception] = None
-    former: Optional[ChatRequest] = None
+    legacy: Optional[ChatRequest] = None
     fields: Optional[Mapping[str, Any]] = None
 
     @property
@@ -139,20 +139,20 @@ class Row(NamedTuple):
 
 
 class InputFormat:
-    """How the lines of one input are read.
+    """Makes rows of the lines of one input.
 
     Args:
         source: the input.
-        url: where lines go that do not say it: ``/v1/embeddings``, ``completions`` ... Default: chat, except that
-            an ``input`` goes to the Responses API, or to embeddings where the model's name says so.
-        template: makes prompts of the fields of a row; of a line of text, the field ``text``.
+        url: the path for lines without one: ``/v1/embeddings``, ``completions`` ... Default: chat, except that
+            an ``input`` goes to the Responses API, or to embeddings if the model's name says so.
+        template: makes prompts of the fields of a row; a line of text has the field ``text``.
         column: the field that is the prompt.
         id_field: the field that is a row's name. Default: ``custom_id``.
         keep_version: whether the ``/v1`` of a line's url is kept, for a base_url that has none.
         model: the model of rows that name none.
 
     Attributes:
-        kind: what the first line shows the input to be, for a person.
+        kind: the format that the first line shows, for a person.
 
     Raises:
         ConfigurationError: an option that does not fit the input.
@@ -172,7 +172,7 @@ class InputFormat:
         if template is not None and column is not None:
             raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
         self._source = source
-        self._template = None if template is None else Template(template)
+        self._template = None if template is None else _Template(template)
         self._column = column
         self._id_field = id_field or CUSTOM_ID
         self._keep_version = keep_version
@@ -181,10 +181,10 @@ class InputFormat:
         self.kind = f"{source.format} without any line"
 
     def row(self, line: InputLine) -> Row:
-        """What a line asks for.
+        """Return the row of a line.
 
         Raises:
-            ValueError: it cannot be used; the message says why.
+            ValueError: the line cannot be used; the message says why.
         """
         value = line.value
         if isinstance(value, InputProblem):
@@ -200,11 +200,11 @@ class InputFormat:
         fields: Dict[str, Any] = value
         return self._named_row(line, fields, lambda: self._of_fields(fields))
 
-    def recognise(self, line: InputLine) -> None:
+    def detect_format(self, line: InputLine) -> None:
         """Look at the first line and set :attr:`kind`.
 
         Raises:
-            ConfigurationError: it is a table of which it is not clear what the prompts are, or a JSON array.
+            ConfigurationError: a table in which no column is clearly the prompt, or a JSON array.
         """
         value = line.value
         if isinstance(value, list) and not (are_messages(value) or is_pair(value)):
@@ -212,7 +212,9 @@ class InputFormat:
         self._check_id_field(value)
         self.kind = f"{self._source.format}"
         if self._template is not None:
-            self.kind = f"{self._called if self._source.heading.sheet else self._source.format}, prompts by template"
+            self.kind = (
+                f"{self._table_name if self._source.heading.sheet else self._source.format}, prompts by template"
+            )
         elif isinstance(value, str):
             self.kind = "text, one prompt a line"
         elif are_messages(value):
@@ -221,12 +223,12 @@ class InputFormat:
             self.kind = "pairs of request and answer, as the cookbook's script writes them; the requests run again"
         elif self._is_table(value):
             self._choose_column(value)
-            self.kind = f"{self._called}, prompts in column {self._column!r}"
+            self.kind = f"{self._table_name}, prompts in column {self._column!r}"
         elif isinstance(value, dict):
             self.kind = self._kind_of_object(value)
 
     def _check_id_field(self, value: Any) -> None:
-        """Refuse a name of a field that could not name the rows."""
+        """Refuse an ``id_field`` that cannot name the rows."""
         if self._id_field == CUSTOM_ID:
             return
         is_of_batch = isinstance(value, dict) and is_batch_line(value) and not (self._template or self._column)
@@ -235,13 +237,13 @@ class InputFormat:
             raise ConfigurationError(f"id_field {self._id_field!r} cannot name the rows of {self._source.name}: {why}")
 
     @property
-    def _called(self) -> str:
-        """What a table is, and which of several."""
-        form, sheet = self._source.format, self._source.heading.sheet
-        return ("CSV" if form == CSV else form.capitalize()) + (f", {sheet}" if sheet else "")
+    def _table_name(self) -> str:
+        """The kind of a table, with the name of the sheet if there are several."""
+        format_, sheet = self._source.format, self._source.heading.sheet
+        return ("CSV" if format_ == CSV else format_.capitalize()) + (f", {sheet}" if sheet else "")
 
     def _is_table(self, value: Any) -> bool:
-        """Whether the prompts are in one of the columns; a file of Parquet may hold requests as JSON lines do."""
+        """Return True if one of the columns is the prompt; a Parquet file may hold requests, as JSON lines do."""
         if not isinstance(value, dict) or self._source.format not in (CSV, EXCEL, PARQUET):
             return False
         return self._source.format != PARQUET or not ("messages" in value or "input" in value or is_batch_line(value))
@@ -253,8 +255,8 @@ class InputFormat:
             return "OpenAI batch lines"
         if "model" in value:
             return "request bodies, one a line"
-        asked = [name for name in ("messages", "prompt", "input") if name in value]
-        return f"objects with {' or '.join(asked)}" if asked else "JSON objects"
+        prompts = [name for name in ("messages", "prompt", "input") if name in value]
+        return f"objects with {' or '.join(prompts)}" if prompts else "JSON objects"
 
     def _choose_column(self, fields: Mapping[str, Any]) -> None:
         names = list(fields)
@@ -273,38 +275,44 @@ class InputFormat:
 
     # -- requests -------------------------------------------------------------------------------------
 
-    def _of_batch_line(self, line: InputLine, asked: BatchLine) -> Row:
-        if asked.url is not None:
-            request = ChatRequest(asked.body, self._below_base(asked.url))
+    def _of_batch_line(self, line: InputLine, parsed: BatchLine) -> Row:
+        if parsed.url is not None:
+            request = ChatRequest(parsed.body, self._below_base(parsed.url))
             try:
-                refuse_empty_messages(asked.body.get("messages"))
+                refuse_empty_messages(parsed.body.get("messages"))
             except EmptyCell as error:
-                return Row(line, asked.custom_id, True, None, problem=error, former=request)
-            return Row(line, asked.custom_id, True, request)
+                return Row(line, parsed.custom_id, True, None, problem=error, legacy=request)
+            return Row(line, parsed.custom_id, True, request)
         try:
-            body = checked_body(asked.body) if {"messages", "prompt", "input"} & set(asked.body) else asked.body
+            body = checked_body(parsed.body) if {"messages", "prompt", "input"} & set(parsed.body) else parsed.body
         except EmptyCell as error:
-            former = self._as_before(asked.body, "")
-            return Row(line, asked.custom_id, True, None, problem=error, former=former)
+            legacy = self._legacy_of_body(parsed.body, "")
+            return Row(line, parsed.custom_id, True, None, problem=error, legacy=legacy)
         path = self._path or path_of(body, self._model)
-        former = self._as_before(asked.body, path if body == asked.body else "")
-        return Row(line, asked.custom_id, True, _on_path(body, path), former=former)
+        legacy = self._legacy_of_body(parsed.body, path if body == parsed.body else "")
+        return Row(line, parsed.custom_id, True, _on_path(body, path), legacy=legacy)
 
-    def _as_before(self, body: Mapping[str, Any], path: str) -> Optional[ChatRequest]:
-        """What version 0.1.0 made of a body, if that was something else."""
-        before = self._path or (CHAT if "messages" in body else COMPLETIONS if "input" not in body else path_of(body))
-        return None if before == path and not are_messages(body.get("prompt")) else ChatRequest(body, before)
+    def _legacy_of_body(self, body: Mapping[str, Any], path: str) -> Optional[ChatRequest]:
+        """Return the request that version 0.1.0 made of a body, if that was another one than for this path."""
+        legacy_path = self._path or (
+            CHAT if "messages" in body else COMPLETIONS if "input" not in body else path_of(body)
+        )
+        return None if legacy_path == path and not are_messages(body.get("prompt")) else ChatRequest(body, legacy_path)
 
-    def _sent_before(self, fields: Mapping[str, Any]) -> Optional[ChatRequest]:
-        """What version 0.1.0 sent for a row of which a cell is empty."""
+    def _legacy_of_row(self, fields: Mapping[str, Any]) -> Optional[ChatRequest]:
+        """Return the request that version 0.1.0 sent for a row with an empty cell."""
         if self._template is not None:
-            return self._asking(self._template.fill(fields, may_be_empty=True), {})
+            return self._prompt_request(self._template.fill(fields, may_be_empty=True), {})
         if self._column is not None:
             text = fields[self._column]
-            return self._asking(text, {}) if isinstance(text, str) else None
+            return self._prompt_request(text, {}) if isinstance(text, str) else None
         body = {name: fields[name] for name in fields if name not in (self._id_field, METADATA)}
         is_prompt = self._operation() == CHAT and "messages" not in body and "input" not in body
-        return self._asking(body["prompt"], body) if is_prompt and body["prompt"] == "" else self._as_before(body, "")
+        return (
+            self._prompt_request(body["prompt"], body)
+            if is_prompt and body["prompt"] == ""
+            else self._legacy_of_body(body, "")
+        )
 
     def _below_base(self, url: str) -> str:
         return url[3:] if url.startswith("/v1/") and not self._keep_version else url
@@ -314,18 +322,18 @@ class InputFormat:
         if path.startswith("/v1/"):
             path = path[3:]
         if path not in PATHS:
-            known = ", ".join(f"/v1{path}" for path in PATHS)
-            raise ConfigurationError(f"url must be one of {known}; got {url!r}")
+            bits_of_rows = ", ".join(f"/v1{path}" for path in PATHS)
+            raise ConfigurationError(f"url must be one of {bits_of_rows}; got {url!r}")
         return f"/v1{path}" if self._keep_version else path
 
-    def _of_text(self, text: str) -> _Made:
+    def _of_text(self, text: str) -> _RequestPair:
         if self._template is not None:
             text = self._template.fill({"text": text})
-        return self._asking(text, {}), None
+        return self._prompt_request(text, {}), None
 
-    def _of_fields(self, fields: Dict[str, Any]) -> _Made:
+    def _of_fields(self, fields: Dict[str, Any]) -> _RequestPair:
         if self._template is not None:
-            return self._asking(self._template.fill(fields), {}), None
+            return self._prompt_request(self._template.fill(fields), {}), None
         if self._column is not None:
             if self._column not in fields:
                 raise BadLine(f"there is no field {self._column!r}")
@@ -335,10 +343,10 @@ class InputFormat:
             is_cell = self._source.format in (CSV, EXCEL, PARQUET) or text == ""
             if is_cell and (text is None or (isinstance(text, str) and not text.strip())):
                 raise EmptyCell(self._column)
-            return self._asking(text, {}), None
+            return self._prompt_request(text, {}), None
         return self._of_body(dict(fields))
 
-    def _of_body(self, body: Dict[str, Any]) -> _Made:
+    def _of_body(self, body: Dict[str, Any]) -> _RequestPair:
         body.pop(self._id_field, None)
         body.pop(METADATA, None)
         if not ("messages" in body or "input" in body or "prompt" in body):
@@ -346,40 +354,41 @@ class InputFormat:
             raise BadLine(f"it has neither 'body', 'messages', 'prompt' nor 'input' (it has {keys})")
         is_chat = self._operation() == CHAT and "messages" not in body
         if is_chat and body.get("prompt") and type(body["prompt"]) is str and "input" not in body:
-            return self._asking(body["prompt"], body), None  # as most are
-        given, body = body, checked_body(body)
+            return self._prompt_request(body["prompt"], body), None  # the usual case, without the checks
+        original, body = body, checked_body(body)
         prompt = body.get("prompt")
         if self._operation() == CHAT and "messages" not in body and (isinstance(prompt, str) or are_messages(prompt)):
-            return self._asking(prompt, body), None if isinstance(prompt, str) else self._as_before(given, "")
+            legacy = None if isinstance(prompt, str) else self._legacy_of_body(original, "")
+            return self._prompt_request(prompt, body), legacy
         path = self._path or path_of(body, self._model)
-        return _on_path(body, path), self._as_before(given, path if given == body else "")
+        return _on_path(body, path), self._legacy_of_body(original, path if original == body else "")
 
     def _operation(self) -> str:
         return CHAT if self._path is None else self._path.removeprefix("/v1")
 
-    def _asking(self, text: Any, fields: Mapping[str, Any]) -> ChatRequest:
-        """The request for one text, or the messages of one chat, with those of the fields that are parameters."""
+    def _prompt_request(self, text: Any, fields: Mapping[str, Any]) -> ChatRequest:
+        """Return the request for a text or the messages of a chat, with those of the fields that are parameters."""
         operation = self._operation()
         is_chat = are_messages(text) and operation in (CHAT, RESPONSES)
         if not (isinstance(text, str) or is_chat):
             raise BadLine(f"the prompt must be a text, got {json_type(text)}")
         if is_chat:
             refuse_empty_messages(text)
-        sent: Dict[str, Any] = {name: fields[name] for name in fields if name in _SENT}
+        sent: Dict[str, Any] = {name: fields[name] for name in fields if name in _PARAMETERS}
         if operation == CHAT:
             sent["messages"] = text if is_chat else [{"role": "user", "content": text}]
         else:
             sent["prompt" if operation == COMPLETIONS else "input"] = text
         return ChatRequest(sent, self._path or CHAT)
 
-    def _named_row(self, line: InputLine, fields: Mapping[str, Any], make: Callable[[], _Made]) -> Row:
+    def _named_row(self, line: InputLine, fields: Mapping[str, Any], make_request: Callable[[], _RequestPair]) -> Row:
         request: Optional[ChatRequest] = None
-        former: Optional[ChatRequest] = None
+        legacy: Optional[ChatRequest] = None
         problem: Optional[Exception] = None
         try:
-            request, former = make()
+            request, legacy = make_request()
         except EmptyCell as error:
-            problem, former = error, self._sent_before(fields or {"text": line.value})
+            problem, legacy = error, self._legacy_of_row(fields or {"text": line.value})
         name, meta = fields.get(self._id_field), fields.get(METADATA)
         if isinstance(name, Uncomputed):
             name.refuse()
@@ -388,18 +397,18 @@ class InputFormat:
         if name is None or name == "":
             if self._id_field != CUSTOM_ID and fields:
                 raise BadLine(f"there is nothing in the field {self._id_field!r} to name the row by")
-            return Row(line, f"row-{line.number}", False, request, meta, problem, former)
+            return Row(line, f"row-{line.number}", False, request, meta, problem, legacy)
         if not isinstance(name, (str, int)) or isinstance(name, bool):
             raise BadLine(f"{self._id_field!r} must be a text or a whole number, got {json_type(name)}")
-        return Row(line, str(name), True, request, meta, problem, former)
+        return Row(line, str(name), True, request, meta, problem, legacy)
 
 
-# A request, and what version 0.1.0 made of the same.
-_Made = Tuple[ChatRequest, Optional[ChatRequest]]
+# A request, and the one that version 0.1.0 made of the same line, if that was another one.
+_RequestPair = Tuple[ChatRequest, Optional[ChatRequest]]
 
 
 def _on_path(body: Mapping[str, Any], path: str) -> ChatRequest:
-    """The request; messages that are called a prompt are called so no more where they go to a chat."""
+    """Return the request; messages under ``prompt`` go under ``messages`` in a chat."""
     if path.endswith(CHAT) and are_messages(body.get("prompt")) and "messages" not in body:
         body = {**{name: body[name] for name in body if name != "prompt"}, "messages": body["prompt"]}
     return ChatRequest(body, path)
@@ -410,10 +419,10 @@ class RowRequest:
 
     Attributes:
         row: the row.
-        key, hash: what it is known by in the journal.
-        request: what is sent; None where none can be made, because of ``problem``, and for a row that is not wanted.
+        key, hash: its identity in the journal.
+        request: the request; None if none can be made, because of ``problem``, and for a row that is not wanted.
         wanted: whether it runs in this run, as far as that is known already.
-        record: what the journal has of its end in this run.
+        record: its record in the journal, once it has ended in this run.
     """
 
     __slots__ = ("hash", "key", "problem", "record", "request", "row", "wanted")
@@ -438,12 +447,12 @@ class RowRequest:
 
 
 class Recalled(NamedTuple):
-    """What a journal tells of a row.
+    """The journal's knowledge of a row.
 
     Attributes:
-        wanted: whether it runs in this run.
-        state: how it ended, None where it did not.
-        is_stale: whether there is a record of it that is of another request.
+        wanted: whether the row runs in this run.
+        state: the state in which it ended, None if it did not.
+        is_stale: whether its record is one of another request.
     """
 
     wanted: bool
@@ -451,105 +460,105 @@ class Recalled(NamedTuple):
     is_stale: bool
 
 
-# What is kept of that, a byte a row.
+# The same, in one byte per row.
 _RUNS, _HAS_ENDED, _ANSWERED, _STALE = 1, 2, 4, 8
 
 
 class Rows:
-    """The selected rows of an input, read as often as it is asked for (once, of standard input).
+    """The selected rows of an input; every iteration reads it again (standard input is read once).
 
     Args:
         source: the input.
-        reading: how its lines are read.
-        job: which rows.
-        make: fills in what a request lacks.
-        result: bad lines are noted there, and what the input is.
-        recognised: called when that is known.
+        input_format: makes rows of its lines.
+        job: selects rows.
+        make_request: completes a request with the pool's defaults.
+        result: takes bad lines, and the detected format.
+        on_format_detected: called when ``result.kind`` is known.
 
     Attributes:
         source: the input.
-        trouble: the line that ended the reading, as an error.
+        input_error: the error of the line that ended the reading.
         is_read: whether the input was read to its end.
         columns: the names of the input's columns, as far as it was read: those of its heading, and those of its rows
-            where the output is a table.
-        known_count: how many rows have ended before, as far as was checked, whatever they asked for.
+            if the output is a table.
+        matched_count: how many rows the journal has, as far as was checked, with this or another request.
     """
 
     def __init__(
         self,
         source: Source,
-        reading: InputFormat,
+        input_format: InputFormat,
         job: Job,
-        make: Callable[[Any], ChatRequest],
+        make_request: Callable[[Any], ChatRequest],
         result: BatchResult,
-        recognised: Callable[[], None] = lambda: None,
+        on_format_detected: Callable[[], None] = lambda: None,
     ) -> None:
         self.source = source
-        self._reading = reading
+        self._input_format = input_format
         self._job = job
-        self._make = make
+        self._make_request = make_request
         self._result = result
-        self._recognised = recognised
+        self._on_format_detected = on_format_detected
         self._total: Optional[int] = None
-        self._known: Optional[bytearray] = None  # of each row, what the journal told
+        self._bits_of_rows: Optional[bytearray] = None  # what the journal knows of each row
         self.is_read = False
-        self.trouble: Optional[ConfigurationError] = None
+        self.input_error: Optional[ConfigurationError] = None
         self.columns: Dict[str, None] = source.heading.columns
-        self.known_count = 0
+        self.matched_count = 0
 
-    def check(self, journal: Optional[Journal], *, dry: bool = False) -> int:
-        """Look at the whole input before anything is sent; returns how many rows are selected.
+    def check(self, journal: Optional[Journal], *, dry_run: bool = False) -> int:
+        """Check the whole input before anything is sent, and return how many rows are selected.
 
-        What the journal has of other rows, or of other requests, is set aside; what has ended is counted.
+        Records of other rows, or of other requests, are set aside; rows that have ended before are counted.
 
         Args:
-            journal: what is known of the rows.
-            dry: whether nothing is to be written to it.
+            journal: knows outcomes of earlier runs.
+            dry_run: whether nothing may be written to it.
 
         Raises:
             ConfigurationError: a line cannot be used, or a custom_id comes twice.
         """
         total = 0
-        known = None if journal is None or journal.is_empty else bytearray()
-        for row in self._read(journal, tell=True):
+        bits_of_rows = None if journal is None or journal.is_empty else bytearray()
+        for row in self._read(journal, reports=True):
             total += 1
-            if known is not None and journal is not None:
-                found = self.recall(self.work(row), journal, dry=dry)
-                bits = (_HAS_ENDED if found.state else 0) | (_ANSWERED if found.state == OK else 0)
-                self.known_count += journal.knows(_key(row))
-                known.append(bits | (_RUNS if found.wanted else 0) | (_STALE if found.is_stale else 0))
-        if self.trouble is not None:
-            raise self.trouble
-        self._total, self._known = total, known
-        if known is not None and journal is not None:
-            self._settle_known(journal, known, dry)
+            if bits_of_rows is not None and journal is not None:
+                recalled = self.recall(self.row_request(row), journal, dry_run=dry_run)
+                bits = (_HAS_ENDED if recalled.state else 0) | (_ANSWERED if recalled.state == OK else 0)
+                self.matched_count += journal.knows(_key(row))
+                bits_of_rows.append(bits | (_RUNS if recalled.wanted else 0) | (_STALE if recalled.is_stale else 0))
+        if self.input_error is not None:
+            raise self.input_error
+        self._total, self._bits_of_rows = total, bits_of_rows
+        if bits_of_rows is not None and journal is not None:
+            self._apply_recalled(journal, bits_of_rows, dry_run)
         return min(total, self._job.sample or total)
 
-    def _settle_known(self, journal: Journal, known: bytearray, dry: bool) -> None:
-        """Count what has ended before, and set aside what is out of date."""
-        again, stale = self._job.retry_failed is not False, array("Q")
-        selection = Selection(self._job, len(known))
-        for place, bits in enumerate(known):
-            if again or not selection.has(place):
+    def _apply_recalled(self, journal: Journal, bits_of_rows: bytearray, dry_run: bool) -> None:
+        """Count rows that have ended before, and set records of other requests aside."""
+        retries_failed, stale = self._job.retry_failed is not False, array("Q")
+        selection = Selection(self._job, len(bits_of_rows))
+        for index, bits in enumerate(bits_of_rows):
+            if retries_failed or not selection.has(index):
                 continue
             if bits & _HAS_ENDED and not bits & _RUNS:
                 self._result.ended_before(bits & _ANSWERED != 0)
             if bits & _STALE:
-                stale.append(place)
-        if dry:
+                stale.append(index)
+        if dry_run:
             return
-        self._set_aside_places(journal, stale)
+        self._set_aside_stale(journal, stale)
         self.set_aside_removed(journal)
 
-    def _set_aside_places(self, journal: Journal, places: Any) -> None:
-        if not places:
+    def _set_aside_stale(self, journal: Journal, indices: Any) -> None:
+        if not indices:
             return
-        waiting = iter(places)
-        following = next(waiting)
-        for place, row in enumerate(self._read(None, tell=False)):
-            if place == following:
+        remaining = iter(indices)
+        next_index = next(remaining)
+        for index, row in enumerate(self._read(None, reports=False)):
+            if index == next_index:
                 journal.mark(_key(row), ASIDE)
-                following = next(waiting, -1)
+                next_index = next(remaining, -1)
 
     def set_aside_removed(self, journal: Journal) -> None:
         """Set aside the records of rows that have left the input; it has been read to its end."""
@@ -558,128 +567,128 @@ class Rows:
                 journal.mark(key, ASIDE)
                 self._result.removed_rows += 1
 
-    def recall(self, work: RowRequest, journal: Journal, *, dry: bool = False) -> Recalled:
-        """What the journal tells of a row.  What it has set aside, or has as version 0.1.0 named it, counts again.
+    def recall(self, row_request: RowRequest, journal: Journal, *, dry_run: bool = False) -> Recalled:
+        """Look a row up in the journal.  A record that was set aside, or is one of version 0.1.0, counts again.
 
         Args:
-            work: the row.
+            row_request: the row.
             journal: the journal.
-            dry: whether nothing is to be written to it.
+            dry_run: whether nothing may be written to it.
         """
-        key, hash_, again = work.key, work.hash, self._job.retry_failed is not False
-        state, former = journal.state(key, hash_), None
+        key, hash_, retries_failed = row_request.key, row_request.hash, self._job.retry_failed is not False
+        state, legacy = journal.state(key, hash_), None
         if state is None:
-            former = self._former(work, journal)
-            state = None if former is None else former.state
-        record = former or (journal.read(key, hash_) if again else None)
+            legacy = self._legacy_record(row_request, journal)
+            state = None if legacy is None else legacy.state
+        record = legacy or (journal.read(key, hash_) if retries_failed else None)
         wanted = self._job.wants(state, record)
         is_stale = state is None and journal.has(key)
-        if not dry and former is not None:
-            row = work.row
-            journal.append(former._replace(key=key, hash=hash_, custom_id=row.custom_id, row=row.number))
-            if former.key != key and not journal.met(former.key):
-                journal.mark(former.key, GONE)
-        elif not dry and state is not None and not journal.has(key):
+        if not dry_run and legacy is not None:
+            row = row_request.row
+            journal.append(legacy._replace(key=key, hash=hash_, custom_id=row.custom_id, row=row.number))
+            if legacy.key != key and not journal.met(legacy.key):
+                journal.mark(legacy.key, GONE)
+        elif not dry_run and state is not None and not journal.has(key):
             journal.mark(key, BACK)
         return Recalled(wanted, state, is_stale)
 
-    def _former(self, work: RowRequest, journal: Journal) -> Optional[Record]:
-        """The record that version 0.1.0 has written of a row that it called by its line, or read in another way."""
-        row = work.row
-        keys = [work.key]
+    def _legacy_record(self, row_request: RowRequest, journal: Journal) -> Optional[Record]:
+        """Return the record of a row that version 0.1.0 named by its line, or made another request of."""
+        row = row_request.row
+        keys = [row_request.key]
         if not row.is_named and row.line.end != row.number:
             keys.append(key_of(f"row-{row.line.end}"))
-        hashes = [work.hash]
-        if row.former is not None:
-            hashes.append(self.work(row._replace(request=row.former, former=None)).hash)
+        hashes = [row_request.hash]
+        if row.legacy is not None:
+            hashes.append(self.row_request(row._replace(request=row.legacy, legacy=None)).hash)
         for key in keys:
             for hash_ in hashes:
                 record = journal.read(key, hash_) if journal.state(key, hash_) is not None else None
-                if record is not None and (hash_ == work.hash or record.state == OK):
+                if record is not None and (hash_ == row_request.hash or record.state == OK):
                     return record
         return None
 
-    def works(self) -> Iterator[RowRequest]:
-        """The selected rows; ends early, with :attr:`trouble` set, at a line that cannot be used."""
-        selection, known = Selection(self._job, self._total), self._known or b""
-        for place, row in enumerate(self._read(None, tell=self._total is None)):
-            if not selection.has(place):
+    def row_requests(self) -> Iterator[RowRequest]:
+        """Yield the selected rows; end early, with :attr:`input_error` set, at a line that cannot be used."""
+        selection, bits_of_rows = Selection(self._job, self._total), self._bits_of_rows or b""
+        for index, row in enumerate(self._read(None, reports=self._total is None)):
+            if not selection.has(index):
                 continue
-            if place < len(known) and not known[place] & _RUNS:
+            if index < len(bits_of_rows) and not bits_of_rows[index] & _RUNS:
                 yield RowRequest(row, _key(row), "", None, wanted=False)
             else:
-                yield self.work(row)
+                yield self.row_request(row)
 
-    def place_of(self, row: Row) -> str:
-        """Where a row is, for a person."""
+    def location_of(self, row: Row) -> str:
+        """Return the place of a row in the input, for a person."""
         return f"{self.source.unit} {row.line.place}"
 
-    def _read(self, journal: Optional[Journal], *, tell: bool) -> Iterator[Row]:
-        """The rows up to the limit; with ``journal`` each custom_id is noted there."""
-        selection, place, started = Selection(Job(limit=self._job.limit), None), 0, False
+    def _read(self, journal: Optional[Journal], *, reports: bool) -> Iterator[Row]:
+        """Yield the rows up to the limit; with ``journal``, register each custom_id there."""
+        selection, index, is_detected = Selection(Job(limit=self._job.limit), None), 0, False
         for line in self.source:
-            if selection.is_over(place):
+            if selection.is_over(index):
                 return
             if line.value is BLANK:
-                self._result.blank_rows += tell
+                self._result.blank_rows += reports
                 continue
-            if not started and not isinstance(line.value, InputProblem):
-                self._reading.recognise(line)
-                self._result.kind, started = self._reading.kind, True
-                self._recognised()
-            row = self._row(line, tell)
+            if not is_detected and not isinstance(line.value, InputProblem):
+                self._input_format.detect_format(line)
+                self._result.kind, is_detected = self._input_format.kind, True
+                self._on_format_detected()
+            row = self._row(line, reports)
             if row is not None and journal is not None and not journal.claim(_key(row)):
-                self.trouble = self.twice(row)
-            if self.trouble is not None:
+                self.input_error = self.duplicate_error(row)
+            if self.input_error is not None:
                 return
             if row is not None:
-                place += 1
+                index += 1
                 yield row
         self.is_read = True
 
-    def twice(self, row: Row) -> ConfigurationError:
-        """The error of a name that comes twice."""
+    def duplicate_error(self, row: Row) -> ConfigurationError:
+        """Return the error of a custom_id that comes twice."""
         return ConfigurationError(
-            f"{self.place_of(row)} of {self.source.name}: the custom_id {row.custom_id!r} was there before; "
+            f"{self.location_of(row)} of {self.source.name}: the custom_id {row.custom_id!r} was there before; "
             "each row needs its own"
         )
 
-    def every(self) -> Iterator[Row]:
-        """Every row of an input that was read before, selected or not."""
+    def all_rows(self) -> Iterator[Row]:
+        """Yield every row of an input that was read before, selected or not."""
         for line in self.source:
             if line.value is BLANK:
                 continue
             with contextlib.suppress(ValueError):
-                yield self._in_columns(self._reading.row(line), line)
+                yield self._in_columns(self._input_format.row(line), line)
 
     def _in_columns(self, row: Row, line: InputLine) -> Row:
-        """The row with what the input has of it, where that goes into a table."""
+        """Return the row with its columns, if they go into a table."""
         if not self._job.is_table:
             return row
         row = row._replace(fields=_fields_of(line.value))
         self.columns.update(dict.fromkeys(row.fields or ()))
         return row
 
-    def _row(self, line: InputLine, tell: bool) -> Optional[Row]:
+    def _row(self, line: InputLine, reports: bool) -> Optional[Row]:
         try:
-            return self._in_columns(self._reading.row(line), line)
+            return self._in_columns(self._input_format.row(line), line)
         except ValueError as error:
-            if tell:
+            if reports:
                 self._result.bad_line(line.place, str(error))
             if not self._job.skip_bad_lines:
-                self.trouble = ConfigurationError(
+                self.input_error = ConfigurationError(
                     f"{self.source.unit} {line.place} of {self.source.name} cannot be used: {error}; correct it, or "
                     f"leave such {self.source.unit}s out (skip_bad_lines, --skip-bad-lines)"
                 )
             return None
 
-    def work(self, row: Row) -> RowRequest:
-        """A row with its whole request, or with what is wrong with it."""
+    def row_request(self, row: Row) -> RowRequest:
+        """Return a row with its whole request, or with the reason why there is none."""
         key = _key(row)
         if row.request is None:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
-            request = self._make(row.request)
+            request = self._make_request(row.request)
             payload = encode(request.body)
             request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
             return RowRequest(row, key, hash_of(request.path, payload), request)
@@ -689,7 +698,7 @@ class Rows:
 
 
 def _fields_of(value: Any) -> Mapping[str, Any]:
-    """The columns that a line of input has; one of text has the column ``text``, as for templates."""
+    """Return the columns of a line of input; a line of text has the column ``text``, as for templates."""
     if isinstance(value, list):
         value = request_of_list(value)
     return {str(name): part for name, part in value.items()} if isinstance(value, dict) else {"text": value}

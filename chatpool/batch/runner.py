@@ -1,4 +1,4 @@
-"""One batch run: rows in, outcomes to the journal, lines out."""
+"""One batch run: rows in, outcomes to the journal, then to the outputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..clock import current_clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
 from ..prices import Bill
 from ..types import ChatRequest, Outcome
-from .batch_format import is_embedding
 from .job import BatchResult, Job
+from .jsonl import is_embedding
 from .output_files import Outputs
 from .rows import RowRequest, Rows
 from .signals import SignalGuard
@@ -34,15 +34,15 @@ logger = logging.getLogger("chatpool")
 
 
 class Runner:
-    """Runs rows and keeps their outcomes: in the journal first, then in the outputs and the progress.
+    """Runs rows and stores their outcomes: in the journal first, then in the outputs and the progress.
 
     Args:
         pool: makes the calls.
-        rows: the rows.
-        job: which of them, and how.
-        journal: what is known of them.
-        outputs: where lines go.
-        result: what is counted.
+        rows: the rows of the input.
+        job: the options of the run.
+        journal: takes and knows outcomes.
+        outputs: take lines.
+        result: takes the counts.
     """
 
     def __init__(
@@ -56,143 +56,154 @@ class Runner:
         self._result = result
         self._bill = job.bill()
         self._clock = current_clock()
-        self._stopper = SignalGuard()
+        self._signal_guard = SignalGuard()
         self._progress: Optional[RowProgress] = None
         self._failure_limit = FailureLimit(job.max_failures)
-        self._over: Optional[ChatPoolError] = None
+        self._end_reason: Optional[ChatPoolError] = None
 
-    def run(self, stopper: SignalGuard, progress: RowProgress) -> None:
+    def run(self, signal_guard: SignalGuard, progress: RowProgress) -> None:
         """Run to the end, or until a signal or a fatal error.
 
         Raises:
-            BaseException: what ended the run; everything that had an outcome by then is kept.
+            BaseException: the reason why the run ended early; the outcomes that it had by then are stored.
         """
-        self._stopper, self._progress = stopper, progress
-        self._go()
+        self._signal_guard, self._progress = signal_guard, progress
+        self._execute()
 
-    def _go(self) -> None:
+    def _execute(self) -> None:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the run; for another thread."""
+        """End the run; called in another thread."""
         raise NotImplementedError
 
     # -- rows in ----------------------------------------------------------------------------------------
 
-    def _todo(self) -> Iterator[RowRequest]:
-        """The rows to send; whatever else there is gets its outcome here."""
-        for work in self._blocking(self._rows.works()):
-            if self._rows.source.is_stream and not self._journal.claim(work.key):
-                self._rows.trouble = self._rows.twice(work.row)
+    def _pending_rows(self) -> Iterator[RowRequest]:
+        """Yield the rows to send; the others get their outcomes here."""
+        for row_request in self._interruptible(self._rows.row_requests()):
+            if self._rows.source.is_stream and not self._journal.claim(row_request.key):
+                self._rows.input_error = self._rows.duplicate_error(row_request.row)
                 return
-            self._outputs.met(work)
-            if not self._wanted(work):
-                self._outputs.ended_before(work)
+            self._outputs.on_row(row_request)
+            if not self._is_wanted(row_request):
+                self._outputs.on_done_before(row_request)
                 continue
-            if work.request is None:
-                self._refuse(work)
-                if self._over is not None:
+            if row_request.request is None:
+                self._fail_invalid(row_request)
+                if self._end_reason is not None:
                     return
                 continue
-            yield work
+            yield row_request
 
-    def _blocking(self, rows: Iterator[RowRequest]) -> Iterator[RowRequest]:
-        """The same, in a way that lets a signal end the wait for somebody to type."""
+    def _interruptible(self, rows: Iterator[RowRequest]) -> Iterator[RowRequest]:
+        """Yield the rows; a signal ends the wait for a line of standard input."""
         if not self._rows.source.is_stream:
             yield from rows
             return
         while True:
-            self._stopper.is_blocked = True
+            self._signal_guard.is_blocked = True
             try:
-                work = next(rows, None)
+                row_request = next(rows, None)
             finally:
-                self._stopper.is_blocked = False
-            if work is None:
+                self._signal_guard.is_blocked = False
+            if row_request is None:
                 return
-            yield work
+            yield row_request
 
-    def _wanted(self, work: RowRequest) -> bool:
-        again = self._job.retry_failed is not False
+    def _is_wanted(self, row_request: RowRequest) -> bool:
+        retries_failed = self._job.retry_failed is not False
         if self._rows.source.is_stream and not self._journal.was_empty:
-            work.wanted = self._recall(work)
-        self._result.rows += work.wanted or not again
-        if not work.wanted and self._progress is not None:
+            row_request.wanted = self._recall(row_request)
+        self._result.rows += row_request.wanted or not retries_failed
+        if not row_request.wanted and self._progress is not None:
             self._progress.skip(1)
-        is_sent = work.wanted and work.request is not None
-        if is_sent and self._journal.has_answer(work.key) and self._journal.state(work.key, work.hash) is None:
-            self._pays_again(work)
-        return work.wanted
+        is_sent = row_request.wanted and row_request.request is not None
+        if (
+            is_sent
+            and self._journal.has_answer(row_request.key)
+            and self._journal.state(row_request.key, row_request.hash) is None
+        ):
+            self._warn_resent(row_request)
+        return row_request.wanted
 
-    def _recall(self, work: RowRequest) -> bool:
-        """Look up a row of standard input; what has come back to the input comes back to the output."""
-        journal, again = self._journal, self._job.retry_failed is not False
-        counted = journal.line(work.key)
-        found = self._rows.recall(work, journal)
-        line = journal.line(work.key)
-        if found.state is not None and line is not None and line != counted:
-            self._outputs.returned(decode_record(line))
-        if found.is_stale and not again:
-            journal.mark(work.key, ASIDE)
-        if not (again or found.wanted or found.state is None):
-            self._result.ended_before(found.state == OK)
-        return found.wanted
+    def _recall(self, row_request: RowRequest) -> bool:
+        """Look up a row of standard input; a row that has come back to the input comes back to the output."""
+        journal, retries_failed = self._journal, self._job.retry_failed is not False
+        line_before = journal.line(row_request.key)
+        recalled = self._rows.recall(row_request, journal)
+        line = journal.line(row_request.key)
+        if recalled.state is not None and line is not None and line != line_before:
+            self._outputs.on_restored(decode_record(line))
+        if recalled.is_stale and not retries_failed:
+            journal.mark(row_request.key, ASIDE)
+        if not (retries_failed or recalled.wanted or recalled.state is None):
+            self._result.ended_before(recalled.state == OK)
+        return recalled.wanted
 
-    def _pays_again(self, work: RowRequest) -> None:
-        """Say that a row is sent again, and paid again: once, the summary has their number."""
+    def _warn_resent(self, row_request: RowRequest) -> None:
+        """Count a row that is sent and paid again, and warn of the first; the summary has their number."""
         self._result.changed += 1
         if self._result.changed == 1:
             logger.warning(
                 "row %r has an answer to another request: its text, the model or a parameter has changed, and it is "
                 "sent and paid again, as are others like it",
-                work.row.custom_id,
+                row_request.row.custom_id,
             )
 
-    def _refuse(self, work: RowRequest) -> None:
-        """A row of which no request can be made."""
-        error = ConfigurationError(f"{self._rows.place_of(work.row)}: {work.problem}")
-        error.__cause__ = work.problem
-        self._fail_unsent(Outcome(0, work, error=error))
+    def _fail_invalid(self, row_request: RowRequest) -> None:
+        """Fail a row that no request can be made of."""
+        error = ConfigurationError(f"{self._rows.location_of(row_request.row)}: {row_request.problem}")
+        error.__cause__ = row_request.problem
+        self._fail_unsent(Outcome(0, row_request, error=error))
 
     def _fail_unsent(self, outcome: Outcome[Any]) -> None:
-        self._record(outcome)
+        self._persist(outcome)
         assert outcome.item.record is not None
-        self._keep([outcome.item.record])
+        self._publish([outcome.item.record])
         self._count([outcome])
 
     def _count(self, outcomes: Iterable[Outcome[Any]]) -> None:
         """End the run if too many rows have failed with these."""
         reason = self._failure_limit.reached_by(outcomes)
         if reason is not None:
-            self._over = reason
-            self._end_for(reason)
+            self._end_reason = reason
+            self._end_early(reason)
 
-    def _end_for(self, reason: ChatPoolError) -> None:
-        """Send nothing more; what is in flight goes on to its end."""
+    def _end_early(self, reason: ChatPoolError) -> None:
+        """Send nothing more; requests in flight run to their end."""
         raise NotImplementedError
 
     # -- outcomes out -------------------------------------------------------------------------------------
 
-    def _record(self, outcome: Outcome[Any]) -> None:
-        """Have it in the journal; called in workers."""
+    def _persist(self, outcome: Outcome[Any]) -> None:
+        """Write an outcome to the journal; called in the pool's threads."""
         state = state_of(outcome)
-        if state is None:  # it is pending still
+        if state is None:  # the row stays pending
             return
-        work: RowRequest = outcome.item
-        row = work.row
+        row_request: RowRequest = outcome.item
+        row = row_request.row
         at = self._clock.wall()
         record = record_of(
-            outcome, state, work.key, work.hash, at=at, custom_id=row.custom_id, row=row.number, meta=row.meta
+            outcome,
+            state,
+            row_request.key,
+            row_request.hash,
+            at=at,
+            custom_id=row.custom_id,
+            row=row.number,
+            meta=row.meta,
         )
         self._journal.append(record)
-        work.record = record
+        row_request.record = record
 
     @property
     def bill(self) -> Bill:
-        """What the answers of this run took."""
+        """Tokens and costs of this run's answers."""
         return self._bill
 
-    def _keep(self, records: Sequence[Record]) -> None:
-        """What is in the journal goes to the outputs."""
+    def _publish(self, records: Sequence[Record]) -> None:
+        """Pass records that are in the journal to the outputs, the result and the progress."""
         self._outputs.add(records)
         result, succeeded, failed = self._result, 0, 0
         for record in records:
@@ -210,79 +221,84 @@ class Runner:
 
 
 class ThreadRunner(Runner):
-    """Runs rows in the pool's own workers."""
+    """Runs rows in the pool's own threads."""
 
     _run: Optional[StoredRowsRun] = None
 
-    def _go(self) -> None:
-        rows = self._todo()
+    def _execute(self) -> None:
+        run = self._start()
+        try:
+            while True:
+                outcomes = run.take()
+                if not outcomes:
+                    break
+                self._collect(outcomes)
+                run.consumed(len(outcomes))
+        except BaseException:
+            self._drain_after_error(run)
+            raise
+        finally:
+            self._result.fatal = run.fatal
+
+    def _start(self) -> StoredRowsRun:
+        rows = self._pending_rows()
         first = list(itertools.islice(rows, 1))
-        packed = any(work.request is not None and is_embedding(work.request.path) for work in first)
-        todo = itertools.chain(first, rows)
+        packed = any(
+            row_request.request is not None and is_embedding(row_request.request.path) for row_request in first
+        )
         run = self._run = start_rows(
             self._pool,
-            todo,
+            itertools.chain(first, rows),
             _request_of,
-            self._record,
+            self._persist,
             is_batched=packed,
             failure_limit=self._failure_limit,
             ends_when_refused=self._failure_limit.is_default,
         )
-        if self._over is not None:
-            run.end(self._over)
+        if self._end_reason is not None:
+            run.end(self._end_reason)
         if not (packed or self._rows.source.is_stream):
             run.read_ahead()
-        if self._stopper.number is not None:
+        if self._signal_guard.number is not None:
             self.stop()
-        try:
-            while True:
-                taken = run.take()
-                if not taken:
-                    break
-                self._take(taken)
-                run.consumed(len(taken))
-        except BaseException:
-            self._rescue(run)
-            raise
-        finally:
-            self._result.fatal = run.fatal
+        return run
 
     def stop(self) -> None:
         if self._run is not None:
             self._run.stop(CallCancelledError("the run was stopped"))
 
-    def _end_for(self, reason: ChatPoolError) -> None:
+    def _end_early(self, reason: ChatPoolError) -> None:
         if self._run is not None:
             self._run.end(reason)
 
-    def _rescue(self, run: StoredRowsRun) -> None:
+    def _drain_after_error(self, run: StoredRowsRun) -> None:
         reason = CallCancelledError("the run was cancelled")
         run.resync()
         run.stop(reason)
         try:
-            self._take(run.drain(reason))
+            self._collect(run.drain(reason))
         except OSError:
-            return  # what is raised says so already
+            return  # the error that is raised says so already
 
-    def _take(self, outcomes: List[Outcome[Any]]) -> None:
+    def _collect(self, outcomes: List[Outcome[Any]]) -> None:
         ended = [outcome for outcome in outcomes if outcome.item.record is not None]
         for outcome in ended:
             value, request = outcome.value, outcome.item.request
             answered = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
             self._bill.add(outcome.usage or usage_of(value), None if request is None else request.model, answered)
-        self._keep([outcome.item.record for outcome in ended])
+        self._publish([outcome.item.record for outcome in ended])
 
 
-def _request_of(work: RowRequest) -> ChatRequest:
-    assert work.request is not None
-    return work.request
+def _request_of(row_request: RowRequest) -> ChatRequest:
+    assert row_request.request is not None
+    return row_request.request
 
 
-def refuse_without_model(pool: ChatPool, rows: Rows, work: RowRequest) -> None:
-    """OpenAI's server refuses requests without a model, one by one: better said once.
+def refuse_without_model(pool: ChatPool, rows: Rows, row_request: RowRequest) -> None:
+    """Refuse rows without a model at once: OpenAI's server would refuse each request of them.
 
     Raises:
-        ConfigurationError: the row names none, and neither does the pool.
+        ConfigurationError: neither the row nor the pool names a model.
     """
-    if work.request is not None and work.request.model is None and needs_model(pool):
-        raise ConfigurationError(f"{rows.place_of(work.row)} names no model: pass model= (--model NAME)")
+    if row_request.request is not None and row_request.request.model is None and needs_model(pool):
+        raise ConfigurationError(f"{rows.location_of(row_request.row)} names no model: pass model= (--model NAME)")

@@ -1,10 +1,10 @@
-"""One of several processes of a run: takes rows from its standard input and writes their outcomes to the journal.
+"""A worker process of a run: it reads rows from standard input and writes their outcomes to the journal.
 
-The input is a line of facts (the journal's path, the log's level, whether refusals in the same words may end the run),
-the packed pool, and then two lines per row: what it is known by, and its body.
-``end`` says that there are no more, ``stop`` that nothing more is to be sent.  The end of the input means that the
-parent is gone: then so is the child, at once.  On its standard output it says where in the journal it has written the
-outcome of which row, which rows were given up, errors that concern more than one row, and the lines of the log.
+The input is a line of settings (the journal's path, the log's level, whether equal refusals may end the run), the
+pickled pool in base64, and then two lines per row: its identity, and its body.  ``end`` says that there are no more
+rows, ``stop`` that no more requests may be sent.  The end of the input means that the parent is gone: then the worker
+process ends at once.  On standard output it reports at which offset of the journal it has written the outcome of a
+row, which rows stay pending, errors that concern more than one row, and the lines of the log.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .._wire.usage import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError
 from ..types import ChatRequest, Outcome
-from .batch_format import is_embedding
+from .jsonl import is_embedding
 
 __all__ = ["END", "STOP", "main"]
 
@@ -45,14 +45,14 @@ STOP = b"stop\n"
 
 
 def main() -> None:
-    """Run until the input ends; does not return."""
+    """Run until the input ends, then end the process."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # where Ctrl-C reaches it, the parent decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # where Ctrl-C reaches this process, the parent decides
         _run(sys.stdin.buffer)
         code = 0
     except OSError as error:
-        _say({"trouble": [error.errno, error.strerror or str(error)]})
+        _send_os_error(error)
     except Exception:
         traceback.print_exc()
     finally:
@@ -60,37 +60,43 @@ def main() -> None:
 
 
 def _run(source: BinaryIO) -> None:
-    journal_path, packed = source.readline(), source.readline()
-    if not packed.endswith(b"\n"):
+    settings, pickled_pool = source.readline(), source.readline()
+    if not pickled_pool.endswith(b"\n"):
         return  # the parent is gone already
-    path, level, ends_when_refused = json.loads(journal_path)
+    path, level, ends_when_refused = json.loads(settings)
     logger = logging.getLogger("chatpool")
     logger.setLevel(level)
-    logger.addHandler(_ToParent())
+    logger.addHandler(_ParentHandler())
     logger.propagate = False
     journal = SharedAppender(path)
     try:
-        pool = unpickle_pool(base64.b64decode(packed))
-    except Exception as error:  # whatever is in a pool may fail in any way when it is made again
-        _say({"refused": f"{type(error).__name__}: {error}"})
+        pool = unpickle_pool(base64.b64decode(pickled_pool))
+    except Exception as error:  # a user's object in the pool may fail in any way when it is unpickled
+        _send({"refused": f"{type(error).__name__}: {error}"})
         return
     with pool:
-        _Child(journal).run(pool, source, ends_when_refused=ends_when_refused)
+        _RowRunner(journal).run(pool, source, ends_when_refused=ends_when_refused)
     journal.close()
-    _say({"ended": True})
+    _send({"ended": True})
 
 
-class _Child:
+class _RowRunner:
+    """Runs the rows that the parent sends.
+
+    Args:
+        journal: takes the outcomes.
+    """
+
     def __init__(self, journal: SharedAppender) -> None:
         self._journal = journal
         self._clock = current_clock()
         self._rows: queue.SimpleQueue[Optional[Dict[str, Any]]] = queue.SimpleQueue()
         self._run: Optional[StoredRowsRun] = None
-        self._stopping = False
-        self._fatal_is_said = False
+        self._is_stopping = False
+        self._is_fatal_reported = False
 
     def run(self, pool: ChatPool, source: BinaryIO, *, ends_when_refused: bool) -> None:
-        """Run the rows of the input to its end."""
+        """Run rows until the parent sends no more."""
         threading.Thread(target=self._read, args=(source,), name="chatpool-rows", daemon=True).start()
         first = self._rows.get()
         packed = first is not None and is_embedding(first["path"])
@@ -98,28 +104,28 @@ class _Child:
             pool,
             self._rows_from(first, packed),
             _request_of,
-            self._keep,
+            self._on_outcome,
             is_batched=packed,
             ends_when_refused=ends_when_refused,
         )
-        if self._stopping:
+        if self._is_stopping:
             self._stop(run)
         while True:
-            taken = run.take()
-            if not taken:
+            outcomes = run.take()
+            if not outcomes:
                 break
-            run.consumed(len(taken))
-        self._say_fatal(run)
+            run.consumed(len(outcomes))
+        self._report_fatal(run)
 
     def _read(self, source: BinaryIO) -> None:
-        """Take rows as they come, in a thread of its own."""
-        with contextlib.suppress(ValueError):  # half a row: the parent was cut short
+        """Read rows and orders; the target of a thread."""
+        with contextlib.suppress(ValueError):  # half a row: the parent has died
             for line in source:
                 if line == STOP:
-                    self._stopping = True
+                    self._is_stopping = True
                     if self._run is not None:
                         self._stop(self._run)
-                self._rows.put(None if line in (END, STOP) else _row(json.loads(line), source.readline()))
+                self._rows.put(None if line in (END, STOP) else _decoded_row(json.loads(line), source.readline()))
         # What is in flight is lost with this process, as it would be with the parent; what was answered is written.
         os._exit(1)
 
@@ -127,7 +133,7 @@ class _Child:
         run.stop_sending(CallCancelledError("the run has ended"))
 
     def _rows_from(self, first: Optional[Dict[str, Any]], pauses: bool) -> Iterator[Any]:
-        """The rows as they come; with ``pauses`` also where there is none at the moment."""
+        """Yield rows as they come; with ``pauses``, also a pause when none is there."""
         row = first
         while row is not None:
             yield row
@@ -135,59 +141,63 @@ class _Child:
                 yield PAUSE
             row = self._rows.get()
 
-    def _keep(self, outcome: Outcome[Any]) -> None:
-        """Have an outcome in the journal."""
+    def _on_outcome(self, outcome: Outcome[Any]) -> None:
+        """Write an outcome to the journal; called in the pool's threads."""
         state = state_of(outcome)
         if state is None:
-            _say({"pending": outcome.item["key"]})
+            _send({"pending": outcome.item["key"]})
         else:
-            self._record(outcome, state)
+            self._persist(outcome, state)
         if self._run is not None and self._run.ended_by is not None:
-            self._say_fatal(self._run)
+            self._report_fatal(self._run)
 
-    def _record(self, outcome: Outcome[Any], state: str) -> None:
+    def _persist(self, outcome: Outcome[Any], state: str) -> None:
         row = outcome.item
-        names = {"custom_id": row["id"], "row": row["row"], "meta": row["meta"]}
-        record = record_of(outcome, state, row["key"], row["hash"], at=self._clock.wall(), **names)
-        if record.state == OK:  # so that the parent need not look for it in the answer
+        identity = {"custom_id": row["id"], "row": row["row"], "meta": row["meta"]}
+        record = record_of(outcome, state, row["key"], row["hash"], at=self._clock.wall(), **identity)
+        if record.state == OK:  # so that the parent need not decode the answer for it
             record = record._replace(usage=outcome.usage or usage_of(outcome.value))
         try:
-            with _saying:  # what is told has been written in the same order
+            with _sending:  # reports have the order of the records
                 start, length = self._journal.append(record)
-                _tell({"done": [record.key, start, length]})
+                _write_message({"done": [record.key, start, length]})
         except OSError as error:
-            _say({"trouble": [error.errno, error.strerror or str(error)]})
+            _send_os_error(error)
             raise
 
-    def _say_fatal(self, run: StoredRowsRun) -> None:
-        if run.fatal is not None and not self._fatal_is_said:
-            self._fatal_is_said = True
-            _say({"fatal": error_facts(run.fatal)})
+    def _report_fatal(self, run: StoredRowsRun) -> None:
+        if run.fatal is not None and not self._is_fatal_reported:
+            self._is_fatal_reported = True
+            _send({"fatal": error_facts(run.fatal)})
 
 
-class _ToParent(logging.Handler):
-    """Has the parent log what is logged here: it is one run, whose lines come once."""
+class _ParentHandler(logging.Handler):
+    """Sends the lines of the log to the parent, which logs those of all processes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say({"log": [record.levelno, record.getMessage()]})
+        _send({"log": [record.levelno, record.getMessage()]})
 
 
-_saying = threading.RLock()
+_sending = threading.RLock()  # held while a message is written
 
 
-def _say(fact: Dict[str, Any]) -> None:
-    """Tell the parent."""
-    with _saying:
-        _tell(fact)
+def _send(content: Dict[str, Any]) -> None:
+    """Send a message to the parent."""
+    with _sending:
+        _write_message(content)
 
 
-def _tell(fact: Dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # it is gone, and the reader ends this process
-        sys.stdout.buffer.write(json.dumps(fact).encode() + b"\n")
+def _send_os_error(error: OSError) -> None:
+    _send({"os_error": [error.errno, error.strerror or str(error)]})
+
+
+def _write_message(content: Dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and the reader ends this process
+        sys.stdout.buffer.write(json.dumps(content).encode() + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _row(row: Dict[str, Any], line: bytes) -> Dict[str, Any]:
+def _decoded_row(row: Dict[str, Any], line: bytes) -> Dict[str, Any]:
     row["body"] = Encoded(json.loads(line), line[:-1])
     return row
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Optional, Sequence
 
 from .parser import build_parser
-from .terminal import ending, log_lines, tolerant_streams
+from .terminal import log_lines, run_to_exit_code, tolerant_streams
 
 __all__ = ["main"]
 
@@ -20,13 +20,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     Returns:
         The exit code: 0 all succeeded, 1 some prompts failed, 2 usage or configuration, 3 stopped by a fatal error
-        or an unreachable server, 130 Ctrl-C, 141 nobody reads the output any more, 143 SIGTERM.
+        or an unreachable server, 130 Ctrl-C, 141 no reader of the output is left, 143 SIGTERM.
 
     Raises:
         SystemExit: wrong usage (2), ``--help`` or ``--version`` (0), as argparse does.
     """
     tolerant_streams()
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser().parse_args(given, Namespace(given=given))
+    command_line = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(command_line, Namespace(command_line=command_line))
     with log_lines(verbose=getattr(arguments, "verbose", False)):
-        return ending(arguments.run, arguments)
+        return run_to_exit_code(arguments.run, arguments)

@@ -1,7 +1,4 @@
-"""Answers on stdout, what failed on stderr, and the exit code that follows.
-
-``chatpool ask``.
-"""
+"""``chatpool ask``: answers on stdout, failures on stderr, and the exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from .. import ChatPool
-from ..batch.batch_format import finite, json_text, unbroken
+from ..batch.jsonl import finite, json_text, unbroken
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -28,16 +25,57 @@ from ..local import LocalServer
 from ..types import ChatChunk, ChatCompletion, Outcome
 from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, show
 
-__all__ = ["Printer", "ask", "open_pool"]
-
+__all__ = ["ask", "open_pool"]
 
 # No prompt can succeed after these ...
 _ALWAYS_FATAL = (AuthenticationError, InsufficientQuotaError)
-# ... and after these none will where none has yet.
+# ... and after these none will, if none has succeeded before.
 _FATAL_AT_FIRST = (APIConnectionError, NotFoundError, PermissionDeniedError)
 
+_DEFAULT_WORKERS = 16
+_DEFAULT_LOCAL_WORKERS = 8
 
-class Printer:
+
+def ask(arguments: Namespace) -> int:
+    """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
+    prompts = _prompts(arguments)
+    printer = _Printer(as_json=arguments.json, keep_places=arguments.lines)
+    with open_pool(arguments) as pool:
+        if arguments.stream:
+            _stream(pool, prompts, printer)
+        else:
+            for outcome in pool.imap(prompts, progress=_progress(arguments)):
+                printer.show(outcome)
+    if not printer.shown:
+        raise ConfigurationError("no prompt was given: pass it as arguments or on stdin")
+    return printer.finish()
+
+
+def _stream(pool: ChatPool, prompts: Iterable[str], printer: _Printer) -> None:
+    """Print an answer as the model writes it."""
+    has_text = False
+    for _, piece in pool.stream_many(prompts, progress=False):
+        if isinstance(piece, ChatChunk):
+            has_text = has_text or bool(piece.text)
+            show(piece.text, end="")
+            continue
+        if has_text or piece.ok:
+            show()
+        printer.note(piece)
+
+
+def _prompts(arguments: Namespace) -> Iterable[str]:
+    if arguments.stream and (arguments.lines or arguments.json):
+        raise ConfigurationError("--stream prints one answer as it is written; leave out --lines and --json")
+    if arguments.lines:
+        if arguments.prompt:
+            raise ConfigurationError("--lines reads prompts from stdin; do not pass PROMPT as well")
+        return read_lines()
+    text = " ".join(arguments.prompt) if arguments.prompt else read_text()
+    return [text] if text.strip() else []
+
+
+class _Printer:
     """Prints outcomes and keeps count.
 
     Args:
@@ -67,7 +105,7 @@ class Printer:
         self.note(outcome)
 
     def note(self, outcome: Outcome[ChatCompletion]) -> None:
-        """Count one outcome whose text stands on stdout already."""
+        """Count one outcome whose text is on stdout already."""
         self.shown += 1
         if outcome.error is None:
             return
@@ -76,7 +114,7 @@ class Printer:
         self._fatal = self._fatal or _ends_the_run(outcome)
 
     def finish(self) -> int:
-        """Say on stderr what failed; returns the exit code."""
+        """Report failures on stderr, and return the exit code."""
         first = self._first_failure
         if first is None:
             return OK
@@ -86,21 +124,21 @@ class Printer:
             causes = ", ".join(f"{count} x {name}" for name, count in self._causes.most_common())
             error = f"{failed} of {self.shown} failed ({causes}); the first was prompt {first.index + 1}: {error}"
         complain(error)
-        at_first = failed == self.shown and isinstance(first.error, _FATAL_AT_FIRST)
-        return FATAL if self._fatal or at_first else SOME_FAILED
+        is_fatal_at_first = failed == self.shown and isinstance(first.error, _FATAL_AT_FIRST)
+        return FATAL if self._fatal or is_fatal_at_first else SOME_FAILED
 
 
 def _ends_the_run(outcome: Outcome[Any]) -> bool:
-    """Whether the outcome is of the kind that leaves no hope for the rest.
+    """Return True if no other prompt can succeed after this outcome.
 
-    A prompt that was never sent and yet has the error of an answer was given up because of another's fatal error.
+    A prompt that was never sent and yet has the error of a response was given up because of another's fatal error.
     """
     unsent = isinstance(outcome.error, APIError) and not outcome.attempts
     return unsent or isinstance(outcome.error, _ALWAYS_FATAL)
 
 
 def _json(record: Dict[str, Any]) -> str:
-    """``record`` on one line; in ASCII where stdout cannot write all of it: Python's escapes are not JSON's."""
+    """Return ``record`` on one line; in ASCII if stdout lacks a character, as Python's escapes are not JSON's."""
     try:
         line = unbroken(json.dumps(finite(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -116,54 +154,15 @@ def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:
         record.update(text=answer.text, model=answer.model, finish_reason=answer.finish_reason)
         record.update(usage=vars(answer.usage) if answer.usage else None, request_id=answer.request_id)
     if outcome.error is not None:
-        facts = {name: getattr(outcome.error, name, None) for name in ("status_code", "code", "request_id")}
-        record["error"] = {"type": type(outcome.error).__name__, "message": outcome.error.message, **facts}
+        fields = {name: getattr(outcome.error, name, None) for name in ("status_code", "code", "request_id")}
+        record["error"] = {"type": type(outcome.error).__name__, "message": outcome.error.message, **fields}
     record.update(attempts=outcome.attempts, elapsed=round(outcome.elapsed, 3))
     return record
 
 
-def ask(arguments: Namespace) -> int:
-    """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
-    prompts = _prompts(arguments)
-    printer = Printer(as_json=arguments.json, keep_places=arguments.lines)
-    with open_pool(arguments) as pool:
-        if arguments.stream:
-            _stream(pool, prompts, printer)
-        else:
-            for outcome in pool.imap(prompts, progress=_progress(arguments)):
-                printer.show(outcome)
-    if not printer.shown:
-        raise ConfigurationError("no prompt was given: pass it as arguments or on stdin")
-    return printer.finish()
-
-
-def _stream(pool: ChatPool, prompts: Iterable[str], printer: Printer) -> None:
-    """Print an answer as the model writes it."""
-    written = False
-    for _, piece in pool.stream_many(prompts, progress=False):
-        if isinstance(piece, ChatChunk):
-            written = written or bool(piece.text)
-            show(piece.text, end="")
-            continue
-        if written or piece.ok:
-            show()
-        printer.note(piece)
-
-
-def _prompts(arguments: Namespace) -> Iterable[str]:
-    if arguments.stream and (arguments.lines or arguments.json):
-        raise ConfigurationError("--stream prints one answer as it is written; leave out --lines and --json")
-    if arguments.lines:
-        if arguments.prompt:
-            raise ConfigurationError("--lines reads prompts from stdin; do not pass PROMPT as well")
-        return read_lines()
-    text = " ".join(arguments.prompt) if arguments.prompt else read_text()
-    return [text] if text.strip() else []
-
-
 @contextlib.contextmanager
 def open_pool(arguments: Namespace, *, needs_model: bool = True) -> Iterator[ChatPool]:
-    """The pool that the options describe; it ends before the embedded server it may talk to.
+    """Give the pool that the options describe; it ends before the embedded server that it may call.
 
     Args:
         arguments: the options of every command that calls a server.
@@ -175,22 +174,22 @@ def open_pool(arguments: Namespace, *, needs_model: bool = True) -> Iterator[Cha
         options.update(
             model=_model(arguments) if needs_model else arguments.model,
             base_url=arguments.base_url,
-            max_workers=16 if workers is None else workers,
+            max_workers=_DEFAULT_WORKERS if workers is None else workers,
         )
         with ChatPool(**options) as pool:
             yield pool
         return
     if arguments.base_url or arguments.model:
         raise ConfigurationError("--local chooses the server and the model; leave out --base-url and --model")
-    with LocalServer(parallel=8 if workers is None else workers) as server:
-        # A key of the user's has no business there.
+    with LocalServer(parallel=_DEFAULT_LOCAL_WORKERS if workers is None else workers) as server:
+        # The user's key is not sent to a server that needs none.
         options.update(model=server.model, base_url=server.base_url, api_key="local", max_workers=server.parallel)
         with ChatPool(**options) as pool:
             yield pool
 
 
 def _model(arguments: Namespace) -> Optional[str]:
-    """The model; only servers other than OpenAI's may be asked without naming one."""
+    """Return the model; only servers other than OpenAI's can be called without one."""
     if not (arguments.model or arguments.base_url or os.environ.get("OPENAI_BASE_URL")):
         raise ConfigurationError("no model was given: pass --model NAME (or --local to try the embedded one)")
     model: Optional[str] = arguments.model
@@ -198,5 +197,5 @@ def _model(arguments: Namespace) -> Optional[str]:
 
 
 def _progress(arguments: Namespace) -> Optional[bool]:
-    """A bar only where it is of use and no answers run through it."""
+    """Show a bar for many prompts only, and only if no answers are printed between."""
     return None if arguments.lines and not sys.stdout.isatty() else False

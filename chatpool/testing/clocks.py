@@ -1,4 +1,4 @@
-"""Clocks that a test can put in place of the real one (:func:`chatpool.clock.install_clock`)."""
+"""Clocks for tests, to be installed instead of the real one (:func:`chatpool.clock.install_clock`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Waiter(NamedTuple):
 
 
 class _Waiters:
-    """Who waits for which moment.  Its owner sees to the locking."""
+    """The waiting threads' conditions, and the moments until which they wait.  Its owner does the locking."""
 
     def __init__(self) -> None:
         self._waiters: Dict[int, _Waiter] = {}
@@ -43,11 +43,11 @@ class _Waiters:
 
 
 class FakeClock(Clock):
-    """A clock whose time moves only when it is told to.
+    """A clock whose time moves only by :meth:`advance`.
 
     Args:
-        start: what :meth:`now` says at first, in seconds.
-        wall: what :meth:`wall` says at first, in seconds since the epoch.
+        start: the first value of :meth:`now`, in seconds.
+        wall: the first value of :meth:`wall`, in seconds since the epoch.
 
     Example, a pool that waits a minute in no time::
 
@@ -63,7 +63,7 @@ class FakeClock(Clock):
         finally:
             install_clock(previous)
 
-    What the operating system measures goes on by itself: timeouts of sockets, delays of a :class:`FakeServer`.
+    The operating system's time goes on: timeouts of sockets, delays of a :class:`FakeServer`.
     """
 
     def __init__(self, start: float = 0.0, wall: float = 1_700_000_000.0) -> None:
@@ -73,12 +73,12 @@ class FakeClock(Clock):
         self._waiters = _Waiters()
 
     def now(self) -> float:
-        """The seconds it was started with and advanced by."""
+        """Return ``start`` and the seconds that the clock was advanced by."""
         with self._changed:
             return self._now
 
     def wall(self) -> float:
-        """Seconds since the epoch; they move together with :meth:`now`."""
+        """Return seconds since the epoch; they move together with :meth:`now`."""
         return self.now() + self._wall_offset
 
     def wait(self, condition: threading.Condition, seconds: Optional[float] = None) -> bool:
@@ -97,7 +97,7 @@ class FakeClock(Clock):
             ticket = self._waiters.enter(due, condition)
             self._changed.notify_all()
         try:
-            # No wake-up is lost between here and there: advance() needs the condition's lock to notify.
+            # No wake-up is lost before this wait begins: advance() needs the condition's lock to notify.
             condition.wait()
         finally:
             with self._changed:
@@ -124,7 +124,7 @@ class FakeClock(Clock):
 
     @property
     def waiting(self) -> int:
-        """How many threads wait for the time to pass (those that wait without a limit are not counted)."""
+        """The number of threads that wait for time to pass (those that wait without a limit are not counted)."""
         with self._changed:
             return len(self._waiters)
 
@@ -136,7 +136,7 @@ class FakeClock(Clock):
             return None if earliest is None else max(0.0, earliest - self._now)
 
     def until_waiting(self, threads: int = 1, timeout: float = 10.0) -> None:
-        """Block until so many threads wait for the time to pass.
+        """Block until ``threads`` threads wait for time to pass.
 
         Raises:
             TimeoutError: they do not within ``timeout`` real seconds.
@@ -147,11 +147,11 @@ class FakeClock(Clock):
 
 
 class InstantClock(Clock):
-    """A clock that skips waits: real time, plus the time that nobody had to wait for.
+    """A clock that skips waits: real time, plus the time that was skipped.
 
     A thread that waits for a moment first really waits for ``grace`` seconds, in which others may notify it.  If
-    nobody has, and no other thread waits for an earlier moment, the clock is put forward to that moment.  So back-off
-    and ``Retry-After`` take next to no time, and what would have happened first still happens first.
+    none does, and no other thread waits for an earlier moment, the clock is put forward to that moment.  So back-off
+    and ``Retry-After`` take next to no time, and events keep their order.
 
     Args:
         grace: seconds of real time in which a wait can be ended by a notification before it is skipped.
@@ -177,11 +177,11 @@ class InstantClock(Clock):
             return self._skipped
 
     def now(self) -> float:
-        """Real monotonic seconds, plus those that were skipped."""
+        """Return real monotonic seconds, plus those that were skipped."""
         return time.monotonic() + self.skipped
 
     def wall(self) -> float:
-        """Real seconds since the epoch, plus those that were skipped."""
+        """Return real seconds since the epoch, plus those that were skipped."""
         return time.time() + self.skipped
 
     def wait(self, condition: threading.Condition, seconds: Optional[float] = None) -> bool:

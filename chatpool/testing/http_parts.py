@@ -1,7 +1,4 @@
-"""The ways in which servers say how long to wait.
-
-The parts of an HTTP answer around its content.
-"""
+"""Parts of HTTP responses: heads, chunks, and the hints by which servers say how long to wait."""
 
 from __future__ import annotations
 
@@ -16,32 +13,30 @@ from ..errors import ConfigurationError
 __all__ = [
     "HINTS",
     "HeaderFields",
-    "Said",
     "chunked",
     "go_duration",
     "header_pairs",
+    "hint_of",
     "reason_phrase",
     "response_head",
-    "say",
 ]
-
 
 HeaderFields = Union[Mapping[str, str], Sequence[Tuple[str, str]]]
 
 
 def reason_phrase(status: int, default: str) -> str:
-    """The reason phrase of an HTTP status."""
+    """Return the reason phrase of an HTTP status."""
     return _REASONS.get(status, default)
 
 
 def header_pairs(fields: HeaderFields) -> Tuple[Tuple[str, str], ...]:
-    """Header fields as pairs, checked.
+    """Return header fields as pairs.
 
     Raises:
         ConfigurationError: a name or value holds a line break.
     """
-    given = fields.items() if isinstance(fields, Mapping) else fields
-    pairs = tuple((str(name), str(value)) for name, value in given)
+    items = fields.items() if isinstance(fields, Mapping) else fields
+    pairs = tuple((str(name), str(value)) for name, value in items)
     for name, value in pairs:
         if any(mark in name + value for mark in "\r\n"):
             raise ConfigurationError(f"the header field {name!r} holds a line break")
@@ -49,7 +44,7 @@ def header_pairs(fields: HeaderFields) -> Tuple[Tuple[str, str], ...]:
 
 
 def response_head(status: int, fields: Mapping[str, str], pairs: Sequence[Tuple[str, str]]) -> bytes:
-    """The head of an answer; ``pairs`` replace the ``fields`` of the same name."""
+    """Return the head of a response; ``pairs`` replace the ``fields`` of the same name."""
     replaced = {name.lower() for name, _ in pairs}
     kept = [(name, value) for name, value in fields.items() if name not in replaced]
     lines = "".join(f"{name}: {value}\r\n" for name, value in (*kept, *pairs))
@@ -57,25 +52,25 @@ def response_head(status: int, fields: Mapping[str, str], pairs: Sequence[Tuple[
 
 
 def chunked(payload: bytes, size: int, *, last: bool = True) -> bytes:
-    """``payload`` in chunks of ``size`` bytes; with the one that ends the body if they are the ``last``."""
+    """Return ``payload`` in chunks of ``size`` bytes; if they are the ``last``, with the chunk that ends the body."""
     chunks = [payload[start : start + size] for start in range(0, len(payload), size)]
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""][: None if last else -1])
 
 
-class Said(NamedTuple):
-    """A wait as a server says it: header fields, and a sentence of the message."""
+class _Hint(NamedTuple):
+    """A hint to wait: header fields, and a sentence of the error message."""
 
     headers: Tuple[Tuple[str, str], ...] = ()
     text: str = ""
 
 
-def say(hint: Optional[str], seconds: float) -> Said:
-    """Say "wait for so many seconds" in the way named ``hint``; None says nothing."""
-    return Said() if hint is None else _WAYS[hint](seconds)
+def hint_of(name: Optional[str], seconds: float) -> _Hint:
+    """Return the hint of this name to wait for ``seconds``; an empty one for None."""
+    return _Hint() if name is None else _HINTS_BY_NAME[name](seconds)
 
 
 def go_duration(seconds: float) -> str:
-    """A duration as Go prints it and OpenAI sends it: ``599ms``, ``1.2s``, ``6m0s``, ``1h2m3.5s``."""
+    """Return a duration as Go prints it and OpenAI sends it: ``599ms``, ``1.2s``, ``6m0s``, ``1h2m3.5s``."""
     milliseconds = _milliseconds(seconds)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -88,16 +83,16 @@ def go_duration(seconds: float) -> str:
 
 
 def _milliseconds(seconds: float) -> int:
-    # Upwards, so that whoever waits as long as told is let in; rounded first, or 0.05 s would become 51 ms.
+    # Upwards, so that a client that waits exactly as long is accepted; rounded first, or 0.05 s would become 51 ms.
     return math.ceil(round(seconds * 1000, 6))
 
 
-def _header(name: str, write: Callable[[float], str]) -> Callable[[float], Said]:
-    return lambda seconds: Said(((name, write(seconds)),))
+def _header(name: str, write: Callable[[float], str]) -> Callable[[float], _Hint]:
+    return lambda seconds: _Hint(((name, write(seconds)),))
 
 
-def _text(write: Callable[[float], str]) -> Callable[[float], Said]:
-    return lambda seconds: Said(text=write(seconds))
+def _text(write: Callable[[float], str]) -> Callable[[float], _Hint]:
+    return lambda seconds: _Hint(text=write(seconds))
 
 
 def _date(seconds: float) -> str:
@@ -108,7 +103,7 @@ def _decimal(seconds: float) -> str:
     return f"{_milliseconds(seconds) / 1000:.3f}".rstrip("0").rstrip(".")
 
 
-_WAYS: Dict[str, Callable[[float], Said]] = {
+_HINTS_BY_NAME: Dict[str, Callable[[float], _Hint]] = {
     "retry-after-ms": _header("retry-after-ms", lambda seconds: str(_milliseconds(seconds))),
     "retry-after": _header("retry-after", _decimal),
     "retry-after-date": _header("retry-after", _date),
@@ -118,7 +113,7 @@ _WAYS: Dict[str, Callable[[float], Said]] = {
     "x-ratelimit-reset-tokens": _header("x-ratelimit-reset-tokens", go_duration),
 }
 
-HINTS: Tuple[str, ...] = tuple(_WAYS)
+HINTS: Tuple[str, ...] = tuple(_HINTS_BY_NAME)
 """The names of the ways in which a server can say how long to wait.
 
 ``retry-after-ms`` (OpenAI, Azure: milliseconds); ``retry-after`` (RFC 9110: seconds; fractions are seen);

@@ -1,10 +1,6 @@
-"""One connection of a server: requests in, actions out.
+"""An HTTP server on loopback whose responses are actions: a step of a script becomes a list of them.
 
-What a server does on a connection, as plain values: a step of a script becomes a list of these.
-
-What happened at a server, and waiting until something has.
-
-The sockets and threads of a server on loopback.
+From the inside out: actions, the record of a server, one connection, the listener with its sockets and threads.
 """
 
 from __future__ import annotations
@@ -26,7 +22,6 @@ __all__ = [
     "Break",
     "Close",
     "Connection",
-    "ConnectionEndError",
     "Listener",
     "Send",
     "ServerRecord",
@@ -34,6 +29,16 @@ __all__ = [
     "cut_connection",
     "drip",
 ]
+
+_BACKLOG_CONNECTIONS = 1024
+_JOIN_SECONDS = 5.0
+_PRUNE_CONNECTIONS = 64  # accepted between two looks for threads that have ended
+
+# select() is limited to small file numbers; epoll and kqueue cost a descriptor per wait.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+# Linger for zero seconds: close() then sends RST (socket(7)).
+_RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class Send(NamedTuple):
@@ -61,21 +66,21 @@ Action = Union[Send, Wait, Close, Break]
 
 
 def cut_connection(actions: Sequence[Action], size: int) -> List[Action]:
-    """``actions`` up to the first ``size`` bytes they send."""
-    kept: List[Action] = []
+    """Return ``actions`` up to the first ``size`` bytes that they send."""
+    cut: List[Action] = []
     for action in actions:
         if isinstance(action, Send):
-            kept.append(Send(action.head[:size], action.body[: max(0, size - len(action.head))]))
+            cut.append(Send(action.head[:size], action.body[: max(0, size - len(action.head))]))
             size -= len(action.head) + len(action.body)
             if size <= 0:
                 break
         else:
-            kept.append(action)
-    return kept
+            cut.append(action)
+    return cut
 
 
 def drip(actions: Sequence[Action], *, size: int, every: float, part: str) -> Iterator[Action]:
-    """``actions`` with what they send of ``part`` (head, body or all) in pieces of ``size`` bytes."""
+    """Yield ``actions`` that send ``part`` (head, body or all) in pieces of ``size`` bytes."""
     for action in actions:
         if not isinstance(action, Send):
             yield action
@@ -95,7 +100,7 @@ def drip(actions: Sequence[Action], *, size: int, every: float, part: str) -> It
 
 
 class ServerRecord:
-    """Counts and keeps what a server sees.  Every change wakes those who wait for one.
+    """The requests and connections of a server, and counts of them.  Every change wakes the waiting threads.
 
     Attributes:
         condition: guards everything here; its lock may be taken again by the thread that has it.
@@ -104,7 +109,7 @@ class ServerRecord:
         open: connections open now.
         in_flight: requests that have arrived and whose answer is not yet sent.
         max_in_flight: the highest ``in_flight`` so far.
-        errors: what was raised by functions that the server was given.
+        errors: errors of the user's functions.
     """
 
     def __init__(self) -> None:
@@ -117,7 +122,7 @@ class ServerRecord:
         self.errors: List[BaseException] = []
 
     def connected(self) -> int:
-        """A connection was accepted; its number."""
+        """Count a connection that was accepted, and return its number."""
         with self.condition:
             self.accepted += 1
             self.open += 1
@@ -125,13 +130,13 @@ class ServerRecord:
             return self.accepted
 
     def disconnected(self) -> None:
-        """A connection has ended."""
+        """Count a connection that has ended."""
         with self.condition:
             self.open -= 1
             self.condition.notify_all()
 
     def arrived(self, raw: RawRequest, *, connection: int, time: float) -> ReceivedRequest:
-        """A request has arrived: give it its number."""
+        """Keep a request that has arrived, and return it with its number."""
         with self.condition:
             request = ReceivedRequest(raw, number=len(self.requests), connection=connection, time=time)
             self.requests.append(request)
@@ -141,19 +146,19 @@ class ServerRecord:
             return request
 
     def finished(self) -> None:
-        """A request is no longer in flight."""
+        """Count a request that is no longer in flight."""
         with self.condition:
             self.in_flight -= 1
             self.condition.notify_all()
 
     def failed(self, error: BaseException) -> None:
-        """A function that the server was given has raised ``error``."""
+        """Keep an error of a user's function."""
         with self.condition:
             self.errors.append(error)
             self.condition.notify_all()
 
-    def wait_until(self, predicate: Callable[[], object], timeout: float, what: Optional[str] = None) -> None:
-        """Wait until ``predicate()`` is true; it is asked after every change.
+    def wait_until(self, predicate: Callable[[], object], timeout: float, awaited: Optional[str] = None) -> None:
+        """Wait until ``predicate()`` is true; it is called after every change.
 
         Raises:
             TimeoutError: it was not within ``timeout`` seconds.
@@ -161,22 +166,16 @@ class ServerRecord:
         with self.condition:
             if not self.condition.wait_for(predicate, timeout):
                 raise TimeoutError(
-                    f"waited {timeout:g} s for {what or 'a condition'}; so far {len(self.requests)} requests on "
+                    f"waited {timeout:g} s for {awaited or 'a condition'}; so far {len(self.requests)} requests on "
                     f"{self.accepted} connections, {self.in_flight} in flight, {self.open} connections open"
                 )
 
 
-# select() is limited to small file numbers; epoll and kqueue cost a descriptor per wait.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
-
-# Linger for zero seconds: close() then sends RST (socket(7)).
-_RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-
 Serve = Callable[["Connection", RawRequest], None]
 
 
-class ConnectionEndError(Exception):
-    """The connection has been ended, or is of no use any more."""
+class _ConnectionEndError(Exception):
+    """The connection has ended, or cannot be used any more."""
 
 
 class Connection:
@@ -198,8 +197,8 @@ class Connection:
 
     def run(self, serve: Serve, tls: Optional[ssl.SSLContext]) -> None:
         """Give each request to ``serve`` until one of the two ends closes the connection."""
-        # What a client does to its connection is the client's business, and an end is an end.
-        with contextlib.suppress(ConnectionEndError, OSError):
+        # A client may end its connection at any time: that is not an error of the server.
+        with contextlib.suppress(_ConnectionEndError, OSError):
             if tls is not None:
                 self._encrypt(tls)
             reader = RequestReader(self._sock)
@@ -212,25 +211,25 @@ class Connection:
                 if request is None:
                     return
                 serve(self, request)
-                if _last_of_connection(request):
+                if _closes_connection(request):
                     return
 
     def _encrypt(self, tls: ssl.SSLContext) -> None:
         with self._lock:
             if self._ended:
-                raise ConnectionEndError
+                raise _ConnectionEndError
             # wrap_socket empties the plain socket: others must find the new one before the handshake blocks.
             self._sock = encrypted = tls.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
         encrypted.do_handshake()
 
     def perform(self, actions: Sequence[Action], finished: Callable[[], None]) -> None:
-        """Do ``actions`` in order; ``finished`` is called once, before the client can know that the answer is whole.
+        """Do ``actions`` in order; call ``finished`` once, before the client can know that the answer is whole.
 
         Raises:
-            ConnectionEndError: an action ended the connection, or a wait was ended by the client or the server.
+            _ConnectionEndError: an action ended the connection, or a wait was ended by the client or the server.
             OSError: the client is gone.
         """
-        last = _last_to_matter(actions)
+        last = _completing_index(actions)
         done = False
         try:
             for index, action in enumerate(actions):
@@ -247,15 +246,15 @@ class Connection:
             self._sock.sendall(action.head + action.body)
         elif isinstance(action, Wait):
             if self._interrupted(action.seconds):
-                raise ConnectionEndError
+                raise _ConnectionEndError
         else:
             if isinstance(action, Break):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            raise ConnectionEndError
+            raise _ConnectionEndError
 
     def _interrupted(self, seconds: Optional[float]) -> bool:
         """Wait; True as soon as the server closes or the client goes away."""
-        end = None if seconds is None else time.monotonic() + seconds
+        deadline = None if seconds is None else time.monotonic() + seconds
         with _Selector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             selector.register(self._sock, selectors.EVENT_READ)
@@ -263,7 +262,7 @@ class Connection:
             if ready and all(key.fileobj is self._sock for key, _ in ready) and not self._client_gone():
                 # The client sent more (a next request, a TLS record): from now on this says nothing about its end.
                 selector.unregister(self._sock)
-                ready = selector.select(None if end is None else max(0.0, end - time.monotonic()))
+                ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return bool(ready)
 
     def _client_gone(self) -> bool:
@@ -291,30 +290,25 @@ class Connection:
             self._sock.close()
 
 
-def _last_to_matter(actions: Sequence[Action]) -> int:
-    """The index of the action that completes the answer, -1 when the answer never completes."""
-    matters: List[int] = [index for index, action in enumerate(actions) if not isinstance(action, Close)]
-    if not matters:
+def _completing_index(actions: Sequence[Action]) -> int:
+    """Return the index of the action that completes the answer, -1 if no action does."""
+    relevant: List[int] = [index for index, action in enumerate(actions) if not isinstance(action, Close)]
+    if not relevant:
         return 0
-    return -1 if isinstance(actions[matters[-1]], Wait) else matters[-1]
+    return -1 if isinstance(actions[relevant[-1]], Wait) else relevant[-1]
 
 
-def _last_of_connection(request: RawRequest) -> bool:
-    asked = request.headers.get("connection", "").lower()
-    return asked == "close" or (request.version == "HTTP/1.0" and asked != "keep-alive")
-
-
-_BACKLOG = 1024
-_JOIN_SECONDS = 5.0
-_PRUNE_EVERY = 64
+def _closes_connection(request: RawRequest) -> bool:
+    option = request.headers.get("connection", "").lower()
+    return option == "close" or (request.version == "HTTP/1.0" and option != "keep-alive")
 
 
 class Listener:
     """Accepts connections on a port of 127.0.0.1, one thread for each.
 
     Args:
-        serve: what to do with a request; called in the thread of its connection.
-        record: told about connections.
+        serve: answers a request; called in the thread of its connection.
+        record: takes connections.
         tls: the context to serve TLS with, None for plain text.
         port: the port to listen on, 0 for one that the system chooses.
     """
@@ -324,12 +318,12 @@ class Listener:
         self._record = record
         self._tls = tls
         self._lock = threading.Lock()
-        self._live: Set[Connection] = set()
+        self._open: Set[Connection] = set()
         # Only the accepting thread changes these, and it has ended when they are joined.
         self._threads: List[threading.Thread] = []
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG_CONNECTIONS)
         self.port: int = self._socket.getsockname()[1]
-        # Readable from the moment of closing: every thread that waits looks at it too.
+        # Readable as soon as the server closes: every waiting thread selects on it too.
         self._wake, self._alarm = socket.socketpair()
         self.closed = False
         self._acceptor = threading.Thread(target=self._accept, name=f"FakeServer-{self.port}", daemon=True)
@@ -351,8 +345,8 @@ class Listener:
     def drop_connections(self) -> None:
         """End every connection that is open now."""
         with self._lock:
-            live = list(self._live)
-        for connection in live:
+            connections = list(self._open)
+        for connection in connections:
             connection.shut_down()
 
     def _accept(self) -> None:
@@ -372,11 +366,11 @@ class Listener:
         thread = threading.Thread(
             target=self._run, args=(connection,), name=f"FakeServer-{self.port}-{connection.number}", daemon=True
         )
-        if connection.number % _PRUNE_EVERY == 0:
+        if connection.number % _PRUNE_CONNECTIONS == 0:
             self._threads = [known for known in self._threads if known.is_alive()]
         self._threads.append(thread)
         with self._lock:
-            self._live.add(connection)
+            self._open.add(connection)
         thread.start()
 
     def _run(self, connection: Connection) -> None:
@@ -384,13 +378,13 @@ class Listener:
             connection.run(self._serve, self._tls)
         finally:
             with self._lock:
-                self._live.discard(connection)
+                self._open.discard(connection)
             connection.close()
             self._record.disconnected()
 
 
 def _join(threads: List[threading.Thread]) -> bool:
-    """Wait for ``threads``, but not for ever: they may be in functions of the user's.  Whether all have ended."""
+    """Join ``threads`` within a time limit, as they may be in a user's function; return True if all have ended."""
     deadline = time.monotonic() + _JOIN_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

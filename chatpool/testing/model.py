@@ -1,6 +1,6 @@
-"""Bodies as an OpenAI-compatible server sends them.  Sources: the public API reference, per function.
+"""The model behind a :class:`FakeServer`: its answers on each path, and the bodies of all kinds of answers.
 
-The model behind a FakeServer: what it answers on each path when no script says otherwise.
+Source of the bodies: the public API reference.
 """
 
 from __future__ import annotations
@@ -17,18 +17,136 @@ __all__ = [
     "FakeModel",
     "ReplyFunction",
     "chat_completion",
-    "embedding_list",
     "embedding_vector",
     "error_body",
-    "model_list",
-    "moderation",
     "response_object",
-    "text_completion",
 ]
 
+ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
 
-# Fixed, so that the same request always gets the same bytes.
+Content = Tuple[int, Any]
+
+_DEFAULT_MODEL = "fake-model"
+# Fixed, so that equal requests get equal bytes.
 _CREATED = 1_700_000_000
+
+
+class FakeModel:
+    """Deterministic answers: the same request gets the same content.
+
+    Args:
+        reply: ``callable(body) -> text``, or a whole body as a dict. Default: the last user message.
+    """
+
+    def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
+        self._reply = reply
+        self._paths: Dict[Tuple[str, str], Callable[[ReceivedRequest, Optional[str]], Content]] = {
+            ("POST", "/chat/completions"): self._chat,
+            ("POST", "/completions"): self._completions,
+            ("POST", "/responses"): self._responses,
+            ("POST", "/embeddings"): self._embeddings,
+            ("POST", "/moderations"): self._moderations,
+            ("GET", "/models"): self._models,
+        }
+
+    def content(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        """Return status and JSON body of the answer to ``request``, with ``text`` if that is given."""
+        path = api_path(request.path)
+        answer = self._paths.get((request.method, path or ""))
+        if answer is None:
+            return self._not_found(request, path)
+        if request.method == "POST" and not isinstance(request.body, dict):
+            return _invalid_request("We could not parse the JSON body of your request: it must be an object.", None)
+        return answer(request, text)
+
+    def _text(self, request: ReceivedRequest, text: Optional[str], default: str) -> Union[str, Mapping[str, Any]]:
+        if text is not None:
+            return text
+        return default if self._reply is None else self._reply(request.body)
+
+    def _chat(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        if not request.body.get("messages"):
+            return _missing_parameter("messages")
+        reply = self._text(request, text, request.prompt)
+        if not isinstance(reply, str):
+            return 200, reply
+        count = request.body.get("n") or 1
+        body = chat_completion(
+            reply, id=f"chatcmpl-{request.number}", model=_model(request), prompt=request.prompt, n=count
+        )
+        return 200, body
+
+    def _completions(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        if not request.body.get("prompt"):
+            return _missing_parameter("prompt")
+        prompts = prompts_of(request.body)
+        replies = [self._text(request, text, prompt) for prompt in prompts]
+        for reply in replies:
+            if not isinstance(reply, str):
+                return 200, reply
+        texts = [str(reply) for reply in replies]
+        return 200, _text_completion(
+            texts, id=f"cmpl-{request.number}", model=_model(request), prompt=" ".join(prompts)
+        )
+
+    def _responses(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        if not request.body.get("input"):
+            return _missing_parameter("input")
+        reply = self._text(request, text, request.prompt)
+        if not isinstance(reply, str):
+            return 200, reply
+        return 200, response_object(reply, id=f"resp-{request.number}", model=_model(request), prompt=request.prompt)
+
+    def _embeddings(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        if not request.body.get("input"):
+            return _missing_parameter("input")
+        return 200, _embedding_list(
+            embedding_inputs(request.body),
+            model=_model(request),
+            dimensions=request.body.get("dimensions") or 8,
+            encoding_format=request.body.get("encoding_format") or "float",
+        )
+
+    def _moderations(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        if not request.body.get("input"):
+            return _missing_parameter("input")
+        inputs = embedding_inputs(request.body)
+        return 200, _moderation(inputs, id=f"modr-{request.number}", model=_model(request))
+
+    def _models(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        return 200, _model_list([_DEFAULT_MODEL])
+
+    def _not_found(self, request: ReceivedRequest, path: Optional[str]) -> Content:
+        message = f"Unknown request URL: {request.method} {request.path}."
+        if path is None:
+            message += " The paths of this server begin with /v1."
+        status = 405 if any(known == path for _, known in self._paths) else 404
+        return status, error_body(message, type="invalid_request_error", code="unknown_url")
+
+
+def api_path(path: str) -> Optional[str]:
+    """Return the path below ``/v1``, or below an Azure deployment; None for other paths."""
+    if path.startswith("/openai/deployments/"):
+        _, _, below = path[len("/openai/deployments/") :].partition("/")
+        return "/" + below
+    _, separator, below = path.partition("/v1/")
+    return "/" + below if separator else None
+
+
+def _model(request: ReceivedRequest) -> str:
+    model = request.body.get("model")
+    return model if isinstance(model, str) else _DEFAULT_MODEL
+
+
+def _missing_parameter(name: str) -> Content:
+    return _invalid_request(f"Missing required parameter: '{name}'.", name)
+
+
+def _invalid_request(message: str, param: Optional[str]) -> Content:
+    return 400, error_body(message, type="invalid_request_error", code=None, param=param)
+
+
+# -- bodies -----------------------------------------------------------------------------------------------
 
 
 def chat_completion(
@@ -41,15 +159,15 @@ def chat_completion(
     prompt: str = "",
     n: int = 1,
 ) -> Dict[str, Any]:
-    """The body of an answer of ``/chat/completions``, to be sent as it is or changed first.
+    """Return the body of an answer of ``/chat/completions``, to be sent as it is or changed first.
 
     Args:
-        text: what the assistant says; None for an answer that only calls tools.
+        text: the assistant's text; None for an answer that only calls tools.
         id: the completion's id.
         model: the model that answers.
         finish_reason: ``"stop"``, ``"length"``, ``"content_filter"``, ``"tool_calls"``, ...
         tool_calls: the API's tool-call objects.
-        prompt: the text that was asked; only its words are counted, for ``usage``.
+        prompt: the prompt; only its words are counted, for ``usage``.
         n: how many choices, all alike.
 
     Example::
@@ -74,8 +192,8 @@ def chat_completion(
     }
 
 
-def text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
-    """The body of an answer of ``/completions``, one choice per text."""
+def _text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
+    """Return the body of an answer of ``/completions``, one choice per text."""
     choices = [
         {"index": index, "text": text, "logprobs": None, "finish_reason": "stop"} for index, text in enumerate(texts)
     ]
@@ -91,7 +209,7 @@ def text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str = 
 
 
 def response_object(text: str, *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
-    """The body of an answer of ``/responses`` with one message."""
+    """Return the body of an answer of ``/responses`` with one message."""
     used = _usage(prompt, [text])
     content = [{"type": "output_text", "text": text, "annotations": []}]
     message = {"type": "message", "id": f"msg-{id}", "status": "completed", "role": "assistant", "content": content}
@@ -112,23 +230,23 @@ def response_object(text: str, *, id: str, model: str, prompt: str = "") -> Dict
     }
 
 
-def embedding_list(
+def _embedding_list(
     inputs: Sequence[Any], *, model: str, dimensions: int = 8, encoding_format: str = "float"
 ) -> Dict[str, Any]:
-    """The body of an answer of ``/embeddings``, one vector per input, as numbers or as base64."""
-    vectors: List[Any] = [embedding_vector(str(given), dimensions) for given in inputs]
+    """Return the body of an answer of ``/embeddings``, one vector per input, as numbers or as base64."""
+    vectors: List[Any] = [embedding_vector(str(item), dimensions) for item in inputs]
     if encoding_format == "base64":
         vectors = [base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() for vector in vectors]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    tokens = sum(_tokens(str(given)) for given in inputs)
+    tokens = sum(_tokens(str(item)) for item in inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 def embedding_vector(text: str, dimensions: int = 8) -> List[float]:
-    """The unit vector that a :class:`FakeServer` gives for ``text``: the same for the same text, in every process.
+    """Return the unit vector that a :class:`FakeServer` gives for ``text``: equal for equal texts, in every process.
 
-    Its numbers fit 32-bit floats exactly, so that they are equal however they were sent.
+    Its numbers fit 32-bit floats exactly, so that floats and base64 give equal vectors.
     """
     raw = hashlib.shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
     numbers = [number + 0.5 for number in struct.unpack(f"<{dimensions}h", raw)]
@@ -137,148 +255,28 @@ def embedding_vector(text: str, dimensions: int = 8) -> List[float]:
     return list(struct.unpack(f"<{dimensions}f", packed))
 
 
-def moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]:  # noqa: A002
-    """The body of an answer of ``/moderations``: nothing is flagged."""
+def _moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]:  # noqa: A002
+    """Return the body of an answer of ``/moderations``: nothing is flagged."""
     result = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": 0.0}}
     return {"id": id, "model": model, "results": [result for _ in inputs]}
 
 
-def model_list(models: Sequence[str]) -> Dict[str, Any]:
-    """The body of an answer of ``/models``."""
+def _model_list(models: Sequence[str]) -> Dict[str, Any]:
+    """Return the body of an answer of ``/models``."""
     data = [{"id": model, "object": "model", "created": _CREATED, "owned_by": "chatpool"} for model in models]
     return {"object": "list", "data": data}
 
 
 def error_body(message: str, *, type: Optional[str], code: Any, param: Optional[str] = None) -> Dict[str, Any]:  # noqa: A002
-    """OpenAI's error body."""
+    """Return an error body of OpenAI's form."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 def _usage(prompt: str, texts: Sequence[str]) -> Dict[str, int]:
-    asked, said = _tokens(prompt), sum(_tokens(text) for text in texts)
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+    read, written = _tokens(prompt), sum(_tokens(text) for text in texts)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _tokens(text: str) -> int:
-    """A word is a token here: easy to predict in a test."""
+    """Count words: they are easy to predict in a test."""
     return len(text.split())
-
-
-ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
-
-Content = Tuple[int, Any]
-
-_DEFAULT_MODEL = "fake-model"
-
-
-class FakeModel:
-    """Deterministic answers: the same request gets the same content.
-
-    Args:
-        reply: ``callable(body) -> text``, or a whole body as a dict. Default: the last user message.
-    """
-
-    def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
-        self._reply = reply
-        self._paths: Dict[Tuple[str, str], Callable[[ReceivedRequest, Optional[str]], Content]] = {
-            ("POST", "/chat/completions"): self._chat,
-            ("POST", "/completions"): self._completions,
-            ("POST", "/responses"): self._responses,
-            ("POST", "/embeddings"): self._embeddings,
-            ("POST", "/moderations"): self._moderations,
-            ("GET", "/models"): self._models,
-        }
-
-    def content(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        """Status and JSON body of the answer to ``request``; ``text`` is what the model says, if that is given."""
-        path = api_path(request.path)
-        answer = self._paths.get((request.method, path or ""))
-        if answer is None:
-            return self._not_found(request, path)
-        if request.method == "POST" and not isinstance(request.body, dict):
-            return _refused("We could not parse the JSON body of your request: it must be an object.", None)
-        return answer(request, text)
-
-    def _text(self, request: ReceivedRequest, text: Optional[str], default: str) -> Union[str, Mapping[str, Any]]:
-        if text is not None:
-            return text
-        return default if self._reply is None else self._reply(request.body)
-
-    def _chat(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        if not request.body.get("messages"):
-            return _missing("messages")
-        said = self._text(request, text, request.prompt)
-        if not isinstance(said, str):
-            return 200, said
-        count = request.body.get("n") or 1
-        body = chat_completion(
-            said, id=f"chatcmpl-{request.number}", model=_model(request), prompt=request.prompt, n=count
-        )
-        return 200, body
-
-    def _completions(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        if not request.body.get("prompt"):
-            return _missing("prompt")
-        prompts = prompts_of(request.body)
-        said = [self._text(request, text, prompt) for prompt in prompts]
-        for one in said:
-            if not isinstance(one, str):
-                return 200, one
-        texts = [str(one) for one in said]
-        return 200, text_completion(texts, id=f"cmpl-{request.number}", model=_model(request), prompt=" ".join(prompts))
-
-    def _responses(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        if not request.body.get("input"):
-            return _missing("input")
-        said = self._text(request, text, request.prompt)
-        if not isinstance(said, str):
-            return 200, said
-        return 200, response_object(said, id=f"resp-{request.number}", model=_model(request), prompt=request.prompt)
-
-    def _embeddings(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        if not request.body.get("input"):
-            return _missing("input")
-        return 200, embedding_list(
-            embedding_inputs(request.body),
-            model=_model(request),
-            dimensions=request.body.get("dimensions") or 8,
-            encoding_format=request.body.get("encoding_format") or "float",
-        )
-
-    def _moderations(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        if not request.body.get("input"):
-            return _missing("input")
-        inputs = embedding_inputs(request.body)
-        return 200, moderation(inputs, id=f"modr-{request.number}", model=_model(request))
-
-    def _models(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        return 200, model_list([_DEFAULT_MODEL])
-
-    def _not_found(self, request: ReceivedRequest, path: Optional[str]) -> Content:
-        message = f"Unknown request URL: {request.method} {request.path}."
-        if path is None:
-            message += " The paths of this server begin with /v1."
-        status = 405 if any(known == path for _, known in self._paths) else 404
-        return status, error_body(message, type="invalid_request_error", code="unknown_url")
-
-
-def api_path(path: str) -> Optional[str]:
-    """The path below ``/v1``, or below an Azure deployment; None for a path that is neither."""
-    if path.startswith("/openai/deployments/"):
-        _, _, below = path[len("/openai/deployments/") :].partition("/")
-        return "/" + below
-    _, found, below = path.partition("/v1/")
-    return "/" + below if found else None
-
-
-def _model(request: ReceivedRequest) -> str:
-    model = request.body.get("model")
-    return model if isinstance(model, str) else _DEFAULT_MODEL
-
-
-def _missing(name: str) -> Content:
-    return _refused(f"Missing required parameter: '{name}'.", name)
-
-
-def _refused(message: str, param: Optional[str]) -> Content:
-    return 400, error_body(message, type="invalid_request_error", code=None, param=param)

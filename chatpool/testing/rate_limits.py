@@ -1,4 +1,4 @@
-"""Limits of a server: when it answers 429 by itself."""
+"""Limits of a server: it answers 429 to requests beyond them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Cap", "Limit", "Quota"]
 
 
 class Limit(Protocol):
-    """Decides whether a server accepts one more request; asked by one thread at a time."""
+    """Decides whether a server accepts one more request; called by one thread at a time."""
 
     def refusal(self, now: float, in_flight: int) -> Union[RateLimited, Error, None]:
-        """The refusal of a request that arrives at ``now`` while ``in_flight`` others are answered; None accepts it."""
+        """Return the refusal of a request that arrives at ``now``, with ``in_flight`` others; None accepts it."""
 
 
 class Quota:
-    """A rate limit: a token bucket that refuses with 429 what comes too fast.  Refused requests cost nothing.
+    """A rate limit: a token bucket that refuses requests with 429.  Refused requests cost nothing.
 
     Args:
         per_second: how many requests a second are accepted in the long run; or
         per_minute: the same, per minute.
         burst: how many are accepted at once after a quiet time. The bucket is full at first.
-        hint: how a refusal says when the next request would be accepted: one of :data:`HINTS` (exact with the
-            default, ``"retry-after-ms"``), or None for refusals without a hint.
+        hint: the form in which a refusal says when the next request would be accepted: one of :data:`HINTS` (exact
+            with the default, ``"retry-after-ms"``), or None for refusals without a hint.
 
     Time is that of the installed clock, so a quota refills at once where waits are instant.
 
@@ -52,15 +52,15 @@ class Quota:
         self._burst = float(burst)
         self._hint = hint
         self._tokens = self._burst
-        self._at: Optional[float] = None
+        self._updated_at: Optional[float] = None
 
     def refusal(self, now: float, in_flight: int) -> Optional[RateLimited]:
-        """Take a token, or say when there will be one."""
-        # A clock may be put back when a test ends.
-        passed = 0.0 if self._at is None else max(0.0, now - self._at)
-        self._at = now
-        self._tokens = min(self._burst, self._tokens + passed * self._rate)
-        # Whoever waits exactly as long as told must get in, whatever the rounding.
+        """Take a token, or return a refusal with the time until there is one."""
+        # The clock may go back when a test puts the former one in its place.
+        elapsed = 0.0 if self._updated_at is None else max(0.0, now - self._updated_at)
+        self._updated_at = now
+        self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
+        # A client that waits exactly as long as the hint says must be accepted, whatever the rounding.
         if self._tokens >= 1 - 1e-9:
             self._tokens -= 1
             return None
@@ -68,11 +68,11 @@ class Quota:
 
 
 class Cap:
-    """A limit of requests in flight: 429 for whatever comes beyond.
+    """A limit of requests in flight: 429 for requests beyond it.
 
     Args:
         limit: how many requests may be in flight.
-        hint: how a refusal says when to come back: one of :data:`HINTS`, or None (the default).
+        hint: the form in which a refusal says when to come back: one of :data:`HINTS`, or None (the default).
         wait: the seconds that the hint says.
 
     Raises:

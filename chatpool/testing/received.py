@@ -1,7 +1,4 @@
-"""What a client sent, as values, and how it is read from a socket.
-
-The texts inside request bodies.
-"""
+"""Received requests: how they are read from a socket, their values, and the prompts in their bodies."""
 
 from __future__ import annotations
 
@@ -22,61 +19,8 @@ __all__ = [
 ]
 
 
-def prompt_of(body: Any) -> str:
-    """The text that a request body asks about: the last user message, the prompt or the input; "" without one."""
-    if not isinstance(body, dict):
-        return ""
-    if "messages" in body:
-        return _last_user_text(body["messages"])
-    if "prompt" in body:
-        return prompts_of(body)[-1]
-    return _input_text(body.get("input"))
-
-
-def prompts_of(body: Any) -> List[str]:
-    """The prompts of a /completions body: one, or one per entry of a list."""
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and prompt and all(isinstance(entry, str) for entry in prompt):
-        return prompt
-    return [prompt if isinstance(prompt, str) else ""]
-
-
-def embedding_inputs(body: Any) -> List[Any]:
-    """The inputs of an /embeddings body, one per vector that is asked for: texts or lists of tokens."""
-    given = body.get("input")
-    if isinstance(given, list) and given and not isinstance(given[0], int):
-        return given
-    return [given]
-
-
-def _last_user_text(messages: Any) -> str:
-    if not isinstance(messages, list):
-        return ""
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role", "user") == "user":
-            return _content_text(message.get("content"))
-    return ""
-
-
-def _content_text(content: Any) -> str:
-    """The text of a message's content, which is a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return ""
-
-
-def _input_text(given: Any) -> str:
-    if isinstance(given, list) and given:
-        if isinstance(given[-1], dict):
-            return _last_user_text(given)
-        given = given[-1]
-    return given if isinstance(given, str) else ""
-
-
-_LARGEST_HEAD = 256 * 1024
-_UNREAD = object()
+_MAX_HEAD_BYTES = 256 * 1024
+_NOT_DECODED = object()
 
 
 class MalformedRequestError(Exception):
@@ -90,8 +34,8 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, lines: List[Tuple[str, str]]) -> None:
         values: Dict[str, str] = {}
-        for given, value in lines:
-            name = given.lower()
+        for raw_name, value in lines:
+            name = raw_name.lower()
             values[name] = f"{values[name]}, {value}" if name in values else value
         self._values = values
 
@@ -105,12 +49,12 @@ class Headers(Mapping[str, str]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        # Names only: the values hold keys.
+        # Names only: values may be keys.
         return f"<Headers {', '.join(self._values)}>"
 
 
 class RawRequest(NamedTuple):
-    """One request as it stood on the connection."""
+    """One request as it was read from the connection."""
 
     method: str
     target: str
@@ -127,13 +71,13 @@ class ReceivedRequest:
         connection: number of the connection it came on, from 1.
         time: when its last byte had arrived, in seconds of the installed clock (``chatpool.clock``).
         method: ``"POST"``, ``"GET"``, ...
-        target: what stood after the method, query included.
+        target: the request target of the first line, with the query.
         path: the target's path, without the query.
         query: the target's parameters; the last value of a repeated name.
         headers: header fields; names match in any case.
         raw: the bytes of the body.
         body: the body's JSON value, None for a body that is not JSON.
-        prompt: the text that the request asks about: the last user message, the prompt or the input.
+        prompt: the last user message, the prompt or the input.
     """
 
     __slots__ = ("_body", "connection", "headers", "method", "number", "path", "query", "raw", "target", "time")
@@ -149,12 +93,12 @@ class ReceivedRequest:
         self.query: Dict[str, str] = dict(parse_qsl(parts.query, keep_blank_values=True)) if parts.query else {}
         self.headers = request.headers
         self.raw = request.raw
-        self._body: Any = _UNREAD
+        self._body: Any = _NOT_DECODED
 
     @property
     def body(self) -> Any:
         """The body's JSON value, None for a body that is not JSON."""
-        if self._body is _UNREAD:
+        if self._body is _NOT_DECODED:
             try:
                 self._body = json.loads(self.raw)
             except ValueError:
@@ -163,7 +107,7 @@ class ReceivedRequest:
 
     @property
     def prompt(self) -> str:
-        """The text that the request asks about: the last user message, the prompt or the input; "" without one."""
+        """The prompt of the request: the last user message, the prompt or the input; "" without one."""
         return prompt_of(self.body)
 
     def __repr__(self) -> str:
@@ -178,7 +122,7 @@ class RequestReader:
         self._buffer = b""
 
     def read(self) -> Optional[RawRequest]:
-        """The next request, whole; None when the client has closed the connection.
+        """Return the next request, whole; None when the client has closed the connection.
 
         Raises:
             MalformedRequestError: the bytes are not HTTP.
@@ -200,12 +144,12 @@ class RequestReader:
 
     def _head(self) -> Optional[bytes]:
         while True:
-            head, found, rest = self._buffer.partition(b"\r\n\r\n")
-            if found:
+            head, separator, rest = self._buffer.partition(b"\r\n\r\n")
+            if separator:
                 self._buffer = rest
                 return head
-            if len(self._buffer) > _LARGEST_HEAD:
-                raise MalformedRequestError(f"a request head of more than {_LARGEST_HEAD} bytes")
+            if len(self._buffer) > _MAX_HEAD_BYTES:
+                raise MalformedRequestError(f"a request head of more than {_MAX_HEAD_BYTES} bytes")
             if not self._receive():
                 if self._buffer:
                     raise MalformedRequestError("the connection ended inside a request head")
@@ -237,13 +181,13 @@ class RequestReader:
         return line
 
     def _take(self, size: int) -> bytes:
-        pieces, have = [self._buffer], len(self._buffer)
-        while have < size:
-            piece = self._sock.recv(min(size - have, 1 << 20))
+        pieces, length = [self._buffer], len(self._buffer)
+        while length < size:
+            piece = self._sock.recv(min(size - length, 1 << 20))
             if not piece:
                 raise MalformedRequestError("the connection ended inside a request body")
             pieces.append(piece)
-            have += len(piece)
+            length += len(piece)
         data = b"".join(pieces)
         self._buffer = data[size:]
         return data[:size]
@@ -262,7 +206,60 @@ def _chunk_size(line: bytes) -> int:
 
 
 def _field(line: str) -> Tuple[str, str]:
-    name, found, value = line.partition(":")
-    if not found:
+    name, separator, value = line.partition(":")
+    if not separator:
         raise ValueError(line)
     return name, value.strip()
+
+
+def prompt_of(body: Any) -> str:
+    """Return the prompt in a request body: the last user message, the prompt or the input; "" without one."""
+    if not isinstance(body, dict):
+        return ""
+    if "messages" in body:
+        return _last_user_text(body["messages"])
+    if "prompt" in body:
+        return prompts_of(body)[-1]
+    return _input_text(body.get("input"))
+
+
+def prompts_of(body: Any) -> List[str]:
+    """Return the prompts of a /completions body: one, or one per entry of a list."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(isinstance(entry, str) for entry in prompt):
+        return prompt
+    return [prompt if isinstance(prompt, str) else ""]
+
+
+def embedding_inputs(body: Any) -> List[Any]:
+    """Return the inputs of an /embeddings body, one per vector: texts or lists of tokens."""
+    value = body.get("input")
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return value
+    return [value]
+
+
+def _last_user_text(messages: Any) -> str:
+    if not isinstance(messages, list):
+        return ""
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role", "user") == "user":
+            return _content_text(message.get("content"))
+    return ""
+
+
+def _content_text(content: Any) -> str:
+    """Return the text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def _input_text(value: Any) -> str:
+    if isinstance(value, list) and value:
+        if isinstance(value[-1], dict):
+            return _last_user_text(value)
+        value = value[-1]
+    return value if isinstance(value, str) else ""

@@ -1,7 +1,4 @@
-"""Which request meets which step.
-
-Faults at random, the same ones in every run of a test.
-"""
+"""Scripts: they choose a step for each request; also random faults, the same ones in every run of a test."""
 
 from __future__ import annotations
 
@@ -14,47 +11,46 @@ from .received import ReceivedRequest
 from .steps import Error, Garbage, Hangup, Html, Reset, Stall, Step, Truncate
 
 __all__ = [
-    "Attempts",
     "EachCall",
     "Entry",
     "Faults",
-    "Queue",
     "Script",
     "ScriptLike",
     "StepFunction",
+    "StepQueue",
     "check_entry",
     "script_of",
 ]
 
 
 StepFunction = Callable[[ReceivedRequest], Optional[Step]]
-"""Looks at a request and says what to do with it; None: answer as usual."""
+"""Returns the step for a request; None: answer as usual."""
 
 Entry = Union[Step, StepFunction, None]
 
 
 class Script:
-    """Hands out one step per request; this one has nothing to say, so that every request is answered as usual."""
+    """Gives one step per request; the base class gives none, so that every request is answered as usual."""
 
     def take(self, request: ReceivedRequest) -> Entry:
-        """The step for ``request``.  Called by one thread at a time, in the order of arrival."""
+        """Return the step for ``request``; called by one thread at a time, in the order of arrival."""
         return None
 
 
 ScriptLike = Union[None, Step, StepFunction, Script, Mapping[str, "ScriptLike"], Iterable[Entry]]
 
 
-class Attempts:
-    """Counts the attempts of each call; a request with the same body is taken for the call's next attempt."""
+class _Attempts:
+    """Counts the attempts of each call: a request with the same body is the call's next attempt."""
 
     def __init__(self) -> None:
         self._seen: Dict[bytes, int] = {}
 
     def count(self, request: ReceivedRequest) -> int:
-        """How many attempts there were before this one."""
-        before = self._seen.get(request.raw, 0)
-        self._seen[request.raw] = before + 1
-        return before
+        """Return how many attempts there were before this one."""
+        count = self._seen.get(request.raw, 0)
+        self._seen[request.raw] = count + 1
+        return count
 
 
 class EachCall(Script):
@@ -75,10 +71,10 @@ class EachCall(Script):
         for step in steps:
             check_entry(step)
         self._steps: Sequence[Entry] = steps
-        self._attempts = Attempts()
+        self._attempts = _Attempts()
 
     def take(self, request: ReceivedRequest) -> Entry:
-        """The step for this attempt of the call."""
+        """Return the step for this attempt of the call."""
         attempt = self._attempts.count(request)
         return self._steps[attempt] if attempt < len(self._steps) else None
 
@@ -91,7 +87,7 @@ class _Always(Script):
         return self._entry
 
 
-class _InTurn(Script):
+class _Sequence(Script):
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries: Iterator[Entry] = iter(entries)
 
@@ -109,28 +105,28 @@ class _ByPrompt(Script):
 
 
 def script_of(script: ScriptLike) -> Script:
-    """Normalise what may be given as a script (see :class:`FakeServer`).
+    """Return the :class:`Script` for all that :class:`FakeServer` takes as ``script``.
 
     Raises:
-        TypeError: it is none of the kinds.
+        TypeError: ``script`` is none of these.
     """
-    given: object = script
-    if isinstance(given, Script):
-        return given
-    if given is None:
+    source: object = script
+    if isinstance(source, Script):
+        return source
+    if source is None:
         return Script()
-    if isinstance(given, type):
-        check_entry(given)
-    if isinstance(given, Step) or callable(given):
-        return _Always(given)
-    if isinstance(given, Mapping):
-        return _ByPrompt(given)
-    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
-        for entry in given:
+    if isinstance(source, type):
+        check_entry(source)
+    if isinstance(source, Step) or callable(source):
+        return _Always(source)
+    if isinstance(source, Mapping):
+        return _ByPrompt(source)
+    if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+        for entry in source:
             check_entry(entry)
-        return _InTurn(given)
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        return _InTurn(given)
+        return _Sequence(source)
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
+        return _Sequence(source)
     raise TypeError(
         "script must be a step such as Error(503), a list of steps, a dict from prompt to script, "
         f"a function of the request or a Script, got {script!r}"
@@ -138,7 +134,7 @@ def script_of(script: ScriptLike) -> Script:
 
 
 def check_entry(entry: object) -> None:
-    """Refuse what cannot stand in a script.
+    """Refuse values that are not entries of a script.
 
     Raises:
         TypeError: ``entry`` is no step, function or None.
@@ -149,8 +145,8 @@ def check_entry(entry: object) -> None:
         raise TypeError(f"a script holds steps such as Answer('text'), functions or None, got {entry!r}")
 
 
-class Queue(Script):
-    """Steps that are added while the server runs; false when it holds none.  Its owner sees to the locking."""
+class StepQueue(Script):
+    """Steps that are added while the server runs; false when it has none.  Its owner does the locking."""
 
     def __init__(self) -> None:
         self._entries: Deque[Entry] = deque()
@@ -165,11 +161,11 @@ class Queue(Script):
         self._entries.extend(entries)
 
     def take(self, request: ReceivedRequest) -> Entry:
-        """The first of the waiting steps."""
+        """Return the first of the waiting steps."""
         return self._entries.popleft()
 
 
-_NAMED: Dict[str, Step] = {
+_FAULTS_BY_NAME: Dict[str, Step] = {
     "garbage": Garbage(),
     "hangup": Hangup(),
     "html": Html(),
@@ -180,7 +176,7 @@ _NAMED: Dict[str, Step] = {
 
 
 class Faults(Script):
-    """Random faults, for a :class:`FakeServer`'s ``faults`` or as a script of its own.
+    """Random faults, for a :class:`FakeServer`'s ``faults`` or as its whole script.
 
     Args:
         rate: the share, from 0 to 1, of the requests that meet each fault: an HTTP status, one of the names
@@ -203,22 +199,22 @@ class Faults(Script):
 
     def __init__(self, rate: Mapping[Union[int, str, Step], float], *, seed: int = 0) -> None:
         self._seed = seed
-        self._attempts = Attempts()
-        self._edges: List[Tuple[float, Step]] = []
-        edge = 0.0
+        self._attempts = _Attempts()
+        self._bounds: List[Tuple[float, Step]] = []
+        bound = 0.0
         for fault, share in rate.items():
             if not 0 <= share <= 1:
                 raise ConfigurationError(f"the share of {fault!r} must be from 0 to 1, got {share!r}")
-            edge += share
-            self._edges.append((edge, _fault(fault)))
-        if edge > 1 + 1e-9:
-            raise ConfigurationError(f"the shares together must be at most 1, got {edge:g}")
+            bound += share
+            self._bounds.append((bound, _fault(fault)))
+        if bound > 1 + 1e-9:
+            raise ConfigurationError(f"the shares together must be at most 1, got {bound:g}")
 
     def take(self, request: ReceivedRequest) -> Entry:
-        """The fault for this attempt, None for none."""
+        """Return the fault for this attempt, None for none."""
         key = b"%d %d %s" % (self._seed, self._attempts.count(request), request.raw)
         drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
-        return next((fault for edge, fault in self._edges if drawn < edge), None)
+        return next((fault for bound, fault in self._bounds if drawn < bound), None)
 
 
 def _fault(fault: object) -> Step:
@@ -229,7 +225,7 @@ def _fault(fault: object) -> Step:
     if isinstance(fault, int):
         return Error(fault)
     if isinstance(fault, str):
-        if fault not in _NAMED:
-            raise ConfigurationError(f"a fault's name must be one of {', '.join(_NAMED)}; got {fault!r}")
-        return _NAMED[fault]
+        if fault not in _FAULTS_BY_NAME:
+            raise ConfigurationError(f"a fault's name must be one of {', '.join(_FAULTS_BY_NAME)}; got {fault!r}")
+        return _FAULTS_BY_NAME[fault]
     raise TypeError(f"a fault is a status, a name or a step, got {fault!r}")

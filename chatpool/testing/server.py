@@ -1,4 +1,4 @@
-"""The fake server itself."""
+"""The fake server: an HTTP server, a model and a script, behind one class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .http_server import Connection, Listener, ServerRecord
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
-from .script import Entry, Faults, Queue, Script, ScriptLike, check_entry, script_of
+from .script import Entry, Faults, Script, ScriptLike, StepQueue, check_entry, script_of
 from .steps import Answer, Delay, Error, Step
 
 __all__ = ["FakeServer"]
@@ -75,7 +75,7 @@ class FakeServer:
     ) -> None:
         self._record = ServerRecord()
         self._model = FakeModel(reply)
-        self._queue = Queue()
+        self._queue = StepQueue()
         self._script = script_of(script)
         self._faults: Script = faults or Script()
         self._limits: List[Limit] = [limits] if isinstance(limits, (Quota, Cap)) else list(limits)
@@ -93,20 +93,20 @@ class FakeServer:
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted so far."""
+        """The number of connections that were accepted so far."""
         return self._record.accepted
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """The number of connections that are open now."""
         return self._record.open
 
     @property
     def in_flight(self) -> int:
-        """How many requests have arrived whose answer has not been sent.
+        """The number of requests that have arrived and have no answer yet.
 
-        A client's going away is noticed, and its request no longer counted, while a step waits
-        (:class:`Delay`, :class:`Stall`, :class:`Drip`).
+        While a step waits (:class:`Delay`, :class:`Stall`, :class:`Drip`), a client that disconnects is noticed, and
+        its request no longer counted.
         """
         return self._record.in_flight
 
@@ -117,12 +117,12 @@ class FakeServer:
 
     @property
     def errors(self) -> List[BaseException]:
-        """What was raised by the functions the server was given (a copy)."""
+        """The errors of the functions that the server was given (a copy)."""
         with self._record.condition:
             return list(self._record.errors)
 
     def wait_for(self, n_requests: int, timeout: float = 10.0) -> List[ReceivedRequest]:
-        """Wait until so many requests have arrived, and return all that have.
+        """Wait until ``n_requests`` requests have arrived, and return all that have.
 
         Raises:
             TimeoutError: they had not within ``timeout`` seconds.
@@ -131,7 +131,7 @@ class FakeServer:
         return self.requests
 
     def wait_until(self, predicate: Callable[[], object], timeout: float = 10.0) -> None:
-        """Wait until ``predicate()`` is true; it is asked whenever something happens at the server.
+        """Wait until ``predicate()`` is true; it is called after every event at the server.
 
         Example::
 
@@ -143,7 +143,7 @@ class FakeServer:
         self._record.wait_until(predicate, timeout)
 
     def enqueue(self, *steps: Entry) -> None:
-        """Add steps for the next requests; they come before the script.  None answers as usual."""
+        """Add steps for the next requests, before the script's.  None answers as usual."""
         with self._record.condition:
             self._queue.add(steps)
 
@@ -151,11 +151,11 @@ class FakeServer:
         """Replace the script, and drop what :meth:`enqueue` has added, from the next request on."""
         new = script_of(script)
         with self._record.condition:
-            self._queue = Queue()
+            self._queue = StepQueue()
             self._script = new
 
     def drop_connections(self) -> None:
-        """Close all open connections without a word, as a server does with idle ones; new ones are accepted."""
+        """Close all open connections without notice, as a server does with idle ones; new ones are accepted."""
         self._listener.drop_connections()
 
     def close(self) -> None:
@@ -180,18 +180,18 @@ class FakeServer:
         return f"<FakeServer {self.base_url}: {len(self._record.requests)} requests, {state}>"
 
     def _serve(self, connection: Connection, raw: RawRequest) -> None:
-        # Counted and decided about in one step, so that the n-th request meets the n-th step.
+        # Under one lock, so that the n-th request gets the n-th step.
         with self._record.condition:
             now = current_clock().now()
             request = self._record.arrived(raw, connection=connection.number, time=now)
             try:
                 entry = self._decide(request, now)
             except BaseException as error:
-                entry = self._broken(error)
+                entry = self._failed_step(error)
         try:
             actions = self._step(entry, request).actions(request, self._model)
         except BaseException as error:
-            actions = self._broken(error).actions(request, self._model)
+            actions = self._failed_step(error).actions(request, self._model)
         connection.perform(actions, self._record.finished)
 
     def _decide(self, request: ReceivedRequest, now: float) -> Entry:
@@ -205,7 +205,7 @@ class FakeServer:
         return self._faults.take(request) if entry is None else entry
 
     def _step(self, entry: Entry, request: ReceivedRequest) -> Step:
-        """The step that ``entry`` stands for; a function is asked here, with no lock held."""
+        """Return the step of ``entry``; a function is called here, without the lock."""
         check_entry(entry)
         step = entry if entry is None or isinstance(entry, Step) else entry(request)
         if step is None:
@@ -214,7 +214,7 @@ class FakeServer:
             raise TypeError(f"a function in a script returns a step or None, got {step!r}")
         return step
 
-    def _broken(self, error: BaseException) -> Error:
-        """Keep what a function of the user's has raised, assertions that pytest raises included, and say so."""
+    def _failed_step(self, error: BaseException) -> Error:
+        """Keep an error of a user's function, also an assertion of pytest's, and return the answer about it."""
         self._record.failed(error)
         return Error(500, f"a function given to FakeServer raised {error!r}", headers={"x-should-retry": "false"})

@@ -1,8 +1,6 @@
 """The steps of a script: what a :class:`FakeServer` does with a request, as immutable values.
 
-Steps in which something goes wrong between the two ends.
-
-The step of a script that is a stream.
+Complete answers first, then faults of the connection, then streams.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from .http_parts import HINTS, HeaderFields, chunked, header_pairs, reason_phrase, response_head, say
+from .http_parts import HINTS, HeaderFields, chunked, header_pairs, hint_of, reason_phrase, response_head
 from .http_server import Action, Break, Close, Send, Wait, cut_connection, drip
 from .model import error_body
 from .received import ReceivedRequest
@@ -37,22 +35,42 @@ __all__ = [
     "Truncate",
 ]
 
+# (type, code) that OpenAI's documentation and SDK tests show per status.
+_ERRORS = {
+    200: ("server_error", "server_error"),
+    400: ("invalid_request_error", None),
+    401: ("invalid_request_error", "invalid_api_key"),
+    403: ("invalid_request_error", "unsupported_country_region_territory"),
+    404: ("invalid_request_error", "model_not_found"),
+    429: ("requests", "rate_limit_exceeded"),
+}
+_DEFAULT_OF_STATUS: Any = "(by status)"
 
-_BY_STATUS: Any = "(by status)"
+
+def _check_status(status: object) -> None:
+    if not isinstance(status, int) or isinstance(status, bool):
+        raise TypeError(f"status must be an int, got {status!r}")
+    if not 200 <= status <= 999:
+        raise ConfigurationError(f"status must be from 200 to 999, got {status}")
+
+
+def _check_at_least(name: str, value: float, minimum: float) -> None:
+    if not minimum <= value < math.inf:
+        raise ConfigurationError(f"{name} must be a number, at least {minimum}, got {value!r}")
 
 
 class Answerer(Protocol):
-    """Whoever makes the content of an answer out of a request and, if it is given, the answer's text."""
+    """Makes the content of an answer for a request."""
 
     def content(self, request: ReceivedRequest, text: Optional[str]) -> Tuple[int, Any]:
-        """Status and JSON body."""
+        """Return status and JSON body, with ``text`` if that is given."""
 
 
 class Step:
-    """What to do with one request.  Steps are immutable and can be used any number of times."""
+    """One response, or fault, for one request.  Steps are immutable and can be used any number of times."""
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The step as actions on the connection."""
+        """Return the step as actions on the connection."""
         raise NotImplementedError
 
 
@@ -98,7 +116,7 @@ class Answer(Step):
         object.__setattr__(self, "headers", header_pairs(self.headers))
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The answer in one piece."""
+        """Return the answer in one piece."""
         status, content = self.status, self.body
         if content is None:
             default_status, content = model.content(request, self.text)
@@ -121,8 +139,8 @@ class Answer(Step):
             fields["connection"] = "close"
         pairs = header_pairs(self.headers)
         head = response_head(status, fields, pairs)
-        closes = {**fields, **dict(_lowered(pairs))}.get("connection") == "close"
-        return [Send(head, payload), Close()] if closes else [Send(head, payload)]
+        is_last = {**fields, **dict(_lowered(pairs))}.get("connection") == "close"
+        return [Send(head, payload), Close()] if is_last else [Send(head, payload)]
 
 
 @dataclass(frozen=True)
@@ -142,8 +160,8 @@ class Error(Step):
 
     status: int
     message: Optional[str] = None
-    type: Optional[str] = _BY_STATUS
-    code: Union[str, int, None] = _BY_STATUS
+    type: Optional[str] = _DEFAULT_OF_STATUS
+    code: Union[str, int, None] = _DEFAULT_OF_STATUS
     param: Optional[str] = None
     headers: HeaderFields = ()
 
@@ -152,15 +170,16 @@ class Error(Step):
         object.__setattr__(self, "headers", header_pairs(self.headers))
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The error as an answer."""
-        kind, code = _ERRORS.get(self.status, ("server_error" if self.status >= 500 else "invalid_request_error", None))
+        """Return the error as an answer."""
+        other_type = "server_error" if self.status >= 500 else "invalid_request_error"
+        default_type, code = _ERRORS.get(self.status, (other_type, None))
         message = self.message
         if message is None:
             message = f"{reason_phrase(self.status, 'Error')} (from FakeServer's script)"
         body = error_body(
             message,
-            type=kind if self.type == _BY_STATUS else self.type,
-            code=code if self.code == _BY_STATUS else self.code,
+            type=default_type if self.type == _DEFAULT_OF_STATUS else self.type,
+            code=code if self.code == _DEFAULT_OF_STATUS else self.code,
             param=self.param,
         )
         return Answer(body=body, status=self.status, headers=self.headers).actions(request, model)
@@ -168,18 +187,18 @@ class Error(Step):
 
 @dataclass(frozen=True)
 class RateLimited(Step):
-    """A refusal that says in one of the known ways how long to wait.
+    """A rejection with a hint how long to wait.
 
     Args:
         wait: seconds to wait.
-        hint: how it is said: one of :data:`HINTS`, or None for a refusal without a hint.
+        hint: the form of the hint: one of :data:`HINTS`, or None for a rejection without one.
         status: HTTP status; 503 with a hint is seen too.
         headers: more header fields.
 
     Raises:
         ConfigurationError: an unknown ``hint``, or a value out of range.
 
-    Example, a test that runs once per way of saying it::
+    Example, a test that runs once per form of the hint::
 
         @pytest.mark.parametrize("hint", chatpool.testing.HINTS)
         def test_my_client_waits(hint):
@@ -201,10 +220,10 @@ class RateLimited(Step):
         object.__setattr__(self, "headers", header_pairs(self.headers))
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The refusal as an answer."""
-        said = say(self.hint, self.wait)
-        message = f"Rate limit reached. {said.text}".strip()
-        headers = (*header_pairs(self.headers), *said.headers)
+        """Return the refusal as an answer."""
+        hint = hint_of(self.hint, self.wait)
+        message = f"Rate limit reached. {hint.text}".strip()
+        headers = (*header_pairs(self.headers), *hint.headers)
         return Error(self.status, message, headers=headers).actions(request, model)
 
 
@@ -226,7 +245,7 @@ class Html(Step):
         object.__setattr__(self, "headers", header_pairs(self.headers))
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The page as an answer."""
+        """Return the page as an answer."""
         title = f"{self.status} {reason_phrase(self.status, '')}".strip()
         page = self.page
         if page is None:
@@ -243,35 +262,13 @@ class Redirect(Step):
     status: int = 307
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The redirect as an answer without a body."""
+        """Return the redirect as an answer without a body."""
         return Answer(body=b"", status=self.status, headers={"location": self.location}).actions(request, model)
-
-
-# (type, code) that OpenAI's documentation and SDK tests show per status.
-_ERRORS = {
-    200: ("server_error", "server_error"),
-    400: ("invalid_request_error", None),
-    401: ("invalid_request_error", "invalid_api_key"),
-    403: ("invalid_request_error", "unsupported_country_region_territory"),
-    404: ("invalid_request_error", "model_not_found"),
-    429: ("requests", "rate_limit_exceeded"),
-}
-
-
-def _check_status(status: object) -> None:
-    if not isinstance(status, int) or isinstance(status, bool):
-        raise TypeError(f"status must be an int, got {status!r}")
-    if not 200 <= status <= 999:
-        raise ConfigurationError(f"status must be from 200 to 999, got {status}")
-
-
-def _lowered(pairs: Sequence[Tuple[str, str]]) -> List[Tuple[str, str]]:
-    return [(name.lower(), value.lower()) for name, value in pairs]
 
 
 @dataclass(frozen=True)
 class Delay(Step):
-    """Wait before another step.  Closing the server, or the client's going away, ends the wait at once.
+    """Wait before another step.  The wait ends at once when the server closes or the client disconnects.
 
     Args:
         seconds: how long (of real time, whatever clock is installed).
@@ -286,10 +283,10 @@ class Delay(Step):
     then: Step = Answer()
 
     def __post_init__(self) -> None:
-        _at_least("seconds", self.seconds, 0)
+        _check_at_least("seconds", self.seconds, 0)
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """A wait, and the other step's actions."""
+        """Return a wait, and the other step's actions."""
         return [Wait(self.seconds), *self.then.actions(request, model)]
 
 
@@ -306,11 +303,11 @@ class Stall(Step):
     then: Step = Answer()
 
     def __post_init__(self) -> None:
-        _at_least("after", self.after, 0)
+        _check_at_least("after", self.after, 0)
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The beginning of the answer, and silence."""
-        return [*_beginning(self.then, self.after, request, model), Wait(None)]
+        """Return the beginning of the answer, and an endless wait."""
+        return [*_cut_actions(self.then, self.after, request, model), Wait(None)]
 
 
 @dataclass(frozen=True)
@@ -320,7 +317,7 @@ class Drip(Step):
     Args:
         size: bytes per piece.
         every: seconds before each piece.
-        part: what is sent so: ``"all"``, ``"headers"`` (the body follows in one piece) or ``"body"``.
+        part: the part that is sent in pieces: ``"all"``, ``"headers"`` (the body follows in one piece) or ``"body"``.
         then: the answer that is sent.
 
     With ``Answer(framing="chunked", chunk_size=1)`` and ``size=6`` every piece is one whole chunk.
@@ -332,13 +329,13 @@ class Drip(Step):
     then: Step = Answer()
 
     def __post_init__(self) -> None:
-        _at_least("size", self.size, 1)
-        _at_least("every", self.every, 0)
+        _check_at_least("size", self.size, 1)
+        _check_at_least("every", self.every, 0)
         if self.part not in ("all", "headers", "body"):
             raise ConfigurationError(f"part must be 'all', 'headers' or 'body', got {self.part!r}")
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The answer's actions in pieces."""
+        """Return the answer's actions in pieces."""
         whole = self.then.actions(request, model)
         return list(drip(whole, size=self.size, every=self.every, part=self.part))
 
@@ -356,11 +353,11 @@ class Reset(Step):
     then: Step = Answer()
 
     def __post_init__(self) -> None:
-        _at_least("after", self.after, 0)
+        _check_at_least("after", self.after, 0)
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The beginning of the answer, and a reset."""
-        return [*_beginning(self.then, self.after, request, model), Break()]
+        """Return the beginning of the answer, and a reset."""
+        return [*_cut_actions(self.then, self.after, request, model), Break()]
 
 
 @dataclass(frozen=True)
@@ -377,10 +374,10 @@ class Truncate(Step):
 
     def __post_init__(self) -> None:
         if self.after is not None:
-            _at_least("after", self.after, 0)
+            _check_at_least("after", self.after, 0)
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The answer without the end of its body."""
+        """Return the answer without the end of its body."""
         whole = self.then.actions(request, model)
         sends = [action for action in whole if isinstance(action, Send)]
         head, body = (sum(len(send.head) for send in sends), sum(len(send.body) for send in sends))
@@ -400,7 +397,7 @@ class Hangup(Step):
     then: Optional[Step] = None
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The answer, if there is one, and the end."""
+        """Return the answer, if there is one, and the end."""
         return [Close()] if self.then is None else [*self.then.actions(request, model), Close()]
 
 
@@ -411,17 +408,8 @@ class Garbage(Step):
     data: bytes = b"\x00\x16\x03garbage, not HTTP\r\n\r\n\xff"
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The bytes as they are."""
+        """Return the bytes as they are."""
         return [Send(self.data), Close()]
-
-
-def _beginning(step: Step, size: int, request: ReceivedRequest, model: Answerer) -> List[Action]:
-    return cut_connection(step.actions(request, model), size) if size else []
-
-
-def _at_least(name: str, value: float, minimum: float) -> None:
-    if not minimum <= value < math.inf:
-        raise ConfigurationError(f"{name} must be a number, at least {minimum}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -433,7 +421,7 @@ class Stream(Step):
 
     Args:
         pieces: the texts of the chunks. Default: what the server would have answered anyway, a word per chunk.
-            Between them may stand a dict, sent as a chunk of its own (``{"error": {...}}``), and bytes, sent as they
+            Between them may stand a dict, sent as another chunk (``{"error": {...}}``), and bytes, sent as they
             are (``b": keep-alive\n\n"``, ``b"data: {no json\n\n"``). The chunk with the role goes before the
             first text.
         end: what follows the pieces:
@@ -483,7 +471,7 @@ class Stream(Step):
         self._form().check()
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
-        """The answer's events, one after the other."""
+        """Return the answer's events, one after the other."""
         whole = Answer(body=self.body, headers=self.headers)
         if self.pieces is not None:
             whole = Answer("".join(piece for piece in self.pieces if isinstance(piece, str)), headers=self.headers)
@@ -499,3 +487,11 @@ class Stream(Step):
         return StreamForm(
             self.end, self.finish_reason, self.every, self.newline, self.several_lines, self.headers, self.framing
         )
+
+
+def _cut_actions(step: Step, size: int, request: ReceivedRequest, model: Answerer) -> List[Action]:
+    return cut_connection(step.actions(request, model), size) if size else []
+
+
+def _lowered(pairs: Sequence[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    return [(name.lower(), value.lower()) for name, value in pairs]

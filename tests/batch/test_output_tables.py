@@ -464,6 +464,14 @@ def write(rows, path, form, **options):
     spool.close()
 
 
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 + 1, 2**70, 10**400])
+def test_a_list_of_integers_that_floats_cannot_hold_is_a_text_of_parquet(tmp_path, number):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write([{"a": [number]}], tmp_path / "t.parquet", "parquet")
+    (found,) = parquet.read_table(tmp_path / "t.parquet")["a"].to_pylist()
+    assert found == ([number] if abs(number) <= 2**53 else f"[{number}]")
+
+
 def test_a_nul_ends_no_table(tmp_path):
     write([{"a": "x\0y"}], tmp_path / "t.csv", CSV)
     assert table(tmp_path / "t.csv") == [{"a": "x\ufffdy"}]

@@ -84,9 +84,10 @@ def test_a_model_that_is_used_is_not_forgotten(serve):
     learned = None
     for first in range(0, 1_500, 300):
         pool.chat("x", model="usual")
-        (line,) = (line for (_, model), line in pool._core.engine._scheduler._lines._all.items() if model == "usual")
-        assert learned in (None, line)
-        learned = line
+        upstreams = pool._core.engine._scheduler._upstreams
+        (upstream,) = (upstream for upstream in upstreams if upstream.key[1] == "usual")
+        assert learned in (None, upstream)
+        learned = upstream
         pool.map([{"model": f"m{first + number}", "prompt": "x"} for number in range(300)])
 
 

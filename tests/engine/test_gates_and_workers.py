@@ -6,33 +6,21 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from simulation import new_call
 
-from chatpool._engine.call import NEW
-from chatpool._engine.completion import CallFuture
 from chatpool._engine.scheduler import NextStep, Scheduler
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 
-LINE = ("http://server", "m")
+UPSTREAM = ("s", "m")
 DOWN, UP, REFUSED = Verdict("unavailable"), Verdict("success"), Verdict("fail")
 FIRST_PROBE = 0.25  # seconds after the gate has closed
-
-
-class StubCall:
-    """As much of a call as the scheduler looks at."""
-
-    def __init__(self):
-        self.line = LINE
-        self.state, self.token = NEW, None
-        self.sent_at = self.first_sent = None
-        self.held_before = 0.0
-        self.options, self.sink = SimpleNamespace(level=0, singular=False, ends_when_refused=True), CallFuture()
 
 
 def close_gate(scheduler):
     """Let every attempt fail until only probes are sent; returns when that was."""
     now = 0.0
-    while not scheduler.health(LINE).gate.closed:
+    while not scheduler.health(UPSTREAM).gate.closed:
         now += 0.01
         call = scheduler.next_step(now).call
         if call is not None:
@@ -48,7 +36,7 @@ def closed():
     ``.probe`` is its call, ``.now`` the time.
     """
     scheduler = Scheduler(2)
-    scheduler.submit([StubCall() for _ in range(100)])
+    scheduler.submit([new_call() for _ in range(100)])
     for _ in range(2):
         scheduler.worker_started()
     now = close_gate(scheduler) + FIRST_PROBE
@@ -93,7 +81,7 @@ def test_a_probe_that_fails_for_good_has_a_worker_started_for_the_next(closed):
     closed.scheduler.worker_ended()
     closed.scheduler.returned(closed.probe, DOWN, closed.now + 0.1)
     assert closed.scheduler.end(closed.probe)
-    assert closed.scheduler.workers_wanted(closed.now + 0.1) == 1
+    assert closed.scheduler.extra_workers(closed.now + 0.1) == 1
 
 
 def test_a_probe_that_tells_nothing_is_followed_by_another_at_once(closed):
@@ -103,7 +91,7 @@ def test_a_probe_that_tells_nothing_is_followed_by_another_at_once(closed):
 
 
 def test_a_call_that_never_came_into_a_queue_is_counted_nowhere_when_it_is_cancelled():
-    scheduler, call = Scheduler(1), StubCall()
+    scheduler, call = Scheduler(1), new_call()
     assert scheduler.cancel(call)
     assert scheduler.counts() == (0, 0, 0)
     assert scheduler.idle()

@@ -62,11 +62,11 @@ def test_fifteen_minutes_down_end_the_run_after_ten_and_hold_the_rest(simulate):
     simulation = simulate(outages((2, 902)), 16)
     simulation.submit(10_000)
     simulation.run()
-    assert simulation.fatal.scope == "model"
-    assert "no call has succeeded for 60" in str(simulation.fatal.error)
+    assert simulation.fatal[0] == "model"
+    assert "no call has succeeded for 60" in str(simulation.fatal[1])
     assert 602 <= simulation.clock.time <= 605
     assert simulation.sent_between(4, 700) <= 610
-    queued, parked, running = simulation.scheduler.counts()
+    queued, parked, running = simulation.engine.counts()
     assert len(simulation.succeeded) + queued + parked + running + 1 == 10_000
     assert len(simulation.failed) == 1
 
@@ -75,16 +75,16 @@ def test_a_server_that_was_never_up_ends_the_run_after_half_a_minute(simulate):
     simulation = simulate(outages((0, 1e9), failure=(0.001, REFUSED_CONNECTION)), 16)
     simulation.submit(1000)
     simulation.run()
-    assert simulation.fatal.scope == "model"
+    assert simulation.fatal[0] == "model"
     assert 30 <= simulation.clock.time <= 32
 
 
 def test_nothing_but_refusals_end_the_run_after_max_outage(simulate):
     refused = Verdict("throttled", error=RateLimitError("no", status_code=429), status=429, wait_hint=5.0)
-    simulation = simulate(lambda now: (LATENCY, refused), 8, RetryPolicy(max_outage=100))
+    simulation = simulate(lambda now: (LATENCY, refused), 8, policy=RetryPolicy(max_outage=100))
     simulation.submit(50)
     simulation.run()
-    assert simulation.fatal.scope == "model"
+    assert simulation.fatal[0] == "model"
     assert 100 <= simulation.clock.time <= 107
 
 
@@ -104,7 +104,7 @@ def test_random_failures_cost_little_time(simulate, seed):
         return LATENCY * dice.uniform(0.9, 1.1), DOWN if dice.random() < 0.2 else OK
 
     # With the usual eight retries, one of 10,000 calls is lost to nine failures in a row in one run of 200.
-    simulation = simulate(unlucky, 100, RetryPolicy(max_retries=20))
+    simulation = simulate(unlucky, 100, policy=RetryPolicy(max_retries=20))
     simulation.submit(10_000)
     simulation.run()
     assert len(simulation.succeeded) == 10_000
@@ -118,7 +118,7 @@ def test_every_fifth_call_failing_once_costs_no_more_than_its_wait(simulate):
     def every_fifth(now):
         return LATENCY, DOWN if now < 2 and next(seen) % 5 == 4 else OK
 
-    simulation = simulate(every_fifth, 10, RetryPolicy(wait=tenacity.wait_fixed(1)))
+    simulation = simulate(every_fifth, 10, policy=RetryPolicy(wait=tenacity.wait_fixed(1)))
     simulation.submit(400)
     simulation.run()
     ideal = 480 / 10 * LATENCY

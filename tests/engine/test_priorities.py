@@ -6,14 +6,12 @@ import random
 from collections import Counter
 
 import pytest
+from simulation import new_call, options
 
-from chatpool._engine.call import Call, CallOptions
 from chatpool._engine.completion import CallFuture
-from chatpool._engine.dispatcher import Dispatcher
+from chatpool._engine.endpoints import EndpointSpec
 from chatpool._engine.scheduler import Scheduler
-from chatpool._engine.upstreams import EndpointSpec
-from chatpool._policy.retry import RetryDecider
-from chatpool.config import Limits, RetryPolicy, Timeout
+from chatpool.config import Limits
 from chatpool.types import ChatRequest, Verdict
 
 OK = Verdict("success", value="x")
@@ -23,28 +21,15 @@ class Caller:
     """A run, or (``run_id`` None) callers of single calls."""
 
     def __init__(self, office, run_id, priority=0, model="m"):
-        self.office, self.model = office, model
+        self.office = office
         self.sink = CallFuture()
         self.sink.run_id = run_id
-        self.options = CallOptions(
-            Timeout(total=1e6),
-            RetryDecider(RetryPolicy(), office.workers),
-            Dispatcher(),
-            priority=priority,
-            singular=run_id is None,
-        )
+        self.options = options(max_workers=office.workers, priority=priority, is_single=run_id is None)
+        self.request = ChatRequest({"model": model, "messages": []})
 
     def submit(self, count=1):
         calls = [
-            Call(
-                ChatRequest({"model": self.model, "messages": []}),
-                self.options,
-                self.sink,
-                id=next(self.office.ids),
-                line=("s", self.model),
-                created=self.office.now,
-                item=self,
-            )
+            new_call(request=self.request, call_options=self.options, sink=self.sink, now=self.office.now, item=self)
             for _ in range(count)
         ]
         self.office.scheduler.submit(calls)
@@ -54,13 +39,12 @@ class Caller:
 class Office:
     """A scheduler whose workers' calls take as long as the test wants."""
 
-    def __init__(self, workers=1, plans=()):
+    def __init__(self, workers=1, specs=()):
         self.workers, self.now = workers, 0.0
-        self.scheduler = Scheduler(workers, plans)
-        self.ids = iter(range(1, 10**9))
+        self.scheduler = Scheduler(workers, specs)
 
-    def caller(self, run_id=None, **options):
-        return Caller(self, run_id, **options)
+    def caller(self, run_id=None, **settings):
+        return Caller(self, run_id, **settings)
 
     def send(self):
         """The call that a free worker sends now, None for none."""
@@ -133,7 +117,7 @@ def test_a_higher_priority_goes_first_over_runs_single_calls_and_models(urgent, 
     first = office.caller(run_id=3, priority=urgent, model="o")
     first.submit(3)
     assert office.serve(0.01, 3) == [first] * 3
-    assert {caller.options.singular for caller in office.serve(0.01, 6)} == {True}
+    assert {caller.options.is_single for caller in office.serve(0.01, 6)} == {True}
 
 
 def test_models_still_take_turns():
@@ -175,19 +159,11 @@ def test_a_call_that_was_passed_over_does_not_go_before_one_of_its_own_level():
 
 
 def test_within_a_limit_of_tokens_a_small_row_does_not_forestall_a_large_call():
-    office = Office(workers=8, plans=[EndpointSpec("s", Limits(tokens_per_minute=60_000, burst=1))])
+    office = Office(workers=8, specs=[EndpointSpec("s", Limits(tokens_per_minute=60_000, burst=1))])
     run, single = office.caller(run_id=1), office.caller()
     run.submit(100)
-    single.options = CallOptions(Timeout(total=1e6), single.options.retrier, Dispatcher(), singular=True)
-    large = Call(
-        ChatRequest({"model": "m", "messages": [], "max_tokens": 30_000}),
-        single.options,
-        single.sink,
-        id=10**6,
-        line=("s", "m"),
-        created=0.0,
-        item=single,
-    )
+    request = ChatRequest({"model": "m", "messages": [], "max_tokens": 30_000})
+    large = new_call(request=request, call_options=single.options, sink=single.sink, item=single)
     sent = []
     while office.send() is not None:
         pass  # what is left of the allowance goes to rows
@@ -216,7 +192,7 @@ def test_a_paused_model_holds_up_no_other_of_whatever_priority():
 def test_random_histories_send_every_call_once_and_leave_nothing_behind(seed):
     choose = random.Random(seed)
     endpoints = [EndpointSpec(name) for name in "st"[: choose.choice((1, 2))]]
-    office = Office(workers=4, plans=endpoints)
+    office = Office(workers=4, specs=endpoints)
     callers = [
         office.caller(choose.choice((None, 1, 2, 3)), priority=choose.choice((-1, 0, 0, 2)), model=choose.choice("mn"))
         for _ in range(8)
@@ -224,14 +200,14 @@ def test_random_histories_send_every_call_once_and_leave_nothing_behind(seed):
     submitted, sent, running = [], [], []
     for _ in range(300):
         office.now += choose.random()
-        what = choose.random()
-        if what < 0.3:
+        action = choose.random()
+        if action < 0.3:
             submitted += choose.choice(callers).submit(choose.randrange(1, 4))
-        elif what < 0.4 and submitted:
+        elif action < 0.4 and submitted:
             office.scheduler.cancel(choose.choice(submitted))
-        elif what < 0.5:
-            office.scheduler.repair()
-        elif what < 0.75 and len(running) < 4:
+        elif action < 0.5:
+            office.scheduler.resync()
+        elif action < 0.75 and len(running) < 4:
             call = office.send()
             if call is not None:
                 running.append(call)
@@ -254,6 +230,6 @@ def test_random_histories_send_every_call_once_and_leave_nothing_behind(seed):
     assert all(call.state == "done" for call in submitted)
     assert office.scheduler.counts() == (0, 0, 0)
     assert office.send() is None
-    lines = office.scheduler._lines
-    assert lines._levels == {}
-    assert all(line.queue._levels == {} for line in lines)
+    upstreams = office.scheduler._upstreams
+    assert upstreams._levels == {}
+    assert all(upstream.queue._levels == {} for upstream in upstreams)

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 
 import pytest
+from simulation import new_call
 
-from chatpool._engine.call import DONE, NEW, PARKED, QUEUED, RUNNING
-from chatpool._engine.completion import CallFuture
+from chatpool._engine.call import DONE, PARKED, QUEUED, RUNNING
 from chatpool._engine.scheduler import NextStep, Scheduler
 from chatpool.testing import FakeClock
 from chatpool.types import Verdict
 
 
-class StubCall:
-    """As much of a call as the scheduler looks at."""
-
-    def __init__(self, name="", line=("http://server", "m")):
-        self.name, self.line = name, line
-        self.state, self.token = NEW, None
-        self.sent_at = self.first_sent = None
-        self.held_before = 0.0
-        self.options, self.sink = SimpleNamespace(level=0, singular=False, ends_when_refused=True), CallFuture()
-
-    def __repr__(self):
-        return f"<{self.name} {self.state}>"
-
-
 def test_calls_run_in_the_order_they_came():
-    scheduler, calls = Scheduler(1), [StubCall("a"), StubCall("b")]
+    scheduler, calls = Scheduler(1), [new_call(item="a"), new_call(item="b")]
     scheduler.submit(calls)
     first = scheduler.next_step(0.0).call
     scheduler.end(first)
@@ -38,19 +23,24 @@ def test_calls_run_in_the_order_they_came():
 
 @pytest.mark.parametrize(("calls", "max_workers", "started"), [(1, 4, 1), (3, 4, 3), (9, 4, 4), (0, 4, 0)])
 def test_workers_are_started_for_calls_up_to_the_cap(calls, max_workers, started):
-    assert Scheduler(max_workers).submit([StubCall() for _ in range(calls)]) == started
+    assert Scheduler(max_workers).submit([new_call() for _ in range(calls)]) == started
 
 
 def test_a_worker_that_finds_nothing_ends_and_another_may_start():
     scheduler = Scheduler(1)
-    assert scheduler.submit([StubCall()]) == 1
+    assert scheduler.submit([new_call()]) == 1
     scheduler.end(scheduler.next_step(0.0).call)
     assert scheduler.next_step(0.0) == NextStep()
-    assert scheduler.submit([StubCall()]) == 1
+    assert scheduler.submit([new_call()]) == 1
 
 
 def test_a_parked_call_holds_no_worker_and_runs_before_fresh_ones_when_due():
-    scheduler, parked, fresh, later = Scheduler(1), StubCall("parked"), StubCall("fresh"), StubCall("later")
+    scheduler, parked, fresh, later = (
+        Scheduler(1),
+        new_call(item="parked"),
+        new_call(item="fresh"),
+        new_call(item="later"),
+    )
     scheduler.submit([parked, fresh, later])
     assert scheduler.next_step(0.0).call is parked
     scheduler.park(parked, due=5.0)
@@ -63,7 +53,7 @@ def test_a_parked_call_holds_no_worker_and_runs_before_fresh_ones_when_due():
 
 def test_one_worker_waits_for_parked_calls_and_the_others_end():
     scheduler = Scheduler(2)
-    scheduler.submit([StubCall(), StubCall()])
+    scheduler.submit([new_call(), new_call()])
     for call in [scheduler.next_step(0.0).call, scheduler.next_step(0.0).call]:
         scheduler.park(call, due=9.0)
     assert scheduler.next_step(1.0) == NextStep(wait=True)
@@ -72,27 +62,27 @@ def test_one_worker_waits_for_parked_calls_and_the_others_end():
 
 def test_fresh_calls_go_to_the_waiting_worker_before_another_is_started():
     scheduler = Scheduler(2)
-    scheduler.submit([StubCall()])
+    scheduler.submit([new_call()])
     scheduler.park(scheduler.next_step(0.0).call, due=9.0)
     assert scheduler.next_step(0.0).wait
-    assert scheduler.submit([StubCall("fresh")]) == 0
-    assert scheduler.submit([StubCall("second"), StubCall("third")]) == 1
+    assert scheduler.submit([new_call(item="fresh")]) == 0
+    assert scheduler.submit([new_call(item="second"), new_call(item="third")]) == 1
 
 
 def test_a_worker_that_leaves_the_wait_for_a_call_has_itself_replaced():
     scheduler = Scheduler(2)
-    scheduler.submit([StubCall("parked")])
+    scheduler.submit([new_call(item="parked")])
     scheduler.park(scheduler.next_step(0.0).call, due=9.0)
     assert scheduler.next_step(0.0).wait
-    scheduler.submit([StubCall("fresh")])
+    scheduler.submit([new_call(item="fresh")])
     scheduler.wait_for_work(FakeClock())  # returns at once: there is a call to look at
     step = scheduler.next_step(0.0)
-    assert step.call.name == "fresh"
+    assert step.call.item == "fresh"
     assert step.more_workers == 1
 
 
 def test_a_call_has_exactly_one_end():
-    scheduler, call = Scheduler(1), StubCall()
+    scheduler, call = Scheduler(1), new_call()
     scheduler.submit([call])
     scheduler.next_step(0.0)
     assert scheduler.cancel(call)
@@ -103,7 +93,7 @@ def test_a_call_has_exactly_one_end():
 
 
 def test_a_call_cancelled_in_a_queue_is_not_run():
-    scheduler, first, second = Scheduler(1), StubCall("first"), StubCall("second")
+    scheduler, first, second = Scheduler(1), new_call(item="first"), new_call(item="second")
     scheduler.submit([first, second])
     scheduler.cancel(first)
     assert scheduler.next_step(0.0).call is second
@@ -111,7 +101,7 @@ def test_a_call_cancelled_in_a_queue_is_not_run():
 
 def test_giving_up_ends_queued_parked_and_running_calls_of_one_kind_only():
     scheduler = Scheduler(3)
-    mine, theirs = [StubCall(f"mine{i}") for i in range(3)], StubCall("theirs")
+    mine, theirs = [new_call(item=f"mine{i}") for i in range(3)], new_call(item="theirs")
     scheduler.submit([*mine, theirs])
     scheduler.park(scheduler.next_step(0.0).call, due=9.0)
     scheduler.next_step(0.0)
@@ -121,7 +111,7 @@ def test_giving_up_ends_queued_parked_and_running_calls_of_one_kind_only():
 
 
 def test_giving_up_can_leave_running_calls_alone():
-    scheduler, running, queued = Scheduler(1), StubCall("running"), StubCall("queued")
+    scheduler, running, queued = Scheduler(1), new_call(item="running"), new_call(item="queued")
     scheduler.submit([running, queued])
     scheduler.next_step(0.0)
     assert scheduler.give_up(lambda call: True, in_flight=False) == [queued]
@@ -130,19 +120,19 @@ def test_giving_up_can_leave_running_calls_alone():
 
 def test_a_running_call_has_a_cancel_token():
     scheduler = Scheduler(1)
-    scheduler.submit([StubCall()])
-    assert not scheduler.next_step(0.0).call.token.cancelled
+    scheduler.submit([new_call()])
+    assert not scheduler.next_step(0.0).call.cancel_token.cancelled
 
 
 def test_the_failure_streak_is_kept_per_line():
-    scheduler, one, other = Scheduler(2), StubCall(line=("a", "m")), StubCall(line=("b", "m"))
-    scheduler.submit([one, other])
+    scheduler, first, second = Scheduler(2), new_call("a"), new_call("b")
+    scheduler.submit([first, second])
     scheduler.next_step(0.0)
     scheduler.next_step(0.0)
-    assert scheduler.returned(one, Verdict("unavailable"), 1.0).streak == 1
-    scheduler.resend(one, 1.0)
-    assert scheduler.returned(one, Verdict("unavailable"), 2.0).streak == 2
-    assert scheduler.returned(other, Verdict("unavailable"), 2.0).streak == 1
+    assert scheduler.returned(first, Verdict("unavailable"), 1.0).streak == 1
+    scheduler.resend(first, 1.0)
+    assert scheduler.returned(first, Verdict("unavailable"), 2.0).streak == 2
+    assert scheduler.returned(second, Verdict("unavailable"), 2.0).streak == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -155,7 +145,7 @@ def test_random_histories_keep_every_invariant(seed):
         now += dice.random()
         action = dice.choice(["submit", "work", "work", "work", "succeed", "park", "cancel", "give up"])
         if action == "submit":
-            fresh = [StubCall() for _ in range(dice.randrange(4))]
+            fresh = [new_call() for _ in range(dice.randrange(4))]
             calls += fresh
             workers += scheduler.submit(fresh)
             # a real waiting worker is woken by this and asks again

@@ -33,7 +33,7 @@ def small_model(monkeypatch, tmp_path):
     """The hashes of a small file in place of the model's, and a cache of the test's own."""
     monkeypatch.setenv("CHATPOOL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(model, "FILE_SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(model, "FILE_SIZE", len(CONTENT))
+    monkeypatch.setattr(model, "FILE_SIZE_BYTES", len(CONTENT))
     return CONTENT
 
 

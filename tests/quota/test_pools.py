@@ -226,8 +226,8 @@ def test_the_file_is_closed_with_the_pool(server, make):
     path = file.file_for(f"test\n{server.base_url}\nm")
     assert path.exists()
     pool.close()
-    line = next(iter(pool._core.engine._scheduler._lines))
-    assert line._grants.limit._backend._descriptor is None
+    upstream = next(iter(pool._core.engine._scheduler._upstreams))
+    assert upstream._leases.limit._backend._descriptor is None
 
 
 PROGRAM = """

@@ -31,7 +31,7 @@ CONTEXT = 1024  # tokens
 WORKERS = 16
 HUNG = 150  # seconds: what takes as long does not end at all
 SHORT = {"max_tokens": 4, "temperature": 0}
-CHILD = Path(chatpool.local.__file__).with_name("child.py")
+CHILD = Path(chatpool.local.__file__).with_name("server_process.py")
 
 
 @contextlib.contextmanager

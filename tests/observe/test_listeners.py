@@ -1,12 +1,13 @@
-"""Counters of a pool."""
+"""Counters of a pool, and one line of the log per retry."""
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chatpool._observe.listeners import Statistics
+from chatpool._observe.listeners import RetryLog, Statistics
 from chatpool.events import Event
 from chatpool.prices import prices_of
 from chatpool.types import Usage
@@ -70,3 +71,10 @@ def test_what_a_finalizer_adds_in_the_middle_of_counting_is_counted_once():
     counted = statistics.snapshot()
     assert (counted["succeeded"], counted["usage"].prompt_tokens) == (10, 10)
     assert statistics.snapshot()["failed"] == 2000
+
+
+def test_a_retry_is_one_line_with_attempt_reason_and_wait(caplog):
+    event = Event("retrying", call_id=7, attempt=2, time=0.0, reason="503 server_error", wait=1.25)
+    with caplog.at_level(logging.INFO, logger="chatpool"):
+        RetryLog()(event)
+    assert caplog.messages == ["call 7: attempt 2 failed (503 server_error); next attempt in 1.25 s"]

@@ -1,4 +1,4 @@
-"""The process that serves the embedded model: started as a script by ``server.py``, ended by the end of its input."""
+"""The process that serves the embedded model: ``server.py`` starts it as a script; it ends when its input does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Dict, NoReturn
 
 
 def serve(settings: Dict[str, Any]) -> Any:
-    """A running server; it lives as long as the object does."""
-    import xllamacpp  # here, so that a failing import is reported to the parent like any other failure
+    """Start a server; it runs as long as the returned object lives."""
+    import xllamacpp  # here, so that a failed import is reported to the parent as other failures are
 
     parameters = xllamacpp.CommonParams()
     parameters.verbosity = 0
@@ -21,8 +21,8 @@ def serve(settings: Dict[str, Any]) -> Any:
     parameters.n_parallel = settings["parallel"]
     parameters.n_ctx = settings["context"]
     parameters.cpuparams.n_threads = settings["threads"]
-    # One store of context for all requests, so that a long one may use what short ones leave; and no copies of
-    # old contexts: measured, they cost a tenth of the speed of short answers.
+    # One store of context for all requests: a long request may use the part that short ones do not need.  No copies
+    # of old contexts: they cost a tenth of the speed of short answers, as measured.
     parameters.kv_unified = True
     parameters.cache_idle_slots = False
     parameters.cache_ram_mib = 0
@@ -34,9 +34,9 @@ def serve(settings: Dict[str, Any]) -> Any:
 
 
 def main() -> NoReturn:
-    """Serve until the parent closes the pipe or is gone, then end without ceremony.
+    """Serve until the parent closes the pipe or has ended, then end at once.
 
-    The server's destructor waits for ever for a request that is under way, so it is never run.
+    The server's destructor waits for ever for a request in flight, so it never runs.
     """
     try:
         server = serve(json.loads(sys.argv[1]))

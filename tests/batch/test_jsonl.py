@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chatpool import ChatPool, batch
 from chatpool._journal import FAILED, OK, Record, encode_value
-from chatpool.batch.batch_format import answer_line, error_line
+from chatpool.batch.jsonl import answer_line, error_line
 from chatpool.testing import Answer, FakeServer
 
 # What Python's json reads: more than JSON.

@@ -192,7 +192,7 @@ def test_slots_add_up_to_what_happened(ended):
     timeline = Timeline()
     timeline.add(ended(1010.0, (2.0, 3.0), (5.0, None)))
     timeline.add(ended(1011.0, (1.0, None), state=RETRY))
-    slots = timeline.slots()
+    slots = timeline.histogram()
     assert (sum(slots.answered), sum(slots.failed), sum(slots.refused)) == (1, 1, 1)
     assert sum(slots.in_flight) * slots.width == pytest.approx(8.0)
     assert max(slots.in_flight) <= 1.01

@@ -93,7 +93,7 @@ def test_a_journal_that_keeps_nothing_ends_the_run(run, write_rows, monkeypatch)
 
 @pytest.mark.slow
 def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, chatpool_server, monkeypatch):
-    hear, killed = ProcessPoolRunner._hear, []
+    hear, killed = ProcessPoolRunner._on_message, []
 
     def deaf(runner, message, records):
         child, fact = message
@@ -103,7 +103,7 @@ def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, c
         else:
             hear(runner, message, records)
 
-    monkeypatch.setattr(ProcessPoolRunner, "_hear", deaf)
+    monkeypatch.setattr(ProcessPoolRunner, "_on_message", deaf)
     result = run(write_rows(100))
     assert (result.succeeded, result.pending) == (100, 0)
     assert len(chatpool_server.requests) <= 100 + 2 * 4  # what the two had in flight

@@ -1,6 +1,6 @@
-"""The lines of batch files: what a line of input asks for, and the lines of answers and errors.
+"""The JSON lines of batch files: lines of input and the requests in them, lines of answers and of errors.
 
-Nothing else knows the field names of these files (https://platform.openai.com/docs/guides/batch).
+The only module that knows the field names of these files (https://platform.openai.com/docs/guides/batch).
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ __all__ = [
     "BadLine",
     "BatchLine",
     "EmptyCell",
-    "ResultLine",
     "answer_line",
     "batch_line",
     "checked_body",
@@ -64,7 +63,7 @@ METADATA = "metadata"
 
 _REQUESTS = frozenset({"messages", "prompt", "body"})  # an answer has none of these fields
 
-# The codes of errors that are no answer of the server's.
+# The codes of errors that are no response of the server.
 _CODES = {
     "APIConnectionError": "connection_error",
     "APITimeoutError": "timeout",
@@ -84,7 +83,7 @@ class BadLine(ValueError):
 
 
 class EmptyCell(BadLine):
-    """The cell that should be the prompt is empty: the row has failed, and the others are none the worse for it."""
+    """The cell that should be the prompt is empty: this row fails, the others run."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{EMPTY_CELL}: there is nothing in {name!r}; fill it, or leave the row out")
@@ -95,7 +94,7 @@ class EmptyCell(BadLine):
 
 
 class BatchLine(NamedTuple):
-    """A line of the Batch API's input: the row's name, the path (None: not said) and the body."""
+    """A line of the Batch API's input: the row's name, the path (None without one) and the body."""
 
     custom_id: str
     url: Optional[str]
@@ -103,12 +102,12 @@ class BatchLine(NamedTuple):
 
 
 def is_batch_line(value: Mapping[str, Any]) -> bool:
-    """Whether an object is meant to be a line of the Batch API's input."""
+    """Return True if an object is meant to be a line of the Batch API's input."""
     return "body" in value and ("url" in value or "method" in value or CUSTOM_ID in value)
 
 
 def batch_line(value: Mapping[str, Any]) -> BatchLine:
-    """A line of the Batch API's input, checked.
+    """Check a line of the Batch API's input.
 
     Raises:
         BadLine: a field is missing or wrong.
@@ -126,17 +125,17 @@ def batch_line(value: Mapping[str, Any]) -> BatchLine:
 
 
 def is_pair(value: Any) -> bool:
-    """Whether a list is ``[request, answer]`` or ``[request, answer, metadata]``, and not one of requests."""
+    """Return True if a list is ``[request, answer]`` or ``[request, answer, metadata]``, and not one of requests."""
     if not (len(value) in (2, 3) and isinstance(value[0], dict)):
         return False
     return not isinstance(value[1], dict) or _REQUESTS.isdisjoint(value[1])
 
 
 def request_of_list(value: Any) -> Dict[str, Any]:
-    """The request that a list stands for: a chat, by its messages, or a pair as the cookbook's script writes them.
+    """Return the request of a line that is a list: messages of a chat, or a pair as the cookbook's script writes it.
 
     Raises:
-        BadLine: it is neither.
+        BadLine: the list is neither.
     """
     if are_messages(value):
         return {"messages": value}
@@ -148,10 +147,10 @@ def request_of_list(value: Any) -> Dict[str, Any]:
 
 
 def refuse_empty_messages(messages: Any) -> None:
-    """Refuse what nobody has asked in one of the messages.
+    """Refuse messages of a chat in which one of the user's is empty.
 
     Raises:
-        EmptyCell: the content of a message of the user's is null, as an empty cell of a table is in JSON.
+        EmptyCell: the content of a user message is null, as an empty cell of a table is in JSON.
     """
     for place, message in enumerate(messages if isinstance(messages, list) else ()):
         if isinstance(message, dict) and message.get("role") == "user" and message.get("content", "") is None:
@@ -159,45 +158,45 @@ def refuse_empty_messages(messages: Any) -> None:
 
 
 def path_of(body: Mapping[str, Any], model: Optional[str] = None) -> str:
-    """Where a body goes that does not say it.
+    """Return the path for a body without a url.
 
     Args:
         body: the body.
-        model: the model where it names none.
+        model: the model if the body names none.
     """
     if "messages" in body or are_messages(body.get("prompt")):
         return CHAT
     if "input" not in body:
         return RESPONSES if isinstance(body.get("prompt"), dict) else COMPLETIONS
-    # The Responses API and embeddings both call it input; models that embed are called so.
+    # The Responses API and embeddings both have "input"; the names of embedding models tell them apart.
     return EMBEDDINGS if "embed" in str(body.get("model") or model or "").lower() else RESPONSES
 
 
 def checked_body(body: Mapping[str, Any]) -> Dict[str, Any]:
-    """A body of whose fields with prompts one can be sent; those that are null beside it are left out.
+    """Return a body with a usable prompt, without the fields of prompts that are null.
 
     Raises:
-        EmptyCell: it is an empty text.
-        BadLine: none of them can.
+        EmptyCell: the prompt is an empty text.
+        BadLine: there is no usable prompt.
     """
-    given = [name for name in ("messages", "prompt", "input") if name in body]
-    filled = [name for name in given if body[name] is not None]
+    present = [name for name in _TYPES if name in body]
+    filled = [name for name in present if body[name] is not None]
     if not filled:
-        raise BadLine(f"{given[0]!r} is null: {EMPTY_CELL}")
+        raise BadLine(f"{present[0]!r} is null: {EMPTY_CELL}")
     for name in filled:
         value = body[name]
         if value == "":
             raise EmptyCell(name)
         if not (isinstance(value, _TYPES[name]) and value):
-            found = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
-            raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {found}")
+            actual = json_type(value) if value or not isinstance(value, (list, dict)) else "nothing"
+            raise BadLine(f"{name!r} must be {_PROMPTS[name]}, got {actual}")
     refuse_empty_messages(body.get("messages") or body.get("prompt"))
     if isinstance(body.get("prompt"), dict) and "id" not in body["prompt"]:
         raise BadLine(
             f"'prompt' must be {_PROMPTS['prompt']}, got an object; of pandas, write to_json(..., "
             "orient='records', lines=True)"
         )
-    return {name: value for name, value in body.items() if value is not None or name not in given}
+    return {name: value for name, value in body.items() if value is not None or name not in present}
 
 
 _TYPES = {"messages": (list,), "prompt": (str, list, dict), "input": (str, list)}
@@ -209,15 +208,15 @@ _PROMPTS = {
 
 
 def is_embedding(path: str) -> bool:
-    """Whether requests to this path ask for embeddings."""
+    """Return True if requests to this path ask for embeddings."""
     return path.endswith(EMBEDDINGS)
 
 
 def vector_in(record: Record) -> Any:
-    """The vector in the record of an answer, whatever its encoding; None where there is none.
+    """Return the vector in the record of an answer, of either encoding; None without one.
 
     Raises:
-        ConfigurationError: there are several.
+        ConfigurationError: the answer has several.
     """
     if record.state != OK:
         return None
@@ -237,7 +236,7 @@ def vector_in(record: Record) -> Any:
 
 
 def json_type(value: Any) -> str:
-    """What ``value`` is, for a message."""
+    """Return the name of the type of a JSON value, for a message."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return "bytes that are no text" if isinstance(value, bytes) else names.get(type(value), "a number")
 
@@ -246,7 +245,7 @@ def json_type(value: Any) -> str:
 
 
 def answer_line(record: Record) -> bytes:
-    """The line of a success."""
+    """Return the line of a success."""
     last = record.attempts[-1] if record.attempts else None
     status = last.status if last is not None and last.status is not None else 200
     request_id = text_or_null(None if last is None else last.request_id)
@@ -256,27 +255,28 @@ def answer_line(record: Record) -> bytes:
 
 def _value(value: bytes) -> bytes:
     if has_no_json_form(value):
-        with contextlib.suppress(ValueError):  # nested too deeply to be read, and a text that says it
+        with contextlib.suppress(ValueError):  # nested too deeply to be decoded
             value = encode_value(finite(loads(value)))
     return unbroken(value)
 
 
 def error_line(record: Record) -> bytes:
-    """The line of a failure: the server's refusal, or why there was no answer."""
-    facts = record.error or {}
-    status = facts.get("status_code")
+    """Return the line of a failure: the server's error response, or the reason why there was no response."""
+    error_facts = record.error or {}
+    status = error_facts.get("status_code")
     if isinstance(status, int) and status >= 300:
-        response = {"status_code": status, "request_id": facts.get("request_id"), "body": _error_body(facts)}
+        request_id = error_facts.get("request_id")
+        response = {"status_code": status, "request_id": request_id, "body": _error_body(error_facts)}
         text = f'"response": {json_text(response)}, "error": null'
     else:
-        error = {"code": error_code(facts), "message": facts.get("message")}
+        error = {"code": error_code(error_facts), "message": error_facts.get("message")}
         text = f'"response": null, "error": {json_text(error)}'
     return (_head(record) + text).encode() + _meta(record) + b"}\n"
 
 
-def error_code(facts: Mapping[str, Any]) -> str:
-    """The code of a failure that is no answer of the server's."""
-    return _CODES.get(str(facts.get("class")), "internal_error")
+def error_code(error_facts: Mapping[str, Any]) -> str:
+    """Return the code of a failure that is no response of the server."""
+    return _CODES.get(str(error_facts.get("class")), "internal_error")
 
 
 def _head(record: Record) -> str:
@@ -287,20 +287,20 @@ def _meta(record: Record) -> bytes:
     return b"" if record.meta is None else b', "metadata": ' + json_text(record.meta).encode()
 
 
-def _error_body(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    body = facts.get("body")
+def _error_body(error_facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    body = error_facts.get("body")
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         return body
-    return {"error": {name: facts.get(name) for name in ("message", "type", "param", "code")}}
+    return {"error": {name: error_facts.get(name) for name in ("message", "type", "param", "code")}}
 
 
-class ResultLine(NamedTuple):
+class _ResultLine(NamedTuple):
     """A line of output.
 
     Attributes:
         custom_id: the row's name.
-        ok: whether it is an answer.
-        status: HTTP status, None where there was no answer.
+        ok: True for an answer, False for an error.
+        status: HTTP status, None without a response.
         code: the error's code, type or message; None for an answer.
         body: the answer's JSON.
     """
@@ -312,40 +312,39 @@ class ResultLine(NamedTuple):
     body: Any
 
 
-def read_result(line: str) -> ResultLine:
-    """A line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
+def read_result(line: str) -> _ResultLine:
+    """Decode a line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the line is none of these.
     """
     value = loads(line)
     if isinstance(value, list):
         return _read_pair(value)
     if not (isinstance(value, dict) and ("response" in value or "error" in value)):
         raise ValueError("it has neither 'response' nor 'error'")
-    found = value.get("response")
-    response: Dict[str, Any] = found if isinstance(found, dict) else {}
+    response: Dict[str, Any] = value["response"] if isinstance(value.get("response"), dict) else {}
     status, body, error = response.get("status_code"), response.get("body"), value.get("error")
-    inside = body.get("error") if isinstance(body, dict) else None
-    refused = (isinstance(status, int) and status >= 300) or not response
-    if error or inside or refused:
-        return ResultLine(value.get("custom_id"), False, status, _code(error or inside), body)
-    return ResultLine(value.get("custom_id"), True, status, None, body)
+    error_in_body = body.get("error") if isinstance(body, dict) else None
+    is_refused = (isinstance(status, int) and status >= 300) or not response
+    if error or error_in_body or is_refused:
+        return _ResultLine(value.get("custom_id"), False, status, _code(error or error_in_body), body)
+    return _ResultLine(value.get("custom_id"), True, status, None, body)
 
 
-def _read_pair(value: Any) -> ResultLine:
+def _read_pair(value: Any) -> _ResultLine:
     if len(value) not in (2, 3):
         raise ValueError("a list must be [request, answer] or [request, answer, metadata]")
     answer = value[1]
     if isinstance(answer, dict) and not answer.get("error"):
-        return ResultLine(None, True, 200, None, answer)
-    found = answer[-1] if isinstance(answer, list) and answer else answer
-    error = found.get("error") if isinstance(found, dict) else found
-    return ResultLine(None, False, None, _code(error), None)
+        return _ResultLine(None, True, 200, None, answer)
+    last = answer[-1] if isinstance(answer, list) and answer else answer
+    error = last.get("error") if isinstance(last, dict) else last
+    return _ResultLine(None, False, None, _code(error), None)
 
 
 def _code(error: Any) -> str:
     if isinstance(error, dict):
-        found = error.get("code") or error.get("type") or error.get("message")
-        return str(found)[:80] if found else "error"
+        code = error.get("code") or error.get("type") or error.get("message")
+        return str(code)[:80] if code else "error"
     return str(error)[:80] if error else "error"

@@ -20,7 +20,7 @@ ROOT = Path(chatpool.__file__).parents[1]
 CARELESS = """
 import os
 from chatpool.local import LocalServer, model
-model.FILE_SIZE = {size}
+model.FILE_SIZE_BYTES = {size}
 server = LocalServer().start()
 print(server._process.pid, flush=True)
 os._exit(0)
@@ -71,7 +71,7 @@ def test_it_can_be_started_again(installed):
 
 def test_a_child_that_will_not_end_is_killed(installed, monkeypatch):
     monkeypatch.setattr(server_module, "_close_input", lambda process: None)
-    monkeypatch.setattr(server_module, "_STOP_LIMIT", 0.01)
+    monkeypatch.setattr(server_module, "_STOP_SECONDS", 0.01)
     server = LocalServer().start()
     process = server._process
     server.close()
@@ -103,7 +103,7 @@ def test_a_damaged_model_is_an_error_with_its_cure(installed):
 
 
 def test_a_child_that_says_nothing_is_an_error(installed, monkeypatch, tmp_path):
-    silent = tmp_path / "child.py"
+    silent = tmp_path / "server_process.py"
     silent.write_text("")
     monkeypatch.setattr(server_module, "__file__", str(tmp_path / "server.py"))
     with pytest.raises(ConfigurationError, match="its process ended"):
@@ -111,9 +111,9 @@ def test_a_child_that_says_nothing_is_an_error(installed, monkeypatch, tmp_path)
 
 
 def test_a_child_that_is_slow_is_given_up(installed, monkeypatch, tmp_path):
-    (tmp_path / "child.py").write_text("import sys; sys.stdin.read()")
+    (tmp_path / "server_process.py").write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(server_module, "__file__", str(tmp_path / "server.py"))
-    monkeypatch.setattr(server_module, "_START_LIMIT", 0.01)
+    monkeypatch.setattr(server_module, "_START_SECONDS", 0.01)
     server = LocalServer()
     with pytest.raises(ConfigurationError, match="did not start within"):
         server.start()

@@ -10,7 +10,7 @@ import pytest
 
 import chatpool
 from chatpool import ChatPool, ConfigurationError, batch
-from chatpool.batch.output_files import write_matrix
+from chatpool.batch.output_files import write_npy
 from chatpool.testing import Answer, Error, FakeServer, embedding_vector
 
 
@@ -108,9 +108,9 @@ def test_vectors_of_different_lengths_are_no_matrix(tmp_path, stand_in, monkeypa
     monkeypatch.setattr("chatpool.batch.output_files.decode_record", lambda line: line)
     monkeypatch.setattr("chatpool.batch.output_files.vector_in", lambda line: line)
     with pytest.raises(ConfigurationError, match="row 1 has 3 numbers, those before have 2"):
-        write_matrix(str(tmp_path / "x.npy"), [[1, 2], [1, 2, 3]])
+        write_npy(str(tmp_path / "x.npy"), [[1, 2], [1, 2, 3]])
     with pytest.raises(ConfigurationError, match="no vector"):
-        write_matrix(str(tmp_path / "x.npy"), [None])
+        write_npy(str(tmp_path / "x.npy"), [None])
     assert not list(tmp_path.iterdir())
 
 

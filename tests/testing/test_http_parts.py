@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatpool.clock import install_clock
 from chatpool.testing import HINTS, FakeClock
-from chatpool.testing.http_parts import go_duration, say
+from chatpool.testing.http_parts import go_duration, hint_of
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -43,19 +43,19 @@ def test_a_duration_is_never_shorter_than_meant_and_exact_to_a_millisecond(secon
 
 @given(st.floats(0, 1e5))
 def test_a_number_is_never_less_than_meant(seconds):
-    assert int(say("retry-after-ms", seconds).headers[0][1]) / 1000 >= seconds - 1e-6
-    assert float(say("retry-after", seconds).headers[0][1]) >= seconds - 1e-6
+    assert int(hint_of("retry-after-ms", seconds).headers[0][1]) / 1000 >= seconds - 1e-6
+    assert float(hint_of("retry-after", seconds).headers[0][1]) >= seconds - 1e-6
 
 
 def test_every_hint_says_something_in_its_own_way():
-    assert len({say(hint, 90.5) for hint in HINTS}) == len(HINTS)
-    assert say(None, 90.5) == ((), "")
+    assert len({hint_of(hint, 90.5) for hint in HINTS}) == len(HINTS)
+    assert hint_of(None, 90.5) == ((), "")
 
 
 def test_a_date_follows_the_installed_clock():
     previous = install_clock(FakeClock(wall=1_000_000_000.5))
     try:
-        said = dict(say("retry-after-date", 60).headers)
+        said = dict(hint_of("retry-after-date", 60).headers)
     finally:
         install_clock(previous)
     assert said == {"retry-after": "Sun, 09 Sep 2001 01:47:41 GMT"}

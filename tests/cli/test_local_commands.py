@@ -11,7 +11,7 @@ import pytest
 from chatpool import ConfigurationError
 from chatpool.testing import FakeServer
 
-COMMAND = "chatpool.cli.commands"
+COMMAND = "chatpool.cli.small_commands"
 
 
 @pytest.fixture

@@ -292,5 +292,5 @@ def test_long_fields_of_csv_are_taken(tmp_path):
     source = Source(str(path))
     (line,) = list(source)
     reading = InputFormat(source)
-    reading.recognise(line)
+    reading.detect_format(line)
     assert len(reading.row(line).request.body["messages"][0]["content"]) == 300_000

