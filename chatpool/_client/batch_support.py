@@ -1,16 +1,16 @@
-"""What batch files are run by.
+"""The part of the client that ``chatpool.batch`` uses; a batch run imports from no other module of this package.
 
-The budget of a run whose calls are made by other processes.
-
-Copies of a pool for other processes of the same run.
+* :func:`start_rows`: a run over rows whose outcomes are stored elsewhere, as a :class:`StoredRowsRun`.
+* Questions about a pool (:func:`model_of`, :func:`needs_model` ...), and a view of it with the run's answer rules.
+* :class:`WorkerPools` and :class:`RowBudget`: the same pool in several processes, with one budget.
 """
 
 from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
-from urllib.parse import urlsplit
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set
+from urllib.parse import SplitResult, urlsplit
 
 from .._engine import TIMED_OUT
 from .._journal import OK, Record
@@ -24,22 +24,32 @@ from ..config import Limits
 from ..errors import ConfigurationError
 from ..types import ChatRequest, Outcome, Usage
 from .connect import PUBLIC_URL
-from .embedding_batches import EmbeddingRowsRun
-from .failure_limit import FailureLimit
-from .options import RequestMaker, body_fields
+from .embedding_batches import MAX_BATCH_TEXTS, PAUSE, EmbeddingRowsRun
+from .failures import FailureLimit, MaxFailures, state_of
+from .options import RequestMaker, body_fields, run_call_options
 from .pickling import restore
 from .pool import ChatPool
-from .stored_runs import StoredRowsRun
+from .start_run import run_window
+from .stored_runs import StoredRowsRun, record_of
 
 __all__ = [
+    "MAX_BATCH_TEXTS",
+    "PAUSE",
+    "ChatPool",
+    "FailureLimit",
+    "MaxFailures",
     "RowBudget",
+    "StoredRowsRun",
     "WorkerPools",
     "has_version_in_url",
+    "max_workers_of",
     "model_of",
     "needs_model",
     "prompt_tokens",
+    "record_of",
     "request_maker",
     "start_rows",
+    "state_of",
     "unpickle_pool",
     "with_answer_rules",
 ]
@@ -49,44 +59,44 @@ def start_rows(
     pool: ChatPool,
     rows: Iterable[Any],
     prepare: Callable[[Any], ChatRequest],
-    keep: Callable[[Outcome[Any]], None],
+    persist: Callable[[Outcome[Any]], None],
     *,
-    packed: bool = False,
+    is_batched: bool = False,
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
 ) -> StoredRowsRun:
-    """A run over rows that somebody else keeps the outcomes of.
+    """Return a run over rows; nothing is sent before it is consumed.
 
     Args:
         pool: makes the calls.
         rows: the input.
         prepare: makes the whole request of one.
-        keep: keeps the outcome of one; called in workers.
-        packed: whether requests for embeddings are joined.
-        failure_limit: ends the run when so many rows have failed; None where somebody else counts.
+        persist: stores the outcome of one; called in workers.
+        is_batched: whether requests for embeddings are joined.
+        failure_limit: ends the run when too many rows have failed; None where another process counts.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
     """
-    core = pool._core
-    options = pool._how().of_run(core.dispatcher, None, ends_when_refused=ends_when_refused)
-    if packed:
-        window, most = 2 * core.engine.max_workers, pool._defaults.max_pack
-        run: StoredRowsRun = EmbeddingRowsRun(core.engine, rows, prepare, options, window, most, keep=keep)
+    engine = pool._core.engine
+    options = run_call_options(pool._call_options(), pool._core.dispatcher, ends_when_refused=ends_when_refused)
+    if is_batched:
+        window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
+        run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
     else:
-        window = max(1000, 10 * core.engine.max_workers)
-        run = StoredRowsRun(core.engine, rows, lambda row: _in_full(prepare(row)), options, window, keep=keep)
+        window = run_window(engine.max_workers)
+        run = StoredRowsRun(engine, rows, lambda row: _in_full(prepare(row)), options, window, persist=persist)
     run.failure_limit = failure_limit
     return run
 
 
 def _in_full(request: ChatRequest) -> ChatRequest:
-    """The same request, so that a text's embedding comes in the whole answer and not as the bare vector."""
+    """Return the same request; the embedding of a text comes in the whole answer, and not as the bare vector."""
     return request if shared_part(request) is None else join_requests([request])
 
 
 def with_answer_rules(
     pool: ChatPool, rules: AnswerRules, *, collect_stream: bool = False, max_pack: Optional[int] = None
 ) -> ChatPool:
-    """A view of the pool whose runs over rows look at answers; its copies in other processes do too.
+    """Return a view of the pool whose runs over rows review answers; its copies in other processes do too.
 
     Args:
         pool: the pool.
@@ -104,7 +114,7 @@ def with_answer_rules(
 
 
 def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> Callable[[Any], ChatRequest]:
-    """Fills in what a row's request lacks.
+    """Return what fills in the pool's own in a row's request.
 
     Raises:
         TypeError: a keyword among ``extra`` that is no body field.
@@ -113,34 +123,43 @@ def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> 
 
 
 def prompt_tokens(request: ChatRequest) -> float:
-    """The tokens that a pool expects a request's prompt to have, before any answer has taught it better."""
+    """Return the tokens that a pool expects in a request's prompt, before it has learned from answers."""
     return TokenEstimator().estimate(request_size(request)).prompt
 
 
+def max_workers_of(pool: ChatPool) -> int:
+    """Return how many calls the pool makes at a time."""
+    return pool._core.engine.max_workers
+
+
 def model_of(pool: ChatPool) -> Optional[str]:
-    """The model of requests that name none, None without one."""
+    """Return the model of requests that name none, None without one."""
     return pool._defaults.model or pool._defaults.body.get("model")
 
 
 def has_version_in_url(pool: ChatPool) -> bool:
-    """Whether the base URL has a path, of which a request's ``/v1`` is a part."""
-    return any(urlsplit(each.base_url).path.strip("/") for each in pool._core.engine.endpoints.transports)
+    """Return whether the base URL has a path, which then stands for the ``/v1`` of a request."""
+    return any(url.path.strip("/") for url in _base_urls(pool))
 
 
 def needs_model(pool: ChatPool) -> bool:
-    """Whether a server is OpenAI's own, which refuses requests without a model."""
-    hosts = {urlsplit(each.base_url).hostname for each in pool._core.engine.endpoints.transports}
+    """Return whether a server is OpenAI's own, which refuses requests without a model."""
+    hosts: Set[Optional[str]] = {url.hostname for url in _base_urls(pool)}
     return urlsplit(PUBLIC_URL).hostname in hosts
 
 
-class _Reserved(NamedTuple):
-    amount: BudgetReservation
+def _base_urls(pool: ChatPool) -> List[SplitResult]:
+    return [urlsplit(transport.base_url) for transport in pool._core.engine.endpoints.transports]
+
+
+class _RowReservation(NamedTuple):
+    budget: BudgetReservation
     size: RequestSize
     estimator: TokenEstimator
 
 
 class RowBudget:
-    """Asks a pool's budget before a row is handed to another process, and tells it what the row took.
+    """The budget of a pool, for rows whose calls other processes make.
 
     As in the pool itself, what is under way counts as it is expected to end; a row that is handed over is under way.
 
@@ -152,12 +171,10 @@ class RowBudget:
     """
 
     def __init__(self, pool: ChatPool) -> None:
-        engine = pool._core.engine
-        self._spending = engine._budget_tracker
-        self.limits = self._spending is not None
-        self._lock = engine._scheduler.lock
+        self._engine = pool._core.engine
+        self.limits = self._engine.has_budget
         self._estimators: Dict[Optional[str], TokenEstimator] = {}
-        self._reserved: Dict[int, _Reserved] = {}
+        self._reserved: Dict[int, _RowReservation] = {}
 
     def reserve(self, key: int, request: ChatRequest) -> bool:
         """Reserve what a row is expected to take; False if that has to wait for others to end.
@@ -166,48 +183,35 @@ class RowBudget:
             BudgetExceededError: it does not fit any more.
             ConfigurationError: the budget has no price for its model.
         """
-        if self._spending is None:
+        if not self.limits:
             return True
         size = request_size(request)
         estimator = self._estimators.setdefault(request.model, TokenEstimator())
-        expected = estimator.expected(size)
-        with self._lock:
-            if self._spending.would_exceed(request.model, expected):
-                return False
-            refusal = self._spending.rejection(request.model, expected)
-            if refusal is not None:
-                raise refusal
-            amount = self._spending.reservation(request.model, expected)
-            self._spending.sent(amount)
-        self._reserved[key] = _Reserved(amount, size, estimator)
+        reservation = self._engine.reserve_budget(request.model, estimator.expected(size))
+        if reservation is None:
+            return False
+        self._reserved[key] = _RowReservation(reservation, size, estimator)
         return True
 
     def settle(self, record: Record, usage: Optional[Usage]) -> None:
-        """The row has ended: book what it took."""
+        """Book what a row took that has ended."""
         reserved = self._reserved.pop(record.key, None)
-        if reserved is None or self._spending is None:
+        if reserved is None:
             return
         if usage is not None:
             reserved.estimator.learn(reserved.size, usage)
-        answered = record.state == OK
         timeouts = sum(attempt.reason == TIMED_OUT for attempt in record.attempts)
-        with self._lock:
-            # An answer that did not come in time may have been written, and billed, all the same.
-            for _ in range(timeouts):
-                self._spending.sent(reserved.amount)
-                self._spending.returned(reserved.amount, None, answered=True)
-            self._spending.returned(reserved.amount, usage, answered=answered, wrote=answered)
+        self._engine.book_budget(reserved.budget, usage, answered=record.state == OK, timeouts=timeouts)
 
     def release(self, key: int) -> None:
-        """The row was not sent."""
+        """Give back what was reserved for a row that was not sent."""
         reserved = self._reserved.pop(key, None)
-        if reserved is not None and self._spending is not None:
-            with self._lock:
-                self._spending.returned(reserved.amount, None, answered=False)
+        if reserved is not None:
+            self._engine.book_budget(reserved.budget, None, answered=False)
 
 
 class WorkerPools:
-    """A pool several times over, to be made again in child processes.
+    """Pickles of a pool, one for each child process.
 
     Its workers are shared out among them, and its limits hold for all of them together: through a file that is gone
     when this is closed.  Its budget stays behind, for the parent to ask.  The bytes hold the key: they are for the
@@ -223,17 +227,17 @@ class WorkerPools:
 
     def __init__(self, pool: ChatPool, count: int) -> None:
         self._scope: Optional[PrivateScope] = None
-        arguments = {**pool._origin.arguments, "budget": None}
-        arguments["limits"] = self._shared(arguments.get("limits"), count)
+        arguments = {**pool._recipe.arguments, "budget": None}
+        arguments["limits"] = self._child_limits(arguments.get("limits"), count)
         if arguments.get("endpoints") is not None:
             arguments["endpoints"] = [
-                endpoint._for_child(self._shared(endpoint.limits, count)) for endpoint in arguments["endpoints"]
+                endpoint._for_child(self._child_limits(endpoint.limits, count)) for endpoint in arguments["endpoints"]
             ]
-        workers = pool._core.engine.max_workers
+        workers = max_workers_of(pool)
         shares = [max(1, workers // count + (place < workers % count)) for place in range(count)]
-        origins = [replace(pool._origin, arguments={**arguments, "max_workers": share}) for share in shares]
+        recipes = [replace(pool._recipe, arguments={**arguments, "max_workers": share}) for share in shares]
         try:
-            self._packed: List[bytes] = [pickle.dumps((origin, pool._defaults)) for origin in origins]
+            self._pickles: List[bytes] = [pickle.dumps((recipe, pool._defaults)) for recipe in recipes]
         except Exception as error:
             self.close()
             raise ConfigurationError(
@@ -241,19 +245,19 @@ class WorkerPools:
                 "leave out processes"
             ) from error
 
-    def _shared(self, limits: Optional[Limits], count: int) -> Optional[Limits]:
-        """The limits as each of the processes gets them."""
+    def _child_limits(self, limits: Optional[Limits], count: int) -> Optional[Limits]:
+        """Return the limits of each process: the same in a scope that they share, or else its part of them."""
         if limits is None or limits.scope is not None:
             return limits
         if limits.requests_per_minute is None and limits.tokens_per_minute is None:
             return limits
         self._scope = self._scope or PrivateScope()
         if self._scope.name is not None:
-            return _changed(limits, 1, self._scope.name)
-        return _changed(limits, count, None)
+            return _divided(limits, 1, self._scope.name)
+        return _divided(limits, count, None)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._packed)
+        return iter(self._pickles)
 
     def close(self) -> None:
         """Remove what the processes shared."""
@@ -261,8 +265,8 @@ class WorkerPools:
             self._scope.close()
 
 
-def _changed(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
-    """One of ``parts`` equal shares of the limits, in this scope."""
+def _divided(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
+    """Return one of ``parts`` equal shares of the limits, in this scope."""
 
     def share(limit: Optional[float]) -> Any:
         return None if limit is None else max(1, limit / parts)
@@ -276,5 +280,5 @@ def _changed(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
 
 
 def unpickle_pool(data: bytes) -> ChatPool:
-    """The pool again."""
+    """Make a pool again from one of the bytes of :class:`WorkerPools`."""
     return restore(*pickle.loads(data))  # noqa: S301 - from this run's own parent process, through its pipe

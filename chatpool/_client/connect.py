@@ -1,6 +1,7 @@
-"""From a pool's arguments and the environment to its transport settings.
+"""From a pool's arguments and the environment to its endpoints, with everything filled in.
 
-From a pool's endpoints to where its exchanges go.
+First the settings of one transport (OpenAI, Azure, a plain server), then the endpoints of a pool: its only one, or
+those of ``endpoints=``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from ..errors import ConfigurationError
 from .endpoint import Endpoint, is_credential
 
 __all__ = [
+    "PUBLIC_URL",
     "azure_settings",
     "check_pacing",
     "endpoint_spec",
     "endpoint_specs",
     "openai_settings",
-    "plain_settings",
 ]
 
 
@@ -39,7 +40,7 @@ def openai_settings(
     headers: Optional[Mapping[str, str]],
     **connection: Any,
 ) -> TransportSettings:
-    """Settings for OpenAI or a compatible server; what is None is taken from OpenAI's environment variables.
+    """Return settings for OpenAI or a compatible server; OpenAI's environment variables stand in for None.
 
     Raises:
         ConfigurationError: there is no key, and the server is OpenAI's own.
@@ -51,18 +52,20 @@ def openai_settings(
             "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
             "or name another server with base_url="
         )
-    sent: Dict[str, Optional[str]] = {}
-    for name, given, variable in (("organization", organization, "ORG_ID"), ("project", project, "PROJECT_ID")):
-        header = {f"OpenAI-{name.title()}": given or os.environ.get(f"OPENAI_{variable}")}
-        check_headers(name if given else f"OPENAI_{variable}", header)
-        sent.update(header)
-    return _transport_settings(base_url, KeyAuth(key), {**_named(sent), **_headers(headers)}, **connection)
+    own_headers: Dict[str, Optional[str]] = {}
+    for name, value, variable in (("organization", organization, "ORG_ID"), ("project", project, "PROJECT_ID")):
+        header = {f"OpenAI-{name.title()}": value or os.environ.get(f"OPENAI_{variable}")}
+        check_headers(name if value else f"OPENAI_{variable}", header)
+        own_headers.update(header)
+    return _transport_settings(
+        base_url, KeyAuth(key), {**_without_empty(own_headers), **_headers(headers)}, **connection
+    )
 
 
-def plain_settings(
+def _plain_settings(
     base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], **connection: Any
 ) -> TransportSettings:
-    """Settings for a server that the environment says nothing about."""
+    """Return settings for a server that no environment variable is for."""
     return _transport_settings(base_url, KeyAuth(api_key), _headers(headers), **connection)
 
 
@@ -75,10 +78,10 @@ def azure_settings(
     query: Optional[Mapping[str, str]],
     **connection: Any,
 ) -> TransportSettings:
-    """Settings for an Azure OpenAI resource; what is None is taken from Azure's environment variables.
+    """Return settings for an Azure OpenAI resource; Azure's environment variables stand in for None.
 
-    Without a deployment the resource's ``/openai/v1/`` API is used, in which the model of a request names the
-    deployment, and which takes no version with a date: the one in the environment is not for it.
+    Without a deployment the resource's ``/openai/v1/`` API is used.  There the model of a request names the deployment,
+    and a dated version is not taken: so the environment's is not used.
 
     Raises:
         ConfigurationError: the endpoint or the key is missing, or a deployment comes without a version.
@@ -96,13 +99,13 @@ def azure_settings(
         if not version:
             raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
         base_url = f"{base}/openai/deployments/{deployment}"
-    query = {**_named({"api-version": version}), **_mapping("query", query)}
+    query = {**_without_empty({"api-version": version}), **_mapping("query", query)}
     headers = _headers(connection.pop("headers", None))
     return _transport_settings(base_url, auth, headers, query=query, **connection)
 
 
 def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]]) -> KeyAuth:
-    """A key goes into a header of Azure's own, a token of Entra ID where OpenAI's keys go."""
+    """Return the auth: a key goes into Azure's ``api-key`` header, a token of Entra ID where OpenAI's keys go."""
     if token_provider is not None:
         if not callable(token_provider):
             raise TypeError("azure_ad_token_provider must be a function that returns a token")
@@ -118,7 +121,7 @@ def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]]) -> Ke
 
 
 def check_pacing(limits: Any, budget: Any, model: Optional[str]) -> None:
-    """Refuse what cannot be a pool's limits or budget.
+    """Check a pool's limits and budget.
 
     Raises:
         TypeError: a value of a wrong type.
@@ -171,7 +174,7 @@ def _mapping(name: str, value: Any) -> Dict[str, str]:
     return dict(value)
 
 
-def _named(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
+def _without_empty(headers: Mapping[str, Optional[str]]) -> Dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
@@ -193,8 +196,8 @@ def endpoint_specs(endpoints: Any, limits: Optional[Limits], connection: Mapping
         ConfigurationError: there is none, a name appears twice, a key is missing, or an argument of the pool would
             send a key to all of them.
     """
-    checked = _checked(endpoints)
-    _check_given(connection)
+    checked = _checked_endpoints(endpoints)
+    _check_connection(connection)
     common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url")}
     specs: List[EndpointSpec] = []
     for endpoint, settings in [(endpoint, _endpoint_settings(endpoint, common)) for endpoint in checked]:
@@ -214,7 +217,7 @@ def _with_sharing(spec: EndpointSpec) -> EndpointSpec:
     return spec._replace(sharing=Sharing.of(limits, limits.scope))
 
 
-def _checked(endpoints: Any) -> Sequence[Endpoint]:
+def _checked_endpoints(endpoints: Any) -> Sequence[Endpoint]:
     if isinstance(endpoints, (str, bytes, Endpoint)) or not isinstance(endpoints, Sequence):
         raise TypeError(f"endpoints must be a list of chatpool.Endpoint, got {type(endpoints).__name__}")
     for endpoint in endpoints:
@@ -225,14 +228,14 @@ def _checked(endpoints: Any) -> Sequence[Endpoint]:
     return endpoints
 
 
-def _check_given(given: Mapping[str, Any]) -> None:
-    """No key may go to an endpoint that it is not for."""
+def _check_connection(connection: Mapping[str, Any]) -> None:
+    """Refuse arguments of a pool that would send a key to endpoints that it is not for."""
     for name in ("api_key", "base_url"):
-        if given.get(name) is not None:
+        if connection.get(name) is not None:
             raise ConfigurationError(f"{name} and endpoints cannot be combined: pass {name} to an Endpoint")
-    session = given.get("session")
-    sent = [*(given.get("headers") or {}), *getattr(session, "headers", ())]
-    if getattr(session, "auth", None) is not None or any(is_credential(name) for name in sent):
+    session = connection.get("session")
+    header_names = [*(connection.get("headers") or {}), *getattr(session, "headers", ())]
+    if getattr(session, "auth", None) is not None or any(is_credential(name) for name in header_names):
         raise ConfigurationError(
             "a key in headers= or session= would go to all endpoints: pass each of them its api_key= or headers="
         )
@@ -252,24 +255,24 @@ def _name(endpoint: Endpoint, settings: TransportSettings, taken: Sequence[str])
 
 
 def _endpoint_settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSettings:
-    is_home, key_variable = _home(endpoint)
-    _check_key(endpoint, is_home=is_home, variable=key_variable)
+    uses_environment, key_variable = _environment_key(endpoint)
+    _check_key(endpoint, uses_environment=uses_environment, variable=key_variable)
     rest: Dict[str, Any] = {**common, "query": {**(common.get("query") or {}), **endpoint.query}}
     headers = {**(rest.pop("headers", None) or {}), **endpoint.headers}
     organization, project = rest.pop("organization", None), rest.pop("project", None)
     options = endpoint._azure_options
     if options is not None:
         deployment, provider, version = options["deployment"], options["token_provider"], options["version"]
-        where = endpoint.base_url, deployment, endpoint.api_key, provider, version
-        return azure_settings(*where, headers=headers, **rest)
-    if is_home:
+        key = endpoint.api_key
+        return azure_settings(endpoint.base_url, deployment, key, provider, version, headers=headers, **rest)
+    if uses_environment:
         return openai_settings(endpoint.api_key, endpoint.base_url, organization, project, headers, **rest)
-    return plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
+    return _plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
 
 
-def _check_key(endpoint: Endpoint, *, is_home: bool, variable: str) -> None:
+def _check_key(endpoint: Endpoint, *, uses_environment: bool, variable: str) -> None:
     """Refuse an endpoint whose key did not come along, or that needs one and has none."""
-    if endpoint._key_left_behind and not (is_home and os.environ.get(variable)):
+    if endpoint._key_left_behind and not (uses_environment and os.environ.get(variable)):
         name = endpoint.name or endpoint.base_url or "without an address"
         raise ConfigurationError(
             f"the api_key of the endpoint {name} was passed as a str, and keys are not pickled: pass it as a function "
@@ -277,20 +280,21 @@ def _check_key(endpoint: Endpoint, *, is_home: bool, variable: str) -> None:
         )
     azure = endpoint._azure_options
     signs_in = endpoint.api_key is not None or (azure is not None and azure["token_provider"] is not None)
-    needs_key = azure is not None or _origin(endpoint.base_url or "") == _origin(PUBLIC_URL)
-    if needs_key and not (is_home or signs_in):
+    needs_key = azure is not None or _url_origin(endpoint.base_url or "") == _url_origin(PUBLIC_URL)
+    if needs_key and not (uses_environment or signs_in):
         raise ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
 
 
-def _home(endpoint: Endpoint) -> Tuple[bool, str]:
-    """Whether the key in the environment is for this endpoint, and the variable that holds it."""
+def _environment_key(endpoint: Endpoint) -> Tuple[bool, str]:
+    """Return whether the key in the environment is for this endpoint, and the variable that holds it."""
     if endpoint._azure_options is not None:
-        home, variable = os.environ.get("AZURE_OPENAI_ENDPOINT"), "AZURE_OPENAI_API_KEY"
+        server, variable = os.environ.get("AZURE_OPENAI_ENDPOINT"), "AZURE_OPENAI_API_KEY"
     else:
-        home, variable = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, "OPENAI_API_KEY"
-    return endpoint.base_url is None or (home is not None and _origin(home) == _origin(endpoint.base_url)), variable
+        server, variable = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, "OPENAI_API_KEY"
+    is_for_server = server is not None and _url_origin(server) == _url_origin(endpoint.base_url or "")
+    return endpoint.base_url is None or is_for_server, variable
 
 
-def _origin(url: str) -> Tuple[str, str]:
+def _url_origin(url: str) -> Tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower()

@@ -1,4 +1,4 @@
-"""What a pool and its views share: connections, workers, counters."""
+"""``PoolCore``: the engine, the listeners and the statistics that a pool shares with its views."""
 
 from __future__ import annotations
 
@@ -17,11 +17,26 @@ from ..types import LineStats, PoolStats
 
 __all__ = ["PoolCore"]
 
-_PATIENCE = 0.02  # seconds
+_REENTRANT_WAIT_SECONDS = 0.02
 
 
 class PoolCore:
-    """One engine, one set of listeners, and a transport for each endpoint."""
+    """One engine with a transport for each endpoint, and one set of listeners.
+
+    Args:
+        specs: of the pool's endpoints.
+        after_call: called with no argument in the worker thread after each call.
+        listeners: callables that get every event, besides the pool's own.
+        budget: None without one.
+
+    Attributes:
+        engine: runs the calls.
+        dispatcher: passes events to the listeners.
+        statistics: the pool's counters.
+
+    Raises:
+        TypeError: ``after_call`` or a listener cannot be called.
+    """
 
     def __init__(
         self,
@@ -30,13 +45,13 @@ class PoolCore:
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
     ) -> None:
-        listeners = _checked(listeners)
+        listeners = _checked_listeners(listeners)
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
         self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
-        # Not a method of this object: the engine may outlive it, and must not keep it alive.
+        # No method of this object: the engine may outlive it, and must not keep it alive.
         connect = partial(_connect, specs, self.statistics, os.getpid())
         assert specs[0].settings is not None
         self.engine = Engine(
@@ -49,31 +64,32 @@ class PoolCore:
 
     @property
     def transport(self) -> Transport:
-        """How exchanges get to the first endpoint: another one in a forked child."""
+        """Transport of the first endpoint: another one in a forked child."""
         return self.engine.transport
 
     def stats(self, *, reentrant: bool = False) -> PoolStats:
         """Return the counters at this moment.
 
         Args:
-            reentrant: whether this thread may hold the engine's lock; then the lines may be as last asked for.
+            reentrant: whether this thread may hold the engine's lock; then ``lines`` may be of an earlier moment.
         """
-        lines = self.engine.upstream_stats_within(_PATIENCE) if reentrant else self.engine.upstream_stats()
+        within = _REENTRANT_WAIT_SECONDS
+        lines = self.engine.upstream_stats_within(within) if reentrant else self.engine.upstream_stats()
         if lines is not None:
             self._lines = lines
         queued, parked, in_flight = self.engine.counts()
         return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
 
 
-def _connect(specs: Sequence[EndpointSpec], statistics: Statistics, made_in: int) -> Endpoints:
-    """The endpoints; in a forked child they have nothing in common with the parent's."""
-    in_child = os.getpid() != made_in
+def _connect(specs: Sequence[EndpointSpec], statistics: Statistics, parent_pid: int) -> Endpoints:
+    """Make the transports; in a forked child they have nothing in common with the parent's."""
+    in_child = os.getpid() != parent_pid
     if in_child:
         statistics.after_fork_in_child()
-    return Endpoints([_client(spec, in_child=in_child) for spec in specs])
+    return Endpoints([_client_of(spec, in_child=in_child) for spec in specs])
 
 
-def _client(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
+def _client_of(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
     settings = spec.settings
     assert settings is not None
     if in_child:
@@ -82,7 +98,7 @@ def _client(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
     return EndpointClient(spec, Transport(settings))
 
 
-def _checked(listeners: Iterable[Listener]) -> Iterable[Listener]:
+def _checked_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:
     listeners = tuple(listeners)
     for listener in listeners:
         if not callable(listener):

@@ -1,4 +1,4 @@
-"""Looks at everything that a call depends on, one thing after the other."""
+"""``chatpool check``: examine everything that a call depends on, one thing after the other."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from .pool import ChatPool
 
 __all__ = ["Finding", "findings"]
 
-_PROMPT = "HTTPResponse with one word."
+_PROMPT = "Reply with one word."
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: what it is.
-        text: how it is.
-        cure: what to do about it; None where nothing has to be done.
+        name: of what was checked.
+        text: its state.
+        advice: what to do about it; None where nothing has to be done.
     """
 
     name: str
     text: str
-    cure: Optional[str] = None
+    advice: Optional[str] = None
 
 
 def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
-    """What a call of this pool depends on; one call is made for it, without retries, and the models are listed.
+    """Check what a call of this pool depends on; one call is made, without retries, and the models are listed.
 
     Args:
         pool: the pool.
-        timeout: seconds that each of the two may take.
+        timeout: seconds that each of the two requests may take.
     """
     clients = pool._core.engine.endpoints
     for client in clients:
@@ -77,8 +77,8 @@ def _key(transport: Transport) -> Finding:
         return Finding("key", "none is sent: set OPENAI_API_KEY if the server wants one")
     if auth.refreshable:
         return Finding("key", f"from a function, sent as {auth.header}")
-    same = bool(os.environ.get("OPENAI_API_KEY"))
-    return Finding("key", f"sent as {auth.header}" + (", OPENAI_API_KEY is set" if same else ""))
+    is_in_environment = bool(os.environ.get("OPENAI_API_KEY"))
+    return Finding("key", f"sent as {auth.header}" + (", OPENAI_API_KEY is set" if is_in_environment else ""))
 
 
 def _base_url(transport: Transport) -> Finding:
@@ -96,8 +96,8 @@ def _proxy(transport: Transport) -> Finding:
         return Finding("proxy", "none")
     proxy = urlsplit(next(iter(chosen.values())))
     host = proxy.hostname or "one without a host"
-    where = f"{host}:{proxy.port}" if proxy.port else host
-    return Finding("proxy", f"{where}; to go past it, put the server's host into NO_PROXY")
+    address = f"{host}:{proxy.port}" if proxy.port else host
+    return Finding("proxy", f"{address}; to go past it, put the server's host into NO_PROXY")
 
 
 def _trust(transport: Transport) -> Finding:
@@ -117,19 +117,19 @@ def _trust(transport: Transport) -> Finding:
 
 
 def _models(pool: ChatPool, client: EndpointClient, timeout: float) -> Optional[List[str]]:
-    """The names of the server's models, None where it does not say."""
+    """Return the names of the server's models, None where it does not list them."""
     return model_names_in(_exchange(pool, client, MODELS_REQUEST, timeout).value)
 
 
 def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
-    some = ", ".join(sorted(models or [])[:5])
+    examples = ", ".join(sorted(models or [])[:5])
     if model is None:
-        return Finding("model", "none is named" + (f"; the server has {some}" if some else ""))
+        return Finding("model", "none is named" + (f"; the server has {examples}" if examples else ""))
     if models is None:
         return Finding("model", f"{model}; the server does not list what it has")
     if model in models:
         return Finding("model", f"{model}, one of the server's {len(models)}")
-    return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {some}")
+    return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {examples}")
 
 
 def _call(pool: ChatPool, client: EndpointClient, model: Optional[str], timeout: float) -> Iterator[Finding]:
@@ -139,8 +139,8 @@ def _call(pool: ChatPool, client: EndpointClient, model: Optional[str], timeout:
     verdict = _exchange(pool, client, request, timeout)
     elapsed = clock.now() - started
     if isinstance(verdict.value, ChatCompletion):
-        used = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
-        yield Finding("call", f"answered in {elapsed:.2f} s{used}")
+        tokens = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
+        yield Finding("call", f"answered in {elapsed:.2f} s{tokens}")
     else:
         error: Optional[ChatPoolError] = verdict.error
         yield Finding("call", str(error), None if error is None else error.advice)
@@ -152,14 +152,14 @@ def _limits(verdict: Verdict) -> str:
 
 
 def _exchange(pool: ChatPool, client: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:
-    """One attempt, judged."""
+    """Make one attempt."""
     transport = client.transport
-    how = pool._how()
+    options = pool._call_options()
     body = encode(request.body) if request.body else b""
-    limit = Timeout(attempt=timeout)
+    limits = Timeout(attempt=timeout)
     try:
         reply = transport.exchange(
-            request, body, timeout=limit, cancel=CancelToken(), headers=how.headers, query=how.query
+            request, body, timeout=limits, cancel=CancelToken(), headers=options.headers, query=options.query
         )
     except ConfigurationError as error:
         return Verdict("fail", error=error)

@@ -1,6 +1,8 @@
-"""Requests for embeddings, put together until they are as large as the API allows.
+"""Embeddings of many texts: rows are joined into batches, each of which is one request, as large as the API allows.
 
-Runs of which many rows go out in one request.
+An :class:`_EmbeddingBatcher` makes an :class:`_EmbeddingBatch` of :class:`_BatchItem`, one for each row.  An
+:class:`EmbeddingRun` sends them, shares the outcome of a batch out among its rows, and sends a batch that failed
+again in parts.
 """
 
 from __future__ import annotations
@@ -28,82 +30,94 @@ from .._wire.usage import usage_of
 from ..errors import APIResponseError, ChatPoolError, ConfigurationError
 from ..events import Event
 from ..types import Attempt, ChatRequest, Outcome, Usage
-from .failure_limit import can_never_succeed, may_go_in_parts
-from .run import Run, RunOrigin, unusable
+from .failures import can_never_succeed, may_succeed_in_parts
+from .run import Run, RunOrigin, unusable_item
 from .stored_runs import StoredRowsRun
 
 __all__ = [
-    "MOST_TEXTS",
-    "MOST_TOKENS",
+    "MAX_BATCH_TEXTS",
     "PAUSE",
-    "BatchItem",
-    "EmbeddingBatch",
-    "EmbeddingBatcher",
     "EmbeddingRowsRun",
     "EmbeddingRun",
 ]
 
-
 PAUSE: Any = object()
-"""In place of a row: more may take a while, so that what there is should go out."""
+"""In place of a row: the next one may take a while, so that the batch at hand should go out."""
 
 # https://platform.openai.com/docs/api-reference/embeddings/create
-MOST_TEXTS = 2048
-MOST_TOKENS = 300_000
+MAX_BATCH_TEXTS = 2048
+_MAX_BATCH_TOKENS = 300_000
 
 
-class BatchItem(NamedTuple):
-    """One row in a pack."""
+class _BatchItem(NamedTuple):
+    """One row in a batch."""
 
-    place: int
+    row_index: int
     row: Any
     request: ChatRequest
     tokens: int
 
 
-class _Parts:
-    """The parts of a pack that failed: if all are taken, it was too large."""
+class _Siblings:
+    """The parts of a batch that failed: if all of them succeed, it was too large."""
 
     def __init__(self, count: int) -> None:
-        self.left = count
+        self.outstanding = count
 
 
-class EmbeddingBatch:
+class _EmbeddingBatch:
     """Rows that are sent as one request.
 
+    Args:
+        items: the rows.
+        is_joined: whether the request has a list of texts, and not the request of the only row as it is.
+        earlier_attempts: of the larger batches that these rows were in.
+        siblings: the other parts of the batch that this is a part of.
+        sends_bare_text: whether a part of one row goes out as a text, and not as a list of one.
+
     Attributes:
-        members: the rows.
+        items: the rows.
         request: the request for all of them.
-        ended: the outcomes of those that have ended, None before the pack has one.
-        parts: packs of those that are to be sent again, once it has.
-        most_texts: how many texts the server takes at once, as this pack has shown; None where it has shown nothing.
+        outcomes: of the rows that have ended, None before the batch has an outcome.
+        parts: batches of the rows that are to be sent again, once it has one.
+        max_texts: how many texts the server takes at once, as this batch has shown; None where it has shown nothing.
     """
 
-    __slots__ = ("_before", "_is_joined", "_lone", "_siblings", "ended", "members", "most_texts", "parts", "request")
+    __slots__ = (
+        "_earlier_attempts",
+        "_is_joined",
+        "_sends_bare_text",
+        "_siblings",
+        "items",
+        "max_texts",
+        "outcomes",
+        "parts",
+        "request",
+    )
 
     def __init__(
         self,
-        members: List[BatchItem],
+        items: List[_BatchItem],
         *,
         is_joined: bool,
-        before: Tuple[Attempt, ...] = (),
-        siblings: Optional[_Parts] = None,
-        lone: bool = False,
+        earlier_attempts: Tuple[Attempt, ...] = (),
+        siblings: Optional[_Siblings] = None,
+        sends_bare_text: bool = False,
     ) -> None:
-        self.members = members
+        self.items = items
         self._is_joined = is_joined
-        self._lone = lone
-        self._before = before
+        self._sends_bare_text = sends_bare_text
+        self._earlier_attempts = earlier_attempts
         self._siblings = siblings
-        self.request = join_requests([member.request for member in members]) if is_joined else members[0].request
-        self.ended: Optional[List[Outcome[Any]]] = None
-        self.parts: List[EmbeddingBatch] = []
-        self.most_texts: Optional[int] = None
+        self.request = join_requests([item.request for item in items]) if is_joined else items[0].request
+        self.outcomes: Optional[List[Outcome[Any]]] = None
+        self.parts: List[_EmbeddingBatch] = []
+        self.max_texts: Optional[int] = None
 
     @property
     def suspects(self) -> int:
-        """How many texts may be one that the server stumbles over; 0 for one that has never failed among others."""
-        return len(self.members) if len(self.members) > 1 or self._before else 0
+        """Number of texts, one of which may be the cause of a failure; 0 for one that never failed among others."""
+        return len(self.items) if len(self.items) > 1 or self._earlier_attempts else 0
 
     def settle(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
         """Share an outcome out among the rows.
@@ -111,108 +125,117 @@ class EmbeddingBatch:
         Those that the server may have taken alone, or among fewer, are put into :attr:`parts`.
 
         Args:
-            outcome: the pack's.
+            outcome: the batch's.
             value_of: makes a row's value of its request and its part of the answer.
         """
-        history, self.ended = self._before + outcome.history, []
+        self.outcomes = []
         if outcome.error is not None and self.may_be_split(outcome):
-            takes_none = has_no_vectors(getattr(outcome.error, "body", None))
-            self.most_texts = 1 if takes_none else None
-            self._split(1 if takes_none else len(self.members) // 2, history)
+            takes_no_list = has_no_vectors(getattr(outcome.error, "body", None))
+            self.max_texts = 1 if takes_no_list else None
+            self._split(1 if takes_no_list else len(self.items) // 2, outcome)
         elif outcome.error is not None or not self._is_joined:
-            self.ended = [
-                self._end_of(member, outcome, outcome.value, outcome.error, outcome.usage) for member in self.members
+            self.outcomes = [
+                self._outcome_of(item, outcome, outcome.value, outcome.error, outcome.usage) for item in self.items
             ]
         else:
-            self._take_apart(outcome, value_of)
+            self._share_out(outcome, value_of)
         if outcome.ok and self._siblings is not None and not self.parts:
-            self._siblings.left -= 1
-            if not self._siblings.left:
-                self.most_texts = len(self.members)
+            self._siblings.outstanding -= 1
+            if not self._siblings.outstanding:
+                self.max_texts = len(self.items)
 
     def may_be_split(self, outcome: Outcome[Any]) -> bool:
-        """Whether a failure may concern the size of the pack, or one row of it only."""
+        """Return whether a failure may concern the size of the batch, or only one of its rows."""
         error = outcome.error
-        if error is None or len(self.members) == 1:
+        if error is None or len(self.items) == 1:
             return False
-        # Refused here: a text that cannot be encoded, or more tokens than the pool's limit lets through.
+        # A ConfigurationError is the pool's own: a text that cannot be encoded, or more tokens than its limit.
         if isinstance(error, ConfigurationError) or can_never_succeed(error):
             return True
-        return outcome.attempts >= 2 and may_go_in_parts(error)
+        return outcome.attempts >= 2 and may_succeed_in_parts(error)
 
-    def _split(self, size: int, history: Tuple[Attempt, ...]) -> None:
-        groups = [self.members[start : start + size] for start in range(0, len(self.members), size)]
-        siblings = _Parts(len(groups))
-        self.parts = [self._part(group, history, siblings) for group in groups]
+    def _split(self, size: int, outcome: Outcome[Any]) -> None:
+        groups = [self.items[start : start + size] for start in range(0, len(self.items), size)]
+        siblings = _Siblings(len(groups))
+        self.parts = [self._part(group, outcome, siblings) for group in groups]
 
     def _part(
-        self, members: List[BatchItem], history: Tuple[Attempt, ...], siblings: Optional[_Parts] = None
-    ) -> EmbeddingBatch:
-        # Some servers that embed no list take not even a list of one.
-        is_joined = len(members) > 1 or not self._lone
-        return EmbeddingBatch(members, is_joined=is_joined, before=history, siblings=siblings, lone=self._lone)
+        self, items: List[_BatchItem], outcome: Outcome[Any], siblings: Optional[_Siblings] = None
+    ) -> _EmbeddingBatch:
+        return _EmbeddingBatch(
+            items,
+            # Some servers that embed no list do not even take a list of one.
+            is_joined=len(items) > 1 or not self._sends_bare_text,
+            earlier_attempts=self._earlier_attempts + outcome.history,
+            siblings=siblings,
+            sends_bare_text=self._sends_bare_text,
+        )
 
-    def _take_apart(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
-        history, count = self._before + outcome.history, len(self.members)
+    def _share_out(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
+        """Take the answer of a joined request apart."""
+        count = len(self.items)
         try:
-            answers = split_response(outcome.value, [member.tokens for member in self.members])
+            answers = split_response(outcome.value, [item.tokens for item in self.items])
         except UnusableAnswer as problem:
             if count == 1:
-                self.ended = [self._end_of(self.members[0], outcome, None, _unusable(problem))]
+                self.outcomes = [self._outcome_of(self.items[0], outcome, None, _unusable_answer(problem))]
                 return
-            found = problem.vectors if isinstance(problem, TooFewVectors) else count
-            if found <= 1:
-                self.most_texts = 1  # it embeds one text at a time
-            self._split(max(1, found) if found <= count // 2 else count // 2, history)
+            vectors = problem.vectors if isinstance(problem, TooFewVectors) else count
+            if vectors <= 1:
+                self.max_texts = 1  # the server embeds one text at a time
+            self._split(max(1, vectors) if vectors <= count // 2 else count // 2, outcome)
             return
         empty = [is_empty(answer) for answer in answers]
         if all(empty) and count > 1:
-            self.most_texts = 1
-        self.ended = []
-        for member, answer, again in zip(self.members, answers, empty):
-            if again and count > 1:
-                self.parts.append(self._part([member], history))
+            self.max_texts = 1
+        self.outcomes = []
+        for item, answer, has_no_vector in zip(self.items, answers, empty):
+            if has_no_vector and count > 1:
+                self.parts.append(self._part([item], outcome))
             else:
-                self.ended.append(self._made(member, outcome, answer, value_of))
+                self.outcomes.append(self._outcome_with(item, outcome, answer, value_of))
 
-    def _made(
-        self, member: BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
+    def _outcome_with(
+        self, item: _BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
     ) -> Outcome[Any]:
         try:
-            return self._end_of(member, outcome, value_of(member.request, answer), None, usage_of(answer))
+            return self._outcome_of(item, outcome, value_of(item.request, answer), None, usage_of(answer))
         except UnusableAnswer as problem:
-            return self._end_of(member, outcome, None, _unusable(problem), usage_of(answer))
+            return self._outcome_of(item, outcome, None, _unusable_answer(problem), usage_of(answer))
 
-    def _end_of(
+    def _outcome_of(
         self,
-        member: BatchItem,
+        item: _BatchItem,
         outcome: Outcome[Any],
         value: Any,
         error: Optional[ChatPoolError],
         usage: Optional[Usage] = None,
     ) -> Outcome[Any]:
-        history = self._before + outcome.history
-        made = None if error is not None else value
-        return Outcome(member.place, member.row, member.request, made, error, history, outcome.elapsed, usage)
+        history = self._earlier_attempts + outcome.history
+        value = None if error is not None else value
+        return Outcome(item.row_index, item.row, item.request, value, error, history, outcome.elapsed, usage)
 
 
-def _unusable(problem: UnusableAnswer) -> APIResponseError:
+def _unusable_answer(problem: UnusableAnswer) -> APIResponseError:
     return APIResponseError(f"the answer {problem}; run the failed items again")
 
 
-class EmbeddingBatcher(Iterator[EmbeddingBatch]):
-    """The packs of a run's rows.
+_Shared = Optional[Mapping[str, Any]]  # the part of a request that those of one batch have in common
+
+
+class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
+    """The batches of a run's rows.
 
     Args:
         rows: the input.
         prepare: makes the request of a row; what it raises becomes that row's outcome.
-        max_pack: how many rows a pack may have; None for as many as the API takes.
-        lone: whether a text that is sent alone after all goes as a text, and not as a list of one.
+        max_pack: how many rows a batch may have; None for as many as the API takes.
+        sends_bare_text: whether a row that is sent alone after all goes as a text, and not as a list of one.
 
     Attributes:
-        again: parts of packs that were refused; they go first.
-        refused: outcomes of rows of which no request could be made.
-        most_texts: how many rows a pack may have; less once the server has said so.
+        parts: of batches that failed; they go first.
+        unsendable: outcomes of rows of which no request could be made.
+        max_texts: how many rows a batch may have; less once the server has shown that it takes less.
     """
 
     def __init__(
@@ -221,49 +244,48 @@ class EmbeddingBatcher(Iterator[EmbeddingBatch]):
         prepare: Callable[[Any], ChatRequest],
         max_pack: Optional[int] = None,
         *,
-        lone: bool = False,
+        sends_bare_text: bool = False,
     ) -> None:
-        self._lone = lone
+        self._sends_bare_text = sends_bare_text
         self._rows = iter(rows)
         self._prepare = prepare
         self._index = 0
-        self._held: Optional[Tuple[BatchItem, Optional[Mapping[str, Any]]]] = None
-        self._open: List[BatchItem] = []  # of the pack that is being filled
-        self.again: Deque[EmbeddingBatch] = deque()
-        self.refused: List[Outcome[Any]] = []
-        self.most_texts = max_pack or MOST_TEXTS
+        self._next_item: Optional[Tuple[_BatchItem, _Shared]] = None  # it did not fit into the batch before
+        self._items: List[_BatchItem] = []  # of the batch that is being filled
+        self.parts: Deque[_EmbeddingBatch] = deque()
+        self.unsendable: List[Outcome[Any]] = []
+        self.max_texts = max_pack or MAX_BATCH_TEXTS
 
-    def __next__(self) -> EmbeddingBatch:
-        if self.again:
-            return self.again.popleft()
-        shared, tokens = None, 0
+    def __next__(self) -> _EmbeddingBatch:
+        if self.parts:
+            return self.parts.popleft()
+        batch_shared, tokens = None, 0
         while True:
-            found = self._held or self._read()
-            if found is None:
+            self._next_item = self._next_item or self._read()
+            if self._next_item is None:
                 break
-            self._held = found
-            member, part = found
-            fits = len(self._open) < self.most_texts and tokens + member.tokens <= MOST_TOKENS
-            if self._open and (part is None or part != shared or not fits):
+            item, shared = self._next_item
+            fits = len(self._items) < self.max_texts and tokens + item.tokens <= _MAX_BATCH_TOKENS
+            if self._items and (shared is None or shared != batch_shared or not fits):
                 break
-            self._open.append(member)
-            self._held, shared, tokens = None, part, tokens + member.tokens
-            if part is None:
+            self._items.append(item)
+            self._next_item, batch_shared, tokens = None, shared, tokens + item.tokens
+            if shared is None:
                 break
-        if not self._open:
+        if not self._items:
             raise StopIteration
-        members, self._open = self._open, []
-        return EmbeddingBatch(members, is_joined=shared is not None, lone=self._lone)
+        items, self._items = self._items, []
+        return _EmbeddingBatch(items, is_joined=batch_shared is not None, sends_bare_text=self._sends_bare_text)
 
     @runs_user_code
-    def _read(self) -> Optional[Tuple[BatchItem, Optional[Mapping[str, Any]]]]:
-        """The next row of which a request can be made, and what it has to share with others.
+    def _read(self) -> Optional[Tuple[_BatchItem, _Shared]]:
+        """Return the next row of which a request can be made, and what its request must share with others.
 
-        None at the end, and where what was read so far is to go out.
+        None at the end, and where the batch at hand is to go out.
         """
         for row in self._rows:
             if row is PAUSE:
-                if self._open:
+                if self._items:
                     return None
                 continue
             index = self._index
@@ -271,38 +293,38 @@ class EmbeddingBatcher(Iterator[EmbeddingBatch]):
             try:
                 request = self._prepare(row)
             except Exception as error:
-                self.refused.append(Outcome(index, row, error=unusable(index, error)))
+                self.unsendable.append(Outcome(index, row, error=unusable_item(index, error)))
                 continue
-            part = shared_part(request)
-            return BatchItem(index, row, request, 0 if part is None else tokens_of(request)), part
+            shared = shared_part(request)
+            return _BatchItem(index, row, request, 0 if shared is None else tokens_of(request)), shared
         return None
 
-    def left_behind(self) -> List[BatchItem]:
-        """Rows that were read and are in no pack that was handed over."""
-        members = [member for pack in self.again for member in pack.members] + self._open
-        if self._held is not None:
-            members.append(self._held[0])
-        self.again.clear()
-        self._open, self._held = [], None
-        return members
+    def take_unsent(self) -> List[_BatchItem]:
+        """Return the rows that were read and are in no batch that was returned; forget them."""
+        items = [item for batch in self.parts for item in batch.items] + self._items
+        if self._next_item is not None:
+            items.append(self._next_item[0])
+        self.parts.clear()
+        self._items, self._next_item = [], None
+        return items
 
 
 class EmbeddingRun(Run):
-    """A run whose requests for embeddings are joined; it gives one outcome per row all the same.
+    """A run whose requests for embeddings are joined, with one outcome per row all the same.
 
-    A pack that is refused, that fails twice in the same way, or that comes back without all its vectors is sent again
-    in parts, down to the row that is the cause.
+    A batch that is refused, that fails twice in the same way, or whose answer lacks vectors is sent again in parts,
+    down to the row that is the cause.
 
     Args:
         engine, options: as for :class:`Run`.
         items: rows.
         prepare: makes the request of one row.
-        window: how many packs may be read ahead.
-        max_pack: how many rows a pack may have; None for as many as the API takes.
+        window: how many batches may be read ahead.
+        max_pack: how many rows a batch may have; None for as many as the API takes.
         more: further arguments of a class in between.
     """
 
-    _lone = True  # rows that are sent alone go as texts
+    _sends_bare_text = True  # of a row that is sent alone
 
     def __init__(
         self,
@@ -316,17 +338,21 @@ class EmbeddingRun(Run):
     ) -> None:
         self._prepare_row = prepare
         self._max_pack = max_pack
-        self._packs = EmbeddingBatcher(items, prepare, max_pack, lone=self._lone)
+        self._batches = _EmbeddingBatcher(items, prepare, max_pack, sends_bare_text=self._sends_bare_text)
         options = replace(options, suspects=_suspects_of)
-        super().__init__(engine, self._packs, _request_of, options, window, **more)
+        super().__init__(engine, self._batches, _request_of, options, window, **more)
         self.bar: Optional[ProgressBar] = None
 
     @property
     def origin(self) -> RunOrigin:
-        return RunOrigin(self._prepare_row, self._options, packed=True, max_pack=self._max_pack)
+        return RunOrigin(self._prepare_row, self._options, is_batched=True, max_pack=self._max_pack)
 
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
-        """A row's value, of its part of the answer; raises UnusableAnswer where there is none."""
+        """Return a row's value from its part of the answer.
+
+        Raises:
+            UnusableAnswer: it has none.
+        """
         return vector_of(request, answer)
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
@@ -337,79 +363,80 @@ class EmbeddingRun(Run):
         outcome.item.settle(outcome, self.value_of)
         super()._end_unsent(outcome)
 
-    def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
-        return outcome.item.ended or ()
+    def _item_outcomes(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
+        return outcome.item.outcomes or ()
 
     def _put(self, outcome: Outcome[Any]) -> None:
-        pack: EmbeddingBatch = outcome.item
+        batch: _EmbeddingBatch = outcome.item
         with self._changed:
             super()._put(outcome)
-            # What is sent again may go well: it is no failure yet.
-            if self.first_failure is outcome and pack.parts:
+            # Its parts are sent again and may succeed: it is no failure yet.
+            if self.first_failure is outcome and batch.parts:
                 self.first_failure = None
-            failed = next((row for row in pack.ended or () if not row.ok), None)
+            failed = next((row_outcome for row_outcome in batch.outcomes or () if not row_outcome.ok), None)
             if self.first_failure is None and failed is not None:
                 self.first_failure = failed
                 self._changed.notify_all()
 
     def take(self, at_least: int = 1) -> List[Outcome[Any]]:
-        """Rows that have ended; an empty list at the end of the run."""
+        """Return the outcomes of rows that have ended; an empty list at the end of the run."""
         while True:
-            packs = super().take(1)
-            super().consumed(len(packs))
-            rows = self._rows_of(packs)
-            if rows or not packs:
-                return rows
+            batch_outcomes = super().take(1)
+            super().consumed(len(batch_outcomes))
+            row_outcomes = self._row_outcomes(batch_outcomes)
+            if row_outcomes or not batch_outcomes:
+                return row_outcomes
 
     def consumed(self, count: int) -> None:
-        """Packs count against the look-ahead, and those are gone when they are taken."""
+        """Do nothing: batches count against the look-ahead, and :meth:`take` has counted them."""
 
-    def _rows_of(self, packs: List[Outcome[Any]]) -> List[Outcome[Any]]:
-        rows, self._packs.refused = self._packs.refused, []
-        for outcome in packs:
-            pack: EmbeddingBatch = outcome.item
-            if pack.ended is None:
-                pack.settle(outcome, self.value_of)
-            if pack.parts:
-                # Before other parts: single texts tell soonest whether it is them, or the server.
-                self._packs.again.extendleft(reversed(pack.parts))
+    def _row_outcomes(self, batch_outcomes: List[Outcome[Any]]) -> List[Outcome[Any]]:
+        row_outcomes, self._batches.unsendable = self._batches.unsendable, []
+        for outcome in batch_outcomes:
+            batch: _EmbeddingBatch = outcome.item
+            if batch.outcomes is None:
+                batch.settle(outcome, self.value_of)
+            if batch.parts:
+                # Before other parts: single texts show soonest whether a text is the cause, or the server.
+                self._batches.parts.extendleft(reversed(batch.parts))
                 self._exhausted = False
-            if pack.most_texts is not None:
-                self._packs.most_texts = max(1, min(self._packs.most_texts, pack.most_texts))
-            rows += pack.ended or ()
-        self._show(rows)
-        return rows
+            if batch.max_texts is not None:
+                self._batches.max_texts = max(1, min(self._batches.max_texts, batch.max_texts))
+            row_outcomes += batch.outcomes or ()
+        self._show(row_outcomes)
+        return row_outcomes
 
-    def _show(self, rows: List[Outcome[Any]]) -> None:
+    def _show(self, row_outcomes: List[Outcome[Any]]) -> None:
         if self.bar is not None:
-            for row in rows:
-                self.bar(Event("succeeded" if row.ok else "failed", 0, row.attempts, self.now()))
+            for outcome in row_outcomes:
+                self.bar(Event("succeeded" if outcome.ok else "failed", 0, outcome.attempts, self.now()))
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        rows = self._rows_of(super().drain(reason))
-        for member in self._packs.left_behind():
-            rows.append(Outcome(member.place, member.row, member.request, error=reason.copied("not sent: ")))
-        return rows
+        row_outcomes = self._row_outcomes(super().drain(reason))
+        for item in self._batches.take_unsent():
+            error = reason.copied("not sent: ")
+            row_outcomes.append(Outcome(item.row_index, item.row, item.request, error=error))
+        return row_outcomes
 
 
 class EmbeddingRowsRun(EmbeddingRun, StoredRowsRun):
-    """Rows of a batch, each with the whole answer that the server would have given to it alone."""
+    """Rows of a batch run, each with the whole answer that the server would have given to it alone."""
 
-    _lone = False  # their answers are to be whole ones, and of a bare text there is the vector only
+    _sends_bare_text = False  # the answer of a bare text is decoded to its vector, and these are to be whole
 
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
         check_vector(answer)
         return answer
 
-    def keep(self, outcome: Outcome[Any]) -> None:
-        for row in outcome.item.ended or ():
-            super().keep(row)
+    def persist(self, outcome: Outcome[Any]) -> None:
+        for row_outcome in outcome.item.outcomes or ():
+            super().persist(row_outcome)
 
 
 def _suspects_of(call: Call) -> int:
-    pack: EmbeddingBatch = call.item
-    return pack.suspects
+    batch: _EmbeddingBatch = call.item
+    return batch.suspects
 
 
-def _request_of(pack: EmbeddingBatch) -> ChatRequest:
-    return pack.request
+def _request_of(batch: _EmbeddingBatch) -> ChatRequest:
+    return batch.request

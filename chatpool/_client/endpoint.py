@@ -1,7 +1,4 @@
-"""Endpoint: one of several places that a pool's calls may go to.
-
-Keys that are in other places than ``api_key=``.
-"""
+"""``Endpoint``: one of several servers, or keys, of a pool; and headers and parameters that carry keys."""
 
 from __future__ import annotations
 
@@ -13,28 +10,31 @@ from .._transport import Key, check_headers
 from ..config import Limits
 from ..errors import ConfigurationError
 
-__all__ = ["Endpoint", "is_credential", "refuse_credentials"]
-
+__all__ = ["Endpoint", "ModelNames", "is_credential", "refuse_credentials"]
 
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
 
 
 def is_credential(name: Any) -> bool:
-    """Recognise a header or URL parameter that carries a key."""
+    """Return whether a header or URL parameter of this name carries a key."""
     return str(name).lower() in _CREDENTIALS
 
 
-def refuse_credentials(what: str, given: Optional[Mapping[str, Any]]) -> None:
+def refuse_credentials(argument: str, values: Optional[Mapping[str, Any]]) -> None:
     """Refuse to pickle headers or parameters that carry a key.
+
+    Args:
+        argument: for the message.
+        values: headers or parameters.
 
     Raises:
         ConfigurationError: one does.
     """
-    found = next((name for name in given or () if is_credential(name)), None)
-    if found is not None:
+    credential = next((name for name in values or () if is_credential(name)), None)
+    if credential is not None:
         raise ConfigurationError(
-            f"{what} has a key in it ({str(found).lower()}), and keys are not pickled: pass api_key as a function that "
-            "fetches it, or make the pool where it is used"
+            f"{argument} has a key in it ({str(credential).lower()}), and keys are not pickled: pass api_key as a "
+            "function that fetches it, or make the pool where it is used"
         )
 
 
@@ -90,10 +90,10 @@ class Endpoint:
         query: Optional[Mapping[str, str]] = None,
         weight: float = 1.0,
     ) -> None:
-        given = {"base_url": base_url, "api_key": secret(api_key), "name": name, "model": model, "limits": limits}
-        _check(given)
-        maps = {"headers": _mapping("headers", headers), "query": _mapping("query", query)}
-        self._fill({**_NOTHING, **given, **maps, "weight": _checked_weight(weight)})
+        arguments = {"base_url": base_url, "api_key": secret(api_key), "name": name, "model": model, "limits": limits}
+        _check(arguments)
+        mappings = {"headers": _mapping("headers", headers), "query": _mapping("query", query)}
+        self._fill({**_PRIVATE_DEFAULTS, **arguments, **mappings, "weight": _checked_weight(weight)})
 
     @classmethod
     def azure(
@@ -116,9 +116,8 @@ class Endpoint:
             azure_ad_token_provider, api_version: as in :meth:`ChatPool.azure`.
             options: ``name``, ``model``, ``limits``, ``headers``, ``query`` and ``weight``, as for an Endpoint.
         """
-        made = cls(endpoint, api_key, **options)
         azure = {"deployment": deployment, "token_provider": azure_ad_token_provider, "version": api_version}
-        return made._with(_azure_options=azure)
+        return cls(endpoint, api_key, **options)._with(_azure_options=azure)
 
     def _fill(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -130,10 +129,10 @@ class Endpoint:
         return other
 
     def _values(self) -> Dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _without_key(self) -> Endpoint:
-        """The same without a key that is a plain str.
+        """Return the same without a key that is a plain str.
 
         Raises:
             ConfigurationError: there is a key in its headers or parameters.
@@ -143,15 +142,15 @@ class Endpoint:
         return self._with(api_key=None, _key_left_behind=True) if isinstance(self.api_key, str) else self
 
     def _for_child(self, limits: Optional[Limits]) -> Endpoint:
-        """The same for a child process of one's own: pickled with its key, and with these limits."""
+        """Return the same for a child process of this one: pickled with its key, and with these limits."""
         return self._with(limits=limits, _for_a_child=True)
 
     def __reduce__(self) -> Any:
-        kept = self if self._for_a_child else self._without_key()
-        return _restored, ({**kept._values(), "_for_a_child": False},)
+        pickled = self if self._for_a_child else self._without_key()
+        return _restored, ({**pickled._values(), "_for_a_child": False},)
 
 
-_NOTHING = {"_azure_options": None, "_key_left_behind": False, "_for_a_child": False}
+_PRIVATE_DEFAULTS = {"_azure_options": None, "_key_left_behind": False, "_for_a_child": False}
 
 
 def _restored(values: Mapping[str, Any]) -> Endpoint:
@@ -160,11 +159,11 @@ def _restored(values: Mapping[str, Any]) -> Endpoint:
     return endpoint
 
 
-def _check(given: Mapping[str, Any]) -> None:
+def _check(arguments: Mapping[str, Any]) -> None:
     for name in ("base_url", "name"):
-        if given[name] is not None and not isinstance(given[name], str):
-            raise TypeError(f"Endpoint: {name} must be a str, got {given[name]!r}")
-    model, limits = given["model"], given["limits"]
+        if arguments[name] is not None and not isinstance(arguments[name], str):
+            raise TypeError(f"Endpoint: {name} must be a str, got {arguments[name]!r}")
+    model, limits = arguments["model"], arguments["limits"]
     if model is not None and not isinstance(model, (str, Mapping)):
         raise TypeError(f"Endpoint: model must be a str, or a dict from the pool's names to its own, got {model!r}")
     if limits is not None and not isinstance(limits, Limits):

@@ -1,29 +1,37 @@
-"""A pool's defaults, and what one method call makes of them.
+"""From the keywords of a method call, and the defaults of its pool, to requests and to the engine's ``CallOptions``.
 
-How the calls of one method call are sent.
+:class:`CallDefaults` belong to a pool or to a view of it.  :func:`call_options` puts the keywords of one method call
+over them, :func:`answer_options` what reads and reviews the answers, :func:`run_call_options` what the calls of one
+run share.  A :class:`RequestMaker` makes the request of each item.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any, Dict, Mapping, Optional
 
-from .._engine import CallOptions, Dispatcher, Reading, Reviewer, collect_chunks
+from .._engine import CallOptions, Dispatcher, collect_chunks
 from .._policy.retry import RetryDecider
 from .._redaction import secret
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules, reviewer_of
 from .._transport import check_headers
 from .._wire import encode, to_request
-from ..config import RetryPolicy, RetryPolicyLike, Timeout, TimeoutLike
+from ..config import RetryPolicy, Timeout
 from ..types import ChatRequest
 from .core import PoolCore
 
-__all__ = ["CallDefaults", "CallSettings", "RequestMaker", "body_fields"]
+__all__ = [
+    "CallDefaults",
+    "RequestMaker",
+    "answer_options",
+    "body_fields",
+    "call_options",
+    "run_call_options",
+]
 
 
-# Keywords of runs, and of calls with whole answers, given to a method that has no use for them.
+# Keywords of runs, and of calls with whole answers: a method that has no use for them refuses them.
 _RUNS_ONLY = frozenset(
     {"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe", "max_failures"}
 )
@@ -32,7 +40,7 @@ _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 
 @dataclass(frozen=True)
 class CallDefaults:
-    """What a pool, or a view of it, fills in where a call says nothing.
+    """Values of a pool, or of a view of it, for what a call does not say.
 
     ``answers``, ``collect_stream`` and ``max_pack`` are for batch runs only.
     """
@@ -50,14 +58,14 @@ class CallDefaults:
     max_pack: Optional[int] = None
 
     def changed(self, **changes: Any) -> CallDefaults:
-        """These defaults with some others; ``timeout`` and ``retry`` may be shorthands.
+        """Return a copy with other values; ``timeout`` and ``retry`` may be shorthands.
 
         Raises:
             TypeError: a keyword that is no default of a pool, or a value of the wrong type.
         """
         if "defaults" in changes:
             changes["body"] = changes.pop("defaults")
-        known = {each.name for each in fields(self)} - {"answers", "collect_stream", "max_pack"}
+        known = {field.name for field in fields(self)} - {"answers", "collect_stream", "max_pack"}
         for name in changes:
             if name not in known:
                 raise TypeError(
@@ -81,14 +89,14 @@ class CallDefaults:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{name} must be a str, got {value!r}")
-        for name, shown in (("body", "defaults"), ("headers", "headers"), ("query", "query")):
+        for name, keyword in (("body", "defaults"), ("headers", "headers"), ("query", "query")):
             if not isinstance(getattr(self, name), Mapping):
-                raise TypeError(f"{shown} must be a dict, got {type(getattr(self, name)).__name__}")
+                raise TypeError(f"{keyword} must be a dict, got {type(getattr(self, name)).__name__}")
         check_headers("headers", self.headers)
 
 
 def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Mapping[str, Any]) -> Dict[str, Any]:
-    """The body fields a method call adds: its unknown keywords, and ``extra_body`` over them.
+    """Return the body fields that a method call adds: its unknown keywords, and ``extra_body`` over them.
 
     Raises:
         TypeError: a keyword that means something else than a body field, or a value that JSON has no form for.
@@ -103,12 +111,19 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
         raise TypeError(f"extra_body must be a dict, got {type(extra_body).__name__}")
     fields = {**params, **(extra_body or {})}
     if fields:
-        encode(fields)  # said once, before anything is sent, and not of every item
+        encode(fields)  # raises once, before anything is sent, and not for every item
     return fields
 
 
 class RequestMaker:
-    """Makes the requests of one method call out of its items."""
+    """Make the requests of one method call, each of one item.
+
+    Args:
+        defaults: the pool's model, system message and body fields.
+        system: the system message of this method call; None for the pool's.
+        extra: body fields of this method call.
+        streams: whether the requests are for streams, which say so themselves.
+    """
 
     def __init__(
         self, defaults: CallDefaults, system: Optional[str], extra: Mapping[str, Any], *, streams: bool = False
@@ -120,10 +135,10 @@ class RequestMaker:
         self._streams = streams
 
     def __call__(self, item: Any) -> ChatRequest:
-        """The request for ``item``.
+        """Return the request of ``item``.
 
         Raises:
-            TypeError: it is none of the kinds of item.
+            TypeError: the item is of no kind that is known.
         """
         if not self._streams:
             return to_request(item, model=self._model, system=self._system, defaults=self._body, extra=self._extra)
@@ -132,7 +147,7 @@ class RequestMaker:
 
 
 def _without_stream(part: Any) -> Any:
-    """An item, or fields of a body, without the word that they are for a stream: for calls that say so anyway."""
+    """Return an item, or body fields, without ``stream``: calls for streams set it themselves."""
     if isinstance(part, ChatRequest) and "stream" in part.body:
         return replace(part, body=_without_stream(part.body))
     if isinstance(part, Mapping) and "stream" in part:
@@ -140,85 +155,54 @@ def _without_stream(part: Any) -> Any:
     return part
 
 
-@dataclass(frozen=True)
-class CallSettings:
-    """Time limits, retries, headers and URL parameters, and what reads and looks at answers."""
+def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, Any]) -> CallOptions:
+    """Return the options of a single call.
 
-    timeout: Timeout
-    retrier: RetryDecider
-    dispatcher: Dispatcher
-    headers: Mapping[str, str]
-    query: Mapping[str, str]
-    priority: int = 0
-    review: Optional[Reviewer] = None
-    reading: Optional[Reading] = None
+    Args:
+        core: of the pool.
+        defaults: of the pool or its view.
+        changes: keywords of the method call: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``.
 
-    @cached_property
-    def singular(self) -> CallOptions:
-        """For calls that are alone; one object, however many calls there are."""
-        return replace(self.of_run(self.dispatcher, None), is_single=True)
+    Raises:
+        TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
+    """
+    changed = defaults.changed(**changes)
+    return CallOptions(
+        changed.timeout,
+        RetryDecider(changed.retry, core.engine.max_workers),
+        core.dispatcher,
+        {**defaults.headers, **changed.headers},
+        {**defaults.query, **changed.query},
+        priority=changed.priority,
+        is_single=True,
+        review=changed.answers.reviewer(),
+        reading=collect_chunks if changed.collect_stream else None,
+    )
 
-    def of_run(
-        self, dispatcher: Dispatcher, deadline: Optional[float], *, ends_when_refused: bool = True
-    ) -> CallOptions:
-        """For the calls of a run."""
-        return CallOptions(
-            self.timeout,
-            self.retrier,
-            dispatcher,
-            self.headers,
-            self.query,
-            deadline,
-            self.priority,
-            review=self.review,
-            reading=self.reading,
-            ends_when_refused=ends_when_refused,
-        )
 
-    def reviewed(self, parse: Optional[Parse], max_reasks: Optional[int], accept: Optional[Accept]) -> CallSettings:
-        """The same for calls whose answers are looked at, if they are to be.
+def answer_options(
+    options: CallOptions,
+    parse: Optional[Parse],
+    max_reasks: Optional[int],
+    accept: Optional[Accept],
+    collect_stream: bool,
+) -> CallOptions:
+    """Return options with what reads and reviews answers, as far as the method call says so.
 
-        Raises:
-            TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
-        """
-        review = reviewer_of(parse, max_reasks, accept)
-        return self if review is None else replace(self, review=review)
+    Raises:
+        TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
+    """
+    if parse is not None or max_reasks is not None or accept is not None:
+        options = replace(options, review=reviewer_of(parse, max_reasks, accept))
+    if not isinstance(collect_stream, bool):
+        raise TypeError(f"collect_stream must be True or False, got {collect_stream!r}")
+    return replace(options, reading=collect_chunks) if collect_stream else options
 
-    def collected(self, collect_stream: bool) -> CallSettings:
-        """The same for calls whose answers are collected from streams, if they are to be.
 
-        Raises:
-            TypeError: the value is no bool.
-        """
-        if not isinstance(collect_stream, bool):
-            raise TypeError(f"collect_stream must be True or False, got {collect_stream!r}")
-        return replace(self, reading=collect_chunks) if collect_stream else self
-
-    @classmethod
-    def of(
-        cls,
-        core: PoolCore,
-        defaults: CallDefaults,
-        timeout: Optional[TimeoutLike],
-        retry: Optional[RetryPolicyLike],
-        headers: Optional[Mapping[str, str]],
-        query: Optional[Mapping[str, str]],
-        priority: Optional[int],
-    ) -> CallSettings:
-        """A pool's defaults, with what the method call says over them.
-
-        Raises:
-            TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
-        """
-        changes = {"timeout": timeout, "retry": retry, "headers": headers, "query": query, "priority": priority}
-        said = defaults.changed(**{name: value for name, value in changes.items() if value is not None})
-        return cls(
-            said.timeout,
-            RetryDecider(said.retry, core.engine.max_workers),
-            core.dispatcher,
-            {**defaults.headers, **said.headers},
-            {**defaults.query, **said.query},
-            said.priority,
-            said.answers.reviewer(),
-            collect_chunks if said.collect_stream else None,
-        )
+def run_call_options(
+    options: CallOptions, dispatcher: Dispatcher, deadline: Optional[float] = None, *, ends_when_refused: bool = True
+) -> CallOptions:
+    """Return options of a single call as those of a run's calls; arguments as in :class:`CallOptions`."""
+    return replace(
+        options, is_single=False, dispatcher=dispatcher, deadline=deadline, ends_when_refused=ends_when_refused
+    )

@@ -1,4 +1,4 @@
-"""A pool across processes: its configuration, without the key."""
+"""Pickles of a pool: the recipe it was made by, without its key."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _KEY_VARIABLES = {"": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 
 @dataclass(frozen=True)
 class PoolRecipe:
-    """How a pool was made.
+    """Arguments that a pool was made of, to make it again.
 
     Args:
         method: ``"azure"``, or "" for the constructor.
-        arguments: what it was given.
+        arguments: of that method.
         key_left_behind: whether there was a key among them that is not here any more.
     """
 
@@ -35,7 +35,7 @@ class PoolRecipe:
     key_left_behind: bool = False
 
     def without_key(self) -> PoolRecipe:
-        """The same without a key that is a plain str.
+        """Return the same without a key that is a plain str.
 
         Raises:
             ConfigurationError: there is a password or a key in another place, or an ssl.SSLContext.
@@ -45,8 +45,8 @@ class PoolRecipe:
                 "verify= is an ssl.SSLContext, which cannot be pickled: pass the path of a CA file, or make the pool "
                 "where it is used"
             )
-        owners = [*(self.arguments.get("endpoints") or ())]
-        for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in owners)]:
+        endpoints = [*(self.arguments.get("endpoints") or ())]
+        for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in endpoints)]:
             scope = getattr(limits, "scope", None)
             if scope is not None and "://" in scope and urlsplit(scope).password:
                 raise ConfigurationError(
@@ -76,21 +76,25 @@ def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
             )
 
 
-def restore(origin: PoolRecipe, defaults: CallDefaults) -> ChatPool:
-    """The pool again.
+def restore(recipe: PoolRecipe, defaults: CallDefaults) -> ChatPool:
+    """Make a pool again.
+
+    Args:
+        recipe: of the pool.
+        defaults: of its calls.
 
     Raises:
         ConfigurationError: its key was left behind, and the environment has none.
     """
     from .pool import ChatPool
 
-    variable = _KEY_VARIABLES[origin.method]
-    if origin.key_left_behind and not os.environ.get(variable):
+    variable = _KEY_VARIABLES[recipe.method]
+    if recipe.key_left_behind and not os.environ.get(variable):
         raise ConfigurationError(
             f"api_key was passed as a str, and keys are not pickled: set {variable} where the pool is "
             "unpickled, or pass api_key as a function that fetches it"
         )
-    make = ChatPool.azure if origin.method == "azure" else ChatPool
-    pool = make(**origin.arguments)
+    make = ChatPool.azure if recipe.method == "azure" else ChatPool
+    pool = make(**recipe.arguments)
     pool._defaults = defaults
     return pool

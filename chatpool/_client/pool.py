@@ -1,4 +1,8 @@
-"""ChatPool: what users call.  Every public method is here; runs, streams and settings are made elsewhere."""
+"""``ChatPool``: every method that users call, its private helpers below them.
+
+Most methods do the same three things: they check their keywords (``options``, ``start_run``), make a request or a run
+of requests, and wait for its outcomes (``run``, ``streams``) or return what does.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import requests
 
-from .._engine import CallFuture, EndpointSpec
+from .._engine import CallFuture, CallOptions, EndpointSpec
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -30,17 +34,16 @@ from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolS
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
-from .failure_limit import MaxFailures
-from .options import CallDefaults, CallSettings, RequestMaker, body_fields
+from .failures import MaxFailures
+from .options import CallDefaults, RequestMaker, answer_options, body_fields, call_options
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
-from .second_try import failed_of, fill, request_of, run_settings_of, settings_of
-from .start_run import JournalPath, RunSettings, start_embedding_run, start_run, start_streams
-from .streams import ChatStream
+from .second_try import call_options_of, failed_of, fill, request_maker_of, run_options_of
+from .start_run import JournalPath, RunOptions, start_embedding_run, start_run, start_streams
+from .streams import GRACE_SECONDS, ChatStream
 
 __all__ = ["ChatPool", "map"]
 
-_GRACE = 0.1  # seconds in which a call that is cut at its total time can say so itself
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _CONNECTION = (
     *("api_key", "base_url", "organization", "project", "headers", "query", "max_workers", "session"),
@@ -93,7 +96,7 @@ class ChatPool:
         TypeError: an argument of a wrong type, or an unknown one.
     """
 
-    _plain: Optional[CallSettings] = None  # of calls that say nothing of their own
+    _plain_options: Optional[CallOptions] = None  # of calls without options of their own
 
     def __init__(
         self,
@@ -121,18 +124,18 @@ class ChatPool:
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
         listeners: Iterable[Listener] = (),
     ) -> None:
-        # From here on whoever shows the variables of a frame shows none of them.
+        # From here on a traceback that shows the variables of a frame shows none of them.
         api_key, headers, query, proxies = secret(api_key), secret(headers), secret(query), secret(proxies)
-        given = {name: value for name, value in locals().items() if name != "self"}
-        connection = {name: given[name] for name in _CONNECTION}
-        fallbacks = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        connection = {name: arguments[name] for name in _CONNECTION}
+        call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
-        self._open(specs, fallbacks, after_call, listeners, budget)
-        self._origin = PoolRecipe("", given)
+        self._open(specs, call_defaults, after_call, listeners, budget)
+        self._recipe = PoolRecipe("", arguments)
 
     @classmethod
     def azure(
@@ -161,10 +164,10 @@ class ChatPool:
         """
         api_key = secret(api_key)
         options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
-        given = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
-        given.update(options, azure_ad_token_provider=azure_ad_token_provider)
-        fallbacks = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
-        fallbacks["model"] = options.pop("model", deployment)
+        arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
+        arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
+        call_defaults = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
+        call_defaults["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
         allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
@@ -175,25 +178,11 @@ class ChatPool:
         settings = azure_settings(
             endpoint, deployment, api_key, azure_ad_token_provider, api_version, **{**fixed, **options}
         )
-        check_pacing(limits, budget, fallbacks["model"])
+        check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([endpoint_spec(settings, limits)], fallbacks, after_call, listeners, budget)
-        pool._origin = PoolRecipe("azure", given)
+        pool._open([endpoint_spec(settings, limits)], call_defaults, after_call, listeners, budget)
+        pool._recipe = PoolRecipe("azure", arguments)
         return pool
-
-    def _open(
-        self,
-        specs: Sequence[EndpointSpec],
-        fallbacks: Mapping[str, Any],
-        after_call: Optional[Callable[[], Any]],
-        listeners: Iterable[Listener],
-        budget: Optional[Budget],
-    ) -> None:
-        self._defaults = CallDefaults().changed(
-            **{name: value for name, value in fallbacks.items() if value is not None}
-        )
-        self._core = PoolCore(specs, after_call, listeners, budget)
-        self._is_view = False
 
     def with_options(self, **options: Any) -> ChatPool:
         """A view of this pool with other defaults: same connections, same workers, same limits.
@@ -206,7 +195,7 @@ class ChatPool:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
         """
         view = ChatPool.__new__(ChatPool)
-        view._core, view._origin, view._is_view = self._core, self._origin, True
+        view._core, view._recipe, view._is_view = self._core, self._recipe, True
         view._defaults = self._defaults.changed(**options)
         return view
 
@@ -260,10 +249,10 @@ class ChatPool:
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
-        how = how.collected(collect_stream)
-        make = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
-        return self._wait(item, make(item), how)  # type: ignore[no-any-return]  # a chat path answers with one
+        options = self._call_options(timeout, retry, headers, query, priority)
+        options = answer_options(options, parse, max_reasks, accept, collect_stream)
+        make_request = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
+        return self._wait(item, make_request(item), options)  # type: ignore[no-any-return]  # a chat path answers with one
 
     def responses(
         self,
@@ -330,10 +319,10 @@ class ChatPool:
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
-        how = how.collected(collect_stream)
-        make = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
-        return _send(self._core, item, make(item), how)
+        options = self._call_options(timeout, retry, headers, query, priority)
+        options = answer_options(options, parse, max_reasks, accept, collect_stream)
+        make_request = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
+        return _send(self._core, item, make_request(item), options)
 
     def request(
         self,
@@ -367,8 +356,8 @@ class ChatPool:
         """
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
-        sent = ChatRequest(dict(body or {}), path, method.upper())
-        return self._wait(None, sent, self._how(timeout, retry, headers, query, priority))
+        request = ChatRequest(dict(body or {}), path, method.upper())
+        return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority))
 
     def map(
         self,
@@ -406,7 +395,7 @@ class ChatPool:
             run_timeout: seconds for the whole run; what is unfinished then fails with DeadlineExceededError.
             max_failures: how many items may fail before the run ends: a number of them, or a share (0.1) of those that
                 have ended, looked at from the 20th on. ``"same"``: it ends when the server refuses the first 50 in the
-                same words, each for a fault of its own, as it does where a parameter is misspelt. None: nothing ends
+                same words, each for its own fault, as it does where a parameter is misspelt. None: nothing ends
                 it. What ended it is on ``.fatal``, and in the slots of the items that were not sent.
             journal: a file that keeps every outcome before it is given out. With the same file and the same items a
                 later run goes on where this one ended, however it ended: an item with an answer, or with a failure
@@ -427,13 +416,13 @@ class ChatPool:
             KeyboardInterrupt: the run is cancelled, the pool stays usable; ``.results`` holds what was done.
             TypeError: ``items`` is one item instead of many.
         """
-        settings = RunSettings(
+        run_options = RunOptions(
             prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe, max_failures=max_failures
         )
-        make = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
-        how = how.collected(collect_stream)
-        return self._collect(items, make, settings, how)
+        make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
+        options = self._call_options(timeout, retry, headers, query, priority)
+        options = answer_options(options, parse, max_reasks, accept, collect_stream)
+        return self._collect(items, make_request, run_options, options)
 
     def imap(
         self,
@@ -471,7 +460,7 @@ class ChatPool:
         Returns:
             An iterator of :class:`~chatpool.Outcome`. Leaving it early (``break``, an exception) cancels the rest.
         """
-        settings = RunSettings(
+        run_options = RunOptions(
             prompt,
             progress,
             run_timeout=run_timeout,
@@ -480,10 +469,10 @@ class ChatPool:
             dedupe=dedupe,
             max_failures=max_failures,
         )
-        make = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
-        how = how.collected(collect_stream)
-        return self._lazy(items, make, settings, how, in_order=True)
+        make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
+        options = self._call_options(timeout, retry, headers, query, priority)
+        options = answer_options(options, parse, max_reasks, accept, collect_stream)
+        return self._iterate(items, make_request, run_options, options, in_order=True)
 
     def as_completed(
         self,
@@ -513,7 +502,7 @@ class ChatPool:
 
         Arguments and end as in :meth:`imap`.
         """
-        settings = RunSettings(
+        run_options = RunOptions(
             prompt,
             progress,
             run_timeout=run_timeout,
@@ -522,10 +511,10 @@ class ChatPool:
             dedupe=dedupe,
             max_failures=max_failures,
         )
-        make = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        how = self._how(timeout, retry, headers, query, priority).reviewed(parse, max_reasks, accept)
-        how = how.collected(collect_stream)
-        return self._lazy(items, make, settings, how, in_order=False)
+        make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
+        options = self._call_options(timeout, retry, headers, query, priority)
+        options = answer_options(options, parse, max_reasks, accept, collect_stream)
+        return self._iterate(items, make_request, run_options, options, in_order=False)
 
     def retry(
         self,
@@ -555,13 +544,14 @@ class ChatPool:
             KeyboardInterrupt: as from :meth:`map`; what came before is in its places.
         """
         failed = failed_of(results)
-        settings = RunSettings(None, progress, "return", run_timeout, max_failures=max_failures)
-        settings = run_settings_of(results, settings)
-        how = settings_of(results, self._how(timeout, retry), timed=timeout is not None, retried=retry is not None)
+        run_options = RunOptions(None, progress, "return", run_timeout, max_failures=max_failures)
+        run_options = run_options_of(results, run_options)
+        options = self._call_options(timeout, retry)
+        options = call_options_of(results, options, keeps_timeout=timeout is not None, keeps_retry=retry is not None)
         again: Optional[Results] = None
         shows_errors = any(isinstance(results[outcome.index], ChatPoolError) for outcome in failed)
         try:
-            again = self._send_again(results, failed, settings, how) if failed else None
+            again = self._send_again(results, failed, run_options, options) if failed else None
         except BaseException as error:
             again = getattr(error, "results", None)
             with contextlib.suppress(Exception):  # a frozen exception takes no attribute
@@ -596,7 +586,7 @@ class ChatPool:
             text: a str, or an iterable of them (then this is a run; see :meth:`map` for its keywords).
             prompt: makes the text of a row.
             progress, on_error, run_timeout, max_failures, dedupe: as in :meth:`map`; for many texts only. With
-                ``dedupe`` each text goes out in a request of its own.
+                ``dedupe`` each text goes out in its own request.
             max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
@@ -610,19 +600,19 @@ class ChatPool:
             in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
-        how = self._how(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority)
 
-        def make(one: Any) -> ChatRequest:
-            return embedding_request(one, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
+        def make_request(text: Any) -> ChatRequest:
+            return embedding_request(text, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
 
-        settings = RunSettings(
+        run_options = RunOptions(
             prompt, progress, on_error, run_timeout, dedupe=dedupe, max_pack=max_pack, max_failures=max_failures
         )
         if isinstance(text, str):
-            return self._wait(text, make(text), how)
+            return self._wait(text, make_request(text), options)
         if dedupe:
-            return self._collect(text, make, settings, how)
-        return self._collect_packed(text, make, settings, how)
+            return self._collect(text, make_request, run_options, options)
+        return self._collect_embeddings(text, make_request, run_options, options)
 
     def stream(
         self,
@@ -660,12 +650,12 @@ class ChatPool:
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        how = self._how(timeout, retry, headers, query, priority)
-        make = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
-        request = make(item)
+        options = self._call_options(timeout, retry, headers, query, priority)
+        make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
+        request = make_request(item)
         streamed(request)
         engine = self._core.engine
-        return ChatStream(engine, item, request, replace(how, reading=engine.streams.hand_off).singular)
+        return ChatStream(engine, item, request, replace(options, reading=engine.streams.hand_off))
 
     def stream_many(
         self,
@@ -697,11 +687,13 @@ class ChatPool:
             come. A consumer that is slower than the model makes the workers wait, in their slots. Leaving the
             iterator early (``break``, an exception) cancels the rest.
         """
-        settings = RunSettings(
+        run_options = RunOptions(
             prompt, progress, run_timeout=run_timeout, buffersize=buffersize, max_failures=max_failures
         )
-        make = RequestMaker(self._defaults, system, body_fields("stream_many", extra_body, params), streams=True)
-        return start_streams(self._core, items, make, settings, self._how(timeout, retry, headers, query, priority))
+        fields = body_fields("stream_many", extra_body, params)
+        make_request = RequestMaker(self._defaults, system, fields, streams=True)
+        options = self._call_options(timeout, retry, headers, query, priority)
+        return start_streams(self._core, items, make_request, run_options, options)
 
     def stats(self) -> PoolStats:
         """The pool's counters at this moment; in a finalizer or a signal handler its lines may be as last asked for."""
@@ -720,20 +712,12 @@ class ChatPool:
             cancel_futures: whether calls that are queued or wait for their next attempt are cancelled.
         """
         if not self._is_view:
-            end = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
-            self._end(end, reentrant=is_reentrant())
+            shutdown = partial(self._core.engine.shutdown, wait=wait, cancel_futures=cancel_futures)
+            self._end(shutdown, reentrant=is_reentrant())
 
     def abort(self) -> None:
         """Give up every call of the pool at once and close it; the calls end with PoolClosedError."""
         self._end(self._core.engine.abort, reentrant=is_reentrant())
-
-    def _end(self, end: Callable[[], None], *, reentrant: bool) -> None:
-        """End now, or as soon as another thread can: nothing is waited for in a finalizer or a signal handler."""
-        self._core.engine.accept_no_more()
-        if reentrant:
-            defer(end)
-        else:
-            end()
 
     def __enter__(self) -> ChatPool:
         return self
@@ -749,7 +733,7 @@ class ChatPool:
     def __reduce__(self) -> Any:
         # A pool is pickled as its configuration; a key that was passed as a str stays behind.
         refuse_credentials("headers=", self._defaults.headers)
-        return restore, (self._origin.without_key(), self._defaults)
+        return restore, (self._recipe.without_key(), self._defaults)
 
     def __repr__(self) -> str:
         if not hasattr(self, "_core"):
@@ -761,60 +745,92 @@ class ChatPool:
         where = f"base_url={self._core.transport.base_url!r}" if len(specs) == 1 else several
         return f"<ChatPool model={self._defaults.model!r} {where} max_workers={self._core.engine.max_workers} {state}>"
 
-    def _how(
+    def _open(
+        self,
+        specs: Sequence[EndpointSpec],
+        defaults: Mapping[str, Any],
+        after_call: Optional[Callable[[], Any]],
+        listeners: Iterable[Listener],
+        budget: Optional[Budget],
+    ) -> None:
+        """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
+        self._defaults = CallDefaults().changed(**_without_none(defaults))
+        self._core = PoolCore(specs, after_call, listeners, budget)
+        self._is_view = False
+
+    def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
+        """End now, or as soon as another thread can: a finalizer or a signal handler waits for nothing."""
+        self._core.engine.accept_no_more()
+        if reentrant:
+            defer(end_engine)
+        else:
+            end_engine()
+
+    def _call_options(
         self,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
-    ) -> CallSettings:
+    ) -> CallOptions:
+        """Return the options of a single call: the pool's, and those of the method call over them."""
         if timeout is None and retry is None and not headers and not query and priority is None:
-            if self._plain is None:
-                self._plain = CallSettings.of(self._core, self._defaults, None, None, None, None, None)
-            return self._plain
-        return CallSettings.of(self._core, self._defaults, timeout, retry, headers, query, priority)
+            if self._plain_options is None:
+                self._plain_options = call_options(self._core, self._defaults, {})
+            return self._plain_options
+        keywords = {"timeout": timeout, "retry": retry, "headers": headers, "query": query, "priority": priority}
+        return call_options(self._core, self._defaults, _without_none(keywords))
 
     @waits_for_calls
-    def _wait(self, item: Any, request: ChatRequest, how: CallSettings) -> Any:
+    def _wait(self, item: Any, request: ChatRequest, options: CallOptions) -> Any:
         with self._core.engine.waiting():
-            return _wait_for(self._core, _send(self._core, item, request, how), how.timeout.total)
+            return _wait_for(self._core, _send(self._core, item, request, options), options.timeout.total)
 
     def _collect(
-        self, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
-    ) -> Results:
-        started = self._core.engine.clock.now()
-        run, bar = start_run(self._core, items, make, settings, how)
-        window = settings.window(self._core.engine.max_workers)
-        return collect(run, window=window, on_error=settings.on_error, bar=bar, started=started)
-
-    def _collect_packed(
-        self, texts: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings, how: CallSettings
-    ) -> Results:
-        started = self._core.engine.clock.now()
-        run, bar = start_embedding_run(self._core, texts, make, settings, how)
-        return collect(run, window=1, on_error=settings.on_error, bar=bar, started=started)
-
-    def _lazy(
         self,
         items: Iterable[Any],
-        make: Callable[[Any], ChatRequest],
-        settings: RunSettings,
-        how: CallSettings,
+        make_request: Callable[[Any], ChatRequest],
+        run_options: RunOptions,
+        options: CallOptions,
+    ) -> Results:
+        started_at = self._core.engine.clock.now()
+        run, bar = start_run(self._core, items, make_request, run_options, options)
+        window = run_options.window(self._core.engine.max_workers)
+        return collect(run, window=window, on_error=run_options.on_error, bar=bar, started_at=started_at)
+
+    def _collect_embeddings(
+        self,
+        texts: Iterable[Any],
+        make_request: Callable[[Any], ChatRequest],
+        run_options: RunOptions,
+        options: CallOptions,
+    ) -> Results:
+        started_at = self._core.engine.clock.now()
+        run, bar = start_embedding_run(self._core, texts, make_request, run_options, options)
+        return collect(run, window=1, on_error=run_options.on_error, bar=bar, started_at=started_at)
+
+    def _iterate(
+        self,
+        items: Iterable[Any],
+        make_request: Callable[[Any], ChatRequest],
+        run_options: RunOptions,
+        options: CallOptions,
         *,
         in_order: bool,
     ) -> Outcomes:
-        run, bar = start_run(self._core, items, make, settings, how)
+        run, bar = start_run(self._core, items, make_request, run_options, options)
         return Outcomes(run, bar, in_order=in_order)
 
     def _send_again(
-        self, results: Results, failed: List[Outcome[Any]], settings: RunSettings, how: CallSettings
+        self, results: Results, failed: List[Outcome[Any]], run_options: RunOptions, options: CallOptions
     ) -> Results:
-        send = self._collect_packed if results._origin is not None and results._origin.packed else self._collect
-        return send(failed, request_of(results), settings, how)
+        is_batched = results._origin is not None and results._origin.is_batched
+        collect_again = self._collect_embeddings if is_batched else self._collect
+        return collect_again(failed, request_maker_of(results), run_options, options)
 
 
-_OF_THE_POOL = frozenset(inspect.signature(ChatPool).parameters)
+_POOL_KEYWORDS = frozenset(inspect.signature(ChatPool).parameters)
 
 
 @runs_user_code
@@ -831,13 +847,17 @@ def map(  # noqa: A001 - the name says what it does, as in concurrent.futures
     Returns:
         What :meth:`ChatPool.map` returns.
     """
-    of_the_pool = {name: value for name, value in keywords.items() if name in _OF_THE_POOL}
-    of_the_run = {name: value for name, value in keywords.items() if name not in _OF_THE_POOL}
-    with ChatPool(model, max_workers=max_workers, **of_the_pool) as pool:
-        return pool.map(items, **of_the_run)
+    pool_keywords = {name: value for name, value in keywords.items() if name in _POOL_KEYWORDS}
+    map_keywords = {name: value for name, value in keywords.items() if name not in _POOL_KEYWORDS}
+    with ChatPool(model, max_workers=max_workers, **pool_keywords) as pool:
+        return pool.map(items, **map_keywords)
 
 
-def _send(core: PoolCore, item: Any, request: ChatRequest, how: CallSettings) -> CallFuture:
+def _without_none(keywords: Mapping[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in keywords.items() if value is not None}
+
+
+def _send(core: PoolCore, item: Any, request: ChatRequest, options: CallOptions) -> CallFuture:
     """Submit one call; its ``timeout.total`` counts from now.
 
     Raises:
@@ -845,7 +865,7 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, how: CallSettings) ->
     """
     core.engine.check_open()
     future = CallFuture()
-    call = core.engine.make_call(request, how.singular, future, item=item)
+    call = core.engine.make_call(request, options, future, item=item)
     future.attach(call, core.engine)
     try:
         core.engine.submit([call])
@@ -856,16 +876,16 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, how: CallSettings) ->
     return future
 
 
-def _wait_for(core: PoolCore, future: CallFuture, total: float) -> Any:
-    """The future's result; the call is given up when ``total`` seconds are over, or the wait is interrupted.
+def _wait_for(core: PoolCore, future: CallFuture, total_seconds: float) -> Any:
+    """Return the future's result; give the call up when ``total_seconds`` are over, or the wait is interrupted.
 
     Raises:
         ChatPoolError: the call failed.
     """
-    end = time.monotonic() + total + _GRACE
+    ends_at = time.monotonic() + total_seconds + GRACE_SECONDS
     try:
-        while time.monotonic() < end:
-            if future.wait(interruptible(end - time.monotonic())):
+        while time.monotonic() < ends_at:
+            if future.wait(interruptible(ends_at - time.monotonic())):
                 return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised
@@ -884,6 +904,6 @@ def _result_of(future: CallFuture) -> Any:
         return future.result()
     except concurrent.futures.CancelledError:
         pass
-    # Nobody else has the future: ``shutdown(cancel_futures=True)`` was called.  A caller that has made no future is
-    # told so by an error of ours.
+    # The caller never saw the future, so ``shutdown(cancel_futures=True)`` has cancelled it; and a caller that made no
+    # future does not expect an error of concurrent.futures.
     raise CallCancelledError("the pool was shut down before the call was sent")

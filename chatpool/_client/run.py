@@ -1,6 +1,7 @@
-"""One run: many items, fed with bounded look-ahead, each with exactly one outcome.
+"""Runs: many items, read with a bounded look-ahead, each with exactly one outcome.
 
-The three ways to consume a run: all at once, lazily in input order, lazily in order of completion.
+A :class:`Run` reads items in the thread that consumes it and takes outcomes from workers.  It is consumed all at once
+(:func:`collect`) or lazily, in input order or in order of completion (:class:`Outcomes`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import (
     Tuple,
     TypeVar,
     Union,
+    cast,
 )
 
 from .._engine import Call, CallOptions, Engine
@@ -32,28 +34,34 @@ from .._observe import ProgressBar
 from .._reentrancy import defer, holds_locks, is_reentrant, runs_user_code, waits_for_calls
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome, Results
-from .failure_limit import FailureLimit
+from .failures import FailureLimit
 from .single_flight import SingleFlight, follower_outcome
 
-__all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "unusable"]
+__all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "merged_outcome", "unusable_item"]
 
+
+T = TypeVar("T")
+
+logger = logging.getLogger("chatpool")
 
 _run_ids = itertools.count(1)
 
-_LOOK_AGAIN = 0.05  # seconds
+_DRAIN_POLL_SECONDS = 0.05
 
-_STRIDE = 64  # calls handed over under one lock; few enough that the first of them start at once
+_CHUNK_ITEMS = 64  # calls submitted under one lock; few enough that the first of them start at once
+
+_CANCELLED = "the run was cancelled"
 
 
 class RunOrigin(NamedTuple):
-    """How the calls of a run were made.
+    """Origin of the calls of a run, to retry its failed items.
 
     Attributes:
         prepare: makes the request of an item.
         options: how calls were sent.
         dedupe: whether identical requests were sent once.
         journal: the file that has the outcomes, None without one.
-        packed: whether many items went out in one request.
+        is_batched: whether many items went out in one request.
         max_pack: how many at most, None for as many as the API takes.
     """
 
@@ -61,12 +69,12 @@ class RunOrigin(NamedTuple):
     options: CallOptions
     dedupe: bool = False
     journal: Union[str, os.PathLike[str], None] = None
-    packed: bool = False
+    is_batched: bool = False
     max_pack: Optional[int] = None
 
 
 class Run:
-    """Feeds items to the engine and collects their outcomes.
+    """Feed items to the engine and collect their outcomes.
 
     Items are read in the thread that consumes the run, never in a worker, and never further ahead than
     ``window`` items beyond what has been consumed.
@@ -81,10 +89,10 @@ class Run:
     Attributes:
         fatal: the error that ended the run, or the calls of one model, early.
         first_failure: the first failed outcome in time.
-        hurry: whether :meth:`take` returns at the first failure instead of waiting for more.
+        fail_fast: whether :meth:`take` returns at the first failure instead of waiting for more outcomes.
         lazy: whether the input may be endless: then nothing more is read once the run has been ended.
         single_flight: sends identical requests once; None where each is sent.
-        failure_limit: ends the run when so many items have failed; None where they may.
+        failure_limit: ends the run when too many items have failed; None where any number may.
     """
 
     def __init__(
@@ -101,8 +109,8 @@ class Run:
         self._prepare = prepare
         self._options = options
         self._window = window
-        # A list costs nothing to read; from anything else each item is sent before the next is read.
-        self._stride = _STRIDE if isinstance(items, (list, tuple, range)) and not engine.in_worker() else 1
+        # A list costs nothing to read; of any other input each item is sent before the next is read.
+        self._chunk_items = _CHUNK_ITEMS if isinstance(items, (list, tuple, range)) and not engine.in_worker() else 1
         self._make_lock()
         self._finished: Deque[Outcome[Any]] = deque()  # delivered, not yet consumed
         self._wake_at = 0  # the consumer sleeps until this many are in _finished
@@ -110,31 +118,31 @@ class Run:
         self._fed = self._taken = self._consumed = 0
         self._exhausted = False
         self._sized = isinstance(items, Sized)
-        self._batch_items: List[Any] = []  # what is being handed over, should an exception come between
-        self._batch_start = 0
-        self._stopped: Optional[ChatPoolError] = None
+        self._chunk: List[Any] = []  # read, and perhaps not submitted: an exception may come between
+        self._chunk_start = 0
+        self._stop_reason: Optional[ChatPoolError] = None
         self._ended = False  # by its time limit or its consumer, and not by a fatal error
-        self._refused: Optional[ChatPoolError] = None  # by the pool, which has been closed
-        self._dead: Dict[Tuple[str, Optional[str]], ChatPoolError] = {}
+        self._closed_error: Optional[ChatPoolError] = None  # of the pool, once it has refused calls
+        self._refused_models: Dict[Tuple[str, Optional[str]], ChatPoolError] = {}
         self.fatal: Optional[ChatPoolError] = None
         self.first_failure: Optional[Outcome[Any]] = None
-        self.hurry = False
+        self.fail_fast = False
         self.lazy = False
         self.single_flight: Optional[SingleFlight] = None
         self.failure_limit: Optional[FailureLimit] = None
 
-    # -- the engine's side: called in workers ---------------------------------------------------------
+    # -- called in workers ---------------------------------------------------------
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Take an outcome."""
         self._count_and_put(outcome)
-        self._answer_twins(call, outcome)
+        self._answer_followers(call, outcome)
 
     def _count_and_put(self, outcome: Outcome[Any]) -> None:
-        """Have an outcome read, and end the run if too many items have failed with it."""
+        """Pass an outcome to the consumer, and end the run if too many items have failed with it."""
         too_many = None
-        if self.failure_limit is not None and self._stopped is None:
-            too_many = self.failure_limit.reached_by(self._items_of(outcome))
+        if self.failure_limit is not None and self._stop_reason is None:
+            too_many = self.failure_limit.reached_by(self._item_outcomes(outcome))
         if too_many is None:
             self._put(outcome)
             return
@@ -142,14 +150,14 @@ class Run:
         self._put(outcome)
         self.end(too_many)
 
-    def _items_of(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
-        """The outcomes of items that an outcome of the engine's brings."""
+    def _item_outcomes(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
+        """Return the outcomes of items in an outcome of the engine."""
         return (outcome,)
 
-    def _answer_twins(self, call: Call, outcome: Outcome[Any]) -> None:
+    def _answer_followers(self, call: Call, outcome: Outcome[Any]) -> None:
         if self.single_flight is not None:
-            for twin in self.single_flight.ended(call, outcome):
-                self.deliver(twin, follower_outcome(twin, outcome, self.now()))
+            for follower in self.single_flight.ended(call, outcome):
+                self.deliver(follower, follower_outcome(follower, outcome, self.now()))
 
     def _make_lock(self) -> None:
         lock = new_lock()
@@ -165,43 +173,45 @@ class Run:
                 self._changed.notify_all()
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
-        """Why ``call`` must not be sent any more, None if it may be."""
-        reason = self._reason_against(call.request)
+        """Return the error of a call that must not be sent any more, None if it may be."""
+        reason = self._reason_not_to_send(call.request)
         return None if reason is None else reason.copied("not sent again: " if call.attempts else "not sent: ")
 
-    def _reason_against(self, request: ChatRequest) -> Optional[ChatPoolError]:
-        return self._stopped or (self._dead.get((request.path, request.model)) if self._dead else None)
+    def _reason_not_to_send(self, request: ChatRequest) -> Optional[ChatPoolError]:
+        if self._stop_reason is not None or not self._refused_models:
+            return self._stop_reason
+        return self._refused_models.get((request.path, request.model))
 
     def on_fatal(self, error: ChatPoolError) -> None:
-        """Keep the error, before the outcome that may be the last one."""
+        """Note the error, before the outcome that may be the last one."""
         with self._changed:
             self.fatal = self.fatal or error
 
     def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """Stop sending what ``scope`` concerns; queued and parked calls of it end with the reason."""
+        """Stop sending the calls of ``scope``; those that are queued or parked end with the error."""
         if scope != "model":
             self.end(error)
             return
         with self._changed:
-            self._dead.setdefault((call.request.path, call.request.model), error)
+            self._refused_models.setdefault((call.request.path, call.request.model), error)
         self._give_up_waiting(error)
 
     def end(self, error: ChatPoolError) -> None:
-        """End the run as fatal: what is in flight goes on to its end, nothing else is sent."""
+        """End the run as fatal: calls in flight go on to their end, nothing else is sent."""
         with self._changed:
             self.fatal = self.fatal or error
-            self._stopped = self._stopped or error
+            self._stop_reason = self._stop_reason or error
         self._give_up_waiting(error)
 
     def _give_up_waiting(self, error: ChatPoolError) -> None:
         self._engine.give_up(
-            lambda other: other.sink is self and self._reason_against(other.request) is not None,
+            lambda other: other.sink is self and self._reason_not_to_send(other.request) is not None,
             lambda other: self.refusal(other) or error,
             in_flight=False,
         )
 
     def after_fork_in_child(self, call: Call) -> None:
-        """The call is the parent's; here its slot says so."""
+        """Give the item of the parent's call an outcome that says so."""
         self._make_lock()  # a thread of the parent's may have held the old one
         if self.single_flight is not None:
             self.single_flight.after_fork_in_child()
@@ -209,22 +219,22 @@ class Run:
             error = CallCancelledError("the call was under way in the parent process when this one was forked")
             outcome = call.outcome(self.now(), error=error)
             self._put(outcome)
-            self._answer_twins(call, outcome)
+            self._answer_followers(call, outcome)
 
-    # -- the consumer's side --------------------------------------------------------------------------
+    # -- called by the consumer --------------------------------------------------------------------------
 
     def stop(self, reason: ChatPoolError) -> None:
-        """End the run: what is queued, parked or in flight ends with ``reason``, what has not been fed as well."""
+        """End the run: calls that are queued, parked or in flight end with ``reason``, and so do items not yet sent."""
         with self._changed:
-            self._stopped = self._stopped or reason
+            self._stop_reason = self._stop_reason or reason
             self._ended = True
         self._engine.give_up(lambda call: call.sink is self, lambda call: reason.copied())
 
     def take(self, at_least: int = 1) -> List[Outcome[Any]]:
-        """Outcomes that are ready, in order of completion; waits until there are ``at_least`` that many
-        (or all that are left).  An empty list means that the run has ended.
+        """Return the outcomes that are ready, in order of completion; an empty list at the end of the run.
 
-        Whoever takes them says with :meth:`consumed` when they no longer count against the look-ahead.
+        Wait until there are ``at_least`` that many, or all that are left.  The consumer says with :meth:`consumed` when
+        they no longer count against the look-ahead.
         """
         self._feed(at_least)
         while not self._wait(at_least):
@@ -239,32 +249,32 @@ class Run:
         return ready
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        """The outcomes of a stopped run that have not been taken yet.
+        """Return the outcomes of a stopped run that have not been taken yet.
 
-        Items that were read and never handed over, because an exception came between, end with ``reason``.
+        Items that were read and never submitted, because an exception came between, end with ``reason``.
         """
         while self._engine.settle(self, reason.copied):
             with self._changed:
-                # In plain time: outcomes are with the listeners, and no clock of ours moves for those.
-                self._changed.wait(_LOOK_AGAIN)
+                # In real time: listeners have the outcomes, and an installed clock does not move for them.
+                self._changed.wait(_DRAIN_POLL_SECONDS)
         drained = {outcome.index: outcome for outcome in self._take_ready()}
-        for index, item in enumerate(self._batch_items, self._batch_start):
+        for index, item in enumerate(self._chunk, self._chunk_start):
             if index < self._fed and index not in drained:
                 drained[index] = Outcome(index, item, error=reason.copied("not sent: "))
         return list(drained.values())
 
-    def forsake(self) -> None:
-        """Stop without a lock, for the garbage collector: it may run in a thread that holds any of them."""
-        self._stopped = self._stopped or CallCancelledError("the iterator over the run was dropped")
+    def abandon(self) -> None:
+        """Stop without taking a lock: the garbage collector may call this in a thread that holds any of them."""
+        self._stop_reason = self._stop_reason or CallCancelledError("the iterator over the run was dropped")
         self._engine.wake(self)
 
-    def repair(self) -> None:
-        """Put the engine's books in order after an exception in the consumer's thread."""
+    def resync(self) -> None:
+        """Make the engine's counts right again after an exception in the consumer's thread."""
         self._engine.resync()
 
     @property
     def origin(self) -> RunOrigin:
-        """How its calls were made, to make them again."""
+        """Origin of its calls, to make them again."""
         return RunOrigin(self._prepare, self._options, self.single_flight is not None)
 
     def now(self) -> float:
@@ -272,15 +282,15 @@ class Run:
         return self._engine.clock.now()
 
     def consumed(self, count: int) -> None:
-        """``count`` outcomes have left the run: as many items may be read."""
+        """Let ``count`` more items be read: as many outcomes have left the run."""
         self._consumed += count
 
     def _enough(self, wanted: int) -> bool:
         ready = len(self._finished)
-        return ready >= min(wanted, self._fed - self._taken) or (self.hurry and self.first_failure is not None)
+        return ready >= min(wanted, self._fed - self._taken) or (self.fail_fast and self.first_failure is not None)
 
     def _wait(self, at_least: int) -> bool:
-        """Wait until there are enough outcomes; False if the run's time ran out first."""
+        """Wait until there are enough outcomes; return False if the run's time ran out first."""
         with self._changed:
             if self._enough(at_least):
                 return True
@@ -297,43 +307,46 @@ class Run:
         return True
 
     def _time_left(self) -> Optional[float]:
-        if self._options.deadline is None or self._stopped is not None:
+        if self._options.deadline is None or self._stop_reason is not None:
             return None
         return self._options.deadline - self._engine.clock.now()
 
     @runs_user_code
     def _feed(self, at_least: int) -> None:
-        """Read items until the look-ahead is full, the input ends, or there is something to hand over."""
-        while not (self._exhausted or self._reads_no_more()):
-            room = self._window - (self._fed - self._consumed)
-            if room <= 0:
+        """Read and submit items until the look-ahead is full, the input ends, or there are outcomes to return."""
+        while not (self._exhausted or self._stops_reading()):
+            may_be_read = self._window - (self._fed - self._consumed)
+            if may_be_read <= 0:
                 return
-            self._hand_over(list(itertools.islice(self._items, min(room, self._stride))))
-            self._batch_items = []
+            self._submit(list(itertools.islice(self._items, min(may_be_read, self._chunk_items))))
+            self._chunk = []
             if self._enough(at_least) and self._finished:
                 return
 
-    def _reads_no_more(self) -> bool:
-        """Whether the run was ended, and its input may have no end up to which every item could get the reason."""
-        return (self._ended or self._refused is not None) and self.lazy and not self._sized
+    def _stops_reading(self) -> bool:
+        """Return whether to read nothing more of an input that may be endless, as the run was ended.
 
-    def _hand_over(self, items: List[Any]) -> None:
+        Otherwise reading goes on to the end of the input, so that every item gets an outcome.
+        """
+        return (self._ended or self._closed_error is not None) and self.lazy and not self._sized
+
+    def _submit(self, items: List[Any]) -> None:
         if not items:
             self._exhausted = True
             return
-        self._batch_start, self._batch_items = self._fed, items
-        calls = [call for call in map(self._call_for, items) if call is not None and self._is_first(call)]
+        self._chunk_start, self._chunk = self._fed, items
+        calls = [call for call in map(self._call_for, items) if call is not None and self._leads(call)]
         try:
             self._engine.submit(calls)
         except PoolClosedError as error:
-            self._refused = error  # what was submitted before is finished
+            self._closed_error = error  # calls that were submitted before are finished
             for call in calls:
                 outcome = call.outcome(self.now(), error=error.copied("not sent: "))
                 self._end_unsent(outcome)
-                self._answer_twins(call, outcome)
+                self._answer_followers(call, outcome)
 
-    def _is_first(self, call: Call) -> bool:
-        """Whether the call is to be sent: none like it was."""
+    def _leads(self, call: Call) -> bool:
+        """Return whether the call is to be sent; otherwise it gets the outcome of an identical one."""
         if self.single_flight is None:
             return True
         leads, answer = self.single_flight.join(call)
@@ -342,65 +355,80 @@ class Run:
         return leads
 
     def _call_for(self, item: Any) -> Optional[Call]:
-        """The call for the next item, None if its outcome is already known."""
+        """Make the call of the next item; return None if its outcome is already known."""
         index = self._fed
         self._fed += 1
         try:
             request = self._prepare(item)
         except Exception as error:
-            self._end_unsent(Outcome(index, item, error=unusable(index, error)))
+            self._end_unsent(Outcome(index, item, error=unusable_item(index, error)))
             return None
-        return self._ready_call(index, item, request)
+        return self._make_call(index, item, request)
 
-    def _ready_call(self, index: int, item: Any, request: ChatRequest) -> Optional[Call]:
-        reason = self._refused or self._reason_against(request)
+    def _make_call(self, index: int, item: Any, request: ChatRequest) -> Optional[Call]:
+        reason = self._closed_error or self._reason_not_to_send(request)
         if reason is None:
             try:
                 return self._engine.make_call(request, self._options, self, index=index, item=item)
             except Exception as error:
-                reason = unusable(index, error)
+                reason = unusable_item(index, error)
         else:
             reason = reason.copied("not sent: ")
         self._end_unsent(Outcome(index, item, request, error=reason))
         return None
 
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
-        """Take the outcome of an item of which no call was handed over; called in the consumer's thread."""
+        """Take the outcome of an item that was not submitted; called in the consumer's thread."""
         self._count_and_put(outcome)
 
 
-def unusable(index: int, error: Exception) -> ChatPoolError:
-    """An item of which no request could be made, as its outcome's error."""
+def unusable_item(index: int, error: Exception) -> ChatPoolError:
+    """Return the error of an item of which no request could be made."""
     wrapped = ConfigurationError(f"item {index}: {error}")
     wrapped.__cause__ = error
     return wrapped
 
 
-T = TypeVar("T")
+def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
+    """Return one outcome of an item that two runs have sent: the second one's, whose item is the outcome of the first.
 
-logger = logging.getLogger("chatpool")
-
-_CANCELLED = "the run was cancelled"
+    It has the item of the first run, the value of the second, and the attempts, tokens and seconds of both.
+    """
+    first: Outcome[Any] = outcome.item
+    usages = [usage for usage in (first.usage, outcome.usage) if usage is not None]
+    error = outcome.error
+    if isinstance(error, ConfigurationError) and str(error) == f"item {outcome.index}: {error.__cause__}":
+        error = unusable_item(first.index, cast(Exception, error.__cause__))
+    return Outcome(
+        first.index,
+        first.item,
+        outcome.request or first.request,
+        outcome.value,
+        error,
+        first.history + outcome.history,
+        first.elapsed + outcome.elapsed,
+        sum(usages[1:], usages[0]) if usages else None,
+    )
 
 
 @waits_for_calls
-def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started: float) -> Results:
-    """Run to the end; one slot per item, in input order.
+def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started_at: float) -> Results:
+    """Run to the end; return one value per item, in input order.
 
     Args:
-        run: the run, not started yet.
+        run: the run, not started_at yet.
         window: its look-ahead.
-        on_error: what a failed item's slot holds (``"none"``, ``"return"``), or ``"raise"``.
+        on_error: the value of a failed item: None (``"none"``) or its error (``"return"``); or ``"raise"``.
         bar: closed at the end.
-        started: when the run began, on the pool's clock.
+        started_at: when the run began, on the pool's clock.
 
     Raises:
         ChatPoolError: with ``on_error="raise"``, the first failure in time, with ``.results``.
-        BaseException: what the input raised, or KeyboardInterrupt: the run is cancelled, and the exception
-            carries what was done as ``.results``.
+        BaseException: the input's own, or KeyboardInterrupt: the run is cancelled, and the exception carries the
+            results so far as ``.results``.
     """
     outcomes: List[Outcome[Any]] = []
-    run.hurry = on_error == "raise"
+    run.fail_fast = on_error == "raise"
     try:
         if bar is not None:
             bar.open()
@@ -410,28 +438,28 @@ def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar],
             run.consumed(len(taken))
             if not taken:
                 break
-            if run.hurry and run.first_failure is not None:
+            if run.fail_fast and run.first_failure is not None:
                 raise run.first_failure.error or ChatPoolError(_CANCELLED)
     except BaseException as error:
         outcomes += _abandon(run)
         with contextlib.suppress(Exception):  # a frozen exception takes no attribute
-            error.results = _results(outcomes, on_error, run, started)  # type: ignore[attr-defined]  # see map
+            error.results = _results(outcomes, on_error, run, started_at)  # type: ignore[attr-defined]  # see map
         raise
     finally:
         _close(bar)
-    results = _results(outcomes, on_error, run, started)
+    results = _results(outcomes, on_error, run, started_at)
     if on_error == "none":
         _warn(results)
     return results
 
 
 class RunIterator(Iterator[T]):
-    """An iterator over what comes of a run.
+    """An iterator over the results of a run.
 
     Leaving it early, by :meth:`close`, as a context manager, or by dropping it, cancels what is left.
 
     Args:
-        run: the run, not started yet.
+        run: the run, not started_at yet.
         bar: opened at the first result asked for, closed at the end.
         results: takes them from the run.
     """
@@ -469,7 +497,7 @@ class RunIterator(Iterator[T]):
         if not reentrant:
             self._abandon()
         elif not self._ended:
-            self._run.forsake()
+            self._run.abandon()
             defer(self._abandon)
 
     @holds_locks
@@ -490,7 +518,7 @@ class RunIterator(Iterator[T]):
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True):
-            self._run.forsake()
+            self._run.abandon()
 
 
 class Outcomes(RunIterator[Outcome[Any]]):
@@ -530,9 +558,9 @@ def _in_order(run: Run) -> Iterator[Outcome[Any]]:
 
 
 def _abandon(run: Run) -> List[Outcome[Any]]:
-    """End the run now; returns the outcomes that nobody has taken yet."""
+    """End the run now; return the outcomes that have not been taken yet."""
     reason = CallCancelledError(_CANCELLED)
-    run.repair()
+    run.resync()
     run.stop(reason)
     return run.drain(reason)
 
@@ -542,17 +570,17 @@ def _close(bar: Optional[ProgressBar]) -> None:
         bar.close()
 
 
-def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started: float) -> Results:
+def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started_at: float) -> Results:
     outcomes.sort(key=lambda outcome: outcome.index)
-    failed = (lambda outcome: None) if on_error == "none" else (lambda outcome: outcome.error)
-    values = [outcome.value if outcome.error is None else failed(outcome) for outcome in outcomes]
-    results = Results(values, outcomes, run.now() - started, run.fatal)
+    shows_errors = on_error != "none"
+    values = [outcome.value if outcome.ok else outcome.error if shows_errors else None for outcome in outcomes]
+    results = Results(values, outcomes, run.now() - started_at, run.fatal)
     results._origin = run.origin
     return results
 
 
 def _warn(results: Results) -> None:
-    """One line about the lost calls: they are None in the list, and that is easily overlooked."""
+    """Log one line about the failed items: they are None in the list, which is easily overlooked."""
     failures = results.failures
     if failures:
         causes = Counter(type(outcome.error).__name__ for outcome in failures)

@@ -1,4 +1,4 @@
-"""Single flight: identical requests of one run are sent once and answered everywhere."""
+"""Single flight: of identical requests of one run only the first is sent; the others get its outcome."""
 
 from __future__ import annotations
 
@@ -14,55 +14,53 @@ from ..types import ChatCompletion, Outcome, Usage
 __all__ = ["SingleFlight", "follower_outcome"]
 
 
-class _Flight(NamedTuple):
-    """One request that was sent, and the calls that wait for its answer."""
+class _FlightRole(NamedTuple):
+    """Role of a call among identical ones.
 
-    leader: Call
-    twins: List[Call]
-
-
-class FlightPart(NamedTuple):
-    """What becomes of a call: it is sent (``leads``), has its answer, or (neither) waits for the one under way."""
+    Attributes:
+        leads: whether it is sent; otherwise it is a follower.
+        answer: the outcome of its leader, None while that is in flight.
+    """
 
     leads: bool
     answer: Optional[Outcome[Any]] = None
 
 
 class SingleFlight:
-    """Knows which requests of a run are under way or answered; thread-safe.
+    """The requests of a run that are in flight or answered; thread-safe.
 
     Requests are identical when path, method and the bytes of the body are.  Every answer is kept until the run ends.
     """
 
     def __init__(self) -> None:
         self._lock = new_lock()
-        self._flights: Dict[bytes, _Flight] = {}
-        self._keys: Dict[int, bytes] = {}  # of the leaders under way, by their ids
+        self._followers: Dict[bytes, List[Call]] = {}  # of the leaders in flight
+        self._leader_keys: Dict[int, bytes] = {}  # of the leaders in flight, by the ids of their calls
         self._answers: Dict[bytes, Outcome[Any]] = {}
 
-    def join(self, call: Call) -> FlightPart:
-        """Whether ``call`` is the first of its kind, and what those before it have got."""
+    def join(self, call: Call) -> _FlightRole:
+        """Return the role of ``call``; a follower of a leader in flight is returned by :meth:`ended`."""
         key = _key(call)
         with self._lock:
-            flight, answer = self._flights.get(key), self._answers.get(key)
-            if flight is not None:
-                flight.twins.append(call)
+            followers, answer = self._followers.get(key), self._answers.get(key)
+            if followers is not None:
+                followers.append(call)
             elif answer is None:
-                self._flights[key] = _Flight(call, [])
-                self._keys[call.id] = key
-            return FlightPart(leads=flight is None and answer is None, answer=answer)
+                self._followers[key] = []
+                self._leader_keys[call.id] = key
+            return _FlightRole(leads=followers is None and answer is None, answer=answer)
 
     def ended(self, call: Call, outcome: Outcome[Any]) -> List[Call]:
-        """``call`` has got its outcome; returns those that wait for it."""
+        """Note the outcome of ``call``; return its followers."""
         with self._lock:
-            key = self._keys.pop(call.id, None)
+            key = self._leader_keys.pop(call.id, None)
             if key is None:
                 return []
             self._answers[key] = Outcome(outcome.index, None, None, outcome.value, outcome.error)
-            return self._flights.pop(key).twins
+            return self._followers.pop(key)
 
     def after_fork_in_child(self) -> None:
-        """A thread of the parent's may have held the lock."""
+        """Make a new lock: a thread of the parent process may have held the old one."""
         self._lock = new_lock()
 
 
@@ -72,29 +70,33 @@ def _key(call: Call) -> bytes:
     return digest.digest()
 
 
-def follower_outcome(twin: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
-    """The outcome of a call that was not sent, from that of the one that was; its listeners hear of it.
+def follower_outcome(follower: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
+    """Return the outcome of a call that was not sent, and tell its listeners.
 
-    It took no tokens, so that those of the run are counted once; the error is a copy, as its ``attempts`` are its own,
-    and so is what was made of the text.
+    It has no tokens, so that the tokens of the run are counted once.  Its error and its parsed value are its own.
+
+    Args:
+        follower: the call.
+        leader: the outcome of the call that was sent.
+        now: the time on the engine's clock.
     """
     value, error = copy.copy(leader.value), leader.error
     if isinstance(value, ChatCompletion):
         value.usage, value.message = Usage(), dict(value.message)
-        _parse_again(twin, value)
+        _parse_again(follower, value)
     if error is not None:
         cause, error = error.__cause__, copy.copy(error)
         error.__cause__ = cause
-    twin.payload = b""
-    outcome = twin.outcome(now, value=value, error=error)
-    report_end(twin, now, error=error, usage=None)
+    follower.payload = b""
+    outcome = follower.outcome(now, value=value, error=error)
+    report_end(follower, now, error=error, usage=None)
     return outcome
 
 
-def _parse_again(twin: Call, value: ChatCompletion) -> None:
-    """Give the twin a value of its own in ``.parsed``; should none come this time, it keeps its leader's."""
-    if twin.options.review is not None:
-        first = value.parsed
-        found = twin.options.review(twin.request, value, 0)
-        if found.error is not None or found.request is not None:
-            value.parsed = first
+def _parse_again(follower: Call, value: ChatCompletion) -> None:
+    """Give the follower a value of its own in ``.parsed``; if that fails this time, it keeps the leader's."""
+    if follower.options.review is not None:
+        leaders_value = value.parsed
+        review = follower.options.review(follower.request, value, 0)
+        if review.error is not None or review.request is not None:
+            value.parsed = leaders_value

@@ -1,11 +1,12 @@
-"""From a method call with many items to a run."""
+"""From a method call with many items to a run: its keywords are checked, and the run is made, but not started."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterable, Mapping, Optional, Sized, Tuple, Union
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sized, Tuple, Union
 
+from .._engine import CallOptions
 from .._observe import ProgressBar, progress_bar
 from .._observe.progress import Progress
 from .._reentrancy import runs_user_code
@@ -13,22 +14,30 @@ from .._wire import EMPTY_CELL, is_missing, table_advice
 from ..config import choice, positive_int, positive_seconds
 from ..types import ChatRequest
 from .core import PoolCore
-from .failure_limit import FailureLimit, MaxFailures
-from .options import CallSettings
+from .failures import FailureLimit, MaxFailures
+from .options import run_call_options
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
 
-__all__ = ["JournalPath", "RunSettings", "start_embedding_run", "start_run", "start_streams"]
+__all__ = ["JournalPath", "RunOptions", "run_window", "start_embedding_run", "start_run", "start_streams"]
 
 JournalPath = Union[str, "os.PathLike[str]"]
 
 _ON_ERROR = ("none", "return", "raise")
 
+_LEAST_WINDOW_ITEMS = 1000
+_WINDOW_ITEMS_PER_WORKER = 10
+
+
+def run_window(max_workers: int) -> int:
+    """Return how many items are read ahead of those consumed, unless the caller says so."""
+    return max(_LEAST_WINDOW_ITEMS, _WINDOW_ITEMS_PER_WORKER * max_workers)
+
 
 @dataclass(frozen=True)
-class RunSettings:
-    """The keywords of a run, checked.
+class RunOptions:
+    """Checked keywords of a run; a retry of failed items sets ``is_retry``.
 
     Raises:
         TypeError, ConfigurationError: a keyword cannot work; the message names it.
@@ -65,45 +74,58 @@ class RunSettings:
         FailureLimit(self.max_failures)
 
     def window(self, max_workers: int) -> int:
-        """How many items may be read ahead."""
-        return self.buffersize or max(1000, 10 * max_workers)
+        """Return how many items may be read ahead."""
+        return self.buffersize or run_window(max_workers)
+
+
+class _Parts(NamedTuple):
+    """Parts that runs of all kinds are made of, besides their items.
+
+    Attributes:
+        prepare: makes the request of an item.
+        call_options: of the calls.
+        failure_limit: ends the run when too many items fail.
+        bar: the progress bar, None without one.
+    """
+
+    prepare: Callable[[Any], ChatRequest]
+    call_options: CallOptions
+    failure_limit: FailureLimit
+    bar: Optional[ProgressBar]
 
 
 def start_run(
     core: PoolCore,
     items: Iterable[Any],
-    make: Callable[[Any], ChatRequest],
-    settings: RunSettings,
-    how: CallSettings,
+    make_request: Callable[[Any], ChatRequest],
+    run_options: RunOptions,
+    call_options: CallOptions,
 ) -> Tuple[Run, Optional[ProgressBar]]:
-    """A run over ``items``, and its progress bar if it has one.  Nothing is sent before the run is consumed.
+    """Return a run over ``items``, and its progress bar if it has one.  Nothing is sent before the run is consumed.
 
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    prepare, bar, deadline = _begun(core, items, make, settings)
-    dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
-    limit = FailureLimit(settings.max_failures)
-    options = how.of_run(dispatcher, deadline, ends_when_refused=limit.is_default)
-    window = settings.window(core.engine.max_workers)
-    if settings.journal is None:
-        run = Run(core.engine, items, prepare, options, window)
+    parts = _parts(core, items, make_request, run_options, call_options)
+    arguments = core.engine, items, parts.prepare, parts.call_options, run_options.window(core.engine.max_workers)
+    if run_options.journal is None:
+        run = Run(*arguments)
     else:
         from .stored_runs import JournalledRetry, JournalledRun  # most programs keep none: importing it takes time
 
-        kind = JournalledRetry if settings.is_retry else JournalledRun
-        run = kind(core.engine, items, prepare, options, window, journal=settings.journal)
-    run.single_flight = SingleFlight() if settings.dedupe else None
-    run.failure_limit = limit
-    return run, bar
+        kind = JournalledRetry if run_options.is_retry else JournalledRun
+        run = kind(*arguments, journal=run_options.journal)
+    run.single_flight = SingleFlight() if run_options.dedupe else None
+    run.failure_limit = parts.failure_limit
+    return run, parts.bar
 
 
 def start_embedding_run(
     core: PoolCore,
     items: Iterable[Any],
-    make: Callable[[Any], ChatRequest],
-    settings: RunSettings,
-    how: CallSettings,
+    make_request: Callable[[Any], ChatRequest],
+    run_options: RunOptions,
+    call_options: CallOptions,
 ) -> Tuple[Run, Optional[ProgressBar]]:
     """As :func:`start_run`, for texts to embed, many of which go out in one request.
 
@@ -112,65 +134,71 @@ def start_embedding_run(
     """
     from .embedding_batches import EmbeddingRun  # most programs embed nothing
 
-    prepare, bar, deadline = _begun(core, items, make, settings)
-    limit = FailureLimit(settings.max_failures)
-    options = how.of_run(core.dispatcher, deadline, ends_when_refused=limit.is_default)
-    run = EmbeddingRun(core.engine, items, prepare, options, 2 * core.engine.max_workers, settings.max_pack)
-    run.failure_limit = limit
-    run.bar = bar
-    return run, bar
+    # The bar counts texts and the engine's events are of batches: so the run moves it.
+    parts = _parts(core, items, make_request, run_options, call_options, bar_listens=False)
+    window_batches = 2 * core.engine.max_workers
+    run = EmbeddingRun(core.engine, items, parts.prepare, parts.call_options, window_batches, run_options.max_pack)
+    run.failure_limit = parts.failure_limit
+    run.bar = parts.bar
+    return run, parts.bar
 
 
 def start_streams(
     core: PoolCore,
     items: Iterable[Any],
-    make: Callable[[Any], ChatRequest],
-    settings: RunSettings,
-    how: CallSettings,
+    make_request: Callable[[Any], ChatRequest],
+    run_options: RunOptions,
+    call_options: CallOptions,
 ) -> Streams:
-    """What comes of a run of streams.  Nothing is sent before the first chunk is asked for.
+    """Return an iterator over a run of streams.  Nothing is sent before the first chunk is asked for.
 
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    prepare, bar, deadline = _begun(core, items, make, settings)
-    dispatcher = core.dispatcher if bar is None else core.dispatcher.extended([bar])
-    limit = FailureLimit(settings.max_failures)
-    how = replace(how, reading=core.engine.streams.forward)
-    options = how.of_run(dispatcher, deadline, ends_when_refused=limit.is_default)
-    run = StreamRun(core.engine, items, prepare, options, settings.window(core.engine.max_workers))
-    run.failure_limit = limit
-    return Streams(run, bar)
+    parts = _parts(core, items, make_request, run_options, replace(call_options, reading=core.engine.streams.forward))
+    window = run_options.window(core.engine.max_workers)
+    run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
+    run.failure_limit = parts.failure_limit
+    return Streams(run, parts.bar)
 
 
-def _begun(
-    core: PoolCore, items: Iterable[Any], make: Callable[[Any], ChatRequest], settings: RunSettings
-) -> Tuple[Callable[[Any], ChatRequest], Optional[ProgressBar], Optional[float]]:
-    """What makes requests of the items, the bar, and when the run's time ends."""
-    _check_items(items, settings)
-    prepare = _Prepare(make) if settings.prompt is None else _Composed(make, settings.prompt)
-    bar = progress_bar(settings.progress, len(items) if isinstance(items, Sized) else None)
-    deadline = None if settings.run_timeout is None else core.engine.clock.now() + settings.run_timeout
-    return prepare, bar, deadline
+def _parts(
+    core: PoolCore,
+    items: Iterable[Any],
+    make_request: Callable[[Any], ChatRequest],
+    run_options: RunOptions,
+    call_options: CallOptions,
+    *,
+    bar_listens: bool = True,
+) -> _Parts:
+    _check_items(items, run_options)
+    prompt = run_options.prompt
+    prepare = _Prepare(make_request) if prompt is None else _PrepareWithPrompt(make_request, prompt)
+    bar = progress_bar(run_options.progress, len(items) if isinstance(items, Sized) else None)
+    dispatcher = core.dispatcher.extended([bar]) if bar is not None and bar_listens else core.dispatcher
+    deadline = None if run_options.run_timeout is None else core.engine.clock.now() + run_options.run_timeout
+    limit = FailureLimit(run_options.max_failures)
+    options = run_call_options(call_options, dispatcher, deadline, ends_when_refused=limit.is_default)
+    return _Parts(prepare, options, limit, bar)
 
 
 class _Prepare:
-    """Makes a request of an item that is no empty cell of a table."""
+    """Make the request of an item; an empty cell of a table is refused."""
 
-    def __init__(self, make: Callable[[Any], ChatRequest]) -> None:
-        self._make = make
+    def __init__(self, make_request: Callable[[Any], ChatRequest]) -> None:
+        self._make_request = make_request
 
     def __call__(self, item: Any) -> ChatRequest:
         if item is not None and is_missing(item):
             raise ValueError(f"{EMPTY_CELL}: {item!r} is no prompt; fill it, or leave the row out")
-        return self._make(item)
+        return self._make_request(item)
 
 
-class _Composed(_Prepare):
-    """Makes a request of what ``prompt`` makes of a row."""
+class _PrepareWithPrompt(_Prepare):
+    """Make the request of the item that ``prompt`` makes of a row."""
 
-    def __init__(self, make: Callable[[Any], ChatRequest], prompt: Callable[[Any], Any]) -> None:
-        super().__init__(make)
+    def __init__(self, make_request: Callable[[Any], ChatRequest], prompt: Callable[[Any], Any]) -> None:
+        super().__init__(make_request)
         self._prompt = prompt
 
     @runs_user_code
@@ -184,14 +212,14 @@ class _Composed(_Prepare):
         return super().__call__(item)
 
 
-def _check_items(items: Any, settings: RunSettings) -> None:
-    """Catch the slips in which one item, or the columns of a table, are taken for many items."""
+def _check_items(items: Any, options: RunOptions) -> None:
+    """Refuse a single item, or the columns of a table, in place of many items."""
     if isinstance(items, (str, bytes)):
         kind = type(items).__name__
         raise TypeError(f"items must be an iterable of items, got a {kind}; for one prompt pass [prompt]")
     if isinstance(items, Mapping):
         raise TypeError("items must be an iterable of items, got a dict; for one request pass [request]")
-    if settings.prompt is None and isinstance(items, (list, tuple)) and items and _is_message(items[0]):
+    if options.prompt is None and isinstance(items, (list, tuple)) and items and _is_message(items[0]):
         raise TypeError(
             "items must be an iterable of items, got the messages of one conversation; "
             "put them into a list of their own: [messages]"

@@ -1,8 +1,7 @@
-"""Runs whose outcomes are in a journal before anybody sees them.
+"""Runs that persist each outcome before the consumer gets it.
 
-Runs of which every outcome is kept somewhere before anybody sees it.
-
-Runs over rows whose outcomes somebody else keeps.
+* :class:`StoredRowsRun`: rows of a batch, whose outcomes the batch persists itself.
+* :class:`JournalledRun`: items of ``map(journal=...)``, and :class:`JournalledRetry` for those of ``retry``.
 """
 
 from __future__ import annotations
@@ -31,19 +30,28 @@ from .._wire.usage import usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
-from .failure_limit import state_of
-from .run import Run, RunOrigin
-from .second_try import both_times
+from .failures import state_of
+from .run import Run, RunOrigin, merged_outcome
 
-__all__ = ["JournalledRetry", "JournalledRun", "PersistedRun", "StoredRowsRun", "record_of", "request_hash"]
+__all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 
-class PersistedRun(Run):
-    """A run that hands every outcome of a call to :meth:`keep`, in the worker that has it and before it takes
-    another call: so that the death of the process costs no more than what was in flight.
+logger = logging.getLogger("chatpool")
+
+_CHUNK_ROWS = 128  # read before they are submitted
+_TAKE_EVERY_SECONDS = 0.2
+
+
+class _PersistedRun(Run):
+    """A run that passes the outcome of each call to :meth:`persist`, in the worker that has it.
+
+    The worker takes no other call before: if the process dies, only calls in flight are lost.
 
     Args:
         engine, items, prepare, options, window: as for :class:`Run`.
+
+    Attributes:
+        storage_error: the error of :meth:`persist` that has ended the run; the consumer gets it.
     """
 
     def __init__(
@@ -55,49 +63,45 @@ class PersistedRun(Run):
         window: int,
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
-        self.trouble: Optional[Exception] = None
-        self._gives_up = False
+        self.storage_error: Optional[Exception] = None
+        self._is_draining = False
 
-    def keep(self, outcome: Outcome[Any]) -> None:
-        """Keep an outcome; called in workers, several at a time.
+    def persist(self, outcome: Outcome[Any]) -> None:
+        """Persist an outcome; called in workers, several at a time.
 
         Raises:
-            OSError: that is not possible any more; the run ends, and whoever consumes it gets the error.
+            OSError: it cannot be written; the run ends, and its consumer gets the error.
         """
         raise NotImplementedError
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
-        self._try_to_keep(outcome)
+        self._try_to_persist(outcome)
         super().deliver(call, outcome)
 
-    def _try_to_keep(self, outcome: Outcome[Any]) -> None:
-        if self.trouble is None:
+    def _try_to_persist(self, outcome: Outcome[Any]) -> None:
+        if self.storage_error is None:
             try:
-                self.keep(outcome)
+                self.persist(outcome)
             except Exception as error:
-                self.trouble = error
+                self.storage_error = error
                 self.stop(CallCancelledError("what came back could not be kept any more"))
 
     def _take_ready(self) -> List[Outcome[Any]]:
-        if self.trouble is not None and not self._gives_up:
-            raise self.trouble
+        if self.storage_error is not None and not self._is_draining:
+            raise self.storage_error
         return super()._take_ready()
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        self._gives_up = True
+        self._is_draining = True
         return super().drain(reason)
 
 
-_STRIDE = 128  # rows read before they are sent
-_LOOK_EVERY = 0.2  # seconds
-
-
-class StoredRowsRun(PersistedRun):
-    """A run of rows.
+class StoredRowsRun(_PersistedRun):
+    """A run over rows of a batch.
 
     Args:
-        engine, items, prepare, options, window: as for :class:`PersistedRun`.
-        keep: keeps an outcome; called in workers, and in the consumer's thread for a row that was not sent.
+        engine, items, prepare, options, window: as for :class:`_PersistedRun`.
+        persist: stores an outcome; called in workers, and in the consumer's thread for a row that was not sent.
     """
 
     def __init__(
@@ -108,66 +112,203 @@ class StoredRowsRun(PersistedRun):
         options: CallOptions,
         window: int,
         *,
-        keep: Callable[[Outcome[Any]], None],
+        persist: Callable[[Outcome[Any]], None],
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
-        self._keep = keep
+        self._persist = persist
 
-    def keep(self, outcome: Outcome[Any]) -> None:
-        self._keep(outcome)
+    def persist(self, outcome: Outcome[Any]) -> None:
+        self._persist(outcome)
 
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
-        self._try_to_keep(outcome)
+        self._try_to_persist(outcome)
         super()._end_unsent(outcome)
 
-    def send_no_more(self, reason: ChatPoolError) -> None:
-        """Send nothing new: what waits ends with ``reason``, what is in flight goes on to its end."""
+    def stop_sending(self, reason: ChatPoolError) -> None:
+        """Send nothing new: calls that wait end with ``reason``, calls in flight go on to their end."""
         with self._changed:
-            self._stopped = self._stopped or reason
+            self._stop_reason = self._stop_reason or reason
         self._engine.give_up(lambda call: call.sink is self, lambda call: reason.copied(), in_flight=False)
 
     @property
     def ended_by(self) -> Optional[ChatPoolError]:
-        """Why nothing new is sent, None while something may be."""
-        return self._stopped or self._refused
+        """The error for which nothing new is sent, None while calls are sent."""
+        return self._stop_reason or self._closed_error
 
-    def _reads_no_more(self) -> bool:
-        """As soon as nothing more is sent: rows that were not sent stay pending, read or not."""
+    def _stops_reading(self) -> bool:
+        """Return whether nothing more is sent: a row that was not sent stays pending, read or not."""
         return self.ended_by is not None
 
     def take(self, at_least: int = 0) -> List[Outcome[Any]]:
-        """Outcomes that are ready, about five times a second: as they are kept already, nobody waits for each.
+        """Return the outcomes that are ready, about five times a second; an empty list at the end of the run.
 
-        An empty list means that the run has ended.
+        No more often, as they are persisted already.
         """
         at_least = at_least or max(1, self._window // 4)
         while True:
             self._feed(at_least)
-            self._doze(at_least)
+            self._wait_a_moment(at_least)
             ready = self._take_ready()
             if ready or self._fed == self._taken:
                 return ready
 
-    def _doze(self, at_least: int) -> None:
+    def _wait_a_moment(self, at_least: int) -> None:
         with self._engine.waiting(), self._changed:
             if self._enough(at_least):
                 return
             self._wake_at, self._sleeping = at_least, True
             try:
-                self._changed.wait(_LOOK_EVERY)  # in plain time: it is people who look
+                self._changed.wait(_TAKE_EVERY_SECONDS)  # in real time: it is for a person who looks at the progress
             finally:
                 self._sleeping = False
 
     def read_ahead(self) -> None:
-        """Read several rows before sending them: for inputs that never keep one waiting."""
-        self._stride = max(self._stride, _STRIDE)
+        """Read several rows before they are submitted: for inputs that never make the reader wait."""
+        self._chunk_items = max(self._chunk_items, _CHUNK_ROWS)
 
 
-logger = logging.getLogger("chatpool")
+class JournalledRun(_PersistedRun):
+    """A run that goes on where an earlier one with the same journal ended.
+
+    An item is known by its place and its request: if the journal has its answer, or a final failure, it is not sent.
+    ``parse=`` and ``accept=`` are those of this run: a stored answer is reviewed anew, also one that an earlier run did
+    not accept, and the item is sent again if it cannot be parsed.
+
+    Args:
+        engine, items, prepare, options, window: as for :class:`_PersistedRun`.
+        journal: the journal's file. It is open from the first item to the end of the run.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        items: Iterable[Any],
+        prepare: Callable[[Any], ChatRequest],
+        options: CallOptions,
+        window: int,
+        *,
+        journal: Union[str, os.PathLike[str]],
+    ) -> None:
+        super().__init__(engine, items, prepare, options, window)
+        self._clock: Clock = engine.clock
+        self._journal_path = journal
+        self._journal: Optional[Journal] = None
+        self._is_abandoned = False
+        self._has_warned = False
+
+    @property
+    def origin(self) -> RunOrigin:
+        return super().origin._replace(journal=self._journal_path)
+
+    def _call_for(self, item: Any) -> Optional[Call]:
+        call = super()._call_for(item)
+        if call is None:
+            return None
+        known = self._recorded_outcome(call)
+        if known is None:
+            return call
+        self._put(known)
+        return None
+
+    def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
+        try:
+            hash_ = _request_hash(call.request)
+        except (TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
+            return None
+        journal, key = self._open_journal(), _key(call.index)
+        record = journal.read(key, hash_)
+        if record is None and not self._has_warned and journal.has_answer(key):
+            self._has_warned = True
+            logger.warning(
+                "item %d has an answer to another request in %s: it is sent and paid again, as are others like it "
+                "(items are known by their place)",
+                call.index,
+                journal.path,
+            )
+        if record is None or record.state == RETRY:
+            return None
+        return _outcome_of(call, record)
+
+    def take(self, at_least: int = 1) -> List[Outcome[Any]]:
+        self._open_journal()
+        taken = super().take(at_least)
+        if not taken:
+            self._close_journal()
+        return taken
+
+    def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
+        try:
+            return super().drain(reason)
+        finally:
+            self._close_journal()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._is_abandoned = True
+        if self._journal is not None:
+            self._journal.abandon()
+
+    def persist(self, outcome: Outcome[Any]) -> None:
+        state = state_of(outcome)
+        if state is None or outcome.request is None or self._is_abandoned:
+            return
+        try:
+            hash_ = _request_hash(outcome.request)
+        except (TypeError, ValueError, ChatPoolError):  # it was never sent, and to fail again costs nothing
+            return
+        at = self._clock.wall()
+        self._open_journal().append(record_of(outcome, state, _key(outcome.index), hash_, at=at, row=outcome.index))
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self._journal_path)
+        return self._journal
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
 
 
-def request_hash(request: ChatRequest) -> str:
-    """Digest of what a request asks for.
+class JournalledRetry(JournalledRun):
+    """A retry of failed items of such a run: its items are their outcomes, and it writes to their places."""
+
+    def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
+        return None  # the journal has the failure
+
+    def persist(self, outcome: Outcome[Any]) -> None:
+        super().persist(merged_outcome(outcome))
+
+
+def _key(index: int) -> int:
+    return key_of(f"item {index}")
+
+
+def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
+    """Return the outcome in a record; None if it has an answer that this run cannot parse."""
+    attempts = len(record.attempts)
+    value, error = _value(call.request, record), None
+    if value is None and record.error is not None:
+        error = error_of(record.error, attempts)
+    elif call.options.review is not None:
+        review = call.options.review(call.request, value, 0)
+        if review.reason == PARSE_FAILED:
+            return None
+        value, error = review.value, review.error
+        if error is not None:
+            value, error.attempts = None, attempts
+    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage)
+
+
+def _value(request: ChatRequest, record: Record) -> Any:
+    stored = decode_value(record.value)
+    if not isinstance(stored, dict):  # a vector
+        return stored
+    request_id = record.attempts[-1].request_id if record.attempts else None
+    return decode_response(request, stored, request_id)
+
+
+def _request_hash(request: ChatRequest) -> str:
+    """Return a digest of a request's path and body.
 
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
@@ -186,14 +327,17 @@ def record_of(
     row: int = 0,
     meta: Any = None,
 ) -> Record:
-    """An outcome as a record; an answer that was not taken is in it too, as it was paid for."""
+    """Return the journal's record of an outcome; it has an answer that was not accepted too, as that was paid for."""
     error = None if outcome.error is None else error_facts(outcome.error)
     answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
     usage = outcome.usage
-    if usage == _told(outcome.value) and usage != Usage():  # one that was shared took nothing, and its JSON says more
+    # A usage that the answer's JSON has is not written twice.  An answer that was shared with an identical item has
+    # none, while its JSON has one.
+    if usage == _usage_in(outcome.value) and usage != Usage():
         usage = None
-    asked = None if outcome.request is None or (answer is None and outcome.usage is None) else outcome.request.model
-    model = None if asked == _model_in(answer) else asked
+    is_unpaid = outcome.request is None or (answer is None and outcome.usage is None)
+    requested_model = None if is_unpaid or outcome.request is None else outcome.request.model
+    model = None if requested_model == _model_in(answer) else requested_model
     history, value = outcome.history, _encoded(answer)
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
 
@@ -202,155 +346,15 @@ def _model_in(value: Any) -> Any:
     return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
 
 
-def _told(value: Any) -> Optional[Usage]:
-    """The tokens that a value's JSON tells of."""
+def _usage_in(value: Any) -> Optional[Usage]:
+    """Return the tokens that a value's JSON has."""
     return value.usage if isinstance(value, ChatCompletion) else usage_of(value)
 
 
 def _encoded(value: Any) -> bytes:
-    """An answer's JSON, on one line; as it came, where that is possible."""
+    """Return an answer's JSON on one line; as it came, where that is possible."""
     if not isinstance(value, ChatCompletion):
         return encode_value(value)
-    content = value._raw  # nobody has asked for it decoded yet, as a rule
+    content = value._raw  # bytes, unless the caller has asked for .raw
     line = one_line(content) if isinstance(content, bytes) else None
     return encode_value(value.raw) if line is None else line
-
-
-class JournalledRun(PersistedRun):
-    """A run that goes on where an earlier one with the same journal ended.
-
-    An item is known by its place and its request: one that has an answer in the journal, or a failure that would
-    only repeat itself, is not sent.  What is to be made of an answer is this run's business: a stored one is looked at
-    anew, also one that an earlier run did not take, and is asked for again if nothing can be made of it.
-
-    Args:
-        engine, items, prepare, options, window: as for :class:`PersistedRun`.
-        journal: the journal's file. It is open from the first item to the end of the run.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        items: Iterable[Any],
-        prepare: Callable[[Any], ChatRequest],
-        options: CallOptions,
-        window: int,
-        *,
-        journal: Union[str, os.PathLike[str]],
-    ) -> None:
-        super().__init__(engine, items, prepare, options, window)
-        self._clock: Clock = engine.clock
-        self._path = journal
-        self._journal: Optional[Journal] = None
-        self._forsaken = False
-        self._pays_again = False
-
-    @property
-    def origin(self) -> RunOrigin:
-        return super().origin._replace(journal=self._path)
-
-    def _call_for(self, item: Any) -> Optional[Call]:
-        call = super()._call_for(item)
-        if call is None:
-            return None
-        known = self._recall(call)
-        if known is None:
-            return call
-        self._put(known)
-        return None
-
-    def _recall(self, call: Call) -> Optional[Outcome[Any]]:
-        try:
-            hash_ = request_hash(call.request)
-        except (TypeError, ValueError, ChatPoolError):  # the attempt will say it
-            return None
-        journal, key = self._opened(), _key(call.index)
-        record = journal.read(key, hash_)
-        if record is None and not self._pays_again and journal.has_answer(key):
-            self._pays_again = True
-            logger.warning(
-                "item %d has an answer to another request in %s: it is sent and paid again, as are others like it "
-                "(items are known by their place)",
-                call.index,
-                journal.path,
-            )
-        if record is None or record.state == RETRY:
-            return None
-        return _recalled(call, record)
-
-    def take(self, at_least: int = 1) -> List[Outcome[Any]]:
-        self._opened()
-        taken = super().take(at_least)
-        if not taken:
-            self._close()
-        return taken
-
-    def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
-        try:
-            return super().drain(reason)
-        finally:
-            self._close()
-
-    def forsake(self) -> None:
-        super().forsake()
-        self._forsaken = True
-        if self._journal is not None:
-            self._journal.abandon()
-
-    def keep(self, outcome: Outcome[Any]) -> None:
-        state = state_of(outcome)
-        if state is None or outcome.request is None or self._forsaken:
-            return
-        try:
-            hash_ = request_hash(outcome.request)
-        except (TypeError, ValueError, ChatPoolError):  # it was never sent, and fails again for nothing
-            return
-        at = self._clock.wall()
-        self._opened().append(record_of(outcome, state, _key(outcome.index), hash_, at=at, row=outcome.index))
-
-    def _opened(self) -> Journal:
-        if self._journal is None:
-            self._journal = Journal(self._path)
-        return self._journal
-
-    def _close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-
-
-class JournalledRetry(JournalledRun):
-    """Sends again what has failed in such a run: its items are the first outcomes, whose places it keeps."""
-
-    def _recall(self, call: Call) -> Optional[Outcome[Any]]:
-        return None  # it would be the failure
-
-    def keep(self, outcome: Outcome[Any]) -> None:
-        super().keep(both_times(outcome))
-
-
-def _key(index: int) -> int:
-    return key_of(f"item {index}")
-
-
-def _recalled(call: Call, record: Record) -> Optional[Outcome[Any]]:
-    """The outcome that the record tells of; None if there is an answer that this run can make nothing of."""
-    sent = len(record.attempts)
-    value, error = _value(call.request, record), None
-    if value is None and record.error is not None:
-        error = error_of(record.error, sent)
-    elif call.options.review is not None:
-        found = call.options.review(call.request, value, 0)
-        if found.reason == PARSE_FAILED:
-            return None
-        value, error = found.value, found.error
-        if error is not None:
-            value, error.attempts = None, sent
-    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage)
-
-
-def _value(request: ChatRequest, record: Record) -> Any:
-    stored = decode_value(record.value)
-    if not isinstance(stored, dict):  # a vector
-        return stored
-    request_id = record.attempts[-1].request_id if record.attempts else None
-    return decode_response(request, stored, request_id)

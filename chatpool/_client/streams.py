@@ -1,6 +1,7 @@
-"""One streamed answer, as its reader sees it.
+"""Streams: one answer chunk by chunk (:class:`ChatStream`), or many in one sequence (:class:`Streams`).
 
-Runs of streams: many answers chunk by chunk, in one sequence.
+A single stream is read by the caller's thread, from a worker's connection.  In a run, workers read the streams
+themselves and queue the chunks.
 """
 
 from __future__ import annotations
@@ -22,69 +23,11 @@ from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunIterator
 
-__all__ = ["ChatStream", "StreamRun", "Streams"]
+__all__ = ["GRACE_SECONDS", "ChatStream", "StreamRun", "Streams"]
 
+GRACE_SECONDS = 0.1  # in which a call that is cut at its total time can raise the error itself
 
-_GRACE = 0.1  # seconds in which a call that is cut at its total time can say so itself
-
-
-class StreamSink:
-    """Where the engine leaves an open stream, and in the end its outcome.
-
-    Args:
-        thread: who is going to read it.
-    """
-
-    run_id: Optional[int] = None
-
-    def __init__(self, thread: int) -> None:
-        self._thread = thread
-        self._changed = Condition()
-        self.handoff: Optional[StreamHandoff] = None
-        self.outcome: Optional[Outcome[Any]] = None
-
-    def take_stream(self, handoff: StreamHandoff) -> None:
-        """The stream has begun."""
-        handoff.holder = self._thread
-        with self._changed:
-            self.handoff = handoff
-            self._changed.notify_all()
-
-    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
-        """The stream has ended, or could not be had."""
-        with self._changed:
-            self.outcome = outcome
-            self.handoff = None
-            self._changed.notify_all()
-
-    def refusal(self, call: Call) -> Optional[ChatPoolError]:
-        """Nothing but cancelling stops a stream."""
-        return None
-
-    def on_fatal(self, error: ChatPoolError) -> None:
-        """A stream has no siblings."""
-
-    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
-        """A stream has no siblings."""
-
-    def after_fork_in_child(self, call: Call) -> None:
-        """The stream is the parent's."""
-        self._changed = Condition()  # a thread of the parent's may have held the old one
-        if self.outcome is None:
-            error = CallCancelledError("the stream was open in the parent process when this one was forked")
-            self.outcome = call.outcome(call.created_at, error=error)
-
-    @holds_locks
-    def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
-        """Wait for the stream, or for its end; False when the time is over."""
-        end = None if seconds is None else time.monotonic() + seconds
-        with self._changed:
-            while self.outcome is None and (for_end or self.handoff is None):
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(interruptible(left))
-        return True
+_MAX_QUEUED_CHUNKS = 1024
 
 
 class ChatStream(Iterator[ChatChunk]):
@@ -106,16 +49,18 @@ class ChatStream(Iterator[ChatChunk]):
     """
 
     def __init__(self, engine: Engine, item: Any, request: ChatRequest, options: CallOptions) -> None:
-        self._make: Callable[[StreamSink], Call] = lambda sink: engine.make_call(request, options, sink, item=item)
+        self._make_call: Callable[[_StreamSink], Call] = lambda sink: engine.make_call(
+            request, options, sink, item=item
+        )
         self._engine = engine
-        self._total = options.timeout.total
+        self._total_seconds = options.timeout.total
         self._reading = threading.Lock()
-        self._pieces: List[str] = []
+        self._texts: List[str] = []
         self._call: Optional[Call] = None
-        self._sink: Optional[StreamSink] = None
+        self._sink: Optional[_StreamSink] = None
         self._over = False
         self._finalizer: Optional[weakref.finalize[Any, Any]] = None
-        self._closed_by = 0  # the thread that closed it before its end
+        self._closed_by = 0  # the id of the thread that closed it before its end
 
     def __iter__(self) -> ChatStream:
         return self
@@ -135,15 +80,15 @@ class ChatStream(Iterator[ChatChunk]):
             self._reading.release()
         if chunk is None:
             raise StopIteration
-        self._pieces.append(chunk.text)
+        self._texts.append(chunk.text)
         return chunk
 
     @property
     def text(self) -> str:
         """The text of all chunks that have been read."""
-        if len(self._pieces) > 1:
-            self._pieces[:] = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        if len(self._texts) > 1:
+            self._texts[:] = ["".join(self._texts)]
+        return self._texts[0] if self._texts else ""
 
     @property
     def completion(self) -> ChatCompletion:
@@ -193,7 +138,7 @@ class ChatStream(Iterator[ChatChunk]):
 
     def _next(self) -> Optional[ChatChunk]:
         if self._over:
-            self._check_who_closed_it()
+            self._refuse_if_closed_elsewhere()
             return None
         sink = self._sink or self._open()
         chunk = None
@@ -205,23 +150,23 @@ class ChatStream(Iterator[ChatChunk]):
             self._end(sink)
         return chunk
 
-    def _check_who_closed_it(self) -> None:
-        """To the thread that closed it, the stream is at its end; to any other it must not seem to be whole."""
+    def _refuse_if_closed_elsewhere(self) -> None:
+        """Raise if another thread has closed the stream: to this one it must not look as if it had ended."""
         if self._closed_by not in (0, threading.get_ident()):
             raise CallCancelledError("the stream was closed by another thread while it was read")
 
     def _check_slots(self) -> None:
-        """Here, where nothing has been sent: the stream can still be read once there is room."""
+        """Check before anything is sent, so that the stream can still be read once a slot is free."""
         try:
             self._engine.check_slots()
         except RuntimeError:
             self._reading.release()
             raise
 
-    def _open(self) -> StreamSink:
+    def _open(self) -> _StreamSink:
         """Send the request, and wait for the first chunk or the end."""
-        sink = StreamSink(threading.get_ident())
-        self._call = call = self._make(sink)
+        sink = _StreamSink(threading.get_ident())
+        self._call = call = self._make_call(sink)
         self._sink = sink
         if self._over:  # closed a moment ago
             self._engine.cancel(call)
@@ -229,7 +174,7 @@ class ChatStream(Iterator[ChatChunk]):
         try:
             with self._engine.waiting():
                 self._engine.submit_stream(call)
-                begun = sink.wait(self._total + _GRACE, for_end=False)
+                begun = sink.wait(self._total_seconds + GRACE_SECONDS, for_end=False)
         except BaseException:
             self._engine.resync()
             self._engine.cancel(call)
@@ -242,21 +187,21 @@ class ChatStream(Iterator[ChatChunk]):
             )
         handoff = sink.handoff
         if handoff is not None:
-            # In case nobody closes it.  Without a lock, and without anything that leads to this object.
+            # For a stream that is dropped without being closed.  It takes no lock, and has no reference to this object.
             self._finalizer = weakref.finalize(self, handoff.gate.abandon)
             self._finalizer.atexit = False
         return sink
 
-    def _wait_for_end(self, sink: StreamSink) -> None:
+    def _wait_for_end(self, sink: _StreamSink) -> None:
         sink.wait(None, for_end=True)
         self._call = None
         if self._finalizer is not None:
             self._finalizer.detach()
 
-    def _end(self, sink: StreamSink) -> None:
-        """The stream has ended: well, or with the error that is raised."""
+    def _end(self, sink: _StreamSink) -> None:
+        """Wait for the end of the stream, and raise its error if it has one."""
         self._wait_for_end(sink)
-        self._check_who_closed_it()
+        self._refuse_if_closed_elsewhere()
         self._over = True
         if sink.outcome is not None and sink.outcome.error is not None and not self._closed_by:
             raise sink.outcome.error
@@ -267,11 +212,67 @@ class ChatStream(Iterator[ChatChunk]):
         return f"<ChatStream {state}, {len(self.text)} characters so far>"
 
 
-_MOST_WAITING = 1024  # chunks that nobody has asked for yet
+class _StreamSink:
+    """Takes an open stream from the engine, and in the end its outcome.
+
+    Args:
+        thread: the id of the thread that will read it.
+    """
+
+    run_id: Optional[int] = None
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+        self._changed = Condition()
+        self.handoff: Optional[StreamHandoff] = None
+        self.outcome: Optional[Outcome[Any]] = None
+
+    def take_stream(self, handoff: StreamHandoff) -> None:
+        """Take a stream that has begun."""
+        handoff.holder = self._thread
+        with self._changed:
+            self.handoff = handoff
+            self._changed.notify_all()
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Take the outcome of a stream that has ended, or was never opened."""
+        with self._changed:
+            self.outcome = outcome
+            self.handoff = None
+            self._changed.notify_all()
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        """Return None: only cancelling stops a stream."""
+        return None
+
+    def on_fatal(self, error: ChatPoolError) -> None:
+        """Do nothing: a stream has no siblings."""
+
+    def refuse(self, call: Call, scope: str, error: ChatPoolError) -> None:
+        """Do nothing: a stream has no siblings."""
+
+    def after_fork_in_child(self, call: Call) -> None:
+        """End the parent's stream in this process."""
+        self._changed = Condition()  # a thread of the parent process may have held the old one
+        if self.outcome is None:
+            error = CallCancelledError("the stream was open in the parent process when this one was forked")
+            self.outcome = call.outcome(call.created_at, error=error)
+
+    @holds_locks
+    def wait(self, seconds: Optional[float], *, for_end: bool) -> bool:
+        """Wait for the stream, or for its end; return False when the time is over."""
+        ends_at = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            while self.outcome is None and (for_end or self.handoff is None):
+                left = None if ends_at is None else ends_at - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(interruptible(left))
+        return True
 
 
-class _Piece:
-    """A chunk and whose it is."""
+class _IndexedChunk:
+    """A chunk and the index of its item."""
 
     __slots__ = ("chunk", "index")
 
@@ -281,27 +282,27 @@ class _Piece:
 
 
 class StreamRun(Run):
-    """A run whose workers hand over each chunk as it comes, and wait when its consumer is behind."""
+    """A run whose workers queue each chunk as it comes, and wait when its consumer is behind."""
 
-    _finished: Any  # outcomes, and pieces before them
-    consumer = 0
+    _finished: Any  # chunks and outcomes
+    consumer = 0  # the id of its thread
 
     def take_chunk(self, call: Call, chunk: ChatChunk) -> None:
-        """Take a chunk; waits until there is room for it.
+        """Queue a chunk; wait while the queue is full.
 
         Raises:
             Cancelled: the call was given up.
         """
         with self._changed:
             if self._is_full(call):
-                self._wait_for_room(call)
+                self._wait_while_full(call)
             if call.state == DONE:  # its outcome is there, and nothing comes after that
                 raise Cancelled("given up while its stream was read")
-            self._finished.append(_Piece(call.index, chunk))
+            self._finished.append(_IndexedChunk(call.index, chunk))
             if self._sleeping:
                 self._changed.notify_all()
 
-    def _wait_for_room(self, call: Call) -> None:
+    def _wait_while_full(self, call: Call) -> None:
         assert call.cancel_token is not None
         call.cancel_token.attach(self)
         try:
@@ -311,18 +312,16 @@ class StreamRun(Run):
             call.cancel_token.detach(self)
 
     def _is_full(self, call: Call) -> bool:
-        if (
-            len(self._finished) < _MOST_WAITING
-            or call.state == DONE
-            or (call.cancel_token and call.cancel_token.cancelled)
-        ):
+        is_cancelled = call.cancel_token is not None and call.cancel_token.cancelled
+        if len(self._finished) < _MAX_QUEUED_CHUNKS or call.state == DONE or is_cancelled:
             return False
-        # Nobody reads on who waits for a call of others, or for the pool's end, or makes this very call, in a worker.
+        # A consumer that waits for other calls, or for the pool's end, does not read on; nor does a worker that
+        # consumes the run and makes this very call.
         reads_on = self._sleeping or self._engine.streams.is_reading(self.consumer)
         return reads_on and self.consumer != threading.get_ident() and not self._engine.closed
 
     def wake(self) -> None:
-        """Have workers that wait for room look again."""
+        """Have workers that wait for a place in the queue look again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -337,13 +336,13 @@ class StreamRun(Run):
     def _take_ready(self) -> List[Any]:
         with self._changed:
             ready = super()._take_ready()
-            self._taken -= sum(isinstance(one, _Piece) for one in ready)
+            self._taken -= sum(isinstance(arrival, _IndexedChunk) for arrival in ready)
             self._changed.notify_all()
         return ready
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
         drained: List[Any] = super().drain(reason)
-        return [one for one in drained if not isinstance(one, _Piece)]
+        return [arrival for arrival in drained if not isinstance(arrival, _IndexedChunk)]
 
 
 class Streams(RunIterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]):
@@ -355,17 +354,17 @@ class Streams(RunIterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]):
     """
 
     def __init__(self, run: StreamRun, bar: Union[ProgressBar, None]) -> None:
-        super().__init__(run, bar, _arriving(run))
+        super().__init__(run, bar, _arrivals(run))
 
 
-def _arriving(run: StreamRun) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]:
+def _arrivals(run: StreamRun) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]:
     while True:
         taken = run.take()
         if not taken:
             return
-        for one in taken:
-            if isinstance(one, _Piece):
-                yield one.index, one.chunk
+        for arrival in taken:
+            if isinstance(arrival, _IndexedChunk):
+                yield arrival.index, arrival.chunk
             else:
                 run.consumed(1)
-                yield one.index, one
+                yield arrival.index, arrival

@@ -12,14 +12,14 @@ from time import sleep  # at import: a test that replaces time.sleep means its o
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from .._locks import release_forgotten
-from .._policy.budget import BudgetTracker
+from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
 from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
-from ..types import ChatRequest, LineStats
+from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
@@ -347,6 +347,49 @@ class Engine:
             self._delivery.deliver(call, error=error)
         if fatal:
             call.sink.refuse(call, decision.scope, error)
+
+    # -- the budget, for calls that other processes make ----------------------------------------------------
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the engine's calls are charged to a budget."""
+        return self._budget_tracker is not None
+
+    def reserve_budget(self, model: Optional[str], expected: TokenEstimate) -> Optional[BudgetReservation]:
+        """Reserve what a call of another process is expected to take; None if it has to wait for others to end.
+
+        Raises:
+            BudgetExceededError: it does not fit any more.
+            ConfigurationError: the budget has no price for its model.
+        """
+        assert self._budget_tracker is not None
+        with self._scheduler.lock:
+            if self._budget_tracker.would_exceed(model, expected):
+                return None
+            refusal = self._budget_tracker.rejection(model, expected)
+            if refusal is not None:
+                raise refusal
+            reservation = self._budget_tracker.reservation(model, expected)
+            self._budget_tracker.sent(reservation)
+        return reservation
+
+    def book_budget(
+        self, reservation: BudgetReservation, usage: Optional[Usage], *, answered: bool, timeouts: int = 0
+    ) -> None:
+        """Book what a call of another process took.
+
+        Args:
+            reservation: what was reserved for it.
+            usage: what it took, None where the server did not say, or nothing was sent.
+            answered: whether it was answered; without usage it then counts as expected.
+            timeouts: its attempts whose answer did not come in time; it may have been written and billed all the same.
+        """
+        assert self._budget_tracker is not None
+        with self._scheduler.lock:
+            for _ in range(timeouts):
+                self._budget_tracker.sent(reservation)
+                self._budget_tracker.returned(reservation, None, answered=True)
+            self._budget_tracker.returned(reservation, usage, answered=answered, wrote=answered)
 
     # -- calls are given up -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One walk over the types that annotations name, for the values that are made of JSON and for JSON schemas alike.
+"""A walk over the types that annotations name, for values made of JSON and for JSON schemas alike.
 
 What the standard library describes is read here.  The rest is pydantic's, where it is installed: it is imported for
 types that are its own, and for those that nothing else here knows.
@@ -54,14 +54,14 @@ _SUPPORTED = (
 
 
 class Builder(abc.ABC, Generic[T]):
-    """Makes one thing of each type; remembers those of classes with fields, which may hold themselves."""
+    """Build one thing of each type, a reader or a schema; those of classes with fields may hold themselves."""
 
     def __init__(self) -> None:
         self._made: Dict[Any, Any] = {}
         self._aliases: List[Any] = []
 
     def of(self, kind: Any, where: str) -> T:
-        """The thing for a type that is found at ``where``.
+        """Return the thing of a type that is found at ``where``.
 
         Raises:
             TypeError: the type, or one inside it, has no JSON form; the message names the place.
@@ -103,7 +103,7 @@ class Builder(abc.ABC, Generic[T]):
         if origin in UNIONS:
             return self._of_union(kind, arguments, where)
         if origin is Literal:
-            return self._of_choice([(getattr(each, "value", each), each) for each in arguments], kind, where)
+            return self._of_choice([(getattr(value, "value", value), value) for value in arguments], kind, where)
         if origin in _DICTS and (not arguments or arguments[0] in (str, Any)):
             return self.dict_of(self.of(arguments[1], where) if arguments else self.anything())
         if origin is tuple and hasattr(kind, "__args__") and arguments[-1:] != [Ellipsis]:
@@ -120,72 +120,72 @@ class Builder(abc.ABC, Generic[T]):
         return self.choice(choices, kind)
 
     def _of_union(self, kind: Any, kinds: Sequence[Any], where: str) -> T:
-        others = [each for each in kinds if each is not NULL]
+        others = [other for other in kinds if other is not NULL]
         if len(others) > 1 and any(map(is_pydantics, others)):  # it knows which of its models fits best
             with contextlib.suppress(TypeError):  # but not every TypedDict
                 return self.foreign(kind, where)
         # A float takes whole numbers too: where there is an int, they are its.
-        others.sort(key=lambda each: each is float)
-        return self.union(others, [self.of(each, where) for each in others], nullable=NULL in kinds)
+        others.sort(key=lambda other: other is float)
+        return self.union(others, [self.of(other, where) for other in others], nullable=NULL in kinds)
 
     @abc.abstractmethod
     def anything(self) -> T:
-        """Any."""
+        """Return the thing of Any."""
 
     @abc.abstractmethod
     def plain(self, kind: Any) -> T:
-        """One of :data:`PLAIN`."""
+        """Return the thing of one of :data:`PLAIN`."""
 
     @abc.abstractmethod
     def choice(self, choices: Sequence[Tuple[Any, Any]], kind: Any) -> T:
-        """Certain values, as JSON and as what they stand for."""
+        """Return the thing of certain values: pairs of the JSON and the value that it stands for."""
 
     @abc.abstractmethod
-    def list_of(self, one: T, origin: Any) -> T:
-        """A list, or a tuple of any length."""
+    def list_of(self, item: T, origin: Any) -> T:
+        """Return the thing of a list, or of a tuple of any length."""
 
     @abc.abstractmethod
     def row(self, parts: Sequence[T]) -> T:
-        """A tuple of fixed length."""
+        """Return the thing of a tuple of fixed length."""
 
     @abc.abstractmethod
-    def dict_of(self, one: T) -> T:
-        """A dict with keys of its own choice."""
+    def dict_of(self, item: T) -> T:
+        """Return the thing of a dict with any keys."""
 
     @abc.abstractmethod
     def union(self, kinds: Sequence[Any], parts: Sequence[T], *, nullable: bool) -> T:
-        """One of several types; None is not among them."""
+        """Return the thing of a union; None is not among its ``kinds``."""
 
     @abc.abstractmethod
     def record(self, cls: Any) -> Any:
-        """A class with fields, yet without them."""
+        """Return the thing of a class with fields, still without them."""
 
     @abc.abstractmethod
     def add_field(self, made: Any, name: str, part: T, needed: bool) -> None:
-        """Give a field to what :meth:`record` made."""
+        """Add a field to the thing of :meth:`record`."""
 
     @abc.abstractmethod
     def reference(self, cls: Any, made: Any) -> T:
-        """What stands for a class with fields, all of which may not be there yet."""
+        """Return what stands for a class with fields where it is used; its fields may still be missing."""
 
     @abc.abstractmethod
     def foreign(self, kind: Any, where: str) -> T:
-        """A type of pydantic's."""
+        """Return the thing of a type of pydantic's."""
 
 
 def name_of(kind: Any) -> str:
-    """A type as messages name it."""
+    """Return the name of a type in messages."""
     plain = isinstance(kind, type) and typing.get_origin(kind) is None
     return kind.__qualname__ if plain else str(kind).replace("typing.", "")
 
 
 def unsupported(where: str, kind: Any, why: str = "") -> TypeError:
-    """A type that JSON values are not made into."""
+    """Return the error of a type that cannot be made of JSON."""
     return TypeError(f"a {name_of(kind)} ({where}) cannot be made of JSON{why and f' ({why})'}: {_SUPPORTED}")
 
 
 def adapter_of(kind: Any, where: str) -> Any:
-    """pydantic's TypeAdapter for a type.
+    """Return pydantic's TypeAdapter of a type.
 
     Raises:
         TypeError: there is none, or pydantic is not installed.
@@ -205,10 +205,10 @@ def adapter_of(kind: Any, where: str) -> Any:
 
 
 def complete(kind: Any, where: str) -> None:
-    """Have pydantic look up the names in a model or an adapter that it did not know yet.
+    """Have pydantic look up names in a model or an adapter that were not defined yet.
 
     Raises:
-        TypeError: it does not know them now.
+        TypeError: they are still not defined.
     """
     if getattr(kind, "__pydantic_complete__", getattr(kind, "pydantic_complete", True)):
         return
@@ -223,14 +223,14 @@ def _first_line(error: Exception) -> str:
 
 
 def is_pydantics(kind: Any) -> bool:
-    """Whether pydantic has a say in how values of a type are made.  It is not imported for that."""
+    """Return whether pydantic takes part in making values of a type; it is not imported for that."""
     if any(hasattr(kind, name) for name in _OF_PYDANTIC):
         return True
     if hasattr(kind, "__metadata__"):
         return any(map(_is_from_pydantic, kind.__metadata__))
     # A Field() of pydantic's in the place of the dataclass's own.
     return dataclasses.is_dataclass(kind) and any(
-        type(each.default).__name__ == "FieldInfo" for each in dataclasses.fields(kind)
+        type(field.default).__name__ == "FieldInfo" for field in dataclasses.fields(kind)
     )
 
 
@@ -240,7 +240,7 @@ def _is_from_pydantic(value: Any) -> bool:
 
 
 def is_record(kind: Any) -> bool:
-    """Whether a type is a class with fields that the standard library describes."""
+    """Return whether a type is a class with fields that the standard library describes."""
     if not isinstance(kind, type) or typing.get_origin(kind) is not None:
         return False
     return dataclasses.is_dataclass(kind) or _is_typed_dict(kind) or _is_named_tuple(kind)
@@ -255,7 +255,7 @@ def _is_named_tuple(kind: type) -> bool:
 
 
 def fields_of(cls: Any) -> Dict[str, Tuple[Any, bool]]:
-    """The fields of a class by name: the type, and whether it has to be there.
+    """Return the fields of a class by name: the type, and whether the field is required.
 
     Args:
         cls: a dataclass, a TypedDict or a NamedTuple.
@@ -290,14 +290,14 @@ def _is_class_variable(hint: Any) -> bool:
 
 
 class _Inner:
-    """Stands for InitVar where that cannot be evaluated: its type is what is in its brackets."""
+    """A stand-in for InitVar where that cannot be evaluated: its type is the one in its brackets."""
 
     def __class_getitem__(cls, kind: Any) -> Any:
         return kind
 
 
 def _names_for(cls: Any) -> Any:
-    """What names in a class's annotations mean, where that is not what they mean in its module."""
+    """Return other meanings of names in a class's annotations than those in its module."""
     if sys.version_info < (3, 11):  # there typing takes no InitVar[...] that is written as a text
         if dataclasses.is_dataclass(cls) and len(cls.__dataclass_fields__) > len(dataclasses.fields(cls)):
             module = types.SimpleNamespace(**{**vars(dataclasses), "InitVar": _Inner})
@@ -306,29 +306,29 @@ def _names_for(cls: Any) -> Any:
 
 
 def _variables_of(cls: Any) -> Dict[Any, Any]:
-    """What the type variables of the classes stand for that a class comes from: int, in ``class Ages(Box[int])``."""
-    found: Dict[Any, Any] = {}
+    """Return the types of a class's inherited type variables: int, in ``class Ages(Box[int])``."""
+    variables: Dict[Any, Any] = {}
     for base in getattr(cls, "__orig_bases__", ()):
         origin = typing.get_origin(base)
         of_base = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(base)))
         inherited = _variables_of(base if origin is None else origin)
-        found.update({name: _with_variables(kind, of_base) for name, kind in inherited.items()})
-        found.update(of_base)
-    return found
+        variables.update({name: _with_variables(kind, of_base) for name, kind in inherited.items()})
+        variables.update(of_base)
+    return variables
 
 
 def _with_variables(kind: Any, variables: Dict[Any, Any]) -> Any:
-    """A type with what its type variables stand for."""
+    """Return a type with the types of its type variables in their places."""
     if isinstance(kind, TypeVar):
         return variables.get(kind, kind)
     inner = () if typing.get_origin(kind) is None else getattr(kind, "__parameters__", ())
-    if not any(each in variables for each in inner):
+    if not any(variable in variables for variable in inner):
         return kind
-    return kind[tuple(variables.get(each, each) for each in inner)]
+    return kind[tuple(variables.get(variable, variable) for variable in inner)]
 
 
 def _is_needed(hint: Any, otherwise: bool) -> bool:
-    """What a TypedDict's own qualifier says, which the class does not know where annotations are texts."""
+    """Return what a TypedDict's own qualifier says; the class does not know it if annotations are texts."""
     while True:
         qualifier = _qualifier(hint)
         if not qualifier and not hasattr(hint, "__metadata__"):
@@ -339,7 +339,7 @@ def _is_needed(hint: Any, otherwise: bool) -> bool:
 
 
 def _unqualified(kind: Any) -> Any:
-    """A type without what says more about a field, or gives it another name; of a type variable what it may be."""
+    """Return a type without its qualifiers and new names; for a type variable its bound or constraints."""
     while _qualifier(kind):
         kind = typing.get_args(kind)[0]
     while hasattr(kind, "__supertype__"):  # of a NewType

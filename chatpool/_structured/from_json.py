@@ -1,6 +1,6 @@
-"""From JSON values to the types that annotations name: dataclasses above all.
+"""From JSON values to the types that annotations name, mostly dataclasses.
 
-Types are held to: a text is no number and 1 is not true.  But a whole number passes for a float, and 3.0 for an int.
+Types are strict: a text is no number, and 1 is not true.  But a whole number passes for a float, and 3.0 for an int.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Reader = Callable[[Any, str], Any]
 
 
 def reader_of(kind: Any) -> Reader:
-    """What makes values of this type out of JSON values.
+    """Return what makes values of this type of JSON values.
 
     Raises:
         TypeError: the type, or one inside it, is not supported; the message names the place.
@@ -32,7 +32,7 @@ def _mismatch(path: str, problem: str) -> Mismatch:
 
 
 class _Readers(Builder[Reader]):
-    """Makes readers."""
+    """Build the readers of types."""
 
     def anything(self) -> Reader:
         return _anything
@@ -43,14 +43,14 @@ class _Readers(Builder[Reader]):
     def choice(self, choices: Sequence[Tuple[Any, Any]], kind: Any) -> Reader:
         return _choice_reader(choices, kind)
 
-    def list_of(self, one: Reader, origin: Any) -> Reader:
-        return _list_reader(one, origin)
+    def list_of(self, item: Reader, origin: Any) -> Reader:
+        return _list_reader(item, origin)
 
     def row(self, parts: Sequence[Reader]) -> Reader:
         return _row_reader(parts)
 
-    def dict_of(self, one: Reader) -> Reader:
-        return _dict_reader(one)
+    def dict_of(self, item: Reader) -> Reader:
+        return _dict_reader(item)
 
     def union(self, kinds: Sequence[Any], parts: Sequence[Reader], *, nullable: bool) -> Reader:
         return _union_reader(parts, [_expected(kind) for kind in (*kinds, *[NULL] * nullable)], nullable=nullable)
@@ -70,7 +70,7 @@ class _Readers(Builder[Reader]):
 
 
 class _RecordReader:
-    """Makes an object of a class with fields; what is unknown, missing or wrong is told all at once."""
+    """Make an object of a class with fields; all unknown, missing and wrong ones are in one error."""
 
     def __init__(self, cls: Any) -> None:
         self._cls = cls
@@ -84,25 +84,25 @@ class _RecordReader:
             raise _mismatch(path, f"expected {_expected(self._cls)}, got {shown(value)}")
         under = f"{path}." if path else ""
         problems = [f"{under}{name}: unknown field" for name in value if name not in self.fields]
-        found: Dict[str, Any] = {}
+        arguments: Dict[str, Any] = {}
         for name, (read, needed) in self.fields.items():
             if name in value:
-                _collect(found, name, read, value[name], f"{under}{name}", problems)
+                _collect(arguments, name, read, value[name], f"{under}{name}", problems)
             elif needed:
                 problems.append(f"{under}{name}: missing")
         if problems:
             raise Mismatch(problems)
         try:
-            return self._cls(**found)
+            return self._cls(**arguments)
         except ABOUT_ANSWERS as error:  # its __post_init__ checks more
             if not can_be_mended(error):
                 raise
             raise mismatch_of(error, path) from error
 
 
-def _collect(found: Any, key: Any, read: Reader, value: Any, path: str, problems: List[str]) -> None:
+def _collect(values: Any, key: Any, read: Reader, value: Any, path: str, problems: List[str]) -> None:
     try:
-        found[key] = read(value, path)
+        values[key] = read(value, path)
     except Mismatch as mismatch:
         problems.extend(mismatch.problems)
 
@@ -144,17 +144,17 @@ def _choice_reader(choices: Sequence[Tuple[Any, Any]], kind: Any) -> Reader:
     return read
 
 
-def _list_reader(read_one: Reader, origin: Any) -> Reader:
+def _list_reader(read_item: Reader, origin: Any) -> Reader:
     def read(value: Any, path: str) -> Any:
         if not isinstance(value, list):
             raise _mismatch(path, f"expected a list, got {shown(value)}")
-        found: Dict[int, Any] = {}
+        items: Dict[int, Any] = {}
         problems: List[str] = []
-        for index, each in enumerate(value):
-            _collect(found, index, read_one, each, f"{path}[{index}]", problems)
+        for index, item in enumerate(value):
+            _collect(items, index, read_item, item, f"{path}[{index}]", problems)
         if problems:
             raise Mismatch(problems)
-        return tuple(found.values()) if origin is tuple else list(found.values())
+        return tuple(items.values()) if origin is tuple else list(items.values())
 
     return read
 
@@ -164,22 +164,22 @@ def _row_reader(readers: Sequence[Reader]) -> Reader:
         if not isinstance(value, list) or len(value) != len(readers):
             got = f"{len(value)} items" if isinstance(value, list) else shown(value)
             raise _mismatch(path, f"expected a list of {len(readers)} items, got {got}")
-        return tuple(one(each, f"{path}[{index}]") for index, (one, each) in enumerate(zip(readers, value)))
+        return tuple(read_item(item, f"{path}[{index}]") for index, (read_item, item) in enumerate(zip(readers, value)))
 
     return read
 
 
-def _dict_reader(read_one: Reader) -> Reader:
+def _dict_reader(read_item: Reader) -> Reader:
     def read(value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise _mismatch(path, f"expected an object, got {shown(value)}")
-        found: Dict[str, Any] = {}
+        items: Dict[str, Any] = {}
         problems: List[str] = []
-        for key, each in value.items():
-            _collect(found, key, read_one, each, f"{path}.{key}" if path else key, problems)
+        for key, item in value.items():
+            _collect(items, key, read_item, item, f"{path}.{key}" if path else key, problems)
         if problems:
             raise Mismatch(problems)
-        return found
+        return items
 
     return read
 
@@ -188,25 +188,25 @@ def _union_reader(readers: Sequence[Reader], names: Sequence[str], *, nullable: 
     def read(value: Any, path: str) -> Any:
         if value is None and nullable:
             return None
-        told: List[Mismatch] = []
-        for each in readers:
+        mismatches: List[Mismatch] = []
+        for read_kind in readers:
             try:
-                return each(value, path)
+                return read_kind(value, path)
             except Mismatch as mismatch:
-                told.append(mismatch)
-        if len(told) == 1:  # Optional: its own words are the clearest
-            raise told[0]
+                mismatches.append(mismatch)
+        if len(mismatches) == 1:  # Optional: its own message is the clearest
+            raise mismatches[0]
         problem = f"expected {' or '.join(names)}, got {shown(value)}"
         if isinstance(value, dict):  # it is meant to be one of them
-            why = [f"as {name}: {', '.join(each.problems)}" for name, each in zip(names, told) if "(" in name]
-            problem += "".join(f" ({each})" for each in why)
+            named = [(name, mismatch) for name, mismatch in zip(names, mismatches) if "(" in name]
+            problem += "".join(f" (as {name}: {', '.join(mismatch.problems)})" for name, mismatch in named)
         raise _mismatch(path, problem)
 
     return read
 
 
 def foreign_reader(validate_json: Callable[[str], Any]) -> Reader:
-    """A reader that has pydantic make the values."""
+    """Return a reader that has pydantic make the values."""
 
     def read(value: Any, path: str) -> Any:
         try:
@@ -224,7 +224,7 @@ _NAMES = {str: "str", int: "int", float: "float", bool: "bool", NULL: "null"}
 
 
 def _expected(kind: Any) -> str:
-    """A type as a model may be told it."""
+    """Return the name of a type in an error that is sent to the model."""
     if isinstance(kind, type) and kind in PLAIN:
         return _NAMES[kind]
     return f"an object ({name_of(kind)})" if is_record(kind) else name_of(kind)

@@ -1,4 +1,4 @@
-"""The ``response_format`` that makes a server hold an answer to a type."""
+"""``json_schema()``: the ``response_format`` with which a server writes only JSON of one type."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def json_schema(kind: Any, *, name: Optional[str] = None, strict: bool = True) -
 
 
 class Wrapping:
-    """What :func:`json_schema` has wrapped, if it has, is taken out again.
+    """Take a value out of the object that :func:`json_schema` may have wrapped it in.
 
     Args:
         kind: the type that ``parse=`` makes.
@@ -76,7 +76,7 @@ class Wrapping:
         self._roots: Optional[List[Dict[str, Any]]] = None
 
     def contents(self, value: Any) -> List[Any]:
-        """What the value may be meant to be, the likeliest first."""
+        """Return what the value may be meant to be, the likeliest first."""
         if not isinstance(value, dict) or list(value) != [ANSWER]:
             return [value]
         if self._roots is None:
@@ -90,7 +90,7 @@ class Wrapping:
 
 
 def _schema_of(kind: Any) -> Dict[str, Any]:
-    """The schema of a type, not yet a strict one, and of any form at its root.
+    """Return the schema of a type, not yet a strict one, and of any form at its root.
 
     Raises:
         TypeError: it has none.
@@ -100,7 +100,7 @@ def _schema_of(kind: Any) -> Dict[str, Any]:
     else:
         make = getattr(kind, "json_schema", None) if hasattr(kind, "validate_json") else None  # a TypeAdapter's
     if callable(make):
-        return _asked_of(make, name_of(kind))
+        return _pydantics_schema(make, name_of(kind))
     if isinstance(kind, type) or typing.get_origin(kind) is not None or kind in (None, Any) or _is_alias(kind):
         return _Schemas().whole(kind)
     raise TypeError(
@@ -113,8 +113,8 @@ def _is_alias(kind: Any) -> bool:
     return hasattr(kind, "__supertype__") or hasattr(kind, "__value__")
 
 
-def _asked_of(make: Any, where: str) -> Dict[str, Any]:
-    """What a method of pydantic's says of the type at ``where``."""
+def _pydantics_schema(make: Any, where: str) -> Dict[str, Any]:
+    """Return the schema that a method of pydantic's makes of the type at ``where``."""
     from .pydantic_schema import Generator  # imports pydantic
 
     try:
@@ -126,7 +126,7 @@ def _asked_of(make: Any, where: str) -> Dict[str, Any]:
 
 
 class _Schemas(Builder[Dict[str, Any]]):
-    """Makes schemas of types; those of classes with fields stand under ``$defs``, as they may hold one another."""
+    """Build the schemas of types; those of classes with fields are under ``$defs``, as they may hold one another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _Schemas(Builder[Dict[str, Any]]):
         self._names: Dict[Any, str] = {}
 
     def whole(self, kind: Any) -> Dict[str, Any]:
-        """The schema of a type with all that it refers to."""
+        """Return the schema of a type with all that it refers to."""
         return at_root({**self.of(kind, name_of(kind)), "$defs": self._definitions})
 
     def anything(self) -> Dict[str, Any]:
@@ -149,15 +149,15 @@ class _Schemas(Builder[Dict[str, Any]]):
         kinds = {type(value) for value in listed}
         return {"enum": listed} if len(kinds) > 1 else {"type": _PLAIN[kinds.pop()], "enum": listed}
 
-    def list_of(self, one: Dict[str, Any], origin: Any) -> Dict[str, Any]:
-        return {"type": "array", "items": one}
+    def list_of(self, item: Dict[str, Any], origin: Any) -> Dict[str, Any]:
+        return {"type": "array", "items": item}
 
     def row(self, parts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
         items = {"prefixItems": list(parts)} if parts else {}
         return {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
 
-    def dict_of(self, one: Dict[str, Any]) -> Dict[str, Any]:
-        return {"type": "object", "additionalProperties": one}
+    def dict_of(self, item: Dict[str, Any]) -> Dict[str, Any]:
+        return {"type": "object", "additionalProperties": item}
 
     def union(self, kinds: Sequence[Any], parts: Sequence[Dict[str, Any]], *, nullable: bool) -> Dict[str, Any]:
         return {"anyOf": [*parts, *[self.plain(NULL)] * nullable]}
@@ -176,16 +176,16 @@ class _Schemas(Builder[Dict[str, Any]]):
         return {"$ref": f"#/$defs/{self._names[cls]}"}
 
     def foreign(self, kind: Any, where: str) -> Dict[str, Any]:
-        schema = dict(_asked_of(adapter_of(kind, where).json_schema, where))
+        schema = dict(_pydantics_schema(adapter_of(kind, where).json_schema, where))
         definitions = schema.pop("$defs", {})
-        names = {f"#/$defs/{name}": self._adopt(name, each) for name, each in definitions.items()}
-        for name, each in definitions.items():
-            self._definitions[names[f"#/$defs/{name}"]] = _renamed(each, names)
+        names = {f"#/$defs/{name}": self._adopt(name, definition) for name, definition in definitions.items()}
+        for name, definition in definitions.items():
+            self._definitions[names[f"#/$defs/{name}"]] = _renamed(definition, names)
         renamed: Dict[str, Any] = _renamed(schema, names)
         return renamed
 
     def _adopt(self, name: str, definition: Any) -> str:
-        """The name under which a definition of pydantic's stands here."""
+        """Return the name that a definition of pydantic's gets here."""
         if self._adopted.get(name) == definition:
             return name
         free = self._free(name)
@@ -200,12 +200,12 @@ class _Schemas(Builder[Dict[str, Any]]):
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """A schema with the definitions that it refers to under other names."""
+    """Return a schema with other names of the definitions that it refers to."""
     if isinstance(value, list):
-        return [_renamed(each, names) for each in value]
+        return [_renamed(part, names) for part in value]
     if not isinstance(value, dict):
         return value
-    made = {key: _renamed(each, names) for key, each in value.items()}
+    made = {key: _renamed(part, names) for key, part in value.items()}
     if isinstance(value.get("$ref"), str):
         made["$ref"] = f"#/$defs/{names[value['$ref']]}" if value["$ref"] in names else value["$ref"]
     return made

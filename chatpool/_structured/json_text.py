@@ -1,4 +1,4 @@
-"""JSON in the text of an answer."""
+"""JSON in the text of an answer, and errors about it in words that a model can use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MARKER = re.compile(r"(`{3,}|~{3,})[ \t]*([A-Za-z]\w*)?\s*")
 
 _LETTER = re.compile(r"\S")
 
-_LONGEST_SHOWN = 60  # characters of a value
+_MAX_SHOWN_CHARS = 60  # of a value
 
 _decoder = json.JSONDecoder()
 
 ABOUT_ANSWERS = (ValueError, TypeError, LookupError, AssertionError)
-"""Of these are the errors that another answer may mend; :func:`can_be_mended` knows the exceptions."""
+"""Classes of the errors that another answer may mend; :func:`can_be_mended` knows the exceptions."""
 
 # Of PEP 249 and SQLAlchemy: some of their errors are ValueErrors or KeyErrors as well.
 _OF_DATABASES = frozenset({"DatabaseError", "InterfaceError", "SQLAlchemyError"})
@@ -40,20 +40,20 @@ class Mismatch(ValueError):
 
 
 def unfenced(text: str) -> str:
-    """The part of a text that is to be JSON: without thoughts before it, and out of the text's only fence.
+    """Return the part of a text that is to be JSON: without thoughts before it, and out of the text's only fence.
 
-    Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word behind them;
-    and what models make of them: all on one line, or closed right behind the JSON.
+    Fences are Markdown's (https://spec.commonmark.org/0.31.2/#fenced-code-blocks), with at most a word rest them;
+    and what models make of them: all on one line, or closed right rest the JSON.
     """
     text = opened_thoughts(text.lstrip("\ufeff"))[1]
-    found = _out_of_fence(text)
-    if END_OF_THOUGHTS not in text or (END_OF_THOUGHTS in found and _is_json(found)):  # inside a string
-        return found
+    fenced = _out_of_fence(text)
+    if END_OF_THOUGHTS not in text or (END_OF_THOUGHTS in fenced and _is_json(fenced)):  # inside a string
+        return fenced
     return _out_of_fence(text.partition(END_OF_THOUGHTS)[2])
 
 
 def _out_of_fence(text: str) -> str:
-    """What stands in a text's only fence; the text without one."""
+    """Return the content of a text's only fence; the text if it has none."""
     if "```" not in text and "~~~" not in text:
         return text
     if _is_json(text):  # what looks like a fence is inside a string
@@ -75,15 +75,15 @@ def _out_of_fence(text: str) -> str:
 
 
 def _loosely_fenced(text: str) -> str:
-    """The JSON of a text whose only fence does not stand on lines of its own; the text where there is none."""
+    """Return the JSON of a text whose only fence shares its lines with other text; the text if it has none."""
     end = _end_of_json(text, _start(text, 0))
     if end is not None:
-        behind = text[end:].strip()
-        return text[:end] if len(behind) >= 3 and behind in ("`" * len(behind), "~" * len(behind)) else text
+        rest = text[end:].strip()
+        return text[:end] if len(rest) >= 3 and rest in ("`" * len(rest), "~" * len(rest)) else text
     opening = _MARKER.search(text)
     if opening is None:
         return text
-    # Behind the marker may stand a word, such as json, or a word that is the JSON, such as true.
+    # After the marker may stand a word, such as json, or a word that is the JSON, such as true.
     for start in (opening.end(), _start(text, opening.end(1))):
         end = _end_of_json(text, start)
         if end is not None:
@@ -94,13 +94,13 @@ def _loosely_fenced(text: str) -> str:
 
 
 def _start(text: str, position: int) -> int:
-    """Where the next letter that is no white space stands."""
-    found = _LETTER.search(text, position)
-    return len(text) if found is None else found.start()
+    """Return the place of the next character that is no white space."""
+    match = _LETTER.search(text, position)
+    return len(text) if match is None else match.start()
 
 
 def _end_of_json(text: str, start: int) -> Optional[int]:
-    """Where the JSON value ends that begins at ``start``; None where none begins."""
+    """Return the place where the JSON value at ``start`` ends; None if there is none."""
     try:
         return _decoder.raw_decode(text, start)[1]
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ def _is_json(text: str) -> bool:
 
 
 def json_in(text: str) -> Any:
-    """The JSON value that a text is, or that stands in its only fence.
+    """Return the JSON value of a text, or of its only fence.
 
     Raises:
         Mismatch: there is none.
@@ -131,17 +131,19 @@ def _refuse(constant: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A JSON value in a few words."""
+    """Return a JSON value in a few words."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 3] + "..."
 
 
 def problems_of(error: Exception, path: str = "") -> List[str]:
-    """What a validation error says, one line for each place; pydantic's own text repeats the input and adds links.
+    """Return the problems of a validation error, one line for each place.
+
+    pydantic's own text repeats the input and adds links.
 
     Args:
         error: any exception; one with pydantic's ``errors()`` is asked for its parts.
@@ -151,13 +153,13 @@ def problems_of(error: Exception, path: str = "") -> List[str]:
         return error.problems
     listed = getattr(error, "errors", None)
     try:
-        return [_line(each, path) for each in listed()] if callable(listed) else []
-    except (AttributeError, KeyError, TypeError):  # somebody else's errors()
+        return [_line(problem, path) for problem in listed()] if callable(listed) else []
+    except (AttributeError, KeyError, TypeError):  # an errors() of another library
         return []
 
 
 def can_be_mended(error: BaseException) -> bool:
-    """Whether another answer may be better: the error is about this one, not about the program or its surroundings."""
+    """Return whether another answer may be better: the error is about this one, and not about the program."""
     if isinstance(error, Reask):
         return True
     # Some errors of requests, for instance, are ValueErrors as well: they are about a connection or a file.
@@ -168,11 +170,11 @@ def can_be_mended(error: BaseException) -> bool:
 
 
 def mismatch_of(error: Exception, path: str) -> Mismatch:
-    """What a check of somebody's says, with the place of the value that it has looked at."""
+    """Return the error of a check in the caller's class, with the place of the value that it checked."""
     text, kind = str(error), type(error).__name__
     if not text:
         text = kind
-    elif not isinstance(error, (ValueError, AssertionError)):  # a KeyError's is but a name
+    elif not isinstance(error, (ValueError, AssertionError)):  # the text of a KeyError is only a name
         text = f"{kind}: {text}"
     return Mismatch(problems_of(error, path) or [f"{path}: {text}" if path else text])
 

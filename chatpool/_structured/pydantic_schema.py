@@ -1,4 +1,4 @@
-"""pydantic's JSON schemas, as strict ones can be made of them.  Importing this module imports pydantic."""
+"""pydantic's JSON schemas in a form that can be made strict.  Importing this module imports pydantic."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Generator(GenerateJsonSchema):
         return {NO_FORM: error_info}
 
     def named_tuple_schema(self, schema: Any) -> Dict[str, Any]:
-        """Of pydantic from version 2.14 on."""
+        """Return the schema of a NamedTuple; pydantic calls this from version 2.14 on."""
         parts = {field["name"]: field["schema"] for field in schema["fields"]}
         return {
             "type": "object",
-            "properties": {name: self.generate_inner(each) for name, each in parts.items()},
-            "required": [name for name, each in parts.items() if each["type"] != "default"],
+            "properties": {name: self.generate_inner(part) for name, part in parts.items()},
+            "required": [name for name, part in parts.items() if part["type"] != "default"],
             "additionalProperties": False,
         }
 
     def p_arguments_schema(self, arguments: Any, var_args_schema: Any) -> Dict[str, Any]:
-        """Of pydantic before that version."""
+        """Return the same; pydantic calls this before that version."""
         return self.kw_arguments_schema(arguments, None)

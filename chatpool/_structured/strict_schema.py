@@ -24,10 +24,10 @@ __all__ = [
 Schema = Dict[str, Any]
 
 ANSWER = "answer"
-"""The field in which a value stands that is no object."""
+"""The field that holds a value that is no object."""
 
 NO_FORM = "x-chatpool-no-form"
-"""Marks a type that has no JSON form; its value says which."""
+"""A key that marks a type without a JSON form; its value names the type."""
 
 _DEFINITION = "#/$defs/"
 
@@ -37,20 +37,20 @@ _PLAIN = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"),
 )
 
-# Keywords that a strict schema has no room for, and that a model should know of.
-_TOLD = (
+# Keywords that a strict schema cannot have, and that a model should know of: they go into the description.
+_DESCRIBED = (
     *("format", "pattern", "minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties"),
     *("contains", "minContains", "maxContains", "not", "contentMediaType", "contentEncoding", "examples"),
 )
 
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
-_LOOKING_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
+_LOOKAROUNDS = ("(?=", "(?!", "(?<=", "(?<!")
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", list: "array"}
 
 
 def at_root(schema: Mapping[str, Any]) -> Schema:
-    """A schema that does not begin with a reference, and has the definitions that it refers to."""
+    """Return a schema that does not begin with a reference, and has the definitions that it refers to."""
     definitions = schema.get("$defs", {})
     root = {word: value for word, value in schema.items() if word != "$defs"}
     while True:
@@ -73,11 +73,11 @@ def at_root(schema: Mapping[str, Any]) -> Schema:
 
 
 def _without(schema: Mapping[str, Any], word: str) -> Schema:
-    return {each: value for each, value in schema.items() if each != word}
+    return {key: value for key, value in schema.items() if key != word}
 
 
 def _references(schema: Any) -> Iterator[str]:
-    """The names of the definitions that a schema refers to."""
+    """Yield the names of the definitions that a schema refers to."""
     left: List[Any] = [schema]
     while left:
         value = left.pop()
@@ -90,29 +90,29 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def alternatives_of(schema: Mapping[str, Any]) -> List[Schema]:
-    """The schemas that a value may follow, without references."""
+    """Return the schemas one of which a value follows, without references."""
     definitions = schema.get("$defs", {})
     root = at_root(schema)
     parts = [] if "properties" in root else root.get("anyOf") or root.get("oneOf") or []
-    return [each for part in parts for each in alternatives_of({**part, "$defs": definitions})] or [root]
+    return [inner for part in parts for inner in alternatives_of({**part, "$defs": definitions})] or [root]
 
 
 def is_object(alternatives: Sequence[Schema]) -> bool:
-    """Whether values that follow these schemas are always objects of one form."""
+    """Return whether values that follow these schemas are always objects of one form."""
     return len(alternatives) == 1 and ("properties" in alternatives[0] or alternatives[0].get("type") == "object")
 
 
 def may_hold(alternatives: Sequence[Schema], field: str) -> bool:
-    """Whether such a value may be an object with a field of this name."""
+    """Return whether such a value may be an object with a field of this name."""
     return any(
-        field in each["properties"] if "properties" in each else each.get("type", "object") == "object"
-        for each in alternatives
-        if "enum" not in each and "const" not in each
+        field in schema["properties"] if "properties" in schema else schema.get("type", "object") == "object"
+        for schema in alternatives
+        if "enum" not in schema and "const" not in schema
     )
 
 
 def wrapped(schema: Mapping[str, Any]) -> Schema:
-    """A schema of an object: the schema itself, or one with the field :data:`ANSWER`."""
+    """Return a schema of an object: the schema itself, or one with the field :data:`ANSWER`."""
     if is_object(alternatives_of(schema)):
         return at_root(schema)
     definitions = {"$defs": schema["$defs"]} if schema.get("$defs") else {}
@@ -124,14 +124,14 @@ def _object(properties: Schema) -> Schema:
 
 
 def refuse_formless(schema: Any, where: str) -> None:
-    """Look for types that have no JSON form.
+    """Check that all types have a JSON form.
 
     Raises:
-        TypeError: there is one; the message names its place.
+        TypeError: one has none; the message names its place.
     """
     if isinstance(schema, list):
-        for each in schema:
-            refuse_formless(each, where)
+        for part in schema:
+            refuse_formless(part, where)
     if not isinstance(schema, dict):
         return
     if NO_FORM in schema:
@@ -141,14 +141,14 @@ def refuse_formless(schema: Any, where: str) -> None:
         )
     for word, value in schema.items():
         if word in ("properties", "$defs") and isinstance(value, dict):
-            for name, each in value.items():
-                refuse_formless(each, name if word == "$defs" else f"{where}.{name}")
+            for name, part in value.items():
+                refuse_formless(part, name if word == "$defs" else f"{where}.{name}")
         else:
             refuse_formless(value, where)
 
 
 def strict_schema(schema: Mapping[str, Any], where: str) -> Schema:
-    """The schema as strict mode wants it; a copy.
+    """Return a copy of the schema as strict mode wants it.
 
     Args:
         schema: as pydantic makes it, or the builder of this package.
@@ -158,7 +158,7 @@ def strict_schema(schema: Mapping[str, Any], where: str) -> Schema:
         TypeError: it takes any value somewhere, or objects with names of their own choice; the message names the place.
     """
     root = at_root(schema)
-    definitions = {name: _strict(each, name) for name, each in root.get("$defs", {}).items()}
+    definitions = {name: _strict(definition, name) for name, definition in root.get("$defs", {}).items()}
     return wrapped(at_root({**_strict(_without(root, "$defs"), where), "$defs": definitions}))
 
 
@@ -176,17 +176,17 @@ def _strict(schema: Any, where: str) -> Schema:
         return _strict({**schema["allOf"][0], **_without(schema, "allOf")}, where)
     parts = schema.get("anyOf") or schema.get("oneOf")
     if parts:
-        return {**_described(schema), "anyOf": [_strict(each, where) for each in parts]}
+        return {**_described(schema), "anyOf": [_strict(part, where) for part in parts]}
     if kinds == "array":
         return _strict_array(schema, where)
     if kinds is None:
         values = schema.get("enum", [schema["const"]] if "const" in schema else [])
-        return _of_kinds(schema, list(dict.fromkeys(_TYPES.get(type(each), "") for each in values)), where)
-    return _said(schema)
+        return _of_kinds(schema, list(dict.fromkeys(_TYPES.get(type(value), "") for value in values)), where)
+    return _own_keywords(schema)
 
 
 def _of_kinds(schema: Schema, kinds: Sequence[str], where: str) -> Schema:
-    """A schema for values of several types, or of those that the values have which it lists."""
+    """Return a schema for values of several types: those it names, or those of the values that it lists."""
     if not kinds or "" in kinds:
         raise _any_value(where)
     if len(kinds) == 1:
@@ -194,7 +194,7 @@ def _of_kinds(schema: Schema, kinds: Sequence[str], where: str) -> Schema:
     bare = {word: value for word, value in schema.items() if word not in ("title", "description", "enum")}
     parts = [{**bare, "type": kind} for kind in kinds]
     for part in parts if "enum" in schema else ():
-        part["enum"] = [each for each in schema["enum"] if _TYPES.get(type(each)) == part["type"]]
+        part["enum"] = [value for value in schema["enum"] if _TYPES.get(type(value)) == part["type"]]
     used = [part for part in parts if part.get("enum", True)]
     return {**_described(schema), "anyOf": [_strict(part, where) for part in used]}
 
@@ -204,7 +204,7 @@ def _any_value(where: str) -> TypeError:
 
 
 def _reference(schema: Schema) -> Schema:
-    """A reference stands alone; what is said beside it goes around it."""
+    """Return a reference, which must have no other keywords: those go into a schema around it."""
     alone = {"$ref": schema["$ref"]}
     around = _without(_described(schema), "title")
     return {**around, "anyOf": [alone]} if around else alone
@@ -216,7 +216,7 @@ def _strict_object(schema: Schema, where: str) -> Schema:
             f"{where}: a strict schema cannot hold a dict with keys of its own choice, or any other object without "
             "named fields: make it a dataclass, or use strict=False"
         )
-    fields = {name: _strict(each, f"{where}.{name}") for name, each in schema.get("properties", {}).items()}
+    fields = {name: _strict(field, f"{where}.{name}") for name, field in schema.get("properties", {}).items()}
     return {**_described(schema), **_object(fields)}
 
 
@@ -229,18 +229,18 @@ def _strict_array(schema: Schema, where: str) -> Schema:
         row.setdefault("maxItems", len(parts))
     if not parts and schema.get("maxItems") != 0:
         raise _any_value(f"{where}[]")
-    made = [_strict(each, f"{where}[]") for each in parts] or [{"type": "null"}]
-    different = [each for index, each in enumerate(made) if each not in made[:index]]
-    said = _said(row)
+    items = [_strict(part, f"{where}[]") for part in parts] or [{"type": "null"}]
+    different = [item for index, item in enumerate(items) if item not in items[:index]]
+    keywords = _own_keywords(row)
     if len(different) == 1:
-        return {**said, "items": different[0]}
-    order = f"in this order: {', '.join(map(_in_short, made))}"
-    description = f"{said['description']} ({order})" if "description" in said else order
-    return {**said, "description": description, "items": {"anyOf": different}}
+        return {**keywords, "items": different[0]}
+    order = f"in this order: {', '.join(map(_in_short, items))}"
+    description = f"{keywords['description']} ({order})" if "description" in keywords else order
+    return {**keywords, "description": description, "items": {"anyOf": different}}
 
 
 def _in_short(schema: Schema) -> str:
-    """A type in a word or two."""
+    """Return a type in a word or two."""
     if "title" in schema:
         return str(schema["title"])
     if "anyOf" in schema:
@@ -249,16 +249,16 @@ def _in_short(schema: Schema) -> str:
 
 
 def _described(schema: Schema) -> Schema:
-    """The title and the description of a schema."""
-    return {word: value for word, value in _said(schema).items() if word in ("title", "description")}
+    """Return the title and the description of a schema."""
+    return {word: value for word, value in _own_keywords(schema).items() if word in ("title", "description")}
 
 
-def _said(schema: Schema) -> Schema:
-    """What a schema says that does not stand for other schemas."""
+def _own_keywords(schema: Schema) -> Schema:
+    """Return the keywords of a schema that hold no other schemas; the description has those that are not taken."""
     made = {word: schema[word] for word in _PLAIN if word in schema and _is_taken(word, schema[word])}
-    told = [f"{word}: {_as_json(schema[word])}" for word in _TOLD if word in schema and word not in made]
-    if told:
-        more = ", ".join(told)
+    described = [f"{word}: {_as_json(schema[word])}" for word in _DESCRIBED if word in schema and word not in made]
+    if described:
+        more = ", ".join(described)
         made["description"] = f"{made['description']} ({more})" if made.get("description") else more
     return made
 
@@ -267,7 +267,7 @@ def _is_taken(word: str, value: Any) -> bool:
     if word == "format":
         return value in _FORMATS
     if word == "pattern":
-        return not any(sign in value for sign in _LOOKING_AROUND)
+        return not any(sign in value for sign in _LOOKAROUNDS)
     return not isinstance(value, float) or math.isfinite(value)
 
 

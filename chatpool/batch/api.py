@@ -12,9 +12,15 @@ import signal
 import tempfile
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
-from .._client import ChatPool
-from .._client.batch_support import has_version_in_url, model_of, prompt_tokens, request_maker, with_answer_rules
-from .._client.failure_limit import MaxFailures
+from .._client.batch_support import (
+    ChatPool,
+    MaxFailures,
+    has_version_in_url,
+    model_of,
+    prompt_tokens,
+    request_maker,
+    with_answer_rules,
+)
 from .._journal import OK, AppendOnly, Journal
 from .._observe.progress import Progress, RowProgress
 from .._structured.parse import Parse

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .._client.failure_limit import FailureLimit, MaxFailures
+from .._client.batch_support import FailureLimit, MaxFailures
 from .._journal import FAILED, RETRY, Record
 from .._observe.progress import Progress
 from .._structured.validation import AnswerRules

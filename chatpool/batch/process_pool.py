@@ -16,8 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import RowBudget, WorkerPools
-from .._client.embedding_batches import MOST_TEXTS
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
 from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
@@ -161,7 +160,7 @@ class ProcessPoolRunner(Runner):
     _is_exhausted = False  # the input is at its end
 
     def _execute(self) -> None:
-        all_threads = self._pool._core.engine.max_workers
+        all_threads = max_workers_of(self._pool)
         count = min(self._job.processes, all_threads)  # a process without a thread could do nothing
         pools = WorkerPools(self._pool, count)
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -254,7 +253,7 @@ class ProcessPoolRunner(Runner):
     def _adapt_to(self, row_request: RowRequest) -> None:
         """Send more rows at a time where one request takes many of them."""
         if not self._budget.limits and row_request.request is not None and is_embedding(row_request.request.path):
-            self._max_assigned, self._chunk_rows = 2 * MOST_TEXTS, _EMBEDDING_CHUNK_ROWS
+            self._max_assigned, self._chunk_rows = 2 * MAX_BATCH_TEXTS, _EMBEDDING_CHUNK_ROWS
 
     def _reserve_budget(self, row_request: RowRequest) -> bool:
         """Return True if the budget has enough for the row; otherwise requeue it, fail it, or end the run."""

@@ -6,10 +6,15 @@ import itertools
 import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
-from .._client import ChatPool
-from .._client.batch_support import needs_model, start_rows
-from .._client.failure_limit import FailureLimit, state_of
-from .._client.stored_runs import StoredRowsRun, record_of
+from .._client.batch_support import (
+    ChatPool,
+    FailureLimit,
+    StoredRowsRun,
+    needs_model,
+    record_of,
+    start_rows,
+    state_of,
+)
 from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.usage import usage_of
@@ -246,7 +251,7 @@ class ThreadRunner(Runner):
             itertools.chain(first, rows),
             _request_of,
             self._persist,
-            packed=packed,
+            is_batched=packed,
             failure_limit=self._failure_limit,
             ends_when_refused=self._failure_limit.is_default,
         )
@@ -268,7 +273,7 @@ class ThreadRunner(Runner):
 
     def _drain_after_error(self, run: StoredRowsRun) -> None:
         reason = CallCancelledError("the run was cancelled")
-        run.repair()
+        run.resync()
         run.stop(reason)
         try:
             self._collect(run.drain(reason))

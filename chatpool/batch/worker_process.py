@@ -21,11 +21,15 @@ import threading
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
-from .._client import ChatPool
-from .._client.batch_support import start_rows, unpickle_pool
-from .._client.embedding_batches import PAUSE
-from .._client.failure_limit import state_of
-from .._client.stored_runs import StoredRowsRun, record_of
+from .._client.batch_support import (
+    PAUSE,
+    ChatPool,
+    StoredRowsRun,
+    record_of,
+    start_rows,
+    state_of,
+    unpickle_pool,
+)
 from .._journal import OK, SharedAppender, error_facts
 from .._wire.codec import Encoded
 from .._wire.usage import usage_of
@@ -101,7 +105,7 @@ class _RowRunner:
             self._rows_from(first, packed),
             _request_of,
             self._on_outcome,
-            packed=packed,
+            is_batched=packed,
             ends_when_refused=ends_when_refused,
         )
         if self._is_stopping:
@@ -126,7 +130,7 @@ class _RowRunner:
         os._exit(1)
 
     def _stop(self, run: StoredRowsRun) -> None:
-        run.send_no_more(CallCancelledError("the run has ended"))
+        run.stop_sending(CallCancelledError("the run has ended"))
 
     def _rows_from(self, first: Optional[Dict[str, Any]], pauses: bool) -> Iterator[Any]:
         """Yield rows as they come; with ``pauses``, also a pause when none is there."""

@@ -9,7 +9,7 @@ import signal
 from argparse import Namespace
 from typing import Any, Dict, Optional
 
-from .._client.failure_limit import FailureLimit, MaxFailures
+from .._client.failures import FailureLimit, MaxFailures
 from .._structured.validation import AnswerRules
 from ..batch import BatchResult
 from ..batch.api import run_job

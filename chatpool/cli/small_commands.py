@@ -42,11 +42,11 @@ def _check(arguments: Namespace) -> int:
     wrong = 0
     with open_pool(arguments, needs_model=False) as pool:
         for finding in findings(pool, timeout=arguments.timeout or _DEFAULT_CHECK_SECONDS):
-            wrong += finding.cure is not None
-            mark = "ok   " if finding.cure is None else "WRONG"
+            wrong += finding.advice is not None
+            mark = "ok   " if finding.advice is None else "WRONG"
             print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
-            if finding.cure is not None and finding.cure not in finding.text:
-                print(printable(f"       {'':<9} -> {finding.cure}"), flush=True)
+            if finding.advice is not None and finding.advice not in finding.text:
+                print(printable(f"       {'':<9} -> {finding.advice}"), flush=True)
     return FATAL if wrong else OK
 
 

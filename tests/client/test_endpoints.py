@@ -500,7 +500,7 @@ class TestTheWholePool:
             Endpoint(first.base_url, name="first"), Endpoint(second.base_url, name="second", model="fake-model")
         )
         found = {finding.name: finding for finding in findings(pool)}
-        assert found["first: call"].cure is not None
+        assert found["first: call"].advice is not None
         assert "answered" in found["second: call"].text
         assert "fake-model" in found["second: model"].text
 

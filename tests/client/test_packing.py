@@ -81,7 +81,7 @@ def test_what_is_refused_for_its_size_is_sent_again_in_halves(embed):
 
 
 def test_once_the_server_has_said_it_packs_are_smaller(embed, monkeypatch):
-    monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 64)
+    monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 64)
     results, server = embed([str(number) for number in range(2000)], larger_than(32))
     assert all(results)
     assert sorted(sizes(server)[-20:]) == [2000 % 32] + [32] * 19  # two workers: the last may overtake the one before
@@ -97,7 +97,7 @@ def test_one_bad_text_costs_only_itself(embed):
 
 
 def test_one_bad_text_does_not_make_packs_small(embed, monkeypatch):
-    monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 64)
+    monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 64)
     texts = ["bad", *(str(number) for number in range(1, 64 * 20))]
     _, server = embed(texts, bad_text)
     assert sizes(server).count(64) == 20
@@ -143,7 +143,7 @@ def test_an_answer_without_any_vector_is_a_failure_of_all_its_texts(embed, data)
 
 
 def test_a_fatal_error_ends_the_run(embed, monkeypatch):
-    monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 10)
+    monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 10)
     results, server = embed([str(number) for number in range(1000)], lambda request: Error(401), on_error="return")
     assert len(server.requests) <= 2
     assert len(results) == 1000
@@ -171,7 +171,7 @@ def test_the_bar_counts_texts(embed):
 
 
 def test_ctrl_c_keeps_what_was_done(monkeypatch):
-    monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 5)
+    monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 5)
     texts = [str(number) for number in range(20)]
 
     def rows():
@@ -197,7 +197,7 @@ def test_rows_with_a_prompt_are_packed_too():
 
 
 def test_an_input_of_unknown_length_is_read_as_it_is_needed(monkeypatch):
-    monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 10)
+    monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 10)
     read = []
 
     def rows():
@@ -289,7 +289,7 @@ class TestServersThatEmbedNoLists:
         assert sorted(sizes(server)) == [4] * 5 + [20]
 
     def test_the_rows_of_later_packs_go_alone_at_once(self, embed_patiently, monkeypatch):
-        monkeypatch.setattr(embedding_batches, "MOST_TEXTS", 5)
+        monkeypatch.setattr(embedding_batches, "MAX_BATCH_TEXTS", 5)
 
         def script(request):
             return Answer(body={"data": vectors_for(texts_of(request))[:1]})

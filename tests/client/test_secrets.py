@@ -90,7 +90,7 @@ def test_keys_in_other_places_are_shown_by_nothing(serve, session):
     sent = server.requests[0].headers
     assert [sent[name] for name in ("x-auth", "x-api-key", "x-token", "x-other")] == [KEY] * 4
     assert not [name for name, shown in shown_in(view).items() if KEY in shown]
-    public = [view, pool, view._origin, view._defaults, pool._core.transport.settings, pool._core.transport]
+    public = [view, pool, view._recipe, view._defaults, pool._core.transport.settings, pool._core.transport]
     assert not [each for each in public if KEY in repr(vars(each))]
 
 

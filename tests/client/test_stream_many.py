@@ -102,7 +102,7 @@ def test_an_endless_input_is_read_only_so_far_ahead(serve):
 
 
 def test_a_slow_consumer_holds_up_the_workers_and_not_the_memory(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(LONG, LONG, max_workers=2)
     pairs = pool.stream_many(["a", "b", "c", "d"])
     next(pairs)
@@ -114,7 +114,7 @@ def test_a_slow_consumer_holds_up_the_workers_and_not_the_memory(serve, monkeypa
 
 
 def test_workers_do_not_run_ahead_while_the_consumer_wakes_up(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     waiting, take = [], streams.StreamRun._take_ready
 
     def take_ready(run):
@@ -134,7 +134,7 @@ def test_workers_do_not_run_ahead_while_the_consumer_wakes_up(serve, monkeypatch
 
 
 def test_leaving_early_cancels_what_is_left(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)
     server.set_script(lambda request: LONG)
     with pool.stream_many(["tell"] * 20) as pairs:
@@ -148,7 +148,7 @@ def test_leaving_early_cancels_what_is_left(serve, monkeypatch):
 
 
 def test_dropping_it_cancels_what_is_left(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)
     server.set_script(lambda request: LONG)
     for _ in pool.stream_many(["tell"] * 20):
@@ -159,7 +159,7 @@ def test_dropping_it_cancels_what_is_left(serve, monkeypatch):
 
 
 def test_a_call_in_the_loop_does_not_wait_for_ever_for_its_own_thread(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)
     server.set_script({"long": LONG})
     pairs = pool.stream_many(["long"] * 4)
@@ -169,7 +169,7 @@ def test_a_call_in_the_loop_does_not_wait_for_ever_for_its_own_thread(serve, mon
 
 
 def test_closing_the_pool_in_the_loop_finishes_what_was_submitted(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)
     server.set_script({"long": LONG})
     pairs = pool.stream_many(["long"] * 4)
@@ -181,7 +181,7 @@ def test_closing_the_pool_in_the_loop_finishes_what_was_submitted(serve, monkeyp
 
 
 def test_abort_ends_it(serve, monkeypatch):
-    monkeypatch.setattr(streams, "_MOST_WAITING", 10)
+    monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)
     server.set_script({"long": LONG})
     pairs = pool.stream_many(["long"] * 4)

@@ -26,8 +26,8 @@ def ask(pool):
     """``ask(text, review)`` is the future of a call whose answer ``review(request, value, reasks)`` looks at."""
 
     def ask(text, review):
-        how = dataclasses.replace(pool._how(), review=review)
-        return _send(pool._core, text, ChatRequest({"messages": [{"role": "user", "content": text}]}), how)
+        options = dataclasses.replace(pool._call_options(), review=review)
+        return _send(pool._core, text, ChatRequest({"messages": [{"role": "user", "content": text}]}), options)
 
     return ask
 
@@ -106,8 +106,8 @@ def test_an_answer_lets_calls_out_that_were_held_before_it_is_looked_at(chatpool
             assert others_ended.wait(60)
             return Review(value)
 
-        how = dataclasses.replace(pool._how(), review=review)
-        first = _send(pool._core, "x", question("x"), how)
+        options = dataclasses.replace(pool._call_options(), review=review)
+        first = _send(pool._core, "x", question("x"), options)
         others = [pool.submit(str(number)) for number in range(5)]
         for future in others:
             future.result(20)

@@ -425,6 +425,21 @@ def test_a_call_from_inside_a_worker_is_asked_again_there(serve):
     assert len(server.requests) == 3
 
 
+def test_a_class_that_is_made_of_an_answer_may_make_calls_itself(serve):
+    server, pool = serve(GOOD, Answer("inner"))
+
+    @dataclasses.dataclass
+    class Asking:
+        name: str
+        people: int
+
+        def __post_init__(self):
+            self.name = pool.chat(self.name).text
+
+    assert pool.chat("x", parse=Asking).parsed.name == "inner"
+    assert len(server.requests) == 2
+
+
 def test_a_slow_parse_holds_up_nobody_else(serve):
     _, pool = serve(max_workers=2)
     started, ended = threading.Event(), threading.Event()
