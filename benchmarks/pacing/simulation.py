@@ -12,9 +12,9 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
 from chatpool._policy.health import UpstreamHealth
 from chatpool._policy.retry import Deadline, RetryDecider
+from chatpool._values import Verdict
 from chatpool.config import RetryPolicy
 from chatpool.errors import APITimeoutError, InternalServerError, RateLimitError
-from chatpool.types import Verdict
 
 from .servers import Cap, Server, stated
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chatpool._measures import RequestSize
 from chatpool._policy.budget import BudgetTracker, TokenEstimate, TokenEstimator
+from chatpool._values import RequestSize
 from chatpool.config import Budget
 from chatpool.errors import BudgetExceededError, ConfigurationError
 from chatpool.types import Usage

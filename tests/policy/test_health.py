@@ -8,8 +8,9 @@ import random
 import pytest
 
 from chatpool._policy.health import FailureRate, HealthSnapshot, UpstreamHealth, expected_failure_run
+from chatpool._values import Verdict
 from chatpool.errors import RateLimitError
-from chatpool.types import LineStats, Verdict
+from chatpool.types import LineStats
 
 
 def send(health, kind, now=0.0):

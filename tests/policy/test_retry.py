@@ -9,6 +9,7 @@ import tenacity
 
 from chatpool._policy.health import HealthSnapshot
 from chatpool._policy.retry import Deadline, KeyRecheck, RetryDecider, RetryDecision
+from chatpool._values import Verdict
 from chatpool.config import RetryPolicy
 from chatpool.errors import (
     APIConnectionError,
@@ -18,7 +19,6 @@ from chatpool.errors import (
     InternalServerError,
     RateLimitError,
 )
-from chatpool.types import Verdict
 
 UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
 TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
