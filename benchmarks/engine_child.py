@@ -21,8 +21,8 @@ sys.modules["orjson"] = None  # type: ignore[assignment]  # what import makes of
 
 from chatpool import ChatPool  # noqa: E402 - after orjson was hidden from it
 from chatpool._transport import TransportSettings  # noqa: E402
+from chatpool._values import HTTPResponse  # noqa: E402
 from chatpool._wire import classify_response, encode, to_request  # noqa: E402
-from chatpool.types import Reply  # noqa: E402
 
 __all__ = ["run"]
 
@@ -37,9 +37,11 @@ class NoTransport:
     def __init__(self, settings: TransportSettings) -> None:
         self.base_url = settings.base_url
         self.auth = settings.auth
-        self._reply = Reply(200, CaseInsensitiveDict(HEADERS), ANSWER.encode(), "http://nowhere/v1/chat/completions")
+        self._reply = HTTPResponse(
+            200, CaseInsensitiveDict(HEADERS), ANSWER.encode(), "http://nowhere/v1/chat/completions"
+        )
 
-    def exchange(self, request: Any, body: bytes, **options: Any) -> Reply:
+    def exchange(self, request: Any, body: bytes, **options: Any) -> HTTPResponse:
         """The same answer every time."""
         if self.gated:
             self.arrived.release()
@@ -81,7 +83,7 @@ def cpu(workers: int, calls: int) -> Dict[str, Any]:
 
 
 def _wire_cpu(asked: List[str]) -> float:
-    reply = Reply(200, CaseInsensitiveDict(HEADERS), ANSWER.encode())
+    reply = HTTPResponse(200, CaseInsensitiveDict(HEADERS), ANSWER.encode())
     gc.collect()
     started = time.process_time()
     kept = []

@@ -1,20 +1,13 @@
-"""Locks that an exception of a signal handler, Ctrl-C's above all, never leaves taken.
+"""Locks: some that Ctrl-C never leaves taken, and one that forms no convoy.
 
-Such an exception comes between any two steps of Python code in the main thread.  ``with`` of a lock that is written in
-C lets none come between taking the lock and the block, nor between the block and its release.  Others do:
-``threading.Condition``, whose ``__enter__`` is Python code; ``concurrent.futures.wait``, which takes the conditions of
-futures one by one; and CPython 3.9, where it may come after a block has been left and before ``__exit__`` is called
-(bpo-29988).  What is left taken all the same is released by :func:`release_forgotten`.
+An exception of a signal handler, Ctrl-C's above all, comes between any two steps of Python code in the main thread.
+``with`` of a lock that is written in C lets none come between taking the lock and the block, nor between the block and
+its release.  Others do: ``threading.Condition``, whose ``__enter__`` is Python code; ``concurrent.futures.wait``, which
+takes the conditions of futures one by one; and CPython 3.9, where it may come after a block has been left and before
+``__exit__`` is called (bpo-29988).  A lock that is left taken all the same is released by :func:`release_forgotten`.
 
-Taking a lock that many threads take all the time, without a convoy.
-
-A thread that blocks in ``Lock.acquire`` owns the lock as soon as it is released, and then still has to wait for the
-interpreter.  Whoever runs meanwhile finds the lock taken and blocks in its turn, and so do all the others from then
-on: a lock convoy (Blasgen et al., "The Convoy Phenomenon", 1979).  With 64 workers on two idle cores it made each
-call three switches between threads dearer.  It never forms when nobody queues: who finds the lock taken sleeps a
-moment and tries again, and whoever runs may take it first ("barging").
-
-A lock for many threads that want it often and hold it for microseconds.
+Workers take the locks of the scheduler, of a run and of a journal all the time: :func:`convoy_free` keeps them from
+queueing for one.
 """
 
 from __future__ import annotations
@@ -22,26 +15,25 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-import time
 import weakref
 from time import sleep  # at import: a test that replaces time.sleep means its own code
 from typing import Any, Callable, ContextManager, Dict, List, Optional
 
-__all__ = ["Condition", "Turns", "barging", "is_held", "new_lock", "release_forgotten", "run_beside"]
+__all__ = ["Condition", "convoy_free", "is_held", "new_lock", "release_forgotten", "run_beside"]
 
 
 # Not a WeakSet, which cannot be looked through while other threads add to it.
-_known: Dict[weakref.ref[Any], None] = {}
+_locks: Dict[weakref.ref[Any], None] = {}
 
 
 def new_lock() -> Any:
     """Return a lock for blocks that one thread enters and leaves, all of them with ``with``.
 
-    It is a ``threading.RLock``: of others nobody knows who has taken them.
+    It is a ``threading.RLock``, which knows the thread that has taken it; other locks do not.
     """
     lock: Any = threading.RLock()
     if type(lock).__module__ == "_thread":  # not gevent's, whose event loop takes the signals
-        _known[weakref.ref(lock, _known.pop)] = None
+        _locks[weakref.ref(lock, _locks.pop)] = None
     return lock
 
 
@@ -50,8 +42,8 @@ def is_held(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-class _OfTheLock:
-    """A method of a condition that is its lock's own, which is written in C."""
+class _LockMethod:
+    """Method of a condition that is its lock's own, which is written in C."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -64,7 +56,7 @@ class Condition(threading.Condition):
     """A ``threading.Condition`` that is entered and left as its lock is.
 
     Args:
-        lock: what :func:`new_lock` has returned; a new one by default.
+        lock: a lock that :func:`new_lock` has returned; a new one by default.
     """
 
     _lock: Any
@@ -72,11 +64,11 @@ class Condition(threading.Condition):
     def __init__(self, lock: Optional[Any] = None) -> None:
         super().__init__(new_lock() if lock is None else lock)
 
-    __enter__: Any = _OfTheLock()
-    __exit__: Any = _OfTheLock()
+    __enter__: Any = _LockMethod()
+    __exit__: Any = _LockMethod()
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Wait as ``threading.Condition.wait`` does; the lock is taken again whatever exception ends it."""
+        """Wait as ``threading.Condition.wait`` does; take the lock again whatever exception ends the wait."""
         try:
             return super().wait(timeout)
         except BaseException:
@@ -86,21 +78,21 @@ class Condition(threading.Condition):
 
 
 def release_forgotten() -> None:
-    """Release what this thread has left taken; for where it holds none of these locks."""
-    for reference in list(_known):
+    """Release every lock that this thread has left taken; to be called where it should hold none of them."""
+    for reference in list(_locks):
         lock = reference()
         while lock is not None and is_held(lock):
             lock.release()
 
 
 def run_beside(function: Callable[[], object]) -> None:
-    """Call ``function``, which takes locks of the standard library's, out of reach of Ctrl-C: in another thread.
+    """Call ``function``, which takes locks of the standard library, in another thread, where no Ctrl-C can come.
 
-    An exception that comes to this thread meanwhile ends no more than its wait.
+    An exception that comes to this thread meanwhile ends its wait only.
 
     Raises:
-        BaseException: what ``function`` has raised.
-        RuntimeError: there is no thread to be had.
+        BaseException: the error that ``function`` has raised.
+        RuntimeError: no thread can be started.
     """
     if threading.get_ident() != threading.main_thread().ident:
         function()
@@ -124,7 +116,7 @@ def run_beside(function: Callable[[], object]) -> None:
             errors.append(error)
             ended.release()
 
-    # What is to start threads has to be a Thread of threading's itself; and starting one takes locks, too.
+    # A thread that starts threads has to be a threading.Thread itself; and starting one takes locks, too.
     thread = threading.Thread(target=run)
     _thread.start_new_thread(begin, ())
     ended.acquire()
@@ -132,24 +124,31 @@ def run_beside(function: Callable[[], object]) -> None:
         raise errors[0]
 
 
-# Seconds. What is held for longer than all of them together is worth queueing for.
-_PAUSES = (1e-4, *[1e-3] * 250)
+# Between two tries. A lock that is held for longer than all of them together is worth queueing for.
+_PAUSES_SECONDS = (1e-4, *[1e-3] * 250)
 
 
-def barging(lock: Any) -> ContextManager[Any]:
-    """What takes ``lock``, a Lock or an RLock, without queueing for it; others may take it in the usual way.
+def convoy_free(lock: Any) -> ContextManager[Any]:
+    """Return a context manager that takes ``lock``, a Lock or an RLock, without queueing for it.
 
-    The lock itself where that is as good: gevent's, whose threads never interrupt each other, and on Windows, where
-    the shortest sleep is long.
+    For a lock that many threads take often and hold for microseconds.  A thread that blocks in ``Lock.acquire`` owns
+    the lock as soon as it is released, and then still waits for the interpreter.  Threads that run meanwhile find the
+    lock taken and block too, and so does every thread from then on: a lock convoy (Blasgen et al., "The Convoy
+    Phenomenon", 1979).  With 64 workers on two idle cores it added three switches between threads to each call.  No
+    convoy forms without a queue: a thread that finds the lock taken sleeps a moment and tries again, and a running
+    thread may take it first ("barging").
+
+    Other threads may take ``lock`` in the usual way.  It is returned itself where that is as good: gevent's lock, whose
+    threads never interrupt each other, and on Windows, where the shortest sleep is long.
 
     Not for a lock whose own ``with`` the main thread needs, in which no Ctrl-C can come after the lock was taken and
     before the block has begun.
     """
-    plain = type(lock).__module__ != "_thread" or sys.platform == "win32"
-    return lock if plain else _Barging(lock)
+    is_plain = type(lock).__module__ != "_thread" or sys.platform == "win32"
+    return lock if is_plain else _ConvoyFree(lock)
 
 
-class _Barging:
+class _ConvoyFree:
     __slots__ = ("_acquire", "_release")
 
     def __init__(self, lock: Any) -> None:
@@ -161,7 +160,7 @@ class _Barging:
             self._wait()
 
     def _wait(self) -> None:
-        for pause in _PAUSES:
+        for pause in _PAUSES_SECONDS:
             sleep(pause)
             if self._acquire(False):
                 return
@@ -169,34 +168,3 @@ class _Barging:
 
     def __exit__(self, *exc_info: object) -> None:
         self._release()
-
-
-_AGAIN_AFTER = 0.0001  # seconds
-
-
-class Turns:
-    """One thread at a time, as a context manager.
-
-    A thread that waits in ``Lock.acquire`` is given the lock first and the interpreter's lock much later; in between
-    nobody can use it, so that once there is a queue it never ends.  Here whoever finds the lock taken, which is
-    rare, looks again a moment later, and so only a running thread ever holds it.
-    """
-
-    def __init__(self) -> None:
-        lock = threading.Lock()
-        # Bound once, for whoever cannot afford another call.
-        self.take: Callable[[bool], bool] = lock.acquire
-        self.give = lock.release
-
-    def wait(self) -> None:
-        """Take it, after ``take(False)`` has failed."""
-        take = self.take
-        while not take(False):
-            time.sleep(_AGAIN_AFTER)
-
-    def __enter__(self) -> None:
-        if not self.take(False):
-            self.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self.give()

@@ -1,4 +1,4 @@
-"""What people get to see: no secret, and no character that a terminal obeys."""
+"""Make text safe to show: no secret, and no character that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ Value = TypeVar("Value")
 
 # Controls (C0 but for tab and line break, DEL, C1), marks that turn the direction of text round, line separators that
 # only some programs take for line breaks, and halves of surrogate pairs, which no encoding has.
-_UNSEEN = re.compile(
+_UNPRINTABLE = re.compile(
     "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 )
 
 
 def printable(text: str) -> str:
-    r"""Return ``text`` with what a terminal might obey, or nothing can encode, as escapes: ``\u001b``.
+    r"""Return ``text`` with escapes (``\u001b``) for characters that a terminal might obey or that cannot be encoded.
 
     Tabs and line breaks stay.  JSON stays JSON, of the same value.
     """
-    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escape, text)
 
 
-def _escape(found: Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+def _escape(match: Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 class Secret(str):
-    """A text to be used as any other, and shown as ``***`` wherever it is in something that is shown."""
+    """A str that is used like any other and whose ``repr`` is ``***``."""
 
     __slots__ = ()
 
@@ -39,9 +39,9 @@ class Secret(str):
 
 def secret(value: Value) -> Value:
     """Return a str as a :class:`Secret`, a mapping as a dict with such values, and anything else as it is."""
-    made: Any = value
+    hidden: Any = value
     if type(value) is str:
-        made = Secret(value)
+        hidden = Secret(value)
     elif isinstance(value, Mapping):
-        made = {name: secret(each) for name, each in value.items()}
-    return cast(Value, made)
+        hidden = {name: secret(item) for name, item in value.items()}
+    return cast(Value, hidden)

@@ -1,4 +1,4 @@
-"""What a model answers, whole or in pieces: values.  Import them from :mod:`chatpool.types`."""
+"""Answers of a model, whole or in pieces: values.  Import them from :mod:`chatpool.types`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ToolCall:
     """One call of a tool that the model asks for.
 
     Attributes:
-        id: what the tool's answer must refer to (``tool_call_id``).
+        id: the id that the tool's answer must refer to (``tool_call_id``).
         name: the function's name.
         arguments_json: its arguments as the model wrote them, normally a JSON object.
     """
@@ -69,7 +69,7 @@ class ToolCall:
 
     @property
     def arguments(self) -> Any:
-        """The arguments, decoded when they are asked for: a dict, if the model did as it was told.
+        """The arguments, decoded on each access: a dict, if the model wrote what it was asked for.
 
         Raises:
             ValueError: the model wrote something that is not JSON; the message names the tool.
@@ -89,8 +89,8 @@ class Choice:
         message: it as a message dict.
         finish_reason: why the model stopped.
         tool_calls: the tools the model wants called.
-        reasoning: what the model says of its reasoning, None without it.
-        parsed: what ``parse=`` has made of the text; None where it could make nothing of it.
+        reasoning: the model's account of its reasoning, None without one.
+        parsed: value that ``parse=`` has made of the text; None where it could not.
     """
 
     __slots__ = ("finish_reason", "index", "message", "parsed", "reasoning", "text", "tool_calls")
@@ -188,16 +188,16 @@ class ChatCompletion:
 
     @property
     def reasoning(self) -> Optional[str]:
-        """What the model says of its reasoning, in whichever field the server has it; None without any.
+        """The model's account of its reasoning, in whichever field the server has it; None without any.
 
         Where a server does not separate it, it is in :attr:`text` too, in its tags or up to ``</think>``.
         """
-        reasoning: Optional[str] = getattr(self, "_reasoning", None)  # what 0.1.0 has pickled lacks it
+        reasoning: Optional[str] = getattr(self, "_reasoning", None)  # pickles of 0.1.0 lack it
         return reasoning
 
     @property
     def choices(self) -> List[Choice]:
-        """All answers to a request with ``n=``; the first is what the other attributes tell of."""
+        """All answers to a request with ``n=``; the other attributes are those of the first."""
         further: Tuple[Choice, ...] = getattr(self, "_choices", ())
         first = Choice(
             0, self.text, self.message, self.finish_reason, self.tool_calls, self.reasoning, parsed=self.parsed
@@ -206,7 +206,7 @@ class ChatCompletion:
 
     @property
     def raw(self) -> Any:
-        """The JSON body as it came; kept as bytes, of which a list of answers needs less, until somebody asks."""
+        """The JSON body as it came; kept as bytes, which need less memory, until it is read."""
         if isinstance(self._raw, bytes):
             self._raw = json.loads(self._raw)
         return self._raw
@@ -251,7 +251,7 @@ class ToolCallDelta:
 class ChatChunk:
     """A piece of a model's answer, as it arrives in a stream.  ``str(chunk)`` is its text.
 
-    Of an answer with several choices (``n``) these are the first one's; the others are in :attr:`raw`.
+    Of an answer with several choices (``n``) these attributes are the first one's; the others are in :attr:`raw`.
 
     Attributes:
         text: the next piece of the text, always a str ("" for a chunk that brings none).
@@ -285,19 +285,19 @@ class ChatChunk:
         self.index = index
 
     def __setstate__(self, state: Tuple[None, Mapping[str, Any]]) -> None:
-        for name, value in {"reasoning": "", **state[1]}.items():  # what 0.1.0 has pickled lacks it
+        for name, value in {"reasoning": "", **state[1]}.items():  # pickles of 0.1.0 lack it
             setattr(self, name, value)
 
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
-        said = "".join(
+        fields = "".join(
             f", {name}={value!r}"
             for name, value in (("finish_reason", self.finish_reason), ("tool_calls", self.tool_calls))
             if value
         )
-        return f"ChatChunk({self.text!r}{said})"
+        return f"ChatChunk({self.text!r}{fields})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChatChunk):

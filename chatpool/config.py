@@ -17,25 +17,27 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Limits", "RetryPolicy", "RetryPolicyLike", "Timeout", "TimeoutLike"]
 
 # Longer waits overflow the platform's timers (threading.TIMEOUT_MAX is 2**32 ms on some).
-_LONGEST = 4_000_000.0
+_MAX_SECONDS = 4_000_000.0
 
 _MAX_RETRIES = 8
-_PATIENCE = 30.0  # seconds
+_PATIENCE_SECONDS = 30.0
 
 
 def _seconds(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = True) -> float:
-    """``value`` as seconds; the error names the parameter."""
+    """Return ``value`` as seconds; the error names the parameter."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, got {value!r}")
-    if math.isnan(value) or value < minimum or (exclusive and value == minimum) or value > _LONGEST:
+    if math.isnan(value) or value < minimum or (exclusive and value == minimum) or value > _MAX_SECONDS:
         low = "more than" if exclusive else "at least"
-        raise ConfigurationError(f"{name} must be {low} {minimum:g} and at most {_LONGEST:,.0f} seconds, got {value!r}")
+        raise ConfigurationError(
+            f"{name} must be {low} {minimum:g} and at most {_MAX_SECONDS:,.0f} seconds, got {value!r}"
+        )
     return float(value)
 
 
 @dataclass(frozen=True, init=False)
 class Timeout:
-    """How long things may take, in seconds.  Each limit is cut to what is left of the larger ones.
+    """Time limits, in seconds.  Each is cut to the time that is left of the larger ones.
 
     Args:
         connect: establishing a connection, TLS included. Default 5.
@@ -44,7 +46,7 @@ class Timeout:
             events after the first content, and None means 60; comments extend it, at most to ``attempt``.
         attempt: one exchange with the server, from name resolution to the last byte, of a stream to its
             first content. Default 600.
-        total: the whole call with its retries and waits. Default 1800. For a singular call it counts
+        total: the whole call with its retries and waits. Default 1800. For a single call it counts
             from the method call; in a run it counts per item, from its first send.
 
     ``Timeout(total=3)`` is a three-second budget.  Where a timeout is expected, a bare number means
@@ -78,7 +80,7 @@ class Timeout:
     def of(cls, value: TimeoutLike, base: Optional[Timeout] = None) -> Timeout:
         """Normalise a shorthand: a Timeout as it is, a number as ``attempt``, a pair as ``(connect, read)``.
 
-        What a shorthand does not say is taken from ``base``.
+        Limits that a shorthand does not name are those of ``base``.
         """
         base = base or cls()
         if isinstance(value, Timeout):
@@ -99,7 +101,7 @@ TimeoutLike = Union[Timeout, float, "tuple[Optional[float], Optional[float]]"]
 
 @dataclass(frozen=True, init=False)
 class RetryPolicy:
-    """When a failed attempt is made again, and after how long.
+    """Rules for retries: when a failed attempt is made again, and after how long.
 
     Args:
         max_retries: attempts after the first one. Default 8. A 429 that may be retried uses up none of
@@ -109,12 +111,12 @@ class RetryPolicy:
             and 0 where ``max_retries`` is given: then that number is the limit.
         max_timeout_retries: how many of them may follow an attempt that timed out. Default 2.
         wait_initial: the scale of the back-off in seconds. Default 0.25. The first wait of a call is
-            ``U(0.5, 1) * wait_initial / 2``. It doubles with each failure of the call that bad luck does not explain:
-            up to 4 may be luck while others succeed, none when everything fails. ``docs/explanation/retries`` has the
-            formula.
+            ``U(0.5, 1) * wait_initial / 2``. It doubles with each failure of the call that chance does not explain:
+            up to 4 may be chance while others succeed, none when everything fails. ``docs/explanation/retries`` has
+            the formula.
         wait_max: the longest wait of our own in seconds. Default 60.
         retry_after_max: the longest wait asked by the server that is obeyed by waiting, in seconds.
-            Default 120. A server that asks for more ends a run; a singular call raises at once.
+            Default 120. A server that asks for more ends a run; a single call raises at once.
         max_outage: seconds for which a server may be down, or refuse every call, before a run is ended.
             Default 600; at most 30 where nothing has ever succeeded. Until then its calls are held without using
             up retries, and single probes look whether it is back.
@@ -159,7 +161,7 @@ class RetryPolicy:
     ) -> None:
         fix = object.__setattr__
         if patience is None:
-            patience = _PATIENCE if max_retries is None else 0.0
+            patience = _PATIENCE_SECONDS if max_retries is None else 0.0
         fix(self, "max_retries", _MAX_RETRIES if max_retries is None else _count("max_retries", max_retries))
         fix(self, "patience", _seconds("patience", patience, exclusive=False))
         fix(self, "max_timeout_retries", _count("max_timeout_retries", max_timeout_retries))
@@ -173,7 +175,7 @@ class RetryPolicy:
             fix(self, name, strategy)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        # What version 0.1.0 has pickled knows no patience: there max_retries alone was the limit.
+        # Pickles of version 0.1.0 have no patience: there max_retries alone was the limit.
         self.__dict__.update({"patience": 0.0, **state})
 
     @classmethod
@@ -191,17 +193,16 @@ RetryPolicyLike = Union[RetryPolicy, int]
 
 @dataclass(frozen=True, init=False)
 class Limits:
-    """How much may be sent per minute to each model of an endpoint.
+    """Rate limits per minute for each model of an endpoint.
 
-    Without limits of yours the pool finds the server's own: it reads ``x-ratelimit-*`` headers, and adapts to what
-    is refused.
+    Without them the pool finds the server's own limits: it reads ``x-ratelimit-*`` headers, and adapts to rejections.
 
     Args:
-        requests_per_minute: requests sent in any minute, refused ones included. Default None: no limit.
+        requests_per_minute: requests sent in any minute, rejected ones included. Default None: no limit.
         tokens_per_minute: tokens of the requests sent in any minute: estimated before a request is sent (its text,
             and ``max_tokens`` or the usual length of an answer), corrected by the ``usage`` of its answer. A
             request of more tokens than this fails at once. Default None: no limit.
-        burst: what may be sent at once after a quiet time, in seconds' worth of the limit, at most 30.
+        burst: the amount that may be sent at once after a quiet time, in seconds' worth of the limit, at most 30.
             Default 1. So that no minute ever exceeds the limit, calls are spread at the limit less the burst.
         scope: who shares the limits. Default None: each pool has them for itself. A name: all pools of this user on
             this host that say the same name. ``"redis://host:port/name"``: all pools on all hosts that do (needs
@@ -238,16 +239,16 @@ class Limits:
 
     @property
     def any(self) -> bool:
-        """Whether anything is limited."""
+        """True if anything is limited."""
         return self.requests_per_minute is not None or self.tokens_per_minute is not None
 
 
 @dataclass(frozen=True, init=False)
 class Budget:
-    """What a pool may spend in its life; when it is reached, calls end with ``BudgetExceededError``.
+    """The most that a pool may spend in its life; when it is reached, calls end with ``BudgetExceededError``.
 
-    Asked before every attempt with what the attempt is expected to take, and corrected by the ``usage`` of its
-    answer; so it is exceeded at most by what was in flight.
+    It is checked before every attempt with the attempt's expected usage, and corrected by the ``usage`` of its answer;
+    so it is exceeded at most by the calls in flight.
 
     Args:
         tokens: tokens read and written. Default None: no limit.
@@ -255,7 +256,7 @@ class Budget:
         prices: by model, what a million tokens cost: ``{"model": (read, written)}``, with a third figure for those
             read from the prompt cache, or with one alone for embeddings; without a dict the price of every model. A
             file of prices in LiteLLM's form is taken by its name. Needed for ``cost``; nothing is looked up anywhere.
-            A call to a model without a price is not sent. Where the server states what an answer cost
+            A call to a model without a price is not sent. Where the server states the cost of an answer
             (``usage.cost``), that counts.
 
     Raises:
@@ -285,7 +286,7 @@ class Budget:
 
 
 def _restore_budget(tokens: Optional[float], cost: Optional[float], prices: Mapping[str, Any]) -> Budget:
-    """A budget that version 0.1.0 has pickled, alone or in a pool."""
+    """Restore a budget that version 0.1.0 has pickled, alone or in a pool."""
     return Budget(tokens=tokens, cost=cost, prices=prices)
 
 
@@ -315,15 +316,15 @@ def _count(name: str, value: Any) -> int:
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """``value`` if it is one of ``allowed``; the error names the parameter and the choices."""
+    """Return ``value`` if it is one of ``allowed``; the error names the parameter and the choices."""
     if value not in allowed:
-        words = ", ".join(repr(word) for word in allowed)
-        raise ConfigurationError(f"{name} must be one of {words}, got {value!r}")
+        choices = ", ".join(map(repr, allowed))
+        raise ConfigurationError(f"{name} must be one of {choices}, got {value!r}")
     return str(value)
 
 
 def positive_int(name: str, value: Any) -> int:
-    """``value`` if it is a whole number of at least 1; the error names the parameter."""
+    """Return ``value`` if it is a whole number of at least 1; the error names the parameter."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < 1:
@@ -332,5 +333,5 @@ def positive_int(name: str, value: Any) -> int:
 
 
 def positive_seconds(name: str, value: Any) -> float:
-    """``value`` as a positive number of seconds; the error names the parameter."""
+    """Return ``value`` as a positive number of seconds; the error names the parameter."""
     return _seconds(name, value)

@@ -1,4 +1,4 @@
-"""The one error tree of chatpool.
+"""Errors of chatpool: one tree.
 
 Every class can be raised with nothing but a message, carries its facts as attributes,
 and survives pickling with them.  A message says what happened, to which call, and what to do next.
@@ -45,8 +45,8 @@ __all__ = [
 class ChatPoolError(Exception):
     """Root of every error that chatpool raises for a call.
 
-    What a terminal might obey, and halves of surrogate pairs, are escapes in the message; other attributes have the
-    server's words as they came.
+    Characters that a terminal might obey, and halves of surrogate pairs, are escapes in the message; other attributes
+    have the server's text as it came.
 
     Attributes:
         attempts: exchanges that were sent for the call before it failed (0: none was sent).
@@ -65,13 +65,13 @@ class ChatPoolError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, as one string."""
+        """The message: what happened, and what to do next."""
         return str(self.args[0]) if self.args else ""
 
     def copied(self, prefix: str = "") -> ChatPoolError:
-        """The same error for another call that ends because of it, with ``prefix`` before its message.
+        """Return the same error for another call that ends because of it, with ``prefix`` before its message.
 
-        This one is the copy's cause; the copy's ``attempts`` are 0.
+        This error is the copy's cause; the copy's ``attempts`` are 0.
         """
         copy = type(self)(prefix + self.message)
         copy.__dict__.update({name: value for name, value in self.__dict__.items() if name != "results"})
@@ -92,7 +92,7 @@ class APIError(ChatPoolError):
     """A call that reached for the server and did not get a usable answer.
 
     Attributes:
-        status_code: HTTP status of the answer, None when there was none.
+        status_code: HTTP status of the response, None when there was none.
         request_id: the server's ``x-request-id``, if it sent one.
         code: the server's machine-readable ``error.code`` (str, int or None).
         type: the server's ``error.type``.
@@ -136,7 +136,7 @@ class APIError(ChatPoolError):
 
 
 class APIConnectionError(APIError):
-    """No answer: the server could not be reached, or the connection broke."""
+    """No response: the server could not be reached, or the connection broke."""
 
     advice = "check that the server runs and that base_url and the proxy settings are right"
 
@@ -157,60 +157,60 @@ class TruncatedStreamError(APIError):
     """A stream that ended before the model had finished: cut off, reset, or broken by something that is no chunk.
 
     Attributes:
-        text: what had arrived of the answer, "" for nothing.  It is not the whole answer.
+        text: the part of the answer that had arrived, "" for nothing.  It is not the whole answer.
     """
 
     advice = "run the failed items again; if all break at the same time, look for a proxy that cuts connections"
 
     text: str
 
-    def __init__(self, message: str = "", *, text: str = "", **facts: Any) -> None:
-        super().__init__(message, **facts)
+    def __init__(self, message: str = "", *, text: str = "", **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.text = text
 
 
 class _RejectedAnswer(APIError):
-    """A whole answer that is not what the call asked for: it was paid for and is kept."""
+    """A whole answer that the call rejects: it was paid for and is kept."""
 
     text: str
     completion: Optional[Any]
 
-    def __init__(self, message: str = "", *, text: str = "", completion: Optional[Any] = None, **facts: Any) -> None:
-        super().__init__(message, **facts)
+    def __init__(self, message: str = "", *, text: str = "", completion: Optional[Any] = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.text = text or getattr(completion, "text", "")
         self.completion = completion
 
 
 class ParseError(_RejectedAnswer):
-    """``parse=`` could make nothing of the answer, nor of those to the ``max_reasks`` further questions.
+    """``parse=`` could not use the answer, nor those of the ``max_reasks`` reasks.
 
     An exception of ``parse=`` that is not about the answer ends the call at once: :class:`Reask`, ``ValueError``,
     ``TypeError``, ``LookupError`` and ``AssertionError`` are about it, a database's are not.  It is the ``__cause__``,
-    and the model is told nothing of it.
+    and the model does not get it.
 
     Attributes:
         text: the last answer's text.
         completion: the last answer (:class:`~chatpool.ChatCompletion`), None where there is none.
-        reason: what was wrong with it, as the model was told; or what ``parse=`` raised.
+        reason: the fault of the answer, as the model got it; or what ``parse=`` raised.
     """
 
     advice = "look at the answer (.text) and at what parse= made of it (.reason), or raise max_reasks"
 
     reason: str
 
-    def __init__(self, message: str = "", *, reason: str = "", **facts: Any) -> None:
-        super().__init__(message, **facts)
+    def __init__(self, message: str = "", *, reason: str = "", **fields: Any) -> None:
+        super().__init__(message, **fields)
         self.reason = reason
 
 
 class Reask(Exception):
-    """Raise it in ``parse=`` to have the call asked again: ``raise chatpool.Reask("The title must be in French.")``.
+    """Raise it in ``parse=`` for a reask: ``raise chatpool.Reask("The title must be in French.")``.
 
-    Its words are what the model is told, whole.  They come after "Your answer cannot be used:", and before the request
-    for the whole answer, put right.  It ends a call, as a :class:`ParseError`, after ``max_reasks`` further answers.
+    The model gets its message whole, after "Your answer cannot be used:" and before the request for the whole answer,
+    put right.  After ``max_reasks`` further answers the call ends with a :class:`ParseError`.
 
     Args:
-        words: for the model. Default: that the answer is not what was asked for.
+        words: message for the model. Default: that the answer is not what was asked for.
     """
 
     def __init__(self, words: str = "") -> None:
@@ -218,7 +218,7 @@ class Reask(Exception):
 
 
 class LengthError(_RejectedAnswer):
-    """The answer ended at the token limit (``finish_reason`` ``"length"``) and ``accept=`` does not take that.
+    """The answer ended at the token limit (``finish_reason`` ``"length"``), which ``accept=`` rejects.
 
     Attributes:
         text: the answer's text as far as it goes.
@@ -229,7 +229,7 @@ class LengthError(_RejectedAnswer):
 
 
 class ContentFilterError(_RejectedAnswer):
-    """A content filter cut the answer (``finish_reason`` ``"content_filter"``) and ``accept=`` does not take that.
+    """A content filter cut the answer (``finish_reason`` ``"content_filter"``), which ``accept=`` rejects.
 
     Attributes:
         text: the answer's text as far as it goes.
@@ -240,7 +240,7 @@ class ContentFilterError(_RejectedAnswer):
 
 
 class APIStatusError(APIError):
-    """The server answered with an error status that has no class of its own."""
+    """The server answered with an error status for which there is no other class."""
 
     advice = "see the server's message"
 
@@ -306,8 +306,8 @@ class DeadlineExceededError(ChatPoolError, TimeoutError):
 
 
 class CallCancelledError(ChatPoolError, concurrent.futures.CancelledError):
-    """The call was given up: its run was cancelled, by Ctrl-C, an exception or another call's failure, or its pool was
-    shut down before it was sent.
+    """The call was cancelled: with its run, by Ctrl-C, an exception or another call's failure, or with its pool, which
+    was shut down before it was sent.
     """
 
     advice = "run the cancelled items again"
@@ -326,16 +326,16 @@ class BudgetExceededError(ChatPoolError):
 
 
 class TooManyFailuresError(ChatPoolError):
-    """So many items of a run failed that the others were not sent any more (``max_failures=``).
+    """Too many items of a run failed (``max_failures=``): the others were not sent.
 
-    Its cause is the error of the last one that had failed.
+    Its cause is the error of the last item that had failed.
     """
 
     advice = "put right what the items' errors say, or raise max_failures (None: however many fail)"
 
 
 class ConfigurationError(ChatPoolError, ValueError):
-    """A setting or an argument that cannot work; the message names it and the cure."""
+    """A setting or an argument that cannot work; the message names it and what to do."""
 
     advice = "correct the argument that the message names"
 
@@ -353,7 +353,7 @@ _BY_STATUS: Dict[int, Type[APIStatusError]] = {
 
 
 def status_error_class(status: int) -> Type[APIStatusError]:
-    """The class for an HTTP error status: OpenAI's name for it, :class:`APIStatusError` for the rest."""
+    """Return the class for an HTTP error status: OpenAI's name for it, :class:`APIStatusError` for the rest."""
     if status >= 500:
         return InternalServerError
     return _BY_STATUS.get(status, APIStatusError)

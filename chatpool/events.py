@@ -1,4 +1,4 @@
-"""What happens to a call, as values that listeners receive."""
+"""Steps in the life of a call, as values that listeners receive."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Event(NamedTuple):
 
     Attributes:
         kind: ``"sent"`` (an attempt starts), ``"retrying"`` (it failed, the next one follows after ``wait``),
-            ``"reasking"`` (it brought an answer that ``parse=`` cannot use, the call is asked again),
+            ``"reasking"`` (it brought an answer that ``parse=`` cannot use, a reask follows),
             ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
         call_id: number of the call, unique within its pool.
         attempt: number of the attempt, from 1.
-        time: when, in seconds of the pool's monotonic clock.
-        run_id: number of the run the call belongs to, None for a singular call.
+        time: moment of the step, in seconds of the pool's monotonic clock.
+        run_id: number of the run the call belongs to, None for a single call.
         model: the request's model, None if it has none.
-        reason: why the attempt failed, or its answer was not taken, in a few words; never the prompt, the answer or
+        reason: why the attempt failed, or its answer was rejected, in a few words; never the prompt, the answer or
             the key.
-        status: HTTP status of the attempt, None without an answer.
+        status: HTTP status of the attempt, None without a response.
         wait: seconds until the next attempt (``"retrying"`` only).
         elapsed: seconds the attempt took (not on ``"sent"``).
         usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
-            answer that was not taken, or was of no use).
+            answer that was rejected, or was of no use).
         request_id: the server's ``x-request-id``.
         answered: the model that answered, by its own account, where ``usage`` is of its answer.
     """

@@ -1,4 +1,4 @@
-"""What tokens cost: prices as users have them, and the one count of tokens and money."""
+"""Prices of tokens, in the forms in which users have them, and the bill: the one count of tokens and money."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
 PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, "os.PathLike[str]"]
 """Prices of a million tokens.
 
-One number (embeddings: only what is read costs), two (read, written) or three (read, written, read from the server's
+One number (embeddings: only reading costs), two (read, written) or three (read, written, read from the server's
 prompt cache), for all models or by model; by model also in LiteLLM's form, and a JSON file of either.
 """
 
@@ -44,22 +44,22 @@ class Price(NamedTuple):
     cached: Optional[float] = None
 
     def cost(self, read: float, written: float, cached: float = 0.0) -> float:
-        """What so many tokens cost; ``cached`` is the part of ``read`` that came from the cache."""
+        """Return the cost of a number of tokens; ``cached`` is the part of ``read`` that came from the cache."""
         cached = min(cached, read) if self.cached is not None else 0.0
         return ((read - cached) * self.read + cached * (self.cached or 0.0) + written * self.written) / _MILLION
 
     def of(self, usage: Usage) -> float:
-        """What ``usage`` costs; what the server says itself that it costs goes before."""
+        """Return the cost of ``usage``; a cost that the server states goes before."""
         if usage.cost is not None:
             return usage.cost
         return self.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
 
 
 class Prices(Mapping[str, Price]):
-    """Prices by model, and one for all models that have none of their own.
+    """Prices by model, and a default for all other models.
 
     Args:
-        models: those with a price of their own.
+        models: prices by the name of the model.
         default: the price of all others, None without one.
     """
 
@@ -93,13 +93,13 @@ class Prices(Mapping[str, Price]):
         return f"Prices({len(self)} models)" if self._default is None else f"Prices({tuple(self._default)})"
 
     def of_model(self, model: Optional[str]) -> Optional[Price]:
-        """The price of a model under exactly this name, None without one."""
+        """Return the price of a model under exactly this name, None without one."""
         return self._models.get(model or "", self._default)
 
     def of_answer(self, asked: Optional[str], answered: Optional[str] = None) -> Optional[Price]:
-        """The price of an answer, None without one.
+        """Return the price of an answer, None without one.
 
-        A name that has no price goes without the provider before it, without the date behind it, or without both.
+        A name without a price is looked up without the provider before it, without the date behind it, or without both.
 
         Args:
             asked: the model that was asked for, None where that is not known.
@@ -117,14 +117,14 @@ class Prices(Mapping[str, Price]):
 
 
 def prices_of(value: PricesLike, name: str = "prices") -> Prices:
-    """``value`` as :class:`Prices`, checked.
+    """Return ``value`` as :class:`Prices`, checked.
 
     Args:
         value: see :data:`PricesLike`.
         name: the parameter, for messages.
 
     Raises:
-        TypeError: it is nothing of the kind.
+        TypeError: it has another type.
         ConfigurationError: a price is negative or not finite, or the file cannot be read.
     """
     if isinstance(value, Prices):
@@ -139,17 +139,17 @@ def prices_of(value: PricesLike, name: str = "prices") -> Prices:
 def _read_file(path: str, name: str) -> Mapping[str, Any]:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            found = json.load(file)
+            content = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{name} cannot be read from {path!r}: {said}; it must be a JSON file") from error
-    if not isinstance(found, dict):
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{name} cannot be read from {path!r}: {reason}; it must be a JSON file") from error
+    if not isinstance(content, dict):
         raise ConfigurationError(f"{name} in {path!r} must be an object of models and their prices")
-    return found
+    return content
 
 
 def _by_model(value: Mapping[Any, Any], name: str) -> Dict[str, Price]:
-    found: Dict[str, Price] = {}
+    prices: Dict[str, Price] = {}
     for model, figures in value.items():
         if not isinstance(model, str):
             raise TypeError(f"{name} must map the names of models to prices, got the key {model!r}")
@@ -157,12 +157,12 @@ def _by_model(value: Mapping[Any, Any], name: str) -> Dict[str, Price]:
         if isinstance(figures, Mapping):
             # An entry without prices per token, for images say, leaves its model without one.
             if figures.get(_PER_TOKEN[0]) is not None or figures.get(_PER_TOKEN[1]) is not None:
-                found[model] = _per_token(figures, where)
+                prices[model] = _per_token(figures, where)
         else:
-            found[model] = _price(figures, where, f"{name} must map a model's name to")
-    if value and not found:
+            prices[model] = _price(figures, where, f"{name} must map a model's name to", in_mapping=True)
+    if value and not prices:
         raise ConfigurationError(f"{name} has no price per token: {_PER_TOKEN[0]} and {_PER_TOKEN[1]} are read")
-    return found
+    return prices
 
 
 def _per_token(figures: Mapping[Any, Any], where: str) -> Price:
@@ -174,7 +174,7 @@ def _per_token(figures: Mapping[Any, Any], where: str) -> Price:
     return Price(read or 0.0, written or 0.0, cached)
 
 
-def _price(value: Any, name: str, must: str) -> Price:
+def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Price:
     figures = [value] if isinstance(value, Number) else value
     of_numbers = isinstance(figures, (list, tuple)) and all(
         isinstance(figure, Number) and not isinstance(figure, bool) for figure in figures
@@ -183,7 +183,7 @@ def _price(value: Any, name: str, must: str) -> Price:
         raise TypeError(
             f"{must} the price of a million tokens read (embeddings), to two numbers (read, written), or to three "
             f"(read, written, read from the cache); got {name}={value!r}"
-            if must.endswith("to")
+            if in_mapping
             else f"{must} the price of a million tokens read (embeddings), two numbers (read, written), three "
             f"(read, written, read from the cache), a dict of model to these, or a file of prices; got {value!r}"
         )
@@ -251,30 +251,30 @@ class Bill:
                 self._cost += price.of(usage)
 
     def wants_answered(self, asked: Optional[str]) -> bool:
-        """Whether it makes a difference which model has answered."""
+        """Return whether the price depends on the model that answered."""
         return self._prices is not None and len(self._prices) > 0 and asked not in self._prices
 
     @property
     def usage(self) -> Usage:
-        """The tokens of all."""
+        """The tokens of all answers."""
         read, written, total, cached, reasoning = self._tokens
         stated = self._cost if self._stated and not self._unstated else None
         return Usage(read, written, total, cached, reasoning, stated)
 
     @property
     def cost(self) -> Optional[float]:
-        """The money of those whose cost is known; None where there are neither prices nor stated costs."""
+        """The money of the answers whose cost is known; None where there are neither prices nor stated costs."""
         return self._cost if self._stated or self._prices is not None else None
 
     def note(self) -> str:
-        """For a person: whose answers are not in :attr:`cost`; "" where it is of all."""
+        """Return a note for a person on the models whose answers are not in :attr:`cost`; "" without any."""
         if not self.unpriced or self.cost is None:
             return ""
         return "no price for " + ", ".join(name or "a model without a name" for name, _ in self.unpriced.most_common(3))
 
 
 def dollars(amount: float) -> str:
-    """A sum for a person: with cents, and with four digits below one cent."""
+    """Return a sum for a person: with cents, and with four digits below one cent."""
     if 0 < amount < 0.00005:
         return "less than $0.0001"
     return f"${amount:.4f}" if 0 < amount < 0.01 else f"${amount:,.2f}"

@@ -1,4 +1,4 @@
-"""Requests, answers, outcomes and verdicts: values that the rooms hand to one another."""
+"""Public values: requests, answers, outcomes, results of a run, and statistics of a pool."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ __all__ = [
     "LineStats",
     "Outcome",
     "PoolStats",
-    "Reply",
     "Results",
     "ToolCall",
     "ToolCallDelta",
     "Usage",
-    "Verdict",
 ]
 
 V = TypeVar("V")
@@ -47,7 +45,7 @@ class ChatRequest:
 
     @property
     def model(self) -> Optional[str]:
-        """The model the body names, None without one."""
+        """The model that the body names, None without one."""
         model = self.body.get("model")
         return model if isinstance(model, str) else None
 
@@ -55,72 +53,12 @@ class ChatRequest:
 Item = Union[str, Sequence[Mapping[str, Any]], Mapping[str, Any], ChatRequest]
 
 
-class Reply(NamedTuple):
-    """An HTTP answer, read to its end, before anybody has judged it.
-
-    Attributes:
-        status: HTTP status.
-        headers: response headers, looked up without regard to case.
-        content: the body's bytes, decompressed.
-        url: where it came from, without a query string.
-        proxy: the URL of the proxy that it came through, without user and password; "" without one.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    url: str = ""
-    proxy: str = ""
-
-
-class Verdict(NamedTuple):
-    """What ``wire`` makes of a response or an exception; policies look at this and at nothing else.
-
-    Attributes:
-        kind: what it means for the call:
-
-            - ``"success"``: ``value`` is the answer;
-            - ``"throttled"``: refused for now (a 429 that may be retried); uses up no retry;
-            - ``"timeout"``: the attempt was cut by a time limit;
-            - ``"unavailable"``: no connection, a broken one, or a 5xx;
-            - ``"retry"``: anything else that may go better next time;
-            - ``"fail"``: this call cannot succeed;
-            - ``"fatal"``: no call of ``scope`` can.
-        scope: what a fatal error concerns: ``"run"``, ``"model"`` (its path and model) or ``"endpoint"``;
-            ``"call"`` for every other kind.
-        error: the error to raise or to keep, None for a success.
-        value: the decoded answer of a success.
-        wait_hint: seconds the server asked to wait, None without a hint.
-        usage: tokens the answer used.
-        limits: rate limits the server stated, by header name; empty without any.
-        status: HTTP status, None without an answer.
-        request_id: the server's ``x-request-id``.
-        about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
-            is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
-            stumbled over what was asked); "" otherwise.
-        fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
-            (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
-    """
-
-    kind: str
-    scope: str = "call"
-    error: Optional[Any] = None  # an APIError; Any keeps NamedTuple free of variance trouble
-    value: Any = None
-    wait_hint: Optional[float] = None
-    usage: Optional[Usage] = None
-    limits: Mapping[str, str] = {}
-    status: Optional[int] = None
-    request_id: Optional[str] = None
-    about: str = ""
-    fingerprint: Optional[str] = None
-
-
 class Attempt(NamedTuple):
     """One exchange in the history of a call.
 
     Attributes:
         reason: ``"ok"``, or why it failed, in a few words.
-        status: HTTP status, None without an answer.
+        status: HTTP status, None without a response.
         wait: seconds from its end to the next attempt, None if it was the last.
         elapsed: seconds it took.
         request_id: the server's ``x-request-id``.
@@ -136,11 +74,11 @@ class Attempt(NamedTuple):
 
 
 class Outcome(Generic[V]):
-    """How one item of a run ended: with a value, or with an error.
+    """End of one item of a run: a value, or an error.
 
     Attributes:
         index: the item's place in the input, from 0.
-        item: the item as it was given (the original row with ``prompt=``).
+        item: the item as it was passed (the original row with ``prompt=``).
         request: the request made of it, None if none could be made.
         value: the answer (a :class:`ChatCompletion`, a vector ...), None after a failure.
         error: why it failed, None after a success.
@@ -172,32 +110,32 @@ class Outcome(Generic[V]):
 
     @property
     def usage(self) -> Optional[Usage]:
-        """Tokens of all its answers, those that were not taken included; None where that is not known."""
+        """Tokens of all its answers, rejected ones included; None where that is not known."""
         return getattr(self.value, "usage", None) if self._usage is None else self._usage
 
     @property
     def ok(self) -> bool:
-        """Whether it succeeded."""
+        """True if it succeeded."""
         return self.error is None
 
     @property
     def attempts(self) -> int:
-        """How many exchanges were sent."""
+        """Number of exchanges that were sent."""
         return len(self.history)
 
     def result(self) -> V:
-        """The value; raises the error of a failed item."""
+        """Return the value; raises the error of a failed item."""
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]  # a success has one
 
     def __repr__(self) -> str:
-        end = f"value={self.value!r}" if self.ok else f"error={self.error!r}"
-        return f"Outcome(index={self.index}, {end}, attempts={self.attempts})"
+        result = f"value={self.value!r}" if self.ok else f"error={self.error!r}"
+        return f"Outcome(index={self.index}, {result}, attempts={self.attempts})"
 
 
 class Results(List[Any]):
-    """What a run returns: a list of values in input order, and what is known about each.
+    """Results of a run: a list of values in input order, with the outcome of each.
 
     Attributes:
         outcomes: one :class:`Outcome` per item, in input order.
@@ -228,12 +166,12 @@ class Results(List[Any]):
 
     @property
     def parsed(self) -> List[Any]:
-        """What ``parse=`` has made of the answers, in input order; None for an item that failed."""
+        """The values that ``parse=`` has made of the answers, in input order; None for an item that failed."""
         return [getattr(outcome.value, "parsed", None) for outcome in self.outcomes]
 
     @property
     def errors(self) -> List[Optional[ChatPoolError]]:
-        """Why items failed, in input order; None for each that did not."""
+        """The errors of the items, in input order; None for each that did not fail."""
         return [outcome.error for outcome in self.outcomes]
 
     @property
@@ -243,13 +181,13 @@ class Results(List[Any]):
 
     @property
     def usage(self) -> Usage:
-        """The tokens of all answers together, those that were not taken included."""
+        """The tokens of all answers together, rejected ones included."""
         return self._bill(None).usage
 
     def cost(self, prices: Optional[PricesLike] = None) -> float:
-        """The money of all answers together, those that were not taken included.
+        """Return the money of all answers together, rejected ones included.
 
-        Answers that do not say what they used count nothing.  What a server states (``usage.cost``) goes before prices.
+        Answers without usage count nothing.  A cost that the server states (``usage.cost``) goes before prices.
 
         Args:
             prices: per million tokens, for all models ``(read, written)``, with a third figure for those read from the
@@ -258,7 +196,7 @@ class Results(List[Any]):
 
         Raises:
             ConfigurationError: an answer states no cost, and its model has no price; or the prices cannot be used.
-            TypeError: the prices are nothing of the kind.
+            TypeError: the prices have another type.
         """
         bill = self._bill(prices)
         if bill.unpriced:
@@ -284,7 +222,7 @@ class Results(List[Any]):
                 raise outcome.error
 
     def explain(self) -> str:
-        """What failed, as text for a person: per cause the count, one example and what to do."""
+        """Return a summary of the failures for a person: per cause the count, one example and what to do."""
         failures = self.failures
         if not failures:
             return f"All {len(self)} succeeded."
@@ -298,7 +236,7 @@ class Results(List[Any]):
         return "\n".join(lines)
 
     def to_dicts(self, *, row: bool = False, parsed: bool = False) -> List[Dict[str, Any]]:
-        """One flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens.
+        """Return one flat dict per item, for a table: index, ok, text, error, status, attempts, elapsed and tokens.
 
         All have the same fields, None where an item lacks one.
 
@@ -315,17 +253,17 @@ class Results(List[Any]):
         if parsed:
             rows = _beside(rows, list(map(_parsed_columns, self.outcomes)), "parsed")
         # Data frames are often made by the first rows' columns: those that only others have would be lost.
-        names = dict.fromkeys(name for each in rows for name in each)
-        return [{name: each.get(name) for name in names} for each in rows]
+        names = dict.fromkeys(name for columns in rows for name in columns)
+        return [{name: columns.get(name) for name in names} for columns in rows]
 
 
 def _by_cause(failures: Sequence[Outcome[Any]]) -> List[Tuple[str, List[Outcome[Any]]]]:
-    """Failures grouped by error class, status and code; the largest group first."""
+    """Return failures grouped by error class, status and code; the largest group first."""
     groups: Dict[str, List[Outcome[Any]]] = {}
     for outcome in failures:
         error = outcome.error
-        facts = [str(fact) for fact in (getattr(error, "status_code", None), getattr(error, "code", None)) if fact]
-        cause = printable(type(error).__name__ + (f" ({', '.join(facts)})" if facts else ""))
+        codes = [str(code) for code in (getattr(error, "status_code", None), getattr(error, "code", None)) if code]
+        cause = printable(type(error).__name__ + (f" ({', '.join(codes)})" if codes else ""))
         groups.setdefault(cause, []).append(outcome)
     return sorted(groups.items(), key=lambda pair: -len(pair[1]))
 
@@ -346,7 +284,7 @@ def _row(outcome: Outcome[Any]) -> Dict[str, Any]:
 
 
 def _beside(rows: List[Dict[str, Any]], more: List[Dict[str, Any]], prefix: str) -> List[Dict[str, Any]]:
-    """More columns beside those of a table; where a name is taken, the new one goes by it with the prefix."""
+    """Return the rows with more columns; where a name is taken, the new column gets it with the prefix."""
     taken = {name for row in rows for name in row}
     return [
         {**row, **{f"{prefix}_{name}" if name in taken else name: value for name, value in new.items()}}
@@ -363,7 +301,7 @@ def _parsed_columns(outcome: Outcome[Any]) -> Dict[str, Any]:
 
 
 def _columns_of(row: Any) -> Dict[str, Any]:
-    """A row of a table by column: a mapping, a NamedTuple (``itertuples()``), a Series (``iterrows()``)."""
+    """Return a row of a table by column: a mapping, a NamedTuple (``itertuples()``), a Series (``iterrows()``)."""
     for method in ("_asdict", "to_dict"):
         if not isinstance(row, Mapping) and hasattr(row, method):
             row = getattr(row, method)()
@@ -371,11 +309,11 @@ def _columns_of(row: Any) -> Dict[str, Any]:
 
 
 def _fields_of(value: Any) -> Optional[Dict[str, Any]]:
-    """A value's fields, None where it has none."""
+    """Return a value's fields, None where it has none."""
     if isinstance(value, Mapping):
-        return {str(name): each for name, each in value.items()}
+        return {str(name): item for name, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in fields(value)}
+        return {declared.name: getattr(value, declared.name) for declared in fields(value)}
     if hasattr(value, "_asdict"):  # a NamedTuple
         return dict(value._asdict())
     names = getattr(type(value), "model_fields", None)  # pydantic's
@@ -387,7 +325,7 @@ def _fields_of(value: Any) -> Optional[Dict[str, Any]]:
 
 @dataclass(frozen=True)
 class LineStats:
-    """The state of one (endpoint, model).
+    """State of one (endpoint, model).
 
     Attributes:
         failure_streak: failures since its last success.
@@ -406,7 +344,7 @@ class LineStats:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """A pool's counters at one moment.
+    """Counters of a pool at one moment.
 
     Attributes:
         queued: calls that wait for a worker.
@@ -418,7 +356,7 @@ class PoolStats:
         usage: tokens of all answers.
         lines: per (endpoint, model): :class:`LineStats`. The endpoint is its ``base_url``, or its name in a pool with
             several.
-        reasked: answers that ``parse=`` could not use and that were asked for again.
+        reasked: answers that ``parse=`` could not use and that a reask followed.
         cost: money of all answers, as their servers state it or else by the prices of the pool's
             :class:`~chatpool.Budget`; None where there is neither.
     """

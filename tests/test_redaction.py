@@ -1,4 +1,4 @@
-"""What people get to see."""
+"""Text that is safe to show."""
 
 from __future__ import annotations
 

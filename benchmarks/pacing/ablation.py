@@ -66,23 +66,25 @@ def _always(value: object) -> Any:
 
 
 def _doubt_at_once(
-    tally: SendLog, refusal: Rejection, pause: float, share: object = None, before: object = None
+    send_log: SendLog, rejection: Rejection, pause: float, share: object = None, in_flight_before: object = None
 ) -> LimitState:
-    return Probing(tally, refusal, pause)
+    return Probing(send_log, rejection, pause)
 
 
-def _rate_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
-    return LimitedByRate(tally, refusal.lately, refusal.sent_at, refusal.now)
+def _rate_at_once(send_log: SendLog, rejection: Rejection, pause: float) -> LimitState:
+    return LimitedByRate(send_log, rejection.accept_rate, rejection.sent_at, rejection.now)
 
 
-def _number_at_once(tally: SendLog, refusal: Rejection, pause: float) -> LimitState:
-    return LimitedByConcurrency(tally, max(1, refusal.in_flight))
+def _number_at_once(send_log: SendLog, rejection: Rejection, pause: float) -> LimitState:
+    return LimitedByConcurrency(send_log, max(1, rejection.in_flight))
 
 
-def _never_chance(tally: SendLog, share: float) -> LimitState:
-    last = tally._latest[-1][0]
+def _never_chance(send_log: SendLog, share: float) -> LimitState:
+    last = send_log._latest_sends[-1][0]
     return Probing(
-        tally, Rejection(last, last, tally.in_flight, tally.sent - tally.refused, tally.sent_lately(last), None), 0
+        send_log,
+        Rejection(last, last, send_log.in_flight, send_log.sent - send_log.rejected, send_log.send_rate(last), None),
+        0,
     )
 
 
@@ -96,7 +98,7 @@ def _constant(module: object, name: str, value: float) -> Tuple[Tuple[object, st
 
 PARTS: Sequence[Part] = (
     Part("slow start", ((SlowStart, "wait", _returning(0.0)),)),
-    Part("limits stated in headers", ((Pacer, "stated", _returning(None)),)),
+    Part("limits stated in headers", ((Pacer, "reported", _returning(None)),)),
     Part(
         "load trial",
         tuple((module, "LoadTrial", _doubt_at_once) for module in (slow_start, controller, random_rejections)),
@@ -104,44 +106,44 @@ PARTS: Sequence[Part] = (
     Part("random rejections (nothing is chance)", ((random_rejections, "RandomRejections", _never_chance),)),
     Part(
         "random rejections becomes a limit after all",
-        ((random_rejections.RandomRejections, "refused", lambda self, *news: self),),
+        ((random_rejections.RandomRejections, "rejected", lambda self, *arguments: self),),
     ),
     Part("sequential tests: background rate beside a limit", ((BackgroundRate, "explains", _returning(False)),)),
-    Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE", math.inf)),
-    Part("rate probe", ((RateProbe, "refused", _returning(False)),)),
-    Part("rate probe: the chance it shows", ((RateProbe, "chance", _returning(0.0)),)),
+    Part("sequential tests: the background rate falls", _constant(sequential_tests, "_SAMPLE_REJECTIONS", math.inf)),
+    Part("rate probe", ((RateProbe, "rejected", _returning(False)),)),
+    Part("rate probe: the chance it shows", ((RateProbe, "random_share", _returning(0.0)),)),
     Part("limit unknown: probing (a rate at once)", ((random_rejections, "Probing", _rate_at_once),)),
     Part("limit unknown: probing (a number at once)", ((random_rejections, "Probing", _number_at_once),)),
     Part("limit: votes from a rate to a number", ((LimitedByRate, "_vote", _returning(None)),)),
-    Part("limit: from a number to a rate", _constant(states, "_REFUSALS_AWAY_FROM_LIMIT", math.inf)),
-    Part("limit: later refusals correct the first", ((Probing, "refused_too", lambda self, refusal: self),)),
+    Part("limit: from a number to a rate", _constant(states, "_REJECTIONS_AWAY_FROM_LIMIT", math.inf)),
+    Part("limit: later refusals correct the first", ((Probing, "also_rejected", lambda self, rejection: self),)),
     Part("concurrency: probes", ((ConcurrencyController, "_wait_for_probe", _returning(math.inf)),)),
-    Part("concurrency: their distance", _constant(concurrency, "_DISTANCE", 0.0)),
-    Part("concurrency: growing steps", _constant(concurrency, "_LARGEST_STEP", 0.0)),
-    Part("concurrency: growing patience", _constant(concurrency, "_LONGEST_PATIENCE", 1.0)),
-    Part("fair share yield", _constant(concurrency, "_SHARE", 0.0)),
+    Part("concurrency: their distance", _constant(concurrency, "_PROBE_DISTANCE_RATIO", 0.0)),
+    Part("concurrency: growing steps", _constant(concurrency, "_MAX_STEP_SHARE", 0.0)),
+    Part("concurrency: growing patience", _constant(concurrency, "_MAX_PROBE_INTERVAL_SECONDS", 1.0)),
+    Part("fair share yield", _constant(concurrency, "_YIELD_SHARE", 0.0)),
     Part("rate: what was refilled", ((RateController, "_refilled", _returning(())),)),
-    Part("rate: the cut", _constant(rate, "_CUT", 1.0)),
-    Part("rate: growth waits after a long pause", _constant(rate, "_HOLD", 1.0)),
-    Part("rate: growth doubles", _constant(rate, "_LARGEST_EXPONENT", 0.0)),
-    Part("rate: slow senders grow faster", _constant(rate, "_CLOSER", 0.0)),
-    Part("rate: headroom", _constant(rate, "_HEADROOM", math.inf)),
-    Part("controller: pauses double", _constant(controller, "_LARGEST_EXPONENT", 0)),
+    Part("rate: the cut", _constant(rate, "_CUT_RATIO", 1.0)),
+    Part("rate: growth waits after a long pause", _constant(rate, "_HOLD_PAUSES", 1.0)),
+    Part("rate: growth doubles", _constant(rate, "_MAX_GROWTH_EXPONENT", 0.0)),
+    Part("rate: slow senders grow faster", _constant(rate, "_CONVERGENCE_EXPONENT", 0.0)),
+    Part("rate: headroom", _constant(rate, "_HEADROOM_RATIO", math.inf)),
+    Part("controller: pauses double", _constant(controller, "_MAX_PAUSE_EXPONENT", 0)),
     Part("overload", ((Overload, "failed", _returning(False)),)),
     Part("overload: says when the server is down", ((AdaptiveLimiter, "down", _always(None)),)),
     Part("overload: was an outage", ((Overload, "was_outage", _returning(False)),)),
     Part("overload: a server that is down has no limit", ((random_rejections.LoadTrial, "silent", _always(False)),)),
-    Part("overload: as much as before is accepted", _constant(random_rejections, "_FEWEST_AT_FULL", math.inf)),
-    Part("overload: short pauses in silence", _constant(controller, "_LONGEST_PAUSE_IN_SILENCE", 1.0)),
-    Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUT", math.inf)),
-    Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE", math.inf)),
+    Part("overload: as much as before is accepted", _constant(random_rejections, "_MIN_FULL_ANSWERS", math.inf)),
+    Part("overload: short pauses in silence", _constant(controller, "_MAX_SILENT_PAUSE_SECONDS", 1.0)),
+    Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUTAGE_PROBES", math.inf)),
+    Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE_SECONDS", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
-    Part("backlog: whether fewer calls help", _constant(overload, "_SHORTER", math.inf)),
-    Part("luck", ((FailureRate, "failures_in_a_row", _returning(0)),)),
+    Part("backlog: whether fewer calls help", _constant(overload, "_SOONER_RATIO", math.inf)),
+    Part("luck", ((FailureRate, "expected_run", _returning(0)),)),
     Part("outage gate", ((CircuitBreaker, "_failed", _returning(None)),)),
-    Part("retry: the refusals of a call that are chance", ((Pacer, "chance", _always(0)),)),
-    Part("retry: a failure due to the load costs none", ((Pacer, "explained", _always(False)),)),
-    Part("retry: patience", ((RetryState, "wait_for_better_times", _without_patience),)),
+    Part("retry: the refusals of a call that are chance", ((Pacer, "chance_rejections", _always(0)),)),
+    Part("retry: a failure due to the load costs none", ((Pacer, "overloaded", _always(False)),)),
+    Part("retry: patience", ((RetryState, "update_patience", _without_patience),)),
 )
 
 
@@ -159,8 +161,8 @@ def measure(quick: bool) -> List[Sample]:
     parts = (Part(WHOLE, ()), *PARTS)
     samples: List[Sample] = []
     with ProcessPoolExecutor() as processes:
-        for part, found in zip(parts, processes.map(_without, range(-1, len(PARTS)), itertools.repeat(quick))):
-            samples += found
+        for part, measured in zip(parts, processes.map(_without, range(-1, len(PARTS)), itertools.repeat(quick))):
+            samples += measured
             print(f"without {part.name}", file=sys.stderr, flush=True)
     return samples
 
@@ -196,21 +198,22 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     parts = grouped(samples, "part")
     whole = {sample["what"]: sample for sample in parts[WHOLE]}
     rows = []
-    for name, found in parts.items():
+    for name, measured in parts.items():
         if name != WHOLE:
-            changes = [_Fall(one["what"], one["found"], whole[one["what"]]["found"], one["limit"]) for one in found]
-            falls = sorted((one for one in changes if _fallen(one)), key=lambda one: -one.by)
-            worse = sum(one.found > _WORSE * one.before for one in changes)
-            rows.append([str(name), str(len(falls)), str(worse), "; ".join(one.show() for one in falls[:4]) or "-"])
+            changes = [_Fall(s["what"], s["found"], whole[s["what"]]["found"], s["limit"]) for s in measured]
+            falls = sorted((change for change in changes if _fallen(change)), key=lambda fall: -fall.by)
+            worse = sum(change.found > _WORSE * change.before for change in changes)
+            rows.append([str(name), str(len(falls)), str(worse), "; ".join(fall.show() for fall in falls[:4]) or "-"])
     note = f"{len(whole)} bounds, each without one part: how many fall, and the four that fall furthest."
     columns = ("without", "bounds that fall", "more than 5 % worse", "bound: with and without the part")
-    fallen = [one for one in whole.values() if one["found"] > one["limit"]]
-    broken = [[one["what"], f"{one['limit']:,.3g}", f"{one['found']:,.3g}"] for one in fallen]
+    fallen = [sample for sample in whole.values() if sample["found"] > sample["limit"]]
+    broken = [[s["what"], f"{s['limit']:,.3g}", f"{s['found']:,.3g}"] for s in fallen]
     return [
         Table("What each part is for", columns, rows, note),
         Table("Bounds that do not hold with these few seeds", ("what", "bound", "measured"), broken),
     ]
 
 
-def _fallen(one: _Fall) -> bool:
-    return one.found > max(one.limit, one.before * (_WORSE if one.before > one.limit else 1.0))
+def _fallen(change: _Fall) -> bool:
+    tolerance = _WORSE if change.before > change.limit else 1.0
+    return change.found > max(change.limit, change.before * tolerance)

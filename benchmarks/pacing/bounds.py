@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 
 from .cases import AT_RANDOM, FLAPPING, LIMITERS, PAIRS, QUEUES, about, accepted_after, sends_between, steady
 from .scenarios import SCENARIOS, tokens_of
@@ -43,11 +43,11 @@ class Figure(NamedTuple):
 
 
 class _Runs:
-    """The same work several times: seconds, refusals and lost calls."""
+    """The same work several times: seconds, rejections and lost calls."""
 
     def __init__(self) -> None:
         self.over: List[float] = []
-        self.refused: List[float] = []
+        self.rejected: List[float] = []
         self.lost = 0
 
     def run(self, world: World, client: Client, seed: int, seconds: float) -> None:
@@ -55,7 +55,7 @@ class _Runs:
         simulate(world, [client], seed, until=_GIVEN_UP_AFTER * seconds + 30)
         ended = client.ended if client.done + client.lost == client.calls else _GIVEN_UP_AFTER * seconds + 30
         self.over.append(ended / seconds)
-        self.refused.append(len(client.refusals))
+        self.rejected.append(len(client.rejections))
         self.lost += client.lost
 
     def median(self) -> float:
@@ -76,16 +76,16 @@ def _six() -> Iterator[Figure]:
         if hint or name in "ABCDE":
             scenario = SCENARIOS[name]
             exact = hint == "exact"
-            found, calls = _scenario(name, hint=hint), scenario.calls
-            said = "exact hints" if exact else "no hints"
-            yield Figure(f"{name}, {said}: over the ideal", found.median(), scenario.over if exact else 1.1)
-            refused = scenario.refused if exact else 0.15
-            if refused is not None:
-                yield Figure(f"{name}, {said}: refused, %", 100 * found.refused[0] / calls, 100 * refused)
+            runs, calls = _scenario(name, hint=hint), scenario.calls
+            hints = "exact hints" if exact else "no hints"
+            yield Figure(f"{name}, {hints}: over the ideal", runs.median(), scenario.over if exact else 1.1)
+            rejected = scenario.rejected if exact else 0.15
+            if rejected is not None:
+                yield Figure(f"{name}, {hints}: refused, %", 100 * runs.rejected[0] / calls, 100 * rejected)
     for name in "ABE":
-        found = _scenario(name, states=_bucket_headers)
-        yield Figure(f"{name}, limits in headers: over the ideal", found.median(), 1.03)
-        yield Figure(f"{name}, limits in headers: refused, %", 100 * found.refused[0] / SCENARIOS[name].calls, 1.0)
+        runs = _scenario(name, states=_bucket_headers)
+        yield Figure(f"{name}, limits in headers: over the ideal", runs.median(), 1.03)
+        yield Figure(f"{name}, limits in headers: refused, %", 100 * runs.rejected[0] / SCENARIOS[name].calls, 1.0)
     yield Figure("C on a busy machine: over the ideal", _scenario("C", lateness=0.02).median(), SCENARIOS["C"].over)
 
 
@@ -133,7 +133,7 @@ def _limiters(seeds: int) -> Iterator[Figure]:
             runs.run(replace(limiter.world, says=says), client, seed, limiter.seconds)
         what = f"{name}, {'503' if says == 'unavailable' else '429'}"
         yield Figure(f"{what}: over the ideal", max(runs.over), limiter.over)
-        yield Figure(f"{what}: refused", max(runs.refused), limiter.refused)
+        yield Figure(f"{what}: refused", max(runs.rejected), limiter.rejected)
         yield Figure(f"{what}: lost", runs.lost, 0)
 
 
@@ -174,12 +174,12 @@ def _unavailable(seeds: int) -> Iterator[Figure]:
 
 
 def _limited_later() -> Iterator[Figure]:
-    """Refusals at random, and after some seconds a limit as well."""
+    """Rejections at random, and after some seconds a limit as well."""
     world = World(partial(Bucket, 1000, 1000, ((4.0, 50.0),)), about(0.2), chance=0.05)
     client, runs = Client(Pacer(), 3000, 64), _Runs()
     runs.run(world, client, 0, ideal(world, client))
     yield Figure("5 % at random, 50/s from 4 s on: over the ideal", runs.median(), 1.7)
-    yield Figure("5 % at random, 50/s from 4 s on: refused, %", 100 * runs.refused[0] / client.calls, 50)
+    yield Figure("5 % at random, 50/s from 4 s on: refused, %", 100 * runs.rejected[0] / client.calls, 50)
 
 
 def _at_8(first: Callable[[], Server], then: Callable[[], Server]) -> Server:

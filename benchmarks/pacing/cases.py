@@ -51,8 +51,8 @@ def sends_between(client: Client, begin: float, end: float) -> int:
 
 
 def accepted_after(client: Client, start: float) -> int:
-    """Attempts made since ``start`` that were not refused."""
-    return sum(sent >= start for sent in client.sends) - sum(refused >= start for refused in client.refusals)
+    """Attempts made since ``start`` that were not rejected."""
+    return sum(sent >= start for sent in client.sends) - sum(rejected >= start for rejected in client.rejections)
 
 
 class Limiter(NamedTuple):
@@ -63,14 +63,14 @@ class Limiter(NamedTuple):
         calls: how many there are.
         seconds: of the ideal.
         over: the multiple of it that is promised.
-        refused: refusals at most.
+        rejected: rejections at most.
     """
 
     world: World
     calls: int
     seconds: float
     over: float
-    refused: int
+    rejected: int
 
 
 LIMITERS: Mapping[str, Limiter] = {
@@ -101,12 +101,12 @@ QUEUES: Sequence[Queue] = (Queue(4, 1.0, 10.0, 64), Queue(8, 0.5, 3.0, 64), Queu
 
 
 class AtRandom(NamedTuple):
-    """A gateway that refuses a share of all calls whatever their pace, and its promise.
+    """A gateway that rejects a share of all calls whatever their pace, and its promise.
 
     Attributes:
         share: the share.
-        hint: what refusals say.
-        over: the multiple of the time without refusals for 1,200 calls ...
+        hint: what rejections say.
+        over: the multiple of the time without rejections for 1,200 calls ...
         over_many: ... and for 6,000.
     """
 
@@ -155,7 +155,7 @@ class Flapping(NamedTuple):
         end = times[-1] + period
         hint, asked = (None, 0.0) if self.hint is None else ("whole", self.hint)
         world = World(
-            Unlimited, steady(latency), refusing=lambda rng: self.failing, hint=hint, hint_fallback=asked, down=away
+            Unlimited, steady(latency), rejecting=lambda rng: self.failing, hint=hint, hint_fallback=asked, down=away
         )
         client = Client(pacing, int(2 * end * self.workers / latency), self.workers)
         simulate(world, [client], 0, until=end)
@@ -182,7 +182,7 @@ class Pair(NamedTuple):
         together: how many times as long the slower of two takes that begin together, at most ...
         whole: ... and where hints are in whole seconds.
         latecomer: the largest share of one that comes later; that of the other is no smaller than a quarter.
-        runs: of which the median is taken: where few calls are refused they differ much.
+        runs: of which the median is taken: where few calls are rejected they differ much.
     """
 
     server: Callable[[], Server]

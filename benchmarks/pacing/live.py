@@ -1,4 +1,4 @@
-"""The six servers of the targets on real sockets: seconds against the ideal, and refusals."""
+"""The six servers of the targets on real sockets: seconds against the ideal, and rejections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Trial(NamedTuple):
     Attributes:
         scenario: the server.
         client: who makes the calls.
-        hint: what a refusal says: ``"exact"``, ``"whole"`` (seconds) or None.
+        hint: what a rejection says: ``"exact"``, ``"whole"`` (seconds) or None.
         headers: whether answers state the limit.
         rounds: how many of the rounds it takes part in.
         pools: how many of the client share the work, each in a process of its own.
@@ -74,12 +74,12 @@ def _run(trial: Trial) -> Dict[str, Any]:
             used = list(executor.map(lambda _: run_child("pacing.live_client", where), range(trial.pools)))
     scenario = SCENARIOS[trial.scenario]
     ideal = scenario.ideal_within_windows() if trial.client == CONFIGURED else scenario.ideal()
-    walls = [one["wall"] for one in used]
-    found = {"ideal": ideal, "calls": scenario.calls, "refused": len(counted["refused_at"]), "walls": walls}
-    found.update(wall=max(walls), cpu=sum(one["cpu"] for one in used), lost=sum(one["lost"] for one in used))
+    walls = [usage["wall"] for usage in used]
+    measured = {"ideal": ideal, "calls": scenario.calls, "refused": len(counted["refused_at"]), "walls": walls}
+    measured.update(wall=max(walls), cpu=sum(usage["cpu"] for usage in used), lost=sum(usage["lost"] for usage in used))
     if trial.scenario in "AD" and trial.client == CHATPOOL and trial.pools == 1:
-        found["timeline"] = _timeline(counted)
-    return found
+        measured["timeline"] = _timeline(counted)
+    return measured
 
 
 @contextmanager
@@ -101,12 +101,12 @@ def _server(spec: Mapping[str, Any], counted: Dict[str, Any]) -> Iterator[str]:
 
 
 def _timeline(counted: Mapping[str, List[float]]) -> Dict[str, List[int]]:
-    """Calls accepted and refused in each half second."""
+    """Calls accepted and rejected in each half second."""
     last = max([*counted["accepted_at"], *counted["refused_at"]])
     slots = int(2 * last) + 1
     timeline = {}
-    for what in ("accepted", "refused"):
-        timeline[what] = [0] * slots
-        for time in counted[f"{what}_at"]:
-            timeline[what][int(2 * time)] += 1
+    for kind in ("accepted", "refused"):
+        timeline[kind] = [0] * slots
+        for time in counted[f"{kind}_at"]:
+            timeline[kind][int(2 * time)] += 1
     return timeline

@@ -44,11 +44,11 @@ class Limited:
         self._began: Optional[float] = None
         self._ends: List[float] = []
         self.accepted = 0
-        self.refused_at: List[float] = []
+        self.rejected_at: List[float] = []
         self.accepted_at: List[float] = []
 
     def __call__(self, request: ReceivedRequest) -> Union[Delay, RateLimited]:
-        """Accept or refuse."""
+        """Accept or reject."""
         weight = float(self._tokens.get(request.prompt, 1))
         with self._lock:
             now = time.monotonic()
@@ -57,8 +57,8 @@ class Limited:
             self._ends = [end for end in self._ends if end > now]
             wait = self._server.free_in(now, len(self._ends), weight)
             if wait > 0:
-                self.refused_at.append(now)
-                return self._refusal(wait)
+                self.rejected_at.append(now)
+                return self._rejection(wait)
             self._server.accept(now, weight)
             self._ends.append(now + self._scenario.latency)
             self.accepted_at.append(now)
@@ -72,7 +72,7 @@ class Limited:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return Answer(body={"object": "chat.completion", "choices": [choice], "usage": usage}, headers=headers)
 
-    def _refusal(self, wait: float) -> RateLimited:
+    def _rejection(self, wait: float) -> RateLimited:
         wait = self._scenario.hint if math.isinf(wait) else wait
         if self._hint is None:
             return RateLimited(hint=None)
@@ -96,7 +96,7 @@ def serve(spec: Mapping[str, Any]) -> None:
     with FakeServer(limited) as server:
         print(json.dumps({"base_url": server.base_url}), flush=True)
         sys.stdin.read()
-    print(json.dumps({"accepted_at": limited.accepted_at, "refused_at": limited.refused_at}), flush=True)
+    print(json.dumps({"accepted_at": limited.accepted_at, "refused_at": limited.rejected_at}), flush=True)
 
 
 if __name__ == "__main__":

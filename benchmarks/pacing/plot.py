@@ -12,7 +12,7 @@ from .scenarios import SCENARIOS
 __all__ = ["draw", "write_plots"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 240, 48, 20, 28, 34
-_ACCEPTED, _REFUSED, _INK = "#4477aa", "#ee6677", "#555"
+_ACCEPTED, _REJECTED, _INK = "#4477aa", "#ee6677", "#555"
 _STEP = 0.5  # seconds per bar
 
 
@@ -30,28 +30,28 @@ def write_plots(samples: Sequence[Sample], folder: Path = HERE.parent / "docs" /
 
 
 def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP) -> str:
-    """Bars of calls per second, refused ones on top of accepted ones.
+    """Bars of calls per second, rejected ones on top of accepted ones.
 
     Args:
         title: what was called.
         timeline: how many calls were ``"accepted"`` and ``"refused"`` in each step.
         step: seconds per bar.
     """
-    accepted, refused = timeline["accepted"], timeline["refused"]
-    most = max(a + r for a, r in zip(accepted, refused)) / step
+    accepted, rejected = timeline["accepted"], timeline["refused"]
+    most = max(a + r for a, r in zip(accepted, rejected)) / step
     across = (_WIDTH - _LEFT - _RIGHT) / len(accepted)
     up = (_HEIGHT - _TOP - _BOTTOM) / most
     bottom = _HEIGHT - _BOTTOM
     frame = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" font-family="sans-serif" font-size="12" fill="{_INK}"'
-    words = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REFUSED}">rejected</tspan>'
+    legend = f'<tspan fill="{_ACCEPTED}">accepted</tspan>, <tspan fill="{_REJECTED}">rejected</tspan>'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>',
         f"<title>{title}: calls per second, accepted and rejected</title>",
-        f'<text x="{_LEFT}" y="16">{title}: calls per second ({words})</text>',
+        f'<text x="{_LEFT}" y="16">{title}: calls per second ({legend})</text>',
     ]
-    for number, counts in enumerate(zip(accepted, refused)):
+    for number, counts in enumerate(zip(accepted, rejected)):
         y = float(bottom)
-        for count, color in zip(counts, (_ACCEPTED, _REFUSED)):
+        for count, color in zip(counts, (_ACCEPTED, _REJECTED)):
             height = count / step * up
             y -= height
             if count:
@@ -64,17 +64,17 @@ def draw(title: str, timeline: Mapping[str, Sequence[int]], step: float = _STEP)
 
 
 def _axes(seconds: float, most: float, bottom: int, across: float, up: float) -> List[str]:
-    found = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}" stroke="{_INK}"/>']
+    shapes = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{_WIDTH - _RIGHT}" y2="{bottom}" stroke="{_INK}"/>']
     for second in range(0, int(seconds) + 1, 5 if seconds > 10 else 1):
         x = _LEFT + second * across
-        found.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
+        shapes.append(f'<text x="{x:.0f}" y="{bottom + 16}" text-anchor="middle">{second} s</text>')
     for rate in _marks(most):
         y = bottom - rate * up
-        found.append(
+        shapes.append(
             f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="{_INK}" opacity="0.2"/>'
         )
-        found.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
-    return found
+        shapes.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{rate}</text>')
+    return shapes
 
 
 def _marks(most: float) -> List[int]:

@@ -27,7 +27,7 @@ def pacing_tables(samples: Sequence[Sample]) -> List[Table]:
     live = [sample for sample in samples if sample["what"] == "live" and sample not in pairs]
     sweep = [sample for sample in samples if sample["what"] == "sweep"]
     columns = ("server", "client", "hints", "over the ideal", "refused, % of the calls", "calls lost")
-    rows = [_live_row(found) for found in grouped(live, "scenario", "client", "hint", "headers").values()]
+    rows = [_live_row(measured) for measured in grouped(live, "scenario", "client", "hint", "headers").values()]
     kinds = ("server", "seeds", "servers", "median", "90 %", "worst", "refused: median", "90 %", "calls lost")
     return [
         bounds_table([*_live_bounds(live), *_pair_bounds(pairs), *_sweep_bounds(sweep)]),
@@ -37,32 +37,32 @@ def pacing_tables(samples: Sequence[Sample]) -> List[Table]:
 
 
 def _live_bounds(live: Sequence[Sample]) -> Iterator[Bound]:
-    for found in grouped(live, "scenario", "client", "hint", "headers").values():
-        first = found[0]
+    for measured in grouped(live, "scenario", "client", "hint", "headers").values():
+        first = measured[0]
         name, scenario = first["scenario"], SCENARIOS[first["scenario"]]
         if first["headers"]:
-            yield from _bounds_of(f"{name} with x-ratelimit headers", found, 1.03, 0.01)
+            yield from _bounds_of(f"{name} with x-ratelimit headers", measured, 1.03, 0.01)
         elif first["client"] == CHATPOOL and first["hint"] == "exact":
-            yield from _bounds_of(f"{name}, {scenario.title}", found, scenario.over, scenario.refused)
+            yield from _bounds_of(f"{name}, {scenario.title}", measured, scenario.over, scenario.rejected)
         elif first["client"] == CONFIGURED and name == "A":
-            yield from _bounds_of("A configured", found, 1.03, 0.01)
+            yield from _bounds_of("A configured", measured, 1.03, 0.01)
     lost = [float(sample["lost"]) for sample in live if str(sample["client"]).startswith(CHATPOOL)]
     if lost:
         yield Bound("calls lost in a run", spread(lost), 0, digits=0)
 
 
 def _pair_bounds(pairs: Sequence[Sample]) -> Iterator[Bound]:
-    for found in grouped(pairs, "scenario").values():
-        what = f"{found[0]['scenario']}, two pools with half of the work each: the slower over the faster"
-        limit = _OF_TWO_IN_FLIGHT if found[0]["scenario"] == "C" else _OF_TWO
-        yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in found), limit)
+    for measured in grouped(pairs, "scenario").values():
+        what = f"{measured[0]['scenario']}, two pools with half of the work each: the slower over the faster"
+        limit = _OF_TWO_IN_FLIGHT if measured[0]["scenario"] == "C" else _OF_TWO
+        yield Bound(what, spread(max(sample["walls"]) / min(sample["walls"]) for sample in measured), limit)
 
 
-def _bounds_of(what: str, found: Sequence[Sample], over: float, refused: Optional[float]) -> Iterator[Bound]:
-    yield Bound(f"{what}: over the ideal", spread(s["wall"] / s["ideal"] for s in found), over)
-    if refused is not None:
-        share = spread(100 * s["refused"] / s["calls"] for s in found)
-        yield Bound(f"{what}: refused, % of the calls", share, 100 * refused, digits=1)
+def _bounds_of(what: str, measured: Sequence[Sample], over: float, rejected: Optional[float]) -> Iterator[Bound]:
+    yield Bound(f"{what}: over the ideal", spread(s["wall"] / s["ideal"] for s in measured), over)
+    if rejected is not None:
+        share = spread(100 * s["refused"] / s["calls"] for s in measured)
+        yield Bound(f"{what}: refused, % of the calls", share, 100 * rejected, digits=1)
 
 
 def _sweep_bounds(sweep: Sequence[Sample]) -> Iterator[Bound]:
@@ -77,26 +77,26 @@ def _sweep_bounds(sweep: Sequence[Sample]) -> Iterator[Bound]:
         yield Bound("random servers: calls lost", spread([lost]), 0, digits=0)
 
 
-def _live_row(found: Sequence[Sample]) -> List[str]:
-    first = found[0]
+def _live_row(measured: Sequence[Sample]) -> List[str]:
+    first = measured[0]
     hints = "in headers" if first["headers"] else _HINTS[first["hint"]]
     return [
         f"{first['scenario']}: {SCENARIOS[first['scenario']].title}",
         first["client"],
         hints,
-        spread(sample["wall"] / sample["ideal"] for sample in found).show(3),
-        spread(100 * sample["refused"] / sample["calls"] for sample in found).show(1),
-        str(sum(sample["lost"] for sample in found)),
+        spread(sample["wall"] / sample["ideal"] for sample in measured).show(3),
+        spread(100 * sample["refused"] / sample["calls"] for sample in measured).show(1),
+        str(sum(sample["lost"] for sample in measured)),
     ]
 
 
 def _sweep_row(sample: Sample) -> List[str]:
-    over, refused = sample["over"], sample["refused"]
+    over, rejected = sample["over"], sample["refused"]
     return [
         sample["kind"],
         sample["seeds"],
         str(len(over)),
         *(f"{quantile(over, share):.2f}" for share in (0.5, 0.9, 1.0)),
-        *(f"{100 * quantile(refused, share):.0f} %" for share in (0.5, 0.9)),
+        *(f"{100 * quantile(rejected, share):.0f} %" for share in (0.5, 0.9)),
         str(sample.get("lost", 0)),
     ]

@@ -22,7 +22,7 @@ class Scenario(NamedTuple):
         calls: how many there are.
         workers: calls in flight at most.
         over: the target: seconds, as a multiple of the ideal.
-        refused: the target: refusals, as a share of the calls; None for no target.
+        rejected: the target: rejections, as a share of the calls; None for no target.
         hint: the hint of a limit that cannot know when there will be room, in seconds.
         limits: the settings of :class:`chatpool.Limits` that name the server's own limit, None where there is none.
         tokens: whether the limit is one of tokens.
@@ -34,7 +34,7 @@ class Scenario(NamedTuple):
     calls: int
     workers: int
     over: float
-    refused: Optional[float]
+    rejected: Optional[float]
     hint: float = 0.25
     limits: Optional[Mapping[str, Any]] = None
     tokens: bool = False

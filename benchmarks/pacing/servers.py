@@ -1,4 +1,4 @@
-"""Servers that refuse, simulated: when each would accept a request, to the second."""
+"""Servers that reject, simulated: when each would accept a request, to the second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Bucket", "Cap", "FixedWindow", "Server", "Shaper", "SlidingWindow", 
 
 
 class Server:
-    """Accepts or refuses; ``weight`` is how much of the limit a request takes."""
+    """Accepts or rejects; ``weight`` is how much of the limit a request takes."""
 
     def free_in(self, now: float, in_flight: int, weight: float) -> float:
         """Seconds until a request would be accepted; 0 for now, ``inf`` for not before another ends."""
@@ -60,7 +60,7 @@ class Bucket(Server):
 
 
 class Shaper(Bucket):
-    """A leaky bucket as nginx has it (``limit_req`` with a burst): what comes too early is held back, or refused."""
+    """A leaky bucket as nginx has it (``limit_req`` with a burst): what comes too early is held back, or rejected."""
 
     def __init__(self, rate: float, burst: float) -> None:
         super().__init__(rate, burst + 1)

@@ -19,13 +19,13 @@ def main() -> None:
     waits = threading.Event()
     waits.wait(spec["start"] - time.time())
     ends = time.monotonic() + spec["seconds"]
-    found: List[List[Dict[str, float]]] = [[] for _ in range(spec["threads"])]
-    threads = [threading.Thread(target=_use, args=(limit, ends, spec, slots)) for slots in found]
+    slots_by_thread: List[List[Dict[str, float]]] = [[] for _ in range(spec["threads"])]
+    threads = [threading.Thread(target=_use, args=(limit, ends, spec, slots)) for slots in slots_by_thread]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({"threads": found, "shared": limit.shared}))
+    print(json.dumps({"threads": slots_by_thread, "shared": limit.is_shared}))
 
 
 def _use(limit: SharedLimit, ends: float, spec: Dict[str, Any], slots: List[Dict[str, float]]) -> None:

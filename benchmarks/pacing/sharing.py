@@ -53,15 +53,15 @@ def _run(scope: str, env: Dict[str, str], case: Dict[str, Any], seconds: float) 
     start = time.time() + 2
     spec = {"scope": scope, "threads": THREADS, "start": start, "seconds": seconds + _SETTLED, "env": env, **case}
     with ThreadPoolExecutor(PROCESSES) as executor:
-        found = list(executor.map(lambda _: run_child("pacing.sharer", spec), range(PROCESSES)))
-    threads = [slots for one in found for slots in one["threads"]]
+        sharers = list(executor.map(lambda _: run_child("pacing.sharer", spec), range(PROCESSES)))
+    threads = [slots for sharer in sharers for slots in sharer["threads"]]
     first = min(slot["at"] for slots in threads for slot in slots)
     begins, ends = first + _SETTLED, first + _SETTLED + seconds - 0.5
-    given = sum(begins <= slot["at"] < ends for slots in threads for slot in slots)
+    used = sum(begins <= slot["at"] < ends for slots in threads for slot in slots)
     (per_minute,) = case["limits"].values()
     costs = sorted(slot["cost"] for slots in threads for slot in slots)
     return {
-        "share": given * case["unit"] / (per_minute / 60 * (ends - begins)),
+        "share": used * case["unit"] / (per_minute / 60 * (ends - begins)),
         "fewest": min(map(len, threads)),
         "most": max(map(len, threads)),
         "cost": costs[len(costs) // 2],
@@ -80,9 +80,9 @@ def _redis() -> Iterator[Any]:
     program = shutil.which("redis-server")
     if program is None:
         raise RuntimeError("there is no redis-server: install Debian's package of that name")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -100,13 +100,13 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     """How much of the limit is used, how evenly, and what asking costs."""
     rows = [
         [
-            f"{found[0]['case']}: {found[0]['backend']}",
-            spread(100 * one["share"] for one in found).show(1),
-            f"{min(one['fewest'] for one in found)} - {max(one['most'] for one in found)}",
-            spread(1000 * one["cost"] for one in found).show(2),
-            spread(1000 * one["cost_p99"] for one in found).show(2),
+            f"{group[0]['case']}: {group[0]['backend']}",
+            spread(100 * sample["share"] for sample in group).show(1),
+            f"{min(sample['fewest'] for sample in group)} - {max(sample['most'] for sample in group)}",
+            spread(1000 * sample["cost"] for sample in group).show(2),
+            spread(1000 * sample["cost_p99"] for sample in group).show(2),
         ]
-        for found in grouped(samples, "case", "backend").values()
+        for group in grouped(samples, "case", "backend").values()
     ]
     columns = ("limit", "of the limit used, %", "calls per thread", "asking, ms", "asking, 99th percentile, ms")
     note = f"{PROCESSES} processes with {THREADS} threads each, which ask again as soon as they may."

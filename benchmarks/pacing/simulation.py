@@ -35,7 +35,7 @@ class Pacing(Protocol):
     def wait(self, now: float, tokens: float) -> float: ...
     def sent(self, now: float, tokens: float) -> Any: ...
     def accepted(self, sent: Any, now: float, used: Optional[float]) -> None: ...
-    def refused(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
+    def rejected(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
     def failed(self, sent: Any, now: float, hint: Optional[float]) -> None: ...
     def given_up(self, sent: Any, now: float) -> None: ...
     def restart(self) -> None: ...
@@ -54,25 +54,25 @@ class World:
         server: makes the server.
         service: seconds that an accepted request takes.
         travel: seconds to the server, and back.
-        refusing: seconds that the server takes to refuse.
+        rejecting: seconds that the server takes to reject.
         hint: ``"exact"``, ``"whole"`` (seconds) or None.
         hint_fallback: the hint of a server that cannot know.
         tenant: requests a second that somebody else sends.
         lateness: seconds by which a thread wakes up too late, at most.
         states: what the server's answers state of its limit, None for servers that state nothing.
         slots: requests that the server works on at once, the others wait; None for all.
-        patience: seconds for which they wait before they are refused; ``inf`` for as long as it takes.
-        says: what the limit's refusals are: ``"throttled"`` (429) or ``"unavailable"`` (503).
-        chance: the share of all requests that is refused whatever their pace, before the limit counts them.
-        chance_says: what these refusals are.
+        patience: seconds for which they wait before they are rejected; ``inf`` for as long as it takes.
+        says: what the limit's rejections are: ``"throttled"`` (429) or ``"unavailable"`` (503).
+        chance: the share of all requests that is rejected whatever their pace, before the limit counts them.
+        chance_says: what these rejections are.
         gives_up: seconds after which the client waits no longer for an answer; the server goes on with it.
-        down: when the server refuses everything, as pairs of a beginning and an end.
+        down: when the server rejects everything, as pairs of a beginning and an end.
     """
 
     server: Callable[[], Server]
     service: Draw
     travel: Draw = _constant(0.0005)
-    refusing: Draw = _constant(0.0005)
+    rejecting: Draw = _constant(0.0005)
     hint: Optional[str] = "exact"
     hint_fallback: float = 0.25
     tenant: float = 0.0
@@ -118,7 +118,7 @@ class Client:
     lost: int = 0
     ended: float = 0.0
     sends: List[float] = field(default_factory=list)
-    refusals: List[float] = field(default_factory=list)
+    rejections: List[float] = field(default_factory=list)
 
 
 def simulate(world: World, clients: List[Client], seed: int = 0, until: float = 1e5) -> None:
@@ -138,21 +138,22 @@ class _Pool:
         self.health = UpstreamHealth()
         self.retrier = RetryDecider(client.policy, client.workers)
 
-    def returned(self, verdict: Verdict, ticket: Any, now: float) -> None:
+    def returned(self, verdict: Verdict, sent: Any, now: float) -> None:
         """An attempt has failed: the policies hear of it as they do in the engine."""
         pacing = self.client.pacing
         if verdict.kind == "throttled":
-            pacing.refused(ticket, now, verdict.wait_hint)
+            pacing.rejected(sent, now, verdict.retry_after)
         elif verdict.kind == "unavailable":
-            pacing.failed(ticket, now, verdict.wait_hint)
+            pacing.failed(sent, now, verdict.retry_after)
         else:
-            pacing.given_up(ticket, now)
-        self.health.returned(verdict, ticket_time(ticket), now, pacing.down)
+            pacing.timed_out(sent, now)
+        self.health.returned(verdict, sent_at_of(sent), now, pacing.down)
 
     def view(self, now: float) -> Any:
         """The line as a retry decision sees it."""
-        view = self.health.view(now, self.client.in_flight + len(self.parked) + 1)
-        return view._replace(chance=self.client.pacing.chance, overloaded=self.client.pacing.explained)
+        view = self.health.snapshot(now, self.client.in_flight + len(self.parked) + 1)
+        pacing = self.client.pacing
+        return view._replace(chance_rejections=pacing.chance_rejections, overloaded=pacing.overloaded)
 
 
 _SUCCESS = Verdict("success")
@@ -163,9 +164,9 @@ _VERDICTS: Dict[str, Verdict] = {
 }
 
 
-def ticket_time(sent: Any) -> float:
+def sent_at_of(sent: Any) -> float:
     """When an attempt was sent."""
-    return float(sent.ticket.sent_at)
+    return float(sent.record.sent_at)
 
 
 class _Run:
@@ -212,7 +213,7 @@ class _Run:
             due.appendleft(heapq.heappop(parked)[2])
         first = math.inf
         while due and client.in_flight < client.workers:
-            wait = pool.health.gate.wait(now) or client.pacing.wait(now, due[0].weight)
+            wait = pool.health.circuit.wait(now) or client.pacing.wait(now, due[0].weight)
             if wait > 0:
                 first = now + wait
                 break
@@ -225,50 +226,50 @@ class _Run:
 
     def send(self, pool: _Pool, call: _Call) -> None:
         client = pool.client
-        pool.health.gate.sent()
-        ticket = client.pacing.sent(self.now, call.weight)
+        pool.health.circuit.sent()
+        sent = client.pacing.sent(self.now, call.weight)
         client.in_flight += 1
         client.sends.append(self.now)
         call.attempts += 1
-        self.at(self.now + self.world.travel(self.rng), self.arrive, pool, ticket, call)
+        self.at(self.now + self.world.travel(self.rng), self.arrive, pool, sent, call)
 
-    def arrive(self, pool: _Pool, ticket: Any, call: _Call) -> None:
+    def arrive(self, pool: _Pool, sent: Any, call: _Call) -> None:
         world, rng, now = self.world, self.rng, self.now
-        back = now + world.refusing(rng) + world.travel(rng)
+        back = now + world.rejecting(rng) + world.travel(rng)
         hint = stated(world.hint, world.hint_fallback, world.hint_fallback)
         if any(begin <= now < end for begin, end in world.down):
-            self.at(back, self.failed, pool, ticket, call, "unavailable", hint, None)
+            self.at(back, self.failed, pool, sent, call, "unavailable", hint, None)
             return
         if world.chance and rng.random() < world.chance:
-            self.at(back, self.failed, pool, ticket, call, world.chance_says, hint, None)
+            self.at(back, self.failed, pool, sent, call, world.chance_says, hint, None)
             return
         exact = self.server.free_in(now, self.at_server, call.weight)
         held = self.server.accept(now, call.weight) if exact <= 0 else 0.0
         statement = world.states(self.server, now) if world.states else None
         if exact > 0:
             hint = stated(world.hint, exact, world.hint_fallback)
-            self.at(back, self.failed, pool, ticket, call, world.says, hint, statement)
+            self.at(back, self.failed, pool, sent, call, world.says, hint, statement)
             return
-        self.begin(pool, ticket, call, held, statement)
+        self.begin(pool, sent, call, held, statement)
 
-    def begin(self, pool: _Pool, ticket: Any, call: _Call, held: float, statement: Any) -> None:
+    def begin(self, pool: _Pool, sent: Any, call: _Call, held: float, statement: Any) -> None:
         """The limit lets the call in; it may have to wait for a slot."""
         world, now = self.world, self.now
         done = self.worked_off(call.service + held)
-        given_up = ticket_time(ticket) + world.gives_up
+        given_up = sent_at_of(sent) + world.gives_up
         if done is None:
             back = now + world.patience + world.travel(self.rng)
-            self.at(back, self.failed, pool, ticket, call, world.says, None, statement)
+            self.at(back, self.failed, pool, sent, call, world.says, None, statement)
         elif done > given_up:
             self.at_server += 1
             self.at(done, self.left_alone)
-            self.at(given_up, self.failed, pool, ticket, call, "timeout", None, None)
+            self.at(given_up, self.failed, pool, sent, call, "timeout", None, None)
         else:
             self.at_server += 1
-            self.at(done, self.answered, pool, ticket, call, statement)
+            self.at(done, self.answered, pool, sent, call, statement)
 
     def worked_off(self, seconds: float) -> Optional[float]:
-        """When the server will have done with so much work, None where it refuses a call that has to wait so long."""
+        """When the server will have done with so much work, None where it rejects a call that has to wait so long."""
         slots = self.world.slots
         if slots is None:
             return self.now + seconds
@@ -282,37 +283,37 @@ class _Run:
     def left_alone(self) -> None:
         self.at_server -= 1
 
-    def answered(self, pool: _Pool, ticket: Any, call: _Call, statement: Any) -> None:
+    def answered(self, pool: _Pool, sent: Any, call: _Call, statement: Any) -> None:
         self.at_server -= 1
-        self.at(self.now + self.world.travel(self.rng), self.succeeded, pool, ticket, call, statement)
+        self.at(self.now + self.world.travel(self.rng), self.succeeded, pool, sent, call, statement)
 
-    def succeeded(self, pool: _Pool, ticket: Any, call: _Call, statement: Any) -> None:
+    def succeeded(self, pool: _Pool, sent: Any, call: _Call, statement: Any) -> None:
         client = pool.client
         if statement is not None:
-            client.pacing.stated(ticket, self.now, statement, None)
+            client.pacing.reported(sent, self.now, statement, None)
         client.in_flight -= 1
         client.done += 1
         client.ended = self.now
         self.left -= 1
-        was_closed = pool.health.gate.closed
-        pool.health.returned(_SUCCESS, ticket_time(ticket), self.now)
-        client.pacing.accepted(ticket, self.now, call.weight)
-        if was_closed and not pool.health.gate.closed:
+        was_open = pool.health.circuit.is_open
+        pool.health.returned(_SUCCESS, sent_at_of(sent), self.now)
+        client.pacing.accepted(sent, self.now, call.weight)
+        if was_open and not pool.health.circuit.is_open:
             client.pacing.restart()
         self.look(pool)
 
-    def failed(self, pool: _Pool, ticket: Any, call: _Call, kind: str, hint: Optional[float], statement: Any) -> None:
+    def failed(self, pool: _Pool, sent: Any, call: _Call, kind: str, hint: Optional[float], statement: Any) -> None:
         client, now = pool.client, self.now
         if statement is not None:
-            client.pacing.stated(ticket, now, statement, None)
+            client.pacing.reported(sent, now, statement, None)
         client.in_flight -= 1
-        client.refusals.append(now)
-        verdict = _VERDICTS[kind]._replace(wait_hint=hint)
-        pool.returned(verdict, ticket, now)
+        client.rejections.append(now)
+        verdict = _VERDICTS[kind]._replace(retry_after=hint)
+        pool.returned(verdict, sent, now)
         if call.retry is None:
             call.retry = pool.retrier.start(now)
         decision = pool.retrier.decide(
-            call.retry, verdict, attempt=call.attempts, now=now, deadline=Deadline(), line=pool.view(now)
+            call.retry, verdict, attempt=call.attempts, now=now, deadline=Deadline(), snapshot=pool.view(now)
         )
         if decision.wait is None:
             client.lost += 1

@@ -51,15 +51,15 @@ def measure_sweep(quick: bool) -> List[Sample]:
 
 
 def _sweep(kind: str, seeds: Sequence[int], quick: bool) -> Dict[str, Any]:
-    over, refused, lost = [], [], 0
+    over, rejected, lost = [], [], 0
     for seed in seeds[: 40 if quick else None]:
         scene = random_scene(kind, seed)
         client = scene.client(Pacer())
         simulate(scene.world, [client], seed, until=_GIVEN_UP_AFTER)
         lost += client.calls - client.done
         over.append(float("inf") if client.done < client.calls else client.ended / ideal(scene.world, client, seed))
-        refused.append(len(client.refusals) / client.calls)
-    return {"over": over, "refused": refused, "lost": lost}
+        rejected.append(len(client.rejections) / client.calls)
+    return {"over": over, "refused": rejected, "lost": lost}
 
 
 def quantile(values: Sequence[float], share: float) -> float:

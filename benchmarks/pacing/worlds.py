@@ -1,6 +1,6 @@
 """Random servers: limits of every kind, near and far, steady and shaky, that say when to come back or do not.
 
-Some refuse calls at random besides, or nothing else; some say 503; some let calls wait until they are given up.
+Some reject calls at random besides, or nothing else; some say 503; some let calls wait until they are given up.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["KINDS", "Scene", "random_scene"]
 
 
 class Scene(NamedTuple):
-    """A world, the work to be done in it, and its facts in words."""
+    """A world, the work to be done in it, and a description of it."""
 
     kind: str
     world: World
     calls: int
     workers: int
     weight: Draw
-    facts: str
+    description: str
 
     def client(self, pacing: Pacing) -> Client:
         """A pool that has this work to do."""
@@ -66,14 +66,14 @@ class _Limit(NamedTuple):
     Attributes:
         server: makes it.
         rate: calls a second that it accepts.
-        words: its facts.
+        description: a short text about it.
         traits: other attributes of the world.
         weight: how much of it each call takes.
     """
 
     server: Callable[[], Server]
     rate: float
-    words: str
+    description: str
     traits: Mapping[str, Any] = MappingProxyType({})
     weight: Optional[Draw] = None
 
@@ -87,32 +87,32 @@ def random_scene(kind: str, seed: int) -> Scene:
     if kind not in _ANY_PACE:
         latency = max(latency, workers / 400)  # nobody makes more calls a second than that
     travel = min(_log_uniform(rng, 0.0003, 0.03), latency / 10)
-    slow_refusal = rng.random() < 0.1
-    refusing = _log_uniform(rng, 0.2, 1.5) if slow_refusal else _log_uniform(rng, 0.0005, 0.02)
+    slow_rejection = rng.random() < 0.1
+    rejecting = _log_uniform(rng, 0.2, 1.5) if slow_rejection else _log_uniform(rng, 0.0005, 0.02)
     hint = rng.choice(("exact", "exact", "whole", None))
     # The most that can be asked for; a limit above it would be none.
     reach = workers / latency
     rate = min(_log_uniform(rng, 0.03, 0.7) * reach, _log_uniform(rng, 30, 200))
     limit = _BUILD[kind](rng, _Load(rate, workers, latency, spread))
     if "chance" in limit.traits:
-        refusing = min(refusing, latency)  # the ideal knows nothing of the time that these take
+        rejecting = min(rejecting, latency)  # the ideal knows nothing of the time that these take
     seconds = rng.uniform(15, 45)
     calls = max(40, min(4000, int(limit.rate * seconds)))
     world = World(
         server=limit.server,
         service=_times(rng, latency, spread),
         travel=_way(travel),
-        refusing=_times(rng, refusing, "lognormal"),
+        rejecting=_times(rng, rejecting, "lognormal"),
         hint=hint,
         hint_fallback=rng.choice((0.1, 0.25, 1.0)),
         tenant=rate * rng.uniform(0.2, 0.6) if kind == "tenants" else 0.0,
     )
     world = replace(world, **limit.traits)
-    facts = (
-        f"{kind} #{seed}: {limit.words}, C={workers}, {latency:.3g} s {spread}, travel {travel:.2g}, "
-        f"hint {world.hint}, refusing {refusing:.2g}, {calls} calls"
+    description = (
+        f"{kind} #{seed}: {limit.description}, C={workers}, {latency:.3g} s {spread}, travel {travel:.2g}, "
+        f"hint {world.hint}, refusing {rejecting:.2g}, {calls} calls"
     )
-    return Scene(kind, world, calls, workers, limit.weight or (lambda draw: 1.0), facts)
+    return Scene(kind, world, calls, workers, limit.weight or (lambda draw: 1.0), description)
 
 
 # -- one limit ------------------------------------------------------------------------------------------
@@ -151,12 +151,12 @@ def _changing(rng: random.Random, load: _Load) -> _Limit:
     if rng.random() < 0.3:
         limit = round(_log_uniform(rng, 4, 0.5 * load.workers))
         after = max(1, round(limit * factor))
-        words = f"{limit} at once, {after} from {when:.1f} s"
-        return _Limit(partial(Cap, limit, [(when, after)]), limit / load.latency, words)
+        description = f"{limit} at once, {after} from {when:.1f} s"
+        return _Limit(partial(Cap, limit, [(when, after)]), limit / load.latency, description)
     rate = load.rate
     burst = rate * _log_uniform(rng, 0.2, 3)
-    words = f"{rate:.3g}/s burst {max(1, burst):.3g}, {rate * factor:.3g}/s from {when:.1f} s"
-    return _Limit(partial(Bucket, rate, burst, [(when, rate * factor)]), rate, words)
+    description = f"{rate:.3g}/s burst {max(1, burst):.3g}, {rate * factor:.3g}/s from {when:.1f} s"
+    return _Limit(partial(Bucket, rate, burst, [(when, rate * factor)]), rate, description)
 
 
 def _tokens(rng: random.Random, load: _Load) -> _Limit:
@@ -165,9 +165,9 @@ def _tokens(rng: random.Random, load: _Load) -> _Limit:
     most = 20 * usual
     per_second = load.rate * usual * math.exp(differ * differ / 2)
     burst = max(1.5 * most, per_second * _log_uniform(rng, 0.5, 10))
-    words = f"{per_second:.3g} tokens/s burst {burst:.3g}, about {usual} a call (sigma {differ:.2f})"
+    description = f"{per_second:.3g} tokens/s burst {burst:.3g}, about {usual} a call (sigma {differ:.2f})"
     weight = partial(_tokens_of_call, usual, differ, most)
-    return _Limit(partial(Bucket, per_second, burst), load.rate, words, weight=weight)
+    return _Limit(partial(Bucket, per_second, burst), load.rate, description, weight=weight)
 
 
 def _tokens_of_call(usual: float, differ: float, most: float, draw: random.Random) -> float:
@@ -181,7 +181,9 @@ def _unavailable(rng: random.Random, load: _Load) -> _Limit:
     limit = rng.choice((_rate, _shaper, _in_flight, _queue))(rng, load)
     # nginx and haproxy do not say when to come back.
     hint = rng.choice((None, None, None, "whole"))
-    return limit._replace(words=f"503: {limit.words}", traits={**limit.traits, "says": "unavailable", "hint": hint})
+    return limit._replace(
+        description=f"503: {limit.description}", traits={**limit.traits, "says": "unavailable", "hint": hint}
+    )
 
 
 def _shaper(rng: random.Random, load: _Load) -> _Limit:
@@ -192,8 +194,8 @@ def _shaper(rng: random.Random, load: _Load) -> _Limit:
 def _queue(rng: random.Random, load: _Load) -> _Limit:
     slots = round(_log_uniform(rng, 2, 0.5 * load.workers))
     patience = load.latency * _log_uniform(rng, 0.2, 3)
-    words = f"{slots} slots, queue for {patience:.3g} s"
-    return _Limit(Unlimited, slots / load.latency, words, {"slots": slots, "patience": patience})
+    description = f"{slots} slots, queue for {patience:.3g} s"
+    return _Limit(Unlimited, slots / load.latency, description, {"slots": slots, "patience": patience})
 
 
 def _given_up(rng: random.Random, load: _Load) -> _Limit:
@@ -206,17 +208,17 @@ def _given_up(rng: random.Random, load: _Load) -> _Limit:
     return _Limit(Unlimited, slots / latency, f"{slots} slots, given up after {gives_up:.3g} s", traits)
 
 
-# -- refusals at random ---------------------------------------------------------------------------------
+# -- rejections at random ---------------------------------------------------------------------------------
 
 
 def _at_random(
     limit: Callable[[random.Random, _Load], _Limit], largest: float, rng: random.Random, load: _Load
 ) -> _Limit:
-    """The limit, and refusals that come whatever the load."""
-    found = limit(rng, load)
+    """The limit, and rejections that come whatever the load."""
+    inner = limit(rng, load)
     chance, says = _log_uniform(rng, 0.01, largest), rng.choice(("throttled", "unavailable"))
-    words = f"{found.words}, {chance:.1%} {says} at random"
-    return found._replace(words=words, traits={**found.traits, "chance": chance, "chance_says": says})
+    description = f"{inner.description}, {chance:.1%} {says} at random"
+    return inner._replace(description=description, traits={**inner.traits, "chance": chance, "chance_says": says})
 
 
 _BUILD: Dict[str, Callable[[random.Random, _Load], _Limit]] = {

@@ -14,10 +14,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from .._engine import TIMED_OUT
 from .._journal import OK, Record
-from .._measures import RequestSize
 from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
+from .._values import RequestSize
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
 from ..config import Limits

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from .._engine import EndpointClient
 from .._transport import CancelToken, Transport
 from .._transport.tls import choose_trust
 from .._transport.urls import choose_proxies
-from .._wire import classify_exception, classify_response, encode, to_request
+from .._values import Verdict
+from .._wire import (
+    MODELS_REQUEST,
+    classify_exception,
+    classify_response,
+    describe_limits,
+    encode,
+    model_names_in,
+    to_request,
+)
 from ..clock import current_clock
 from ..config import Timeout
 from ..errors import ChatPoolError, ConfigurationError
-from ..types import ChatCompletion, ChatRequest, Verdict
+from ..types import ChatCompletion, ChatRequest
 from .connect import PUBLIC_URL
 from .pool import ChatPool
 
 __all__ = ["Finding", "findings"]
 
-_PROMPT = "Reply with one word."
+_PROMPT = "HTTPResponse with one word."
 
 
 class Finding(NamedTuple):
@@ -109,11 +118,7 @@ def _trust(transport: Transport) -> Finding:
 
 def _models(pool: ChatPool, client: EndpointClient, timeout: float) -> Optional[List[str]]:
     """Return the names of the server's models, None where it does not list them."""
-    verdict = _exchange(pool, client, ChatRequest({}, "/models", "GET"), timeout)
-    listed = verdict.value.get("data") if isinstance(verdict.value, dict) else None
-    if not isinstance(listed, list):
-        return None
-    return [str(model["id"]) for model in listed if isinstance(model, dict) and "id" in model]
+    return model_names_in(_exchange(pool, client, MODELS_REQUEST, timeout).value)
 
 
 def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
@@ -143,10 +148,7 @@ def _call(pool: ChatPool, client: EndpointClient, model: Optional[str], timeout:
 
 
 def _limits(verdict: Verdict) -> str:
-    values: Dict[str, str] = {}
-    for header, value in verdict.limits.items():
-        values[header.replace("x-ratelimit-", "").replace("-", " ")] = value
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "the server does not say"
+    return describe_limits(verdict.limits) or "the server does not say"
 
 
 def _exchange(pool: ChatPool, client: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:

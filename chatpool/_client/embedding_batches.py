@@ -180,7 +180,7 @@ class _EmbeddingBatch:
             if count == 1:
                 self.outcomes = [self._outcome_of(self.items[0], outcome, None, _unusable_answer(problem))]
                 return
-            vectors = problem.found if isinstance(problem, TooFewVectors) else count
+            vectors = problem.vectors if isinstance(problem, TooFewVectors) else count
             if vectors <= 1:
                 self.max_texts = 1  # the server embeds one text at a time
             self._split(max(1, vectors) if vectors <= count // 2 else count // 2, outcome)

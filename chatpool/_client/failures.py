@@ -10,9 +10,9 @@ from typing import Any, Iterable, Optional, Tuple, Union
 
 from .._journal import FAILED, OK, RETRY
 from .._locks import new_lock
-from .._wire.error_body import ErrorFacts, without_ids
-from .._wire.response import NOT_SUPPORTED
-from .._wire.rules import ErrorResponse, rule_for
+from .._wire.error_body import without_ids
+from .._wire.response import is_unsupported_answer
+from .._wire.rules import rule_of_error
 from ..config import positive_int
 from ..errors import (
     APIError,
@@ -146,11 +146,6 @@ def _summary_of(error: ChatPoolError) -> str:
     return f"{type(error).__name__}: {error.message}"
 
 
-# Rules of the wire by name: rejections of one request, which say nothing about other requests of the caller.
-_OF_THE_REQUEST = frozenset({"beyond the model", "can never fit", "of one request", "prompt flagged", "too large"})
-
-_HTTP_OK = 200
-
 # An answer came, and was not accepted.
 _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
 
@@ -179,15 +174,14 @@ def can_never_succeed(error: ChatPoolError) -> bool:
         return True
     if isinstance(error, APIResponseError) and isinstance(error.body, bytes):  # an answer that is not JSON, kept whole
         return True
-    if isinstance(error, APIError) and error.code == NOT_SUPPORTED and error.status_code == _HTTP_OK:
+    if isinstance(error, APIError) and is_unsupported_answer(error):
         return True
     is_request = isinstance(error, (BadRequestError, UnprocessableEntityError))
     if not isinstance(error, APIError) or error.status_code is None:
         return is_request or (type(error) is ChatPoolError and isinstance(error.__cause__, (TypeError, ValueError)))
-    error_facts = ErrorFacts(error.message, error.type, error.code)
-    rule = rule_for(ErrorResponse(error.status_code, error_facts, {}))
+    rule = rule_of_error(error)
     # Some servers answer 400 where the key or the model is wrong: with another one the request may succeed.
-    return rule.kind != "fatal" if is_request else rule.name in _OF_THE_REQUEST
+    return rule.kind != "fatal" if is_request else rule.is_permanent
 
 
 def may_succeed_in_parts(error: ChatPoolError) -> bool:
@@ -198,7 +192,7 @@ def may_succeed_in_parts(error: ChatPoolError) -> bool:
         return True
     if not isinstance(error, APIError) or error.status_code is None:
         return False
-    rule = rule_for(ErrorResponse(error.status_code, ErrorFacts(error.message, error.type, error.code), {}))
+    rule = rule_of_error(error)
     return rule.kind == "timeout" or rule.about == "content"
 
 

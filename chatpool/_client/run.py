@@ -29,7 +29,7 @@ from typing import (
 )
 
 from .._engine import Call, CallOptions, Engine
-from .._locks import Condition, barging, new_lock
+from .._locks import Condition, convoy_free, new_lock
 from .._observe import ProgressBar
 from .._reentrancy import defer, holds_locks, is_reentrant, runs_user_code, waits_for_calls
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
@@ -162,7 +162,7 @@ class Run:
     def _make_lock(self) -> None:
         lock = new_lock()
         self._changed = Condition(lock)
-        self._putting = barging(lock)  # every worker puts its outcomes
+        self._putting = convoy_free(lock)  # every worker puts its outcomes
 
     def _put(self, outcome: Outcome[Any]) -> None:
         with self._putting:

@@ -246,7 +246,7 @@ class JournalledRun(_PersistedRun):
         super().abandon()
         self._is_abandoned = True
         if self._journal is not None:
-            self._journal.forsake()
+            self._journal.abandon()
 
     def persist(self, outcome: Outcome[Any]) -> None:
         state = state_of(outcome)

@@ -1,6 +1,5 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
-from .._locks import barging
 from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Review, Reviewer
 from .completion import CallFuture
 from .dispatcher import Dispatcher
@@ -23,6 +22,5 @@ __all__ = [
     "Review",
     "Reviewer",
     "StreamHandoff",
-    "barging",
     "collect_chunks",
 ]

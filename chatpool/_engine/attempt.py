@@ -7,11 +7,13 @@ from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
 from .._transport import Cancelled, CancelToken, OpenStream
+from .._values import HTTPResponse, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
     classify_stream,
     encode,
+    is_refusal,
     is_streamed,
     refuses_usage,
     sends_no_body,
@@ -21,7 +23,7 @@ from .._wire import (
 from ..clock import Clock
 from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
-from ..types import ChatRequest, Reply, Verdict
+from ..types import ChatRequest
 from .call import RUNNING, Call, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
@@ -35,7 +37,6 @@ CANCELLED = Verdict("fail")
 """Verdict of an attempt that tells nothing about the server: a cancel token ended it, or it was not made at all."""
 
 _MIN_TIMEOUT_SECONDS = 0.001  # a timeout of 0 would be refused as a setting, not as a lack of time
-_CLIENT_ERROR_STATUS = range(400, 500)
 
 
 class AttemptResult(NamedTuple):
@@ -256,7 +257,7 @@ class _Exchanges:
         if reading is None:
             return self._classify(call, self._send(call, timeout, client, client.transport.exchange))
         answer = self._open(call, timeout, client)
-        if isinstance(answer, Reply):
+        if isinstance(answer, HTTPResponse):
             verdict = self._classify(call, answer)
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, client, reading, ends_at)
@@ -272,16 +273,16 @@ class _Exchanges:
             query=options.query,
         )
 
-    def _open(self, call: Call, timeout: Timeout, client: EndpointClient) -> Union[Reply, OpenStream]:
+    def _open(self, call: Call, timeout: Timeout, client: EndpointClient) -> Union[HTTPResponse, OpenStream]:
         """Open a stream; where the server refuses the request for the usage, once more without that."""
         if call.upstream_key in self._without_usage:
             call.payload = encode_payload(without_usage(call.request), call.options.reading)
-        answer: Union[Reply, OpenStream] = self._send(call, timeout, client, client.transport.open)
-        if not isinstance(answer, Reply) or not refuses_usage(answer, call.request):
+        answer: Union[HTTPResponse, OpenStream] = self._send(call, timeout, client, client.transport.open)
+        if not isinstance(answer, HTTPResponse) or not refuses_usage(answer, call.request):
             return answer
         call.payload = encode_payload(without_usage(call.request), call.options.reading)
         answer = self._send(call, timeout, client, client.transport.open)
-        if answer.status not in _CLIENT_ERROR_STATUS:
+        if not is_refusal(answer.status):
             self._without_usage.add(call.upstream_key)
         return answer
 
@@ -289,7 +290,7 @@ class _Exchanges:
         self, call: Call, stream: OpenStream, client: EndpointClient, reading: Reading, ends_at: float
     ) -> Verdict:
         transport = client.transport
-        head = Reply(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
+        head = HTTPResponse(stream.status, stream.headers, b"", transport.url_of(call.request.path), transport.proxy)
         chunks = StreamedChunks(
             stream,
             call,
@@ -303,7 +304,7 @@ class _Exchanges:
         finally:
             chunks.close()
 
-    def _classify(self, call: Call, reply: Reply) -> Verdict:
+    def _classify(self, call: Call, reply: HTTPResponse) -> Verdict:
         # Not through the dict of _evidence(): this runs once per call.
         return classify_response(
             reply,

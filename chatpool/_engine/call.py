@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
 
-from .._measures import RequestSize
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
+from .._values import RequestSize, Verdict
+from .._wire.response import HTTP_OK
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
-from ..types import Attempt, ChatRequest, Outcome, Usage, Verdict
+from ..types import Attempt, ChatRequest, Outcome, Usage
 from .dispatcher import Dispatcher
 from .leases import Lease
 
@@ -319,7 +320,7 @@ def _reason(verdict: Verdict) -> str:
     if verdict.status is None:
         return TIMED_OUT if verdict.kind == "timeout" else "connection failed"
     code = getattr(verdict.error, "code", None) or getattr(verdict.error, "type", None)
-    if verdict.status == 200:
+    if verdict.status == HTTP_OK:
         return f"unusable answer ({code})" if code else "unusable answer"
     return f"{verdict.status} {code}" if code else str(verdict.status)
 

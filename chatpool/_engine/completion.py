@@ -10,9 +10,10 @@ from typing import Any, Callable, List, Optional, Protocol, Tuple
 
 from .._locks import Condition, run_beside
 from .._reentrancy import defer, is_reentrant, waits_for_calls
+from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
-from ..types import Outcome, Verdict
+from ..types import Outcome
 from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
 

@@ -16,9 +16,10 @@ from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
+from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
-from ..types import ChatRequest, LineStats, Usage, Verdict
+from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
@@ -363,11 +364,11 @@ class Engine:
         """
         assert self._budget_tracker is not None
         with self._scheduler.lock:
-            if self._budget_tracker.must_wait(model, expected):
+            if self._budget_tracker.would_exceed(model, expected):
                 return None
-            refusal = self._budget_tracker.refusal(model, expected)
-            if refusal is not None:
-                raise refusal
+            rejection = self._budget_tracker.rejection(model, expected)
+            if rejection is not None:
+                raise rejection
             reservation = self._budget_tracker.reservation(model, expected)
             self._budget_tracker.sent(reservation)
         return reservation

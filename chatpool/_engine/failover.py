@@ -6,8 +6,8 @@ import logging
 from typing import Dict
 
 from .._policy.retry import RetryDecision
+from .._values import Verdict
 from ..errors import ChatPoolError
-from ..types import Verdict
 from .call import Call, FailoverState, UpstreamKey
 from .endpoints import Endpoints
 from .scheduler import Scheduler

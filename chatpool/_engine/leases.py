@@ -12,12 +12,11 @@ import logging
 import math
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS, Verdict
 from ..clock import Clock
-from ..types import Verdict
 
 if TYPE_CHECKING:
-    from .._quota import SharedLimit, Slot
+    from .._quota import Reservation, SharedLimit
     from .call import Call
 
 __all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle_lease"]
@@ -40,7 +39,7 @@ class LeaseHolder:
 
     def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
-        self._slot: Optional[Slot] = None
+        self._slot: Optional[Reservation] = None
         self._due_at = -math.inf
         self._is_requested = False
 
@@ -55,7 +54,7 @@ class LeaseHolder:
         return not self._is_requested and not self._is_usable(now)
 
     def _is_usable(self, now: float) -> bool:
-        return self._slot is not None and now <= self._due_at + LATENESS
+        return self._slot is not None and now <= self._due_at + LATENESS_SECONDS
 
     def request(self, tokens: float) -> LeaseRequest:
         """Return the request for a lease; the acquired slot goes to :meth:`granted`."""
@@ -63,7 +62,7 @@ class LeaseHolder:
         self._is_requested = True
         return LeaseRequest(self, tokens, unused)
 
-    def granted(self, slot: Slot, now: float) -> None:
+    def granted(self, slot: Reservation, now: float) -> None:
         """Keep the slot that a worker has acquired."""
         self._slot, self._due_at = slot, now + slot.wait
         self._is_requested = False
@@ -88,9 +87,9 @@ class LeaseRequest(NamedTuple):
 
     holder: LeaseHolder
     tokens: float
-    unused: Optional[Slot] = None
+    unused: Optional[Reservation] = None
 
-    def acquire(self) -> Slot:
+    def acquire(self) -> Reservation:
         """Acquire a slot.  Does I/O and never raises: an upstream whose request is lost would wait for ever."""
         if self.unused is not None:
             self.holder.limit.correct(self.unused, 0.0)
@@ -113,13 +112,13 @@ class Lease(NamedTuple):
     """
 
     limit: SharedLimit
-    slot: Slot
+    slot: Reservation
     tokens: float
     due_at: float
 
     def is_late(self, now: float) -> bool:
         """Return whether the slot can no longer be used: a call sent now could be too much for a minute."""
-        return now > self.due_at + LATENESS
+        return now > self.due_at + LATENESS_SECONDS
 
     def renewed(self, clock: Clock) -> Lease:
         """Give the slot back and return the lease of another.  Does I/O."""
@@ -153,11 +152,11 @@ def settle_lease(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
     return lease
 
 
-def _reserve(limit: SharedLimit, tokens: float) -> Slot:
+def _reserve(limit: SharedLimit, tokens: float) -> Reservation:
     try:
         return limit.reserve(1.0, tokens)
     except Exception:
-        from .._quota import Slot  # already imported by now; most pools share nothing and never import it
+        from .._quota import Reservation  # already imported by now; most pools share nothing and never import it
 
         logger.exception("a slot of the shared limit could not be asked for; one call a second is sent")
-        return Slot(True, _FALLBACK_WAIT_SECONDS, 0.0, tokens)
+        return Reservation(True, _FALLBACK_WAIT_SECONDS, 0.0, tokens)

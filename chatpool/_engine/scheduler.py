@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from .._locks import Condition, barging, is_held, new_lock
+from .._locks import Condition, convoy_free, is_held, new_lock
 from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import CommonRejections
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._transport import CancelToken
+from .._values import Verdict
 from ..clock import Clock
 from ..errors import ChatPoolError
-from ..types import LineStats, Verdict
+from ..types import LineStats
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, UpstreamKey
 from .call_registry import CallRegistry
 from .endpoints import EndpointSpec
@@ -28,7 +29,7 @@ from .upstream import HeaderReport, Upstream, reported_limits
 from .upstreams import Ejection, UpstreamFactory, Upstreams
 
 if TYPE_CHECKING:
-    from .._quota import Slot
+    from .._quota import Reservation
 
 __all__ = ["NextStep", "Scheduler"]
 
@@ -67,7 +68,7 @@ class Scheduler:
         budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.lock = new_lock()
-        self._in_worker = barging(self.lock)
+        self._in_worker = convoy_free(self.lock)
         self._changed = Condition(self.lock)  # a waiting worker has to look again
         self._all_ended = Condition(self.lock)
         self._max_workers = max_workers
@@ -194,7 +195,7 @@ class Scheduler:
 
     # -- leases ---------------------------------------------------------------------------------------
 
-    def lease_granted(self, request: LeaseRequest, slot: Slot, now: float) -> None:
+    def lease_granted(self, request: LeaseRequest, slot: Reservation, now: float) -> None:
         """Keep the slot that a worker has acquired for an upstream."""
         with self._in_worker:
             request.holder.granted(slot, now)

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import Callable, Deque, Iterable, Iterator, List, Optional, Protocol, Set, cast
 
 from .._transport import Cancelled, OpenStream, StreamDeadline
+from .._values import Verdict
 from .._wire import StreamReader, as_truncated, chunk_of
+from .._wire.response import HTTP_OK
 from ..errors import DeadlineExceededError
-from ..types import ChatChunk, ChatCompletion, Verdict
+from ..types import ChatChunk, ChatCompletion
 from .call import Call, OutcomeSink
 
 __all__ = [
@@ -32,7 +34,7 @@ _EVENT_TIMEOUT_SECONDS = 60.0  # where Timeout.read is None
 _CLOCK_TOLERANCE_SECONDS = 0.01  # between two readings of one moment
 _BODY_END_SECONDS = 0.05  # in which a body has to end after its last event, for its connection to be kept
 
-_ABANDONED = Verdict("success", status=200)
+_ABANDONED = Verdict("success", status=HTTP_OK)
 """The consumer wanted no more chunks: nothing is wrong with the server, and what it has written is paid for."""
 
 

@@ -7,18 +7,18 @@ from collections import OrderedDict, deque
 from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from .._measures import RequestSize, StatedLimit
 from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimator
 from .._policy.circuit_breaker import EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
 from .._policy.pacing import PacedSend, Pacer
 from .._policy.retry import KeyRecheck, is_of_the_size
+from .._values import RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
-from ..types import LineStats, Verdict
+from ..types import LineStats
 from .call import QUEUED, Call, FailoverState, UpstreamKey
 from .leases import LeaseHolder, LeaseRequest
 
@@ -291,9 +291,9 @@ class Upstream:
             if usage is not None and call.size is not None:
                 self._estimator.learn(call.size, usage)
         elif kind == "throttled":
-            self.pacer.refused(paced_send, now, verdict.wait_hint)
+            self.pacer.refused(paced_send, now, verdict.retry_after)
         elif kind == "unavailable":
-            self.pacer.failed(paced_send, now, verdict.wait_hint)
+            self.pacer.failed(paced_send, now, verdict.retry_after)
         elif kind == "timeout":
             self.pacer.given_up(paced_send, now)
         else:

@@ -1,6 +1,7 @@
 """The journal of a run: append-only, the last record of a row wins.
 
-Looking at a journal without using it: no lock, nothing repaired, also while a run writes to it.
+:class:`Journal` is for the run that writes to it: locked, repaired when it is opened, with an index of its rows in
+memory.  :func:`read_journal` only reads, without a lock and without repairing anything, also while a run writes.
 """
 
 from __future__ import annotations
@@ -8,23 +9,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from types import TracebackType
 from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
-from .._locks import Turns
+from .._locks import convoy_free
 from ..errors import ConfigurationError
-from .append_only import AppendOnly, SharedAppender, Tail, has_words, replacing
+from .append_only import AppendOnly, SharedAppender, Tail, atomic_replace, is_write_error
 from .digest_table import DigestTable
 from .lock_file import FileLock
 from .record import (
-    ASIDE,
-    BACK,
     FAILED,
-    GONE,
     MARKS,
     OK,
-    PREFIX,
+    PREFIX_BYTES,
+    RENAMED,
+    RESTORED,
     RETRY,
+    SET_ASIDE,
     Prefix,
     Record,
     decode_record,
@@ -37,14 +39,15 @@ __all__ = ["Journal", "is_journal", "read_journal"]
 
 logger = logging.getLogger("chatpool")
 
-# A number in the table: where the row's last record starts, whether that is set aside, whether the row was met in this
+# A number in the table: where the row's last record starts, whether that is set aside, whether the row was seen in this
 # run, how it ended.
-_START, _ASIDE, _MET = 4, 8, 4
-_ALL = (1 << 64) - 1
+_START_SHIFT_BITS, _ASIDE_BIT, _SEEN_BIT, _STATE_BITS = 4, 8, 4, 3
+_ALL_BITS = (1 << 64) - 1
+_MARKED = {SET_ASIDE: (_ALL_BITS, _ASIDE_BIT), RESTORED: (_ALL_BITS & ~_ASIDE_BIT, 0), RENAMED: (_SEEN_BIT, 0)}
 _CODES: Dict[str, int] = {OK: 1, FAILED: 2, RETRY: 3}
 _STATES = {code: state for state, code in _CODES.items()}
 
-_WORTH_COMPACTING = 1 << 20  # bytes
+_MIN_COMPACTED_BYTES = 1 << 20
 
 
 def _mark(key: int, state: str) -> Record:
@@ -52,23 +55,26 @@ def _mark(key: int, state: str) -> Record:
 
 
 class _Line(NamedTuple):
+    """Line of a journal: where it starts, its bytes, and the record that it holds."""
+
     start: int
     data: bytes
     prefix: Optional[Prefix]
 
 
 class Journal:
-    """The outcomes of a run's rows, in a file that survives the death of the process at any moment.
+    """Outcomes of a run's rows, in a file that survives the death of the process at any moment.
 
     Args:
-        path: the file, or a link of the user's own to it; it is made if it is not there, and what a crash has left of
-            its last line is removed.
-        needs_lock: whether it is an error, and not only a warning, where no lock can be had.
+        path: the file, or a link of the user's own to it; it is made if it is not there, and a last line that a crash
+            has cut short is removed.
+        needs_lock: whether it is an error, and not only a warning, if the file system has no locks.
 
     Attributes:
         path: the file.
         was_empty: whether nothing had been recorded when it was opened.
-        superseded: how many records were followed by a later one of the same row, or by a mark, since it was opened.
+        overwritten: number of records that were followed by a later one of the same row, or by a mark, since it was
+            opened.
 
     Any thread may use it.  It is synced about once a second.
 
@@ -81,10 +87,10 @@ class Journal:
     def __init__(self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False) -> None:
         self.path = os.fspath(path)
         self._lock = FileLock(self.path, is_needed=needs_lock)
-        self._turn = Turns()
+        self._exclusive = convoy_free(threading.Lock())  # every worker appends its outcomes
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
-        self.superseded = 0
+        self.overwritten = 0
         try:
             self._lock.acquire()
             self._open()
@@ -93,17 +99,17 @@ class Journal:
             raise
         except OSError as error:
             self._lock.release()
-            words = error.strerror or str(error)
-            if not has_words(error):
-                words = f"cannot write {self.path}: {words}; choose another output"
-            raise ConfigurationError(words) from error
+            message = error.strerror or str(error)
+            if not is_write_error(error):
+                message = f"cannot write {self.path}: {message}; choose another output"
+            raise ConfigurationError(message) from error
 
     def _open(self) -> None:
         self._file = AppendOnly(self.path)
         self._reader: BinaryIO = open(self.path, "rb")  # noqa: SIM115 - closed by close()
         try:
-            dead = self._load()
-            if dead > self._file.size // 2 and self._file.size > _WORTH_COMPACTING:
+            stale_bytes = self._load()
+            if stale_bytes > self._file.size // 2 and self._file.size > _MIN_COMPACTED_BYTES:
                 self._compact()
             self.was_empty = self.is_empty
         except BaseException:
@@ -112,32 +118,32 @@ class Journal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was ever recorded."""
+        """True if nothing was ever recorded."""
         return self._file.size == len(self.HEADER)
 
     def _load(self) -> int:
-        """Read what is there and repair its end; returns how many bytes are out of date."""
+        """Read the file and repair its end; return the number of stale bytes, those of overwritten records."""
         self._check_header()
-        good, dead, lost = len(self.HEADER), 0, 0
+        good_bytes, stale_bytes, lost_lines = len(self.HEADER), 0, 0
         for start, data, prefix in self.scan(self._reader):
             if prefix is None:
-                lost += data != b"\n"  # which comes before the records of a shared journal
+                lost_lines += data != b"\n"  # a blank line comes before each record of a shared journal
                 continue
-            if self._note(prefix.key, prefix.state, start):
-                dead += len(data)
-            good = start + len(data)
-        if good < self._file.size:
-            if lost > 0:
-                lost -= 1
+            if self._index(prefix.key, prefix.state, start):
+                stale_bytes += len(data)
+            good_bytes = start + len(data)
+        if good_bytes < self._file.size:
+            if lost_lines > 0:
+                lost_lines -= 1
             logger.warning(
                 "%s: its last record was not finished when the process or the machine died; its row will run again",
                 self.path,
             )
-            self._file.truncate(good)
-        if lost > 0:
-            logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost)
-        self.superseded = 0
-        return dead
+            self._file.truncate(good_bytes)
+        if lost_lines > 0:
+            logger.warning("%s: %d damaged lines were left out; their rows will run again", self.path, lost_lines)
+        self.overwritten = 0
+        return stale_bytes
 
     def _check_header(self) -> None:
         head = self._reader.read(len(self.HEADER))
@@ -151,107 +157,114 @@ class Journal:
 
     @classmethod
     def scan(cls, file: BinaryIO) -> Iterator[_Line]:
-        """Every line of a journal after its header: where it starts, its bytes, and what it is the record of."""
+        """Yield every line of a journal after its header."""
         start = len(cls.HEADER)
         file.seek(start)
         for data in file:
             yield _Line(start, data, prefix_of(data))
             start += len(data)
 
-    def _note(self, key: int, state: str, start: int) -> bool:
-        """Make the record at ``start`` its row's last one, or heed the mark; whether there was one before."""
+    def _index(self, key: int, state: str, start: int) -> bool:
+        """Make the record at ``start`` its row's last one, or apply the mark; return whether it overwrites another."""
         if state in MARKS:
-            kept, value = {ASIDE: (_ALL, _ASIDE), BACK: (_ALL & ~_ASIDE, 0), GONE: (_MET, 0)}[state]
-            self._table.change(key, kept, value)
+            kept_bits, value = _MARKED[state]
+            self._table.update(key, kept_bits, value)
             return False
-        replaced = self._table.change(key, _MET, start << _START | _CODES[state]) & 3 != 0
-        self.superseded += replaced
+        replaced = self._table.update(key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[state]) & _STATE_BITS != 0
+        self.overwritten += replaced
         return replaced
 
-    # -- what is known --------------------------------------------------------------------------------
+    # -- the index ------------------------------------------------------------------------------------
 
-    def claim(self, key: int) -> bool:
-        """Note that the row was met in this run; False if it had been before."""
-        with self._turn:
-            return not self._table.change(key, _ALL, _MET) & _MET
+    def register(self, key: int) -> bool:
+        """Note that the row was seen in this run; return False if it had been before."""
+        with self._exclusive:
+            return not self._table.update(key, _ALL_BITS, _SEEN_BIT) & _SEEN_BIT
 
-    def met(self, key: int) -> bool:
-        """Whether the row was met in this run."""
-        with self._turn:
-            return bool(self._table.get(key) & _MET)
+    def seen(self, key: int) -> bool:
+        """Return whether the row was seen in this run."""
+        with self._exclusive:
+            return bool(self._table.get(key) & _SEEN_BIT)
 
     def has(self, key: int) -> bool:
-        """Whether there is a record of the row, whatever its body was, that is not set aside."""
-        with self._turn:
-            return bool(self._table.get(key) & 3) and not self._table.get(key) & _ASIDE
+        """Return whether there is a record of the row, whatever its body was, that is not set aside."""
+        with self._exclusive:
+            return bool(self._table.get(key) & _STATE_BITS) and not self._table.get(key) & _ASIDE_BIT
 
-    def not_met(self) -> List[int]:
-        """The rows with a record that were not met in this run, and are not set aside."""
-        with self._turn:
-            return [key for key, found in self._table.items() if found & 3 and not found & (_MET | _ASIDE)]
+    def unseen(self) -> List[int]:
+        """Return the rows with a record that were not seen in this run, and are not set aside."""
+        with self._exclusive:
+            return [
+                key
+                for key, entry in self._table.items()
+                if entry & _STATE_BITS and not entry & (_SEEN_BIT | _ASIDE_BIT)
+            ]
 
     def state(self, key: int, hash_: str) -> Optional[str]:
-        """How the row with this body ended last, also where that is set aside; None where it did not, or its body was
-        another.
-        """
-        with self._turn:
-            found = self._table.get(key)
-            if not found & 3:
-                return None
-            self._reader.seek(found >> _START)
-            prefix = prefix_of(self._reader.read(PREFIX), whole=False)
-        return _STATES[found & 3] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
+        """Return the state in which the row ended last, also if that is set aside.
 
-    def knows(self, key: int) -> bool:
-        """Whether the row has ended before, whatever it asked for."""
-        with self._turn:
-            return bool(self._table.get(key) & 3)
+        None if it has not ended, or had another body.
+        """
+        with self._exclusive:
+            entry = self._table.get(key)
+            if not entry & _STATE_BITS:
+                return None
+            self._reader.seek(entry >> _START_SHIFT_BITS)
+            prefix = prefix_of(self._reader.read(PREFIX_BYTES), whole=False)
+        return (
+            _STATES[entry & _STATE_BITS] if prefix is not None and (prefix.key, prefix.hash) == (key, hash_) else None
+        )
+
+    def has_ended(self, key: int) -> bool:
+        """Return whether the row has ended before, whatever its body was."""
+        with self._exclusive:
+            return bool(self._table.get(key) & _STATE_BITS)
 
     def has_answer(self, key: int) -> bool:
-        """Whether the row has an answer, to whatever request."""
-        with self._turn:
-            return self._table.get(key) & 3 == _CODES[OK]
+        """Return whether the row has an answer, whatever its body was."""
+        with self._exclusive:
+            return self._table.get(key) & _STATE_BITS == _CODES[OK]
 
     def line(self, key: int) -> Optional[bytes]:
-        """The row's last record as a line, None without one that counts."""
+        """Return the row's last record as a line, None without one that counts."""
         return self._line(key) if self.has(key) else None
 
     def _line(self, key: int) -> Optional[bytes]:
-        with self._turn:
-            found = self._table.get(key)
-            if not found & 3:
+        with self._exclusive:
+            entry = self._table.get(key)
+            if not entry & _STATE_BITS:
                 return None
-            self._reader.seek(found >> _START)
+            self._reader.seek(entry >> _START_SHIFT_BITS)
             return self._reader.readline()
 
     def read(self, key: int, hash_: str) -> Optional[Record]:
-        """The last record of the row with this body, also one that is set aside; None without one."""
+        """Return the last record of the row with this body, also one that is set aside; None without one."""
         line = self._line(key)
         if line is None:
             return None
         record = decode_record(line)
         return record if record.hash == hash_ else None
 
-    def lines(self, *, aside: bool = False) -> Iterator[Tuple[Prefix, bytes]]:
-        """The last record of every row, as lines, in the order in which the rows ended.
+    def lines(self, *, with_set_aside: bool = False) -> Iterator[Tuple[Prefix, bytes]]:
+        """Yield the last record of every row, as a line, in the order in which the rows ended.
 
         Args:
-            aside: whether those that are set aside come too, each with its mark.
+            with_set_aside: whether those that are set aside come too, each with its mark.
         """
         with open(self.path, "rb", buffering=1 << 20) as file:
             for start, data, prefix in self.scan(file):
                 if prefix is None or prefix.state in MARKS:
                     continue
-                with self._turn:
-                    found = self._table.get(prefix.key)
-                if not found & 3 or found >> _START != start:
+                with self._exclusive:
+                    entry = self._table.get(prefix.key)
+                if not entry & _STATE_BITS or entry >> _START_SHIFT_BITS != start:
                     continue
-                if not found & _ASIDE:
+                if not entry & _ASIDE_BIT:
                     yield prefix, data
-                elif aside:
-                    yield prefix, data + encode_record(_mark(prefix.key, ASIDE))
+                elif with_set_aside:
+                    yield prefix, data + encode_record(_mark(prefix.key, SET_ASIDE))
 
-    # -- what becomes known ---------------------------------------------------------------------------
+    # -- writing --------------------------------------------------------------------------------------
 
     def append(self, record: Record) -> None:
         """Write a record; when this returns it survives the death of the process.
@@ -261,67 +274,63 @@ class Journal:
         """
         if self._shared is not None:
             start, _ = self._shared.append(record)
-            self.learn(record.key, record.state, start)
+            self.index_record(record.key, record.state, start)
             return
-        line, file, turn = encode_record(record), self._file, self._turn
-        # Plain calls, as few as can be: this is done in workers, one row at a time, where each costs its weight.
-        if not turn.take(False):
-            turn.wait()
-        try:
+        line, file = encode_record(record), self._file
+        # As few calls as can be with the lock held: all workers want it.
+        with self._exclusive:
             start = file.size
             file.append(line)
-            before = self._table.change(record.key, _MET, start << _START | _CODES[record.state])
-            self.superseded += before & 3 != 0
-        finally:
-            turn.give()
-        if not file.is_due:
-            file.sync_soon()
+            before = self._table.update(record.key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[record.state])
+            self.overwritten += before & _STATE_BITS != 0
+        if not file.is_sync_scheduled:
+            file.schedule_sync()
 
     def mark(self, key: int, state: str) -> None:
         """Set the row's record aside, or have it count again; its answer stays.
 
         Args:
-            key: the row's.
+            key: key of the row.
             state: one of :data:`~.record.MARKS`.
 
         Raises:
             OSError: it could not be written.
         """
         mark = _mark(key, state)
-        with self._turn:
+        with self._exclusive:
             if self._shared is not None:
                 self._shared.append(mark)
             else:
                 self._file.append(encode_record(mark))
-            self._note(key, state, 0)
-            self.superseded += 1
+            self._index(key, state, 0)
+            self.overwritten += 1
 
     def sync(self) -> None:
-        """Have everything on the disk before returning."""
+        """Write everything to the disk before returning."""
         self._file.sync()
 
-    # -- other processes write, too -----------------------------------------------------------------------
+    # -- other processes write, too -------------------------------------------------------------------
 
     @property
     def lock_descriptor(self) -> Optional[int]:
-        """What keeps the journal locked; child processes that write to it hold it open."""
+        """Descriptor that keeps the journal locked; child processes that write to it hold it open."""
         return self._lock.descriptor
 
     def tail(self) -> Tail:
-        """Reads what others append from now on; each such record has to be made known by :meth:`learn`."""
+        """Return a reader of records that other processes append; :meth:`index_record` is to be called for each."""
         self._shared = SharedAppender(self.path)
         return Tail(self.path)
 
-    def learn(self, key: int, state: str, start: int) -> None:
-        """The last record of the row ``key``, which ended so, is at ``start``, whoever wrote it."""
-        with self._turn:
-            self._note(key, state, start)
+    def index_record(self, key: int, state: str, start: int) -> None:
+        """Make the record at ``start`` the last one of the row ``key``, which ended in ``state``."""
+        with self._exclusive:
+            self._index(key, state, start)
 
     def _compact(self) -> None:
-        """Drop what is out of date."""
-        with replacing(self.path) as new:
+        """Rewrite the file without stale records."""
+        with atomic_replace(self.path) as new:
             new.write(self.HEADER)
-            for _, data in self.lines(aside=True):
+            for _, data in self.lines(with_set_aside=True):
                 new.write(data)
         self._close_files()
         self._file = AppendOnly(self.path)
@@ -329,7 +338,7 @@ class Journal:
         self._table = DigestTable()
         self._load()
 
-    # -- the end ----------------------------------------------------------------------------------------
+    # -- closing --------------------------------------------------------------------------------------
 
     def _close_files(self) -> None:
         if self._shared is not None:
@@ -338,14 +347,14 @@ class Journal:
         self._file.close()
 
     def close(self) -> None:
-        """Sync, close and give the lock back; a second call does nothing."""
+        """Sync, close and release the lock; a second call does nothing."""
         try:
             self._close_files()
         finally:
             self._lock.release()
 
-    def forsake(self) -> None:
-        """Give the lock back and nothing else, without waiting for anything: for the garbage collector."""
+    def abandon(self) -> None:
+        """Release the lock and nothing else, without waiting for anything: for the garbage collector."""
         self._lock.release()
 
     def __del__(self) -> None:
@@ -362,31 +371,31 @@ class Journal:
         if kind is None:
             self.close()
             return
-        with contextlib.suppress(OSError):  # what is raised already says more
+        with contextlib.suppress(OSError):  # the error that is being raised says more
             self.close()
 
 
 def is_journal(path: str) -> bool:
-    """Whether the file is a journal."""
+    """Return whether the file is a journal."""
     with open(path, "rb") as file:
         return file.read(len(Journal.HEADER)) == Journal.HEADER
 
 
 def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:
-    """Every record in a journal, and whether it is the last one of its row and is not set aside.
+    """Yield every record of a journal, and whether it is the last one of its row and is not set aside.
 
     Raises:
         OSError: the file cannot be read.
     """
-    last = DigestTable()
+    last_starts = DigestTable()
     aside: Set[int] = set()
     with open(path, "rb", buffering=1 << 20) as file:
         for line in Journal.scan(file):
             if line.prefix is None:
                 continue
             if line.prefix.state not in MARKS:
-                last[line.prefix.key] = line.start
-            if line.prefix.state in (ASIDE, GONE):
+                last_starts[line.prefix.key] = line.start
+            if line.prefix.state in (SET_ASIDE, RENAMED):
                 aside.add(line.prefix.key)
             elif aside:
                 aside.discard(line.prefix.key)
@@ -394,4 +403,4 @@ def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:
         for line in Journal.scan(file):
             if line.prefix is not None and line.prefix.state not in MARKS:
                 key = line.prefix.key
-                yield decode_record(line.data), last.get(key) == line.start and key not in aside
+                yield decode_record(line.data), last_starts.get(key) == line.start and key not in aside

@@ -1,38 +1,36 @@
-"""One process at a time: a lock that the system gives back when its holder dies, however it dies."""
+"""Lock of a journal: one run at a time writes to it, and a run that dies leaves it unlocked."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
 import stat
-import sys
 from typing import Optional
 
+from .._file_lock import lock_file
 from ..errors import ConfigurationError
-from .append_only import NOFOLLOW, own_target
+from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
 __all__ = ["FileLock"]
 
 logger = logging.getLogger("chatpool")
 
-_TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
-_BEYOND = 1 << 30  # Windows' locks keep others from reading: the byte that is locked is one that is not there
+_MAX_HOLDER_BYTES = 200
 
 
 class FileLock:
-    """A lock in a file of its own, held from :meth:`acquire` to :meth:`release`.
+    """Lock of a file by another one beside it, held from :meth:`acquire` to :meth:`release`.
 
     Args:
-        what: the file that is locked, or a link to it. The lock file is beside it: it is made, and removed at the end.
-        is_needed: whether it is an error where the file system has no locks, as some that are shared; otherwise it is
-            a warning, and nothing keeps others away.
+        locked_path: the file that is locked, or a link to it. The lock file beside it is made, and removed at the end.
+        is_needed: whether it is an error where the file system has no locks, as some shared ones; otherwise it is a
+            warning, and nothing keeps other processes away.
     """
 
-    def __init__(self, what: str, *, is_needed: bool = False) -> None:
-        self._what = what
+    def __init__(self, locked_path: str, *, is_needed: bool = False) -> None:
+        self._locked_path = locked_path
         self._is_needed = is_needed
         self._path = ""
         self._descriptor: Optional[int] = None
@@ -41,11 +39,11 @@ class FileLock:
         """Take the lock.
 
         Raises:
-            ConfigurationError: another process, or this one, holds it, something else stands in its place, or it is
-                needed and cannot be had.
+            ConfigurationError: another process, or this one, holds it, the path of the lock file is no plain file, or
+                the lock is needed and the file system has none.
             OSError: the file cannot be made.
         """
-        target = own_target(self._what)  # one lock for the file, by whatever name
+        target = resolve_own_link(self._locked_path)  # one lock for the file, under any name
         self._path = f"{target}.lock"
         while True:
             descriptor = self._open(target)
@@ -53,8 +51,8 @@ class FileLock:
                 continue
             try:
                 self._lock(descriptor)
-                if self._is_current(descriptor):  # not removed by its last holder while we waited for nothing
-                    _sign(descriptor)
+                if self._is_current(descriptor):  # its last holder may just have removed it
+                    _write_holder(descriptor)
                     self._descriptor = descriptor
                     return
             except BaseException:
@@ -65,48 +63,52 @@ class FileLock:
     def _open(self, target: str) -> Optional[int]:
         """Open the lock file, made if need be; None if its last holder has removed it meanwhile.
 
-        Nothing is written to what somebody may have put there: a link, another name of a file that is elsewhere, too.
+        Links, and further names of a file elsewhere, are refused: others may have put them there to have it written to.
         """
         mode = 0o666
         with contextlib.suppress(OSError):
             mode &= os.stat(target).st_mode
         with contextlib.suppress(FileExistsError):
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOFOLLOW, mode)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | SAFE_OPEN_FLAGS, mode)
         with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(self._path)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            status = os.lstat(self._path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise ConfigurationError(f"{self._path} is a link, or no plain file: remove it")
-            return os.open(self._path, os.O_RDWR | NOFOLLOW)
+            return os.open(self._path, os.O_RDWR | SAFE_OPEN_FLAGS)
         return None
 
     def _lock(self, descriptor: int) -> None:
         try:
-            _lock(descriptor)
+            is_locked = lock_file(descriptor)
         except OSError as error:
-            if error.errno in _TAKEN:
-                raise ConfigurationError(
-                    f"{self._what} is in use by {_holder(descriptor)}: wait until that run has ended, or choose "
-                    "another output"
-                ) from None
-            words = error.strerror or str(error)
-            if self._is_needed:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._path)
-                raise ConfigurationError(
-                    f"{self._what} cannot be locked ({words}), so nothing would keep a second run from sending every "
-                    "row again: choose a place on another file system, or run without a lock and see to it that there "
-                    "is no second one (lock=False, --no-lock)"
-                ) from error
-            logger.warning(
-                "%s cannot be locked (%s): make sure that no other process uses it, or rows are sent and paid twice",
-                self._what,
-                words,
+            self._handle_missing_locks(error)
+            return
+        if not is_locked:
+            raise ConfigurationError(
+                f"{self._locked_path} is in use by {_read_holder(descriptor)}: wait until that run has ended, or "
+                "choose another output"
             )
+
+    def _handle_missing_locks(self, error: OSError) -> None:
+        problem = error.strerror or str(error)
+        if self._is_needed:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            raise ConfigurationError(
+                f"{self._locked_path} cannot be locked ({problem}), so nothing would keep a second run from sending "
+                "every row again: choose a place on another file system, or run without a lock and see to it that "
+                "there is no second one (lock=False, --no-lock)"
+            ) from error
+        logger.warning(
+            "%s cannot be locked (%s): make sure that no other process uses it, or rows are sent and paid twice",
+            self._locked_path,
+            problem,
+        )
 
     def _is_current(self, descriptor: int) -> bool:
         try:
-            found = os.fstat(descriptor)
-            return os.path.samestat(found, os.lstat(self._path)) and found.st_nlink <= 1
+            status = os.fstat(descriptor)
+            return os.path.samestat(status, os.lstat(self._path)) and status.st_nlink <= 1
         except FileNotFoundError:
             return False
 
@@ -116,7 +118,7 @@ class FileLock:
         return self._descriptor
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):  # Windows does not remove what is open
@@ -129,31 +131,16 @@ class FileLock:
             os.close(self._descriptor)  # type: ignore[arg-type]  # checked in the line before
 
 
-def _sign(descriptor: int) -> None:
-    """Say who holds it, for people: if that cannot be written, the lock is held all the same."""
+def _write_holder(descriptor: int) -> None:
+    """Write who holds the lock, for people; if that fails, the lock is held all the same."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
-def _holder(descriptor: int) -> str:
+def _read_holder(descriptor: int) -> str:
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        return os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+        return os.read(descriptor, _MAX_HOLDER_BYTES).decode("utf-8", "replace") or "another process"
     except OSError:
         return "another process"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

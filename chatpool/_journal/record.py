@@ -4,9 +4,8 @@ The line begins with fields of fixed width, so that an index of a million lines 
 
     {"crc":"1c291ca3","key":"9f0c...","state":"o","hash":"77ab...","id":"row-1",...,"value":{...}}
 
-``value`` comes last, so that its bytes can be copied as they are.
-
-Errors as JSON and back.
+``value`` comes last, so that its bytes can be copied as they are.  Errors are JSON as well (:func:`error_facts`), and
+come back as errors (:func:`error_of`).
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from ..errors import APIError, ChatPoolError
 from ..types import Attempt, Usage
 
 __all__ = [
-    "ASIDE",
-    "BACK",
     "FAILED",
-    "GONE",
     "MARKS",
     "OK",
-    "PREFIX",
+    "PREFIX_BYTES",
+    "RENAMED",
+    "RESTORED",
     "RETRY",
+    "SET_ASIDE",
     "Prefix",
     "Record",
     "decode_record",
@@ -39,72 +38,39 @@ __all__ = [
     "encode_value",
     "error_facts",
     "error_of",
-    "finite",
-    "has_no_json_form",
+    "escape_line_breaks",
     "hash_of",
     "json_text",
     "key_of",
+    "may_hold_nan",
     "one_line",
     "prefix_of",
     "text_or_null",
-    "unbroken",
+    "without_nan",
 ]
 
 
-_FACTS = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
-_OF_SOME = ("text", "reason")  # of classes that add to APIError
-_BYTES = "body_base64"  # the body of an answer that is not JSON
-
-
-def error_facts(error: ChatPoolError) -> Dict[str, Any]:
-    """What is kept of an error."""
-    facts: Dict[str, Any] = {"class": type(error).__name__, "message": error.message}
-    for name in _FACTS + _OF_SOME:
-        value = getattr(error, name, None)
-        # The text of a whole answer is in the answer, which is kept beside the facts.
-        if value is not None and not (name == "text" and getattr(error, "completion", None) is not None):
-            facts[name] = value
-    if isinstance(facts.get("body"), bytes):
-        facts[_BYTES] = base64.b64encode(facts.pop("body")).decode("ascii")
-    return facts
-
-
-def error_of(facts: Mapping[str, Any], attempts: int) -> ChatPoolError:
-    """The error again; one of a class that does not exist any more is a plain ChatPoolError."""
-    kind = getattr(errors, str(facts.get("class")), None)
-    message = str(facts.get("message", ""))
-    if not (isinstance(kind, type) and issubclass(kind, ChatPoolError)):
-        return ChatPoolError(message, attempts=attempts)
-    if not issubclass(kind, APIError):
-        return kind(message, attempts=attempts)
-    error = kind(message, attempts=attempts, **{name: facts.get(name) for name in _FACTS})
-    error.__dict__.update({name: facts[name] for name in _OF_SOME if name in facts})
-    if _BYTES in facts:
-        error.body = base64.b64decode(facts[_BYTES])
-    return error
-
-
 OK, FAILED, RETRY = "o", "f", "r"
-"""How a row ended: with an answer, with a failure that would only repeat itself, with one that may not."""
+"""State of a row that has ended: with an answer, with a failure that would repeat itself, with one that may not."""
 
-ASIDE, BACK, GONE = "w", "p", "x"
+SET_ASIDE, RESTORED, RENAMED = "w", "p", "x"
 """Marks: the row's record does not count any more (the row has left the input, or was changed), counts again, or goes
 by another name.  A mark changes nothing else: the record stays."""
 
-MARKS = frozenset({ASIDE, BACK, GONE})
+MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED})
 _STATES = frozenset({OK, FAILED, RETRY}) | MARKS
 
-PREFIX = 95
+PREFIX_BYTES = 95
 """Bytes of a line that :func:`prefix_of` looks at."""
 
-_HEAD = b'{"crc":"%08x%s'
-_REST = '","key":"%016x","state":"%s","hash":"%s",'
-_VALUE = b',"value":'
+_LINE = b'{"crc":"%08x%s'
+_FIRST_FIELDS = '","key":"%016x","state":"%s","hash":"%s",'
+_VALUE_FIELD = b',"value":'
 _CRC, _KEY, _STATE, _HASH = slice(8, 16), slice(25, 41), slice(52, 53), slice(63, 95)
 
 
 class Prefix(NamedTuple):
-    """What the first bytes of a line say: which row, how it ended, and of which body."""
+    """First fields of a record: the row's key, its state, and the hash of its body."""
 
     key: int
     state: str
@@ -115,18 +81,18 @@ class Record(NamedTuple):
     """One outcome.
 
     Attributes:
-        key: 64-bit digest of what the row is called (see :func:`key_of`).
+        key: 64-bit digest of the row's name (see :func:`key_of`).
         state: :data:`OK`, :data:`FAILED` or :data:`RETRY`.
         hash: digest of path and body of the request.
         custom_id: the row's name, None where its place is its name.
         row: its place in the input.
         at: when it ended, in seconds since the epoch.
         elapsed: seconds from its first send to its end.
-        attempts: the exchanges.
-        error: a failure's facts, None for a success.
-        meta: what the input carried along with the row.
-        value: the answer's JSON, encoded; ``b"null"`` where there is none.  A failure has one that was not taken.
-        usage: tokens of all answers, where they are more than ``value`` tells of; None where they are not.
+        attempts: the exchanges with the server.
+        error: facts of the error of a failure, None for a success.
+        meta: data that the input carried along with the row.
+        value: the answer's JSON, encoded; ``b"null"`` where there is none.  A failure has one that was not accepted.
+        usage: tokens of all answers, where they are more than ``value`` says; None where they are not.
         model: the model that was asked for, where ``value`` names another one or none; None where it does not.
     """
 
@@ -156,34 +122,34 @@ _LINE_BREAKS = tuple((mark.encode("utf-8"), b"\\u%04x" % ord(mark)) for mark in 
 
 
 def key_of(name: str) -> int:
-    """64-bit digest of a row's name, never 0."""
+    """Return the 64-bit digest of a row's name, never 0."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
 
 
 def hash_of(path: str, body: bytes) -> str:
-    """Digest of a request, as 32 hexadecimal digits."""
+    """Return the digest of a request, as 32 hexadecimal digits."""
     return hashlib.blake2b(path.encode("utf-8", "surrogatepass") + b"\n" + body, digest_size=16).hexdigest()
 
 
-def finite(value: Any) -> Any:
-    """``value`` with None in the place of NaN and infinities, which Python's JSON has and JSON has not."""
+def without_nan(value: Any) -> Any:
+    """Return ``value`` with None in the place of NaN and infinities, which Python's JSON has and JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    return [finite(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {name: without_nan(part) for name, part in value.items()}
+    return [without_nan(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def json_text(value: Any) -> str:
-    """``value`` as JSON by RFC 8259, in ASCII; null in the place of NaN and infinities."""
+    """Return ``value`` as JSON by RFC 8259, in ASCII; null in the place of NaN and infinities."""
     try:
         return _strict(value)
     except ValueError:
-        return _strict(finite(value))
+        return _strict(without_nan(value))
 
 
 def encode_value(value: Any) -> bytes:
-    """``value`` as JSON on one line, as Python has it: with NaN and infinities."""
+    """Return ``value`` as JSON on one line, as Python has it: with NaN and infinities."""
     try:
         return _unicode(value).encode("utf-8")
     except UnicodeEncodeError:  # half of a surrogate pair, which servers do send
@@ -191,7 +157,7 @@ def encode_value(value: Any) -> bytes:
 
 
 def one_line(answer: bytes) -> Optional[bytes]:
-    """The JSON object of an answer on one line of UTF-8, otherwise as it came; None where it has to be written anew."""
+    """Return the JSON object of an answer on one line of UTF-8, otherwise unchanged; None if it has to be encoded."""
     if not answer.startswith(b"{") or b"\0" in answer:  # UTF-16, which Python reads
         return None
     if not answer.isascii():
@@ -203,13 +169,13 @@ def one_line(answer: bytes) -> Optional[bytes]:
     return answer.replace(b"\r", b" ").replace(b"\n", b" ").rstrip()
 
 
-def has_no_json_form(answer: bytes) -> bool:
-    """Whether NaN or an infinity may be in what Python has read as JSON; the words may stand in a text as well."""
+def may_hold_nan(answer: bytes) -> bool:
+    """Return whether JSON, as Python reads it, may hold NaN or an infinity; the words may stand in a text as well."""
     return b"NaN" in answer or b"Infinity" in answer
 
 
-def unbroken(line: bytes) -> bytes:
-    """A line of JSON that is one line to every reader, and the same JSON."""
+def escape_line_breaks(line: bytes) -> bytes:
+    """Return the same JSON as a line that is one line to every reader."""
     if not line.isascii():
         for mark, escaped in _LINE_BREAKS:
             line = line.replace(mark, escaped)
@@ -217,21 +183,22 @@ def unbroken(line: bytes) -> bytes:
 
 
 def encode_record(record: Record) -> bytes:
-    """The record as a line with its end."""
-    # By hand what every record has: half a million of them a minute may come.
+    """Return the record as a line with its end."""
+    # The fields that every record has by hand, without json: half a million records a minute may come.
     attempts = ",".join(_attempt(*attempt) for attempt in record.attempts)
-    told = f'"id":{text_or_null(record.custom_id)},"row":{record.row},"at":{record.at:.3f},'
-    told += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
+    fields = f'"id":{text_or_null(record.custom_id)},"row":{record.row},"at":{record.at:.3f},'
+    fields += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
     if record.model is not None:
-        told += f',"model":{_quoted(record.model)}'
+        fields += f',"model":{_quoted(record.model)}'
     if record.error is not None or record.meta is not None or record.usage is not None:
-        told += "," + _rarer_facts(record)
-    rest = (_REST % (record.key, record.state, record.hash) + told).encode("ascii") + _VALUE + record.value + b"}"
-    return _HEAD % (zlib.crc32(rest), rest) + b"\n"
+        fields += "," + _optional_fields(record)
+    start = _FIRST_FIELDS % (record.key, record.state, record.hash)
+    checked = (start + fields).encode("ascii") + _VALUE_FIELD + record.value + b"}"
+    return _LINE % (zlib.crc32(checked), checked) + b"\n"
 
 
 def text_or_null(text: Optional[str]) -> str:
-    """``text`` as JSON in ASCII."""
+    """Return ``text`` as JSON in ASCII."""
     return "null" if text is None else _quoted(text)
 
 
@@ -243,33 +210,33 @@ def _attempt(
     request_id: Optional[str],
     endpoint: Optional[str],
 ) -> str:
-    said = "null" if status is None else status
-    waited = "null" if wait is None else f"{wait:.4f}"
-    where = "" if endpoint is None else f",{_quoted(endpoint)}"
-    return f"[{_quoted(reason)},{said},{waited},{elapsed:.4f},{text_or_null(request_id)}{where}]"
+    status_json = "null" if status is None else status
+    wait_json = "null" if wait is None else f"{wait:.4f}"
+    endpoint_json = "" if endpoint is None else f",{_quoted(endpoint)}"
+    return f"[{_quoted(reason)},{status_json},{wait_json},{elapsed:.4f},{text_or_null(request_id)}{endpoint_json}]"
 
 
-def _rarer_facts(record: Record) -> str:
-    facts: Dict[str, Any] = {}
+def _optional_fields(record: Record) -> str:
+    fields: Dict[str, Any] = {}
     if record.error is not None:
-        facts["error"] = record.error
+        fields["error"] = record.error
     if record.meta is not None:
-        facts["meta"] = record.meta
+        fields["meta"] = record.meta
     if record.usage is not None:
-        facts["usage"] = vars(record.usage)
+        fields["usage"] = vars(record.usage)
     # A field of the name "value" may be in there, too; within a text its quotes are escaped.
-    return _ascii(facts)[1:-1].replace(',"value":', ', "value":')
+    return _ascii(fields)[1:-1].replace(',"value":', ', "value":')
 
 
 def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
-    """What the beginning of a line says; None for a line that is not whole, or not one of ours.
+    """Return the first fields of a line; None for a line that is not whole, or no record.
 
     Args:
-        line: the line with its end, or at least :data:`PREFIX` bytes of it.
-        whole: whether it is a line, whose checksum is to be looked at.
+        line: the line with its end, or at least :data:`PREFIX_BYTES` bytes of it.
+        whole: whether it is a whole line, whose checksum is to be checked.
     """
     try:
-        if whole and not (line.startswith(_HEAD[:8]) and line.endswith(b"\n")):
+        if whole and not (line.startswith(_LINE[:8]) and line.endswith(b"\n")):
             return None
         if whole and int(line[_CRC], 16) != zlib.crc32(line[16:-1]):
             return None
@@ -280,32 +247,65 @@ def prefix_of(line: bytes, *, whole: bool = True) -> Optional[Prefix]:
 
 
 def decode_record(line: bytes) -> Record:
-    """The record in a line.
+    """Return the record in a line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the line holds none.
     """
-    head, found, tail = line.rstrip(b"\n").partition(_VALUE)
-    if not found:
+    head, separator, tail = line.rstrip(b"\n").partition(_VALUE_FIELD)
+    if not separator:
         raise ValueError("not a record")
-    facts = json.loads(head + b"}")
+    fields = json.loads(head + b"}")
     return Record(
-        int(facts["key"], 16),
-        facts["state"],
-        facts["hash"],
-        facts["id"],
-        facts["row"],
-        facts["at"],
-        facts["elapsed"],
-        tuple(Attempt(*attempt) for attempt in facts["attempts"]),
-        facts.get("error"),
-        facts.get("meta"),
+        int(fields["key"], 16),
+        fields["state"],
+        fields["hash"],
+        fields["id"],
+        fields["row"],
+        fields["at"],
+        fields["elapsed"],
+        tuple(Attempt(*attempt) for attempt in fields["attempts"]),
+        fields.get("error"),
+        fields.get("meta"),
         tail[:-1],
-        Usage(**facts["usage"]) if "usage" in facts else None,
-        facts.get("model"),
+        Usage(**fields["usage"]) if "usage" in fields else None,
+        fields.get("model"),
     )
 
 
 def decode_value(value: bytes) -> Any:
-    """The answer's JSON."""
+    """Return the answer's JSON, decoded."""
     return json.loads(value)
+
+
+_API_ERROR_FACTS = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
+_SUBCLASS_FACTS = ("text", "reason")  # of subclasses of APIError
+_BODY_BYTES_FACT = "body_base64"  # the body of a response that is not JSON
+
+
+def error_facts(error: ChatPoolError) -> Dict[str, Any]:
+    """Return the facts of an error that a record keeps."""
+    facts: Dict[str, Any] = {"class": type(error).__name__, "message": error.message}
+    for name in _API_ERROR_FACTS + _SUBCLASS_FACTS:
+        value = getattr(error, name, None)
+        # The text of a whole answer is in the answer, which is kept beside the facts.
+        if value is not None and not (name == "text" and getattr(error, "completion", None) is not None):
+            facts[name] = value
+    if isinstance(facts.get("body"), bytes):
+        facts[_BODY_BYTES_FACT] = base64.b64encode(facts.pop("body")).decode("ascii")
+    return facts
+
+
+def error_of(facts: Mapping[str, Any], attempts: int) -> ChatPoolError:
+    """Return the error with these facts; one of a class that does not exist any more is a plain ChatPoolError."""
+    error_class = getattr(errors, str(facts.get("class")), None)
+    message = str(facts.get("message", ""))
+    if not (isinstance(error_class, type) and issubclass(error_class, ChatPoolError)):
+        return ChatPoolError(message, attempts=attempts)
+    if not issubclass(error_class, APIError):
+        return error_class(message, attempts=attempts)
+    error = error_class(message, attempts=attempts, **{name: facts.get(name) for name in _API_ERROR_FACTS})
+    error.__dict__.update({name: facts[name] for name in _SUBCLASS_FACTS if name in facts})
+    if _BODY_BYTES_FACT in facts:
+        error.body = base64.b64decode(facts[_BODY_BYTES_FACT])
+    return error

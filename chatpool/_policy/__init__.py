@@ -1,1 +1,1 @@
-"""Decisions: clock in, decision out.  Nothing here sleeps, locks or does I/O."""
+"""Decisions on retries, pacing, health and budget: time in, decision out; no sleeping, locks or I/O."""

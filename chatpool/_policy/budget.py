@@ -1,14 +1,11 @@
-"""What a pool has spent of its budget, and whether the next call fits into it.
-
-How many tokens a request will take, before it is sent.
-"""
+"""Budget of a pool: tokens and money that were spent, and the tokens that a request is expected to take."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple, Optional
 
-from .._measures import RequestSize
+from .._values import RequestSize
 from ..config import Budget
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..prices import Price
@@ -17,11 +14,11 @@ from ..types import Usage
 __all__ = ["BudgetReservation", "BudgetTracker", "TokenEstimate", "TokenEstimator"]
 
 
-_TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within a quarter; learned from the first answer on
-_COMPLETION = 256.0  # tokens, before any answer has shown how long they are
+_TOKENS_PER_BYTE = 0.25  # of UTF-8: right for English within 25 %; learned from the first answer on
+_COMPLETION_TOKENS = 256.0  # before any answer has shown how long they are
 _ANSWERS_IN_MEAN = 50
-_LARGEST_STEP = 10.0  # a single answer counts as at most so many times what was thought usual: it may be a mistake
-_MOST_PER_BYTE = 1.0  # of a tokenizer that makes each byte one; what is more is no matter of the prompt's length
+_MAX_STEP_RATIO = 10.0  # one answer counts as at most this multiple of the mean: its usage may be a mistake
+_MAX_TOKENS_PER_BYTE = 1.0  # a tokenizer with one token per byte; more does not come from the length of the prompt
 
 
 class TokenEstimate(NamedTuple):
@@ -37,12 +34,12 @@ class TokenEstimate(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Both."""
+        """Tokens read and written."""
         return self.prompt + self.completion
 
 
 class TokenEstimator:
-    """Learns from the answers of one (endpoint, model) how many tokens a byte is, and how long answers are.
+    """Learns tokens per byte and the length of answers from the answers of one (endpoint, model).
 
     OpenAI counts ``max_tokens`` of a request that has it, whatever the answer's length; so does this.
 
@@ -50,63 +47,69 @@ class TokenEstimator:
         limit: see the attribute; None without one.
 
     Attributes:
-        limit: tokens that may be sent in a minute; no request is thought to need more because others did.
+        limit: tokens that may be sent in a minute; no request is estimated above it because other answers were long.
     """
 
-    __slots__ = ("_answers", "_completion", "_per_byte", "limit")
+    __slots__ = ("_answers", "_completion", "_tokens_per_byte", "limit")
 
     def __init__(self, limit: Optional[float] = None) -> None:
         self.limit = math.inf if limit is None else limit
         self._answers = 0
-        self._per_byte = _TOKENS_PER_BYTE
-        self._completion = _COMPLETION
+        self._tokens_per_byte = _TOKENS_PER_BYTE
+        self._completion = _COMPLETION_TOKENS
 
     def estimate(self, size: RequestSize) -> TokenEstimate:
-        """The tokens that a request of this size will take."""
+        """Return the tokens that a request of this size will take."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
-        return TokenEstimate(size.prompt_bytes * self._per_byte + size.other_tokens, completion * size.choices)
+        return TokenEstimate(size.prompt_bytes * self._tokens_per_byte + size.other_tokens, completion * size.choices)
 
     def total(self, size: RequestSize) -> float:
-        """The tokens of :meth:`estimate`; asked for several times per call."""
+        """Return the tokens of :meth:`estimate`, within the limit; on the hot path, several times per call."""
         completion = self._completion if size.completion_limit is None else size.completion_limit
-        tokens = size.prompt_bytes * self._per_byte + size.other_tokens + completion * size.choices
-        return tokens if tokens <= self.limit else max(self.limit, self._least(size))
+        tokens = size.prompt_bytes * self._tokens_per_byte + size.other_tokens + completion * size.choices
+        return tokens if tokens <= self.limit else max(self.limit, self._minimum(size))
 
-    def _least(self, size: RequestSize) -> float:
-        """What a request of this size says itself that it may take, whatever others took."""
-        completion = min(self._completion, _COMPLETION) if size.completion_limit is None else size.completion_limit
-        prompt = size.prompt_bytes * min(self._per_byte, _MOST_PER_BYTE)
+    def _minimum(self, size: RequestSize) -> float:
+        """Return what a request of this size allows itself, whatever other requests took."""
+        completion = (
+            min(self._completion, _COMPLETION_TOKENS) if size.completion_limit is None else size.completion_limit
+        )
+        prompt = size.prompt_bytes * min(self._tokens_per_byte, _MAX_TOKENS_PER_BYTE)
         return prompt + size.other_tokens + completion * size.choices
 
     def expected(self, size: RequestSize) -> TokenEstimate:
-        """The same, with the usual length of an answer where that is less than the request allows."""
+        """Return the estimate with the mean length of an answer where that is less than the request allows."""
         estimate = self.estimate(size)
         return estimate._replace(completion=min(estimate.completion, self._completion * size.choices))
 
     def learn(self, size: RequestSize, usage: Usage) -> None:
-        """A request of this size has taken so many tokens."""
+        """Learn from the usage of a request of this size."""
         self._answers += 1
         weight = 1 / min(_ANSWERS_IN_MEAN, self._answers)
         text_tokens = usage.prompt_tokens - size.other_tokens
         if size.prompt_bytes and text_tokens > 0:
-            per_byte = min(text_tokens / size.prompt_bytes, _LARGEST_STEP * max(self._per_byte, _TOKENS_PER_BYTE))
-            self._per_byte += weight * (per_byte - self._per_byte)
+            per_byte = min(
+                text_tokens / size.prompt_bytes, _MAX_STEP_RATIO * max(self._tokens_per_byte, _TOKENS_PER_BYTE)
+            )
+            self._tokens_per_byte += weight * (per_byte - self._tokens_per_byte)
         if size.choices and usage.completion_tokens:
-            completion = min(usage.completion_tokens / size.choices, _LARGEST_STEP * max(self._completion, _COMPLETION))
+            completion = min(
+                usage.completion_tokens / size.choices, _MAX_STEP_RATIO * max(self._completion, _COMPLETION_TOKENS)
+            )
             self._completion += weight * (completion - self._completion)
 
 
-_FREE = Price(0.0)
+_NO_PRICE = Price(0.0)
 
 
 class BudgetReservation(NamedTuple):
-    """What an attempt under way is expected to take; handed back when it returns.
+    """Budget reserved for an attempt in flight; handed back when it returns.
 
     Attributes:
         tokens: tokens read and written.
         cost: money.
         price: of its model.
-        expected: the tokens, each kind for itself.
+        expected: the tokens, each kind separately.
     """
 
     tokens: float
@@ -116,7 +119,7 @@ class BudgetReservation(NamedTuple):
 
 
 class BudgetTracker:
-    """Reserves before an attempt is sent what it is expected to take, and books after it what it took.
+    """Reserves the expected cost of an attempt before it is sent, and books the real one after it.
 
     Not thread-safe: the caller holds the lock.
 
@@ -137,17 +140,17 @@ class BudgetTracker:
         self._in_flight = 0
 
     def forget_in_flight(self) -> None:
-        """Nothing is in flight: this is a forked child, and what was is the parent's."""
+        """Drop all reservations: in a forked child, the calls in flight are the parent's."""
         self._in_flight = 0
         self._reserved_tokens = self._reserved_cost = 0.0
 
-    def must_wait(self, model: Optional[str], expected: TokenEstimate) -> bool:
-        """Whether a call does not fit now, but may when one that is in flight takes less than expected."""
+    def would_exceed(self, model: Optional[str], expected: TokenEstimate) -> bool:
+        """Return True if a call does not fit now, but may once a call in flight takes less than expected."""
         fits = self._fits(self.reservation(model, expected), self._reserved_tokens, self._reserved_cost)
         return not fits and self._in_flight > 0 and not self._used_up()
 
-    def refusal(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
-        """Why a call must not be sent at all, None if it may be."""
+    def rejection(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
+        """Return why a call must not be sent at all, None if it may be."""
         budget = self._budget
         if budget.cost is not None and budget.prices.of_model(model) is None:
             return ConfigurationError(
@@ -157,7 +160,7 @@ class BudgetTracker:
         need = self.reservation(model, expected)
         if not self._used_up() and self._fits(need, self._reserved_tokens, self._reserved_cost):
             return None
-        return BudgetExceededError(f"the budget is used up: {self._state(need)}; the call was not sent")
+        return BudgetExceededError(f"the budget is used up: {self._status(need)}; the call was not sent")
 
     def _used_up(self) -> bool:
         budget = self._budget
@@ -170,23 +173,23 @@ class BudgetTracker:
             return False
         return budget.cost is None or self.cost + reserved_cost + need.cost <= budget.cost
 
-    def _state(self, need: BudgetReservation) -> str:
-        budget, facts = self._budget, []
+    def _status(self, need: BudgetReservation) -> str:
+        budget, parts = self._budget, []
         if budget.tokens is not None:
             spent = f"{self.tokens:,.0f} of {budget.tokens:,.0f} tokens are spent"
-            facts.append(f"{spent}, the next call takes about {need.tokens:,.0f}")
+            parts.append(f"{spent}, the next call takes about {need.tokens:,.0f}")
         if budget.cost is not None:
             spent = f"{self.cost:.4g} of {budget.cost:.4g} (cost) are spent"
-            facts.append(f"{spent}, the next call takes about {need.cost:.2g}")
-        return "; ".join(facts)
+            parts.append(f"{spent}, the next call takes about {need.cost:.2g}")
+        return "; ".join(parts)
 
     def reservation(self, model: Optional[str], expected: TokenEstimate) -> BudgetReservation:
-        """What a call to ``model`` is expected to take."""
-        price = self._budget.prices.of_model(model) or _FREE
+        """Return the expected cost of a call to ``model``."""
+        price = self._budget.prices.of_model(model) or _NO_PRICE
         return BudgetReservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
 
     def sent(self, reservation: BudgetReservation) -> None:
-        """An attempt goes out."""
+        """Note that an attempt is sent."""
         self._in_flight += 1
         self._reserved_tokens += reservation.tokens
         self._reserved_cost += reservation.cost
@@ -194,20 +197,20 @@ class BudgetTracker:
     def returned(
         self, reservation: BudgetReservation, usage: Optional[Usage], *, answered: bool, wrote: bool = False
     ) -> None:
-        """An attempt has ended.
+        """Note that an attempt has ended.
 
         Args:
             reservation: what was reserved for it.
             usage: what it took by the server's word, None where the server did not say.
-            answered: whether it may have been paid for: without usage it then counts as expected.
-            wrote: whether there is text in the answer: then a usage that has nothing written does not say how much.
+            answered: True if it may have been billed: without usage it then counts as expected.
+            wrote: True if the answer has text: then a usage without completion tokens does not say how many they were.
         """
         self._in_flight -= 1
         self._reserved_tokens = max(0.0, self._reserved_tokens - reservation.tokens) if self._in_flight else 0.0
         self._reserved_cost = max(0.0, self._reserved_cost - reservation.cost) if self._in_flight else 0.0
         if usage is not None:
             expected, price = reservation.expected, reservation.price
-            # Nothing is answered without being read.
+            # A prompt of 0 tokens is a missing number: every answer has read one.
             read = usage.prompt_tokens or expected.prompt
             written = usage.completion_tokens or (expected.completion if wrote else 0)
             self.tokens += read + written

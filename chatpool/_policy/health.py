@@ -1,30 +1,30 @@
-"""What the latest answers say about one (endpoint, model).
-
-How many failures in a row are no more than bad luck.
-"""
+"""Health of one (endpoint, model): its failures, and how many in a row are to be expected by chance."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple, Optional
 
+from .._values import Verdict
 from ..errors import ChatPoolError
-from ..types import LineStats, Verdict
+from ..types import LineStats
 from .circuit_breaker import CircuitBreaker
 
 __all__ = ["FailureRate", "HealthSnapshot", "UpstreamHealth", "expected_failure_run"]
 
 
-_REMEMBERED = 1000.0  # attempts; what was before them counts less and less
-_MOST = 4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
+_MEMORY_ATTEMPTS = 1000.0  # earlier ones count less and less
+_MAX_EXPECTED_RUN = (
+    4  # half of the retries that a call has by default: the others are for trouble, however much fails by chance
+)
 
 
 class FailureRate:
-    """Knows how often attempts fail beside those that succeed, and so how many may fail in a row by chance.
+    """Share of attempts that fail among those that succeed, and the longest run of failures that it explains.
 
     Of N attempts, each of which fails with probability p, the longest series of failures has about log(N) / log(1/p)
-    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean; and
-    what goes beyond it was trouble, and does not count as chance the next time.
+    of them (Erdos and Renyi, "On a new law of large numbers", 1970).  One more is granted, for that is a mean.
+    Failures beyond that are an outage and do not count for the share.
     """
 
     __slots__ = ("_attempts", "_failures")
@@ -34,136 +34,153 @@ class FailureRate:
         self._failures = 0.0
 
     def succeeded(self, failures: int) -> None:
-        """An attempt has succeeded after so many failures in a row."""
-        by_chance = min(failures, self.failures_in_a_row() + 1) if failures and self._attempts else 0
+        """Note an attempt that succeeded after ``failures`` failures in a row."""
+        by_chance = min(failures, self.expected_run() + 1) if failures and self._attempts else 0
         self._failures += by_chance
         self._attempts += by_chance + 1
-        if self._attempts > _REMEMBERED:
+        if self._attempts > _MEMORY_ATTEMPTS:
             self._failures /= 2
             self._attempts /= 2
 
-    def failures_in_a_row(self) -> int:
-        """Failures that need no other explanation; none where nothing has ever succeeded."""
+    def expected_run(self) -> int:
+        """Return how many failures in a row chance explains; 0 before the first success."""
         if not self._attempts:
             return 0
-        return min(_MOST, expected_failure_run(self._attempts, max(self._failures, 0.5) / (self._attempts + 1)))
+        return min(
+            _MAX_EXPECTED_RUN, expected_failure_run(self._attempts, max(self._failures, 0.5) / (self._attempts + 1))
+        )
 
 
 def expected_failure_run(attempts: float, share: float) -> int:
-    """Failures in a row that chance explains among so many attempts, of which this share fails."""
+    """Return the longest run of failures to expect among ``attempts`` attempts of which ``share`` fail."""
     return 1 + math.ceil(math.log(attempts) / -math.log(share))
 
 
 class HealthSnapshot(NamedTuple):
-    """What a retry decision has to know of the line at the moment of a failure.
+    """State of one (endpoint, model) at a failure, as the retry decision needs it.
 
     Attributes:
         streak: failures of the server since its last success.
-        level: the part of the streak that bad luck does not explain, in multiples of the calls on their way.
-        luck: how many failures in a row it does explain.
-        closed: whether the line is held because the server is down.
-        down_for: seconds for which it has been down, None while it is not held.
-        refused_for: seconds for which there were refusals for rate and no success; None without any.
-        proven: whether any call has ever succeeded.
-        failing_for: seconds for which there were failures of the server and no success; None without any.
-        recheck: seconds after which a call whose key or model was refused may be tried again; None where the
-            refusal stands.
+        excess_streak: the part of the streak that chance does not explain, as a multiple of the calls in flight or
+            parked.
+        chance_failures: failures in a row that chance explains.
+        is_open: True while the circuit breaker holds calls back because the server is down.
+        down_for: seconds for which the server has been down, None while the circuit is closed.
+        rejected_for: seconds of rejections for rate without a success; None without any.
+        proven: True once any call has succeeded.
+        failing_for: seconds of failures of the server without a success; None without any.
+        recheck: seconds after which a call whose key or model was rejected may be tried again; None where the
+            rejection stands.
         good_sent_at: the latest send of a call that succeeded.
-        unanimous: whether so many calls have met this very refusal, and none has succeeded, that no call will.
-        elsewhere: whether another endpoint would take the call at once.
-        left: whether another endpoint may take it sooner or later.
-        chance: how many refusals of one call in a row are due to chance, where refusals do not depend on the pace.
-        overloaded: whether its failures are refusals, because it has too much to do.
-        succeeded_before: seconds since the latest success, ``inf`` before the first.
+        unanimous: True if many calls got this very rejection and none has succeeded, so that no call will.
+        has_healthy_peer: True if another endpoint would take the call at once.
+        has_peer: True if another endpoint may take the call, now or later.
+        chance_rejections: rejections of one call in a row that chance explains, where they do not depend on the load.
+        overloaded: True if its failures are rejections of a server with too much to do.
+        since_success: seconds since the latest success, ``inf`` before the first.
     """
 
     streak: int = 0
-    level: int = 0
-    luck: int = 0
-    closed: bool = False
+    excess_streak: int = 0
+    chance_failures: int = 0
+    is_open: bool = False
     down_for: Optional[float] = None
-    refused_for: Optional[float] = None
+    rejected_for: Optional[float] = None
     proven: bool = False
     failing_for: Optional[float] = None
     recheck: Optional[float] = None
     good_sent_at: float = -math.inf
     unanimous: bool = False
-    elsewhere: bool = False
-    left: bool = False
-    chance: int = 0
+    has_healthy_peer: bool = False
+    has_peer: bool = False
+    chance_rejections: int = 0
     overloaded: bool = False
-    succeeded_before: float = math.inf
+    since_success: float = math.inf
 
 
 class UpstreamHealth:
-    """The failures of one (endpoint, model), and the time until which the server wants to be left alone.
+    """Failures of one (endpoint, model), and the time until which the server has said that it will reject calls.
 
     Not thread-safe: the caller holds the lock.
+
+    Attributes:
+        circuit: its circuit breaker.
+        proven: True once any call has succeeded.
+        streak: failures of the server since its last success.
     """
 
-    __slots__ = ("_luck", "_refusal", "_refuse_until", "_refused_since", "_succeeded_at", "gate", "proven", "streak")
+    __slots__ = (
+        "_failure_rate",
+        "_reject_until",
+        "_rejected_since",
+        "_rejection",
+        "_succeeded_at",
+        "circuit",
+        "proven",
+        "streak",
+    )
 
     def __init__(self) -> None:
-        self.gate = CircuitBreaker()
+        self.circuit = CircuitBreaker()
         self.streak = 0
-        self._luck = FailureRate()
+        self._failure_rate = FailureRate()
         self.proven = False
         self._succeeded_at = -math.inf
-        self._refused_since: Optional[float] = None
-        self._refuse_until = -math.inf
-        self._refusal: Optional[ChatPoolError] = None
+        self._rejected_since: Optional[float] = None
+        self._reject_until = -math.inf
+        self._rejection: Optional[ChatPoolError] = None
 
     def returned(self, verdict: Verdict, sent_at: float, now: float, down: Optional[bool] = None) -> None:
-        """An attempt that went out at ``sent_at`` has ended with ``verdict``."""
+        """Note that an attempt sent at ``sent_at`` has ended with ``verdict``; ``down`` as for the circuit breaker."""
         kind = verdict.kind
-        self.gate.returned(kind, sent_at, now, down)
+        self.circuit.returned(kind, sent_at, now, down)
         if kind == "success":
-            self._luck.succeeded(self.streak)
+            self._failure_rate.succeeded(self.streak)
             self.streak = 0
             self.proven = True
             self._succeeded_at = now
-            self._refused_since = None
+            self._rejected_since = None
         elif kind == "throttled":
-            if self._refused_since is None:
-                self._refused_since = sent_at
+            if self._rejected_since is None:
+                self._rejected_since = sent_at
         elif kind in ("timeout", "unavailable", "retry"):
             self.streak += 1
 
-    def view(self, now: float, on_their_way: int) -> HealthSnapshot:
-        """The line as a retry decision sees it, with so many calls in flight or parked."""
-        luck = self._luck.failures_in_a_row()
-        down_since, refused_since = self.gate.down_since if self.gate.closed else None, self._refused_since
+    def snapshot(self, now: float, on_their_way: int) -> HealthSnapshot:
+        """Return the state for a retry decision; ``on_their_way`` calls are in flight or parked."""
+        chance_failures = self._failure_rate.expected_run()
+        down_since, rejected_since = self.circuit.down_since if self.circuit.is_open else None, self._rejected_since
         return HealthSnapshot(
             self.streak,
-            max(0, self.streak - luck) // max(1, on_their_way),
-            luck,
-            self.gate.closed,
+            max(0, self.streak - chance_failures) // max(1, on_their_way),
+            chance_failures,
+            self.circuit.is_open,
             None if down_since is None else now - down_since,
-            None if refused_since is None else now - refused_since,
+            None if rejected_since is None else now - rejected_since,
             self.proven,
-            succeeded_before=now - self._succeeded_at,
+            since_success=now - self._succeeded_at,
         )
 
-    def refuse(self, until: float, error: ChatPoolError) -> None:
-        """Send nothing before ``until``: the server has said that it will refuse."""
-        if until > self._refuse_until:
-            self._refuse_until, self._refusal = until, error
+    def reject(self, until: float, error: ChatPoolError) -> None:
+        """Send nothing before ``until``: the server has said that it will reject calls, with ``error``."""
+        if until > self._reject_until:
+            self._reject_until, self._rejection = until, error
 
-    def refusal_at(self, now: float) -> Optional[ChatPoolError]:
-        """The error that a call sent now would draw, None if it may be sent."""
-        return self._refusal if now < self._refuse_until else None
+    def rejection_at(self, now: float) -> Optional[ChatPoolError]:
+        """Return the error that a call sent now would get, None if it may be sent."""
+        return self._rejection if now < self._reject_until else None
 
-    def refused_for(self, now: float) -> float:
-        """Seconds for which the server has said that it will refuse, 0.0 if it has not."""
-        return max(0.0, self._refuse_until - now)
+    def rejected_for(self, now: float) -> float:
+        """Return the seconds for which the server has said that it will reject calls, 0.0 without any."""
+        return max(0.0, self._reject_until - now)
 
     def stats(self, now: float) -> LineStats:
-        """This state for a person."""
-        paused = self._refuse_until - now
+        """Return the state for statistics."""
+        paused = self._reject_until - now
         if paused > 0:
-            return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._refusal}")
-        if self.gate.closed:
-            wait = self.gate.wait(now)
+            return LineStats(self.streak, paused_until=paused, why=f"the server asked for it: {self._rejection}")
+        if self.circuit.is_open:
+            wait = self.circuit.wait(now)
             why = "the server is down; single probes are sent"
             return LineStats(self.streak, paused_until=None if math.isinf(wait) else wait, why=why)
         return LineStats(failure_streak=self.streak)

@@ -1,11 +1,11 @@
-"""When the next call to one (endpoint, model) may be sent: its limits, stated and found out, in one object."""
+"""Pacing of one (endpoint, model): its configured, reported and learned limits in one object."""
 
 from __future__ import annotations
 
 import math
 from typing import Iterator, NamedTuple, Optional, Tuple
 
-from .._measures import StatedLimit
+from .._values import StatedLimit
 from ..config import Limits
 from .adaptive.controller import AdaptiveLimiter
 from .adaptive.send_log import SendRecord
@@ -17,27 +17,27 @@ __all__ = ["PacedSend", "Pacer", "PacingState"]
 
 
 class PacedSend(NamedTuple):
-    """An attempt that was sent; handed back when it returns.
+    """Record of an attempt that was sent; handed back when it returns.
 
     Attributes:
-        ticket: what was known when it was sent.
+        record: the record of the send log.
         tokens: the tokens it was expected to take.
         tokens_sent: tokens sent with it, since the first send.
     """
 
-    ticket: SendRecord
+    record: SendRecord
     tokens: float
     tokens_sent: float
 
 
 class PacingState(NamedTuple):
-    """The pacing of one (endpoint, model) at one moment, for a person.
+    """Pacing of one (endpoint, model) at one moment, for statistics.
 
     Attributes:
         rate: sends a second, None where nothing limits it.
         concurrency_limit: calls in flight at most, None where nothing limits them below the pool's workers.
         paused_for: seconds until calls are sent again, None when it is not paused.
-        why: what limits it, in a few words; None without a limit.
+        why: a short description of what limits it; None without a limit.
     """
 
     rate: Optional[float] = None
@@ -47,23 +47,23 @@ class PacingState(NamedTuple):
 
 
 class Pacer:
-    """Admits calls within the limits that are configured, stated in headers, and found out by refusals.
+    """Admits calls within the limits that are configured, reported in headers, and learned from rejections.
 
-    Not thread-safe: the caller holds the lock.  The caller asks for the call that is next in its line and sends it
-    before it asks for another, so whoever comes first is served first.
+    Not thread-safe: the caller holds the lock.  The caller asks for the call that is next in its queue and sends it
+    before it asks for another, so calls are served in order.
 
     Args:
         limits: the configured limits, None without any.
 
     Attributes:
-        counts_tokens: whether the tokens of a call matter.
+        counts_tokens: True if the tokens of a call matter.
     """
 
-    __slots__ = ("_admission", "_configured", "_requests", "_tokens", "_tokens_sent", "counts_tokens")
+    __slots__ = ("_adaptive", "_rate_limiter", "_requests", "_tokens", "_tokens_sent", "counts_tokens")
 
     def __init__(self, limits: Optional[Limits] = None) -> None:
-        self._admission = AdaptiveLimiter()
-        self._configured = RateLimiter(limits) if limits is not None and limits.any else None
+        self._adaptive = AdaptiveLimiter()
+        self._rate_limiter = RateLimiter(limits) if limits is not None and limits.any else None
         self._requests: Optional[HeaderLimit] = None
         self._tokens: Optional[HeaderLimit] = None
         self._tokens_sent = 0.0
@@ -71,34 +71,34 @@ class Pacer:
 
     @property
     def limited(self) -> bool:
-        """Whether anything limits the pace, as far as is known."""
+        """True if anything is known to limit the pace."""
         learned = self._requests is not None or self._tokens is not None
-        return learned or self._configured is not None or not isinstance(self._admission.phase, Unlimited)
+        return learned or self._rate_limiter is not None or not isinstance(self._adaptive.state, Unlimited)
 
     @property
-    def tokens_at_most(self) -> float:
-        """Tokens that may be sent in a minute, configured or stated; ``inf`` where that is not known."""
-        configured = None if self._configured is None else self._configured.limits.tokens_per_minute
-        stated = math.inf if self._tokens is None else self._tokens.limit
-        return stated if configured is None else min(configured, stated)
+    def max_tokens_per_minute(self) -> float:
+        """Tokens that may be sent in a minute, configured or reported; ``inf`` where that is unknown."""
+        configured = None if self._rate_limiter is None else self._rate_limiter.limits.tokens_per_minute
+        reported = math.inf if self._tokens is None else self._tokens.limit
+        return reported if configured is None else min(configured, reported)
 
     def too_large(self, tokens: float) -> Optional[str]:
-        """Why a call of so many tokens can never be sent, None if it can."""
-        return None if self._configured is None else self._configured.too_large(tokens)
+        """Return why a call of ``tokens`` tokens can never be sent, None if it can."""
+        return None if self._rate_limiter is None else self._rate_limiter.too_large(tokens)
 
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float, tokens: float = 0.0, *, probe: bool = False) -> float:
-        """Seconds until a call of so many tokens may be sent; 0 for now, ``inf`` for not before one ends.
+        """Return the seconds until a call may be sent; 0 for now, ``inf`` for not before one in flight ends.
 
         Args:
             now: the time.
             tokens: of the call.
-            probe: whether the call asks if the server is back: what it refused before it was down does not hold it up.
+            probe: True for a probe of a server that was down: rejections from before that do not delay it.
         """
-        wait = 0.0 if probe else self._admission.wait(now)
-        if self._configured is not None:
-            wait = max(wait, self._configured.wait(now, tokens))
+        wait = 0.0 if probe else self._adaptive.wait(now)
+        if self._rate_limiter is not None:
+            wait = max(wait, self._rate_limiter.wait(now, tokens))
         if self._requests is not None:
             wait = max(wait, self._requests.wait(now, 1.0))
         if self._tokens is not None:
@@ -106,92 +106,92 @@ class Pacer:
         return wait
 
     def sent(self, now: float, tokens: float = 0.0) -> PacedSend:
-        """A call of so many tokens goes out."""
-        if self._configured is not None:
-            self._configured.sent(now, tokens)
+        """Note that a call of ``tokens`` tokens is sent."""
+        if self._rate_limiter is not None:
+            self._rate_limiter.sent(now, tokens)
         if self._requests is not None:
             self._requests.sent(now, 1.0)
         if self._tokens is not None:
             self._tokens.sent(now, tokens)
         self._tokens_sent += tokens
-        return PacedSend(self._admission.sent(now), tokens, self._tokens_sent)
+        return PacedSend(self._adaptive.sent(now), tokens, self._tokens_sent)
 
     # -- answers ----------------------------------------------------------------------------------------
 
     def accepted(self, sent: PacedSend, now: float, used: Optional[float] = None) -> None:
-        """The call was answered, and took ``used`` tokens if that is known."""
-        self._admission.accepted(sent.ticket, now)
-        if used is not None and self._configured is not None:
-            self._configured.corrected(sent.ticket.sent_at, now, sent.tokens, used)
+        """Note that the call was answered, and took ``used`` tokens if that is known."""
+        self._adaptive.accepted(sent.record, now)
+        if used is not None and self._rate_limiter is not None:
+            self._rate_limiter.corrected(sent.record.sent_at, now, sent.tokens, used)
 
-    def refused(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
-        """The call was refused for now, with a hint of so many seconds; it took no tokens."""
-        self._admission.refused(sent.ticket, now, hint)
-        if self._configured is not None:
-            self._configured.corrected(sent.ticket.sent_at, now, sent.tokens, 0.0)
+    def rejected(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
+        """Note that the call was rejected for now, with a hint of ``hint`` seconds; it took no tokens."""
+        self._adaptive.rejected(sent.record, now, hint)
+        if self._rate_limiter is not None:
+            self._rate_limiter.corrected(sent.record.sent_at, now, sent.tokens, 0.0)
 
     def failed(self, sent: PacedSend, now: float, hint: Optional[float]) -> None:
-        """The server or the way to it failed (a 5xx, a broken connection), with a hint of so many seconds."""
-        self._admission.failed(sent.ticket, now, hint)
+        """Note a failure of the server or the connection (a 5xx, a broken pipe), with a hint of ``hint`` seconds."""
+        self._adaptive.failed(sent.record, now, hint)
 
-    def given_up(self, sent: PacedSend, now: float) -> None:
-        """The call was not answered in time."""
-        self._admission.given_up(sent.ticket, now)
+    def timed_out(self, sent: PacedSend, now: float) -> None:
+        """Note that the call was not answered in time."""
+        self._adaptive.timed_out(sent.record, now)
 
     def ended(self) -> None:
-        """A call has ended in a way that says nothing about limits, nor about what it took: nothing is given back."""
-        self._admission.ended()
+        """Note the end of a call that says nothing about limits or tokens used: nothing is given back."""
+        self._adaptive.ended()
 
-    def stated(
+    def reported(
         self, sent: PacedSend, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]
     ) -> None:
-        """The headers of the call's answer state these limits."""
-        ticket, tally = sent.ticket, self._admission.tally
-        before, after = tally.around(ticket, now)
+        """Take over the limits that the headers of the call's answer report."""
+        record, send_log = sent.record, self._adaptive.send_log
+        before, after = send_log.overlapping(record, now)
         if requests is not None:
             self._requests = self._requests or HeaderLimit()
-            around = Overlap(tally.sent - ticket.number - 1, before, after)
-            self._requests.stated(requests, ticket.number, ticket.sent_at, around, now)
+            overlap = Overlap(send_log.sent - record.number - 1, before, after)
+            self._requests.reported(requests, record.number, record.sent_at, overlap, now)
         if tokens is not None:
             self._tokens = self._tokens or HeaderLimit()
             self.counts_tokens = True
-            around = Overlap(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
-            self._tokens.stated(tokens, ticket.number, ticket.sent_at, around, now)
+            overlap = Overlap(self._tokens_sent - sent.tokens_sent, before * sent.tokens, after * sent.tokens)
+            self._tokens.reported(tokens, record.number, record.sent_at, overlap, now)
 
     def restart(self) -> None:
-        """The server was down, and is back: begin as at first, unless a limit is known."""
-        self._admission.restart()
+        """Begin anew after an outage, unless a limit is known."""
+        self._adaptive.restart()
 
     # -- what it means for retries ------------------------------------------------------------------------
 
     @property
-    def explained(self) -> bool:
-        """Whether the failure told last (not a refusal) is due to the load: there were too many calls at once."""
-        return self._admission.explained
+    def overloaded(self) -> bool:
+        """True if the latest failure (not a rejection) is due to the load: too many calls at once."""
+        return self._adaptive.overloaded
 
     @property
-    def chance(self) -> int:
-        """How many refusals of one call in a row are due to chance; 0 where refusals depend on the load."""
-        return self._admission.chance
+    def chance_rejections(self) -> int:
+        """Rejections of one call in a row that chance explains; 0 where rejections depend on the load."""
+        return self._adaptive.chance_rejections
 
     @property
     def down(self) -> Optional[bool]:
-        """Whether the server is down, None where its failures have nothing to do with the load."""
-        return self._admission.down
+        """True if the server is down, None where its failures do not depend on the load."""
+        return self._adaptive.down
 
     # -- for a person -----------------------------------------------------------------------------------
 
     def pace(self, now: float) -> PacingState:
-        """The state at this moment."""
-        phase, paused = self._admission.phase, self._admission.paused_for(now)
-        rate, why = phase.rate, phase.why
+        """Return the state at this moment."""
+        state, paused = self._adaptive.state, self._adaptive.paused_for(now)
+        rate, why = state.rate, state.why
         for limit, reason in self._known_rates():
             if rate is None or limit < rate:
                 rate, why = limit, reason
-        return PacingState(rate, phase.limit, paused or None, "paused: the server refused a call" if paused else why)
+        return PacingState(rate, state.limit, paused or None, "paused: the server refused a call" if paused else why)
 
     def _known_rates(self) -> Iterator[Tuple[float, str]]:
-        if self._configured is not None and self._configured.limits.requests_per_minute is not None:
-            yield self._configured.limits.requests_per_minute / 60, "the pool's own limits="
+        if self._rate_limiter is not None and self._rate_limiter.limits.requests_per_minute is not None:
+            yield self._rate_limiter.limits.requests_per_minute / 60, "the pool's own limits="
         if self._requests is not None and not math.isinf(self._requests.rate):
             yield self._requests.rate, "the server states its limits in x-ratelimit headers"

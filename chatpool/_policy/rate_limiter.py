@@ -1,7 +1,4 @@
-"""Limits per minute, kept exactly: how long to wait, for what has been taken.
-
-The limits a user has set, for one (endpoint, model).
-"""
+"""Configured limits per minute: leaky buckets and sliding windows that are never exceeded."""
 
 from __future__ import annotations
 
@@ -14,20 +11,23 @@ from ..config import Limits
 __all__ = ["LeakyBucket", "RateLimiter", "SlidingWindow"]
 
 
-_MINUTE = 60.0
+_MINUTE_SECONDS = 60.0
 
 
 class LeakyBucket:
-    """A leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
+    """Leaky bucket as a meter, which is what GCRA computes: it fills by what is taken and leaks at a fixed rate.
 
-    What is taken in any minute is at most ``burst`` and what leaks in a minute; so it leaks ``per_minute - burst``
-    units a minute, and one more where only whole units are taken.  Something larger than the
-    burst may be taken from an empty bucket, and is paid for afterwards.
+    At most ``burst`` and what leaks in a minute can be taken in any minute; so it leaks ``per_minute - burst`` units a
+    minute, and one more where only whole units are taken.  An amount above the burst may be taken from an empty
+    bucket and is made up for afterwards.
+
+    Limits shared by processes (``chatpool._quota.gcra``) reserve moments instead, allow for late sends and a larger
+    burst, and agree to the last bit with a Lua script: the two have the theory in common, not the arithmetic.
 
     Args:
         per_minute: units that may be taken in any minute.
-        burst: units that may be taken at once, at most half a minute's.
-        unit: what is always taken, if it is always the same; then ``per_minute`` is a whole number of these.
+        burst: units that may be taken at once, at most half of those of a minute.
+        unit: the amount of each taking, if it is always the same; then ``per_minute`` is a whole number of these.
     """
 
     __slots__ = ("_at", "_burst", "_leak", "_level", "_per_minute")
@@ -35,7 +35,7 @@ class LeakyBucket:
     def __init__(self, per_minute: float, burst: float, unit: float = 0.0) -> None:
         self._per_minute = per_minute
         self._burst = max(unit, min(burst, per_minute / 2))
-        self._leak = (per_minute - self._burst + unit) / _MINUTE
+        self._leak = (per_minute - self._burst + unit) / _MINUTE_SECONDS
         self._level = 0.0
         self._at = -math.inf
 
@@ -46,29 +46,29 @@ class LeakyBucket:
             self._at = now
 
     def wait(self, now: float, amount: float) -> float:
-        """Seconds until ``amount`` may be taken."""
+        """Return the seconds until ``amount`` may be taken."""
         self._settle(now)
         over = self._level - max(0.0, self._burst - amount)
         return over / self._leak if over > 1e-9 else 0.0
 
     def take(self, now: float, amount: float) -> None:
-        """Take ``amount``, whether or not there is room for it."""
+        """Take ``amount``, even if there is no room for it."""
         self._settle(now)
         self._level += amount
 
     def take_late(self, now: float, amount: float) -> None:
-        """So much more than was taken has been used; whatever it is, it is made up for within a minute."""
+        """Take ``amount`` that was used beyond what was taken; whatever it is, it has leaked within a minute."""
         self._settle(now)
         self._level = max(self._level, min(self._level + amount, self._per_minute))
 
     def give_back(self, now: float, amount: float) -> None:
-        """So much of what was taken was not needed; nothing below empty is ever given back."""
+        """Give back ``amount`` that was taken and not used; the level never falls below empty."""
         self._settle(now)
         self._level = max(0.0, self._level - amount)
 
 
 class SlidingWindow:
-    """No more than a limit in any minute, also when amounts are corrected afterwards.
+    """At most a limit in any minute, also when amounts are corrected afterwards.
 
     Counts in slots of a second; a slot is forgotten when no minute can hold any of it together with the present.
 
@@ -85,13 +85,13 @@ class SlidingWindow:
 
     def _forget(self, now: float) -> None:
         slots = self._slots
-        while slots and slots[0][0] + 1 + _MINUTE <= now:
+        while slots and slots[0][0] + 1 + _MINUTE_SECONDS <= now:
             self._total -= slots.popleft()[1]
         if not slots:
             self._total = 0.0
 
     def wait(self, now: float, amount: float) -> float:
-        """Seconds until ``amount`` may be taken."""
+        """Return the seconds until ``amount`` may be taken."""
         self._forget(now)
         over = self._total + amount - self._limit
         if over <= 1e-9:
@@ -99,11 +99,11 @@ class SlidingWindow:
         for second, taken in self._slots:
             over -= taken
             if over <= 1e-9:
-                return second + 1 + _MINUTE - now
-        return self._slots[-1][0] + 1 + _MINUTE - now if self._slots else 0.0
+                return second + 1 + _MINUTE_SECONDS - now
+        return self._slots[-1][0] + 1 + _MINUTE_SECONDS - now if self._slots else 0.0
 
     def take(self, now: float, amount: float) -> None:
-        """Take ``amount``, whether or not there is room for it."""
+        """Take ``amount``, even if there is no room for it."""
         self._forget(now)
         second = math.floor(now)
         if self._slots and self._slots[-1][0] >= second:
@@ -113,7 +113,7 @@ class SlidingWindow:
         self._total += amount
 
     def correct(self, taken_at: float, difference: float) -> None:
-        """What was taken at ``taken_at`` was more by ``difference``, or less."""
+        """Correct what was taken at ``taken_at`` by ``difference``, which may be negative."""
         second = math.floor(taken_at)
         for slot in reversed(self._slots):
             if slot[0] == second:
@@ -126,7 +126,7 @@ class SlidingWindow:
 
 
 class RateLimiter:
-    """Requests and tokens per minute, taken in one step by the call that is next in its line.
+    """Requests and tokens per minute that are configured, taken in one step by each call.
 
     Args:
         limits: the settings; at least one limit is set.
@@ -147,7 +147,7 @@ class RateLimiter:
             self._token_window = SlidingWindow(per_minute)
 
     def too_large(self, tokens: float) -> Optional[str]:
-        """Why a request of so many tokens can never be sent, None if it can."""
+        """Return why a request of ``tokens`` tokens can never be sent, None if it can."""
         limit = self.limits.tokens_per_minute
         if limit is None or tokens <= limit:
             return None
@@ -157,7 +157,7 @@ class RateLimiter:
         )
 
     def wait(self, now: float, tokens: float) -> float:
-        """Seconds until a request of so many tokens may be sent."""
+        """Return the seconds until a request of ``tokens`` tokens may be sent."""
         wait = 0.0
         if self._requests is not None:
             wait = self._requests.wait(now, 1.0)
@@ -166,7 +166,7 @@ class RateLimiter:
         return wait
 
     def sent(self, now: float, tokens: float) -> None:
-        """A request of so many tokens goes out."""
+        """Note that a request of ``tokens`` tokens is sent."""
         if self._requests is not None:
             self._requests.take(now, 1.0)
         if self._tokens is not None:
@@ -174,9 +174,10 @@ class RateLimiter:
             self._token_window.take(now, tokens)
 
     def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
-        """A request that was sent as one of ``tokens`` has used ``used``; a minute's worth at most counts.
+        """Correct the tokens of a request that was sent as one of ``tokens`` and has used ``used``.
 
-        It is over by then in any case, and answers may state what cannot be, many of them at once.
+        More than the limit of a minute never counts: the window is over by then in any case, and many answers at once
+        may report impossible numbers.
         """
         used = min(used, self.limits.tokens_per_minute or 0.0)
         if self._tokens is None or used == tokens:

@@ -1,12 +1,8 @@
-"""Whether a failed attempt is made again and after how long: tenacity's strategies, asked but never slept by.
+"""Retry decisions: whether a failed attempt is made again, and after how long.
 
 A :class:`RetryDecider` belongs to a policy and is shared; the :class:`RetryState` of a call is made at its first
-failure, so a call that succeeds at once pays nothing.  The answer is a :class:`RetryDecision`: who waits, and
-how, is the engine's business.
-
-Answers that come again and again to the same call.
-
-A key or a model that has just worked and is refused now: perhaps a gateway under load, so it is tried again.
+failure, so a call that succeeds at once pays nothing.  tenacity's strategies are asked for a wait and never sleep:
+the result is a :class:`RetryDecision`, and waiting is the engine's task.
 """
 
 from __future__ import annotations
@@ -27,177 +23,53 @@ from ..types import Verdict
 from .health import HealthSnapshot
 
 __all__ = [
-    "TRIES",
     "Deadline",
     "KeyRecheck",
     "RepeatedAnswers",
     "RetryDecider",
     "RetryDecision",
     "RetryState",
-    "is_of_the_size",
+    "is_size_related",
 ]
-
-
-_SAME_ANSWERS = 3
-
-
-def is_of_the_size(verdict: Verdict) -> bool:
-    """Recognise a failure that, of a call which asks for many things at once, says little about the server."""
-    return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
-
-
-class RepeatedAnswers:
-    """How often a call has met the same failure.
-
-    A plain count, kept with the call.
-    """
-
-    __slots__ = ("_answers", "_stumbles")
-
-    def __init__(self) -> None:
-        self._stumbles = 0
-        self._answers: Optional[Dict[str, int]] = None
-
-    def comes_back(self, verdict: Verdict, *, suspects: int, down: bool) -> bool:
-        """Note a failure; return True for the second that may be due to what was asked for, and not to the server.
-
-        Args:
-            verdict: the failure.
-            suspects: how many things the call asks for; a single one has failed before, among others.
-            down: whether the server seems to be down: then little is proved.
-        """
-        certain = is_of_the_size(verdict) and (suspects > 1 or not down)
-        if not certain and (suspects == 1 or down or verdict.kind not in ("timeout", "retry")):
-            return False
-        self._stumbles += 1
-        return self._stumbles >= 2
-
-    def has_enough_of(self, verdict: Verdict) -> bool:
-        """Note a failure; return True for an unusable answer that has come three times, the same to the last byte."""
-        if verdict.fingerprint is None or verdict.kind != "retry":
-            return False
-        answers = self._answers = self._answers or {}
-        answers[verdict.fingerprint] = answers.get(verdict.fingerprint, 0) + 1
-        return answers[verdict.fingerprint] >= _SAME_ANSWERS
-
-
-TRIES = 3
-
-_EVERY = 1.0  # seconds between two tries
-_HOLD = 1.01  # seconds for which fresh calls are held: a refused call comes before them
-_WORKED_WITHIN = 60.0  # seconds
-
-
-class KeyRecheck:
-    """Holds a line while a refusal of the key, a permission or the model is in doubt, and lets one call at a time try.
-
-    It is in doubt after a success within the last minute.  A success that was sent after the refused attempt ends
-    the doubt, and so do three refused tries: then the refusal stands, until something succeeds again.
-
-    Not thread-safe: the caller holds the lock.
-
-    Attributes:
-        stands: whether a refusal was in doubt and holds, since when nothing has succeeded.
-        worked_at: when a call succeeded last.
-        good_sent_at: the latest send of a call that succeeded.
-    """
-
-    __slots__ = ("_refused_sent_at", "_since", "_tries", "_try_at", "_try_out", "good_sent_at", "stands", "worked_at")
-
-    def __init__(self) -> None:
-        self.worked_at = self.good_sent_at = -math.inf
-        self._since: Optional[float] = None  # when the doubt began
-        self._refused_sent_at = 0.0
-        self.stands = False
-        self._tries = 0
-        self._try_at = 0.0
-        self._try_out = False
-
-    @property
-    def pause(self) -> Optional[float]:
-        """Seconds after which a refused call may be tried again, None where the refusal stands."""
-        return None if self._since is None else _EVERY
-
-    def wait(self, now: float) -> float:
-        """Seconds until a call may be sent: 0 for now, ``inf`` while one is trying."""
-        if self._since is None:
-            return 0.0
-        return math.inf if self._try_out else max(0.0, self._try_at - now)
-
-    def sent(self) -> None:
-        """A call goes out."""
-        self._try_out = self._since is not None
-
-    def succeeded(self, sent_at: float, now: float) -> None:
-        """A call that went out at ``sent_at`` has succeeded."""
-        self.worked_at, self.stands = now, False
-        self.good_sent_at = max(self.good_sent_at, sent_at)
-        if self._since is not None and sent_at >= self._refused_sent_at:
-            self._since, self._try_out = None, False
-
-    def refused(self, sent_at: float, now: float, worked_at: float) -> None:
-        """A call that went out at ``sent_at`` was refused.
-
-        Args:
-            sent_at: when it was sent.
-            now: the time.
-            worked_at: when what is refused worked last.
-        """
-        if self._since is None:
-            if self.stands or now - worked_at > _WORKED_WITHIN:
-                return
-            self._since, self._refused_sent_at, self._tries = now, sent_at, 0
-        elif sent_at >= self._since:
-            self._tries += 1
-        else:
-            return  # it was on its way already
-        self._try_out, self._try_at = False, now + _HOLD
-        if self._tries >= TRIES:
-            self._since, self.stands = None, True
-
-    def ended(self, sent_at: float) -> None:
-        """A call that went out at ``sent_at`` has come to an end that says nothing about the refusal."""
-        if self._since is not None and sent_at >= self._since:
-            self._try_out = False
 
 
 _RETRIED_KINDS = frozenset({"throttled", "timeout", "unavailable", "retry"})
 
-# The server's hint is never undercut; a little more keeps its callers from coming back all at once.
-_HINT_JITTER = 0.05
+# The wait is never shorter than the server's hint; a little more keeps callers from coming back all at once.
+_HINT_JITTER_SHARE = 0.05
 
-# A server that has never answered is more likely misspelt than down (seconds).
-_NEVER_SUCCEEDED = 30.0
+# A server that has never answered is more likely misspelt than down.
+_MAX_UNPROVEN_OUTAGE_SECONDS = 30.0
 
-# So many failures since the last success are no longer those of single texts.
-_MANY_FAILURES = 10
+# As many failures since the last success do not come from single inputs.
+_OUTAGE_FAILURES = 10
 
-_LARGEST_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
+_MAX_EXPONENT = 30  # 2 ** 30 quarter seconds are far beyond any wait_max, and no float overflows
 
 
 class RetryDecision(NamedTuple):
-    """What follows a failed attempt.
+    """Decision after a failed attempt.
 
     Attributes:
         wait: seconds until the next attempt, None to give the call up.
         error: the error the call ends with, None when it goes on.
         scope: what else ends with it (see :class:`~chatpool.types.Verdict`); ``"call"`` for nothing.
-        refuse_for: seconds in which nothing may be sent to this (endpoint, model), None for no such pause.
-        refresh_key: whether the API key is to be fetched again before the next attempt.
-        away: seconds for which the call is not to come back to this endpoint, because another takes it sooner; None
-            where it waits for this one.
+        reject_for: seconds in which nothing may be sent to this (endpoint, model), None for no such pause.
+        refresh_key: True if the API key is to be fetched again before the next attempt.
+        avoid_for: seconds for which the call avoids this endpoint, because it fails over to another; None where it
+            waits for this one.
     """
 
     wait: Optional[float] = None
     error: Optional[ChatPoolError] = None
     scope: str = "call"
-    refuse_for: Optional[float] = None
+    reject_for: Optional[float] = None
     refresh_key: bool = False
-    away: Optional[float] = None
+    avoid_for: Optional[float] = None
 
 
 class Deadline(NamedTuple):
-    """When a call's time ends, and which limit says so.
+    """End of a call's time, and the setting that it comes from.
 
     Attributes:
         at: on the pool's clock; ``inf`` for never.
@@ -208,45 +80,86 @@ class Deadline(NamedTuple):
     limit: str = "timeout.total"
 
 
+_MAX_IDENTICAL_ANSWERS = 3
+
+
+def is_size_related(verdict: Verdict) -> bool:
+    """Recognise a failure that may come from the content of a call for many items, and says little about the server."""
+    return verdict.about == "content" or (verdict.kind == "timeout" and verdict.status is not None)
+
+
+class RepeatedAnswers:
+    """Counts how often one call has met the same failure."""
+
+    __slots__ = ("_identical_answers", "_recurrences")
+
+    def __init__(self) -> None:
+        self._recurrences = 0
+        self._identical_answers: Optional[Dict[str, int]] = None
+
+    def recurs(self, verdict: Verdict, *, suspects: int, down: bool) -> bool:
+        """Note a failure; return True for the second that may be due to the content of the call, not to the server.
+
+        Args:
+            verdict: the failure.
+            suspects: the number of items in the call; a single one has failed before, among others.
+            down: True if the server seems to be down: then failures prove little.
+        """
+        certain = is_size_related(verdict) and (suspects > 1 or not down)
+        if not certain and (suspects == 1 or down or verdict.kind not in ("timeout", "retry")):
+            return False
+        self._recurrences += 1
+        return self._recurrences >= 2
+
+    def repeats_exactly(self, verdict: Verdict) -> bool:
+        """Note a failure; return True for an unusable answer that has come three times, the same to the last byte."""
+        if verdict.fingerprint is None or verdict.kind != "retry":
+            return False
+        answers = self._identical_answers = self._identical_answers or {}
+        answers[verdict.fingerprint] = answers.get(verdict.fingerprint, 0) + 1
+        return answers[verdict.fingerprint] >= _MAX_IDENTICAL_ANSWERS
+
+
 class RetryState(tenacity.RetryCallState):
-    """tenacity's state of one call, with what our own strategies look at besides."""
+    """tenacity's state of one call, and what our own strategies need besides."""
 
     repeats: RepeatedAnswers
     rechecks: int
-    refused_at: float
+    rejected_at: float
     verdict: Verdict
-    level: int
-    luck: int
-    chance: int
+    excess_streak: int
+    chance_failures: int
+    chance_rejections: int
     retries: int
     timeouts: int
     throttles: int
-    free: bool
+    costs_no_retry: bool
     key_refreshed: bool
-    left: bool
+    has_peer: bool
     patient: bool
     failing_since: Optional[float]
 
     def __init__(self, retrying: tenacity.BaseRetrying, first_sent: float) -> None:
         super().__init__(retrying, fn=None, args=(), kwargs={})
-        self.repeats, self.rechecks, self.refused_at = RepeatedAnswers(), 0, math.inf
+        self.repeats, self.rechecks, self.rejected_at = RepeatedAnswers(), 0, math.inf
         self.start_time = first_sent
-        self.level = self.luck = self.chance = self.retries = self.timeouts = self.throttles = 0
-        self.free = self.key_refreshed = self.left = self.patient = False
+        self.excess_streak = self.chance_failures = self.chance_rejections = 0
+        self.retries = self.timeouts = self.throttles = 0
+        self.costs_no_retry = self.key_refreshed = self.has_peer = self.patient = False
         self.failing_since = None
 
-    def failed(self, verdict: Verdict, attempt_number: int, now: float, line: HealthSnapshot) -> None:
+    def failed(self, verdict: Verdict, attempt_number: int, now: float, snapshot: HealthSnapshot) -> None:
         """Note the attempt that has just failed."""
         outcome: Future[Any] = tenacity.Future(attempt_number)
         outcome.set_exception(verdict.error)
         self.outcome = outcome  # type: ignore[assignment]  # it is tenacity's own Future
         self.outcome_timestamp = now
         self.attempt_number = attempt_number
-        self.verdict, self.level, self.luck, self.left = verdict, line.level, line.luck, line.left
-        self.chance = line.chance
+        self.verdict, self.has_peer, self.excess_streak = verdict, snapshot.has_peer, snapshot.excess_streak
+        self.chance_failures, self.chance_rejections = snapshot.chance_failures, snapshot.chance_rejections
 
-    def wait_for_better_times(self, patience: float, now: float, line: HealthSnapshot) -> None:
-        """Note whether the call is to go on although its retries are used up.
+    def update_patience(self, patience: float, now: float, snapshot: HealthSnapshot) -> None:
+        """Note if the call goes on although its retries are used up.
 
         Eight failures within seconds do not show that a call is lost, as long as the server answers others.
         """
@@ -255,21 +168,21 @@ class RetryState(tenacity.RetryCallState):
             return
         if self.failing_since is None:
             self.failing_since = now
-        self.patient = now - self.failing_since < patience and line.succeeded_before <= patience
+        self.patient = now - self.failing_since < patience and snapshot.since_success <= patience
 
     def count_retry(self) -> None:
-        """The attempt noted last will be made again."""
+        """Count a retry of the attempt noted last."""
         if self.verdict.kind == "throttled":
             self.throttles += 1
             return
-        if self.free:
+        if self.costs_no_retry:
             return
         self.retries += 1
         self.timeouts += self.verdict.kind == "timeout"
 
 
 class _StopAfterRetries(stop_base):
-    """``max_retries``, ``patience`` and ``max_timeout_retries``; a refusal for rate uses up none of them."""
+    """Strategy of ``max_retries``, ``patience`` and ``max_timeout_retries``; rejections for rate use up none."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -279,7 +192,7 @@ class _StopAfterRetries(stop_base):
         policy, kind = self._policy, retry_state.verdict.kind
         if policy.max_retries == 0:
             return True
-        if kind == "throttled" or retry_state.free:
+        if kind == "throttled" or retry_state.costs_no_retry:
             return False
         if kind == "timeout" and retry_state.timeouts >= policy.max_timeout_retries:
             return True
@@ -287,9 +200,9 @@ class _StopAfterRetries(stop_base):
 
 
 class _WaitByStreak(wait_base):
-    """Back-off that grows with the failures of the line, and of the call, that bad luck does not explain.
+    """Back-off that grows with the failures of the server, and of the call, that chance does not explain.
 
-    A refusal for rate says nothing about the streak: without a hint its wait doubles per refusal.
+    A rejection for rate says nothing about the streak: without a hint its wait doubles per rejection.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -298,18 +211,19 @@ class _WaitByStreak(wait_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
-        if verdict.kind == "throttled" and verdict.wait_hint is not None:
-            return 0.0  # who paces its callers knows the wait better than we do
+        if verdict.kind == "throttled" and verdict.retry_after is not None:
+            return 0.0  # a server that paces its callers knows the wait better
         if verdict.kind == "throttled":
-            exponent = max(0, retry_state.throttles - retry_state.chance)
+            exponent = max(0, retry_state.throttles - retry_state.chance_rejections)
         else:
-            exponent = retry_state.retries - (0 if retry_state.level else min(retry_state.luck, retry_state.retries))
-        longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _LARGEST_EXPONENT)
+            by_chance = 0 if retry_state.excess_streak else retry_state.chance_failures
+            exponent = max(0, retry_state.retries - by_chance)
+        longest = self._policy.wait_initial / 2 * 2.0 ** min(exponent, _MAX_EXPONENT)
         return min(random.uniform(0.5, 1.0) * longest, self._policy.wait_max)
 
 
 class _RetryIf(tenacity.retry_base):
-    """The user's ``retry_if`` first, then what the verdict says."""
+    """Strategy that asks the user's ``retry_if`` first, then the verdict."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._retry_if = policy.retry_if
@@ -318,11 +232,11 @@ class _RetryIf(tenacity.retry_base):
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         assert isinstance(retry_state, RetryState)
         verdict = retry_state.verdict
-        wanted = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
-        if wanted is not None:
-            return bool(wanted)
-        # What one endpoint refuses for good another may take.
-        return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.left)
+        decision = None if self._retry_if is None or verdict.error is None else self._retry_if(verdict.error)
+        if decision is not None:
+            return bool(decision)
+        # A call that one endpoint rejects for good may be accepted by another.
+        return verdict.kind in _RETRIED_KINDS or (verdict.kind == "fatal" and retry_state.has_peer)
 
 
 class RetryDecider:
@@ -330,7 +244,7 @@ class RetryDecider:
 
     Args:
         policy: the settings.
-        max_workers: how many failures in a row mean that everybody's calls fail.
+        max_workers: as many failures in a row mean that all calls fail.
     """
 
     def __init__(self, policy: RetryPolicy, max_workers: int) -> None:
@@ -343,7 +257,7 @@ class RetryDecider:
         )
 
     def start(self, first_sent: float) -> RetryState:
-        """The state of a call whose first attempt was sent at ``first_sent`` and has failed."""
+        """Return the state of a call whose first attempt was sent at ``first_sent`` and has failed."""
         return RetryState(self._retrying, first_sent)
 
     @runs_user_code
@@ -355,11 +269,11 @@ class RetryDecider:
         attempt: int,
         now: float,
         deadline: Deadline,
-        line: HealthSnapshot,
+        snapshot: HealthSnapshot,
         refreshable: bool = False,
         suspects: int = 0,
     ) -> RetryDecision:
-        """What follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
+        """Decide what follows attempt number ``attempt`` (from 1), which failed with ``verdict``.
 
         Args:
             state: the call's state; it is updated.
@@ -367,129 +281,219 @@ class RetryDecider:
             attempt: its number.
             now: the time.
             deadline: when the call's total time ends.
-            line: the state of its line, this failure included.
-            refreshable: whether a new API key can be fetched.
-            suspects: how many things the call asks for of which one may be what the server stumbles over: then a 500,
-                a time-out or an unusable answer that comes back ends it, for it is made again in parts; 0 for other
-                calls.
+            snapshot: the health of its upstream, this failure included.
+            refreshable: True if a new API key can be fetched.
+            suspects: the number of items in the call, any of which may be what the server fails on: then a 500, a
+                timeout or an unusable answer that recurs ends it, for it is made again in parts; 0 for other calls.
         """
-        state.failed(verdict, attempt, now, line)
-        state.wait_for_better_times(self.policy.patience, now, line)
-        if self._wants_new_key(state, verdict, refreshable):
+        state.failed(verdict, attempt, now, snapshot)
+        state.update_patience(self.policy.patience, now, snapshot)
+        if self._needs_new_key(state, verdict, refreshable):
             state.key_refreshed = True
             return RetryDecision(wait=0.0, refresh_key=True)
-        if self._looks_again(state, verdict, now, deadline, line):
-            return RetryDecision(wait=line.recheck)
-        down = line.closed or (suspects == 1 and line.streak >= max(_MANY_FAILURES, self._max_workers))
-        if suspects and state.repeats.comes_back(verdict, suspects=suspects, down=down):
+        if self._rechecks_access(state, verdict, now, deadline, snapshot):
+            return RetryDecision(wait=snapshot.recheck)
+        down = snapshot.is_open or (suspects == 1 and snapshot.streak >= max(_OUTAGE_FAILURES, self._max_workers))
+        if suspects and state.repeats.recurs(verdict, suspects=suspects, down=down):
             return RetryDecision(error=verdict.error)
-        enough = state.repeats.has_enough_of(verdict) and self._wanted(verdict) is not True
-        if enough or not self._retrying.retry(state):
-            return RetryDecision(error=verdict.error, scope=_scope(state, verdict, line))
-        hopeless = self._hint_too_long(verdict, line) or self._down_too_long(verdict, line)
-        if hopeless is not None:
-            return hopeless
-        away, moves = self._wait(state, verdict), self._moves(verdict, line)
-        wait = 0.0 if moves else away
+        repeated = state.repeats.repeats_exactly(verdict) and self._user_decision(verdict) is not True
+        if repeated or not self._retrying.retry(state):
+            return RetryDecision(error=verdict.error, scope=_scope(state, verdict, snapshot))
+        gives_up = self._hint_too_long(verdict, snapshot) or self._down_too_long(verdict, snapshot)
+        if gives_up is not None:
+            return gives_up
+        avoid_for, fails_over = self._wait(state, verdict), self._fails_over(verdict, snapshot)
+        wait = 0.0 if fails_over else avoid_for
         state.upcoming_sleep = wait
         # While the server is down or starting a failure says nothing about the call: it costs no retry.  Nor does one
-        # that is due to the load, but a number of retries that somebody has set is kept to.
-        unblamed = line.closed or (line.overloaded and self.policy.patience > 0)
-        free = (unblamed and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
-        state.free = free or (moves and verdict.kind == "fatal")
+        # that is due to the load, unless the user has set the number of retries (then patience is 0).
+        server_at_fault = snapshot.is_open or (snapshot.overloaded and self.policy.patience > 0)
+        costs_no_retry = (server_at_fault and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
+        state.costs_no_retry = costs_no_retry or (fails_over and verdict.kind == "fatal")
         if self._retrying.stop(state):
-            return RetryDecision(error=_past(deadline, now, verdict) or verdict.error)
+            return RetryDecision(error=_cut_by_deadline(deadline, now, verdict) or verdict.error)
         if now + wait >= deadline.at:
-            return RetryDecision(error=_out_of_time(deadline, now, verdict, wait))
+            return RetryDecision(error=_deadline_error(deadline, now, verdict, wait))
         state.count_retry()
         state.idle_for += wait
-        if not moves:
+        if not fails_over:
             return RetryDecision(wait=wait)
-        refuse_for = verdict.wait_hint if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
-        return RetryDecision(wait=wait, refuse_for=refuse_for, away=away)
+        reject_for = verdict.retry_after if verdict.kind == "throttled" and self._asks_for_too_long(verdict) else None
+        return RetryDecision(wait=wait, reject_for=reject_for, avoid_for=avoid_for)
 
-    def _moves(self, verdict: Verdict, line: HealthSnapshot) -> bool:
-        """Whether the call goes to another endpoint, rather than wait for this one."""
-        return line.elsewhere or (line.left and (verdict.kind == "fatal" or self._asks_for_too_long(verdict)))
+    def _fails_over(self, verdict: Verdict, snapshot: HealthSnapshot) -> bool:
+        """Return True if the call goes to another endpoint, rather than wait for this one."""
+        cannot_wait = verdict.kind == "fatal" or self._asks_for_too_long(verdict)
+        return snapshot.has_healthy_peer or (snapshot.has_peer and cannot_wait)
 
     def _asks_for_too_long(self, verdict: Verdict) -> bool:
-        return verdict.wait_hint is not None and verdict.wait_hint > self.policy.retry_after_max
+        return verdict.retry_after is not None and verdict.retry_after > self.policy.retry_after_max
 
-    def _wants_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
+    def _needs_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
         return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
 
-    def _looks_again(
-        self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, line: HealthSnapshot
+    def _rechecks_access(
+        self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, snapshot: HealthSnapshot
     ) -> bool:
-        """Whether a refusal of the key or the model may pass: then the call is tried again, at no cost in retries."""
-        if line.recheck is None or verdict.about != "access" or state.rechecks >= TRIES:
+        """Return True if a rejection of key or model may pass: then the call is tried again without using a retry."""
+        if snapshot.recheck is None or verdict.about != "access" or state.rechecks >= _MAX_RECHECKS:
             return False
-        if now + line.recheck >= deadline.at or self._wanted(verdict) is False:
+        if now + snapshot.recheck >= deadline.at or self._user_decision(verdict) is False:
             return False
         state.rechecks += 1
-        state.refused_at = min(state.refused_at, now)
+        state.rejected_at = min(state.rejected_at, now)
         return True
 
     @runs_user_code
-    def _wanted(self, verdict: Verdict) -> Optional[bool]:
-        """The user's word on a failure, None without one."""
+    def _user_decision(self, verdict: Verdict) -> Optional[bool]:
+        """Return the result of the user's ``retry_if``, None without one."""
         if self.policy.retry_if is None or verdict.error is None:
             return None
         return self.policy.retry_if(verdict.error)
 
-    def _down_too_long(self, verdict: Verdict, line: HealthSnapshot) -> Optional[RetryDecision]:
+    def _down_too_long(self, verdict: Verdict, snapshot: HealthSnapshot) -> Optional[RetryDecision]:
         longest = self.policy.max_outage
-        if line.elsewhere:
+        if snapshot.has_healthy_peer:
             return None
-        if verdict.about == "start":  # it is there, as it says itself
-            failing_for = line.failing_for or 0.0
-        elif line.down_for is not None:
-            failing_for = line.down_for
-            longest = longest if line.proven else min(_NEVER_SUCCEEDED, longest)
+        if verdict.about == "start":  # it is up and says that it is starting
+            failing_for = snapshot.failing_for or 0.0
+        elif snapshot.down_for is not None:
+            failing_for = snapshot.down_for
+            longest = longest if snapshot.proven else min(_MAX_UNPROVEN_OUTAGE_SECONDS, longest)
         else:
-            failing_for = line.refused_for or 0.0
+            failing_for = snapshot.rejected_for or 0.0
         if failing_for <= longest or verdict.error is None:
             return None
         prefix = f"no call has succeeded for {failing_for:.0f} s (retry.max_outage): "
         return RetryDecision(error=verdict.error.copied(prefix), scope="model")
 
-    def _hint_too_long(self, verdict: Verdict, line: HealthSnapshot) -> Optional[RetryDecision]:
-        if line.left or not self._asks_for_too_long(verdict):
+    def _hint_too_long(self, verdict: Verdict, snapshot: HealthSnapshot) -> Optional[RetryDecision]:
+        if snapshot.has_peer or not self._asks_for_too_long(verdict):
             return None
-        everybody = verdict.kind == "throttled" or line.streak >= self._max_workers
-        if not everybody:
+        all_calls_fail = verdict.kind == "throttled" or snapshot.streak >= self._max_workers
+        if not all_calls_fail:
             return RetryDecision(error=verdict.error)
-        return RetryDecision(error=verdict.error, scope="model", refuse_for=verdict.wait_hint)
+        return RetryDecision(error=verdict.error, scope="model", reject_for=verdict.retry_after)
 
     @runs_user_code
     def _wait(self, state: RetryState, verdict: Verdict) -> float:
-        own = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
-        if verdict.wait_hint is None:
-            return max(0.0, own)
-        return max(own, verdict.wait_hint * random.uniform(1.0, 1.0 + _HINT_JITTER))
+        computed = float(self._retrying.wait(state)) if self._retrying.wait is not None else 0.0
+        if verdict.retry_after is None:
+            return max(0.0, computed)
+        return max(computed, verdict.retry_after * random.uniform(1.0, 1.0 + _HINT_JITTER_SHARE))
 
 
-def _scope(state: RetryState, verdict: Verdict, line: HealthSnapshot) -> str:
-    """What ends with a call that is given up."""
-    if verdict.kind != "fatal" or line.good_sent_at > state.refused_at:
+def _scope(state: RetryState, verdict: Verdict, snapshot: HealthSnapshot) -> str:
+    """Return what ends with a call that is given up."""
+    if verdict.kind != "fatal" or snapshot.good_sent_at > state.rejected_at:
         return "call"  # others were served meanwhile, by the same key and model
     return verdict.scope
 
 
-def _past(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
-    """An attempt that the total limit cut short is a matter of that limit, not of the retries."""
-    return _out_of_time(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
+def _cut_by_deadline(deadline: Deadline, now: float, verdict: Verdict) -> Optional[DeadlineExceededError]:
+    """Return the error of an attempt that the total time cut short: that limit ends the call, not the retries."""
+    return _deadline_error(deadline, now, verdict) if now >= deadline.at and verdict.kind == "timeout" else None
 
 
-def _out_of_time(deadline: Deadline, now: float, verdict: Verdict, wait: float = 0.0) -> DeadlineExceededError:
-    left = deadline.at - now
-    if left <= 0:
+def _deadline_error(deadline: Deadline, now: float, verdict: Verdict, wait: float = 0.0) -> DeadlineExceededError:
+    remaining = deadline.at - now
+    if remaining <= 0:
         message = f"the time for the call ({deadline.limit}) ran out; the last attempt ended with: {verdict.error}"
     else:
         message = (
-            f"the next attempt would start in {wait:.3g} s, but only {left:.3g} s of the time for the call "
+            f"the next attempt would start in {wait:.3g} s, but only {remaining:.3g} s of the time for the call "
             f"({deadline.limit}) are left; the last attempt ended with: {verdict.error}"
         )
     error = DeadlineExceededError(message)
     error.__cause__ = verdict.error if isinstance(verdict.error, APIError) else None
     return error
+
+
+_MAX_RECHECKS = 3
+
+_RECHECK_SECONDS = 1.0  # between two rechecks
+_HOLD_SECONDS = 1.01  # for fresh calls: a rejected call is rechecked before they are sent
+_WORKED_WITHIN_SECONDS = 60.0
+
+
+class KeyRecheck:
+    """Holds calls back while a rejection of the key, a permission or the model is in doubt; one call at a time checks.
+
+    A gateway under load may reject a key that has just worked.  So a rejection is in doubt after a success within the
+    last minute.  A success that was sent after the rejected attempt ends the doubt, and so do three rejected rechecks:
+    then the rejection stands, until something succeeds again.
+
+    Not thread-safe: the caller holds the lock.
+
+    Attributes:
+        stands: True if a rejection was in doubt and holds, and nothing has succeeded since.
+        worked_at: when a call succeeded last.
+        good_sent_at: the latest send of a call that succeeded.
+    """
+
+    __slots__ = (
+        "_half_open",
+        "_probe_at",
+        "_rechecks",
+        "_rejected_sent_at",
+        "_since",
+        "good_sent_at",
+        "stands",
+        "worked_at",
+    )
+
+    def __init__(self) -> None:
+        self.worked_at = self.good_sent_at = -math.inf
+        self._since: Optional[float] = None  # when the doubt began
+        self._rejected_sent_at = 0.0
+        self.stands = False
+        self._rechecks = 0
+        self._probe_at = 0.0
+        self._half_open = False
+
+    @property
+    def pause(self) -> Optional[float]:
+        """Seconds after which a rejected call may be tried again, None where the rejection stands."""
+        return None if self._since is None else _RECHECK_SECONDS
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a call may be sent: 0 for now, ``inf`` while a recheck is in flight."""
+        if self._since is None:
+            return 0.0
+        return math.inf if self._half_open else max(0.0, self._probe_at - now)
+
+    def sent(self) -> None:
+        """Note that a call is sent."""
+        self._half_open = self._since is not None
+
+    def succeeded(self, sent_at: float, now: float) -> None:
+        """Note that a call sent at ``sent_at`` has succeeded."""
+        self.worked_at, self.stands = now, False
+        self.good_sent_at = max(self.good_sent_at, sent_at)
+        if self._since is not None and sent_at >= self._rejected_sent_at:
+            self._since, self._half_open = None, False
+
+    def rejected(self, sent_at: float, now: float, worked_at: float) -> None:
+        """Note that a call sent at ``sent_at`` was rejected.
+
+        Args:
+            sent_at: when it was sent.
+            now: the time.
+            worked_at: when the rejected key or model worked last.
+        """
+        if self._since is None:
+            if self.stands or now - worked_at > _WORKED_WITHIN_SECONDS:
+                return
+            self._since, self._rejected_sent_at, self._rechecks = now, sent_at, 0
+        elif sent_at >= self._since:
+            self._rechecks += 1
+        else:
+            return  # it was in flight already
+        self._half_open, self._probe_at = False, now + _HOLD_SECONDS
+        if self._rechecks >= _MAX_RECHECKS:
+            self._since, self.stands = None, True
+
+    def ended(self, sent_at: float) -> None:
+        """Note that a call sent at ``sent_at`` has ended in a way that says nothing about the rejection."""
+        if self._since is not None and sent_at >= self._since:
+            self._half_open = False

@@ -2,7 +2,7 @@
 
 from .file import PrivateScope
 from .scope import parse_scope
-from .shared_limit import SharedLimit, Slot
+from .shared_limit import Reservation, SharedLimit
 from .sharing import Sharing
 
-__all__ = ["PrivateScope", "SharedLimit", "Sharing", "Slot", "parse_scope"]
+__all__ = ["PrivateScope", "Reservation", "SharedLimit", "Sharing", "parse_scope"]

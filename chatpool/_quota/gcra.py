@@ -1,11 +1,11 @@
-"""The arithmetic of a shared limit: state and time in, the moment of a call out.
+"""GCRA of a limit per minute that several processes share: state and time in, the moment of a call out.
 
-A GCRA that reserves: whoever asks is given the next free moment at once and keeps it, so that callers are served in
-the order in which they asked, each waits once, and nobody wakes up for nothing.  What is not needed is given back.
+The generic cell rate algorithm, as one that reserves: a caller is given the next free moment at once and keeps it.  So
+callers are served in the order in which they asked, each waits once, and none wakes up in vain.  Tokens that were not
+needed are given back.  :func:`pack` and :func:`unpack` turn a state into bytes and back; bytes that were not written to
+the end are recognised.
 
 :mod:`chatpool._quota.redis` does the same, step by step, inside Redis; the two agree to the last bit.
-
-A state as bytes and back; bytes that were not written to the end are recognised.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import zlib
 from dataclasses import dataclass, field
 from typing import List, NamedTuple, Optional
 
-from .._measures import LATENESS
+from .._values import LATENESS_SECONDS
 
 __all__ = [
     "LimitStatus",
     "Rate",
     "Rates",
-    "SlotReservation",
+    "ReserveResult",
     "State",
     "correct",
     "pack",
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 
-_MINUTE = 60.0
-# From the start of a second of the window to when no minute holds anything that was given in it.
-_FORGOTTEN_AFTER = _MINUTE + 1 + LATENESS
-_SHARER_GONE_AFTER = 120.0  # seconds without a sign of life
-_MOST_SHARERS = 256  # that are counted
-_ROUNDING = 1e-9
+_MINUTE_SECONDS = 60.0
+# From the start of a second of the window to when no minute holds anything that was reserved in it.
+_WINDOW_SECONDS = _MINUTE_SECONDS + 1 + LATENESS_SECONDS
+_SHARER_TTL_SECONDS = 120.0  # without a sign of life
+_MAX_SHARERS = 256  # that are counted
+_ROUNDING_TOKENS = 1e-9
 
 
 class Rate(NamedTuple):
-    """A limit per minute, in the terms of the arithmetic.
+    """A limit per minute, in the terms of the algorithm.
 
     Attributes:
         limit: units in any minute.
@@ -57,17 +57,18 @@ class Rate(NamedTuple):
 
     @classmethod
     def of(cls, per_minute: Optional[float], burst_seconds: float, *, unit: float = 0.0) -> Rate:
-        """The rate for a limit; None is no limit.
+        """Return the rate for a limit; None is no limit.
 
-        What goes out in a minute is a burst and what is emitted meanwhile: so the emission is that of the limit less
-        the burst, and one unit more where units are whole.  What was given just before it may be sent in it, up to
-        ``LATENESS`` seconds late.
+        A minute holds a burst and the units emitted meanwhile: so the emission is that of the limit less the burst, and
+        one unit more where units are whole.  A call reserved just before the minute may be sent in it, up to
+        ``LATENESS_SECONDS`` seconds late.
         """
         if per_minute is None:
-            return cls(1e300, 0.0, 0.0)  # Lua reads it, and infinity it does not
-        burst = min(max(per_minute / _MINUTE * burst_seconds, unit, 1.0), per_minute)
+            return cls(1e300, 0.0, 0.0)  # Lua can read it, and cannot read infinity
+        burst = min(max(per_minute / _MINUTE_SECONDS * burst_seconds, unit, 1.0), per_minute)
         # With a burst of nearly a minute's worth there would be nothing left to emit.
-        return cls(per_minute, (_MINUTE + LATENESS) / max(per_minute - burst + unit, per_minute / 2), burst)
+        emission = (_MINUTE_SECONDS + LATENESS_SECONDS) / max(per_minute - burst + unit, per_minute / 2)
+        return cls(per_minute, emission, burst)
 
 
 class Rates(NamedTuple):
@@ -78,18 +79,18 @@ class Rates(NamedTuple):
 
     @classmethod
     def of(cls, requests_per_minute: Optional[float], tokens_per_minute: Optional[float], burst: float) -> Rates:
-        """The rates for the limits of a user's; ``burst`` is in seconds' worth."""
+        """Return the rates for the limits of a user; ``burst`` is in seconds' worth."""
         return cls(Rate.of(requests_per_minute, burst, unit=1.0), Rate.of(tokens_per_minute, burst))
 
 
-class SlotReservation(NamedTuple):
-    """The answer to :func:`reserve`.
+class ReserveResult(NamedTuple):
+    """Result of :func:`reserve`.
 
     Attributes:
         granted: whether it was reserved; otherwise nothing was taken.
         wait: seconds until its moment.
-        at: its moment, on the clock of the state; to be named when it is corrected.
-        sharers: how many have asked lately, the asking one included.
+        at: its moment, on the clock of the state; :func:`correct` wants it back.
+        sharers: number of sharers that have asked lately, this one included.
     """
 
     granted: bool
@@ -104,7 +105,7 @@ class LimitStatus(NamedTuple):
     Attributes:
         wait: seconds that a small call would wait now.
         paused_for: seconds for which it is paused; 0 when it is not.
-        sharers: how many have asked lately.
+        sharers: number of sharers that have asked lately.
     """
 
     wait: float
@@ -114,16 +115,16 @@ class LimitStatus(NamedTuple):
 
 @dataclass
 class State:
-    """What all sharers know; times are on one clock that all of them read.
+    """State that all sharers have in common; times are on one clock that all of them read.
 
     Attributes:
-        touched: when anybody asked last.
+        touched: when it was last used.
         requests_due: until when the requests reserved so far last at their rate (the theoretical arrival time).
         tokens_due: the same for tokens.
-        last: the latest moment given; nobody is given an earlier one.
+        last: the latest moment reserved; no earlier one is given any more.
         paused_until: nothing is sent before.
         window: ``[second, tokens]`` of the last minute, oldest first.
-        seen: ``[sharer, time]``, when each was there last.
+        seen: ``[sharer, time]``, when each asked last.
     """
 
     touched: float = 0.0
@@ -136,44 +137,44 @@ class State:
 
 
 def reserve(
-    state: State, now: float, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
-) -> SlotReservation:
-    """Reserve the next free moment, unless it is more than ``patience`` seconds away."""
-    now = _settle(state, now)
-    _see(state, now, sharer)
-    given = max(now, state.last)
-    state.window = [entry for entry in state.window if entry[0] + _FORGOTTEN_AFTER > given]
-    at = _free_in_window(state, _free(state, now, rates, requests, tokens), rates.tokens.limit, tokens)
+    state: State, now: float, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float
+) -> ReserveResult:
+    """Reserve the next free moment, unless it is more than ``max_wait`` seconds away."""
+    now = _advance(state, now)
+    _record_sharer(state, now, sharer)
+    latest = max(now, state.last)
+    state.window = [entry for entry in state.window if entry[0] + _WINDOW_SECONDS > latest]
+    at = _earliest_in_window(state, _earliest(state, now, rates, requests, tokens), rates.tokens.limit, tokens)
     wait = at - now
-    if wait > patience:
-        return SlotReservation(False, wait, at, len(state.seen))
+    if wait > max_wait:
+        return ReserveResult(False, wait, at, len(state.seen))
     state.last = at
     state.requests_due = max(state.requests_due, at) + requests * rates.requests.emission
     state.tokens_due = max(state.tokens_due, at) + tokens * rates.tokens.emission
-    _note(state, math.floor(at), tokens)
-    return SlotReservation(True, wait, at, len(state.seen))
+    _add_to_window(state, math.floor(at), tokens)
+    return ReserveResult(True, wait, at, len(state.seen))
 
 
 def correct(state: State, now: float, rates: Rates, *, at: float, tokens: float) -> None:
-    """What was reserved for ``at`` took so many tokens more, or (negative) less.
+    """Charge ``tokens`` more for the call reserved for ``at``, or give so many back where the number is negative.
 
-    Only tokens: the moment itself has been given, and others come after it.  Whatever they all took more, it is made up
-    for within about a minute of the latest moment given.
+    Only tokens: the moment itself has been given, and others come after it.  All that calls took more than they
+    reserved is made up for within about a minute of the latest moment given.
     """
-    now = _settle(state, now)
+    now = _advance(state, now)
     due = max(state.tokens_due, now)
     state.tokens_due = due + tokens * rates.tokens.emission
     if tokens > 0:
-        most = max(now, state.last) + rates.tokens.limit * rates.tokens.emission
-        state.tokens_due = max(due, min(state.tokens_due, most))
+        max_due = max(now, state.last) + rates.tokens.limit * rates.tokens.emission
+        state.tokens_due = max(due, min(state.tokens_due, max_due))
     for entry in state.window:
         if entry[0] == math.floor(at):
             entry[1] = max(0.0, entry[1] + tokens)
 
 
 def pause(state: State, now: float, rates: Rates, *, seconds: float) -> None:
-    """Nothing more is given for so long; after that without a burst, or everybody would come at once."""
-    now = _settle(state, now)
+    """Let nothing be sent for so long, and then without a burst, or all sharers would come at once."""
+    now = _advance(state, now)
     state.paused_until = max(state.paused_until, now + seconds)
     burst_of_requests = rates.requests.burst * rates.requests.emission
     burst_of_tokens = rates.tokens.burst * rates.tokens.emission
@@ -182,15 +183,15 @@ def pause(state: State, now: float, rates: Rates, *, seconds: float) -> None:
 
 
 def status(state: State, now: float, rates: Rates) -> LimitStatus:
-    """What the next one would meet; changes nothing."""
+    """Return the status of the limit; changes nothing."""
     state = copy.deepcopy(state)
-    now = _settle(state, now)
-    wait = _free(state, now, rates, 1.0, 0.0) - now
+    now = _advance(state, now)
+    wait = _earliest(state, now, rates, 1.0, 0.0) - now
     return LimitStatus(wait, max(0.0, state.paused_until - now), len(state.seen))
 
 
-def _settle(state: State, now: float) -> float:
-    """The present; on a clock that was set back, or began anew, it is as if no time had passed."""
+def _advance(state: State, now: float) -> float:
+    """Return the present; on a clock that was set back, or began anew, as if no time had passed."""
     back = math.floor(state.touched - now)
     if back > 0:
         state.touched -= back
@@ -200,48 +201,48 @@ def _settle(state: State, now: float) -> float:
         state.paused_until -= back
         for entry in state.window:
             entry[0] -= back
-        for one in state.seen:
-            one[1] -= back
+        for entry in state.seen:
+            entry[1] -= back
     state.touched = max(state.touched, now)
     return state.touched
 
 
-def _see(state: State, now: float, sharer: float) -> None:
-    seen = [one for one in state.seen if one[0] != sharer and one[1] + _SHARER_GONE_AFTER > now]
+def _record_sharer(state: State, now: float, sharer: float) -> None:
+    seen = [entry for entry in state.seen if entry[0] != sharer and entry[1] + _SHARER_TTL_SECONDS > now]
     seen.append([sharer, now])
-    state.seen = seen[-_MOST_SHARERS:]
+    state.seen = seen[-_MAX_SHARERS:]
 
 
-def _free(state: State, now: float, rates: Rates, requests: float, tokens: float) -> float:
-    """The earliest moment that the rates allow.
+def _earliest(state: State, now: float, rates: Rates, requests: float, tokens: float) -> float:
+    """Return the earliest moment that the rates allow.
 
-    Something larger than the burst may be taken when nothing is owed, and is paid for afterwards.
+    More than the burst may be taken at once when nothing is owed, and is paid for afterwards.
     """
     requests_free = state.requests_due - max(0.0, rates.requests.burst - requests) * rates.requests.emission
     tokens_free = state.tokens_due - max(0.0, rates.tokens.burst - tokens) * rates.tokens.emission
     return max(now, state.paused_until, state.last, requests_free, tokens_free)
 
 
-def _free_in_window(state: State, at: float, limit: float, tokens: float) -> float:
-    """The earliest moment from ``at`` on whose minute has room for so many tokens.
+def _earliest_in_window(state: State, at: float, limit: float, tokens: float) -> float:
+    """Return the earliest moment from ``at`` on whose minute has capacity for so many tokens.
 
     The rate alone does not see to that: a call larger than the burst is paid for afterwards, and what is given back
     late was reserved in an earlier minute.
     """
     total = tokens
     for second, amount in state.window:
-        if second + _FORGOTTEN_AFTER > at:
+        if second + _WINDOW_SECONDS > at:
             total += amount
     for second, amount in state.window:
-        if total <= limit + _ROUNDING:
+        if total <= limit + _ROUNDING_TOKENS:
             break
-        if second + _FORGOTTEN_AFTER > at:
+        if second + _WINDOW_SECONDS > at:
             total -= amount
-            at = second + _FORGOTTEN_AFTER
+            at = second + _WINDOW_SECONDS
     return at
 
 
-def _note(state: State, second: float, tokens: float) -> None:
+def _add_to_window(state: State, second: float, tokens: float) -> None:
     if tokens == 0:
         return
     if state.window and state.window[-1][0] == second:
@@ -251,26 +252,28 @@ def _note(state: State, second: float, tokens: float) -> None:
 
 
 _MAGIC = b"cpq1"
-_HEAD = struct.Struct("<4sIHH5d")  # magic, checksum of what follows it, entries of window and seen, five times
-_CHECKED_FROM = 8
+_HEADER = struct.Struct("<4sIHH5d")  # magic, checksum of what follows it, entries of window and seen, five times
+_CHECKSUM_END_BYTES = 8
+_ENTRY_BYTES = 16
 
 
 def pack(state: State) -> bytes:
-    """The state as bytes."""
+    """Return the state as bytes."""
     times = (state.touched, state.requests_due, state.tokens_due, state.last, state.paused_until)
-    pairs = [number for entry in state.window + state.seen for number in entry]
-    body = _HEAD.pack(_MAGIC, 0, len(state.window), len(state.seen), *times) + struct.pack(f"<{len(pairs)}d", *pairs)
-    return _MAGIC + struct.pack("<I", zlib.crc32(body[_CHECKED_FROM:])) + body[_CHECKED_FROM:]
+    numbers = [number for entry in state.window + state.seen for number in entry]
+    header = _HEADER.pack(_MAGIC, 0, len(state.window), len(state.seen), *times)
+    checked = header[_CHECKSUM_END_BYTES:] + struct.pack(f"<{len(numbers)}d", *numbers)
+    return _MAGIC + struct.pack("<I", zlib.crc32(checked)) + checked
 
 
 def unpack(data: bytes) -> Optional[State]:
-    """The state, None if these bytes are none."""
-    if len(data) < _HEAD.size or data[:4] != _MAGIC:
+    """Return the state in ``data``, None if it holds none."""
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
         return None
-    _, checksum, in_window, in_seen, touched, requests_due, tokens_due, last, paused_until = _HEAD.unpack_from(data)
-    end = _HEAD.size + 16 * (in_window + in_seen)
-    if len(data) < end or zlib.crc32(data[_CHECKED_FROM:end]) != checksum:
+    _, checksum, in_window, in_seen, touched, requests_due, tokens_due, last, paused_until = _HEADER.unpack_from(data)
+    end = _HEADER.size + _ENTRY_BYTES * (in_window + in_seen)
+    if len(data) < end or zlib.crc32(data[_CHECKSUM_END_BYTES:end]) != checksum:
         return None
-    numbers = struct.unpack_from(f"<{2 * (in_window + in_seen)}d", data, _HEAD.size)
-    pairs: List[List[float]] = [list(pair) for pair in zip(numbers[::2], numbers[1::2])]
-    return State(touched, requests_due, tokens_due, last, paused_until, pairs[:in_window], pairs[in_window:])
+    numbers = struct.unpack_from(f"<{2 * (in_window + in_seen)}d", data, _HEADER.size)
+    entries: List[List[float]] = [list(pair) for pair in zip(numbers[::2], numbers[1::2])]
+    return State(touched, requests_due, tokens_due, last, paused_until, entries[:in_window], entries[in_window:])

@@ -1,6 +1,6 @@
-"""The arithmetic inside Redis, as one script: what :mod:`chatpool._quota.gcra` says, in Lua.
+"""A limit that processes on several hosts share, through Redis.
 
-A limit that processes on several hosts share, through Redis.
+A script in Lua changes the state inside Redis; it does what :mod:`chatpool._quota.gcra` does, step by step.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from typing import Any, List, Tuple
 
 from ..errors import ConfigurationError
-from .gcra import LimitStatus, Rates, SlotReservation
+from .gcra import LimitStatus, Rates, ReserveResult
 from .scope import RedisAddress
 from .shared_limit import Unavailable
 
-__all__ = ["CLOCK", "RULES", "SCRIPT", "RedisBackend"]
+__all__ = ["RULES", "RedisBackend"]
 
 
 # Redis' own clock: those of the sharers' hosts may differ.
-CLOCK = """
+_CLOCK = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 """
 
-# KEYS: the limit.  ARGV: the operation; limit, emission and burst of requests, then of tokens; its own arguments.
+# KEYS: the limit.  ARGV: operation; limit, emission and burst of requests, then of tokens; arguments of the operation.
 RULES = """
 local max, min, floor = math.max, math.min, math.floor
 local touched, requests_due, tokens_due, last, paused_until, window, seen = 0, 0, 0, 0, 0, {}, {}
@@ -45,7 +45,7 @@ end
 touched = max(touched, now)
 now = touched
 
-local function see(sharer)
+local function record_sharer(sharer)
   local still, first = {}, #seen > 510 and 3 or 1  -- at most 256 are counted
   for i = first, #seen, 2 do
     if seen[i] ~= sharer and seen[i + 1] + 120 > now then
@@ -58,13 +58,13 @@ local function see(sharer)
   seen = still
 end
 
-local function free(requests, tokens)
+local function earliest(requests, tokens)
   local requests_free = requests_due - max(0, request_burst - requests) * request_emission
   local tokens_free = tokens_due - max(0, token_burst - tokens) * token_emission
   return max(now, paused_until, last, requests_free, tokens_free)
 end
 
-local function free_in_window(at, tokens)
+local function earliest_in_window(at, tokens)
   local total = tokens
   for i = 1, #window, 2 do
     if window[i] + 61.5 > at then total = total + window[i + 1] end
@@ -79,10 +79,10 @@ local function free_in_window(at, tokens)
   return at
 end
 
-local function forget()
-  local kept, given = {}, max(now, last)
+local function forget_old()
+  local kept, latest = {}, max(now, last)
   for i = 1, #window, 2 do
-    if window[i] + 61.5 > given then
+    if window[i] + 61.5 > latest then
       kept[#kept + 1] = window[i]
       kept[#kept + 1] = window[i + 1]
     end
@@ -90,7 +90,7 @@ local function forget()
   window = kept
 end
 
-local function note(second, tokens)
+local function add_to_window(second, tokens)
   if tokens == 0 then return end
   if #window > 0 and window[#window - 1] == second then
     window[#window] = window[#window] + tokens
@@ -106,23 +106,23 @@ local function store()
   redis.call('SET', KEYS[1], state, 'PX', math.ceil((latest - now + 180) * 1000))
 end
 
-local function shown(number) return string.format('%.17g', number) end
+local function exact(number) return string.format('%.17g', number) end
 
 if operation == 'reserve' then
-  local requests, tokens, patience = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-  see(tonumber(ARGV[11]))
-  forget()
-  local at = free_in_window(free(requests, tokens), tokens)
+  local requests, tokens, max_wait = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+  record_sharer(tonumber(ARGV[11]))
+  forget_old()
+  local at = earliest_in_window(earliest(requests, tokens), tokens)
   local wait = at - now
-  local granted = wait <= patience and 1 or 0
+  local granted = wait <= max_wait and 1 or 0
   if granted == 1 then
     last = at
     requests_due = max(requests_due, at) + requests * request_emission
     tokens_due = max(tokens_due, at) + tokens * token_emission
-    note(floor(at), tokens)
+    add_to_window(floor(at), tokens)
   end
   store()
-  return {granted, shown(wait), shown(at), #seen / 2}
+  return {granted, exact(wait), exact(at), #seen / 2}
 elseif operation == 'correct' then
   local at, tokens = floor(tonumber(ARGV[8])), tonumber(ARGV[9])
   local due = max(tokens_due, now)
@@ -140,68 +140,66 @@ elseif operation == 'pause' then
   store()
   return {}
 else
-  return {shown(free(1, 0) - now), shown(max(0, paused_until - now)), #seen / 2}
+  return {exact(earliest(1, 0) - now), exact(max(0, paused_until - now)), #seen / 2}
 end
 """
 
-SCRIPT = CLOCK + RULES
+_SCRIPT = _CLOCK + RULES
 
 
-_TIMEOUT = 0.5  # seconds
-_TRIES = 2  # a Redis that takes as long twice is none to wait for
-_IDLE = 30  # seconds after which a connection is looked at before it is used
+_TIMEOUT_SECONDS = 0.5
+_MAX_TRIES = 2  # a Redis that takes as long twice is not worth waiting for
+_HEALTH_CHECK_SECONDS = 30  # a connection that was idle for longer is checked before it is used
 
 
 class RedisBackend:
     """The state in Redis (5 or newer, or a compatible server), changed by a script of one command and by its clock.
 
     Args:
-        address: where it is.
-        name: of the limit; a part of the key.
+        address: address of the server.
+        name: name of the limit; a part of the key.
 
     Raises:
         ConfigurationError: the package ``redis`` is not installed, or cannot read the address.
     """
 
     def __init__(self, address: RedisAddress, name: str) -> None:
-        self.shown = f"Redis at {address.shown}"
+        self.display_name = f"Redis at {address.display_url}"
         self._key = f"chatpool:quota:{name}"
         self._address = address
         self._connect()
 
     def _connect(self) -> None:
-        self._client, self._errors, self._passing = _client(self._address)
-        self._script = self._client.register_script(SCRIPT)
+        self._client, self._errors, self._transient_errors = _client(self._address)
+        self._script = self._client.register_script(_SCRIPT)
 
-    def reserve(
-        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
-    ) -> SlotReservation:
-        granted, wait, at, sharers = self._run("reserve", rates, requests, tokens, patience, sharer)
-        return SlotReservation(bool(granted), float(wait), float(at), int(sharers))
+    def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
+        granted, wait, at, sharers = self._run("reserve", rates, requests, tokens, max_wait, sharer)
+        return ReserveResult(bool(granted), float(wait), float(at), int(sharers))
 
     def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        # Given back twice, the same tokens could be used twice: what is not answered may have been heard.
-        self._run("correct", rates, at, tokens, tries=_TRIES if tokens > 0 else 1)
+        # Tokens are given back once only, or they could be used twice: Redis may have run what it did not answer.
+        self._run("correct", rates, at, tokens, tries=_MAX_TRIES if tokens > 0 else 1)
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         self._run("pause", rates, seconds)
 
-    def standing(self, rates: Rates) -> LimitStatus:
-        wait, paused_for, sharers = self._run("standing", rates)
+    def status(self, rates: Rates) -> LimitStatus:
+        wait, paused_for, sharers = self._run("status", rates)
         return LimitStatus(float(wait), float(paused_for), int(sharers))
 
-    def _run(self, operation: str, rates: Rates, *arguments: float, tries: int = _TRIES) -> List[Any]:
+    def _run(self, operation: str, rates: Rates, *arguments: float, tries: int = _MAX_TRIES) -> List[Any]:
         numbers = (*rates.requests, *rates.tokens, *arguments)
-        words = [operation, *(repr(float(number)) for number in numbers)]
+        script_arguments = [operation, *(repr(float(number)) for number in numbers)]
         while True:
             tries -= 1
             try:
                 # By the script's hash; redis-py sends the script itself to a server that does not know it yet.
-                answer: List[Any] = self._script(keys=[self._key], args=words)
-                return answer
+                result: List[Any] = self._script(keys=[self._key], args=script_arguments)
+                return result
             except self._errors as error:
-                if tries <= 0 or not isinstance(error, self._passing):
-                    raise Unavailable(f"{self.shown} does not answer as it should ({_in_short(error)})") from None
+                if tries <= 0 or not isinstance(error, self._transient_errors):
+                    raise Unavailable(f"{self.display_name} does not answer as it should ({_summary(error)})") from None
 
     def close(self) -> None:
         self._client.close()
@@ -211,7 +209,7 @@ class RedisBackend:
 
 
 def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...], Tuple[Any, ...]]:
-    """Return the client, the errors that it raises, and those of them after which it is asked again."""
+    """Return the client, the errors that it raises, and those of them after which a command is tried again."""
     try:
         import redis
         from redis.backoff import NoBackoff
@@ -223,16 +221,18 @@ def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...], Tuple[Any, ...
     try:
         client = redis.Redis.from_url(
             address.url,
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
-            health_check_interval=_IDLE,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            health_check_interval=_HEALTH_CHECK_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
     except (TypeError, ValueError):
-        raise ConfigurationError(f"the URL of Limits(scope=) for {address.shown} cannot be read by redis") from None
+        raise ConfigurationError(
+            f"the URL of Limits(scope=) for {address.display_url} cannot be read by redis"
+        ) from None
     # A connection that the server has closed meanwhile, and a machine that is busy for a moment.
     return client, (redis.RedisError, OSError), (redis.ConnectionError, redis.TimeoutError)
 
 
-def _in_short(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]

@@ -1,4 +1,4 @@
-"""What a scope says: a name for one host, or the URL of a Redis with the name at its end."""
+"""Parse ``Limits(scope=)``: a name for one host, or the URL of a Redis with the name at its end."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _FORM = (
 
 
 class RedisAddress(NamedTuple):
-    """Where a Redis is.
+    """Address of a Redis.
 
     Attributes:
         url: as redis-py takes it; it may hold a password.
-        shown: the same for messages, without a user, password or query.
+        display_url: the same for messages, without a user, password or query.
     """
 
     url: str
-    shown: str
+    display_url: str
 
     def __repr__(self) -> str:
-        return f"RedisAddress({self.shown!r})"
+        return f"RedisAddress({self.display_url!r})"
 
 
 class Scope(NamedTuple):
-    """Who shares a limit.
+    """Group of processes that share a limit.
 
     Attributes:
-        name: of the limit.
+        name: name of the limit.
         redis: where its state is; None for a file of this host.
-        sharers: how many are to be reckoned with while nobody knows; None where the scope does not say.
+        sharers: number of processes to assume until it is known; None where the scope does not say.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Scope(NamedTuple):
 
 
 def parse_scope(scope: Any) -> Scope:
-    """Read a scope.
+    """Return the scope that a value of ``Limits(scope=)`` names.
 
     Raises:
         TypeError: it is no str.
@@ -68,12 +68,12 @@ def parse_scope(scope: Any) -> Scope:
     sharers = _sharers(options.pop("sharers", None))
     if parts.scheme == "unix":
         name, path = options.pop("name", ""), parts.path
-        shown = f"unix://{path}"
+        display_url = f"unix://{path}"
     else:
         path, name = _database_and_name(parts.path)
-        shown = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port or 6379}"
+        display_url = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port or 6379}"
     url = urlunsplit((parts.scheme, parts.netloc, path, urlencode(options), ""))
-    return Scope(_checked_name(name), RedisAddress(secret(_with_path(url, parts.scheme)), shown), sharers)
+    return Scope(_checked_name(name), RedisAddress(secret(_with_path(url, parts.scheme)), display_url), sharers)
 
 
 def _with_path(url: str, scheme: str) -> str:

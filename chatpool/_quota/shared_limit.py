@@ -1,8 +1,7 @@
-"""A limit that processes share, with a safe share of it for the time in which they cannot reach each other.
+"""A limit that processes share, and this process's share of it while they cannot reach each other.
 
-What a shared limit needs of the place where its state is.
-
-A limit that only the threads of this process share.
+The engine uses a :class:`SharedLimit`.  Its state is in a :class:`Backend`: a file, Redis, or while neither can
+be reached the memory of this process.
 """
 
 from __future__ import annotations
@@ -16,9 +15,18 @@ from typing import Callable, NamedTuple, Optional, Protocol, TypeVar
 
 from .._locks import new_lock
 from . import gcra
-from .gcra import LimitStatus, Rate, Rates, SlotReservation, State, pause
+from .gcra import LimitStatus, Rate, Rates, ReserveResult, State
 
-__all__ = ["Backend", "MemoryBackend", "SharedLimit", "Slot", "Unavailable"]
+__all__ = ["Backend", "MemoryBackend", "Reservation", "SharedLimit", "Unavailable"]
+
+
+logger = logging.getLogger("chatpool")
+
+_T = TypeVar("_T")
+
+_ASSUMED_SHARERS = 4  # until the backend has told how many there are
+# After a failure the backend is left alone, twice as long after each further one.
+_MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 15.0
 
 
 class Unavailable(Exception):
@@ -26,18 +34,20 @@ class Unavailable(Exception):
 
 
 class Backend(Protocol):
-    """A place that several processes share.  Methods do I/O, take at most about a second, and are thread-safe.
+    """State of a limit in a place that several processes share.
+
+    Methods do I/O, take at most about a second, and are thread-safe.
+
+    Attributes:
+        display_name: name of the place in messages.
 
     Raises:
         Unavailable: the place cannot be reached now.
     """
 
-    shown: str
-    """What the place is called in messages."""
+    display_name: str
 
-    def reserve(
-        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
-    ) -> SlotReservation:
+    def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
         """See :func:`~chatpool._quota.gcra.reserve`."""
 
     def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
@@ -46,105 +56,49 @@ class Backend(Protocol):
     def pause(self, rates: Rates, *, seconds: float) -> None:
         """See :func:`~chatpool._quota.gcra.pause`."""
 
-    def standing(self, rates: Rates) -> LimitStatus:
+    def status(self, rates: Rates) -> LimitStatus:
         """See :func:`~chatpool._quota.gcra.status`."""
 
     def close(self) -> None:
-        """Let go of files and connections; the next use opens them again."""
+        """Close files and connections; the next use opens them again."""
 
     def after_fork_in_child(self) -> None:
-        """Share nothing with the parent's files and connections; locks may be held by nobody."""
+        """Share no files and connections with the parent; locks may have been left taken."""
 
 
-class MemoryBackend:
-    """The state in this process' memory.
-
-    Args:
-        now: a monotonic clock.
-        state: to begin with.
-    """
-
-    shown = "this process"
-
-    def __init__(self, now: Callable[[], float], state: Optional[State] = None) -> None:
-        self._now = now
-        self._state = State() if state is None else state
-        self._lock = new_lock()
-
-    def reserve(
-        self, rates: Rates, *, requests: float, tokens: float, patience: float, sharer: float
-    ) -> SlotReservation:
-        with self._lock:
-            return gcra.reserve(
-                self._state,
-                self._now(),
-                rates,
-                requests=requests,
-                tokens=tokens,
-                patience=patience,
-                sharer=sharer,
-            )
-
-    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        with self._lock:
-            gcra.correct(self._state, self._now(), rates, at=at, tokens=tokens)
-
-    def pause(self, rates: Rates, *, seconds: float) -> None:
-        with self._lock:
-            gcra.pause(self._state, self._now(), rates, seconds=seconds)
-
-    def standing(self, rates: Rates) -> LimitStatus:
-        with self._lock:
-            return gcra.status(self._state, self._now(), rates)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def after_fork_in_child(self) -> None:
-        self._lock = new_lock()
-
-
-logger = logging.getLogger("chatpool")
-
-_T = TypeVar("_T")
-
-_limits: weakref.WeakSet[SharedLimit] = weakref.WeakSet()
-
-_ASSUMED_SHARERS = 4  # as long as nobody has told how many there are
-_LOOK_AGAIN = 1.0  # seconds after a failure; twice as long after each further one, up to ...
-_LOOK_AGAIN_AT_MOST = 15.0
-
-
-class Slot(NamedTuple):
+class Reservation(NamedTuple):
     """A moment reserved for a call.
 
     Attributes:
-        granted: whether it was reserved; otherwise nothing was taken, and ``wait`` is what would have to be waited.
+        granted: whether it was reserved; otherwise nothing was taken, and ``wait`` is how long it would have to wait.
         wait: seconds until it, from the return of :meth:`SharedLimit.reserve`.
-        at: the moment on the clock of whoever gave it.
-        tokens: for how many tokens.
-        giver: who gave it; a correction goes there.
+        at: the moment, on the clock of ``backend``.
+        tokens: number of tokens it was reserved for.
+        backend: where it was reserved; a correction goes there.
     """
 
     granted: bool
     wait: float
     at: float
     tokens: float
-    giver: Optional[Backend] = None
+    backend: Optional[Backend] = None
+
+
+_limits: weakref.WeakSet[SharedLimit] = weakref.WeakSet()
 
 
 class SharedLimit:
     """Requests and tokens per minute of one endpoint and model, shared with other processes.
 
     Every method may do I/O for up to a second, so none is to be called with a lock held.  None raises because of the
-    place where the state is: while that cannot be reached, there is one warning in the log, and this process keeps
-    to its share of the limit.  Thread-safe; in a forked child it counts as one more sharer.
+    backend: while that cannot be reached, there is one warning in the log, and this process keeps to its share of the
+    limit.  Thread-safe; in a forked child it counts as one more sharer.
 
     Args:
         backend: where the state is.
         requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
-        sharers: how many processes to reckon with before the first answer of the backend's.
-        now: a monotonic clock, for this process' own share.
+        sharers: number of processes to assume until the backend tells it.
+        now: a monotonic clock, for this process's own share.
     """
 
     def __init__(
@@ -161,126 +115,124 @@ class SharedLimit:
         self._rates = Rates.of(requests_per_minute, tokens_per_minute, burst)
         self._now = now
         self._sharers = sharers or _ASSUMED_SHARERS
-        self._paused_until = 0.0  # on this process' clock
-        self._own: Optional[MemoryBackend] = None  # while the backend cannot be reached
-        self._look_at = self._look_after = 0.0
-        self._outage_lock = new_lock()
-        self._name_process()
+        self._paused_until = 0.0  # on this process's clock
+        self._fallback: Optional[MemoryBackend] = None  # while the backend cannot be reached
+        self._retry_at = self._retry_after = 0.0
+        self._fallback_lock = new_lock()
+        self._choose_sharer_id()
         _limits.add(self)
 
-    def _name_process(self) -> None:
+    def _choose_sharer_id(self) -> None:
         self._sharer = float(random.SystemRandom().getrandbits(52))
 
     def after_fork_in_child(self) -> None:
-        """Another process, another sharer; a thread of the parent's may have held a lock."""
-        self._outage_lock = new_lock()
-        self._name_process()
+        """Become another sharer; a thread of the parent may have held a lock."""
+        self._fallback_lock = new_lock()
+        self._choose_sharer_id()
         self._backend.after_fork_in_child()
-        if self._own is not None:
-            self._own.after_fork_in_child()
+        if self._fallback is not None:
+            self._fallback.after_fork_in_child()
 
-    # -- what is asked ----------------------------------------------------------------------------------
-
-    def reserve(self, requests: float = 1.0, tokens: float = 0.0, *, patience: float = 1e9) -> Slot:
+    def reserve(self, requests: float = 1.0, tokens: float = 0.0, *, max_wait: float = 1e9) -> Reservation:
         """Reserve the next moment at which so much may be sent.
 
         Args:
-            requests: how many.
-            tokens: how many they are expected to take.
-            patience: seconds; if the moment is further away, nothing is reserved.
+            requests: number of requests.
+            tokens: number of tokens that they are expected to take.
+            max_wait: seconds; if the moment is further away, nothing is reserved.
         """
 
-        def ask(backend: Backend, rates: Rates) -> Slot:
-            found = backend.reserve(rates, requests=requests, tokens=tokens, patience=patience, sharer=self._sharer)
+        def reserve(backend: Backend, rates: Rates) -> Reservation:
+            result = backend.reserve(rates, requests=requests, tokens=tokens, max_wait=max_wait, sharer=self._sharer)
             if backend is self._backend:
-                self._sharers = found.sharers
-            return Slot(found.granted, found.wait, found.at, tokens, backend)
+                self._sharers = result.sharers
+            return Reservation(result.granted, result.wait, result.at, tokens, backend)
 
-        return self._ask(ask)
+        return self._run(reserve)
 
-    def correct(self, slot: Slot, used: float) -> None:
-        """The call of ``slot`` has taken ``used`` tokens (0 where the server refused it); a minute's worth at most."""
-        difference = min(used, self._rates.tokens.limit) - slot.tokens
-        if not (difference and slot.granted and self._rates.tokens.emission):
+    def correct(self, reservation: Reservation, used: float) -> None:
+        """Charge the tokens that the call has used (0 if the server rejected it); a minute's worth at most."""
+        difference = min(used, self._rates.tokens.limit) - reservation.tokens
+        if not (difference and reservation.granted and self._rates.tokens.emission):
             return
-        own = self._own
-        if slot.giver is self._backend and own is None:
+        fallback = self._fallback
+        if reservation.backend is self._backend and fallback is None:
             try:
-                self._backend.correct(self._rates, at=slot.at, tokens=difference)
+                self._backend.correct(self._rates, at=reservation.at, tokens=difference)
             except Unavailable as error:
-                if difference > 0:  # what was not given back only leaves more to the others
-                    self._out(error, again=False)
-        elif slot.giver is own and own is not None:
-            own.correct(self._share(), at=slot.at, tokens=difference)
+                if difference > 0:  # tokens that are not given back only leave more to the others
+                    self._fall_back(error, again=False)
+        elif reservation.backend is fallback and fallback is not None:
+            fallback.correct(self._fallback_rates(), at=reservation.at, tokens=difference)
 
     def pause(self, seconds: float) -> None:
-        """Nobody sends anything for so long: a server has refused a call with this hint."""
+        """Let no sharer send anything for so long: a server has rejected a call with this hint."""
         self._paused_until = max(self._paused_until, self._now() + seconds)
-        self._ask(lambda backend, rates: backend.pause(rates, seconds=seconds))
+        self._run(lambda backend, rates: backend.pause(rates, seconds=seconds))
 
-    def state(self) -> LimitStatus:
-        """How it stands."""
-        return self._ask(lambda backend, rates: backend.standing(rates))
+    def status(self) -> LimitStatus:
+        """Return the status of the limit."""
+        return self._run(lambda backend, rates: backend.status(rates))
 
     @property
-    def shared(self) -> bool:
-        """Whether the others could be reached at the last try."""
-        return self._own is None
+    def is_shared(self) -> bool:
+        """True if the other processes could be reached at the last try."""
+        return self._fallback is None
 
     def close(self) -> None:
-        """Let go of files and connections; the next use opens them again."""
+        """Close files and connections; the next use opens them again."""
         self._backend.close()
 
-    # -- while the backend cannot be reached --------------------------------------------------------------
+    # -- while the backend cannot be reached ----------------------------------------------------------------
 
-    def _ask(self, question: Callable[[Backend, Rates], _T]) -> _T:
-        own = self._own
-        if own is None or self._may_look():
+    def _run(self, operation: Callable[[Backend, Rates], _T]) -> _T:
+        fallback = self._fallback
+        if fallback is None or self._may_retry():
             try:
-                answer = question(self._backend, self._rates)
+                result = operation(self._backend, self._rates)
             except Unavailable as error:
-                own = self._out(error, again=own is not None)
+                fallback = self._fall_back(error, again=fallback is not None)
             else:
-                if own is not None:
-                    self._back()
-                return answer
-        return question(own, self._share())
+                if fallback is not None:
+                    self._recover()
+                return result
+        return operation(fallback, self._fallback_rates())
 
-    def _may_look(self) -> bool:
-        """Whether it is this caller's turn to see whether the backend is back."""
-        with self._outage_lock:
+    def _may_retry(self) -> bool:
+        """Return whether this caller shall try the backend again."""
+        with self._fallback_lock:
             now = self._now()
-            if now < self._look_at:
+            if now < self._retry_at:
                 return False
-            self._look_at = now + self._look_after
+            self._retry_at = now + self._retry_after
             return True
 
-    def _out(self, error: Unavailable, *, again: bool) -> MemoryBackend:
-        with self._outage_lock:
-            self._look_after = min(2 * self._look_after, _LOOK_AGAIN_AT_MOST) if again else _LOOK_AGAIN
-            self._look_at = self._now() + self._look_after
-            if self._own is None:
+    def _fall_back(self, error: Unavailable, *, again: bool) -> MemoryBackend:
+        with self._fallback_lock:
+            self._retry_after = min(2 * self._retry_after, _MAX_RETRY_SECONDS) if again else _MIN_RETRY_SECONDS
+            self._retry_at = self._now() + self._retry_after
+            if self._fallback is None:
                 logger.warning(
                     "shared limit: %s; until it is back this process keeps to 1/%d of the limit", error, self._sharers
                 )
-                self._own = MemoryBackend(self._now, self._state_of_share())
-            return self._own
+                self._fallback = MemoryBackend(self._now, self._fallback_state())
+            return self._fallback
 
-    def _state_of_share(self) -> State:
-        """Nothing to burst with, as it may just have been used, and the pause that this process knows of."""
+    def _fallback_state(self) -> State:
+        """Return a state without a burst, as that may just have been used, and with the pause this process knows."""
         state, now = State(), self._now()
-        pause(state, now, self._share(), seconds=max(0.0, self._paused_until - now))
+        gcra.pause(state, now, self._fallback_rates(), seconds=max(0.0, self._paused_until - now))
         return state
 
-    def _back(self) -> None:
-        with self._outage_lock:
-            if self._own is not None:
-                self._own = None
-                logger.warning("shared limit: %s is back", self._backend.shown)
-
-    def _share(self) -> Rates:
-        """The rates of this process alone."""
+    def _fallback_rates(self) -> Rates:
+        """Return the rates of this process alone."""
         return Rates(*(_divided(rate, self._sharers) for rate in self._rates))
+
+    def _recover(self) -> None:
+        with self._fallback_lock:
+            if self._fallback is not None:
+                self._fallback = None
+                logger.warning("shared limit: %s is back", self._backend.display_name)
 
 
 def _divided(rate: Rate, sharers: int) -> Rate:
@@ -288,9 +240,55 @@ def _divided(rate: Rate, sharers: int) -> Rate:
 
 
 def _after_fork_in_child() -> None:
-    for one in list(_limits):
-        one.after_fork_in_child()
+    for limit in list(_limits):
+        limit.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class MemoryBackend:
+    """The state in the memory of this process.
+
+    Args:
+        now: a monotonic clock.
+        state: the state to begin with.
+    """
+
+    display_name = "this process"
+
+    def __init__(self, now: Callable[[], float], state: Optional[State] = None) -> None:
+        self._now = now
+        self._state = State() if state is None else state
+        self._lock = new_lock()
+
+    def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
+        with self._lock:
+            return gcra.reserve(
+                self._state,
+                self._now(),
+                rates,
+                requests=requests,
+                tokens=tokens,
+                max_wait=max_wait,
+                sharer=sharer,
+            )
+
+    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
+        with self._lock:
+            gcra.correct(self._state, self._now(), rates, at=at, tokens=tokens)
+
+    def pause(self, rates: Rates, *, seconds: float) -> None:
+        with self._lock:
+            gcra.pause(self._state, self._now(), rates, seconds=seconds)
+
+    def status(self, rates: Rates) -> LimitStatus:
+        with self._lock:
+            return gcra.status(self._state, self._now(), rates)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+    def after_fork_in_child(self) -> None:
+        self._lock = new_lock()

@@ -1,4 +1,4 @@
-"""From a scope to the limits in it."""
+"""Shared limits of a pool, made from the scope that it shares them in."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Sharing"]
 
 
 class Sharing:
-    """Makes the shared limits of a pool, one for each (endpoint, model).
+    """Factory of the shared limits of a pool, one for each (endpoint, model).
 
     Args:
         scope: a name, or the URL of a Redis with the name at its end.
         requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
-        now: a monotonic clock, for the time in which the others cannot be reached.
+        now: a monotonic clock, for the time in which the other processes cannot be reached.
 
     Raises:
         TypeError, ConfigurationError: the scope cannot be read, or its package is not installed.
@@ -44,7 +44,7 @@ class Sharing:
 
     @classmethod
     def of(cls, limits: Limits, scope: str) -> Sharing:
-        """For the limits of a pool, kept with the others of ``scope``."""
+        """Return a factory for the limits of a pool, shared in ``scope``."""
         return cls(
             scope,
             requests_per_minute=limits.requests_per_minute,
@@ -53,7 +53,7 @@ class Sharing:
         )
 
     def limit(self, endpoint: str, model: Optional[str]) -> SharedLimit:
-        """The limit of the calls to ``model`` at ``endpoint``; nothing is opened before its first use."""
+        """Return the limit of the calls to ``model`` at ``endpoint``; nothing is opened before its first use."""
         return SharedLimit(
             self._backend(f"{endpoint}\n{model or ''}"),
             requests_per_minute=self._requests_per_minute,
@@ -63,8 +63,8 @@ class Sharing:
             now=self._now,
         )
 
-    def _backend(self, line: str) -> Backend:
+    def _backend(self, upstream: str) -> Backend:
         name = self._scope.name
         if self._scope.redis is not None:
-            return RedisBackend(self._scope.redis, f"{name}:{slug(line)}")
-        return FileBackend(file_for(f"{name}\n{line}"))
+            return RedisBackend(self._scope.redis, f"{name}:{slug(upstream)}")
+        return FileBackend(file_for(f"{name}\n{upstream}"))

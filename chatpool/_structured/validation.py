@@ -9,7 +9,7 @@ from typing import Any, Collection, Dict, FrozenSet, NamedTuple, Optional, Tuple
 from .._engine import Review, Reviewer
 from .._reentrancy import runs_user_code
 from .._wire.request import reask_request
-from .._wire.response import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS, FinishReason, finish_reason_of
+from .._wire.response import CONTENT_FILTER, HTTP_OK, LENGTH, STOP, TOOL_CALLS, FinishReason, finish_reason_of
 from ..errors import APIError, APIResponseError, ContentFilterError, LengthError, ParseError
 from ..types import ChatCompletion, ChatRequest
 from .json_text import can_be_mended
@@ -26,8 +26,6 @@ PARSE_FAILED = "parse failed"
 """The reason of a :class:`~chatpool._engine.Review` where another answer may be better."""
 
 _ACCEPT = (STOP, TOOL_CALLS)
-
-_HTTP_OK = 200
 
 
 class AnswerRules(NamedTuple):
@@ -107,7 +105,7 @@ class _AnswerReview:
         return finish_reason.meaning in self._accept or (servers_word in self._accept and not finish_reason.refusal)
 
     def _not_accepted(self, value: ChatCompletion, finish_reason: FinishReason) -> APIError:
-        error_facts: Dict[str, Any] = {"completion": value, "status_code": _HTTP_OK, "request_id": value.request_id}
+        error_facts: Dict[str, Any] = {"completion": value, "status_code": HTTP_OK, "request_id": value.request_id}
         if finish_reason.meaning == LENGTH:
             return LengthError(f"the answer was cut at the token limit; {LengthError.advice}", **error_facts)
         if finish_reason.refusal:
@@ -152,6 +150,6 @@ class _AnswerReview:
             message = f"parse= could make nothing of the answer{times}: {reason}"
         else:
             message = f"parse= raised {reason}{times}; the answer is kept (.text), and the model is not asked again"
-        error = ParseError(message, reason=reason, completion=value, status_code=_HTTP_OK, request_id=value.request_id)
+        error = ParseError(message, reason=reason, completion=value, status_code=HTTP_OK, request_id=value.request_id)
         error.__cause__ = failure
         return Review(error=error, reason=PARSE_FAILED if is_of_answer else "parse raised")

@@ -1,7 +1,4 @@
-"""The transport's own HTTPAdapter: guarded connections, as many as there are workers, and answers read whole.
-
-requests' Response, made once and for the whole answer.
-"""
+"""HTTPAdapter of the transport: guarded connections, as many as there are workers, and responses read whole."""
 
 from __future__ import annotations
 
@@ -26,66 +23,20 @@ from .headers import ParsedHeaders
 from .tcp import keep_alive_options
 from .tls import Trust
 
-__all__ = ["TransportAdapter", "whole_response"]
-
-
-_UNKNOWN = datetime.timedelta(0)
-
-
-class _NoCookies(RequestsCookieJar):
-    """An empty jar that stays empty, so that all responses can share it."""
-
-    def set_cookie(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing."""
-
-
-_NO_COOKIES = _NoCookies(policy=DefaultCookiePolicy(allowed_domains=[]))
-
-
-def whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes, adapter: Any) -> requests.Response:
-    """What ``HTTPAdapter.build_response`` makes, for an answer whose body has been read.
-
-    It spends nothing on cookies, which nobody reads: two scans of all headers for each answer.
-    """
-    headers = _headers_of(raw)
-    # Session.send scans the original response for cookies, if it finds it.
-    raw._original_response = None
-    response = requests.Response.__new__(requests.Response)
-    response.__dict__.update(
-        _content=content,
-        _content_consumed=True,
-        _next=None,
-        status_code=raw.status,
-        headers=headers,
-        raw=raw,
-        url=request.url,
-        encoding=get_encoding_from_headers(headers),
-        history=[],
-        reason=raw.reason,
-        cookies=_NO_COOKIES,
-        elapsed=_UNKNOWN,
-        request=request,
-        connection=adapter,
-    )
-    return response
-
-
-def _headers_of(raw: HTTPResponse) -> CaseInsensitiveDict[str]:
-    parsed = getattr(raw._original_response, "msg", None)
-    return parsed.case_insensitive() if type(parsed) is ParsedHeaders else CaseInsensitiveDict(raw.headers)
+__all__ = ["TransportAdapter"]
 
 
 Proxies = Optional[Mapping[str, str]]
 
 # Bounded, because paths may come from users' data.
-_MOST_REMEMBERED = 64
+_MAX_CACHED_URLS = 64
 
 
 class TransportAdapter(HTTPAdapter):
-    """Sends over guarded connections.  Only hooks are overridden: ``send`` is requests' own, so that mocks of it work.
+    """Sends over guarded connections.
 
-    Which certificates to trust is settled for all connections; the ``verify`` and ``cert`` that requests passes
-    around are for adapters of the user's.
+    Only hooks are overridden: ``send`` is that of requests, so that mocks of it work.  The certificates are chosen once
+    for all connections; the ``verify`` and ``cert`` that requests passes around are for adapters of the user's.
 
     Args:
         max_workers: threads that send at the same time, and connections that are kept.
@@ -116,33 +67,33 @@ class TransportAdapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: PreparedRequest, verify: Any, proxies: Proxies = None, cert: Any = None
     ) -> Any:
-        """The pool for a request (requests from 2.32.2 on)."""
+        """Return the pool for a request (requests from 2.32.2 on)."""
         return self.get_connection(str(request.url), proxies)
 
-    # What 2.32.0 and 2.32.1 called it.
+    # Its name in 2.32.0 and 2.32.1.
     _get_connection = get_connection_with_tls_context
 
     def get_connection(self, url: Any, proxies: Proxies = None) -> Any:
-        """The pool for a URL (the hook of requests up to 2.31)."""
+        """Return the pool for a URL (the hook of requests up to 2.31)."""
         pool = None if proxies else self._pools.get(url)
         if pool is None:
             pool = self._find_pool(url, select_proxy(url, proxies))
             if not proxies:
-                _remember(self._pools, url, pool)
+                _add_to_cache(self._pools, url, pool)
         return pool
 
     def request_url(self, request: PreparedRequest, proxies: Proxies) -> str:
-        """What the request line names: a path, or for a forwarding proxy a URL."""
+        """Return the target of the request line: a path, or for a forwarding proxy a URL."""
         url = str(request.url)
         target = None if proxies else self._targets.get(url)
         if target is None:
             target = super().request_url(request, proxies)
             if not proxies:
-                _remember(self._targets, url, target)
+                _add_to_cache(self._targets, url, target)
         return target
 
     def close(self) -> None:
-        """Close the idle connections, also of pools that somebody still refers to: urllib3 (2.x) leaves those open."""
+        """Close the idle connections, also of pools that are still referred to: urllib3 (2.x) leaves those open."""
         self._pools.clear()
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it can be iterated over in no other way
@@ -165,20 +116,20 @@ class TransportAdapter(HTTPAdapter):
         return self.proxy_manager_for(url)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: the shared context holds the certificates; set here, they would be loaded for each connection."""
+        """Do nothing: the shared context holds the certificates; set here, each connection would load them."""
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
-        """requests' response, with its body read unless it is to be read as it comes."""
+        """Return the response of requests, with its body read unless it is to be streamed."""
         if type(resp) is not HTTPResponse:
-            return super().build_response(req, resp)  # a mock's
+            return super().build_response(req, resp)  # that of a mock
         exchange = current_exchange()
         if exchange is not None and exchange.wants_stream and 200 <= resp.status < 300:
             return super().build_response(req, resp)
-        return whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
+        return _whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
 
 
-def _remember(cache: Dict[str, Any], url: str, value: Any) -> None:
-    if len(cache) >= _MOST_REMEMBERED:
+def _add_to_cache(cache: Dict[str, Any], url: str, value: Any) -> None:
+    if len(cache) >= _MAX_CACHED_URLS:
         cache.clear()
     cache[url] = value
 
@@ -187,3 +138,49 @@ def _guard(manager: Any) -> Any:
     classes = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: guarded_pool_class(base) for scheme, base in classes.items()}
     return manager
+
+
+_NO_TIME = datetime.timedelta(0)
+
+
+class _NoCookies(RequestsCookieJar):
+    """An empty jar that stays empty, so that all responses can share it."""
+
+    def set_cookie(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
+_NO_COOKIES = _NoCookies(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
+def _whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes, adapter: Any) -> requests.Response:
+    """Return the same as ``HTTPAdapter.build_response``, for a response whose body has been read.
+
+    It spends no time on cookies, which are never read: two scans of all headers for each response.
+    """
+    headers = _headers_of(raw)
+    # Session.send scans the original response for cookies, if it finds it.
+    raw._original_response = None
+    response = requests.Response.__new__(requests.Response)
+    response.__dict__.update(
+        _content=content,
+        _content_consumed=True,
+        _next=None,
+        status_code=raw.status,
+        headers=headers,
+        raw=raw,
+        url=request.url,
+        encoding=get_encoding_from_headers(headers),
+        history=[],
+        reason=raw.reason,
+        cookies=_NO_COOKIES,
+        elapsed=_NO_TIME,
+        request=request,
+        connection=adapter,
+    )
+    return response
+
+
+def _headers_of(raw: HTTPResponse) -> CaseInsensitiveDict[str]:
+    parsed = getattr(raw._original_response, "msg", None)
+    return parsed.to_requests() if type(parsed) is ParsedHeaders else CaseInsensitiveDict(raw.headers)

@@ -1,4 +1,4 @@
-"""The API key: put on every request by requests' own ``auth=`` hook, shown nowhere."""
+"""The API key: set on every request by the ``auth=`` hook of requests, shown nowhere."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Key = Union[str, Callable[[], str], None]
 Text = TypeVar("Text", str, bytes)
 
 # Shorter ones are placeholders ("x", "no") whose replacement would only garble the server's message.
-_SHORTEST_SECRET = 4
+_MIN_SECRET_CHARS = 4
 
 
 class KeyAuth(AuthBase):
     """Sends an API key with each request.
 
-    As requests' ``auth=`` it also keeps a ``.netrc`` entry for the host from replacing the key.
+    As ``auth=`` of requests it also keeps a ``.netrc`` entry for the host from replacing the key.
 
     Args:
         key: the key, a callable that returns it (called at the first request and by :meth:`refresh`,
             never by two threads at once), or None to send none.
         header: the header that carries it.
-        prefix: what stands before it.
+        prefix: text before the key in that header.
 
     Raises:
         ConfigurationError: the key cannot be sent in a header; the message does not show it.
@@ -54,27 +54,27 @@ class KeyAuth(AuthBase):
 
     @property
     def header(self) -> Optional[str]:
-        """The header that carries the key, None when no key is sent."""
+        """Header that carries the key, None when no key is sent."""
         return self._header if self._source is not None or self._key is not None else None
 
     @property
     def refreshable(self) -> bool:
-        """Whether the key comes from a callable."""
+        """True if the key comes from a callable."""
         return self._source is not None
 
     def refresh(self) -> None:
         """Get a new key from the callable.
 
-        Nothing happens when another thread has got one since this thread last sent the key:
-        a run whose workers are all refused at once asks for one new key, not for one each.
+        Does nothing when another thread has got one since this thread last sent the key: a run whose workers are all
+        rejected at once asks for one new key, not for one each.
         """
-        seen = getattr(self._sent, "generation", None)
+        sent_generation = getattr(self._sent, "generation", None)
         with self._lock:
-            if self._source is not None and seen in (None, self._generation):
+            if self._source is not None and sent_generation in (None, self._generation):
                 self._install(self._fetched())
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
-        """Put the key on a prepared request."""
+        """Set the key on a prepared request."""
         key = self._current()
         if key is not None:
             r.headers[self._header] = self._prefix + key
@@ -83,13 +83,13 @@ class KeyAuth(AuthBase):
     def hide(self, value: str) -> None:
         """Scrub another key too: the last word of a header's ``value``, in which it is sent."""
         word = value.split()[-1] if value.strip() else ""
-        if len(word) >= _SHORTEST_SECRET:
+        if len(word) >= _MIN_SECRET_CHARS:
             self._others = (*self._others, secret(word))
 
     def scrub(self, text: Text) -> Text:
-        """``text`` with the key, and others that are to be hidden, replaced by ``***``."""
-        for known in (*self._secrets, *self._others):
-            for spelling in {known, json.dumps(known)[1:-1]}:
+        """Return ``text`` with the key, and others that are to be hidden, replaced by ``***``."""
+        for key in (*self._secrets, *self._others):
+            for spelling in {key, json.dumps(key)[1:-1]}:
                 if isinstance(text, str):
                     text = text.replace(spelling, "***")
                 else:
@@ -118,11 +118,11 @@ class KeyAuth(AuthBase):
     def _install(self, key: object) -> None:
         self._key = _checked(key)
         self._generation += 1
-        # The one before may still come back in the answers of requests that carry it.
-        self._secrets = tuple(s for s in (self._key, *self._secrets[:1]) if len(s) >= _SHORTEST_SECRET)
+        # The previous one may still come back in responses to requests that carry it.
+        self._secrets = tuple(key for key in (self._key, *self._secrets[:1]) if len(key) >= _MIN_SECRET_CHARS)
 
     def after_fork_in_child(self) -> None:
-        """A thread of the parent's may have held the lock."""
+        """Make a new lock: a thread of the parent may have held the old one."""
         self._lock = new_lock()
 
     def __repr__(self) -> str:

@@ -1,7 +1,4 @@
-"""urllib3's connections and pools, with sockets that obey their exchange.
-
-Sending a request at less cost than http.client does.
-"""
+"""urllib3's connections and pools, with sockets that obey their exchange: time limits, cancelling, safe reuse."""
 
 from __future__ import annotations
 
@@ -11,74 +8,22 @@ import socket
 import ssl
 import sys
 from functools import cache
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import urllib3.exceptions
-from urllib3._collections import HTTPHeaderDict
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .exchange import Exchange, current_exchange
-from .headers import LeanHeaders, ParsedHeaders
-from .http1 import BriefResponse
+from .http1 import FastPathConnection
 from .sockets import GuardedSocket, guarded_class
-from .tcp import is_quiet, open_connection
+from .tcp import is_reusable, open_connection
 
-__all__ = ["LeanConnection", "guarded_pool_class"]
-
-
-# Beyond this, copying a body costs more than sending it by itself.
-_LARGEST_JOINED = 64 * 1024
-
-
-class LeanConnection:
-    """Mixed into a connection class of urllib3's that is one of http.client's."""
-
-    response_class = BriefResponse
-    _buffer: List[bytes]  # http.client's: the lines of the head
-    _joined_body: Optional[bytes] = None
-
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """Send a request; a small one in one piece, which costs one system call and one wake-up instead of two."""
-        if type(headers) is LeanHeaders and type(body) is bytes and 0 < len(body) <= _LARGEST_JOINED:
-            self._joined_body, body = body, None
-        try:
-            super().request(method, url, body=body, headers=headers, **options)  # type: ignore[misc]
-            if self._joined_body is not None:
-                # Sent without http.client's _send_output: not a version this knows.
-                self.send(self._joined_body)  # type: ignore[attr-defined]
-        finally:
-            self._joined_body = None
-
-    def getresponse(self, *args: Any, **options: Any) -> Any:
-        """The answer's head; urllib3 (from 2.0 on) would take it apart once more, header by header."""
-        response = super().getresponse(*args, **options)  # type: ignore[misc]
-        headers = getattr(getattr(response, "_original_response", response), "msg", None)
-        if type(headers) is ParsedHeaders:
-            headers.brief = False
-            if type(getattr(response, "headers", None)) is HTTPHeaderDict:
-                response.headers = headers.as_urllib3_has_them()
-        return response
-
-    def putheader(self, header: Any, *values: Any) -> None:
-        """Add a header; those of LeanHeaders were checked when their template was made."""
-        if self._joined_body is None or len(values) != 1 or not str(values[0]).isprintable():
-            super().putheader(header, *values)  # type: ignore[misc]
-        else:
-            self._buffer.append(f"{header}: {values[0]}".encode("latin-1"))
-
-    def _send_output(self, message_body: Any = None, encode_chunked: bool = False) -> None:
-        if self._joined_body is None:
-            super()._send_output(message_body, encode_chunked)  # type: ignore[misc]
-            return
-        message = b"\r\n".join((*self._buffer, b"", self._joined_body))
-        self._buffer.clear()
-        self._joined_body = None
-        self.send(message)  # type: ignore[attr-defined]
+__all__ = ["ConnectionStack", "guarded_pool_class"]
 
 
 class GuardedConnection:
-    """Mixed into a connection class of urllib3's: connects within the limits of the thread's exchange."""
+    """Mixin for a connection class of urllib3: connects within the limits of the thread's exchange."""
 
     def connect(self) -> None:
         """Connect, through the proxy and TLS where there are any."""
@@ -101,14 +46,14 @@ class GuardedConnection:
 
     @property
     def is_connected(self) -> bool:
-        """What urllib3 (from 2.0 on) asks before it uses a connection again."""
-        return is_quiet(self.sock) or bool(super().is_connected)  # type: ignore[attr-defined,misc]
+        """True if the connection can be used again; urllib3 (from 2.0 on) asks."""
+        return is_reusable(self.sock) or bool(super().is_connected)  # type: ignore[attr-defined,misc]
 
     def _new_conn(self) -> socket.socket:
         exchange = current_exchange()
         conn: Any = self
         if exchange is None or hasattr(self, "_socks_options"):
-            return self._stock_connection(exchange)
+            return self._urllib3_connection(exchange)
         address = conn._dns_host, conn.port
         try:
             sock = open_connection(exchange, address, conn.socket_options or (), conn.source_address)
@@ -121,10 +66,10 @@ class GuardedConnection:
         sys.audit("http.client.connect", self, *address)
         return sock
 
-    def _stock_connection(self, exchange: Optional[Exchange]) -> socket.socket:
-        """A connection of urllib3's own making, as through a SOCKS proxy, which resolves names by itself."""
+    def _urllib3_connection(self, exchange: Optional[Exchange]) -> socket.socket:
+        """Return a connection made by urllib3 itself, as through a SOCKS proxy, which resolves names by itself."""
         if exchange is not None:
-            # For each step of the way to the proxy and through it; a cancel waits for its end.
+            # For each step to the proxy and through it; a cancel waits until the step has ended.
             self.timeout = exchange.left()
         sock: Any = super()._new_conn()  # type: ignore[misc]
         if exchange is not None:
@@ -135,34 +80,34 @@ class GuardedConnection:
 
 
 def _name_error(conn: Any, error: socket.gaierror) -> NewConnectionError:
-    named = getattr(urllib3.exceptions, "NameResolutionError", None)  # from urllib3 2.0 on
-    if named is not None:
-        resolution: NewConnectionError = named(conn.host, conn, error)
+    error_class = getattr(urllib3.exceptions, "NameResolutionError", None)  # from urllib3 2.0 on
+    if error_class is not None:
+        resolution: NewConnectionError = error_class(conn.host, conn, error)
         return resolution
     return NewConnectionError(conn, f"Failed to resolve '{conn.host}' ({error})")
 
 
 class ConnectionStack(queue.LifoQueue):  # type: ignore[type-arg]  # generic at run time from 3.9 on
-    """A ``queue.LifoQueue`` as urllib3's pools use it; each operation is one atomic step of a list's.
+    """A ``queue.LifoQueue`` as urllib3's pools use it; each operation is one atomic step of a list.
 
-    The lock of a LifoQueue would be one more for which all workers queue.
+    The lock of a LifoQueue would be one more that all workers contend for.
     """
 
     def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
-        """Put one on top.
+        """Put a connection on top.
 
         Raises:
-            queue.Full: there are enough (about: of two threads at the same time, both may find room).
+            queue.Full: there are enough (about: two threads may put one at the same time).
         """
         if self.full():
             raise queue.Full
         self.queue.append(item)
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
-        """Take the top one.
+        """Take the top connection, without ever waiting for one.
 
         Raises:
-            queue.Empty: there is none; it never waits for one.
+            queue.Empty: there is none.
         """
         try:
             return self.queue.pop()
@@ -170,26 +115,26 @@ class ConnectionStack(queue.LifoQueue):  # type: ignore[type-arg]  # generic at 
             raise queue.Empty from None
 
     def qsize(self) -> int:
-        """How many there are."""
+        """Return the number of connections."""
         return len(self.queue)
 
     def empty(self) -> bool:
-        """Whether there is none."""
+        """Return whether there is none."""
         return not self.queue
 
     def full(self) -> bool:
-        """Whether there are as many as there are threads."""
+        """Return whether there are as many as there are threads."""
         return len(self.queue) >= self.maxsize
 
 
 class GuardedPool(HTTPConnectionPool):
-    """Mixed into a pool class of urllib3's: lends each connection to one exchange at a time."""
+    """Mixin for a pool class of urllib3: lends each connection to one exchange at a time."""
 
     QueueCls = ConnectionStack
 
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - a class attribute in urllib3
-        # Looked up at each use: vcrpy puts a class of its own there while a cassette is in.
+        # Read at each use: vcrpy puts another class there while a cassette is in.
         return _guarded_connection_class(super().ConnectionCls)
 
     def _get_conn(self, timeout: Optional[float] = None) -> Any:
@@ -197,7 +142,7 @@ class GuardedPool(HTTPConnectionPool):
         exchange = current_exchange()
         if exchange is None:
             return conn
-        if exchange.fresh_only and conn.sock is not None:
+        if exchange.needs_fresh_connection and conn.sock is not None:
             conn.close()
             conn = self._new_conn()
         sock = _guarded_socket(conn)
@@ -231,12 +176,12 @@ def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
 def _guarded_connection_class(base: Any) -> Any:
     if not base.__module__.startswith("urllib3."):
         return base
-    # urllib3-future, which installs itself as urllib3, has a protocol engine of its own.
-    lean = (LeanConnection,) if issubclass(base, http.client.HTTPConnection) else ()
-    return type(base.__name__, (GuardedConnection, *lean, base), {})
+    # urllib3-future, which installs itself as urllib3, does not use http.client.
+    fast_path = (FastPathConnection,) if issubclass(base, http.client.HTTPConnection) else ()
+    return type(base.__name__, (GuardedConnection, *fast_path, base), {})
 
 
 @cache
 def guarded_pool_class(base: Any) -> Any:
-    """The guarded variant of one of urllib3's pool classes."""
+    """Return the guarded variant of a pool class of urllib3."""
     return type(base.__name__, (GuardedPool, base), {})

@@ -1,11 +1,9 @@
-"""The time limits and the cancelling of one exchange, kept by the exchange itself.
+"""Time limits and cancelling of one exchange, kept by the exchange itself.
 
-Whatever thread works on an exchange asks it, before every operation that may block, how long that may take.
-No watchdog: nothing can fire late and hit the next user of a connection.
-
-Cancel tokens: one thread ends the exchanges of others, and nothing else.
-
-Name resolution that can be given up: ``getaddrinfo`` cannot be interrupted, so a thread of its own runs it.
+A thread that works on an :class:`Exchange` asks it, before every operation that may block, how long that may take.
+There is no watchdog: nothing can fire late and hit the next user of a connection.  With a :class:`CancelToken` one
+thread ends exchanges of others.  The :class:`Resolver` runs ``getaddrinfo``, which cannot be interrupted, in another
+thread, so that an exchange can stop waiting for it.
 """
 
 from __future__ import annotations
@@ -37,12 +35,24 @@ __all__ = [
 ]
 
 
+_thread = threading.local()
+
+# Sockets time out to the millisecond: a wake-up just before the limit counts as one at the limit.
+_TICK_SECONDS = 0.002
+
+# Heads and interim answers take some kilobytes; small chunks may triple a body.
+_MAX_OVERHEAD_BYTES = 1024 * 1024
+
+AddressInfo = Tuple[Any, ...]  # one entry of socket.getaddrinfo's list
+Lookup = Tuple[str, int]
+
+
 class Cancelled(Exception):
-    """The exchange was given up because its token was cancelled, or its transport aborted or closed."""
+    """The exchange was ended because its token was cancelled, or its transport aborted or closed."""
 
 
 class Wakeable(Protocol):
-    """Something that may be blocked, and can be woken from another thread."""
+    """An operation that may be blocked, and can be woken from another thread."""
 
     def wake(self) -> None:
         """End the wait, if there is one; never raises."""
@@ -51,8 +61,8 @@ class Wakeable(Protocol):
 class CancelToken:
     """Cancels every exchange that runs under it, now or later.
 
-    One token may serve any number of exchanges: a call's, or all of a run's.  It has no lock, which every exchange
-    of a pool would take and which a signal handler could find taken: each step on its set is atomic by itself.
+    One token may serve any number of exchanges: those of a call, or of a run.  It has no lock, which every exchange of
+    a pool would take and which a signal handler could find taken: each step on its set is atomic by itself.
     """
 
     def __init__(self) -> None:
@@ -61,7 +71,7 @@ class CancelToken:
 
     @property
     def cancelled(self) -> bool:
-        """Whether :meth:`cancel` was called."""
+        """True once :meth:`cancel` was called."""
         return self._cancelled
 
     def cancel(self) -> None:
@@ -71,12 +81,12 @@ class CancelToken:
             waiter.wake()
 
     def attach(self, waiter: Wakeable) -> None:
-        """Have ``waiter`` woken by :meth:`cancel`, until it is detached.
+        """Let :meth:`cancel` wake ``waiter``, until it is detached.
 
         Raises:
             Cancelled: the token was cancelled before.
         """
-        # First this, then the look: a cancel either finds the waiter or is seen here.
+        # Attached before the check: a cancel either finds the waiter or is seen here.
         self._attached.add(waiter)
         if self._cancelled:
             self._attached.discard(waiter)
@@ -91,108 +101,17 @@ class CancelToken:
         return f"CancelToken({state})"
 
 
-AddressInfo = Tuple[Any, ...]  # one entry of socket.getaddrinfo's list
-Lookup = Tuple[str, int]
-
-
-class Waiter(Protocol):
-    """Who waits for a name: an exchange."""
-
-    def left(self) -> float: ...
-    def hold(self, blocker: Wakeable) -> None: ...
-    def drop(self, blocker: Wakeable) -> None: ...
-
-
-class Resolver:
-    """Looks names up in daemon threads.  Those who want the same name at the same time share one look-up,
-    so that a dead name server costs one stuck thread and not one per worker.
-
-    Attributes:
-        good: of hosts with several addresses, the one that took a connection last.
-    """
-
-    def __init__(self) -> None:
-        self.good: Dict[Lookup, object] = {}
-        self._lock = new_lock()
-        self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
-
-    def resolve(self, host: str, port: int, waiter: Waiter) -> List[AddressInfo]:
-        """What ``socket.getaddrinfo`` finds for a TCP connection.
-
-        Raises:
-            socket.gaierror: the name is not known.
-            TimeoutError, Cancelled: from ``waiter``, which gave up.
-        """
-        host = host.strip("[]")
-        try:
-            # An address needs no look-up, and no thread.
-            return _look_up(host, port, socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            lookup = self._shared(host, port)
-        done = _Done()
-        lookup.add_done_callback(lambda _: done.wake())
-        waiter.hold(done)
-        try:
-            done.event.wait(waiter.left())
-        finally:
-            waiter.drop(done)
-        waiter.left()
-        return lookup.result(0)
-
-    def _shared(self, host: str, port: int) -> Future[List[AddressInfo]]:
-        with self._lock:
-            lookup = self._running.get((host, port))
-            if lookup is None:
-                lookup = self._running[host, port] = Future()
-                threading.Thread(target=self._run, args=(host, port, lookup), name="chatpool-dns", daemon=True).start()
-        return lookup
-
-    def _run(self, host: str, port: int, lookup: Future[List[AddressInfo]]) -> None:
-        try:
-            found = _look_up(host, port, 0)
-        except BaseException as error:
-            self._running.pop((host, port))
-            lookup.set_exception(error)
-        else:
-            self._running.pop((host, port))
-            lookup.set_result(found)
-
-
-class _Done:
-    """A Wakeable event."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def wake(self) -> None:
-        self.event.set()
-
-
-def _look_up(host: str, port: int, flags: int) -> List[AddressInfo]:
-    # "socket.getaddrinfo" is looked up late: tests and gevent put another one there.
-    return list(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags))
-
-
-_thread = threading.local()
-
-# Sockets time out to the millisecond; a wake-up just before the limit is one at the limit.
-_TICK = 0.002
-
-# Heads and interim answers take some kilobytes; small chunks may triple a body.
-_MOST_OVERHEAD = 1024 * 1024
-
-
 def current_exchange() -> Optional[Exchange]:
-    """The exchange that this thread has started and not ended."""
+    """Return the exchange that this thread has started and not ended, None without one."""
     return getattr(_thread, "exchange", None)
 
 
 class StreamDeadline(NamedTuple):
-    """When a wait for a part of a stream has to end.
+    """End of a wait for a part of a stream.
 
     Attributes:
         at: on ``time.monotonic``'s scale.
-        reason: what happened by then, for the error's message.
+        reason: message of the error that is raised then.
     """
 
     at: float
@@ -207,17 +126,17 @@ class Exchange:
         tokens: any of them ends the exchange.
         resolver: looks up host names.
         max_response_bytes: the largest body; None for no limit.
-        wants_stream: whether a good answer is left open, to be read piece by piece; ``read`` does not count then, since
-            a model that thinks sends nothing: ``attempt`` alone does, until whoever reads sets limits of its own.
+        wants_stream: whether a successful response is left open, to be read piece by piece; ``read`` does not count
+            then, since a model that thinks sends nothing: ``attempt`` alone does, until the reader sets deadlines.
 
     Attributes:
         reused: whether it runs on a connection that served another exchange before.
-        fresh_only: whether it must not do so.
+        needs_fresh_connection: whether it must run on a new one.
         send_failed: whether the connection broke before it had taken the whole request.
         received: bytes that have come back.
-        held: what a cancel would wake.
+        held: the operation that a cancel wakes.
         peer: the host that its latest connection is to; "" before the first.
-        goes_on: whether it outlives the thread's part in it: then whoever reads on calls :meth:`finish`.
+        stays_open: whether it outlives :meth:`running`: then the reader of the stream calls :meth:`finish`.
     """
 
     def __init__(
@@ -239,14 +158,14 @@ class Exchange:
         self._lock = new_lock()
         self.held: Optional[Wakeable] = None
         self._connecting = False
-        self._silent = False
+        self._read_has_timed_out = False
         self.reused = False
-        self.fresh_only = False
+        self.needs_fresh_connection = False
         self.send_failed = False
         self.received = 0
         self.peer = ""
         self.wants_stream = wants_stream
-        self.goes_on = False
+        self.stays_open = False
         self._reason: Optional[str] = None
 
     @contextmanager
@@ -263,42 +182,42 @@ class Exchange:
             _thread.exchange = self
             yield
         except BaseException:
-            self.goes_on = False
+            self.stays_open = False
             self._abandon()
             raise
         finally:
             _thread.exchange = outer
-            if not self.goes_on:
+            if not self.stays_open:
                 self.finish()
 
     def finish(self) -> None:
-        """Nothing blocks any more: its tokens need not wake it."""
+        """Detach it from its tokens: nothing blocks any more."""
         for token in self._tokens:
             token.detach(self)
 
-    def bound(self, limit: StreamDeadline) -> None:
-        """Have what follows end by ``limit``, in the place of ``timeout``'s limits."""
-        self._deadline = self._limit = limit.at
-        self._reason = limit.reason
+    def set_deadline(self, deadline: StreamDeadline) -> None:
+        """Let all further operations end by ``deadline``, in the place of ``timeout``'s limits."""
+        self._deadline = self._limit = deadline.at
+        self._reason = deadline.reason
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
-        """Bound what happens inside by ``Timeout.connect`` too."""
+        """Limit the block by ``Timeout.connect`` too."""
         self._limit = min(self._deadline, time.monotonic() + self.timeout.connect)
         self._connecting = True
         yield
-        # Not in a finally: after a failure it still counts which phase it happened in.
+        # Not in a finally: after a failure it still matters in which phase it happened.
         self._limit = self._deadline
         self._connecting = False
 
     @property
     def deadline(self) -> float:
-        """When it has to be over, on ``time.monotonic``'s scale."""
+        """Time by which it has to end, on ``time.monotonic``'s scale."""
         return self._deadline
 
     @property
     def cancelled(self) -> bool:
-        """Whether one of its tokens is cancelled."""
+        """True if one of its tokens is cancelled."""
         for token in self._tokens:  # noqa: SIM110 - any() takes thrice as long, at every socket operation
             if token.cancelled:
                 return True
@@ -310,7 +229,7 @@ class Exchange:
             raise Cancelled("cancelled")
 
     def left(self) -> float:
-        """Seconds that the next operation may take.
+        """Return the seconds that the next operation may take.
 
         Raises:
             Cancelled: it was cancelled.
@@ -323,7 +242,7 @@ class Exchange:
         return left
 
     def left_to_read(self) -> float:
-        """Seconds to wait for the next piece of the answer; raises as :meth:`left`."""
+        """Return the seconds to wait for the next piece of the response; raises as :meth:`left`."""
         left = self.left()
         read = self.timeout.read
         if read is None or self._connecting or self.wants_stream or self._reason is not None:
@@ -336,30 +255,30 @@ class Exchange:
         self.send_failed = False
         self.received = 0
 
-    def count(self, size: int) -> None:
-        """Count bytes that have come; raises ResponseTooLarge when they are far too many.
+    def count_received(self, size: int) -> None:
+        """Count received bytes; raise ResponseTooLarge when they are far too many.
 
-        Whoever reads the body counts more exactly, but does not see what never becomes body: interim answers
+        The reader of the body counts more exactly, but does not see bytes that never become body: interim responses
         without end, or the length of a chunk.
         """
         self.received += size
         limit = self._max_response_bytes
-        if limit is not None and self.received > 4 * limit + _MOST_OVERHEAD:
+        if limit is not None and self.received > 4 * limit + _MAX_OVERHEAD_BYTES:
             raise ResponseTooLarge(limit)
 
     def read_timed_out(self) -> None:
         """Note that a wait for the answer ran out of time."""
-        self._silent = True
+        self._read_has_timed_out = True
 
     def hold(self, blocker: Wakeable) -> None:
-        """Have ``blocker`` woken on cancel, instead of the one held before; raises Cancelled if it is too late."""
+        """Let a cancel wake ``blocker``, instead of the one held before; raise Cancelled if it is too late."""
         with self._lock:
             # Under the lock: a cancel either is seen here or finds the blocker held.
             self.check()
             self.held = blocker
 
     def _abandon(self) -> None:
-        """Close what a failed exchange still holds: a file of an answer that was never read keeps a socket open."""
+        """Close the socket that a failed exchange still holds: the file of an unread response keeps it open."""
         with self._lock:
             held, self.held = self.held, None
         destroy = getattr(held, "destroy", None)
@@ -367,34 +286,34 @@ class Exchange:
             destroy()
 
     def drop(self, blocker: Wakeable) -> None:
-        """Let go of ``blocker``: from now on, a cancel does not touch it."""
+        """Stop holding ``blocker``: from now on, a cancel does not touch it."""
         with self._lock:
             if self.held is blocker:
                 self.held = None
 
     def wake(self) -> None:
-        """End what the exchange is blocked in; called by its tokens."""
+        """End the operation that the exchange is blocked in; called by its tokens."""
         with self._lock:
             if self.held is not None:
                 self.held.wake()
 
     def resolve(self, host: str, port: int) -> list[tuple[object, ...]]:
-        """``socket.getaddrinfo`` for a TCP connection, within the limits."""
+        """Return the addresses of a host for a TCP connection, within the limits."""
         return self._resolver.resolve(host, port, self)
 
-    def good_address(self, host: str, port: int) -> Optional[object]:
-        """The one of several addresses of a host that took a connection last, None if none has."""
-        return self._resolver.good.get((host, port))
+    def preferred_address(self, host: str, port: int) -> Optional[object]:
+        """Return the one of several addresses of a host that accepted a connection last, None if none has."""
+        return self._resolver.preferred.get((host, port))
 
-    def remember(self, host: str, port: int, address: object) -> None:
-        """Have this address of the host tried first from now on."""
-        self._resolver.good[host, port] = address
+    def prefer_address(self, host: str, port: int, address: object) -> None:
+        """Try this address of the host first from now on."""
+        self._resolver.preferred[host, port] = address
 
     def failure(self, error: Exception) -> Exception:
-        """What to raise for ``error``: Cancelled, a timeout that names its limit, or ``error`` itself."""
+        """Return the exception to raise for ``error``: Cancelled, a timeout that names its limit, or ``error``."""
         if self.cancelled:
             return Cancelled("cancelled")
-        now = time.monotonic() + _TICK
+        now = time.monotonic() + _TICK_SECONDS
         timeout = self.timeout
         if now >= self._deadline and self._reason is not None:
             return requests.exceptions.Timeout(self._reason)
@@ -402,15 +321,95 @@ class Exchange:
             return requests.exceptions.Timeout(f"no complete answer within {timeout.attempt:.3g} s (Timeout.attempt)")
         if self._connecting and now >= self._limit:
             return requests.exceptions.ConnectTimeout(f"no connection within {timeout.connect:.3g} s (Timeout.connect)")
-        if self._silent and timeout.read is not None and not self.wants_stream:
+        if self._read_has_timed_out and timeout.read is not None and not self.wants_stream:
             return requests.exceptions.ReadTimeout(f"the server sent nothing for {timeout.read:.3g} s (Timeout.read)")
         return error
 
     @property
     def undelivered(self) -> bool:
-        """Whether the server provably has not processed the request.
+        """True if the server certainly has not processed the request.
 
-        So it is when a kept-alive connection broke before it had taken the whole request, and nothing came
+        That is certain when a kept-alive connection broke before it had taken the whole request, and nothing came
         back (RFC 9110, 9.2.2).  A connection that breaks later may have been closed while the model worked.
         """
         return self.reused and self.send_failed and not self.received
+
+
+class Waiter(Protocol):
+    """An exchange that waits for a look-up."""
+
+    def left(self) -> float: ...
+    def hold(self, blocker: Wakeable) -> None: ...
+    def drop(self, blocker: Wakeable) -> None: ...
+
+
+class Resolver:
+    """Looks up names in daemon threads.
+
+    Exchanges that want the same name at the same time share one look-up, so that a dead name server costs one stuck
+    thread and not one per worker.
+
+    Attributes:
+        preferred: for hosts with several addresses, the one that accepted a connection last.
+    """
+
+    def __init__(self) -> None:
+        self.preferred: Dict[Lookup, object] = {}
+        self._lock = new_lock()
+        self._running: Dict[Lookup, Future[List[AddressInfo]]] = {}
+
+    def resolve(self, host: str, port: int, waiter: Waiter) -> List[AddressInfo]:
+        """Return the addresses that ``socket.getaddrinfo`` finds for a TCP connection.
+
+        Raises:
+            socket.gaierror: the name is not known.
+            TimeoutError, Cancelled: ``waiter`` has no time left, or was cancelled.
+        """
+        host = host.strip("[]")
+        try:
+            # An address needs no look-up, and no thread.
+            return _look_up(host, port, socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            lookup = self._shared_lookup(host, port)
+        done = _WakeableEvent()
+        lookup.add_done_callback(lambda _: done.wake())
+        waiter.hold(done)
+        try:
+            done.event.wait(waiter.left())
+        finally:
+            waiter.drop(done)
+        waiter.left()
+        return lookup.result(0)
+
+    def _shared_lookup(self, host: str, port: int) -> Future[List[AddressInfo]]:
+        with self._lock:
+            lookup = self._running.get((host, port))
+            if lookup is None:
+                lookup = self._running[host, port] = Future()
+                threading.Thread(target=self._run, args=(host, port, lookup), name="chatpool-dns", daemon=True).start()
+        return lookup
+
+    def _run(self, host: str, port: int, lookup: Future[List[AddressInfo]]) -> None:
+        try:
+            addresses = _look_up(host, port, 0)
+        except BaseException as error:
+            self._running.pop((host, port))
+            lookup.set_exception(error)
+        else:
+            self._running.pop((host, port))
+            lookup.set_result(addresses)
+
+
+class _WakeableEvent:
+    """An event that a cancel sets, too."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def wake(self) -> None:
+        self.event.set()
+
+
+def _look_up(host: str, port: int, flags: int) -> List[AddressInfo]:
+    # "socket.getaddrinfo" is read at each call: tests and gevent replace it.
+    return list(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags))

@@ -1,4 +1,4 @@
-"""Header mappings that do less work than requests' and http.client's own."""
+"""Headers: checks of those to be sent, a parser of those received, and mappings that are faster than requests' own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import ConfigurationError
 __all__ = [
     "Field",
     "Fields",
-    "LeanHeaders",
     "ParsedHeaders",
+    "RequestHeaders",
     "check_headers",
     "header_problem",
     "parse_fields",
-    "parse_loosely",
+    "parse_leniently",
 ]
 
 Field = Tuple[str, str]
@@ -27,16 +27,16 @@ Field = Tuple[str, str]
 # A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to parse_loosely().
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 
-_FRAMING = ("content-length", "transfer-encoding", "connection")
-_NEEDED_TO_READ = ("content-length", "content-encoding")
+_FRAMING_FIELDS = ("content-length", "transfer-encoding", "connection")
+_BODY_FIELDS = ("content-length", "content-encoding")
 
-# Lines that were taken apart before, by their text: a server sends most of them with every answer.
-_known: Dict[str, Tuple[str, Field]] = {}
-_MOST_KNOWN, _LONGEST_KNOWN = 512, 200
+# Lines that were parsed before, by their text: a server sends most of them with every response.
+_parsed_lines: Dict[str, Tuple[str, Field]] = {}
+_MAX_CACHED_LINES, _MAX_CACHED_LINE_CHARS = 512, 200
 
 
 def header_problem(text: Union[str, bytes]) -> str:
-    """Return what is in ``text`` that no header may hold, "" for nothing."""
+    """Return a description of a character in ``text`` that no header may hold, "" for none."""
     try:
         data = text if isinstance(text, bytes) else text.encode("latin-1")
     except UnicodeEncodeError:
@@ -65,10 +65,10 @@ def check_headers(parameter: str, headers: Mapping[Any, Any]) -> None:
 
 
 class Fields(NamedTuple):
-    """The fields of an answer's head.
+    """Fields of the head of a response.
 
     Attributes:
-        all: pairs of name and value, in the answer's order.
+        all: pairs of name and value, in the order of the response.
         merged: the same by their names in lower case, the values of a repeated one joined by commas (RFC 9110, 5.2).
     """
 
@@ -76,19 +76,19 @@ class Fields(NamedTuple):
     merged: Dict[str, Field]
 
 
-class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
-    """Headers of a request, which copies and lists them without lowering every name again."""
+class RequestHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in the stubs only
+    """Headers of a request, copied and listed without lowering every name again."""
 
     _store: Any
 
-    def copy(self) -> LeanHeaders:
-        """An independent copy."""
-        copied = LeanHeaders.__new__(LeanHeaders)
+    def copy(self) -> RequestHeaders:
+        """Return an independent copy."""
+        copied = RequestHeaders.__new__(RequestHeaders)
         copied._store = self._store.copy()
         return copied
 
     def items(self) -> Any:
-        """Pairs of name and value."""
+        """Return pairs of name and value."""
         return self._store.values()
 
     def __iter__(self) -> Iterator[str]:
@@ -98,58 +98,58 @@ class LeanHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic in 
         return repr(dict.fromkeys(self, "***"))
 
 
-class AnswerHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
-    """Headers of an answer, which look for a name without raising where it is missing."""
+class ResponseHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
+    """Headers of a response, which are searched without an exception where a name is missing."""
 
     _store: Any
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or ``default``."""
-        found = self._store.get(key.lower())
-        return default if found is None else found[1]
+        """Return the value, or ``default``."""
+        field = self._store.get(key.lower())
+        return default if field is None else field[1]
 
 
 class ParsedHeaders(http.client.HTTPMessage):
-    """Headers of an answer, already taken apart.
+    """Headers of a response, already parsed.
 
     Attributes:
-        brief: whether :meth:`items` are only those by which urllib3 reads the body; it is given the others, already
-            in the form it wants them, when it has made its response.
+        is_partial: whether :meth:`items` are only those by which urllib3 reads the body; when it has made its response,
+            it is given all of them in its own form.
     """
 
-    brief = False
+    is_partial = False
 
     def __init__(self, fields: Fields) -> None:
         super().__init__()
         self._headers, self._merged = fields
 
-    def case_insensitive(self) -> CaseInsensitiveDict[str]:
-        """As requests has them, made without taking every name apart again."""
-        headers: Any = AnswerHeaders.__new__(AnswerHeaders)
+    def to_requests(self) -> CaseInsensitiveDict[str]:
+        """Return them as requests has them, without parsing every name again."""
+        headers: Any = ResponseHeaders.__new__(ResponseHeaders)
         headers._store = self._merged.copy()
         return cast("CaseInsensitiveDict[str]", headers)
 
-    def as_urllib3_has_them(self) -> HTTPHeaderDict:
-        """All of them, without urllib3 adding one after the other."""
+    def to_urllib3(self) -> HTTPHeaderDict:
+        """Return them as urllib3 has them, without adding one after the other."""
         headers = _RawHeaders.__new__(_RawHeaders)
         headers._fields = Fields(self._headers, self._merged)
         return headers
 
     def items(self) -> List[Field]:
-        """The fields, as they were given."""
-        if self.brief:
+        """Return the fields, as they were received."""
+        if self.is_partial:
             # urllib3 asks for the coding of every answer, and a name that is missing costs it an exception.
             coding = self._merged.get("transfer-encoding", ("Transfer-Encoding", ""))
-            return [coding, *(self._merged[name] for name in _NEEDED_TO_READ if name in self._merged)]
+            return [coding, *(self._merged[name] for name in _BODY_FIELDS if name in self._merged)]
         return list(self._headers)
 
     def get_payload(self, i: Optional[int] = None, decode: bool = False) -> Any:
-        """Nothing: there is no body in a head."""
+        """Return None: there is no body in a head."""
         return None
 
 
 class _RawHeaders(HTTPHeaderDict):
-    """urllib3's headers of an answer, which it hardly looks at: filled once somebody wants more than single values."""
+    """urllib3's headers of a response, which are hardly ever used: filled when more than single values are wanted."""
 
     _container: Any
     _fields: Fields
@@ -164,18 +164,18 @@ class _RawHeaders(HTTPHeaderDict):
         return container
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value, or ``default``."""
+        """Return the value, or ``default``."""
         if "_container" in self.__dict__:  # it may have been changed
             return super().get(key, default)
-        found = self._fields.merged.get(key.lower())
-        return default if found is None else found[1]
+        field = self._fields.merged.get(key.lower())
+        return default if field is None else field[1]
 
 
 def parse_fields(lines: bytes) -> Optional[Fields]:
-    """The fields of a head's lines.
+    """Return the fields in the lines of a head.
 
-    None if there is anything unusual about one of them, or one is repeated that says where the body ends:
-    :func:`parse_loosely` is asked then.
+    None if one of them is unusual, or one that says where the body ends is repeated: :func:`parse_leniently` is for
+    such heads.
     """
     fields: List[Field] = []
     merged: Dict[str, Field] = {}
@@ -183,14 +183,14 @@ def parse_fields(lines: bytes) -> Optional[Fields]:
     if text and not text.endswith("\r\n"):
         return None
     for line in text.split("\r\n")[:-1]:
-        known = _known.get(line) or _take_apart(line)
-        if known is None:
+        parsed = _parsed_lines.get(line) or _parse_line(line)
+        if parsed is None:
             return None
-        name, field = known
+        name, field = parsed
         fields.append(field)
         if name not in merged:
             merged[name] = field
-        elif name in _FRAMING:
+        elif name in _FRAMING_FIELDS:
             return None
         else:
             first = merged[name]
@@ -198,8 +198,8 @@ def parse_fields(lines: bytes) -> Optional[Fields]:
     return Fields(fields, merged)
 
 
-def parse_loosely(lines: Sequence[bytes]) -> Fields:
-    """The fields of a head's lines, whatever they look like.
+def parse_leniently(lines: Sequence[bytes]) -> Fields:
+    """Return the fields in the lines of a head, whatever they look like.
 
     A folded line belongs to the one before it (RFC 9112, 5.2), and a line that is no field is passed over, as
     browsers do.  http.client would stop there, and miss the length of the body that comes after it.
@@ -223,14 +223,14 @@ def parse_loosely(lines: Sequence[bytes]) -> Fields:
     return Fields([(name, value) for name, value in fields], merged)
 
 
-def _take_apart(line: str) -> Optional[Tuple[str, Field]]:
-    """The name of a line's field in lower case, and the field; None if the line is unusual."""
+def _parse_line(line: str) -> Optional[Tuple[str, Field]]:
+    """Return the name of a line's field in lower case, and the field; None if the line is unusual."""
     match = _FIELD.fullmatch(line)
     if match is None or line.endswith((" ", "\t")):
         return None
-    known = (match[1].lower(), (match[1], match[2].lstrip(" \t")))
-    if len(line) <= _LONGEST_KNOWN:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[line] = known
-    return known
+    parsed = (match[1].lower(), (match[1], match[2].lstrip(" \t")))
+    if len(line) <= _MAX_CACHED_LINE_CHARS:
+        if len(_parsed_lines) >= _MAX_CACHED_LINES:
+            _parsed_lines.clear()
+        _parsed_lines[line] = parsed
+    return parsed

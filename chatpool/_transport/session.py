@@ -1,7 +1,4 @@
-"""From a request's parts to requests' PreparedRequest, key included.
-
-The one requests.Session of a transport, made from the user's settings.
-"""
+"""The one requests.Session of a transport, made from the user's settings, and the preparation of its requests."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from requests.structures import CaseInsensitiveDict
 
 from .._redaction import Secret, secret
 from .auth import KeyAuth
-from .headers import LeanHeaders, header_problem
+from .headers import RequestHeaders, header_problem
 from .settings import TransportSettings
 
 __all__ = ["Preparer", "TransportSession", "make_session"]
@@ -27,11 +24,16 @@ __all__ = ["Preparer", "TransportSession", "make_session"]
 
 log = logging.getLogger("chatpool._transport")
 
-# A user's session may carry these; each is copied, so that changes on either side stay there.
-_COPIED = ("auth", "proxies", "verify", "cert", "hooks", "trust_env", "params")
+# Settings of a user's session; each is copied, so that a change of one does not reach the other.
+_COPIED_SETTINGS = ("auth", "proxies", "verify", "cert", "hooks", "trust_env", "params")
 
-# Brotli and zstd unpack without a bound that urllib3 < 2.6 could set.
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
+# urllib3 < 2.6 cannot bound the size to which Brotli and zstd decompress.
+_DEFAULT_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
+
+# Bounded, because paths may come from users' data.
+_MAX_TEMPLATES = 64
+
+_BODY_HEADERS = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding")
 
 
 class TransportSession(requests.Session):
@@ -40,7 +42,7 @@ class TransportSession(requests.Session):
     own_adapter: Optional[BaseAdapter] = None
 
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Iterator[requests.Response]:
-        """None: the transport decides which redirects are followed."""
+        """Yield nothing: the transport decides which redirects are followed."""
         return iter(())
 
     def close(self) -> None:
@@ -50,16 +52,16 @@ class TransportSession(requests.Session):
 
 
 def make_session(adapter: HTTPAdapter, base_url: str, model: Optional[requests.Session]) -> TransportSession:
-    """A session that sends through ``adapter``, with the settings of ``model``.
+    """Return a session that sends through ``adapter``, with the settings of ``model``.
 
-    An adapter of the user's in ``model``, one that is not requests' own HTTPAdapter, is kept.
+    An adapter of the user's in ``model``, one that is not an HTTPAdapter of requests itself, is kept.
     """
     session = TransportSession()
     session.own_adapter = adapter
-    session.headers.update(_HEADERS)
+    session.headers.update(_DEFAULT_HEADERS)
     for prefix in ("https://", "http://"):
         session.mount(prefix, adapter)
-    # Answers of an API need no cookies, and 64 threads would share the jar.
+    # An API needs no cookies, and 64 threads would share the jar.
     session.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     if model is not None:
         _copy_settings(session, model)
@@ -69,20 +71,20 @@ def make_session(adapter: HTTPAdapter, base_url: str, model: Optional[requests.S
 
 def _copy_settings(session: TransportSession, model: requests.Session) -> None:
     defaults = requests.utils.default_headers()
-    theirs = {name: value for name, value in model.headers.items() if defaults.get(name) != value}
-    session.headers.update(secret(theirs))
-    for name in _COPIED:
+    changed = {name: value for name, value in model.headers.items() if defaults.get(name) != value}
+    session.headers.update(secret(changed))
+    for name in _COPIED_SETTINGS:
         setattr(session, name, _shallow(getattr(model, name)))
     session.proxies = secret(session.proxies)
     for cookie in model.cookies:
-        # Straight into the jar: its policy is there for the servers' cookies only.
+        # Straight into the jar: its policy is for the servers' cookies only.
         requests.cookies.RequestsCookieJar.set_cookie(session.cookies, copy.copy(cookie))
 
 
 def _shallow(value: Any) -> Any:
     if isinstance(value, dict) and all(isinstance(item, list) for item in value.values()):
         return {key: list(item) for key, item in value.items()}
-    # Auth objects hold locks and connections of their own: shared, not copied.
+    # Auth objects hold locks and connections: shared, not copied.
     return copy.copy(value) if hasattr(value, "items") else value
 
 
@@ -100,16 +102,10 @@ def _keep_adapters(session: TransportSession, model: requests.Session, base_url:
         )
 
 
-# Bounded, because paths may come from users' data.
-_MOST_TEMPLATES = 64
-
-_OF_A_BODY = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding")
-
-
 class Preparer:
-    """Prepares requests with the settings of a session and a transport.
+    """Prepares requests, key included, with the settings of a session and a transport.
 
-    The first request for a method and URL leaves a template that the later ones are cloned from.
+    The first request for a method and URL leaves a template, from which the later ones are cloned.
 
     Args:
         session: its headers, params, cookies and hooks go into each request. Its ``auth`` is taken out of it,
@@ -120,11 +116,11 @@ class Preparer:
     def __init__(self, session: requests.Session, settings: TransportSettings) -> None:
         self._session = session
         self._settings = settings
-        theirs, session.auth = session.auth, None
-        if isinstance(theirs, tuple) and len(theirs) == 2:
-            theirs = HTTPBasicAuth(*theirs)  # which does not show the password
+        user_auth, session.auth = session.auth, None
+        if isinstance(user_auth, tuple) and len(user_auth) == 2:
+            user_auth = HTTPBasicAuth(*user_auth)  # which does not show the password
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
-        self._auth: Any = theirs if theirs is not None and settings.auth.header is None else settings.auth
+        self._auth: Any = user_auth if user_auth is not None and settings.auth.header is None else settings.auth
         self._templates: Dict[Tuple[str, str], PreparedRequest] = {}
 
     def prepare(
@@ -136,34 +132,34 @@ class Preparer:
         headers: Optional[Mapping[str, Optional[str]]] = None,
         query: Optional[Mapping[str, str]] = None,
     ) -> PreparedRequest:
-        """A request ready to be sent; ``headers`` and ``query`` go on top of the settings'."""
-        # Somebody else's auth may sign the body, or leave hooks on the request.
+        """Return a request ready to be sent; ``headers`` and ``query`` go on top of those of the settings."""
+        # A foreign auth object may sign the body, or leave hooks on the request.
         if headers or query or not body or not isinstance(self._auth, KeyAuth):
-            return self._in_full(method, url, body, self._auth, headers or {}, query or {})
+            return self._prepare_in_full(method, url, body, self._auth, headers or {}, query or {})
         template = self._templates.get((method, url))
         if template is None:
             template = self._add_template(method, url)
         return self._auth(_clone(template, body))
 
     def redirected(self, prepared: PreparedRequest, url: str, method: str) -> PreparedRequest:
-        """The same request to another URL of the same origin; without its body where the method is another one."""
+        """Return the same request to another URL of the same origin, without its body where the method changes."""
         copied = prepared.copy()
         copied.prepare_url(url, None)
         if method != prepared.method:
             copied.method, copied.body = method, None
-            for name in _OF_A_BODY:
+            for name in _BODY_HEADERS:
                 copied.headers.pop(name, None)
         return copied
 
     def _add_template(self, method: str, url: str) -> PreparedRequest:
-        if len(self._templates) >= _MOST_TEMPLATES:
+        if len(self._templates) >= _MAX_TEMPLATES:
             self._templates.clear()
-        template = self._in_full(method, url, b"{}", KeyAuth(None), {}, {})
-        template.headers = LeanHeaders(template.headers)
+        template = self._prepare_in_full(method, url, b"{}", KeyAuth(None), {}, {})
+        template.headers = RequestHeaders(template.headers)
         self._templates[method, url] = template
         return template
 
-    def _in_full(
+    def _prepare_in_full(
         self,
         method: str,
         url: str,
@@ -172,27 +168,27 @@ class Preparer:
         headers: Mapping[str, Optional[str]],
         query: Mapping[str, str],
     ) -> PreparedRequest:
-        # The session's too: requests up to 2.28 takes exact str alone, and looks when they are put together.
-        merged = CaseInsensitiveDict(_plain(self._session.headers))
+        # The session's too: requests up to 2.28 accepts only str itself, and checks when they are merged.
+        merged = CaseInsensitiveDict(_plain_values(self._session.headers))
         if body:
             merged["Content-Type"] = "application/json"
-        merged.update(_plain(self._settings.headers))
-        merged.update(_plain(headers))
-        params = _plain({**self._settings.query, **query})
+        merged.update(_plain_values(self._settings.headers))
+        merged.update(_plain_values(headers))
+        params = _plain_values({**self._settings.query, **query})
         request = requests.Request(method, url, headers=merged, data=body or None, params=params, auth=auth)
-        return _sendable(self._session.prepare_request(request))
+        return _checked(self._session.prepare_request(request))
 
 
-def _plain(values: Mapping[str, Any]) -> Dict[str, Any]:
-    """The same with plain texts in the place of secrets."""
+def _plain_values(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the same values with plain texts in the place of secrets."""
     return {name: str(value) if isinstance(value, Secret) else value for name, value in values.items()}
 
 
-def _sendable(prepared: PreparedRequest) -> PreparedRequest:
-    """The same request, with plain texts in its headers: what records requests knows no others.
+def _checked(prepared: PreparedRequest) -> PreparedRequest:
+    """Return the same request, with plain texts in its headers: recorders of requests know no others.
 
     Raises:
-        InvalidHeader: somebody else's auth, cookies or hooks have put something there that requests lets pass.
+        InvalidHeader: a foreign auth object, cookies or hooks have set a header that requests lets pass.
     """
     headers: List[Tuple[str, Any]] = list(prepared.headers.items())
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""Sockets that obey the exchange they work for."""
+"""Sockets that keep the time limits of the exchange they work for, and end when it is cancelled."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .exchange import Exchange, current_exchange
 
-__all__ = ["UNDER_WAY", "GuardedSocket", "TLSSocket", "guarded_class"]
+__all__ = ["IN_PROGRESS_ERRORS", "GuardedSocket", "TLSSocket", "guarded_class"]
 
-# Setting a socket's time limit is a system call: it gets a little more than it is to have, so that it fits the next
-# exchanges too, and is set again only when it is off by more than that.
-_SLACK, _MOST_SLACK = 0.01, 0.025  # a part of the limit; seconds
+# To set a socket's time limit is a system call.  So it is set to a little more than needed, which fits the next
+# exchanges too, and set again only when it is off by more than that.
+_SLACK_SHARE, _MAX_SLACK_SECONDS = 0.01, 0.025  # the share is of the limit
 
-# Where shutting a socket down does not wake a connect up (it does on Linux), a cancel is seen this much later.
-_LOOK_AGAIN = 0.2
+# Where shutting a socket down does not wake up a connect (it does on Linux), a cancel is seen this much later.
+CANCEL_CHECK_SECONDS = 0.2
 
-UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)})
-"""What ``connect_ex`` of a socket that does not block says as a rule."""
+IN_PROGRESS_ERRORS = frozenset(
+    {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
+)
+"""Results of ``connect_ex`` of a socket that does not block, while it connects."""
 
 
 class GuardedSocket(socket.socket):
-    """Every blocking operation gets the time that the exchange has left, and ends when it is cancelled.
+    """Socket whose blocking operations get the time that the exchange has left, and end when it is cancelled.
 
     Attributes:
         exchange: the exchange it works for, None while its connection is idle.
     """
 
     exchange: Optional[Exchange] = None
-    _set_to: float = -1.0
+    _applied_limit: float = -1.0
 
     def adopt(self, exchange: Exchange) -> None:
         """Work for ``exchange`` from now on; raises Cancelled if it was cancelled."""
@@ -43,7 +45,7 @@ class GuardedSocket(socket.socket):
         self.exchange = exchange
 
     def release(self) -> bool:
-        """Work for nobody; False if the exchange left the connection unusable."""
+        """Work for no exchange any more; return False if the last one left the connection unusable."""
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return True
@@ -56,7 +58,7 @@ class GuardedSocket(socket.socket):
             # Not SSLSocket.shutdown: that drops the encryption, and the owner's next send would be readable.
             socket.socket.shutdown(self, socket.SHUT_RDWR)
         except OSError:
-            return  # not connected any more: nobody can be blocked in it
+            return  # not connected any more: no thread can be blocked in it
 
     def connect_until(self, address: Any, seconds: float) -> None:
         """Connect, for an exchange, within ``seconds``.
@@ -70,18 +72,18 @@ class GuardedSocket(socket.socket):
         """
         exchange = self.exchange
         assert exchange is not None
-        end = time.monotonic() + seconds
-        problem = self.connect_ex(address)
+        deadline = time.monotonic() + seconds
+        error_number = self.connect_ex(address)
         exchange.check()
-        if problem in UNDER_WAY:
-            while not wait_for_write(self, min(end - time.monotonic(), _LOOK_AGAIN)):
+        if error_number in IN_PROGRESS_ERRORS:
+            while not wait_for_write(self, min(deadline - time.monotonic(), CANCEL_CHECK_SECONDS)):
                 exchange.check()
-                if time.monotonic() >= end:
+                if time.monotonic() >= deadline:
                     raise socket.timeout("timed out")
-            problem = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            error_number = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             exchange.check()
-        if problem:
-            raise OSError(problem, os.strerror(problem))
+        if error_number:
+            raise OSError(error_number, os.strerror(error_number))
         self._limit(exchange.left())
 
     def shutdown(self, how: int) -> None:
@@ -89,9 +91,9 @@ class GuardedSocket(socket.socket):
         socket.socket.shutdown(self, how)
 
     def settimeout(self, value: Optional[float]) -> None:
-        """Ignored while it works for an exchange, which alone knows how long things may take."""
+        """Set the time limit; ignored while it works for an exchange, which sets its own."""
         if self.exchange is None:
-            self._set_to = -1.0
+            self._applied_limit = -1.0
             super().settimeout(value)
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
@@ -140,7 +142,7 @@ class GuardedSocket(socket.socket):
             socket.close(descriptor)
 
     def _real_close(self, *args: Any) -> None:
-        # Before the descriptor is free for somebody else's socket, so that a cancel cannot hit that one.
+        # Before the descriptor is free for another socket, so that a cancel cannot hit that one.
         if self.exchange is not None:
             self.exchange.drop(self)
         super()._real_close(*args)  # type: ignore[misc]  # what close() calls once no file refers to the socket
@@ -154,10 +156,10 @@ class GuardedSocket(socket.socket):
             self._limit(self.exchange.left())
 
     def _limit(self, seconds: float) -> None:
-        slack = min(seconds * _SLACK, _MOST_SLACK)
-        if not seconds <= self._set_to <= seconds + 2 * slack:
+        slack = min(seconds * _SLACK_SHARE, _MAX_SLACK_SECONDS)
+        if not seconds <= self._applied_limit <= seconds + 2 * slack:
             self._set_limit(seconds + slack)
-            self._set_to = seconds + slack
+            self._applied_limit = seconds + slack
 
     def _set_limit(self, seconds: float) -> None:
         super().settimeout(seconds)
@@ -165,7 +167,7 @@ class GuardedSocket(socket.socket):
     def _after_read(self, received: Any) -> Any:
         if self.exchange is not None:
             if received:
-                self.exchange.count(received if isinstance(received, int) else len(received))
+                self.exchange.count_received(received if isinstance(received, int) else len(received))
             else:
                 # The end of a connection that was woken up must not pass for the end of the answer.
                 self.exchange.check()
@@ -186,22 +188,22 @@ class GuardedSocket(socket.socket):
 
 @cache
 def guarded_class(base: Any) -> Any:
-    """A guarded variant of somebody else's class of sockets; an instance's class may be replaced by it."""
+    """Return a guarded variant of a foreign class of sockets; an instance's class may be replaced by it."""
     return type(base.__name__, (GuardedSocket, base), {})
 
 
 def _forget_tls_errors() -> None:
     """Empty OpenSSL's queue of errors of this thread.
 
-    CPython 3.14 leaves what it has reported as an OSError in there; the next operation of the thread, on any
-    connection, is then taken to have failed.
+    CPython 3.14 leaves errors there that it has reported as an OSError; the next operation of the thread, on any
+    connection, then seems to have failed.
     """
     # It is emptied whenever a connection is made. This one leads nowhere.
-    _context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    _unused_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
 
 
 @cache
-def _context() -> ssl.SSLContext:
+def _unused_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     return context
@@ -222,8 +224,8 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
         try:
             return super().recv(*args, **kwargs)
         except OSError as error:
-            # ssl itself looks whether the connection stands, before there is any TLS: if it was reset, it leaves the
-            # socket behind that nobody has been given.
+            # ssl itself checks the connection before there is any TLS: if it was reset, it leaves a socket open to
+            # which no caller has a reference.
             if getattr(self, "_sslobj", None) is None and error.errno not in (errno.ENOTCONN, errno.EINVAL):
                 self.close()
             raise

@@ -1,11 +1,12 @@
-"""TCP connections, and on Linux what makes them cheap among many threads.
+"""TCP connections: to the first address of a host that answers, and on Linux cheap among many threads.
 
-Each system call for which Python lets go of its interpreter costs more than itself when other threads are after that:
-one of them is woken up, mostly in vain.  With a time limit of Python's own each ``send`` and ``recv`` is two such
-calls, and the look whether an idle connection still stands is another.  Linux can keep the limits itself
-(``SO_RCVTIMEO``, ``SO_SNDTIMEO``) and tells how a connection stands in calls that cannot block.
+Several addresses of one host are tried side by side, so that a dead one costs a moment and not its time-out ("happy
+eyeballs", RFC 8305).
 
-Several addresses of one host, tried side by side: a dead one costs a moment, not its time-out (RFC 8305).
+Each system call for which Python releases its interpreter lock costs more than itself when other threads wait for that:
+one of them is woken up, mostly in vain.  With a time limit kept by Python each ``send`` and ``recv`` is two such calls,
+and the check of an idle connection is another.  Linux can keep the limits itself (``SO_RCVTIMEO``, ``SO_SNDTIMEO``) and
+tells the state of a connection in calls that cannot block.
 """
 
 from __future__ import annotations
@@ -24,46 +25,171 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequenc
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .exchange import AddressInfo, Exchange
-from .sockets import UNDER_WAY, GuardedSocket
+from .sockets import CANCEL_CHECK_SECONDS, IN_PROGRESS_ERRORS, GuardedSocket
 
 __all__ = [
     "KernelTimedSocket",
     "PlainSocket",
-    "first_to_connect",
-    "interleaved",
-    "is_quiet",
+    "interleave_families",
+    "is_reusable",
     "keep_alive_options",
     "open_connection",
 ]
 
 
-_HEAD_START = 0.25  # seconds that an address gets before the next one is tried too: RFC 8305, 5
-_LOOK_AGAIN = 0.2  # where a cancel does not wake the wait up, it is seen this much later
+_ATTEMPT_DELAY_SECONDS = 0.25  # before the next address is tried too (RFC 8305, 5: connection attempt delay)
 
-Begin = Callable[[AddressInfo], GuardedSocket]
+SocketFactory = Callable[[AddressInfo], GuardedSocket]
+SocketOption = Tuple[int, int, int]
+
+# gevent's sockets must not block in the kernel; on 32 bits there are two layouts of a struct timeval.
+LINUX = sys.platform == "linux" and socket.socket.__module__ == "socket" and struct.calcsize("P") == 8
+_timeval = struct.Struct("@ll").pack
+
+# Share of the time for an operation; at most so many seconds, so that a process that was stopped for a while does not
+# begin a long one anew.
+_KERNEL_SHARE, _MAX_KERNEL_SECONDS = 0.85, 10.0
+
+_SO_MEMINFO = 55  # since Linux 4.12; the first of its numbers counts bytes that were received and not read
+_TCP_ESTABLISHED = b"\x01"  # the first byte of TCP_INFO, as in include/net/tcp_states.h
 
 
-def interleaved(found: Sequence[AddressInfo], good: Optional[object] = None) -> List[AddressInfo]:
-    """The addresses in the order in which they are tried: the families take turns (RFC 8305, 4).
+def open_connection(
+    exchange: Exchange,
+    address: Tuple[str, int],
+    options: Iterable[SocketOption],
+    source_address: Optional[Tuple[str, int]] = None,
+) -> GuardedSocket:
+    """Return a TCP connection to the first address of a host that answers, within the exchange's limits.
+
+    Raises:
+        OSError: the error of the last address; socket.gaierror when the name is not known.
+        Cancelled: the exchange was cancelled.
+    """
+    addresses = exchange.resolve(*address)
+    if not addresses:
+        raise OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
+
+    def make(info: AddressInfo) -> PlainSocket:
+        return _unconnected(info, options, source_address)
+
+    try:
+        if len(addresses) == 1:
+            return _connect(exchange, addresses[0], make)
+        ordered = interleave_families(addresses, exchange.preferred_address(*address))
+        sock = _happy_eyeballs_connect(exchange, ordered, make)
+    except OSError:
+        exchange.check()
+        raise
+    exchange.prefer_address(*address, sock.getpeername())
+    return sock
+
+
+def _connect(exchange: Exchange, info: AddressInfo, make: Callable[[AddressInfo], PlainSocket]) -> PlainSocket:
+    sock = make(info)
+    try:
+        sock.adopt(exchange)
+        sock.connect_until(info[4], exchange.left())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unconnected(
+    info: AddressInfo, options: Iterable[SocketOption], source_address: Optional[Tuple[str, int]]
+) -> PlainSocket:
+    """Return a socket for the address that does not block."""
+    family, kind, protocol, _, _ = info
+    sock = CONNECTION(family, kind, protocol)
+    try:
+        for option in options:
+            sock.setsockopt(*option)
+        if source_address:
+            sock.bind(source_address)
+        sock.settimeout(0)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _happy_eyeballs_connect(exchange: Exchange, addresses: Sequence[AddressInfo], make: SocketFactory) -> GuardedSocket:
+    """Return a connection to the first address that accepts one, within the exchange's limits.
+
+    After an address that fails the next one is tried at once; after one that hangs, a quarter of a second later, and
+    the earlier one may still win.
 
     Args:
-        found: in the resolver's order of preference.
-        good: the socket address that answered last time; it goes first.
+        exchange: the exchange that the connection will work for.
+        addresses: at least one, in the order in which they are tried.
+        make: makes a socket for an address, without blocking.
+
+    Raises:
+        OSError: the error of the last address; socket.timeout when the time is over.
+        Cancelled: the exchange was cancelled.
     """
-    families: Dict[object, Deque[AddressInfo]] = {}
-    for info in found:
-        families.setdefault(info[0], deque()).append(info)
-    order: List[AddressInfo] = []
-    while families:
-        for family in list(families):
-            order.append(families[family].popleft())
-            if not families[family]:
-                del families[family]
-    return sorted(order, key=lambda info: info[4] != good)
+    attempts, waiting = _ConnectionAttempts(), deque(addresses)
+    error = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    next_at = 0.0
+    exchange.hold(attempts)
+    try:
+        while waiting or attempts.sockets:
+            left, now = exchange.left(), time.monotonic()
+            if waiting and (now >= next_at or not attempts.sockets):
+                next_at = now + _ATTEMPT_DELAY_SECONDS
+                try:
+                    _start_attempt(attempts, waiting.popleft(), make)
+                except OSError as problem:
+                    error, next_at = problem, now
+                    continue
+            pause = min(left, CANCEL_CHECK_SECONDS, max(0.0, next_at - now) if waiting else left)
+            for sock in _finished_attempts(list(attempts.sockets), pause):
+                exchange.check()
+                error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not error_number:
+                    del attempts.sockets[sock]
+                    return _adopt_winner(exchange, sock)
+                error, next_at = OSError(error_number, os.strerror(error_number)), now
+                del attempts.sockets[sock]
+                sock.close()
+    finally:
+        exchange.drop(attempts)
+        attempts.close()
+    raise error
 
 
-class _Racers:
-    """The connections under way; a cancel wakes them all."""
+def _start_attempt(attempts: _ConnectionAttempts, info: AddressInfo, make: SocketFactory) -> None:
+    sock = make(info)
+    error_number = sock.connect_ex(info[4])
+    if error_number and error_number not in IN_PROGRESS_ERRORS:
+        sock.close()
+        raise OSError(error_number, os.strerror(error_number))
+    attempts.sockets[sock] = info
+
+
+def _adopt_winner(exchange: Exchange, sock: GuardedSocket) -> GuardedSocket:
+    try:
+        sock.adopt(exchange)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _finished_attempts(sockets: List[GuardedSocket], seconds: float) -> List[GuardedSocket]:
+    """Return the sockets whose connect has succeeded or failed."""
+    if not hasattr(select, "poll"):
+        _, connected, failed = select.select([], sockets, sockets, seconds)
+        return list({*connected, *failed})
+    poll, by_number = select.poll(), {sock.fileno(): sock for sock in sockets}
+    for number in by_number:
+        poll.register(number, select.POLLOUT)
+    return [by_number[number] for number, _ in poll.poll(seconds * 1000)]
+
+
+class _ConnectionAttempts:
+    """Connection attempts under way; a cancel wakes them all."""
 
     def __init__(self) -> None:
         self.sockets: Dict[GuardedSocket, AddressInfo] = {}
@@ -77,92 +203,23 @@ class _Racers:
             sock.close()
 
 
-def first_to_connect(exchange: Exchange, addresses: Sequence[AddressInfo], make: Begin) -> GuardedSocket:
-    """A connection to the first address that takes one, within the exchange's limits.
-
-    An address that fails makes room for the next at once; one that hangs does after a quarter of a second, and may
-    still win.
+def interleave_families(addresses: Sequence[AddressInfo], preferred: Optional[object] = None) -> List[AddressInfo]:
+    """Return the addresses in the order in which they are tried: the families take turns (RFC 8305, 4).
 
     Args:
-        exchange: what it is for; the connection works for it.
-        addresses: at least one, in the order in which they are tried.
-        make: makes a socket for an address, without blocking.
-
-    Raises:
-        OSError: the error of the last address; socket.timeout when the time is over.
-        Cancelled: the exchange was cancelled.
+        addresses: in the resolver's order of preference.
+        preferred: the socket address that answered last time; it goes first.
     """
-    racers, waiting = _Racers(), deque(addresses)
-    error = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    next_at = 0.0
-    exchange.hold(racers)
-    try:
-        while waiting or racers.sockets:
-            left, now = exchange.left(), time.monotonic()
-            if waiting and (now >= next_at or not racers.sockets):
-                next_at = now + _HEAD_START
-                try:
-                    _begin(racers, waiting.popleft(), make)
-                except OSError as problem:
-                    error, next_at = problem, now
-                    continue
-            pause = min(left, _LOOK_AGAIN, max(0.0, next_at - now) if waiting else left)
-            for sock in _ready(list(racers.sockets), pause):
-                exchange.check()
-                problem_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if not problem_number:
-                    del racers.sockets[sock]
-                    return _won(exchange, sock)
-                error, next_at = OSError(problem_number, os.strerror(problem_number)), now
-                del racers.sockets[sock]
-                sock.close()
-    finally:
-        exchange.drop(racers)
-        racers.close()
-    raise error
-
-
-def _begin(racers: _Racers, info: AddressInfo, make: Begin) -> None:
-    sock = make(info)
-    problem = sock.connect_ex(info[4])
-    if problem and problem not in UNDER_WAY:
-        sock.close()
-        raise OSError(problem, os.strerror(problem))
-    racers.sockets[sock] = info
-
-
-def _won(exchange: Exchange, sock: GuardedSocket) -> GuardedSocket:
-    try:
-        sock.adopt(exchange)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _ready(sockets: List[GuardedSocket], seconds: float) -> List[GuardedSocket]:
-    """Those whose connect has ended, well or not."""
-    if not hasattr(select, "poll"):
-        _, good, bad = select.select([], sockets, sockets, seconds)
-        return list({*good, *bad})
-    poll, by_number = select.poll(), {sock.fileno(): sock for sock in sockets}
-    for number in by_number:
-        poll.register(number, select.POLLOUT)
-    return [by_number[number] for number, _ in poll.poll(seconds * 1000)]
-
-
-SocketOption = Tuple[int, int, int]
-
-# gevent's sockets must not block in the kernel; on 32 bits there are two layouts of a struct timeval.
-LINUX = sys.platform == "linux" and socket.socket.__module__ == "socket" and struct.calcsize("P") == 8
-_timeval = struct.Struct("@ll").pack
-
-# Of the time for an operation; at most so many seconds, so that a process that was stopped for a while does not begin a
-# long one anew.
-_KERNELS_PART, _KERNELS_MOST = 0.85, 10.0
-
-_SO_MEMINFO = 55  # since Linux 4.12; the first of its numbers counts what has come and was not read
-_TCP_ESTABLISHED = b"\x01"  # the first byte of TCP_INFO, as in include/net/tcp_states.h
+    families: Dict[object, Deque[AddressInfo]] = {}
+    for info in addresses:
+        families.setdefault(info[0], deque()).append(info)
+    order: List[AddressInfo] = []
+    while families:
+        for family in list(families):
+            order.append(families[family].popleft())
+            if not families[family]:
+                del families[family]
+    return sorted(order, key=lambda info: info[4] != preferred)
 
 
 class PlainSocket(GuardedSocket):
@@ -170,11 +227,11 @@ class PlainSocket(GuardedSocket):
 
 
 class KernelTimedSocket(PlainSocket):
-    """One whose time limits the kernel keeps, for the most part: it blocks in the system call itself.  Linux only.
+    """A connection whose time limits the kernel keeps, for the most part: it blocks in the system call.  Linux only.
 
-    The kernel rounds its limits up, by an eighth at most, and begins anew after a signal.  So it is given a part of the
-    time, and what is left then is waited for by ``poll``, which is exact; in the main thread, where signals are
-    handled, all of it.
+    The kernel rounds its limits up, by an eighth at most, and begins anew after a signal.  So it is given a share of
+    the time, and the rest is waited for by ``poll``, which is exact; in the main thread, where signals are handled,
+    all of it.
     """
 
     _until = 0.0  # on the monotonic clock, when the operation has to end
@@ -218,7 +275,7 @@ class KernelTimedSocket(PlainSocket):
             raise
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        # Not the socket's own, which would give the whole time anew to each piece that the other side takes.
+        # Not socket.sendall, which would give the whole time anew to each piece that the other side takes.
         rest = memoryview(data).cast("B")
         while rest:
             rest = rest[self.send(rest, flags) :]
@@ -231,18 +288,21 @@ class KernelTimedSocket(PlainSocket):
 
     def _limit(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
-        super()._limit(min(seconds * _KERNELS_PART, _KERNELS_MOST))
+        super()._limit(min(seconds * _KERNEL_SHARE, _MAX_KERNEL_SECONDS))
 
     def _set_limit(self, seconds: float) -> None:
-        if self._set_to < 0:
-            socket.socket.settimeout(self, None)  # its limit was Python's before
+        if self._applied_limit < 0:
+            socket.socket.settimeout(self, None)  # its limit was kept by Python before
         value = _timeval(*divmod(max(1, int(seconds * 1e6)), 10**6))  # of 0 it would have none
         self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
-def is_quiet(sock: Any) -> bool:
-    """Whether a connection certainly stands and nothing has come that was not read; False where nobody knows."""
+CONNECTION = KernelTimedSocket if LINUX else PlainSocket
+
+
+def is_reusable(sock: Any) -> bool:
+    """Return whether a kept-alive connection is certainly open, with no unread bytes; False where that is not known."""
     if not LINUX:
         return False
     try:
@@ -253,72 +313,10 @@ def is_quiet(sock: Any) -> bool:
     return bool(state == _TCP_ESTABLISHED and unread == bytes(4))
 
 
-CONNECTION = KernelTimedSocket if LINUX else PlainSocket
-
-
-def open_connection(
-    exchange: Exchange,
-    address: Tuple[str, int],
-    options: Iterable[SocketOption],
-    source_address: Optional[Tuple[str, int]] = None,
-) -> GuardedSocket:
-    """A TCP connection to the first address of a host that answers, within the exchange's limits.
-
-    Raises:
-        OSError: the error of the last address; socket.gaierror when the name is not known.
-        Cancelled: the exchange was cancelled.
-    """
-    found = exchange.resolve(*address)
-    if not found:
-        raise OSError(errno.EADDRNOTAVAIL, f"no address found for {address[0]}")
-
-    def make(info: AddressInfo) -> PlainSocket:
-        return _unconnected(info, options, source_address)
-
-    try:
-        if len(found) == 1:
-            return _connect(exchange, found[0], make)
-        sock = first_to_connect(exchange, interleaved(found, exchange.good_address(*address)), make)
-    except OSError:
-        exchange.check()
-        raise
-    exchange.remember(*address, sock.getpeername())
-    return sock
-
-
-def _connect(exchange: Exchange, info: AddressInfo, make: Callable[[AddressInfo], PlainSocket]) -> PlainSocket:
-    sock = make(info)
-    try:
-        sock.adopt(exchange)
-        sock.connect_until(info[4], exchange.left())
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _unconnected(
-    info: AddressInfo, options: Iterable[SocketOption], source_address: Optional[Tuple[str, int]]
-) -> PlainSocket:
-    """A socket of the address's kind that does not block."""
-    family, kind, protocol, _, _ = info
-    sock = CONNECTION(family, kind, protocol)
-    try:
-        for option in options:
-            sock.setsockopt(*option)
-        if source_address:
-            sock.bind(source_address)
-        sock.settimeout(0)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def keep_alive_options() -> list[SocketOption]:
-    """Options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
+    """Return options for ``setsockopt`` that keep NAT entries alive and find dead peers in about 90 seconds.
 
-    Only those that this platform knows: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.
+    Only those that this platform has: Linux all, macOS TCP_KEEPALIVE for the idle time, old Windows the first two.
     """
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"

@@ -1,4 +1,4 @@
-"""Whom to trust: the CA bundle, the client certificate, and the one ssl context made of them."""
+"""TLS trust: the CA bundle, the client certificate, and the one ssl context made of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Trust", "choose_trust"]
 
 
 class Trust:
-    """What certificates are checked against, and which one is shown.
+    """Certificates that servers are checked against, and the one that is shown to them.
 
     Args:
         verify: path of a CA file or directory, or False for no check.
         cert: client certificate as a path or a (certificate, key) pair, None without one.
-        context: the user's own, which settles both; it gets our class of sockets.
+        context: a context of the user's, which decides both; it gets our class of sockets.
 
     Attributes:
         verify: as given; True with a context of the user's.
@@ -38,15 +38,15 @@ class Trust:
         self._lock = new_lock()
         self._context = context
         # truststore's context has another one inside, which makes the sockets.
-        for each in (context, getattr(context, "_ctx", None)):
-            if isinstance(each, ssl.SSLContext):
-                each.sslsocket_class = TLSSocket
+        for socket_maker in (context, getattr(context, "_ctx", None)):
+            if isinstance(socket_maker, ssl.SSLContext):
+                socket_maker.sslsocket_class = TLSSocket
 
     def context(self) -> ssl.SSLContext:
-        """The context of all connections, made at the first call: loading a CA bundle costs 30 ms.
+        """Return the context of all connections, made at the first call: loading a CA bundle costs 30 ms.
 
         Raises:
-            ConfigurationError: a file is missing, or not what it should be.
+            ConfigurationError: a file is missing, or cannot be used.
         """
         with self._lock:
             if self._context is None:
@@ -57,9 +57,9 @@ class Trust:
         context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if self.verify else ssl.CERT_NONE)
         context.sslsocket_class = TLSSocket
         if isinstance(self.verify, str):
-            where = "capath" if os.path.isdir(self.verify) else "cafile"
+            parameter = "capath" if os.path.isdir(self.verify) else "cafile"
             try:
-                context.load_verify_locations(**{where: self.verify})
+                context.load_verify_locations(**{parameter: self.verify})
             except OSError as error:
                 raise ConfigurationError(f"the CA bundle {self.verify} cannot be used: {error}") from error
         if self.cert:
@@ -77,10 +77,10 @@ def _no_password() -> str:
 
 
 def choose_trust(verify: Verify, cert: Cert, *, trust_env: bool, https: bool) -> Trust:
-    """Settle the CA bundle: ``verify`` > REQUESTS_CA_BUNDLE > CURL_CA_BUNDLE > SSL_CERT_FILE > certifi.
+    """Choose the CA bundle: ``verify`` > REQUESTS_CA_BUNDLE > CURL_CA_BUNDLE > SSL_CERT_FILE > certifi.
 
     Args:
-        https: whether files that do not exist are an error now.
+        https: whether a file that does not exist is an error now.
 
     Raises:
         ConfigurationError: a file does not exist; the message names the argument or the variable.

@@ -1,8 +1,7 @@
-"""One exchange: a request out, its answer in.
+"""One exchange with the server: a request out, its response in.
 
-Responses that no server has sent: tests make them by hand, or put a mock in their place.
-
-What stands in for a transport that could not be made again after a fork.
+:class:`Transport` sends over pooled connections and reads the response.  :class:`BrokenTransport` takes its place where
+it could not be made again after a fork.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import secret
+from .._values import HTTPResponse
 from ..config import Timeout
 from ..errors import ConfigurationError
-from ..types import ChatRequest, Reply
+from ..types import ChatRequest
 from .adapter import TransportAdapter
 from .auth import KeyAuth
 from .body import OpenStream, read_any
@@ -35,54 +35,17 @@ from .urls import (
     without_query,
 )
 
-__all__ = ["BrokenTransport", "Transport", "as_response"]
-
-
-def as_response(given: Any) -> requests.Response:
-    """``given`` as a response that can be read like any other.
-
-    A ``requests.Response`` with nothing but ``_content`` has no ``raw`` to be read from; a ``Mock`` has what it was
-    given of ``status_code``, ``headers``, and ``content``, ``text`` or ``json``.
-
-    Raises:
-        TypeError: it has no status code, or nothing that could be its content.
-    """
-    if isinstance(given, requests.Response) and (given.raw is not None or given._content_consumed):  # type: ignore[attr-defined]
-        return given
-    status, headers = getattr(given, "status_code", None), getattr(given, "headers", None)
-    if isinstance(status, bool) or not isinstance(status, int):
-        raise TypeError(f"a {type(given).__name__} took the place of a requests.Response and has no status_code")
-    made = requests.Response()
-    made.status_code = status
-    made.headers = CaseInsensitiveDict(headers if isinstance(headers, Mapping) else {})
-    made._content = _content_of(given)
-    made._content_consumed = True  # type: ignore[attr-defined]
-    return made
-
-
-def _content_of(given: Any) -> bytes:
-    if isinstance(given, requests.Response):
-        return given._content if isinstance(given._content, bytes) else b""
-    content, text = getattr(given, "content", None), getattr(given, "text", None)
-    if isinstance(content, (bytes, bytearray)):
-        return bytes(content)
-    if isinstance(text, str):
-        return text.encode()
-    try:
-        return json.dumps(given.json()).encode()
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise TypeError(f"a {type(given).__name__} took the place of a requests.Response: give it content=b'...'")
+__all__ = ["BrokenTransport", "Transport"]
 
 
 # As many as browsers follow (https://fetch.spec.whatwg.org/#http-redirect-fetch).
-MAX_REDIRECTS = 20
+_MAX_REDIRECTS = 20
 
 Headers = Mapping[str, Optional[str]]
 
 
 class Transport:
-    """Sends requests over pooled connections.  For any number of threads.
+    """Sends requests over pooled connections, for any number of threads.
 
     Raises:
         ConfigurationError, TypeError: a setting cannot work; the message names it.
@@ -111,24 +74,24 @@ class Transport:
         cancel: CancelToken,
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Reply:
-        """Send ``request`` with the encoded ``body`` and read the answer.
+    ) -> HTTPResponse:
+        """Send ``request`` with the encoded ``body`` and read the response.
 
         Redirects to the same origin are followed: 307 and 308 as they are, 303 by a GET.
 
         Args:
-            timeout: its ``connect``, ``read`` and ``attempt`` hold for the exchange with all its redirects.
+            timeout: its ``connect``, ``read`` and ``attempt`` apply to the exchange with all its redirects.
             cancel: ends the exchange from another thread.
             headers: for this request, on top of the transport's; None as a value takes one away.
             query: URL parameters for this request, on top of the transport's.
 
         Raises:
             Cancelled: ``cancel`` was cancelled, or the transport aborted or closed.
-            requests.exceptions.RequestException: there is no whole answer.
+            requests.exceptions.RequestException: there is no complete response.
         """
         exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
         reply = self._run(exchange, request, body, headers, query)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, HTTPResponse)
         return reply
 
     def open(
@@ -140,32 +103,32 @@ class Transport:
         cancel: CancelToken,
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Union[Reply, OpenStream]:
-        """Send as :meth:`exchange` does, and leave the answer open if it is a stream of events (of status 2xx).
+    ) -> Union[HTTPResponse, OpenStream]:
+        """Send as :meth:`exchange` does, and leave the response open if it is a stream of events (of status 2xx).
 
-        What it is, its first bytes tell, whatever its content type says; so they are waited for.
+        Its first bytes are waited for: they tell a stream of events, whatever the content type says.
 
         Args:
-            timeout: its ``attempt`` goes on counting for the reads that name no limit of their own; ``read`` counts
-                only for an answer that is none of events, once it has begun.
+            timeout: its ``attempt`` goes on counting for reads without a deadline; ``read`` counts only for a response
+                that is no stream of events, once it has begun.
             cancel: ends the exchange up to the end of the stream, from another thread.
             request, body, headers, query: as in :meth:`exchange`.
 
         Returns:
-            The stream, which has to be read to its end or closed; otherwise the whole answer.
+            The stream, which has to be read to its end or closed; otherwise the whole response.
 
         Raises:
             Cancelled, requests.exceptions.RequestException: as :meth:`exchange`.
         """
-        ending = CancelToken()
-        tokens, most = (self._aborted, cancel, ending), self._settings.max_response_bytes
-        exchange = Exchange(timeout, tokens, self._resolver, most, wants_stream=True)
+        own_token = CancelToken()
+        tokens, max_bytes = (self._aborted, cancel, own_token), self._settings.max_response_bytes
+        exchange = Exchange(timeout, tokens, self._resolver, max_bytes, wants_stream=True)
         response = self._run(exchange, request, body, headers, query)
-        if isinstance(response, Reply):
+        if isinstance(response, HTTPResponse):
             return response
-        stream = OpenStream(response, exchange, ending, most)
+        stream = OpenStream(response, exchange, own_token, max_bytes)
         try:
-            content = stream.whole()
+            content = stream.read_unless_events()
         except BaseException:
             stream.close()
             raise
@@ -178,7 +141,7 @@ class Transport:
         body: bytes,
         headers: Optional[Headers],
         query: Optional[Mapping[str, str]],
-    ) -> Union[Reply, requests.Response]:
+    ) -> Union[HTTPResponse, requests.Response]:
         if self._closed:
             raise Cancelled("the transport is closed")
         try:
@@ -190,17 +153,17 @@ class Transport:
             failure = exchange.failure(error)
             if failure is error:
                 raise
-        # Outside of the handler: the time limit is the whole story, what broke because of it is not.
+        # Outside of the handler: the error that the time limit has caused would only distract.
         raise failure
 
     @property
     def settings(self) -> TransportSettings:
-        """What it was made of."""
+        """The settings that it was made with."""
         return self._settings
 
     @property
     def base_url(self) -> str:
-        """Where the API lives, without a trailing slash."""
+        """URL of the API, without a trailing slash."""
         return self._base_url
 
     @property
@@ -214,7 +177,7 @@ class Transport:
         return self._settings.auth
 
     def url_of(self, path: str) -> str:
-        """The URL of a path below ``base_url``."""
+        """Return the URL of a path below ``base_url``."""
         return join_url(self._base_url, path)
 
     def close(self) -> None:
@@ -227,11 +190,11 @@ class Transport:
         self._aborted.cancel()
         self.close()
 
-    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[Reply, requests.Response]:
-        for _ in range(MAX_REDIRECTS + 1):
+    def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[HTTPResponse, requests.Response]:
+        for _ in range(_MAX_REDIRECTS + 1):
             response = self._send(prepared, exchange)
             if exchange.wants_stream and 200 <= response.status_code < 300:
-                exchange.goes_on = True
+                exchange.stays_open = True
                 return response
             content = read_any(response, self._settings.max_response_bytes)
             url = str(prepared.url)
@@ -240,13 +203,13 @@ class Transport:
                 return self._reply(response, content, url)
             method = redirect_method(response.status_code, str(prepared.method))
             prepared = self._preparer.redirected(prepared, target, method)
-        raise requests.exceptions.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
+        raise requests.exceptions.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects")
 
-    def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> Reply:
+    def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> HTTPResponse:
         if response.status_code != 200:
             content = self._settings.auth.scrub(content)
         came_from = without_query(url or str(response.url))
-        return Reply(response.status_code, response.headers, content, came_from, self._proxy)
+        return HTTPResponse(response.status_code, response.headers, content, came_from, self._proxy)
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
         try:
@@ -254,11 +217,11 @@ class Transport:
         except requests.exceptions.ConnectionError:
             if exchange.cancelled or not exchange.undelivered:
                 raise
-        exchange.fresh_only = True
+        exchange.needs_fresh_connection = True
         return self._send_once(prepared, exchange)
 
     def _send_once(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
-        # The time limits are for mocks and for adapters of the user's; our own sockets ask the exchange.
+        # These time limits are for mocks and for adapters of the user's; our sockets ask the exchange.
         left = exchange.left()
         timeout = exchange.timeout
         response = self._session.send(
@@ -270,21 +233,21 @@ class Transport:
             allow_redirects=False,
             stream=True,
         )
-        return as_response(response)
+        return _complete_mocked_response(response)
 
     def _choose_trust(self) -> Trust:
-        settings, model = self._settings, self._settings.session
+        settings, session = self._settings, self._settings.session
         verify, cert, trust_env = settings.verify, settings.cert, True
-        if model is not None:
-            trust_env = model.trust_env
-            # requests' default, True, is no choice of the user's.
-            verify = model.verify if verify is None and model.verify is not True else verify
-            cert = model.cert if cert is None else cert
+        if session is not None:
+            trust_env = session.trust_env
+            # requests' default, True, is no choice of the user.
+            verify = session.verify if verify is None and session.verify is not True else verify
+            cert = session.cert if cert is None else cert
         return choose_trust(verify, cert, trust_env=trust_env, https=self._base_url.startswith("https:"))
 
 
 class BrokenTransport(Transport):
-    """Answers every exchange with the reason; a pool without any transport would hang.
+    """Raises the reason at every exchange; a pool without any transport would hang.
 
     Args:
         inherited: the parent process's transport, whose connections are not touched.
@@ -306,8 +269,8 @@ class BrokenTransport(Transport):
         cancel: CancelToken,
         headers: Optional[Mapping[str, Optional[str]]] = None,
         query: Optional[Mapping[str, str]] = None,
-    ) -> Reply:
-        """Never one.
+    ) -> HTTPResponse:
+        """Raise the reason.
 
         Raises:
             ConfigurationError: always, from the reason.
@@ -315,7 +278,7 @@ class BrokenTransport(Transport):
         self._refuse()
 
     def open(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Never one either."""
+        """Raise the reason."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
@@ -324,7 +287,44 @@ class BrokenTransport(Transport):
         ) from self._reason
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def abort(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is nothing to end."""
+
+
+def _complete_mocked_response(response: Any) -> requests.Response:
+    """Return a response of a user's mock as one that can be read like any other.
+
+    A ``requests.Response`` with nothing but ``_content`` has no ``raw`` to be read from; a ``Mock`` has those of
+    ``status_code``, ``headers``, and ``content``, ``text`` or ``json`` that a test has set.
+
+    Raises:
+        TypeError: it has no status code, or no content.
+    """
+    if isinstance(response, requests.Response) and (response.raw is not None or response._content_consumed):  # type: ignore[attr-defined]
+        return response
+    status, headers = getattr(response, "status_code", None), getattr(response, "headers", None)
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"a {type(response).__name__} took the place of a requests.Response and has no status_code")
+    completed = requests.Response()
+    completed.status_code = status
+    completed.headers = CaseInsensitiveDict(headers if isinstance(headers, Mapping) else {})
+    completed._content = _content_of(response)
+    completed._content_consumed = True  # type: ignore[attr-defined]
+    return completed
+
+
+def _content_of(response: Any) -> bytes:
+    if isinstance(response, requests.Response):
+        return response._content if isinstance(response._content, bytes) else b""
+    content, text = getattr(response, "content", None), getattr(response, "text", None)
+    if isinstance(content, (bytes, bytearray)):
+        return bytes(content)
+    if isinstance(text, str):
+        return text.encode()
+    try:
+        return json.dumps(response.json()).encode()
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise TypeError(f"a {type(response).__name__} took the place of a requests.Response: give it content=b'...'")

@@ -1,9 +1,4 @@
-"""Where requests go: the base URL, checked once, and the paths below it.
-
-Which proxy a URL goes through.
-
-Which redirects may be followed, and how.
-"""
+"""URLs of requests: the base URL and the paths below it, the proxy to go through, and redirects to follow."""
 
 from __future__ import annotations
 
@@ -32,7 +27,7 @@ _EXAMPLE = "for instance https://api.openai.com/v1"
 
 
 def normalise_base_url(base_url: str) -> str:
-    """``base_url`` without trailing slashes.
+    """Return ``base_url`` without trailing slashes.
 
     Raises:
         TypeError: it is not a str.
@@ -41,13 +36,13 @@ def normalise_base_url(base_url: str) -> str:
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, {_EXAMPLE}, got {type(base_url).__name__}")
     text = base_url.strip()
-    problem = _problem(text)
+    problem = _base_url_problem(text)
     if problem:
         raise ConfigurationError(f"base_url {problem}")
     return text.rstrip("/")
 
 
-def _problem(text: str) -> Optional[str]:
+def _base_url_problem(text: str) -> Optional[str]:
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018 - reading it is what checks it
@@ -73,10 +68,10 @@ def _trailing_problem(parts: SplitResult, text: str) -> Optional[str]:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """The URL of ``path`` below a normalised ``base_url``.
+    """Return the URL of ``path`` below a normalised ``base_url``.
 
     Raises:
-        ConfigurationError: ``path`` is a URL of its own.
+        ConfigurationError: ``path`` is itself a URL.
     """
     if "://" in path.split("?", 1)[0]:
         raise ConfigurationError(f"path must be a path below base_url, such as '/models', got {path!r}")
@@ -84,12 +79,12 @@ def join_url(base_url: str, path: str) -> str:
 
 
 def without_query(url: str) -> str:
-    """``url`` up to its query string."""
+    """Return ``url`` up to its query string."""
     return url.split("?", 1)[0].split("#", 1)[0]
 
 
 def is_loopback(url: str) -> bool:
-    """Whether ``url`` names this host by a loopback address or as ``localhost``."""
+    """Return whether ``url`` names this host by a loopback address or as ``localhost``."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -99,13 +94,13 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-_GNOMES = "socks://"  # as GNOME writes it into ALL_PROXY, for SOCKS of whatever version: 5 it is today
+_GNOME_SOCKS_SCHEME = "socks://"  # as GNOME writes it into ALL_PROXY, without a version; today it is 5
 
 
 def choose_proxies(url: str, explicit: Mapping[str, Optional[str]], *, trust_env: bool) -> Dict[str, str]:
-    """The ``proxies=`` mapping for ``url``: at most one entry, for its scheme.
+    """Return the ``proxies=`` mapping for ``url``: at most one entry, for its scheme.
 
-    What the user gave beats the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, as requests reads
+    Proxies of the user beat the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, as requests reads
     them), an empty value there switches the proxy off, and the environment's proxy is never used for this host itself.
     """
     parts = urlsplit(url)
@@ -118,19 +113,19 @@ def choose_proxies(url: str, explicit: Mapping[str, Optional[str]], *, trust_env
         proxy = select_proxy(url, get_environ_proxies(url, no_proxy=no_proxy))
     else:
         proxy = None
-    return {parts.scheme: _in_full(proxy)} if proxy else {}
+    return {parts.scheme: _with_scheme(proxy)} if proxy else {}
 
 
-def _in_full(proxy: str) -> str:
-    """``proxy`` with a scheme that requests knows."""
+def _with_scheme(proxy: str) -> str:
+    """Return ``proxy`` with a scheme that requests knows."""
     if "://" not in proxy:
         return f"http://{proxy}"  # requests takes the name in "proxy:3128" for a scheme
     # Names are resolved by the proxy, which may know more of them.
-    return f"socks5h://{proxy[len(_GNOMES) :]}" if proxy.lower().startswith(_GNOMES) else proxy
+    return f"socks5h://{proxy[len(_GNOME_SOCKS_SCHEME) :]}" if proxy.lower().startswith(_GNOME_SOCKS_SCHEME) else proxy
 
 
 def shown_proxy(proxies: Mapping[str, str]) -> str:
-    """The URL of the proxy that :func:`choose_proxies` chose, without user and password; "" for none."""
+    """Return the URL of the proxy that :func:`choose_proxies` chose, without user and password; "" for none."""
     return without_secrets(str(next(iter(proxies.values()), ""))).rstrip("/")
 
 
@@ -140,10 +135,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def redirect_target(status: int, headers: Mapping[str, str], url: str) -> Optional[str]:
-    """The URL that a 303, 307 or 308 from ``url`` points to, if it has the same origin; otherwise None.
+    """Return the URL that a 303, 307 or 308 from ``url`` points to, if it has the same origin; otherwise None.
 
-    307 and 308 keep method and body; 303 has the answer of what was sent somewhere else, as servers do whose model
-    takes longer than their gateway waits (RFC 9110, 15.4). Another origin must see neither key nor prompt.
+    307 and 308 keep method and body.  A 303 points to the result of the request: servers send it whose model takes
+    longer than their gateway waits (RFC 9110, 15.4).  Another origin must see neither key nor prompt.
     """
     location = headers.get("location") if status in _FOLLOWED else None
     # Browsers and URL libraries read backslashes and control characters in different ways.
@@ -159,7 +154,7 @@ def redirect_target(status: int, headers: Mapping[str, str], url: str) -> Option
 
 
 def redirect_method(status: int, method: str) -> str:
-    """The method by which a redirect of that status is followed, for a request that was sent by ``method``."""
+    """Return the method by which a redirect of that status is followed, for a request that was sent by ``method``."""
     return "GET" if status == _SEE_OTHER and method != "HEAD" else method
 
 

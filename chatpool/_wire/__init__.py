@@ -1,6 +1,6 @@
-"""Between the API's JSON and chatpool's types: pure functions.
+"""Translate between the API's JSON and chatpool's types: pure functions.
 
-Nothing outside this room knows the API's status codes, headers and JSON fields.
+Nothing outside this package knows the API's paths, status codes, headers and JSON fields.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from .classification import as_truncated, chunk_of, classify_response, classify_
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
 from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
-from .operations import is_streamed, refuses_usage, sends_no_body, without_usage
+from .operations import MODELS_REQUEST, is_refusal, is_streamed, refuses_usage, sends_no_body, without_usage
+from .rate_limit_headers import describe_limits
 from .request import embedding_request, renamed, responses_request, to_request
-from .response import is_event_stream
+from .response import is_event_stream, model_names_in
 from .stream import StreamFault, StreamReader
 
 __all__ = [
     "EMPTY_CELL",
+    "MODELS_REQUEST",
     "ResponseTooLarge",
     "StreamFault",
     "StreamReader",
@@ -25,11 +27,14 @@ __all__ = [
     "classify_exception",
     "classify_response",
     "classify_stream",
+    "describe_limits",
     "embedding_request",
     "encode",
     "is_event_stream",
     "is_missing",
+    "is_refusal",
     "is_streamed",
+    "model_names_in",
     "refuses_usage",
     "renamed",
     "responses_request",

@@ -1,6 +1,7 @@
-"""What an answer means: one read-only value that policies look at, and at nothing else.
+"""Classification of responses and ended streams: each becomes a :class:`~chatpool._values.Verdict`.
 
-Asking for a stream, and what a stream that has ended means.
+A good response becomes a value, an error response goes through the table of :mod:`.rules`, and everything between the
+two (pages, cut streams, errors inside a 200) is an unusable answer.  Exceptions are classified in :mod:`.exceptions`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import json
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
+from .._values import HTTPResponse, Verdict
 from ..errors import APIError, TruncatedStreamError
-from ..types import ChatChunk, ChatCompletion, ChatRequest, Reply, ToolCallDelta, Verdict
+from ..types import ChatChunk, ChatCompletion, ChatRequest, ToolCallDelta, Usage
 from .codec import TooDeep, decoded
 from .error_body import (
     ErrorFacts,
     compose_message,
-    facts_of,
+    content_type_of,
+    error_facts_of,
     inner_error,
     name_call,
     page_facts,
@@ -29,9 +32,17 @@ from .error_body import (
 )
 from .exceptions import ResponseTooLarge, classify_exception
 from .operations import RESPONSES, is_streamed, operation_of
-from .rate_limit_headers import limits, resume_line, retry_after_of
+from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
 from .reasoning import separate_reasoning
-from .response import NOT_SUPPORTED, UnusableAnswer, begins_with_events, decode_response, is_known, says_json
+from .response import (
+    HTTP_OK,
+    NOT_SUPPORTED,
+    UnusableAnswer,
+    begins_with_events,
+    decode_response,
+    is_known,
+    says_json,
+)
 from .rules import (
     NOT_JSON,
     UNSUPPORTED,
@@ -41,19 +52,23 @@ from .rules import (
     error_class,
     obey_server,
     rule_for,
-    status_inside,
-    used_up,
+    says_used_up,
+    status_of_inner_error,
 )
 from .stream import StreamFault, StreamReader
 from .usage import usage_of
 
 __all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "streamed"]
 
+_DATED_FROM_SECONDS = 300.0  # a shorter wait is no reason to look at the clock
+_STARTING_RECHECK_SECONDS = 1.0  # between two looks whether a server has come up
+_REQUEST_ID_CHARACTERS = 200
 
-class _Case(NamedTuple):
-    """An answer with all that judging it needs."""
 
-    reply: Reply
+class _Context(NamedTuple):
+    """A response and what its classification depends on; see :func:`classify_response`."""
+
+    response: HTTPResponse
     request: ChatRequest
     endpoint_proven: bool
     model_proven: bool
@@ -61,37 +76,41 @@ class _Case(NamedTuple):
     request_id: Optional[str]
 
 
+# --- whole responses ----------------------------------------------------------------------------------------------
+
+
 def classify_response(
-    reply: Reply, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
+    response: HTTPResponse, request: ChatRequest, *, endpoint_proven: bool, model_proven: bool, wall: float
 ) -> Verdict:
-    """What ``reply`` means for the call that sent ``request``.  Never raises, whatever the server sent.
+    """Return what ``response`` means for the call that sent ``request``.  Never raises, whatever the server sent.
 
     Args:
-        reply: the answer, read to its end.
+        response: the response, read to its end.
         request: what was sent.
         endpoint_proven: whether the endpoint has answered any call with success (a 403 before that is fatal).
         model_proven: whether this path and model have (a 404 before that is fatal for them).
         wall: now, in seconds since the epoch.
     """
-    status, headers = reply.status, reply.headers
-    # Azure's gateway names its own refusals in a header of its own.
+    status, headers = response.status, response.headers
+    # Azure's gateway names its own refusals in another header.
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
-    case = _Case(reply, request, endpoint_proven, model_proven, wall, request_id)
+    context = _Context(response, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
-        return _refused(case, status, read_error(reply.content))
+        return _classify_error(context, status, read_error(response.content))
     try:
-        payload, content = _payload(reply, request)
+        payload, content = _payload(response, request)
     except TooDeep as problem:
         # It was paid for: all of it is kept.
-        return _unusable(case, ErrorFacts(body=reply.content.decode("utf-8", "replace")), f"is {problem}")
+        body = response.content.decode("utf-8", "replace")
+        return _classify_unusable(context, ErrorFacts(body=body), f"is {problem}")
     except ValueError:
-        return _not_json(case)
+        return _classify_not_json(context)
     if _is_error(payload, request):
-        return _failed_inside(case, payload)
+        return _classify_inner_error(context, payload)
     try:
         value = decode_response(request, payload, request_id)
     except UnusableAnswer as problem:
-        verdict = _unusable(case, _facts_of_unusable(payload, problem), str(problem))
+        verdict = _classify_unusable(context, _error_facts_of_unusable(payload, problem), str(problem))
         return verdict._replace(usage=usage_of(payload))  # it is billed all the same
     if isinstance(value, ChatCompletion):
         usage = value.usage
@@ -99,23 +118,31 @@ def classify_response(
             value.raw = content
     else:
         usage = usage_of(payload)
-    return Verdict("success", "call", None, value, None, usage, limits(headers, wall), status, request_id)
+    return _success(value, usage, response, status, request_id, wall)
+
+
+def _success(
+    value: Any, usage: Optional[Usage], response: HTTPResponse, status: int, request_id: Optional[str], wall: float
+) -> Verdict:
+    limits = limit_headers_of(response.headers, wall)
+    # By position: this runs once per call.
+    return Verdict("success", "call", None, value, None, usage, limits, status, request_id)
 
 
 # What ends a stream, and at some gateways an answer that was none.
-_DONE = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
-_LONGEST_DONE = 60
+_DONE_MARK = re.compile(rb"\s*(?:data:\s*)?\[DONE\]\s*")
+_DONE_MARK_BYTES = 60
 
 
-def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
-    """The JSON of an answer, and the bytes that hold it; None where not every reader gets the same of those."""
-    content = reply.content
-    if not content and not is_known(request) and (request.method == "DELETE" or not says_json(reply.headers)):
+def _payload(response: HTTPResponse, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
+    """Return the JSON of an answer, and its bytes; None for these where another reader would get another value."""
+    content = response.content
+    if not content and not is_known(request) and (request.method == "DELETE" or not says_json(response.headers)):
         return None, content
     try:
         return _decoded(content)
     except ValueError:
-        done = _DONE.search(content, max(0, len(content) - _LONGEST_DONE))
+        done = _DONE_MARK.search(content, max(0, len(content) - _DONE_MARK_BYTES))
         if done is None or done.end() < len(content):
             raise
     return _decoded(content[: done.start()])
@@ -124,46 +151,6 @@ def _payload(reply: Reply, request: ChatRequest) -> Tuple[Any, Optional[bytes]]:
 def _decoded(content: bytes) -> Tuple[Any, Optional[bytes]]:
     payload, is_plain = decoded(content)
     return payload, content if is_plain else None
-
-
-def _not_json(case: _Case) -> Verdict:
-    reply = case.reply
-    if is_streamed(case.request) and begins_with_events(reply.content):
-        return _of_events(case)
-    if is_known(case.request) or says_json(reply.headers):
-        return _unusable(case, page_facts(reply.content), "is not JSON")
-    # Sound, say, or a file: it may be what was asked for, and paid for, and would come again.
-    facts = page_facts(reply.content)._replace(body=reply.content)
-    rule = obey_server(NOT_JSON, reply.status, reply.headers)
-    return _verdict(case, rule, reply.status, facts, unusable_line(reply, "is not JSON"))
-
-
-def _of_events(case: _Case) -> Verdict:
-    """The verdict of a stream that nobody has asked for: some gateways know nothing else."""
-    content, headers = case.reply.content, case.reply.headers
-    reader = StreamReader(case.request, max_event_bytes=len(content) + 1)
-    reader.feed(content)
-    reader.end()
-    fault = reader.fault
-    if fault is not None and fault.error is not None:
-        return _failed_inside(case, fault.error)
-    if fault is not None:
-        return _unusable(case, ErrorFacts(), f"is a stream that {fault.problem}")
-    try:
-        value = reader.completion(case.request_id)
-    except UnusableAnswer as problem:
-        return _unusable(case, ErrorFacts(), str(problem))
-    return Verdict(
-        "success",
-        "call",
-        None,
-        value,
-        None,
-        value.usage,
-        limits(headers, case.wall),
-        case.reply.status,
-        case.request_id,
-    )
 
 
 def _is_error(payload: Any, request: ChatRequest) -> bool:
@@ -175,86 +162,136 @@ def _is_error(payload: Any, request: ChatRequest) -> bool:
     return is_known(request) or not is_resource
 
 
-def _failed_inside(case: _Case, payload: Any) -> Verdict:
-    """A 200 that holds an error: judged by the status it stands for."""
-    facts = facts_of(payload[0] if isinstance(payload, list) else payload)
-    status = status_inside(facts)
-    if status is None and used_up(facts.message):
+def _classify_not_json(context: _Context) -> Verdict:
+    response = context.response
+    if is_streamed(context.request) and begins_with_events(response.content):
+        return _classify_unasked_stream(context)
+    if is_known(context.request) or says_json(response.headers):
+        return _classify_unusable(context, page_facts(response.content), "is not JSON")
+    # Sound, say, or a file: it may be what was asked for, and paid for, and would come again.
+    error_facts = page_facts(response.content)._replace(body=response.content)
+    rule = obey_server(NOT_JSON, response.status, response.headers)
+    return _failure(context, rule, response.status, error_facts, unusable_line(response, "is not JSON"))
+
+
+def _classify_unasked_stream(context: _Context) -> Verdict:
+    """Classify a stream that the request has not asked for: some gateways know nothing else."""
+    response = context.response
+    reader = StreamReader(context.request, max_event_bytes=len(response.content) + 1)
+    reader.feed(response.content)
+    reader.end()
+    fault = reader.fault
+    if fault is not None and fault.error is not None:
+        return _classify_inner_error(context, fault.error)
+    if fault is not None:
+        return _classify_unusable(context, ErrorFacts(), f"is a stream that {fault.problem}")
+    try:
+        value = reader.completion(context.request_id)
+    except UnusableAnswer as problem:
+        return _classify_unusable(context, ErrorFacts(), str(problem))
+    return _success(value, value.usage, response, response.status, context.request_id, context.wall)
+
+
+def _classify_inner_error(context: _Context, payload: Any) -> Verdict:
+    """Classify a 200 that holds an error, by the status that the error stands for."""
+    error_facts = error_facts_of(payload[0] if isinstance(payload, list) else payload)
+    status = status_of_inner_error(error_facts)
+    if status is None and says_used_up(error_facts.message):
         status = 402
     if status is None:
-        return _unusable(case, facts, "holds an error")
-    return _refused(case, status, facts)
+        return _classify_unusable(context, error_facts, "holds an error")
+    return _classify_error(context, status, error_facts)
 
 
-def _refused(case: _Case, status: int, facts: ErrorFacts) -> Verdict:
-    refusal = ErrorResponse(status, facts, case.reply.headers, case.endpoint_proven, case.model_proven)
-    rule = rule_for(refusal)
-    if rule.about == "access" and status == 404 and not is_known(case.request):
+def _classify_error(context: _Context, status: int, error_facts: ErrorFacts) -> Verdict:
+    response = context.response
+    rule = rule_for(ErrorResponse(status, error_facts, response.headers, context.endpoint_proven, context.model_proven))
+    if rule.about == "access" and status == 404 and not is_known(context.request):
         rule = rule._replace(about="")  # what is missing is a stored thing, not the model
-    verdict = _verdict(case, rule, status, facts, status_line(case.reply, status))
-    if rule.kind != "fail" or not rule.of_all or case.reply.headers.get("retry-after"):
+    verdict = _failure(context, rule, status, error_facts, status_line(response, status))
+    if rule.kind != "fail" or not rule.for_every_call or response.headers.get("retry-after"):
         return verdict
-    words = facts.message or case.reply.headers.get("location") or ""
-    return verdict._replace(fingerprint=f"{status} {facts.code} {without_ids(words, case.request_id)}")
+    message = without_ids(error_facts.message or response.headers.get("location") or "", context.request_id)
+    return verdict._replace(fingerprint=f"{status} {error_facts.code} {message}")
 
 
-def _unusable(case: _Case, facts: ErrorFacts, problem: str) -> Verdict:
-    reply = case.reply
-    rule = UNSUPPORTED if facts.code == NOT_SUPPORTED else UNUSABLE
-    rule = obey_server(rule, reply.status, reply.headers)
-    verdict = _verdict(case, rule, reply.status, facts, unusable_line(reply, problem))
+def _classify_unusable(context: _Context, error_facts: ErrorFacts, problem: str) -> Verdict:
+    response = context.response
+    rule = UNSUPPORTED if error_facts.code == NOT_SUPPORTED else UNUSABLE
+    rule = obey_server(rule, response.status, response.headers)
+    verdict = _failure(context, rule, response.status, error_facts, unusable_line(response, problem))
     if rule.kind != "retry":  # the server itself says that it is not worth another attempt
         return verdict
-    digest = hashlib.blake2b(reply.content, digest_size=16).hexdigest()
-    return verdict._replace(fingerprint=f"{reply.status} {digest}")
+    digest = hashlib.blake2b(response.content, digest_size=16).hexdigest()
+    return verdict._replace(fingerprint=f"{response.status} {digest}")
 
 
-def _verdict(case: _Case, rule: Rule, status: int, facts: ErrorFacts, what: str) -> Verdict:
-    """The verdict of a failure, with its error."""
-    headers = case.reply.headers
-    request_id = shorten(case.request_id, 200) if case.request_id else None
-    hint = retry_after_of(
+def _error_facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:
+    """Return the facts of an answer that is not what it should be, without quoting what a model may have written."""
+    if isinstance(problem, UnusableAnswer) and problem.error is not None:
+        return error_facts_of({"error": problem.error})._replace(body=payload)
+    return error_facts_of(payload) if isinstance(payload, dict) else ErrorFacts()
+
+
+def _failure(context: _Context, rule: Rule, status: int, error_facts: ErrorFacts, summary: str) -> Verdict:
+    """Return the verdict of a failure, with its error.
+
+    Args:
+        context: the response.
+        rule: the rule that applies to it.
+        status: its status, or the one that the error inside it stands for.
+        error_facts: what its body says.
+        summary: what happened, for the error's message.
+    """
+    headers = context.response.headers
+    request_id = _shortened_id(context.request_id)
+    retry_after = retry_after_of(
         headers,
-        facts.message,
-        case.wall,
+        error_facts.message,
+        context.wall,
         resets=rule.kind == "throttled",
-        kind=(facts.type or "").lower(),
-        body=facts.body,
+        kind=(error_facts.type or "").lower(),
+        body=error_facts.body,
     )
-    cls = error_class(rule, status)
-    cure = rule.cure or cls.advice
-    if rule.kind == "throttled" and hint is not None and hint >= _WORTH_A_DATE:
-        cure = resume_line(hint, case.wall)
-    said = compose_message(what, name_call(case.request, case.reply, request_id), facts.message, cure)
-    error = cls(
-        through_proxy(said, case.reply),
+    error_type = error_class(rule, status)
+    advice = rule.advice or error_type.advice
+    if rule.kind == "throttled" and retry_after is not None and retry_after >= _DATED_FROM_SECONDS:
+        advice = resume_line(retry_after, context.wall)
+    call = name_call(context.request, context.response, request_id)
+    error = error_type(
+        through_proxy(compose_message(summary, call, error_facts.message, advice), context.response),
         status_code=status,
         request_id=request_id,
-        code=facts.code,
-        type=facts.type,
-        param=facts.param,
-        body=facts.body,
-        retry_after=hint,
+        code=error_facts.code,
+        type=error_facts.type,
+        param=error_facts.param,
+        body=error_facts.body,
+        retry_after=retry_after,
     )
-    if rule.about == "start" and hint is None:
-        hint = _LOOK_AGAIN  # nobody has asked for it: the error does not say so
-    found = limits(headers, case.wall)
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, found, status, request_id, rule.about)
+    if rule.about == "start" and retry_after is None:
+        retry_after = _STARTING_RECHECK_SECONDS  # the server has not asked for it: the error does not say so
+    return Verdict(
+        rule.kind,
+        rule.scope,
+        error,
+        retry_after=retry_after,
+        limits=limit_headers_of(headers, context.wall),
+        status=status,
+        request_id=request_id,
+        about=rule.about,
+        key_refused=status == 401,
+    )
 
 
-_WORTH_A_DATE = 300.0  # seconds; for a shorter wait nobody looks at the clock
-_LOOK_AGAIN = 1.0  # seconds between two looks whether a server has come up
+def _shortened_id(request_id: Optional[str]) -> Optional[str]:
+    return shorten(request_id, _REQUEST_ID_CHARACTERS) if request_id else None
 
 
-def _facts_of_unusable(payload: Any, problem: Exception) -> ErrorFacts:
-    """What can be told of an answer that is not what it should be, without quoting what a model may have written."""
-    if isinstance(problem, UnusableAnswer) and problem.error is not None:
-        return facts_of({"error": problem.error})._replace(body=payload)
-    return facts_of(payload) if isinstance(payload, dict) else ErrorFacts()
+# --- streams ------------------------------------------------------------------------------------------------------
 
 
 def streamed(request: ChatRequest) -> ChatRequest:
-    """``request`` as one for a stream, with the usage in its last chunk.
+    """Return ``request`` as one for a stream, with the usage in its last chunk.
 
     A body's own ``stream_options`` are kept; None there leaves the field out, for servers that refuse it.
 
@@ -271,7 +308,7 @@ def streamed(request: ChatRequest) -> ChatRequest:
 
 
 def chunk_of(completion: ChatCompletion) -> ChatChunk:
-    """A whole answer as the one chunk of a stream, for a server that did not stream."""
+    """Return a whole answer as the one chunk of a stream, for a server that did not stream."""
     calls = tuple(
         ToolCallDelta(index, call.id, call.name, call.arguments_json)
         for index, call in enumerate(completion.tool_calls)
@@ -285,48 +322,46 @@ def chunk_of(completion: ChatCompletion) -> ChatChunk:
 
 def classify_stream(
     reader: StreamReader,
-    reply: Reply,
+    response: HTTPResponse,
     request: ChatRequest,
     *,
     endpoint_proven: bool,
     model_proven: bool,
     wall: float,
 ) -> Verdict:
-    """What a stream that has ended means for the call; a success has the whole answer as its value.
+    """Return what a stream that has ended means for the call; a success has the whole answer as its value.
 
     Never raises, whatever the server sent.  Where something of the answer had come the error is a
-    :class:`TruncatedStreamError` with its text, raised from what the server said.
+    :class:`TruncatedStreamError` with its text, raised from the server's error.
 
     Args:
-        reader: what has read the stream, to its end or to a fault.
-        reply: the answer's status and headers; its content does not matter.
+        reader: has read the stream, to its end or to a fault.
+        response: the stream's status and headers; its content does not matter.
         request: what was sent.
         endpoint_proven: as for :func:`classify_response`.
         model_proven: as for :func:`classify_response`.
         wall: now, in seconds since the epoch.
     """
     fault = reader.fault
-    request_id = reply.headers.get("x-request-id")
+    request_id = response.headers.get("x-request-id")
     if fault is None:
         try:
             value = reader.completion(request_id)
         except UnusableAnswer as problem:
             fault = StreamFault("garbage", str(problem))
         else:
-            return Verdict(
-                "success", "call", None, value, None, value.usage, limits(reply.headers, wall), 200, request_id
-            )
+            return _success(value, value.usage, response, HTTP_OK, request_id, wall)
     if fault.kind == "overflow":
-        return as_truncated(classify_exception(ResponseTooLarge(reader.max_event_bytes), url=reply.url), reader)
+        return as_truncated(classify_exception(ResponseTooLarge(reader.max_event_bytes), url=response.url), reader)
     if fault.error is None:
-        return _broken(reader, fault, reply, request, wall)
-    said = reply._replace(content=json.dumps(fault.error).encode())
-    verdict = classify_response(said, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
+        return _classify_broken_stream(reader, fault, response, request, wall)
+    inner = response._replace(content=json.dumps(fault.error).encode())
+    verdict = classify_response(inner, request, endpoint_proven=endpoint_proven, model_proven=model_proven, wall=wall)
     return as_truncated(verdict, reader)
 
 
 def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:
-    """``verdict`` of what broke a stream, with an error that says so and keeps the text that had come.
+    """Return ``verdict`` of what broke a stream, with an error that says so and keeps the text that had come.
 
     Where nothing of the answer had come it is left as it is: the call just failed.
     """
@@ -334,30 +369,39 @@ def as_truncated(verdict: Verdict, reader: StreamReader) -> Verdict:
     if not isinstance(cause, APIError) or not reader.begun:
         return verdict
     error = TruncatedStreamError(f"the stream broke off after {reader.size:,} bytes: {cause.message}", text=reader.text)
-    facts = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
-    error.__dict__.update({name: getattr(cause, name) for name in facts})
+    fields = ("status_code", "request_id", "code", "type", "param", "body", "retry_after")
+    error.__dict__.update({name: getattr(cause, name) for name in fields})
     error.__cause__ = cause
     return verdict._replace(error=error, fingerprint=None)  # what had come before was not the same
 
 
-def _broken(reader: StreamReader, fault: StreamFault, reply: Reply, request: ChatRequest, wall: float) -> Verdict:
-    """The verdict of a stream that is no answer, without a word from the server."""
-    headers = reply.headers
-    rule = obey_server(UNUSABLE, reply.status, headers)
-    sent = headers.get("x-request-id")
-    request_id = shorten(sent, 200) if sent else None
-    hint = retry_after_of(headers, "", wall)
-    kind = shorten(str(headers.get("content-type") or "").partition(";")[0], 60) or "no content type"
+def _classify_broken_stream(
+    reader: StreamReader, fault: StreamFault, response: HTTPResponse, request: ChatRequest, wall: float
+) -> Verdict:
+    """Classify a stream that is no answer and holds no error of the server's."""
+    status, headers = response.status, response.headers
+    rule = obey_server(UNUSABLE, status, headers)
+    request_id = _shortened_id(headers.get("x-request-id"))
+    retry_after = retry_after_of(headers, "", wall)
+    size = f"{reader.size:,} bytes"
     error = TruncatedStreamError(
         compose_message(
-            f"the stream {fault.problem}: HTTP {reply.status} ({kind}, {reader.size:,} bytes)",
-            name_call(request, reply, request_id),
+            f"the stream {fault.problem}: HTTP {status} ({content_type_of(response)}, {size})",
+            name_call(request, response, request_id),
             "",
             TruncatedStreamError.advice,
         ),
         text=reader.text,
-        status_code=reply.status,
+        status_code=status,
         request_id=request_id,
-        retry_after=hint,
+        retry_after=retry_after,
     )
-    return Verdict(rule.kind, rule.scope, error, None, hint, None, limits(headers, wall), reply.status, request_id)
+    return Verdict(
+        rule.kind,
+        rule.scope,
+        error,
+        retry_after=retry_after,
+        limits=limit_headers_of(headers, wall),
+        status=status,
+        request_id=request_id,
+    )

@@ -1,8 +1,7 @@
 """JSON to and from bytes, faster where orjson is installed.
 
-Values of tables as JSON has them: what numpy, pandas, polars, pyarrow and the standard library put into a cell.
-
-None of these packages is imported: a value is known by what it can do.
+Values of tables become JSON as well: whatever numpy, pandas, polars, pyarrow and the standard library put into a cell.
+None of these packages is imported: a value is recognised by its attributes.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ __all__ = [
 
 EMPTY_CELL = "the cell is empty"
 
-_NO_NUMBERS = frozenset("mMcSV")  # kinds of numpy's that JSON has nothing for: times, complex numbers, bytes, records
+_NON_JSON_DTYPES = frozenset("mMcSV")  # numpy's kinds without a form in JSON: times, complex numbers, bytes, records
 
 
 def is_missing(value: Any) -> bool:
-    """Whether ``value`` stands for an empty cell: None, NaN, an empty text, pandas' NA and NaT, a null of pyarrow's."""
+    """Return whether ``value`` is an empty cell: None, NaN, an empty text, pandas' NA and NaT, a null of pyarrow's."""
     if value is None or isinstance(value, str):
         return not value
     if isinstance(value, (int, list, tuple, Mapping)):
@@ -57,13 +56,13 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """What JSON has for ``value``.
+    """Return ``value`` in the form that JSON has for it.
 
     Decimals and numbers of numpy's are numbers, arrays lists; a UUID and a path are texts; a member of an enumeration
-    is its value. Dates and times have no form that everybody takes: none is chosen for them.
+    is its value.  Dates and times have no common form: none is chosen for them.
 
     Raises:
-        TypeError: nothing.
+        TypeError: JSON has no form for it.
     """
     if isinstance(value, Mapping):
         return dict(value)
@@ -76,22 +75,22 @@ def plain(value: Any) -> Any:
     if hasattr(value, "as_py") and not is_missing(value):
         return value.as_py()
     if hasattr(value, "dtype"):
-        return _of_array(value)
+        return _plain_array(value)
     raise TypeError
 
 
 def whole(value: Any) -> Optional[int]:
-    """A whole number, as JSON has ``value``; None for what is none."""
+    """Return ``value`` as the whole number that it is in JSON; None for anything else."""
     if type(value) is not int:
         with contextlib.suppress(TypeError):
             value = plain(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _of_array(value: Any) -> Any:
-    """Of an array, of a column, or of one of their numbers."""
+def _plain_array(value: Any) -> Any:
+    """Return the plain form of an array, of a column, or of one of their numbers."""
     kind = getattr(value.dtype, "kind", "")
-    if kind in _NO_NUMBERS or is_missing(value):
+    if kind in _NON_JSON_DTYPES or is_missing(value):
         raise TypeError
     if kind == "f" and getattr(value, "shape", None) == ():  # by its digits: 0.1 of 32 bits is meant to be 0.1
         with contextlib.suppress(ValueError):
@@ -104,9 +103,9 @@ def _of_array(value: Any) -> Any:
 
 
 def table_advice(value: Any) -> Optional[str]:
-    """What to pass in place of a table, which gives its columns or their names when it is iterated over.
+    """Return what to pass in place of a table, which gives its columns or their names when it is iterated over.
 
-    None for what is no table.
+    None for anything but a table.
     """
     kind = type(value)
     if not (hasattr(kind, "columns") and (hasattr(kind, "dtypes") or hasattr(kind, "to_pylist"))):
@@ -124,17 +123,17 @@ def table_advice(value: Any) -> Optional[str]:
     return f"for a column of texts {first}pass {column}, for whole rows {rows} with prompt="
 
 
-# No API nests its requests or its answers this far.  Deeper requests are taken for circular ones; deeper answers could
-# be read, and then neither joined, pickled nor written with the stack that is left.
-_DEEPEST = 200
+# No API nests its requests or its answers this far.  Deeper requests count as circular; deeper answers could be read,
+# and then neither joined, pickled nor written with the stack that is left.
+_MAX_DEPTH = 200
 
 _PLAIN_TYPES = "use str, int, float, bool, None, list or dict"
 
-_MOST_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
+_MAX_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
 
 
 class Encoded(Dict[str, Any]):
-    """A body that is encoded already, and not changed any more.
+    """A body that is encoded already and must not change any more.
 
     Attributes:
         payload: its encoding.
@@ -151,12 +150,12 @@ _stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
-    """The two functions of orjson where it is installed, otherwise None and the standard library's."""
+    """Return the two functions of orjson where it is installed, otherwise None and the standard library's."""
     try:
         orjson: Any = importlib.import_module("orjson")
     except ImportError:
         return None, json.loads
-    # What the standard library refuses is to be refused with and without orjson.
+    # orjson must refuse whatever the standard library refuses.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
     return lambda body: bytes(orjson.dumps(body, plain, options)), orjson.loads
 
@@ -165,7 +164,7 @@ _fast_dumps, _fast_loads = _find_orjson()
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """``body`` as UTF-8 JSON without needless spaces; values of tables as :func:`~.plain.plain` has them.
+    """Return ``body`` as UTF-8 JSON without needless spaces; values of tables as :func:`plain` has them.
 
     Raises:
         TypeError: a value that JSON has no form for; the message names the field, never the value.
@@ -178,13 +177,13 @@ def encode(body: Mapping[str, Any]) -> bytes:
             encoded = _fast_dumps(body)
         except (TypeError, ValueError, RecursionError):
             encoded = b"null"
-        # orjson writes NaN and infinities as null, so only an answer without null is proof that there were none.
+        # orjson writes NaN and infinities as null, so only an encoding without null is proof that there were none.
         if b"null" not in encoded:
             return encoded
     try:
         return _stdlib.encode(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError):
-        fault = _fault(body, "", 0)
+        fault = _fault_in(body, "", 0)
     # Not raised from the original: that one quotes the text of the prompt.
     raise fault or TypeError("the request body cannot be written as JSON")
 
@@ -193,11 +192,11 @@ class TooDeep(ValueError):
     """JSON is nested too deeply; the message goes on after "is"."""
 
     def __init__(self) -> None:
-        super().__init__(f"nested more than {_DEEPEST} deep")
+        super().__init__(f"nested more than {_MAX_DEPTH} deep")
 
 
 def loads(content: Union[bytes, str]) -> Any:
-    """The value that :func:`decoded` finds; raises as it does."""
+    """Return the value of :func:`decoded`; raises as it does."""
     return decoded(content)[0]
 
 
@@ -205,7 +204,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def strict_loads(text: str) -> Any:
-    """``text`` decoded from JSON that every reader takes, and takes for the same.
+    """Return ``text`` decoded from JSON that every reader accepts, with the same value.
 
     Raises:
         ValueError: it is not JSON, or has NaN or an infinity in it, a number beyond those of a float or of more than
@@ -218,11 +217,11 @@ def strict_loads(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"not JSON that can be read: {TooDeep()}") from None
     except ValueError as error:
-        said = str(error)
-        if "integer string conversion" in said:
-            said = f"not JSON that can be read: a whole number of more than {_MOST_DIGITS:,} digits"
-        raise ValueError(said) from None
-    if len(text) > 2 * _DEEPEST and _brackets(text) > _DEEPEST and _is_deep(value):
+        message = str(error)
+        if "integer string conversion" in message:
+            message = f"not JSON that can be read: a whole number of more than {_MAX_DIGITS:,} digits"
+        raise ValueError(message) from None
+    if len(text) > 2 * _MAX_DEPTH and _bracket_count(text) > _MAX_DEPTH and _is_deep(value):
         raise ValueError(f"not JSON that can be read: {TooDeep()}")
     if "\\u" in text and _SURROGATE.search(text):
         try:
@@ -248,7 +247,7 @@ _strict = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
-    """``content`` decoded from JSON, and whether any reader gets the same of it.
+    """Return ``content`` decoded from JSON, and whether every other reader would get the same value.
 
     Integers of more than 4,300 digits, which Python refuses to read, become None: the rest is worth having.
 
@@ -265,19 +264,19 @@ def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
         if _fast_loads is json.loads and "integer string conversion" not in str(error):
             raise
         value, is_plain = _decoded_slowly(content)
-    # Not worth a look in what is too short for it, as chunks are, or has too few brackets, however they are nested.
-    if len(content) > 2 * _DEEPEST and _brackets(content) > _DEEPEST and _is_deep(value):
+    # Short content, as chunks are, and content with few brackets cannot be nested that deep.
+    if len(content) > 2 * _MAX_DEPTH and _bracket_count(content) > _MAX_DEPTH and _is_deep(value):
         raise TooDeep
     return value, is_plain
 
 
 def _decoded_slowly(content: Union[bytes, str]) -> Tuple[Any, bool]:
-    """The same by the standard library, which takes NaN, other encodings than UTF-8 and lone surrogates too."""
+    """Decode with the standard library, which accepts NaN, other encodings than UTF-8 and lone surrogates too."""
     too_long = False
 
     def integer(digits: str) -> Optional[int]:
         nonlocal too_long
-        if len(digits) <= _MOST_DIGITS:
+        if len(digits) <= _MAX_DIGITS:
             return int(digits)
         too_long = True
         return None
@@ -288,16 +287,16 @@ def _decoded_slowly(content: Union[bytes, str]) -> Tuple[Any, bool]:
         raise TooDeep from None
 
 
-def _brackets(content: Union[bytes, str]) -> int:
+def _bracket_count(content: Union[bytes, str]) -> int:
     if isinstance(content, str):
         return content.count("{") + content.count("[")
     return content.count(b"{") + content.count(b"[")
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether there are more than so many levels of objects and arrays; level by level, as the stack is short."""
+    """Return whether there are more than 200 levels of objects and arrays; level by level, as the stack is short."""
     level: List[Any] = [[value]]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_MAX_DEPTH + 1):
         level = [
             part
             for held in level
@@ -309,15 +308,15 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
-    """The first thing in ``value`` that JSON cannot hold, as the error to raise; None without one."""
+def _fault_in(value: Any, where: str, depth: int) -> Optional[Exception]:
+    """Return the error to raise for the first part of ``value`` that JSON cannot hold; None without one."""
     name = where or "the request body"
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return ConfigurationError(f"{where.split('.')[0].split('[')[0]} is circular or nested too deeply to be sent")
     if isinstance(value, Mapping):
         return _fault_in_mapping(value, where, depth)
     if isinstance(value, (list, tuple)):
-        faults = (_fault(part, f"{where}[{index}]", depth + 1) for index, part in enumerate(value))
+        faults = (_fault_in(part, f"{where}[{index}]", depth + 1) for index, part in enumerate(value))
         return next((fault for fault in faults if fault is not None), None)
     if isinstance(value, float) and not math.isfinite(value):
         return ConfigurationError(f"{name} is {float(value)!r}, which JSON cannot hold: use a finite number")
@@ -326,24 +325,24 @@ def _fault(value: Any, where: str, depth: int) -> Optional[Exception]:
     if value is None or isinstance(value, (bool, int, float)):
         return None
     if isinstance(value, type):
-        cure = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
-        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {cure}")
+        advice = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
+        return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {advice}")
     kind = type(value)
     named = f"{name} is a {kind.__module__}.{kind.__qualname__}"
     try:
-        return _fault(plain(value), where, depth + 1)
+        return _fault_in(plain(value), where, depth + 1)
     except TypeError:
         if is_missing(value):
             return TypeError(f"{named}: {EMPTY_CELL}; leave the row or the field out, or fill it")
-    cure = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
-    return TypeError(f"{named}, which JSON cannot hold: {cure}")
+    advice = "write it as a text, say with isoformat()" if hasattr(value, "isoformat") else _PLAIN_TYPES
+    return TypeError(f"{named}, which JSON cannot hold: {advice}")
 
 
 def _fault_in_mapping(value: Mapping[Any, Any], where: str, depth: int) -> Optional[Exception]:
     for key, part in value.items():
         if not (key is None or isinstance(key, (str, int, float))):
             return TypeError(f"{where or 'the request body'} has a key of type {type(key).__name__}: keys must be str")
-        fault = _fault(key, where, depth + 1) or _fault(part, f"{where}.{key}" if where else str(key), depth + 1)
+        fault = _fault_in(key, where, depth + 1) or _fault_in(part, f"{where}.{key}" if where else str(key), depth + 1)
         if fault is not None:
             return fault
     return None

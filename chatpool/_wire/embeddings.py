@@ -1,4 +1,4 @@
-"""Many texts in one request for embeddings, and the answer taken apart again."""
+"""Join requests for embeddings into one, and split its answer again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .accumulate import index_in
 from .operations import EMBEDDINGS, operation_of
-from .response import UnusableAnswer, decode_response, numbers
+from .response import UnusableAnswer, decode_response, vector_numbers
 from .usage import amount_of, whole_number
 
 __all__ = [
@@ -28,9 +28,9 @@ _BYTES_PER_TOKEN = 2
 
 
 def shared_part(request: ChatRequest) -> Optional[Mapping[str, Any]]:
-    """What requests must have in common to be sent as one; None for a request that goes alone.
+    """Return the part that requests must have in common to be sent as one; None for a request that goes alone.
 
-    Those that can be joined ask for the embedding of one text, or of one list of token numbers.
+    Requests that can be joined ask for the embedding of one text, or of one list of token numbers.
     """
     if request.method != "POST" or operation_of(request.path) != EMBEDDINGS:
         return None
@@ -42,7 +42,7 @@ def shared_part(request: ChatRequest) -> Optional[Mapping[str, Any]]:
 
 
 def tokens_of(request: ChatRequest) -> int:
-    """About how many tokens the text of a joinable request has; rather too many than too few."""
+    """Estimate the tokens in the text of a joinable request; rather too many than too few."""
     text = request.body["input"]
     if not isinstance(text, str):
         return len(text)
@@ -52,27 +52,27 @@ def tokens_of(request: ChatRequest) -> int:
 
 
 def join_requests(requests: Sequence[ChatRequest]) -> ChatRequest:
-    """One request for the texts of all; they have the same :func:`shared_part`."""
+    """Return one request for the texts of all; they have the same :func:`shared_part`."""
     first = requests[0]
     return ChatRequest({**first.body, "input": [request.body["input"] for request in requests]}, first.path)
 
 
 class TooFewVectors(UnusableAnswer):
-    """An answer with vectors for a part of the texts, and no telling for which.
+    """An answer with vectors for a part of the texts, which do not tell for which.
 
     Attributes:
-        found: how many there are.
+        vectors: number of vectors in it.
     """
 
-    def __init__(self, found: int, wanted: int) -> None:
-        super().__init__(f"has {found} vectors for {wanted} texts")
-        self.found = found
+    def __init__(self, vectors: int, texts: int) -> None:
+        super().__init__(f"has {vectors} vectors for {texts} texts")
+        self.vectors = vectors
 
 
 def split_response(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
-    """The answer to each of the requests that were joined, as the server would have given it.
+    """Return the answer to each of the requests that were joined, as the server would have given it.
 
-    The tokens that all used together are shared out by ``weights``.
+    The tokens that all used together are divided by ``weights``.
 
     Raises:
         TooFewVectors: there is not one vector for each.
@@ -84,27 +84,27 @@ def split_response(answer: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
     return [{**rest, "data": [{**entry, "index": 0}], **share} for entry, share in zip(entries, shares)]
 
 
-def _in_order(entries: List[Dict[str, Any]], wanted: int) -> List[Dict[str, Any]]:
-    """The entries in the order of their texts.
+def _in_order(entries: List[Dict[str, Any]], texts: int) -> List[Dict[str, Any]]:
+    """Return the entries in the order of their texts.
 
-    Servers number them from 0, from somewhere else, anew for each of their own batches, all alike, or not at all.
+    Servers number them from 0, from another number, anew for each of their own batches, all alike, or not at all.
     """
-    if len(entries) != wanted:
-        raise TooFewVectors(len(entries), wanted)
-    given = [_number_of(entry) for entry in entries]
-    first = given[0]
-    if all(number in (first, before + 1) for before, number in zip([first - 1, *given], given)):
+    if len(entries) != texts:
+        raise TooFewVectors(len(entries), texts)
+    indices = [_index_of(entry) for entry in entries]
+    first = indices[0]
+    if all(index in (first, previous + 1) for previous, index in zip([first - 1, *indices], indices)):
         return entries
-    least = min(given)
-    if sorted(given) != list(range(least, least + wanted)):
-        raise UnusableAnswer(f"has {wanted} vectors whose numbers make no sense")
-    places: List[Dict[str, Any]] = [{}] * wanted
-    for number, entry in zip(given, entries):
-        places[number - least] = entry
-    return places
+    least = min(indices)
+    if sorted(indices) != list(range(least, least + texts)):
+        raise UnusableAnswer(f"has {texts} vectors whose numbers make no sense")
+    ordered: List[Dict[str, Any]] = [{}] * texts
+    for index, entry in zip(indices, entries):
+        ordered[index - least] = entry
+    return ordered
 
 
-def _number_of(entry: Dict[str, Any]) -> int:
+def _index_of(entry: Dict[str, Any]) -> int:
     index = entry.get("index")
     if isinstance(index, str) and index.isascii() and index.isdigit():
         index = int(index[:9])
@@ -114,30 +114,30 @@ def _number_of(entry: Dict[str, Any]) -> int:
 
 
 def _shares(usage: Any, weights: Sequence[int]) -> List[Dict[str, Any]]:
-    """``usage`` in parts that add up to it: tokens in whole numbers, money in fractions."""
+    """Return ``usage`` in parts that add up to it: tokens in whole numbers, money in fractions."""
     if not isinstance(usage, dict):
         return [{} for _ in weights]
-    split: Dict[str, List[Any]] = {}
-    whole = sum(weights) or 1
+    shares: Dict[str, List[Any]] = {}
+    total_weight = sum(weights) or 1
     for name, value in usage.items():
         amount = amount_of(value)
         if amount is not None and "cost" in name:
-            split[name] = [amount / whole * weight for weight in weights]
+            shares[name] = [amount / total_weight * weight for weight in weights]
         elif amount is not None:
-            split[name] = _split(whole_number(amount) or 0, weights)
-    return [{"usage": {name: parts[place] for name, parts in split.items()}} for place in range(len(weights))]
+            shares[name] = _whole_shares(whole_number(amount) or 0, weights)
+    return [{"usage": {name: parts[place] for name, parts in shares.items()}} for place in range(len(weights))]
 
 
-def _split(total: int, weights: Sequence[int]) -> List[int]:
-    whole, before, shares = sum(weights) or 1, 0, []
+def _whole_shares(total: int, weights: Sequence[int]) -> List[int]:
+    total_weight, before, shares = sum(weights) or 1, 0, []
     for weight in weights:
-        shares.append(total * (before + weight) // whole - total * before // whole)
+        shares.append(total * (before + weight) // total_weight - total * before // total_weight)
         before += weight
     return shares
 
 
 def vector_of(request: ChatRequest, answer: Any) -> List[float]:
-    """The vector in the answer to one text.
+    """Return the vector in the answer to one text.
 
     Raises:
         UnusableAnswer: there is none, or one with NaN or an infinity in it.
@@ -147,19 +147,19 @@ def vector_of(request: ChatRequest, answer: Any) -> List[float]:
 
 
 def is_empty(answer: Any) -> bool:
-    """Recognise an answer to one text that has a place for its vector and nothing in it."""
+    """Return whether an answer to one text has a place for its vector and nothing in it."""
     return answer["data"][0].get("embedding") in (None, [], "")
 
 
 def has_no_vectors(answer: Any) -> bool:
-    """Recognise an answer that should have vectors and has an empty list of them."""
+    """Return whether an answer that should have vectors has an empty list of them."""
     return isinstance(answer, dict) and answer.get("data") == []
 
 
 def check_vector(answer: Any) -> None:
-    """Look at the vector in the answer to one text.
+    """Check the vector in the answer to one text.
 
     Raises:
         UnusableAnswer: as :func:`vector_of`.
     """
-    numbers(answer["data"][0].get("embedding"))
+    vector_numbers(answer["data"][0].get("embedding"))

@@ -1,29 +1,32 @@
-"""Which operation of the API a path stands for.
+"""Operations of the API: their paths, and which of them stream, have a body and take ``stream_options``.
 
-Servers that do not know ``stream_options``.
+This is the one place that knows the paths.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from ..types import ChatRequest, Reply
+from .._values import HTTPResponse
+from ..types import ChatRequest
 from .error_body import read_error
 
 __all__ = [
     "CHAT",
     "COMPLETIONS",
     "EMBEDDINGS",
+    "MODELS_REQUEST",
     "MODERATIONS",
     "OTHER",
+    "PATHS",
     "RESPONSES",
+    "is_refusal",
     "is_streamed",
     "operation_of",
     "refuses_usage",
     "sends_no_body",
     "without_usage",
 ]
-
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
@@ -32,47 +35,53 @@ EMBEDDINGS = "/embeddings"
 MODERATIONS = "/moderations"
 OTHER = ""
 
-_BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
+PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)  # CHAT first: it ends with COMPLETIONS
+"""Paths of the operations whose requests and answers are known."""
 
-# CHAT before COMPLETIONS: the one ends with the other.
-_KNOWN = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
+MODELS_REQUEST = ChatRequest({}, "/models", "GET")
+"""Asks for the names of the server's models."""
+
+_METHODS_WITHOUT_BODY = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
+_STREAM_OPTIONS = "stream_options"
 
 
 @lru_cache(maxsize=256)
 def operation_of(path: str) -> str:
-    """The operation that ``path`` ends with, :data:`OTHER` for every path that is not known.
+    """Return the operation that ``path`` ends with, :data:`OTHER` for every path that is not known.
 
     Only the end counts, so that ``/v1/chat/completions`` and Azure's
     ``/openai/deployments/<name>/chat/completions`` are chat too.
     """
     plain = path.partition("?")[0].rstrip("/")
-    return next((operation for operation in _KNOWN if plain.endswith(operation)), OTHER)
+    return next((operation for operation in PATHS if plain.endswith(operation)), OTHER)
 
 
 def is_streamed(request: ChatRequest) -> bool:
-    """Whether the answer to ``request`` may be a stream."""
+    """Return whether the answer to ``request`` may be a stream."""
     return request.method.upper() == "POST" and operation_of(request.path) in (CHAT, COMPLETIONS, RESPONSES)
 
 
 def sends_no_body(request: ChatRequest) -> bool:
-    """Whether ``request`` goes out without a body: it was given none, and its method needs none (RFC 9110, 9.3)."""
-    return not request.body and request.method.upper() in _BODILESS
+    """Return whether ``request`` goes out without a body: it has none, and its method needs none (RFC 9110, 9.3)."""
+    return not request.body and request.method.upper() in _METHODS_WITHOUT_BODY
 
 
-_FIELD = "stream_options"
-
-
-def refuses_usage(reply: Reply, request: ChatRequest) -> bool:
-    """Whether the server refuses a stream because of ``stream_options``, which the caller has not asked for.
+def refuses_usage(response: HTTPResponse, request: ChatRequest) -> bool:
+    """Return whether the server refuses a stream because of ``stream_options``, which the caller has not asked for.
 
     Servers that check their input by a schema do so (a 400 or 422 that names the field); others ignore it.
     """
-    if reply.status not in (400, 422) or _FIELD in request.body:
+    if response.status not in (400, 422) or _STREAM_OPTIONS in request.body:
         return False
-    facts = read_error(reply.content)
-    return facts.param == _FIELD or _FIELD in facts.message or _FIELD in str(facts.body)
+    error = read_error(response.content)
+    return error.param == _STREAM_OPTIONS or _STREAM_OPTIONS in error.message or _STREAM_OPTIONS in str(error.body)
 
 
 def without_usage(request: ChatRequest) -> ChatRequest:
-    """``request`` for a stream whose usage is not asked for."""
-    return ChatRequest({**request.body, _FIELD: None}, request.path, request.method)
+    """Return ``request`` for a stream whose usage is not asked for."""
+    return ChatRequest({**request.body, _STREAM_OPTIONS: None}, request.path, request.method)
+
+
+def is_refusal(status: int) -> bool:
+    """Return whether a status says that the server refuses the request, stream or not (a 4xx)."""
+    return 400 <= status < 500

@@ -1,4 +1,4 @@
-"""What a model says of its own reasoning, in the fields in which servers send it."""
+"""A model's account of its reasoning, in the fields in which servers send it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any, Iterable, List, Mapping, Optional, Pattern, Tuple
 __all__ = ["END_OF_THOUGHTS", "opened_thoughts", "reasoning_of", "reasoning_of_items", "separate_reasoning"]
 
 # DeepSeek, vLLM, xAI, llama.cpp; OpenRouter, Groq, newer vLLM; Ollama; OpenRouter's pieces; Anthropic's, of LiteLLM.
-_PLACES = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
-# What models that reason write before the answer.  Chat templates often keep the opening tag for themselves.
+_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+# Tags that models write before the answer.  Chat templates often keep the opening tag for themselves.
 _OPENING = re.compile(r"\s*[<\[](think|thinking|thoughts?|reasoning|reflection|seed:think)[>\]]", re.IGNORECASE)
 END_OF_THOUGHTS = "</think>"
 
 
 def reasoning_of(message: Mapping[str, Any]) -> Optional[str]:
-    """The reasoning in a message, None without any.
+    """Return the reasoning in a message, None without any.
 
     Servers that do not separate it have it before the answer, in tags or up to ``</think>``.
     """
-    found = separate_reasoning(message)
+    reasoning = separate_reasoning(message)
     content = message.get("content")
-    if found is None and isinstance(content, str):
+    if reasoning is None and isinstance(content, str):
         return _before_answer(content)
-    return found
+    return reasoning
 
 
 def opened_thoughts(text: str) -> Tuple[List[str], str]:
-    """The thoughts that stand in tags at the beginning of a text, and the text after them."""
+    """Return the thoughts that stand in tags at the beginning of a text, and the text after them."""
     thoughts: List[str] = []
     start = 0
     while True:
@@ -47,12 +47,12 @@ def _closing(tag: str) -> Pattern[str]:
 
 
 def separate_reasoning(message: Mapping[str, Any]) -> Optional[str]:
-    """The reasoning that has a place of its own in a message, or in a piece of one; None without any."""
-    for name in _PLACES:
+    """Return the reasoning that has a field of its own in a message, or in a piece of one; None without any."""
+    for name in _FIELDS:
         if name in message:
-            found = _joined(message[name])
-            if found:
-                return found
+            reasoning = _joined(message[name])
+            if reasoning:
+                return reasoning
     content = message.get("content")
     if isinstance(content, list):  # Mistral
         parts = [part for part in content if isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")]
@@ -61,14 +61,14 @@ def separate_reasoning(message: Mapping[str, Any]) -> Optional[str]:
 
 
 def reasoning_of_items(items: Iterable[Mapping[str, Any]]) -> Optional[str]:
-    """The reasoning among the output items of a response: its text, or else its summary; None without any."""
-    found = []
+    """Return the reasoning among the output items of a response: its text, or else its summary; None without any."""
+    texts = []
     for item in items:
         if item.get("type") == "reasoning":
             text = _joined(item.get("content")) or "\n\n".join(filter(None, map(_text_in, _list(item.get("summary")))))
             if text:
-                found.append(text)
-    return "\n\n".join(found) or None
+                texts.append(text)
+    return "\n\n".join(texts) or None
 
 
 def _joined(value: Any) -> str:
@@ -84,7 +84,7 @@ def _list(value: Any) -> List[Any]:
 
 
 def _text_in(piece: Any) -> str:
-    """The text of one piece, under whichever name it has there."""
+    """Return the text of one piece, whatever its field's name."""
     if isinstance(piece, str):
         return piece
     if isinstance(piece, dict):

@@ -1,7 +1,4 @@
-"""From items of all kinds to requests.
-
-The next request of a conversation in which an answer was of no use.
-"""
+"""Make requests: of items of all kinds, and the reask that follows an answer of no use."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from .operations import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operati
 __all__ = ["are_messages", "embedding_request", "reask_request", "renamed", "responses_request", "to_request"]
 
 
-_Fields = Optional[Mapping[str, Any]]
+_OptionalFields = Optional[Mapping[str, Any]]
 
-_KINDS = (
+_ITEM_KINDS = (
     "an item is a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
     "or a chatpool.ChatRequest; for rows of your own pass prompt=, a function that makes one of these of a row"
 )
-_MESSAGE = "a message is a dict such as {'role': 'user', 'content': '...'}"
+_MESSAGE_FORM = "a message is a dict such as {'role': 'user', 'content': '...'}"
 
 # Other paths get no model and no defaults: /moderations, for one, refuses a chat model and unknown fields.
 _TAKES_MODEL = frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS})
@@ -33,10 +30,10 @@ def to_request(
     *,
     model: Optional[str] = None,
     system: Optional[str] = None,
-    defaults: _Fields = None,
-    extra: _Fields = None,
+    defaults: _OptionalFields = None,
+    extra: _OptionalFields = None,
 ) -> ChatRequest:
-    """The request that ``item`` stands for.
+    """Return the request that ``item`` stands for.
 
     Args:
         item: a str (one user message), a list of message dicts, a dict (a whole body: ``messages`` goes to
@@ -55,18 +52,18 @@ def to_request(
         TypeError: the item is of no such kind, or asks for a stream; the message says what would be right.
     """
     request = _request_of(item)
-    # What a GET or a DELETE of such a path is about is stored, and has its model.
+    # A GET or a DELETE of such a path is about something stored, which has its model.
     operation = OTHER if sends_no_body(request) else operation_of(request.path)
     body = _filled(request.body, operation, model, defaults, extra)
     if system is not None:
-        _add_system(body, operation, system)
+        _put_system(body, operation, system)
     if body.get("stream"):
         raise TypeError("this call does not stream: leave 'stream' out of the body, or use pool.stream(...)")
     return ChatRequest(body, request.path, request.method)
 
 
 def responses_request(item: Any) -> ChatRequest:
-    """The request to ``/responses`` that ``item`` stands for, with nothing filled in.
+    """Return the request to ``/responses`` that ``item`` stands for, with nothing filled in.
 
     Args:
         item: a str, a list of input items (messages among them), a dict (a whole body) or a ChatRequest.
@@ -78,13 +75,13 @@ def responses_request(item: Any) -> ChatRequest:
         return ChatRequest({"input": item}, RESPONSES)
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
         return ChatRequest(_with_text({"input": item}, "input"), RESPONSES)
-    request = _checked(item) if isinstance(item, ChatRequest) else None
+    request = _checked_request(item) if isinstance(item, ChatRequest) else None
     if isinstance(item, Mapping) and "messages" not in item:
-        request = _of_body(item)
+        request = _request_of_body(item)
     if request is None or operation_of(request.path) != RESPONSES:
         raise TypeError(
             "an item of the Responses API is a str, a list of input items or a dict with 'input'; for a body with "
-            f"'messages' or for another path use pool.chat(...); got {_named(item)}"
+            f"'messages' or for another path use pool.chat(...); got {_describe(item)}"
         )
     return request
 
@@ -93,63 +90,63 @@ def embedding_request(
     text: Union[str, Sequence[int]],
     *,
     model: Optional[str],
-    defaults: _Fields = None,
-    extra: _Fields = None,
+    defaults: _OptionalFields = None,
+    extra: _OptionalFields = None,
 ) -> ChatRequest:
-    """The request for the embedding of one text, or of one list of token numbers.
+    """Return the request for the embedding of one text, or of one list of token numbers.
 
     Raises:
         TypeError: ``text`` is neither.
     """
     if not (isinstance(text, (str, list)) or is_missing(text)) and (hasattr(text, "dtype") or hasattr(text, "as_py")):
         text = plain(text)
-    tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_whole(token) for token in text)
+    tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_integer(token) for token in text)
     if not (isinstance(text, str) or tokens):
-        raise TypeError(f"a text to embed is a str or a list of token numbers, got {_named(text)}")
+        raise TypeError(f"a text to embed is a str or a list of token numbers, got {_describe(text)}")
     is_plain = isinstance(text, str) or all(type(token) is int for token in text)
-    given = text if is_plain else [int(token) for token in text]
-    return ChatRequest(_filled({"input": given}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
+    value = text if is_plain else [int(token) for token in text]
+    return ChatRequest(_filled({"input": value}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
 
 
 def are_messages(value: Any) -> bool:
-    """Whether ``value`` is a list of messages, by its first."""
+    """Return whether ``value`` is a list of messages, by its first."""
     return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
 
 
 def renamed(payload: bytes, request: ChatRequest, model: str) -> bytes:
-    """The encoded body of ``request`` with another model; as it is where it has none and its path takes none."""
+    """Return the encoded body of ``request`` with another model; as it is where neither it nor its path has one."""
     if not payload or (request.model is None and operation_of(request.path) not in _TAKES_MODEL):
         return payload
     return encode({**json.loads(payload), "model": model})
 
 
 def _request_of(item: Any) -> ChatRequest:
-    """The item as a request with nothing filled in."""
+    """Return the item as a request with nothing filled in."""
     if isinstance(item, str):
         return ChatRequest({"messages": [{"role": "user", "content": item}]})
     if isinstance(item, ChatRequest):
-        return _checked(item)
+        return _checked_request(item)
     if isinstance(item, Mapping):
-        return _of_body(item)
+        return _request_of_body(item)
     if hasattr(item, "as_py") and not is_missing(item):  # a cell of pyarrow's
         return _request_of(plain(item))
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        raise TypeError(f"{_KINDS}; got a row with the fields {', '.join(item._fields[:8])}")
+        raise TypeError(f"{_ITEM_KINDS}; got a row with the fields {', '.join(item._fields[:8])}")
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
         return ChatRequest({"messages": _messages(item, "a list item")})
     advice = table_advice(item)
     if advice is not None:
         raise TypeError(f"an item is one prompt, got a whole table ({type(item).__name__}): use map, and {advice}")
-    raise TypeError(f"{_KINDS}; got {_named(item)}")
+    raise TypeError(f"{_ITEM_KINDS}; got {_describe(item)}")
 
 
-def _checked(request: ChatRequest) -> ChatRequest:
+def _checked_request(request: ChatRequest) -> ChatRequest:
     # As Any: dataclasses do not hold callers to the types they declare.
     body: Any = request.body
     path: Any = request.path
     method: Any = request.method
     if not isinstance(body, Mapping):
-        raise TypeError(f"ChatRequest.body must be a dict, got {_named(body)}")
+        raise TypeError(f"ChatRequest.body must be a dict, got {_describe(body)}")
     if not (isinstance(path, str) and path.startswith("/")):
         raise TypeError(f"ChatRequest.path must be a path below base_url such as '/chat/completions', got {path!r}")
     if not (isinstance(method, str) and method.isalpha()):
@@ -157,7 +154,7 @@ def _checked(request: ChatRequest) -> ChatRequest:
     return request
 
 
-def _of_body(body: Mapping[str, Any]) -> ChatRequest:
+def _request_of_body(body: Mapping[str, Any]) -> ChatRequest:
     if "messages" in body:
         return ChatRequest({**body, "messages": _messages(body["messages"], "'messages'")})
     if "input" in body:
@@ -171,7 +168,7 @@ def _of_body(body: Mapping[str, Any]) -> ChatRequest:
     if "prompt" in body:
         return ChatRequest(_with_text(body, "prompt"), COMPLETIONS)
     keys = ", ".join(repr(key)[:40] for key in list(body)[:8]) or "no keys at all"
-    raise TypeError(f"a dict item must have 'messages', 'input' or 'prompt', got {keys}; {_KINDS}")
+    raise TypeError(f"a dict item must have 'messages', 'input' or 'prompt', got {keys}; {_ITEM_KINDS}")
 
 
 def _with_text(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
@@ -180,15 +177,15 @@ def _with_text(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
         return body
     if isinstance(value, (list, tuple)) and value:
         return {**body, field: list(value)}
-    raise TypeError(f"{field!r} must be a str or a list that is not empty, got {_named(value)}")
+    raise TypeError(f"{field!r} must be a str or a list that is not empty, got {_describe(value)}")
 
 
 def _messages(messages: Any, where: str) -> List[Mapping[str, Any]]:
-    """A copy of the list of messages, each looked at."""
+    """Return a copy of the list of messages, each checked."""
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
-        raise TypeError(f"{where} must be a list of message dicts, got {_named(messages)}; {_MESSAGE}")
+        raise TypeError(f"{where} must be a list of message dicts, got {_describe(messages)}; {_MESSAGE_FORM}")
     if not messages:
-        raise TypeError(f"{where} must hold at least one message, got an empty list; {_MESSAGE}")
+        raise TypeError(f"{where} must hold at least one message, got an empty list; {_MESSAGE_FORM}")
     for index, message in enumerate(messages):
         _check_message(message, f"message {index} of {where}")
     return list(messages)
@@ -198,24 +195,24 @@ def _check_message(message: Any, where: str) -> None:
     if isinstance(message, (ChatCompletion, Choice)):
         raise TypeError(f"{where} is a {type(message).__name__}: put its .message into the list")
     if isinstance(message, str):
-        raise TypeError(f"{where} is a str; {_MESSAGE}. To send several prompts give them as separate items")
+        raise TypeError(f"{where} is a str; {_MESSAGE_FORM}. To send several prompts give them as separate items")
     if not isinstance(message, Mapping):
-        raise TypeError(f"{where} is {_named(message)}; {_MESSAGE}")
+        raise TypeError(f"{where} is {_describe(message)}; {_MESSAGE_FORM}")
     role = message.get("role")
     if not isinstance(role, str):
-        raise TypeError(f"{where} has no 'role'; {_MESSAGE}")
+        raise TypeError(f"{where} has no 'role'; {_MESSAGE_FORM}")
     # An assistant's message may hold tool calls, a refusal or audio and no content.
     if "content" not in message and role != "assistant":
-        raise TypeError(f"{where} (role {role!r}) has no 'content'; {_MESSAGE}")
+        raise TypeError(f"{where} (role {role!r}) has no 'content'; {_MESSAGE_FORM}")
     content = message.get("content")
     if type(content) is not str and is_missing(content) and (role == "user" or content is not None):
         raise TypeError(f"{where} (role {role!r}): {EMPTY_CELL}: its 'content' is {content}; fill it, or leave it out")
 
 
 def _filled(
-    body: Mapping[str, Any], operation: str, model: Optional[str], defaults: _Fields, extra: _Fields
+    body: Mapping[str, Any], operation: str, model: Optional[str], defaults: _OptionalFields, extra: _OptionalFields
 ) -> Dict[str, Any]:
-    """``body`` with what it lacks; a model that is None or empty counts as missing."""
+    """Return ``body`` with the fields that it lacks; a model that is None or empty counts as missing."""
     extra = extra or {}
     if operation not in _TAKES_MODEL:
         return {**body, **extra}
@@ -229,9 +226,9 @@ def _filled(
     return filled
 
 
-def _add_system(body: Dict[str, Any], operation: str, system: str) -> None:
+def _put_system(body: Dict[str, Any], operation: str, system: str) -> None:
     if not isinstance(system, str):
-        raise TypeError(f"system must be a str, got {_named(system)}")
+        raise TypeError(f"system must be a str, got {_describe(system)}")
     if operation == COMPLETIONS:
         raise TypeError("system has no place in a request with 'prompt': put it into the prompt, or use 'messages'")
     if operation == RESPONSES:
@@ -244,12 +241,12 @@ def _add_system(body: Dict[str, Any], operation: str, system: str) -> None:
             body["messages"] = [{"role": "system", "content": system}, *messages]
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool))
 
 
-def _named(value: Any) -> str:
-    """What ``value`` is, without showing it: it may be a prompt."""
+def _describe(value: Any) -> str:
+    """Return a description of ``value`` for a message that does not show it: it may be a prompt."""
     if is_missing(value):
         return f"{value}: {EMPTY_CELL}"
     if isinstance(value, (list, tuple, dict)) and not value:
@@ -257,43 +254,43 @@ def _named(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-_WORDS = "Your answer cannot be used: {reason}\nAnswer again: the whole answer, put right, and nothing else."
+_REASK_MESSAGE = "Your answer cannot be used: {reason}\nAnswer again: the whole answer, put right, and nothing else."
 
 
 def reask_request(request: ChatRequest, completion: ChatCompletion, reason: str) -> Optional[ChatRequest]:
-    """``request`` with the answer and what is wrong with it appended; None where a request holds no conversation.
+    """Return ``request`` with the answer and its fault appended; None where a request has no conversation.
 
     Args:
-        request: what was sent.
-        completion: what came back.
-        reason: why it is of no use.
+        request: the request that was sent.
+        completion: its answer.
+        reason: why the answer is of no use.
     """
     # Only role and content: some servers refuse their own further fields (reasoning, annotations) in a request, and
     # some a message without any text.
     answer = {"role": "assistant", "content": _sendable(completion.text) or "(no text)"}
-    question = {"role": "user", "content": _WORDS.format(reason=_sendable(reason))}
+    question = {"role": "user", "content": _REASK_MESSAGE.format(reason=_sendable(reason))}
     operation = operation_of(request.path)
     if operation == CHAT:
-        return _with(request, "messages", [*request.body.get("messages", ()), answer, question])
+        return _with_field(request, "messages", [*request.body.get("messages", ()), answer, question])
     if operation != RESPONSES:
         return None
-    if request.body.get("conversation"):  # it is kept by the server, which has appended both already
-        return _with(request, "input", [question])
-    return _with(request, "input", [*_items(request.body.get("input")), answer, question])
+    if request.body.get("conversation"):  # the server keeps it, and has appended both already
+        return _with_field(request, "input", [question])
+    return _with_field(request, "input", [*_input_items(request.body.get("input")), answer, question])
 
 
-def _with(request: ChatRequest, field: str, value: List[Any]) -> ChatRequest:
+def _with_field(request: ChatRequest, field: str, value: List[Any]) -> ChatRequest:
     return ChatRequest({**request.body, field: value}, request.path, request.method)
 
 
-def _items(given: Any) -> List[Any]:
-    """The input of the Responses API as a list of items."""
-    if isinstance(given, (list, tuple)):
-        return list(given)
-    message: Dict[str, Any] = {"role": "user", "content": given}
-    return [message] if given else []
+def _input_items(value: Any) -> List[Any]:
+    """Return the input of the Responses API as a list of items."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    message: Dict[str, Any] = {"role": "user", "content": value}
+    return [message] if value else []
 
 
 def _sendable(text: str) -> str:
-    """The text without half surrogate pairs, which JSON can bring and UTF-8 cannot hold."""
+    """Return the text without half surrogate pairs, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")

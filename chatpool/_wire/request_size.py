@@ -1,4 +1,4 @@
-"""How large a request is, as far as its body shows."""
+"""Size of a request, as far as its body shows it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import abc
 from typing import Any, Callable, Mapping, Optional
 
-from .._measures import RequestSize
+from .._values import RequestSize
 from ..types import ChatRequest
 from .codec import plain, whole
 from .operations import EMBEDDINGS, MODERATIONS, operation_of
@@ -15,14 +15,14 @@ from .operations import EMBEDDINGS, MODERATIONS, operation_of
 __all__ = ["request_size"]
 
 _COMPLETION_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_TEXTS = (
+_SIZED_FIELDS = (
     *("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text"),
     # Of dialects: Anthropic's, Ollama's, those that rerank, Cohere's and Voyage's.
     *("system", "image", "images", "query", "documents", "inputs", "texts"),
 )
 
-_PER_MESSAGE = 12  # bytes' worth of the tokens that separate messages
-_DEEPEST = 50
+_MESSAGE_BYTES = 12  # bytes' worth of the tokens that separate messages
+_MAX_DEPTH = 50
 
 # https://platform.openai.com/docs/guides/images-vision: an image of usual size in full detail is 765 tokens.
 _IMAGE_TOKENS = 800
@@ -34,7 +34,7 @@ _CHARACTERS_PER_SOUND_TOKEN = 2000
 _CHARACTERS_PER_FILE_TOKEN = 25
 _CHARACTERS_PER_TEXT_TOKEN = 5  # of a text file in base64
 
-# Under these names a text is one, whatever it looks like; under others it may be what base64 is of.
+# Fields whose text is text, whatever it looks like; in others it may be base64.
 _NAMES_OF_TEXT = frozenset(
     {"arguments", "code", "content", "description", "documents", "encrypted_content", "input", "instructions", "output"}
     | {"prompt", "query", "reasoning", "reasoning_content", "refusal", "signature", "summary", "system", "text"}
@@ -43,21 +43,22 @@ _NAMES_OF_TEXT = frozenset(
 _NAMES_OF_IMAGES = frozenset({"image", "images", "image_url", "image_urls", "image_base64"})
 _NAMES_OF_OTHERS = frozenset({"audio", "input_audio", "video", "file", "document", "pdf"})
 _FIELDS_OF_IMAGES = frozenset({"url", "source", "data", "bytes", "base64", "b64_json", "file_id"})
-_ENCODED = 256  # characters
+_MIN_ENCODED_CHARACTERS = 256
 _LOOKS_ENCODED = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_=\r\n-]{255}")
 
 
 def request_size(request: ChatRequest) -> RequestSize:
-    """The size of a request.  Never raises: what makes no sense counts nothing."""
-    body, found = request.body, _Found()
-    for name in _TEXTS:
+    """Return the size of a request.  Never raises: a part that makes no sense counts nothing."""
+    body, counter = request.body, _Counter()
+    for name in _SIZED_FIELDS:
         if name in body:
-            found.add(body[name], 0, name)
-    answers = 0 if operation_of(request.path) in (EMBEDDINGS, MODERATIONS) else _whole(body, "n", "best_of") or 1
-    return RequestSize(found.text_bytes, found.tokens, _whole(body, *_COMPLETION_LIMITS), answers)
+            counter.add(body[name], 0, name)
+    has_choices = operation_of(request.path) not in (EMBEDDINGS, MODERATIONS)
+    choices = _positive_number(body, "n", "best_of") or 1 if has_choices else 0
+    return RequestSize(counter.text_bytes, counter.tokens, _positive_number(body, *_COMPLETION_LIMITS), choices)
 
 
-def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
+def _positive_number(body: Mapping[str, Any], *names: str) -> Optional[int]:
     for name in names:
         value = body.get(name)
         number = None if value is None else whole(value)
@@ -66,12 +67,12 @@ def _whole(body: Mapping[str, Any], *names: str) -> Optional[int]:
     return None
 
 
-class _Found:
-    """Adds up the parts of a body; it is looked at once per call, so exact types are tried first.
+class _Counter:
+    """Adds up the parts of a body; this runs once per call, so exact types are tried first.
 
     Attributes:
         text_bytes: bytes of text.
-        tokens: tokens for what is no text.
+        tokens: tokens for content that is not text.
     """
 
     __slots__ = ("text_bytes", "tokens")
@@ -80,36 +81,36 @@ class _Found:
         self.text_bytes = 0
         self.tokens = 0
 
-    def add(self, value: Any, depth: int, name: str = "", about: str = "") -> None:
+    def add(self, value: Any, depth: int, name: str = "", media_type: str = "") -> None:
         """Count a part of a body.
 
         Args:
             value: the part.
-            depth: how deep it stands.
+            depth: number of objects and lists around it.
             name: its field's name, in a list that of the list.
-            about: what is said of its kind, where it holds data.
+            media_type: media type of its data, as far as the body names one.
         """
         kind = type(value)
         if kind is str or isinstance(value, str):
             if _is_media(value, name):
-                self.tokens += _tokens_of_data(value, name if name in _NAMES_OF_OTHERS else about)
+                self.tokens += _tokens_of_data(value, name if name in _NAMES_OF_OTHERS else media_type)
             else:
                 self.text_bytes += _length(value)
-        elif depth > _DEEPEST:
+        elif depth > _MAX_DEPTH:
             return
         elif kind is list or isinstance(value, (list, tuple)):
             if value and (isinstance(value[0], int) or (hasattr(value[0], "dtype") and whole(value[0]) is not None)):
                 self.text_bytes += 4 * len(value)  # tokens already, at a quarter of a token per byte
                 return
             for part in value:
-                self.add(part, depth + 1, name, about)
+                self.add(part, depth + 1, name, media_type)
         elif kind is dict or isinstance(value, abc.Mapping):
-            self._add_object(value, depth, name, about)
+            self._add_object(value, depth, name, media_type)
         elif value is not None and not isinstance(value, (int, float)):
             with contextlib.suppress(TypeError):  # it will not be sent
-                self.add(plain(value), depth + 1, name, about)
+                self.add(plain(value), depth + 1, name, media_type)
 
-    def _add_object(self, value: Mapping[str, Any], depth: int, name: str, about: str) -> None:
+    def _add_object(self, value: Mapping[str, Any], depth: int, name: str, media_type: str) -> None:
         tokens = _media_tokens(value) if "type" in value else None
         if tokens is None and name in _NAMES_OF_IMAGES and not _FIELDS_OF_IMAGES.isdisjoint(value):
             tokens = _image(value)
@@ -117,33 +118,35 @@ class _Found:
             self.tokens += tokens
             return
         if "role" in value:
-            self.text_bytes += _PER_MESSAGE
-        about = _kind_said(value) or (name if name in _NAMES_OF_OTHERS else about)
+            self.text_bytes += _MESSAGE_BYTES
+        media_type = _media_type_of(value) or (name if name in _NAMES_OF_OTHERS else media_type)
         for field, part in value.items():
-            self.add(part, depth + 1, field, about)
+            self.add(part, depth + 1, field, media_type)
 
 
-def _kind_said(value: Mapping[str, Any]) -> str:
-    """The kind of data that an object says to hold; "" where it says nothing."""
+def _media_type_of(value: Mapping[str, Any]) -> str:
+    """Return the media type that an object names for its data; "" where it names none."""
     for field in ("mime_type", "mimeType", "media_type", "mediaType"):
-        said = value.get(field)
-        if said and isinstance(said, str):
-            return said
+        media_type = value.get(field)
+        if media_type and isinstance(media_type, str):
+            return media_type
     return ""
 
 
 def _is_media(text: str, name: str) -> bool:
-    """Whether a text is an image, sound or file: data, or where an image has to be the address of one."""
+    """Return whether a text is an image, sound or file: data, or the address of one where an image has to be."""
     if text.startswith("data:"):
         return ";base64," in text[:200]
     if name in _NAMES_OF_IMAGES:
         return " " not in text[:200]
-    return len(text) >= _ENCODED and name not in _NAMES_OF_TEXT and _LOOKS_ENCODED.match(text) is not None
+    return (
+        len(text) >= _MIN_ENCODED_CHARACTERS and name not in _NAMES_OF_TEXT and _LOOKS_ENCODED.match(text) is not None
+    )
 
 
-def _tokens_of_data(data: str, about: str) -> int:
-    """Tokens of data, by what is said of its kind; an image where that says nothing."""
-    kind = data[5:200].partition(";")[0] if data.startswith("data:") else about
+def _tokens_of_data(data: str, media_type: str) -> int:
+    """Return the tokens of data, by its media type; those of an image where that is unknown."""
+    kind = data[5:200].partition(";")[0] if data.startswith("data:") else media_type
     if "audio" in kind:
         return _by_length(data, _CHARACTERS_PER_SOUND_TOKEN)
     if "video" in kind:
@@ -160,7 +163,7 @@ def _length(text: str) -> int:
 
 
 def _media_tokens(part: Mapping[str, Any]) -> Optional[int]:
-    """Tokens of an image, sound, film or file in a message; None for any other part of a body."""
+    """Return the tokens of an image, sound, video or file in a message; None for any other part of a body."""
     kind = part.get("type")
     if not isinstance(kind, str):
         return None
@@ -183,17 +186,17 @@ def _sound(fields: Mapping[str, Any]) -> int:
 
 def _file(fields: Mapping[str, Any]) -> int:
     data = fields.get("file_data") or fields.get("data")
-    return _tokens_of_data(data, _kind_said(fields) or "file") if isinstance(data, str) else _IMAGE_TOKENS
+    return _tokens_of_data(data, _media_type_of(fields) or "file") if isinstance(data, str) else _IMAGE_TOKENS
 
 
 def _by_length(data: Any, characters_per_token: int) -> int:
-    """Of data in the request; what the server fetches by itself has a size that nobody knows."""
+    """Return the tokens of data in the request; those of an image where the server fetches it, of unknown size."""
     length = len(data) if isinstance(data, str) else 0
     return max(_IMAGE_TOKENS, length // characters_per_token)
 
 
 def _document(fields: Mapping[str, Any]) -> Optional[int]:
-    """Anthropic's; one of text is read as such."""
+    """Return the tokens of Anthropic's documents; None for one of text, which is counted as text."""
     source = fields.get("source")
     if not isinstance(source, Mapping) or source.get("type") in ("text", "content"):
         return None

@@ -1,9 +1,4 @@
-"""From the JSON of an answer to the value that the caller gets.
-
-What the body of a good answer is: a stream of events, JSON, or something else.
-
-Why a model stopped, in OpenAI's words, whoever's server it was.
-"""
+"""Good responses: events or JSON, the value that the caller gets for the JSON, and the reason why the model stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ import sys
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
+from ..errors import APIError
 from ..types import ChatCompletion, ChatRequest, Choice, ToolCall
 from .operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
 from .reasoning import reasoning_of, reasoning_of_items
@@ -22,6 +18,7 @@ from .usage import usage_of
 
 __all__ = [
     "CONTENT_FILTER",
+    "HTTP_OK",
     "LENGTH",
     "NOT_SUPPORTED",
     "STOP",
@@ -34,59 +31,70 @@ __all__ = [
     "finish_reason_of",
     "is_event_stream",
     "is_known",
-    "numbers",
+    "is_unsupported_answer",
+    "model_names_in",
     "says_json",
-    "usage_of",
+    "vector_numbers",
 ]
 
 
-_MARK = b"\xef\xbb\xbf"
-_NO_EVENTS = (b"{", b"[", b"<", b'"')
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OTHER_STARTS = (b"{", b"[", b"<", b'"')
+_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 
 
 def is_event_stream(headers: Mapping[str, str], start: bytes, *, ended: bool) -> Optional[bool]:
-    """Whether the body of a good answer is a stream of events; None while too little of it has come to tell.
+    """Return whether the body of a good response is a stream of events; None while too little of it has come to tell.
 
-    Its first bytes tell. Some servers do not stream and answer with JSON, whole, or with a page; others stream, and
-    call it JSON, or JSON a stream. The content type counts where they do not tell.
+    Its first bytes tell.  Some servers do not stream and answer with JSON, whole, or with a page; others stream, and
+    call it JSON, or JSON a stream.  The content type counts where the bytes do not tell.
 
     Args:
         headers: the answer's headers.
         start: the beginning of its body.
         ended: whether that is all of it.
     """
-    begin = start.removeprefix(_MARK).lstrip()
-    if begin.startswith(_NO_EVENTS):
+    begin = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if begin.startswith(_OTHER_STARTS):
         return False
-    if begin.startswith(_FIELDS):
+    if begin.startswith(_EVENT_FIELDS):
         return True
-    if not ended and (_MARK.startswith(start) or any(field.startswith(begin) for field in _FIELDS)):
+    if not ended and (_BYTE_ORDER_MARK.startswith(start) or any(field.startswith(begin) for field in _EVENT_FIELDS)):
         return None
-    kind = _kind(headers)
+    kind = _media_type(headers)
     return not (kind.endswith("json") or kind in ("text/html", "application/xhtml+xml"))
 
 
 def begins_with_events(content: bytes) -> bool:
-    """Whether a body that is not JSON is a stream of events, by its first bytes."""
-    return content[:100].removeprefix(_MARK).lstrip().startswith(_FIELDS)
+    """Return whether a body that is not JSON is a stream of events, by its first bytes."""
+    return content[:100].removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(_EVENT_FIELDS)
 
 
 def says_json(headers: Mapping[str, str]) -> bool:
-    """Whether the content type is that of one JSON document; lines of JSON are something else."""
-    return _kind(headers).endswith(("/json", "+json"))
+    """Return whether the content type is that of one JSON document; lines of JSON are something else."""
+    return _media_type(headers).endswith(("/json", "+json"))
 
 
-def _kind(headers: Mapping[str, str]) -> str:
+def _media_type(headers: Mapping[str, str]) -> str:
     return str(headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
+HTTP_OK = 200
+"""Status of every answer that came whole."""
+
 NOT_SUPPORTED = "not_supported"
-"""The code of an error that says: an answer of this kind cannot be used, and the next one is of the same kind."""
+"""Code of an error: an answer of this kind cannot be used, and the next one would be of the same kind."""
+
+
+def is_unsupported_answer(error: APIError) -> bool:
+    """Return whether ``error`` is of an answer of a kind that cannot be used."""
+    return error.code == NOT_SUPPORTED and error.status_code == HTTP_OK
 
 
 class UnusableAnswer(Exception):
-    """The answer lacks what its path must have.  The message goes on after "the answer", and shows none of its content.
+    """The answer lacks a field that its path must have.
+
+    The message goes on after "the answer", and shows none of its content.
 
     Attributes:
         error: the error object that came in its place, None without one.
@@ -98,7 +106,7 @@ class UnusableAnswer(Exception):
 
 
 def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str]) -> Any:
-    """What the caller gets for ``payload``, the decoded JSON of a successful answer.
+    """Return the value that the caller gets for ``payload``, the decoded JSON of a good response.
 
     A :class:`ChatCompletion` for chat, completions and responses; a list of floats for the embedding of one
     text; the JSON as it is for everything else.
@@ -119,8 +127,16 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     return shape.decode(request, payload, request_id)
 
 
+def model_names_in(payload: Any) -> Optional[List[str]]:
+    """Return the names in a list of models, the answer to a ``MODELS_REQUEST``; None where it is none."""
+    models = payload.get("data") if isinstance(payload, dict) else None
+    if not isinstance(models, list):
+        return None
+    return [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
+
+
 def is_known(request: ChatRequest) -> bool:
-    """Whether it is known what an answer to this request must have."""
+    """Return whether the form of an answer to this request is known."""
     return _shape(request) is not None
 
 
@@ -148,12 +164,12 @@ def _chat(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[st
         tool_calls=_chat_tool_calls(calls) if calls else (),
         raw=payload,
         reasoning=reasoning_of(message),
-        choices=_further(payload),
+        choices=_further_choices(payload),
     )
 
 
-def _further(payload: Dict[str, Any]) -> Tuple[Choice, ...]:
-    """The choices after the first."""
+def _further_choices(payload: Dict[str, Any]) -> Tuple[Choice, ...]:
+    """Return the choices after the first."""
     choices = payload["choices"]
     if len(choices) == 1:
         return ()
@@ -185,7 +201,7 @@ def _first_choice(payload: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def content_text(content: Any) -> str:
-    """The text of a message's content: a str, or a list of parts of which some are text."""
+    """Return the text of a message's content: a str, or a list of parts of which some are text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -195,19 +211,19 @@ def content_text(content: Any) -> str:
 
 
 def _appendable(message: Dict[str, Any]) -> Dict[str, Any]:
-    """The message as servers take it back: they send null and [] for what is absent and refuse both in a request."""
+    """Return the message as servers accept it back: they send null and [] for absent fields and refuse both."""
     kept = {name: value for name, value in message.items() if name == "content" or (value is not None and value != [])}
     kept.setdefault("role", "assistant")
     return kept
 
 
 def _chat_tool_calls(calls: Any) -> Tuple[ToolCall, ...]:
-    found = []
+    tool_calls = []
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
-            found.append(_tool_call(call.get("id"), function.get("name"), function.get("arguments")))
-    return tuple(found)
+            tool_calls.append(_tool_call(call.get("id"), function.get("name"), function.get("arguments")))
+    return tuple(tool_calls)
 
 
 def _tool_call(id_: Any, name: Any, arguments: Any) -> ToolCall:
@@ -232,7 +248,7 @@ def _completion(request: ChatRequest, payload: Dict[str, Any], request_id: Optio
         request_id=request_id,
         raw=payload,
         reasoning=reasoning_of(message),
-        choices=_further(payload),
+        choices=_further_choices(payload),
     )
 
 
@@ -252,7 +268,7 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
     return ChatCompletion(
         text=text,
         message={"role": "assistant", "content": text},
-        finish_reason=_response_finish(payload, bool(calls)),
+        finish_reason=_finish_reason_of_status(payload, bool(calls)),
         usage=usage_of(payload),
         model=_text_or_none(payload.get("model")),
         id=_text_or_none(payload.get("id")),
@@ -264,23 +280,25 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
 
 
 def _refuse_unsupported(payload: Dict[str, Any]) -> None:
-    """Refuse answers that are to be waited for, or that wait for somebody: they hold nothing yet, and are billed."""
+    """Refuse answers that are still being made, or that wait for an approval: they are empty yet, and are billed."""
     status = payload.get("status")
     if status in ("queued", "in_progress"):
-        words = (
+        message = (
             "it is made in the background, which chatpool does not support yet: leave out background=True, or fetch it "
             "with pool.request('/responses/' + id, method='GET')"
         )
-        raise UnusableAnswer(f"has the status {status!r}", {"code": NOT_SUPPORTED, "message": words})
+        raise UnusableAnswer(f"has the status {status!r}", {"code": NOT_SUPPORTED, "message": message})
     output = payload.get("output")
     for item in output if isinstance(output, list) else ():
         if isinstance(item, dict) and item.get("type") == "mcp_approval_request":
-            words = "chatpool does not support approvals of tool calls yet: set require_approval of the tool to 'never'"
-            raise UnusableAnswer("asks for an approval", {"code": NOT_SUPPORTED, "message": words})
+            message = (
+                "chatpool does not support approvals of tool calls yet: set require_approval of the tool to 'never'"
+            )
+            raise UnusableAnswer("asks for an approval", {"code": NOT_SUPPORTED, "message": message})
 
 
-def _response_finish(payload: Dict[str, Any], has_calls: bool) -> Optional[str]:
-    """The status in chat's words, so that callers need to know one set of them."""
+def _finish_reason_of_status(payload: Dict[str, Any], has_calls: bool) -> Optional[str]:
+    """Return the finish reason of chat for the status, so that callers need to know one set of them."""
     status = payload.get("status")
     if status == "completed":
         return "tool_calls" if has_calls else "stop"
@@ -295,17 +313,17 @@ def _response_finish(payload: Dict[str, Any], has_calls: bool) -> Optional[str]:
 
 
 def _embeddings(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:
-    """A vector when one text (or one list of token numbers) was asked for, otherwise the JSON as it is."""
-    asked = request.body.get("input")
-    single = isinstance(asked, str) or (isinstance(asked, (list, tuple)) and asked and isinstance(asked[0], int))
+    """Return a vector when one text (or one list of token numbers) was asked for, otherwise the JSON as it is."""
+    text = request.body.get("input")
+    single = isinstance(text, str) or (isinstance(text, (list, tuple)) and text and isinstance(text[0], int))
     if not single:
         return payload
     first = payload["data"][0]
-    return numbers(first.get("embedding") if isinstance(first, dict) else None)
+    return vector_numbers(first.get("embedding") if isinstance(first, dict) else None)
 
 
-def numbers(vector: Any) -> List[float]:
-    """A vector as it comes in an answer, as numbers.
+def vector_numbers(vector: Any) -> List[float]:
+    """Return a vector of an answer as numbers.
 
     Raises:
         UnusableAnswer: it is none, it is empty, or NaN or an infinity is in it.
@@ -316,7 +334,7 @@ def numbers(vector: Any) -> List[float]:
         floats = []
     if not floats:
         raise UnusableAnswer("has no 'embedding' that is a list of numbers")
-    # The sum of finite numbers is finite, as a rule, and is had at a fraction of the cost.
+    # The sum of finite numbers is finite, as a rule, and costs a fraction of testing each.
     if not math.isfinite(sum(floats)) and not all(map(math.isfinite, floats)):
         raise UnusableAnswer("has an 'embedding' with NaN or infinity in it: the model can make no vector of this text")
     return floats
@@ -325,15 +343,15 @@ def numbers(vector: Any) -> List[float]:
 def _floats(vector: Any) -> List[float]:
     if isinstance(vector, str):
         # encoding_format=base64: little-endian 32-bit floats.
-        numbers = array("f")
-        numbers.frombytes(base64.b64decode(vector, validate=True))
+        floats = array("f")
+        floats.frombytes(base64.b64decode(vector, validate=True))
         if sys.byteorder == "big":
-            numbers.byteswap()
-        return numbers.tolist()
+            floats.byteswap()
+        return floats.tolist()
     return [float(number) for number in vector] if isinstance(vector, list) else []
 
 
-def _as_it_is(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:
+def _json_answer(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:
     return payload
 
 
@@ -348,7 +366,7 @@ _SHAPES: Mapping[str, _Shape] = {
     COMPLETIONS: _Shape("choices", _completion),
     RESPONSES: _Shape("output", _response, may_be_empty=True),
     EMBEDDINGS: _Shape("data", _embeddings),
-    MODERATIONS: _Shape("results", _as_it_is),
+    MODERATIONS: _Shape("results", _json_answer),
 }
 
 
@@ -357,9 +375,11 @@ def _shape(request: ChatRequest) -> Optional[_Shape]:
     return _SHAPES.get(operation_of(request.path)) if request.method.upper() == "POST" else None
 
 
+# --- finish reasons -------------------------------------------------------------------------------------------
+
 STOP, TOOL_CALLS, LENGTH, CONTENT_FILTER = "stop", "tool_calls", "length", "content_filter"
 
-# What servers and gateways send in OpenAI's field, without regard to case.  Gemini's own names:
+# Names that servers and gateways send in OpenAI's field, without regard to case.  Gemini's own names:
 # https://ai.google.dev/api/generate-content#FinishReason
 _MEANINGS = {
     STOP: ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete", "completed"),
@@ -385,16 +405,16 @@ _MEANINGS = {
 _MEANING_OF = {name: meaning for meaning, names in _MEANINGS.items() for name in names}
 
 # Names with the name of their type before them, as programs print them.
-_OF_A_TYPE = re.compile(r"^(?:finish_?reason[._])", re.IGNORECASE)
+_TYPE_PREFIX = re.compile(r"^(?:finish_?reason[._])", re.IGNORECASE)
 
 
 class FinishReason(NamedTuple):
-    """The end of an answer.
+    """Reason why a model stopped.
 
     Attributes:
-        meaning: :data:`STOP`, :data:`TOOL_CALLS`, :data:`LENGTH`, :data:`CONTENT_FILTER`, or what the server said
-            where it is none of these.
-        refusal: what the model said instead of an answer that it refuses to give, "" as a rule.
+        meaning: :data:`STOP`, :data:`TOOL_CALLS`, :data:`LENGTH`, :data:`CONTENT_FILTER`, or the server's name where
+            it is none of these.
+        refusal: the model's text instead of an answer that it refuses to give, "" as a rule.
     """
 
     meaning: str
@@ -402,22 +422,22 @@ class FinishReason(NamedTuple):
 
 
 def finish_reason_of(completion: ChatCompletion) -> FinishReason:
-    """Why the model stopped; a refusal, which servers send with the reason ``stop``, is a content filter's.
+    """Return why the model stopped; a refusal, which servers send with the reason ``stop``, is a content filter's.
 
-    A server that gives no reason has come to the end in its own way: that is a stop.
+    An answer without a reason counts as stopped.
     """
-    said = completion.finish_reason
-    meaning = _meaning(said) if said else STOP
+    reason = completion.finish_reason
+    meaning = _meaning(reason) if reason else STOP
     if meaning == STOP and completion.tool_calls:
         return FinishReason(TOOL_CALLS)
     refusal = "" if completion.text or completion.tool_calls else _refusal_of(completion)
     return FinishReason(CONTENT_FILTER, refusal) if refusal else FinishReason(meaning)
 
 
-def _meaning(said: str) -> str:
-    """A reason in OpenAI's words; Gemini's endpoint has its own after one of them, ``content_filter: RECITATION``."""
-    name = _OF_A_TYPE.sub("", said.strip()).lower()
-    return _MEANING_OF.get(name) or _MEANING_OF.get(name.partition(":")[0].strip(), said)
+def _meaning(reason: str) -> str:
+    """Return OpenAI's name for a reason; Gemini's endpoint adds its own to that, ``content_filter: RECITATION``."""
+    name = _TYPE_PREFIX.sub("", reason.strip()).lower()
+    return _MEANING_OF.get(name) or _MEANING_OF.get(name.partition(":")[0].strip(), reason)
 
 
 def _refusal_of(completion: ChatCompletion) -> str:
@@ -428,7 +448,7 @@ def _refusal_of(completion: ChatCompletion) -> str:
 
 
 def _refusals_in(answer: Any) -> Iterator[str]:
-    """The refusals among the output items of the Responses API."""
+    """Yield the refusals among the output items of the Responses API."""
     items = answer.get("output") if isinstance(answer, dict) else None
     for item in items if isinstance(items, list) else ():
         parts = item.get("content") if isinstance(item, dict) else None

@@ -1,4 +1,4 @@
-"""Server-sent events, out of the bytes of a body as they arrive.
+"""Server-sent events, parsed from the bytes of a body as they arrive.
 
 The rules are those of the WHATWG's HTML standard, "Interpreting an event stream":
 https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -23,7 +23,7 @@ class ServerEvent(NamedTuple):
     """One event.
 
     Attributes:
-        name: what its ``event:`` line says, ``"message"`` without one; :data:`ERROR` where the server means an error.
+        name: value of its ``event:`` line, ``"message"`` without one; :data:`ERROR` where the server means an error.
         data: its ``data:`` lines, joined by newlines.
     """
 
@@ -35,26 +35,26 @@ class EventParser:
     """Finds the events in a stream of bytes, wherever it has been split.
 
     Args:
-        max_event_bytes: the longest event that is taken, its lines without the blank one at its end, in bytes.
+        max_event_bytes: the longest event that is accepted, its lines without the blank one at its end, in bytes.
 
     Attributes:
-        overflowed: whether an event was longer than that; nothing that comes after it is looked at.
-        signs: how many reads have brought a comment, or a block without data, and no event.
+        overflowed: whether an event was longer than that; nothing that comes after it is parsed.
+        signs: number of reads with a comment, or a block without data, and no event.
     """
 
     def __init__(self, max_event_bytes: int = 64 * 1024 * 1024) -> None:
-        self._longest = max_event_bytes
+        self._max_event_bytes = max_event_bytes
         self.overflowed = False
         self.signs = 0
-        # What has come since the last blank line, in pieces: joined once, however many reads a long event takes.
+        # The bytes since the last blank line, in pieces: joined once, however many reads a long event takes.
         self._pieces: List[bytes] = []
         self._size = 0
         self._ends_line = False
         self._after_cr = False
-        self._start: Optional[bytes] = b""  # what may be a byte order mark; None once that is decided
+        self._start: Optional[bytes] = b""  # bytes that may be a byte order mark; None once that is decided
 
     def feed(self, data: bytes) -> List[ServerEvent]:
-        """The events that ``data``, the next bytes of the body, completes."""
+        """Return the events that ``data``, the next bytes of the body, completes."""
         data = self._with_plain_line_ends(self._without_mark(data))
         if not data or self.overflowed:
             return []
@@ -63,7 +63,7 @@ class EventParser:
             # A blank line may have had its first newline before.
             end = 1 if self._ends_line and data.startswith(b"\n") else 0
         starts_line = self._ends_line or not self._size
-        events = self._events_of(self._taken(data, end)) if end else []
+        events = self._events_of(self._take_block(data, end)) if end else []
         self._keep(data[end:])
         if not events and _has_comment(data, starts_line=starts_line):
             self.signs += 1
@@ -71,11 +71,11 @@ class EventParser:
 
     @property
     def unfinished(self) -> bool:
-        """Whether an event has begun and not ended.  At the end of the body the standard drops such an event."""
+        """True if an event has begun and not ended.  At the end of the body the standard drops such an event."""
         return any(line and not line.startswith(b":") for line in b"".join(self._pieces).split(b"\n"))
 
     def end(self) -> List[ServerEvent]:
-        """The event that the end of the body cut off, as far as it goes; none where it cut off nothing.
+        """Return the event that the end of the body cut off, as far as it goes; none where it cut off nothing.
 
         It is not an event by the standard: it may lack lines, and its last line may be half of one.
         """
@@ -84,7 +84,7 @@ class EventParser:
         return self._event_of(rest.rstrip(b"\n"))
 
     def _without_mark(self, data: bytes) -> bytes:
-        """``data`` without the byte order mark that a body may start with."""
+        """Return ``data`` without the byte order mark that a body may start with."""
         if self._start is None:
             return data
         start = self._start + data
@@ -95,7 +95,7 @@ class EventParser:
         return start.removeprefix(_BOM)
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
-        """``data`` with every end of line a newline."""
+        """Return ``data`` with a newline for every end of line."""
         if self._after_cr and data:
             self._after_cr = False
             if data[0] == 10:
@@ -105,8 +105,8 @@ class EventParser:
         self._after_cr = data[-1] == 13
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _taken(self, data: bytes, end: int) -> bytes:
-        """All that has come since the last block, up to ``end``, a place in ``data`` after a blank line."""
+    def _take_block(self, data: bytes, end: int) -> bytes:
+        """Take all bytes since the last block, up to ``end``, a place in ``data`` after a blank line."""
         block = b"".join([*self._pieces, data[:end]]) if self._pieces else data[:end]
         self._pieces.clear()
         self._size = 0
@@ -114,25 +114,25 @@ class EventParser:
         return block
 
     def _keep(self, rest: bytes) -> None:
-        """Keep what has no blank line after it yet."""
+        """Keep the bytes that have no blank line after them yet."""
         if rest:
             self._pieces.append(rest)
             self._size += len(rest)
             self._ends_line = rest.endswith(b"\n")
         # Newlines at both its ends do not count.
-        if self._size > self._longest + 2:
+        if self._size > self._max_event_bytes + 2:
             self.overflowed = True
         if self.overflowed:
             self._pieces.clear()
 
     def _events_of(self, block: bytes) -> List[ServerEvent]:
-        """The events in whole lines, the last of them blank."""
+        """Return the events in whole lines, the last of them blank."""
         events = []
         for part in block[:-2].split(b"\n\n"):
-            if len(part) > self._longest and len(part.strip(b"\n")) > self._longest:
+            if len(part) > self._max_event_bytes and len(part.strip(b"\n")) > self._max_event_bytes:
                 self.overflowed = True
                 break
-            # What nearly all are.
+            # Nearly all events are one such line.
             if part.startswith(b"data: ") and b"\n" not in part:
                 events.append(ServerEvent("message", part[6:].decode("utf-8", "replace")))
             else:
@@ -140,7 +140,7 @@ class EventParser:
         return events
 
     def _event_of(self, lines: bytes) -> List[ServerEvent]:
-        """The event that lines make, none where they have no data."""
+        """Return the event that lines make, none where they have no data."""
         name, data = "", []
         for line in lines.split(b"\n"):
             field, _, value = line.partition(b":")
@@ -160,5 +160,5 @@ class EventParser:
 
 
 def _has_comment(data: bytes, *, starts_line: bool) -> bool:
-    """Whether a comment begins in ``data``: enough to know that somebody is there."""
+    """Return whether a comment begins in ``data``: enough to know that the server is alive."""
     return (starts_line and data.startswith(b":")) or b"\n:" in data

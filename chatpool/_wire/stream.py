@@ -1,4 +1,4 @@
-"""A streamed answer: bytes in, chunks out, and in the end the whole answer or what went wrong."""
+"""A streamed answer: bytes in, chunks out, and at its end the whole answer or a fault."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .sse import BARE, ERROR, EventParser, ServerEvent
 __all__ = ["StreamFault", "StreamReader"]
 
 _DONE = "[DONE]"
-# Chunks that bring nothing come before the first that does: the role, filter results, "created", "in progress".
-_MOST_HELD = 64
+# Chunks without content come before the first that has some: the role, filter results, "created", "in progress".
+_MAX_HELD_CHUNKS = 64
 
 
 class StreamFault(NamedTuple):
-    """Why a stream is no answer.
+    """Reason why a stream is no answer.
 
     Attributes:
         kind: ``"error"`` (the server says so), ``"garbage"``, ``"overflow"`` or ``"truncated"``.
-        problem: what happened; goes on after "the stream", and shows none of its content.
-        error: for ``"error"``, a body that holds the error as an error answer's would.
+        problem: what happened, to go on after "the stream" in a message; shows none of its content.
+        error: for ``"error"``, a body that holds the error as that of an error response would.
     """
 
     kind: str
@@ -34,11 +34,11 @@ class StreamFault(NamedTuple):
 
 
 class StreamReader:
-    """Makes chunks of the bytes of a streamed answer, and one completion of all its chunks.
+    """Turns the bytes of a streamed answer into chunks, and all its chunks into one completion.
 
-    The reader never raises on what a server sends: what is wrong becomes :attr:`fault`, and the chunks before it
-    are handed out all the same.  Chunks that bring nothing of the answer yet (a role, filter results) are kept back
-    until one does, so that a call whose first chunk has not been handed out can be sent again.
+    The reader never raises because of what a server sends: an error becomes :attr:`fault`, and the chunks before it
+    are returned all the same.  Chunks without content (a role, filter results) are kept back until one has some, so
+    that a call whose first chunk has not been returned can be sent again.
 
     ::
 
@@ -46,18 +46,18 @@ class StreamReader:
         for data in body:                 # until reader.ended
             for chunk in reader.feed(data): ...
         for chunk in reader.end(): ...    # where the body came to its end, or broke off when it was settled
-        verdict = judge_stream(reader, reply, request, ...)
+        verdict = classify_stream(reader, response, request, ...)
 
     Args:
         request: what was sent; to ``/chat/completions``, ``/completions`` or ``/responses``.
-        max_event_bytes: the longest event that is taken.
+        max_event_bytes: the longest event that is accepted.
 
     Attributes:
-        events: how many events have come, those that bring no chunk included; comments are none.
-        size: how many bytes have come.
+        events: number of events that have come, those without a chunk included; comments are none.
+        size: number of bytes that have come.
         ended: whether nothing more is to be read: ``[DONE]`` has come, the Responses API's last event, or a fault.
             Some servers keep the connection open after it.
-        fault: what went wrong, None while nothing has.  What comes after a settled answer can do no harm to it.
+        fault: what went wrong, None while nothing has.  Nothing that comes after a settled answer becomes a fault.
 
     Raises:
         TypeError: the request's path does not stream.
@@ -67,9 +67,9 @@ class StreamReader:
         self._request = request
         self._parser = EventParser(max_event_bytes)
         self._max_event_bytes = max_event_bytes
-        self._join = _join_for(request)
-        self._held: Optional[List[ChatChunk]] = []
-        self._done = False
+        self._accumulator = _accumulator_for(request)
+        self._held_chunks: Optional[List[ChatChunk]] = []
+        self._has_done_mark = False
         self.events = 0
         self.size = 0
         self.ended = False
@@ -77,49 +77,49 @@ class StreamReader:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is whole if the body ends now: every choice is finished, or ``[DONE]`` has come.
+        """True if the answer is whole if the body ends now: every choice is finished, or ``[DONE]`` has come.
 
-        A finish_reason is taken back by whatever of its choice comes after it.
+        A finish_reason no longer counts when more of its choice comes after it.
         """
-        return self._done or self._join.whole
+        return self._has_done_mark or self._accumulator.done
 
     @property
     def settled(self) -> bool:
-        """Whether it is whole even if the body breaks off: ``[DONE]``, or content and reason of every choice."""
-        return self._done or self._join.settled
+        """True if it is whole even if the body breaks off: ``[DONE]``, or content and reason of every choice."""
+        return self._has_done_mark or self._accumulator.settled
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the answer has come."""
-        return self._join.begun
+        """True if anything of the answer has come."""
+        return self._accumulator.begun
 
     @property
     def answering(self) -> bool:
-        """Whether any of the answer itself has come; reasoning is not."""
-        return self._join.answering
+        """True if any of the answer itself has come; reasoning is not."""
+        return self._accumulator.answering
 
     @property
     def signs(self) -> int:
-        """How many reads have brought a comment, or a block without data: somebody is there."""
+        """Number of reads that had a comment, or a block without data, in them: the server is alive."""
         return self._parser.signs
 
     @property
     def text(self) -> str:
-        """The text that has come so far; the first choice's."""
-        return self._join.text
+        """The text of the first choice that has come so far."""
+        return self._accumulator.text
 
     @property
     def max_event_bytes(self) -> int:
-        """The longest event that is taken."""
+        """The longest event that is accepted."""
         return self._max_event_bytes
 
     def feed(self, data: bytes) -> List[ChatChunk]:
-        """The chunks that ``data``, the next bytes of the body, completes."""
+        """Return the chunks that ``data``, the next bytes of the body, completes."""
         chunks: List[ChatChunk] = []
         self.size += len(data)
         for event in [] if self.ended else self._parser.feed(data):
             self.events += 1
-            self._take(event, chunks)
+            self._add_event(event, chunks)
             if self.ended:
                 break
         if self._parser.overflowed and not self.ended:
@@ -127,32 +127,32 @@ class StreamReader:
         return chunks
 
     def end(self) -> List[ChatChunk]:
-        """The chunks still kept back when the body has come to its end; what is missing becomes the fault."""
+        """End the body; returns the chunks that are still kept back.  Where something is missing that is the fault."""
         unfinished = self._parser.unfinished
         for event in [] if self.ended else self._parser.end():
             # The blank line after it is all that is missing.
-            self._done = self._done or self._is_done_mark(event.data)
-            if not self._done:
-                self._take_last(event)
+            self._has_done_mark = self._has_done_mark or self._is_done_mark(event.data)
+            if not self._has_done_mark:
+                self._accept_cut_event(event)
         if not self.done and self.fault is None:
-            self._fail("truncated", _how_it_ended(self.events, unfinished))
+            self._fail("truncated", _end_problem(self.events, unfinished))
         self.ended = True
         return [] if self.fault else self._release()
 
     def completion(self, request_id: Optional[str] = None) -> ChatCompletion:
-        """The whole answer, as it would have been without streaming; ``raw`` has the same shape.
+        """Return the whole answer, as it would have been without streaming; ``raw`` has the same shape.
 
         Raises:
             UnusableAnswer: it lacks what its path must have.
         """
         try:
-            completion: ChatCompletion = decode_response(self._request, self._join.payload(), request_id)
+            completion: ChatCompletion = decode_response(self._request, self._accumulator.payload(), request_id)
         except RecursionError:
             raise UnusableAnswer("is nested too deeply") from None
         return completion
 
-    def _take_last(self, event: ServerEvent) -> None:
-        """Take an event that the end of the body has cut off: an error, if it is one, says why."""
+    def _accept_cut_event(self, event: ServerEvent) -> None:
+        """Look for an error in an event that the end of the body has cut off: it says why."""
         try:
             payload = loads(event.data)
         except ValueError:
@@ -160,44 +160,44 @@ class StreamReader:
         if isinstance(payload, dict):
             self._has_error(event, payload)
 
-    def _take(self, event: ServerEvent, chunks: List[ChatChunk]) -> None:
+    def _add_event(self, event: ServerEvent, chunks: List[ChatChunk]) -> None:
         data = event.data
         if self._is_done_mark(data):
-            self._finish(chunks)
+            self._handle_done_mark(chunks)
             return
         if event.name == BARE:
-            self._take_last(event)
+            self._accept_cut_event(event)
             return
         payload = self._decoded(event) if data.strip() else None
         if payload is None or self._has_error(event, payload):
             return
         try:
-            chunk = self._join.take(event.name, payload)
+            chunk = self._accumulator.add(event.name, payload)
         except UnusableAnswer as problem:
             error = None if problem.error is None else {"error": problem.error}
             self._fail("error" if error else "garbage", str(problem), error)
             return
-        except RecursionError:  # whoever reads it has hardly any stack left
+        except RecursionError:  # the caller has hardly any stack left
             self._fail("garbage", "has a chunk that is nested too deeply")
             return
-        if self._held is None:
+        if self._held_chunks is None:
             chunks.append(chunk)
         else:
-            self._held.append(chunk)
-            if self._join.begun or len(self._held) > _MOST_HELD:
+            self._held_chunks.append(chunk)
+            if self._accumulator.begun or len(self._held_chunks) > _MAX_HELD_CHUNKS:
                 chunks += self._release()
-        if self._join.final:
+        if self._accumulator.final:
             self.ended = True
 
     def _is_done_mark(self, data: str) -> bool:
         return data.startswith(_DONE) and data.strip() == _DONE
 
-    def _finish(self, chunks: List[ChatChunk]) -> None:
-        """``[DONE]`` has come."""
-        if isinstance(self._join, ResponseAccumulator) and not self._join.whole:
+    def _handle_done_mark(self, chunks: List[ChatChunk]) -> None:
+        """Handle ``[DONE]``."""
+        if isinstance(self._accumulator, ResponseAccumulator) and not self._accumulator.done:
             self._fail("truncated", "ended without its last event")
             return
-        self._done = self.ended = True
+        self._has_done_mark = self.ended = True
         chunks += self._release()
 
     def _decoded(self, event: ServerEvent) -> Optional[Dict[str, Any]]:
@@ -235,11 +235,11 @@ class StreamReader:
             self.fault = StreamFault(kind, problem, error)
 
     def _release(self) -> List[ChatChunk]:
-        held, self._held = self._held or [], None
-        return held
+        chunks, self._held_chunks = self._held_chunks or [], None
+        return chunks
 
 
-def _join_for(request: ChatRequest) -> Union[ChoiceAccumulator, ResponseAccumulator]:
+def _accumulator_for(request: ChatRequest) -> Union[ChoiceAccumulator, ResponseAccumulator]:
     operation = operation_of(request.path)
     if operation == RESPONSES:
         return ResponseAccumulator(request)
@@ -252,7 +252,7 @@ def _join_for(request: ChatRequest) -> Union[ChoiceAccumulator, ResponseAccumula
     return ChoiceAccumulator(operation == CHAT, count)
 
 
-def _how_it_ended(events: int, unfinished: bool) -> str:
+def _end_problem(events: int, unfinished: bool) -> str:
     if unfinished:
         return "ended in the middle of an event"
     return "ended without a finish_reason or [DONE]" if events else "ended without a single event"

@@ -13,25 +13,21 @@ from .._journal import (
     Record,
     decode_value,
     encode_value,
-    finite,
-    has_no_json_form,
+    escape_line_breaks,
     json_text,
+    may_hold_nan,
     text_or_null,
-    unbroken,
+    without_nan,
 )
 from .._wire.codec import EMPTY_CELL, loads
+from .._wire.operations import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from .._wire.request import are_messages
-from .._wire.response import UnusableAnswer, numbers
+from .._wire.response import UnusableAnswer, vector_numbers
 from ..errors import ConfigurationError
 
 __all__ = [
-    "CHAT",
-    "COMPLETIONS",
     "CUSTOM_ID",
-    "EMBEDDINGS",
     "METADATA",
-    "PATHS",
-    "RESPONSES",
     "BadLine",
     "BatchLine",
     "EmptyCell",
@@ -40,7 +36,7 @@ __all__ = [
     "checked_body",
     "error_code",
     "error_line",
-    "finite",
+    "escape_line_breaks",
     "is_batch_line",
     "is_embedding",
     "is_pair",
@@ -50,13 +46,10 @@ __all__ = [
     "read_result",
     "refuse_empty_messages",
     "request_of_list",
-    "unbroken",
     "vector_in",
+    "without_nan",
 ]
 
-CHAT, COMPLETIONS, RESPONSES = "/chat/completions", "/completions", "/responses"
-EMBEDDINGS, MODERATIONS = "/embeddings", "/moderations"
-PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)
 
 CUSTOM_ID = "custom_id"
 METADATA = "metadata"
@@ -230,7 +223,7 @@ def vector_in(record: Record) -> Any:
             "or write to a .jsonl"
         )
     try:
-        return numbers(data[0].get("embedding"))
+        return vector_numbers(data[0].get("embedding"))
     except UnusableAnswer:
         return None
 
@@ -254,10 +247,10 @@ def answer_line(record: Record) -> bytes:
 
 
 def _value(value: bytes) -> bytes:
-    if has_no_json_form(value):
+    if may_hold_nan(value):
         with contextlib.suppress(ValueError):  # nested too deeply to be decoded
-            value = encode_value(finite(loads(value)))
-    return unbroken(value)
+            value = encode_value(without_nan(loads(value)))
+    return escape_line_breaks(value)
 
 
 def error_line(record: Record) -> bytes:

@@ -17,7 +17,7 @@ import time
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, cast
 
-from .._journal import OK, AppendOnly, Journal, Record, decode_record, replacing
+from .._journal import OK, AppendOnly, Journal, Record, atomic_replace, decode_record
 from ..errors import ConfigurationError
 from .jsonl import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
@@ -143,7 +143,7 @@ class BatchOutputs(Outputs):
         self._buffered: Dict[bool, List[bytes]] = {True: [], False: []}
         self._buffered_bytes = 0
         self._flushed_at = time.monotonic()
-        self._superseded = journal.superseded
+        self._overwritten = journal.overwritten
 
     def on_row(self, row_request: RowRequest) -> None:
         if self._order is not None:
@@ -175,7 +175,7 @@ class BatchOutputs(Outputs):
             self._rewrite(self._ordered_lines())
             if self._paths.npy is not None:
                 write_npy(self._paths.npy, self._lines_of_input())
-        elif whole and self._journal.superseded > self._superseded:
+        elif whole and self._journal.overwritten > self._overwritten:
             self._rewrite(line for _, line in self._journal.lines())
 
     def _close_files(self) -> None:
@@ -194,7 +194,7 @@ class BatchOutputs(Outputs):
             self._order.close()
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
-        with replacing(self._paths.answers) as answers, replacing(self._errors) as errors:
+        with atomic_replace(self._paths.answers) as answers, atomic_replace(self._errors) as errors:
             _write_lines(lines, answers, errors)
 
     def _lines_of_input(self) -> Iterator[Optional[bytes]]:
@@ -213,7 +213,7 @@ class BatchOutputs(Outputs):
             if line is not None:
                 yield line
         for prefix, line in self._journal.lines():
-            if not self._journal.met(prefix.key):
+            if not self._journal.seen(prefix.key):
                 yield line
 
 
@@ -339,7 +339,7 @@ def _flush(numpy: Any, vectors: List[Any], width: int, content: Any) -> None:
 def _write_with_header(numpy: Any, path: str, content: Any, shape: Any) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     content.seek(0)
-    with replacing(path) as file:
+    with atomic_replace(path) as file:
         numpy.lib.format.write_array_header_1_0(file, header)
         shutil.copyfileobj(content, file, 1 << 20)
 
@@ -393,5 +393,5 @@ def write_whole(path: str, text: str) -> None:
         with open(path, "wb") as stream:
             stream.write(data)
         return
-    with replacing(path) as file:
+    with atomic_replace(path) as file:
         file.write(data)

@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from .._journal import encode_value, finite, unbroken
+from .._journal import encode_value, escape_line_breaks, without_nan
 from ..errors import ConfigurationError
 
 __all__ = [
@@ -161,7 +161,7 @@ class Spool:
         try:
             line = _encode(row)
         except ValueError:  # NaN, an infinity
-            line = _encode([finite(dict(group)) for group in row])
+            line = _encode([without_nan(dict(group)) for group in row])
         self._file.write(line.encode("ascii") + b"\n")
 
     def __iter__(self) -> Iterator[Row]:
@@ -254,7 +254,10 @@ def _values(row: Row, columns: Sequence[Column]) -> List[Any]:
 
 
 def _json_line(row: Row, columns: Sequence[Column]) -> bytes:
-    return unbroken(encode_value({column.name: value for column, value in zip(columns, _values(row, columns))})) + b"\n"
+    return (
+        escape_line_breaks(encode_value({column.name: value for column, value in zip(columns, _values(row, columns))}))
+        + b"\n"
+    )
 
 
 # The first characters by which spreadsheets recognise a formula: OWASP's list, "CSV Injection".

@@ -11,7 +11,7 @@ import tempfile
 from types import TracebackType
 from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
-from .._journal import OK, Journal, Record, decode_value, replacing
+from .._journal import OK, Journal, Record, atomic_replace, decode_value
 from .._wire.response import UnusableAnswer, decode_response
 from .._wire.usage import usage_of
 from ..errors import ConfigurationError
@@ -152,13 +152,13 @@ class TableOutputs(Outputs):
         with contextlib.ExitStack() as stack:
             spool = Spool(3, self._folder)
             stack.callback(spool.close)
-            errors = None if self._paths.errors is None else stack.enter_context(replacing(self._paths.errors))
+            errors = None if self._paths.errors is None else stack.enter_context(atomic_replace(self._paths.errors))
             for stored_row, record in self._ended_rows():
                 spool.add(stored_row.fields, *self._answer_and_facts(stored_row, record))
                 if errors is not None and record.state != OK:
                     errors.write(error_line(record))
             columns = self._chosen_columns(spool)
-            file = stdout() if self._folder is None else stack.enter_context(replacing(self._paths.answers))
+            file = stdout() if self._folder is None else stack.enter_context(atomic_replace(self._paths.answers))
             write_table(file, self._paths.answers, self._paths.format, spool, columns, raw=self._job.raw)
             file.flush()
 

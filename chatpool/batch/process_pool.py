@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
-from .._journal import Found, Record, decode_record, decode_value, error_of, text_or_null
+from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
@@ -317,9 +317,9 @@ class ProcessPoolRunner(Runner):
                 records.append(self._register(owner, entry))
         self._collect(records)
 
-    def _register(self, worker: _WorkerProcess, entry: Found) -> RowRecord:
+    def _register(self, worker: _WorkerProcess, entry: StoredRecord) -> RowRecord:
         key, state, _ = entry.prefix
-        self._journal.learn(key, state, entry.start)
+        self._journal.index_record(key, state, entry.start)
         return worker.assigned.pop(key), decode_record(entry.line)
 
     def _collect(self, records: Sequence[RowRecord]) -> None:

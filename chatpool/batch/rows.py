@@ -13,8 +13,9 @@ import string
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from .._journal import ASIDE, BACK, GONE, OK, Journal, Record, hash_of, key_of
+from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
 from .._wire.codec import Encoded, encode
+from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
@@ -22,12 +23,8 @@ from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, So
 from .input_tables import Uncomputed, refuse_array
 from .job import BatchResult, Job, Selection
 from .jsonl import (
-    CHAT,
-    COMPLETIONS,
     CUSTOM_ID,
     METADATA,
-    PATHS,
-    RESPONSES,
     BadLine,
     BatchLine,
     EmptyCell,
@@ -525,7 +522,7 @@ class Rows:
             if bits_of_rows is not None and journal is not None:
                 recalled = self.recall(self.row_request(row), journal, dry_run=dry_run)
                 bits = (_HAS_ENDED if recalled.state else 0) | (_ANSWERED if recalled.state == OK else 0)
-                self.matched_count += journal.knows(_key(row))
+                self.matched_count += journal.has_ended(_key(row))
                 bits_of_rows.append(bits | (_RUNS if recalled.wanted else 0) | (_STALE if recalled.is_stale else 0))
         if self.input_error is not None:
             raise self.input_error
@@ -557,14 +554,14 @@ class Rows:
         next_index = next(remaining)
         for index, row in enumerate(self._read(None, reports=False)):
             if index == next_index:
-                journal.mark(_key(row), ASIDE)
+                journal.mark(_key(row), SET_ASIDE)
                 next_index = next(remaining, -1)
 
     def set_aside_removed(self, journal: Journal) -> None:
         """Set aside the records of rows that have left the input; it has been read to its end."""
         if self._job.limit is None:
-            for key in journal.not_met():
-                journal.mark(key, ASIDE)
+            for key in journal.unseen():
+                journal.mark(key, SET_ASIDE)
                 self._result.removed_rows += 1
 
     def recall(self, row_request: RowRequest, journal: Journal, *, dry_run: bool = False) -> Recalled:
@@ -586,10 +583,10 @@ class Rows:
         if not dry_run and legacy is not None:
             row = row_request.row
             journal.append(legacy._replace(key=key, hash=hash_, custom_id=row.custom_id, row=row.number))
-            if legacy.key != key and not journal.met(legacy.key):
-                journal.mark(legacy.key, GONE)
+            if legacy.key != key and not journal.seen(legacy.key):
+                journal.mark(legacy.key, RENAMED)
         elif not dry_run and state is not None and not journal.has(key):
-            journal.mark(key, BACK)
+            journal.mark(key, RESTORED)
         return Recalled(wanted, state, is_stale)
 
     def _legacy_record(self, row_request: RowRequest, journal: Journal) -> Optional[Record]:
@@ -637,7 +634,7 @@ class Rows:
                 self._result.kind, is_detected = self._input_format.kind, True
                 self._on_format_detected()
             row = self._row(line, reports)
-            if row is not None and journal is not None and not journal.claim(_key(row)):
+            if row is not None and journal is not None and not journal.register(_key(row)):
                 self.input_error = self.duplicate_error(row)
             if self.input_error is not None:
                 return

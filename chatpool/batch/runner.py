@@ -15,7 +15,7 @@ from .._client.batch_support import (
     start_rows,
     state_of,
 )
-from .._journal import ASIDE, OK, Journal, Record, decode_record
+from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.usage import usage_of
 from ..clock import current_clock
@@ -82,7 +82,7 @@ class Runner:
     def _pending_rows(self) -> Iterator[RowRequest]:
         """Yield the rows to send; the others get their outcomes here."""
         for row_request in self._interruptible(self._rows.row_requests()):
-            if self._rows.source.is_stream and not self._journal.claim(row_request.key):
+            if self._rows.source.is_stream and not self._journal.register(row_request.key):
                 self._rows.input_error = self._rows.duplicate_error(row_request.row)
                 return
             self._outputs.on_row(row_request)
@@ -136,7 +136,7 @@ class Runner:
         if recalled.state is not None and line is not None and line != line_before:
             self._outputs.on_restored(decode_record(line))
         if recalled.is_stale and not retries_failed:
-            journal.mark(row_request.key, ASIDE)
+            journal.mark(row_request.key, SET_ASIDE)
         if not (retries_failed or recalled.wanted or recalled.state is None):
             self._result.ended_before(recalled.state == OK)
         return recalled.wanted

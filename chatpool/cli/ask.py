@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, Iterator, Optional
 
 from .. import ChatPool
-from ..batch.jsonl import finite, json_text, unbroken
+from ..batch.jsonl import escape_line_breaks, json_text, without_nan
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -140,7 +140,7 @@ def _ends_the_run(outcome: Outcome[Any]) -> bool:
 def _json(record: Dict[str, Any]) -> str:
     """Return ``record`` on one line; in ASCII if stdout lacks a character, as Python's escapes are not JSON's."""
     try:
-        line = unbroken(json.dumps(finite(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
+        line = escape_line_breaks(json.dumps(without_nan(record), ensure_ascii=False).encode("utf-8")).decode("utf-8")
         line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return json_text(record)

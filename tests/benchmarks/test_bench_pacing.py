@@ -85,8 +85,8 @@ class TestRandomServers:
     def test_each_kind_has_a_target_and_always_the_same_servers(self, kind):
         assert TARGETS[kind].median <= TARGETS[kind].nearly_all
         scene = random_scene(kind, 7)
-        assert random_scene(kind, 7).facts == scene.facts
-        assert scene.facts.startswith(f"{kind} #7: ")
+        assert random_scene(kind, 7).description == scene.description
+        assert scene.description.startswith(f"{kind} #7: ")
         assert scene.client(None).calls == scene.calls
 
     def test_the_largest_call_fits_into_the_burst_of_a_limit_of_tokens(self):
@@ -103,12 +103,12 @@ class TestRandomServers:
             assert service < scene.world.gives_up / 2
             assert scene.workers / scene.world.slots * service > 0.8 * scene.world.gives_up
 
-    def test_the_ideal_knows_nothing_of_refusals_at_random(self):
+    def test_the_ideal_knows_nothing_of_rejections_at_random(self):
         scene = random_scene("random refusals", 3)
         without = replace(scene.world, chance=0.0)
         assert ideal(scene.world, scene.client(None), 3) == ideal(without, scene.client(None), 3)
 
-    def test_a_shaper_holds_back_what_comes_too_early_and_refuses_the_rest(self):
+    def test_a_shaper_holds_back_what_comes_too_early_and_rejects_the_rest(self):
         shaper = Shaper(5, 2)
         assert [shaper.accept(0.0, 1) for _ in range(3)] == pytest.approx([0.0, 0.2, 0.4])
         assert shaper.free_in(0.0, 3, 1) == pytest.approx(0.2)

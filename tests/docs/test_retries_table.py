@@ -14,8 +14,8 @@ from requests.structures import CaseInsensitiveDict
 from chatpool import ChatRequest, RetryPolicy
 from chatpool._policy.health import HealthSnapshot
 from chatpool._policy.retry import Deadline, RetryDecider
+from chatpool._values import HTTPResponse
 from chatpool._wire import UnreadableAnswer, classify_exception, classify_response
-from chatpool.types import Reply
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "retries.md"
 CHAT = ChatRequest({"model": "m", "messages": []})
@@ -24,7 +24,7 @@ NEVER = 60  # sends: it goes on for as long as there is time
 
 
 def judge(request, status, content, headers=None, *, proven=True):
-    reply = Reply(status, CaseInsensitiveDict(headers or {}), content, "http://h/v1")
+    reply = HTTPResponse(status, CaseInsensitiveDict(headers or {}), content, "http://h/v1")
     return classify_response(reply, request, endpoint_proven=proven, model_proven=proven, wall=0.0)
 
 
@@ -125,7 +125,7 @@ def test_the_rules_do_what_the_row_says(what, again, costs):
         for sent in range(1, NEVER + 1):
             verdict, key = verdict_on(sent), "callable" in what
             decision = retrier.decide(
-                state, verdict, attempt=sent, now=0.0, deadline=Deadline(math.inf), line=line, refreshable=key
+                state, verdict, attempt=sent, now=0.0, deadline=Deadline(math.inf), snapshot=line, refreshable=key
             )
             if decision.wait is None:
                 break

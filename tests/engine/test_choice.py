@@ -7,15 +7,15 @@ import pytest
 from chatpool import APIError, AuthenticationError, ConfigurationError
 from chatpool._engine.endpoints import EndpointSpec
 from chatpool._policy.circuit_breaker import CredentialBreaker
+from chatpool._values import Verdict
 from chatpool.config import Limits, RetryPolicy
-from chatpool.types import Verdict
 
 OK, DOWN = Verdict("success", value="x"), Verdict("unavailable", error=APIError("down"))
 WRONG_KEY = Verdict("fatal", "run", AuthenticationError("wrong key"))
 
 
 def busy(wait):
-    return Verdict("throttled", error=APIError("busy"), wait_hint=wait)
+    return Verdict("throttled", error=APIError("busy"), retry_after=wait)
 
 
 def steady(seconds, verdict=OK):

@@ -9,8 +9,8 @@ import pytest
 from simulation import new_call
 
 from chatpool._engine.scheduler import NextStep, Scheduler
+from chatpool._values import Verdict
 from chatpool.testing import FakeClock
-from chatpool.types import Verdict
 
 UPSTREAM = ("s", "m")
 DOWN, UP, REFUSED = Verdict("unavailable"), Verdict("success"), Verdict("fail")

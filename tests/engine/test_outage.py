@@ -8,9 +8,9 @@ import statistics
 import pytest
 import tenacity
 
+from chatpool._values import Verdict
 from chatpool.config import RetryPolicy
 from chatpool.errors import APIConnectionError, APITimeoutError, InternalServerError, RateLimitError
-from chatpool.types import Verdict
 
 OK = Verdict("success", status=200)
 DOWN = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
@@ -25,7 +25,7 @@ def outages(*intervals, failure=(LATENCY, DOWN)):
 
 FAILURES = {
     "503": (LATENCY, DOWN),
-    "503 with retry-after": (LATENCY, DOWN._replace(wait_hint=2.0)),
+    "503 with retry-after": (LATENCY, DOWN._replace(retry_after=2.0)),
     "connection refused": (0.001, REFUSED_CONNECTION),
     "hanging": (1.0, Verdict("timeout", error=APITimeoutError("hung"))),
 }
@@ -80,7 +80,7 @@ def test_a_server_that_was_never_up_ends_the_run_after_half_a_minute(simulate):
 
 
 def test_nothing_but_refusals_end_the_run_after_max_outage(simulate):
-    refused = Verdict("throttled", error=RateLimitError("no", status_code=429), status=429, wait_hint=5.0)
+    refused = Verdict("throttled", error=RateLimitError("no", status_code=429), status=429, retry_after=5.0)
     simulation = simulate(lambda now: (LATENCY, refused), 8, policy=RetryPolicy(max_outage=100))
     simulation.submit(50)
     simulation.run()

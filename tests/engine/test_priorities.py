@@ -11,8 +11,9 @@ from simulation import new_call, options
 from chatpool._engine.completion import CallFuture
 from chatpool._engine.endpoints import EndpointSpec
 from chatpool._engine.scheduler import Scheduler
+from chatpool._values import Verdict
 from chatpool.config import Limits
-from chatpool.types import ChatRequest, Verdict
+from chatpool.types import ChatRequest
 
 OK = Verdict("success", value="x")
 
@@ -183,7 +184,7 @@ def test_a_paused_model_holds_up_no_other_of_whatever_priority():
     busy.submit(2)
     other.submit(2)
     call = office.send()
-    office.scheduler.returned(call, Verdict("throttled", wait_hint=30.0), office.now)
+    office.scheduler.returned(call, Verdict("throttled", retry_after=30.0), office.now)
     office.scheduler.park(call, office.now + 30)
     assert office.send().item is other
 

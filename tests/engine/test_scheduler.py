@@ -9,8 +9,8 @@ from simulation import new_call
 
 from chatpool._engine.call import DONE, PARKED, QUEUED, RUNNING
 from chatpool._engine.scheduler import NextStep, Scheduler
+from chatpool._values import Verdict
 from chatpool.testing import FakeClock
-from chatpool.types import Verdict
 
 
 def test_calls_run_in_the_order_they_came():

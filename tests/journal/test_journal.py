@@ -57,7 +57,7 @@ def test_the_last_record_of_a_row_wins(path, record, hash_of_body):
                 journal.append(record("a", RETRY))
                 journal.append(record("b"))
                 journal.append(record("a", OK, value=2))
-                assert journal.superseded == 1
+                assert journal.overwritten == 1
             assert journal.state(key_of("a"), hash_of_body()) == OK
             assert names(journal) == ["b", "a"]
 
@@ -85,7 +85,7 @@ def test_what_could_not_be_synced_is_said_at_the_next_record(path, record, monke
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("chatpool._journal.append_only._data_sync", fail)
-    monkeypatch.setattr("chatpool._journal.append_only._SYNC_EVERY", 0.0)
+    monkeypatch.setattr("chatpool._journal.append_only._SYNC_SECONDS", 0.0)
     journal = Journal(path)
     journal.append(record("a"))
     assert tried.wait(5)
@@ -156,7 +156,7 @@ def test_a_damaged_record_is_taken_for_missing_and_no_other(path, written, caplo
 
 
 def test_what_is_out_of_date_is_dropped_when_there_is_much_of_it(path, record, monkeypatch):
-    monkeypatch.setattr("chatpool._journal.journal._WORTH_COMPACTING", 0)
+    monkeypatch.setattr("chatpool._journal.journal._MIN_COMPACTED_BYTES", 0)
     with Journal(path) as journal:
         for number in range(10):
             journal.append(record("a", RETRY, value=number))
@@ -207,7 +207,7 @@ def test_one_that_is_dropped_gives_its_lock_back(path, record):
     journal.append(record("a"))
     journal._reader.close()
     journal._file._closing.set()
-    thread = journal._file._due
+    thread = journal._file._sync_thread
     if thread is not None:
         thread.join()
     del journal
@@ -231,14 +231,14 @@ def test_a_place_that_cannot_be_written_to_is_said(tmp_path):
 def test_claims_are_known_once(path, record):
     with Journal(path) as journal:
         journal.append(record("a"))
-        assert [journal.met(key_of("a")), journal.claim(key_of("a")), journal.claim(key_of("a"))] == [
+        assert [journal.seen(key_of("a")), journal.register(key_of("a")), journal.register(key_of("a"))] == [
             False,
             True,
             False,
         ]
-        assert journal.met(key_of("a"))
+        assert journal.seen(key_of("a"))
         journal.append(record("a", value=2))
-        assert journal.met(key_of("a"))
+        assert journal.seen(key_of("a"))
 
 
 def test_many_threads_append_at_once(path, record, hash_of_body):

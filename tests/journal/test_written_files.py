@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from chatpool._journal import AppendOnly, Journal, decode_record, replacing
+from chatpool._journal import AppendOnly, Journal, atomic_replace, decode_record
 from chatpool.errors import ConfigurationError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
@@ -95,7 +95,7 @@ def test_two_names_of_a_journal_are_one_journal(path, tmp_path):
 def test_a_link_in_the_place_of_the_new_copy_is_taken_away_and_not_written_to(path, victim, plant):
     path.write_text("old")
     plant(victim, f"{path}.new")
-    with replacing(str(path)) as file:
+    with atomic_replace(str(path)) as file:
         file.write(b"new")
     assert (path.read_text(), victim.read_text()) == ("new", "precious")
     assert not path.is_symlink()
@@ -107,14 +107,16 @@ def test_a_link_of_the_users_own_stays_one_and_its_target_is_replaced(tmp_path):
     target, link = tmp_path / "disk" / "real", tmp_path / "out"
     link.symlink_to(target)
     for content in (b"first", b"second"):
-        with replacing(str(link)) as file:
+        with atomic_replace(str(link)) as file:
             file.write(content)
         assert (link.is_symlink(), target.read_bytes()) == (True, content)
     assert [each.name for each in (tmp_path / "disk").iterdir()] == ["real"]
 
 
 @posix
-@pytest.mark.parametrize("write", [AppendOnly, lambda path: replacing(path).__enter__()], ids=["appended", "replaced"])
+@pytest.mark.parametrize(
+    "write", [AppendOnly, lambda path: atomic_replace(path).__enter__()], ids=["appended", "replaced"]
+)
 def test_a_link_that_somebody_else_has_put_there_is_refused(path, victim, made_by_another, write):
     path.symlink_to(victim)
     made_by_another(path)
@@ -140,7 +142,7 @@ def test_the_new_copy_of_a_file_has_its_mode_before_it_has_content(path, umask, 
     umask(0o022)
     path.write_text("old")
     path.chmod(mode)
-    with replacing(str(path)):
+    with atomic_replace(str(path)):
         assert mode_of(f"{path}.new") == mode
     assert mode_of(path) == mode
 
@@ -149,7 +151,7 @@ def test_the_new_copy_of_a_file_has_its_mode_before_it_has_content(path, umask, 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_what_was_not_there_before_gets_the_mode_that_the_umask_leaves(path, umask, mask, mode):
     umask(mask)
-    with replacing(str(path)):
+    with atomic_replace(str(path)):
         assert mode_of(f"{path}.new") == mode
     path.unlink()
     with Journal(path):
@@ -166,7 +168,7 @@ def test_the_lock_file_is_open_to_no_more_people_than_what_it_locks(path):
 
 def test_a_copy_that_could_not_be_finished_leaves_nothing_behind(path, tmp_path):
     path.write_text("old")
-    with pytest.raises(OSError, match=r"cannot write .*run\.journal: No space left"), replacing(str(path)) as file:
+    with pytest.raises(OSError, match=r"cannot write .*run\.journal: No space left"), atomic_replace(str(path)) as file:
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("run.journal", "old")]
@@ -214,7 +216,7 @@ def test_a_write_that_fails_half_way_leaves_the_records_before(path, record):
 
 def test_where_two_files_are_replaced_the_message_names_the_one_that_failed(tmp_path):
     answers, errors = str(tmp_path / "answers"), str(tmp_path / "errors")
-    with pytest.raises(OSError) as caught, replacing(answers), replacing(errors):
+    with pytest.raises(OSError) as caught, atomic_replace(answers), atomic_replace(errors):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert str(caught.value).count("cannot write") == 1
     assert f"cannot write {errors}: No space left on device" in str(caught.value)
@@ -224,7 +226,7 @@ def test_a_disk_that_is_full_from_the_start_is_said_once(path, monkeypatch):
     def fail(descriptor, data, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("chatpool._journal.append_only._quick_write", lambda: fail)
+    monkeypatch.setattr("chatpool._journal.append_only._gil_holding_write", lambda: fail)
     with pytest.raises(ConfigurationError) as caught:
         Journal(path)
     assert str(caught.value).count("cannot write") == 1

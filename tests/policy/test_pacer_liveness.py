@@ -1,4 +1,4 @@
-"""Whatever a server says, calls go on: with none in flight there is always a moment at which one may be sent."""
+"""Liveness: with no call in flight there is always a moment at which one may be sent, whatever the server says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import Limits
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 
 TOKENS = 100.0
 LOOKS = 50  # at the clock, of a worker that waits for its moment
@@ -24,7 +24,7 @@ ROUND = st.tuples(
     st.integers(1, 40),  # calls
     st.floats(0, 5),  # seconds until they return
     st.sampled_from(["accepted", "refused", "failed", "given up", "ended"]),
-    st.none() | st.floats(0, 100),  # the hint of refusals and failures
+    st.none() | st.floats(0, 100),  # the hint of rejections and failures
     STATED,
     STATED,
 )
@@ -61,12 +61,12 @@ def test_with_no_call_in_flight_one_may_be_sent_within_ten_minutes(limits, round
             if ending == "accepted":
                 pacer.accepted(one, now, 150.0)
             elif ending == "refused":
-                pacer.refused(one, now, hint)
+                pacer.rejected(one, now, hint)
             elif ending == "failed":
                 pacer.failed(one, now, hint)
             elif ending == "given up":
-                pacer.given_up(one, now)
+                pacer.timed_out(one, now)
             else:
                 pacer.ended()
-            pacer.stated(one, now, requests, tokens)
+            pacer.reported(one, now, requests, tokens)
     assert moment(pacer, now) is not None

@@ -1,11 +1,11 @@
-"""All limits of one (endpoint, model) together."""
+"""Pacing of one (endpoint, model): all limits together."""
 
 from __future__ import annotations
 
 import pytest
 
-from chatpool._measures import StatedLimit
 from chatpool._policy.pacing import Pacer, PacingState
+from chatpool._values import StatedLimit
 from chatpool.config import Limits
 
 
@@ -19,14 +19,14 @@ def send_all(pacer, now, tokens=0.0):
 
 
 def opened():
-    """A pacer whose ramp is over."""
+    """A pacer whose slow start is over."""
     pacer = Pacer()
     for now in [0.0] * 9 + [1.0]:
         pacer.sent(now)
     return pacer
 
 
-def test_without_limits_nothing_waits_after_the_ramp():
+def test_without_limits_nothing_waits_after_the_slow_start():
     assert send_all(opened(), 1.0) == 1000
 
 
@@ -50,26 +50,26 @@ def test_tokens_matter_where_something_limits_them():
     assert not Pacer(Limits(requests_per_minute=1)).counts_tokens
     assert Pacer(Limits(tokens_per_minute=100)).counts_tokens
     pacer = Pacer()
-    pacer.stated(pacer.sent(0.0), 0.1, None, StatedLimit(1000, 900, 6.0))
+    pacer.reported(pacer.sent(0.0), 0.1, None, StatedLimit(1000, 900, 6.0))
     assert pacer.counts_tokens
     assert pacer.limited
 
 
-def test_a_stated_limit_holds_before_anything_is_refused():
+def test_a_reported_limit_holds_before_anything_is_rejected():
     pacer = opened()
-    pacer.stated(pacer.sent(1.1), 1.1, StatedLimit(50, 20, 0.6), None)
+    pacer.reported(pacer.sent(1.1), 1.1, StatedLimit(50, 20, 0.6), None)
     assert send_all(pacer, 1.1) == 19  # one less, for what arrives too soon
 
 
-def test_stated_tokens_hold_too():
+def test_reported_tokens_hold_too():
     pacer = opened()
-    pacer.stated(pacer.sent(1.1, 100), 1.1, None, StatedLimit(10_000, 1000, 60.0))
+    pacer.reported(pacer.sent(1.1, 100), 1.1, None, StatedLimit(10_000, 1000, 60.0))
     assert send_all(pacer, 1.1, 300) == 3
 
 
-def test_what_was_refused_took_no_tokens():
+def test_what_was_rejected_took_no_tokens():
     pacer = Pacer(Limits(tokens_per_minute=60_000))
-    pacer.refused(pacer.sent(0.0, 30_000), 0.1, 0.01)
+    pacer.rejected(pacer.sent(0.0, 30_000), 0.1, 0.01)
     assert pacer.wait(1.0, 20_000) == 0
 
 
@@ -79,11 +79,11 @@ def test_usage_corrects_the_estimate():
     assert pacer.wait(1.0, 20_000) == 0
 
 
-def test_a_probe_waits_for_limits_that_are_known_and_not_for_a_pause_after_refusals():
+def test_a_probe_waits_for_limits_that_are_known_and_not_for_a_pause_after_rejections():
     pacer = Pacer(Limits(requests_per_minute=60, burst=2))
     for _ in range(2):
         for _ in range(5):
-            pacer.refused(pacer.sent(0.0), 0.0, 30.0)
+            pacer.rejected(pacer.sent(0.0), 0.0, 30.0)
     assert pacer.wait(20.0) == pytest.approx(10.0)
     assert pacer.wait(20.0, probe=True) == 0
     pacer.sent(20.0)
@@ -99,16 +99,16 @@ class TestPace:
         pace = Pacer(Limits(requests_per_minute=300)).pace(0.0)
         assert (pace.rate, pace.why) == (5.0, "the pool's own limits=")
 
-    def test_a_stated_limit(self):
+    def test_a_reported_limit(self):
         pacer = opened()
-        pacer.stated(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
+        pacer.reported(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
         pace = pacer.pace(1.0)
         assert pace.rate == pytest.approx(50)
         assert "x-ratelimit" in pace.why
 
     def test_a_pause_and_what_is_looked_for_after_it(self):
         pacer = opened()
-        pacer.refused(pacer.sent(2.0), 2.1, 3.0)
+        pacer.rejected(pacer.sent(2.0), 2.1, 3.0)
         pace = pacer.pace(2.1)
         assert pace.paused_for == pytest.approx(3.0)
         assert pace.why.startswith("paused")
@@ -118,7 +118,7 @@ class TestPace:
         pacer = opened()
         sent = [pacer.sent(2.0) for _ in range(20)]
         for one in sent[10:]:
-            pacer.refused(one, 2.1, 0.1)
+            pacer.rejected(one, 2.1, 0.1)
         pace = pacer.pace(6.0)
         assert pace.concurrency_limit == 20  # ten before, and ten of these
         assert "finding out" in pace.why

@@ -27,9 +27,9 @@ from benchmarks.pacing.servers import Bucket, Cap, FixedWindow, Unlimited
 from benchmarks.pacing.simulation import Client, World, ideal, simulate
 from benchmarks.pacing.sweep import TARGETS
 from benchmarks.pacing.worlds import KINDS, random_scene
-from chatpool._measures import StatedLimit
 from chatpool._policy.adaptive import concurrency
 from chatpool._policy.pacing import Pacer
+from chatpool._values import StatedLimit
 from chatpool.config import Limits
 
 # Not those that the rules were tried on while they were made.
@@ -76,15 +76,15 @@ class TestTheSixServers:
         scenario, world, client_of = scenario_of(name, "exact")
         client = client_of(Pacer())
         assert over_ideal(world, client) <= scenario.over
-        if scenario.refused is not None:
-            assert len(client.refusals) <= scenario.refused * scenario.calls
+        if scenario.rejected is not None:
+            assert len(client.rejections) <= scenario.rejected * scenario.calls
 
     @pytest.mark.parametrize("name", "ABCDE")
     def test_without_hints(self, name):
         scenario, world, client_of = scenario_of(name, None)
         client = client_of(Pacer())
         assert over_ideal(world, client) <= 1.1
-        assert len(client.refusals) <= 0.15 * scenario.calls
+        assert len(client.rejections) <= 0.15 * scenario.calls
 
     @pytest.mark.parametrize("lateness", [0.005, 0.02])
     def test_on_a_busy_machine_where_threads_wake_up_late(self, lateness):
@@ -94,18 +94,18 @@ class TestTheSixServers:
 
     @pytest.mark.parametrize("name", "ABE")
     @pytest.mark.parametrize("hint", ["exact", None])
-    def test_with_the_limits_in_headers_hardly_anything_is_refused(self, name, hint):
+    def test_with_the_limits_in_headers_hardly_anything_is_rejected(self, name, hint):
         scenario, world, client_of = scenario_of(name, hint)
         world.states = bucket_headers
         client = client_of(Pacer())
         assert over_ideal(world, client) <= 1.03
-        assert len(client.refusals) <= 0.01 * scenario.calls
+        assert len(client.rejections) <= 0.01 * scenario.calls
 
-    def test_with_the_limit_configured_nothing_is_refused(self):
+    def test_with_the_limit_configured_nothing_is_rejected(self):
         scenario, world, client_of = scenario_of("A", "exact")
         client = client_of(Pacer(Limits(**scenario.limits)))
         assert over_ideal(world, client) <= 1.03
-        assert not client.refusals
+        assert not client.rejections
 
 
 def bucket_headers(server, now):
@@ -120,7 +120,7 @@ def test_a_window_whose_headers_state_it_is_used_up_and_waited_for():
     world = World(lambda: FixedWindow(300, 10, 3), steady(0.3), states=states)
     client = Client(Pacer(), 1200, 64)
     assert over_ideal(world, client) <= 1.05
-    assert len(client.refusals) <= 12
+    assert len(client.rejections) <= 12
 
 
 @pytest.mark.parametrize("seeds", [FEW, pytest.param(SEEDS, marks=pytest.mark.slow)], ids=len)
@@ -151,7 +151,7 @@ def slower_over_faster(name, hint):
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PAIRS]
 )
 class TestTwoPoolsOnOneQuota:
-    """Nobody has told them of each other, and the server refuses whoever comes."""
+    """Nobody has told them of each other, and the server rejects whoever comes."""
 
     @pytest.mark.parametrize("hint", ["exact", None])
     def test_begun_together_they_finish_at_nearly_the_same_time(self, name, hint):
@@ -170,13 +170,13 @@ class TestTwoPoolsOnOneQuota:
         assert 0.25 <= quantile(shares, 0.5) <= PAIRS[name].latecomer
 
 
-class TestConcessions:
+class TestYields:
     """What a pool that is alone pays for others that there might be."""
 
     def test_they_cost_one_percent_at_most(self, monkeypatch):
         scenario, world, _ = scenario_of("C", "exact")
         seconds = run(world, Client(Pacer(), 16_000, scenario.workers))
-        monkeypatch.setattr(concurrency, "_SHARE", 0.0)
+        monkeypatch.setattr(concurrency, "_YIELD_SHARE", 0.0)
         assert seconds <= 1.01 * run(world, Client(Pacer(), 16_000, scenario.workers))
 
 
@@ -186,13 +186,13 @@ class TestLimitersThatPeopleUse:
     @pytest.mark.parametrize("workers", [16, 64])
     @pytest.mark.parametrize("says", ["unavailable", "throttled"])
     @pytest.mark.parametrize("name", LIMITERS)
-    def test_every_call_is_answered_soon_and_few_are_refused(self, name, says, workers):
+    def test_every_call_is_answered_soon_and_few_are_rejected(self, name, says, workers):
         limiter = LIMITERS[name]
         world = replace(limiter.world, says=says)
         for seed in range(10):
             client = Client(Pacer(), limiter.calls, workers)
             assert run(world, client, seed) <= limiter.over * limiter.seconds
-            assert len(client.refusals) <= limiter.refused
+            assert len(client.rejections) <= limiter.rejected
 
     @pytest.mark.parametrize(
         ("server", "calls", "seconds"), [(partial(Bucket, 50, 50), 1000, 19.0), (partial(Cap, 20), 1000, 10.0)]
@@ -210,7 +210,7 @@ def median_seconds(world, calls, workers, seeds):
     return quantile([run(world, Client(Pacer(), calls, workers), seed) for seed in range(seeds)], 0.5)
 
 
-class TestRefusalsAtRandom:
+class TestRejectionsAtRandom:
     """The pace has nothing to do with them."""
 
     @pytest.mark.parametrize("seeds", [(3, 1), pytest.param((9, 3), marks=pytest.mark.slow)], ids=sum)
@@ -234,7 +234,7 @@ class TestRefusalsAtRandom:
 
 
 class Careless(Bucket):
-    """Refuses every 33rd request, whatever the pace."""
+    """Rejects every 33rd request, whatever the pace."""
 
     def __init__(self):
         super().__init__(1.0, 1.0)

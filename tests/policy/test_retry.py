@@ -1,4 +1,4 @@
-"""Which attempt is followed by another, and after how long."""
+"""Retry decisions: which attempt is followed by another, and after how long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import tenacity
 
 from chatpool._policy.health import HealthSnapshot
-from chatpool._policy.retry import Deadline, RetryDecider, RetryDecision
+from chatpool._policy.retry import Deadline, KeyRecheck, RetryDecider, RetryDecision
 from chatpool.config import RetryPolicy
 from chatpool.errors import (
     APIConnectionError,
@@ -23,11 +23,11 @@ from chatpool.types import Verdict
 UNAVAILABLE = Verdict("unavailable", error=InternalServerError("down", status_code=503), status=503)
 TIMED_OUT = Verdict("timeout", error=APITimeoutError("slow"))
 GARBLED = Verdict("retry", error=APIConnectionError("garbled"), status=200)
-REFUSED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
+REJECTED = Verdict("throttled", error=RateLimitError("slow down", status_code=429), status=429)
 WRONG = Verdict("fail", error=BadRequestError("wrong", status_code=400), status=400)
 
 
-LINE = HealthSnapshot(streak=1, level=0)
+SNAPSHOT = HealthSnapshot(streak=1, excess_streak=0)
 
 
 class Case:
@@ -40,7 +40,7 @@ class Case:
         self.now = 0.0
         self.attempts = 0
 
-    def fail(self, verdict, line=LINE, refreshable=False) -> RetryDecision:
+    def fail(self, verdict, snapshot=SNAPSHOT, refreshable=False) -> RetryDecision:
         self.attempts += 1
         return self.retrier.decide(
             self.state,
@@ -48,7 +48,7 @@ class Case:
             attempt=self.attempts,
             now=self.now,
             deadline=self.deadline,
-            line=line,
+            snapshot=snapshot,
             refreshable=refreshable,
         )
 
@@ -68,9 +68,9 @@ class Case:
         (TIMED_OUT, RetryPolicy(max_retries=1, max_timeout_retries=5), 2),
         (WRONG, RetryPolicy(), 1),
         (UNAVAILABLE, RetryPolicy(max_retries=0), 1),
-        (REFUSED, RetryPolicy(max_retries=0), 1),
+        (REJECTED, RetryPolicy(max_retries=0), 1),
         (UNAVAILABLE, RetryPolicy(stop=tenacity.stop_after_attempt(20)), 20),
-        (REFUSED, RetryPolicy(stop=tenacity.stop_after_attempt(3)), 3),
+        (REJECTED, RetryPolicy(stop=tenacity.stop_after_attempt(3)), 3),
         (TIMED_OUT, RetryPolicy(stop=tenacity.stop_after_attempt(7)), 7),
         (WRONG, RetryPolicy(retry_if=lambda error: True), 9),
         (UNAVAILABLE, RetryPolicy(retry_if=lambda error: False), 1),
@@ -81,10 +81,10 @@ def test_attempts_are_made_as_often_as_the_policy_says(verdict, policy, attempts
     assert Case(policy).attempts_until_it_gives_up(verdict) == attempts
 
 
-def test_a_refusal_for_rate_uses_up_no_retry():
+def test_a_rejection_for_rate_uses_up_no_retry():
     case = Case(RetryPolicy(max_retries=1, wait_initial=0))
     for _ in range(40):
-        assert case.fail(REFUSED).wait is not None
+        assert case.fail(REJECTED).wait is not None
     assert case.fail(UNAVAILABLE).wait is not None
     assert case.fail(UNAVAILABLE).wait is None
 
@@ -97,13 +97,13 @@ def test_the_last_attempts_own_error_is_the_calls_error():
 
 def test_back_off_stays_short_for_one_unlucky_call_of_a_healthy_line():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=20)).wait for _ in range(20)]
+    waits = [case.fail(UNAVAILABLE, snapshot=HealthSnapshot(streak=1, chance_failures=20)).wait for _ in range(20)]
     assert all(0.25 <= wait <= 0.5 for wait in waits)
 
 
-def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
+def test_back_off_grows_for_a_call_that_fails_more_often_than_chance_explains():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
-    waits = [case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=2)).wait for _ in range(6)]
+    waits = [case.fail(UNAVAILABLE, snapshot=HealthSnapshot(streak=1, chance_failures=2)).wait for _ in range(6)]
     assert all(0.25 <= wait <= 0.5 for wait in waits[:3])
     for times, wait in zip((2, 4, 8), waits[3:]):
         assert 0.25 * times <= wait <= 0.5 * times
@@ -112,52 +112,52 @@ def test_back_off_grows_for_a_call_that_fails_more_often_than_luck_explains():
 def test_back_off_counts_all_failures_of_a_call_once_the_server_is_in_trouble():
     case = Case(RetryPolicy(max_retries=30, wait_initial=1.0), max_workers=10)
     for _ in range(5):
-        case.fail(UNAVAILABLE, line=HealthSnapshot(streak=1, luck=4))
-    assert 8 <= case.fail(UNAVAILABLE, line=HealthSnapshot(streak=5, level=1, luck=4)).wait <= 16
+        case.fail(UNAVAILABLE, snapshot=HealthSnapshot(streak=1, chance_failures=4))
+    assert 8 <= case.fail(UNAVAILABLE, snapshot=HealthSnapshot(streak=5, excess_streak=1, chance_failures=4)).wait <= 16
 
 
 def test_back_off_grows_with_the_failure_streak_up_to_wait_max():
     policy = RetryPolicy(max_retries=30, wait_initial=1.0, wait_max=6.0)
     case = Case(policy, max_workers=10)
     for _ in range(8):
-        last = case.fail(UNAVAILABLE, line=HealthSnapshot(level=6)).wait
+        last = case.fail(UNAVAILABLE, snapshot=HealthSnapshot(excess_streak=6)).wait
     assert last == 6.0
 
 
 def test_back_off_does_not_overflow_after_a_thousand_failures():
     case = Case(RetryPolicy(max_retries=3000, wait_max=1.0), max_workers=1)
     for _ in range(2000):
-        wait = case.fail(UNAVAILABLE, line=HealthSnapshot(level=100_000)).wait
+        wait = case.fail(UNAVAILABLE, snapshot=HealthSnapshot(excess_streak=100_000)).wait
     assert wait <= 1.0
 
 
-def test_refusals_without_a_hint_wait_twice_as_long_each_time():
+def test_rejections_without_a_hint_wait_twice_as_long_each_time():
     case = Case(RetryPolicy(wait_initial=1.0))
-    first, *_, fifth = [case.fail(REFUSED).wait for _ in range(5)]
+    first, *_, fifth = [case.fail(REJECTED).wait for _ in range(5)]
     assert 0.25 <= first <= 0.5
     assert 4 <= fifth <= 8
 
 
-def test_refusals_that_chance_explains_do_not_make_the_waits_longer():
+def test_rejections_that_chance_explains_do_not_make_the_waits_longer():
     case = Case(RetryPolicy(wait_initial=1.0))
-    waits = [case.fail(REFUSED, LINE._replace(chance=4)).wait for _ in range(8)]
+    waits = [case.fail(REJECTED, SNAPSHOT._replace(chance_rejections=4)).wait for _ in range(8)]
     for expected, wait in zip([1, 1, 1, 1, 1, 2, 4, 8], waits):
         assert expected / 4 <= wait <= expected / 2
 
 
-@pytest.mark.parametrize("verdict", [UNAVAILABLE, REFUSED])
+@pytest.mark.parametrize("verdict", [UNAVAILABLE, REJECTED])
 def test_the_servers_hint_is_never_undercut(verdict):
     case = Case(RetryPolicy(max_retries=30))
     for _ in range(20):
-        wait = case.fail(verdict._replace(wait_hint=5.0), line=HealthSnapshot(streak=1, luck=20)).wait
+        wait = case.fail(verdict._replace(retry_after=5.0), snapshot=HealthSnapshot(streak=1, chance_failures=20)).wait
         assert 5.0 <= wait <= 5.5
 
 
 def test_the_longer_of_tenacitys_wait_and_the_hint_applies():
     case = Case(RetryPolicy(wait=tenacity.wait_fixed(3)))
     assert case.fail(UNAVAILABLE).wait == 3
-    assert case.fail(UNAVAILABLE._replace(wait_hint=1.0)).wait == 3
-    assert case.fail(UNAVAILABLE._replace(wait_hint=10.0)).wait >= 10
+    assert case.fail(UNAVAILABLE._replace(retry_after=1.0)).wait == 3
+    assert case.fail(UNAVAILABLE._replace(retry_after=10.0)).wait >= 10
 
 
 def test_the_recipes_policy_can_be_said_in_tenacitys_words():
@@ -192,31 +192,31 @@ def test_tenacitys_strategies_see_the_error_and_the_attempt_number():
 
     case = Case(RetryPolicy(stop=stop))
     case.fail(UNAVAILABLE)
-    case.fail(REFUSED)
-    assert seen == [(1, UNAVAILABLE.error), (2, REFUSED.error)]
+    case.fail(REJECTED)
+    assert seen == [(1, UNAVAILABLE.error), (2, REJECTED.error)]
 
 
-def test_a_refusal_for_longer_than_is_waited_ends_the_line_until_then():
-    decision = Case().fail(REFUSED._replace(wait_hint=86_400.0))
-    assert decision == RetryDecision(error=REFUSED.error, scope="model", refuse_for=86_400.0)
+def test_a_rejection_for_longer_than_is_waited_ends_the_line_until_then():
+    decision = Case().fail(REJECTED._replace(retry_after=86_400.0))
+    assert decision == RetryDecision(error=REJECTED.error, scope="model", reject_for=86_400.0)
 
 
 def test_a_lone_server_error_with_a_long_hint_ends_only_its_call():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=9))
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(retry_after=86_400.0), snapshot=HealthSnapshot(streak=9))
     assert decision == RetryDecision(error=UNAVAILABLE.error)
 
 
 def test_a_server_error_with_a_long_hint_ends_the_line_when_everybody_fails():
-    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(wait_hint=86_400.0), line=HealthSnapshot(streak=10))
+    decision = Case(max_workers=10).fail(UNAVAILABLE._replace(retry_after=86_400.0), snapshot=HealthSnapshot(streak=10))
     assert decision.scope == "model"
 
 
 def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
     case = Case(deadline=3.0)
     case.now = 1.0
-    decision = case.fail(REFUSED._replace(wait_hint=60.0))
+    decision = case.fail(REJECTED._replace(retry_after=60.0))
     assert isinstance(decision.error, DeadlineExceededError)
-    assert decision.error.__cause__ is REFUSED.error
+    assert decision.error.__cause__ is REJECTED.error
     assert "timeout.total" in str(decision.error)
 
 
@@ -234,12 +234,12 @@ def test_a_fatal_verdict_carries_its_scope():
 class TestPatience:
     """5xx of one call while others succeed: eight of them within seconds do not show that it is lost."""
 
-    WELL = HealthSnapshot(streak=1, luck=4, proven=True, succeeded_before=0.1)
+    WELL = HealthSnapshot(streak=1, chance_failures=4, proven=True, since_success=0.1)
 
-    def given_up_at(self, case, verdict=UNAVAILABLE, line=WELL):
+    def given_up_at(self, case, verdict=UNAVAILABLE, snapshot=WELL):
         """The time at which the call is given up that fails at 100 s, and a tenth of a second after each wait."""
         case.now = 100.0
-        while (wait := case.fail(verdict, line).wait) is not None and case.attempts < 500:
+        while (wait := case.fail(verdict, snapshot).wait) is not None and case.attempts < 500:
             case.now += wait + 0.1
         return case.now - 100.0
 
@@ -271,10 +271,10 @@ class TestPatience:
         assert 5 <= self.given_up_at(case) < 5.7
         assert case.attempts == 10
 
-    @pytest.mark.parametrize("succeeded_before", [31.0, math.inf])
-    def test_it_ends_where_no_other_call_succeeds(self, succeeded_before):
+    @pytest.mark.parametrize("since_success", [31.0, math.inf])
+    def test_it_ends_where_no_other_call_succeeds(self, since_success):
         case = Case()
-        self.given_up_at(case, line=self.WELL._replace(succeeded_before=succeeded_before))
+        self.given_up_at(case, snapshot=self.WELL._replace(since_success=since_success))
         assert case.attempts == 9
 
     @pytest.mark.parametrize(("verdict", "attempts"), [(GARBLED, 9), (TIMED_OUT, 3)])
@@ -285,7 +285,7 @@ class TestPatience:
 
     def test_time_counts_from_the_first_of_them(self):
         case = Case(RetryPolicy(wait=tenacity.wait_fixed(0)))
-        case.fail(REFUSED, self.WELL)
+        case.fail(REJECTED, self.WELL)
         assert self.given_up_at(case) >= 30
 
     def test_no_call_waits_beyond_its_time_for_it(self):
@@ -297,7 +297,7 @@ class TestPatience:
 class TestLoad:
     """Failures of a server that has too much to do."""
 
-    BUSY = HealthSnapshot(streak=1, overloaded=True, proven=True, succeeded_before=0.1)
+    BUSY = HealthSnapshot(streak=1, overloaded=True, proven=True, since_success=0.1)
 
     @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
     def test_they_use_up_no_retry(self, verdict):
@@ -321,22 +321,22 @@ class TestLoad:
 
 
 class TestKeyRefresh:
-    refused_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
+    rejected_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
 
-    def test_a_refused_key_is_fetched_again_once(self):
+    def test_a_rejected_key_is_fetched_again_once(self):
         case = Case()
-        assert case.fail(self.refused_key, refreshable=True) == RetryDecision(wait=0.0, refresh_key=True)
-        assert case.fail(self.refused_key, refreshable=True).error is self.refused_key.error
+        assert case.fail(self.rejected_key, refreshable=True) == RetryDecision(wait=0.0, refresh_key=True)
+        assert case.fail(self.rejected_key, refreshable=True).error is self.rejected_key.error
 
     def test_a_fixed_key_is_not(self):
-        assert Case().fail(self.refused_key).error is self.refused_key.error
+        assert Case().fail(self.rejected_key).error is self.rejected_key.error
 
     def test_no_retries_means_no_refresh_either(self):
-        assert Case(RetryPolicy(max_retries=0)).fail(self.refused_key, refreshable=True).wait is None
+        assert Case(RetryPolicy(max_retries=0)).fail(self.rejected_key, refreshable=True).wait is None
 
 
 class TestOutage:
-    down = HealthSnapshot(streak=30, level=3, closed=True, down_for=20.0, proven=True)
+    down = HealthSnapshot(streak=30, excess_streak=3, is_open=True, down_for=20.0, proven=True)
 
     @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT])
     def test_failures_while_the_server_is_down_use_up_no_retry(self, verdict):
@@ -350,57 +350,57 @@ class TestOutage:
         assert Case(RetryPolicy(max_retries=0)).fail(UNAVAILABLE, self.down).wait is None
 
     @pytest.mark.parametrize(
-        ("verdict", "facts", "seconds"),
+        ("verdict", "fields", "seconds"),
         [
             (UNAVAILABLE, {"down_for": 601}, 601),
             (TIMED_OUT, {"down_for": 601}, 601),
             (UNAVAILABLE, {"down_for": 31, "proven": False}, 31),
-            (REFUSED, {"closed": False, "down_for": None, "refused_for": 601}, 601),
+            (REJECTED, {"is_open": False, "down_for": None, "rejected_for": 601}, 601),
         ],
     )
-    def test_after_max_outage_the_line_is_given_up(self, verdict, facts, seconds):
-        decision = Case().fail(verdict, self.down._replace(**facts))
+    def test_after_max_outage_the_line_is_given_up(self, verdict, fields, seconds):
+        decision = Case().fail(verdict, self.down._replace(**fields))
         assert decision.scope == "model"
         assert type(decision.error) is type(verdict.error)
         assert f"no call has succeeded for {seconds} s (retry.max_outage)" in str(decision.error)
 
     @pytest.mark.parametrize(
-        ("verdict", "facts"),
+        ("verdict", "fields"),
         [
             (UNAVAILABLE, {"down_for": 599}),
             (UNAVAILABLE, {"down_for": 29, "proven": False}),
-            (REFUSED, {"closed": False, "down_for": None, "refused_for": 599, "proven": False}),
+            (REJECTED, {"is_open": False, "down_for": None, "rejected_for": 599, "proven": False}),
         ],
     )
-    def test_until_then_it_is_not(self, verdict, facts):
-        assert Case().fail(verdict, self.down._replace(**facts)).wait is not None
+    def test_until_then_it_is_not(self, verdict, fields):
+        assert Case().fail(verdict, self.down._replace(**fields)).wait is not None
 
 
 class TestWithOtherEndpoints:
-    """``elsewhere``: another one takes the call at once; ``left``: another one may take it later."""
+    """``has_healthy_peer``: another one takes the call at once; ``has_peer``: it may do so later."""
 
-    ELSEWHERE = HealthSnapshot(streak=1, elsewhere=True, left=True)
-    LEFT = HealthSnapshot(streak=1, left=True)
+    HEALTHY_PEER = HealthSnapshot(streak=1, has_healthy_peer=True, has_peer=True)
+    PEER = HealthSnapshot(streak=1, has_peer=True)
     FATAL = Verdict("fatal", "run", error=RateLimitError("no credit", status_code=402), status=402)
 
-    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REFUSED])
+    @pytest.mark.parametrize("verdict", [UNAVAILABLE, TIMED_OUT, GARBLED, REJECTED])
     def test_a_call_moves_without_a_wait_and_stays_away_for_its_back_off(self, verdict):
-        decision = Case().fail(verdict, self.ELSEWHERE)
+        decision = Case().fail(verdict, self.HEALTHY_PEER)
         assert decision.wait == 0.0
-        assert decision.away > 0
+        assert decision.avoid_for > 0
 
     def test_it_stays_away_as_long_as_the_server_has_said(self):
-        decision = Case().fail(REFUSED._replace(wait_hint=20.0), self.ELSEWHERE)
+        decision = Case().fail(REJECTED._replace(retry_after=20.0), self.HEALTHY_PEER)
         assert decision.wait == 0.0
-        assert 20 <= decision.away <= 21
+        assert 20 <= decision.avoid_for <= 21
 
     def test_moving_uses_up_retries_all_the_same(self):
         case = Case(RetryPolicy(max_retries=2))
-        assert [case.fail(UNAVAILABLE, self.ELSEWHERE).wait for _ in range(3)] == [0.0, 0.0, None]
+        assert [case.fail(UNAVAILABLE, self.HEALTHY_PEER).wait for _ in range(3)] == [0.0, 0.0, None]
 
-    def test_a_refusal_that_holds_for_every_call_moves_it_at_no_cost(self):
+    def test_a_rejection_that_holds_for_every_call_moves_it_at_no_cost(self):
         case = Case(RetryPolicy(max_retries=1))
-        decisions = [case.fail(self.FATAL, self.LEFT) for _ in range(5)]
+        decisions = [case.fail(self.FATAL, self.PEER) for _ in range(5)]
         assert [decision.wait for decision in decisions] == [0.0] * 5
         assert case.fail(UNAVAILABLE).wait is not None
 
@@ -410,23 +410,83 @@ class TestWithOtherEndpoints:
 
     def test_no_retry_is_no_second_attempt_elsewhere_either(self):
         for verdict in (UNAVAILABLE, self.FATAL):
-            assert Case(RetryPolicy(max_retries=0)).fail(verdict, self.ELSEWHERE).error is verdict.error
+            assert Case(RetryPolicy(max_retries=0)).fail(verdict, self.HEALTHY_PEER).error is verdict.error
 
     def test_retry_if_has_the_last_word(self):
         case = Case(RetryPolicy(retry_if=lambda error: False))
-        assert case.fail(self.FATAL, self.ELSEWHERE).error is self.FATAL.error
+        assert case.fail(self.FATAL, self.HEALTHY_PEER).error is self.FATAL.error
 
     def test_the_wait_of_one_endpoint_need_not_fit_into_the_calls_time(self):
         case = Case(deadline=5.0)
-        assert case.fail(REFUSED._replace(wait_hint=60.0), self.ELSEWHERE).wait == 0.0
-        assert isinstance(case.fail(REFUSED._replace(wait_hint=60.0)).error, DeadlineExceededError)
+        assert case.fail(REJECTED._replace(retry_after=60.0), self.HEALTHY_PEER).wait == 0.0
+        assert isinstance(case.fail(REJECTED._replace(retry_after=60.0)).error, DeadlineExceededError)
 
-    @pytest.mark.parametrize("line", [ELSEWHERE, LEFT])
-    def test_a_wait_of_hours_is_for_the_endpoint_and_not_for_the_call(self, line):
-        decision = Case().fail(REFUSED._replace(wait_hint=3600.0), line)
-        assert (decision.wait, decision.refuse_for) == (0.0, 3600.0)
+    @pytest.mark.parametrize("snapshot", [HEALTHY_PEER, PEER])
+    def test_a_wait_of_hours_is_for_the_endpoint_and_not_for_the_call(self, snapshot):
+        decision = Case().fail(REJECTED._replace(retry_after=3600.0), snapshot)
+        assert (decision.wait, decision.reject_for) == (0.0, 3600.0)
 
     def test_an_outage_is_none_while_another_takes_calls(self):
-        down = HealthSnapshot(streak=50, closed=True, down_for=10_000.0, proven=True)
-        assert Case().fail(UNAVAILABLE, down._replace(elsewhere=True, left=True)).wait == 0.0
+        down = HealthSnapshot(streak=50, is_open=True, down_for=10_000.0, proven=True)
+        assert Case().fail(UNAVAILABLE, down._replace(has_healthy_peer=True, has_peer=True)).wait == 0.0
         assert Case().fail(UNAVAILABLE, down).scope == "model"
+
+
+def worked(at=0.0):
+    recheck = KeyRecheck()
+    recheck.sent()
+    recheck.succeeded(at, at)
+    return recheck
+
+
+def reject(recheck, sent_at, now=None):
+    recheck.sent()
+    recheck.rejected(sent_at, sent_at if now is None else now, recheck.worked_at)
+
+
+class TestKeyRecheck:
+    def test_without_a_success_in_the_last_minute_a_rejection_stands(self):
+        for recheck, now in ((KeyRecheck(), 0.0), (worked(), 61.0)):
+            reject(recheck, now)
+            assert (recheck.pause, recheck.wait(now)) == (None, 0.0)
+
+    def test_a_doubt_holds_the_line_for_a_second_and_lets_one_call_try(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        assert (recheck.pause, round(recheck.wait(5.0), 3), recheck.wait(6.1)) == (1.0, 1.01, 0.0)
+        recheck.sent()
+        assert recheck.wait(6.1) == math.inf
+
+    def test_three_rejected_tries_end_the_doubt_until_something_succeeds(self):
+        recheck = worked()
+        for second in range(5, 9):
+            assert recheck.pause == (None if second == 5 else 1.0)
+            reject(recheck, second)
+        assert (recheck.pause, recheck.wait(8.0)) == (None, 0.0)
+        reject(recheck, 9.0)
+        assert recheck.pause is None
+        recheck.succeeded(10.0, 10.0)
+        reject(recheck, 11.0)
+        assert recheck.pause == 1.0
+
+    def test_calls_that_were_on_their_way_are_no_tries(self):
+        recheck = worked()
+        reject(recheck, 5.0, 5.2)
+        for _ in range(20):
+            recheck.rejected(5.1, 5.4, 0.0)
+        assert (recheck.pause, round(recheck.wait(5.2), 3)) == (1.0, 1.01)
+
+    def test_a_success_that_was_sent_later_ends_the_doubt_and_an_earlier_one_does_not(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        recheck.succeeded(4.9, 5.1)
+        assert recheck.pause == 1.0
+        recheck.succeeded(5.0, 5.2)
+        assert (recheck.pause, recheck.wait(5.2)) == (None, 0.0)
+
+    def test_a_try_that_says_nothing_makes_room_for_the_next(self):
+        recheck = worked()
+        reject(recheck, 5.0)
+        recheck.sent()
+        recheck.ended(6.1)
+        assert recheck.wait(6.1) == 0.0

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from chatpool._measures import LATENESS
 from chatpool._quota.gcra import Rates
+from chatpool._values import LATENESS_SECONDS
 
 RATES = Rates.of(100, 5000, 1.5)
 START = 1000.0
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "reserve", "reserve", "correct", "pause", "standing"]),
+        st.sampled_from(["reserve", "reserve", "reserve", "correct", "pause", "status"]),
         st.floats(-20, 30),  # seconds that pass before it, or by which the clock is set back
         st.floats(0, 3000),
     ),
     max_size=25,
 )
 
-SECOND = 1 + LATENESS / 60  # between two calls of 60 a minute
+SECOND = 1 + LATENESS_SECONDS / 60  # between two calls of 60 a minute
 
 
 class HandClock:
@@ -36,7 +36,7 @@ def play(backend, clock, played):
     for number, (operation, seconds, amount) in enumerate(played):
         clock.time += seconds
         if operation == "reserve":
-            answer = backend.reserve(RATES, requests=1, tokens=amount, patience=60, sharer=float(number % 3))
+            answer = backend.reserve(RATES, requests=1, tokens=amount, max_wait=60, sharer=float(number % 3))
             at = answer.at
             answers.append(answer)
         elif operation == "correct":
@@ -44,5 +44,5 @@ def play(backend, clock, played):
         elif operation == "pause":
             backend.pause(RATES, seconds=amount / 1000)
         else:
-            answers.append(backend.standing(RATES))
+            answers.append(backend.status(RATES))
     return answers

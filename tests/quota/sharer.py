@@ -16,7 +16,7 @@ def use(limit, ends, tokens, used, slots):
         asked_at = time.monotonic()
         if asked_at >= ends:
             return
-        slot = limit.reserve(1, tokens, patience=ends - asked_at)
+        slot = limit.reserve(1, tokens, max_wait=ends - asked_at)
         if not slot.granted:
             return
         slots.append((slot.at, asked_at))
@@ -28,7 +28,7 @@ def use(limit, ends, tokens, used, slots):
 def main():
     options = json.loads(sys.argv[1])
     limit = Sharing(options["scope"], **options["limits"]).limit("http://server", "m")
-    limit.state()
+    limit.status()
     print("ready", flush=True)
     sys.stdin.readline()
     ends = time.monotonic() + options["seconds"]
@@ -41,7 +41,7 @@ def main():
         thread.start()
     for thread in threads:
         thread.join()
-    print(json.dumps({"slots": found, "shared": limit.shared, "sharers": limit.state().sharers}))
+    print(json.dumps({"slots": found, "shared": limit.is_shared, "sharers": limit.status().sharers}))
 
 
 main()

@@ -23,7 +23,7 @@ ONE_A_SECOND = Rates.of(60, None, 1.0)
 
 
 def ask(backend, rates=ONE_A_SECOND, tokens=0.0):
-    return backend.reserve(rates, requests=1.0, tokens=tokens, patience=1e9, sharer=1.0)
+    return backend.reserve(rates, requests=1.0, tokens=tokens, max_wait=1e9, sharer=1.0)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_two_that_have_the_same_file_share_the_limit(backend, another):
 def test_a_pause_is_everybodys(backend, another):
     backend.pause(ONE_A_SECOND, seconds=7.0)
     assert ask(another).wait >= 7.0
-    assert another.standing(ONE_A_SECOND).paused_for == 7.0
+    assert another.status(ONE_A_SECOND).paused_for == 7.0
 
 
 def test_it_outlives_those_who_use_it(path, hand_clock, backend):
@@ -155,7 +155,7 @@ def test_a_file_of_another_user_is_not_used(path, backend, monkeypatch):
 
 
 def test_a_lock_that_nobody_gives_back_is_not_waited_for_long(path, backend, monkeypatch):
-    monkeypatch.setattr(file, "_PATIENCE", 0.02)
+    monkeypatch.setattr(file, "_LOCK_TIMEOUT_SECONDS", 0.02)
     ask(backend)
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -192,7 +192,7 @@ def test_names_are_told_apart_and_stay_in_the_folder():
 
 def test_another_start_of_the_machine_has_another_file(monkeypatch):
     before = file.file_for("name")
-    monkeypatch.setattr(file, "_boot", lambda: "another")
+    monkeypatch.setattr(file, "_boot_id", lambda: "another")
     assert file.file_for("name") != before
 
 

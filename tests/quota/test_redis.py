@@ -52,16 +52,16 @@ def test_two_share_the_limit_and_a_pause(limit_of):
     assert waits == pytest.approx([0, 1, 2, 3], abs=0.2)
     one.pause(30)
     assert other.reserve().wait == pytest.approx(31, abs=0.5)
-    assert other.state().paused_for == pytest.approx(30, abs=0.5)
-    assert other.state().sharers == 2
+    assert other.status().paused_for == pytest.approx(30, abs=0.5)
+    assert other.status().sharers == 2
 
 
 def test_tokens_are_corrected(limit_of):
     one, other = limit_of(tokens_per_minute=600), limit_of(tokens_per_minute=600)
     slot = one.reserve(tokens=500)
-    assert other.reserve(tokens=100, patience=1).granted is False
+    assert other.reserve(tokens=100, max_wait=1).granted is False
     one.correct(slot, used=0)
-    assert other.reserve(tokens=5, patience=1).granted
+    assert other.reserve(tokens=5, max_wait=1).granted
 
 
 def test_what_nobody_uses_any_more_is_forgotten(limit_of, client):
@@ -76,7 +76,7 @@ def test_a_redis_that_has_forgotten_the_script_is_told_it_again(limit_of, client
     one.reserve()
     client.script_flush()
     assert one.reserve().wait > 0
-    assert one.shared
+    assert one.is_shared
 
 
 @pytest.mark.smoke
@@ -113,7 +113,7 @@ def test_the_password_is_needed_and_never_shown(redis_with_password, caplog):
     wrong = Sharing(f"redis://:whisper@127.0.0.1:{port}/team", requests_per_minute=60).limit("http://server", "m")
     right.reserve()
     wrong.reserve()
-    assert (right.shared, wrong.shared) == (True, False)
+    assert (right.is_shared, wrong.is_shared) == (True, False)
     assert "Redis at redis://127.0.0.1" in caplog.text
     assert "whisper" not in caplog.text + repr(wrong) + repr(vars(wrong._backend))
     right.close()
@@ -149,7 +149,7 @@ def test_the_host_of_another_redis_is_not_waited_for(hand_clock):
         started = time.monotonic()
         one.reserve()
         assert time.monotonic() - started < 30  # nobody would ever answer
-        assert not one.shared
+        assert not one.is_shared
         one.close()
 
 
@@ -197,10 +197,10 @@ def test_a_redis_that_is_slow_for_a_moment_is_asked_once_more(limit_of, client, 
     slot = one.reserve(tokens=500)
     client.client_pause(700)  # longer than the time limit, and shorter than twice that
     assert one.reserve(tokens=500).granted
-    assert one.shared
+    assert one.is_shared
     client.client_pause(700)
     one.correct(slot, 900)  # more was needed: said until it is heard
-    assert one.shared
+    assert one.is_shared
     assert not caplog.records
 
 
@@ -210,9 +210,9 @@ def test_what_is_given_back_is_never_given_back_twice(limit_of, client):
     assert second.wait < 60
     client.client_pause(700)
     one.correct(second, 0)  # heard, but not answered in time
-    assert one.shared
+    assert one.is_shared
     client.ping()  # answered as soon as Redis goes on
-    assert one.reserve(tokens=200, patience=1).granted is False
+    assert one.reserve(tokens=200, max_wait=1).granted is False
     assert first.granted
 
 
@@ -221,7 +221,7 @@ def test_a_redis_that_hangs_is_none(limit_of, client):
     one.reserve()
     client.client_pause(3_000)
     one.reserve()
-    assert not one.shared
+    assert not one.is_shared
 
 
 PROGRAM = """

@@ -28,7 +28,7 @@ def test_a_plain_name_is_for_this_host():
 )
 def test_a_url_names_a_redis_and_ends_with_the_name(scope, name, url, shown):
     found = parse_scope(scope)
-    assert (found.name, found.redis.url, found.redis.shown) == (name, url, shown)
+    assert (found.name, found.redis.url, found.redis.display_url) == (name, url, shown)
 
 
 def test_a_url_may_say_how_many_share():
@@ -66,4 +66,4 @@ def test_the_password_is_in_no_message():
     with pytest.raises(ConfigurationError) as caught:
         parse_scope("redis://:hush@host:port/team")
     assert "hush" not in str(caught.value)
-    assert "hush" not in parse_scope("redis://:hush@host/team").redis.shown
+    assert "hush" not in parse_scope("redis://:hush@host/team").redis.display_url

@@ -1,4 +1,4 @@
-"""The model's reasoning, wherever a server has it."""
+"""The model's reasoning, in whichever field a server sends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers say that they used, counted as it is billed."""
+"""Usage as answers state it, counted as it is billed."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def test_zeros_are_no_usage(zero):
 
 
 def test_zeros_in_the_last_chunk_of_a_stream_do_not_take_the_place_of_a_count():
-    join = ChoiceAccumulator(True, 1)
-    join.take("", {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
-    assert join.take("", {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}).usage is None
-    assert usage_of(join.payload()) == Usage(3, 2, 5)
+    accumulator = ChoiceAccumulator(True, 1)
+    accumulator.add("", {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    assert accumulator.add("", {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}).usage is None
+    assert usage_of(accumulator.payload()) == Usage(3, 2, 5)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_tokens_from_the_cache_that_are_more_than_those_read_were_read_besides()
 
 def test_groq_has_it_in_a_place_of_its_own_in_streams():
     usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
-    joined = ChoiceAccumulator(is_chat=True, expected=1)
-    joined.take("", {"choices": [{"delta": {"content": "yes"}}], "x_groq": {"id": "req_1"}})
-    last = joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": usage}})
-    assert last.usage == usage_of(joined.payload()) == Usage(20, 10, 30)
+    accumulator = ChoiceAccumulator(is_chat=True, expected=1)
+    accumulator.add("", {"choices": [{"delta": {"content": "yes"}}], "x_groq": {"id": "req_1"}})
+    last = accumulator.add("", {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": usage}})
+    assert last.usage == usage_of(accumulator.payload()) == Usage(20, 10, 30)
     assert usage_of({"x_groq": "odd"}) is None
 
 
@@ -197,11 +197,11 @@ def test_groq_has_it_in_a_place_of_its_own_in_streams():
     ],
 )
 def test_a_stream_may_say_in_several_chunks_what_it_used(chunks, tokens):
-    joined = ChoiceAccumulator(is_chat=True, expected=1)
+    accumulator = ChoiceAccumulator(is_chat=True, expected=1)
     for usage in chunks:
-        joined.take("", {"choices": [{"delta": {"content": "yes"}}], "usage": usage})
-    joined.take("", {"choices": [{"delta": {}, "finish_reason": "stop"}]})
-    assert usage_of(joined.payload()) == tokens
+        accumulator.add("", {"choices": [{"delta": {"content": "yes"}}], "usage": usage})
+    accumulator.add("", {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    assert usage_of(accumulator.payload()) == tokens
 
 
 def test_the_usage_of_a_pack_is_shared_out_without_loss():

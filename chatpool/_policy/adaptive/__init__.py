@@ -1,1 +1,1 @@
-"""Limits that no server has stated, learned from what it rejects."""
+"""Limits that no server reports, learned from its rejections."""

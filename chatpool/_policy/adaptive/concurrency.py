@@ -1,7 +1,4 @@
-"""A number of calls in flight that stays just at what the server accepts.
-
-Some of the places at a full server are left free for a moment, in case somebody else has few.
-"""
+"""Concurrency controller: a limit of calls in flight that stays just at what the server accepts, shared fairly."""
 
 from __future__ import annotations
 
@@ -12,204 +9,208 @@ from .send_log import SendLog
 __all__ = ["ConcurrencyController", "FairShareYield"]
 
 
-_SHARE = 0.1  # of the calls in flight
-_RARELY = 12  # refusals from one concession to the next, so that it costs a pool alone 1 % at most ...
-_OFTEN = 1  # ... and from one that somebody used to the next; twice as many after each that nobody used
+_YIELD_SHARE = 0.1  # of the calls in flight
+_MAX_REJECTIONS_PER_YIELD = 12  # between two yields, so that they cost a pool alone 1 % at most ...
+_MIN_REJECTIONS_PER_YIELD = 1  # ... and after one that was used; twice as many after each that was not
 
 
 class FairShareYield:
-    """After a refusal, how many of the calls in flight to give up for a moment.
+    """Decides how many of the calls in flight to yield to other clients for a moment, after a rejection.
 
-    A full server refuses whoever comes, not whoever has most: of two pools, the one that was first would keep all
-    places.  So each leaves a share of its own free.  If nobody takes them, it takes them back, and leaves some less
-    often; if somebody does, it leaves more at the next refusal.  The larger one leaves more than the smaller one, so
-    they come to have about as many.
+    A full server rejects new calls of any client, not of the one that has most in flight: of two pools, the one that
+    was first would keep all slots.  So each yields a share of its slots.  If no other client takes the slots, it takes
+    them back and yields less often; if one does, it yields again at the next rejection.  The larger one yields more
+    than the smaller one, so both end up with about the same number (AIMD; Chiu and Jain, 1989).
 
     Attributes:
-        before: the calls in flight before the concession under way, 0 without one.
-        kept: how many of these were kept.
+        in_flight_before: the calls in flight before the current yield, 0 without one.
+        kept_in_flight: how many of these were kept.
     """
 
-    __slots__ = ("_every", "_refusals", "before", "kept")
+    __slots__ = ("_rejections", "_rejections_per_yield", "in_flight_before", "kept_in_flight")
 
     def __init__(self) -> None:
-        self.before = self.kept = 0
-        self._every = _RARELY
-        self._refusals = 0  # since the last concession
+        self.in_flight_before = self.kept_in_flight = 0
+        self._rejections_per_yield = _MAX_REJECTIONS_PER_YIELD
+        self._rejections = 0  # since the last yield
 
-    def refused(self, in_flight: int, *, others: bool = False) -> int:
-        """Refused with so many in flight.
+    def rejected(self, in_flight: int, *, by_others: bool = False) -> int:
+        """Note a rejection with ``in_flight`` calls in flight.
 
         Args:
             in_flight: calls in flight.
-            others: whether the refusal is one that somebody else may have caused.
+            by_others: True if another client may have caused it.
 
         Returns:
-            How many of the calls in flight to give up.
+            How many of the calls in flight to yield.
         """
-        self.over()
-        if others:
-            self._every = _OFTEN
-        self._refusals += 1
-        given = int(_SHARE * in_flight) if self._refusals >= self._every else 0
-        if given:
-            self._refusals = 0
-            self._every = min(_RARELY, 2 * self._every)
-            self.before, self.kept = in_flight, in_flight - given
-        return given
+        self.end()
+        if by_others:
+            self._rejections_per_yield = _MIN_REJECTIONS_PER_YIELD
+        self._rejections += 1
+        yielded = int(_YIELD_SHARE * in_flight) if self._rejections >= self._rejections_per_yield else 0
+        if yielded:
+            self._rejections = 0
+            self._rejections_per_yield = min(_MAX_REJECTIONS_PER_YIELD, 2 * self._rejections_per_yield)
+            self.in_flight_before, self.kept_in_flight = in_flight, in_flight - yielded
+        return yielded
 
-    def over(self) -> None:
-        """As many as before are in flight again, or will not be."""
-        self.before = self.kept = 0
+    def end(self) -> None:
+        """End the yield: as many calls as before are in flight again, or will not be."""
+        self.in_flight_before = self.kept_in_flight = 0
 
 
-_PATIENCE = 1.0  # seconds at the limit before one more is tried; twice as long after each that was refused ...
-_LONG_PATIENCE = 1.5  # ... up to this, or the time of some answers if that is longer ...
-_FEWEST_ANSWERS = 20
-_LONGEST_PATIENCE = 4.0  # ... but not beyond this ...
-_SHORTEST_PATIENCE = 0.3  # ... and this after one that was accepted
-_LARGEST_STEP = 0.25  # of the limit; steps double as long as they are accepted
-_UNBOUND = 1.0  # seconds; a limit that nobody ran into for so long is tried anew from then on
+# At the limit before one more call is tried; twice as long after each probe that was rejected ...
+_PROBE_INTERVAL_SECONDS = 1.0
+_LONG_PROBE_INTERVAL_SECONDS = 1.5  # ... up to this, or the time of some answers if that is longer ...
+_PROBE_INTERVAL_ANSWERS = 20
+_MAX_PROBE_INTERVAL_SECONDS = 4.0  # ... but not beyond this ...
+_MIN_PROBE_INTERVAL_SECONDS = 0.3  # ... and this after a probe that was accepted
+_MAX_STEP_SHARE = 0.25  # of the limit; steps double as long as they are accepted
+_UNBOUND_SECONDS = 1.0  # a limit that was not reached for so long is tried anew from then on
 
-# A probe is sent so far from the last send, as a share of the mean time between two answers at the limit tried: a rate
-# would let it through, so a refusal speaks of the number in flight.
-_DISTANCE = 0.9
-_LATE = 3.0  # distances; who comes later than this does not make it good
+# The distance of a probe from the last send, as a share of the mean time between two answers at the limit tried: a
+# limit of the rate would accept it, so a rejection is evidence for a limit of the calls in flight.
+_PROBE_DISTANCE_RATIO = 0.9
+_MAX_LATENESS_DISTANCES = 3.0  # a thread that is later than this does not make up for it
 
 
 class ConcurrencyController:
-    """Holds calls back at a limit, and tries now and then whether more are accepted.
+    """Holds calls back at a limit, and tries now and then if more are accepted.
 
     Args:
         limit: calls in flight.
-        patience: seconds at the limit before the first probe.
-        in_doubt: whether it is not known yet that there is such a limit: then all sends keep the distance of a
-            probe, and nothing is left to others.
+        probe_interval: seconds at the limit before the first probe.
+        in_doubt: True while it is unknown if there is such a limit: then all sends keep the distance of a probe, and
+            nothing is yielded to other clients.
 
     Attributes:
         limit: calls in flight, a probe included.
-        probing: whether the limit was raised and nothing has been refused since.
+        probing: True if the limit was raised and nothing has been rejected since.
         confirmed: the limit that held until it was raised last.
-        held: the most calls in flight that are known to have been accepted since the last refusal.
+        max_accepted: the most calls in flight that are known to have been accepted since the last rejection.
     """
 
     __slots__ = (
         "_bound_at",
-        "_concession",
-        "_first_patience",
+        "_fair_share",
+        "_first_probe_interval",
         "_in_doubt",
         "_next",
-        "_patience",
         "_probe_at",
+        "_probe_interval",
         "_spaced_until",
         "_step",
         "confirmed",
-        "held",
         "limit",
+        "max_accepted",
         "probing",
     )
 
-    def __init__(self, limit: int, *, patience: float = _PATIENCE, in_doubt: bool = False) -> None:
+    def __init__(self, limit: int, *, probe_interval: float = _PROBE_INTERVAL_SECONDS, in_doubt: bool = False) -> None:
         self.limit = max(1, limit)
-        self.confirmed = self.held = 0
+        self.confirmed = self.max_accepted = 0
         self.probing = False
         self._in_doubt = in_doubt
-        self._concession = FairShareYield()
-        self._first_patience = self._patience = patience
+        self._fair_share = FairShareYield()
+        self._first_probe_interval = self._probe_interval = probe_interval
         self._step = 1
         self._probe_at = self._spaced_until = math.inf
         self._bound_at = self._next = -math.inf
 
     @property
-    def conceding(self) -> bool:
-        """Whether fewer than the server accepts are in flight, or have just been."""
-        return self._concession.before > 0
+    def is_yielding(self) -> bool:
+        """True if fewer than the server accepts are in flight, or have just been."""
+        return self._fair_share.in_flight_before > 0
 
     # -- sending ----------------------------------------------------------------------------------------
 
-    def wait(self, now: float, tally: SendLog) -> float:
-        """Seconds until an attempt may be sent, if nothing ends before."""
-        if tally.in_flight > self.limit:
+    def wait(self, now: float, send_log: SendLog) -> float:
+        """Return the seconds until an attempt may be sent, if nothing ends before."""
+        if send_log.in_flight > self.limit:
             return math.inf  # it was lowered: something has to end first
-        if tally.in_flight == self.limit:
-            wait = self._wait_for_probe(now, tally)
+        if send_log.in_flight == self.limit:
+            wait = self._wait_for_probe(now, send_log)
             if wait > 0:
                 return wait
-            self._raise(now, tally)
-        trying = self.probing and tally.in_flight >= self.confirmed and now < self._spaced_until
+            self._raise(now, send_log)
+        trying = self.probing and send_log.in_flight >= self.confirmed and now < self._spaced_until
         return max(0.0, self._next - now) if self._in_doubt or trying else 0.0
 
-    def _wait_for_probe(self, now: float, tally: SendLog) -> float:
-        unbound = now - self._bound_at > _UNBOUND + tally.turnaround + self._patience and not self.conceding
+    def _wait_for_probe(self, now: float, send_log: SendLog) -> float:
+        longest = _UNBOUND_SECONDS + send_log.rejection_latency + self._probe_interval
+        unbound = now - self._bound_at > longest and not self.is_yielding
         if math.isinf(self._probe_at) or unbound:
-            self._probe_at = now + self._patience
+            self._probe_at = now + self._probe_interval
         self._bound_at = now
         return max(0.0, self._probe_at - now)
 
-    def _raise(self, now: float, tally: SendLog) -> None:
-        if self.conceding and self.probing:
-            self._take_back()
+    def _raise(self, now: float, send_log: SendLog) -> None:
+        if self.is_yielding and self.probing:
+            self._end_yield()
         elif self.probing:  # the last probe was accepted: sooner and further
-            self._patience = max(min(_SHORTEST_PATIENCE, self._first_patience), 2 * tally.turnaround)
-            self._step = min(2 * self._step, max(1, int(self.limit * _LARGEST_STEP)))
+            shortest = min(_MIN_PROBE_INTERVAL_SECONDS, self._first_probe_interval)
+            self._probe_interval = max(shortest, 2 * send_log.rejection_latency)
+            self._step = min(2 * self._step, max(1, int(self.limit * _MAX_STEP_SHARE)))
         self.confirmed = self.limit
         self.limit += self._step
         self.probing = True
         self._probe_at = math.inf
-        # What was left to others has been accepted before: a busy machine need not come to it step by step for ever.
-        self._spaced_until = now + self._patience if self.conceding else math.inf
+        # What was yielded has been accepted before: after this time no more distance is kept on the way back to it.
+        self._spaced_until = now + self._probe_interval if self.is_yielding else math.inf
 
-    def _take_back(self) -> None:
-        """Nobody has used what was left to others."""
-        self.limit = max(self.limit, self._concession.before)
-        self._concession.over()
+    def _end_yield(self) -> None:
+        """Take back what was yielded: no other client has used it."""
+        self.limit = max(self.limit, self._fair_share.in_flight_before)
+        self._fair_share.end()
         self.probing = False
         self._step = 1
 
-    def sent(self, now: float, tally: SendLog) -> None:
-        """An attempt goes out."""
-        distance = _DISTANCE * tally.latency / self.limit
+    def sent(self, now: float, send_log: SendLog) -> None:
+        """Note that an attempt is sent."""
+        distance = _PROBE_DISTANCE_RATIO * send_log.latency / self.limit
         late = now - self._next
-        # Who wakes up late makes it good with the next, or the limit would never be reached and tried.
-        made_good = min(late, distance / 2) if 0 < late <= _LATE * distance else 0.0
+        # A thread that wakes up late makes up for it with the next send, or the limit would never be reached and tried.
+        made_good = min(late, distance / 2) if 0 < late <= _MAX_LATENESS_DISTANCES * distance else 0.0
         self._next = now - made_good + distance
 
     def accepted(self, in_flight: int) -> None:
-        """An attempt was accepted with so many in flight, itself included."""
-        self.held = max(self.held, in_flight)
-        if self.conceding and in_flight >= self._concession.before:
-            self._take_back()
+        """Note that an attempt was accepted with ``in_flight`` in flight, itself included."""
+        self.max_accepted = max(self.max_accepted, in_flight)
+        if self.is_yielding and in_flight >= self._fair_share.in_flight_before:
+            self._end_yield()
 
-    # -- being refused ----------------------------------------------------------------------------------
+    # -- being rejected ----------------------------------------------------------------------------------
 
     def contradicts(self, in_flight: int) -> bool:
-        """Whether a refusal with so many in flight cannot be due to a limit of these: more were accepted before."""
-        return in_flight < 0.9 * self.held
+        """Return True if a rejection with ``in_flight`` in flight is not due to this limit: it has accepted more."""
+        return in_flight < 0.9 * self.max_accepted
 
-    def taken(self, in_flight: int) -> bool:
-        """Whether a refusal with so many in flight only shows that somebody has taken places that were left free."""
-        return self._concession.kept <= in_flight < self._concession.before
+    def used_by_others(self, in_flight: int) -> bool:
+        """Return True if a rejection with ``in_flight`` in flight only shows that another client uses yielded slots."""
+        return self._fair_share.kept_in_flight <= in_flight < self._fair_share.in_flight_before
 
-    def refused(self, in_flight: int, latency: float) -> None:
-        """Refused with so many in flight, of calls that take ``latency`` seconds: no more than these.
+    def rejected(self, in_flight: int, latency: float) -> None:
+        """Lower the limit after a rejection with ``in_flight`` in flight, of calls that take ``latency`` seconds.
 
-        Once it is known that there is such a limit, there are even fewer for a moment.
+        Once it is known that there is such a limit, part of it is yielded for a moment.
         """
-        fewer = in_flight < self._concession.before  # than there were before some places were left free
-        lost = not self.probing and in_flight < self.held  # a call that took the place of one that had ended
+        fewer = in_flight < self._fair_share.in_flight_before  # than before the yield
+        lost = not self.probing and in_flight < self.max_accepted  # another client took the slot of a call that ended
         self.lower(in_flight)
         if fewer:
-            self._patience = _PATIENCE
+            self._probe_interval = _PROBE_INTERVAL_SECONDS
         elif self.probing:
-            longest = min(_LONGEST_PATIENCE, max(_LONG_PATIENCE, _FEWEST_ANSWERS * latency / self.limit))
-            self._patience = min(longest, max(_PATIENCE, 2 * self._patience))
-        given = 0 if self._in_doubt else self._concession.refused(self.limit, others=fewer or lost)
-        self.limit -= given
-        self._step = max(1, given)
+            some_answers = _PROBE_INTERVAL_ANSWERS * latency / self.limit
+            longest = min(_MAX_PROBE_INTERVAL_SECONDS, max(_LONG_PROBE_INTERVAL_SECONDS, some_answers))
+            self._probe_interval = min(longest, max(_PROBE_INTERVAL_SECONDS, 2 * self._probe_interval))
+        yielded = 0 if self._in_doubt else self._fair_share.rejected(self.limit, by_others=fewer or lost)
+        self.limit -= yielded
+        self._step = max(1, yielded)
         self._probe_at = math.inf
         self.probing = False
-        self.held = 0
+        self.max_accepted = 0
 
     def lower(self, in_flight: int) -> None:
-        """The limit is no larger than this."""
+        """Lower the limit to ``in_flight``, unless it is lower."""
         self.limit = max(1, min(self.limit, in_flight))

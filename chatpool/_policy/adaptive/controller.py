@@ -1,4 +1,4 @@
-"""How fast calls are sent to a server whose limits nobody has stated: found out by what it refuses."""
+"""Adaptive limiter: how fast and how many calls are sent to a server whose limits are unknown."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .states import LimitedByConcurrency, LimitedByRate, LimitState, Probing
 
 __all__ = ["AdaptiveLimiter"]
 
-_LONGEST_PAUSE = 120.0  # seconds
+_MAX_PAUSE_SECONDS = 120.0
 
-# The pause after a refusal without a hint: about the time of one send, within these (seconds); twice as long for
-# each probe in a row that is refused.
-_SHORTEST_OWN_PAUSE = 0.03
-_LONGEST_OWN_PAUSE = 1.0
-_LONGEST_PAUSE_IN_SILENCE = 0.25  # where nothing at all is accepted: it may be back at any moment
-_LARGEST_EXPONENT = 6
+# The pause after a rejection without a hint: about the time of one send, within these; twice as long for each probe in
+# a row that is rejected.
+_MIN_OWN_PAUSE_SECONDS = 0.03
+_MAX_OWN_PAUSE_SECONDS = 1.0
+_MAX_SILENT_PAUSE_SECONDS = 0.25  # where nothing at all is accepted: it may be back at any moment
+_MAX_PAUSE_EXPONENT = 6
 
-_ATTEMPTS = 1000.0  # among which a series of refusals of one call is by chance
+_EXPECTED_RUN_ATTEMPTS = 1000.0  # among these a run of rejections of one call is explained by chance
 
 
 class AdaptiveLimiter:
@@ -33,189 +33,196 @@ class AdaptiveLimiter:
     Not thread-safe: the caller holds the lock.
 
     Attributes:
-        tally: counts of what was sent.
-        phase: what is known about the server's limit.
-        explained: whether the failure that was told last is due to the load.
+        send_log: counts of what was sent.
+        state: what is known about the server's limit.
+        overloaded: True if the latest failure is due to the load.
     """
 
     __slots__ = (
-        "_accepted",
+        "_accepted_before",
         "_background",
-        "_backlog_helps",
-        "_limited_before",
-        "_news_from",
+        "_fewer_may_help",
+        "_informative_from",
         "_overload",
         "_paused_until",
         "_probed_at",
-        "_refused_probes",
-        "explained",
-        "phase",
-        "tally",
+        "_rejected_probes",
+        "_was_limited",
+        "overloaded",
+        "send_log",
+        "state",
     )
 
     def __init__(self) -> None:
-        self.tally = SendLog()
-        self.phase: LimitState = Unlimited(self.tally)
-        self.explained = False
+        self.send_log = SendLog()
+        self.state: LimitState = Unlimited(self.send_log)
+        self.overloaded = False
         self._overload = Overload()
         self._background: Optional[BackgroundRate] = None
-        self._backlog_helps = True  # as far as is known
-        self._limited_before = False  # when failures became refusals
-        self._news_from = -math.inf
+        self._fewer_may_help = True  # as far as is known
+        self._was_limited = False  # when failures became rejections
+        self._informative_from = -math.inf
         self._paused_until = -math.inf
-        self._accepted = -1  # before the latest refusal
-        self._refused_probes = 0  # in a row: first calls after a pause
+        self._accepted_before = -1  # before the latest rejection
+        self._rejected_probes = 0  # in a row: first calls after a pause
         self._probed_at = -math.inf
 
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; 0 for now, ``inf`` for not before something ends."""
+        """Return the seconds until the next attempt may be sent; ``inf`` for not before one in flight ends."""
         if now < self._paused_until:
             return self._paused_until - now
-        return self.phase.wait(now)
+        return self.state.wait(now)
 
     def sent(self, now: float) -> SendRecord:
-        """An attempt goes out; the ticket is handed back when it returns."""
-        self.phase = self.phase.sent(now)
-        return self.tally.send(now)
+        """Note that an attempt is sent; its record is handed back when it returns."""
+        self.state = self.state.sent(now)
+        return self.send_log.send(now)
 
-    # -- what comes back --------------------------------------------------------------------------------
+    # -- answers, rejections and failures ---------------------------------------------------------------
 
-    def accepted(self, ticket: SendRecord, now: float) -> None:
-        """The attempt was answered."""
-        self.tally.answer(ticket, now)
-        self._overload.answered(ticket.number)
-        if ticket.sent_at >= self._news_from:
-            self.phase = self.phase.accepted(ticket, now)
-        if isinstance(self.phase, Backlog) and self.phase.helps is False:
+    def accepted(self, record: SendRecord, now: float) -> None:
+        """Note that the attempt was answered."""
+        self.send_log.answer(record, now)
+        self._overload.answered(record.number)
+        if record.sent_at >= self._informative_from:
+            self.state = self.state.accepted(record, now)
+        if isinstance(self.state, Backlog) and self.state.helps is False:
             self._leave_backlog()
-        elif self.phase.answered(ticket):
+        elif self.state.answered(record):
             self._was_down()
 
     def ended(self) -> None:
-        """An attempt has ended in a way that says nothing about limits."""
-        self.explained = False
-        self.tally.give_up()
+        """Note the end of an attempt that says nothing about limits."""
+        self.overloaded = False
+        self.send_log.give_up()
 
-    def given_up(self, ticket: SendRecord, now: float) -> None:
-        """There was no answer in time."""
-        phase, waited = self.phase, now - ticket.sent_at
-        self.explained = False
-        if isinstance(phase, Backlog):
-            self.explained = phase.given_up(ticket, now)
-            if phase.helps is False:
+    def timed_out(self, record: SendRecord, now: float) -> None:
+        """Note that there was no answer in time."""
+        state, waited = self.state, now - record.sent_at
+        self.overloaded = False
+        if isinstance(state, Backlog):
+            self.overloaded = state.timed_out(record, now)
+            if state.helps is False:
                 self._leave_backlog()
-        elif isinstance(phase, Unlimited) and self._backlog_helps and Backlog.explains(self.tally, waited):
-            self.phase = Backlog(self.tally, waited, now)
-            self.explained = True
-        self.tally.give_up()
+        elif isinstance(state, Unlimited) and self._fewer_may_help and Backlog.explains(self.send_log, waited):
+            self.state = Backlog(self.send_log, waited, now)
+            self.overloaded = True
+        self.send_log.give_up()
 
     def _leave_backlog(self) -> None:
-        self._backlog_helps = False
-        self.phase = Unlimited(self.tally)
+        self._fewer_may_help = False
+        self.state = Unlimited(self.send_log)
 
-    def failed(self, ticket: SendRecord, now: float, hint: Optional[float]) -> None:
-        """The server or the way to it failed, with a hint of so many seconds: chance, unless most calls fail."""
-        knew = self._overload.known
-        # A call that fails with no other under way fails for another reason than the load.
-        self.explained = knew or (ticket.ahead > 0 and self._overload.failed(ticket.number, self.tally.sent))
-        if hint is not None and not isinstance(self.phase, (LimitedByRate, LimitedByConcurrency)):
-            hint = min(hint, _LONGEST_OWN_PAUSE)  # it may be down: probes are to find out whether it is back
-        if self.explained and not knew:
-            self._limited_before = self.limited
-        if knew or (self.explained and self.limited):
-            self.refused(ticket, now, hint)
-            return
-        refusal = self.tally.refuse(ticket, now, hint)
-        if self.explained:
-            self._accepted = refusal.accepted
-            pause = self._pause(hint)
-            self._enter(LoadTrial(self.tally, refusal, pause, self._overload.share, ticket.ahead), now)
-            self._paused_until = max(self._paused_until, now + pause)
+    def failed(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
+        """Note a failure of the server or the connection: chance, unless most calls fail.
 
-    def refused(self, ticket: SendRecord, now: float, hint: Optional[float]) -> None:
-        """The attempt was refused, with a hint of so many seconds.
-
-        Calls that were on their way when a refusal came back had been sent too fast as well: only what is sent
-        after it tells something new.
+        Args:
+            record: of the attempt.
+            now: the time.
+            hint: seconds that the server asks to wait, None without a hint.
         """
-        refusal, pause = self.tally.refuse(ticket, now, hint), self._pause(hint)
-        if self.phase.expected(refusal, pause) or self._by_chance(ticket):
+        was_detected = self._overload.detected
+        has_company = record.ahead > 0  # a call that fails with no other in flight fails for another reason than load
+        self.overloaded = was_detected or (has_company and self._overload.failed(record.number, self.send_log.sent))
+        if hint is not None and not isinstance(self.state, (LimitedByRate, LimitedByConcurrency)):
+            hint = min(hint, _MAX_OWN_PAUSE_SECONDS)  # it may be down: probes have to find out when it is back
+        if self.overloaded and not was_detected:
+            self._was_limited = self.limited
+        if was_detected or (self.overloaded and self.limited):
+            self.rejected(record, now, hint)
             return
-        news = ticket.sent_at >= self._news_from
-        self._note_probe(refusal, news)
-        pause = self._pause(hint)
-        if news:
-            self._news_from = now
-            self._enter(self.phase.refused(refusal, pause), now)
-        else:
-            self._enter(self.phase.refused_too(refusal), now)
-        if self.phase.pauses_all:
+        rejection = self.send_log.reject(record, now, hint)
+        if self.overloaded:
+            self._accepted_before = rejection.accepted
+            pause = self._pause(hint)
+            self._enter(LoadTrial(self.send_log, rejection, pause, self._overload.share, record.ahead), now)
             self._paused_until = max(self._paused_until, now + pause)
 
-    def _enter(self, phase: LimitState, now: float) -> None:
-        if phase is self.phase:
+    def rejected(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
+        """Note that the attempt was rejected, with a hint of ``hint`` seconds.
+
+        Calls that were in flight when a rejection came back had been sent too fast as well: only what is sent after it
+        tells something new.
+        """
+        rejection, pause = self.send_log.reject(record, now, hint), self._pause(hint)
+        if self.state.ignores(rejection, pause) or self._is_random(record):
             return
-        self.phase = phase
-        self._news_from = now
-        if isinstance(phase, RandomRejections) and self._overload.known:
-            self._overload.forget(phase.chance, self.tally.sent)
+        is_informative = record.sent_at >= self._informative_from
+        self._count_probe(rejection, is_informative)
+        pause = self._pause(hint)
+        if is_informative:
+            self._informative_from = now
+            self._enter(self.state.rejected(rejection, pause), now)
+        else:
+            self._enter(self.state.also_rejected(rejection), now)
+        if self.state.pauses_all:
+            self._paused_until = max(self._paused_until, now + pause)
 
-    def _by_chance(self, ticket: SendRecord) -> bool:
-        """Tell refusals that come whatever the load from those of a limit."""
-        share = self.phase.chance
+    def _enter(self, state: LimitState, now: float) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        self._informative_from = now
+        if isinstance(state, RandomRejections) and self._overload.detected:
+            self._overload.forget(state.random_share, self.send_log.sent)
+
+    def _is_random(self, record: SendRecord) -> bool:
+        """Return True for a rejection that comes whatever the load, False for one of a limit."""
+        share = self.state.random_share
         if share and (self._background is None or self._background.share != share):
-            self._background = BackgroundRate(share, self.tally.sent)
-        return self._background is not None and self.limited and self._background.explains(ticket.number)
+            self._background = BackgroundRate(share, self.send_log.sent)
+        return self._background is not None and self.limited and self._background.explains(record.number)
 
-    def _note_probe(self, refusal: Rejection, news: bool) -> None:
-        if refusal.accepted > self._accepted:
-            self._refused_probes, self._accepted = 0, refusal.accepted
-        elif news and refusal.sent_at >= self._paused_until > self._probed_at:
-            self._refused_probes += 1
+    def _count_probe(self, rejection: Rejection, is_informative: bool) -> None:
+        if rejection.accepted > self._accepted_before:
+            self._rejected_probes, self._accepted_before = 0, rejection.accepted
+        elif is_informative and rejection.sent_at >= self._paused_until > self._probed_at:
+            self._rejected_probes += 1
             self._probed_at = self._paused_until
 
     def _pause(self, hint: Optional[float]) -> float:
         if hint is not None:
-            return min(hint, _LONGEST_PAUSE)
-        rate = self.phase.rate
-        pause = max(_SHORTEST_OWN_PAUSE, 0.0 if rate is None else 1 / rate)
-        longest = _LONGEST_PAUSE_IN_SILENCE if self.phase.silent else _LONGEST_OWN_PAUSE
-        return min(longest, pause * 2.0 ** min(self._refused_probes, _LARGEST_EXPONENT))
+            return min(hint, _MAX_PAUSE_SECONDS)
+        rate = self.state.rate
+        pause = max(_MIN_OWN_PAUSE_SECONDS, 0.0 if rate is None else 1 / rate)
+        longest = _MAX_SILENT_PAUSE_SECONDS if self.state.silent else _MAX_OWN_PAUSE_SECONDS
+        return min(longest, pause * 2.0 ** min(self._rejected_probes, _MAX_PAUSE_EXPONENT))
 
     # -- what is known ----------------------------------------------------------------------------------
 
     @property
     def limited(self) -> bool:
         """True where there is a limit."""
-        return isinstance(self.phase, (Probing, LimitedByRate, LimitedByConcurrency))
+        return isinstance(self.state, (Probing, LimitedByRate, LimitedByConcurrency))
 
     @property
     def down(self) -> Optional[bool]:
-        """True where the server is down, None where failures are no refusals and say so themselves."""
-        return self._overload.down(self._refused_probes, self.tally.in_flight) if self._overload.known else None
+        """True where the server is down, None where failures do not depend on the load."""
+        return self._overload.down(self._rejected_probes, self.send_log.in_flight) if self._overload.detected else None
 
     @property
-    def chance(self) -> int:
-        """Number of refusals of one call in a row that are due to chance; 0 where refusals depend on the load."""
-        return 0 if self._background is None else expected_failure_run(_ATTEMPTS, self._background.share)
+    def chance_rejections(self) -> int:
+        """Rejections of one call in a row that chance explains; 0 where rejections depend on the load."""
+        background = self._background
+        return 0 if background is None else expected_failure_run(_EXPECTED_RUN_ATTEMPTS, background.share)
 
     def paused_for(self, now: float) -> float:
-        """Seconds until anything is sent again after a refusal; 0 when it is not paused."""
+        """Return the seconds until anything is sent again after a rejection; 0 when it is not paused."""
         return max(0.0, self._paused_until - now)
 
     def restart(self) -> None:
-        """The server was down, and is back: the ramp begins anew, unless a limit is known."""
-        self._refused_probes = 0
+        """Begin anew with a slow start after an outage, unless a limit is known."""
+        self._rejected_probes = 0
         if self._overload.was_outage():
             self._was_down()
-        elif isinstance(self.phase, Unlimited):
-            self.phase = Unlimited(self.tally)
+        elif isinstance(self.state, Unlimited):
+            self.state = Unlimited(self.send_log)
 
     def _was_down(self) -> None:
-        """Forget the failures: they were no refusals."""
-        self._refused_probes = 0
-        self._overload.forget(0.0, self.tally.sent)
-        if not self._limited_before:
-            self.phase = Unlimited(self.tally)
+        """Forget the failures: they were an outage, not rejections."""
+        self._rejected_probes = 0
+        self._overload.forget(0.0, self.send_log.sent)
+        if not self._was_limited:
+            self.state = Unlimited(self.send_log)

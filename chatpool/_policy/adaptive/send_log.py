@@ -1,4 +1,4 @@
-"""What has been sent to one (endpoint, model), and what a refusal says about it."""
+"""Log of the sends to one (endpoint, model), their answers and rejections, and the rates that follow."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Deque, NamedTuple, Optional, Tuple
 
 __all__ = ["Rejection", "SendLog", "SendRecord"]
 
-_LATELY = 1.0  # seconds
-_LONG = 10.0  # seconds over which the mean rate is taken ...
-_LONG_ENOUGH = 2.0  # ... if there are so many
-_MARK_EVERY = 0.02  # seconds; rates are that exact
+_RATE_WINDOW_SECONDS = 1.0
+_MEAN_RATE_WINDOW_SECONDS = 10.0
+_MIN_MEAN_RATE_WINDOW_SECONDS = 2.0  # below this there is no mean rate
+_MARK_EVERY_SECONDS = 0.02  # the resolution of rates
 
-# Attempts sent within so many seconds may reach the server in any order; the first ones, which have to make
-# their connections, within half of the time that a refusal takes.
-_OVERTAKING = 0.003
-_OVERTAKING_AT_FIRST = 0.03
-_FIRST = 64
+# Attempts sent within this time may reach the server in any order; the first ones, which have to open their
+# connections, within half of the time that a rejection takes, and at most the second constant.
+_OVERTAKING_SECONDS = 0.003
+_FIRST_OVERTAKING_SECONDS = 0.03
+_FIRST_CALLS = 64
 
-_REFUSALS_IN_MEAN = 3  # the mean time to a refusal is that of the last few ...
+_REJECTIONS_IN_MEAN = 3  # the mean time to a rejection is that of the last few ...
 _ANSWERS_IN_MEAN = 20  # ... and that to an answer of more, for these differ more
-_FIRST_TURNAROUND = 0.01  # seconds, before there was any refusal
+_FIRST_REJECTION_LATENCY_SECONDS = 0.01  # before there was any rejection
 
 
 class SendRecord(NamedTuple):
-    """What was known when an attempt was sent; handed back when it returns.
+    """Record of one sent attempt; handed back when it returns.
 
     Attributes:
         sent_at: when it was sent.
@@ -38,14 +38,14 @@ class SendRecord(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One refused attempt, and what the server had accepted until then.
+    """One rejected attempt, and what the server had accepted until then.
 
     Attributes:
         sent_at: when the attempt was sent.
-        now: when the refusal came back.
+        now: when the rejection came back.
         in_flight: accepted attempts that were in flight when the server saw it.
         accepted: attempts accepted before it, since the first.
-        lately: attempts accepted in the second before it, per second.
+        accept_rate: attempts accepted in the second before it.
         hint: seconds the server asked to wait, None without a hint.
         number: attempts sent before it.
     """
@@ -54,115 +54,115 @@ class Rejection(NamedTuple):
     now: float
     in_flight: int
     accepted: int
-    lately: int
+    accept_rate: int
     hint: Optional[float]
     number: int = 0
 
 
 class SendLog:
-    """Counts sends, answers and refusals.
+    """Counts sends, answers and rejections.
 
     Attributes:
-        in_flight: attempts under way.
+        in_flight: attempts in flight.
         sent: attempts sent.
         finished: attempts that were answered.
-        refused: attempts that were refused.
-        turnaround: mean seconds from a send to its refusal.
+        rejected: attempts that were rejected.
+        rejection_latency: mean seconds from a send to its rejection.
         latency: mean seconds from a send to its answer; 0 before the first.
     """
 
     __slots__ = (
-        "_latest",
+        "_latest_sends",
         "_marks",
-        "_refusals",
+        "_rejections",
         "finished",
         "in_flight",
         "latency",
-        "refused",
+        "rejected",
+        "rejection_latency",
         "sent",
-        "turnaround",
     )
 
     def __init__(self) -> None:
-        self.in_flight = self.sent = self.finished = self.refused = 0
-        self.turnaround = _FIRST_TURNAROUND
+        self.in_flight = self.sent = self.finished = self.rejected = 0
+        self.rejection_latency = _FIRST_REJECTION_LATENCY_SECONDS
         self.latency = 0.0
-        self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, refused) until then
-        self._latest: Deque[Tuple[float, int]] = deque(maxlen=_FIRST)  # (sent at, number)
-        self._refusals: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
+        self._marks: Deque[Tuple[float, int, int]] = deque()  # (time, sent, rejected) until then
+        self._latest_sends: Deque[Tuple[float, int]] = deque(maxlen=_FIRST_CALLS)  # (sent at, number)
+        self._rejections: Deque[Tuple[float, int, float]] = deque(maxlen=1000)  # (sent at, number, back at)
 
     def send(self, now: float) -> SendRecord:
-        """An attempt goes out."""
-        ticket = SendRecord(now, self.in_flight, self.sent)
+        """Note that an attempt is sent; return its record."""
+        record = SendRecord(now, self.in_flight, self.sent)
         marks = self._marks
-        if not marks or now >= marks[-1][0] + _MARK_EVERY:
-            marks.append((now, self.sent, self.refused))
-            if marks[0][0] < now - _LONG:
+        if not marks or now >= marks[-1][0] + _MARK_EVERY_SECONDS:
+            marks.append((now, self.sent, self.rejected))
+            if marks[0][0] < now - _MEAN_RATE_WINDOW_SECONDS:
                 marks.popleft()
-        self._latest.append((now, self.sent))
+        self._latest_sends.append((now, self.sent))
         self.sent += 1
         self.in_flight += 1
-        return ticket
+        return record
 
-    def answer(self, ticket: SendRecord, now: float) -> None:
-        """An attempt was answered."""
+    def answer(self, record: SendRecord, now: float) -> None:
+        """Note that an attempt was answered."""
         self.in_flight -= 1
         self.finished += 1
-        self.latency += (now - ticket.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
+        self.latency += (now - record.sent_at - self.latency) / min(_ANSWERS_IN_MEAN, self.finished)
 
     def give_up(self) -> None:
-        """An attempt has ended in a way that says nothing: a time-out, a broken connection, a cancel."""
+        """Note an end that says nothing: a timeout, a broken connection, a cancel."""
         self.in_flight -= 1
 
-    def refuse(self, ticket: SendRecord, now: float, hint: Optional[float]) -> Rejection:
-        """An attempt was refused."""
-        a_second_before = ticket.sent_at - _LATELY
-        lately = ticket.number - self._sent_until(a_second_before) - self._refused_since(a_second_before)
-        refusal = Rejection(
-            ticket.sent_at,
+    def reject(self, record: SendRecord, now: float, hint: Optional[float]) -> Rejection:
+        """Note that an attempt was rejected; return what that shows."""
+        a_second_before = record.sent_at - _RATE_WINDOW_SECONDS
+        accept_rate = record.number - self._sent_until(a_second_before) - self._rejected_since(a_second_before)
+        rejection = Rejection(
+            record.sent_at,
             now,
-            self._accepted_ahead(ticket, now),
-            ticket.number - self.refused,
-            max(0, lately),
+            self._accepted_ahead(record, now),
+            record.number - self.rejected,
+            max(0, accept_rate),
             hint,
-            ticket.number,
+            record.number,
         )
         self.in_flight -= 1
-        self.refused += 1
-        self._refusals.append((ticket.sent_at, ticket.number, now))
-        self.turnaround += (now - ticket.sent_at - self.turnaround) / _REFUSALS_IN_MEAN
-        return refusal
+        self.rejected += 1
+        self._rejections.append((record.sent_at, record.number, now))
+        self.rejection_latency += (now - record.sent_at - self.rejection_latency) / _REJECTIONS_IN_MEAN
+        return rejection
 
-    def sent_lately(self, now: float) -> int:
-        """Attempts sent in the last second."""
-        return self.sent - self._sent_until(now - _LATELY)
+    def send_rate(self, now: float) -> int:
+        """Return the attempts sent in the last second."""
+        return self.sent - self._sent_until(now - _RATE_WINDOW_SECONDS)
 
     def mean_rate(self, now: float) -> float:
-        """Attempts accepted per second over the last ten; 0 while there are too few seconds to tell."""
+        """Return the attempts accepted per second over the last ten; 0 while too little time has passed."""
         marks = self._marks
-        while len(marks) > 1 and marks[0][0] < now - _LONG:
+        while len(marks) > 1 and marks[0][0] < now - _MEAN_RATE_WINDOW_SECONDS:
             marks.popleft()
-        if not marks or now - marks[0][0] < _LONG_ENOUGH:
+        if not marks or now - marks[0][0] < _MIN_MEAN_RATE_WINDOW_SECONDS:
             return 0.0
-        time, sent, refused = marks[0]
-        return (self.sent - sent - (self.refused - refused)) / (now - time)
+        time, sent, rejected = marks[0]
+        return (self.sent - sent - (self.rejected - rejected)) / (now - time)
 
-    def around(self, ticket: SendRecord, now: float) -> Tuple[int, int]:
-        """How many were sent so shortly before and after this one that they may have reached the server in any order.
+    def overlapping(self, record: SendRecord, now: float) -> Tuple[int, int]:
+        """Return how many attempts the server may have seen in another order: those sent just before, and just after.
 
         Args:
-            ticket: of one that has come back.
+            record: of an attempt that has come back.
             now: the time.
         """
-        overtaking = _OVERTAKING
-        if ticket.number < _FIRST:
-            overtaking = max(overtaking, min(_OVERTAKING_AT_FIRST, (now - ticket.sent_at) / 2))
-        near = [number for sent_at, number in self._latest if abs(sent_at - ticket.sent_at) <= overtaking]
-        number = ticket.number
+        overtaking = _OVERTAKING_SECONDS
+        if record.number < _FIRST_CALLS:
+            overtaking = max(overtaking, min(_FIRST_OVERTAKING_SECONDS, (now - record.sent_at) / 2))
+        near = [number for sent_at, number in self._latest_sends if abs(sent_at - record.sent_at) <= overtaking]
+        number = record.number
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
     def sent_by(self, time: float) -> int:
-        """Attempts that were sent before ``time``, those of the last few milliseconds before it aside."""
+        """Return the attempts sent before ``time``, without those of the last few milliseconds before it."""
         sent = self.sent
         for marked, before, _ in reversed(self._marks):
             sent = before
@@ -171,7 +171,7 @@ class SendLog:
         return sent
 
     def _sent_until(self, time: float) -> int:
-        """Attempts sent before ``time``, to the nearest mark after it."""
+        """Return the attempts sent before ``time``, to the nearest mark after it."""
         sent = self.sent
         for marked, before, _ in reversed(self._marks):
             if marked < time:
@@ -179,20 +179,20 @@ class SendLog:
             sent = before
         return sent
 
-    def _refused_since(self, time: float) -> int:
+    def _rejected_since(self, time: float) -> int:
         count = 0
-        for sent_at, _, _ in reversed(self._refusals):
+        for sent_at, _, _ in reversed(self._rejections):
             if sent_at < time:
                 break
             count += 1
         return count
 
-    def _accepted_ahead(self, ticket: SendRecord, now: float) -> int:
-        """Accepted attempts in flight when the server saw this one, as far as is known by now."""
-        last = ticket.number + self.around(ticket, now)[1]  # of those that may have overtaken it
-        refused = 0
-        for _, number, back_at in reversed(self._refusals):
-            if back_at <= ticket.sent_at:
+    def _accepted_ahead(self, record: SendRecord, now: float) -> int:
+        """Return the accepted attempts in flight when the server saw this one, as far as is known by now."""
+        last = record.number + self.overlapping(record, now)[1]  # of those that may have overtaken it
+        rejected = 0
+        for _, number, back_at in reversed(self._rejections):
+            if back_at <= record.sent_at:
                 break
-            refused += number <= last
-        return max(0, ticket.ahead + last - ticket.number - refused)
+            rejected += number <= last
+        return max(0, record.ahead + last - record.number - rejected)

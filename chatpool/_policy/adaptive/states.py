@@ -1,11 +1,10 @@
-"""What kind of limit a server has, as far as it is known, and what follows from it.
+"""States of the adaptive limiter: what kind of limit the server has, as far as is known, and how to send under it.
 
-A server that counts requests per time and one that counts requests in flight both refuse what is too much, and call
-for opposite things: the first for a pause of all and a lower rate, the second for fewer calls at once and no pause.
+A server that limits the rate and one that limits the calls in flight both reject what is too much, and call for
+opposite reactions: the first for a pause of all calls and a lower rate, the second for fewer calls at once and no
+pause.
 
-    Doubt --"it is a rate"--> ByRate <--overturned--> ByConcurrency <--"it is a number"-- Doubt
-
-An opinion on the kind of limit that a server has.
+    Probing --"it is the rate"--> LimitedByRate <--overturned--> LimitedByConcurrency <--"it is the number"-- Probing
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ __all__ = ["LimitState", "LimitedByConcurrency", "LimitedByRate", "Probing"]
 
 
 class LimitState:
-    """One opinion on the server's limit.
+    """One hypothesis on the server's limit.
 
     Attributes:
-        pauses_all: whether a refusal holds up all calls, not just its own.
-        chance: the share of calls that is refused whatever the pace.
-        why: the opinion in a few words, None without one.
-        silent: whether the server has failed every call since it began to.
+        pauses_all: True if a rejection delays all calls, not just its own.
+        random_share: the share of calls that is rejected whatever the load.
+        why: a short description of the hypothesis, None without one.
+        silent: True if the server has failed every call since it began to fail.
     """
 
     pauses_all = True
-    chance = 0.0
+    random_share = 0.0
     why: Optional[str] = None
     silent = False
 
-    def __init__(self, tally: SendLog) -> None:
-        self._tally = tally
+    def __init__(self, send_log: SendLog) -> None:
+        self._send_log = send_log
 
     @property
     def rate(self) -> Optional[float]:
@@ -48,242 +47,248 @@ class LimitState:
         return None
 
     def wait(self, now: float) -> float:
-        """Seconds until the next attempt may be sent; ``inf`` for not before something ends."""
+        """Return the seconds until the next attempt may be sent; ``inf`` for not before one in flight ends."""
         raise NotImplementedError
 
     def sent(self, now: float) -> LimitState:
-        """An attempt goes out."""
+        """Note that an attempt is sent; return the next state."""
         raise NotImplementedError
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        """An attempt that was sent after the latest refusal was answered."""
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        """Note the answer to an attempt that was sent after the latest rejection; return the next state."""
         return self
 
-    def answered(self, ticket: SendRecord) -> bool:
-        """An attempt was answered, whenever it was sent; returns whether that shows that the server was only down."""
+    def answered(self, record: SendRecord) -> bool:
+        """Note any answer, whenever its attempt was sent; return True if it shows that the server was only down."""
         return False
 
-    def expected(self, refusal: Rejection, pause: float) -> bool:
-        """Whether nothing follows from a refusal, because some calls were sent to find out whether they are refused."""
+    def ignores(self, rejection: Rejection, pause: float) -> bool:
+        """Return True if nothing follows from a rejection, because its call belongs to a probe of the rate."""
         return False
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        """An attempt that was sent after the latest refusal was refused; a pause of so many seconds is due."""
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        """Note the rejection of an attempt that was sent after the latest rejection; return the next state.
+
+        Args:
+            rejection: the rejection.
+            pause: seconds for which a pause is due.
+        """
         raise NotImplementedError
 
-    def refused_too(self, refusal: Rejection) -> LimitState:
-        """An attempt that was sent before the latest refusal came back was refused as well."""
+    def also_rejected(self, rejection: Rejection) -> LimitState:
+        """Note the rejection of an attempt sent before the latest rejection was known; return the next state."""
         return self
 
 
-_GROW_EVERY = 0.02  # seconds
+_GROW_EVERY_SECONDS = 0.02
 
-# Doubt.
-_VOTES_FOR_A_NUMBER = 2
-_MANY_ANSWERS = 10  # times the number; with all places taken, a rate would have refused something before
-_FEWEST_ANSWERS = 3  # before a number is believed: something must have ended for something to be refused again
-_CONTRADICTIONS = 2
-_FAR_BELOW = 0.8  # of the limit: a number in flight does not refuse there
-_BEYOND = 0.1  # of the first limit: accepted so far beyond it (and at least two), it was no number
+# Probing.
+_VOTES_FOR_CONCURRENCY = 2  # rejections in a row
+_QUIET_ANSWERS_PER_SLOT = 10  # with all slots taken, a limit of the rate would have rejected something before
+_MIN_ANSWERS = 3  # before a limit of calls in flight is believed: a call must have ended for one to be rejected again
+_MAX_CONTRADICTIONS = 2  # rejections in a row
+_FAR_BELOW_SHARE = 0.8  # of the limit: a limit of calls in flight does not reject there
+_BEYOND_SHARE = 0.1  # of the first limit: accepted so far beyond it (and at least two), it is no limit in flight
 
-# A decision that was taken is overturned by more.
-_SAME_NUMBER_VOTES = 3  # refusals at one number in flight; twice as many after each time that was wrong
-_MOST_VOTES = 64
-_TOP = 0.85  # a refusal counts if so large a share of the accepted had fewer in flight
-_FEWEST_IN_CROWD = 5
-_REFUSALS_AWAY_FROM_LIMIT = 4
-_QUIET_ANSWERS = 4  # times the limit; a refusal after so many answers is one by itself
+# Overturning a decision takes more.
+_VOTES_TO_OVERTURN = 3  # rejections at one number in flight; twice as many after each decision that was wrong
+_MAX_VOTES_TO_OVERTURN = 64
+_TOP_SHARE = 0.85  # a rejection counts if this share of the accepted calls had fewer in flight
+_MIN_ACCEPTED_TO_VOTE = 5  # calls
+_REJECTIONS_AWAY_FROM_LIMIT = 4  # in a row
+_UNRELATED_ANSWERS_PER_SLOT = 4  # after these answers a rejection has nothing to do with the one before
 
 
 class Probing(LimitState):
-    """Something was refused, and why is not known: no more in flight than was accepted, and a pause, until it is.
+    """Something was rejected, and the kind of limit is unknown: pause, then no more in flight than was accepted.
 
-    Then one more than that is tried, far enough from the last send that no rate would mind.  What is refused
-    again, twice in a row, is refused for that number; what is refused below it, or accepted beyond it, is limited by
-    rate.
+    Then one more than that is tried, far enough from the last send that no limit of the rate would reject it.  What
+    is rejected again, twice in a row, is rejected for the number in flight; what is rejected below that number, or
+    accepted beyond it, is limited by rate.
     """
 
     why = "finding out whether the server limits the rate or the calls in flight"
 
-    def __init__(self, tally: SendLog, refusal: Rejection, pause: float) -> None:
-        super().__init__(tally)
-        self._refusal = refusal
-        self._first = max(1, refusal.in_flight)
-        self._control = ConcurrencyController(self._first, patience=max(pause, 2 * tally.turnaround), in_doubt=True)
-        self._batch = True  # refusals of what was sent at the same time still come in
+    def __init__(self, send_log: SendLog, rejection: Rejection, pause: float) -> None:
+        super().__init__(send_log)
+        self._rejection = rejection
+        self._first = max(1, rejection.in_flight)
+        self._controller = ConcurrencyController(
+            self._first, probe_interval=max(pause, 2 * send_log.rejection_latency), in_doubt=True
+        )
+        self._first_batch = True  # rejections of what was sent at the same time still come in
         self._votes = self._contradictions = 0
-        self._answers = self._answers_lately = tally.finished
-        self._last_sent = refusal.sent_at
+        self._answers = self._answers_at_vote = send_log.finished
+        self._last_sent = rejection.sent_at
 
     @property
     def limit(self) -> Optional[int]:
-        return self._control.limit
+        return self._controller.limit
 
     def wait(self, now: float) -> float:
-        return self._control.wait(now, self._tally)
+        return self._controller.wait(now, self._send_log)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._tally)
+        self._controller.sent(now, self._send_log)
         self._last_sent = now
-        if self._control.confirmed >= self._first + max(2, _BEYOND * self._first):
-            return LimitedByRate(self._tally, self._tally.sent_lately(now), now, now)
+        if self._controller.confirmed >= self._first + max(2, _BEYOND_SHARE * self._first):
+            return LimitedByRate(self._send_log, self._send_log.send_rate(now), now, now)
         return self
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        self._control.accepted(ticket.ahead + 1)
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        self._controller.accepted(record.ahead + 1)
         return self
 
-    def refused_too(self, refusal: Rejection) -> LimitState:
-        """Those that come back later know better how many were accepted before them."""
-        if self._batch:
-            self._control.lower(refusal.in_flight)
-            self._first = self._control.limit
+    def also_rejected(self, rejection: Rejection) -> LimitState:
+        """Lower the limit: rejections that come back later know better how many were accepted before them."""
+        if self._first_batch:
+            self._controller.lower(rejection.in_flight)
+            self._first = self._controller.limit
         return self
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        self._batch = False
-        if self._is_rate(refusal.in_flight):
-            return LimitedByRate(self._tally, self._rate_by(refusal), self._last_sent, refusal.now).begin(
-                refusal, pause
-            )
-        if self._is_number(refusal.in_flight):
-            return LimitedByConcurrency(self._tally, min(self._control.limit, refusal.in_flight))
-        self._control.refused(refusal.in_flight, self._tally.latency)
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        self._first_batch = False
+        if self._is_rate(rejection.in_flight):
+            limited = LimitedByRate(self._send_log, self._rate_by(rejection), self._last_sent, rejection.now)
+            return limited.begin(rejection, pause)
+        if self._is_number(rejection.in_flight):
+            return LimitedByConcurrency(self._send_log, min(self._controller.limit, rejection.in_flight))
+        self._controller.rejected(rejection.in_flight, self._send_log.latency)
         return self
 
-    def _rate_by(self, refusal: Rejection) -> float:
-        """The rate at which calls were accepted: between two refusals no more than was refilled, and one."""
-        refilled = refusal.accepted - self._refusal.accepted + 1
-        return min(refusal.lately, max(1, refilled) / max(1e-3, refusal.sent_at - self._refusal.sent_at))
+    def _rate_by(self, rejection: Rejection) -> float:
+        """Return the rate at which calls were accepted: between two rejections no more than was refilled, and one."""
+        refilled = rejection.accepted - self._rejection.accepted + 1
+        return min(rejection.accept_rate, max(1, refilled) / max(1e-3, rejection.sent_at - self._rejection.sent_at))
 
     def _is_rate(self, in_flight: int) -> bool:
-        self._contradictions = self._contradictions + 1 if self._control.contradicts(in_flight) else 0
-        far_below = in_flight < _FAR_BELOW * self._control.limit - 1
-        return in_flight == 0 or far_below or self._contradictions >= _CONTRADICTIONS
+        self._contradictions = self._contradictions + 1 if self._controller.contradicts(in_flight) else 0
+        far_below = in_flight < _FAR_BELOW_SHARE * self._controller.limit - 1
+        return in_flight == 0 or far_below or self._contradictions >= _MAX_CONTRADICTIONS
 
     def _is_number(self, in_flight: int) -> bool:
-        # With all places taken any refusal comes at that number; that of one call more speaks of it.
-        probing, finished = self._control.probing, self._tally.finished
-        tried = self._control.confirmed if probing else self._control.limit
-        speaks = probing or finished - self._answers_lately > _MANY_ANSWERS * tried
-        self._answers_lately = finished
+        # With all slots taken any rejection comes at that number; only that of one call more is evidence for it.
+        probing, finished = self._controller.probing, self._send_log.finished
+        tried = self._controller.confirmed if probing else self._controller.limit
+        is_evidence = probing or finished - self._answers_at_vote > _QUIET_ANSWERS_PER_SLOT * tried
+        self._answers_at_vote = finished
         if self._contradictions or in_flight < 0.9 * tried:
             self._votes = 0
-        elif speaks:
+        elif is_evidence:
             self._votes += 1
         answers = finished - self._answers
-        return self._votes >= _VOTES_FOR_A_NUMBER and answers >= max(_FEWEST_ANSWERS, self._first)
+        return self._votes >= _VOTES_FOR_CONCURRENCY and answers >= max(_MIN_ANSWERS, self._first)
 
 
 class LimitedByRate(LimitState):
     """The server limits the rate: send at what it accepts, and pause when it says so.
 
-    Refused again and again with more in flight than at nearly all calls that were accepted, it is the number.
+    Rejected again and again with more in flight than at nearly all calls that were accepted, it is the number.
     """
 
     why = "the server limits the rate"
 
     def __init__(
-        self, tally: SendLog, rate: float, last_sent: float, now: float, votes: int = _SAME_NUMBER_VOTES
+        self, send_log: SendLog, rate: float, last_sent: float, now: float, votes: int = _VOTES_TO_OVERTURN
     ) -> None:
-        super().__init__(tally)
-        self._control = RateController(rate, last_sent, now)
+        super().__init__(send_log)
+        self._controller = RateController(rate, last_sent, now)
         self._grown_at = now
-        self._crowd: Dict[int, int] = {}  # accepted since the latest refusal, by the number in flight
+        self._accepted_by_load: Dict[int, int] = {}  # accepted since the latest rejection, by the number in flight
         self._votes = 0
         self._votes_needed = votes
-        self._leap = RateProbe(tally)
+        self._rate_probe = RateProbe(send_log)
 
     @property
     def rate(self) -> Optional[float]:
-        return self._control.rate
+        return self._controller.rate
 
     def wait(self, now: float) -> float:
-        if now - self._grown_at >= _GROW_EVERY:
+        if now - self._grown_at >= _GROW_EVERY_SECONDS:
             self._grown_at = now
-            tally = self._tally
-            self._control.grow(now, tally.sent_lately(now), tally.mean_rate(now), tally.turnaround)
-            rate = self._leap.passed(now)
+            send_log = self._send_log
+            self._controller.grow(now, send_log.send_rate(now), send_log.mean_rate(now), send_log.rejection_latency)
+            rate = self._rate_probe.passed(now)
             if rate:
-                self._control.rate = max(self._control.rate, rate)
-                self.chance = self._leap.chance(rate) or self.chance
-        return self._control.wait(now)
+                self._controller.rate = max(self._controller.rate, rate)
+                self.random_share = self._rate_probe.random_share(rate) or self.random_share
+        return self._controller.wait(now)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._leap.factor())
+        self._controller.sent(now, self._rate_probe.factor())
         return self
 
-    def expected(self, refusal: Rejection, pause: float) -> bool:
-        return self._leap.refused(refusal, self._control.rate, pause)
+    def ignores(self, rejection: Rejection, pause: float) -> bool:
+        return self._rate_probe.rejected(rejection, self._controller.rate, pause)
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        self._crowd[ticket.ahead] = self._crowd.get(ticket.ahead, 0) + 1
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        self._accepted_by_load[record.ahead] = self._accepted_by_load.get(record.ahead, 0) + 1
         return self
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        self._control.refused(refusal, pause, self._tally.turnaround, chance=self.chance)
-        self._vote(refusal.in_flight)
-        self._crowd.clear()
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        self._controller.rejected(rejection, pause, self._send_log.rejection_latency, random_share=self.random_share)
+        self._vote(rejection.in_flight)
+        self._accepted_by_load.clear()
         if self._votes >= self._votes_needed:
-            return LimitedByConcurrency(self._tally, refusal.in_flight, self._votes_needed)
+            return LimitedByConcurrency(self._send_log, rejection.in_flight, self._votes_needed)
         return self
 
-    def begin(self, refusal: Rejection, pause: float) -> LimitedByRate:
-        """This refusal showed that it is the rate."""
-        self._control.begin(refusal, pause)
+    def begin(self, rejection: Rejection, pause: float) -> LimitedByRate:
+        """Pause for the rejection that showed that it is the rate."""
+        self._controller.begin(rejection, pause)
         return self
 
     def _vote(self, in_flight: int) -> None:
-        accepted = sum(self._crowd.values())
-        if accepted < _FEWEST_IN_CROWD:
+        accepted = sum(self._accepted_by_load.values())
+        if accepted < _MIN_ACCEPTED_TO_VOTE:
             return
-        with_fewer = sum(count for ahead, count in self._crowd.items() if ahead < in_flight)
-        self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP * accepted else 0
+        with_fewer = sum(count for ahead, count in self._accepted_by_load.items() if ahead < in_flight)
+        self._votes = self._votes + 1 if in_flight and with_fewer >= _TOP_SHARE * accepted else 0
 
 
 class LimitedByConcurrency(LimitState):
     """The server limits the calls in flight: stay at that number, try one more now and then, and never pause.
 
-    Such a server refuses only at its limit.  Refused with nothing in flight, or several times in a row below
-    what had been accepted, it is the rate; but not where others may have taken places that were left to them.
+    Such a server rejects only at its limit.  Rejected with nothing in flight, or several times in a row below what had
+    been accepted, it is the rate; but not where other clients may have used a share that was left to them.
     """
 
     pauses_all = False
     why = "the server limits the calls in flight"
 
-    def __init__(self, tally: SendLog, limit: int, votes: int = _SAME_NUMBER_VOTES) -> None:
-        super().__init__(tally)
-        self._control = ConcurrencyController(limit)
-        self._away = 0  # refusals in a row that were not at the limit
-        self._answers = tally.finished
+    def __init__(self, send_log: SendLog, limit: int, votes: int = _VOTES_TO_OVERTURN) -> None:
+        super().__init__(send_log)
+        self._controller = ConcurrencyController(limit)
+        self._rejections_away = 0  # rejections in a row that were not at the limit
+        self._answers = send_log.finished
         self._votes_needed = votes
 
     @property
     def limit(self) -> Optional[int]:
-        return self._control.limit
+        return self._controller.limit
 
     def wait(self, now: float) -> float:
-        return self._control.wait(now, self._tally)
+        return self._controller.wait(now, self._send_log)
 
     def sent(self, now: float) -> LimitState:
-        self._control.sent(now, self._tally)
+        self._controller.sent(now, self._send_log)
         return self
 
-    def accepted(self, ticket: SendRecord, now: float) -> LimitState:
-        self._control.accepted(ticket.ahead + 1)
+    def accepted(self, record: SendRecord, now: float) -> LimitState:
+        self._controller.accepted(record.ahead + 1)
         return self
 
-    def refused(self, refusal: Rejection, pause: float) -> LimitState:
-        if not self._control.taken(refusal.in_flight):
-            self._away = 0 if self._at_limit(refusal.in_flight) else self._away + 1
-        self._answers = self._tally.finished
-        if refusal.in_flight == 0 or self._away >= _REFUSALS_AWAY_FROM_LIMIT:
-            votes = min(_MOST_VOTES, 2 * self._votes_needed)
-            return LimitedByRate(self._tally, refusal.lately, refusal.sent_at, refusal.now, votes)
-        self._control.refused(refusal.in_flight, self._tally.latency)
+    def rejected(self, rejection: Rejection, pause: float) -> LimitState:
+        if not self._controller.used_by_others(rejection.in_flight):
+            self._rejections_away = 0 if self._at_limit(rejection.in_flight) else self._rejections_away + 1
+        self._answers = self._send_log.finished
+        if rejection.in_flight == 0 or self._rejections_away >= _REJECTIONS_AWAY_FROM_LIMIT:
+            votes = min(_MAX_VOTES_TO_OVERTURN, 2 * self._votes_needed)
+            return LimitedByRate(self._send_log, rejection.accept_rate, rejection.sent_at, rejection.now, votes)
+        self._controller.rejected(rejection.in_flight, self._send_log.latency)
         return self
 
     def _at_limit(self, in_flight: int) -> bool:
-        if self._control.probing:
-            return not self._control.contradicts(in_flight)
-        return self._tally.finished - self._answers > _QUIET_ANSWERS * self._control.limit
+        if self._controller.probing:
+            return not self._controller.contradicts(in_flight)
+        return self._send_log.finished - self._answers > _UNRELATED_ANSWERS_PER_SLOT * self._controller.limit

@@ -1,0 +1,106 @@
+"""Values that internal packages hand to one another: responses, verdicts on them, sizes of requests, stated limits."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Optional
+
+from .answers import Usage
+
+__all__ = ["LATENESS_SECONDS", "HTTPResponse", "RequestSize", "StatedLimit", "Verdict"]
+
+LATENESS_SECONDS = 0.5
+"""Seconds after its reserved moment within which a call under a shared limit is sent.
+
+Late calls and those that come in time fall into one minute: so shared limits are laid out for a minute and this."""
+
+
+class HTTPResponse(NamedTuple):
+    """An HTTP response, read to its end and not classified yet.
+
+    Attributes:
+        status: HTTP status.
+        headers: response headers, looked up without regard to case.
+        content: the body's bytes, decompressed.
+        url: where it came from, without a query string.
+        proxy: the URL of the proxy that it came through, without user and password; "" without one.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str = ""
+    proxy: str = ""
+
+
+class Verdict(NamedTuple):
+    """Classification of a response or an exception, made by ``_wire``; policies look at this and at nothing else.
+
+    Attributes:
+        kind: what it means for the call:
+
+            - ``"success"``: ``value`` is the answer;
+            - ``"throttled"``: refused for now (a 429 that may be retried); uses up no retry;
+            - ``"timeout"``: the attempt was cut by a time limit;
+            - ``"unavailable"``: no connection, a broken one, or a 5xx;
+            - ``"retry"``: anything else that may go better next time;
+            - ``"fail"``: this call cannot succeed;
+            - ``"fatal"``: no call of ``scope`` can.
+        scope: what a fatal error concerns: ``"run"``, ``"model"`` (its path and model) or ``"endpoint"``;
+            ``"call"`` for every other kind.
+        error: the error to raise or to keep, None for a success.
+        value: the decoded answer of a success.
+        retry_after: seconds the server asked to wait, None where it did not.
+        usage: tokens the answer used.
+        limits: rate limits the server stated, by header name; empty without any.
+        status: HTTP status, None without a response.
+        request_id: the server's ``x-request-id``.
+        about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
+            is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
+            stumbled over the content of the request); "" otherwise.
+        fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
+            (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
+        key_refused: whether the server refused the API key, so that a new one may help (a 401).
+    """
+
+    kind: str
+    scope: str = "call"
+    error: Optional[Any] = None  # an APIError; Any keeps NamedTuple free of variance trouble
+    value: Any = None
+    retry_after: Optional[float] = None
+    usage: Optional[Usage] = None
+    limits: Mapping[str, str] = {}
+    status: Optional[int] = None
+    request_id: Optional[str] = None
+    about: str = ""
+    fingerprint: Optional[str] = None
+    key_refused: bool = False
+
+
+class RequestSize(NamedTuple):
+    """Size of a request, as far as its body shows it.
+
+    Attributes:
+        prompt_bytes: bytes of text in it, as UTF-8.
+        other_tokens: tokens for content that is not text (images, sound, files).
+        completion_limit: the most tokens that one answer may have, None where the request does not limit them.
+        choices: number of answers that it asks for; 0 where an answer takes no tokens.
+    """
+
+    prompt_bytes: int
+    other_tokens: int = 0
+    completion_limit: Optional[int] = None
+    choices: int = 1
+
+
+class StatedLimit(NamedTuple):
+    """State of one of a server's rate limits, by its own account.
+
+    Attributes:
+        limit: units in all.
+        remaining: units that were left.
+        reset: seconds until all are there again, None where it does not say.
+    """
+
+    limit: float
+    remaining: float
+    reset: Optional[float] = None
