@@ -156,7 +156,7 @@ class Attempter:
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
-        refused = self._scheduler.health(call.upstream_key).refusal_at(now)
+        refused = self._scheduler.health(call.upstream_key).rejection_at(now)
         return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
 
     # -- the exchange ---------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Attempter:
                 attempt=call.attempts - call.attempts_before,
                 now=now,
                 deadline=self._deadline(call, now),
-                line=snapshot,
+                snapshot=snapshot,
                 refreshable=auth.refreshable,
                 suspects=call.suspects,
             )

@@ -336,8 +336,8 @@ class Engine:
 
     def _fail(self, call: Call, decision: RetryDecision) -> None:
         error = decision.error or ChatPoolError("given up")
-        if decision.refuse_for is not None:
-            self._scheduler.refuse(call.upstream_key, self.clock.now() + decision.refuse_for, error)
+        if decision.reject_for is not None:
+            self._scheduler.refuse(call.upstream_key, self.clock.now() + decision.reject_for, error)
         ended = self._scheduler.end(call)
         self._start_workers(self._scheduler.extra_workers(self.clock.now()))
         fatal = decision.scope != "call"

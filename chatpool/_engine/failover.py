@@ -52,9 +52,9 @@ class Failover:
             return self._eject(call, state, verdict, decision, now - elapsed, now)
         if decision.wait is None:
             return decision
-        if decision.refuse_for is not None and verdict.error is not None:
-            self._scheduler.refuse(call.upstream_key, now + decision.refuse_for, verdict.error)
-        state.avoid(call.upstream_key, now + (decision.wait if decision.away is None else decision.away))
+        if decision.reject_for is not None and verdict.error is not None:
+            self._scheduler.refuse(call.upstream_key, now + decision.reject_for, verdict.error)
+        state.avoid(call.upstream_key, now + (decision.wait if decision.avoid_for is None else decision.avoid_for))
         return decision._replace(wait=max(0.0, state.next_usable(now + decision.wait) - now))
 
     def _eject(

@@ -248,7 +248,7 @@ class Scheduler:
                 unanimous=self._refuses_all(call, verdict, upstream),
             )
         if verdict.about == "start":
-            since = upstream.health.gate.down_since
+            since = upstream.health.circuit.down_since
             return snapshot._replace(failing_for=None if since is None else now - since)
         ends_all = call.options.ends_when_refused and self._refuses_all(call, verdict, upstream)
         return snapshot._replace(unanimous=True) if ends_all else snapshot
@@ -261,7 +261,7 @@ class Scheduler:
             return False
         worked_at = upstream.recheck.worked_at
         refusal = (upstream.key, call.sink.run_id, call.request.path, verdict.fingerprint, worked_at)
-        return self._refusals.refused(refusal, call.id)
+        return self._refusals.rejected(refusal, call.id)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """Record a success and end the call: :meth:`accepted` and :meth:`end` in one, for the most common case.
@@ -290,9 +290,9 @@ class Scheduler:
         if call.sent_at is None:
             return 0
         was_ejected = upstream.score.tripped is not None or upstream.recheck.pause is not None
-        was_blocked = upstream.health.gate.closed or was_ejected
+        was_blocked = upstream.health.circuit.is_open or was_ejected
         upstream.returned(call, verdict, reported, now)
-        if not was_blocked or upstream.health.gate.closed:
+        if not was_blocked or upstream.health.circuit.is_open:
             return 0
         return self._worker_count.request_workers(len(upstream.queue.queued()))
 
@@ -435,7 +435,7 @@ class Scheduler:
     def refuse(self, key: UpstreamKey, until: float, error: ChatPoolError) -> None:
         """Send nothing to this upstream before ``until``."""
         with self._in_worker:
-            self._upstreams.get(key).health.refuse(until, error)
+            self._upstreams.get(key).health.reject(until, error)
 
     def upstream_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
         """Return the state of all upstreams for a person."""

@@ -12,7 +12,7 @@ from .._policy.circuit_breaker import EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
 from .._policy.pacing import PacedSend, Pacer
-from .._policy.retry import KeyRecheck, is_of_the_size
+from .._policy.retry import KeyRecheck, is_size_related
 from .._values import RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
@@ -102,10 +102,10 @@ class Upstream:
 
     def _own_wait(self, now: float) -> float:
         """Return the same without regard to other processes."""
-        wait = max(self.health.gate.wait(now), self.recheck.wait(now))
+        wait = max(self.health.circuit.wait(now), self.recheck.wait(now))
         if wait > 0:
             return wait
-        if self.health.refusal_at(now) is not None:
+        if self.health.rejection_at(now) is not None:
             return 0.0  # the call fails at once, with this error
         if self._budget_tracker is None and not self.pacer.counts_tokens:
             return self._pace(now)
@@ -117,22 +117,22 @@ class Upstream:
         if self._send_refusal(call, tokens) is not None:
             return 0.0  # the call fails at once, with this error
         tracker = self._budget_tracker
-        if tracker is not None and tracker.must_wait(self.key[1], self._estimator.expected(_size(call))):
+        if tracker is not None and tracker.would_exceed(self.key[1], self._estimator.expected(_size(call))):
             return math.inf
         return self._pace(now, tokens)
 
     def _pace(self, now: float, tokens: float = 0.0) -> float:
-        return self.pacer.wait(now, tokens, probe=self.health.gate.closed)
+        return self.pacer.wait(now, tokens, probe=self.health.circuit.is_open)
 
     def blocked_for(self, now: float) -> float:
         """Return about how many seconds it takes until any call may be sent."""
-        return max(self.score.left_alone(now), self.health.gate.wait(now), self._pace(now))
+        return max(self.score.ejected_for(now), self.health.circuit.wait(now), self._pace(now))
 
     def may_block(self) -> bool:
         """Return whether a call may have to wait for long before it is sent."""
         if self._leases is not None or self._budget_tracker is not None:
             return True
-        return self.health.gate.closed or self.pacer.limited or self.recheck.pause is not None
+        return self.health.circuit.is_open or self.pacer.limited or self.recheck.pause is not None
 
     def too_large(self, call: Call) -> Optional[str]:
         """Return the reason for which a call can never be within the limits, None if it can."""
@@ -140,10 +140,10 @@ class Upstream:
 
     def outstanding(self) -> int:
         """Return the number of its calls that are in flight or parked."""
-        return self.health.gate.in_flight + self.parked
+        return self.health.circuit.in_flight + self.parked
 
     def _may_be_sent(self, call: Call, now: float) -> bool:
-        if self.health.refusal_at(now) is not None:
+        if self.health.rejection_at(now) is not None:
             return False
         if self._budget_tracker is None and not self.pacer.counts_tokens:
             return True
@@ -160,9 +160,9 @@ class Upstream:
         if self._budget_tracker is None:
             return None
         expected = self._estimator.expected(_size(call))
-        if self._budget_tracker.must_wait(self.key[1], expected):
+        if self._budget_tracker.would_exceed(self.key[1], expected):
             return None
-        return self._budget_tracker.refusal(self.key[1], expected)
+        return self._budget_tracker.rejection(self.key[1], expected)
 
     # -- leases -------------------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class Upstream:
     def sent(self, call: Call, now: float) -> None:
         """Update the state for a call that is about to be sent; ``call.unsendable`` says if it must not be."""
         self._start_clocks(call, now)
-        self.health.gate.sent()
+        self.health.circuit.sent()
         self.recheck.sent()
         if self.score.several:
             self.score.sent(now)
@@ -245,10 +245,10 @@ class Upstream:
 
     def returned(self, call: Call, verdict: Verdict, reported: Optional[HeaderReport], now: float) -> None:
         """Update health, pacing and budget after an attempt of ``call``."""
-        was_closed, sent_at = self.health.gate.closed, call.sent_at or now
+        was_open, sent_at = self.health.circuit.is_open, call.sent_at or now
         # Many packs with one bad text each are neither an outage nor overload, nor are some rows on which the server
         # always stumbles; nor is a server that is starting.
-        of_the_call = is_of_the_size(verdict) and (call.suspects > 1 or (self._failed_alone(call) and not was_closed))
+        of_the_call = is_size_related(verdict) and (call.suspects > 1 or (self._failed_alone(call) and not was_open))
         for_health = verdict._replace(kind="fail") if of_the_call else verdict
         receipt = call.send_receipt
         if receipt is not None:
@@ -262,10 +262,10 @@ class Upstream:
         call.sent_at = None
         if receipt is not None:
             if reported is not None:
-                self.pacer.stated(receipt.paced_send, now, reported.requests, reported.tokens)
-                self._estimator.limit = self.pacer.tokens_at_most
+                self.pacer.reported(receipt.paced_send, now, reported.requests, reported.tokens)
+                self._estimator.limit = self.pacer.max_tokens_per_minute
             call.send_receipt = None
-        if was_closed and not self.health.gate.closed:
+        if was_open and not self.health.circuit.is_open:
             self.pacer.restart()
 
     def _failed_alone(self, call: Call) -> bool:
@@ -280,7 +280,7 @@ class Upstream:
             self.recheck.succeeded(sent_at, now)
         elif verdict.about == "access" and not self.score.several and call.options.retrier.policy.max_retries:
             of_the_key = verdict.scope in ("run", "endpoint")
-            self.recheck.refused(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
+            self.recheck.rejected(sent_at, now, endpoint.worked_at if of_the_key else self.recheck.worked_at)
         else:
             self.recheck.ended(sent_at)
 
@@ -291,11 +291,11 @@ class Upstream:
             if usage is not None and call.size is not None:
                 self._estimator.learn(call.size, usage)
         elif kind == "throttled":
-            self.pacer.refused(paced_send, now, verdict.retry_after)
+            self.pacer.rejected(paced_send, now, verdict.retry_after)
         elif kind == "unavailable":
             self.pacer.failed(paced_send, now, verdict.retry_after)
         elif kind == "timeout":
-            self.pacer.given_up(paced_send, now)
+            self.pacer.timed_out(paced_send, now)
         else:
             self.pacer.ended()
         if receipt.reservation is not None and self._budget_tracker is not None:
@@ -307,12 +307,12 @@ class Upstream:
 
     def snapshot(self, now: float, outstanding: int) -> HealthSnapshot:
         """Return its health for a retry decision, with ``outstanding`` calls in flight or parked."""
-        snapshot = self.health.view(now, outstanding)
-        return snapshot._replace(chance=self.pacer.chance, overloaded=self.pacer.explained)
+        snapshot = self.health.snapshot(now, outstanding)
+        return snapshot._replace(chance_rejections=self.pacer.chance_rejections, overloaded=self.pacer.overloaded)
 
     def blocked_seconds(self, now: float) -> float:
         """Return the seconds for which it has been blocked so far because the server was down."""
-        return self.health.gate.held(now)
+        return self.health.circuit.total_open_seconds(now)
 
     def stats(self, now: float) -> LineStats:
         """Return its state for a person."""
@@ -320,7 +320,7 @@ class Upstream:
         stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
         reason = self.score.tripped
         if reason is not None:
-            ejected_for = self.score.left_alone(now)
+            ejected_for = self.score.ejected_for(now)
             paused_until = None if math.isinf(ejected_for) else ejected_for
             return replace(stats, paused_until=paused_until, why=f"left alone: {reason}")
         if self.recheck.pause is not None:
@@ -454,7 +454,7 @@ class CallQueue:
 
     def is_idle(self) -> bool:
         """Return whether no call is queued or outstanding, and none would have to wait for a server that is down."""
-        idle = all(upstream.outstanding() == 0 and not upstream.health.gate.closed for upstream in self.upstreams)
+        idle = all(upstream.outstanding() == 0 and not upstream.health.circuit.is_open for upstream in self.upstreams)
         return idle and not self.levels()
 
     def next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
@@ -479,12 +479,12 @@ class CallQueue:
             return ready[0], 0.0
         if all(upstream.score.reason_against(now) is not None for upstream in self.upstreams):
             # The calls fail at once, at one of those whose server has said until when it refuses.
-            refused = (upstream for upstream in self.upstreams if upstream.health.refusal_at(now) is not None)
+            refused = (upstream for upstream in self.upstreams if upstream.health.rejection_at(now) is not None)
             return next(refused, None), min(waits)
         return None, min(waits)
 
     def _wait_of(self, upstream: Upstream, now: float) -> float:
-        wait = upstream.score.left_alone(now)
+        wait = upstream.score.ejected_for(now)
         if wait > 0:
             return wait
         if self.first(upstream, now) is None:
@@ -510,7 +510,7 @@ class CallQueue:
         return min(
             self.upstreams,
             key=lambda upstream: (
-                upstream.score.on_trial or not state.may_use(upstream.key, now),
+                upstream.score.probes_only or not state.may_use(upstream.key, now),
                 upstream.blocked_for(now),
                 upstream.score.expected(usual, now),
             ),
@@ -528,13 +528,13 @@ class CallQueue:
         others = [other for other in self.upstreams if other is not upstream]
         others = [other for other in others if other.score.reason_against(now) is None]
         peers = [other for other in others if other.key not in state.refusals]
-        healthy = [other for other in peers if not other.health.gate.closed and state.may_use(other.key, now)]
-        snapshots = [other.health.view(now, 1) for other in others] + [snapshot]
+        healthy = [other for other in peers if not other.health.circuit.is_open and state.may_use(other.key, now)]
+        snapshots = [other.health.snapshot(now, 1) for other in others] + [snapshot]
         return snapshot._replace(
-            elsewhere=bool(healthy),
-            left=bool(peers),
+            has_healthy_peer=bool(healthy),
+            has_peer=bool(peers),
             down_for=_least([item.down_for for item in snapshots]),
-            refused_for=_least([item.refused_for for item in snapshots]),
+            rejected_for=_least([item.rejected_for for item in snapshots]),
             proven=any(item.proven for item in snapshots),
         )
 
@@ -562,4 +562,4 @@ class _Turn:
 
     def in_order(self, upstream: Upstream) -> Tuple[Deque[Call], Deque[Call]]:
         # A probe of a server that is down may well be lost: it costs least where least was tried.
-        return (self.fresh, self.due) if upstream.health.gate.closed else (self.due, self.fresh)
+        return (self.fresh, self.due) if upstream.health.circuit.is_open else (self.due, self.fresh)

@@ -189,7 +189,7 @@ class Upstreams:
             return Ejection(is_new, reasons)
         scope = "run" if all(other.score.endpoint.breaker.reason is not None for other in upstreams) else "model"
         for other in upstreams:
-            other.score.forgive()
+            other.score.reset()
         return Ejection(is_new, reasons, scope)
 
 

@@ -17,9 +17,9 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._reentrancy import runs_user_code
+from .._values import Verdict
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
-from ..types import Verdict
 from .health import HealthSnapshot
 
 __all__ = [
@@ -330,7 +330,7 @@ class RetryDecider:
         return verdict.retry_after is not None and verdict.retry_after > self.policy.retry_after_max
 
     def _needs_new_key(self, state: RetryState, verdict: Verdict, refreshable: bool) -> bool:
-        return refreshable and not state.key_refreshed and verdict.status == 401 and self.policy.max_retries > 0
+        return refreshable and not state.key_refreshed and verdict.key_refused and self.policy.max_retries > 0
 
     def _rechecks_access(
         self, state: RetryState, verdict: Verdict, now: float, deadline: Deadline, snapshot: HealthSnapshot
