@@ -366,9 +366,9 @@ class Engine:
         with self._scheduler.lock:
             if self._budget_tracker.would_exceed(model, expected):
                 return None
-            refusal = self._budget_tracker.rejection(model, expected)
-            if refusal is not None:
-                raise refusal
+            rejection = self._budget_tracker.rejection(model, expected)
+            if rejection is not None:
+                raise rejection
             reservation = self._budget_tracker.reservation(model, expected)
             self._budget_tracker.sent(reservation)
         return reservation
