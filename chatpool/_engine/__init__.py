@@ -1,11 +1,11 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
-from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Review, Reviewer
+from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
 from .completion import CallFuture
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
-from .streaming import Reading, StreamHandoff, collect_chunks
+from .streaming import StreamHandoff, collect_chunks
 
 __all__ = [
     "TIMED_OUT",

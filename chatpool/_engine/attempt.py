@@ -24,12 +24,11 @@ from ..clock import Clock
 from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
 from ..types import ChatRequest
-from .call import RUNNING, Call, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
+from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
-from .leases import settle_lease
 from .scheduler import Scheduler
-from .streaming import Reading, StreamedChunks, WholeAnswer, collect_chunks
+from .streaming import StreamedChunks, WholeAnswer, collect_chunks
 
 __all__ = ["CANCELLED", "AttemptResult", "Attempter", "ask_again", "encode_payload", "review_answer"]
 
@@ -95,7 +94,7 @@ class Attempter:
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
             self._scheduler.returned(call, CANCELLED, now)
-            settle_lease(call, None)
+            call.settle_lease(None)
         else:
             call.attempts += 1
             report_send(call, now)
@@ -105,7 +104,7 @@ class Attempter:
         """Decide what follows an exchange that has ended with ``verdict``."""
         ended_at = self._clock.now()
         elapsed = ended_at - started.sent_at
-        lease = settle_lease(call, verdict)
+        lease = call.settle_lease(verdict)
         if verdict is CANCELLED:
             self._scheduler.returned(call, CANCELLED, ended_at)
             return AttemptResult()

@@ -6,8 +6,10 @@ import contextvars
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
 
+from .._policy.budget import BudgetReservation
+from .._policy.pacing import PacedSend
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
 from .._values import RequestSize, Verdict
@@ -15,13 +17,9 @@ from .._wire.response import HTTP_OK
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
-from ..types import Attempt, ChatRequest, Outcome, Usage
+from ..types import Attempt, ChatChunk, ChatRequest, Outcome, Usage
 from .dispatcher import Dispatcher
 from .leases import Lease
-
-if TYPE_CHECKING:
-    from .streaming import Reading
-    from .upstream import SendReceipt
 
 __all__ = [
     "DONE",
@@ -32,10 +30,13 @@ __all__ = [
     "TIMED_OUT",
     "Call",
     "CallOptions",
+    "Chunks",
     "FailoverState",
     "OutcomeSink",
+    "Reading",
     "Review",
     "Reviewer",
+    "SendReceipt",
     "UpstreamKey",
     "attempt_of",
     "report_end",
@@ -51,6 +52,13 @@ TIMED_OUT = "timed out"
 
 UpstreamKey = Tuple[str, Optional[str]]
 """(endpoint, model): each has its own pacing, failure streak and pauses.  The endpoint is its name."""
+
+
+class SendReceipt(NamedTuple):
+    """Notes of the policies about an attempt that was sent; they get them back when it returns."""
+
+    paced_send: PacedSend
+    reservation: Optional[BudgetReservation] = None
 
 
 class Call:
@@ -143,6 +151,13 @@ class Call:
         self.history: Tuple[Attempt, ...] = ()
         self.context: Optional[contextvars.Context] = None
 
+    def settle_lease(self, verdict: Optional[Verdict]) -> Optional[Lease]:
+        """Settle the lease of an attempt that has ended, or (None) was not made; return it, None without one."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.settle(verdict)
+        return lease
+
     @property
     def suspects(self) -> int:
         """The number of things it asks for, one of which may make the server fail; 0 where none is suspected."""
@@ -176,6 +191,27 @@ class Call:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent_at is None else now - self.first_sent_at
         return Outcome(self.index, self.item, self.first_request, value, error, self.history, elapsed, self.usage)
+
+
+class Chunks(Protocol):
+    """The chunks of a stream.
+
+    Attributes:
+        verdict: the verdict on the stream, once it has ended.
+    """
+
+    verdict: Optional[Verdict]
+
+    def next(self) -> Optional[ChatChunk]:
+        """Return the next chunk, None at the end.
+
+        Raises:
+            Cancelled: the call was given up.
+        """
+
+
+Reading = Callable[[Call, Chunks], Verdict]
+"""Consumes the chunks of a call in its worker; sets ``call.partly_delivered`` when it gives one away."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from ..clock import Clock
 
 if TYPE_CHECKING:
     from .._quota import Reservation, SharedLimit
-    from .call import Call
 
-__all__ = ["Lease", "LeaseHolder", "LeaseRequest", "settle_lease"]
+__all__ = ["Lease", "LeaseHolder", "LeaseRequest"]
 
 logger = logging.getLogger("chatpool")
 
@@ -142,14 +141,6 @@ class Lease(NamedTuple):
         elif verdict.usage is not None and verdict.usage.total_tokens:
             used = verdict.usage.total_tokens
         self.limit.correct(self.slot, used)
-
-
-def settle_lease(call: Call, verdict: Optional[Verdict]) -> Optional[Lease]:
-    """Settle the lease of an attempt that has ended, or (None) was not made; return it, None without one."""
-    lease, call.lease = call.lease, None
-    if lease is not None:
-        lease.settle(verdict)
-    return lease
 
 
 def _reserve(limit: SharedLimit, tokens: float) -> Reservation:

@@ -19,11 +19,10 @@ from .._wire import StreamReader, as_truncated, chunk_of
 from .._wire.response import HTTP_OK
 from ..errors import DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion
-from .call import Call, OutcomeSink
+from .call import Call, Chunks, OutcomeSink
 
 __all__ = [
     "ActiveStreams",
-    "Reading",
     "StreamHandoff",
     "StreamedChunks",
     "WholeAnswer",
@@ -36,27 +35,6 @@ _BODY_END_SECONDS = 0.05  # in which a body has to end after its last event, for
 
 _ABANDONED = Verdict("success", status=HTTP_OK)
 """The consumer wanted no more chunks: nothing is wrong with the server, and what it has written is paid for."""
-
-
-class Chunks(Protocol):
-    """The chunks of a stream.
-
-    Attributes:
-        verdict: the verdict on the stream, once it has ended.
-    """
-
-    verdict: Optional[Verdict]
-
-    def next(self) -> Optional[ChatChunk]:
-        """Return the next chunk, None at the end.
-
-        Raises:
-            Cancelled: the call was given up.
-        """
-
-
-Reading = Callable[[Call, Chunks], Verdict]
-"""Consumes the chunks of a call in its worker; sets ``call.partly_delivered`` when it gives one away."""
 
 
 def collect_chunks(call: Call, chunks: Chunks) -> Verdict:

@@ -7,11 +7,11 @@ from collections import OrderedDict, deque
 from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimator
+from .._policy.budget import BudgetTracker, TokenEstimator
 from .._policy.circuit_breaker import EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
-from .._policy.pacing import PacedSend, Pacer
+from .._policy.pacing import Pacer
 from .._policy.retry import KeyRecheck, is_size_related
 from .._values import RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
@@ -19,7 +19,7 @@ from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import LineStats
-from .call import QUEUED, Call, FailoverState, UpstreamKey
+from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey
 from .leases import LeaseHolder, LeaseRequest
 
 __all__ = ["CallQueue", "HeaderReport", "SendReceipt", "Upstream", "reported_limits"]
@@ -332,13 +332,6 @@ def _size(call: Call) -> RequestSize:
     if call.size is None:
         call.size = request_size(call.request)
     return call.size
-
-
-class SendReceipt(NamedTuple):
-    """Notes of the policies about an attempt that was sent; they get them back when it returns."""
-
-    paced_send: PacedSend
-    reservation: Optional[BudgetReservation] = None
 
 
 class HeaderReport(NamedTuple):

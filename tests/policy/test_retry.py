@@ -321,7 +321,9 @@ class TestLoad:
 
 
 class TestKeyRefresh:
-    rejected_key = Verdict("fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401)
+    rejected_key = Verdict(
+        "fatal", scope="run", error=RateLimitError("bad key", status_code=401), status=401, key_refused=True
+    )
 
     def test_a_rejected_key_is_fetched_again_once(self):
         case = Case()
