@@ -258,7 +258,7 @@ STATUSES = {
 # Numbers of three digits that are something else.
 OTHER_NUMBERS = {
     ("_engine/upstreams.py", 500): "upstreams",
-    ("_transport/headers.py", 512): "headers",
+    ("_transport/http1.py", 512): "headers",
     ("_transport/urls.py", 443): "a port",
 }
 

@@ -16,7 +16,6 @@ from unittest import mock
 from chatpool._policy.adaptive import (
     concurrency,
     controller,
-    overload,
     random_rejections,
     rate,
     sequential_tests,
@@ -24,8 +23,7 @@ from chatpool._policy.adaptive import (
     states,
 )
 from chatpool._policy.adaptive.concurrency import ConcurrencyController
-from chatpool._policy.adaptive.controller import AdaptiveLimiter
-from chatpool._policy.adaptive.overload import Backlog, Overload
+from chatpool._policy.adaptive.controller import AdaptiveLimiter, Backlog, Overload
 from chatpool._policy.adaptive.rate import RateController, RateProbe
 from chatpool._policy.adaptive.send_log import Rejection, SendLog
 from chatpool._policy.adaptive.sequential_tests import BackgroundRate
@@ -138,7 +136,7 @@ PARTS: Sequence[Part] = (
     Part("overload: faster after refused probes", _constant(random_rejections, "_LONG_OUTAGE_PROBES", math.inf)),
     Part("overload: faster after a long silence", _constant(random_rejections, "_LONG_SILENCE_SECONDS", math.inf)),
     Part("backlog", ((Backlog, "explains", _returning(False)),)),
-    Part("backlog: whether fewer calls help", _constant(overload, "_SOONER_RATIO", math.inf)),
+    Part("backlog: whether fewer calls help", _constant(controller, "_SOONER_RATIO", math.inf)),
     Part("luck", ((FailureRate, "expected_run", _returning(0)),)),
     Part("outage gate", ((CircuitBreaker, "_failed", _returning(None)),)),
     Part("retry: the refusals of a call that are chance", ((Pacer, "chance_rejections", _always(0)),)),

@@ -25,8 +25,7 @@ from .._wire.embeddings import (
     tokens_of,
     vector_of,
 )
-from .._wire.response import UnusableAnswer
-from .._wire.usage import usage_of
+from .._wire.response import UnusableAnswer, usage_of
 from ..errors import APIResponseError, ChatPoolError, ConfigurationError
 from ..events import Event
 from ..types import Attempt, ChatRequest, Outcome, Usage

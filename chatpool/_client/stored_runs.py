@@ -25,8 +25,7 @@ from .._journal import (
 )
 from .._structured.validation import PARSE_FAILED
 from .._wire import encode
-from .._wire.response import decode_response
-from .._wire.usage import usage_of
+from .._wire.response import decode_response, usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage

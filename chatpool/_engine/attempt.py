@@ -51,17 +51,14 @@ class StartedAttempt(NamedTuple):
     Attributes:
         sent_at: its start, on the pool's clock.
         deadline: the end of the call's time.
+        seconds_left: the rest of the call's time.
         refusal: the decision that ends the call instead of sending it, None if it is sent.
     """
 
     sent_at: float
     deadline: Deadline
+    seconds_left: float
     refusal: Optional[RetryDecision] = None
-
-    @property
-    def seconds_left(self) -> float:
-        """The rest of the call's time."""
-        return self.deadline.at - self.sent_at
 
 
 class Attempter:
@@ -98,13 +95,13 @@ class Attempter:
         else:
             call.attempts += 1
             report_send(call, now)
-        return StartedAttempt(now, deadline, refusal)
+        return StartedAttempt(now, deadline, deadline.at - now, refusal)
 
     def conclude(self, call: Call, started: StartedAttempt, verdict: Verdict) -> AttemptResult:
         """Decide what follows an exchange that has ended with ``verdict``."""
         ended_at = self._clock.now()
         elapsed = ended_at - started.sent_at
-        lease = call.settle_lease(verdict)
+        lease = None if call.lease is None else call.settle_lease(verdict)
         if verdict is CANCELLED:
             self._scheduler.returned(call, CANCELLED, ended_at)
             return AttemptResult()

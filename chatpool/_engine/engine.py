@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import logging
 import math
+import queue
+import sys
 import threading
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep  # at import: a test that replaces time.sleep means its own code
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
-from .._locks import release_forgotten
+from .._locks import release_forgotten, run_beside
 from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
@@ -24,7 +28,7 @@ from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payl
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
-from .lifecycle import WorkerThreads, register
+from .lifecycle import register
 from .scheduler import Scheduler
 from .streaming import ActiveStreams
 
@@ -80,7 +84,7 @@ class Engine:
         self.endpoints = endpoints
         self._default_endpoint = endpoints.first.spec.name
         self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
-        self._executor = WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
+        self._executor = _WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
@@ -531,3 +535,46 @@ class Engine:
 
 def _is_unwanted(call: Call) -> bool:
     return call.sink.refusal(call) is not None
+
+
+class _WorkerThreads(ThreadPoolExecutor):
+    """A ``ThreadPoolExecutor`` that stays usable after Ctrl-C in :meth:`submit`.
+
+    The standard one could lose the lock of its count of idle threads there, or leave a thread that never begins; both
+    for ever.
+    """
+
+    _idle_semaphore: Any
+
+    def __init__(self, max_workers: int, *, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix=thread_name_prefix)
+        self._idle_semaphore = _Permits()
+
+    if sys.version_info < (3, 10):
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            """Submit in another thread: the ``with`` of the method may lose any lock at Ctrl-C."""
+            submit = super().submit
+            futures = []
+            run_beside(lambda: futures.append(submit(fn, *args, **kwargs)))
+            return futures[0]
+
+    def _adjust_thread_count(self) -> None:
+        if not self._idle_semaphore.acquire(timeout=0):
+            run_beside(super()._adjust_thread_count)
+
+
+class _Permits:
+    """The part of a semaphore that the executor uses, in single steps that Ctrl-C cannot interrupt."""
+
+    def __init__(self) -> None:
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.release = functools.partial(self._permits.put, None)
+
+    def acquire(self, timeout: Optional[float] = None) -> bool:
+        """Take a permit if there is one."""
+        try:
+            self._permits.get(block=False)
+        except queue.Empty:
+            return False
+        return True

@@ -289,7 +289,8 @@ class Scheduler:
         upstream.score.endpoint.proven = True
         if call.sent_at is None:
             return 0
-        was_ejected = upstream.score.tripped is not None or upstream.recheck.pause is not None
+        score = upstream.score
+        was_ejected = (score.several and score.tripped is not None) or upstream.recheck.pause is not None
         was_blocked = upstream.health.circuit.is_open or was_ejected
         upstream.returned(call, verdict, reported, now)
         if not was_blocked or upstream.health.circuit.is_open:

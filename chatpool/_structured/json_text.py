@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, List, Optional
 
-from .._wire.reasoning import END_OF_THOUGHTS, opened_thoughts
+from .._wire.response import END_OF_THOUGHTS, opened_thoughts
 from ..errors import ChatPoolError, Reask
 
 __all__ = ["ABOUT_ANSWERS", "Mismatch", "can_be_mended", "json_in", "mismatch_of", "problems_of", "shown", "unfenced"]

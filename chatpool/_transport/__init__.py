@@ -3,7 +3,7 @@
 from .auth import Key, KeyAuth
 from .body import OpenStream
 from .exchange import Cancelled, CancelToken, StreamDeadline
-from .headers import check_headers
+from .http1 import check_headers
 from .settings import Cert, TransportSettings, Verify
 from .transport import BrokenTransport, Transport
 from .urls import normalise_base_url

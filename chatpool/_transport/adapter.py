@@ -19,7 +19,7 @@ from urllib3.response import HTTPResponse
 from .body import read_body
 from .connections import guarded_pool_class
 from .exchange import current_exchange
-from .headers import ParsedHeaders
+from .http1 import ParsedHeaders
 from .tcp import keep_alive_options
 from .tls import Trust
 

@@ -12,7 +12,7 @@ from requests.models import PreparedRequest
 from .._locks import new_lock
 from .._redaction import secret
 from ..errors import ConfigurationError
-from .headers import header_problem
+from .http1 import header_problem
 
 __all__ = ["Key", "KeyAuth"]
 

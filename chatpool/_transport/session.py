@@ -16,7 +16,7 @@ from requests.structures import CaseInsensitiveDict
 
 from .._redaction import Secret, secret
 from .auth import KeyAuth
-from .headers import RequestHeaders, header_problem
+from .http1 import RequestHeaders, header_problem
 from .settings import TransportSettings
 
 __all__ = ["Preparer", "TransportSession", "make_session"]

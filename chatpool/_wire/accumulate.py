@@ -12,9 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..types import ChatChunk, ChatRequest, ToolCallDelta, Usage
 from .codec import loads
-from .reasoning import separate_reasoning
-from .response import UnusableAnswer, content_text, decode_response
-from .usage import usage_fields_of, usage_of
+from .response import UnusableAnswer, content_text, decode_response, separate_reasoning, usage_fields_of, usage_of
 
 __all__ = [
     "ChoiceAccumulator",

@@ -20,7 +20,6 @@ from .error_body import (
     compose_message,
     content_type_of,
     error_facts_of,
-    inner_error,
     name_call,
     page_facts,
     read_error,
@@ -33,15 +32,17 @@ from .error_body import (
 from .exceptions import ResponseTooLarge, classify_exception
 from .operations import RESPONSES, is_streamed, operation_of
 from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
-from .reasoning import separate_reasoning
 from .response import (
     HTTP_OK,
     NOT_SUPPORTED,
     UnusableAnswer,
     begins_with_events,
     decode_response,
+    inner_error,
     is_known,
     says_json,
+    separate_reasoning,
+    usage_of,
 )
 from .rules import (
     NOT_JSON,
@@ -56,7 +57,6 @@ from .rules import (
     status_of_inner_error,
 )
 from .stream import StreamFault, StreamReader
-from .usage import usage_of
 
 __all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "streamed"]
 

@@ -7,8 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .accumulate import index_in
 from .operations import EMBEDDINGS, operation_of
-from .response import UnusableAnswer, decode_response, vector_numbers
-from .usage import amount_of, whole_number
+from .response import UnusableAnswer, amount_of, decode_response, vector_numbers, whole_number
 
 __all__ = [
     "TooFewVectors",

@@ -20,7 +20,6 @@ __all__ = [
     "compose_message",
     "content_type_of",
     "error_facts_of",
-    "inner_error",
     "name_call",
     "page_facts",
     "read_error",
@@ -77,27 +76,6 @@ def read_error(content: bytes) -> ErrorFacts:
     if isinstance(payload, str):
         return _error_facts_of_text(payload)
     return ErrorFacts() if payload is None else _error_facts_of_text(_head(content))
-
-
-def inner_error(payload: Any) -> Any:
-    """Return the error inside the JSON of a response, None without one.
-
-    ``{"error": ...}``, vLLM's ``{"object": "error", ...}``, Gemini's ``[{"error": ...}]``, Cloudflare's
-    ``{"success": false, "errors": [...]}`` and MiniMax's ``{"base_resp": {"status_code": 1008, ...}}``.
-    An ``error`` that is null or empty is none.
-    """
-    if isinstance(payload, list) and len(payload) == 1:
-        payload = payload[0]
-    if not isinstance(payload, dict):
-        return None
-    if payload.get("error"):
-        return payload["error"]
-    if payload.get("success") is False and payload.get("errors"):
-        return payload["errors"]
-    status = payload.get("base_resp")
-    if isinstance(status, dict) and status.get("status_code") not in (None, 0, "0"):
-        return status
-    return payload if payload.get("object") == "error" else None
 
 
 # Fields that hold an error, and those that hold its message, the most telling first; without regard to case.

@@ -7,9 +7,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Union
 from ..types import ChatChunk, ChatCompletion, ChatRequest
 from .accumulate import ChoiceAccumulator, ResponseAccumulator
 from .codec import TooDeep, loads, whole
-from .error_body import inner_error
 from .operations import CHAT, COMPLETIONS, RESPONSES, operation_of
-from .response import UnusableAnswer, decode_response
+from .response import UnusableAnswer, decode_response, inner_error
 from .sse import BARE, ERROR, EventParser, ServerEvent
 
 __all__ = ["StreamFault", "StreamReader"]

@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from .._journal import OK, Journal, Record, atomic_replace, decode_value
-from .._wire.response import UnusableAnswer, decode_response
-from .._wire.usage import usage_of
+from .._wire.response import UnusableAnswer, decode_response, usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
 from .job import Job

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 
 from .._journal import OK, Record, decode_value, is_journal, read_journal
 from .._redaction import printable
-from .._wire.usage import usage_of
+from .._wire.response import usage_of
 from ..errors import ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage

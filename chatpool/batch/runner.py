@@ -6,18 +6,10 @@ import itertools
 import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
-from .._client.batch_support import (
-    ChatPool,
-    FailureLimit,
-    StoredRowsRun,
-    needs_model,
-    record_of,
-    start_rows,
-    state_of,
-)
+from .._client.batch_support import ChatPool, FailureLimit, StoredRowsRun, needs_model, record_of, start_rows, state_of
 from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
-from .._wire.usage import usage_of
+from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
 from ..prices import Bill

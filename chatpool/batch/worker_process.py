@@ -21,18 +21,10 @@ import threading
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
-from .._client.batch_support import (
-    PAUSE,
-    ChatPool,
-    StoredRowsRun,
-    record_of,
-    start_rows,
-    state_of,
-    unpickle_pool,
-)
+from .._client.batch_support import PAUSE, ChatPool, StoredRowsRun, record_of, start_rows, state_of, unpickle_pool
 from .._journal import OK, SharedAppender, error_facts
 from .._wire.codec import Encoded
-from .._wire.usage import usage_of
+from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError
 from ..types import ChatRequest, Outcome

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3._collections import HTTPHeaderDict
 
-from chatpool._transport import KeyAuth, TransportSettings, headers, http1
-from chatpool._transport.headers import ParsedHeaders, RequestHeaders, parse_fields
-from chatpool._transport.http1 import FinalResponse
+from chatpool._transport import KeyAuth, TransportSettings, http1
+from chatpool._transport.http1 import FinalResponse, ParsedHeaders, RequestHeaders, parse_fields
 from chatpool._transport.session import Preparer, make_session
 from chatpool._wire import UnreadableAnswer
 
@@ -254,8 +253,8 @@ def test_urllib3s_headers_may_be_changed():
 def test_the_lines_that_are_remembered_are_bounded():
     for number in range(2000):
         parse_fields(b"X-Request-Id: %d\r\nX-Long: %d%s\r\n" % (number, number, b"x" * 1000))
-    assert len(headers._parsed_lines) <= 512
-    assert all(len(line) < 300 for line in headers._parsed_lines)
+    assert len(http1._parsed_lines) <= 512
+    assert all(len(line) < 300 for line in http1._parsed_lines)
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection"])
@@ -422,9 +421,9 @@ def test_a_hook_finds_all_headers_in_urllib3s_response(serve, start_transport, e
     cookies = ["Set-Cookie: a=1", "X-Other: yes", "set-cookie: b=2"]
     server = serve(lambda peer: peer.read_request() and peer.answer(b"{}", headers=cookies))
     reply = exchange(start_transport(server.url, session=session))
-    [headers] = seen
-    assert isinstance(headers, HTTPHeaderDict)
-    assert headers.getlist("SET-COOKIE") == ["a=1", "b=2"]
-    assert dict(headers) == {"Content-Length": "2", "Set-Cookie": "a=1, b=2", "X-Other": "yes"}
+    [http1] = seen
+    assert isinstance(http1, HTTPHeaderDict)
+    assert http1.getlist("SET-COOKIE") == ["a=1", "b=2"]
+    assert dict(http1) == {"Content-Length": "2", "Set-Cookie": "a=1, b=2", "X-Other": "yes"}
     assert reply.headers.get("x-other") == reply.headers["X-OTHER"] == "yes"
     assert reply.headers.get("X-Missing", "none") == "none"

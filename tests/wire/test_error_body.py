@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from chatpool._wire.error_body import ErrorFacts, inner_error, page_facts, read_error
+from chatpool._wire.error_body import ErrorFacts, page_facts, read_error
+from chatpool._wire.response import inner_error
 
 
 def error_facts(payload):

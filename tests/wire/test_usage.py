@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatpool._wire.accumulate import ChoiceAccumulator
 from chatpool._wire.embeddings import split_response
-from chatpool._wire.usage import usage_of
+from chatpool._wire.response import usage_of
 from chatpool.types import Usage
 
 

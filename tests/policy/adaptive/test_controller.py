@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from chatpool._policy.adaptive.controller import AdaptiveLimiter
-from chatpool._policy.adaptive.overload import Backlog
+from chatpool._policy.adaptive.controller import AdaptiveLimiter, Backlog
 from chatpool._policy.adaptive.random_rejections import LoadTrial, RandomRejections
 from chatpool._policy.adaptive.slow_start import Unlimited
 from chatpool._policy.adaptive.states import LimitedByConcurrency, LimitedByRate

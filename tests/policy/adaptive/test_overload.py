@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from chatpool._policy.adaptive.overload import Backlog, Overload
+from chatpool._policy.adaptive.controller import Backlog, Overload
 from chatpool._policy.adaptive.send_log import SendLog, SendRecord
 
 
