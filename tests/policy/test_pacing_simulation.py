@@ -148,6 +148,27 @@ def slower_over_faster(name, hint):
 
 # One that counts calls in a second, one that counts calls at once; the others take longer.
 @pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        # Rejections take as long as answers, so that many of the latest calls are in flight at each.
+        ("limits that say 503", 143),
+        ("limits that say 503", 160),
+        ("limits that say 503", 10_136),
+        # The server works on what has timed out, so that fewer calls help only after a while.
+        ("queue until given up", 125),
+        ("queue until given up", 162),
+        ("queue until given up", 10_031),
+    ],
+)
+def test_no_call_is_lost_where_the_limit_is_hard_to_see(kind, seed):
+    scene = random_scene(kind, seed)
+    client = scene.client(Pacer())
+    simulate(scene.world, [client], seed, until=3000.0)
+    assert client.done == client.calls
+    assert client.ended <= 3.5 * ideal(scene.world, client, seed)
+
+
+@pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PAIRS]
 )
 class TestTwoPoolsOnOneQuota:

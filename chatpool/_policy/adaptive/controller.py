@@ -52,7 +52,7 @@ class Overload:
         """Note the failure of the attempt with this number, of ``sent`` in all; return True if it is a rejection."""
         if not self.detected:
             self._test.reject(number)
-            if self._test.log_odds >= _OVERLOAD_LOG_ODDS:
+            if self._test.best_log_odds >= _OVERLOAD_LOG_ODDS:
                 self.detected, self._answers, self._since = True, 0, sent
         return self.detected
 
@@ -80,6 +80,7 @@ _MAX_LATENCY_SHARE = 0.5  # ... where no answer is to take longer than this shar
 _SOONER_RATIO = 0.8  # of the latency before: answers that take longer with far fewer calls do not wait for others
 _HALVINGS = 2  # of the number of calls, to find that out
 _MIN_ANSWERS = 4  # before anything follows from them
+_MIN_TIMEOUTS = 16  # after which it is tried again, where most calls time out
 
 
 class Backlog(LimitState):
@@ -92,6 +93,7 @@ class Backlog(LimitState):
         send_log: what has been sent.
         timeout: seconds after which calls timed out.
         now: the time.
+        trial: how often this has been tried before.
 
     Attributes:
         helps: True if answers came sooner with fewer calls in flight; None while that is unknown.
@@ -100,10 +102,10 @@ class Backlog(LimitState):
     pauses_all = False
     why = "more calls in flight would only wait at the server until they are given up"
 
-    def __init__(self, send_log: SendLog, timeout: float, now: float) -> None:
+    def __init__(self, send_log: SendLog, timeout: float, now: float, trial: int = 0) -> None:
         super().__init__(send_log)
         self.helps: Optional[bool] = None
-        self._limit = max(1, (send_log.in_flight + 1) // 2)
+        self._limit = max(1, (send_log.in_flight + 1) >> (trial + 1))
         self._timeout = timeout
         self._latency_before = send_log.latency
         self._answered_with_more = False  # at least one of a round with as many in flight, or with more
@@ -163,20 +165,24 @@ class Backlog(LimitState):
         return LoadTrial(self._send_log, rejection, pause)
 
     def timed_out(self, record: SendRecord, now: float) -> bool:
-        """Note that a call timed out; return True if that is due to what was in flight before."""
+        """Note that a call timed out; return True if that is, or may be, due to what else was in flight."""
         if record.sent_at < self._since:
             return True
         self._timed_out += 1
         none_answered = self._timed_out > self._ended and self._timed_out >= _MIN_ANSWERS
-        if self.helps is None and not none_answered:
+        is_unknown = self.helps is None
+        if is_unknown and not none_answered:
             self._count(now - record.sent_at, now)  # it may take so long by itself
-        elif self._limit == 1 or (self.helps is None and self._answered_with_more):
+        elif is_unknown and self._answered_with_more and not self._settled:
+            self._settled = True  # the server may still be busy with the calls that timed out before
+            self._begin(now)
+        elif self._limit == 1 or (is_unknown and self._answered_with_more):
             self.helps = False
         else:
             self._limit //= 2
             self._settled = False
             self._begin(now)
-        return False
+        return is_unknown and self.helps is not False
 
 
 _MAX_PAUSE_SECONDS = 120.0
@@ -205,12 +211,15 @@ class AdaptiveLimiter:
     __slots__ = (
         "_accepted_before",
         "_background",
+        "_backlog_trials",
+        "_ended",
         "_fewer_may_help",
         "_informative_from",
         "_overload",
         "_paused_until",
         "_probed_at",
         "_rejected_probes",
+        "_timed_out",
         "_was_limited",
         "overloaded",
         "send_log",
@@ -223,7 +232,9 @@ class AdaptiveLimiter:
         self.overloaded = False
         self._overload = Overload()
         self._background: Optional[BackgroundRate] = None
+        self._backlog_trials = 0
         self._fewer_may_help = True  # as far as is known
+        self._ended = self._timed_out = 0  # since fewer calls did not help
         self._was_limited = False  # when failures became rejections
         self._informative_from = -math.inf
         self._paused_until = -math.inf
@@ -250,6 +261,7 @@ class AdaptiveLimiter:
         """Note that the attempt was answered."""
         self.send_log.answer(record, now)
         self._overload.answered(record.number)
+        self._ended += 1
         if record.sent_at >= self._informative_from:
             self.state = self.state.accepted(record, now)
         if isinstance(self.state, Backlog) and self.state.helps is False:
@@ -270,13 +282,22 @@ class AdaptiveLimiter:
             self.overloaded = state.timed_out(record, now)
             if state.helps is False:
                 self._leave_backlog()
-        elif isinstance(state, Unlimited) and self._fewer_may_help and Backlog.explains(self.send_log, waited):
-            self.state = Backlog(self.send_log, waited, now)
+        elif isinstance(state, Unlimited) and self._may_be_backlog() and Backlog.explains(self.send_log, waited):
+            self.state = Backlog(self.send_log, waited, now, self._backlog_trials)
             self.overloaded = True
         self.send_log.give_up()
 
+    def _may_be_backlog(self) -> bool:
+        """Return True if fewer calls may help: they have not been tried, or most calls time out without them."""
+        self._ended += 1
+        self._timed_out += 1
+        most = self._timed_out >= _MIN_TIMEOUTS and 2 * self._timed_out > self._ended
+        return self._fewer_may_help or most
+
     def _leave_backlog(self) -> None:
         self._fewer_may_help = False
+        self._backlog_trials += 1
+        self._ended = self._timed_out = 0
         self.state = Unlimited(self.send_log)
 
     def failed(self, record: SendRecord, now: float, hint: Optional[float]) -> None:

@@ -82,12 +82,15 @@ class SurgeTest(ShareTest):
 
     Attributes:
         log_odds: of the stretch of calls, up to the latest one seen, that speaks most for the second hypothesis.
+        best_log_odds: of any stretch: where rejections take as long as answers, the latest calls are still in flight,
+            and would count as accepted.
     """
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("_numbers", "best_log_odds")
 
     def __init__(self, usual: float, other: float, first: int) -> None:
         super().__init__(usual, other, first)
+        self.best_log_odds = 0.0
         self._numbers: List[int] = []  # of the latest calls that were rejected, in order
 
     def accepted_before(self, number: int) -> None:
@@ -102,18 +105,21 @@ class SurgeTest(ShareTest):
         insort(numbers, number)
         if len(numbers) > _SURGE_REJECTIONS:
             del numbers[0]
-        self.log_odds = value = 0.0
+        self.log_odds = self.best_log_odds = value = stretch = 0.0
         after = self._first + self.seen
         for rejected in reversed(numbers):
-            value += self._rejected + (after - rejected - 1) * self._accepted
+            accepted = (after - rejected - 1) * self._accepted
+            value += accepted + self._rejected
             self.log_odds = max(self.log_odds, value)
+            stretch = max(0.0, stretch + accepted) + self._rejected
+            self.best_log_odds = max(self.best_log_odds, stretch)
             after = rejected
 
     def restart(self) -> None:
         """Forget what has been seen."""
         self._first += self.seen
         self.seen = self.rejected = 0
-        self.log_odds = 0.0
+        self.log_odds = self.best_log_odds = 0.0
         self._numbers.clear()
 
 

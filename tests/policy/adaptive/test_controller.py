@@ -451,12 +451,39 @@ class TestTimeOuts:
         assert not limiter.overloaded
         assert limiter.send_log.in_flight == 15
 
-    def test_those_of_calls_sent_afterwards_are_not_explained(self):
+    def test_those_of_calls_sent_afterwards_are_explained_until_it_is_known_whether_fewer_help(self):
         limiter, records = self.crowded(latency=30.0)
         limiter.timed_out(records[0], 160.0)
         limiter.timed_out(limiter.sent(161.0), 221.0)
-        assert not limiter.overloaded
+        assert limiter.overloaded
         assert limiter.state.limit == 8
+        limiter.state.helps = True
+        limiter.timed_out(limiter.sent(222.0), 282.0)
+        assert not limiter.overloaded
+
+    def test_where_most_time_out_again_without_a_limit_it_is_tried_again_with_fewer(self):
+        limiter, records = self.crowded(latency=30.0)
+        limiter.timed_out(records[0], 160.0)
+        limiter.state.helps = False
+        limiter.accepted(limiter.sent(160.0), 161.0)
+        assert isinstance(limiter.state, Unlimited)
+        for record in records[1:]:
+            limiter.timed_out(record, 170.0)
+        assert isinstance(limiter.state, Unlimited)  # 15 are too few
+        later = [limiter.sent(171.0) for _ in range(16)]
+        limiter.timed_out(later[0], 231.0)
+        assert isinstance(limiter.state, Backlog)
+        assert limiter.state.limit == 4
+
+    def test_where_half_are_answered_it_is_not(self):
+        limiter, records = self.crowded(latency=30.0)
+        limiter.timed_out(records[0], 160.0)
+        limiter.state.helps = False
+        limiter.accepted(limiter.sent(160.0), 161.0)
+        for _ in range(40):
+            limiter.accepted(limiter.sent(170.0), 200.0)
+            limiter.timed_out(limiter.sent(170.0), 230.0)
+        assert isinstance(limiter.state, Unlimited)
 
     def test_where_even_one_alone_is_given_up_it_is_not_tried_again(self):
         limiter, records = self.crowded(latency=30.0)

@@ -110,6 +110,28 @@ class TestSurgeTest:
                 best = max(best, value)
             assert test.log_odds == pytest.approx(best)
 
+    @given(OUTCOMES, st.randoms(use_true_random=False))
+    def test_its_best_log_odds_are_those_of_any_stretch(self, outcomes, rng):
+        test = SurgeTest(USUAL, OTHER, 0)
+        numbers = [number for number, rejected in enumerate(outcomes) if rejected][-32:]
+        for number in rng.sample(numbers, len(numbers)):
+            test.reject(number)
+        steps = [
+            math.log(OTHER / USUAL) if n in numbers else math.log((1 - OTHER) / (1 - USUAL))
+            for n in range(len(outcomes))
+        ]
+        stretches = [sum(steps[start:end]) for start in range(len(steps)) for end in range(start + 1, len(steps) + 1)]
+        in_sight = [sum(steps[start:end]) for start in numbers for end in range(start + 1, len(steps) + 1)]
+        assert test.best_log_odds == pytest.approx(max(in_sight, default=0.0))
+        assert test.log_odds <= test.best_log_odds <= max([0.0, *stretches]) + 1e-9
+
+    def test_calls_in_flight_after_a_surge_do_not_hide_it_from_the_best(self):
+        test = SurgeTest(USUAL, OTHER, 0)
+        for number in (*range(9), 60):  # those between are not back yet
+            test.reject(number)
+        assert test.log_odds == pytest.approx(math.log(OTHER / USUAL))
+        assert test.best_log_odds == pytest.approx(9 * math.log(OTHER / USUAL))
+
     def test_what_was_accepted_long_ago_does_not_hide_a_surge(self):
         patient, alert = ShareTest(USUAL, OTHER, 0), SurgeTest(USUAL, OTHER, 0)
         for test in (patient, alert):
