@@ -356,7 +356,7 @@ class Engine:
 
     @property
     def has_budget(self) -> bool:
-        """Whether the engine's calls are charged to a budget."""
+        """True if the engine's calls are charged to a budget."""
         return self._budget_tracker is not None
 
     def reserve_budget(self, model: Optional[str], expected: TokenEstimate) -> Optional[BudgetReservation]:
