@@ -13,11 +13,13 @@ queueing for one.
 from __future__ import annotations
 
 import _thread
+import operator
 import sys
 import threading
 import weakref
+from collections import deque
 from time import sleep  # at import: a test that replaces time.sleep means its own code
-from typing import Any, Callable, ContextManager, Dict, List, Optional
+from typing import Any, Callable, ContextManager, Deque, Dict, List, Optional
 
 __all__ = ["Condition", "convoy_free", "is_held", "new_lock", "release_forgotten", "run_beside"]
 
@@ -42,14 +44,9 @@ def is_held(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
-class _LockMethod:
-    """Method of a condition that is its lock's own, which is written in C."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, condition: Any, owner: Optional[type] = None) -> Any:
-        return self if condition is None else getattr(condition._lock, self._name)
+def _lock_method(name: str) -> Any:
+    """Return the attribute of a condition that is the method of its lock, which is written in C as this getter is."""
+    return property(operator.attrgetter(f"_lock.{name}"))
 
 
 class Condition(threading.Condition):
@@ -62,10 +59,17 @@ class Condition(threading.Condition):
     _lock: Any
 
     def __init__(self, lock: Optional[Any] = None) -> None:
-        super().__init__(new_lock() if lock is None else lock)
+        # Not the usual one: its five bound methods of the lock would be 400 bytes of each future.
+        self._lock = new_lock() if lock is None else lock
+        self._waiters: Deque[Any] = deque()
 
-    __enter__: Any = _LockMethod()
-    __exit__: Any = _LockMethod()
+    __enter__: Any = _lock_method("__enter__")
+    __exit__: Any = _lock_method("__exit__")
+    acquire: Any = _lock_method("acquire")
+    release: Any = _lock_method("release")
+    _release_save: Any = _lock_method("_release_save")
+    _acquire_restore: Any = _lock_method("_acquire_restore")
+    _is_owned: Any = _lock_method("_is_owned")
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Wait as ``threading.Condition.wait`` does; take the lock again whatever exception ends the wait."""

@@ -149,6 +149,9 @@ class Encoded(Dict[str, Any]):
 _stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
 
 
+_COPIED_BYTES = 4096  # at most
+
+
 def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
     """Return the two functions of orjson where it is installed, otherwise None and the standard library's."""
     try:
@@ -157,7 +160,13 @@ def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], An
         return None, json.loads
     # orjson must refuse whatever the standard library refuses.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    return lambda body: bytes(orjson.dumps(body, plain, options)), orjson.loads
+
+    def dumps(body: Any) -> bytes:
+        encoded: bytes = orjson.dumps(body, plain, options)
+        # What orjson returns takes 4 KiB at least, for as long as the call is queued.
+        return bytes(memoryview(encoded)) if len(encoded) < _COPIED_BYTES else encoded
+
+    return dumps, orjson.loads
 
 
 _fast_dumps, _fast_loads = _find_orjson()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tracemalloc
 import types
 from collections import OrderedDict
 
@@ -142,3 +143,13 @@ def test_integers_that_python_does_not_read_are_none():
     long = b"9" * 4301
     assert codec.decoded(b'{"a": %s, "b": [-%s, 5, 1e5]}' % (long, long)) == ({"a": None, "b": [None, 5, 1e5]}, False)
     assert codec.decoded(b"[" + b"9" * 4300 + b"]") == ([int("9" * 4300)], True)
+
+
+def test_the_payload_of_a_small_body_takes_no_more_than_it_has():
+    tracemalloc.start()
+    try:
+        payloads = [encode({"model": "m", "input": str(number)}) for number in range(100)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 200 * len(payloads)
