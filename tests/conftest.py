@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from chatpool._engine.call import DONE
 from chatpool.clock import install_clock
 from chatpool.testing import FakeClock
 
@@ -146,7 +147,16 @@ class SteppedTime(FakeClock):
             now = self.now()
             self._answers = {condition: due for condition, due in self._answers.items() if due > now}
             waited_for = len(self._answers)
-        return bool(sum(pool.stats().in_flight for pool in pools) == waited_for)
+        if any(_has_expired(pool, now) for pool in pools):
+            return False  # the call whose time is over has not been ended yet
+        stats = [pool.stats() for pool in pools]
+        if not any(each.queued or each.parked or each.in_flight for each in stats):
+            return False  # the function is about to make a call, or to return
+        return bool(sum(each.in_flight for each in stats) == waited_for)
+
+
+def _has_expired(pool: Any, now: float) -> bool:
+    return any(end <= now and call.state != DONE for end, _, call in list(pool._core.engine._expiry._watched))
 
 
 @pytest.fixture
