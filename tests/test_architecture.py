@@ -188,7 +188,7 @@ TOLERATED_CIRCLES: List[Tuple[Set[str], str]] = [
     ),
     (
         {"chatpool.batch.report", "chatpool.batch.report_html"},
-        "the page is drawn of the report; imported when asked for, with plotly",
+        "the page is drawn of the report; imported when asked for",
     ),
 ]
 

@@ -296,6 +296,7 @@ class _ResultLine(NamedTuple):
         status: HTTP status, None without a response.
         code: the error's code, type or message; None for an answer.
         body: the answer's JSON.
+        message: the error's message, None without one.
     """
 
     custom_id: Optional[str]
@@ -303,6 +304,7 @@ class _ResultLine(NamedTuple):
     status: Optional[int]
     code: Optional[str]
     body: Any
+    message: Optional[str] = None
 
 
 def read_result(line: str) -> _ResultLine:
@@ -321,7 +323,9 @@ def read_result(line: str) -> _ResultLine:
     error_in_body = body.get("error") if isinstance(body, dict) else None
     is_refused = (isinstance(status, int) and status >= 300) or not response
     if error or error_in_body or is_refused:
-        return _ResultLine(value.get("custom_id"), False, status, _code(error or error_in_body), body)
+        return _ResultLine(
+            value.get("custom_id"), False, status, _code(error or error_in_body), body, _message(error or error_in_body)
+        )
     return _ResultLine(value.get("custom_id"), True, status, None, body)
 
 
@@ -333,7 +337,12 @@ def _read_pair(value: Any) -> _ResultLine:
         return _ResultLine(None, True, 200, None, answer)
     last = answer[-1] if isinstance(answer, list) and answer else answer
     error = last.get("error") if isinstance(last, dict) else last
-    return _ResultLine(None, False, None, _code(error), None)
+    return _ResultLine(None, False, None, _code(error), None, _message(error))
+
+
+def _message(error: Any) -> Optional[str]:
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) else None
 
 
 def _code(error: Any) -> str:

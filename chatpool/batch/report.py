@@ -9,7 +9,7 @@ import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .._journal import OK, Record, decode_value, is_journal, read_journal
 from .._redaction import printable
@@ -24,7 +24,9 @@ __all__ = ["Histogram", "Report", "Timeline", "report"]
 
 
 _PAUSE_SECONDS = 60.0  # without any event: the run was not under way
-_TIME_BINS = 120  # of a timeline
+_TIME_BINS = 120  # of a timeline, at most
+_MIN_BIN_SECONDS = 1.0
+_SHOWN_FAILURES = 5
 
 
 class Histogram(NamedTuple):
@@ -73,15 +75,23 @@ class Timeline:
         self._outcomes.append(moment + record.elapsed)
         self._succeeded.append(record.state == OK)
         self.seconds = max(self.seconds, moment + record.elapsed)
-        for attempt in record.attempts:
+        self._add_attempts(record, moment)
+
+    def _add_attempts(self, record: Record, moment: float) -> None:
+        # The first begins with the row and the last ends with it; a wait takes longer than was decided where no worker
+        # was free at its end.
+        attempts = record.attempts
+        known = sum(attempt.elapsed + (attempt.wait or 0.0) for attempt in attempts)
+        longer = max(0.0, record.elapsed - known) / max(1, len(attempts) - 1)
+        for attempt in attempts:
             self._starts.append(moment)
             self._ends.append(moment + attempt.elapsed)
             self._refused.append(attempt.wait is not None)
-            moment += attempt.elapsed + (attempt.wait or 0.0)
+            moment += attempt.elapsed + (attempt.wait or 0.0) + longer
 
     def histogram(self) -> Histogram:
         """Return the events in bins of equal length."""
-        width = max(self.seconds / _TIME_BINS, 1e-3)
+        width = max(self.seconds / _TIME_BINS, _MIN_BIN_SECONDS)
         count = min(_TIME_BINS, int(self.seconds / width) + 1)
 
         def bin_of(moment: float) -> int:
@@ -115,6 +125,9 @@ class Report:
         latencies: seconds of each row's last attempt; empty without a journal.
         attempts: exchanges; 0 without a journal.
         waited: seconds spent waiting before another attempt, all rows together.
+        refused_latencies: seconds of the attempts that were made again; empty without a journal.
+        failed_rows: the first five rows without an answer, each with its name and its error.
+        started_at, ended_at: seconds since the epoch; None without a journal.
         timeline: the times of attempts and outcomes; None without a journal.
         bill: tokens and costs of the answers.
     """
@@ -127,6 +140,10 @@ class Report:
     latencies: array[float] = field(default_factory=lambda: array("d"))
     attempts: int = 0
     waited: float = 0.0
+    refused_latencies: array[float] = field(default_factory=lambda: array("d"))
+    failed_rows: List[Tuple[str, str]] = field(default_factory=list)
+    started_at: Optional[float] = None
+    ended_at: Optional[float] = None
     timeline: Optional[Timeline] = None
     bill: Bill = field(default_factory=Bill)
 
@@ -210,14 +227,16 @@ class Report:
             self.models[printable(model)] += 1
 
     def html(self) -> str:
-        """Return the report as one self-contained page with plots.
-
-        Raises:
-            ConfigurationError: the plotting library is not installed.
-        """
-        from .report_html import page  # plotly is an extra
+        """Return the report as one self-contained page with plots, below 150 kB."""
+        from .report_html import page  # which needs this module
 
         return page(self)
+
+    def add_failure(self, name: str, cause: str, message: str) -> None:
+        """Count a row without an answer."""
+        self.failures[cause] += 1
+        if len(self.failed_rows) < _SHOWN_FAILURES:
+            self.failed_rows.append((printable(name), printable(message)))
 
 
 def _model_in(body: Any) -> Optional[str]:
@@ -260,12 +279,17 @@ def _read_journal(run_report: Report, path: str) -> None:
         run_report.timeline.add(record)
         run_report.attempts += len(record.attempts)
         run_report.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
+        run_report.refused_latencies.extend(attempt.elapsed for attempt in record.attempts if attempt.wait is not None)
         if record.attempts:
             run_report.latencies.append(record.attempts[-1].elapsed)
+        if run_report.started_at is None or record.at - record.elapsed < run_report.started_at:
+            run_report.started_at = record.at - record.elapsed
+        run_report.ended_at = max(record.at, run_report.ended_at or record.at)
         if is_last and record.state == OK:
             run_report.add_answer(decode_value(record.value), record.usage, record.model)
         elif is_last:
-            run_report.failures[_cause(record)] += 1
+            message = str((record.error or {}).get("message") or "")
+            run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), message)
             run_report.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
 
 
@@ -309,5 +333,7 @@ def _read_file(run_report: Report, path: str) -> bool:
                 run_report.add_answer(result.body)
             else:
                 cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
-                run_report.failures[printable(cause)] += 1
+                run_report.add_failure(
+                    str(result.custom_id or f"line {number}"), printable(cause), result.message or cause
+                )
     return has_lines

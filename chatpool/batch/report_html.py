@@ -1,55 +1,71 @@
-"""The report of a run as an HTML page with plots by plotly, all in one file."""
+"""The report of a run as one HTML page: numbers, plots, latencies and the first failures.
+
+The page needs nothing from anywhere: no script, no font, no network.  It follows the reader's light or dark scheme,
+fits a phone, and can be printed.
+"""
 
 from __future__ import annotations
 
+import datetime
 import html
-import importlib
-from typing import Any, List, Tuple
+import math
+from typing import List, Sequence, Tuple
 
 from .._redaction import printable
-from ..errors import ConfigurationError
 from ..prices import dollars
 from .report import Histogram, Report
+from .svg_plots import Axis, Bars, Line, Marker, draw, draw_by_name
 
 __all__ = ["page"]
 
-_BLUE, _RED, _AMBER, _GREY = "#2f6fde", "#d64545", "#e0a020", "#8a94a6"
-_LAYOUT = {
-    "template": "plotly_white",
-    "height": 320,
-    "margin": {"l": 60, "r": 24, "t": 16, "b": 48},
-    "font": {"family": "system-ui, sans-serif", "size": 13},
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "legend": {"orientation": "h", "y": 1.14, "x": 0},
-    "bargap": 0.04,
-    "hovermode": "x unified",
-}
-_CONFIG = {"displayModeBar": False, "responsive": True}
+_VALUE_BINS = 48  # of a histogram of latencies or lengths
+_SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
+_MAX_CAUSES = 12
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-:root {{ --ink: #1c2433; --soft: #667085; --card: #ffffff; --ground: #f3f5f9; --line: #e3e7ee; }}
+:root {{ --ink: #1c2433; --soft: #5b667a; --card: #ffffff; --ground: #f3f5f9; --line: #e3e7ee;
+  --good: #2f6fde; --bad: #d64545; --warn: #b97a00; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9f0; --soft: #9aa5b8; --card: #1b212c; --ground: #12161d;
+  --line: #2c3442; --good: #6b9bf0; --bad: #f07a7a; --warn: #e0b050; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1180px; margin: 0 auto; padding: 32px 20px 48px; }}
 h1 {{ font-size: 24px; margin: 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 16px; margin: 0; }}
 p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
-.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 14px; margin: 24px 0; }}
+.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 14px; margin: 24px 0; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 14px; }}
 .card {{ background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px; }}
 .card {{ min-width: 0; }}
+.wide {{ grid-column: 1 / -1; overflow-x: auto; }}
 .number {{ font-size: 26px; font-weight: 650; letter-spacing: -0.02em; }}
 .name {{ color: var(--soft); font-size: 13px; }}
-.bad .number {{ color: #d64545; }}
+.wrong .number {{ color: var(--bad); }}
+table {{ border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }}
+th, td {{ text-align: left; padding: 5px 12px 5px 0; border-top: 1px solid var(--line); vertical-align: top; }}
+td {{ overflow-wrap: anywhere; }}
+th {{ color: var(--soft); font-weight: 500; }}
+.right {{ text-align: right; white-space: nowrap; }}
+svg {{ width: 100%; height: auto; display: block; margin-top: 8px; }}
+svg text {{ fill: var(--soft); font: 12px system-ui, sans-serif; }}
+svg .name {{ fill: var(--ink); }}
+.grid {{ stroke: var(--line); }}
+.marker {{ stroke: var(--soft); stroke-dasharray: 3 4; }}
+rect.good {{ fill: var(--good); }} rect.bad {{ fill: var(--bad); }}
+.line {{ fill: none; stroke-width: 1.8; }} .line.good {{ stroke: var(--good); }} .line.warn {{ stroke: var(--warn); }}
+.area.good {{ fill: var(--good); opacity: 0.18; }}
+.legend {{ display: flex; gap: 16px; flex-wrap: wrap; color: var(--soft); font-size: 13px; margin-top: 6px; }}
+.legend i {{ display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }}
+i.good {{ background: var(--good); }} i.bad {{ background: var(--bad); }} i.warn {{ background: var(--warn); }}
+@media print {{ body {{ background: none; }} .card {{ break-inside: avoid; }} main {{ padding: 0; }} }}
 </style>
-<script>{script}</script>
 </head>
 <body>
 <main>
@@ -59,7 +75,7 @@ p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
 {numbers}
 </section>
 <section class="plots">
-{plots}
+{cards}
 </section>
 </main>
 </body>
@@ -68,185 +84,184 @@ p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
 
 
 def page(report: Report) -> str:
-    """Return the page of a report.
-
-    Raises:
-        ConfigurationError: plotly is not installed.
-    """
-    try:
-        graphs: Any = importlib.import_module("plotly.graph_objects")
-        offline: Any = importlib.import_module("plotly.offline")
-    except ImportError:
-        raise ConfigurationError(
-            "an HTML report needs plotly: install chatpool with the extra report (pip install 'chatpool[report]')"
-        ) from None
+    """Return the page of a report."""
     return _PAGE.format(
         title=html.escape(printable(f"Run {report.name.rpartition('/')[2]}")),
         subtitle=html.escape(_subtitle(report)),
-        script=offline.get_plotlyjs(),
         numbers="\n".join(_number(*number) for number in _numbers(report)),
-        plots="\n".join(_plot(*plot) for plot in _plots(report, graphs)),
+        cards="\n".join([*_plots(report), *_tables(report)]),
     )
 
 
+# -- numbers ----------------------------------------------------------------------------------------------
+
+
 def _subtitle(report: Report) -> str:
-    models = ", ".join(name for name, _ in report.models.most_common(3))
-    parts = [models] if models else []
+    parts = [", ".join(name for name, _ in report.models.most_common(3))]
+    if report.started_at is not None and report.ended_at is not None:
+        parts.append(f"{_moment(report.started_at)} to {_moment(report.ended_at)}")
     if report.seconds:
-        parts.append(f"{_time(report.seconds)} of work")
+        parts.append(f"{_duration(report.seconds)} of work")
     if report.attempts:
         parts.append(f"{report.attempts:,} requests")
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
 
 
 def _numbers(report: Report) -> List[Tuple[str, str, bool]]:
     share = f"{100 * report.failed / report.rows:.1f} %" if report.rows else ""
+    usage = report.usage
     numbers = [
         ("rows answered", f"{report.succeeded:,}", False),
         (f"rows failed {share}".rstrip(), f"{report.failed:,}", report.failed > 0),
-        ("tokens read", _short(report.usage.prompt_tokens), False),
-        ("tokens written", _short(report.usage.completion_tokens), False),
+        ("tokens read", _short(usage.prompt_tokens), False),
+        ("tokens written", _short(usage.completion_tokens), False),
     ]
+    if usage.cached_tokens:
+        numbers.append(("of those read, cached", _short(usage.cached_tokens), False))
+    if usage.reasoning_tokens:
+        numbers.append(("of those written, reasoning", _short(usage.reasoning_tokens), False))
     if report.cost is not None:
         numbers.append(("cost", dollars(report.cost), False))
     if report.latencies:
-        times = report.percentiles((0.5, 0.99))
         numbers.append(("rows per second", f"{report.rows / max(report.seconds, 1e-9):,.1f}", False))
-        numbers.append(("latency, half are faster", f"{times[0.5]:.2f} s", False))
-        numbers.append(("latency, 1 in 100 is slower", f"{times[0.99]:.2f} s", False))
+        numbers.append(("latency, half are faster", f"{report.percentiles((0.5,))[0.5]:.2f} s", False))
     return numbers
 
 
-def _number(name: str, value: str, is_bad: bool) -> str:
-    bad = " bad" if is_bad else ""
-    return f'<div class="card{bad}"><div class="number">{value}</div><div class="name">{html.escape(name)}</div></div>'
+def _number(name: str, value: str, is_wrong: bool) -> str:
+    wrong = " wrong" if is_wrong else ""
+    number = f'<div class="number">{html.escape(value)}</div>'
+    return f'<div class="card{wrong}">{number}<div class="name">{html.escape(name)}</div></div>'
 
 
-def _plots(report: Report, graphs: Any) -> List[Tuple[str, str, str, Any]]:
-    """Return (id, title, explanation, figure) of every plot that there are data for."""
-    plots: List[Tuple[str, str, str, Any]] = []
+# -- plots ------------------------------------------------------------------------------------------------
+
+
+def _plots(report: Report) -> List[str]:
+    """Return a card for every plot that there are data for."""
+    plots: List[str] = []
     if report.latencies:
-        plots.append(_latency(report, graphs))
+        plots.append(_latency(report))
     if report.timeline is not None and report.latencies:
         histogram = report.timeline.histogram()
-        plots += [_throughput(histogram, graphs), _in_flight(histogram, graphs)]
+        plots += [_throughput(histogram), _in_flight(histogram)]
     if report.failures:
-        plots.append(_failures(report, graphs))
+        causes = draw_by_name(report.failures.most_common(_MAX_CAUSES), "bad", "rows")
+        plots.append(_card("plot-failures", "Failures by cause", "Rows without an answer.", causes))
     if report.written:
-        plots.append(_tokens(report, graphs))
+        plots.append(_lengths(report))
     return plots
 
 
-def _latency(report: Report, graphs: Any) -> Tuple[str, str, str, Any]:
+def _card(name: str, title: str, explanation: str, content: str, *, is_wide: bool = False) -> str:
+    wide = " wide" if is_wide else ""
+    return f'<div class="card{wide}" id="{name}"><h2>{title}</h2><p>{explanation}</p>{content}</div>'
+
+
+def _latency(report: Report) -> str:
     times = report.percentiles((0.5, 0.99))
     longest = max(times[0.99] * 1.3, 1e-3)
-    figure = graphs.Figure(
-        graphs.Histogram(
-            x=[min(value, longest) for value in report.latencies],
-            nbinsx=60,
-            marker_color=_BLUE,
-            name="requests",
-            hovertemplate="%{y} requests around %{x:.2f} s<extra></extra>",
-        )
+    markers = [Marker(times[share], f"{name} {times[share]:.2f} s") for share, name in ((0.5, "p50"), (0.99, "p99"))]
+    counts = _binned(report.latencies, longest)
+    plot = draw(Axis(0.0, longest, "seconds"), "requests", [Bars(counts, "good", "requests")], markers=markers)
+    return _card(
+        "plot-latency", "Latency", "Seconds of each row's last request; the slowest are in the last bar.", plot
     )
-    for name, value in (("p50", times[0.5]), ("p99", times[0.99])):
-        figure.add_vline(x=value, line_dash="dot", line_color=_GREY, annotation_text=f"{name} {value:.2f} s")
-    figure.update_layout(**_LAYOUT, xaxis_title="seconds", yaxis_title="requests", showlegend=False)
-    return "latency", "Latency", "How long answers took; the slowest are put into the last bar.", figure
 
 
-def _throughput(histogram: Histogram, graphs: Any) -> Tuple[str, str, str, Any]:
-    figure = graphs.Figure()
-    for name, counts, colour in (("answered", histogram.answered, _BLUE), ("failed", histogram.failed, _RED)):
-        rates = [count / histogram.width for count in counts]
-        figure.add_bar(x=_moments(histogram), y=rates, name=name, marker_color=colour, hovertemplate="%{y:.1f}/s")
-    figure.update_layout(**_LAYOUT, barmode="stack", xaxis_title=_axis(histogram), yaxis_title="rows per second")
-    return "throughput", "Throughput", "Rows that ended, over the run's working time.", figure
+def _lengths(report: Report) -> str:
+    longest = float(max(1, *report.written))
+    counts = _binned(report.written, longest)
+    plot = draw(Axis(0.0, longest, "tokens written"), "answers", [Bars(counts, "good", "answers")])
+    return _card("plot-tokens", "Length of the answers", "Tokens that the model wrote.", plot)
 
 
-def _in_flight(histogram: Histogram, graphs: Any) -> Tuple[str, str, str, Any]:
-    figure = graphs.Figure()
-    figure.add_scatter(
-        x=_moments(histogram),
-        y=histogram.in_flight,
-        name="in flight",
-        fill="tozeroy",
-        line={"color": _BLUE, "width": 1.5, "shape": "hvh"},
-        hovertemplate="%{y:.1f}",
+def _binned(values: Sequence[float], longest: float) -> List[float]:
+    counts = [0.0] * _VALUE_BINS
+    for value in values:
+        counts[min(int(value / longest * _VALUE_BINS), _VALUE_BINS - 1)] += 1
+    return counts
+
+
+def _throughput(histogram: Histogram) -> str:
+    answered, failed = (
+        [count / histogram.width for count in counts] for counts in (histogram.answered, histogram.failed)
     )
-    refused = [count / histogram.width for count in histogram.refused]
-    figure.add_scatter(
-        x=_moments(histogram),
-        y=refused,
-        name="refusals per second",
-        yaxis="y2",
-        line={"color": _AMBER, "width": 2},
-        hovertemplate="%{y:.1f}/s",
+    bars = [Bars(answered, "good", "answered"), Bars(failed, "bad", "failed")]
+    return _card(
+        "plot-throughput",
+        "Throughput",
+        "Rows that ended, over the run's working time.",
+        draw(_time_axis(histogram), "rows per second", bars),
     )
-    right = {
-        "overlaying": "y",
-        "side": "right",
-        "rangemode": "tozero",
-        "showgrid": False,
-        "tickmode": "auto",
-        "title": "refusals per second",
-    }
-    figure.update_layout(**_LAYOUT, xaxis_title=_axis(histogram), yaxis_title="requests in flight", yaxis2=right)
-    return "in-flight", "In flight, and refused", "Requests under way, and those that had to be made again.", figure
 
 
-def _failures(report: Report, graphs: Any) -> Tuple[str, str, str, Any]:
-    causes = report.failures.most_common(12)[::-1]
-    figure = graphs.Figure(
-        graphs.Bar(
-            x=[count for _, count in causes],
-            y=[cause for cause, _ in causes],
-            orientation="h",
-            width=0.6 if len(causes) > 1 else 0.3,
-            marker_color=_RED,
-            hovertemplate="%{x} rows<extra></extra>",
-        )
+def _in_flight(histogram: Histogram) -> str:
+    rejections = [count / histogram.width for count in histogram.refused]
+    lines = [Line(histogram.in_flight, "good", "in flight", is_area=True)]
+    if any(rejections):
+        lines.append(Line(rejections, "warn", "made again, per second", on_the_right=True))
+    plot = draw(_time_axis(histogram), "requests in flight", lines=lines)
+    return _card(
+        "plot-in-flight",
+        "In flight, and made again",
+        "Requests under way, and those that were refused or failed.",
+        plot,
     )
-    layout = {**_LAYOUT, "hovermode": "closest"}
-    figure.update_layout(**layout, xaxis_title="rows", yaxis={"automargin": True, "type": "category"})
-    return "failures", "Failures by cause", "The rows of the error file.", figure
 
 
-def _tokens(report: Report, graphs: Any) -> Tuple[str, str, str, Any]:
-    figure = graphs.Figure(
-        graphs.Histogram(
-            x=list(report.written),
-            nbinsx=60,
-            marker_color=_BLUE,
-            hovertemplate="%{y} answers of about %{x} tokens<extra></extra>",
-        )
-    )
-    figure.update_layout(**_LAYOUT, xaxis_title="tokens written", yaxis_title="answers", showlegend=False)
-    return "tokens", "Length of the answers", "Tokens that the model wrote.", figure
-
-
-def _plot(name: str, title: str, explanation: str, figure: Any) -> str:
-    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=f"plot-{name}")
-    return f'<div class="card"><h2>{title}</h2><p>{explanation}</p>{drawn}</div>'
-
-
-def _moments(histogram: Histogram) -> List[float]:
-    unit = _unit(histogram)[0]
-    return [round((index + 0.5) * histogram.width / unit, 3) for index in range(len(histogram.answered))]
-
-
-def _axis(histogram: Histogram) -> str:
-    return f"{_unit(histogram)[1]} since the start"
-
-
-def _unit(histogram: Histogram) -> Tuple[float, str]:
+def _time_axis(histogram: Histogram) -> Axis:
     seconds = histogram.width * len(histogram.answered)
-    if seconds < 300:
-        return 1.0, "seconds"
-    return (60.0, "minutes") if seconds < 10_800 else (3600.0, "hours")
+    unit, name = (1.0, "seconds") if seconds < 300 else (60.0, "minutes") if seconds < 10_800 else (3600.0, "hours")
+    return Axis(0.0, seconds / unit, f"{name} since the start")
 
 
-def _time(seconds: float) -> str:
+# -- tables -----------------------------------------------------------------------------------------------
+
+
+def _tables(report: Report) -> List[str]:
+    tables = []
+    if report.latencies:
+        rows = [
+            ("answers and last attempts", report.latencies),
+            ("attempts that were made again", report.refused_latencies),
+        ]
+        head = "".join(f'<th class="right">{_share_name(share)}</th>' for share in _SHARES)
+        body = "".join(_latency_row(name, values) for name, values in rows if values)
+        table = f'<table><tr><th>seconds of</th><th class="right">number</th>{head}</tr>{body}</table>'
+        tables.append(
+            _card("latencies", "Latency by percentile", "Refused and failed requests apart.", table, is_wide=True)
+        )
+    if report.failed_rows:
+        body = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(message)}</td></tr>"
+            for name, message in report.failed_rows
+        )
+        title = "Rows that failed" if len(report.failed_rows) == report.failed else "The first rows that failed"
+        table = f"<table><tr><th>row</th><th>why, and what to do</th></tr>{body}</table>"
+        tables.append(_card("failed-rows", title, "The error file has them all.", table, is_wide=True))
+    return tables
+
+
+def _latency_row(name: str, values: Sequence[float]) -> str:
+    ordered = sorted(values)
+    cells = (ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in _SHARES)
+    shown = "".join(f'<td class="right">{value:,.2f}</td>' for value in cells)
+    return f'<tr><td>{name}</td><td class="right">{len(ordered):,}</td>{shown}</tr>'
+
+
+def _share_name(share: float) -> str:
+    return "longest" if share == 1.0 else f"p{100 * share:g}"
+
+
+# -- texts ------------------------------------------------------------------------------------------------
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

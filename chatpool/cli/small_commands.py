@@ -61,7 +61,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ),
     )
     command.add_argument("output", metavar="OUT", help="the file of answers, or a journal")
-    command.add_argument("--html", metavar="FILE", help="write a page with plots (needs the extra report)")
+    command.add_argument("--html", metavar="FILE", help="write a page with plots")
     command.add_argument("--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}")
     command.add_argument("--json", action="store_true", help="the numbers as one JSON object")
     command.set_defaults(run=_report)

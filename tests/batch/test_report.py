@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 
 import pytest
 
@@ -160,12 +159,6 @@ def test_of_a_table_whose_journal_has_another_name_the_error_names_the_journal(w
     assert chatpool.batch.report(journal).succeeded == 2
 
 
-def test_a_page_without_the_plotting_library_says_what_to_install(made, monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ConfigurationError, match=r"chatpool\[report\]"):
-        chatpool.batch.report(made).html()
-
-
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
@@ -196,3 +189,20 @@ def test_slots_add_up_to_what_happened(ended):
     assert (sum(slots.answered), sum(slots.failed), sum(slots.refused)) == (1, 1, 1)
     assert sum(slots.in_flight) * slots.width == pytest.approx(8.0)
     assert max(slots.in_flight) <= 1.01
+
+
+def test_a_wait_that_took_longer_than_was_decided_is_between_the_attempts():
+    """No worker was free at its end: the first attempt begins with the row, and the last ends with it."""
+    history = (Attempt("503", 503, 2.0, 1.0, None), Attempt("ok", 200, None, 1.0, None))
+    timeline = Timeline()
+    timeline.add(Record(1, OK, "0" * 32, "a", 0, 1010.0, 10.0, history))
+    bins = timeline.histogram()
+    assert bins.width == 1.0
+    assert [index for index, busy in enumerate(bins.in_flight) if busy > 0.5] == [0, 9]
+    assert bins.refused[1] == 1
+
+
+def test_bins_are_a_second_long_at_least(ended):
+    timeline = Timeline()
+    timeline.add(ended(1000.2, (0.2, None)))
+    assert timeline.histogram().width == 1.0

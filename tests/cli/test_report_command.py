@@ -36,13 +36,6 @@ def test_a_file_that_is_none_is_exit_code_2(run, tmp_path):
     assert (ended.code, "cannot read" in ended.err) == (2, True)
 
 
-def test_a_page_needs_the_plotting_library(run, output, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    ended = run("report", output, "--html", tmp_path / "report.html")
-    assert (ended.code, "chatpool[report]" in ended.err) == (2, True)
-    assert not (tmp_path / "report.html").exists()
-
-
 def test_a_page_is_written(run, output, monkeypatch, tmp_path):
     monkeypatch.setitem(
         sys.modules, "chatpool.batch.report_html", types.SimpleNamespace(page=lambda report: f"<p>{report.rows}")
