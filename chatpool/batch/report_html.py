@@ -187,7 +187,7 @@ def _throughput(histogram: Histogram) -> str:
     answered, failed = (
         [count / histogram.width for count in counts] for counts in (histogram.answered, histogram.failed)
     )
-    bars = [Bars(answered, "good", "answered"), Bars(failed, "bad", "failed")]
+    bars = [Bars(answered, "good", "answered")] + ([Bars(failed, "bad", "failed")] if any(failed) else [])
     return _card(
         "plot-throughput",
         "Throughput",

@@ -93,7 +93,7 @@ def draw(
         parts += _line(line, _rounded_up(right_top if line.on_the_right else left_top))
     if any(line.on_the_right for line in lines):
         parts += _right_axis(_rounded_up(right_top), next(line.name for line in lines if line.on_the_right))
-    parts += [_marker(axis, marker) for marker in markers]
+    parts += [_marker(axis, marker, row) for row, marker in enumerate(markers)]
     named = [(bar.style, bar.name) for bar in bars] + [(line.style, line.name) for line in lines]
     return _svg(_HEIGHT, title, parts) + (_legend(named) if len(named) > 1 else "")
 
@@ -217,13 +217,13 @@ def _line(line: Line, top: float) -> List[str]:
     return [f'<path class="area {line.style}" d="{closed}"/>', f'<path class="line {line.style}" d="{drawn}"/>']
 
 
-def _marker(axis: Axis, marker: Marker) -> str:
+def _marker(axis: Axis, marker: Marker, row: int) -> str:
     x = _x(axis, marker.at)
     turned = ' text-anchor="end"' if x > _WIDTH * 0.7 else ""
     shift = -4 if turned else 4
     return (
         f'<line class="marker" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-        f'<text x="{x + shift:.1f}" y="{_TOP + 8}"{turned}>{html.escape(marker.label)}</text>'
+        f'<text x="{x + shift:.1f}" y="{_TOP + 8 + 14 * row}"{turned}>{html.escape(marker.label)}</text>'
     )
 
 
