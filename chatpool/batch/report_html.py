@@ -50,7 +50,7 @@ p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
 .wrong .number {{ color: var(--bad); }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }}
 th, td {{ text-align: left; padding: 5px 12px 5px 0; border-top: 1px solid var(--line); vertical-align: top; }}
-td {{ overflow-wrap: anywhere; }}
+td {{ overflow-wrap: anywhere; }} td:first-child {{ min-width: 8em; }}
 th {{ color: var(--soft); font-weight: 500; }}
 .right {{ text-align: right; white-space: nowrap; }}
 svg {{ width: 100%; height: auto; display: block; margin-top: 8px; }}
