@@ -31,7 +31,7 @@ MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): in
 .PHONY: ci ci-full clean
 
 help:
-	@echo "make demo        a file of prompts, answered by a real (small) model on this machine"
+	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
 	@echo "make test        the test suite"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
@@ -48,11 +48,7 @@ help:
 	@echo "make clean       removes everything that the others made"
 
 demo: $(DEMO_VENV)/.ready
-	@$(DEMO_VENV)/bin/chatpool local install >/dev/null
-	@echo "One answer, as the model writes it:"
-	@$(DEMO_VENV)/bin/chatpool ask --local --stream "Why is the sky blue? Answer in one sentence."
-	@echo
-	@$(DEMO_VENV)/bin/python examples/demo.py examples/capitals.jsonl
+	@$(DEMO_VENV)/bin/python examples/demo.py $(ARGS)
 
 test: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) $(ARGS)

@@ -1,73 +1,145 @@
-"""A file of prompts, answered by a real language model on this machine, through a pool of eight workers.
+"""What chatpool is for, in under a minute: a run over a bad server that is killed, goes on, and loses nothing.
 
-    python examples/demo.py examples/capitals.jsonl
+    python examples/demo.py [--no-model]
 
-Each line of the file is a JSON object with the field ``prompt``. Needs the extra ``local`` and
-``chatpool local install``; ``make demo`` does both. With another server only ``pool_for`` changes.
+2,000 sums go to a practice server on this machine that breaks a fifth of all calls. In the middle the run is killed
+with ``kill -9``; the same command goes on, and the demo looks at what came of it. Then a small language model answers a
+few questions (needs the extra ``local`` and, once, 93 MB; ``--no-model`` leaves it out). ``make demo`` does all of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List, Set
 
-from chatpool import ChatPool, Results
-from chatpool.local import LocalServer
+import chatpool
+from chatpool import ChatPool
+from chatpool.testing import FakeServer, Faults
 
-WORKERS = 8
-SHORT = {"temperature": 0, "max_tokens": 48}
-
-
-def main(path: str) -> int:
-    """Answer the prompts of the file; returns 0 if all were answered."""
-    rows = read_rows(path)
-    print("Starting the embedded model ...")
-    with LocalServer(parallel=WORKERS) as server, pool_for(server) as pool:
-        one_by_one = seconds_one_by_one(pool, rows)
-        results = pool.map(rows, prompt=lambda row: row["prompt"], progress=True)
-    for row, answer in zip(rows, results):
-        print(f"{row['country']:>16}: {answer if answer is not None else '(failed)'}")
-    print_summary(results, one_by_one)
-    return 1 if results.failures else 0
+ROWS = 2000
+WORKERS = 32
+FAULTS = Faults({503: 0.07, 429: 0.04, "reset": 0.04, "truncate": 0.03, "garbage": 0.02}, seed=1)
+CAPITALS = {"France": "Paris", "Spain": "Madrid", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
 
 
-def pool_for(server: LocalServer) -> ChatPool:
-    """A pool of which every worker has a place at the server."""
-    return ChatPool(server.model, base_url=server.base_url, max_workers=WORKERS, defaults=SHORT)
+def main(*options: str) -> int:
+    """Run the demo; returns 0 if nothing was lost."""
+    folder = Path(tempfile.mkdtemp(prefix="chatpool-demo-"))
+    lost = killed_and_resumed(folder)
+    if "--no-model" not in options:
+        few_questions()
+    return 1 if lost else 0
 
 
-def read_rows(path: str) -> List[Dict[str, str]]:
-    """The rows of a JSON Lines file."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+# -- a run that is killed ---------------------------------------------------------------------------------
 
 
-def seconds_one_by_one(pool: ChatPool, rows: List[Dict[str, str]]) -> float:
-    """Seconds per answer if one is asked for after the other, measured on every sixth row."""
-    pool.map(["Hello!"] * WORKERS, progress=False)  # what is slow the first time is slow for neither measurement
-    sample = rows[::6]
-    started = time.perf_counter()
-    for row in sample:
-        pool.chat(row["prompt"])
-    return (time.perf_counter() - started) / len(sample)
+def killed_and_resumed(folder: Path) -> int:
+    """Kill a run in the middle and let it go on; returns how many rows are lost, wrong or were sent for nothing."""
+    prompts, answers = folder / "sums.jsonl", folder / "answers.jsonl"
+    sums = [(number, number * 7 % 1000) for number in range(ROWS)]
+    prompts.write_text("".join(json.dumps({"prompt": f"{a} + {b} ="}) + "\n" for a, b in sums), encoding="utf-8")
+    with FakeServer(reply=add, faults=FAULTS, latency=0.15) as server:
+        command = [sys.executable, "-m", "chatpool.cli", "run", str(prompts), "-o", str(answers)]
+        command += ["--in-order", "--base-url", server.base_url, "--model", "practice", "--max-workers", str(WORKERS)]
+        say(f"{ROWS:,} prompts to a server that breaks 20 % of all calls, {WORKERS} at once:")
+        run = subprocess.Popen(command, env=environment())  # noqa: S603 - made above
+        wait_for_half(run, folder / "answers.journal")
+        run.kill()
+        run.wait()
+        recorded, sent_before = recorded_in(folder / "answers.journal"), len(server.requests)
+        say(f"\nKilled (kill -9) with {len(recorded):,} answers on disk. The same command again:")
+        code = subprocess.run(command, env=environment(), check=False).returncode  # noqa: S603 - made above
+        requests = [request.prompt for request in server.requests]
+    return verdict(answers, sums, recorded, requests, sent_before, code)
 
 
-def print_summary(results: Results, one_by_one: float) -> None:
-    """What the run did, and what it would have taken without a pool."""
-    failed = len(results.failures)
-    speed = len(results) / results.elapsed
-    print(
-        f"\n{len(results) - failed} succeeded, {failed} failed in {results.elapsed:.1f} s: {speed:.1f} calls/s, "
-        f"{results.usage.total_tokens} tokens ({results.usage.completion_tokens} of them written)"
-    )
-    print(
-        f"Speed-up against one at a time: {speed * one_by_one:.1f} x ({1 / one_by_one:.1f} calls/s). The model shares "
-        "this machine's processors;\na remote API, where a call is mostly waiting, gains up to the number of workers."
-    )
-    if failed:
-        print(results.explain())
+def add(body: Dict[str, Any]) -> str:
+    """The practice server's answer to a request body: the sum."""
+    return str(sum(map(int, re.findall(r"\d+", body["messages"][-1]["content"]))))
+
+
+def environment() -> Dict[str, str]:
+    """The environment of the run; a key of yours is not needed, and not sent."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+
+
+def wait_for_half(run: subprocess.Popen[bytes], journal: Path) -> None:
+    """Wait until half of the rows are in the journal, or the run has ended."""
+    while run.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > ROWS // 2):
+        time.sleep(0.05)
+
+
+def recorded_in(journal: Path) -> Set[str]:
+    """The prompts whose answers are in the journal: line by line, a record as JSON; the last may be torn."""
+    recorded = set()
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record.get("state") == "o":
+            number = record["row"] - 1
+            recorded.add(f"{number} + {number * 7 % 1000} =")
+    return recorded
+
+
+def verdict(
+    answers: Path, sums: List[Any], recorded: Set[str], requests: List[str], sent_before: int, code: int
+) -> int:
+    """Print what came of the run, and write the report page."""
+    texts = [text_of(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    right = sum(text == str(a + b) for text, (a, b) in zip(texts, sums))
+    again = recorded & set(requests[sent_before:])
+    page = answers.with_name("report.html")
+    report = chatpool.batch.report(answers)
+    page.write_text(report.html(), encoding="utf-8")
+    lost = ROWS - right + len(texts) - ROWS + len(again) + code
+    say(f"\n{right:,} of {ROWS:,} rows answered right and in order; {len(requests) - ROWS:,} calls were made again.")
+    say(f"Rows that were on disk before the kill and were sent again: {len(again)}.")
+    say(f"The report of the run: {page}")
+    return lost
+
+
+def text_of(line: str) -> str:
+    """The answer in a line of the output."""
+    choices: List[Any] = json.loads(line)["response"]["body"]["choices"]
+    return str(choices[0]["message"]["content"])
+
+
+# -- a model ----------------------------------------------------------------------------------------------
+
+
+def few_questions() -> None:
+    """Have a real, very small model answer some questions, word by word."""
+    from chatpool.local import LocalServer, install  # the extra local
+
+    say("\nA real model on this machine (135 million parameters; it knows little), streamed:")
+    install()
+    right = 0
+    with LocalServer() as server, ChatPool(server.model, base_url=server.base_url) as pool:
+        for country, capital in CAPITALS.items():
+            question = f"What is the capital of {country}? Answer in one sentence."
+            print(f"  {country:>7}: ", end="", flush=True)
+            with pool.stream(question, temperature=0, max_tokens=32) as stream:
+                for chunk in stream:
+                    print(chunk.text.replace("\n", " "), end="", flush=True)
+            is_right = capital in stream.text
+            right += is_right
+            print("" if is_right else f"   (wrong: {capital})")
+    say(f"{right} of {len(CAPITALS)} right.")
+
+
+def say(words: str) -> None:
+    """Print at once, in order with what the run itself prints."""
+    print(words, flush=True)
 
 
 if __name__ == "__main__":
