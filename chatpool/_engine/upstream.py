@@ -269,8 +269,10 @@ class Upstream:
             self.pacer.restart()
 
     def _failed_alone(self, call: Call) -> bool:
-        """Return whether the call failed before, and one that was sent later succeeded."""
+        """Return whether the call failed before, or one that it is a part of, and one sent later succeeded."""
         failing_since = None if call.retry is None else call.retry.failing_since
+        if failing_since is None and call.suspects == 1:
+            failing_since = call.created_at  # when the call with more items was split
         return failing_since is not None and failing_since < self.recheck.good_sent_at
 
     def _update_recheck(self, call: Call, verdict: Verdict, sent_at: float, now: float) -> None:
