@@ -282,15 +282,16 @@ class AdaptiveLimiter:
             self.overloaded = state.timed_out(record, now)
             if state.helps is False:
                 self._leave_backlog()
-        elif isinstance(state, Unlimited) and self._may_be_backlog() and Backlog.explains(self.send_log, waited):
-            self.state = Backlog(self.send_log, waited, now, self._backlog_trials)
-            self.overloaded = True
+        elif isinstance(state, Unlimited):
+            self._ended += 1
+            self._timed_out += 1
+            if self._may_be_backlog() and Backlog.explains(self.send_log, waited):
+                self.state = Backlog(self.send_log, waited, now, self._backlog_trials)
+                self.overloaded = True
         self.send_log.give_up()
 
     def _may_be_backlog(self) -> bool:
         """Return True if fewer calls may help: they have not been tried, or most calls time out without them."""
-        self._ended += 1
-        self._timed_out += 1
         most = self._timed_out >= _MIN_TIMEOUTS and 2 * self._timed_out > self._ended
         return self._fewer_may_help or most
 
