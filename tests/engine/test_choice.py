@@ -6,7 +6,6 @@ import pytest
 
 from chatpool import APIError, AuthenticationError, ConfigurationError
 from chatpool._engine.endpoints import EndpointSpec
-from chatpool._policy.circuit_breaker import CredentialBreaker
 from chatpool._values import Verdict
 from chatpool.config import Limits, RetryPolicy
 
@@ -120,43 +119,3 @@ def test_a_rate_limit_of_one_does_not_hold_up_what_waits_behind_it(simulate):
     first = iter([(0.01, busy(30.0))])
     simulation = simulate({"a": lambda now: next(first, (0.1, OK)), "b": steady(0.1)}, 4).submit(100).run()
     assert simulation.clock.time < 5
-
-
-class TestBreaker:
-    def test_it_lets_one_call_at_a_time_try(self):
-        breaker = CredentialBreaker()
-        assert breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
-        assert breaker.wait(2.0) == pytest.approx(59.0)
-        assert breaker.wait(61.0) == 0.0
-        breaker.sent()
-        assert breaker.wait(61.0) == float("inf")
-
-    def test_those_that_were_on_their_way_tell_nothing_new(self):
-        breaker = CredentialBreaker()
-        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=1.0)
-        assert not breaker.trip(AuthenticationError("no"), sent_at=0.5, now=2.0)
-        breaker.returned("success", sent_at=0.5, now=2.0)
-        assert breaker.wait(2.0) == pytest.approx(59.0)
-
-    def test_the_pause_grows_with_each_probe_up_to_ten_minutes(self):
-        breaker, now, pauses = CredentialBreaker(), 0.0, []
-        for _ in range(6):
-            breaker.trip(AuthenticationError("no"), sent_at=now, now=now)
-            pauses.append(breaker.wait(now))
-            now += pauses[-1]
-            breaker.sent()
-        assert pauses == [60, 120, 240, 480, 600, 600]
-
-    def test_a_probe_that_is_lost_is_made_again_later(self):
-        breaker = CredentialBreaker()
-        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
-        breaker.sent()
-        breaker.returned("timeout", sent_at=60.0, now=70.0)
-        assert breaker.wait(70.0) == 60.0
-
-    def test_a_success_opens_it(self):
-        breaker = CredentialBreaker()
-        breaker.trip(AuthenticationError("no"), sent_at=0.0, now=0.0)
-        breaker.sent()
-        breaker.returned("success", sent_at=60.0, now=61.0)
-        assert (breaker.wait(61.0), breaker.reason) == (0.0, None)
