@@ -20,7 +20,7 @@ from ..types import Usage
 from .jsonl import error_code, read_result
 from .output_files import Paths
 
-__all__ = ["Histogram", "Report", "Timeline", "report"]
+__all__ = ["SHARES", "Histogram", "Report", "Timeline", "percentiles", "report"]
 
 
 _PAUSE_SECONDS = 60.0  # without any event: the run was not under way
@@ -112,6 +112,15 @@ class Timeline:
         return [seconds / width for seconds in busy_seconds]
 
 
+SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
+
+
+def percentiles(values: Sequence[float], shares: Sequence[float] = SHARES) -> Dict[float, float]:
+    """Return the smallest value that each share of the values does not exceed; nothing for no values."""
+    ordered = sorted(values)
+    return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
+
+
 @dataclass
 class Report:
     """The contents of a run's files, as counts and times.
@@ -172,10 +181,9 @@ class Report:
         """Dollars, as the servers state them or else by the prices; None where there is neither."""
         return self.bill.cost
 
-    def percentiles(self, shares: Sequence[float] = (0.5, 0.9, 0.95, 0.99, 1.0)) -> Dict[float, float]:
+    def percentiles(self, shares: Sequence[float] = SHARES) -> Dict[float, float]:
         """Seconds within which these shares of the last attempts ended; empty without a journal."""
-        ordered = sorted(self.latencies)
-        return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
+        return percentiles(self.latencies, shares)
 
     def text(self) -> str:
         """Return the report for a terminal."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import datetime
 import html
-import math
 from typing import List, Sequence, Tuple
 
 from .._redaction import printable
 from ..prices import dollars
-from .report import Histogram, Report
+from .report import SHARES, Histogram, Report, percentiles
 from .svg_plots import Axis, Bars, Line, Marker, draw, draw_by_name
 
 __all__ = ["page"]
 
 _VALUE_BINS = 48  # of a histogram of latencies or lengths
-_SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
 _MAX_CAUSES = 12
 
 _PAGE = """<!DOCTYPE html>
@@ -226,7 +224,7 @@ def _tables(report: Report) -> List[str]:
             ("answers and last attempts", report.latencies),
             ("attempts that were made again", report.refused_latencies),
         ]
-        head = "".join(f'<th class="right">{_share_name(share)}</th>' for share in _SHARES)
+        head = "".join(f'<th class="right">{_share_name(share)}</th>' for share in SHARES)
         body = "".join(_latency_row(name, values) for name, values in rows if values)
         table = f'<table><tr><th>seconds of</th><th class="right">number</th>{head}</tr>{body}</table>'
         tables.append(
@@ -244,10 +242,8 @@ def _tables(report: Report) -> List[str]:
 
 
 def _latency_row(name: str, values: Sequence[float]) -> str:
-    ordered = sorted(values)
-    cells = (ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in _SHARES)
-    shown = "".join(f'<td class="right">{value:,.2f}</td>' for value in cells)
-    return f'<tr><td>{name}</td><td class="right">{len(ordered):,}</td>{shown}</tr>'
+    shown = "".join(f'<td class="right">{value:,.2f}</td>' for value in percentiles(values).values())
+    return f'<tr><td>{name}</td><td class="right">{len(values):,}</td>{shown}</tr>'
 
 
 def _share_name(share: float) -> str:
