@@ -213,7 +213,6 @@ class AdaptiveLimiter:
         "_background",
         "_backlog_trials",
         "_ended",
-        "_fewer_may_help",
         "_informative_from",
         "_overload",
         "_paused_until",
@@ -232,9 +231,8 @@ class AdaptiveLimiter:
         self.overloaded = False
         self._overload = Overload()
         self._background: Optional[BackgroundRate] = None
-        self._backlog_trials = 0
-        self._fewer_may_help = True  # as far as is known
-        self._ended = self._timed_out = 0  # since fewer calls did not help
+        self._backlog_trials = 0  # in which fewer calls did not help
+        self._ended = self._timed_out = 0  # since the last of them
         self._was_limited = False  # when failures became rejections
         self._informative_from = -math.inf
         self._paused_until = -math.inf
@@ -293,10 +291,9 @@ class AdaptiveLimiter:
     def _may_be_backlog(self) -> bool:
         """Return True if fewer calls may help: they have not been tried, or most calls time out without them."""
         most = self._timed_out >= _MIN_TIMEOUTS and 2 * self._timed_out > self._ended
-        return self._fewer_may_help or most
+        return not self._backlog_trials or most
 
     def _leave_backlog(self) -> None:
-        self._fewer_may_help = False
         self._backlog_trials += 1
         self._ended = self._timed_out = 0
         self.state = Unlimited(self.send_log)
