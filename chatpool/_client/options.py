@@ -8,7 +8,7 @@ run share.  A :class:`RequestMaker` makes the request of each item.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Literal, Mapping, Optional
 
 from .._engine import CallOptions, Dispatcher, collect_chunks
 from .._policy.retry import RetryDecider
@@ -18,12 +18,14 @@ from .._structured.validation import Accept, AnswerRules, reviewer_of
 from .._transport import check_headers
 from .._wire import encode, to_request
 from ..config import RetryPolicy, Timeout
+from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .core import PoolCore
 
 __all__ = [
     "CallDefaults",
     "RequestMaker",
+    "WhenDown",
     "answer_options",
     "body_fields",
     "call_options",
@@ -36,6 +38,9 @@ _RUNS_ONLY = frozenset(
     {"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe", "max_failures"}
 )
 _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
+
+
+WhenDown = Literal["wait", "raise"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class CallDefaults:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
+    when_down: WhenDown = "wait"
     timeout: Timeout = field(default_factory=Timeout)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     answers: AnswerRules = AnswerRules()
@@ -70,7 +76,7 @@ class CallDefaults:
             if name not in known:
                 raise TypeError(
                     f"with_options() got an unknown keyword {name!r}; it takes model, system, defaults, headers, "
-                    "query, priority, timeout and retry"
+                    "query, priority, when_down, timeout and retry"
                 )
         if "timeout" in changes:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
@@ -85,6 +91,8 @@ class CallDefaults:
     def _check(self) -> None:
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise TypeError(f"priority must be a whole number, got {self.priority!r}; as a body field: use extra_body=")
+        if self.when_down not in ("wait", "raise"):
+            raise ConfigurationError(f'when_down must be "wait" or "raise", got {self.when_down!r}')
         for name in ("model", "system"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -161,7 +169,8 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
     Args:
         core: of the pool.
         defaults: of the pool or its view.
-        changes: keywords of the method call: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``.
+        changes: keywords of the method call: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``,
+            ``when_down``.
 
     Raises:
         TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
@@ -174,6 +183,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         {**defaults.headers, **changed.headers},
         {**defaults.query, **changed.query},
         priority=changed.priority,
+        fails_when_down=changed.when_down == "raise",
         is_single=True,
         review=changed.answers.reviewer(),
         reading=collect_chunks if changed.collect_stream else None,
@@ -204,5 +214,10 @@ def run_call_options(
 ) -> CallOptions:
     """Return options of a single call as those of a run's calls; arguments as in :class:`CallOptions`."""
     return replace(
-        options, is_single=False, dispatcher=dispatcher, deadline=deadline, ends_when_refused=ends_when_refused
+        options,
+        is_single=False,
+        fails_when_down=False,
+        dispatcher=dispatcher,
+        deadline=deadline,
+        ends_when_refused=ends_when_refused,
     )

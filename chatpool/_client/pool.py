@@ -35,7 +35,7 @@ from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failures import MaxFailures
-from .options import CallDefaults, RequestMaker, answer_options, body_fields, call_options
+from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_fields, call_options
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
 from .second_try import call_options_of, failed_of, fill, request_maker_of, run_options_of
@@ -67,6 +67,10 @@ class ChatPool:
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
+        when_down: what a single call does while every server for its model is known to be down: ``"wait"`` for the
+            return of one, within ``timeout.total``; or ``"raise"`` an :class:`~chatpool.APIConnectionError` at once,
+            with ``retry_after``, except that one call at a time is sent as a probe. Runs always wait. Default
+            ``"wait"``.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
         headers: extra HTTP headers of every request.
@@ -110,6 +114,7 @@ class ChatPool:
         limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
         endpoints: Optional[Sequence[Endpoint]] = None,
+        when_down: WhenDown = "wait",
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -129,6 +134,7 @@ class ChatPool:
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
+        call_defaults.update(when_down=when_down)
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
@@ -166,7 +172,8 @@ class ChatPool:
         options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
-        call_defaults = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
+        names = ("system", "defaults", "timeout", "retry", "when_down")
+        call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
@@ -189,7 +196,7 @@ class ChatPool:
 
         Args:
             options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
-                ``retry``.
+                ``retry``, ``when_down``.
 
         Returns:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
@@ -208,6 +215,7 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -225,6 +233,7 @@ class ChatPool:
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
+            when_down: as in :class:`ChatPool`, for this call.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
                 NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
@@ -249,7 +258,7 @@ class ChatPool:
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make_request(item), options)  # type: ignore[no-any-return]  # a chat path answers with one
@@ -263,6 +272,7 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -272,7 +282,7 @@ class ChatPool:
         Args:
             item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, priority, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``, and
                 the further keywords of :meth:`chat`.
 
@@ -290,6 +300,7 @@ class ChatPool:
             headers=headers,
             query=query,
             priority=priority,
+            when_down=when_down,
             extra_body=extra_body,
             system=system,
             **params,
@@ -305,6 +316,7 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse] = None,
@@ -319,7 +331,7 @@ class ChatPool:
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
         return _send(self._core, item, make_request(item), options)
@@ -335,6 +347,7 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
     ) -> Any:
         """Call any JSON endpoint below ``base_url`` with the same guarantees.
 
@@ -343,7 +356,7 @@ class ChatPool:
             body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
             method: the HTTP method.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-            priority: as in :meth:`chat`.
+            priority, when_down: as in :meth:`chat`.
 
         Returns:
             The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
@@ -357,7 +370,7 @@ class ChatPool:
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
         request = ChatRequest(dict(body or {}), path, method.upper())
-        return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority))
+        return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
 
     def map(
         self,
@@ -623,6 +636,7 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -636,8 +650,8 @@ class ChatPool:
                     print(chunk.text, end="", flush=True)
 
         Args:
-            item, headers, query, priority, extra_body, system, retry, params: as in :meth:`chat`. The usage is
-                asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            item, headers, query, priority, when_down, extra_body, system, retry, params: as in :meth:`chat`. The usage
+                is asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
             timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
                 (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
                 ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
@@ -650,7 +664,7 @@ class ChatPool:
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down)
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
@@ -773,13 +787,15 @@ class ChatPool:
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        when_down: Optional[WhenDown] = None,
     ) -> CallOptions:
         """Return the options of a single call: the pool's, and those of the method call over them."""
-        if timeout is None and retry is None and not headers and not query and priority is None:
+        if timeout is None and retry is None and not headers and not query and priority is None and when_down is None:
             if self._plain_options is None:
                 self._plain_options = call_options(self._core, self._defaults, {})
             return self._plain_options
-        keywords = {"timeout": timeout, "retry": retry, "headers": headers, "query": query, "priority": priority}
+        keywords: Dict[str, Any] = {"timeout": timeout, "retry": retry, "headers": headers, "query": query}
+        keywords.update(priority=priority, when_down=when_down)
         return call_options(self._core, self._defaults, _without_none(keywords))
 
     @waits_for_calls

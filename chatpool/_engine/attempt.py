@@ -184,6 +184,10 @@ class Attempter:
             decision, error = self._retry_decision(call, verdict, snapshot, now)
         if self._failover is not None:
             decision = self._failover.follow(call, verdict._replace(error=error), decision, now, elapsed)
+        if call.options.fails_when_down and verdict.kind in ("timeout", "unavailable"):
+            outage = self._scheduler.outage(call, now)
+            if outage is not None:
+                decision = RetryDecision(error=outage.error(verdict.error))
         attempt = attempt_of(verdict, decision.wait, elapsed, self._endpoints.display_name(call))
         call.history += (attempt,)
         if decision.wait is not None and call.state == RUNNING:

@@ -39,6 +39,7 @@ __all__ = [
     "SendReceipt",
     "UpstreamKey",
     "attempt_of",
+    "failure_reason",
     "report_end",
     "report_reask",
     "report_retry",
@@ -226,6 +227,7 @@ class CallOptions:
         query: extra URL parameters.
         deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
         priority: calls of a higher one go first.
+        fails_when_down: whether the call ends at once, rather than waits, while its server is known to be down.
         is_single: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
             of the call, and otherwise from its first send and without the time in which the pool keeps it back.
         review: reviews answers before they are accepted; None accepts them all.
@@ -242,6 +244,7 @@ class CallOptions:
     query: Mapping[str, str] = field(default_factory=dict)
     deadline: Optional[float] = None
     priority: int = 0
+    fails_when_down: bool = False
     is_single: bool = False
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
@@ -346,10 +349,10 @@ class FailoverState:
 
 def attempt_of(verdict: Verdict, wait: Optional[float], elapsed: float, endpoint: Optional[str]) -> Attempt:
     """Return an attempt for the history of its call; ``endpoint`` is its name where there are several."""
-    return Attempt(_reason(verdict), verdict.status, wait, elapsed, verdict.request_id, endpoint)
+    return Attempt(failure_reason(verdict), verdict.status, wait, elapsed, verdict.request_id, endpoint)
 
 
-def _reason(verdict: Verdict) -> str:
+def failure_reason(verdict: Verdict) -> str:
     """Return the reason of a failure in a few words, without any text of the caller's."""
     if verdict.kind == "success":
         return "ok"

@@ -79,6 +79,13 @@ class Delivery:
                 call.cancel_token.cancel()
             self.deliver(call, error=error(call))
 
+    def give_up_down(self, call: Call) -> None:
+        """End the calls to the model of ``call`` that do not wait for a server that is down, if it is."""
+        given_up, outage = self._scheduler.give_up_down(call, self._clock.now())
+        for ended in given_up:
+            assert outage is not None
+            self.deliver(ended, error=outage.error())
+
     def cancel(self, call: Call) -> None:
         """End one call whose future is cancelled; nothing happens if it has ended."""
         if self._scheduler.cancel(call):

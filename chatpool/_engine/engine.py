@@ -76,6 +76,7 @@ class Engine:
         self._budget_tracker = budget_tracker
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
+        self._some_fail_when_down = False  # from the first such call on
         self.streams = ActiveStreams()
         self._start(connect())
         register(self)
@@ -131,10 +132,13 @@ class Engine:
         if self.in_worker():
             for call in calls:
                 self._run_inline(call)
-        else:
-            self._start_workers(self._scheduler.submit(calls))
-            for call in calls:
-                self._watch(call)
+            return
+        self._start_workers(self._scheduler.submit(calls))
+        for call in calls:
+            if call.options.fails_when_down:
+                self._some_fail_when_down = True
+                self._delivery.give_up_down(call)
+            self._watch(call)
 
     def check_open(self) -> None:
         """Refuse new calls in a closed pool.
@@ -263,6 +267,10 @@ class Engine:
 
     def _run_inline(self, call: Call) -> None:
         clock, scheduler = self.clock, self._scheduler
+        outage = scheduler.outage(call, clock.now()) if call.options.fails_when_down else None
+        if outage is not None and not outage.probe_is_due:
+            self._delivery.fail(call, outage.error())
+            return
         scheduler.adopt(call, clock.now())
         try:
             self._wait_for_lease(call)
@@ -293,11 +301,11 @@ class Engine:
         if decision is None:
             # Cancelled by its own token, in which case it has been ended, or with the whole transport.
             self._delivery.fail(call, PoolClosedError(_ABORTED))
-        elif decision.wait is not None:
-            return decision.wait
-        else:
+        elif decision.wait is None:
             self._fail(call, decision)
-        return None
+        if decision is not None and self._some_fail_when_down:
+            self._delivery.give_up_down(call)
+        return None if decision is None else decision.wait
 
     @staticmethod
     @runs_user_code

@@ -25,7 +25,7 @@ from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, Upstrea
 from .call_registry import CallRegistry
 from .endpoints import EndpointSpec
 from .leases import LeaseRequest
-from .upstream import HeaderReport, Upstream, reported_limits
+from .upstream import HeaderReport, Outage, Upstream, reported_limits
 from .upstreams import Ejection, UpstreamFactory, Upstreams
 
 if TYPE_CHECKING:
@@ -361,6 +361,33 @@ class Scheduler:
                 self._call_registry.forget_ended()
                 self._changed.notify_all()
             return given_up
+
+    def give_up_down(self, call: Call, now: float) -> Tuple[List[Call], Optional[Outage]]:
+        """End the calls that do not wait for a server that is down: those to the model of ``call`` that wait.
+
+        One of them stays if a probe is due: it is the probe.
+
+        Returns:
+            The ended calls, to be delivered, and the outage; None without one.
+        """
+        with self.lock:
+            queue = self._upstreams.of(call).queue
+            outage = queue.outage(now)
+            if outage is None:
+                return [], None
+            parked = [parked for parked in self._call_registry.parked() if self._upstreams.of(parked).queue is queue]
+            waiting = [waiting for waiting in queue.queued() + parked if waiting.options.fails_when_down]
+            if outage.probe_is_due:
+                del waiting[:1]
+            for ended in waiting:
+                self._end(ended)
+            self._call_registry.forget_ended()
+            return waiting, outage
+
+    def outage(self, call: Call, now: float) -> Optional[Outage]:
+        """Return the outage of the model of ``call``, None without one."""
+        with self._in_worker:
+            return self._upstreams.of(call).queue.outage(now)
 
     def _open_calls(self, in_flight: bool) -> List[Call]:
         waiting = self._upstreams.queued() + self._call_registry.parked()

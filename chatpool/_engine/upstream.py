@@ -17,12 +17,12 @@ from .._values import RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
-from ..errors import ChatPoolError, ConfigurationError
+from ..errors import APIConnectionError, ChatPoolError, ConfigurationError
 from ..types import LineStats
-from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey
+from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
 from .leases import LeaseHolder, LeaseRequest
 
-__all__ = ["CallQueue", "HeaderReport", "SendReceipt", "Upstream", "reported_limits"]
+__all__ = ["CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
 
 _NO_FAILURES = FailoverState()
 _UNKNOWN_LATENCY_SECONDS = 1.0
@@ -47,6 +47,7 @@ class Upstream:
     Attributes:
         score: its rank among them.
         health: the state that the latest answers tell of.
+        last_failure: the latest failure of a server that is down, in a few words; "" before the first.
         pacer: decides when the next call may be sent.
         recheck: blocks it while a refusal of the key or the model is in doubt.
         parked: the number of its calls that wait for their next attempt.
@@ -59,6 +60,7 @@ class Upstream:
         "_leases",
         "health",
         "key",
+        "last_failure",
         "pacer",
         "parked",
         "queue",
@@ -85,6 +87,7 @@ class Upstream:
         self.pacer = Pacer(limits)
         self.recheck = KeyRecheck()
         self.parked = 0
+        self.last_failure = ""
         self.read_limits_at = 0.0
         self._budget_tracker = budget_tracker
         self._leases = leases
@@ -256,6 +259,8 @@ class Upstream:
         # A server that is starting says nothing about the pace, whatever the failures before it were.
         down = None if verdict.about == "start" else self.pacer.down
         self.health.returned(for_health, sent_at, now, down)
+        if self.health.circuit.is_open and verdict.kind in ("timeout", "unavailable"):
+            self.last_failure = failure_reason(verdict)
         self._update_recheck(call, verdict, sent_at, now)
         if self.score.several:
             self.score.returned(verdict.kind, sent_at, now)
@@ -348,6 +353,35 @@ def reported_limits(verdict: Verdict) -> Optional[HeaderReport]:
     if not verdict.limits:
         return None
     return HeaderReport(*stated_limits(verdict.limits))
+
+
+class Outage(NamedTuple):
+    """A model whose servers are all known to be down.
+
+    Attributes:
+        endpoint: the name of one of them.
+        seconds: how long it has been down.
+        retry_after: seconds until the next probe is to be expected.
+        last_failure: its latest failure, in a few words.
+        probe_is_due: whether a call may be sent now to find out.
+    """
+
+    endpoint: str
+    seconds: float
+    retry_after: float
+    last_failure: str
+    probe_is_due: bool
+
+    def error(self, cause: Optional[ChatPoolError] = None) -> APIConnectionError:
+        """Return the error of a call that does not wait; ``cause`` is how its own attempt ended, None without one."""
+        what_ended = "the call was not sent" if cause is None else f"its attempt ended with: {cause}"
+        error = APIConnectionError(
+            f"{self.endpoint} has been down for {self.seconds:.1f} s ({self.last_failure}), and when_down='raise' does "
+            f"not wait for it: {what_ended}; the next probe is due in {self.retry_after:.1f} s",
+            retry_after=self.retry_after,
+        )
+        error.__cause__ = cause
+        return error
 
 
 class CallQueue:
@@ -510,6 +544,18 @@ class CallQueue:
                 upstream.score.expected(usual, now),
             ),
         )
+
+    def outage(self, now: float) -> Optional[Outage]:
+        """Return the outage that keeps all calls back, None while some server is not known to be down."""
+        down = [upstream for upstream in self.upstreams if upstream.health.circuit.is_open]
+        others = [upstream for upstream in self.upstreams if upstream not in down]
+        if not down or any(upstream.score.reason_against(now) is None for upstream in others):
+            return None
+        circuits = [upstream.health.circuit for upstream in down]
+        seconds = max(now - (circuit.down_since or now) for circuit in circuits)
+        retry_after = min(circuit.retry_after(now) for circuit in circuits)
+        probe_is_due = any(circuit.wait(now) <= 0 for circuit in circuits)
+        return Outage(down[0].key[0], seconds, retry_after, down[0].last_failure, probe_is_due)
 
     def may_block(self) -> bool:
         """Return whether a call may have to wait for long before it is sent."""

@@ -71,6 +71,11 @@ class CircuitBreaker:
             return 0.0
         return math.inf if self._half_open else max(0.0, self._probe_at - now)
 
+    def retry_after(self, now: float) -> float:
+        """Return the seconds after which a probe is to be expected, while it is open; more than 0."""
+        wait = self.wait(now)
+        return wait if 0 < wait < math.inf else _MAX_PROBE_SECONDS
+
     def total_open_seconds(self, now: float) -> float:
         """Return the seconds for which it has been open, all in all."""
         return self._open_seconds + (now - self._opened_at if self.is_open else 0.0)
