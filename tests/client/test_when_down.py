@@ -169,8 +169,10 @@ def test_calls_that_wait_when_it_is_recognised_end_too(start, pool_of, stepped_t
 
 
 def test_runs_wait(start, pool_of, stepped_time):
-    server = start()
+    server = start(None)
     pool = pool_of(base_url=server.base_url, when_down="raise")
+    pool.chat("hello")  # a server that was never up ends a run after 30 s
+    server.fault = DOWN
     recognise(pool, stepped_time)
     faults = iter([Error(503)] * 3)
     server.fault = lambda: next(faults, None)
