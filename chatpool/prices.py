@@ -15,7 +15,7 @@ from .errors import ConfigurationError
 
 __all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
 
-PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, "os.PathLike[str]"]
+PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, os.PathLike[str]]
 """Prices of a million tokens.
 
 One number (embeddings: only reading costs), two (read, written) or three (read, written, read from the server's
