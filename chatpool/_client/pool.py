@@ -39,7 +39,7 @@ from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
 from .._structured.parse import Parse
 from .._structured.validation import Accept
-from .._transport import Cert, Key, Verify
+from .._transport import Auth, Cert, Key, Verify, request_auth
 from .._typing import ParsedT, SlotT, ValueT
 from .._wire import embedding_request, responses_request, streamed
 from ..clock import interruptible
@@ -63,7 +63,7 @@ __all__ = ["ChatPool", "map"]
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _CONNECTION = (
     *("api_key", "base_url", "organization", "project", "headers", "query", "max_workers", "session"),
-    *("verify", "cert", "proxies", "max_response_bytes"),
+    *("verify", "cert", "proxies", "max_response_bytes", "auth"),
 )
 
 
@@ -85,7 +85,8 @@ class ChatPool:
             that is expected to answer first, and from one that fails to another.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
-        headers: extra HTTP headers of every request.
+        headers: extra HTTP headers of every request. They go before those in OPENAI_CUSTOM_HEADERS (``Name: value``,
+            one a line).
         query: extra URL parameters of every request.
         organization: the ``OpenAI-Organization`` header. Default: OPENAI_ORG_ID.
         project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
@@ -98,6 +99,9 @@ class ChatPool:
         cert: path of a client certificate, or a (certificate, key) pair.
         proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none, and
             ``socks://`` is ``socks5h://``.
+        auth: what signs requests, in the place of a key: a requests auth object, a function that takes a
+            ``requests.PreparedRequest`` and returns it, or a (user, password) pair. It is called for every attempt, by
+            several threads at once, and sees the whole request.
         max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
         listeners: callables that get every :class:`~chatpool.Event`.
 
@@ -137,11 +141,13 @@ class ChatPool:
         verify: Verify = None,
         cert: Cert = None,
         proxies: Optional[Mapping[str, str]] = None,
+        auth: Auth = None,
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
         listeners: Iterable[Listener] = (),
     ) -> None:
         # From here on a traceback that shows the variables of a frame shows none of them.
         api_key, headers, query, proxies = secret(api_key), secret(headers), secret(query), secret(proxies)
+        auth = request_auth(auth)
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
@@ -169,7 +175,7 @@ class ChatPool:
         Args:
             endpoint: ``https://NAME.openai.azure.com``. Default: AZURE_OPENAI_ENDPOINT.
             deployment: the deployment that all calls go to. Without one, each request's model names it.
-            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_API_KEY.
+            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_AD_TOKEN, else AZURE_OPENAI_API_KEY.
             azure_ad_token_provider: a function that returns a token of Microsoft Entra ID, to sign in without a
                 key; called again once when the server refuses the token.
             api_version: for instance ``"2024-10-21"``. Default for a deployment: OPENAI_API_VERSION.
@@ -180,13 +186,24 @@ class ChatPool:
         """
         api_key = secret(api_key)
         options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
+        options.update(auth=request_auth(options.get("auth")))
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
         call_defaults = {name: options.pop(name, None) for name in ("system", "defaults", "timeout", "retry")}
         call_defaults["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
-        allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
+        allowed = {
+            "headers",
+            "query",
+            "max_workers",
+            "session",
+            "verify",
+            "cert",
+            "proxies",
+            "max_response_bytes",
+            "auth",
+        }
         for name in options:
             if name not in allowed:
                 raise TypeError(f"ChatPool.azure() got an unexpected keyword argument {name!r}")
