@@ -54,10 +54,10 @@ def openai_settings(
     further_headers = environment_headers()
     signs_in = _given_auth(api_key, auth)
     if signs_in is None:
-        # The client of OpenAI lets such a header stand for the key, too.
-        has_own = any(name.lower() == "authorization" for name in further_headers)
-        signs_in = KeyAuth(None if has_own else os.environ.get("OPENAI_API_KEY") or None)
-        is_signed_in = has_own or signs_in.header is not None
+        signs_in = KeyAuth(os.environ.get("OPENAI_API_KEY") or None)
+        if str(signs_in.header).lower() in map(str.lower, further_headers):
+            signs_in = KeyAuth(None)  # the header goes before the key, as in OpenAI's client
+        is_signed_in = signs_in.header is not None or any(map(is_credential, further_headers))
         if not is_signed_in and urlsplit(base_url).hostname == urlsplit(PUBLIC_URL).hostname:
             raise ConfigurationError(
                 "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
@@ -95,8 +95,6 @@ def environment_headers() -> Dict[str, str]:
     lines = os.environ.get(variable, "").split("\n")
     pairs = [line.partition(":") for line in lines if ":" in line]
     headers = {name.strip(): value.strip() for name, _, value in pairs}
-    if "" in headers:
-        raise ConfigurationError(f"{variable}: a line must be 'Name: value', got one without a name")
     check_headers(variable, headers)
     return secret(headers)
 

@@ -207,7 +207,7 @@ class Transport:
 
     def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> HTTPResponse:
         if response.status_code != 200:
-            content = self.auth.scrub(content)
+            content = self._settings.auth.scrub(self.auth.scrub(content))
         came_from = without_query(url or str(response.url))
         return HTTPResponse(response.status_code, response.headers, content, came_from, self._proxy)
 
