@@ -157,7 +157,9 @@ def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]], auth:
     """Return the auth: a key goes into Azure's ``api-key`` header, a token of Entra ID where OpenAI's keys go."""
     if token_provider is not None:
         if not callable(token_provider):
-            raise TypeError("azure_ad_token_provider must be a function that returns a token")
+            raise TypeError(
+                f"azure_ad_token_provider must be a function that returns a token, got {type(token_provider).__name__}"
+            )
         for name, other in (("api_key", api_key), ("auth", auth)):
             if other is not None:
                 raise ConfigurationError(

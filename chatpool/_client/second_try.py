@@ -21,7 +21,7 @@ def failed_of(results: Any) -> List[Outcome[Any]]:
         TypeError: these are not results of a run.
     """
     if not isinstance(results, Results):
-        raise TypeError(f"retry takes what map or embed has returned, got {type(results).__name__}")
+        raise TypeError(f"results must be what map or embed has returned, got {type(results).__name__}")
     return results.failures
 
 

@@ -314,7 +314,7 @@ def _validators() -> Any:
         return importlib.import_module("jsonschema.validators")
     except ImportError as error:
         raise ConfigurationError(
-            "parse= with a JSON schema needs the jsonschema package: pip install jsonschema; "
+            "parse= with a JSON schema needs jsonschema: pip install jsonschema; "
             "or pass a dataclass, which needs nothing"
         ) from error
 
