@@ -44,7 +44,7 @@ help:
 	@echo "make bench       measurements"
 	@echo "make package     wheel and source distribution, to dist/"
 	@echo "make ci          what has to hold before anything is merged (.ci/run)"
-	@echo "make ci-full     everything: all of the tests, on every Python there is; hours"
+	@echo "make ci-full     everything: all of the tests, on every Python there is; an hour"
 	@echo "make clean       removes everything that the others made"
 
 demo: $(DEMO_VENV)/.ready
