@@ -39,12 +39,12 @@ help:
 	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
-	@echo "make types       mypy --strict"
+	@echo "make types       mypy --strict; Pyright, strict, on tests/typing"
 	@echo "make docs        the documentation, to docs/_build/html"
 	@echo "make bench       measurements"
 	@echo "make package     wheel and source distribution, to dist/"
 	@echo "make ci          what has to hold before anything is merged (.ci/run)"
-	@echo "make ci-full     everything: all of the tests, on every Python there is; hours"
+	@echo "make ci-full     everything: all of the tests, on every Python there is; an hour"
 	@echo "make clean       removes everything that the others made"
 
 demo: $(DEMO_VENV)/.ready
@@ -80,6 +80,7 @@ format: $(DEV_VENV)/.ready
 
 types: $(DEV_VENV)/.ready
 	$(DEV_VENV)/bin/mypy
+	$(DEV_VENV)/bin/basedpyright --pythonpath $(DEV_VENV)/bin/python
 
 docs: $(DOCS_VENV)/.ready
 	$(DOCS_VENV)/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from ._client import ChatPool, ChatStream, Endpoint, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
+from ._observe import log_as_the_environment_says
 from ._structured.json_schema import json_schema
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
@@ -103,6 +104,8 @@ __all__ = [
     "json_schema",
     "map",
 ]
+
+log_as_the_environment_says()
 
 
 def __getattr__(name: str) -> object:

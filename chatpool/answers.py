@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Generic, List, Mapping, Optional, Tuple
+
+from ._typing import ParsedT
 
 __all__ = ["ChatChunk", "ChatCompletion", "Choice", "ToolCall", "ToolCallDelta", "Usage"]
 
@@ -127,8 +129,10 @@ class Choice:
     __hash__ = None  # type: ignore[assignment]  # holds a dict
 
 
-class ChatCompletion:
+class ChatCompletion(Generic[ParsedT]):
     """A model's answer.  ``str(completion)`` is its text.
+
+    ``ChatCompletion[City]`` is one whose ``parsed`` is a ``City``, to type checkers.
 
     Attributes:
         text: the answer's text, always a str ("" for an answer that only calls tools).
@@ -168,7 +172,7 @@ class ChatCompletion:
         id: Optional[str] = None,  # noqa: A002 - the API's own name for it
         request_id: Optional[str] = None,
         tool_calls: Tuple[ToolCall, ...] = (),
-        parsed: Any = None,
+        parsed: Optional[ParsedT] = None,
         raw: Any = None,
         reasoning: Optional[str] = None,
         choices: Tuple[Choice, ...] = (),
@@ -181,7 +185,7 @@ class ChatCompletion:
         self.id = id
         self.request_id = request_id
         self.tool_calls = tool_calls
-        self.parsed = parsed
+        self.parsed: ParsedT = parsed  # type: ignore[assignment]  # None only where nothing was to be made of the text
         self._raw = raw
         self._reasoning = reasoning
         self._choices = choices

@@ -33,6 +33,7 @@ class Event(NamedTuple):
             answer that was rejected, or was of no use).
         request_id: the server's ``x-request-id``.
         answered: the model that answered, by its own account, where ``usage`` is of its answer.
+        endpoint: the name of the endpoint it goes or went to: its ``base_url``, where it was given no other.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Event(NamedTuple):
     usage: Optional[Usage] = None
     request_id: Optional[str] = None
     answered: Optional[str] = None
+    endpoint: Optional[str] = None
 
 
 Listener = Callable[[Event], None]

@@ -15,7 +15,7 @@ from .errors import ConfigurationError
 
 __all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
 
-PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, "os.PathLike[str]"]
+PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, os.PathLike[str]]
 """Prices of a million tokens.
 
 One number (embeddings: only reading costs), two (read, written) or three (read, written, read from the server's
@@ -144,7 +144,9 @@ def _read_file(path: str, name: str) -> Mapping[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"{name} cannot be read from {path!r}: {reason}; it must be a JSON file") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{name} in {path!r} must be an object of models and their prices")
+        raise ConfigurationError(
+            f"{name} in {path!r} must be an object of models and their prices, got {type(content).__name__}"
+        )
     return content
 
 
@@ -182,10 +184,10 @@ def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Pri
     if not (of_numbers and 1 <= len(figures) <= len(Price._fields)):
         raise TypeError(
             f"{must} the price of a million tokens read (embeddings), to two numbers (read, written), or to three "
-            f"(read, written, read from the cache); got {name}={value!r}"
+            f"(read, written, read from the cache), got {name}={value!r}"
             if in_mapping
             else f"{must} the price of a million tokens read (embeddings), two numbers (read, written), three "
-            f"(read, written, read from the cache), a dict of model to these, or a file of prices; got {value!r}"
+            f"(read, written, read from the cache), a dict of model to these, or a file of prices, got {value!r}"
         )
     return Price(*(_figure(name, figure) for figure in figures))
 

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Dict, Generic, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+from types import GenericAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Generic,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from ._redaction import printable
+from ._typing import ParsedT, SlotT, ValueT
 from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError, ConfigurationError
 from .prices import Bill, PricesLike, prices_of
@@ -25,8 +40,6 @@ __all__ = [
     "ToolCallDelta",
     "Usage",
 ]
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Attempt(NamedTuple):
     endpoint: Optional[str] = None
 
 
-class Outcome(Generic[V]):
+class Outcome(Generic[ValueT]):
     """End of one item of a run: a value, or an error.
 
     Attributes:
@@ -93,7 +106,7 @@ class Outcome(Generic[V]):
         index: int,
         item: Any,
         request: Optional[ChatRequest] = None,
-        value: Optional[V] = None,
+        value: Optional[ValueT] = None,
         error: Optional[ChatPoolError] = None,
         history: Tuple[Attempt, ...] = (),
         elapsed: float = 0.0,
@@ -123,7 +136,7 @@ class Outcome(Generic[V]):
         """Number of exchanges that were sent."""
         return len(self.history)
 
-    def result(self) -> V:
+    def result(self) -> ValueT:
         """Return the value; raises the error of a failed item."""
         if self.error is not None:
             raise self.error
@@ -134,8 +147,11 @@ class Outcome(Generic[V]):
         return f"Outcome(index={self.index}, {result}, attempts={self.attempts})"
 
 
-class Results(List[Any]):
+class Results(List[SlotT], Generic[ValueT, SlotT]):
     """Results of a run: a list of values in input order, with the outcome of each.
+
+    To type checkers ``Results[ChatCompletion]`` is a list of ``Optional[ChatCompletion]``, as ``on_error="none"`` makes
+    it; the second argument says what else is in the list: ``Results[ChatCompletion, ChatCompletion]`` has no gaps.
 
     Attributes:
         outcomes: one :class:`Outcome` per item, in input order.
@@ -145,16 +161,20 @@ class Results(List[Any]):
 
     def __init__(
         self,
-        values: Iterable[Any],
-        outcomes: Sequence[Outcome[Any]],
+        values: Iterable[SlotT],
+        outcomes: Sequence[Outcome[ValueT]],
         elapsed: float,
         fatal: Optional[ChatPoolError] = None,
     ) -> None:
         super().__init__(values)
-        self.outcomes: List[Outcome[Any]] = list(outcomes)
+        self.outcomes: List[Outcome[ValueT]] = list(outcomes)
         self.elapsed = elapsed
         self.fatal = fatal
         self._origin: Any = None  # how its calls were made, for retry(); not pickled
+
+    if not TYPE_CHECKING:
+        # Before Python 3.13 typing's own would want both arguments.
+        __class_getitem__ = classmethod(GenericAlias)
 
     def __reduce__(self) -> Any:
         return Results, (list(self), self.outcomes, self.elapsed, self.fatal)
@@ -165,7 +185,7 @@ class Results(List[Any]):
         return [getattr(outcome.value, "text", None) for outcome in self.outcomes]
 
     @property
-    def parsed(self) -> List[Any]:
+    def parsed(self: Results[ChatCompletion[ParsedT], Any]) -> List[Optional[ParsedT]]:
         """The values that ``parse=`` has made of the answers, in input order; None for an item that failed."""
         return [getattr(outcome.value, "parsed", None) for outcome in self.outcomes]
 
@@ -175,7 +195,7 @@ class Results(List[Any]):
         return [outcome.error for outcome in self.outcomes]
 
     @property
-    def failures(self) -> List[Outcome[Any]]:
+    def failures(self) -> List[Outcome[ValueT]]:
         """The outcomes that failed, in input order."""
         return [outcome for outcome in self.outcomes if not outcome.ok]
 

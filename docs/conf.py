@@ -18,7 +18,7 @@ project = "chatpool"
 author = "the chatpool authors"
 version = release = chatpool.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_reference"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_reference", "short_overloads"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 

@@ -111,12 +111,13 @@ def _reachable(name: str, direct: Mapping[str, Set[str]]) -> Set[str]:
 
 
 def definitions(package: Path) -> Dict[str, List[str]]:
-    """Return the modules in which each public class or function is defined."""
+    """Return the modules in which each public class or function is defined; its overloads are one definition."""
     modules: Dict[str, List[str]] = collections.defaultdict(list)
     for name, tree in trees(package).items():
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
-                modules[node.name].append(name)
+                is_overload = "overload" in map(ast.unparse, node.decorator_list)
+                modules[node.name] += [] if is_overload else [name]
     return modules
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import typing
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from chatpool import (
     BadRequestError,
     ChatChunk,
     ChatCompletion,
+    ChatPool,
     ChatRequest,
     ConfigurationError,
     InternalServerError,
@@ -236,3 +238,16 @@ class TestCost:
 
     def test_what_failed_without_an_answer_costs_nothing(self):
         assert results(failed(0, BadRequestError("no"))).cost((1, 2)) == 0
+
+
+def test_types_take_their_arguments_at_run_time_on_every_python():
+    """Annotations that name them are evaluated by dataclasses, pydantic and the like."""
+    for named in (Results[ChatCompletion], Results[ChatCompletion, None], Outcome[int], ChatCompletion[int]):
+        assert typing.get_args(named)
+    assert typing.get_origin(Results[ChatCompletion]) is Results
+
+
+@pytest.mark.parametrize("method", ["chat", "responses", "submit", "map", "imap", "as_completed", "retry", "embed"])
+def test_annotations_of_methods_can_be_evaluated(method):
+    hints = typing.get_type_hints(getattr(ChatPool, method))
+    assert {"return", "timeout"} <= set(hints)

@@ -233,6 +233,8 @@ class WorkerPools:
             arguments["endpoints"] = [
                 endpoint._for_child(self._child_limits(endpoint.limits, count)) for endpoint in arguments["endpoints"]
             ]
+        if arguments.get("auth") is not None:
+            arguments["auth"] = arguments["auth"].for_child()
         workers = max_workers_of(pool)
         shares = [max(1, workers // count + (place < workers % count)) for place in range(count)]
         recipes = [replace(pool._recipe, arguments={**arguments, "max_workers": share}) for share in shares]

@@ -14,12 +14,13 @@ import requests
 
 from .._engine import EndpointSpec
 from .._redaction import secret
-from .._transport import Key, KeyAuth, TransportSettings, check_headers, normalise_base_url
+from .._transport import Auth, Key, KeyAuth, TransportSettings, check_headers, normalise_base_url, request_auth
 from ..config import Budget, Limits, positive_int
 from ..errors import ConfigurationError
 from .endpoint import Endpoint, is_credential
 
 __all__ = [
+    "KEY_VARIABLES",
     "PUBLIC_URL",
     "azure_settings",
     "check_pacing",
@@ -31,6 +32,9 @@ __all__ = [
 
 PUBLIC_URL = "https://api.openai.com/v1"
 
+KEY_VARIABLES = {"": ("OPENAI_API_KEY",), "azure": ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")}
+"""Environment variables that a key may come from, by the method that makes a pool."""
+
 
 def openai_settings(
     api_key: Key,
@@ -38,6 +42,7 @@ def openai_settings(
     organization: Optional[str],
     project: Optional[str],
     headers: Optional[Mapping[str, str]],
+    auth: Auth,
     **connection: Any,
 ) -> TransportSettings:
     """Return settings for OpenAI or a compatible server; OpenAI's environment variables stand in for None.
@@ -46,27 +51,68 @@ def openai_settings(
         ConfigurationError: there is no key, and the server is OpenAI's own.
     """
     base_url = base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL
-    key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or None
-    if key is None and urlsplit(base_url).hostname == urlsplit(PUBLIC_URL).hostname:
-        raise ConfigurationError(
-            "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
-            "or name another server with base_url="
-        )
+    further_headers = environment_headers()
+    signs_in = _given_auth(api_key, auth)
+    if signs_in is None:
+        signs_in = KeyAuth(os.environ.get("OPENAI_API_KEY") or None)
+        if str(signs_in.header).lower() in map(str.lower, further_headers):
+            signs_in = KeyAuth(None)  # the header goes before the key, as in OpenAI's client
+        is_signed_in = signs_in.header is not None or any(map(is_credential, further_headers))
+        if not is_signed_in and urlsplit(base_url).hostname == urlsplit(PUBLIC_URL).hostname:
+            raise ConfigurationError(
+                "api_key is missing: pass api_key=, set the environment variable OPENAI_API_KEY, "
+                "or name another server with base_url="
+            )
     own_headers: Dict[str, Optional[str]] = {}
     for name, value, variable in (("organization", organization, "ORG_ID"), ("project", project, "PROJECT_ID")):
         header = {f"OpenAI-{name.title()}": value or os.environ.get(f"OPENAI_{variable}")}
         check_headers(name if value else f"OPENAI_{variable}", header)
         own_headers.update(header)
-    return _transport_settings(
-        base_url, KeyAuth(key), {**_without_empty(own_headers), **_headers(headers)}, **connection
-    )
+    all_headers = _merged(_without_empty(own_headers), further_headers, _headers(headers))
+    return _transport_settings(base_url, signs_in, all_headers, **connection)
+
+
+def _given_auth(api_key: Key, auth: Auth) -> Optional[KeyAuth]:
+    """Return what signs in by the arguments alone, None without any.
+
+    Raises:
+        ConfigurationError: there are both.
+    """
+    if auth is None:
+        return None if api_key is None else KeyAuth(api_key)
+    if api_key is not None:
+        raise ConfigurationError("api_key and auth are two ways to sign in: pass one of them, or the key in headers=")
+    return request_auth(auth)
+
+
+def environment_headers() -> Dict[str, str]:
+    """Return the headers in OPENAI_CUSTOM_HEADERS, read as OpenAI's client does: ``Name: value``, one a line.
+
+    Raises:
+        ConfigurationError: one cannot be sent; the message names the variable and does not show the value.
+    """
+    variable = "OPENAI_CUSTOM_HEADERS"
+    lines = os.environ.get(variable, "").split("\n")
+    pairs = [line.partition(":") for line in lines if ":" in line]
+    headers = {name.strip(): value.strip() for name, _, value in pairs}
+    check_headers(variable, headers)
+    return secret(headers)
+
+
+def _merged(*all_headers: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return headers as one dict; of those of one name, in whatever case, the last one."""
+    merged: Any = requests.structures.CaseInsensitiveDict()
+    for headers in all_headers:
+        merged.update(headers)
+    return dict(merged)
 
 
 def _plain_settings(
-    base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], **connection: Any
+    base_url: str, api_key: Key, headers: Optional[Mapping[str, str]], auth: Auth, **connection: Any
 ) -> TransportSettings:
     """Return settings for a server that no environment variable is for."""
-    return _transport_settings(base_url, KeyAuth(api_key), _headers(headers), **connection)
+    signs_in = _given_auth(api_key, auth) or KeyAuth(None)
+    return _transport_settings(base_url, signs_in, _headers(headers), **connection)
 
 
 def azure_settings(
@@ -76,6 +122,8 @@ def azure_settings(
     azure_ad_token_provider: Optional[Callable[[], str]],
     api_version: Optional[str],
     query: Optional[Mapping[str, str]],
+    *,
+    uses_environment: bool = True,
     **connection: Any,
 ) -> TransportSettings:
     """Return settings for an Azure OpenAI resource; Azure's environment variables stand in for None.
@@ -90,7 +138,7 @@ def azure_settings(
     endpoint = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
     if not endpoint:
         raise ConfigurationError("endpoint is missing: pass it, or set AZURE_OPENAI_ENDPOINT")
-    auth = _azure_auth(api_key, azure_ad_token_provider)
+    auth = _azure_auth(api_key, azure_ad_token_provider, connection.pop("auth", None))
     base, version = endpoint.rstrip("/"), api_version
     if deployment is None:
         base_url = base if base.endswith("/openai/v1") else f"{base}/openai/v1"
@@ -100,18 +148,30 @@ def azure_settings(
             raise ConfigurationError("api_version is missing: a deployment needs one, for instance '2024-10-21'")
         base_url = f"{base}/openai/deployments/{deployment}"
     query = {**_without_empty({"api-version": version}), **_mapping("query", query)}
-    headers = _headers(connection.pop("headers", None))
+    further_headers = environment_headers() if uses_environment else {}
+    headers = _merged(further_headers, _headers(connection.pop("headers", None)))
     return _transport_settings(base_url, auth, headers, query=query, **connection)
 
 
-def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]]) -> KeyAuth:
+def _azure_auth(api_key: Key, token_provider: Optional[Callable[[], str]], auth: Auth) -> KeyAuth:
     """Return the auth: a key goes into Azure's ``api-key`` header, a token of Entra ID where OpenAI's keys go."""
     if token_provider is not None:
         if not callable(token_provider):
-            raise TypeError("azure_ad_token_provider must be a function that returns a token")
-        if api_key is not None:
-            raise ConfigurationError("api_key and azure_ad_token_provider are two ways to sign in: pass one of them")
+            raise TypeError(
+                f"azure_ad_token_provider must be a function that returns a token, got {type(token_provider).__name__}"
+            )
+        for name, other in (("api_key", api_key), ("auth", auth)):
+            if other is not None:
+                raise ConfigurationError(
+                    f"{name} and azure_ad_token_provider are two ways to sign in: pass one of them"
+                )
         return KeyAuth(token_provider)
+    given = _given_auth(api_key, auth)
+    if auth is not None and given is not None:
+        return given
+    token = os.environ.get("AZURE_OPENAI_AD_TOKEN") or None
+    if api_key is None and token is not None:  # as in OpenAI's client, it goes before a key in the environment
+        return KeyAuth(token)
     key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY") or None
     if key is None:
         raise ConfigurationError(
@@ -198,7 +258,7 @@ def endpoint_specs(endpoints: Any, limits: Optional[Limits], connection: Mapping
     """
     checked = _checked_endpoints(endpoints)
     _check_connection(connection)
-    common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url")}
+    common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url", "auth")}
     specs: List[EndpointSpec] = []
     for endpoint, settings in [(endpoint, _endpoint_settings(endpoint, common)) for endpoint in checked]:
         name = _name(endpoint, settings, [spec.name for spec in specs])
@@ -230,7 +290,7 @@ def _checked_endpoints(endpoints: Any) -> Sequence[Endpoint]:
 
 def _check_connection(connection: Mapping[str, Any]) -> None:
     """Refuse arguments of a pool that would send a key to endpoints that it is not for."""
-    for name in ("api_key", "base_url"):
+    for name in ("api_key", "base_url", "auth"):
         if connection.get(name) is not None:
             raise ConfigurationError(f"{name} and endpoints cannot be combined: pass {name} to an Endpoint")
     session = connection.get("session")
@@ -255,44 +315,47 @@ def _name(endpoint: Endpoint, settings: TransportSettings, taken: Sequence[str])
 
 
 def _endpoint_settings(endpoint: Endpoint, common: Mapping[str, Any]) -> TransportSettings:
-    uses_environment, key_variable = _environment_key(endpoint)
-    _check_key(endpoint, uses_environment=uses_environment, variable=key_variable)
-    rest: Dict[str, Any] = {**common, "query": {**(common.get("query") or {}), **endpoint.query}}
+    uses_environment, key_variables = _environment_key(endpoint)
+    has_key = uses_environment and any(map(os.environ.get, key_variables))
+    _check_key(endpoint, uses_environment=uses_environment, has_key=has_key)
+    rest: Dict[str, Any] = {**common, "query": {**(common.get("query") or {}), **endpoint.query}, "auth": endpoint.auth}
     headers = {**(rest.pop("headers", None) or {}), **endpoint.headers}
     organization, project = rest.pop("organization", None), rest.pop("project", None)
     options = endpoint._azure_options
     if options is not None:
         deployment, provider, version = options["deployment"], options["token_provider"], options["version"]
         key = endpoint.api_key
-        return azure_settings(endpoint.base_url, deployment, key, provider, version, headers=headers, **rest)
+        rest.update(headers=headers, uses_environment=uses_environment)
+        return azure_settings(endpoint.base_url, deployment, key, provider, version, **rest)
     if uses_environment:
         return openai_settings(endpoint.api_key, endpoint.base_url, organization, project, headers, **rest)
     return _plain_settings(str(endpoint.base_url), endpoint.api_key, headers, **rest)
 
 
-def _check_key(endpoint: Endpoint, *, uses_environment: bool, variable: str) -> None:
+def _check_key(endpoint: Endpoint, *, uses_environment: bool, has_key: bool) -> None:
     """Refuse an endpoint whose key did not come along, or that needs one and has none."""
-    if endpoint._key_left_behind and not (uses_environment and os.environ.get(variable)):
+    if endpoint._key_left_behind and not has_key:
         name = endpoint.name or endpoint.base_url or "without an address"
         raise ConfigurationError(
             f"the api_key of the endpoint {name} was passed as a str, and keys are not pickled: pass it as a function "
             "that fetches it"
         )
     azure = endpoint._azure_options
-    signs_in = endpoint.api_key is not None or (azure is not None and azure["token_provider"] is not None)
+    has_provider = azure is not None and azure["token_provider"] is not None
+    signs_in = endpoint.api_key is not None or endpoint.auth is not None or has_provider
     needs_key = azure is not None or _url_origin(endpoint.base_url or "") == _url_origin(PUBLIC_URL)
     if needs_key and not (uses_environment or signs_in):
         raise ConfigurationError(f"api_key of the endpoint {endpoint.base_url} is missing: pass it to the Endpoint")
 
 
-def _environment_key(endpoint: Endpoint) -> Tuple[bool, str]:
-    """Return whether the key in the environment is for this endpoint, and the variable that holds it."""
+def _environment_key(endpoint: Endpoint) -> Tuple[bool, Sequence[str]]:
+    """Return whether the key in the environment is for this endpoint, and the variables that may hold it."""
     if endpoint._azure_options is not None:
-        server, variable = os.environ.get("AZURE_OPENAI_ENDPOINT"), "AZURE_OPENAI_API_KEY"
+        server, variables = os.environ.get("AZURE_OPENAI_ENDPOINT"), KEY_VARIABLES["azure"]
     else:
-        server, variable = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, "OPENAI_API_KEY"
+        server, variables = os.environ.get("OPENAI_BASE_URL") or PUBLIC_URL, KEY_VARIABLES[""]
     is_for_server = server is not None and _url_origin(server) == _url_origin(endpoint.base_url or "")
-    return endpoint.base_url is None or is_for_server, variable
+    return endpoint.base_url is None or is_for_server, variables
 
 
 def _url_origin(url: str) -> Tuple[str, str]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine
-from .._observe import RetryLog, Statistics
+from .._observe import CallLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
 from ..clock import current_clock
@@ -50,7 +50,7 @@ class PoolCore:
             raise TypeError(f"after_call must be callable, got {after_call!r}")
         self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
-        self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
+        self.dispatcher = Dispatcher([self.statistics, CallLog(), *listeners])
         # No method of this object: the engine may outlive it, and must not keep it alive.
         connect = partial(_connect, specs, self.statistics, os.getpid())
         assert specs[0].settings is not None

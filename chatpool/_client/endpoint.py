@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from .._redaction import secret
-from .._transport import Key, check_headers
+from .._transport import Auth, Key, RequestAuth, check_headers, request_auth
 from ..config import Limits
 from ..errors import ConfigurationError
 
@@ -56,6 +56,7 @@ class Endpoint:
         limits: what may be sent per minute to each model of this endpoint. Default: the pool's ``limits``.
         headers: extra HTTP headers of every request to it.
         query: extra URL parameters of every request to it.
+        auth: what signs its requests, in the place of a key: as in :class:`ChatPool`.
         weight: how much it is preferred to the others, as a factor: 10 gets calls until an answer takes ten times as
             long as elsewhere. Default 1.
 
@@ -73,6 +74,7 @@ class Endpoint:
     limits: Optional[Limits]
     headers: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
+    auth: Auth
     weight: float
     _azure_options: Optional[Mapping[str, Any]] = field(repr=False)
     _key_left_behind: bool = field(repr=False)
@@ -88,12 +90,16 @@ class Endpoint:
         limits: Optional[Limits] = None,
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
+        auth: Auth = None,
         weight: float = 1.0,
     ) -> None:
         arguments = {"base_url": base_url, "api_key": secret(api_key), "name": name, "model": model, "limits": limits}
         _check(arguments)
         mappings = {"headers": _mapping("headers", headers), "query": _mapping("query", query)}
         self._fill({**_PRIVATE_DEFAULTS, **arguments, **mappings, "weight": _checked_weight(weight)})
+        self._fill({"auth": request_auth(auth, "Endpoint: auth")})
+        if auth is not None and api_key is not None:
+            raise ConfigurationError("Endpoint: api_key and auth are two ways to sign in: pass one of them")
 
     @classmethod
     def azure(
@@ -114,7 +120,7 @@ class Endpoint:
             api_key: the resource's key, or a function. Default: AZURE_OPENAI_API_KEY, but only for the resource that
                 AZURE_OPENAI_ENDPOINT names.
             azure_ad_token_provider, api_version: as in :meth:`ChatPool.azure`.
-            options: ``name``, ``model``, ``limits``, ``headers``, ``query`` and ``weight``, as for an Endpoint.
+            options: ``name``, ``model``, ``limits``, ``headers``, ``query``, ``auth``, ``weight``, as for an Endpoint.
         """
         azure = {"deployment": deployment, "token_provider": azure_ad_token_provider, "version": api_version}
         return cls(endpoint, api_key, **options)._with(_azure_options=azure)
@@ -143,7 +149,8 @@ class Endpoint:
 
     def _for_child(self, limits: Optional[Limits]) -> Endpoint:
         """Return the same for a child process of this one: pickled with its key, and with these limits."""
-        return self._with(limits=limits, _for_a_child=True)
+        auth = self.auth.for_child() if isinstance(self.auth, RequestAuth) else None
+        return self._with(limits=limits, auth=auth, _for_a_child=True)
 
     def __reduce__(self) -> Any:
         pickled = self if self._for_a_child else self._without_key()
@@ -155,7 +162,7 @@ _PRIVATE_DEFAULTS = {"_azure_options": None, "_key_left_behind": False, "_for_a_
 
 def _restored(values: Mapping[str, Any]) -> Endpoint:
     endpoint = Endpoint.__new__(Endpoint)
-    endpoint._fill(values)
+    endpoint._fill({"auth": None, **values})  # pickles of 0.1.0 lack it
     return endpoint
 
 

@@ -64,7 +64,7 @@ class FailureLimit:
         if isinstance(max_failures, float):
             if not 0 < max_failures < 1:
                 raise ConfigurationError(
-                    f"max_failures must lie between 0 and 1 where it is a share, got {max_failures}; "
+                    f"max_failures must be between 0 and 1 where it is a share, got {max_failures}; "
                     "a number of items is an int"
                 )
         elif max_failures is not None and max_failures != _SAME:

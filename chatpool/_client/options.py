@@ -75,8 +75,8 @@ class CallDefaults:
         for name in changes:
             if name not in known:
                 raise TypeError(
-                    f"with_options() got an unknown keyword {name!r}; it takes model, system, defaults, headers, "
-                    "query, priority, when_down, timeout and retry"
+                    f"with_options() got an unexpected keyword argument {name!r}; it takes model, system, defaults, "
+                    "headers, query, priority, when_down, timeout and retry"
                 )
         if "timeout" in changes:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
@@ -112,7 +112,10 @@ def body_fields(method: str, extra_body: Optional[Mapping[str, Any]], params: Ma
     """
     for name in params:
         if name in _RUNS_ONLY or name in _ANSWERS_ONLY:
-            raise TypeError(f"{method}() has no keyword {name}=; to send a body field of that name, use extra_body=")
+            raise TypeError(
+                f"{method}() got an unexpected keyword argument {name!r}; to send a body field of that name, use "
+                "extra_body="
+            )
         if name == "stream" and params[name] and not method.startswith("stream"):
             raise TypeError(f"{method}() returns whole answers: leave out stream=True, or use pool.stream(...)")
     if extra_body is not None and not isinstance(extra_body, Mapping):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from .connect import KEY_VARIABLES
 from .endpoint import refuse_credentials
 from .options import CallDefaults
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from .pool import ChatPool
 
 __all__ = ["PoolRecipe", "restore"]
-
-_KEY_VARIABLES = {"": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ def restore(recipe: PoolRecipe, defaults: CallDefaults) -> ChatPool:
     """
     from .pool import ChatPool
 
-    variable = _KEY_VARIABLES[recipe.method]
-    if recipe.key_left_behind and not os.environ.get(variable):
+    variables = KEY_VARIABLES[recipe.method]
+    if recipe.key_left_behind and not any(map(os.environ.get, variables)):
         raise ConfigurationError(
-            f"api_key was passed as a str, and keys are not pickled: set {variable} where the pool is "
+            f"api_key was passed as a str, and keys are not pickled: set {variables[0]} where the pool is "
             "unpickled, or pass api_key as a function that fetches it"
         )
     make = ChatPool.azure if recipe.method == "azure" else ChatPool

@@ -14,7 +14,22 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Literal,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+    overload,
+)
 
 import requests
 
@@ -24,7 +39,8 @@ from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
 from .._structured.parse import Parse
 from .._structured.validation import Accept
-from .._transport import Cert, Key, Verify
+from .._transport import Auth, Cert, Key, Verify, request_auth
+from .._typing import ParsedT, SlotT, ValueT
 from .._wire import embedding_request, responses_request, streamed
 from ..clock import interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
@@ -39,7 +55,7 @@ from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
 from .second_try import call_options_of, failed_of, fill, request_maker_of, run_options_of
-from .start_run import JournalPath, RunOptions, start_embedding_run, start_run, start_streams
+from .start_run import JournalPath, OnError, RunOptions, start_embedding_run, start_run, start_streams
 from .streams import GRACE_SECONDS, ChatStream
 
 __all__ = ["ChatPool", "map"]
@@ -47,7 +63,7 @@ __all__ = ["ChatPool", "map"]
 _MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _CONNECTION = (
     *("api_key", "base_url", "organization", "project", "headers", "query", "max_workers", "session"),
-    *("verify", "cert", "proxies", "max_response_bytes"),
+    *("verify", "cert", "proxies", "max_response_bytes", "auth"),
 )
 
 
@@ -73,7 +89,8 @@ class ChatPool:
             ``"wait"``.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
-        headers: extra HTTP headers of every request.
+        headers: extra HTTP headers of every request. They go before those in OPENAI_CUSTOM_HEADERS (``Name: value``,
+            one a line).
         query: extra URL parameters of every request.
         organization: the ``OpenAI-Organization`` header. Default: OPENAI_ORG_ID.
         project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
@@ -86,6 +103,9 @@ class ChatPool:
         cert: path of a client certificate, or a (certificate, key) pair.
         proxies: proxy URLs by scheme. Default: from the environment, as requests reads it; loopback needs none, and
             ``socks://`` is ``socks5h://``.
+        auth: what signs requests, in the place of a key: a requests auth object, a function that takes a
+            ``requests.PreparedRequest`` and returns it, or a (user, password) pair. It is called for every attempt, by
+            several threads at once, and sees the whole request.
         max_response_bytes: the longest answer that is accepted, after decompression. Default 64 MiB.
         listeners: callables that get every :class:`~chatpool.Event`.
 
@@ -126,11 +146,13 @@ class ChatPool:
         verify: Verify = None,
         cert: Cert = None,
         proxies: Optional[Mapping[str, str]] = None,
+        auth: Auth = None,
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
         listeners: Iterable[Listener] = (),
     ) -> None:
         # From here on a traceback that shows the variables of a frame shows none of them.
         api_key, headers, query, proxies = secret(api_key), secret(headers), secret(query), secret(proxies)
+        auth = request_auth(auth)
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
@@ -159,7 +181,7 @@ class ChatPool:
         Args:
             endpoint: ``https://NAME.openai.azure.com``. Default: AZURE_OPENAI_ENDPOINT.
             deployment: the deployment that all calls go to. Without one, each request's model names it.
-            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_API_KEY.
+            api_key: the resource's key, or a callable. Default: AZURE_OPENAI_AD_TOKEN, else AZURE_OPENAI_API_KEY.
             azure_ad_token_provider: a function that returns a token of Microsoft Entra ID, to sign in without a
                 key; called again once when the server refuses the token.
             api_version: for instance ``"2024-10-21"``. Default for a deployment: OPENAI_API_VERSION.
@@ -170,6 +192,7 @@ class ChatPool:
         """
         api_key = secret(api_key)
         options.update({name: secret(options[name]) for name in ("headers", "query", "proxies") if name in options})
+        options.update(auth=request_auth(options.get("auth")))
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
         names = ("system", "defaults", "timeout", "retry", "when_down")
@@ -177,7 +200,17 @@ class ChatPool:
         call_defaults["model"] = options.pop("model", deployment)
         after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
-        allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
+        allowed = {
+            "headers",
+            "query",
+            "max_workers",
+            "session",
+            "verify",
+            "cert",
+            "proxies",
+            "max_response_bytes",
+            "auth",
+        }
         for name in options:
             if name not in allowed:
                 raise TypeError(f"ChatPool.azure() got an unexpected keyword argument {name!r}")
@@ -218,12 +251,12 @@ class ChatPool:
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
-        parse: Optional[Parse] = None,
+        parse: Optional[Parse[ParsedT]] = None,
         max_reasks: Optional[int] = None,
         accept: Optional[Accept] = None,
         collect_stream: bool = False,
         **params: Any,
-    ) -> ChatCompletion:
+    ) -> ChatCompletion[ParsedT]:
         """Answer one item.
 
         Args:
@@ -275,16 +308,20 @@ class ChatPool:
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
+        parse: Optional[Parse[ParsedT]] = None,
+        max_reasks: Optional[int] = None,
+        accept: Optional[Accept] = None,
+        collect_stream: bool = False,
         **params: Any,
-    ) -> ChatCompletion:
+    ) -> ChatCompletion[ParsedT]:
         """Answer one item by the Responses API.
 
         Args:
             item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
             timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
-            params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``, and
-                the further keywords of :meth:`chat`.
+            parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
+            params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``.
 
         Returns:
             The answer in chat's words: ``finish_reason`` is ``"length"`` where the API says ``incomplete`` because
@@ -303,6 +340,10 @@ class ChatPool:
             when_down=when_down,
             extra_body=extra_body,
             system=system,
+            parse=parse,
+            max_reasks=max_reasks,
+            accept=accept,
+            collect_stream=collect_stream,
             **params,
         )
 
@@ -319,12 +360,12 @@ class ChatPool:
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
-        parse: Optional[Parse] = None,
+        parse: Optional[Parse[ParsedT]] = None,
         max_reasks: Optional[int] = None,
         accept: Optional[Accept] = None,
         collect_stream: bool = False,
         **params: Any,
-    ) -> Future[ChatCompletion]:
+    ) -> Future[ChatCompletion[ParsedT]]:
         """Start answering one item; arguments as in :meth:`chat`.
 
         Returns:
@@ -372,13 +413,52 @@ class ChatPool:
         request = ChatRequest(dict(body or {}), path, method.upper())
         return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
 
+    # Compact: an overload is read at a glance, and differs from its neighbours in on_error only.
+    # fmt: off
+    @overload
+    def map(
+        self, items: Iterable[Any], *, on_error: Literal["none"] = ...,
+        prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
+        run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
+        collect_stream: bool = ..., **params: Any,
+    ) -> Results[ChatCompletion[ParsedT]]: ...
+
+    @overload
+    def map(
+        self, items: Iterable[Any], *, on_error: Literal["return"],
+        prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
+        run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
+        collect_stream: bool = ..., **params: Any,
+    ) -> Results[ChatCompletion[ParsedT], Union[ChatCompletion[ParsedT], ChatPoolError]]: ...
+
+    @overload
+    def map(
+        self, items: Iterable[Any], *, on_error: Literal["raise"],
+        prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
+        run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
+        collect_stream: bool = ..., **params: Any,
+    ) -> Results[ChatCompletion[ParsedT], ChatCompletion[ParsedT]]: ...
+    # fmt: on
+
     def map(
         self,
         items: Iterable[Any],
         *,
         prompt: Optional[Callable[[Any], Item]] = None,
         progress: Progress = None,
-        on_error: str = "none",
+        on_error: OnError = "none",
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         journal: Optional[JournalPath] = None,
@@ -390,12 +470,12 @@ class ChatPool:
         priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
-        parse: Optional[Parse] = None,
+        parse: Optional[Parse[ParsedT]] = None,
         max_reasks: Optional[int] = None,
         accept: Optional[Accept] = None,
         collect_stream: bool = False,
         **params: Any,
-    ) -> Results:
+    ) -> Results[ChatCompletion[ParsedT], Any]:
         """Answer many items in parallel.
 
         Args:
@@ -455,12 +535,12 @@ class ChatPool:
         priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
-        parse: Optional[Parse] = None,
+        parse: Optional[Parse[ParsedT]] = None,
         max_reasks: Optional[int] = None,
         accept: Optional[Accept] = None,
         collect_stream: bool = False,
         **params: Any,
-    ) -> Iterator[Outcome[ChatCompletion]]:
+    ) -> Iterator[Outcome[ChatCompletion[ParsedT]]]:
         """Answer many items lazily, in input order; the input may be endless.
 
         Args:
@@ -505,12 +585,12 @@ class ChatPool:
         priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
-        parse: Optional[Parse] = None,
+        parse: Optional[Parse[ParsedT]] = None,
         max_reasks: Optional[int] = None,
         accept: Optional[Accept] = None,
         collect_stream: bool = False,
         **params: Any,
-    ) -> Iterator[Outcome[ChatCompletion]]:
+    ) -> Iterator[Outcome[ChatCompletion[ParsedT]]]:
         """Answer many items lazily, each :class:`~chatpool.Outcome` as soon as it is there; ``.index`` tells its place.
 
         Arguments and end as in :meth:`imap`.
@@ -531,14 +611,14 @@ class ChatPool:
 
     def retry(
         self,
-        results: Results,
+        results: Results[ValueT, SlotT],
         *,
         progress: Progress = None,
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
-    ) -> Results:
+    ) -> Results[ValueT, SlotT]:
         """Send what has failed in a run once more, as it was sent before, and put what comes of it into its places.
 
         Args:
@@ -561,7 +641,7 @@ class ChatPool:
         run_options = run_options_of(results, run_options)
         options = self._call_options(timeout, retry)
         options = call_options_of(results, options, keeps_timeout=timeout is not None, keeps_retry=retry is not None)
-        again: Optional[Results] = None
+        again: Optional[Results[Any, Any]] = None
         shows_errors = any(isinstance(results[outcome.index], ChatPoolError) for outcome in failed)
         try:
             again = self._send_again(results, failed, run_options, options) if failed else None
@@ -574,13 +654,53 @@ class ChatPool:
             fill(results, again, shows_errors=shows_errors)
         return results
 
+    # Compact, as those of map.
+    # fmt: off
+    @overload
+    def embed(
+        self, text: str, *, timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+    ) -> List[float]: ...
+
+    @overload
+    def embed(
+        self, text: Iterable[Any], *, on_error: Literal["none"] = ...,
+        prompt: Optional[Callable[[Any], str]] = ..., progress: Progress = ..., run_timeout: Optional[float] = ...,
+        max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+    ) -> Results[List[float]]: ...
+
+    @overload
+    def embed(
+        self, text: Iterable[Any], *, on_error: Literal["return"],
+        prompt: Optional[Callable[[Any], str]] = ..., progress: Progress = ..., run_timeout: Optional[float] = ...,
+        max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+    ) -> Results[List[float], Union[List[float], ChatPoolError]]: ...
+
+    @overload
+    def embed(
+        self, text: Iterable[Any], *, on_error: Literal["raise"],
+        prompt: Optional[Callable[[Any], str]] = ..., progress: Progress = ..., run_timeout: Optional[float] = ...,
+        max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
+        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+    ) -> Results[List[float], List[float]]: ...
+    # fmt: on
+
     def embed(
         self,
-        text: Union[str, Sequence[str]],
+        text: Union[str, Iterable[Any]],
         *,
         prompt: Optional[Callable[[Any], str]] = None,
         progress: Progress = None,
-        on_error: str = "none",
+        on_error: OnError = "none",
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         dedupe: bool = False,
@@ -592,7 +712,7 @@ class ChatPool:
         priority: Optional[int] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
-    ) -> Any:
+    ) -> Union[List[float], Results[List[float], Any]]:
         """The vector of a text, or the vectors of many: as many texts go out in one request as the API takes.
 
         Args:
@@ -622,7 +742,7 @@ class ChatPool:
             prompt, progress, on_error, run_timeout, dedupe=dedupe, max_pack=max_pack, max_failures=max_failures
         )
         if isinstance(text, str):
-            return self._wait(text, make_request(text), options)
+            return self._wait(text, make_request(text), options)  # type: ignore[no-any-return]  # its path answers so
         if dedupe:
             return self._collect(text, make_request, run_options, options)
         return self._collect_embeddings(text, make_request, run_options, options)
@@ -809,7 +929,7 @@ class ChatPool:
         make_request: Callable[[Any], ChatRequest],
         run_options: RunOptions,
         options: CallOptions,
-    ) -> Results:
+    ) -> Results[Any, Any]:
         started_at = self._core.engine.clock.now()
         run, bar = start_run(self._core, items, make_request, run_options, options)
         window = run_options.window(self._core.engine.max_workers)
@@ -821,7 +941,7 @@ class ChatPool:
         make_request: Callable[[Any], ChatRequest],
         run_options: RunOptions,
         options: CallOptions,
-    ) -> Results:
+    ) -> Results[Any, Any]:
         started_at = self._core.engine.clock.now()
         run, bar = start_embedding_run(self._core, texts, make_request, run_options, options)
         return collect(run, window=1, on_error=run_options.on_error, bar=bar, started_at=started_at)
@@ -839,8 +959,8 @@ class ChatPool:
         return Outcomes(run, bar, in_order=in_order)
 
     def _send_again(
-        self, results: Results, failed: List[Outcome[Any]], run_options: RunOptions, options: CallOptions
-    ) -> Results:
+        self, results: Results[Any, Any], failed: List[Outcome[Any]], run_options: RunOptions, options: CallOptions
+    ) -> Results[Any, Any]:
         is_batched = results._origin is not None and results._origin.is_batched
         collect_again = self._collect_embeddings if is_batched else self._collect
         return collect_again(failed, request_maker_of(results), run_options, options)
@@ -849,10 +969,34 @@ class ChatPool:
 _POOL_KEYWORDS = frozenset(inspect.signature(ChatPool).parameters)
 
 
+# Compact, as those of ChatPool.map.
+# fmt: off
+@overload
+def map(  # noqa: A001 - as below
+    items: Iterable[Any], *, on_error: Literal["none"] = "none",
+    model: Optional[str] = None, max_workers: int = 16, parse: Optional[Parse[ParsedT]] = None, **keywords: Any,
+) -> Results[ChatCompletion[ParsedT]]: ...
+
+
+@overload
+def map(  # noqa: A001 - as below
+    items: Iterable[Any], *, on_error: Literal["return"],
+    model: Optional[str] = None, max_workers: int = 16, parse: Optional[Parse[ParsedT]] = None, **keywords: Any,
+) -> Results[ChatCompletion[ParsedT], Union[ChatCompletion[ParsedT], ChatPoolError]]: ...
+
+
+@overload
+def map(  # noqa: A001 - as below
+    items: Iterable[Any], *, on_error: Literal["raise"],
+    model: Optional[str] = None, max_workers: int = 16, parse: Optional[Parse[ParsedT]] = None, **keywords: Any,
+) -> Results[ChatCompletion[ParsedT], ChatCompletion[ParsedT]]: ...
+# fmt: on
+
+
 @runs_user_code
 def map(  # noqa: A001 - the name says what it does, as in concurrent.futures
     items: Iterable[Any], *, model: Optional[str] = None, max_workers: int = 16, **keywords: Any
-) -> Results:
+) -> Results[Any, Any]:
     """Answer many items with a pool that is made for it and closed after it.
 
     Args:

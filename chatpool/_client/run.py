@@ -412,7 +412,9 @@ def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
 
 
 @waits_for_calls
-def collect(run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started_at: float) -> Results:
+def collect(
+    run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started_at: float
+) -> Results[Any, Any]:
     """Run to the end; return one value per item, in input order.
 
     Args:
@@ -570,16 +572,16 @@ def _close(bar: Optional[ProgressBar]) -> None:
         bar.close()
 
 
-def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started_at: float) -> Results:
+def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started_at: float) -> Results[Any, Any]:
     outcomes.sort(key=lambda outcome: outcome.index)
     shows_errors = on_error != "none"
     values = [outcome.value if outcome.ok else outcome.error if shows_errors else None for outcome in outcomes]
-    results = Results(values, outcomes, run.now() - started_at, run.fatal)
+    results: Results[Any, Any] = Results(values, outcomes, run.now() - started_at, run.fatal)
     results._origin = run.origin
     return results
 
 
-def _warn(results: Results) -> None:
+def _warn(results: Results[Any, Any]) -> None:
     """Log one line about the failed items: they are None in the list, which is easily overlooked."""
     failures = results.failures
     if failures:

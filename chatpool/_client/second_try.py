@@ -21,11 +21,11 @@ def failed_of(results: Any) -> List[Outcome[Any]]:
         TypeError: these are not results of a run.
     """
     if not isinstance(results, Results):
-        raise TypeError(f"retry takes what map or embed has returned, got {type(results).__name__}")
+        raise TypeError(f"results must be what map or embed has returned, got {type(results).__name__}")
     return results.failures
 
 
-def request_maker_of(results: Results) -> Callable[[Outcome[Any]], ChatRequest]:
+def request_maker_of(results: Results[Any, Any]) -> Callable[[Outcome[Any]], ChatRequest]:
     """Return a function that makes the request of a failed outcome: the same again, or that of its item."""
     prepare = None if results._origin is None else results._origin.prepare
 
@@ -40,7 +40,7 @@ def request_maker_of(results: Results) -> Callable[[Outcome[Any]], ChatRequest]:
     return make_request
 
 
-def run_options_of(results: Results, options: RunOptions) -> RunOptions:
+def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOptions:
     """Return ``options`` with the run's own about identical items, embedding batches and its journal, which goes on."""
     origin = results._origin
     if origin is None:
@@ -48,7 +48,9 @@ def run_options_of(results: Results, options: RunOptions) -> RunOptions:
     return replace(options, dedupe=origin.dedupe, journal=origin.journal, max_pack=origin.max_pack, is_retry=True)
 
 
-def call_options_of(results: Results, options: CallOptions, *, keeps_timeout: bool, keeps_retry: bool) -> CallOptions:
+def call_options_of(
+    results: Results[Any, Any], options: CallOptions, *, keeps_timeout: bool, keeps_retry: bool
+) -> CallOptions:
     """Return options with the time limits, the retries and the review of answers of the run's own calls.
 
     Headers and URL parameters are the pool's, as it may be another pool.
@@ -70,7 +72,7 @@ def call_options_of(results: Results, options: CallOptions, *, keeps_timeout: bo
     )
 
 
-def fill(results: Results, again: Optional[Results], *, shows_errors: bool) -> None:
+def fill(results: Results[Any, Any], again: Optional[Results[Any, Any]], *, shows_errors: bool) -> None:
     """Put the outcomes of the second run into the places of the failed ones.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sized, Tuple, Union
+from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Tuple, Union, get_args
 
 from .._engine import CallOptions
 from .._observe import ProgressBar, progress_bar
@@ -20,11 +20,11 @@ from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
 
-__all__ = ["JournalPath", "RunOptions", "run_window", "start_embedding_run", "start_run", "start_streams"]
+__all__ = ["JournalPath", "OnError", "RunOptions", "run_window", "start_embedding_run", "start_run", "start_streams"]
 
-JournalPath = Union[str, "os.PathLike[str]"]
+JournalPath = Union[str, os.PathLike[str]]
 
-_ON_ERROR = ("none", "return", "raise")
+OnError = Literal["none", "return", "raise"]
 
 _LEAST_WINDOW_ITEMS = 1000
 _WINDOW_ITEMS_PER_WORKER = 10
@@ -45,7 +45,7 @@ class RunOptions:
 
     prompt: Optional[Callable[[Any], Any]] = None
     progress: Progress = None
-    on_error: str = "return"
+    on_error: OnError = "return"
     run_timeout: Optional[float] = None
     buffersize: Optional[int] = None
     journal: Optional[JournalPath] = None
@@ -60,7 +60,7 @@ class RunOptions:
                 f"prompt must be a function that makes an item of a row, got {type(self.prompt).__name__}; "
                 "the prompts themselves are the first argument"
             )
-        choice("on_error", self.on_error, _ON_ERROR)
+        choice("on_error", self.on_error, get_args(OnError))
         if self.run_timeout is not None:
             positive_seconds("run_timeout", self.run_timeout)
         if self.buffersize is not None:

@@ -368,7 +368,8 @@ def report_send(call: Call, now: float) -> None:
     """Emit the event of an attempt that starts."""
     dispatcher = call.options.dispatcher
     if dispatcher.wants("sent"):
-        dispatcher.emit(Event("sent", call.id, call.attempts, now, call.sink.run_id, call.upstream_key[1]))
+        endpoint, model = call.upstream_key
+        dispatcher.emit(Event("sent", call.id, call.attempts, now, call.sink.run_id, model, endpoint=endpoint))
 
 
 def report_retry(call: Call, attempt: Attempt, now: float) -> None:
@@ -407,6 +408,7 @@ def _emit(
     answer: Any = None,
 ) -> None:
     _, status, wait, elapsed, request_id, _ = attempt
+    endpoint, model = call.upstream_key
     # One positional call: this runs once per call, and _replace would cost as much again each time.
     event = Event(
         kind,
@@ -414,7 +416,7 @@ def _emit(
         call.attempts,
         now,
         call.sink.run_id,
-        call.upstream_key[1],
+        model,
         reason,
         status,
         wait,
@@ -422,6 +424,7 @@ def _emit(
         usage,
         request_id,
         _model_in(answer),
+        endpoint,
     )
     call.options.dispatcher.emit(event)
 

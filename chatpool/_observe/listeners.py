@@ -1,8 +1,9 @@
-"""Listeners of a pool's events: counters over its life, and lines of the log about retries."""
+"""Listeners of a pool's events: counters over its life, and lines of the log about calls."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from typing import Any, Deque, Dict, Optional
 
@@ -11,7 +12,7 @@ from .._redaction import printable
 from ..events import Event
 from ..prices import Bill, Prices
 
-__all__ = ["RetryLog", "Statistics"]
+__all__ = ["CallLog", "Statistics", "log_as_the_environment_says"]
 
 logger = logging.getLogger("chatpool")
 
@@ -74,20 +75,46 @@ class Statistics:
         }
 
 
-class RetryLog:
-    """Logs one line, at level INFO, per retry and per answer that is asked for again; never a prompt, never a key."""
+class CallLog:
+    """Logs one line per retry and per answer that is asked for again, at level INFO; never a prompt, answer or key.
 
-    kinds = frozenset({"retrying", "reasking"})
+    At level DEBUG, as it stands when the pool is made, there is also a line per attempt that is sent and per call that
+    ends.
+    """
+
+    def __init__(self) -> None:
+        self.kinds = frozenset({"retrying", "reasking"})
+        if logger.isEnabledFor(logging.DEBUG):
+            self.kinds |= {"sent", "succeeded", "failed"}
 
     def __call__(self, event: Event) -> None:
-        reason = printable(event.reason or "")  # it may come from a server
-        if event.kind == "reasking":
-            logger.info("call %d: attempt %d: %s; it is asked again", event.call_id, event.attempt, reason)
-            return
-        logger.info(
-            "call %d: attempt %d failed (%s); next attempt in %.3g s",
-            event.call_id,
-            event.attempt,
-            reason,
-            event.wait,
-        )
+        if event.kind == "retrying":
+            self._log(logging.INFO, event, " failed (%s); next attempt in %.3g s", event.reason, event.wait)
+        elif event.kind == "reasking":
+            self._log(logging.INFO, event, ": %s; it is asked again", event.reason)
+        elif event.kind == "sent":
+            self._log(logging.DEBUG, event, " is sent")
+        elif event.kind == "succeeded":
+            self._log(logging.DEBUG, event, " succeeded in %.3g s", event.elapsed or 0.0)
+        else:
+            self._log(logging.DEBUG, event, " failed (%s); the call has ended", event.reason)
+
+    def _log(self, level: int, event: Event, text: str, *values: Any) -> None:
+        """Write what happened to an attempt, then what it was about; parts of both come from the server."""
+        model = None if event.model is None else f"model {event.model!r}"
+        request_id = None if event.request_id is None else f"request id {event.request_id}"
+        facts = ", ".join(fact for fact in (event.endpoint, model, request_id) if fact)
+        shown = [printable(value) if isinstance(value, str) else value for value in (*values, facts)]
+        logger.log(level, f"call %d: attempt %d{text}" + " (%s)", event.call_id, event.attempt, *shown)
+
+
+_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
+
+
+def log_as_the_environment_says() -> None:
+    """Set the log's level to that of OPENAI_LOG, and have it written to stderr, as OpenAI's client does on import."""
+    level = os.environ.get("OPENAI_LOG")
+    if level in _LEVELS:
+        line = "[%(asctime)s - %(name)s:%(lineno)d - %(levelname)s] %(message)s"
+        logging.basicConfig(format=line, datefmt="%Y-%m-%d %H:%M:%S")  # nothing where the log has a handler
+        logger.setLevel(level.upper())

@@ -215,9 +215,7 @@ def _client(address: RedisAddress) -> Tuple[Any, Tuple[Any, ...], Tuple[Any, ...
         from redis.backoff import NoBackoff
         from redis.retry import Retry
     except ImportError:
-        raise ConfigurationError(
-            "Limits(scope='redis://...') needs the package redis: pip install 'chatpool[redis]'"
-        ) from None
+        raise ConfigurationError("Limits(scope='redis://...') needs redis: pip install 'chatpool[redis]'") from None
     try:
         client = redis.Redis.from_url(
             address.url,

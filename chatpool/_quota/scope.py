@@ -12,8 +12,8 @@ __all__ = ["RedisAddress", "Scope", "parse_scope"]
 
 _SCHEMES = ("redis", "rediss", "unix")
 _FORM = (
-    "Limits(scope=) is a name, for the processes of this host, or redis://host:port/name, for those of several hosts "
-    "(rediss:// with TLS, redis://host:port/2/name for its database 2, unix:///path/of/socket?name=name)"
+    "Limits(scope=) must be a name, for the processes of this host, or redis://host:port/name, for those of several "
+    "hosts (rediss:// with TLS, redis://host:port/2/name for its database 2, unix:///path/of/socket?name=name)"
 )
 
 
@@ -54,7 +54,7 @@ def parse_scope(scope: Any) -> Scope:
         ConfigurationError: it cannot be read; the message does not repeat it, as it may hold a password.
     """
     if not isinstance(scope, str):
-        raise TypeError(f"{_FORM}; got a {type(scope).__name__}")
+        raise TypeError(f"{_FORM}, got a {type(scope).__name__}")
     if "://" not in scope:
         return Scope(_checked_name(scope))
     try:
@@ -63,7 +63,7 @@ def parse_scope(scope: Any) -> Scope:
     except ValueError:
         raise ConfigurationError(f"{_FORM}; this URL cannot be read") from None
     if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(f"{_FORM}; got a URL that begins with {parts.scheme}://")
+        raise ConfigurationError(f"{_FORM}, got a URL that begins with {parts.scheme}://")
     options = dict(parse_qsl(parts.query))
     sharers = _sharers(options.pop("sharers", None))
     if parts.scheme == "unix":
@@ -98,5 +98,7 @@ def _sharers(value: Optional[str]) -> Optional[int]:
     if value is None:
         return None
     if not value.isdigit() or int(value) < 1:
-        raise ConfigurationError("sharers= in the URL of Limits(scope=) must be a whole number of at least 1")
+        raise ConfigurationError(
+            f"sharers= in the URL of Limits(scope=) must be a whole number of at least 1, got {value!r}"
+        )
     return int(value)

@@ -13,6 +13,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Literal, Mapping, Protocol, Set, Type, Union
 from urllib.parse import unquote
 
+from .._typing import ParsedT, ParsedT_co
 from ..errors import ConfigurationError, Reask
 from .annotations import complete, is_pydantics, is_record, name_of
 from .from_json import Reader, foreign_reader, reader_of
@@ -24,7 +25,15 @@ __all__ = ["Parse", "Parser", "parser_of", "reason_of"]
 
 
 if TYPE_CHECKING:
-    from typing import _SpecialForm as TypeForm  # what mypy takes Union[...] and Literal[...] for
+    import sys
+    from typing import _SpecialForm as SpecialForm  # what mypy takes Union[...] and Literal[...] for
+
+    if sys.version_info >= (3, 10):
+        from types import UnionType  # what Pyright takes them for
+
+        TypeForm = Union[SpecialForm, UnionType]
+    else:
+        TypeForm = SpecialForm
 else:
     TypeForm = Type[Any]
 
@@ -46,14 +55,14 @@ _OF_NUMBERS = frozenset({"builtins", "decimal", "fractions", "uuid"})
 _OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
 
 
-class _ValidatesJSON(Protocol):
+class _ValidatesJSON(Protocol[ParsedT_co]):
     """The method by which pydantic's TypeAdapter is recognised."""
 
-    def validate_json(self, data: str, /) -> Any:
+    def validate_json(self, data: str, /) -> ParsedT_co:
         """Return a value of the JSON."""
 
 
-Parse = Union[Callable[[str], Any], Type[Any], TypeForm, Mapping[str, Any], _ValidatesJSON]
+Parse = Union[Callable[[str], ParsedT], Type[ParsedT], TypeForm, Mapping[str, Any], _ValidatesJSON[ParsedT]]
 """A function of the text, a type (a dataclass, a pydantic model, ``List[...]``), a TypeAdapter, or a JSON schema."""
 
 
@@ -305,7 +314,7 @@ def _validators() -> Any:
         return importlib.import_module("jsonschema.validators")
     except ImportError as error:
         raise ConfigurationError(
-            "parse= with a JSON schema needs the jsonschema package: pip install jsonschema; "
+            "parse= with a JSON schema needs jsonschema: pip install jsonschema; "
             "or pass a dataclass, which needs nothing"
         ) from error
 

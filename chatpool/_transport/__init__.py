@@ -1,6 +1,6 @@
 """One exchange with the server: requests session and adapter, deadlines, cancel, TLS."""
 
-from .auth import Key, KeyAuth
+from .auth import Auth, Key, KeyAuth, RequestAuth, request_auth
 from .body import OpenStream
 from .exchange import Cancelled, CancelToken, StreamDeadline
 from .http1 import check_headers
@@ -9,6 +9,7 @@ from .transport import BrokenTransport, Transport
 from .urls import normalise_base_url
 
 __all__ = [
+    "Auth",
     "BrokenTransport",
     "CancelToken",
     "Cancelled",
@@ -16,10 +17,12 @@ __all__ = [
     "Key",
     "KeyAuth",
     "OpenStream",
+    "RequestAuth",
     "StreamDeadline",
     "Transport",
     "TransportSettings",
     "Verify",
     "check_headers",
     "normalise_base_url",
+    "request_auth",
 ]

@@ -1,22 +1,27 @@
-"""The API key: set on every request by the ``auth=`` hook of requests, shown nowhere."""
+"""What signs requests in: an API key, or a user's auth object; by the ``auth=`` hook of requests, shown nowhere."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
-from typing import Callable, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
-from requests.auth import AuthBase
+from requests.auth import AuthBase, HTTPBasicAuth
 from requests.models import PreparedRequest
 
 from .._locks import new_lock
 from .._redaction import secret
-from ..errors import ConfigurationError
+from .._reentrancy import runs_user_code
+from ..errors import ChatPoolError, ConfigurationError
 from .http1 import header_problem
 
-__all__ = ["Key", "KeyAuth"]
+__all__ = ["Auth", "Key", "KeyAuth", "RequestAuth", "request_auth"]
 
 Key = Union[str, Callable[[], str], None]
+Auth = Union[Callable[[PreparedRequest], PreparedRequest], Tuple[str, str], None]
+"""A requests auth object (``requests.auth.AuthBase``, or any function of its form), or a (user, password) pair."""
+
 Text = TypeVar("Text", str, bytes)
 
 # Shorter ones are placeholders ("x", "no") whose replacement would only garble the server's message.
@@ -128,6 +133,104 @@ class KeyAuth(AuthBase):
     def __repr__(self) -> str:
         kind = "no key" if self.header is None else "callable" if self.refreshable else "***"
         return f"KeyAuth({kind}, header={self._header!r})"
+
+
+class RequestAuth(KeyAuth):
+    """Lets a user's auth object set what it likes on each request; shows neither it nor what it has set.
+
+    Args:
+        auth: takes a request and returns it; called for every attempt, by several threads at once.
+        name: the argument it was passed as, for messages.
+
+    A pickle has it where it is a function, pickled by its name; any other object may hold a secret.
+    """
+
+    def __init__(self, auth: Callable[[PreparedRequest], PreparedRequest], name: str = "auth") -> None:
+        super().__init__(None)
+        self._auth = auth
+        self._name = name
+        self._for_a_child = False
+
+    @runs_user_code
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        """Have a prepared request signed."""
+        before = dict(r.headers)
+        try:
+            signed: Any = self._auth(r)
+        except ChatPoolError:
+            raise
+        except Exception as error:
+            # Its message may hold anything, the secret included.
+            raise ConfigurationError(
+                f"{self._name}, which signs requests, raised {type(error).__name__}; nothing was sent"
+            ) from error
+        if not isinstance(signed, PreparedRequest):
+            raise ConfigurationError(
+                f"{self._name} must return the request that it was given, got {type(signed).__name__}"
+            )
+        headers = {name: value for name, value in signed.headers.items() if before.get(name) != value}
+        self._sent.headers, self._sent.words = headers, _words_of(headers)
+        return signed
+
+    def sign_again(self, r: PreparedRequest) -> None:
+        """Have a request signed that goes to another URL than the one that this thread has had signed last."""
+        for name in getattr(self._sent, "headers", ()):
+            r.headers.pop(name, None)
+        r.prepare_auth(self)
+
+    def scrub(self, text: Text) -> Text:
+        """Return ``text`` without what was set on the request that this thread has sent last."""
+        for word in getattr(self._sent, "words", ()):
+            text = text.replace(word, "***") if isinstance(text, str) else text.replace(word.encode(), b"***")
+        return super().scrub(text)
+
+    def for_child(self) -> RequestAuth:
+        """Return the same for a child process of this one, which gets it as it is."""
+        other = RequestAuth(self._auth, self._name)
+        other._for_a_child = True
+        return other
+
+    def __reduce__(self) -> Any:
+        if not (self._for_a_child or inspect.isroutine(self._auth)):
+            raise ConfigurationError(
+                f"{self._name}= may hold a secret, and secrets are not pickled: pass a function of a module, or make "
+                "the pool where it is used"
+            )
+        return RequestAuth, (self._auth, self._name)
+
+    def __repr__(self) -> str:
+        return f"RequestAuth({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """The name of the function or of the class."""
+        return str(getattr(self._auth, "__qualname__", None) or type(self._auth).__name__)
+
+
+def request_auth(auth: Any, name: str = "auth") -> Optional[RequestAuth]:
+    """Return the auth object that ``auth=`` stands for, None for None.
+
+    Raises:
+        TypeError: it is none; the message does not show it.
+    """
+    if auth is None or isinstance(auth, RequestAuth):
+        return auth
+    if isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str) for part in auth):
+        return RequestAuth(HTTPBasicAuth(auth[0], secret(auth[1])), name)
+    if isinstance(auth, type) or not callable(auth):
+        got = f"the class {auth.__name__} itself" if isinstance(auth, type) else f"a value of {type(auth).__name__}"
+        raise TypeError(
+            f"{name} must be a requests auth object, a function that takes a PreparedRequest and returns it, or a "
+            f"(user, password) pair, got {got}"
+        )
+    return RequestAuth(auth, name)
+
+
+def _words_of(headers: Mapping[str, Any]) -> Tuple[str, ...]:
+    """Return the values of headers, and their last words, which are keys and signatures as a rule."""
+    values = [value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in headers.values()]
+    words = [word for value in values for word in (value, *value.split()[-1:])]
+    return tuple(secret(word) for word in words if len(word) >= _MIN_SECRET_CHARS)
 
 
 def _checked(key: object) -> str:

@@ -34,6 +34,8 @@ __all__ = [
 
 Field = Tuple[str, str]
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
 # A field line as RFC 9112, 5 has it, of printable ASCII; anything else is left to parse_loosely().
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 
@@ -61,8 +63,8 @@ def check_headers(parameter: str, headers: Mapping[Any, Any]) -> None:
 
     Raises:
         TypeError: a name or a value is no text.
-        ConfigurationError: there is a line break, a NUL or a character that no header can carry in one of them. The
-            message names the parameter and the header, and does not show the value, which may be a key.
+        ConfigurationError: a name is none by RFC 9110, or there is a line break, a NUL or a character that no header
+            can carry in a value. The message names the parameter and does not show the value, which may be a key.
     """
     for name, value in headers.items():
         if not isinstance(name, (str, bytes)):
@@ -72,6 +74,16 @@ def check_headers(parameter: str, headers: Mapping[Any, Any]) -> None:
         problem = header_problem(name) or header_problem(value or "")
         if problem:
             raise ConfigurationError(f"{parameter}: the header {name!r} must not contain {problem}")
+        _check_name(parameter, name)
+
+
+def _check_name(parameter: str, name: Union[str, bytes]) -> None:
+    text = name if isinstance(name, str) else name.decode("latin-1")
+    if not _TOKEN.fullmatch(text):
+        stranger = re.search(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]", text)
+        # Not the name: where a colon is missing, it may be a key.
+        got = "an empty one" if stranger is None else f"one with {stranger[0]!a}"
+        raise ConfigurationError(f"{parameter}: the name of a header must be of letters, digits and hyphens, got {got}")
 
 
 class Fields(NamedTuple):

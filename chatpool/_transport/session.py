@@ -9,13 +9,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.auth import HTTPBasicAuth
 from requests.cookies import RequestsCookieJar
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import Secret, secret
-from .auth import KeyAuth
+from .auth import KeyAuth, RequestAuth, request_auth
 from .http1 import RequestHeaders, header_problem
 from .settings import TransportSettings
 
@@ -109,18 +108,21 @@ class Preparer:
 
     Args:
         session: its headers, params, cookies and hooks go into each request. Its ``auth`` is taken out of it,
-            and used only where there is no key.
+            and used only where there is no key and no auth object.
         settings: headers, query and key on top of that.
+
+    Attributes:
+        auth: what signs requests in.
     """
 
     def __init__(self, session: requests.Session, settings: TransportSettings) -> None:
         self._session = session
         self._settings = settings
-        user_auth, session.auth = session.auth, None
-        if isinstance(user_auth, tuple) and len(user_auth) == 2:
-            user_auth = HTTPBasicAuth(*user_auth)  # which does not show the password
+        user_auth, session.auth = request_auth(session.auth, "session.auth"), None
+        if settings.auth.header is not None or isinstance(settings.auth, RequestAuth):
+            user_auth = None
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
-        self._auth: Any = user_auth if user_auth is not None and settings.auth.header is None else settings.auth
+        self.auth: KeyAuth = user_auth or settings.auth
         self._templates: Dict[Tuple[str, str], PreparedRequest] = {}
 
     def prepare(
@@ -134,12 +136,12 @@ class Preparer:
     ) -> PreparedRequest:
         """Return a request ready to be sent; ``headers`` and ``query`` go on top of those of the settings."""
         # A foreign auth object may sign the body, or leave hooks on the request.
-        if headers or query or not body or not isinstance(self._auth, KeyAuth):
-            return self._prepare_in_full(method, url, body, self._auth, headers or {}, query or {})
+        if headers or query or not body or isinstance(self.auth, RequestAuth):
+            return self._prepare_in_full(method, url, body, self.auth, headers or {}, query or {})
         template = self._templates.get((method, url))
         if template is None:
             template = self._add_template(method, url)
-        return self._auth(_clone(template, body))
+        return self.auth(_clone(template, body))
 
     def redirected(self, prepared: PreparedRequest, url: str, method: str) -> PreparedRequest:
         """Return the same request to another URL of the same origin, without its body where the method changes."""
@@ -149,6 +151,9 @@ class Preparer:
             copied.method, copied.body = method, None
             for name in _BODY_HEADERS:
                 copied.headers.pop(name, None)
+        if isinstance(self.auth, RequestAuth):  # what it has signed is another URL now
+            copied.hooks = {event: list(hooks) for event, hooks in self._session.hooks.items()}
+            self.auth.sign_again(copied)
         return copied
 
     def _add_template(self, method: str, url: str) -> PreparedRequest:

@@ -24,7 +24,7 @@ class TransportSettings:
 
     Args:
         base_url: URL of the API, with scheme and host, usually ending in ``/v1``.
-        auth: the key.
+        auth: the key, or what signs requests.
         max_workers: threads that send at the same time; as many connections are kept.
         headers: sent with every request; None as a value takes a default header away.
         query: URL parameters of every request.

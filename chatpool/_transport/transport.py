@@ -173,8 +173,8 @@ class Transport:
 
     @property
     def auth(self) -> KeyAuth:
-        """The key."""
-        return self._settings.auth
+        """The key, or what signs requests."""
+        return self._preparer.auth
 
     def url_of(self, path: str) -> str:
         """Return the URL of a path below ``base_url``."""
@@ -207,7 +207,7 @@ class Transport:
 
     def _reply(self, response: requests.Response, content: bytes, url: Optional[str] = None) -> HTTPResponse:
         if response.status_code != 200:
-            content = self._settings.auth.scrub(content)
+            content = self._settings.auth.scrub(self.auth.scrub(content))
         came_from = without_query(url or str(response.url))
         return HTTPResponse(response.status_code, response.headers, content, came_from, self._proxy)
 
@@ -257,6 +257,7 @@ class BrokenTransport(Transport):
     def __init__(self, inherited: Transport, reason: Exception) -> None:
         self._base_url = inherited.base_url
         self._settings = inherited.settings
+        self._preparer = inherited._preparer
         self._proxy = inherited.proxy
         self._reason = reason
 

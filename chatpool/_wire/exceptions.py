@@ -141,7 +141,11 @@ def _is_bad_header(error: ValueError) -> bool:
 
 
 _BAD_HEADER = _ExceptionRule(
-    ValueError, "a header cannot be sent to {url}", "check headers=, api_key= and session=", "fail", test=_is_bad_header
+    ValueError,
+    "a header cannot be sent to {url}",
+    "check headers=, api_key=, auth= and session=",
+    "fail",
+    test=_is_bad_header,
 )
 
 # The first row that applies to any exception of the chain wins.

@@ -16,7 +16,7 @@ __all__ = ["are_messages", "embedding_request", "reask_request", "renamed", "res
 _OptionalFields = Optional[Mapping[str, Any]]
 
 _ITEM_KINDS = (
-    "an item is a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
+    "an item must be a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
     "or a chatpool.ChatRequest; for rows of your own pass prompt=, a function that makes one of these of a row"
 )
 _MESSAGE_FORM = "a message is a dict such as {'role': 'user', 'content': '...'}"
@@ -80,8 +80,8 @@ def responses_request(item: Any) -> ChatRequest:
         request = _request_of_body(item)
     if request is None or operation_of(request.path) != RESPONSES:
         raise TypeError(
-            "an item of the Responses API is a str, a list of input items or a dict with 'input'; for a body with "
-            f"'messages' or for another path use pool.chat(...); got {_describe(item)}"
+            "an item of the Responses API must be a str, a list of input items or a dict with 'input'; for a body with "
+            f"'messages' or for another path use pool.chat(...), got {_describe(item)}"
         )
     return request
 
@@ -102,7 +102,7 @@ def embedding_request(
         text = plain(text)
     tokens = isinstance(text, (list, tuple)) and bool(text) and all(_is_integer(token) for token in text)
     if not (isinstance(text, str) or tokens):
-        raise TypeError(f"a text to embed is a str or a list of token numbers, got {_describe(text)}")
+        raise TypeError(f"a text to embed must be a str or a list of token numbers, got {_describe(text)}")
     is_plain = isinstance(text, str) or all(type(token) is int for token in text)
     value = text if is_plain else [int(token) for token in text]
     return ChatRequest(_filled({"input": value}, EMBEDDINGS, model, defaults, extra), EMBEDDINGS)
@@ -131,13 +131,13 @@ def _request_of(item: Any) -> ChatRequest:
     if hasattr(item, "as_py") and not is_missing(item):  # a cell of pyarrow's
         return _request_of(plain(item))
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        raise TypeError(f"{_ITEM_KINDS}; got a row with the fields {', '.join(item._fields[:8])}")
+        raise TypeError(f"{_ITEM_KINDS}, got a row with the fields {', '.join(item._fields[:8])}")
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
         return ChatRequest({"messages": _messages(item, "a list item")})
     advice = table_advice(item)
     if advice is not None:
         raise TypeError(f"an item is one prompt, got a whole table ({type(item).__name__}): use map, and {advice}")
-    raise TypeError(f"{_ITEM_KINDS}; got {_describe(item)}")
+    raise TypeError(f"{_ITEM_KINDS}, got {_describe(item)}")
 
 
 def _checked_request(request: ChatRequest) -> ChatRequest:

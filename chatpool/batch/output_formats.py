@@ -73,7 +73,7 @@ def format_of(output: str, requested: Optional[str]) -> str:
     suffix = os.path.splitext(output)[1].lower()
     if requested is not None:
         if requested not in FORMATS:
-            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}; got {requested!r}")
+            raise ConfigurationError(f"format must be one of {', '.join(FORMATS)}, got {requested!r}")
         if suffix == ".npy" and requested != BATCH:
             raise ConfigurationError(
                 f"{output}: an output that ends in .npy is a matrix; leave out format {requested!r}"

@@ -320,7 +320,7 @@ class InputFormat:
             path = path[3:]
         if path not in PATHS:
             bits_of_rows = ", ".join(f"/v1{path}" for path in PATHS)
-            raise ConfigurationError(f"url must be one of {bits_of_rows}; got {url!r}")
+            raise ConfigurationError(f"url must be one of {bits_of_rows}, got {url!r}")
         return f"/v1{path}" if self._keep_version else path
 
     def _of_text(self, text: str) -> _RequestPair:

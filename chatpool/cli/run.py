@@ -270,7 +270,7 @@ def _answer_rules(arguments: Namespace) -> AnswerRules:
             raise ConfigurationError("--max-reasks has no effect without --schema")
         return AnswerRules(accept=accept)
     if (arguments.max_reasks or 0) < 0:
-        raise ConfigurationError("--max-reasks must be 0 or more")
+        raise ConfigurationError(f"--max-reasks must be 0 or more, got {arguments.max_reasks}")
     try:
         with open(arguments.schema, encoding="utf-8") as file:
             schema = json.load(file)

@@ -175,7 +175,7 @@ def _check_extra() -> None:
             "the embedded model needs Python 3.10 or newer, this is "
             f"{sys.version_info[0]}.{sys.version_info[1]}: make a virtual environment with a newer one"
         )
-    raise ConfigurationError("the embedded model needs the extra `local`: run pip install 'chatpool[local]'")
+    raise ConfigurationError("the embedded model needs xllamacpp: pip install 'chatpool[local]'")
 
 
 def _usable_cores() -> int:

@@ -92,4 +92,4 @@ class Cap:
 
 def _check_hint(hint: Optional[str]) -> None:
     if hint is not None and hint not in HINTS:
-        raise ConfigurationError(f"hint must be None or one of {', '.join(HINTS)}; got {hint!r}")
+        raise ConfigurationError(f"hint must be None or one of {', '.join(HINTS)}, got {hint!r}")

@@ -204,7 +204,7 @@ class Faults(Script):
         bound = 0.0
         for fault, share in rate.items():
             if not 0 <= share <= 1:
-                raise ConfigurationError(f"the share of {fault!r} must be from 0 to 1, got {share!r}")
+                raise ConfigurationError(f"the share of {fault!r} must be between 0 and 1, got {share!r}")
             bound += share
             self._bounds.append((bound, _fault(fault)))
         if bound > 1 + 1e-9:
@@ -221,11 +221,11 @@ def _fault(fault: object) -> Step:
     if isinstance(fault, Step):
         return fault
     if isinstance(fault, bool):
-        raise TypeError(f"a fault is a status, a name or a step, got {fault!r}")
+        raise TypeError(f"a fault must be a status, a name or a step, got {fault!r}")
     if isinstance(fault, int):
         return Error(fault)
     if isinstance(fault, str):
         if fault not in _FAULTS_BY_NAME:
-            raise ConfigurationError(f"a fault's name must be one of {', '.join(_FAULTS_BY_NAME)}; got {fault!r}")
+            raise ConfigurationError(f"a fault's name must be one of {', '.join(_FAULTS_BY_NAME)}, got {fault!r}")
         return _FAULTS_BY_NAME[fault]
-    raise TypeError(f"a fault is a status, a name or a step, got {fault!r}")
+    raise TypeError(f"a fault must be a status, a name or a step, got {fault!r}")

@@ -211,7 +211,7 @@ class FakeServer:
         if step is None:
             return self._usual
         if not isinstance(step, Step):
-            raise TypeError(f"a function in a script returns a step or None, got {step!r}")
+            raise TypeError(f"a function in a script must return a step or None, got {step!r}")
         return step
 
     def _failed_step(self, error: BaseException) -> Error:

@@ -234,7 +234,7 @@ class StreamForm:
             ConfigurationError: a value is out of range.
         """
         if not isinstance(self.end, Mapping) and self.end not in ENDS:
-            raise ConfigurationError(f"end must be a dict or one of {', '.join(ENDS)}; got {self.end!r}")
+            raise ConfigurationError(f"end must be a dict or one of {', '.join(ENDS)}, got {self.end!r}")
         if self.newline not in _NEWLINES:
             raise ConfigurationError(f"newline must be one of {_NEWLINES}, got {self.newline!r}")
         if self.framing not in ("chunked", "close"):
@@ -259,7 +259,7 @@ def check_pieces(pieces: Optional[Sequence[Piece]]) -> Optional[Tuple[Piece, ...
         raise TypeError(f"pieces must be a list such as ['a', 'b'], got {pieces!r}")
     for piece in pieces:
         if not isinstance(piece, (str, bytes, Mapping)):
-            raise TypeError(f"a piece of a stream is a str, a dict or bytes, got {piece!r}")
+            raise TypeError(f"a piece of a stream must be a str, a dict or bytes, got {piece!r}")
     return tuple(pieces)
 
 

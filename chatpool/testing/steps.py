@@ -51,7 +51,7 @@ def _check_status(status: object) -> None:
     if not isinstance(status, int) or isinstance(status, bool):
         raise TypeError(f"status must be an int, got {status!r}")
     if not 200 <= status <= 999:
-        raise ConfigurationError(f"status must be from 200 to 999, got {status}")
+        raise ConfigurationError(f"status must be between 200 and 999, got {status}")
 
 
 def _check_at_least(name: str, value: float, minimum: float) -> None:
@@ -213,7 +213,7 @@ class RateLimited(Step):
 
     def __post_init__(self) -> None:
         if self.hint is not None and self.hint not in HINTS:
-            raise ConfigurationError(f"hint must be None or one of {', '.join(HINTS)}; got {self.hint!r}")
+            raise ConfigurationError(f"hint must be None or one of {', '.join(HINTS)}, got {self.hint!r}")
         if not 0 <= self.wait < math.inf:
             raise ConfigurationError(f"wait must be a number of seconds, 0 or more, got {self.wait!r}")
         _check_status(self.status)

@@ -159,7 +159,7 @@ def test_a_journal_keeps_a_failure_that_would_repeat_itself_for_every_place(alwa
 
 def test_it_is_no_keyword_of_a_single_call(serve):
     _, pool = serve()
-    with pytest.raises(TypeError, match=r"chat\(\) has no keyword dedupe="):
+    with pytest.raises(TypeError, match=r"chat\(\) got an unexpected keyword argument 'dedupe'"):
         pool.chat("a", dedupe=True)
 
 

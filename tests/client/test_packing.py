@@ -106,7 +106,7 @@ def test_one_bad_text_does_not_make_packs_small(embed, monkeypatch):
 def test_a_row_that_is_no_text_fails_alone(embed):
     results, server = embed(["a", None, "b"], on_error="return")
     assert isinstance(results[1], ConfigurationError)
-    assert "item 1: a text to embed is a str" in str(results[1])
+    assert "item 1: a text to embed must be a str" in str(results[1])
     assert sizes(server) == [2]
 
 

@@ -110,7 +110,7 @@ class TestRetry:
         _, pool = serve()
         results = pool.retry(pool.map(["a", 3.5]))
         assert results.texts == ["a", None]
-        assert str(results.errors[1]).startswith("item 1: an item is")
+        assert str(results.errors[1]).startswith("item 1: an item must be")
 
     def test_tokens_of_both_times_are_counted(self, serve):
         server, pool = serve()

@@ -93,3 +93,11 @@ def _commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str
             for word, command in action.choices.items():
                 deeper = list(_commands(command, f"{before}{word} "))
                 yield from deeper or [f"{before}{word}"]
+
+
+def test_every_variable_of_the_environment_is_in_its_table(docs: Path) -> None:
+    page = (docs / "reference" / "settings.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(chatpool.__file__).parent.rglob("*.py"))
+    read = set(re.findall(r'"((?:AZURE_)?OPENAI_[A-Z_]+)"', sources))
+    assert {"OPENAI_LOG", "AZURE_OPENAI_ENDPOINT"} <= read
+    assert {name for name in read if f"`{name}`" not in page} == set()

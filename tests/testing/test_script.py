@@ -78,7 +78,7 @@ def test_what_is_no_step_is_refused_by_enqueue(make_server):
 
 
 def test_a_function_that_returns_no_step_is_told_so(post):
-    with pytest.raises(TypeError, match="returns a step or None"), FakeServer(lambda request: "pong") as server:
+    with pytest.raises(TypeError, match="must return a step or None"), FakeServer(lambda request: "pong") as server:
         assert post(server).status == 500
 
 

@@ -6,14 +6,12 @@ A comment ``type: ignore[...]`` marks a line that has to be an error: mypy compl
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Literal, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import requests
 from tenacity import stop_after_attempt, wait_random_exponential
 from typing_extensions import assert_type
 
-import chatpool
 from chatpool import (
     APIError,
     Attempt,
@@ -28,7 +26,6 @@ from chatpool import (
     Limits,
     Outcome,
     PoolStats,
-    Results,
     RetryPolicy,
     Timeout,
     ToolCall,
@@ -84,14 +81,12 @@ def streams(pool: ChatPool) -> None:
         assert_type(index, int)
         assert_type(piece, Union[ChatChunk, Outcome[ChatCompletion]])
     pool.chat("ping", collect_stream=True)
-    pool.map(["ping"], collect_stream="yes")  # type: ignore[arg-type]
+    pool.map(["ping"], collect_stream="yes")  # type: ignore[call-overload]
     pool.stream(7)  # type: ignore[arg-type]
 
 
 def runs(pool: ChatPool, rows: List[Tuple[int, str]]) -> None:
     results = pool.map(["ping", "pong"] * 5)
-    assert_type(results, Results)
-    assert_type(results.outcomes, List[Outcome[Any]])
     assert_type(results.usage, Usage)
     assert_type(results.elapsed, float)
     assert_type(results.explain(), str)
@@ -102,8 +97,7 @@ def runs(pool: ChatPool, rows: List[Tuple[int, str]]) -> None:
     assert_type(pool.imap(iter(["ping"]), buffersize=10), Iterator[Outcome[ChatCompletion]])
     for outcome in pool.as_completed(f"row {number}" for number in range(10)):
         outcome_facts(outcome)
-    assert_type(chatpool.map(["ping"], model="m", max_workers=32), Results)
-    pool.map(7)  # type: ignore[arg-type]
+    pool.map(7)  # type: ignore[call-overload]
 
 
 def outcome_facts(outcome: Outcome[ChatCompletion]) -> None:
@@ -123,6 +117,7 @@ def answer_facts(answer: ChatCompletion) -> None:
     assert_type(answer.finish_reason, Optional[str])
     assert_type(answer.usage, Optional[Usage])
     assert_type(answer.tool_calls, Tuple[ToolCall, ...])
+    assert_type(answer.parsed, Any)
 
 
 def errors(pool: ChatPool) -> None:
@@ -133,33 +128,6 @@ def errors(pool: ChatPool) -> None:
         assert_type(error.request_id, Optional[str])
         assert_type(error.retry_after, Optional[float])
         assert_type(error.attempts, int)
-
-
-@dataclass
-class City:
-    name: str
-
-
-class Adapter:
-    """As much of pydantic's TypeAdapter as is looked at."""
-
-    def validate_json(self, data: str, /) -> int:
-        return len(data)
-
-
-def structured_answers(pool: ChatPool) -> None:
-    reply = pool.chat("x", parse=City, max_reasks=1, accept=("stop",), response_format=chatpool.json_schema(City))
-    assert_type(reply.parsed, Any)
-    pool.submit("x", parse=lambda text: text.split(), accept="stop")
-    pool.map(["x"], parse={"type": "object"}, accept=["stop", None])
-    pool.imap(["x"], parse=List[City])
-    pool.chat("x", parse=Union[City, int])
-    pool.chat("x", parse=Literal["yes", "no"])
-    pool.as_completed(["x"], parse=Adapter())
-    pool.chat("x", parse=7)  # type: ignore[arg-type]
-    pool.chat("x", accept=7)  # type: ignore[arg-type]
-    pool.chat("x", max_reasks="2")  # type: ignore[arg-type]
-    assert_type(reply.tool_calls, Tuple[ToolCall, ...])
 
 
 def the_pool_itself(pool: ChatPool) -> None:

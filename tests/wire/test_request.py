@@ -140,10 +140,10 @@ class TestSystem:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (None, "an item is a str.*got None"),
-        (7, "an item is a str.*got a value of type int"),
-        (b"secret", "an item is a str.*got a value of type bytes"),
-        (iter(["secret"]), "an item is a str.*list_iterator"),
+        (None, "an item must be a str.*got None"),
+        (7, "an item must be a str.*got a value of type int"),
+        (b"secret", "an item must be a str.*got a value of type bytes"),
+        (iter(["secret"]), "an item must be a str.*list_iterator"),
         ([], "empty list"),
         (["secret", "secret"], "message 0 of a list item is a str.*several prompts"),
         ([USER, 7], "message 1 of a list item is a value of type int"),
@@ -199,7 +199,7 @@ class TestEmbeddings:
 
     @pytest.mark.parametrize("text", [None, 7, [], ["secret"], [[1, 2]], b"secret", [True]])
     def test_anything_else_is_refused(self, text):
-        with pytest.raises(TypeError, match="a text to embed is a str") as caught:
+        with pytest.raises(TypeError, match="a text to embed must be a str") as caught:
             embedding_request(text, model="m")
         assert "secret" not in str(caught.value)
 
