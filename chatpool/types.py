@@ -130,12 +130,20 @@ class Outcome(Generic[V]):
         return self.value  # type: ignore[return-value]  # a success has one
 
     def __repr__(self) -> str:
-        result = f"value={self.value!r}" if self.ok else f"error={self.error!r}"
-        return f"Outcome(index={self.index}, {result}, attempts={self.attempts})"
+        from ._reprs import outcome_line  # here and below: most programs show nothing
+
+        return outcome_line(self)
+
+    def _repr_html_(self) -> str:
+        from ._reprs import outcome_html
+
+        return outcome_html(self)
 
 
 class Results(List[Any]):
     """Results of a run: a list of values in input order, with the outcome of each.
+
+    Its ``repr`` is a summary, in a notebook with a table of the first rows; ``list(results)`` shows every value.
 
     Attributes:
         outcomes: one :class:`Outcome` per item, in input order.
@@ -155,6 +163,16 @@ class Results(List[Any]):
         self.elapsed = elapsed
         self.fatal = fatal
         self._origin: Any = None  # how its calls were made, for retry(); not pickled
+
+    def __repr__(self) -> str:
+        from ._reprs import results_line
+
+        return results_line(self, _by_cause(self.failures))
+
+    def _repr_html_(self) -> str:
+        from ._reprs import results_html
+
+        return results_html(self, _by_cause(self.failures))
 
     def __reduce__(self) -> Any:
         return Results, (list(self), self.outcomes, self.elapsed, self.fatal)
@@ -371,3 +389,13 @@ class PoolStats:
     lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)
     reasked: int = 0
     cost: Optional[float] = None
+
+    def __repr__(self) -> str:
+        from ._reprs import stats_line
+
+        return stats_line(self)
+
+    def _repr_html_(self) -> str:
+        from ._reprs import stats_html
+
+        return stats_html(self)

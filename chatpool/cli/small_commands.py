@@ -89,6 +89,7 @@ def _numbers(run_report: Report) -> object:
         "seconds": run_report.seconds,
         "attempts": run_report.attempts,
         "waited": run_report.waited,
+        "runs": [{"at": at, **options} for at, options in run_report.runs],
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool._journal import OK, RETRY, Journal, Record
-from chatpool.batch.report import Timeline
+from chatpool.batch.timeline import Exchanges, Timeline
 from chatpool.testing import Error
 from chatpool.types import Attempt
 
@@ -174,18 +174,19 @@ def ended():
     return make
 
 
+def timeline_of(*records, runs=()):
+    timeline, exchanges = Timeline(runs), Exchanges()
+    for record in records:
+        timeline.add(record, exchanges.of(record))
+    return timeline
+
+
 def test_a_pause_between_runs_is_left_out(ended):
-    timeline = Timeline()
-    for at in (1001.0, 1002.0, 9001.0, 9002.0):
-        timeline.add(ended(at, (1.0, None)))
-    assert timeline.seconds == pytest.approx(4.0)
+    assert timeline_of(*(ended(at, (1.0, None)) for at in (1001.0, 1002.0, 9001.0, 9002.0))).seconds == pytest.approx(4)
 
 
 def test_slots_add_up_to_what_happened(ended):
-    timeline = Timeline()
-    timeline.add(ended(1010.0, (2.0, 3.0), (5.0, None)))
-    timeline.add(ended(1011.0, (1.0, None), state=RETRY))
-    slots = timeline.histogram()
+    slots = timeline_of(ended(1010.0, (2.0, 3.0), (5.0, None)), ended(1011.0, (1.0, None), state=RETRY)).histogram()
     assert (sum(slots.answered), sum(slots.failed), sum(slots.refused)) == (1, 1, 1)
     assert sum(slots.in_flight) * slots.width == pytest.approx(8.0)
     assert max(slots.in_flight) <= 1.01
@@ -194,15 +195,11 @@ def test_slots_add_up_to_what_happened(ended):
 def test_a_wait_that_took_longer_than_was_decided_is_between_the_attempts():
     """No worker was free at its end: the first attempt begins with the row, and the last ends with it."""
     history = (Attempt("503", 503, 2.0, 1.0, None), Attempt("ok", 200, None, 1.0, None))
-    timeline = Timeline()
-    timeline.add(Record(1, OK, "0" * 32, "a", 0, 1010.0, 10.0, history))
-    bins = timeline.histogram()
+    bins = timeline_of(Record(1, OK, "0" * 32, "a", 0, 1010.0, 10.0, history)).histogram()
     assert bins.width == 1.0
     assert [index for index, busy in enumerate(bins.in_flight) if busy > 0.5] == [0, 9]
     assert bins.refused[1] == 1
 
 
 def test_bins_are_a_second_long_at_least(ended):
-    timeline = Timeline()
-    timeline.add(ended(1000.2, (0.2, None)))
-    assert timeline.histogram().width == 1.0
+    assert timeline_of(ended(1000.2, (0.2, None))).histogram().width == 1.0
