@@ -29,10 +29,11 @@ _STYLE = """<style>
 div.chatpool-repr { max-width: 100%; overflow-x: auto; }
 div.chatpool-repr table { border-collapse: collapse; margin: 6px 0 0; font-size: 13px; }
 div.chatpool-repr td, div.chatpool-repr th { text-align: left; vertical-align: top; padding: 3px 14px 3px 0; border: 0;
-  border-top: 1px solid rgba(128, 128, 128, 0.35); background: none; white-space: normal; max-width: 34em;
+  border-top: 1px solid rgba(128, 128, 128, 0.35); background: none; white-space: pre-wrap; max-width: 34em;
   overflow-wrap: anywhere; }
 div.chatpool-repr tr { background: none; }
-div.chatpool-repr .right { text-align: right; white-space: nowrap; }
+div.chatpool-repr th, div.chatpool-repr td:first-child, div.chatpool-repr .right { white-space: nowrap; }
+div.chatpool-repr .right { text-align: right; }
 </style>"""
 
 
@@ -93,13 +94,12 @@ def escaped(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Return a ``<table>``; without a head row if ``head`` is empty."""
-    lines = [list(row) for row in rows]
-    names = "".join(
-        f"<th{_right(lines[0][place] if lines else '')}>{escaped(name)}</th>" for place, name in enumerate(head)
-    )
-    body = "".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines)
-    return f"<table>{f'<tr>{names}</tr>' if names else ''}{body}</table>"
+    """Return a ``<table>`` without columns that are empty; "" for no rows.  An empty ``head`` is none."""
+    lines = list(rows)
+    filled = [place for place in range(len(lines[0]) if lines else 0) if any(line[place] != "" for line in lines)]
+    names = "".join(f"<th{_right(lines[0][place])}>{escaped(head[place])}</th>" for place in filled if head)
+    body = "".join(f"<tr>{''.join(_cell(line[place]) for place in filled)}</tr>" for line in lines)
+    return f"<table>{f'<tr>{names}</tr>' if names else ''}{body}</table>" if lines else ""
 
 
 def _right(cell: Cell) -> str:
@@ -107,8 +107,12 @@ def _right(cell: Cell) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:,.2f}"
+    text = cell if isinstance(cell, str) else _number(cell)
     return f"<td{_right(cell)}>{escaped(text)}</td>"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if value >= 0.1 or not value else f"{value:.3f}"
 
 
 def block(title: str, facts: Iterable[Fact], *tables: str) -> str:

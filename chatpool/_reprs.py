@@ -23,7 +23,7 @@ _SHOWN_ROWS = 10  # in a notebook
 _SHOWN_CAUSES = 10
 _SHOWN_PARTS = 20  # of a prompt
 _PROMPT_FIELDS = ("messages", "prompt", "input")
-_PROMPT_DEPTH = 4  # of messages in a body, parts in a message, texts in a part
+_PROMPT_DEPTH = 6  # of messages in a body, parts in a message, texts in a part
 
 
 def results_line(results: Results, by_cause: Failures) -> str:
@@ -48,12 +48,9 @@ def _value_line(value: Any) -> str:
 def results_html(results: Results, by_cause: Failures) -> str:
     """Return what a notebook shows of results: counts, failures with what to do, and the first rows."""
     outcomes = results.outcomes
-    rows = [_row(outcome) for outcome in outcomes[:_SHOWN_ROWS]]
-    names = ["", "prompt", "answer", "parsed", "error"]
-    places = [place for place in range(5) if place < 3 or any(row[place] for row in rows)]
-    shown = table([names[place] for place in places], [[row[place] for place in places] for row in rows])
-    more = len(outcomes) - len(rows)
-    return block("Results", _results_facts(results, by_cause), shown, f"… and {more:,} more" if more > 0 else "")
+    shown = table(("", "prompt", "answer", "parsed", "error"), map(_row, outcomes[:_SHOWN_ROWS]))
+    more = f"… and {len(outcomes) - _SHOWN_ROWS:,} more" if len(outcomes) > _SHOWN_ROWS else ""
+    return block("Results", _results_facts(results, by_cause), shown, more)
 
 
 def _results_facts(results: Results, by_cause: Failures) -> List[Fact]:
@@ -72,9 +69,10 @@ def _results_facts(results: Results, by_cause: Failures) -> List[Fact]:
     latencies = [outcome.history[-1].elapsed for outcome in results.outcomes if outcome.history]
     if latencies:
         facts.append(("latency", latency_text(latencies)))
-    retried = sum(max(outcome.attempts - 1, 0) for outcome in results.outcomes)
-    made_again = f", {retried:,} requests made again" if retried else ""
-    return [*facts, ("time", f"{results.elapsed:,.1f} s{made_again}")]
+    attempts = sum(outcome.attempts for outcome in results.outcomes)
+    if attempts > len(latencies):
+        facts.append(("attempts", f"{attempts:,}, {attempts - len(latencies):,} of them made again"))
+    return [*facts, ("time", f"{results.elapsed:,.1f} s")]
 
 
 def error_text(error: ChatPoolError) -> str:
@@ -140,13 +138,15 @@ def outcome_html(outcome: Outcome[Any]) -> str:
         (number, short(attempt.reason), attempt.elapsed, "" if attempt.wait is None else f"{attempt.wait:,.2f}")
         for number, attempt in enumerate(outcome.history[:_SHOWN_ROWS], 1)
     ]
-    history = table(("attempt", "result", "seconds", "then waited"), attempts) if attempts else ""
+    history = table(("attempt", "result", "seconds", "then waited"), attempts)
     return block(f"Outcome {outcome.index}", [fact for fact in facts if fact[1]], history)
 
 
 def stats_line(stats: PoolStats) -> str:
     """Return the repr of a pool's counters."""
-    return f"<PoolStats: {'; '.join(text if not name else f'{text} {name}' for name, text in _stats_facts(stats))}>"
+    return (
+        f"<PoolStats: {'; '.join(text if name == 'cost' else f'{text} {name}' for name, text in _stats_facts(stats))}>"
+    )
 
 
 def _stats_facts(stats: PoolStats) -> List[Fact]:
@@ -172,4 +172,4 @@ def stats_html(stats: PoolStats) -> str:
         for (endpoint, model), line in itertools.islice(stats.lines.items(), _SHOWN_ROWS)
     ]
     head = ("endpoint", "model", "rate", "at a time", "paused for", "why")
-    return block("PoolStats", _stats_facts(stats), table(head, rows) if rows else "")
+    return block("PoolStats", _stats_facts(stats), table(head, rows))

@@ -103,7 +103,7 @@ class BatchResult:
         files = (("answers", self.output), ("errors", self.errors), ("journal", self.journal))
         facts += [(name, path) for name, path in files if path is not None]
         bad = table(("line", "cannot be used"), [(number, short(reason, 200)) for number, reason in self.bad_lines])
-        return block("BatchResult", facts, bad if self.bad_lines else "")
+        return block("BatchResult", facts, bad)
 
     def _sorted_causes(self) -> List[Tuple[str, int]]:
         return sorted(self.causes.items(), key=lambda pair: -pair[1])[:_SHOWN_CAUSES]

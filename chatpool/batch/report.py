@@ -8,7 +8,7 @@ import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from .._display import SHARES, Fact, block, latency_text, percentiles, short, table, token_facts
 from .._journal import OK, Record, decode_value, error_of, is_journal, read_journal, read_runs
@@ -21,23 +21,9 @@ from .jsonl import error_code, read_result
 from .output_files import Paths
 from .timeline import Exchanges, OwnAttempts, Timeline
 
-__all__ = ["FailedRow", "Report", "report"]
+__all__ = ["Report", "report"]
 
 _SHOWN_FAILURES = 5
-
-
-class FailedRow(NamedTuple):
-    """A row without an answer.
-
-    Attributes:
-        name: its ``custom_id``, or its place.
-        message: its error.
-        advice: what a person can do about it; "" where nothing is known.
-    """
-
-    name: str
-    message: str
-    advice: str = ""
 
 
 @dataclass
@@ -54,7 +40,7 @@ class Report:
         attempts: exchanges; 0 without a journal.
         waited: seconds spent waiting before another attempt, all rows together.
         refused_latencies: seconds of the attempts that were made again; empty without a journal.
-        failed_rows: the first five rows without an answer, each with its name, its error and what to do.
+        failed_rows: the first five rows without an answer, each with its name, and its error with what to do.
         runs: of each run of the journal, when it began to send, in seconds since the epoch, and its options; empty in
             journals of version 0.1.0.
         started_at, ended_at: seconds since the epoch; None without a journal.
@@ -71,7 +57,7 @@ class Report:
     attempts: int = 0
     waited: float = 0.0
     refused_latencies: array[float] = field(default_factory=lambda: array("d"))
-    failed_rows: List[FailedRow] = field(default_factory=list)
+    failed_rows: List[Tuple[str, str]] = field(default_factory=list)
     runs: List[Tuple[float, Dict[str, Any]]] = field(default_factory=list)
     started_at: Optional[float] = None
     ended_at: Optional[float] = None
@@ -164,16 +150,15 @@ class Report:
         return f"<Report of {short(self.name)}: {'; '.join([counts, tokens, *more])}>"
 
     def _repr_html_(self) -> str:
-        rows = [(short(name), short(message, 300), advice) for name, message, advice in self.failed_rows]
-        failed = table(("row", "error", "what to do"), rows) if rows else ""
-        return block(f"Report of {short(self.name)}", self.facts(), failed)
+        rows = [(short(name), short(message, 300)) for name, message in self.failed_rows]
+        return block(f"Report of {short(self.name)}", self.facts(), table(("row", "error"), rows))
 
     def add_failure(self, name: str, cause: str, message: str, advice: str = "") -> None:
         """Count a row without an answer."""
         self.failures[cause] += 1
         if len(self.failed_rows) < _SHOWN_FAILURES:
-            advice = "" if advice in message else advice
-            self.failed_rows.append(FailedRow(printable(name), printable(message), advice))
+            message = message if advice in message else f"{message}; {advice}"
+            self.failed_rows.append((printable(name), printable(message)))
 
     def add_attempts(self, record: Record, own: OwnAttempts) -> None:
         """Count the attempts of a record that no other has, and its times."""

@@ -31,15 +31,15 @@ _PAGE = """<!DOCTYPE html>
 <style>
 :root {{ --ink: #1c2433; --soft: #5b667a; --card: #ffffff; --ground: #f3f5f9; --line: #e3e7ee;
   --good: #2f6fde; --bad: #d64545; --warn: #b97a00; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9f0; --soft: #9aa5b8; --card: #1b212c; --ground: #12161d;
-  --line: #2c3442; --good: #6b9bf0; --bad: #f07a7a; --warn: #e0b050; }} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9f0; --soft: #9aa5b8; --card: #1b212c;
+  --ground: #12161d; --line: #2c3442; --good: #6b9bf0; --bad: #f07a7a; --warn: #e0b050; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1180px; margin: 0 auto; padding: 32px 20px 48px; }}
 h1 {{ font-size: 24px; margin: 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 16px; margin: 0; }}
 p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
-.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 14px; margin: 24px 0; }}
+.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 14px; margin: 24px 0; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 14px; }}
 .card {{ background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px; }}
 .card {{ min-width: 0; }}
@@ -54,7 +54,7 @@ th {{ color: var(--soft); font-weight: 500; }}
 .right {{ text-align: right; white-space: nowrap; }}
 svg {{ width: 100%; height: auto; display: block; margin-top: 8px; }}
 svg text {{ fill: var(--soft); font: 12px system-ui, sans-serif; }}
-svg .name {{ fill: var(--ink); }}
+svg .label {{ fill: var(--ink); }}
 .grid {{ stroke: var(--line); }}
 .marker {{ stroke: var(--soft); stroke-dasharray: 3 4; }}
 rect.good {{ fill: var(--good); }} rect.bad {{ fill: var(--bad); }}
@@ -63,7 +63,10 @@ rect.good {{ fill: var(--good); }} rect.bad {{ fill: var(--bad); }}
 .legend {{ display: flex; gap: 16px; flex-wrap: wrap; color: var(--soft); font-size: 13px; margin-top: 6px; }}
 .legend i {{ display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }}
 i.good {{ background: var(--good); }} i.bad {{ background: var(--bad); }} i.warn {{ background: var(--warn); }}
-@media print {{ body {{ background: none; }} .card {{ break-inside: avoid; }} main {{ padding: 0; }} }}
+@media (max-width: 600px) {{ main {{ padding: 20px 12px; }} .card {{ padding: 12px 14px; }}
+  svg text {{ font-size: 17px; }} svg .side {{ display: none; }} .number {{ font-size: 22px; }} }}
+@media print {{ * {{ print-color-adjust: exact; }} body {{ background: none; }} .card {{ break-inside: avoid; }}
+  main {{ padding: 0; }} .plots {{ grid-template-columns: 1fr 1fr; }} }}
 </style>
 </head>
 <body>
@@ -190,7 +193,7 @@ def _throughput(histogram: Histogram) -> str:
     return _card(
         "plot-throughput",
         "Throughput",
-        "Rows that ended, over the run's working time.",
+        "Rows that ended, per second of the run's working time.",
         draw(_time_axis(histogram), "rows per second", bars),
     )
 
@@ -239,7 +242,7 @@ def _tables(report: Report) -> List[str]:
         tables.append(_table("latencies", "Latency by percentile", "Refused and failed requests apart.", head, rows))
     if report.failed_rows:
         title = "Rows that failed" if len(report.failed_rows) == report.failed else "The first rows that failed"
-        head = ["row", "error", "what to do"]
+        head = ["row", "why, and what to do"]
         tables.append(_table("failed-rows", title, "The error file has them all.", head, report.failed_rows))
     if report.runs:
         count = len(report.runs)

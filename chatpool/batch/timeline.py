@@ -104,13 +104,11 @@ class Timeline:
 
     Args:
         run_starts: when runs began to send, in seconds since the epoch, first to last. Journals of version 0.1.0 do
-            not tell: there a minute without any event is a pause, and an attempt may seem to be in flight a little
-            earlier or later than it was.
+            not tell: there a minute without any event is a pause.
     """
 
     def __init__(self, run_starts: Sequence[float] = ()) -> None:
         self._run_starts: Deque[float] = deque(run_starts)
-        self._exact_from = run_starts[0] if run_starts else math.inf
         self._starts, self._ends = array("d"), array("d")  # of attempts
         self._refused = array("b")
         self._outcomes, self._succeeded = array("d"), array("b")
@@ -131,7 +129,7 @@ class Timeline:
         self._outcomes.append(moment + own.seconds)
         self._succeeded.append(record.state == OK)
         self._first, self._last = min(self._first, moment), max(self._last, moment + own.seconds)
-        self._add_attempts(own, moment, is_exact=start >= self._exact_from)
+        self._add_attempts(own, moment)
 
     def _leave_out_pause(self, start: float, end: float) -> None:
         while self._run_starts and self._run_starts[0] <= end:
@@ -143,11 +141,11 @@ class Timeline:
             self._paused_seconds += start - self._latest
         self._latest = max(self._latest, end)
 
-    def _add_attempts(self, own: OwnAttempts, moment: float, *, is_exact: bool) -> None:
+    def _add_attempts(self, own: OwnAttempts, moment: float) -> None:
         # The first begins with the row and the last ends with it.  In journals of version 0.1.0 a wait is the one that
         # was decided on, and took longer where no worker was free at its end.
         attempts = own.attempts
-        longer = 0.0 if is_exact else max(0.0, own.seconds - _seconds(attempts)) / max(1, len(attempts) - 1)
+        longer = max(0.0, own.seconds - _seconds(attempts)) / max(1, len(attempts) - 1)
         for attempt in attempts:
             self._starts.append(moment)
             self._ends.append(moment + attempt.elapsed)
