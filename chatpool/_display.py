@@ -24,16 +24,17 @@ SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
 
 _SHORT_CHARACTERS = 120
 
-# No colour of the theme's is replaced, so that it is readable in light and dark ones.
+# No colour of the theme's is replaced, so that it is readable in light and dark ones.  Jupyter has all cells of tables
+# at the right, by rules that go before those of an output.
 _STYLE = """<style>
 div.chatpool-repr { max-width: 100%; overflow-x: auto; }
 div.chatpool-repr table { border-collapse: collapse; margin: 6px 0 0; font-size: 13px; }
-div.chatpool-repr td, div.chatpool-repr th { text-align: left; vertical-align: top; padding: 3px 14px 3px 0; border: 0;
-  border-top: 1px solid rgba(128, 128, 128, 0.35); background: none; white-space: pre-wrap; max-width: 34em;
-  overflow-wrap: anywhere; }
+div.chatpool-repr td, div.chatpool-repr th { text-align: left !important; vertical-align: top;
+  padding: 3px 14px 3px 0; border: 0; border-top: 1px solid rgba(128, 128, 128, 0.35); background: none;
+  white-space: pre-wrap; max-width: 34em; overflow-wrap: anywhere; }
 div.chatpool-repr tr { background: none; }
 div.chatpool-repr th, div.chatpool-repr td:first-child, div.chatpool-repr .right { white-space: nowrap; }
-div.chatpool-repr .right { text-align: right; }
+div.chatpool-repr .right { text-align: right !important; }
 </style>"""
 
 

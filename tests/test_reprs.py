@@ -163,6 +163,10 @@ class TestResults:
                 ],
                 "What is in [image_url]",
             ),
+            (
+                ChatRequest({"messages": [{"role": "user", "content": [{"type": "input_text", "text": "deep"}]}]}),
+                "deep",
+            ),
             ({"model": "m", "input": "a body"}, "a body"),
             (ChatRequest({"prompt": "a request"}), "a request"),
             (3.5, "3.5"),

@@ -12,7 +12,6 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from .._display import SHARES, Fact, block, latency_text, percentiles, short, table, token_facts
 from .._journal import OK, Record, decode_value, error_of, is_journal, read_journal, read_runs
-from .._redaction import printable
 from .._wire.response import usage_of
 from ..errors import ConfigurationError, status_error_class
 from ..prices import Bill, PricesLike, dollars, prices_of
@@ -24,6 +23,7 @@ from .timeline import Exchanges, OwnAttempts, Timeline
 __all__ = ["Report", "report"]
 
 _SHOWN_FAILURES = 5
+_NAME_CHARACTERS, _MESSAGE_CHARACTERS = 200, 2000
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Report:
         if usage is not None:
             self.written.append(usage.completion_tokens)
         if model is not None:
-            self.models[printable(model)] += 1
+            self.models[short(model, _NAME_CHARACTERS)] += 1
 
     def html(self) -> str:
         """Return the report as one self-contained page with plots, below 150 kB."""
@@ -155,10 +155,10 @@ class Report:
 
     def add_failure(self, name: str, cause: str, message: str, advice: str = "") -> None:
         """Count a row without an answer."""
-        self.failures[cause] += 1
+        self.failures[short(cause, _NAME_CHARACTERS)] += 1
         if len(self.failed_rows) < _SHOWN_FAILURES:
             message = message if advice in message else f"{message}; {advice}"
-            self.failed_rows.append((printable(name), printable(message)))
+            self.failed_rows.append((short(name, _NAME_CHARACTERS), short(message, _MESSAGE_CHARACTERS)))
 
     def add_attempts(self, record: Record, own: OwnAttempts) -> None:
         """Count the attempts of a record that no other has, and its times."""
@@ -227,7 +227,7 @@ def _cause(record: Record) -> str:
     if not isinstance(status, int) or status < 300:
         return error_code(error_facts)
     code = error_facts.get("code") or error_facts.get("type")
-    return printable(f"HTTP {status} {code}") if code else f"HTTP {status}"
+    return f"HTTP {status} {code}" if code else f"HTTP {status}"
 
 
 def _read_lines(run_report: Report, paths: Iterable[str]) -> None:
@@ -263,6 +263,6 @@ def _read_file(run_report: Report, path: str) -> bool:
                 cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
                 advice = status_error_class(result.status).advice if result.status else ""
                 run_report.add_failure(
-                    str(result.custom_id or f"line {number}"), printable(cause), result.message or cause, advice
+                    str(result.custom_id or f"line {number}"), cause, result.message or cause, advice
                 )
     return has_lines

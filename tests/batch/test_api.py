@@ -515,7 +515,7 @@ def test_a_result_is_shown_as_its_summary_and_in_a_notebook_as_a_table(write_row
 
 
 def test_hostile_words_in_a_result_are_text():
-    result = BatchResult(output="<b>", fatal=ChatPoolError("<script>\x1b[31m"), causes={"<i>": 1}, failed=1)
+    result = BatchResult(output="<b>\x1b", fatal=ChatPoolError("<script>\x1b[31m"), causes={"<i>": 1}, failed=1)
     result.bad_line(3, "<u>\u202e" * 1000)
     shown = result._repr_html_()
     assert not re.search("<(b|i|u|script)>|[\x1b\u202e]", shown)

@@ -75,6 +75,16 @@ def test_options_in_a_journal_of_somebody_else_do_no_harm():
     assert len(page) < 10_000
 
 
+def test_however_much_is_in_the_files_the_page_is_small():
+    report = Report("out.jsonl")
+    for number in range(2000):
+        report.add_failure(HOSTILE * 10_000, f"{number} {HOSTILE * 100}", HOSTILE * 10_000, "change it")
+        report.add_answer({"model": f"{number} {HOSTILE * 100}"})
+    report.runs = [(number, {f"{option} {HOSTILE}": HOSTILE * 99 for option in range(99)}) for number in range(20)]
+    assert len(report.html().encode()) < 150_000
+    assert len(repr(report)) < 300
+
+
 def test_a_cost_that_is_not_of_all_says_so():
     report = Report("out.jsonl", bill=Bill(prices_of({"a": (1, 1)})))
     for model in ("a", "b"):
