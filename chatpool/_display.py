@@ -11,8 +11,19 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple, Union
 from ._redaction import printable
 from .answers import Usage
 
-__all__ = ["SHARES", "Cell", "Fact", "block", "escaped", "latency_text", "percentiles", "share_name", "short", "table"]
-__all__ += ["token_facts"]
+__all__ = [
+    "SHARES",
+    "Cell",
+    "Fact",
+    "block",
+    "escaped",
+    "latency_text",
+    "percentiles",
+    "share_name",
+    "short",
+    "table",
+    "token_facts",
+]
 
 Fact = Tuple[str, str]
 """A name and a text for a person; "" as the name goes on with the fact before."""
@@ -119,4 +130,5 @@ def _number(value: float) -> str:
 def block(title: str, facts: Iterable[Fact], *tables: str) -> str:
     """Return what a notebook shows of a value: its title, facts, and tables of HTML."""
     parts = [f"<strong>{escaped(title)}</strong>", table((), facts), *tables]
-    return f'{_STYLE}<div class="chatpool-repr">{"".join(parts)}</div>'
+    # Between two dollar signs Jupyter would set mathematics, with what stands there as commands.
+    return f'{_STYLE}<div class="chatpool-repr tex2jax_ignore mathjax_ignore">{"".join(parts)}</div>'

@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from .errors import ChatPoolError
     from .types import Outcome, PoolStats, Results
 
-__all__ = ["error_text", "outcome_html", "outcome_line", "results_html", "results_line"]
-__all__ += ["stats_html", "stats_line"]
+__all__ = [
+    "error_text",
+    "outcome_html",
+    "outcome_line",
+    "results_html",
+    "results_line",
+    "stats_html",
+    "stats_line",
+]
 
 Failures = Sequence[Tuple[str, Sequence["Outcome[Any]"]]]
 """Causes, and the outcomes that have failed for each."""

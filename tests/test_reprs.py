@@ -133,6 +133,10 @@ class TestResults:
             assert not re.search("[\x00-\x08\x0e-\x1f\u202e\ud800]", page + repr(shown))
             page.encode("utf-8")
 
+    def test_dollar_signs_are_no_mathematics(self):
+        shown = results(succeeded(0, "$5", "$1"))._repr_html_()
+        assert re.search(r'<div class="[^"]*\bmathjax_ignore\b', shown)
+
     def test_huge_texts_are_cut_and_stand_on_one_line(self):
         got = results(succeeded(0, "a\n" * 10_000_000, "b " * 10_000_000, parsed=["c" * 1_000_000] * 1000))
         assert len(got._repr_html_()) < 5000

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -339,3 +340,11 @@ def test_its_repr_is_one_line_and_a_notebook_shows_its_facts(made):
     shown = report._repr_html_()
     for words in ("1 x HTTP 400 too_long", "14, 4 of them made again", "change the request", "$0.0018"):
         assert words in shown
+
+
+@pytest.mark.parametrize("name", ["mixed.jsonl.out.jsonl", "odd.csv.out.journal"])
+def test_files_of_version_0_1_0_have_no_options_and_all_of_the_rest(name):
+    report = chatpool.batch.report(Path(__file__).with_name("written_by_0_1_0") / name)
+    assert (report.runs, report.failed) == ([], 0)
+    assert report.attempts == report.rows == len(report.latencies) > 0
+    assert "Options" not in report.html()
