@@ -143,12 +143,20 @@ class Outcome(Generic[ValueT]):
         return self.value  # type: ignore[return-value]  # a success has one
 
     def __repr__(self) -> str:
-        result = f"value={self.value!r}" if self.ok else f"error={self.error!r}"
-        return f"Outcome(index={self.index}, {result}, attempts={self.attempts})"
+        from ._reprs import outcome_line  # here and below: most programs show nothing
+
+        return outcome_line(self)
+
+    def _repr_html_(self) -> str:
+        from ._reprs import outcome_html
+
+        return outcome_html(self)
 
 
 class Results(List[SlotT], Generic[ValueT, SlotT]):
     """Results of a run: a list of values in input order, with the outcome of each.
+
+    Its ``repr`` is a summary, in a notebook with a table of the first rows; ``list(results)`` shows every value.
 
     To type checkers ``Results[ChatCompletion]`` is a list of ``Optional[ChatCompletion]``, as ``on_error="none"`` makes
     it; the second argument says what else is in the list: ``Results[ChatCompletion, ChatCompletion]`` has no gaps.
@@ -175,6 +183,16 @@ class Results(List[SlotT], Generic[ValueT, SlotT]):
     if not TYPE_CHECKING:
         # Before Python 3.13 typing's own would want both arguments.
         __class_getitem__ = classmethod(GenericAlias)
+
+    def __repr__(self) -> str:
+        from ._reprs import results_line
+
+        return results_line(self, _by_cause(self.failures))
+
+    def _repr_html_(self) -> str:
+        from ._reprs import results_html
+
+        return results_html(self, _by_cause(self.failures))
 
     def __reduce__(self) -> Any:
         return Results, (list(self), self.outcomes, self.elapsed, self.fatal)
@@ -391,3 +409,13 @@ class PoolStats:
     lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)
     reasked: int = 0
     cost: Optional[float] = None
+
+    def __repr__(self) -> str:
+        from ._reprs import stats_line
+
+        return stats_line(self)
+
+    def _repr_html_(self) -> str:
+        from ._reprs import stats_html
+
+        return stats_html(self)

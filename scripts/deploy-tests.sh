@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry), with an interpreter that has
+# The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry, Jupyter), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
 # start one of their own on a socket in a temporary folder, and end it.  Reports are looked at in Debian's chromium.
 #
@@ -37,4 +37,4 @@ if [ ${#missing[@]} -gt 0 ]; then
         { echo "Could not be installed: do so (on Debian and Ubuntu: apt install ${missing[*]})" >&2; exit 1; }
 fi
 
-exec "$python" -m pytest -m deploy tests/deploy tests/quota "$@"
+exec "$python" -m pytest -m deploy tests/deploy tests/docs tests/quota "$@"

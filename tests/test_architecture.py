@@ -187,6 +187,10 @@ TOLERATED_CIRCLES: List[Tuple[Set[str], str]] = [
         "a pool pickles itself as its recipe, and the recipe makes a pool; the type only",
     ),
     (
+        {"chatpool._reprs", "chatpool.types"},
+        "outcomes, results and statistics show themselves by it; imported when asked for",
+    ),
+    (
         {"chatpool.batch.report", "chatpool.batch.report_html"},
         "the page is drawn of the report; imported when asked for",
     ),
@@ -319,6 +323,7 @@ FIELD_NAMES = frozenset(
     }
 )
 FIELDS = {
+    "_reprs.py": ({"messages"}, "the prompt of a request body, as a notebook shows it"),
     "answers.py": ({"finish_reason", "tool_calls"}, "the public attributes of that name, for repr() and to_dict()"),
     "types.py": ({"prompt_tokens", "completion_tokens"}, "the public columns of that name in Results.to_dicts()"),
     "_client/batch_support.py": ({"prompt_tokens"}, "a function of that name, in __all__"),

@@ -26,7 +26,7 @@ from ..types import ChatRequest, Outcome, Usage
 from .connect import PUBLIC_URL
 from .embedding_batches import MAX_BATCH_TEXTS, PAUSE, EmbeddingRowsRun
 from .failures import FailureLimit, MaxFailures, state_of
-from .options import RequestMaker, body_fields, run_call_options
+from .options import RequestMaker, body_fields, recorded_options, run_call_options
 from .pickling import restore
 from .pool import ChatPool
 from .start_run import run_window
@@ -47,6 +47,7 @@ __all__ = [
     "needs_model",
     "prompt_tokens",
     "record_of",
+    "recorded_options_of",
     "request_maker",
     "start_rows",
     "state_of",
@@ -120,6 +121,11 @@ def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> 
         TypeError: a keyword among ``extra`` that is no body field.
     """
     return RequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+
+
+def recorded_options_of(pool: ChatPool, make_request: Callable[[Any], ChatRequest], **more: Any) -> Dict[str, Any]:
+    """Return the options of a run over rows for its journal; arguments as for ``recorded_options``."""
+    return recorded_options(pool._core, pool._call_options(), make_request, **more)
 
 
 def prompt_tokens(request: ChatRequest) -> float:

@@ -30,6 +30,7 @@ class PoolCore:
         budget: None without one.
 
     Attributes:
+        budget: of the pool, None without one.
         engine: runs the calls.
         dispatcher: passes events to the listeners.
         statistics: the pool's counters.
@@ -48,6 +49,7 @@ class PoolCore:
         listeners = _checked_listeners(listeners)
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
+        self.budget = budget
         self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, CallLog(), *listeners])

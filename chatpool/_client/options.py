@@ -2,13 +2,14 @@
 
 :class:`CallDefaults` belong to a pool or to a view of it.  :func:`call_options` puts the keywords of one method call
 over them, :func:`answer_options` what reads and reviews the answers, :func:`run_call_options` what the calls of one
-run share.  A :class:`RequestMaker` makes the request of each item.
+run share.  A :class:`RequestMaker` makes the request of each item.  :func:`recorded_options` is what a journal says of
+all this.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Dict, Literal, Mapping, Optional
+from typing import Any, Callable, Dict, Literal, Mapping, Optional
 
 from .._engine import CallOptions, Dispatcher, collect_chunks
 from .._policy.retry import RetryDecider
@@ -16,11 +17,12 @@ from .._redaction import secret
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules, reviewer_of
 from .._transport import check_headers
-from .._wire import encode, to_request
+from .._wire import encode, to_request, without_secrets
 from ..config import RetryPolicy, Timeout
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .core import PoolCore
+from .endpoint import is_credential
 
 __all__ = [
     "CallDefaults",
@@ -29,6 +31,7 @@ __all__ = [
     "answer_options",
     "body_fields",
     "call_options",
+    "recorded_options",
     "run_call_options",
 ]
 
@@ -145,6 +148,12 @@ class RequestMaker:
         self._extra = extra
         self._streams = streams
 
+    @property
+    def options(self) -> Dict[str, Any]:
+        """The model and the body fields of its requests."""
+        body_fields = {**self._body, **self._extra}
+        return {"model": body_fields.pop("model", self._model), "parameters": body_fields}
+
     def __call__(self, item: Any) -> ChatRequest:
         """Return the request of ``item``.
 
@@ -224,3 +233,60 @@ def run_call_options(
         deadline=deadline,
         ends_when_refused=ends_when_refused,
     )
+
+
+_SHOWN_CHARACTERS = 80  # of a text among the body fields
+
+
+def recorded_options(
+    core: PoolCore, options: CallOptions, make_request: Callable[[Any], ChatRequest], **more: Any
+) -> Dict[str, Any]:
+    """Return the options of a run for its journal: nothing that is None, no key, no header, no prompt.
+
+    Args:
+        core: of the pool.
+        options: of the calls.
+        make_request: makes their requests; those of a :class:`RequestMaker` have a model and body fields.
+        more: further options.
+    """
+    requests = make_request.options if isinstance(make_request, RequestMaker) else {}
+    parameters = {name: _shown(name, value) for name, value in requests.get("parameters", {}).items()}
+    endpoints = {endpoint.spec.name: endpoint for endpoint in core.engine.endpoints}
+    limits = {name: _fields(endpoint.spec.limits, "scope") for name, endpoint in endpoints.items()}
+    urls = {name: without_secrets(endpoint.transport.base_url) for name, endpoint in endpoints.items()}
+    several = len(endpoints) > 1
+    recorded = {
+        "model": requests.get("model"),
+        "max_workers": core.engine.max_workers,
+        "base_url": None if several else next(iter(urls.values())),
+        "endpoints": urls if several else None,
+        "limits": limits if several else next(iter(limits.values())),
+        "budget": _fields(core.budget, "prices"),
+        "timeout": _fields(options.timeout),
+        "retry": _fields(options.retrier.policy),
+        "parameters": parameters,
+        **more,
+    }
+    return {name: value for name, value in recorded.items() if value not in (None, {})}
+
+
+def _fields(settings: Any, *left_out: str) -> Dict[str, Any]:
+    """Return the fields of settings that are not None; the name of a function for a function."""
+    names = [each.name for each in fields(settings) if each.name not in left_out] if settings is not None else []
+    values = {name: getattr(settings, name) for name in names}
+    return {
+        name: value if isinstance(value, (int, float, str)) else getattr(value, "__name__", type(value).__name__)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a body field as a journal shows it: no prompt of any length, and nothing where a key may be."""
+    if is_credential(name) or name.lower().endswith(("key", "secret", "password", "token")):
+        return "***"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, value))}}}"[:_SHOWN_CHARACTERS]
+    if isinstance(value, (list, tuple)):
+        return f"[{len(value)}]"
+    return value if isinstance(value, (int, float, bool, type(None))) else str(value)[:_SHOWN_CHARACTERS]

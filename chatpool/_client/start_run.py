@@ -15,7 +15,7 @@ from ..config import choice, positive_int, positive_seconds
 from ..types import ChatRequest
 from .core import PoolCore
 from .failures import FailureLimit, MaxFailures
-from .options import run_call_options
+from .options import recorded_options, run_call_options
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
@@ -114,7 +114,8 @@ def start_run(
         from .stored_runs import JournalledRetry, JournalledRun  # most programs keep none: importing it takes time
 
         kind = JournalledRetry if run_options.is_retry else JournalledRun
-        run = kind(*arguments, journal=run_options.journal)
+        recorded = recorded_options(core, call_options, make_request, run_timeout=run_options.run_timeout)
+        run = kind(*arguments, journal=run_options.journal, recorded=recorded)
     run.single_flight = SingleFlight() if run_options.dedupe else None
     run.failure_limit = parts.failure_limit
     return run, parts.bar

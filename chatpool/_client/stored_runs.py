@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Callable, Iterable, List, Optional, Union
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Union
 
 from .._engine import Call, CallOptions, Engine
 from .._journal import (
@@ -176,6 +176,7 @@ class JournalledRun(_PersistedRun):
     Args:
         engine, items, prepare, options, window: as for :class:`_PersistedRun`.
         journal: the journal's file. It is open from the first item to the end of the run.
+        recorded: options of the run for the journal, which gets them before the first item is sent.
     """
 
     def __init__(
@@ -187,11 +188,13 @@ class JournalledRun(_PersistedRun):
         window: int,
         *,
         journal: Union[str, os.PathLike[str]],
+        recorded: Mapping[str, Any],
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
         self._clock: Clock = engine.clock
         self._journal_path = journal
         self._journal: Optional[Journal] = None
+        self._recorded: Optional[Mapping[str, Any]] = recorded  # None once the journal has them
         self._is_abandoned = False
         self._has_warned = False
 
@@ -205,9 +208,16 @@ class JournalledRun(_PersistedRun):
             return None
         known = self._recorded_outcome(call)
         if known is None:
+            self._begin()
             return call
         self._put(known)
         return None
+
+    def _begin(self) -> None:
+        """Note the run in its journal, once it has something to send."""
+        if self._recorded is not None:
+            self._open_journal().begin_run(self._recorded, self._clock.wall())
+            self._recorded = None
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
         try:

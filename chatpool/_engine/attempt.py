@@ -94,6 +94,8 @@ class Attempter:
             call.settle_lease(None)
         else:
             call.attempts += 1
+            if call.history:
+                _note_wait(call, now)
             report_send(call, now)
         return StartedAttempt(now, deadline, deadline.at - now, refusal)
 
@@ -365,6 +367,16 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     call.attempts_before = call.attempts
     _change_last_attempt(call, wait=0.0)
     report_reask(call, now, verdict)
+
+
+def _note_wait(call: Call, now: float) -> None:
+    """Note in the history how long the call has waited for this attempt: longer than decided where no worker was free.
+
+    With this the start of each attempt is known from the history.
+    """
+    *before, last = call.history
+    spent = sum(attempt.elapsed + (attempt.wait or 0.0) for attempt in before) + last.elapsed
+    _change_last_attempt(call, wait=max(now - (call.first_sent_at or now) - spent, 0.0))
 
 
 def _change_last_attempt(call: Call, **changes: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
-from .journal import Journal, is_journal, read_journal
+from .journal import Journal, is_journal, read_journal, read_runs
 from .record import (
     FAILED,
     OK,
@@ -55,6 +55,7 @@ __all__ = [
     "may_hold_nan",
     "one_line",
     "read_journal",
+    "read_runs",
     "text_or_null",
     "without_nan",
 ]

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from types import TracebackType
-from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from .._locks import convoy_free
 from ..errors import ConfigurationError
@@ -26,15 +26,18 @@ from .record import (
     RENAMED,
     RESTORED,
     RETRY,
+    RUN,
     SET_ASIDE,
     Prefix,
     Record,
     decode_record,
+    decode_value,
     encode_record,
+    encode_value,
     prefix_of,
 )
 
-__all__ = ["Journal", "is_journal", "read_journal"]
+__all__ = ["Journal", "is_journal", "read_journal", "read_runs"]
 
 
 logger = logging.getLogger("chatpool")
@@ -72,7 +75,8 @@ class Journal:
 
     Attributes:
         path: the file.
-        was_empty: whether nothing had been recorded when it was opened.
+        is_empty: whether no outcome was ever recorded.
+        was_empty: whether none had been when it was opened.
         overwritten: number of records that were followed by a later one of the same row, or by a mark, since it was
             opened.
 
@@ -107,6 +111,7 @@ class Journal:
     def _open(self) -> None:
         self._file = AppendOnly(self.path)
         self._reader: BinaryIO = open(self.path, "rb")  # noqa: SIM115 - closed by close()
+        self.is_empty = True
         try:
             stale_bytes = self._load()
             if stale_bytes > self._file.size // 2 and self._file.size > _MIN_COMPACTED_BYTES:
@@ -116,11 +121,6 @@ class Journal:
             self._close_files()
             raise
 
-    @property
-    def is_empty(self) -> bool:
-        """True if nothing was ever recorded."""
-        return self._file.size == len(self.HEADER)
-
     def _load(self) -> int:
         """Read the file and repair its end; return the number of stale bytes, those of overwritten records."""
         self._check_header()
@@ -129,7 +129,7 @@ class Journal:
             if prefix is None:
                 lost_lines += data != b"\n"  # a blank line comes before each record of a shared journal
                 continue
-            if self._index(prefix.key, prefix.state, start):
+            if prefix.state != RUN and self._index(prefix.key, prefix.state, start):
                 stale_bytes += len(data)
             good_bytes = start + len(data)
         if good_bytes < self._file.size:
@@ -166,6 +166,7 @@ class Journal:
 
     def _index(self, key: int, state: str, start: int) -> bool:
         """Make the record at ``start`` its row's last one, or apply the mark; return whether it overwrites another."""
+        self.is_empty = False
         if state in MARKS:
             kept_bits, value = _MARKED[state]
             self._table.update(key, kept_bits, value)
@@ -281,6 +282,7 @@ class Journal:
         with self._exclusive:
             start = file.size
             file.append(line)
+            self.is_empty = False
             before = self._table.update(record.key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[record.state])
             self.overwritten += before & _STATE_BITS != 0
         if not file.is_sync_scheduled:
@@ -291,19 +293,34 @@ class Journal:
 
         Args:
             key: key of the row.
-            state: one of :data:`~.record.MARKS`.
+            state: one of :data:`~.record.MARKS`, those of rows.
 
         Raises:
             OSError: it could not be written.
         """
-        mark = _mark(key, state)
         with self._exclusive:
-            if self._shared is not None:
-                self._shared.append(mark)
-            else:
-                self._file.append(encode_record(mark))
+            self._append_mark(_mark(key, state))
             self._index(key, state, 0)
             self.overwritten += 1
+
+    def begin_run(self, options: Mapping[str, Any], at: float) -> None:
+        """Note that a run begins to send; :func:`read_runs` reads it.
+
+        Args:
+            options: those of the run, as JSON has them; no secrets.
+            at: seconds since the epoch.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        with self._exclusive:
+            self._append_mark(_mark(0, RUN)._replace(at=at, value=encode_value(options)))
+
+    def _append_mark(self, mark: Record) -> None:
+        if self._shared is not None:
+            self._shared.append(mark)
+        else:
+            self._file.append(encode_record(mark))
 
     def sync(self) -> None:
         """Write everything to the disk before returning."""
@@ -330,6 +347,7 @@ class Journal:
         """Rewrite the file without stale records."""
         with atomic_replace(self.path) as new:
             new.write(self.HEADER)
+            new.writelines(_run_lines(self.path))
             for _, data in self.lines(with_set_aside=True):
                 new.write(data)
         self._close_files()
@@ -379,6 +397,26 @@ def is_journal(path: str) -> bool:
     """Return whether the file is a journal."""
     with open(path, "rb") as file:
         return file.read(len(Journal.HEADER)) == Journal.HEADER
+
+
+def _run_lines(path: str) -> Iterator[bytes]:
+    with open(path, "rb", buffering=1 << 20) as file:
+        for line in Journal.scan(file):
+            if line.prefix is not None and line.prefix.state == RUN:
+                yield line.data
+
+
+def read_runs(path: str) -> List[Tuple[float, Dict[str, Any]]]:
+    """Return when each run of a journal has begun to send, in seconds since the epoch, and its options.
+
+    Journals of version 0.1.0 have none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    records = map(decode_record, _run_lines(path))
+    runs = [(record.at, decode_value(record.value)) for record in records]
+    return [(at, options) for at, options in runs if isinstance(at, (int, float)) and isinstance(options, dict)]
 
 
 def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:

@@ -29,6 +29,7 @@ __all__ = [
     "RENAMED",
     "RESTORED",
     "RETRY",
+    "RUN",
     "SET_ASIDE",
     "Prefix",
     "Record",
@@ -57,7 +58,10 @@ SET_ASIDE, RESTORED, RENAMED = "w", "p", "x"
 """Marks: the row's record does not count any more (the row has left the input, or was changed), counts again, or goes
 by another name.  A mark changes nothing else: the record stays."""
 
-MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED})
+RUN = "n"
+"""Mark of no row: a run begins here to send; ``value`` is a JSON object of its options."""
+
+MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED, RUN})
 _STATES = frozenset({OK, FAILED, RETRY}) | MARKS
 
 PREFIX_BYTES = 95

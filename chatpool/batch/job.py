@@ -6,9 +6,12 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from .. import errors
 from .._client.batch_support import FailureLimit, MaxFailures
+from .._display import block, short, table, token_facts
 from .._journal import FAILED, RETRY, Record
 from .._observe.progress import Progress
+from .._reprs import error_text
 from .._structured.validation import AnswerRules
 from ..config import positive_int
 from ..errors import ChatPoolError, ConfigurationError
@@ -18,6 +21,9 @@ from .jsonl import error_code
 from .output_formats import BATCH, STDOUT, TEXT
 
 __all__ = ["BatchResult", "Job", "RetryFailed", "Selection"]
+
+_SHOWN_CAUSES = 5
+_LINE_CHARACTERS = 320  # of a repr
 
 
 @dataclass
@@ -78,6 +84,30 @@ class BatchResult:
     errors: Optional[str] = None
     journal: Optional[str] = None
 
+    def __repr__(self) -> str:
+        return f"<BatchResult: {short(self.summary(), _LINE_CHARACTERS)}>"
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed, {self.pending:,} pending")
+        ]
+        facts += [("", f"{count:,} x {cause}: {_advice_of(cause)}") for cause, count in self._sorted_causes()]
+        if self.fatal is not None:
+            facts.append(("ended early", error_text(self.fatal)))
+        if self.done_before:
+            facts.append(("done before", f"{self.done_before:,}"))
+        facts += token_facts(self.usage)
+        if self.cost is not None:
+            facts.append(("cost", "; ".join(filter(None, [dollars(self.cost), self.unpriced]))))
+        facts.append(("time", f"{self.elapsed:,.1f} s"))
+        files = (("answers", self.output), ("errors", self.errors), ("journal", self.journal))
+        facts += [(name, path) for name, path in files if path is not None]
+        bad = table(("line", "cannot be used"), [(number, short(reason, 200)) for number, reason in self.bad_lines])
+        return block("BatchResult", facts, bad)
+
+    def _sorted_causes(self) -> List[Tuple[str, int]]:
+        return sorted(self.causes.items(), key=lambda pair: -pair[1])[:_SHOWN_CAUSES]
+
     def bad_line(self, number: int, reason: str) -> None:
         """Count a line that cannot be used."""
         self.bad_line_count += 1
@@ -104,8 +134,7 @@ class BatchResult:
         """Return the counts, for a person, on one line."""
         parts = [f"{self.succeeded:,} of {self.rows:,} rows answered"]
         if self.failed:
-            causes = sorted(self.causes.items(), key=lambda pair: -pair[1])
-            shown = ", ".join(f"{count:,} x {name}" for name, count in causes[:5])
+            shown = ", ".join(f"{count:,} x {name}" for name, count in self._sorted_causes())
             parts.append(f"{self.failed:,} failed" + (f" ({shown})" if shown else "") + self._failures_place)
         if self.pending:
             parts.append(f"{self.pending:,} pending")
@@ -128,6 +157,11 @@ class BatchResult:
         if self.unpriced:
             parts.append(self.unpriced)
         return "; ".join(parts)
+
+
+def _advice_of(cause: str) -> str:
+    error_class = getattr(errors, cause, None)
+    return error_class.advice if isinstance(error_class, type) and issubclass(error_class, ChatPoolError) else ""
 
 
 RetryFailed = Union[bool, str, Iterable[str]]

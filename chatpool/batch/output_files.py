@@ -7,6 +7,7 @@ Answers go to lines of the Batch API, or to standard output; embeddings also to 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -382,16 +383,32 @@ def refuse_before_start(paths: Paths, source: str) -> None:
         refuse_foreign_files(paths)
 
 
+# Errors that another name, or another permission, puts right; a full disk is none.
+_CURES = {
+    errno.ENOENT: "make its folder, or choose another file",
+    errno.EISDIR: "name a file in it",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a file that you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP), "choose another name"),
+}
+
+
 def write_whole(path: str, text: str) -> None:
     """Write ``text`` to a file, pipe or device; a file is replaced whole, or stays as it was.
 
     Raises:
+        ConfigurationError: no file of this name can be written.
         OSError: the text could not be written.
     """
     data = text.encode("utf-8")
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as stream:
-            stream.write(data)
-        return
-    with atomic_replace(path) as file:
-        file.write(data)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as stream:
+                stream.write(data)
+            return
+        with atomic_replace(path) as file:
+            file.write(data)
+    except OSError as error:
+        if error.errno not in _CURES:
+            raise
+        reason = getattr(error.__cause__, "strerror", None) or error.strerror
+        raise ConfigurationError(f"cannot write {path or repr(path)}: {reason}; {_CURES[error.errno]}") from error

@@ -1,124 +1,29 @@
-"""The report of a run, read from its files: rows, failures, tokens, and a timeline of attempts and outcomes."""
+"""The report of a run, read from its files: rows, failures, tokens, times, and the options of the run."""
 
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from .._journal import OK, Record, decode_value, is_journal, read_journal
-from .._redaction import printable
+from .._display import SHARES, Fact, block, latency_text, percentiles, short, table, token_facts
+from .._journal import OK, Record, decode_value, error_of, is_journal, read_journal, read_runs
 from .._wire.response import usage_of
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, status_error_class
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
 from .jsonl import error_code, read_result
 from .output_files import Paths
+from .timeline import Exchanges, OwnAttempts, Timeline
 
-__all__ = ["SHARES", "Histogram", "Report", "Timeline", "percentiles", "report"]
+__all__ = ["Report", "report"]
 
-
-_PAUSE_SECONDS = 60.0  # without any event: the run was not under way
-_TIME_BINS = 120  # of a timeline, at most
-_MIN_BIN_SECONDS = 1.0
 _SHOWN_FAILURES = 5
-
-
-class Histogram(NamedTuple):
-    """Events of a run in bins of equal length.
-
-    Attributes:
-        width: seconds of one bin.
-        answered, failed: rows that ended in each bin.
-        refused: attempts in each bin that the server refused or failed, and that were made again.
-        in_flight: the mean number of attempts in flight in each bin.
-    """
-
-    width: float
-    answered: List[int]
-    failed: List[int]
-    refused: List[int]
-    in_flight: List[float]
-
-
-class Timeline:
-    """The times of a run's attempts and outcomes, without the pauses between runs.
-
-    A record takes 40 bytes.
-
-    Attributes:
-        seconds: the working time so far.
-    """
-
-    def __init__(self) -> None:
-        self._starts, self._ends = array("d"), array("d")  # of attempts
-        self._refused = array("b")
-        self._outcomes, self._succeeded = array("d"), array("b")
-        self._paused_seconds = 0.0
-        self._first = self._latest = 0.0
-        self.seconds = 0.0
-
-    def add(self, record: Record) -> None:
-        """Add the record of a row; records come in the order in which the rows ended."""
-        start = record.at - record.elapsed
-        if not self._outcomes:
-            self._first = self._latest = start
-        elif start - self._latest > _PAUSE_SECONDS:
-            self._paused_seconds += start - self._latest
-        self._latest = max(self._latest, record.at)
-        moment = start - self._first - self._paused_seconds
-        self._outcomes.append(moment + record.elapsed)
-        self._succeeded.append(record.state == OK)
-        self.seconds = max(self.seconds, moment + record.elapsed)
-        self._add_attempts(record, moment)
-
-    def _add_attempts(self, record: Record, moment: float) -> None:
-        # The first begins with the row and the last ends with it; a wait takes longer than was decided where no worker
-        # was free at its end.
-        attempts = record.attempts
-        known = sum(attempt.elapsed + (attempt.wait or 0.0) for attempt in attempts)
-        longer = max(0.0, record.elapsed - known) / max(1, len(attempts) - 1)
-        for attempt in attempts:
-            self._starts.append(moment)
-            self._ends.append(moment + attempt.elapsed)
-            self._refused.append(attempt.wait is not None)
-            moment += attempt.elapsed + (attempt.wait or 0.0) + longer
-
-    def histogram(self) -> Histogram:
-        """Return the events in bins of equal length."""
-        width = max(self.seconds / _TIME_BINS, _MIN_BIN_SECONDS)
-        count = min(_TIME_BINS, int(self.seconds / width) + 1)
-
-        def bin_of(moment: float) -> int:
-            return min(max(int(moment / width), 0), count - 1)
-
-        answered, failed, refused = [0] * count, [0] * count, [0] * count
-        for moment, ok in zip(self._outcomes, self._succeeded):
-            (answered if ok else failed)[bin_of(moment)] += 1
-        for end, is_refused in zip(self._ends, self._refused):
-            refused[bin_of(end)] += is_refused
-        return Histogram(width, answered, failed, refused, self._in_flight(width, count))
-
-    def _in_flight(self, width: float, count: int) -> List[float]:
-        busy_seconds = [0.0] * count
-        for start, end in zip(self._starts, self._ends):
-            for index in range(max(0, int(start / width)), min(count, int(end / width) + 1)):
-                busy_seconds[index] += max(0.0, min(end, (index + 1) * width) - max(start, index * width))
-        return [seconds / width for seconds in busy_seconds]
-
-
-SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
-
-
-def percentiles(values: Sequence[float], shares: Sequence[float] = SHARES) -> Dict[float, float]:
-    """Return the smallest value that each share of the values does not exceed; nothing for no values."""
-    ordered = sorted(values)
-    return {share: ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
+_NAME_CHARACTERS, _MESSAGE_CHARACTERS = 200, 2000
 
 
 @dataclass
@@ -131,11 +36,13 @@ class Report:
         failures: rows without one, by cause.
         models: answers by model.
         written: tokens that each answer has, in any order.
-        latencies: seconds of each row's last attempt; empty without a journal.
+        latencies: seconds of the last exchange of each request; empty without a journal.
         attempts: exchanges; 0 without a journal.
         waited: seconds spent waiting before another attempt, all rows together.
         refused_latencies: seconds of the attempts that were made again; empty without a journal.
-        failed_rows: the first five rows without an answer, each with its name and its error.
+        failed_rows: the first five rows without an answer, each with its name, and its error with what to do.
+        runs: of each run of the journal, when it began to send, in seconds since the epoch, and its options; empty in
+            journals of version 0.1.0.
         started_at, ended_at: seconds since the epoch; None without a journal.
         timeline: the times of attempts and outcomes; None without a journal.
         bill: tokens and costs of the answers.
@@ -151,6 +58,7 @@ class Report:
     waited: float = 0.0
     refused_latencies: array[float] = field(default_factory=lambda: array("d"))
     failed_rows: List[Tuple[str, str]] = field(default_factory=list)
+    runs: List[Tuple[float, Dict[str, Any]]] = field(default_factory=list)
     started_at: Optional[float] = None
     ended_at: Optional[float] = None
     timeline: Optional[Timeline] = None
@@ -189,16 +97,11 @@ class Report:
         """Return the report for a terminal."""
         return "\n".join(f"{name:<12}{value}" for name, value in self.facts())
 
-    def facts(self) -> List[Any]:
+    def facts(self) -> List[Fact]:
         """Return pairs of a name and a text."""
-        facts = [("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed")]
+        facts: List[Fact] = [("rows", f"{self.rows:,}: {self.succeeded:,} answered, {self.failed:,} failed")]
         facts += [("", f"{count:,} x {cause}") for cause, count in self.failures.most_common(10)]
-        used = self.usage
-        facts.append(("tokens", f"{used.prompt_tokens:,} read, {used.completion_tokens:,} written"))
-        if used.cached_tokens:
-            facts.append(("", f"{used.cached_tokens:,} of those read came from the prompt cache"))
-        if used.reasoning_tokens:
-            facts.append(("", f"{used.reasoning_tokens:,} of those written were reasoning"))
+        facts += token_facts(self.usage)
         if self.cost is not None:
             facts.append(("cost", dollars(self.cost)))
             facts += [("", note) for note in [self.bill.note()] if note]
@@ -208,11 +111,10 @@ class Report:
             facts += self._times()
         return facts
 
-    def _times(self) -> List[Any]:
-        shown = "  ".join(f"p{100 * share:g} {value:.2f} s" for share, value in self.percentiles().items())
+    def _times(self) -> List[Fact]:
         rate = self.rows / self.seconds if self.seconds else 0.0
         return [
-            ("latency", shown.replace("p100", "longest")),
+            ("latency", latency_text(self.latencies)),
             ("time", f"{self.seconds:,.1f} s, {rate:,.1f} rows/s"),
             ("attempts", f"{self.attempts:,}, {self.attempts - len(self.latencies):,} of them made again"),
             ("waits", f"{self.waited:,.1f} s before those, all rows together"),
@@ -232,7 +134,7 @@ class Report:
         if usage is not None:
             self.written.append(usage.completion_tokens)
         if model is not None:
-            self.models[printable(model)] += 1
+            self.models[short(model, _NAME_CHARACTERS)] += 1
 
     def html(self) -> str:
         """Return the report as one self-contained page with plots, below 150 kB."""
@@ -240,11 +142,36 @@ class Report:
 
         return page(self)
 
-    def add_failure(self, name: str, cause: str, message: str) -> None:
+    def __repr__(self) -> str:
+        counts = f"{self.rows:,} rows, {self.succeeded:,} answered, {self.failed:,} failed"
+        tokens = f"{self.usage.total_tokens:,} tokens"
+        cost, seconds = dollars(self.cost or 0.0), f"{self.seconds:,.1f} s"
+        more = [text for text, known in ((cost, self.cost is not None), (seconds, self.timeline is not None)) if known]
+        return f"<Report of {short(self.name)}: {'; '.join([counts, tokens, *more])}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(short(name), short(message, 300)) for name, message in self.failed_rows]
+        return block(f"Report of {short(self.name)}", self.facts(), table(("row", "error"), rows))
+
+    def add_failure(self, name: str, cause: str, message: str, advice: str = "") -> None:
         """Count a row without an answer."""
-        self.failures[cause] += 1
+        self.failures[short(cause, _NAME_CHARACTERS)] += 1
         if len(self.failed_rows) < _SHOWN_FAILURES:
-            self.failed_rows.append((printable(name), printable(message)))
+            message = message if advice in message else f"{message}; {advice}"
+            self.failed_rows.append((short(name, _NAME_CHARACTERS), short(message, _MESSAGE_CHARACTERS)))
+
+    def add_attempts(self, record: Record, own: OwnAttempts) -> None:
+        """Count the attempts of a record that no other has, and its times."""
+        again = [*own.earlier, *(attempt for attempt in own.attempts if attempt.wait is not None)]
+        self.attempts += len(own.earlier) + len(own.attempts)
+        self.waited += sum(attempt.wait or 0.0 for attempt in again)
+        self.refused_latencies.extend(attempt.elapsed for attempt in again)
+        if own.attempts:
+            self.latencies.append(own.attempts[-1].elapsed)
+        self.started_at = min(record.at - own.seconds, self.started_at or record.at)
+        self.ended_at = max(record.at, self.ended_at or record.at)
+        if self.timeline is not None:
+            self.timeline.add(record, own)
 
 
 def _model_in(body: Any) -> Optional[str]:
@@ -282,22 +209,15 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] =
 
 
 def _read_journal(run_report: Report, path: str) -> None:
-    run_report.timeline = Timeline()
+    run_report.runs = read_runs(path)
+    run_report.timeline, exchanges = Timeline([at for at, _ in run_report.runs]), Exchanges()
     for record, is_last in read_journal(path):
-        run_report.timeline.add(record)
-        run_report.attempts += len(record.attempts)
-        run_report.waited += sum(attempt.wait or 0.0 for attempt in record.attempts)
-        run_report.refused_latencies.extend(attempt.elapsed for attempt in record.attempts if attempt.wait is not None)
-        if record.attempts:
-            run_report.latencies.append(record.attempts[-1].elapsed)
-        if run_report.started_at is None or record.at - record.elapsed < run_report.started_at:
-            run_report.started_at = record.at - record.elapsed
-        run_report.ended_at = max(record.at, run_report.ended_at or record.at)
+        run_report.add_attempts(record, exchanges.of(record))
         if is_last and record.state == OK:
             run_report.add_answer(decode_value(record.value), record.usage, record.model)
         elif is_last:
-            message = str((record.error or {}).get("message") or "")
-            run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), message)
+            error = error_of(record.error or {}, 0)
+            run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), error.message, error.advice)
             run_report.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
 
 
@@ -307,7 +227,7 @@ def _cause(record: Record) -> str:
     if not isinstance(status, int) or status < 300:
         return error_code(error_facts)
     code = error_facts.get("code") or error_facts.get("type")
-    return printable(f"HTTP {status} {code}") if code else f"HTTP {status}"
+    return f"HTTP {status} {code}" if code else f"HTTP {status}"
 
 
 def _read_lines(run_report: Report, paths: Iterable[str]) -> None:
@@ -341,7 +261,8 @@ def _read_file(run_report: Report, path: str) -> bool:
                 run_report.add_answer(result.body)
             else:
                 cause = f"HTTP {result.status} {result.code}" if result.status else str(result.code)
+                advice = status_error_class(result.status).advice if result.status else ""
                 run_report.add_failure(
-                    str(result.custom_id or f"line {number}"), printable(cause), result.message or cause
+                    str(result.custom_id or f"line {number}"), cause, result.message or cause, advice
                 )
     return has_lines

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page: numbers, plots, latencies and the first failures.
+"""The report of a run as one HTML page: numbers, plots, latencies, the first failures, and the options of the run.
 
 The page needs nothing from anywhere: no script, no font, no network.  It follows the reader's light or dark scheme,
 fits a phone, and can be printed.
@@ -7,18 +7,19 @@ fits a phone, and can be printed.
 from __future__ import annotations
 
 import datetime
-import html
-from typing import List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
-from .._redaction import printable
+from .._display import SHARES, Cell, Fact, escaped, percentiles, share_name, short, table
 from ..prices import dollars
-from .report import SHARES, Histogram, Report, percentiles
+from .report import Report
 from .svg_plots import Axis, Bars, Line, Marker, draw, draw_by_name
+from .timeline import Histogram
 
 __all__ = ["page"]
 
 _VALUE_BINS = 48  # of a histogram of latencies or lengths
 _MAX_CAUSES = 12
+_MAX_OPTIONS, _OPTION_CHARACTERS = 40, 320
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -30,15 +31,15 @@ _PAGE = """<!DOCTYPE html>
 <style>
 :root {{ --ink: #1c2433; --soft: #5b667a; --card: #ffffff; --ground: #f3f5f9; --line: #e3e7ee;
   --good: #2f6fde; --bad: #d64545; --warn: #b97a00; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9f0; --soft: #9aa5b8; --card: #1b212c; --ground: #12161d;
-  --line: #2c3442; --good: #6b9bf0; --bad: #f07a7a; --warn: #e0b050; }} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9f0; --soft: #9aa5b8; --card: #1b212c;
+  --ground: #12161d; --line: #2c3442; --good: #6b9bf0; --bad: #f07a7a; --warn: #e0b050; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1180px; margin: 0 auto; padding: 32px 20px 48px; }}
 h1 {{ font-size: 24px; margin: 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 16px; margin: 0; }}
 p {{ margin: 2px 0 0; color: var(--soft); font-size: 13px; }}
-.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 14px; margin: 24px 0; }}
+.numbers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 14px; margin: 24px 0; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 14px; }}
 .card {{ background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px; }}
 .card {{ min-width: 0; }}
@@ -53,7 +54,7 @@ th {{ color: var(--soft); font-weight: 500; }}
 .right {{ text-align: right; white-space: nowrap; }}
 svg {{ width: 100%; height: auto; display: block; margin-top: 8px; }}
 svg text {{ fill: var(--soft); font: 12px system-ui, sans-serif; }}
-svg .name {{ fill: var(--ink); }}
+svg .label {{ fill: var(--ink); }}
 .grid {{ stroke: var(--line); }}
 .marker {{ stroke: var(--soft); stroke-dasharray: 3 4; }}
 rect.good {{ fill: var(--good); }} rect.bad {{ fill: var(--bad); }}
@@ -62,7 +63,10 @@ rect.good {{ fill: var(--good); }} rect.bad {{ fill: var(--bad); }}
 .legend {{ display: flex; gap: 16px; flex-wrap: wrap; color: var(--soft); font-size: 13px; margin-top: 6px; }}
 .legend i {{ display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }}
 i.good {{ background: var(--good); }} i.bad {{ background: var(--bad); }} i.warn {{ background: var(--warn); }}
-@media print {{ body {{ background: none; }} .card {{ break-inside: avoid; }} main {{ padding: 0; }} }}
+@media (max-width: 600px) {{ main {{ padding: 20px 12px; }} .card {{ padding: 12px 14px; }}
+  svg text {{ font-size: 17px; }} svg .side {{ display: none; }} .number {{ font-size: 22px; }} }}
+@media print {{ * {{ print-color-adjust: exact; }} body {{ background: none; }} .card {{ break-inside: avoid; }}
+  main {{ padding: 0; }} .plots {{ grid-template-columns: 1fr 1fr; }} }}
 </style>
 </head>
 <body>
@@ -84,8 +88,8 @@ i.good {{ background: var(--good); }} i.bad {{ background: var(--bad); }} i.warn
 def page(report: Report) -> str:
     """Return the page of a report."""
     return _PAGE.format(
-        title=html.escape(printable(f"Run {report.name.rpartition('/')[2]}")),
-        subtitle=html.escape(_subtitle(report)),
+        title=escaped(f"Run {report.name.rpartition('/')[2]}"),
+        subtitle=escaped(_subtitle(report)),
         numbers="\n".join(_number(*number) for number in _numbers(report)),
         cards="\n".join([*_plots(report), *_tables(report)]),
     )
@@ -119,7 +123,7 @@ def _numbers(report: Report) -> List[Tuple[str, str, bool]]:
     if usage.reasoning_tokens:
         numbers.append(("of those written, reasoning", _short(usage.reasoning_tokens), False))
     if report.cost is not None:
-        numbers.append(("cost", dollars(report.cost), False))
+        numbers.append(("; ".join(filter(None, ["cost", report.bill.note()])), dollars(report.cost), False))
     if report.latencies:
         numbers.append(("rows per second", f"{report.rows / max(report.seconds, 1e-9):,.1f}", False))
         numbers.append(("latency, half are faster", f"{report.percentiles((0.5,))[0.5]:.2f} s", False))
@@ -128,8 +132,8 @@ def _numbers(report: Report) -> List[Tuple[str, str, bool]]:
 
 def _number(name: str, value: str, is_wrong: bool) -> str:
     wrong = " wrong" if is_wrong else ""
-    number = f'<div class="number">{html.escape(value)}</div>'
-    return f'<div class="card{wrong}">{number}<div class="name">{html.escape(name)}</div></div>'
+    number = f'<div class="number">{escaped(value)}</div>'
+    return f'<div class="card{wrong}">{number}<div class="name">{escaped(name)}</div></div>'
 
 
 # -- plots ------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def _plots(report: Report) -> List[str]:
         plots.append(_latency(report))
     if report.timeline is not None and report.latencies:
         histogram = report.timeline.histogram()
-        plots += [_throughput(histogram), _in_flight(histogram)]
+        plots += [_throughput(histogram), _in_flight(histogram, _most_workers(report))]
     if report.failures:
         causes = draw_by_name(report.failures.most_common(_MAX_CAUSES), "bad", "rows")
         plots.append(_card("plot-failures", "Failures by cause", "Rows without an answer.", causes))
@@ -163,7 +167,7 @@ def _latency(report: Report) -> str:
     counts = _binned(report.latencies, longest)
     plot = draw(Axis(0.0, longest, "seconds"), "requests", [Bars(counts, "good", "requests")], markers=markers)
     return _card(
-        "plot-latency", "Latency", "Seconds of each row's last request; the slowest are in the last bar.", plot
+        "plot-latency", "Latency", "Seconds of requests, refused ones left out; the slowest are in the last bar.", plot
     )
 
 
@@ -189,21 +193,27 @@ def _throughput(histogram: Histogram) -> str:
     return _card(
         "plot-throughput",
         "Throughput",
-        "Rows that ended, over the run's working time.",
+        "Rows that ended, per second of the run's working time.",
         draw(_time_axis(histogram), "rows per second", bars),
     )
 
 
-def _in_flight(histogram: Histogram) -> str:
+def _most_workers(report: Report) -> int:
+    """Return the greatest ``max_workers`` of the runs, 0 where it is not known."""
+    return max([value for _, options in report.runs if isinstance(value := options.get("max_workers"), int)] or [0])
+
+
+def _in_flight(histogram: Histogram, most_workers: int) -> str:
     rejections = [count / histogram.width for count in histogram.refused]
     lines = [Line(histogram.in_flight, "good", "in flight", is_area=True)]
     if any(rejections):
         lines.append(Line(rejections, "warn", "made again, per second", on_the_right=True))
     plot = draw(_time_axis(histogram), "requests in flight", lines=lines)
+    cap = f" (at most {most_workers:,})" if most_workers else ""
     return _card(
         "plot-in-flight",
         "In flight, and made again",
-        "Requests under way, and those that were refused or failed.",
+        f"Requests under way{cap}, and those that were refused or failed.",
         plot,
     )
 
@@ -220,41 +230,57 @@ def _time_axis(histogram: Histogram) -> Axis:
 def _tables(report: Report) -> List[str]:
     tables = []
     if report.latencies:
-        rows = [
-            ("answers and last attempts", report.latencies),
-            ("attempts that were made again", report.refused_latencies),
+        rows: List[List[Cell]] = [
+            [name, len(values), *percentiles(values).values()]
+            for name, values in (
+                ("answers and last attempts", report.latencies),
+                ("attempts that were made again", report.refused_latencies),
+            )
+            if values
         ]
-        head = "".join(f'<th class="right">{_share_name(share)}</th>' for share in SHARES)
-        body = "".join(_latency_row(name, values) for name, values in rows if values)
-        table = f'<table><tr><th>seconds of</th><th class="right">number</th>{head}</tr>{body}</table>'
-        tables.append(
-            _card("latencies", "Latency by percentile", "Refused and failed requests apart.", table, is_wide=True)
-        )
+        head = ["seconds of", "number", *map(share_name, SHARES)]
+        tables.append(_table("latencies", "Latency by percentile", "Refused and failed requests apart.", head, rows))
     if report.failed_rows:
-        body = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{html.escape(message)}</td></tr>"
-            for name, message in report.failed_rows
-        )
         title = "Rows that failed" if len(report.failed_rows) == report.failed else "The first rows that failed"
-        table = f"<table><tr><th>row</th><th>why, and what to do</th></tr>{body}</table>"
-        tables.append(_card("failed-rows", title, "The error file has them all.", table, is_wide=True))
+        head = ["row", "why, and what to do"]
+        tables.append(_table("failed-rows", title, "The error file has them all.", head, report.failed_rows))
+    if report.runs:
+        count = len(report.runs)
+        explanation = "As the run was started." if count == 1 else f"As the {count:,} runs were started, first to last."
+        tables.append(_table("options", "Options", explanation, (), _options(report.runs)))
     return tables
 
 
-def _latency_row(name: str, values: Sequence[float]) -> str:
-    shown = "".join(f'<td class="right">{value:,.2f}</td>' for value in percentiles(values).values())
-    return f'<tr><td>{name}</td><td class="right">{len(values):,}</td>{shown}</tr>'
+def _table(name: str, title: str, explanation: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    return _card(name, title, explanation, table(head, rows), is_wide=True)
 
 
-def _share_name(share: float) -> str:
-    return "longest" if share == 1.0 else f"p{100 * share:g}"
+def _options(runs: Sequence[Tuple[float, Dict[str, Any]]]) -> List[Fact]:
+    """Return each option with its value; with all of its values where runs had different ones."""
+    started = dict.fromkeys(_moment(at) for at, _ in (runs[0], runs[-1]))
+    facts = [("started", ", the last ".join(started))]
+    for name in dict.fromkeys(name for _, options in runs for name in options):
+        values = dict.fromkeys(_option_text(options.get(name)) for _, options in runs)
+        facts.append((short(name, 40), short(", then ".join(values), _OPTION_CHARACTERS)))
+    return facts[:_MAX_OPTIONS]
+
+
+def _option_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return short(", ".join(f"{name} {_option_text(part)}" for name, part in value.items()), _OPTION_CHARACTERS)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,.10g}"
+    return "none" if value is None else short(value)
 
 
 # -- texts ------------------------------------------------------------------------------------------------
 
 
 def _moment(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):  # a file may say anything
+        return f"{seconds:g}"
 
 
 def _duration(seconds: float) -> str:

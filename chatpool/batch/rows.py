@@ -474,6 +474,7 @@ class Rows:
 
     Attributes:
         source: the input.
+        make_request: as it was given.
         input_error: the error of the line that ended the reading.
         is_read: whether the input was read to its end.
         columns: the names of the input's columns, as far as it was read: those of its heading, and those of its rows
@@ -493,7 +494,7 @@ class Rows:
         self.source = source
         self._input_format = input_format
         self._job = job
-        self._make_request = make_request
+        self.make_request = make_request
         self._result = result
         self._on_format_detected = on_format_detected
         self._total: Optional[int] = None
@@ -685,7 +686,7 @@ class Rows:
         if row.request is None:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
-            request = self._make_request(row.request)
+            request = self.make_request(row.request)
             payload = encode(request.body)
             request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
             return RowRequest(row, key, hash_of(request.path, payload), request)

@@ -6,7 +6,16 @@ import itertools
 import logging
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
-from .._client.batch_support import ChatPool, FailureLimit, StoredRowsRun, needs_model, record_of, start_rows, state_of
+from .._client.batch_support import (
+    ChatPool,
+    FailureLimit,
+    StoredRowsRun,
+    needs_model,
+    record_of,
+    recorded_options_of,
+    start_rows,
+    state_of,
+)
 from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.response import usage_of
@@ -52,6 +61,7 @@ class Runner:
         self._progress: Optional[RowProgress] = None
         self._failure_limit = FailureLimit(job.max_failures)
         self._end_reason: Optional[ChatPoolError] = None
+        self._has_begun = False
 
     def run(self, signal_guard: SignalGuard, progress: RowProgress) -> None:
         """Run to the end, or until a signal or a fatal error.
@@ -86,7 +96,16 @@ class Runner:
                 if self._end_reason is not None:
                     return
                 continue
+            self._begin()
             yield row_request
+
+    def _begin(self) -> None:
+        """Note the run in the journal, once it has something to send."""
+        if not self._has_begun:
+            self._has_begun = True
+            processes = self._job.processes if self._job.processes > 1 else None
+            recorded = recorded_options_of(self._pool, self._rows.make_request, processes=processes)
+            self._journal.begin_run(recorded, self._clock.wall())
 
     def _interruptible(self, rows: Iterator[RowRequest]) -> Iterator[RowRequest]:
         """Yield the rows; a signal ends the wait for a line of standard input."""

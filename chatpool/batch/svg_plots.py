@@ -14,7 +14,7 @@ __all__ = ["Axis", "Bars", "Line", "Marker", "draw", "draw_by_name"]
 _WIDTH, _HEIGHT = 560.0, 250.0  # in units of the view box; the page scales it
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 46.0, 12.0, 40.0
 _MOST_TICKS = 6
-_ROW_HEIGHT, _NAMES_WIDTH = 26.0, 250.0  # of bars by name
+_ROW_HEIGHT = 44.0  # of bars by name: the name, and the bar below it
 _LONGEST_NAME_CHARACTERS = 40
 
 
@@ -99,20 +99,19 @@ def draw(
 
 
 def draw_by_name(counts: Sequence[Tuple[str, int]], style: str, title: str) -> str:
-    """Draw a horizontal bar for each name, with its count beside it."""
+    """Draw a horizontal bar for each name, below it, with its count beside it."""
     most = max((count for _, count in counts), default=1)
-    length = _WIDTH - _NAMES_WIDTH - 70
+    length = _WIDTH - 90
     parts = []
     for row, (name, count) in enumerate(counts):
         y = row * _ROW_HEIGHT + 4
         shown = name if len(name) <= _LONGEST_NAME_CHARACTERS else name[: _LONGEST_NAME_CHARACTERS - 1] + "…"
         parts.append(
             f"<g><title>{html.escape(name)}: {count:,}</title>"
-            f'<text class="name" x="{_NAMES_WIDTH - 8:.0f}" y="{y + 14:.0f}" text-anchor="end">'
-            f"{html.escape(shown)}</text>"
-            f'<rect class="{style}" x="{_NAMES_WIDTH:.0f}" y="{y:.0f}" width="{max(length * count / most, 1):.1f}"'
-            f' height="{_ROW_HEIGHT - 8:.0f}" rx="2"/>'
-            f'<text x="{_NAMES_WIDTH + length * count / most + 6:.1f}" y="{y + 14:.0f}">{count:,}</text></g>'
+            f'<text class="label" x="0" y="{y + 14:.0f}">{html.escape(shown)}</text>'
+            f'<rect class="{style}" x="0" y="{y + 20:.0f}" width="{max(length * count / most, 1):.1f}"'
+            f' height="14" rx="2"/>'
+            f'<text x="{length * count / most + 6:.1f}" y="{y + 32:.0f}">{count:,}</text></g>'
         )
     return _svg(len(counts) * _ROW_HEIGHT + 4, title, parts)
 
@@ -137,9 +136,9 @@ def _ticks(start: float, end: float) -> List[float]:
 
 
 def _label(value: float) -> str:
-    if abs(value) >= 1_000_000:
-        return f"{value / 1_000_000:g} M"
-    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+    if abs(value) >= 1000:
+        return f"{value / 1_000_000:g} M" if abs(value) >= 1_000_000 else f"{value / 1000:g} k"
+    return f"{value:g}"
 
 
 def _x(axis: Axis, value: float) -> float:
@@ -169,7 +168,8 @@ def _grid(axis: Axis, title: str, top: float) -> List[str]:
 
 def _sideways(x: float, words: str) -> str:
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
-    return f'<text transform="translate({x},{middle}) rotate(-90)" text-anchor="middle">{html.escape(words)}</text>'
+    place = f'class="side" transform="translate({x},{middle}) rotate(-90)" text-anchor="middle"'
+    return f"<text {place}>{html.escape(words)}</text>"
 
 
 def _right_axis(top: float, title: str) -> List[str]:

@@ -70,9 +70,10 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _report(arguments: Namespace) -> int:
     """Print the report, and write the page."""
     run_report = report(arguments.output, prices=arguments.prices)
+    if arguments.html is not None:  # first: a name that cannot be written to is wrong usage
+        write_whole(arguments.html, run_report.html())
     print(json_text(_numbers(run_report)) if arguments.json else run_report.text())
     if arguments.html is not None:
-        write_whole(arguments.html, run_report.html())
         complain(f"written: {arguments.html}")
     return OK
 
@@ -89,6 +90,7 @@ def _numbers(run_report: Report) -> object:
         "seconds": run_report.seconds,
         "attempts": run_report.attempts,
         "waited": run_report.waited,
+        "runs": [{"at": at, **options} for at, options in run_report.runs],
     }
 
 

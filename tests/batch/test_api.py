@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,9 @@ import pytest
 from batch_rows import ROOT, batch_line
 
 import chatpool
-from chatpool import ChatPool, ConfigurationError
+from chatpool import ChatPool, ChatPoolError, ConfigurationError
+from chatpool.batch import BatchResult
+from chatpool.prices import dollars
 from chatpool.testing import Answer, EachCall, Error, FakeServer, Stall
 
 
@@ -491,3 +494,30 @@ def test_an_output_that_is_a_link_stays_one_and_its_target_gets_the_new_lines(ru
         run(write_rows(rows))
         assert target.is_symlink()
         assert sorted(ids(real)) == [f"row {number}" for number in range(rows)]
+
+
+# -- what a notebook shows ------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_shown_as_its_summary_and_in_a_notebook_as_a_table(write_rows, chatpool_server, tmp_path):
+    chatpool_server.set_script(lambda request: Error(400) if request.prompt == "row 1" else None)
+    options = {"base_url": chatpool_server.base_url, "progress": False, "prices": (20, 80)}
+    result = chatpool.batch.run(write_rows(3), tmp_path / "out.jsonl", **options)
+    assert repr(result) == f"<BatchResult: {result.summary()}>"
+    shown = result._repr_html_()
+    for words in (
+        "3: 2 answered, 1 failed, 0 pending",
+        "1 x BadRequestError: change the request: it is refused as it is",
+        dollars(result.cost),
+        str(tmp_path / "out.errors.jsonl"),
+    ):
+        assert f"<td>{words}</td>" in shown
+
+
+def test_hostile_words_in_a_result_are_text():
+    result = BatchResult(output="<b>\x1b", fatal=ChatPoolError("<script>\x1b[31m"), causes={"<i>": 1}, failed=1)
+    result.bad_line(3, "<u>\u202e" * 1000)
+    shown = result._repr_html_()
+    assert not re.search("<(b|i|u|script)>|[\x1b\u202e]", shown)
+    assert "\u202e" not in repr(result)
+    assert len(shown) < 5000

@@ -9,6 +9,7 @@ import pytest
 import chatpool
 from chatpool.batch.report import Report
 from chatpool.batch.svg_plots import Axis, Bars, Line, Marker, draw, draw_by_name
+from chatpool.prices import Bill, prices_of
 from chatpool.testing import Delay, Error
 
 
@@ -46,6 +47,50 @@ def test_it_is_small_and_needs_nothing_else(page_of):
     assert len(page.encode()) < 150_000
     assert "<script" not in page
     assert not re.findall(r"(?:src|href|url\()", page)
+
+
+def test_it_tells_with_which_options_the_run_was_made(page_of):
+    page = page_of(3)
+    for name, value in (("max_workers", "4"), ("timeout", "connect 5, attempt 600, total 1,800")):
+        assert f"<td>{name}</td><td>{value}</td>" in page
+    assert re.search(r"<td>base_url</td><td>http://127.0.0.1:\d+/v1</td>", page)
+    assert "(at most 4)" in page
+
+
+def test_of_several_runs_it_tells_what_was_different():
+    report = Report("out.jsonl", succeeded=1)
+    report.runs = [(1e9, {"model": "m", "max_workers": 8}), (2e9, {"model": "m", "retry": {"max_retries": 2}})]
+    page = report.html()
+    assert "<td>model</td><td>m</td>" in page
+    assert "<td>max_workers</td><td>8, then none</td>" in page
+    assert "<td>retry</td><td>none, then max_retries 2</td>" in page
+    assert "2001-09-09 01:46:40 UTC, the last 2033-05-18 03:33:20 UTC" in page
+
+
+def test_options_in_a_journal_of_somebody_else_do_no_harm():
+    report = Report("out.jsonl", succeeded=1)
+    report.runs = [(1e300, {HOSTILE: HOSTILE, "max_workers": "many", "deep": [[{"a": HOSTILE * 1000}]]})]
+    page = report.html()
+    assert "<script" not in page
+    assert len(page) < 10_000
+
+
+def test_however_much_is_in_the_files_the_page_is_small():
+    report = Report("out.jsonl")
+    for number in range(2000):
+        report.add_failure(HOSTILE * 10_000, f"{number} {HOSTILE * 100}", HOSTILE * 10_000, "change it")
+        report.add_answer({"model": f"{number} {HOSTILE * 100}"})
+    report.runs = [(number, {f"{option} {HOSTILE}": HOSTILE * 99 for option in range(99)}) for number in range(20)]
+    assert len(report.html().encode()) < 150_000
+    assert len(repr(report)) < 300
+
+
+def test_a_cost_that_is_not_of_all_says_so():
+    report = Report("out.jsonl", bill=Bill(prices_of({"a": (1, 1)})))
+    for model in ("a", "b"):
+        report.add_answer({"model": model, "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 0}})
+    assert "cost; no price for b" in report.html()
+    assert "$1.00" in report.html()
 
 
 HOSTILE = '</title><script>alert(1)</script>"\x1b[31m'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ def test_it_prints_a_summary(run, output):
 def test_its_numbers_as_json(run, output):
     numbers = json.loads(run("report", output, "--json").out)
     assert (numbers["rows"], numbers["attempts"], numbers["models"]) == (2, 2, {"m": 2})
+    assert [options["model"] for options in numbers["runs"]] == ["m"]
     assert set(numbers["latency"]) == {"p50", "p90", "p95", "p99", "p100"}
 
 
@@ -60,6 +62,63 @@ def test_a_page_behind_a_link_replaces_what_the_link_leads_to(run, output, stub_
     link.symlink_to(target)
     assert run("report", output, "--html", link).code == 0
     assert (link.is_symlink(), target.read_text(), target.stat().st_mode & 0o777) == (True, "<p>2", 0o600)
+
+
+@pytest.fixture
+def no_place(tmp_path):
+    """``no_place(kind)`` returns a path that no page can be written to."""
+
+    def make(kind):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        (tmp_path / "file").write_text("old")
+        return {
+            "in a missing folder": tmp_path / "missing" / "report.html",
+            "a folder": folder,
+            "below a file": tmp_path / "file" / "report.html",
+            "too long": folder / ("x" * 300),
+            "nothing": "",
+        }[kind]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("in a missing folder", "report.html: No such file or directory; make its folder"),
+        ("a folder", "folder: Is a directory; name a file in it"),
+        ("below a file", "report.html: Not a directory; choose another name"),
+        ("too long", "File name too long; choose another name"),
+        ("nothing", "cannot write '': "),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="errors as POSIX words them")
+def test_a_place_that_cannot_be_written_to_is_wrong_usage(run, output, no_place, tmp_path, kind, words):
+    path = no_place(kind)
+    before = sorted(tmp_path.rglob("*"))
+    ended = run("report", output, "--html", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("chatpool: cannot write ")
+    assert words in ended.err
+    assert ended.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_so_is_one_without_permission(run, output, tmp_path, monkeypatch, number):
+    def refuse(path, *arguments, **options):
+        if str(path).startswith(str(tmp_path / "report.html")):
+            raise OSError(number, os.strerror(number), path)
+        return os_open(path, *arguments, **options)
+
+    os_open = os.open
+    (tmp_path / "report.html").write_text("old")
+    monkeypatch.setattr(os, "open", refuse)
+    ended = run("report", output, "--html", tmp_path / "report.html")
+    assert ended.code == 2
+    assert f"{os.strerror(number)}; choose a file that you may write to" in ended.err
+    assert (tmp_path / "report.html").read_text() == "old"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")

@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 import chatpool
-from chatpool import BadRequestError, CallCancelledError, ChatPool, ConfigurationError, InternalServerError
+from chatpool import (
+    BadRequestError,
+    Budget,
+    CallCancelledError,
+    ChatPool,
+    ConfigurationError,
+    Endpoint,
+    InternalServerError,
+    Limits,
+    RetryPolicy,
+)
+from chatpool._journal import read_runs
 from chatpool.testing import Error, Stall
 
 ROOT = Path(chatpool.__file__).parents[1]
@@ -190,3 +201,60 @@ def test_an_item_that_is_paid_again_is_said_once(serve, journal, caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith("item 0 has an answer to another request in ")
     assert len(server.requests) == 7
+
+
+# -- the options of a run -------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_sends_something_notes_its_options(serve, journal):
+    server, pool = serve(retry=2, timeout=7, limits=Limits(requests_per_minute=60_000), budget=Budget(tokens=1e6))
+    pool.map(["a"], journal=journal, run_timeout=60, temperature=0.5, model="other")
+    pool.map(["a"], journal=journal, run_timeout=60, temperature=0.5, model="other")  # sends nothing
+    ((at, options),) = read_runs(journal)
+    assert at > 1.6e9
+    assert options["base_url"] == server.base_url
+    assert (options["model"], options["parameters"], options["run_timeout"]) == ("other", {"temperature": 0.5}, 60)
+    assert options["limits"] == {"requests_per_minute": 60_000, "burst": 1}
+    assert options["budget"] == {"tokens": 1e6}
+    assert (options["timeout"]["attempt"], options["retry"]["max_retries"]) == (7, 2)
+
+
+def test_a_retry_of_what_has_failed_notes_its_own(serve, journal):
+    server, pool = serve(retry=0)
+    server.set_script({"b": Error(503)})
+    results = pool.map(["a", "b"], journal=journal)
+    pool.retry(results, retry=1)
+    assert [options["retry"]["max_retries"] for _, options in read_runs(journal)] == [0, 1]
+
+
+def test_no_key_no_prompt_and_no_header_is_noted(chatpool_server, journal):
+    endpoints = [
+        Endpoint(chatpool_server.base_url, "sk-one", name="one", limits=Limits(tokens_per_minute=1e6)),
+        Endpoint(chatpool_server.base_url, "sk-two", name="two", headers={"x-gate": "sk-three"}),
+    ]
+    options = {
+        "api_key": "sk-four",
+        "authorization": "Bearer sk-five",
+        "tools": [{"type": "mcp", "headers": {"Authorization": "sk-six"}}],
+        "metadata": {"note": "sk-seven"},
+        "instructions": "You are " + "very " * 1000,
+        "max_tokens": 10,
+    }
+    with ChatPool("m", endpoints=endpoints, system="sk-eight", headers={"x-mine": "sk-nine"}) as pool:
+        pool.map(["sk-ten"], journal=journal, extra_body=options)
+    ((_, noted),) = read_runs(journal)
+    assert "sk-" not in str(noted)
+    assert len(str(noted)) < 1500
+    assert noted["parameters"]["api_key"] == noted["parameters"]["authorization"] == "***"
+    assert (noted["parameters"]["max_tokens"], noted["parameters"]["metadata"]) == (10, "{note}")
+    assert noted["endpoints"] == {"one": chatpool_server.base_url, "two": chatpool_server.base_url}
+    assert noted["limits"]["one"] == {"tokens_per_minute": 1e6, "burst": 1}
+
+
+def test_functions_of_a_retry_policy_are_noted_by_name(serve, journal):
+    def never(error):
+        return False
+
+    _, pool = serve(retry=RetryPolicy(retry_if=never))
+    pool.map(["a"], journal=journal)
+    assert read_runs(journal)[0][1]["retry"]["retry_if"] == "never"

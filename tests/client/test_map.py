@@ -7,6 +7,7 @@ import pickle
 import threading
 
 import pytest
+from tenacity import wait_fixed
 
 import chatpool
 from chatpool import (
@@ -17,10 +18,11 @@ from chatpool import (
     DeadlineExceededError,
     InternalServerError,
     PoolClosedError,
+    RetryPolicy,
     Timeout,
 )
 from chatpool._client.run import Run
-from chatpool.testing import Answer, Error, Faults, RateLimited, Reset, Stall
+from chatpool.testing import Answer, Delay, Error, Faults, RateLimited, Reset, Stall
 
 
 def failing(prompts, step):
@@ -233,6 +235,14 @@ class TestOutcomes:
         assert outcome.history[2].wait is None
         assert outcome.result().text == "hi"
         assert outcome.request.body["model"] == "m"
+
+    def test_its_history_tells_how_long_it_has_waited_and_not_how_long_it_should(self, serve):
+        """The only worker is busy with another call when the wait is over."""
+        server, pool = serve(max_workers=1, retry=RetryPolicy(wait=wait_fixed(0.4), retry_if=lambda error: True))
+        server.set_script({"b": Delay(0.8)})
+        server.enqueue(Error(400))
+        first, second = pool.map(["a", "b"]).outcomes
+        assert first.history[0].wait >= second.history[0].elapsed >= 0.8
 
     def test_a_failed_outcome_raises_its_error(self, always):
         _, pool = always(Error(400))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import chatpool
-from chatpool._journal import FAILED, OK, RETRY, Journal, decode_record, decode_value, key_of
+from chatpool._journal import FAILED, OK, RETRY, Journal, decode_record, decode_value, key_of, read_journal, read_runs
 from chatpool.errors import ConfigurationError
 
 ROOT = Path(chatpool.__file__).parents[1]
@@ -256,3 +256,53 @@ def test_many_threads_append_at_once(path, record, hash_of_body):
             thread.join()
     with Journal(path) as journal:
         assert len(set(names(journal))) == 1600
+
+
+# -- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_and_their_options_are_found_again_and_are_no_outcomes(path, record):
+    with Journal(path) as journal:
+        journal.begin_run({"model": "m", "text": "ü\u2028\ud800"}, 1000.25)
+        assert journal.is_empty
+        journal.append(record("a"))
+        journal.begin_run({"model": "n"}, 2000.0)
+        journal.append(record("b"))
+        assert names(journal) == ["a", "b"]
+        assert journal.overwritten == 0
+    assert [(at, options["model"]) for at, options in read_runs(path)] == [(1000.25, "m"), (2000.0, "n")]
+    assert [each.custom_id for each, _ in read_journal(path)] == ["a", "b"]
+
+
+def test_a_journal_in_which_a_run_has_only_begun_is_empty(path, record, caplog):
+    with Journal(path) as journal:
+        journal.begin_run({}, 1.0)
+    with Journal(path) as journal:
+        assert (journal.is_empty, journal.was_empty, journal.unseen()) == (True, True, [])
+        journal.append(record("a"))
+        assert not journal.is_empty
+    with Journal(path) as journal:
+        assert not journal.was_empty
+    assert not caplog.records
+
+
+def test_runs_survive_that_outdated_records_are_dropped(path, record, monkeypatch):
+    monkeypatch.setattr("chatpool._journal.journal._MIN_COMPACTED_BYTES", 0)
+    with Journal(path) as journal:
+        for number in range(10):
+            journal.begin_run({"number": number}, number)
+            journal.append(record("a", RETRY, value="x" * 500))
+    Journal(path).close()
+    assert len(path.read_bytes().splitlines()) == 1 + 10 + 1
+    assert [options["number"] for _, options in read_runs(path)] == list(range(10))
+
+
+def test_a_journal_without_runs_has_none_and_damaged_ones_are_left_out(path, record):
+    with Journal(path) as journal:
+        journal.append(record("a"))
+    assert read_runs(path) == []
+    with Journal(path) as journal:
+        journal.begin_run({"a": 1}, 1.0)
+        journal.begin_run({"a": 2}, 2.0)
+    path.write_bytes(path.read_bytes().replace(b'{"a":1}', b'{"a":7}'))
+    assert read_runs(path) == [(2.0, {"a": 2})]
