@@ -10,7 +10,7 @@ from .._client.batch_support import FailureLimit, MaxFailures
 from .._journal import FAILED, RETRY, Record
 from .._observe.progress import Progress
 from .._structured.validation import AnswerRules
-from ..config import positive_int
+from ..config import positive_int, positive_seconds
 from ..errors import ChatPoolError, ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
@@ -157,8 +157,12 @@ class Job:
     journal: Optional[str] = None
     lock: bool = True
     max_failures: MaxFailures = "same"
+    run_timeout: Optional[float] = None
+    allows_empty: bool = True
 
     def __post_init__(self) -> None:
+        if self.run_timeout is not None:
+            positive_seconds("run_timeout", self.run_timeout)
         for name in ("limit", "sample", "processes", "max_pack"):
             if getattr(self, name) is not None or name == "processes":
                 positive_int(name, getattr(self, name))

@@ -14,7 +14,8 @@ from ..batch.output_files import write_whole
 from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path
 from .ask import open_pool
-from .run import PRICES_HELP, prices
+from .command_parser import CommandParser
+from .shared_options import PRICES_HELP, add_connection_options, add_version, number, prices
 from .terminal import FATAL, OK, complain
 
 __all__ = ["add_check", "add_local", "add_report"]
@@ -22,11 +23,11 @@ __all__ = ["add_check", "add_local", "add_report"]
 _DEFAULT_CHECK_SECONDS = 30.0
 
 
-def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "check",
-        parents=[common],
+        usage="%(prog)s [options]",
         help="look at everything a call depends on",
         description=(
             "Look at everything a call depends on: key, server, proxy, certificates, model, one call, limits. "
@@ -34,6 +35,8 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser], com
         ),
         epilog="exit codes: 0 all is well, 2 wrong usage or configuration, 3 something else is wrong",
     )
+    add_version(command)
+    add_connection_options(command)
     command.set_defaults(run=_check)
 
 
@@ -50,10 +53,11 @@ def _check(arguments: Namespace) -> int:
     return FATAL if wrong else OK
 
 
-def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "report",
+        usage="%(prog)s OUT [options]",
         help="say what is in the output of a run",
         description=(
             "Say what is in the output of a run: rows, failures by cause, tokens, and, from the journal beside it, "
@@ -62,7 +66,9 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("output", metavar="OUT", help="the file of answers, or a journal")
     command.add_argument("--html", metavar="FILE", help="write a page with plots")
-    command.add_argument("--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}")
+    command.add_argument(
+        "--prices", "--price", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}"
+    )
     command.add_argument("--json", action="store_true", help="the numbers as one JSON object")
     command.set_defaults(run=_report)
 
@@ -92,7 +98,7 @@ def _numbers(run_report: Report) -> object:
     }
 
 
-def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_local(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the commands to the parser."""
     command = commands.add_parser("local", help="the embedded model", description="The embedded model, to try things.")
     actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -110,7 +116,11 @@ def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     serve_command.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
     serve_command.add_argument(
-        "--max-workers", metavar="N", type=int, default=8, help="requests answered at once (default: 8)"
+        "--max-workers",
+        metavar="N",
+        type=number("requests", whole=True),
+        default=8,
+        help="requests answered at once (default: 8)",
     )
     serve_command.set_defaults(run=_serve_model)
 
