@@ -49,7 +49,8 @@ def journal_of(output: str) -> str:
     journal = journal_beside(output)
     if not os.path.exists(journal):
         raise ConfigurationError(
-            f"no run has written {journal}: name the output of a run that has begun, or its journal (--journal)"
+            f"no run has written {journal}: name the output of a run that has begun, or its journal (the "
+            "file of --journal)"
         )
     return journal
 

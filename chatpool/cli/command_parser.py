@@ -27,7 +27,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     known = sorted(names)
     word = name.replace("_", "-").lower()
     near = [each for each in known if each.startswith(word) and len(word) > 2]
-    near = (near or difflib.get_close_matches(word, known, 2, 0.6))[:2]
+    near = near[:2] or difflib.get_close_matches(word, known, 1, 0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -62,7 +62,7 @@ class CommandParser(argparse.ArgumentParser):
         self._refuse_unknown_names(arguments)
         parsed, unknown = super().parse_known_args(arguments, namespace)
         if unknown:
-            self.error(f"unexpected argument {unknown[0]!r}")
+            self.error(f"no {'option' if unknown[0].startswith('-') else 'place for'} {unknown[0]!r} here")
         return parsed, unknown
 
     def _refuse_unknown_names(self, arguments: Sequence[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from argparse import Namespace
+from typing import Dict
 
-from .._client.diagnostics import findings
+from .._client import diagnostics
+from .._client.diagnostics import Finding, findings
 from .._redaction import printable
 from ..batch import Report, report
 from ..batch.jsonl import json_text
@@ -15,8 +18,8 @@ from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path
 from .ask import open_pool
 from .command_parser import CommandParser
-from .shared_options import PRICES_HELP, add_connection_options, add_version, number, prices
-from .terminal import FATAL, OK, complain
+from .shared_options import PRICES_HELP, QUIET, add_connection_options, add_version, number, prices
+from .terminal import FATAL, OK, SOME_FAILED, complain
 
 __all__ = ["add_check", "add_local", "add_report"]
 
@@ -31,9 +34,12 @@ def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="look at everything a call depends on",
         description=(
             "Look at everything a call depends on: key, server, proxy, certificates, model, one call, limits. "
-            "What is wrong is marked, and the line after it says what to do."
+            "What is wrong is marked, and so is what could not be found out; the line after it says what to do."
         ),
-        epilog="exit codes: 0 all is well, 2 wrong usage or configuration, 3 something else is wrong",
+        epilog=(
+            "exit codes: 0 a call was answered and nothing is wrong, 1 nothing is wrong, but whether calls are "
+            "answered could not be found out, 2 wrong usage or configuration, 3 something is wrong"
+        ),
     )
     add_version(command)
     add_connection_options(command)
@@ -42,15 +48,23 @@ def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def _check(arguments: Namespace) -> int:
     """Print the findings, and return the exit code."""
-    wrong = 0
+    states: Dict[str, str] = {}
+    if sys.stderr.isatty() and arguments.verbosity != QUIET:
+        complain("asking the server; the lines come when it has answered")
     with open_pool(arguments, needs_model=False) as pool:
         for finding in findings(pool, timeout=arguments.timeout or _DEFAULT_CHECK_SECONDS):
-            wrong += finding.advice is not None
-            mark = "ok   " if finding.advice is None else "WRONG"
-            print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
-            if finding.advice is not None and finding.advice not in finding.text:
-                print(printable(f"       {'':<9} -> {finding.advice}"), flush=True)
-    return FATAL if wrong else OK
+            states[finding.name] = finding.state
+            if finding.state != diagnostics.OK or arguments.verbosity != QUIET:
+                _show_finding(finding)
+    if diagnostics.WRONG in states.values():
+        return FATAL
+    return SOME_FAILED if states.get("call") == diagnostics.UNKNOWN else OK
+
+
+def _show_finding(finding: Finding) -> None:
+    print(printable(f"{finding.state:<7}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
+    if finding.advice and finding.advice not in finding.text:
+        print(printable(f"{'':<7}  {'':<9} -> {finding.advice}"), flush=True)
 
 
 def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:

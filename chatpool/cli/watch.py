@@ -53,7 +53,7 @@ def _watch(arguments: Namespace) -> int:
     view = last = look(journal)
     while view.is_running:
         rate.add(view)
-        screen.show(_lines_of(output, view, rate.rows_per_second))
+        screen.show(_lines_of(output, view, rate.rows_per_second, has_bar=screen.redraws))
         if arguments.once:
             return OK
         last = view if view.status is not None else last
@@ -67,16 +67,20 @@ def _watch(arguments: Namespace) -> int:
 
 
 class _Screen:
-    """Shows lines in the place of those before, on a terminal; elsewhere on one line, and not each time."""
+    """Shows lines in the place of those before, on a terminal; elsewhere on one line, and not each time.
+
+    Attributes:
+        redraws: whether it is a terminal on which lines can be replaced.
+    """
 
     def __init__(self) -> None:
-        self._redraws = sys.stdout.isatty() and os.name != "nt"
+        self.redraws = sys.stdout.isatty() and os.name != "nt"
         self._shown = 0
         self._next_at = -math.inf
 
     def show(self, lines: List[str]) -> None:
         """Show the state."""
-        if self._redraws:
+        if self.redraws:
             width = _width()
             print(self._clearing() + "\n".join(line[:width] for line in lines), flush=True)
             self._shown = len(lines)
@@ -126,7 +130,7 @@ def _done(status: Mapping[str, Any]) -> int:
     return int(_number(status, "succeeded") + _number(status, "failed"))
 
 
-def _lines_of(output: str, view: RunView, rate: Optional[float]) -> List[str]:
+def _lines_of(output: str, view: RunView, rate: Optional[float], *, has_bar: bool) -> List[str]:
     """Return the state of a run under way."""
     status = view.status
     if status is None:
@@ -138,7 +142,7 @@ def _lines_of(output: str, view: RunView, rate: Optional[float]) -> List[str]:
     if not status.get("is_sending"):
         lines.append("  it reads the input; nothing is sent yet")
     else:
-        lines += [_bar(status, rate), *_details(status)]
+        lines += [_bar(status, rate) if has_bar else _text(status, rate), *_details(status)]
     return [printable(line) for line in lines]
 
 
@@ -157,13 +161,23 @@ def _bar(status: Mapping[str, Any], rate: Optional[float]) -> str:
     return f"  {bar}"
 
 
+def _text(status: Mapping[str, Any], rate: Optional[float]) -> str:
+    total, done = int(_number(status, "total")), _done(status)
+    parts = [f"{done:,} of {total:,} rows" if total else f"{done:,} rows"]
+    if rate:
+        parts.append(f"{rate:,.1f} rows/s")
+        if total:
+            parts.append(f"{tqdm.format_interval((total - done) / rate)} left")
+    return ", ".join(parts)
+
+
 def _details(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands below the bar."""
     calls = [f"{_number(status, 'in_flight'):,.0f} in flight"]
     if _number(status, "parked"):
         calls.append(f"{_number(status, 'parked'):,.0f} wait for another attempt")
     if _number(status, "retried"):
-        calls.append(f"{_number(status, 'retried'):,.0f} attempts refused or failed and made again")
+        calls.append(f"{_number(status, 'retried'):,.0f} attempts refused and retried")
     yield f"  {', '.join(calls)}"
     causes = status.get("causes")
     if _number(status, "failed"):
