@@ -137,7 +137,10 @@ _SEED = 0  # fixed: the same command draws the same rows again
 
 @dataclass(frozen=True)
 class Job:
-    """The options of a batch run, checked; see :func:`chatpool.batch.run`."""
+    """The options of a batch run, checked; see :func:`chatpool.batch.run`.
+
+    ``allows_empty`` is the command line's: whether an input without rows is no error.
+    """
 
     retry_failed: RetryFailed = False
     limit: Optional[int] = None

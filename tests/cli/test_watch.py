@@ -14,6 +14,7 @@ import pytest
 import chatpool
 from chatpool._journal import Journal, read_status
 from chatpool.batch.run_status import RunStatus, counts_of, sum_of_counts
+from chatpool.batch.watching import STALE_SECONDS, look
 from chatpool.testing import Error, Stall
 from chatpool.types import LineStats, PoolStats
 
@@ -91,13 +92,17 @@ def test_a_run_is_seen_and_its_death_too(run, start, tmp_path, output, journal, 
     assert "is not running: it was killed" in ended.err
 
 
-def test_it_ends_when_the_run_ends(run, start, tmp_path, chatpool_server):
+def test_it_ends_when_the_run_ends(run, start, tmp_path, monkeypatch):
     process = start(tmp_path / "out.jsonl")
     until(lambda: is_stalled(tmp_path / "out.journal"))
-    ending = threading.Timer(0, process.terminate)
-    ending.start()
+
+    def look_and_end_the_run(journal):
+        view = look(journal)
+        process.terminate()
+        return view
+
+    monkeypatch.setattr("chatpool.cli.watch.look", look_and_end_the_run)
     ended = run("watch", tmp_path / "out.jsonl")
-    ending.join()
     assert ended.code == 0
     assert "the run has ended: 9 of 20 rows answered, 3 failed, 8 pending" in ended.out
     assert not list(tmp_path.glob("*.status"))
@@ -110,6 +115,21 @@ def test_before_the_first_row_it_says_that_the_input_is_read(run, tmp_path):
         status = RunStatus(chatpool.batch.BatchResult()).facts()
         (tmp_path / "out.journal.status").write_text(json.dumps({"chatpool_status": 1, **status}))
         assert "nothing is sent yet" in run("watch", tmp_path / "out.jsonl", "--once").out
+
+
+@pytest.mark.parametrize(("age", "is_running"), [(0, True), (STALE_SECONDS + 1, False)])
+def test_without_locks_the_age_of_the_status_tells(tmp_path, monkeypatch, age, is_running):
+    monkeypatch.setattr("chatpool.batch.watching.is_locked", lambda path: None)
+    (tmp_path / "out.journal.status").write_text(json.dumps({"chatpool_status": 1, "at": time.time() - age}))
+    view = look(str(tmp_path / "out.journal"))
+    assert (view.is_running, view.was_killed) == (is_running, not is_running)
+
+
+def test_a_run_that_is_silent_is_said_to_be(run, tmp_path):
+    with Journal(tmp_path / "out.journal"):
+        status = {"chatpool_status": 1, "at": time.time() - 60}
+        (tmp_path / "out.journal.status").write_text(json.dumps(status))
+        assert "it has not reported for 60 s" in run("watch", tmp_path / "out.jsonl", "--once").out
 
 
 def test_where_no_run_is_it_says_so(run, tmp_path):
