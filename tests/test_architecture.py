@@ -327,6 +327,7 @@ FIELDS = {
     "answers.py": ({"finish_reason", "tool_calls"}, "the public attributes of that name, for repr() and to_dict()"),
     "types.py": ({"prompt_tokens", "completion_tokens"}, "the public columns of that name in Results.to_dicts()"),
     "_client/batch_support.py": ({"prompt_tokens"}, "a function of that name, in __all__"),
+    "cli/shared_options.py": ({"messages"}, "a field that --param refuses, as the prompt comes from elsewhere"),
     "batch/jsonl.py": (
         {"embedding", "messages"},
         "the Batch API's files, whose fields are requests and answers",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator, List, NamedTuple, Optional
+import ssl
+from typing import Any, Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from .._engine import EndpointClient
@@ -22,14 +23,28 @@ from .._wire import (
 )
 from ..clock import current_clock
 from ..config import Timeout
-from ..errors import ChatPoolError, ConfigurationError
+from ..errors import (
+    APIResponseError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ChatPoolError,
+    ConfigurationError,
+    InsufficientQuotaError,
+    NotFoundError,
+    RateLimitError,
+)
 from ..types import ChatCompletion, ChatRequest
 from .connect import PUBLIC_URL
 from .pool import ChatPool
 
-__all__ = ["Finding", "findings"]
+__all__ = ["OK", "UNKNOWN", "WRONG", "Finding", "findings"]
+
+OK, WRONG, UNKNOWN = "ok", "WRONG", "unknown"
 
 _PROMPT = "Reply with one word."
+_CHOOSE = "check the name of the model"
+_NAME_A_MODEL = "name one: --model NAME, or model="
 
 
 class Finding(NamedTuple):
@@ -37,13 +52,52 @@ class Finding(NamedTuple):
 
     Attributes:
         name: of what was checked.
-        text: its state.
-        advice: what to do about it; None where nothing has to be done.
+        state: :data:`OK`, :data:`WRONG`, or :data:`UNKNOWN` where it could not be found out.
+        text: what was found.
+        advice: what to do about it; "" where there is nothing to do.
     """
 
     name: str
+    state: str
     text: str
-    advice: Optional[str] = None
+    advice: str = ""
+
+
+class _Replies(NamedTuple):
+    """What the server said to the two requests.
+
+    Attributes:
+        models: to the one for its models.
+        call: to the one for an answer; None if it was not sent.
+        model: the model that was asked for.
+        elapsed: seconds that the second one took.
+    """
+
+    models: Verdict
+    call: Optional[Verdict]
+    model: Optional[str]
+    elapsed: float
+
+    @property
+    def reached(self) -> bool:
+        """True if a server has answered, whatever it said."""
+        return self.models.status is not None or (self.call is not None and self.call.status is not None)
+
+    @property
+    def answered(self) -> bool:
+        """True if the call has its answer."""
+        return self.call is not None and isinstance(self.call.value, ChatCompletion)
+
+    @property
+    def listed(self) -> Optional[List[str]]:
+        """The server's models, None where it does not list them."""
+        return model_names_in(self.models.value)
+
+    @property
+    def error(self) -> Optional[ChatPoolError]:
+        """The error of the call, or of what kept it from being sent."""
+        error: Optional[ChatPoolError] = (self.models if self.call is None else self.call).error
+        return error
 
 
 def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
@@ -60,97 +114,156 @@ def findings(pool: ChatPool, *, timeout: float = 30.0) -> Iterator[Finding]:
 
 
 def _of_endpoint(pool: ChatPool, client: EndpointClient, timeout: float) -> Iterator[Finding]:
+    named = client.spec.model_name(pool._defaults.model)
+    # All findings follow from what the server says: a key that it refuses is not right because it is set.
+    replies = _ask(pool, client, named, timeout)
     transport = client.transport
-    yield _key(transport)
-    yield _base_url(transport)
-    yield _proxy(transport)
-    yield _trust(transport)
-    models = _models(pool, client, timeout)
-    name = client.spec.model_name(pool._defaults.model)
-    yield _model(name, models)
-    yield from _call(pool, client, name or (models or [None])[0], timeout)  # type: ignore[list-item]  # its default
+    yield _base_url(transport, replies)
+    yield _proxy(transport, replies)
+    yield _trust(transport, replies)
+    yield _server(transport, replies)
+    yield _key(transport, replies)
+    yield _model(named, replies)
+    yield _call(named, replies)
+    yield _limits(replies)
 
 
-def _key(transport: Transport) -> Finding:
-    auth = transport.auth
-    if isinstance(auth, RequestAuth):
-        return Finding("key", f"requests are signed by {auth.shown}")
-    if auth.header is None:
-        return Finding("key", "none is sent: set OPENAI_API_KEY if the server wants one")
-    if auth.refreshable:
-        return Finding("key", f"from a function, sent as {auth.header}")
-    is_in_environment = bool(os.environ.get("OPENAI_API_KEY"))
-    return Finding("key", f"sent as {auth.header}" + (", OPENAI_API_KEY is set" if is_in_environment else ""))
+def _ask(pool: ChatPool, client: EndpointClient, named: Optional[str], timeout: float) -> _Replies:
+    """Ask for the models, and for an answer unless the server cannot be reached."""
+    models = _exchange(pool, client, MODELS_REQUEST, timeout)
+    model = named or (model_names_in(models.value) or [None])[0]  # type: ignore[list-item]  # its default
+    if models.status is None and not isinstance(models.error, (APITimeoutError, APIResponseError)):
+        return _Replies(models, None, model, 0.0)
+    request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
+    clock = current_clock()
+    started = clock.now()
+    call = _exchange(pool, client, request, timeout)
+    return _Replies(models, call, model, clock.now() - started)
 
 
-def _base_url(transport: Transport) -> Finding:
-    url = transport.base_url
-    if urlsplit(url).hostname == urlsplit(PUBLIC_URL).hostname:
-        return Finding("base_url", f"{url}, OpenAI's own server")
-    if not urlsplit(url).path.strip("/"):
-        return Finding("base_url", f"{url}; most servers want it to end in /v1")
-    return Finding("base_url", url)
+def _base_url(transport: Transport, replies: _Replies) -> Finding:
+    url, error = transport.base_url, replies.error
+    text = f"{url}, OpenAI's own server" if urlsplit(url).hostname == urlsplit(PUBLIC_URL).hostname else url
+    if replies.answered or replies.listed is not None:
+        return Finding("base_url", OK, text)
+    advice = "" if urlsplit(url).path.strip("/") else "most servers want it to end in /v1"
+    if _is_no_api(error) and (replies.call is None or _is_no_api(replies.models.error)):
+        assert error is not None
+        return Finding("base_url", WRONG, f"{text}: there is no such API", advice or error.advice)
+    return Finding("base_url", UNKNOWN, text, advice)
 
 
-def _proxy(transport: Transport) -> Finding:
+def _is_no_api(error: Optional[ChatPoolError]) -> bool:
+    """Return whether an error looks like one of a web page, or of a path that is not there."""
+    return isinstance(error, APIResponseError) or (isinstance(error, NotFoundError) and error.code is None)
+
+
+def _proxy(transport: Transport, replies: _Replies) -> Finding:
     chosen = choose_proxies(transport.base_url, transport.settings.proxies or {}, trust_env=True)
     if not chosen:
-        return Finding("proxy", "none")
+        return Finding("proxy", OK, "none")
     proxy = urlsplit(next(iter(chosen.values())))
     host = proxy.hostname or "one without a host"
     address = f"{host}:{proxy.port}" if proxy.port else host
-    return Finding("proxy", f"{address}; to go past it, put the server's host into NO_PROXY")
+    # An answer may be the proxy's own.
+    state = OK if replies.answered or replies.listed is not None else UNKNOWN
+    return Finding("proxy", state, address, "to go past it, put the server's host into NO_PROXY")
 
 
-def _trust(transport: Transport) -> Finding:
-    settings = transport.settings
+def _trust(transport: Transport, replies: _Replies) -> Finding:
+    settings, advice = transport.settings, "name another file in verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE"
     if urlsplit(transport.base_url).scheme != "https":
-        return Finding("CA", "not needed for http")
+        return Finding("CA", OK, "not needed for http")
     try:
         trust = choose_trust(settings.verify, settings.cert, trust_env=True, https=True)
         trust.context()
     except ConfigurationError as error:
-        return Finding("CA", str(error), "name another file in verify=, REQUESTS_CA_BUNDLE or SSL_CERT_FILE")
+        return Finding("CA", WRONG, str(error), advice)
     if trust.verify is False:
-        return Finding("CA", "certificates are not checked", "leave out verify=False: anybody could read the key")
-    if trust.verify is True:
-        return Finding("CA", "as the ssl.SSLContext in verify= has it")
-    return Finding("CA", str(trust.verify))
+        return Finding(
+            "CA", WRONG, "certificates are not checked", "leave out verify=False: anybody could read the key"
+        )
+    text = "as the ssl.SSLContext in verify= has it" if trust.verify is True else str(trust.verify)
+    if _is_certificate_error(replies.error):
+        return Finding("CA", WRONG, f"{text}: the server's certificate is not accepted", advice)
+    return Finding("CA", OK if replies.reached else UNKNOWN, text)
 
 
-def _models(pool: ChatPool, client: EndpointClient, timeout: float) -> Optional[List[str]]:
-    """Return the names of the server's models, None where it does not list them."""
-    return model_names_in(_exchange(pool, client, MODELS_REQUEST, timeout).value)
+def _is_certificate_error(error: Optional[BaseException]) -> bool:
+    """Return whether an error comes from one of a certificate, however often it was wrapped."""
+    seen: List[BaseException] = []
+    queue: List[Any] = [error]
+    while queue:
+        link = queue.pop()
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(link, BaseException) and not any(link is each for each in seen):
+            seen.append(link)
+            queue += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+    return False
 
 
-def _model(model: Optional[str], models: Optional[List[str]]) -> Finding:
-    examples = ", ".join(sorted(models or [])[:5])
-    if model is None:
-        return Finding("model", "none is named" + (f"; the server has {examples}" if examples else ""))
-    if models is None:
-        return Finding("model", f"{model}; the server does not list what it has")
-    if model in models:
-        return Finding("model", f"{model}, one of the server's {len(models)}")
-    return Finding("model", f"{model} is not among the server's models", f"choose another, for instance {examples}")
+def _server(transport: Transport, replies: _Replies) -> Finding:
+    if replies.reached:
+        return Finding("server", OK, f"{urlsplit(transport.base_url).netloc.rpartition('@')[2]} answers")
+    return Finding("server", WRONG, str(replies.error))
 
 
-def _call(pool: ChatPool, client: EndpointClient, model: Optional[str], timeout: float) -> Iterator[Finding]:
-    request = to_request(_PROMPT, model=model, defaults=pool._defaults.body)
-    clock = current_clock()
-    started = clock.now()
-    verdict = _exchange(pool, client, request, timeout)
-    elapsed = clock.now() - started
-    if isinstance(verdict.value, ChatCompletion):
-        tokens = "" if verdict.usage is None else f", {verdict.usage.total_tokens} tokens"
-        yield Finding("call", f"answered in {elapsed:.2f} s{tokens}")
-    else:
-        error: Optional[ChatPoolError] = verdict.error
-        yield Finding("call", str(error), None if error is None else error.advice)
-    yield Finding("limits", _limits(verdict))
+def _key(transport: Transport, replies: _Replies) -> Finding:
+    auth = transport.auth
+    sent = "none is sent" if auth.header is None else f"sent as {auth.header}"
+    if isinstance(auth, RequestAuth):
+        sent = f"requests are signed by {auth.shown}"
+    elif auth.refreshable:
+        sent = f"from a function, {sent}"
+    elif auth.header is not None and os.environ.get("OPENAI_API_KEY"):
+        sent += ", OPENAI_API_KEY is set"
+    if replies.answered:
+        return Finding("key", OK, sent)
+    if isinstance(replies.error, AuthenticationError):
+        has_none = auth.header is None and not isinstance(auth, RequestAuth)
+        advice = "set OPENAI_API_KEY" if has_none else replies.error.advice
+        return Finding("key", WRONG, f"{sent}, and the server refuses that", advice)
+    return Finding("key", UNKNOWN, f"{sent}; no call has succeeded that would prove it")
 
 
-def _limits(verdict: Verdict) -> str:
-    return describe_limits(verdict.limits) or "the server does not say"
+def _model(named: Optional[str], replies: _Replies) -> Finding:
+    listed, model = replies.listed, replies.model
+    examples = ", ".join(sorted(listed or [])[:5])
+    if named is None:
+        text = "none is named" + (f"; the server has {examples}" if examples else "")
+        return Finding("model", OK if replies.answered else UNKNOWN, text, "" if replies.answered else _NAME_A_MODEL)
+    if replies.answered:
+        place = f"one of the server's {len(listed)}" if listed and model in listed else "it answers"
+        return Finding("model", OK, f"{model}, {place}")
+    if listed is None:
+        advice = _CHOOSE if isinstance(replies.error, NotFoundError) else ""
+        return Finding("model", UNKNOWN, f"{model}; the server's models could not be listed", advice)
+    if model in listed:
+        return Finding("model", OK, f"{model}, one of the server's {len(listed)}")
+    advice = f"choose another, for instance {examples}" if examples else _CHOOSE
+    state = WRONG if isinstance(replies.error, (BadRequestError, NotFoundError)) else UNKNOWN
+    return Finding("model", state, f"{model} is not among the server's models", advice)
+
+
+def _call(named: Optional[str], replies: _Replies) -> Finding:
+    call, error = replies.call, replies.error
+    if call is None:
+        return Finding("call", UNKNOWN, "none was made, as the server cannot be reached")
+    if replies.answered:
+        tokens = "" if call.usage is None else f", {call.usage.total_tokens} tokens"
+        return Finding("call", OK, f"answered in {replies.elapsed:.2f} s{tokens}")
+    assert error is not None
+    if isinstance(error, RateLimitError) and not isinstance(error, InsufficientQuotaError):
+        return Finding("call", UNKNOWN, str(error), "the server refuses it for now: check again later")
+    if named is None and isinstance(error, (BadRequestError, NotFoundError)) and replies.listed is not None:
+        return Finding("call", UNKNOWN, f"{replies.model}, the first model, was asked: {error}", _NAME_A_MODEL)
+    return Finding("call", WRONG, str(error), error.advice)
+
+
+def _limits(replies: _Replies) -> Finding:
+    limits = "" if replies.call is None else describe_limits(replies.call.limits)
+    return Finding("limits", OK, limits) if limits else Finding("limits", UNKNOWN, "the server does not say")
 
 
 def _exchange(pool: ChatPool, client: EndpointClient, request: ChatRequest, timeout: float) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
 from .journal import Journal, is_journal, read_journal, read_runs
+from .lock_file import is_locked
 from .record import (
     FAILED,
     OK,
@@ -27,6 +28,7 @@ from .record import (
     text_or_null,
     without_nan,
 )
+from .status_file import StatusFile, read_status
 
 __all__ = [
     "FAILED",
@@ -40,6 +42,7 @@ __all__ = [
     "Prefix",
     "Record",
     "SharedAppender",
+    "StatusFile",
     "StoredRecord",
     "atomic_replace",
     "decode_record",
@@ -50,12 +53,14 @@ __all__ = [
     "escape_line_breaks",
     "hash_of",
     "is_journal",
+    "is_locked",
     "json_text",
     "key_of",
     "may_hold_nan",
     "one_line",
     "read_journal",
     "read_runs",
+    "read_status",
     "text_or_null",
     "without_nan",
 ]

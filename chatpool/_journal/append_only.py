@@ -242,10 +242,15 @@ class Tail:
 
 
 @contextlib.contextmanager
-def atomic_replace(path: str) -> Iterator[BinaryIO]:
+def atomic_replace(path: str, *, like: Optional[str] = None, is_synced: bool = True) -> Iterator[BinaryIO]:
     """Lend a new file, which replaces ``path`` when the block ends without an error: by write, fsync, rename.
 
     A link of the user's own stays one: its target is replaced.
+
+    Args:
+        path: the file.
+        like: the file whose permissions the new one gets. Default: ``path``.
+        is_synced: whether it has to survive the death of the machine.
 
     Raises:
         OSError: it could not be written; ``path`` is as it was.
@@ -253,14 +258,16 @@ def atomic_replace(path: str) -> Iterator[BinaryIO]:
     new_path = ""
     try:
         target = resolve_own_link(path)
-        descriptor = _create_file(f"{target}.new", target)
+        descriptor = _create_file(f"{target}.new", like or target)
         new_path = f"{target}.new"
         with open(descriptor, "wb", buffering=1 << 20) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                os.fsync(file.fileno())
         os.replace(new_path, target)
-        _sync_folder(target)
+        if is_synced:
+            _sync_folder(target)
     except BaseException as error:
         if new_path:
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from .._locks import convoy_free
 from ..errors import ConfigurationError
-from .append_only import AppendOnly, SharedAppender, Tail, atomic_replace, is_write_error
+from .append_only import AppendOnly, SharedAppender, Tail, atomic_replace, is_write_error, resolve_own_link
 from .digest_table import DigestTable
 from .lock_file import FileLock
 from .record import (
@@ -109,6 +109,7 @@ class Journal:
             raise ConfigurationError(message) from error
 
     def _open(self) -> None:
+        self._is_new = not os.path.exists(self.path)
         self._file = AppendOnly(self.path)
         self._reader: BinaryIO = open(self.path, "rb")  # noqa: SIM115 - closed by close()
         self.is_empty = True
@@ -365,10 +366,17 @@ class Journal:
         self._file.close()
 
     def close(self) -> None:
-        """Sync, close and release the lock; a second call does nothing."""
+        """Sync, close and release the lock; a second call does nothing.
+
+        A file that was made for this run, and that nothing was written to, is removed.
+        """
         try:
             self._close_files()
         finally:
+            with contextlib.suppress(OSError):
+                if self._is_new and os.path.getsize(self.path) <= len(self.HEADER):
+                    os.unlink(resolve_own_link(self.path))
+            self._is_new = False
             self._lock.release()
 
     def abandon(self) -> None:

@@ -9,15 +9,16 @@ import socket
 import stat
 from typing import Optional
 
-from .._file_lock import lock_file
+from .._file_lock import lock_file, unlock_file
 from ..errors import ConfigurationError
 from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "is_locked"]
 
 logger = logging.getLogger("chatpool")
 
 _MAX_HOLDER_BYTES = 200
+_PROBE_SECONDS = 0.2  # for which a program that watches the run may hold the lock, at most
 
 
 class FileLock:
@@ -44,7 +45,7 @@ class FileLock:
             OSError: the file cannot be made.
         """
         target = resolve_own_link(self._locked_path)  # one lock for the file, under any name
-        self._path = f"{target}.lock"
+        self._path = _path_of(target)
         while True:
             descriptor = self._open(target)
             if descriptor is None:
@@ -79,11 +80,11 @@ class FileLock:
 
     def _lock(self, descriptor: int) -> None:
         try:
-            is_locked = lock_file(descriptor)
+            is_taken = lock_file(descriptor, timeout_seconds=_PROBE_SECONDS)
         except OSError as error:
             self._handle_missing_locks(error)
             return
-        if not is_locked:
+        if not is_taken:
             raise ConfigurationError(
                 f"{self._locked_path} is in use by {_read_holder(descriptor)}: wait until that run has ended, or "
                 "choose another output"
@@ -129,6 +130,33 @@ class FileLock:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]  # checked in the line before
+
+
+def _path_of(locked_path: str) -> str:
+    return f"{locked_path}.lock"
+
+
+def is_locked(path: str) -> Optional[bool]:
+    """Return whether a process holds the lock of a file; None where that cannot be found out.
+
+    Nothing is made or changed.
+    """
+    flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY | os.O_NONBLOCK
+    try:
+        descriptor = os.open(_path_of(os.path.realpath(path)), flags | SAFE_OPEN_FLAGS)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        if not lock_file(descriptor):
+            return True
+        unlock_file(descriptor)
+        return False
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _write_holder(descriptor: int) -> None:

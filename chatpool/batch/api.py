@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import tempfile
+import threading
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from .._client.batch_support import (
@@ -21,7 +22,7 @@ from .._client.batch_support import (
     request_maker,
     with_answer_rules,
 )
-from .._journal import OK, AppendOnly, Journal
+from .._journal import OK, AppendOnly, Journal, StatusFile
 from .._observe.progress import Progress, RowProgress
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
@@ -37,6 +38,7 @@ from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
 from .process_pool import ProcessPoolRunner
 from .rows import InputFormat, Rows
+from .run_status import RunStatus
 from .runner import Runner, ThreadRunner, refuse_without_model
 from .signals import SignalGuard, guard_signals
 
@@ -81,6 +83,7 @@ def run(
     journal: Union[str, os.PathLike[str], None] = None,
     lock: bool = True,
     max_failures: MaxFailures = "same",
+    run_timeout: Optional[float] = None,
     **options: Any,
 ) -> BatchResult:
     r"""Answer every row of a file and store every outcome.  The same call again goes on from where this one ended.
@@ -137,6 +140,8 @@ def run(
         max_failures: how many rows of this run may fail before it ends as fatal, as in :meth:`~chatpool.ChatPool.map`:
             a number, a share (0.2) of those that have ended, from the 20th on, or None. Default: it ends when the
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
+        run_timeout: seconds for this run; then it ends as fatal, and rows without an outcome stay pending, those in
+            flight too. Default: no limit.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -169,6 +174,7 @@ def run(
         journal=None if journal is None else os.fspath(journal),
         lock=lock,
         max_failures=max_failures,
+        run_timeout=run_timeout,
     )
     if not isinstance(input, (str, os.PathLike)):
         raise TypeError(
@@ -267,14 +273,20 @@ def _run(
 ) -> None:
     if not job.is_table and paths.answers != STDOUT:
         # Before the lock: a program that reads the output of a refused run finds it empty.
-        with contextlib.suppress(OSError):  # the journal, or the first write, reports it
-            AppendOnly(paths.answers).close()
-    with Journal(paths.journal, needs_lock=job.lock and result.journal is not None) as journal:
-        total = _check_input(pool, rows, job, journal, paths, result)
+        _make_writable(paths.answers)
+    with (
+        Journal(paths.journal, needs_lock=job.lock and result.journal is not None) as journal,
+        contextlib.ExitStack() as watched,
+    ):
+        status = RunStatus(result)
+        if result.journal is not None:
+            watched.enter_context(StatusFile(journal.path, status.facts))
+        total = status.total = _check_input(pool, rows, job, journal, paths, result)
         outputs = _outputs_of(paths, journal, rows, job)
         _say_start(total, rows, journal, paths, say)
         runner_class: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
         runner = runner_class(pool, rows, job, journal, outputs, result)
+        status.counts = runner.counts
         progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
         try:
             with contextlib.ExitStack() as stack:
@@ -282,6 +294,7 @@ def _run(
                 stack.callback(progress.close)
                 stack.enter_context(outputs)
                 signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
+                stack.enter_context(_time_limit(job.run_timeout, runner))
                 runner.run(signal_guard, progress)
                 if total is None and rows.is_read and result.fatal is None and signal_guard.number is None:
                     rows.set_aside_removed(journal)
@@ -291,8 +304,33 @@ def _run(
                 raise
     if signal_guard.number is None and rows.input_error is not None:
         raise rows.input_error
+    if total is None and rows.is_read and not (result.rows or job.allows_empty) and job.retry_failed is False:
+        raise _no_rows(rows)
     result.signal = signal_guard.number
     _re_raise(signal_guard, result)
+
+
+def _make_writable(path: str) -> None:
+    try:
+        AppendOnly(path).close()
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}; choose another output") from error
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: Optional[float], runner: Runner) -> Iterator[None]:
+    """Within the block, end the run when its time is over."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, runner.end_for_time)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _check_input(
@@ -304,6 +342,8 @@ def _check_input(
             raise ConfigurationError("a sample cannot be drawn from standard input: write it to a file first")
         return None
     total = rows.check(journal)
+    if not (total or job.allows_empty):
+        raise _no_rows(rows)
     check_fields(job, rows.columns)
     first = next(rows.row_requests(), None)
     if first is not None:
@@ -314,6 +354,12 @@ def _check_input(
                 "another output, or another url (--url /v1/embeddings)"
             )
     return total
+
+
+def _no_rows(rows: Rows) -> ConfigurationError:
+    return ConfigurationError(
+        f"{rows.source.name} has no rows: choose another input, or --allow-empty if that is right"
+    )
 
 
 def _outputs_of(paths: Paths, journal: Journal, rows: Rows, job: Job) -> Outputs:

@@ -13,7 +13,7 @@ from .._journal import FAILED, RETRY, Record
 from .._observe.progress import Progress
 from .._reprs import error_text
 from .._structured.validation import AnswerRules
-from ..config import positive_int
+from ..config import positive_int, positive_seconds
 from ..errors import ChatPoolError, ConfigurationError
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
@@ -171,7 +171,10 @@ _SEED = 0  # fixed: the same command draws the same rows again
 
 @dataclass(frozen=True)
 class Job:
-    """The options of a batch run, checked; see :func:`chatpool.batch.run`."""
+    """The options of a batch run, checked; see :func:`chatpool.batch.run`.
+
+    ``allows_empty`` is the command line's: whether an input without rows is no error.
+    """
 
     retry_failed: RetryFailed = False
     limit: Optional[int] = None
@@ -191,8 +194,12 @@ class Job:
     journal: Optional[str] = None
     lock: bool = True
     max_failures: MaxFailures = "same"
+    run_timeout: Optional[float] = None
+    allows_empty: bool = True
 
     def __post_init__(self) -> None:
+        if self.run_timeout is not None:
+            positive_seconds("run_timeout", self.run_timeout)
         for name in ("limit", "sample", "processes", "max_pack"):
             if getattr(self, name) is not None or name == "processes":
                 positive_int(name, getattr(self, name))

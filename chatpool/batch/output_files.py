@@ -30,6 +30,7 @@ __all__ = [
     "Paths",
     "PrintedOutputs",
     "check_numpy",
+    "journal_beside",
     "refuse_before_start",
     "refuse_foreign_files",
     "stdout",
@@ -61,18 +62,27 @@ class Paths(NamedTuple):
         if output == STDOUT:
             return cls(STDOUT, None, journal or "", None, form)
         refuse_no_file(output)
-        stem, suffix = os.path.splitext(output)
+        stem, suffix = _stem(output), os.path.splitext(output)[1]
         if suffix.lower() in (".gz", ".gzip"):
             raise ConfigurationError(f"{output}: the output is not compressed; choose a name without {suffix}")
         if suffix.lower() == ".npy":
             check_numpy()
-            return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", journal or f"{stem}.journal", output)
-        if suffix.lower() not in (".jsonl", ".ndjson", ".json"):
-            stem = output
+            return cls(f"{stem}.jsonl", f"{stem}.errors.jsonl", journal or journal_beside(output), output)
         if form == PARQUET:
             check_parquet()
         errors = f"{stem}.errors.jsonl" if form in (BATCH, TEXT) else None
-        return cls(output, errors, journal or f"{stem}.journal", None, form)
+        return cls(output, errors, journal or journal_beside(output), None, form)
+
+
+def _stem(output: str) -> str:
+    """Return the name of an output without its ending, where that does not belong to the names of its other files."""
+    stem, suffix = os.path.splitext(output)
+    return stem if suffix.lower() in (".jsonl", ".ndjson", ".json", ".npy") else output
+
+
+def journal_beside(output: str) -> str:
+    """Return the path of the journal that a run to this output keeps unless it was told another."""
+    return f"{_stem(output)}.journal"
 
 
 class Outputs:

@@ -23,6 +23,7 @@ from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
 from .jsonl import is_embedding
 from .rows import RowRequest
+from .run_status import Counts, sum_of_counts
 from .runner import Runner
 from .worker_process import END, STOP
 
@@ -69,6 +70,7 @@ class _WorkerProcess:
     Attributes:
         assigned: the rows that were sent to it and have not ended, by key.
         known_up_to: the offset in the journal up to which everything that it has written is known.
+        counts: the counters of its pool, as it reported them last; see :func:`~.run_status.counts_of`.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class _WorkerProcess:
         ends_when_refused: bool,
     ) -> None:
         self.assigned: Dict[int, RowRequest] = {}
+        self.counts: Counts = {}
         self.known_up_to = start
         self._messages = messages
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
@@ -158,6 +161,7 @@ class ProcessPoolRunner(Runner):
     _is_stopped = False  # by a signal: at once
     _is_ending = False  # no more rows are sent; the worker processes end by themselves
     _is_exhausted = False  # the input is at its end
+    _processes: Dict[_WorkerProcess, bytes] = {}  # noqa: RUF012 - replaced, never changed
 
     def _execute(self) -> None:
         all_threads = max_workers_of(self._pool)
@@ -183,6 +187,9 @@ class ProcessPoolRunner(Runner):
             pools.close()
             with contextlib.closing(self._tail):
                 self._scan_journal()
+
+    def counts(self) -> Counts:
+        return sum_of_counts([worker.counts for worker in list(self._processes)])
 
     def _start_process(self, pool: bytes) -> None:
         journal = self._journal
@@ -297,6 +304,8 @@ class ProcessPoolRunner(Runner):
         elif "pending" in content:
             worker.assigned.pop(content["pending"], None)
             self._budget.release(content["pending"])
+        elif "counts" in content:
+            worker.counts = content["counts"]
         elif "log" in content:
             level, text = content["log"]
             logger.log(level, "%s", text)

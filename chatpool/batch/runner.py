@@ -20,13 +20,14 @@ from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
 from .._observe.progress import RowProgress
 from .._wire.response import usage_of
 from ..clock import current_clock
-from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
+from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError
 from ..prices import Bill
 from ..types import ChatRequest, Outcome
 from .job import BatchResult, Job
 from .jsonl import is_embedding
 from .output_files import Outputs
 from .rows import RowRequest, Rows
+from .run_status import Counts, counts_of
 from .signals import SignalGuard
 
 __all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
@@ -62,6 +63,7 @@ class Runner:
         self._failure_limit = FailureLimit(job.max_failures)
         self._end_reason: Optional[ChatPoolError] = None
         self._has_begun = False
+        self._time_error: Optional[ChatPoolError] = None
 
     def run(self, signal_guard: SignalGuard, progress: RowProgress) -> None:
         """Run to the end, or until a signal or a fatal error.
@@ -70,7 +72,10 @@ class Runner:
             BaseException: the reason why the run ended early; the outcomes that it had by then are stored.
         """
         self._signal_guard, self._progress = signal_guard, progress
-        self._execute()
+        try:
+            self._execute()
+        finally:
+            self._result.fatal = self._result.fatal or self._time_error
 
     def _execute(self) -> None:
         raise NotImplementedError
@@ -78,6 +83,15 @@ class Runner:
     def stop(self) -> None:
         """End the run; called in another thread."""
         raise NotImplementedError
+
+    def end_for_time(self) -> None:
+        """End the run because its time is over; called in another thread."""
+        self._time_error = DeadlineExceededError("the run's time (run_timeout) ran out")
+        self.stop()
+
+    def counts(self) -> Counts:
+        """Return what the calls of the run do at this moment; called in another thread."""
+        return counts_of(self._pool.stats())
 
     # -- rows in ----------------------------------------------------------------------------------------
 
@@ -270,7 +284,7 @@ class ThreadRunner(Runner):
             run.end(self._end_reason)
         if not (packed or self._rows.source.is_stream):
             run.read_ahead()
-        if self._signal_guard.number is not None:
+        if self._signal_guard.number is not None or self._time_error is not None:
             self.stop()
         return run
 

@@ -4,7 +4,7 @@ The input is a line of settings (the journal's path, the log's level, whether eq
 pickled pool in base64, and then two lines per row: its identity, and its body.  ``end`` says that there are no more
 rows, ``stop`` that no more requests may be sent.  The end of the input means that the parent is gone: then the worker
 process ends at once.  On standard output it reports at which offset of the journal it has written the outcome of a
-row, which rows stay pending, errors that concern more than one row, and the lines of the log.
+row, which rows stay pending, the counters of its pool, errors that concern more than one row, and the lines of the log.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
@@ -29,11 +30,14 @@ from ..clock import current_clock
 from ..errors import CallCancelledError
 from ..types import ChatRequest, Outcome
 from .jsonl import is_embedding
+from .run_status import counts_of
 
 __all__ = ["END", "STOP", "main"]
 
 END = b"end\n"
 STOP = b"stop\n"
+
+_STATUS_SECONDS = 1.0  # between two reports of the pool's counters
 
 
 def main() -> None:
@@ -66,10 +70,18 @@ def _run(source: BinaryIO) -> None:
     except Exception as error:  # a user's object in the pool may fail in any way when it is unpickled
         _send({"refused": f"{type(error).__name__}: {error}"})
         return
+    threading.Thread(target=_report_counts, args=(pool,), name="chatpool-status", daemon=True).start()
     with pool:
         _RowRunner(journal).run(pool, source, ends_when_refused=ends_when_refused)
     journal.close()
     _send({"ended": True})
+
+
+def _report_counts(pool: ChatPool) -> None:
+    """Report the pool's counters while this process lives; the target of a thread."""
+    while True:
+        _send({"counts": counts_of(pool.stats())})
+        time.sleep(_STATUS_SECONDS)  # in real time: it is for a person who watches
 
 
 class _RowRunner:

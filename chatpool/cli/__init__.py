@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
+from .config_file import apply_config
 from .parser import build_parser
 from .terminal import log_lines, run_to_exit_code, tolerant_streams
 
@@ -27,6 +28,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     tolerant_streams()
     command_line = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser().parse_args(command_line, Namespace(command_line=command_line))
-    with log_lines(verbose=getattr(arguments, "verbose", False)):
-        return run_to_exit_code(arguments.run, arguments)
+    return run_to_exit_code(_run, command_line)
+
+
+def _run(command_line: List[str]) -> int:
+    parser = build_parser()
+    apply_config(parser, command_line)
+    arguments = parser.parse_args(command_line, Namespace(command_line=command_line, parser=parser))
+    with log_lines(getattr(arguments, "verbosity", 0)):
+        code: int = arguments.run(arguments)
+        return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from ..errors import (
     APIConnectionError,
     APIError,
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     InsufficientQuotaError,
     NotFoundError,
@@ -23,12 +25,14 @@ from ..errors import (
 )
 from ..local import LocalServer
 from ..types import ChatChunk, ChatCompletion, Outcome
-from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, show
+from .command_parser import CommandParser
+from .shared_options import QUIET, add_call_options, add_version, pool_options
+from .terminal import FATAL, OK, SOME_FAILED, complain, log_attempt, read_lines, read_text, show
 
-__all__ = ["ask", "open_pool"]
+__all__ = ["add_ask", "open_pool"]
 
 # No prompt can succeed after these ...
-_ALWAYS_FATAL = (AuthenticationError, InsufficientQuotaError)
+_ALWAYS_FATAL = (AuthenticationError, BudgetExceededError, InsufficientQuotaError)
 # ... and after these none will, if none has succeeded before.
 _FATAL_AT_FIRST = (APIConnectionError, NotFoundError, PermissionDeniedError)
 
@@ -36,25 +40,50 @@ _DEFAULT_WORKERS = 16
 _DEFAULT_LOCAL_WORKERS = 8
 
 
-def ask(arguments: Namespace) -> int:
+def add_ask(commands: argparse._SubParsersAction[CommandParser], exits_text: str) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "ask",
+        usage="%(prog)s [options] [PROMPT ...]",
+        help="answer one prompt, or one per line of stdin",
+        description="Answer a prompt. The key is read from OPENAI_API_KEY.",
+        epilog=exits_text,
+    )
+    add_version(command)
+    group = command.add_argument_group("prompts and answers")
+    group.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", help="the words of one prompt; without any, all of stdin is the prompt"
+    )
+    group.add_argument(
+        "--lines", action="store_true", help="every line of stdin is a prompt of its own; answers come in their order"
+    )
+    group.add_argument("--stream", action="store_true", help="print the answer as the model writes it")
+    group.add_argument("--allow-empty", action="store_true", help="no prompt at all is no error")
+    add_call_options(command, "one JSON object per prompt and line, with all facts")
+    command.set_defaults(run=_ask)
+
+
+def _ask(arguments: Namespace) -> int:
     """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
     prompts = _prompts(arguments)
     printer = _Printer(as_json=arguments.json, keep_places=arguments.lines)
     with open_pool(arguments) as pool:
         if arguments.stream:
-            _stream(pool, prompts, printer)
+            _stream(pool, prompts, printer, arguments.run_timeout)
         else:
-            for outcome in pool.imap(prompts, progress=_progress(arguments)):
+            for outcome in pool.imap(prompts, progress=_progress(arguments), run_timeout=arguments.run_timeout):
                 printer.show(outcome)
-    if not printer.shown:
-        raise ConfigurationError("no prompt was given: pass it as arguments or on stdin")
+    if not (printer.shown or arguments.allow_empty):
+        raise ConfigurationError(
+            "no prompt was given: pass it as arguments or on stdin, or --allow-empty if that is right"
+        )
     return printer.finish()
 
 
-def _stream(pool: ChatPool, prompts: Iterable[str], printer: _Printer) -> None:
+def _stream(pool: ChatPool, prompts: Iterable[str], printer: _Printer, run_timeout: Optional[float]) -> None:
     """Print an answer as the model writes it."""
     has_text = False
-    for _, piece in pool.stream_many(prompts, progress=False):
+    for _, piece in pool.stream_many(prompts, progress=False, run_timeout=run_timeout):
         if isinstance(piece, ChatChunk):
             has_text = has_text or bool(piece.text)
             show(piece.text, end="")
@@ -169,7 +198,9 @@ def open_pool(arguments: Namespace, *, needs_model: bool = True) -> Iterator[Cha
         needs_model: whether OpenAI's own server cannot be called without ``--model``.
     """
     workers = arguments.max_workers
-    options: Dict[str, Any] = {"system": arguments.system, "timeout": arguments.timeout}
+    options = pool_options(arguments)
+    if arguments.verbosity > 1:
+        options["listeners"] = [log_attempt]
     if not arguments.local:
         options.update(
             model=_model(arguments) if needs_model else arguments.model,
@@ -198,4 +229,5 @@ def _model(arguments: Namespace) -> Optional[str]:
 
 def _progress(arguments: Namespace) -> Optional[bool]:
     """Show a bar for many prompts only, and only if no answers are printed between."""
-    return None if arguments.lines and not sys.stdout.isatty() else False
+    is_shown = arguments.lines and arguments.verbosity != QUIET and not sys.stdout.isatty()
+    return None if is_shown else False

@@ -17,22 +17,22 @@ from ..batch.job import Job
 from ..batch.jsonl import json_text
 from ..batch.output_formats import FORMATS, STDOUT, format_of
 from ..errors import ConfigurationError
-from ..prices import PricesLike, dollars, prices_of
+from ..prices import dollars
 from .ask import open_pool
+from .command_parser import CommandParser
+from .shared_options import QUIET, add_call_options, add_version, number
 from .terminal import FATAL, OK, SOME_FAILED, complain
 
-__all__ = ["PRICES_HELP", "add_run", "prices"]
+__all__ = ["add_run"]
 
 _INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding")
 
 
-def add_run(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser, exits_text: str
-) -> None:
+def add_run(commands: argparse._SubParsersAction[CommandParser], exits_text: str) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "run",
-        parents=[common],
+        usage="%(prog)s IN -o OUT [options]",
         help="answer every row of a file",
         description=(
             "Answer every row of a file. The same command again goes on where this one ended, however it ended. "
@@ -42,23 +42,26 @@ def add_run(
         ),
         epilog=exits_text,
     )
+    add_version(command)
     _add_files(command)
     _add_input_options(command)
     _add_selection(command)
     _add_answer_rules(command)
     _add_output(command)
-    _add_scale(command)
+    _add_requests(command)
+    add_call_options(command, "say what was done as one JSON object on stdout")
     command.set_defaults(run=_run)
 
 
-def _add_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def _add_files(command: CommandParser) -> None:
+    group = command.add_argument_group("files")
+    group.add_argument(
         "input",
         metavar="IN",
         help="OpenAI batch lines, objects with messages, prompt or input, a text of one prompt a line, or CSV; "
         "compressed by gzip or not; Excel and Parquet with the extra tables; - is standard input",
     )
-    command.add_argument(
+    group.add_argument(
         "-o",
         "--output",
         metavar="OUT",
@@ -68,7 +71,7 @@ def _add_files(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_input_options(command: argparse.ArgumentParser) -> None:
+def _add_input_options(command: CommandParser) -> None:
     group = command.add_argument_group("what the rows are")
     group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
     group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
@@ -81,10 +84,15 @@ def _add_input_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
 
 
-def _add_selection(command: argparse.ArgumentParser) -> None:
+def _add_selection(command: CommandParser) -> None:
     group = command.add_argument_group("which rows run")
-    group.add_argument("--limit", metavar="N", type=int, help="the first N rows")
-    group.add_argument("--sample", metavar="N", type=int, help="N rows drawn at random, the same ones every time")
+    group.add_argument("--limit", metavar="N", type=number("rows", whole=True), help="the first N rows")
+    group.add_argument(
+        "--sample",
+        metavar="N",
+        type=number("rows", whole=True),
+        help="N rows drawn at random, the same ones every time",
+    )
     group.add_argument(
         "--retry-failed",
         metavar="KINDS",
@@ -101,6 +109,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
         help="end the run when N rows of it have failed, or a share of those that have ended (0.2, 20%%), from the "
         "20th on; none: never (default: when the first 50 are all refused in the same words)",
     )
+    group.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
     group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
 
 
@@ -125,13 +134,16 @@ def _max_failures(text: str) -> MaxFailures:
     return limit
 
 
-def _add_answer_rules(command: argparse.ArgumentParser) -> None:
+def _add_answer_rules(command: CommandParser) -> None:
     group = command.add_argument_group("what answers have to be")
     group.add_argument(
         "--schema", metavar="FILE", help="JSON that this JSON schema allows; the schema is not sent (needs jsonschema)"
     )
     group.add_argument(
-        "--max-reasks", metavar="N", type=int, help="how often another answer is asked for, with --schema (default: 2)"
+        "--max-reasks",
+        metavar="N",
+        type=number("answers", whole=True),
+        help="how often another answer is asked for, with --schema (default: 2)",
     )
     group.add_argument(
         "--accept",
@@ -140,7 +152,7 @@ def _add_answer_rules(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output(command: argparse.ArgumentParser) -> None:
+def _add_output(command: CommandParser) -> None:
     group = command.add_argument_group("what is written")
     group.add_argument(
         "--format",
@@ -170,44 +182,27 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_scale(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens, for the cost: {PRICES_HELP}"
+def _add_requests(command: CommandParser) -> None:
+    group = command.add_argument_group("how requests are made")
+    group.add_argument(
+        "--processes",
+        metavar="N",
+        type=number("processes", whole=True),
+        default=1,
+        help="share the work among N processes (default: 1)",
     )
-    command.add_argument(
-        "--processes", metavar="N", type=int, default=1, help="share the work among N processes (default: 1)"
+    group.add_argument(
+        "--max-pack",
+        metavar="N",
+        type=number("texts", whole=True),
+        help="at most N texts to embed in one request (default: 2,048)",
     )
-    command.add_argument(
-        "--max-pack", metavar="N", type=int, help="at most N texts to embed in one request (default: 2,048)"
-    )
-    command.add_argument(
+    group.add_argument(
         "--encoding-format",
         metavar="FORM",
         choices=("float", "base64"),
         help="how the server sends vectors, float or base64; base64 is a quarter of the size",
     )
-
-
-PRICES_HELP = "read,written[,cached], one number for embeddings, or a file of prices by model in LiteLLM's form"
-
-
-def prices(text: str) -> PricesLike:
-    """Return the value of ``--prices``: numbers, or the name of a file.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is neither.
-    """
-    try:
-        value: PricesLike = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        value = text
-    try:
-        prices_of(value, "it")
-    except (TypeError, ConfigurationError) as error:
-        raise argparse.ArgumentTypeError(
-            f"it takes numbers, for instance 0.15,0.60, or a file of prices: {error}"
-        ) from None
-    return value
 
 
 def _run(arguments: Namespace) -> int:
@@ -225,7 +220,7 @@ def _run(arguments: Namespace) -> int:
                 input_options,
                 pool,
                 {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
-                say=complain,
+                say=_say_nothing if arguments.verbosity == QUIET else complain,
                 signals=(signal.SIGINT, signal.SIGTERM),
             )
     except KeyboardInterrupt as interrupt:
@@ -255,7 +250,14 @@ def _job_of(arguments: Namespace) -> Job:
         journal=arguments.journal,
         lock=not arguments.no_lock,
         max_failures=arguments.max_failures,
+        progress=False if arguments.verbosity == QUIET else None,
+        run_timeout=arguments.run_timeout,
+        allows_empty=arguments.allow_empty,
     )
+
+
+def _say_nothing(text: str) -> None:
+    """Take a message of no importance, with ``--quiet``."""
 
 
 def _answer_rules(arguments: Namespace) -> AnswerRules:
@@ -309,7 +311,7 @@ def _show_end(result: BatchResult, arguments: Namespace) -> int:
 def _show(result: BatchResult, arguments: Namespace, text: str) -> None:
     if arguments.json:
         print(json_text(_json_fields(result)), flush=True)
-    else:
+    elif arguments.verbosity != QUIET or result.failed or result.pending:
         complain(text)
 
 
@@ -320,8 +322,8 @@ def _json_fields(result: BatchResult) -> Dict[str, Any]:
 
 
 def _say_bad_lines(result: BatchResult) -> None:
-    for number, reason in result.bad_lines:
-        complain(f"line {number} was left out: {reason}")
+    for line, reason in result.bad_lines:
+        complain(f"line {line} was left out: {reason}")
     more = result.bad_line_count - len(result.bad_lines)
     if more > 0:
         complain(f"{more:,} more lines were left out")

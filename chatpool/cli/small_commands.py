@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from argparse import Namespace
+from typing import Dict
 
-from .._client.diagnostics import findings
+from .._client import diagnostics
+from .._client.diagnostics import Finding, findings
 from .._redaction import printable
 from ..batch import Report, report
 from ..batch.jsonl import json_text
@@ -14,46 +17,61 @@ from ..batch.output_files import write_whole
 from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path
 from .ask import open_pool
-from .run import PRICES_HELP, prices
-from .terminal import FATAL, OK, complain
+from .command_parser import CommandParser
+from .shared_options import PRICES_HELP, QUIET, add_connection_options, add_version, number, prices
+from .terminal import FATAL, OK, SOME_FAILED, complain
 
 __all__ = ["add_check", "add_local", "add_report"]
 
 _DEFAULT_CHECK_SECONDS = 30.0
 
 
-def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "check",
-        parents=[common],
+        usage="%(prog)s [options]",
         help="look at everything a call depends on",
         description=(
             "Look at everything a call depends on: key, server, proxy, certificates, model, one call, limits. "
-            "What is wrong is marked, and the line after it says what to do."
+            "What is wrong is marked, and so is what could not be found out; the line after it says what to do."
         ),
-        epilog="exit codes: 0 all is well, 2 wrong usage or configuration, 3 something else is wrong",
+        epilog=(
+            "exit codes: 0 a call was answered and nothing is wrong, 1 nothing is wrong, but whether calls are "
+            "answered could not be found out, 2 wrong usage or configuration, 3 something is wrong"
+        ),
     )
+    add_version(command)
+    add_connection_options(command)
     command.set_defaults(run=_check)
 
 
 def _check(arguments: Namespace) -> int:
     """Print the findings, and return the exit code."""
-    wrong = 0
+    states: Dict[str, str] = {}
+    if sys.stderr.isatty() and arguments.verbosity != QUIET:
+        complain("asking the server; the lines come when it has answered")
     with open_pool(arguments, needs_model=False) as pool:
         for finding in findings(pool, timeout=arguments.timeout or _DEFAULT_CHECK_SECONDS):
-            wrong += finding.advice is not None
-            mark = "ok   " if finding.advice is None else "WRONG"
-            print(printable(f"{mark}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
-            if finding.advice is not None and finding.advice not in finding.text:
-                print(printable(f"       {'':<9} -> {finding.advice}"), flush=True)
-    return FATAL if wrong else OK
+            states[finding.name] = finding.state
+            if finding.state != diagnostics.OK or arguments.verbosity != QUIET:
+                _show_finding(finding)
+    if diagnostics.WRONG in states.values():
+        return FATAL
+    return SOME_FAILED if states.get("call") == diagnostics.UNKNOWN else OK
 
 
-def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _show_finding(finding: Finding) -> None:
+    print(printable(f"{finding.state:<7}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
+    if finding.advice and finding.advice not in finding.text:
+        print(printable(f"{'':<7}  {'':<9} -> {finding.advice}"), flush=True)
+
+
+def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "report",
+        usage="%(prog)s OUT [options]",
         help="say what is in the output of a run",
         description=(
             "Say what is in the output of a run: rows, failures by cause, tokens, and, from the journal beside it, "
@@ -62,7 +80,9 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("output", metavar="OUT", help="the file of answers, or a journal")
     command.add_argument("--html", metavar="FILE", help="write a page with plots")
-    command.add_argument("--prices", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}")
+    command.add_argument(
+        "--prices", "--price", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}"
+    )
     command.add_argument("--json", action="store_true", help="the numbers as one JSON object")
     command.set_defaults(run=_report)
 
@@ -94,7 +114,7 @@ def _numbers(run_report: Report) -> object:
     }
 
 
-def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_local(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the commands to the parser."""
     command = commands.add_parser("local", help="the embedded model", description="The embedded model, to try things.")
     actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -112,7 +132,11 @@ def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     serve_command.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
     serve_command.add_argument(
-        "--max-workers", metavar="N", type=int, default=8, help="requests answered at once (default: 8)"
+        "--max-workers",
+        metavar="N",
+        type=number("requests", whole=True),
+        default=8,
+        help="requests answered at once (default: 8)",
     )
     serve_command.set_defaults(run=_serve_model)
 

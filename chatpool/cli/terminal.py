@@ -11,18 +11,19 @@ import os
 import signal
 import sys
 import threading
-from argparse import Namespace
 from types import FrameType
-from typing import Callable, Iterator, NoReturn, Optional, Set
+from typing import Callable, Iterator, List, NoReturn, Optional, Set
 
 from .._redaction import printable
 from ..errors import ChatPoolError, ConfigurationError
+from ..events import Event
 
 __all__ = [
     "FATAL",
     "OK",
     "SOME_FAILED",
     "complain",
+    "log_attempt",
     "log_lines",
     "read_lines",
     "read_text",
@@ -30,6 +31,8 @@ __all__ = [
     "show",
     "tolerant_streams",
 ]
+
+_logger = logging.getLogger("chatpool")
 
 # Exit codes.
 OK = 0
@@ -75,18 +78,36 @@ class _LogLines(logging.Handler):
 
 
 @contextlib.contextmanager
-def log_lines(*, verbose: bool) -> Iterator[None]:
-    """Within the block, show the library's warnings on stderr, with ``verbose`` retries too."""
-    logger = logging.getLogger("chatpool")
-    before, handler = logger.level, _LogLines(logging.INFO if verbose else logging.WARNING)
-    if verbose:
-        logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+def log_lines(verbosity: int = 0) -> Iterator[None]:
+    """Within the block, show the library's warnings on stderr.
+
+    Args:
+        verbosity: 1 for retries as well (level INFO), 2 for every attempt (DEBUG).
+    """
+    level = logging.WARNING if verbosity < 1 else logging.INFO if verbosity == 1 else logging.DEBUG
+    before, handler = _logger.level, _LogLines(level)
+    if verbosity > 0:
+        _logger.setLevel(level)
+    _logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        _logger.removeHandler(handler)
+        _logger.setLevel(before)
+
+
+def log_attempt(event: Event) -> None:
+    """Log, at level DEBUG, an attempt that is sent, or the end of a call; a listener of pools.
+
+    The library logs retries itself.
+    """
+    if event.kind == "sent":
+        _logger.debug("call %d: attempt %d is sent to %s", event.call_id, event.attempt, event.model or "no model")
+    elif event.kind == "succeeded":
+        tokens = "" if event.usage is None else f", {event.usage.total_tokens:,} tokens"
+        _logger.debug("call %d: answered in %.2f s%s", event.call_id, event.elapsed or 0.0, tokens)
+    elif event.kind == "failed":
+        _logger.debug("call %d: failed (%s)", event.call_id, event.reason)
 
 
 def show(text: str = "", end: str = "\n") -> None:
@@ -121,11 +142,11 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM; code that cleans up after Ctrl-C cleans up after it as well."""
 
 
-def run_to_exit_code(command: Callable[[Namespace], int], arguments: Namespace) -> int:
-    """Run ``command`` and return the exit code; no exception leaves."""
+def run_to_exit_code(command: Callable[[List[str]], int], command_line: List[str]) -> int:
+    """Run ``command`` and return the exit code; no exception leaves but SystemExit."""
     try:
         with _sigterm_raises():
-            code = command(arguments)
+            code = command(command_line)
             _flush()
             return code
     except _Terminated:

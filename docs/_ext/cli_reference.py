@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -32,10 +32,12 @@ def _has_commands(action: argparse.Action) -> bool:
     return isinstance(action, argparse._SubParsersAction)
 
 
-def _arguments(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    for action in parser._actions:
-        if action.help != argparse.SUPPRESS and not _has_commands(action):
-            yield action
+def _groups(parser: argparse.ArgumentParser) -> Iterator[Tuple[str, List[argparse.Action]]]:
+    """The arguments in the groups of ``--help``, with the title of each; none without arguments."""
+    for group in parser._action_groups:
+        actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS and not _has_commands(each)]
+        if actions:
+            yield str(group.title), actions
 
 
 def _term(action: argparse.Action) -> str:
@@ -65,9 +67,11 @@ class Cli(SphinxDirective):
         parser = find_command(load_parser(), (self.arguments[0] if self.arguments else "").split())
         found: List[nodes.Node] = [nodes.literal_block(text=parser.format_usage().strip(), language="text")]
         found += [nodes.paragraph(text=text) for text in (parser.description, parser.epilog) if text]
-        items = [_definition(parser, action) for action in _arguments(parser)]
-        if items:
-            found.append(nodes.definition_list("", *items))
+        groups = list(_groups(parser))
+        for title, actions in groups:
+            if len(groups) > 1:
+                found.append(nodes.rubric(text=title))
+            found.append(nodes.definition_list("", *(_definition(parser, action) for action in actions)))
         return found
 
 

@@ -422,7 +422,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(chatpool_server):
             check=False,
         )
     assert ended.returncode == 2
-    assert ended.stderr == f"chatpool: cannot write {folder}/out.journal: Permission denied; choose another output\n"
+    assert ended.stderr == f"chatpool: cannot write {folder}/out.jsonl: Permission denied; choose another output\n"
     assert chatpool_server.requests == []
 
 

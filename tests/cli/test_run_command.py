@@ -125,3 +125,78 @@ def test_a_template_and_the_other_readings_are_passed_on(batch, chatpool_server)
     assert batch("--template", "Say {text}", "--limit", "1", "--in-order", "--system", "s").code == 0
     (request,) = chatpool_server.requests
     assert [message["content"] for message in request.body["messages"]] == ["s", "Say one"]
+
+
+class TestRefusedStarts:
+    """What was refused before anything was sent leaves neither a journal nor a lock, nor a status."""
+
+    @pytest.fixture
+    def left(self, tmp_path):
+        return lambda: sorted(
+            path.name for path in tmp_path.iterdir() if path.suffix in (".journal", ".lock", ".status")
+        )
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--limit", "0"],
+            ["--limit", "1", "--sample", "1"],
+            ["--schema", "none.json"],
+            ["--encoding", "nonsense"],
+            ["--template", "{nothing}"],
+            ["--prices", "none.json"],
+            ["--budget", "5"],
+            ["--nonsense"],
+        ],
+    )
+    def test_a_wrong_option(self, batch, left, arguments):
+        assert batch(*arguments).code == 2
+        assert left() == []
+
+    def test_a_missing_file(self, run, left, tmp_path, chatpool_server):
+        options = ("--model", "m", "--base-url", chatpool_server.base_url)
+        assert run("run", tmp_path / "none.txt", "-o", tmp_path / "out.jsonl", *options).code == 2
+        assert left() == []
+
+    def test_a_line_that_cannot_be_used(self, run, left, tmp_path, chatpool_server):
+        source = tmp_path / "in.jsonl"
+        source.write_text('{"prompt": "one"}\n{"pro\n')
+        options = ("--model", "m", "--base-url", chatpool_server.base_url)
+        assert run("run", source, "-o", tmp_path / "out.jsonl", *options).code == 2
+        assert (left(), chatpool_server.requests) == ([], [])
+
+    def test_no_key_and_no_model(self, run, left, files):
+        assert run("run", files[0], "-o", files[1], "--model", "m").code == 2
+        assert left() == []
+
+    @pytest.mark.parametrize("output", ["none/out.jsonl", "none/out.csv", "folder", "folder.csv"])
+    def test_an_output_that_cannot_be_written(self, run, left, tmp_path, files, chatpool_server, output):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder.csv").mkdir()
+        options = ("--model", "m", "--base-url", chatpool_server.base_url, "--journal", tmp_path / "named.journal")
+        ended = run("run", files[0], "-o", tmp_path / output, *options)
+        assert (ended.code, left(), chatpool_server.requests) == (2, [], [])
+        assert ended.err.splitlines()[-1].startswith("chatpool: ")
+
+
+class TestEmptyInput:
+    @pytest.mark.parametrize("name", ["in.txt", "in.csv", "in.jsonl", "-"])
+    def test_it_is_exit_code_2_unless_it_is_allowed(self, run, tmp_path, chatpool_server, name):
+        source = name if name == "-" else tmp_path / name
+        if name != "-":
+            source.write_text("prompt\n" if name == "in.csv" else "\n")
+        options = ("-o", tmp_path / "out.jsonl", "--model", "m", "--base-url", chatpool_server.base_url)
+        ended = run("run", source, *options)
+        assert (ended.code, "--allow-empty" in ended.err) == (2, True)
+        assert list(tmp_path.glob("*.journal*")) == []
+        assert run("run", source, *options, "--allow-empty").code == 0
+        assert chatpool_server.requests == []
+
+    def test_prompts_of_which_there_are_none(self, ask):
+        assert ask("--lines", "--allow-empty") == (0, "", "")
+        assert ask("--allow-empty", stdin=" \n") == (0, "", "")
+
+    def test_rows_that_are_all_done_are_no_empty_input(self, batch):
+        batch()
+        assert batch("--retry-failed").code == 0
+        assert batch().code == 0

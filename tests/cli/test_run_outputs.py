@@ -250,7 +250,7 @@ def test_what_the_library_warns_of_is_said_once(capsys):
     from chatpool.cli.terminal import log_lines
 
     logger = logging.getLogger("chatpool")
-    with log_lines(verbose=False):
+    with log_lines():
         for _ in range(3):
             logger.warning("the shared limit is lost")
         logger.info("not shown")

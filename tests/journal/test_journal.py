@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -14,7 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import chatpool
-from chatpool._journal import FAILED, OK, RETRY, Journal, decode_record, decode_value, key_of, read_journal, read_runs
+from chatpool._journal import (
+    FAILED,
+    OK,
+    RETRY,
+    Journal,
+    SharedAppender,
+    decode_record,
+    decode_value,
+    key_of,
+    read_journal,
+    read_runs,
+)
 from chatpool.errors import ConfigurationError
 
 ROOT = Path(chatpool.__file__).parents[1]
@@ -197,9 +209,31 @@ def test_a_second_process_is_refused_until_the_first_is_dead(path):
     Journal(path).close()
 
 
-def test_no_lock_file_stays_behind(path, tmp_path):
+def test_no_lock_file_stays_behind(path, tmp_path, record):
+    with Journal(path) as journal:
+        journal.append(record("a"))
+    assert [each.name for each in tmp_path.iterdir()] == ["run.journal"]
+
+
+def test_a_journal_that_nothing_was_written_to_leaves_no_file(path, tmp_path):
+    Journal(path).close()
+    with pytest.raises(ConfigurationError), Journal(path):
+        raise ConfigurationError("a line of the input cannot be used")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_journal_that_was_there_before_stays(path, tmp_path):
+    path.write_bytes(Journal.HEADER)
     Journal(path).close()
     assert [each.name for each in tmp_path.iterdir()] == ["run.journal"]
+
+
+def test_a_journal_that_only_other_processes_have_written_to_stays(path, record):
+    with Journal(path) as journal, contextlib.closing(journal.tail()):
+        other = SharedAppender(str(path))
+        other.append(record("a"))
+        other.close()
+    assert path.exists()
 
 
 def test_one_that_is_dropped_gives_its_lock_back(path, record):

@@ -79,7 +79,7 @@ def test_a_lock_file_that_a_killed_run_has_left_is_taken_over(path, tmp_path):
     (tmp_path / "run.journal.lock").write_text("process 1 on nowhere, which was longer than what comes next")
     with Journal(path), pytest.raises(ConfigurationError, match=f"in use by process {os.getpid()} on [^,]*: wait"):
         Journal(path)
-    assert [each.name for each in tmp_path.iterdir()] == ["run.journal"]
+    assert not (tmp_path / "run.journal.lock").exists()
 
 
 @posix
@@ -160,7 +160,7 @@ def test_what_was_not_there_before_gets_the_mode_that_the_umask_leaves(path, uma
 
 @posix
 def test_the_lock_file_is_open_to_no_more_people_than_what_it_locks(path):
-    Journal(path).close()
+    path.write_bytes(Journal.HEADER)
     path.chmod(0o600)
     with Journal(path):
         assert mode_of(f"{path}.lock") == 0o600

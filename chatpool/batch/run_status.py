@@ -1,0 +1,85 @@
+"""Status of a batch run under way, as it stands in a file beside the journal while the run lasts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from .._redaction import printable
+from ..clock import current_clock
+from ..types import LineStats, PoolStats
+from .job import BatchResult
+
+__all__ = ["Counts", "RunStatus", "counts_of", "sum_of_counts"]
+
+Counts = Mapping[str, Any]
+"""What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried`` and ``waits``, a list of texts."""
+
+_NUMBERS = ("in_flight", "queued", "parked", "retried")
+_MAX_WAITS = 5
+
+
+def counts_of(stats: PoolStats) -> Counts:
+    """Return the counters of a pool as values of JSON."""
+    counts: Dict[str, Any] = {name: getattr(stats, name) for name in _NUMBERS}
+    waits = [_wait_of(endpoint, model, line) for (endpoint, model), line in stats.lines.items()]
+    counts["waits"] = [wait for wait in waits if wait][:_MAX_WAITS]
+    return counts
+
+
+def _wait_of(endpoint: str, model: Optional[str], line: LineStats) -> str:
+    """Return why calls to a model wait, or what limits their pace, for a person; "" where nothing does."""
+    parts = [line.why or ""]
+    if line.paused_until is not None:
+        parts.append(f"paused for {max(0.0, line.paused_until):.0f} s")
+    elif line.why and line.rate is not None:
+        parts.append(f"{60 * line.rate:,.0f} a minute")
+    text = ", ".join(part for part in parts if part)
+    return printable(f"{model or endpoint}: {text}") if text else ""
+
+
+def sum_of_counts(parts: Sequence[Counts]) -> Counts:
+    """Return the counters of several pools together."""
+    counts: Dict[str, Any] = {name: sum(part.get(name, 0) for part in parts) for name in _NUMBERS}
+    waits: List[str] = list(dict.fromkeys(wait for part in parts for wait in part.get("waits", ())))
+    counts["waits"] = waits[:_MAX_WAITS]
+    return counts
+
+
+class RunStatus:
+    """Collects the status of a run.
+
+    Args:
+        result: its counts.
+
+    Attributes:
+        total: how many rows are selected, None while that is not known.
+        counts: returns what its calls do; None while the input is read.
+    """
+
+    def __init__(self, result: BatchResult) -> None:
+        self._result = result
+        self._clock = current_clock()
+        self._started = self._clock.now()
+        self.total: Optional[int] = None
+        self.counts: Optional[Callable[[], Counts]] = None
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the status, as values of JSON."""
+        result = self._result
+        return {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "at": self._clock.wall(),
+            "elapsed": self._clock.now() - self._started,
+            "total": self.total,
+            "succeeded": result.succeeded,
+            "failed": result.failed,
+            "done_before": result.done_before,
+            "causes": dict(result.causes),
+            "tokens": result.usage.total_tokens,
+            "cost": result.cost,
+            "is_sending": self.counts is not None,
+            **({} if self.counts is None else self.counts()),
+        }
