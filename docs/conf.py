@@ -16,6 +16,7 @@ import chatpool  # noqa: E402 - found by the path set above
 
 project = "chatpool"
 author = "the chatpool authors"
+project_copyright = author
 version = release = chatpool.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_reference", "public_members"]
