@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
     ("py:.*", r"(array|asyncio|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
     ("py:class", r"(Stop|Wait)BaseT"),  # tenacity's, imported for type checkers only
-    ("py:.*", r"chatpool\.types\.V"),  # a type variable: the value of an outcome
+    ("py:.*", r"(chatpool\.\S+\.)?[A-Z]"),  # type variables
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
     ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|(chatpool\.batch\.report\.)?Timeline"),
 ]
