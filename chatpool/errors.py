@@ -65,7 +65,7 @@ class ChatPoolError(Exception):
 
     @property
     def message(self) -> str:
-        """The message: what happened, and what to do next."""
+        """The message, which says what happened and what to do next."""
         return str(self.args[0]) if self.args else ""
 
     def copied(self, prefix: str = "") -> ChatPoolError:

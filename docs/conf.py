@@ -16,9 +16,10 @@ import chatpool  # noqa: E402 - found by the path set above
 
 project = "chatpool"
 author = "the chatpool authors"
+project_copyright = author
 version = release = chatpool.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_reference", "short_overloads"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cli_reference", "public_members"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 
@@ -30,23 +31,51 @@ highlight_language = "python"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
+# Named in signatures and described in reference/settings.md, where most would be unions of many lines.
+autodoc_type_aliases = {
+    "Item": "chatpool.types.Item",
+    "Listener": "chatpool.events.Listener",
+    "PricesLike": "chatpool.prices.PricesLike",
+    "RetryPolicyLike": "chatpool.config.RetryPolicyLike",
+    "TimeoutLike": "chatpool.config.TimeoutLike",
+    **{name: name for name in ("Action", "ScriptLike")},
+    **{name: name for name in ("Accept", "Cert", "JournalPath", "Key", "MaxFailures", "Parse", "Progress", "Verify")},
+}
+nitpicky = True
+nitpick_ignore_regex = [
+    # Other projects' names; their inventories would need a network.
+    ("py:.*", r"(array|asyncio|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
+    ("py:class", r"(Stop|Wait)BaseT"),  # tenacity's, imported for type checkers only
+    ("py:.*", r"(chatpool\.\S+\.)?[A-Z]"),  # type variables
+    # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
+    ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|(chatpool\.batch\.report\.)?Timeline"),
+]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
 # Sentences with a colon in them are not "type: description".
 napoleon_custom_sections = ["Returns"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["chatpool.css"]
 html_title = f"chatpool {version}"
 html_copy_source = False
 html_show_sphinx = False
 
 
-def _short_exceptions(app: Sphinx, what: str, name: str, obj: Any, *rest: Any) -> Tuple[str, None] | None:
-    """Errors are caught, not made: their arguments would hide what they mean."""
-    return ("", None) if what == "exception" else None
+# Results of calls: nobody makes one.
+_RETURNED = frozenset(
+    {"Attempt", "BatchResult", "Bill", "ChatChunk", "ChatCompletion", "ChatStream", "Choice", "Event", "LineStats"}
+    | {"Outcome", "PoolStats", "Prices", "ReceivedRequest", "Report", "Results", "ToolCall", "ToolCallDelta", "Usage"}
+)
+
+
+def _short_signatures(app: Sphinx, what: str, name: str, obj: Any, *rest: Any) -> Tuple[str, None] | None:
+    """Errors are caught, and results returned: the arguments that make them would hide what they mean."""
+    is_returned = what == "class" and name.rpartition(".")[2] in _RETURNED
+    return ("", None) if what == "exception" or is_returned else None
 
 
 def _public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: List[type]) -> None:
@@ -58,5 +87,5 @@ def _public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: List[ty
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-signature", _short_exceptions)
+    app.connect("autodoc-process-signature", _short_signatures)
     app.connect("autodoc-process-bases", _public_bases)

@@ -184,7 +184,7 @@ def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] =
 
     Args:
         path: a run's output, with its file of errors and its journal beside it; a journal, also one of
-            :meth:`ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
+            :meth:`chatpool.ChatPool.map`; or an output file of the real Batch API, vLLM or the cookbook's script.
         prices: dollars per million tokens, as for :func:`run`. Those by model apply to the models that
             were asked for, where there is a journal that knows them, or else to those that have answered.
 

@@ -76,8 +76,6 @@ class ReceivedRequest:
         query: the target's parameters; the last value of a repeated name.
         headers: header fields; names match in any case.
         raw: the bytes of the body.
-        body: the body's JSON value, None for a body that is not JSON.
-        prompt: the last user message, the prompt or the input.
     """
 
     __slots__ = ("_body", "connection", "headers", "method", "number", "path", "query", "raw", "target", "time")

@@ -256,7 +256,12 @@ class Html(Step):
 
 @dataclass(frozen=True)
 class Redirect(Step):
-    """A redirect to ``location``, an absolute URL or a path."""
+    """A redirect.
+
+    Args:
+        location: where to, an absolute URL or a path.
+        status: HTTP status.
+    """
 
     location: str
     status: int = 307
@@ -403,7 +408,11 @@ class Hangup(Step):
 
 @dataclass(frozen=True)
 class Garbage(Step):
-    """Send bytes that are not HTTP, and close the connection."""
+    """Send bytes that are not HTTP, and close the connection.
+
+    Args:
+        data: the bytes.
+    """
 
     data: bytes = b"\x00\x16\x03garbage, not HTTP\r\n\r\n\xff"
 

@@ -1,0 +1,59 @@
+"""Names of everything public: what the reference has to have an anchor for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Collection, Dict, Iterator, List
+
+# Packages and modules that programs import; what has no underscore in others is for chatpool itself.
+MODULES = (
+    *("chatpool", "chatpool.errors", "chatpool.batch", "chatpool.testing", "chatpool.local", "chatpool.prices"),
+    "chatpool.clock",
+)
+
+_SET = re.compile(r"^\s+(?:self\.[\w.]+ = |)self\.([a-z]\w*)(?:: [^=\n]+)? = ", re.MULTILINE)
+
+
+def public_names() -> Iterator[str]:
+    """Full names of all public objects, and of the attributes of public classes, inherited ones included."""
+    for module in MODULES:
+        for name in importlib.import_module(module).__all__:
+            yield f"{module}.{name}"
+            value = getattr(importlib.import_module(module), name)
+            if inspect.isclass(value) and not (module == "chatpool" and value.__module__ == "chatpool.errors"):
+                yield from (f"{module}.{name}.{member}" for member in members(value))
+
+
+def members(cls: type) -> List[str]:
+    """Public attributes of a class, those of chatpool's bases included."""
+    bases = [base for base in cls.__mro__ if base.__module__.startswith("chatpool")]
+    return list(dict.fromkeys(name for base in bases for name in own_members(base)))
+
+
+def own_members(cls: type) -> List[str]:
+    """Public attributes that a class itself defines: methods, annotated ones, and what ``__init__`` sets."""
+    annotated = vars(cls).get("__annotations__", {})
+    is_written = inspect.isfunction(vars(cls).get("__init__")) and vars(cls)["__init__"].__code__.co_filename[:1] != "<"
+    instance = _SET.findall(inspect.getsource(vars(cls)["__init__"])) if is_written else []
+    return list(dict.fromkeys(name for name in (*annotated, *instance, *vars(cls)) if not name.startswith("_")))
+
+
+def inherited(cls: type, hidden: Collection[str] = ()) -> Dict[type, List[str]]:
+    """Public attributes that a class has from each of its public bases.
+
+    Args:
+        cls: the class.
+        hidden: attributes of its own that its page leaves out, as they do what those of the base do.
+    """
+    found: Dict[type, List[str]] = {}
+    seen = {name for name in own_members(cls) if name not in hidden and not isinstance(vars(cls).get(name), str)}
+    for base in cls.__mro__[1:]:
+        names = [name for name in own_members(base) if name not in seen]
+        if base.__name__.startswith("_"):
+            seen.update(names)  # documented with the public class below it
+        elif base.__module__.startswith("chatpool") and names:
+            seen.update(names)
+            found[base] = names
+    return found

@@ -1,0 +1,55 @@
+"""The figures of the page that compares chatpool with other tools are those of the benchmarks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Dict, List
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "explanation" / "comparison.md"
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+
+# Column of the page -> section of the results, what else its row has, and what its cell is like.
+COLUMNS = [
+    ("### CPU per call: 50 ms\n", "", r"\| {client} \|[^|]*\|[^|]*\| [^|]*; {figure} ms \|"),
+    ("### Calls per second: 50 ms\n", "", r"\| {client} \|[^|]*\|[^|]*\| {figure} \("),
+    ("### Seconds per run", "20 % random 503s, N=2,000", r"\| {where} \| {client} \| {figure} \("),
+    (
+        "### Servers that refuse",
+        "nginx `limit_req` 5/s burst 2, 503",
+        r"\| {where} \| 100 \| 16 \| {client}[^|]*\|[^|]*\|[^|]*\| {figure} \| [\d.]+ \(",
+    ),
+]
+
+
+def figures() -> List[List[str]]:
+    """Rows of the page's table of figures: the client, and its cells."""
+    section = PAGE.read_text(encoding="utf-8").split("## Figures", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def sections() -> Dict[str, str]:
+    text = RESULTS.read_text(encoding="utf-8")
+    return {heading: text.split(heading, 1)[1].split("\n##", 1)[0] for heading, _, _ in COLUMNS}
+
+
+@pytest.mark.parametrize("row", figures(), ids=lambda row: row[0])
+def test_each_figure_is_the_benchmarks(row: List[str]):
+    client, *cells = row
+    assert any(cells)
+    for (heading, where, pattern), cell in zip(COLUMNS, cells):
+        values = {"client": re.escape(client), "where": re.escape(where), "figure": re.escape(cell)}
+        if cell:
+            assert re.search(pattern.format(**values), sections()[heading]), (heading, cell)
+
+
+def test_the_page_on_asyncio_says_what_the_benchmarks_say():
+    page = (ROOT / "docs" / "howto" / "from-asyncio.md").read_text(encoding="utf-8")
+    theirs, ours = re.search(r"([\d.]+) ms against ([\d.]+) ms with 64 calls", page).groups()
+    text = RESULTS.read_text(encoding="utf-8").split("### CPU per call: fast\n", 1)[1].split("\n##", 1)[0]
+    assert re.search(rf"the recipe: aiohttp \+ tenacity \|[^|]*\|[^|]*\| [^|]*; {theirs} ms \|", text)
+    assert re.search(rf"\*\*chatpool\*\* `pool.map` \|[^|]*\|[^|]*\| [^|]*; {ours} ms \|", text)
