@@ -206,6 +206,8 @@ class JournalledRun(_PersistedRun):
         known = self._recorded_outcome(call)
         if known is None:
             return call
+        if self.progress is not None:
+            self.progress.skip(1)
         self._put(known)
         return None
 

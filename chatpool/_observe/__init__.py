@@ -1,6 +1,6 @@
 """Listeners: they receive events and never decide anything."""
 
 from .listeners import RetryLog, Statistics
-from .progress import ProgressBar, progress_bar
+from .progress import RunProgress, run_progress
 
-__all__ = ["ProgressBar", "RetryLog", "Statistics", "progress_bar"]
+__all__ = ["RetryLog", "RunProgress", "Statistics", "run_progress"]

@@ -8,7 +8,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequ
 
 from .._client.batch_support import FailureLimit, MaxFailures
 from .._journal import FAILED, RETRY, Record
-from .._observe.progress import Progress
+from .._observe.progress import Progress, check_progress
 from .._structured.validation import AnswerRules
 from ..config import positive_int
 from ..errors import ChatPoolError, ConfigurationError
@@ -172,6 +172,7 @@ class Job:
         if self.fields is not None:
             object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
+        check_progress(self.progress)
         FailureLimit(self.max_failures)
 
     def bill(self) -> Bill:

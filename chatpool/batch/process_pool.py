@@ -18,6 +18,7 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 
 from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
 from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
+from .._values import Hold, Waiting, common_reason
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
@@ -69,6 +70,8 @@ class _WorkerProcess:
     Attributes:
         assigned: the rows that were sent to it and have not ended, by key.
         known_up_to: the offset in the journal up to which everything that it has written is known.
+        waiting: why its calls wait.
+        retried: attempts that it has repeated.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class _WorkerProcess:
     ) -> None:
         self.assigned: Dict[int, RowRequest] = {}
         self.known_up_to = start
+        self.waiting = Waiting()
+        self.retried = 0
         self._messages = messages
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and its own path
             [sys.executable, "-c", _PROGRAM, *sys.path, _PACKAGE],
@@ -159,6 +164,10 @@ class ProcessPoolRunner(Runner):
     _is_ending = False  # no more rows are sent; the worker processes end by themselves
     _is_exhausted = False  # the input is at its end
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._processes: Dict[_WorkerProcess, bytes] = {}  # with the pickled pool of each
+
     def _execute(self) -> None:
         all_threads = max_workers_of(self._pool)
         count = min(self._job.processes, all_threads)  # a process without a thread could do nothing
@@ -170,7 +179,6 @@ class ProcessPoolRunner(Runner):
         self._max_assigned = threads if self._budget.limits else 64 + 4 * threads
         self._chunk_rows = 1 if self._budget.limits or self._rows.source.is_stream else _CHUNK_ROWS
         self._requeued: Deque[RowRequest] = deque()  # to be sent again, or held back by the budget
-        self._processes: Dict[_WorkerProcess, bytes] = {}  # with the pickled pool of each
         self._failures = self._ended_rows = 0
         self._tail = self._journal.tail()
         try:
@@ -200,6 +208,11 @@ class ProcessPoolRunner(Runner):
         self._is_stopped = True
         for worker in list(self._processes):  # the main thread may be blocked, sending to one that reads no more
             worker.kill()
+
+    def waiting(self) -> Waiting:
+        states = [worker.waiting for worker in list(self._processes)]
+        holds = [None if state.reason is None else Hold(state.reason) for state in states]
+        return Waiting(common_reason(holds), sum(state.in_flight for state in states))
 
     def _run_processes(self, rows: Iterator[RowRequest]) -> None:
         """Send rows and collect outcomes, until there are neither."""
@@ -300,10 +313,17 @@ class ProcessPoolRunner(Runner):
         elif "log" in content:
             level, text = content["log"]
             logger.log(level, "%s", text)
+        elif "waiting" in content:
+            self._on_state(worker, Waiting(*content["waiting"]), content["retried"])
         elif "fatal" in content:
             self._end_fatally(error_of(content["fatal"], 0))
         else:
             self._raise_reported(content)
+
+    def _on_state(self, worker: _WorkerProcess, waiting: Waiting, retried: int) -> None:
+        if self._progress is not None:
+            self._progress.retried_elsewhere += retried - worker.retried
+        worker.waiting, worker.retried = waiting, retried
 
     def _scan_journal(self) -> None:
         """Find outcomes in the journal that a worker process has written and cannot report any more."""

@@ -4,7 +4,7 @@ The input is a line of settings (the journal's path, the log's level, whether eq
 pickled pool in base64, and then two lines per row: its identity, and its body.  ``end`` says that there are no more
 rows, ``stop`` that no more requests may be sent.  The end of the input means that the parent is gone: then the worker
 process ends at once.  On standard output it reports at which offset of the journal it has written the outcome of a
-row, which rows stay pending, errors that concern more than one row, and the lines of the log.
+row, which rows stay pending, errors that concern more than one row, why calls wait, and the lines of the log.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Dict, Iterator, Optional
 
 from .._client.batch_support import PAUSE, ChatPool, StoredRowsRun, record_of, start_rows, state_of, unpickle_pool
 from .._journal import OK, SharedAppender, error_facts
+from .._observe.bar import Ticker
 from .._wire.codec import Encoded
 from .._wire.response import usage_of
 from ..clock import current_clock
@@ -31,6 +32,8 @@ from ..types import ChatRequest, Outcome
 from .jsonl import is_embedding
 
 __all__ = ["END", "STOP", "main"]
+
+_STATE_EVERY_SECONDS = 0.5
 
 END = b"end\n"
 STOP = b"stop\n"
@@ -66,8 +69,11 @@ def _run(source: BinaryIO) -> None:
     except Exception as error:  # a user's object in the pool may fail in any way when it is unpickled
         _send({"refused": f"{type(error).__name__}: {error}"})
         return
+    state_reports = _StateReports(pool)
+    ticker = Ticker(state_reports.send_changes, _STATE_EVERY_SECONDS)
     with pool:
         _RowRunner(journal).run(pool, source, ends_when_refused=ends_when_refused)
+    ticker.close()
     journal.close()
     _send({"ended": True})
 
@@ -161,6 +167,26 @@ class _RowRunner:
         if run.fatal is not None and not self._is_fatal_reported:
             self._is_fatal_reported = True
             _send({"fatal": error_facts(run.fatal)})
+
+
+class _StateReports:
+    """Tells the parent why calls wait, how many are in flight, and how many attempts were repeated.
+
+    Args:
+        pool: whose calls they are.
+    """
+
+    def __init__(self, pool: ChatPool) -> None:
+        self._pool = pool
+        self._sent: Dict[str, Any] = {}
+
+    def send_changes(self) -> None:
+        """Send the state, if it is not the one that was sent last."""
+        stats = self._pool.stats()
+        state = {"waiting": [stats.waits_for, stats.in_flight], "retried": stats.retried}
+        if state != self._sent:
+            self._sent = state
+            _send(state)
 
 
 class _ParentHandler(logging.Handler):
