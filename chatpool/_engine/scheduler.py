@@ -457,7 +457,7 @@ class Scheduler:
 
     def waiting(self, run_id: Optional[int], now: float) -> Waiting:
         """Return why calls of a run wait, and how many are in flight; ``run_id`` None is for all calls."""
-        with self._in_worker:
+        with self.lock:  # the main thread may ask, and Ctrl-C come
             parked = [
                 (due, call) for due, call in self._call_registry.parked_until() if run_id in (None, call.sink.run_id)
             ]
