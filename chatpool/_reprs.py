@@ -33,7 +33,7 @@ _PROMPT_FIELDS = ("messages", "prompt", "input")
 _PROMPT_DEPTH = 6  # of messages in a body, parts in a message, texts in a part
 
 
-def results_line(results: Results, by_cause: Failures) -> str:
+def results_line(results: Results[Any, Any], by_cause: Failures) -> str:
     """Return the repr of results, which may have thousands of answers."""
     count, failed = len(results.outcomes), sum(len(group) for _, group in by_cause)
     parts = [f"{count - failed:,} of {count:,} answered"]
@@ -52,7 +52,7 @@ def _value_line(value: Any) -> str:
     return repr(short(text, _LINE_CHARACTERS)) if isinstance(text, str) else short(value, _LINE_CHARACTERS)
 
 
-def results_html(results: Results, by_cause: Failures) -> str:
+def results_html(results: Results[Any, Any], by_cause: Failures) -> str:
     """Return what a notebook shows of results: counts, failures with what to do, and the first rows."""
     outcomes = results.outcomes
     shown = table(("", "prompt", "answer", "parsed", "error"), map(_row, outcomes[:_SHOWN_ROWS]))
@@ -60,7 +60,7 @@ def results_html(results: Results, by_cause: Failures) -> str:
     return block("Results", _results_facts(results, by_cause), shown, more)
 
 
-def _results_facts(results: Results, by_cause: Failures) -> List[Fact]:
+def _results_facts(results: Results[Any, Any], by_cause: Failures) -> List[Fact]:
     count, failed = len(results.outcomes), sum(len(group) for _, group in by_cause)
     facts = [("answered", f"{count - failed:,} of {count:,}")]
     for place, (cause, group) in enumerate(by_cause[:_SHOWN_CAUSES]):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional
+import math
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .answers import Usage
 
-__all__ = ["LATENESS_SECONDS", "HTTPResponse", "RequestSize", "StatedLimit", "Verdict"]
+__all__ = [
+    "LATENESS_SECONDS",
+    "HTTPResponse",
+    "Hold",
+    "RequestSize",
+    "StatedLimit",
+    "Verdict",
+    "Waiting",
+    "common_reason",
+    "duration_text",
+]
 
 LATENESS_SECONDS = 0.5
 """Seconds after its reserved moment within which a call under a shared limit is sent.
@@ -104,3 +115,48 @@ class StatedLimit(NamedTuple):
     limit: float
     remaining: float
     reset: Optional[float] = None
+
+
+class Hold(NamedTuple):
+    """Something that holds calls back.
+
+    Attributes:
+        reason: a few words for a person; none of them is a server's.
+        seconds: until it lets go; ``inf`` where that depends on calls in flight.
+    """
+
+    reason: str
+    seconds: float = math.inf
+
+
+class Waiting(NamedTuple):
+    """State of the calls of a run, as far as a person who waits for them is concerned.
+
+    Attributes:
+        reason: why none of those that wait is sent, in a few words; None while they are sent.
+        in_flight: exchanges under way.
+    """
+
+    reason: Optional[str] = None
+    in_flight: int = 0
+
+
+def common_reason(holds: Sequence[Optional[Hold]]) -> Optional[str]:
+    """Return the reason for which calls wait that have several ways, None without one.
+
+    Where all ways are held back, it is that of the first to be free again; otherwise the text says how many are.
+    """
+    held = [hold for hold in holds if hold is not None]
+    if not held:
+        return None
+    if len(held) == len(holds):
+        return min(held, key=lambda hold: hold.seconds).reason
+    return f"{held[0].reason} ({len(held)} of {len(holds)})"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time for a person: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

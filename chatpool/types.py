@@ -371,6 +371,8 @@ class LineStats:
         why: why it is paused, or what limits its pace, in a few words; None when nothing does.
         rate: calls per second that are sent at most, None while no limit is known.
         concurrency_limit: calls in flight at most, None where nothing limits them below ``max_workers``.
+        waits_for: what its calls wait for now, in the words of the progress bar ("server asks to wait 4 s"); None
+            while none waits for the server or a limit.
     """
 
     failure_streak: int = 0
@@ -378,6 +380,7 @@ class LineStats:
     why: Optional[str] = None
     rate: Optional[float] = None
     concurrency_limit: Optional[int] = None
+    waits_for: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -397,6 +400,8 @@ class PoolStats:
         reasked: answers that ``parse=`` could not use and that a reask followed.
         cost: money of all answers, as their servers state it or else by the prices of the pool's
             :class:`~chatpool.Budget`; None where there is neither.
+        waits_for: what the calls that wait are waiting for now, in the words of the progress bar ("server down,
+            probing", "rate 50/s, limit from headers"); None while calls are sent, or wait for nothing but a worker.
     """
 
     queued: int = 0
@@ -409,6 +414,7 @@ class PoolStats:
     lines: Mapping[Tuple[str, Optional[str]], LineStats] = field(default_factory=dict)
     reasked: int = 0
     cost: Optional[float] = None
+    waits_for: Optional[str] = None
 
     def __repr__(self) -> str:
         from ._reprs import stats_line

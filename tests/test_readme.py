@@ -49,7 +49,8 @@ def test_the_figures_are_those_of_the_benchmarks():
     (table,) = re.findall(r"\| \| chatpool \| openai client in threads \|\n.*?\n\n", README, re.DOTALL)
     figures = re.findall(r"\| ([\d.,]+)(?: ms| x)? (?=\|)", table)
     assert len(figures) == 12
-    assert [figure for figure in figures if not re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d.,]\d)", results)] == []
+    known = set(re.findall(r"(?<![\d.,])\d[\d.,]*\d|\d", results))
+    assert set(figures) <= known
 
 
 def test_the_changelog_knows_this_version():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
 from urllib.parse import SplitResult, urlsplit
 
 from .._engine import TIMED_OUT
@@ -22,6 +22,7 @@ from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import ConfigurationError
+from ..events import Listener
 from ..types import ChatRequest, Outcome, Usage
 from .connect import PUBLIC_URL
 from .embedding_batches import MAX_BATCH_TEXTS, PAUSE, EmbeddingRowsRun
@@ -63,6 +64,7 @@ def start_rows(
     persist: Callable[[Outcome[Any]], None],
     *,
     is_batched: bool = False,
+    listeners: Sequence[Listener] = (),
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
 ) -> StoredRowsRun:
@@ -74,11 +76,13 @@ def start_rows(
         prepare: makes the whole request of one.
         persist: stores the outcome of one; called in workers.
         is_batched: whether requests for embeddings are joined.
+        listeners: get the events of these rows too.
         failure_limit: ends the run when too many rows have failed; None where another process counts.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
     """
     engine = pool._core.engine
-    options = run_call_options(pool._call_options(), pool._core.dispatcher, ends_when_refused=ends_when_refused)
+    dispatcher = pool._core.dispatcher.extended(listeners)
+    options = run_call_options(pool._call_options(), dispatcher, ends_when_refused=ends_when_refused)
     if is_batched:
         window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
         run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)

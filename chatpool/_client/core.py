@@ -10,6 +10,7 @@ from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engin
 from .._observe import CallLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
+from .._values import Waiting
 from ..clock import current_clock
 from ..config import Budget
 from ..events import Listener
@@ -34,6 +35,7 @@ class PoolCore:
         engine: runs the calls.
         dispatcher: passes events to the listeners.
         statistics: the pool's counters.
+        prices: of the budget; None without any.
 
     Raises:
         TypeError: ``after_call`` or a listener cannot be called.
@@ -50,8 +52,10 @@ class PoolCore:
         if after_call is not None and not callable(after_call):
             raise TypeError(f"after_call must be callable, got {after_call!r}")
         self.budget = budget
-        self.statistics = Statistics((budget.prices or None) if budget is not None else None)
+        self.prices = (budget.prices or None) if budget is not None else None
+        self.statistics = Statistics(self.prices)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
+        self._waiting = Waiting()
         self.dispatcher = Dispatcher([self.statistics, CallLog(), *listeners])
         # No method of this object: the engine may outlive it, and must not keep it alive.
         connect = partial(_connect, specs, self.statistics, os.getpid())
@@ -73,14 +77,18 @@ class PoolCore:
         """Return the counters at this moment.
 
         Args:
-            reentrant: whether this thread may hold the engine's lock; then ``lines`` may be of an earlier moment.
+            reentrant: whether this thread may hold the engine's lock; then ``lines`` and ``waits_for`` may be of an
+                earlier moment.
         """
         within = _REENTRANT_WAIT_SECONDS
         lines = self.engine.upstream_stats_within(within) if reentrant else self.engine.upstream_stats()
         if lines is not None:
             self._lines = lines
+        if not reentrant:
+            self._waiting = self.engine.why_waiting()
         queued, parked, in_flight = self.engine.counts()
-        return PoolStats(queued, parked, in_flight, lines=dict(self._lines), **self.statistics.snapshot())
+        lines, reason = dict(self._lines), self._waiting.reason
+        return PoolStats(queued, parked, in_flight, lines=lines, waits_for=reason, **self.statistics.snapshot())
 
 
 def _connect(specs: Sequence[EndpointSpec], statistics: Statistics, parent_pid: int) -> Endpoints:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from .._engine import Call, CallOptions, Engine
-from .._observe import ProgressBar
 from .._reentrancy import runs_user_code
 from .._wire.embeddings import (
     TooFewVectors,
@@ -27,7 +26,6 @@ from .._wire.embeddings import (
 )
 from .._wire.response import UnusableAnswer, usage_of
 from ..errors import APIResponseError, ChatPoolError, ConfigurationError
-from ..events import Event
 from ..types import Attempt, ChatRequest, Outcome, Usage
 from .failures import can_never_succeed, may_succeed_in_parts
 from .run import Run, RunOrigin, unusable_item
@@ -340,7 +338,6 @@ class EmbeddingRun(Run):
         self._batches = _EmbeddingBatcher(items, prepare, max_pack, sends_bare_text=self._sends_bare_text)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._batches, _request_of, options, window, **more)
-        self.bar: Optional[ProgressBar] = None
 
     @property
     def origin(self) -> RunOrigin:
@@ -364,6 +361,9 @@ class EmbeddingRun(Run):
 
     def _item_outcomes(self, outcome: Outcome[Any]) -> Iterable[Outcome[Any]]:
         return outcome.item.outcomes or ()
+
+    def _count_in_progress(self, outcome: Outcome[Any]) -> None:
+        """Do nothing: batches are no items, and :meth:`take` counts their rows."""
 
     def _put(self, outcome: Outcome[Any]) -> None:
         batch: _EmbeddingBatch = outcome.item
@@ -402,13 +402,9 @@ class EmbeddingRun(Run):
             if batch.max_texts is not None:
                 self._batches.max_texts = max(1, min(self._batches.max_texts, batch.max_texts))
             row_outcomes += batch.outcomes or ()
-        self._show(row_outcomes)
+        for row_outcome in row_outcomes:
+            super()._count_in_progress(row_outcome)
         return row_outcomes
-
-    def _show(self, row_outcomes: List[Outcome[Any]]) -> None:
-        if self.bar is not None:
-            for outcome in row_outcomes:
-                self.bar(Event("succeeded" if outcome.ok else "failed", 0, outcome.attempts, self.now()))
 
     def drain(self, reason: ChatPoolError) -> List[Outcome[Any]]:
         row_outcomes = self._row_outcomes(super().drain(reason))

@@ -931,9 +931,9 @@ class ChatPool:
         options: CallOptions,
     ) -> Results[Any, Any]:
         started_at = self._core.engine.clock.now()
-        run, bar = start_run(self._core, items, make_request, run_options, options)
+        run = start_run(self._core, items, make_request, run_options, options)
         window = run_options.window(self._core.engine.max_workers)
-        return collect(run, window=window, on_error=run_options.on_error, bar=bar, started_at=started_at)
+        return collect(run, window=window, on_error=run_options.on_error, started_at=started_at)
 
     def _collect_embeddings(
         self,
@@ -943,8 +943,8 @@ class ChatPool:
         options: CallOptions,
     ) -> Results[Any, Any]:
         started_at = self._core.engine.clock.now()
-        run, bar = start_embedding_run(self._core, texts, make_request, run_options, options)
-        return collect(run, window=1, on_error=run_options.on_error, bar=bar, started_at=started_at)
+        run = start_embedding_run(self._core, texts, make_request, run_options, options)
+        return collect(run, window=1, on_error=run_options.on_error, started_at=started_at)
 
     def _iterate(
         self,
@@ -955,8 +955,8 @@ class ChatPool:
         *,
         in_order: bool,
     ) -> Outcomes:
-        run, bar = start_run(self._core, items, make_request, run_options, options)
-        return Outcomes(run, bar, in_order=in_order)
+        run = start_run(self._core, items, make_request, run_options, options)
+        return Outcomes(run, in_order=in_order)
 
     def _send_again(
         self, results: Results[Any, Any], failed: List[Outcome[Any]], run_options: RunOptions, options: CallOptions

@@ -7,6 +7,7 @@ A :class:`Run` reads items in the thread that consumes it and takes outcomes fro
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -30,8 +31,9 @@ from typing import (
 
 from .._engine import Call, CallOptions, Engine
 from .._locks import Condition, convoy_free, new_lock
-from .._observe import ProgressBar
+from .._observe import RunProgress
 from .._reentrancy import defer, holds_locks, is_reentrant, runs_user_code, waits_for_calls
+from .._values import Waiting
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError, PoolClosedError
 from ..types import ChatRequest, Outcome, Results
 from .failures import FailureLimit
@@ -93,6 +95,7 @@ class Run:
         lazy: whether the input may be endless: then nothing more is read once the run has been ended.
         single_flight: sends identical requests once; None where each is sent.
         failure_limit: ends the run when too many items have failed; None where any number may.
+        progress: counts the items that have ended; None without.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Run:
         self.lazy = False
         self.single_flight: Optional[SingleFlight] = None
         self.failure_limit: Optional[FailureLimit] = None
+        self.progress: Optional[RunProgress] = None
 
     # -- called in workers ---------------------------------------------------------
 
@@ -140,6 +144,7 @@ class Run:
 
     def _count_and_put(self, outcome: Outcome[Any]) -> None:
         """Pass an outcome to the consumer, and end the run if too many items have failed with it."""
+        self._count_in_progress(outcome)  # first: with the last outcome the consumer may close it
         too_many = None
         if self.failure_limit is not None and self._stop_reason is None:
             too_many = self.failure_limit.reached_by(self._item_outcomes(outcome))
@@ -171,6 +176,10 @@ class Run:
                 self.first_failure = outcome
             if self._sleeping and self._enough(self._wake_at):
                 self._changed.notify_all()
+
+    def _count_in_progress(self, outcome: Outcome[Any]) -> None:
+        if self.progress is not None:
+            self.progress.advance(int(outcome.ok), int(not outcome.ok))
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return the error of a call that must not be sent any more, None if it may be."""
@@ -271,6 +280,21 @@ class Run:
     def resync(self) -> None:
         """Make the engine's counts right again after an exception in the consumer's thread."""
         self._engine.resync()
+
+    def open_progress(self) -> None:
+        """Show the progress, if there is any to be shown."""
+        if self.progress is not None:
+            self.progress.open(self.waiting)
+
+    def close_progress(self) -> None:
+        """Leave the progress as it stands."""
+        if self.progress is not None:
+            self.progress.close()
+
+    @property
+    def waiting(self) -> Callable[[], Waiting]:
+        """Return why its calls wait; the function does not keep the run alive."""
+        return functools.partial(self._engine.why_waiting, self.run_id)
 
     @property
     def origin(self) -> RunOrigin:
@@ -412,16 +436,13 @@ def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
 
 
 @waits_for_calls
-def collect(
-    run: Run, *, window: int, on_error: str, bar: Optional[ProgressBar], started_at: float
-) -> Results[Any, Any]:
+def collect(run: Run, *, window: int, on_error: str, started_at: float) -> Results[Any, Any]:
     """Run to the end; return one value per item, in input order.
 
     Args:
         run: the run, not started_at yet.
         window: its look-ahead.
         on_error: the value of a failed item: None (``"none"``) or its error (``"return"``); or ``"raise"``.
-        bar: closed at the end.
         started_at: when the run began, on the pool's clock.
 
     Raises:
@@ -432,8 +453,7 @@ def collect(
     outcomes: List[Outcome[Any]] = []
     run.fail_fast = on_error == "raise"
     try:
-        if bar is not None:
-            bar.open()
+        run.open_progress()
         while True:
             taken = run.take(max(1, window // 4))
             outcomes += taken
@@ -448,7 +468,7 @@ def collect(
             error.results = _results(outcomes, on_error, run, started_at)  # type: ignore[attr-defined]  # see map
         raise
     finally:
-        _close(bar)
+        run.close_progress()
     results = _results(outcomes, on_error, run, started_at)
     if on_error == "none":
         _warn(results)
@@ -462,14 +482,12 @@ class RunIterator(Iterator[T]):
 
     Args:
         run: the run, not started_at yet.
-        bar: opened at the first result asked for, closed at the end.
         results: takes them from the run.
     """
 
-    def __init__(self, run: Run, bar: Optional[ProgressBar], results: Iterator[T]) -> None:
+    def __init__(self, run: Run, results: Iterator[T]) -> None:
         run.lazy = True
         self._run = run
-        self._bar = bar
         self._results = results
         self._ended = False
 
@@ -480,8 +498,7 @@ class RunIterator(Iterator[T]):
     def __next__(self) -> T:
         if self._ended:
             raise StopIteration
-        if self._bar is not None:
-            self._bar.open()
+        self._run.open_progress()
         try:
             return next(self._results)
         except StopIteration:
@@ -510,7 +527,7 @@ class RunIterator(Iterator[T]):
 
     def _end(self) -> None:
         self._ended = True
-        _close(self._bar)
+        self._run.close_progress()
 
     def __enter__(self) -> RunIterator[T]:
         return self
@@ -527,12 +544,12 @@ class Outcomes(RunIterator[Outcome[Any]]):
     """An iterator over the outcomes of a run.
 
     Args:
-        run, bar: as for :class:`RunIterator`.
+        run: as for :class:`RunIterator`.
         in_order: whether outcomes come in input order or as they are completed.
     """
 
-    def __init__(self, run: Run, bar: Optional[ProgressBar], *, in_order: bool) -> None:
-        super().__init__(run, bar, _in_order(run) if in_order else _completed(run))
+    def __init__(self, run: Run, *, in_order: bool) -> None:
+        super().__init__(run, _in_order(run) if in_order else _completed(run))
 
 
 def _completed(run: Run) -> Iterator[Outcome[Any]]:
@@ -565,11 +582,6 @@ def _abandon(run: Run) -> List[Outcome[Any]]:
     run.resync()
     run.stop(reason)
     return run.drain(reason)
-
-
-def _close(bar: Optional[ProgressBar]) -> None:
-    if bar is not None:
-        bar.close()
 
 
 def _results(outcomes: List[Outcome[Any]], on_error: str, run: Run, started_at: float) -> Results[Any, Any]:

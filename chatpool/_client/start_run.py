@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Tuple, Union, get_args
+from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
 
 from .._engine import CallOptions
-from .._observe import ProgressBar, progress_bar
+from .._observe import RunProgress, run_progress
 from .._observe.progress import Progress
 from .._reentrancy import runs_user_code
 from .._wire import EMPTY_CELL, is_missing, table_advice
@@ -85,13 +85,13 @@ class _Parts(NamedTuple):
         prepare: makes the request of an item.
         call_options: of the calls.
         failure_limit: ends the run when too many items fail.
-        bar: the progress bar, None without one.
+        progress: of the run, None where nothing is shown.
     """
 
     prepare: Callable[[Any], ChatRequest]
     call_options: CallOptions
     failure_limit: FailureLimit
-    bar: Optional[ProgressBar]
+    progress: Optional[RunProgress]
 
 
 def start_run(
@@ -100,8 +100,8 @@ def start_run(
     make_request: Callable[[Any], ChatRequest],
     run_options: RunOptions,
     call_options: CallOptions,
-) -> Tuple[Run, Optional[ProgressBar]]:
-    """Return a run over ``items``, and its progress bar if it has one.  Nothing is sent before the run is consumed.
+) -> Run:
+    """Return a run over ``items``.  Nothing is sent before it is consumed.
 
     Raises:
         TypeError: ``items`` is a single item instead of many.
@@ -117,8 +117,8 @@ def start_run(
         recorded = recorded_options(core, call_options, make_request, run_timeout=run_options.run_timeout)
         run = kind(*arguments, journal=run_options.journal, recorded=recorded)
     run.single_flight = SingleFlight() if run_options.dedupe else None
-    run.failure_limit = parts.failure_limit
-    return run, parts.bar
+    run.failure_limit, run.progress = parts.failure_limit, parts.progress
+    return run
 
 
 def start_embedding_run(
@@ -127,7 +127,7 @@ def start_embedding_run(
     make_request: Callable[[Any], ChatRequest],
     run_options: RunOptions,
     call_options: CallOptions,
-) -> Tuple[Run, Optional[ProgressBar]]:
+) -> Run:
     """As :func:`start_run`, for texts to embed, many of which go out in one request.
 
     Raises:
@@ -135,13 +135,11 @@ def start_embedding_run(
     """
     from .embedding_batches import EmbeddingRun  # most programs embed nothing
 
-    # The bar counts texts and the engine's events are of batches: so the run moves it.
-    parts = _parts(core, items, make_request, run_options, call_options, bar_listens=False)
+    parts = _parts(core, items, make_request, run_options, call_options)
     window_batches = 2 * core.engine.max_workers
     run = EmbeddingRun(core.engine, items, parts.prepare, parts.call_options, window_batches, run_options.max_pack)
-    run.failure_limit = parts.failure_limit
-    run.bar = parts.bar
-    return run, parts.bar
+    run.failure_limit, run.progress = parts.failure_limit, parts.progress
+    return run
 
 
 def start_streams(
@@ -159,8 +157,8 @@ def start_streams(
     parts = _parts(core, items, make_request, run_options, replace(call_options, reading=core.engine.streams.forward))
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
-    run.failure_limit = parts.failure_limit
-    return Streams(run, parts.bar)
+    run.failure_limit, run.progress = parts.failure_limit, parts.progress
+    return Streams(run)
 
 
 def _parts(
@@ -169,18 +167,17 @@ def _parts(
     make_request: Callable[[Any], ChatRequest],
     run_options: RunOptions,
     call_options: CallOptions,
-    *,
-    bar_listens: bool = True,
 ) -> _Parts:
     _check_items(items, run_options)
     prompt = run_options.prompt
     prepare = _Prepare(make_request) if prompt is None else _PrepareWithPrompt(make_request, prompt)
-    bar = progress_bar(run_options.progress, len(items) if isinstance(items, Sized) else None)
-    dispatcher = core.dispatcher.extended([bar]) if bar is not None and bar_listens else core.dispatcher
+    total = len(items) if isinstance(items, Sized) else None
+    progress = run_progress(run_options.progress, total, prices=core.prices)
+    dispatcher = core.dispatcher if progress is None else core.dispatcher.extended([progress])
     deadline = None if run_options.run_timeout is None else core.engine.clock.now() + run_options.run_timeout
     limit = FailureLimit(run_options.max_failures)
     options = run_call_options(call_options, dispatcher, deadline, ends_when_refused=limit.is_default)
-    return _Parts(prepare, options, limit, bar)
+    return _Parts(prepare, options, limit, progress)
 
 
 class _Prepare:

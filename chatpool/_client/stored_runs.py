@@ -210,6 +210,8 @@ class JournalledRun(_PersistedRun):
         if known is None:
             self._begin()
             return call
+        if self.progress is not None:
+            self.progress.skip(1)
         self._put(known)
         return None
 

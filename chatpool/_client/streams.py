@@ -15,7 +15,6 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 from .._engine import Call, CallOptions, Engine, StreamHandoff
 from .._engine.call import DONE
 from .._locks import Condition
-from .._observe import ProgressBar
 from .._reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from .._transport import Cancelled
 from ..clock import interruptible
@@ -350,11 +349,10 @@ class Streams(RunIterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]):
 
     Args:
         run: the run, not started yet.
-        bar: opened at the first chunk asked for, closed at the end.
     """
 
-    def __init__(self, run: StreamRun, bar: Union[ProgressBar, None]) -> None:
-        super().__init__(run, bar, _arrivals(run))
+    def __init__(self, run: StreamRun) -> None:
+        super().__init__(run, _arrivals(run))
 
 
 def _arrivals(run: StreamRun) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]:

@@ -94,7 +94,11 @@ class CallRegistry:
 
     def parked(self) -> List[Call]:
         """Return the parked calls."""
-        return [call for _, _, call in self._parked if call.state == PARKED]
+        return [call for _, call in self.parked_until()]
+
+    def parked_until(self) -> List[Tuple[float, Call]]:
+        """Return the parked calls, each with the time when it is due."""
+        return [(due, call) for due, _, call in self._parked if call.state == PARKED]
 
     def running(self) -> List[Call]:
         """Return the running calls; works without the lock, for the garbage collector."""

@@ -20,7 +20,7 @@ from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, runs_user_code, thread
 from .._transport import Transport
-from .._values import Verdict
+from .._values import Verdict, Waiting
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage
@@ -535,6 +535,11 @@ class Engine:
         """Return the state of each (endpoint, model)."""
         self._yield_to_shutdown()
         return self._scheduler.upstream_stats(self.clock.now())
+
+    @holds_locks
+    def why_waiting(self, run_id: Optional[int] = None) -> Waiting:
+        """Return why calls wait, those of one run or all, and how many are in flight."""
+        return self._scheduler.waiting(run_id, self.clock.now())
 
     def upstream_stats_within(self, seconds: float) -> Optional[Dict[UpstreamKey, LineStats]]:
         """Return the same for a finalizer or a signal handler, None if the lock is not free in time."""

@@ -17,7 +17,7 @@ from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import CommonRejections
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._transport import CancelToken
-from .._values import Verdict
+from .._values import Verdict, Waiting, common_reason, duration_text
 from ..clock import Clock
 from ..errors import ChatPoolError
 from ..types import LineStats
@@ -481,6 +481,20 @@ class Scheduler:
 
     def _upstream_stats(self, now: float) -> Dict[UpstreamKey, LineStats]:
         return {upstream.key: upstream.stats(now) for upstream in self._upstreams}
+
+    def waiting(self, run_id: Optional[int], now: float) -> Waiting:
+        """Return why calls of a run wait, and how many are in flight; ``run_id`` None is for all calls."""
+        with self.lock:  # the main thread may ask, and Ctrl-C come
+            parked = [
+                (due, call) for due, call in self._call_registry.parked_until() if run_id in (None, call.sink.run_id)
+            ]
+            running = sum(run_id in (None, call.sink.run_id) for call in self._call_registry.running())
+            holds = self._upstreams.holds([call for _, call in parked], run_id, now)
+        reason = common_reason(holds)
+        if reason is None and parked and not running:
+            wait = min(due for due, _ in parked) - now
+            reason = f"next retry in {duration_text(math.ceil(wait))}" if wait > 0 else None
+        return Waiting(reason, running)
 
     def counts(self) -> Tuple[int, int, int]:
         """Return the numbers of queued, parked and running calls; works without the lock."""

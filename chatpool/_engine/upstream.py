@@ -11,9 +11,9 @@ from .._policy.budget import BudgetTracker, TokenEstimator
 from .._policy.circuit_breaker import EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
-from .._policy.pacing import Pacer
+from .._policy.pacing import Pacer, asked_to_wait, limit_hold
 from .._policy.retry import KeyRecheck, is_size_related
-from .._values import RequestSize, StatedLimit, Verdict
+from .._values import Hold, RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
@@ -321,10 +321,32 @@ class Upstream:
         """Return the seconds for which it has been blocked so far because the server was down."""
         return self.health.circuit.total_open_seconds(now)
 
+    def hold(self, now: float, call: Optional[Call] = None) -> Optional[Hold]:
+        """Return what holds back ``call``, which is queued, or None: calls of any size; None where nothing does."""
+        if self.score.tripped is not None:
+            return Hold("server refuses all calls, checking again", self.score.ejected_for(now))
+        rejected_for = self.health.rejected_for(now)
+        if rejected_for:
+            return asked_to_wait(rejected_for)
+        if self.health.circuit.is_open:
+            return Hold("server down, probing", self.health.circuit.wait(now))
+        if self.recheck.pause is not None:
+            return Hold("server refuses calls that it took before, checking again", self.recheck.wait(now))
+        if call is None:
+            return self.pacer.hold(now)
+        tracker = self._budget_tracker
+        if tracker is not None and tracker.would_exceed(self.key[1], self._estimator.expected(_size(call))):
+            return Hold("budget is nearly used up, waiting for answers")
+        hold = self.pacer.hold(now, self._tokens(call))
+        lease_wait = 0.0 if hold is not None or self._leases is None else self._leases.wait(now)
+        return limit_hold(lease_wait, "shared", self.pacer.configured_rate) if lease_wait else hold
+
     def stats(self, now: float) -> LineStats:
         """Return its state for a person."""
         stats, pace = self.health.stats(now), self.pacer.pace(now)
-        stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit)
+        hold = self.hold(now, self.queue.any_call())
+        waits_for = None if hold is None else hold.reason
+        stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit, waits_for=waits_for)
         reason = self.score.tripped
         if reason is not None:
             ejected_for = self.score.ejected_for(now)
@@ -478,6 +500,16 @@ class CallQueue:
         """Return all calls that are queued."""
         turns = [turn for turns in self._levels.values() for turn in turns.values()]
         return [call for turn in turns for queue in (turn.due, turn.fresh) for call in queue if call.state == QUEUED]
+
+    def any_call(self, run_id: Optional[int] = None) -> Optional[Call]:
+        """Return a call that is queued, of this run if there is one given; None without any.  Changes nothing."""
+        for turns in self._levels.values():
+            for turn in turns.values() if run_id is None else [turns[run_id]] if run_id in turns else []:
+                queued = (call for calls in (turn.due, turn.fresh) for call in calls if call.state == QUEUED)
+                call = next(queued, None)
+                if call is not None:
+                    return call
+        return None
 
     # -- upstreams ----------------------------------------------------------------------------------------
 

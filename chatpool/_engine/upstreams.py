@@ -9,6 +9,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import EndpointHealth
 from .._reentrancy import defer
+from .._values import Hold
 from ..errors import ChatPoolError
 from .call import Call, UpstreamKey
 from .endpoints import EndpointSpec
@@ -113,6 +114,21 @@ class Upstreams:
 
     def _queues(self) -> List[CallQueue]:
         return list(dict.fromkeys(upstream.queue for upstream in list(self._all.values())))
+
+    def holds(self, parked: Sequence[Call], run_id: Optional[int], now: float) -> List[Optional[Hold]]:
+        """Return what holds back each upstream for which calls of a run wait, None for one that nothing holds back.
+
+        Args:
+            parked: those that wait for their next attempt.
+            run_id: the run; None for all calls.
+            now: the time.
+        """
+        waiting: Dict[UpstreamKey, Optional[Call]] = {call.upstream_key: None for call in parked}
+        for queue in self._queues():
+            call = queue.any_call(run_id)
+            if call is not None:
+                waiting.update((upstream.key, call) for upstream in queue.upstreams)
+        return [self._all[key].hold(now, call) for key, call in waiting.items() if key in self._all]
 
     # -- turns ------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Iterator, NamedTuple, Optional, Tuple
 
-from .._values import StatedLimit
+from .._values import Hold, StatedLimit, duration_text
 from ..config import Limits
 from .adaptive.controller import AdaptiveLimiter
 from .adaptive.send_log import SendRecord
@@ -13,7 +13,9 @@ from .adaptive.slow_start import Unlimited
 from .header_limits import HeaderLimit, Overlap
 from .rate_limiter import RateLimiter
 
-__all__ = ["PacedSend", "Pacer", "PacingState"]
+__all__ = ["PacedSend", "Pacer", "PacingState", "asked_to_wait", "limit_hold"]
+
+_LONG_WAIT_SECONDS = 2.0  # from which on the time tells more than the rate
 
 
 class PacedSend(NamedTuple):
@@ -74,6 +76,11 @@ class Pacer:
         """True if anything is known to limit the pace."""
         learned = self._requests is not None or self._tokens is not None
         return learned or self._rate_limiter is not None or not isinstance(self._adaptive.state, Unlimited)
+
+    @property
+    def configured_rate(self) -> Optional[float]:
+        """Calls a second that are configured, None without such a limit."""
+        return None if self._rate_limiter is None else self._rate_limiter.per_second
 
     @property
     def max_tokens_per_minute(self) -> float:
@@ -191,7 +198,62 @@ class Pacer:
         return PacingState(rate, state.limit, paused or None, "paused: the server refused a call" if paused else why)
 
     def _known_rates(self) -> Iterator[Tuple[float, str]]:
-        if self._rate_limiter is not None and self._rate_limiter.limits.requests_per_minute is not None:
-            yield self._rate_limiter.limits.requests_per_minute / 60, "the pool's own limits="
+        if self.configured_rate is not None:
+            yield self.configured_rate, "the pool's own limits="
         if self._requests is not None and not math.isinf(self._requests.rate):
             yield self._requests.rate, "the server states its limits in x-ratelimit headers"
+
+    def hold(self, now: float, tokens: Optional[float] = None) -> Optional[Hold]:
+        """Return what holds back a call, None where nothing does.
+
+        Args:
+            now: the time.
+            tokens: of the call; None for what holds back every call, whatever the pace.
+        """
+        asked_for = self._adaptive.asked_for(now)
+        if asked_for or tokens is None:
+            return asked_to_wait(asked_for) if asked_for else None
+        return max(self._limit_holds(now, tokens), key=lambda hold: hold.seconds, default=None)
+
+    def _limit_holds(self, now: float, tokens: float) -> Iterator[Hold]:
+        wait, state = self._adaptive.wait(now), self._adaptive.state
+        if wait and state.is_search:
+            yield Hold("finding the server's limit", wait)
+        elif wait and state.rate is not None:
+            yield limit_hold(wait, "learned", state.rate)
+        elif wait and state.limit is not None:
+            yield Hold(f"{state.limit:,} at a time, limit learned", wait)
+        if self._rate_limiter is not None:
+            for_requests, for_tokens = self._rate_limiter.waits(now, tokens)
+            if for_requests:
+                yield limit_hold(for_requests, "configured", self._rate_limiter.per_second)
+            if for_tokens:
+                yield limit_hold(for_tokens, "configured")
+        if self._requests is not None and self._requests.wait(now, 1.0):
+            rate = None if math.isinf(self._requests.rate) else self._requests.rate
+            yield limit_hold(self._requests.wait(now, 1.0), "from headers", rate)
+        if self._tokens is not None and self._tokens.wait(now, tokens):
+            yield limit_hold(self._tokens.wait(now, tokens), "from headers")
+
+
+def asked_to_wait(seconds: float) -> Hold:
+    """Return the hold of a server that asks to be left alone for a while."""
+    return Hold(f"server asks to wait {duration_text(math.ceil(seconds))}", seconds)
+
+
+def limit_hold(wait: float, source: str, per_second: Optional[float] = None) -> Hold:
+    """Return the hold of a limit.
+
+    Args:
+        wait: seconds until a call may be sent.
+        source: "configured", "from headers", "learned", "shared".
+        per_second: calls a second; None for a limit of tokens.
+    """
+    kind = "limit" if per_second else "token limit"
+    usual_wait = 1 / per_second if per_second else 0.0
+    if max(_LONG_WAIT_SECONDS, 1.5 * usual_wait) <= wait < math.inf:
+        return Hold(f"next call in {duration_text(math.ceil(wait))}, {kind} {source}", wait)
+    if not per_second:
+        return Hold(f"{kind} {source}", wait)
+    rate = f"{per_second:.3g}/s" if per_second >= 1 else f"{60 * per_second:.3g}/min"
+    return Hold(f"rate {rate}, {kind} {source}", wait)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Deque, List, Optional
+from typing import Deque, List, Optional, Tuple
 
 from ..config import Limits
 
@@ -158,12 +158,22 @@ class RateLimiter:
 
     def wait(self, now: float, tokens: float) -> float:
         """Return the seconds until a request of ``tokens`` tokens may be sent."""
-        wait = 0.0
+        return max(self.waits(now, tokens))
+
+    def waits(self, now: float, tokens: float) -> Tuple[float, float]:
+        """Return the same for the limit of requests and for that of tokens."""
+        for_requests = for_tokens = 0.0
         if self._requests is not None:
-            wait = self._requests.wait(now, 1.0)
+            for_requests = self._requests.wait(now, 1.0)
         if self._tokens is not None:
-            wait = max(wait, self._tokens.wait(now, tokens), self._token_window.wait(now, tokens))
-        return wait
+            for_tokens = max(self._tokens.wait(now, tokens), self._token_window.wait(now, tokens))
+        return for_requests, for_tokens
+
+    @property
+    def per_second(self) -> Optional[float]:
+        """Requests a second, None without a limit of requests."""
+        per_minute = self.limits.requests_per_minute
+        return None if per_minute is None else per_minute / _MINUTE_SECONDS
 
     def sent(self, now: float, tokens: float) -> None:
         """Note that a request of ``tokens`` tokens is sent."""

@@ -23,7 +23,7 @@ from .._client.batch_support import (
     with_answer_rules,
 )
 from .._journal import OK, AppendOnly, Journal, StatusFile
-from .._observe.progress import Progress, RowProgress
+from .._observe.progress import Progress, run_progress
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
 from ..clock import current_clock
@@ -287,11 +287,13 @@ def _run(
         runner_class: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
         runner = runner_class(pool, rows, job, journal, outputs, result)
         status.counts = runner.counts
-        progress = RowProgress(job.progress, total, bill=runner.bill, say=say)
+        progress = run_progress(job.progress, total, "row", bill=runner.bill, say=say)
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(_count_pending, result, total, job)
-                stack.callback(progress.close)
+                if progress is not None:
+                    stack.callback(progress.close)
+                    progress.open(runner.waiting)
                 stack.enter_context(outputs)
                 signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
                 stack.enter_context(_time_limit(job.run_timeout, runner))

@@ -10,7 +10,7 @@ from .. import errors
 from .._client.batch_support import FailureLimit, MaxFailures
 from .._display import block, short, table, token_facts
 from .._journal import FAILED, RETRY, Record
-from .._observe.progress import Progress
+from .._observe.progress import Progress, check_progress
 from .._reprs import error_text
 from .._structured.validation import AnswerRules
 from ..config import positive_int, positive_seconds
@@ -213,6 +213,7 @@ class Job:
         if self.fields is not None:
             object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
+        check_progress(self.progress)
         FailureLimit(self.max_failures)
 
     def bill(self) -> Bill:

@@ -18,6 +18,7 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 
 from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
 from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
+from .._values import Waiting
 from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
@@ -163,6 +164,10 @@ class ProcessPoolRunner(Runner):
     _is_exhausted = False  # the input is at its end
     _processes: Dict[_WorkerProcess, bytes] = {}  # noqa: RUF012 - replaced, never changed
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._processes: Dict[_WorkerProcess, bytes] = {}  # with the pickled pool of each
+
     def _execute(self) -> None:
         all_threads = max_workers_of(self._pool)
         count = min(self._job.processes, all_threads)  # a process without a thread could do nothing
@@ -174,7 +179,6 @@ class ProcessPoolRunner(Runner):
         self._max_assigned = threads if self._budget.limits else 64 + 4 * threads
         self._chunk_rows = 1 if self._budget.limits or self._rows.source.is_stream else _CHUNK_ROWS
         self._requeued: Deque[RowRequest] = deque()  # to be sent again, or held back by the budget
-        self._processes: Dict[_WorkerProcess, bytes] = {}  # with the pickled pool of each
         self._failures = self._ended_rows = 0
         self._tail = self._journal.tail()
         try:
@@ -207,6 +211,10 @@ class ProcessPoolRunner(Runner):
         self._is_stopped = True
         for worker in list(self._processes):  # the main thread may be blocked, sending to one that reads no more
             worker.kill()
+
+    def waiting(self) -> Waiting:
+        counts = self.counts()
+        return Waiting(counts["waits_for"], counts["in_flight"])
 
     def _run_processes(self, rows: Iterator[RowRequest]) -> None:
         """Send rows and collect outcomes, until there are neither."""
@@ -305,7 +313,7 @@ class ProcessPoolRunner(Runner):
             worker.assigned.pop(content["pending"], None)
             self._budget.release(content["pending"])
         elif "counts" in content:
-            worker.counts = content["counts"]
+            self._on_counts(worker, content["counts"])
         elif "log" in content:
             level, text = content["log"]
             logger.log(level, "%s", text)
@@ -313,6 +321,11 @@ class ProcessPoolRunner(Runner):
             self._end_fatally(error_of(content["fatal"], 0))
         else:
             self._raise_reported(content)
+
+    def _on_counts(self, worker: _WorkerProcess, counts: Counts) -> None:
+        if self._progress is not None:
+            self._progress.retried_elsewhere += counts["retried"] - worker.counts.get("retried", 0)
+        worker.counts = counts
 
     def _scan_journal(self) -> None:
         """Find outcomes in the journal that a worker process has written and cannot report any more."""

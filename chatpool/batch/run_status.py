@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .._redaction import printable
+from .._values import Hold, common_reason
 from ..clock import current_clock
-from ..types import LineStats, PoolStats
+from ..types import PoolStats
 from .job import BatchResult
 
 __all__ = ["Counts", "RunStatus", "counts_of", "sum_of_counts"]
 
 Counts = Mapping[str, Any]
-"""What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried`` and ``waits``, a list of texts."""
+"""What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried``, and ``waits_for`` (a text, or None)."""
 
 _NUMBERS = ("in_flight", "queued", "parked", "retried")
-_MAX_WAITS = 5
 
 
 def counts_of(stats: PoolStats) -> Counts:
     """Return the counters of a pool as values of JSON."""
-    counts: Dict[str, Any] = {name: getattr(stats, name) for name in _NUMBERS}
-    waits = [_wait_of(endpoint, model, line) for (endpoint, model), line in stats.lines.items()]
-    counts["waits"] = [wait for wait in waits if wait][:_MAX_WAITS]
-    return counts
-
-
-def _wait_of(endpoint: str, model: Optional[str], line: LineStats) -> str:
-    """Return why calls to a model wait, or what limits their pace, for a person; "" where nothing does."""
-    parts = [line.why or ""]
-    if line.paused_until is not None:
-        parts.append(f"paused for {max(0.0, line.paused_until):.0f} s")
-    elif line.why and line.rate is not None:
-        parts.append(f"{60 * line.rate:,.0f} a minute")
-    text = ", ".join(part for part in parts if part)
-    return printable(f"{model or endpoint}: {text}") if text else ""
+    return {**{name: getattr(stats, name) for name in _NUMBERS}, "waits_for": stats.waits_for}
 
 
 def sum_of_counts(parts: Sequence[Counts]) -> Counts:
     """Return the counters of several pools together."""
-    counts: Dict[str, Any] = {name: sum(part.get(name, 0) for part in parts) for name in _NUMBERS}
-    waits: List[str] = list(dict.fromkeys(wait for part in parts for wait in part.get("waits", ())))
-    counts["waits"] = waits[:_MAX_WAITS]
-    return counts
+    reasons = [part.get("waits_for") for part in parts]
+    waits_for = common_reason([None if reason is None else Hold(reason) for reason in reasons])
+    return {**{name: sum(part.get(name, 0) for part in parts) for name in _NUMBERS}, "waits_for": waits_for}
 
 
 class RunStatus:

@@ -17,7 +17,8 @@ from .._client.batch_support import (
     state_of,
 )
 from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
-from .._observe.progress import RowProgress
+from .._observe.progress import RunProgress
+from .._values import Waiting
 from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError
@@ -59,13 +60,13 @@ class Runner:
         self._bill = job.bill()
         self._clock = current_clock()
         self._signal_guard = SignalGuard()
-        self._progress: Optional[RowProgress] = None
+        self._progress: Optional[RunProgress] = None
         self._failure_limit = FailureLimit(job.max_failures)
         self._end_reason: Optional[ChatPoolError] = None
         self._has_begun = False
         self._time_error: Optional[ChatPoolError] = None
 
-    def run(self, signal_guard: SignalGuard, progress: RowProgress) -> None:
+    def run(self, signal_guard: SignalGuard, progress: Optional[RunProgress]) -> None:
         """Run to the end, or until a signal or a fatal error.
 
         Raises:
@@ -92,6 +93,10 @@ class Runner:
     def counts(self) -> Counts:
         """Return what the calls of the run do at this moment; called in another thread."""
         return counts_of(self._pool.stats())
+
+    def waiting(self) -> Waiting:
+        """Return why the run waits; called in another thread."""
+        raise NotImplementedError
 
     # -- rows in ----------------------------------------------------------------------------------------
 
@@ -242,7 +247,7 @@ class Runner:
         result.failed += failed
         result.count(self._bill)
         if self._progress is not None:
-            self._progress.add(succeeded, failed)
+            self._progress.advance(succeeded, failed)
 
 
 class ThreadRunner(Runner):
@@ -277,6 +282,7 @@ class ThreadRunner(Runner):
             _request_of,
             self._persist,
             is_batched=packed,
+            listeners=[] if self._progress is None else [self._progress],
             failure_limit=self._failure_limit,
             ends_when_refused=self._failure_limit.is_default,
         )
@@ -287,6 +293,9 @@ class ThreadRunner(Runner):
         if self._signal_guard.number is not None or self._time_error is not None:
             self.stop()
         return run
+
+    def waiting(self) -> Waiting:
+        return Waiting() if self._run is None else self._run.waiting()
 
     def stop(self) -> None:
         if self._run is not None:

@@ -18,21 +18,23 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
 from .._client.batch_support import PAUSE, ChatPool, StoredRowsRun, record_of, start_rows, state_of, unpickle_pool
 from .._journal import OK, SharedAppender, error_facts
+from .._observe.bar import Ticker
 from .._wire.codec import Encoded
 from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError
 from ..types import ChatRequest, Outcome
 from .jsonl import is_embedding
-from .run_status import counts_of
+from .run_status import Counts, counts_of
 
 __all__ = ["END", "STOP", "main"]
+
+_COUNTS_EVERY_SECONDS = 0.5
 
 END = b"end\n"
 STOP = b"stop\n"
@@ -70,18 +72,13 @@ def _run(source: BinaryIO) -> None:
     except Exception as error:  # a user's object in the pool may fail in any way when it is unpickled
         _send({"refused": f"{type(error).__name__}: {error}"})
         return
-    threading.Thread(target=_report_counts, args=(pool,), name="chatpool-status", daemon=True).start()
+    count_reports = _CountReports(pool)
+    ticker = Ticker(count_reports.send_changes, _COUNTS_EVERY_SECONDS)
     with pool:
         _RowRunner(journal).run(pool, source, ends_when_refused=ends_when_refused)
+    ticker.close()
     journal.close()
     _send({"ended": True})
-
-
-def _report_counts(pool: ChatPool) -> None:
-    """Report the pool's counters while this process lives; the target of a thread."""
-    while True:
-        _send({"counts": counts_of(pool.stats())})
-        time.sleep(_STATUS_SECONDS)  # in real time: it is for a person who watches
 
 
 class _RowRunner:
@@ -173,6 +170,25 @@ class _RowRunner:
         if run.fatal is not None and not self._is_fatal_reported:
             self._is_fatal_reported = True
             _send({"fatal": error_facts(run.fatal)})
+
+
+class _CountReports:
+    """Tells the parent what the calls do, and what they wait for.
+
+    Args:
+        pool: whose calls they are.
+    """
+
+    def __init__(self, pool: ChatPool) -> None:
+        self._pool = pool
+        self._sent: Counts = {}
+
+    def send_changes(self) -> None:
+        """Send the counts, unless they are those that were sent last."""
+        counts = counts_of(self._pool.stats())
+        if counts != self._sent:
+            self._sent = counts
+            _send({"counts": counts})
 
 
 class _ParentHandler(logging.Handler):

@@ -185,8 +185,8 @@ def _details(status: Mapping[str, Any]) -> Iterator[str]:
         shown = sorted(causes.items(), key=lambda pair: -_number(causes, pair[0]))
         texts = ", ".join(f"{_number(causes, name):,.0f} x {name}" for name, _ in shown[:5])
         yield f"  {_number(status, 'failed'):,.0f} rows failed" + (f": {texts}" if texts else " in earlier runs")
-    waits = status.get("waits")
-    yield from (f"  {wait}" for wait in (waits if isinstance(waits, list) else [])[:3])
+    if isinstance(status.get("waits_for"), str):
+        yield f"  {status['waits_for']}"
     if _number(status, "tokens"):
         cost = f", {dollars(_number(status, 'cost'))}" if status.get("cost") is not None else ""
         yield f"  {_number(status, 'tokens'):,.0f} tokens{cost}"

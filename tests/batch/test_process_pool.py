@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import resource
@@ -18,7 +19,7 @@ import chatpool
 from chatpool import Budget, ChatPool, ChatPoolError, ConfigurationError, Limits, Usage
 from chatpool._journal.append_only import Tail
 from chatpool.batch.process_pool import ProcessPoolRunner
-from chatpool.testing import Answer, Delay, Error, FakeServer, Stall
+from chatpool.testing import Answer, Delay, Error, FakeServer, RateLimited, Stall
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
@@ -107,6 +108,35 @@ def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, c
     result = run(write_rows(100))
     assert (result.succeeded, result.pending) == (100, 0)
     assert len(chatpool_server.requests) <= 100 + 2 * 4  # what the two had in flight
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_bar_says_why_the_calls_of_all_of_them_wait(processes, write_rows, chatpool_server, tmp_path):
+    said = threading.Event()
+
+    class Shown(io.StringIO):
+        def write(self, text):
+            if "server asks to wait" in text and " retried" in text:
+                said.set()
+            return super().write(text)
+
+    chatpool_server.set_script(
+        lambda request: None if said.is_set() or len(chatpool_server.requests) > 60 else RateLimited(1)
+    )
+    shown = Shown()
+    with ChatPool("m", base_url=chatpool_server.base_url, max_workers=8) as pool:
+        result = chatpool.batch.run(
+            write_rows(40),
+            tmp_path / "out.jsonl",
+            pool=pool,
+            processes=processes,
+            progress={"file": shown, "ncols": 120},
+        )
+    assert result.succeeded == 40
+    assert said.is_set()
+    last = shown.getvalue().split("\r")[-1]
+    assert "40/40" in last
+    assert "server asks" not in last
 
 
 @pytest.mark.slow

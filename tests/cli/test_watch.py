@@ -16,7 +16,7 @@ from chatpool._journal import Journal, read_status
 from chatpool.batch.run_status import RunStatus, counts_of, sum_of_counts
 from chatpool.batch.watching import STALE_SECONDS, look
 from chatpool.testing import Error, Stall
-from chatpool.types import LineStats, PoolStats
+from chatpool.types import PoolStats
 
 ROOT = Path(chatpool.__file__).parents[1]
 
@@ -149,7 +149,7 @@ def test_a_status_of_somebody_else_is_shown_without_harm(run, tmp_path):
         "failed": 3,
         "causes": {"\x1b[2Jcause": "many"},
         "is_sending": True,
-        "waits": ["\x1b]0;wait", 7],
+        "waits_for": "\x1b]0;wait",
     }
     with Journal(tmp_path / "out.journal"):
         (tmp_path / "out.journal.status").write_text(json.dumps(status))
@@ -158,13 +158,8 @@ def test_a_status_of_somebody_else_is_shown_without_harm(run, tmp_path):
     assert "\x1b" not in ended.out
 
 
-def test_a_wait_is_told_with_its_reason():
-    lines = {
-        ("https://a/v1", "m"): LineStats(paused_until=4.2, why="server asks to wait"),
-        ("https://a/v1", "n"): LineStats(rate=0.5, why="limit from headers"),
-        ("https://b/v1", None): LineStats(),
-    }
-    counts = counts_of(PoolStats(in_flight=2, retried=3, lines=lines))
-    assert counts["waits"] == ["m: server asks to wait, paused for 4 s", "n: limit from headers, 30 a minute"]
-    both = sum_of_counts([counts, counts, {}])
-    assert (both["in_flight"], both["retried"], both["waits"]) == (4, 6, counts["waits"])
+def test_counts_of_several_processes_are_added_and_the_reason_says_of_how_many_it_is():
+    counts = counts_of(PoolStats(in_flight=2, retried=3, waits_for="server asks to wait 4 s"))
+    assert sum_of_counts([counts, counts]) == {**counts, "in_flight": 4, "retried": 6}
+    assert sum_of_counts([counts, {}])["waits_for"] == "server asks to wait 4 s (1 of 2)"
+    assert sum_of_counts([])["waits_for"] is None

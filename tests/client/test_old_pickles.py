@@ -87,6 +87,7 @@ def test_chunks_outcomes_and_statistics_too(load):
     assert [outcome.value.text for outcome in load("outcomes")] == ["a"]
     assert isinstance(load("stats"), PoolStats)
     assert load("stats").succeeded == 5
+    assert load("stats").waits_for is None  # which is younger than the pickle
 
 
 @pytest.mark.parametrize("name", ["pool", "endpoint", "results"])

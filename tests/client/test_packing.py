@@ -167,7 +167,7 @@ def test_the_bar_counts_texts(embed):
         pool.embed(["a", "b", None], progress={"file": shown, "mininterval": 0})
     last = shown.getvalue().split("\r")[-1]
     assert "3/3" in last
-    assert "failed=1" in last
+    assert "1 failed" in last
 
 
 def test_ctrl_c_keeps_what_was_done(monkeypatch):

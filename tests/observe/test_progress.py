@@ -1,16 +1,22 @@
-"""The bar on a terminal, and silence elsewhere."""
+"""Progress of runs: a bar for people who look, lines for those who read a log, and silence elsewhere."""
 
 from __future__ import annotations
 
-import gc
 import io
 import logging
 import threading
 
 import pytest
 
-from chatpool._observe.progress import RowProgress, progress_bar
+from chatpool import Budget, ChatPool
+from chatpool._observe import progress as progress_module
+from chatpool._observe.progress import RunProgress, run_progress
+from chatpool._values import Waiting
+from chatpool.clock import install_clock
 from chatpool.events import Event
+from chatpool.prices import Bill, prices_of
+from chatpool.testing import Error, FakeClock, FakeServer, RateLimited
+from chatpool.types import Usage
 
 
 class Terminal(io.StringIO):
@@ -18,143 +24,287 @@ class Terminal(io.StringIO):
         return True
 
 
-def event(kind):
-    return Event(kind, call_id=1, attempt=1, time=0.0)
+class NoTicker:
+    """Stands for the thread: the test ticks."""
+
+    def __init__(self, tick):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    monkeypatch.setattr(progress_module, "Ticker", NoTicker)
+
+
+@pytest.fixture
+def clock():
+    clock = FakeClock()
+    previous = install_clock(clock)
+    yield clock
+    install_clock(previous)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def event(kind, **fields):
+    return Event(kind, call_id=1, attempt=1, time=0.0, **fields)
+
+
+def nothing():
+    return Waiting()
+
+
+def last(shown):
+    return shown.getvalue().split("\r")[-1]
+
+
+# -- where it is shown -----------------------------------------------------------------------------------------------
 
 
 def test_it_is_silent_where_nobody_looks(monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert progress_bar(None, 3) is None
+    assert run_progress(None, 3) is None
 
 
 def test_it_shows_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    bar = progress_bar(None, 3)
-    bar(event("succeeded"))
-    bar.close()
+    progress = run_progress(None, 3)
+    progress.open(nothing)
+    progress.advance(1)
+    progress.close()
     assert "1/3" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("off", [False, {"disable": True}])
-def test_it_can_be_switched_off(off):
-    assert progress_bar(off, 3) is None
+def test_it_can_be_switched_off(off, said):
+    assert run_progress(off, 3, say=said.append) is None
 
 
 def test_tqdms_options_are_taken():
     shown = io.StringIO()
-    bar = progress_bar({"file": shown, "desc": "translating"}, 2)
-    bar(event("succeeded"))
-    bar.close()
+    progress = run_progress({"file": shown, "desc": "translating"}, 2)
+    progress.open(nothing)
+    progress.close()
     assert "translating" in shown.getvalue()
-
-
-def test_failures_and_retries_stand_behind_the_bar():
-    shown = io.StringIO()
-    bar = progress_bar({"file": shown, "mininterval": 0}, 3)
-    for kind in ("retrying", "retrying", "failed", "succeeded"):
-        bar(event(kind))
-    bar.close()
-    last = shown.getvalue().split("\r")[-1]
-    assert "2/3" in last
-    assert "failed=1" in last
-    assert "retries=2" in last
-
-
-def test_so_does_what_was_asked_again():
-    terminal = io.StringIO()
-    bar = progress_bar({"file": terminal, "mininterval": 0}, 1)
-    for kind in ("reasking", "reasking", "succeeded"):
-        bar(Event(kind, call_id=1, attempt=1, time=0.0))
-    bar.close()
-    assert "reasks=2" in terminal.getvalue()
 
 
 def test_anything_else_is_a_type_error_that_names_the_parameter():
     with pytest.raises(TypeError, match="progress must be None, True, False or a dict"):
-        progress_bar(7, 3)
+        run_progress(7, 3)
 
 
-class Written:
-    """Stands for a terminal on which tqdm and a handler of the log write."""
-
-    def __init__(self):
-        self.text = ""
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
+def test_where_the_log_takes_lines_a_run_writes_one_a_minute(monkeypatch, by_hand, clock, caplog):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    caplog.set_level(logging.INFO, "chatpool")
+    progress = run_progress(None, 10)
+    progress.open(nothing)
+    progress.advance(3)
+    clock.advance(60)
+    progress.tick()
+    assert caplog.messages == ["3 of 10 calls, 0.1 calls/s, about 2 min left"]
 
 
-class Handler(logging.Handler):
-    """Writes lines to the terminal."""
+# -- what the bar says -----------------------------------------------------------------------------------------------
 
-    def __init__(self, terminal, meanwhile=lambda: None):
-        super().__init__()
-        self._terminal = terminal
-        self._meanwhile = meanwhile
 
-    def emit(self, record):
-        self._meanwhile()
-        self._terminal.write(f"LOG {record.getMessage()}\n")
+def test_failures_retries_and_cost_stand_behind_the_bar():
+    shown = io.StringIO()
+    progress = run_progress({"file": shown}, 3, prices=prices_of((1.0, 1.0)))
+    progress.open(nothing)
+    for kind in ("retrying", "retrying", "reasking"):
+        progress(event(kind))
+    progress(event("succeeded", usage=Usage(1_000_000, 0, 1_000_000), model="m"))
+    progress.advance(1, 1)
+    progress.close()
+    assert "2/3" in last(shown)
+    assert "1 failed, 2 retried, 1 asked again, $1.00" in last(shown)
+
+
+def test_retries_of_other_processes_count():
+    progress = RunProgress({"file": io.StringIO()}, 3)
+    progress(event("retrying"))
+    progress.retried_elsewhere = 4
+    assert progress.state() == {"retried": "5 retried"}
+
+
+def test_why_the_run_waits_is_drawn_while_no_item_ends_and_gone_when_it_is_over(by_hand):
+    shown, reason = io.StringIO(), ["server asks to wait 4 s"]
+    progress = run_progress({"file": shown, "ncols": 90}, 30)
+    progress.open(lambda: Waiting(reason[0], 3))
+    progress._state_at -= 1
+    progress.tick()
+    assert "server asks to wait 4 s" in last(shown)
+    reason[0] = None
+    progress._state_at -= 1
+    progress.tick()
+    assert "server" not in last(shown)
+    progress.close()
+
+
+def test_the_bars_own_thread_draws_the_reason():
+    drawn = threading.Event()
+
+    class Shown(io.StringIO):
+        def write(self, text):
+            if "server down, probing" in text:
+                drawn.set()
+            return super().write(text)
+
+    progress = run_progress({"file": Shown()}, 30)
+    progress.open(lambda: Waiting("server down, probing"))
+    assert drawn.wait(30)
+    progress.close()
+
+
+def test_calls_in_flight_are_told_once_none_has_ended_for_a_while(by_hand):
+    progress = run_progress({"file": io.StringIO()}, 30)
+    progress.open(lambda: Waiting(None, 16))
+    assert progress.state() == {}
+    progress._moved_at -= 10
+    assert progress.state() == {"reason": "16 in flight"}
+    progress.advance(1)
+    assert progress.state() == {}
+    progress.close()
+
+
+def test_at_the_end_nothing_is_waited_for():
+    shown = io.StringIO()
+    progress = run_progress({"file": shown}, 2)
+    progress.open(lambda: Waiting("server down, probing"))
+    progress.advance(0, 2)
+    progress.close()
+    assert "2 failed" in last(shown)
+    assert "server" not in last(shown)
+
+
+# -- lines -----------------------------------------------------------------------------------------------------------
+
+
+def rows(total, said=None, **options):
+    progress = RunProgress(None, total, "row", say=None if said is None else said.append, **options)
+    progress.open(nothing)
+    return progress
+
+
+def test_a_line_a_minute_where_nobody_looks(by_hand, clock, said):
+    progress = rows(1000, said)
+    for number in range(240):
+        clock.advance(0.5)
+        progress.advance(*((1, 0) if number % 60 else (0, 1)))
+        progress.tick()
+    assert said == [
+        "120 of 1,000 rows, 2.0 rows/s, 2 failed, about 7 min left",
+        "240 of 1,000 rows, 2.0 rows/s, 4 failed, about 6 min left",
+    ]
+
+
+def test_a_line_comes_although_no_row_ends_and_says_why(by_hand, clock, said):
+    progress = RunProgress(None, 10, "row", say=said.append)
+    progress.open(lambda: Waiting("server down, probing", 1))
+    clock.advance(61)
+    progress.tick()
+    progress.tick()
+    assert said == ["0 of 10 rows, 0.0 rows/s; server down, probing"]
+
+
+def test_rows_done_before_do_not_count_for_the_rate(by_hand, clock, said):
+    progress = rows(100, said)
+    progress.skip(50)
+    clock.advance(10)
+    progress.advance(1)
+    assert progress.line() == "51 of 100 rows, 0.1 rows/s, about 8 min left"
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.4, "40 s"), (1, "2 min"), (100, "2 h 45 min")])
+def test_the_time_left_is_for_people(by_hand, clock, seconds, shown):
+    progress = rows(100)
+    clock.advance(seconds)
+    progress.advance(1)
+    assert progress.line().endswith(f"about {shown} left")
+
+
+def test_the_cost_so_far_is_shown(by_hand, clock):
+    bill = Bill(prices_of((2.0, 8.0)))
+    progress = rows(None, bill=bill)
+    clock.advance(1)
+    bill.add(Usage(1_000_000, 500_000, 1_500_000))
+    progress.advance(1)
+    assert progress.line() == "1 rows, 1.0 rows/s, $6.00"
+
+
+# -- of a pool's runs ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def handled():
-    """``handled(handler)`` adds it to the library's log for the test."""
-    logger, added = logging.getLogger("chatpool"), []
-
-    def add(handler):
-        logger.addHandler(handler)
-        added.append(handler)
-        return logger
-
-    yield add
-    for handler in added:
-        logger.removeHandler(handler)
+def shown():
+    return io.StringIO()
 
 
-def test_a_line_of_the_log_stands_on_a_line_of_its_own(handled):
-    terminal = Written()
-    bar = progress_bar({"file": terminal, "total": 3, "mininterval": 0}, 3)
-    bar(event("succeeded"))
-
-    def meanwhile():  # another thread's call ends while the line is written
-        other = threading.Thread(target=bar, args=(event("failed"),))
-        other.start()
-        other.join()
-
-    logger = handled(Handler(terminal, meanwhile))
-    logger.warning("a retry")
-    before, _, after = terminal.text.partition("LOG a retry\n")
-    assert before.endswith("\r")
-    assert after.startswith("\r")
-    assert "2/3" in after
-    bar.close()
-    assert logger.filters == []
-    logger.warning("behind it")
-    assert terminal.text.count("LOG behind it\n") == 1
+def test_every_item_counts_also_one_that_is_not_sent(shown):
+    server = FakeServer(lambda request: Error(400) if request.prompt == "bad" else None)
+    with server, ChatPool("m", base_url=server.base_url) as pool:
+        pool.map(["a", "bad", 7], progress={"file": shown}, on_error="return")
+    assert "3/3" in last(shown)
+    assert "2 failed" in last(shown)
 
 
-def test_a_bar_that_was_dropped_holds_up_no_line(handled):
-    terminal = Written()
-    bar = progress_bar({"file": terminal}, 3)
-    bar.open()
-    logger = handled(Handler(terminal))
-    del bar
-    gc.collect()
-    logger.warning("a line")
-    assert "LOG a line\n" in terminal.text
-    assert logger.filters == []
+def test_so_does_one_that_the_journal_has(shown, tmp_path):
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url) as pool:
+        pool.map(["a", "b"], journal=tmp_path / "j", progress=False)
+        pool.map(["a", "b", "c"], journal=tmp_path / "j", progress={"file": shown})
+        assert len(server.requests) == 3
+    assert "3/3" in last(shown)
 
 
-def test_rows_make_room_too(handled):
-    terminal = Written()
-    progress = RowProgress({"file": terminal, "mininterval": 0}, 3)
-    handled(Handler(terminal)).warning("a warning")
-    assert terminal.text.partition("LOG")[0].endswith("\r")
-    progress.add(1)
-    progress.close()
-    assert "1/3" in terminal.text
+def test_the_bar_of_embeddings_has_retries_and_cost(shown):
+    with FakeServer(script=[RateLimited(0.01)]) as server:
+        budget = Budget(cost=100, prices={"e": 1000.0})
+        with ChatPool("e", base_url=server.base_url, budget=budget) as pool:
+            pool.embed(["a", "b"], progress={"file": shown})
+    assert "2/2" in last(shown)
+    assert "1 retried, $" in last(shown)
+
+
+def test_the_bar_of_streams_counts_their_ends(shown):
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url) as pool:
+        list(pool.stream_many(["one two three", "four five"], progress={"file": shown}))
+    assert "2/2" in last(shown)
+
+
+def test_a_run_that_waits_as_told_says_so():
+    said = threading.Event()
+
+    class Shown(io.StringIO):
+        def write(self, text):
+            if "server asks to wait" in text:
+                said.set()
+            return super().write(text)
+
+    with FakeServer(script=[RateLimited(20)] * 50) as server, ChatPool("m", base_url=server.base_url) as pool:
+        outcomes = pool.as_completed(["a"] * 20, progress={"file": Shown()})
+        reader = threading.Thread(target=lambda: list(outcomes))
+        reader.start()
+        assert said.wait(30)
+        assert "server asks to wait" in pool.stats().waits_for
+        assert "server asks to wait" in pool.stats().lines[server.base_url, "m"].waits_for
+        pool.shutdown(cancel_futures=True)
+        reader.join(30)
+
+
+def test_a_run_that_is_over_leaves_no_thread(shown):
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url) as pool:
+        pool.map(["a"], progress={"file": shown})
+        iterator = pool.imap(["a", "b"], progress={"file": shown})
+        next(iterator)
+        iterator.close()
+    for thread in threading.enumerate():
+        if thread.name == "chatpool-progress":
+            thread.join(30)
+            assert not thread.is_alive()

@@ -122,3 +122,55 @@ class TestPace:
         pace = pacer.pace(6.0)
         assert pace.concurrency_limit == 20  # ten before, and ten of these
         assert "finding out" in pace.why
+
+
+class TestHold:
+    def reason(self, pacer, now, tokens=0.0):
+        hold = pacer.hold(now, tokens)
+        return None if hold is None else hold.reason
+
+    def test_without_a_limit_nothing_holds_back(self):
+        assert opened().hold(1.0, 0.0) is None
+
+    def test_a_configured_rate(self):
+        pacer = Pacer(Limits(requests_per_minute=300))
+        send_all(pacer, 0.0)
+        assert self.reason(pacer, 0.0) == "rate 5/s, limit configured"
+        assert pacer.hold(0.0, 0.0).seconds == pytest.approx(pacer.wait(0.0))
+
+    def test_a_slow_one_is_told_by_the_minute(self):
+        pacer = Pacer(Limits(requests_per_minute=6))
+        send_all(pacer, 0.0)
+        assert self.reason(pacer, 1.0) == "rate 6/min, limit configured"
+
+    def test_of_tokens_and_requests_the_one_that_takes_longer(self):
+        pacer = Pacer(Limits(requests_per_minute=6000, tokens_per_minute=60_000))
+        send_all(pacer, 0.0, 500)
+        assert self.reason(pacer, 0.0, 500) == "token limit configured"
+        assert self.reason(pacer, 0.0, 60_000) == "next call in 1 min, token limit configured"
+
+    def test_one_from_headers(self):
+        pacer = opened()
+        pacer.reported(pacer.sent(1.0), 1.0, StatedLimit(50, 20, 0.6), None)
+        send_all(pacer, 1.0)
+        assert self.reason(pacer, 1.0) == "rate 50/s, limit from headers"
+
+    def test_tokens_from_headers(self):
+        pacer = opened()
+        pacer.reported(pacer.sent(1.0), 1.0, None, StatedLimit(1000, 10, 60.0))
+        assert self.reason(pacer, 1.0, 500).endswith("token limit from headers")
+
+    def test_a_pause_counts_down_and_what_is_looked_for_after_it(self):
+        pacer = opened()
+        sent = [pacer.sent(2.0) for _ in range(20)]
+        for one in sent[10:]:
+            pacer.rejected(one, 2.1, 3.0)
+        assert self.reason(pacer, 2.2) == "server asks to wait 3 s"
+        assert pacer.hold(2.2).reason == "server asks to wait 3 s"  # whatever the call
+        assert self.reason(pacer, 5.2) in (None, "finding the server's limit")
+
+    def test_a_pause_of_the_pools_own_is_no_request_of_the_server(self):
+        pacer = opened()
+        pacer.rejected(pacer.sent(2.0), 2.1, None)
+        assert self.reason(pacer, 2.1) == "finding the server's limit"
+        assert pacer.hold(2.1) is None

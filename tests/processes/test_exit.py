@@ -68,6 +68,27 @@ def test_a_collected_pool_ends_its_threads(server, script, ended):
     assert ended(process) == (0, "[]\n", "")
 
 
+def test_a_bar_that_is_open_when_the_program_ends_is_no_trouble(server, script, ended):
+    process = script(
+        """
+        import sys, threading, chatpool
+        pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=4)
+        answers = pool.imap(["a"] * 500, progress={"file": sys.stdout, "mininterval": 0})
+        print(next(answers).value.text)
+        threads = [thread for thread in threading.enumerate() if thread.name == "chatpool-progress"]
+        import atexit
+        from chatpool._observe import bar
+        atexit.unregister(bar._at_exit)  # so that it is called before this one
+        atexit.register(lambda: print("alive:", [thread.name for thread in threads if thread.is_alive()], len(threads)))
+        atexit.register(bar._at_exit)
+        """,
+        server,
+    )
+    code, out, err = ended(process)
+    assert (code, err) == (0, "")
+    assert "alive: [] 1\n" in out
+
+
 def test_a_pool_that_is_never_used_costs_no_thread(server, script, ended):
     process = script(
         """

@@ -210,6 +210,7 @@ class AdaptiveLimiter:
 
     __slots__ = (
         "_accepted_before",
+        "_asked_until",
         "_background",
         "_backlog_trials",
         "_ended",
@@ -236,6 +237,7 @@ class AdaptiveLimiter:
         self._was_limited = False  # when failures became rejections
         self._informative_from = -math.inf
         self._paused_until = -math.inf
+        self._asked_until = -math.inf  # the part of the pause that the server asked for
         self._accepted_before = -1  # before the latest rejection
         self._rejected_probes = 0  # in a row: first calls after a pause
         self._probed_at = -math.inf
@@ -321,7 +323,7 @@ class AdaptiveLimiter:
             self._accepted_before = rejection.accepted
             pause = self._pause(hint)
             self._enter(LoadTrial(self.send_log, rejection, pause, self._overload.share, record.ahead), now)
-            self._paused_until = max(self._paused_until, now + pause)
+            self._pause_until(now + pause, hint)
 
     def rejected(self, record: SendRecord, now: float, hint: Optional[float]) -> None:
         """Note that the attempt was rejected, with a hint of ``hint`` seconds.
@@ -341,7 +343,7 @@ class AdaptiveLimiter:
         else:
             self._enter(self.state.also_rejected(rejection), now)
         if self.state.pauses_all:
-            self._paused_until = max(self._paused_until, now + pause)
+            self._pause_until(now + pause, hint)
 
     def _enter(self, state: LimitState, now: float) -> None:
         if state is self.state:
@@ -364,6 +366,11 @@ class AdaptiveLimiter:
         elif is_informative and rejection.sent_at >= self._paused_until > self._probed_at:
             self._rejected_probes += 1
             self._probed_at = self._paused_until
+
+    def _pause_until(self, until: float, hint: Optional[float]) -> None:
+        self._paused_until = max(self._paused_until, until)
+        if hint is not None:
+            self._asked_until = max(self._asked_until, until)
 
     def _pause(self, hint: Optional[float]) -> float:
         if hint is not None:
@@ -394,6 +401,10 @@ class AdaptiveLimiter:
     def paused_for(self, now: float) -> float:
         """Return the seconds until anything is sent again after a rejection; 0 when it is not paused."""
         return max(0.0, self._paused_until - now)
+
+    def asked_for(self, now: float) -> float:
+        """Return the seconds for which the server has asked to wait; 0 where it has not, or nothing is paused."""
+        return max(0.0, self._asked_until - now)
 
     def restart(self) -> None:
         """Begin anew with a slow start after an outage, unless a limit is known."""

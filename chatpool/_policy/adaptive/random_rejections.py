@@ -49,6 +49,7 @@ class LoadTrial(LimitState):
     """
 
     why = "finding out whether refusals depend on the load"
+    is_search = True
 
     def __init__(
         self,

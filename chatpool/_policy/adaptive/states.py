@@ -26,12 +26,14 @@ class LimitState:
         random_share: the share of calls that is rejected whatever the load.
         why: a short description of the hypothesis, None without one.
         silent: True if the server has failed every call since it began to fail.
+        is_search: True while it is unknown what the limit is.
     """
 
     pauses_all = True
     random_share = 0.0
     why: Optional[str] = None
     silent = False
+    is_search = False
 
     def __init__(self, send_log: SendLog) -> None:
         self._send_log = send_log
@@ -108,6 +110,7 @@ class Probing(LimitState):
     """
 
     why = "finding out whether the server limits the rate or the calls in flight"
+    is_search = True
 
     def __init__(self, send_log: SendLog, rejection: Rejection, pause: float) -> None:
         super().__init__(send_log)
