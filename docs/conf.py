@@ -45,8 +45,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
     ("py:.*", r"(array|asyncio|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
-    ("py:class", r"(Stop|Wait)BaseT"),  # tenacity's, imported for type checkers only
-    ("py:.*", r"(chatpool\.\S+\.)?[A-Z]"),  # type variables
+    ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
+    ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
     ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|(chatpool\.batch\.report\.)?Timeline"),
 ]
@@ -54,6 +54,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_param = False  # "timeout, retry: as in chat" is one line, not two
 # Sentences with a colon in them are not "type: description".
 napoleon_custom_sections = ["Returns"]
 

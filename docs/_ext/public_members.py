@@ -4,7 +4,7 @@
 - What a class has from a documented base stands in one line, with an anchor of the class's own for each name.
 - Errors are known by the name ``chatpool.X``, too, under which programs import them.
 - A public name without an anchor is a warning, and so an error of ``make docs``.
-- Overloads show what they differ in; parameters that all of them have alike are shown once.
+- Overloads after the first show what they differ in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 import inspect
 import re
-from typing import Any, Dict, Iterator, List, get_type_hints
+from typing import Any, Dict, Iterator, List, Set, get_type_hints
 
 from docutils import nodes
 from public_names import inherited, public_names
@@ -132,17 +132,15 @@ def _reference(target: str, text: str, page: str) -> nodes.Node:
 
 
 def _shorten_overloads(app: Sphinx, domain: str, objtype: str, content: addnodes.desc_content) -> None:
-    """Leave out of the overloads of one function the keywords that are the same in all of them."""
-    signatures = [node for node in content.parent.children if isinstance(node, addnodes.desc_signature)]
-    lists = [found for each in signatures for found in each.findall(addnodes.desc_parameterlist)]
-    if domain != "py" or len(lists) < 2:
-        return
-    common = set.intersection(*({node.astext() for node in found} for found in lists))
-    for found in lists:
-        alike = [node for node in found if node.astext() in common and "=" in node.astext()]
-        if alike:
-            found.insert(found.index(alike[0]), addnodes.desc_parameter("", "", nodes.Text("...")))
-            found.children[:] = [node for node in found if node not in alike]
+    """Leave out of each overload but the first the keywords that an earlier one has, too."""
+    seen: Set[str] = set()
+    for found in content.parent.findall(addnodes.desc_parameterlist):
+        if found.parent.parent is content.parent:
+            alike = [node for node in found if node.astext() in seen and "=" in node.astext()]
+            seen.update(node.astext() for node in found)
+            if alike:
+                found.insert(found.index(alike[0]), addnodes.desc_parameter("", "", nodes.Text("...")))
+                found.children[:] = [node for node in found if node not in alike]
 
 
 def _check_anchors(app: Sphinx, env: BuildEnvironment) -> None:
