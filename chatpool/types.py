@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from types import GenericAlias
 from typing import (
-    TYPE_CHECKING,
     Any,
     Dict,
     Generic,
@@ -171,10 +169,6 @@ class Results(List[SlotT], Generic[ValueT, SlotT]):
         self.elapsed = elapsed
         self.fatal = fatal
         self._origin: Any = None  # how its calls were made, for retry(); not pickled
-
-    if not TYPE_CHECKING:
-        # Before Python 3.13 typing's own would want both arguments.
-        __class_getitem__ = classmethod(GenericAlias)
 
     def __reduce__(self) -> Any:
         return Results, (list(self), self.outcomes, self.elapsed, self.fatal)

@@ -7,7 +7,7 @@ from typing import Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from .._engine import EndpointClient
-from .._transport import CancelToken, RequestAuth, Transport
+from .._transport import CancelToken, Transport
 from .._transport.tls import choose_trust
 from .._transport.urls import choose_proxies
 from .._values import Verdict
@@ -73,8 +73,6 @@ def _of_endpoint(pool: ChatPool, client: EndpointClient, timeout: float) -> Iter
 
 def _key(transport: Transport) -> Finding:
     auth = transport.auth
-    if isinstance(auth, RequestAuth):
-        return Finding("key", f"requests are signed by {auth.shown}")
     if auth.header is None:
         return Finding("key", "none is sent: set OPENAI_API_KEY if the server wants one")
     if auth.refreshable:
