@@ -213,7 +213,7 @@ def _key(transport: Transport, replies: _Replies) -> Finding:
     auth = transport.auth
     sent = "none is sent" if auth.header is None else f"sent as {auth.header}"
     if isinstance(auth, RequestAuth):
-        sent = f"requests are signed by {auth.shown}"
+        sent = "requests are signed (auth=)"
     elif auth.refreshable:
         sent = f"from a function, {sent}"
     elif auth.header is not None and os.environ.get("OPENAI_API_KEY"):

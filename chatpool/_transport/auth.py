@@ -199,12 +199,7 @@ class RequestAuth(KeyAuth):
         return RequestAuth, (self._auth, self._name)
 
     def __repr__(self) -> str:
-        return f"RequestAuth({self.shown})"
-
-    @property
-    def shown(self) -> str:
-        """The name of the function or of the class."""
-        return str(getattr(self._auth, "__qualname__", None) or type(self._auth).__name__)
+        return f"RequestAuth({getattr(self._auth, '__qualname__', None) or type(self._auth).__name__})"
 
 
 def request_auth(auth: Any, name: str = "auth") -> Optional[RequestAuth]:

@@ -82,6 +82,18 @@ class TestWhatIsSigned:
         assert numbers_of(server) == [0, 1]
         assert server.requests[1].target.endswith("?moved=1")
 
+    def test_what_it_leaves_on_a_request_is_of_that_request(self, serve):
+        heard = []
+
+        def auth(request):
+            request.register_hook("response", lambda response, **options: heard.append(response.status_code))
+            request.body = request.body.replace(b'"a"', b'"a longer one"')
+            return request
+
+        server, pool = serve(auth=auth)
+        assert [pool.chat("a").text for _ in range(3)] == ["a longer one"] * 3
+        assert heard == [200] * 3
+
     def test_threads_sign_at_the_same_time(self, serve):
         together = threading.Barrier(4)
 
