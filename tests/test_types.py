@@ -251,3 +251,8 @@ def test_types_take_their_arguments_at_run_time_on_every_python():
 def test_annotations_of_methods_can_be_evaluated(method):
     hints = typing.get_type_hints(getattr(ChatPool, method))
     assert {"return", "timeout"} <= set(hints)
+
+
+def test_types_may_be_written_at_run_time_with_one_argument_or_two():
+    assert Results[ChatCompletion].__origin__ is Results
+    assert Results[ChatCompletion, ChatCompletion].__args__ == (ChatCompletion, ChatCompletion)
