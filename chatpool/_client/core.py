@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
-from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine
+from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine, WorkerHooks
 from .._observe import RetryLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
@@ -25,7 +25,7 @@ class PoolCore:
 
     Args:
         specs: of the pool's endpoints.
-        after_call: called with no argument in the worker thread after each call.
+        hooks: called in the worker threads.
         listeners: callables that get every event, besides the pool's own.
         budget: None without one.
 
@@ -35,19 +35,20 @@ class PoolCore:
         statistics: the pool's counters.
 
     Raises:
-        TypeError: ``after_call`` or a listener cannot be called.
+        TypeError: a hook or a listener cannot be called.
     """
 
     def __init__(
         self,
         specs: Sequence[EndpointSpec],
-        after_call: Optional[Callable[[], Any]],
+        hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
     ) -> None:
         listeners = _checked_listeners(listeners)
-        if after_call is not None and not callable(after_call):
-            raise TypeError(f"after_call must be callable, got {after_call!r}")
+        for name, hook in hooks._asdict().items():
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable, got {hook!r}")
         self.statistics = Statistics((budget.prices or None) if budget is not None else None)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}
         self.dispatcher = Dispatcher([self.statistics, RetryLog(), *listeners])
@@ -58,7 +59,7 @@ class PoolCore:
             connect,
             max_workers=specs[0].settings.max_workers,
             clock=current_clock(),
-            after_call=after_call,
+            hooks=hooks,
             budget_tracker=None if budget is None else BudgetTracker(budget),
         )
 

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 import requests
 
-from .._engine import CallFuture, CallOptions, EndpointSpec
+from .._engine import CallFuture, CallOptions, EndpointSpec, WorkerHooks
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -79,8 +79,10 @@ class ChatPool:
         project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
         session: a ``requests.Session`` whose headers, auth, proxies, certificates, hooks, cookies and own
             adapters are copied; the object itself is neither changed nor closed.
-        after_call: called with no argument in the worker thread after each call, for instance Django's
-            ``close_old_connections``.
+        after_call: called with no argument in the worker thread after each call.
+        worker_idle: called with no argument in a worker thread that has had no work for half a second, once until it
+            has work again; for instance ``django.db.connections.close_all``.
+        worker_end: called with no argument in a worker thread that ends, because the pool is closed or given up.
         verify: False, the path of a CA bundle, or an ``ssl.SSLContext`` that settles everything about TLS (it gets
             chatpool's class of sockets). Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, else certifi's.
         cert: path of a client certificate, or a (certificate, key) pair.
@@ -123,6 +125,8 @@ class ChatPool:
         project: Optional[str] = None,
         session: Optional[requests.Session] = None,
         after_call: Optional[Callable[[], Any]] = None,
+        worker_idle: Optional[Callable[[], Any]] = None,
+        worker_end: Optional[Callable[[], Any]] = None,
         verify: Verify = None,
         cert: Cert = None,
         proxies: Optional[Mapping[str, str]] = None,
@@ -140,7 +144,7 @@ class ChatPool:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
-        self._open(specs, call_defaults, after_call, listeners, budget)
+        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget)
         self._recipe = PoolRecipe("", arguments)
 
     @classmethod
@@ -175,7 +179,8 @@ class ChatPool:
         names = ("system", "defaults", "timeout", "retry", "when_down")
         call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
-        after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
+        hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
+        listeners = options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
         allowed = {"headers", "query", "max_workers", "session", "verify", "cert", "proxies", "max_response_bytes"}
         for name in options:
@@ -187,7 +192,7 @@ class ChatPool:
         )
         check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([endpoint_spec(settings, limits)], call_defaults, after_call, listeners, budget)
+        pool._open([endpoint_spec(settings, limits)], call_defaults, hooks, listeners, budget)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
 
@@ -763,13 +768,13 @@ class ChatPool:
         self,
         specs: Sequence[EndpointSpec],
         defaults: Mapping[str, Any],
-        after_call: Optional[Callable[[], Any]],
+        hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget],
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         self._defaults = CallDefaults().changed(**_without_none(defaults))
-        self._core = PoolCore(specs, after_call, listeners, budget)
+        self._core = PoolCore(specs, hooks, listeners, budget)
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
