@@ -37,6 +37,7 @@ _this_thread = threading.local()  # .engine: the engine whose worker this thread
 _parent_objects: List[Any] = []  # of the process this one was forked from
 
 _SHUTDOWN_PAUSE_SECONDS = 0.02
+_NO_HOOKS = WorkerHooks()
 
 _CLOSED = "the pool was closed while its stream was open"
 _ABORTED = "the pool was aborted while the call was under way"
@@ -63,7 +64,7 @@ class Engine:
         *,
         max_workers: int,
         clock: Clock,
-        hooks: WorkerHooks = WorkerHooks(),
+        hooks: WorkerHooks = _NO_HOOKS,
         budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.clock = clock
