@@ -685,6 +685,7 @@ class ChatPool:
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
+        heartbeat: Optional[float] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -698,6 +699,8 @@ class ChatPool:
 
         Args:
             items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
+            heartbeat: seconds without a chunk of any item after which ``(None, None)`` comes instead, as in
+                :meth:`ChatStream.events`. Default: it never does.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
@@ -707,7 +710,12 @@ class ChatPool:
             iterator early (``break``, an exception) cancels the rest.
         """
         run_options = RunOptions(
-            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, max_failures=max_failures
+            prompt,
+            progress,
+            run_timeout=run_timeout,
+            buffersize=buffersize,
+            max_failures=max_failures,
+            heartbeat=heartbeat,
         )
         fields = body_fields("stream_many", extra_body, params)
         make_request = RequestMaker(self._defaults, system, fields, streams=True)
