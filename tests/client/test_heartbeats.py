@@ -26,15 +26,13 @@ class Held:
         return self._step
 
 
-def silences(events, count):
-    """Read on until there were ``count`` heartbeats in a row; returns the texts before them."""
-    texts, silent = [], 0
-    while silent < count:
+def read_silence(events, text=""):
+    """Read up to the end of ``text``, and on to the second heartbeat after it."""
+    read, silent = "", 0
+    while read != text or silent < 2:
         chunk = next(events)
         silent = silent + 1 if chunk is None else 0
-        if chunk is not None:
-            texts.append(chunk.text)
-    return "".join(texts)
+        read += "" if chunk is None else chunk.text
 
 
 def text_of(events):
@@ -47,9 +45,10 @@ def test_before_the_first_chunk_and_between_two(serve):
     server.set_script(held)
     with pool.stream("tell") as stream:
         events = stream.events(heartbeat=SECONDS)
-        assert silences(events, 3) == ""
+        read_silence(events)
         held.opened.set()
-        assert silences(events, 3) == stream.text == "Once upon"
+        read_silence(events, "Once upon")
+        assert stream.text == "Once upon"
     server.wait_until(lambda: server.in_flight == 0)
     server.set_script(None)
     assert pool.chat("again").text == "again"  # its slot is free
@@ -94,9 +93,9 @@ def test_the_worker_reads_and_no_further_thread(serve):
     server.set_script(held)
     with pool.stream("tell") as stream:
         events = stream.events(heartbeat=SECONDS)
-        silences(events, 2)
+        read_silence(events)
         held.opened.set()
-        silences(events, 2)
+        read_silence(events, "Once")
         assert sum(thread.name.startswith("chatpool") for thread in threading.enumerate()) == 1
 
 
@@ -127,7 +126,7 @@ def test_the_time_of_the_call_ends_it(always):
 def test_leaving_it_early_ends_the_exchange(serve, begun, leave):
     server, pool = serve(Stream(["Once"], end="stall") if begun else Stall(), max_workers=1)
     events = pool.stream("tell").events(heartbeat=SECONDS)
-    assert silences(events, 2) == ("Once" if begun else "")
+    read_silence(events, "Once" if begun else "")
     assert server.in_flight == 1
     if leave == "close":
         events.close()
@@ -173,7 +172,7 @@ def test_a_reader_in_a_worker_of_the_pool_has_them_as_well(serve):
     def read(_):
         stream = pool.stream("tell")
         events = stream.events(heartbeat=SECONDS)
-        silences(events, 2)
+        read_silence(events)
         held.opened.set()
         texts.append(text_of(events))
         done.set()

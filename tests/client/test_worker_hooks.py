@@ -77,13 +77,15 @@ def test_a_pool_that_is_dropped_ends_its_threads_with_it_too():
 def test_a_stream_within_a_worker_ends_its_own_thread_with_it(serve):
     ended = Calls()
     _, pool = serve(worker_end=ended)
-    texts = []
+    texts, done = [], threading.Event()
 
-    def read(done):
+    def read(_):
         with pool.stream("inner") as stream:
             texts.append("".join(chunk.text for chunk in stream))
+        done.set()
 
     pool.submit("outer").add_done_callback(read)
+    assert done.wait(30)
     ended.wait_until(lambda counts: len(counts) == 1)
     assert texts == ["inner"]
 
