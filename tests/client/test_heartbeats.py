@@ -127,7 +127,7 @@ def test_leaving_it_early_ends_the_exchange(serve, begun, leave):
     server, pool = serve(Stream(["Once"], end="stall") if begun else Stall(), max_workers=1)
     events = pool.stream("tell").events(heartbeat=SECONDS)
     read_silence(events, "Once" if begun else "")
-    assert server.in_flight == 1
+    server.wait_until(lambda: server.in_flight == 1)
     if leave == "close":
         events.close()
     if leave == "drop in a cycle":
