@@ -7,7 +7,8 @@ and survives pickling with them.  A message says what happened, to which call, a
 from __future__ import annotations
 
 import concurrent.futures
-from typing import Any, ClassVar, Dict, Optional, Type
+import math
+from typing import Any, ClassVar, Dict, Mapping, Optional, Type
 
 from ._redaction import printable
 
@@ -28,6 +29,7 @@ __all__ = [
     "DeadlineExceededError",
     "InsufficientQuotaError",
     "InternalServerError",
+    "JournalBusyError",
     "LengthError",
     "NotFoundError",
     "ParseError",
@@ -38,6 +40,7 @@ __all__ = [
     "TooManyFailuresError",
     "TruncatedStreamError",
     "UnprocessableEntityError",
+    "from_dict",
     "status_error_class",
 ]
 
@@ -79,9 +82,48 @@ class ChatPoolError(Exception):
         copy.__cause__ = self
         return copy
 
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the error as a dict that JSON has a form for; :func:`~chatpool.errors.from_dict` makes it again.
+
+        It has the class's name as ``error``, the ``message``, and those attributes that are a str, a number, True or
+        False.  It has no answer, no server's body and no results.
+        """
+        facts = {name: value for name, value in self.__dict__.items() if name not in _CONTENT and _is_plain(value)}
+        return {"error": type(self).__name__, "message": self.message, **facts}
+
     def __reduce__(self) -> Any:
         # The classes that are OSErrors or ValueErrors too would each reduce in their own way.
         return _rebuild, (type(self), self.args), self.__dict__
+
+
+_CONTENT = frozenset({"body", "completion", "results", "text"})  # large, or none of a log's business
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def from_dict(facts: Mapping[str, Any]) -> ChatPoolError:
+    """Return the error that :meth:`ChatPoolError.to_dict` described.
+
+    Names that are not known, of a later version for instance, do no harm: an unknown class gives a
+    :class:`ChatPoolError`, and facts that the class does not have are left out.
+
+    Args:
+        facts: what ``to_dict`` returned, also after it has been JSON.
+
+    Raises:
+        TypeError: ``facts`` is no mapping.
+    """
+    if not isinstance(facts, Mapping):
+        raise TypeError(f"facts must be a dict from ChatPoolError.to_dict(), got {type(facts).__name__}")
+    cls = globals().get(str(facts.get("error")))
+    if not (isinstance(cls, type) and issubclass(cls, ChatPoolError)):
+        cls = ChatPoolError
+    error = cls(str(facts.get("message", "")))
+    known = {name for base in cls.__mro__ for name in getattr(base, "__annotations__", ())} - _CONTENT - {"advice"}
+    error.__dict__.update({name: facts[name] for name in known if name in facts and _is_plain(facts[name])})
+    return error
 
 
 def _rebuild(cls: Type[ChatPoolError], args: Any) -> ChatPoolError:
@@ -338,6 +380,36 @@ class ConfigurationError(ChatPoolError, ValueError):
     """A setting or an argument that cannot work; the message names it and what to do."""
 
     advice = "correct the argument that the message names"
+
+
+class JournalBusyError(ConfigurationError):
+    """The output or the journal of a run is in use by another process; nothing was sent.
+
+    Attributes:
+        path: the file that is in use.
+        pid: the process that uses it, None where that is not known.
+        host: the host of that process, None where that is not known.
+    """
+
+    advice = "wait until the other run has ended, or choose another output"
+
+    path: str
+    pid: Optional[int]
+    host: Optional[str]
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        attempts: int = 0,
+        path: str = "",
+        pid: Optional[int] = None,
+        host: Optional[str] = None,
+    ) -> None:
+        super().__init__(message, attempts=attempts)
+        self.path = path
+        self.pid = pid
+        self.host = host
 
 
 # OpenAI's class names by HTTP status (https://platform.openai.com/docs/guides/error-codes).

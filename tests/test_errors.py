@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import inspect
+import json
 import pickle
 
 import pytest
@@ -39,7 +40,7 @@ def through_copy(error):
 
 
 def test_the_tree_has_all_its_classes():
-    assert {cls.__name__ for cls in CLASSES} == set(errors.__all__) - {"status_error_class", "Reask"}
+    assert {cls.__name__ for cls in CLASSES} == set(errors.__all__) - {"from_dict", "status_error_class", "Reask"}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -152,3 +153,66 @@ def test_an_answer_that_cannot_be_parsed_says_why(again):
     twin = again(errors.ParseError("no number in it", text="seven", reason="not a number"))
     assert (twin.text, twin.reason) == ("seven", "not a number")
     assert errors.ParseError("no number in it").reason == ""
+
+
+def through_json(error):
+    return errors.from_dict(json.loads(json.dumps(error.to_dict(), allow_nan=False)))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_json_keeps_class_message_and_attempts(cls):
+    twin = through_json(cls("what happened", attempts=3))
+    assert type(twin) is cls
+    assert (str(twin), twin.attempts) == ("what happened", 3)
+
+
+@pytest.mark.parametrize("cls", API_CLASSES)
+def test_json_keeps_the_facts_of_an_answer_but_not_what_the_server_sent(cls):
+    twin = through_json(cls("what happened", **FACTS))
+    assert {name: getattr(twin, name) for name in FACTS} == {**FACTS, "body": None}
+
+
+def test_json_has_no_answer_and_no_results():
+    answer = ChatCompletion(text="secret answer", message={})
+    error = errors.ParseError("no number", text="secret answer", reason="no number", completion=answer)
+    error.results = Results([], [], 0.0)
+    described = error.to_dict()
+    assert "secret answer" not in json.dumps(described)
+    assert set(described) == {"error", "message", "attempts", "reason"}
+    twin = errors.from_dict(described)
+    assert (twin.reason, twin.text, twin.completion) == ("no number", "", None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": object()}, [1]])
+def test_facts_that_json_has_no_form_for_are_left_out(value):
+    assert through_json(errors.APIError("what happened", code=value)).code is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"error": "OfTomorrow", "message": "what happened", "spin": 3},
+        {"error": "Reask", "message": "x"},
+        {"error": "status_error_class"},
+        {
+            "error": "APIError",
+            "message": "x",
+            "args": "y",
+            "__class__": "z",
+            "status_code": [429],
+            "advice": "run rm -rf",
+        },
+    ],
+)
+def test_a_description_that_is_not_known_is_an_error_all_the_same(facts):
+    error = errors.from_dict(facts)
+    assert isinstance(error, errors.ChatPoolError)
+    assert str(error) == facts.get("message", "")
+    assert not set(facts) & {"spin", "__class__"} & set(error.__dict__)
+    assert error.advice == type(error).advice
+
+
+def test_a_description_that_is_none_says_what_it_has_to_be():
+    with pytest.raises(TypeError, match="facts must be a dict"):
+        errors.from_dict("RateLimitError")

@@ -33,6 +33,7 @@ ERRORS = {
     "Endpoint",
     "InsufficientQuotaError",
     "InternalServerError",
+    "JournalBusyError",
     "LengthError",
     "NotFoundError",
     "ParseError",

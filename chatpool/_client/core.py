@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
-from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine
+from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine, WorkerHooks
 from .._observe import CallLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
@@ -26,7 +26,7 @@ class PoolCore:
 
     Args:
         specs: of the pool's endpoints.
-        after_call: called with no argument in the worker thread after each call.
+        hooks: called in the worker threads.
         listeners: callables that get every event, besides the pool's own.
         budget: None without one.
 
@@ -38,19 +38,20 @@ class PoolCore:
         prices: of the budget; None without any.
 
     Raises:
-        TypeError: ``after_call`` or a listener cannot be called.
+        TypeError: a hook or a listener cannot be called.
     """
 
     def __init__(
         self,
         specs: Sequence[EndpointSpec],
-        after_call: Optional[Callable[[], Any]],
+        hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
     ) -> None:
         listeners = _checked_listeners(listeners)
-        if after_call is not None and not callable(after_call):
-            raise TypeError(f"after_call must be callable, got {after_call!r}")
+        for name, hook in hooks._asdict().items():
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable, got {hook!r}")
         self.budget = budget
         self.prices = (budget.prices or None) if budget is not None else None
         self.statistics = Statistics(self.prices)
@@ -64,7 +65,7 @@ class PoolCore:
             connect,
             max_workers=specs[0].settings.max_workers,
             clock=current_clock(),
-            after_call=after_call,
+            hooks=hooks,
             budget_tracker=None if budget is None else BudgetTracker(budget),
         )
 

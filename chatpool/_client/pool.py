@@ -33,7 +33,7 @@ from typing import (
 
 import requests
 
-from .._engine import CallFuture, CallOptions, EndpointSpec
+from .._engine import CallFuture, CallOptions, EndpointSpec, WorkerHooks
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -96,8 +96,10 @@ class ChatPool:
         project: the ``OpenAI-Project`` header. Default: OPENAI_PROJECT_ID.
         session: a ``requests.Session`` whose headers, auth, proxies, certificates, hooks, cookies and own
             adapters are copied; the object itself is neither changed nor closed.
-        after_call: called with no argument in the worker thread after each call, for instance Django's
-            ``close_old_connections``.
+        after_call: called with no argument in the worker thread after each call.
+        worker_idle: called with no argument in a worker thread that has had no work for half a second, once until it
+            has work again; for instance ``django.db.connections.close_all``.
+        worker_end: called with no argument in a worker thread that ends, because the pool is closed or given up.
         verify: False, the path of a CA bundle, or an ``ssl.SSLContext`` that settles everything about TLS (it gets
             chatpool's class of sockets). Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, else certifi's.
         cert: path of a client certificate, or a (certificate, key) pair.
@@ -143,6 +145,8 @@ class ChatPool:
         project: Optional[str] = None,
         session: Optional[requests.Session] = None,
         after_call: Optional[Callable[[], Any]] = None,
+        worker_idle: Optional[Callable[[], Any]] = None,
+        worker_end: Optional[Callable[[], Any]] = None,
         verify: Verify = None,
         cert: Cert = None,
         proxies: Optional[Mapping[str, str]] = None,
@@ -162,7 +166,7 @@ class ChatPool:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
-        self._open(specs, call_defaults, after_call, listeners, budget)
+        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget)
         self._recipe = PoolRecipe("", arguments)
 
     @classmethod
@@ -198,7 +202,8 @@ class ChatPool:
         names = ("system", "defaults", "timeout", "retry", "when_down")
         call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
-        after_call, listeners = options.pop("after_call", None), options.pop("listeners", ())
+        hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
+        listeners = options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
         allowed = {
             "headers",
@@ -220,7 +225,7 @@ class ChatPool:
         )
         check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([endpoint_spec(settings, limits)], call_defaults, after_call, listeners, budget)
+        pool._open([endpoint_spec(settings, limits)], call_defaults, hooks, listeners, budget)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
 
@@ -800,6 +805,7 @@ class ChatPool:
         buffersize: Optional[int] = None,
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
+        heartbeat: Optional[float] = None,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -813,6 +819,8 @@ class ChatPool:
 
         Args:
             items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
+            heartbeat: seconds without a chunk of any item after which ``(None, None)`` comes instead, as in
+                :meth:`ChatStream.events`. Default: it never does.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
@@ -822,7 +830,12 @@ class ChatPool:
             iterator early (``break``, an exception) cancels the rest.
         """
         run_options = RunOptions(
-            prompt, progress, run_timeout=run_timeout, buffersize=buffersize, max_failures=max_failures
+            prompt,
+            progress,
+            run_timeout=run_timeout,
+            buffersize=buffersize,
+            max_failures=max_failures,
+            heartbeat=heartbeat,
         )
         fields = body_fields("stream_many", extra_body, params)
         make_request = RequestMaker(self._defaults, system, fields, streams=True)
@@ -883,13 +896,13 @@ class ChatPool:
         self,
         specs: Sequence[EndpointSpec],
         defaults: Mapping[str, Any],
-        after_call: Optional[Callable[[], Any]],
+        hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget],
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         self._defaults = CallDefaults().changed(**_without_none(defaults))
-        self._core = PoolCore(specs, after_call, listeners, budget)
+        self._core = PoolCore(specs, hooks, listeners, budget)
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:

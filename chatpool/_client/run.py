@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import os
 from collections import Counter, deque
 from typing import (
@@ -96,6 +97,7 @@ class Run:
         single_flight: sends identical requests once; None where each is sent.
         failure_limit: ends the run when too many items have failed; None where any number may.
         progress: counts the items that have ended; None without.
+        patience_seconds: how long :meth:`take` waits at most; None for as long as it takes.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Run:
         self.single_flight: Optional[SingleFlight] = None
         self.failure_limit: Optional[FailureLimit] = None
         self.progress: Optional[RunProgress] = None
+        self.patience_seconds: Optional[float] = None
 
     # -- called in workers ---------------------------------------------------------
 
@@ -242,8 +245,9 @@ class Run:
     def take(self, at_least: int = 1) -> List[Outcome[Any]]:
         """Return the outcomes that are ready, in order of completion; an empty list at the end of the run.
 
-        Wait until there are ``at_least`` that many, or all that are left.  The consumer says with :meth:`consumed` when
-        they no longer count against the look-ahead.
+        Wait until there are ``at_least`` that many, or all that are left; at most for ``patience_seconds``, if that is
+        set: then the list may be empty before the end.  The consumer says with :meth:`consumed` when they no longer
+        count against the look-ahead.
         """
         self._feed(at_least)
         while not self._wait(at_least):
@@ -313,16 +317,28 @@ class Run:
         ready = len(self._finished)
         return ready >= min(wanted, self._fed - self._taken) or (self.fail_fast and self.first_failure is not None)
 
+    def is_over(self) -> bool:
+        """Return whether every outcome was taken, once :meth:`take` has returned none."""
+        with self._changed:
+            return self._fed <= self._taken
+
     def _wait(self, at_least: int) -> bool:
-        """Wait until there are enough outcomes; return False if the run's time ran out first."""
+        """Wait for enough outcomes, or until patience ends; return False if the run's time ran out first."""
         with self._changed:
             if self._enough(at_least):
                 return True
+        patience = self.patience_seconds
+        patient_until = math.inf if patience is None else self.now() + patience
         with self._engine.waiting(), self._changed:
             while not self._enough(at_least):
                 left = self._time_left()
                 if left is not None and left <= 0:
                     return False
+                if patience is not None:
+                    patience_left = patient_until - self.now()
+                    if patience_left <= 0:
+                        return True
+                    left = patience_left if left is None else min(left, patience_left)
                 self._wake_at, self._sleeping = at_least, True
                 try:
                     self._engine.clock.wait(self._changed, left)

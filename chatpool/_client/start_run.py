@@ -52,6 +52,7 @@ class RunOptions:
     dedupe: bool = False
     max_pack: Optional[int] = None
     max_failures: MaxFailures = "same"
+    heartbeat: Optional[float] = None
     is_retry: bool = False
 
     def __post_init__(self) -> None:
@@ -63,6 +64,8 @@ class RunOptions:
         choice("on_error", self.on_error, get_args(OnError))
         if self.run_timeout is not None:
             positive_seconds("run_timeout", self.run_timeout)
+        if self.heartbeat is not None:
+            positive_seconds("heartbeat", self.heartbeat)
         if self.buffersize is not None:
             positive_int("buffersize", self.buffersize)
         if self.max_pack is not None:
@@ -158,6 +161,7 @@ def start_streams(
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
+    run.patience_seconds = run_options.heartbeat
     return Streams(run)
 
 

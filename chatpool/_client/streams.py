@@ -10,7 +10,9 @@ import contextlib
 import threading
 import time
 import weakref
-from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
+from collections import deque
+from functools import partial
+from typing import Any, Callable, Deque, Iterator, List, Optional, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine, StreamHandoff
 from .._engine.call import DONE
@@ -18,6 +20,7 @@ from .._locks import Condition
 from .._reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from .._transport import Cancelled
 from ..clock import interruptible
+from ..config import positive_seconds
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunIterator
@@ -27,6 +30,8 @@ __all__ = ["GRACE_SECONDS", "ChatStream", "StreamRun", "Streams"]
 GRACE_SECONDS = 0.1  # in which a call that is cut at its total time can raise the error itself
 
 _MAX_QUEUED_CHUNKS = 1024
+
+_NOTHING_YET: Any = object()  # in the place of a chunk
 
 
 class ChatStream(Iterator[ChatChunk]):
@@ -53,6 +58,7 @@ class ChatStream(Iterator[ChatChunk]):
         )
         self._engine = engine
         self._total_seconds = options.timeout.total
+        self._begins_by = 0.0
         self._reading = threading.Lock()
         self._texts: List[str] = []
         self._call: Optional[Call] = None
@@ -64,22 +70,53 @@ class ChatStream(Iterator[ChatChunk]):
     def __iter__(self) -> ChatStream:
         return self
 
-    @waits_for_calls
     def __next__(self) -> ChatChunk:
+        chunk = self._take(None)
+        if chunk is None:
+            raise StopIteration
+        return chunk  # type: ignore[no-any-return]  # without a heartbeat it is nothing else
+
+    def events(self, heartbeat: Optional[float] = None) -> Iterator[Optional[ChatChunk]]:
+        """Iterate over the chunks, with a None in between whenever nothing has come for a while.
+
+        For programs that write on to somebody else: only a server that writes something finds out that its visitor has
+        left.  Leaving the iterator early closes the stream.  No thread is started for it: the worker whose slot the
+        stream holds reads, and this thread waits for it.
+
+        Args:
+            heartbeat: seconds until a None, also before the first chunk; None for chunks only.
+
+        Raises:
+            ConfigurationError, TypeError: ``heartbeat`` is no number of seconds greater than 0.
+            ChatPoolError: while iterating, as the stream itself.
+        """
+        return self._events(None if heartbeat is None else positive_seconds("heartbeat", heartbeat))
+
+    def _events(self, heartbeat_seconds: Optional[float]) -> Iterator[Optional[ChatChunk]]:
+        try:
+            chunk = self._take(heartbeat_seconds)
+            while chunk is not None:
+                yield None if chunk is _NOTHING_YET else chunk
+                chunk = self._take(heartbeat_seconds)
+        finally:
+            self._close(reentrant=is_reentrant())
+
+    @waits_for_calls
+    def _take(self, wait_seconds: Optional[float]) -> Any:
+        """Return the next chunk, None at the end; ``_NOTHING_YET`` if none has come within ``wait_seconds``."""
         if not self._reading.acquire(blocking=False):
             raise RuntimeError("another thread is reading this stream")
         if self._sink is None and not self._over:
             self._check_slots()
         try:
-            chunk = self._next()
+            chunk = self._next(wait_seconds)
         except BaseException:
             self._close(reentrant=False)
             raise
         finally:
             self._reading.release()
-        if chunk is None:
-            raise StopIteration
-        self._texts.append(chunk.text)
+        if chunk is not None and chunk is not _NOTHING_YET:
+            self._texts.append(chunk.text)
         return chunk
 
     @property
@@ -120,12 +157,11 @@ class ChatStream(Iterator[ChatChunk]):
         if sink is None or call is None or sink.outcome is not None:
             return
         handoff = sink.handoff
-        if handoff is not None:
-            handoff.gate.abandon()
-        elif reentrant:
-            defer(self._engine.cancel, call)
+        end = partial(self._engine.cancel, call) if handoff is None else handoff.abandon
+        if reentrant and (handoff is None or handoff.forwards):
+            defer(end)
         else:
-            self._engine.cancel(call)
+            end()
         if not reentrant:
             self._wait_for_end(sink)
 
@@ -135,14 +171,21 @@ class ChatStream(Iterator[ChatChunk]):
     def __exit__(self, *_: object) -> None:
         self._close(reentrant=is_reentrant())
 
-    def _next(self) -> Optional[ChatChunk]:
+    def _next(self, wait_seconds: Optional[float]) -> Any:
         if self._over:
             self._refuse_if_closed_elsewhere()
             return None
         sink = self._sink or self._open()
+        if not sink.begun and not self._wait_for_begin(sink, wait_seconds):
+            return _NOTHING_YET
         chunk = None
         handoff = sink.handoff
-        if sink.outcome is None and handoff is not None:
+        if handoff is not None and (wait_seconds is not None or sink.forwarded):
+            sink.forwarded = True
+            handoff.forward()
+        if sink.forwarded:
+            chunk = sink.take(wait_seconds)
+        elif handoff is not None:
             with contextlib.suppress(Cancelled):
                 chunk = handoff.next()
         if chunk is None:
@@ -163,22 +206,41 @@ class ChatStream(Iterator[ChatChunk]):
             raise
 
     def _open(self) -> _StreamSink:
-        """Send the request, and wait for the first chunk or the end."""
+        """Send the request."""
         sink = _StreamSink(threading.get_ident())
         self._call = call = self._make_call(sink)
         self._sink = sink
+        self._begins_by = time.monotonic() + self._total_seconds + GRACE_SECONDS
         if self._over:  # closed a moment ago
             self._engine.cancel(call)
             return sink
+        with self._cancelling(call), self._engine.waiting():
+            self._engine.submit_stream(call)
+        return sink
+
+    @contextlib.contextmanager
+    def _cancelling(self, call: Call) -> Iterator[None]:
+        """Return a context that cancels the call if it is left by an exception."""
         try:
-            with self._engine.waiting():
-                self._engine.submit_stream(call)
-                begun = sink.wait(self._total_seconds + GRACE_SECONDS, for_end=False)
+            yield
         except BaseException:
             self._engine.resync()
             self._engine.cancel(call)
             raise
-        if not begun:
+
+    def _wait_for_begin(self, sink: _StreamSink, wait_seconds: Optional[float]) -> bool:
+        """Wait for the first chunk or the end; return False if neither has come within ``wait_seconds``."""
+        call = self._call
+        assert call is not None
+        left = self._begins_by - time.monotonic()
+        with self._cancelling(call):
+            if wait_seconds is not None and wait_seconds < left:
+                if not sink.wait(wait_seconds, for_end=False):
+                    return False
+            else:
+                with self._engine.waiting():
+                    sink.wait(left, for_end=False)
+        if not sink.begun:
             self._engine.cancel(call)
             raise DeadlineExceededError(
                 "the stream's time (timeout.total) ran out while it waited for a worker; "
@@ -187,9 +249,10 @@ class ChatStream(Iterator[ChatChunk]):
         handoff = sink.handoff
         if handoff is not None:
             # For a stream that is dropped without being closed.  It takes no lock, and has no reference to this object.
+            # One whose worker reads has an iterator that closes it.
             self._finalizer = weakref.finalize(self, handoff.gate.abandon)
             self._finalizer.atexit = False
-        return sink
+        return True
 
     def _wait_for_end(self, sink: _StreamSink) -> None:
         sink.wait(None, for_end=True)
@@ -212,10 +275,15 @@ class ChatStream(Iterator[ChatChunk]):
 
 
 class _StreamSink:
-    """Takes an open stream from the engine, and in the end its outcome.
+    """Takes an open stream from the engine, its chunks if its worker forwards them, and in the end its outcome.
 
     Args:
         thread: the id of the thread that will read it.
+
+    Attributes:
+        handoff: the open stream, None before it has begun and after its end.
+        outcome: None before the end.
+        forwarded: True if the chunks come here.
     """
 
     run_id: Optional[int] = None
@@ -223,8 +291,33 @@ class _StreamSink:
     def __init__(self, thread: int) -> None:
         self._thread = thread
         self._changed = Condition()
+        self._chunks: Deque[ChatChunk] = deque()
         self.handoff: Optional[StreamHandoff] = None
         self.outcome: Optional[Outcome[Any]] = None
+        self.forwarded = False
+
+    @property
+    def begun(self) -> bool:
+        """True once the stream has begun or ended."""
+        return self.handoff is not None or self.outcome is not None
+
+    def take_chunk(self, call: Call, chunk: ChatChunk) -> None:
+        """Queue a chunk.  There is no bound: the consumer keeps the text of all chunks anyway."""
+        with self._changed:
+            self._chunks.append(chunk)
+            self._changed.notify_all()
+
+    @holds_locks
+    def take(self, seconds: Optional[float]) -> Any:
+        """Return the next chunk, None at the end; ``_NOTHING_YET`` if none has come within ``seconds``."""
+        ends_at = None if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            while not self._chunks and self.outcome is None:
+                left = None if ends_at is None else ends_at - time.monotonic()
+                if left is not None and left <= 0:
+                    return _NOTHING_YET
+                self._changed.wait(interruptible(left))
+            return self._chunks.popleft() if self._chunks else None
 
     def take_stream(self, handoff: StreamHandoff) -> None:
         """Take a stream that has begun."""
@@ -355,11 +448,13 @@ class Streams(RunIterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]):
         super().__init__(run, _arrivals(run))
 
 
-def _arrivals(run: StreamRun) -> Iterator[Tuple[int, Union[ChatChunk, Outcome[Any]]]]:
+def _arrivals(run: StreamRun) -> Iterator[Any]:
     while True:
         taken = run.take()
-        if not taken:
+        if not taken and run.is_over():
             return
+        if not taken:
+            yield None, None
         for arrival in taken:
             if isinstance(arrival, _IndexedChunk):
                 yield arrival.index, arrival.chunk

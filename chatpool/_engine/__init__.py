@@ -6,6 +6,7 @@ from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
 from .streaming import StreamHandoff, collect_chunks
+from .worker_threads import WorkerHooks
 
 __all__ = [
     "TIMED_OUT",
@@ -22,5 +23,6 @@ __all__ = [
     "Review",
     "Reviewer",
     "StreamHandoff",
+    "WorkerHooks",
     "collect_chunks",
 ]

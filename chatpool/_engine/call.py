@@ -207,8 +207,11 @@ class Chunks(Protocol):
         """Return the next chunk, None at the end.
 
         Raises:
-            Cancelled: the call was given up.
+            Cancelled: the call was given up, or reading was stopped.
         """
+
+    def stop(self) -> None:
+        """Stop reading, from any thread: a read that waits is woken."""
 
 
 Reading = Callable[[Call, Chunks], Verdict]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import itertools
 import logging
 import math
-import queue
-import sys
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep  # at import: a test that replaces time.sleep means its own code
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
-from .._locks import release_forgotten, run_beside
+from .._locks import release_forgotten
 from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
-from .._reentrancy import holds_locks, runs_user_code, thread
+from .._reentrancy import holds_locks, thread
 from .._transport import Transport
 from .._values import Verdict, Waiting
 from ..clock import Clock
@@ -31,6 +27,7 @@ from .endpoints import Endpoints
 from .lifecycle import register
 from .scheduler import Scheduler
 from .streaming import ActiveStreams
+from .worker_threads import WorkerHooks, WorkerThreads
 
 __all__ = ["Engine"]
 
@@ -40,6 +37,7 @@ _this_thread = threading.local()  # .engine: the engine whose worker this thread
 _parent_objects: List[Any] = []  # of the process this one was forked from
 
 _SHUTDOWN_PAUSE_SECONDS = 0.02
+_NO_HOOKS = WorkerHooks()
 
 _CLOSED = "the pool was closed while its stream was open"
 _ABORTED = "the pool was aborted while the call was under way"
@@ -52,7 +50,7 @@ class Engine:
         connect: makes the endpoints to send to; called again in a forked child.
         max_workers: the concurrency cap.
         clock: time and waiting.
-        after_call: called with no argument in the worker thread after each call.
+        hooks: called in the worker threads.
         budget_tracker: tracks the budget, None without one.
 
     Attributes:
@@ -66,13 +64,13 @@ class Engine:
         *,
         max_workers: int,
         clock: Clock,
-        after_call: Optional[Callable[[], Any]] = None,
+        hooks: WorkerHooks = _NO_HOOKS,
         budget_tracker: Optional[BudgetTracker] = None,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
-        self._after_call = after_call
+        self._hooks = hooks
         self._budget_tracker = budget_tracker
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
@@ -85,7 +83,7 @@ class Engine:
         self.endpoints = endpoints
         self._default_endpoint = endpoints.first.spec.name
         self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
-        self._executor = _WorkerThreads(self.max_workers, thread_name_prefix="chatpool")
+        self._executor = WorkerThreads(self.max_workers, self._hooks)
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
@@ -178,6 +176,7 @@ class Engine:
             _this_thread.engine = None
             if self._closed and self._scheduler.idle():
                 self._release()
+            self._hooks.run("worker_end")
 
     def waiting(self) -> ContextManager[None]:
         """Return a context in which this thread waits for calls, and does not read its streams.
@@ -258,8 +257,7 @@ class Engine:
                 return
         except BaseException as error:
             self._internal_error(call, error)
-        if self._after_call is not None:
-            self._run_hook(self._after_call)
+        self._hooks.run("after_call")
 
     def _park(self, call: Call, wait: float) -> None:
         self._scheduler.park(call, self.clock.now() + wait)
@@ -306,14 +304,6 @@ class Engine:
         if decision is not None and self._some_fail_when_down:
             self._delivery.give_up_down(call)
         return None if decision is None else decision.wait
-
-    @staticmethod
-    @runs_user_code
-    def _run_hook(hook: Callable[[], Any]) -> None:
-        try:
-            hook()
-        except BaseException:  # a SystemExit of the hook must not end the worker
-            logger.exception("after_call raised; the call it followed is not affected")
 
     def _internal_error(self, call: Call, error: BaseException) -> None:
         """End a call after an error of the engine or of a callback, so that it is not lost."""
@@ -548,46 +538,3 @@ class Engine:
 
 def _is_unwanted(call: Call) -> bool:
     return call.sink.refusal(call) is not None
-
-
-class _WorkerThreads(ThreadPoolExecutor):
-    """A ``ThreadPoolExecutor`` that stays usable after Ctrl-C in :meth:`submit`.
-
-    The standard one could lose the lock of its count of idle threads there, or leave a thread that never begins; both
-    for ever.
-    """
-
-    _idle_semaphore: Any
-
-    def __init__(self, max_workers: int, *, thread_name_prefix: str) -> None:
-        super().__init__(max_workers, thread_name_prefix=thread_name_prefix)
-        self._idle_semaphore = _Permits()
-
-    if sys.version_info < (3, 10):
-
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            """Submit in another thread: the ``with`` of the method may lose any lock at Ctrl-C."""
-            submit = super().submit
-            futures = []
-            run_beside(lambda: futures.append(submit(fn, *args, **kwargs)))
-            return futures[0]
-
-    def _adjust_thread_count(self) -> None:
-        if not self._idle_semaphore.acquire(timeout=0):
-            run_beside(super()._adjust_thread_count)
-
-
-class _Permits:
-    """The part of a semaphore that the executor uses, in single steps that Ctrl-C cannot interrupt."""
-
-    def __init__(self) -> None:
-        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.release = functools.partial(self._permits.put, None)
-
-    def acquire(self, timeout: Optional[float] = None) -> bool:
-        """Take a permit if there is one."""
-        try:
-            self._permits.get(block=False)
-        except queue.Empty:
-            return False
-        return True

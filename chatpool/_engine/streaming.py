@@ -66,6 +66,9 @@ class WholeAnswer:
         chunk, self._chunk = self._chunk, None
         return chunk
 
+    def stop(self) -> None:
+        """Do nothing: no read waits."""
+
 
 class StreamedChunks:
     """The chunks of an open stream.  Not for two threads at the same time.
@@ -116,6 +119,10 @@ class StreamedChunks:
             self._stream.finish(_BODY_END_SECONDS)
         else:
             self._stream.close()
+
+    def stop(self) -> None:
+        """Close the stream, from any thread: a read that waits is woken."""
+        self._stream.close()
 
     def _wait(self) -> None:
         """Read until there is another event, or the end."""
@@ -183,6 +190,9 @@ class StreamedChunks:
 class StreamHandoff:
     """One stream, from its first chunk on.
 
+    The consumer reads it with :meth:`next`; or, after :meth:`forward`, the worker does and gives its chunks to the
+    sink.
+
     Args:
         call: the call it answers.
         chunks: the chunks after the first.
@@ -190,6 +200,7 @@ class StreamHandoff:
 
     Attributes:
         holder: the thread that reads it and so holds its slot.
+        forwards: True if the worker reads it.
         gate: the gate at which its worker waits.
     """
 
@@ -198,6 +209,7 @@ class StreamHandoff:
         self.holder = 0
         self._chunks = chunks
         self._first: Optional[ChatChunk] = first
+        self.forwards = False
         self.gate = _Gate()
 
     # -- the consumer's side --------------------------------------------------------------------------
@@ -216,6 +228,19 @@ class StreamHandoff:
             self.gate.open()
         return chunk
 
+    def forward(self) -> None:
+        """Have the worker read from now on."""
+        self.holder = threading.get_ident()
+        if not self.forwards:
+            self.forwards = True
+            self.gate.open()
+
+    def abandon(self) -> None:
+        """End the stream: the consumer wants no more chunks.  Takes a lock if the worker reads it."""
+        self.gate.abandon()
+        if self.forwards:
+            self._chunks.stop()
+
     # -- the worker's side ----------------------------------------------------------------------------
 
     def wait(self) -> Verdict:
@@ -225,11 +250,25 @@ class StreamHandoff:
             Cancelled: the call was given up.
         """
         self.gate.wait()
+        if self.forwards and not self.gate.abandoned:
+            self._forward()
         if self._chunks.verdict is not None:
             return self._chunks.verdict
         if self.gate.abandoned:
             return _ABANDONED
         raise Cancelled("given up while its stream was read")
+
+    def _forward(self) -> None:
+        sink = cast(_ChunkSink, self.call.sink)
+        chunk, self._first = self._first, None
+        try:
+            chunk = chunk or self._chunks.next()
+            while chunk is not None:
+                sink.take_chunk(self.call, chunk)
+                chunk = self._chunks.next()
+        except Cancelled:
+            if not self.gate.abandoned:
+                raise
 
     def wake(self) -> None:
         """Make the worker check again."""

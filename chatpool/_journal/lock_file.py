@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import stat
 from typing import Optional
 
 from .._file_lock import lock_file, unlock_file
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, JournalBusyError
 from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
 __all__ = ["FileLock", "is_locked"]
@@ -40,8 +41,9 @@ class FileLock:
         """Take the lock.
 
         Raises:
-            ConfigurationError: another process, or this one, holds it, the path of the lock file is no plain file, or
-                the lock is needed and the file system has none.
+            JournalBusyError: another process, or this one, holds it.
+            ConfigurationError: the path of the lock file is no plain file, or the lock is needed and the file system
+                has none.
             OSError: the file cannot be made.
         """
         target = resolve_own_link(self._locked_path)  # one lock for the file, under any name
@@ -85,10 +87,7 @@ class FileLock:
             self._handle_missing_locks(error)
             return
         if not is_taken:
-            raise ConfigurationError(
-                f"{self._locked_path} is in use by {_read_holder(descriptor)}: wait until that run has ended, or "
-                "choose another output"
-            )
+            raise _busy_error(self._locked_path, _read_holder(descriptor))
 
     def _handle_missing_locks(self, error: OSError) -> None:
         problem = error.strerror or str(error)
@@ -157,6 +156,16 @@ def is_locked(path: str) -> Optional[bool]:
         return None
     finally:
         os.close(descriptor)
+
+
+def _busy_error(path: str, holder: str) -> JournalBusyError:
+    known = re.fullmatch(r"process (\d{1,18}) on (\S+)", holder)
+    return JournalBusyError(
+        f"{path} is in use by {holder}: wait until that run has ended, or choose another output",
+        path=path,
+        pid=None if known is None else int(known[1]),
+        host=None if known is None else known[2],
+    )
 
 
 def _write_holder(descriptor: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .. import errors
@@ -123,6 +123,18 @@ class BatchResult:
     def count(self, bill: Bill) -> None:
         """Take over tokens and costs."""
         self.usage, self.cost, self.unpriced = bill.usage, bill.cost, bill.note()
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the counts, the end and the files as a dict that JSON has a form for, for the result of a task.
+
+        ``usage`` is a dict of its counts, ``fatal`` what :meth:`~chatpool.ChatPoolError.to_dict` returns, or None.
+        Prices are left out.
+        """
+        facts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "prices"}
+        facts["usage"] = asdict(self.usage)
+        facts["fatal"] = None if self.fatal is None else self.fatal.to_dict()
+        facts["bad_lines"] = [list(line) for line in self.bad_lines]
+        return facts
 
     @property
     def _failures_place(self) -> str:

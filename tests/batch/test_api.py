@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ import pytest
 from batch_rows import ROOT, batch_line
 
 import chatpool
-from chatpool import ChatPool, ChatPoolError, ConfigurationError
+from chatpool import ChatPool, ChatPoolError, ConfigurationError, JournalBusyError, errors
+from chatpool._journal import Journal
 from chatpool.batch import BatchResult
 from chatpool.prices import dollars
 from chatpool.testing import Answer, EachCall, Error, FakeServer, Stall
@@ -494,6 +496,27 @@ def test_an_output_that_is_a_link_stays_one_and_its_target_gets_the_new_lines(ru
         run(write_rows(rows))
         assert target.is_symlink()
         assert sorted(ids(real)) == [f"row {number}" for number in range(rows)]
+
+
+def test_a_result_is_a_dict_for_json(run, write_rows, chatpool_server):
+    chatpool_server.set_script({"row 0": Answer("one"), "row 1": Error(402, "no credit", code="insufficient_quota")})
+    result = run(write_rows(2), prices=(1.0, 2.0))
+    facts = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (facts["rows"], facts["succeeded"], facts["failed"]) == (2, result.succeeded, result.failed)
+    assert facts["usage"]["total_tokens"] == result.usage.total_tokens
+    assert errors.from_dict(facts["fatal"]).status_code == 402
+    assert facts["journal"] == str(result.journal)
+    assert "prices" not in facts
+
+
+def test_an_output_in_use_says_by_whom(run, write_rows, target):
+    held = Journal(target.with_suffix(".journal"))
+    with pytest.raises(JournalBusyError) as busy:
+        run(write_rows(1))
+    held.close()
+    assert (busy.value.pid, busy.value.host) == (os.getpid(), socket.gethostname())
+    assert os.path.basename(busy.value.path) in ("out.jsonl", "out.journal")
+    assert run(write_rows(1)).succeeded == 1
 
 
 # -- what a notebook shows ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from chatpool._journal import (
     read_journal,
     read_runs,
 )
-from chatpool.errors import ConfigurationError
+from chatpool.errors import ConfigurationError, JournalBusyError
 
 ROOT = Path(chatpool.__file__).parents[1]
 
@@ -202,8 +203,10 @@ def test_a_second_process_is_refused_until_the_first_is_dead(path):
         [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "have it\n"
-        with pytest.raises(ConfigurationError, match=f"in use by process {other.pid}"):
+        with pytest.raises(JournalBusyError, match=f"in use by process {other.pid}") as busy:
             Journal(path)
+        assert (busy.value.path, busy.value.pid) == (str(path), other.pid)
+        assert busy.value.host == socket.gethostname()
         other.kill()
         other.wait()
     Journal(path).close()
