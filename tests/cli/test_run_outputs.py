@@ -165,7 +165,7 @@ def test_damaged_lines_of_a_journal_are_said_once(batch, chatpool_server, tmp_pa
     batch(tmp_path / "out.jsonl")
     journal = tmp_path / "out.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join([lines[0], b"{damaged}\n", *lines[2:]]))
+    journal.write_bytes(b"".join([*lines[:2], b"{damaged}\n", *lines[3:]]))  # the second is that of the run
     ended = batch(tmp_path / "out.jsonl")
     assert ended.code == 0
     assert ended.err.count("1 damaged lines were left out; their rows will run again") == 1
