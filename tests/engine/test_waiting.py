@@ -133,6 +133,7 @@ def test_a_parked_call_waits_for_its_server_first():
     scheduler.returned(call, Verdict("throttled", error=RateLimitError("no"), retry_after=5.0), 0.0)
     scheduler.park(call, due=5.0)
     assert scheduler.waiting(1, 0.0).reason == "server asks to wait 5 s"
+    assert scheduler.waiting(2, 0.0).reason is None  # another run
 
 
 def test_one_endpoint_of_two():
