@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import tempfile
-import threading
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from .._client.batch_support import (
@@ -22,7 +21,7 @@ from .._client.batch_support import (
     request_maker,
     with_answer_rules,
 )
-from .._journal import OK, AppendOnly, Journal, StatusFile
+from .._journal import OK, AppendOnly, Journal
 from .._observe.progress import Progress, run_progress
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
@@ -38,8 +37,8 @@ from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
 from .process_pool import ProcessPoolRunner
 from .rows import InputFormat, Rows
-from .run_status import RunStatus
-from .runner import Runner, ThreadRunner, refuse_without_model
+from .run_status import reported
+from .runner import Runner, ThreadRunner, refuse_without_model, time_limit
 from .signals import SignalGuard, guard_signals
 
 __all__ = ["run", "run_job"]
@@ -141,7 +140,7 @@ def run(
             a number, a share (0.2) of those that have ended, from the 20th on, or None. Default: it ends when the
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
         run_timeout: seconds for this run; then it ends as fatal, and rows without an outcome stay pending, those in
-            flight too. Default: no limit.
+            flight too. A run that waits for standard input ends when the next line has come. Default: no limit.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -274,13 +273,8 @@ def _run(
     if not job.is_table and paths.answers != STDOUT:
         # Before the lock: a program that reads the output of a refused run finds it empty.
         _make_writable(paths.answers)
-    with (
-        Journal(paths.journal, needs_lock=job.lock and result.journal is not None) as journal,
-        contextlib.ExitStack() as watched,
-    ):
-        status = RunStatus(result)
-        if result.journal is not None:
-            watched.enter_context(StatusFile(journal.path, status.facts))
+    is_kept = result.journal is not None
+    with Journal(paths.journal, needs_lock=job.lock and is_kept) as journal, reported(journal, result) as status:
         total = status.total = _check_input(pool, rows, job, journal, paths, result)
         outputs = _outputs_of(paths, journal, rows, job)
         _say_start(total, rows, journal, paths, say)
@@ -296,7 +290,7 @@ def _run(
                     progress.open(runner.waiting)
                 stack.enter_context(outputs)
                 signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
-                stack.enter_context(_time_limit(job.run_timeout, runner))
+                stack.enter_context(time_limit(job.run_timeout, runner))
                 runner.run(signal_guard, progress)
                 if total is None and rows.is_read and result.fatal is None and signal_guard.number is None:
                     rows.set_aside_removed(journal)
@@ -317,22 +311,6 @@ def _make_writable(path: str) -> None:
         AppendOnly(path).close()
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror or error}; choose another output") from error
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: Optional[float], runner: Runner) -> Iterator[None]:
-    """Within the block, end the run when its time is over."""
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, runner.end_for_time)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 def _check_input(

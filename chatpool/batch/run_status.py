@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
+from .._journal import Journal, StatusFile
 from .._values import Hold, common_reason
 from ..clock import current_clock
 from ..types import PoolStats
 from .job import BatchResult
 
-__all__ = ["Counts", "RunStatus", "counts_of", "sum_of_counts"]
+__all__ = ["Counts", "RunStatus", "counts_of", "reported", "sum_of_counts"]
 
 Counts = Mapping[str, Any]
 """What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried``, and ``waits_for`` (a text, or None)."""
@@ -67,3 +69,13 @@ class RunStatus:
             "is_sending": self.counts is not None,
             **({} if self.counts is None else self.counts()),
         }
+
+
+@contextlib.contextmanager
+def reported(journal: Journal, result: BatchResult) -> Iterator[RunStatus]:
+    """Within the block, keep the status of a run beside its journal, unless that is a temporary one."""
+    status = RunStatus(result)
+    with contextlib.ExitStack() as stack:
+        if result.journal is not None:
+            stack.enter_context(StatusFile(journal.path, status.facts))
+        yield status

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import threading
 from typing import Any, Iterable, Iterator, List, Optional, Sequence
 
 from .._client.batch_support import (
@@ -31,7 +33,7 @@ from .rows import RowRequest, Rows
 from .run_status import Counts, counts_of
 from .signals import SignalGuard
 
-__all__ = ["Runner", "ThreadRunner", "refuse_without_model"]
+__all__ = ["Runner", "ThreadRunner", "refuse_without_model", "time_limit"]
 
 logger = logging.getLogger("chatpool")
 
@@ -336,3 +338,19 @@ def refuse_without_model(pool: ChatPool, rows: Rows, row_request: RowRequest) ->
     """
     if row_request.request is not None and row_request.request.model is None and needs_model(pool):
         raise ConfigurationError(f"{rows.location_of(row_request.row)} names no model: pass model= (--model NAME)")
+
+
+@contextlib.contextmanager
+def time_limit(seconds: Optional[float], runner: Runner) -> Iterator[None]:
+    """Within the block, end the run when its time is over."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, runner.end_for_time)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -175,9 +175,9 @@ def _details(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands below the bar."""
     calls = [f"{_number(status, 'in_flight'):,.0f} in flight"]
     if _number(status, "parked"):
-        calls.append(f"{_number(status, 'parked'):,.0f} wait for another attempt")
+        calls.append(f"{_number(status, 'parked'):,.0f} waiting to retry")
     if _number(status, "retried"):
-        calls.append(f"{_number(status, 'retried'):,.0f} attempts refused and retried")
+        calls.append(f"{_number(status, 'retried'):,.0f} attempts retried")
     yield f"  {', '.join(calls)}"
     causes = status.get("causes")
     if _number(status, "failed"):

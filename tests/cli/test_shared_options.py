@@ -52,6 +52,26 @@ def test_headers_go_with_each_request(ask, chatpool_server):
     assert (headers["X-Team"], headers["X-Trace"]) == ("search", "a:b")
 
 
+def test_processes_and_embeddings_have_params_and_headers_too(run, chatpool_server, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("one\n")
+    options = (
+        "--model",
+        "m",
+        "--base-url",
+        chatpool_server.base_url,
+        "--header",
+        "X-Team:a",
+        "--param",
+        "dimensions=4",
+    )
+    more = ("--url", "/v1/embeddings", "--processes", "2", "--rpm", "600")
+    assert run("run", source, "-o", tmp_path / "out.jsonl", *options, *more).code == 0
+    request = chatpool_server.requests[0]
+    assert (request.path, request.headers["X-Team"]) == ("/v1/embeddings", "a")
+    assert request.body["dimensions"] == 4
+
+
 @pytest.mark.parametrize("name", ["Authorization", "api-key", "X-Api-Key", "X-Auth-Token", "Cookie", "X-Secret"])
 def test_a_key_is_taken_from_no_command_line(ask, chatpool_server, name):
     ended = ask("--header", f"{name}: sk-secret", "ping")
