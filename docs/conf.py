@@ -48,7 +48,8 @@ nitpick_ignore_regex = [
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
-    ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|(chatpool\.batch\.report\.)?Timeline"),
+    ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|Timeline|chatpool\.batch\.(report|timeline)\.\w+"),
+    ("py:class", r"chatpool\._journal\.record\.Record"),
 ]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from typing import Collection, Dict, Iterator, List
+from typing import Any, Collection, Dict, Iterator, List, Mapping
 
 # Packages and modules that programs import; what has no underscore in others is for chatpool itself.
 MODULES = (
@@ -34,10 +34,15 @@ def members(cls: type) -> List[str]:
 
 def own_members(cls: type) -> List[str]:
     """Public attributes that a class itself defines: methods, annotated ones, and what ``__init__`` sets."""
-    annotated = vars(cls).get("__annotations__", {})
+    # Python 3.14 makes them when they are asked for; 3.9 has no function for it.
+    annotated = getattr(inspect, "get_annotations", _annotations)(cls)
     is_written = inspect.isfunction(vars(cls).get("__init__")) and vars(cls)["__init__"].__code__.co_filename[:1] != "<"
     instance = _SET.findall(inspect.getsource(vars(cls)["__init__"])) if is_written else []
     return list(dict.fromkeys(name for name in (*annotated, *instance, *vars(cls)) if not name.startswith("_")))
+
+
+def _annotations(cls: type) -> Mapping[str, Any]:
+    return vars(cls).get("__annotations__", {})
 
 
 def inherited(cls: type, hidden: Collection[str] = ()) -> Dict[type, List[str]]:
