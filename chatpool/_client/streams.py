@@ -179,7 +179,7 @@ class ChatStream(Iterator[ChatChunk]):
         if not sink.begun and not self._wait_for_begin(sink, wait_seconds):
             return _NOTHING_YET
         chunk = None
-        handoff = sink.handoff
+        handoff = sink.handoff if sink.outcome is None else None  # a forked child has both
         if handoff is not None and (wait_seconds is not None or sink.forwarded):
             sink.forwarded = True
             handoff.forward()

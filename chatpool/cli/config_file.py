@@ -55,9 +55,7 @@ def _read_toml(path: str) -> Dict[str, Any]:
         try:
             tomllib = importlib.import_module("tomli")
         except ImportError:
-            raise ConfigurationError(
-                "--config needs a reader of TOML before Python 3.11: pip install 'chatpool[toml]'"
-            ) from None
+            raise ConfigurationError("before Python 3.11 --config needs tomli: pip install 'chatpool[toml]'") from None
     try:
         with open(path, "rb") as file:
             options: Dict[str, Any] = tomllib.load(file)
@@ -104,7 +102,8 @@ def _texts_of(action: argparse.Action, value: Any, where: str) -> List[str]:
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{where} must be a table of names and values, or a list of {action.metavar}")
+        wanted = f"a table of names and values, or a list of {action.metavar}"
+        raise ConfigurationError(f"{where} must be {wanted}, got {type(value).__name__}")
     if action.dest == "header":
         return [f"{name}:{text}" for name, text in value.items()]
     return [f"{name}={_json(item, where)}" for name, item in value.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import ssl
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -13,6 +14,7 @@ import trustme
 
 import chatpool.errors
 from chatpool import Budget, ChatPool, ChatPoolError, RetryPolicy, Timeout
+from chatpool._journal import Journal
 from chatpool.clock import install_clock
 from chatpool.testing import (
     Answer,
@@ -32,8 +34,8 @@ from chatpool.testing import (
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "troubleshooting.md"
 AS_SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# Bases, which nobody meets, and what a program raises itself.
-BASES = {"ChatPoolError", "APIError", "Reask"}
+# Bases, which nobody meets, what a program raises itself, and a function.
+NOT_MET = {"ChatPoolError", "APIError", "Reask", "from_dict"}
 
 
 def call(script: Any = None, pool: Any = None, **keywords: Any):
@@ -80,6 +82,21 @@ def empty_cell():
         raise pool.map([float("nan")], progress=False).failures[0].error
 
 
+def in_use():
+    with tempfile.TemporaryDirectory() as folder, Journal(f"{folder}/run.journal"):
+        Journal(f"{folder}/run.journal")
+
+
+def not_sent_as_it_is_down():
+    with FakeServer(script=Error(503)) as server, ChatPool("m", base_url=server.base_url, when_down="raise") as pool:
+        for _ in range(100):
+            try:
+                pool.chat("ping")
+            except ChatPoolError as error:
+                if "was not sent" in str(error):
+                    raise
+
+
 CONTEXT = Error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded")
 QUOTA = Error(
     429, "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
@@ -124,6 +141,8 @@ SAMPLES: Dict[str, List[Callable[[], Any]]] = {
     "... items have failed, as many as ends the run": [lambda: run(lambda request: Error(400), max_failures=3)],
     "the call was cancelled": [cancelled],
     "the pool is closed": [closed],
+    "... is in use by process ...": [in_use],
+    "... has been down for ... s, and when_down='raise' does not wait for it": [not_sent_as_it_is_down],
     "max_workers must be at least 1": [lambda: ChatPool("m", api_key="k", max_workers=0)],
     "items must be an iterable of items": [lambda: ChatPool("m", base_url="http://127.0.0.1:1/v1").map("ping")],
     "the cell is empty": [empty_cell],
@@ -162,4 +181,4 @@ def test_messages_are_what_they_are_shown_to_be(heading: str, shown: List[str]):
 
 def test_no_class_of_errors_is_missing():
     named = {text.split(":", 1)[0] for _, shown in entries() for text in shown}
-    assert set(chatpool.errors.__all__) - {"status_error_class"} - BASES - named == set()
+    assert set(chatpool.errors.__all__) - {"status_error_class"} - NOT_MET - named == set()
