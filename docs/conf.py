@@ -39,7 +39,20 @@ autodoc_type_aliases = {
     "RetryPolicyLike": "chatpool.config.RetryPolicyLike",
     "TimeoutLike": "chatpool.config.TimeoutLike",
     **{name: name for name in ("Action", "ScriptLike")},
-    **{name: name for name in ("Accept", "Cert", "JournalPath", "Key", "MaxFailures", "Parse", "Progress", "Verify", "WhenDown")},
+    **{
+        name: name
+        for name in (
+            "Accept",
+            "Cert",
+            "JournalPath",
+            "Key",
+            "MaxFailures",
+            "Parse",
+            "Progress",
+            "Verify",
+            "WhenDown",
+        )
+    },
 }
 nitpicky = True
 nitpick_ignore_regex = [

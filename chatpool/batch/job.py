@@ -127,8 +127,8 @@ class BatchResult:
     def to_dict(self) -> Dict[str, Any]:
         """Return the counts, the end and the files as a dict that JSON has a form for, for the result of a task.
 
-        ``usage`` is a dict of its counts, ``fatal`` what :meth:`~chatpool.errors.ChatPoolError.to_dict` returns, or None.
-        Prices are left out.
+        ``usage`` is a dict of its counts, ``fatal`` what :meth:`~chatpool.errors.ChatPoolError.to_dict` returns, or
+        None.  Prices are left out.
         """
         facts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "prices"}
         facts["usage"] = asdict(self.usage)

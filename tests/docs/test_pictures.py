@@ -95,3 +95,17 @@ def test_spans_of_a_terminal_stand_in_their_columns():
     first, second = ElementTree.fromstring(text).iter(f"{SVG}text")
     assert (first.text, first.get("class"), first.get("x")) == ("$ a <b>", "bold", "16")
     assert (second.text, second.get("textLength"), float(second.get("x")) > 16) == ("██", "16.8", True)
+
+
+def test_every_picture_stands_on_a_page_with_words_for_those_who_do_not_see_it():
+    pages = [ROOT / "README.md", *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+    shown = re.findall(r"!\[([^]]{20,})\]\((?:docs/|\.\./)?images/([\w.-]+)\)", "".join(map(_text_of, pages)))
+    assert {name for _, name in shown} == {path.name for path in IMAGES.iterdir()}
+
+
+def test_pictures_of_a_browser_are_small():
+    assert max(path.stat().st_size for path in IMAGES.glob("*.png")) < 150_000
+
+
+def _text_of(path):
+    return path.read_text(encoding="utf-8")
