@@ -44,6 +44,7 @@ autodoc_type_aliases = {
         for name in (
             "Accept",
             "Cert",
+            "ItemKey",
             "JournalPath",
             "Key",
             "MaxFailures",

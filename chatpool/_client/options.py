@@ -38,7 +38,18 @@ __all__ = [
 
 # Keywords of runs, and of calls with whole answers: a method that has no use for them refuses them.
 _RUNS_ONLY = frozenset(
-    {"prompt", "progress", "on_error", "buffersize", "run_timeout", "journal", "dedupe", "max_failures", "heartbeat"}
+    {
+        "prompt",
+        "progress",
+        "on_error",
+        "buffersize",
+        "run_timeout",
+        "journal",
+        "dedupe",
+        "max_failures",
+        "heartbeat",
+        "key",
+    }
 )
 _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
 

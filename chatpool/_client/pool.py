@@ -55,7 +55,7 @@ from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
 from .second_try import call_options_of, failed_of, fill, request_maker_of, run_options_of
-from .start_run import JournalPath, OnError, RunOptions, start_embedding_run, start_run, start_streams
+from .start_run import ItemKey, JournalPath, OnError, RunOptions, start_embedding_run, start_run, start_streams
 from .streams import GRACE_SECONDS, ChatStream
 
 __all__ = ["ChatPool", "map"]
@@ -425,6 +425,7 @@ class ChatPool:
         self, items: Iterable[Any], *, on_error: Literal["none"] = ...,
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -437,6 +438,7 @@ class ChatPool:
         self, items: Iterable[Any], *, on_error: Literal["return"],
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -449,6 +451,7 @@ class ChatPool:
         self, items: Iterable[Any], *, on_error: Literal["raise"],
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
+        key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -467,6 +470,7 @@ class ChatPool:
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         journal: Optional[JournalPath] = None,
+        key: Optional[ItemKey] = None,
         dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
@@ -498,6 +502,9 @@ class ChatPool:
             journal: a file that keeps every outcome before it is given out. With the same file and the same items a
                 later run goes on where this one ended, however it ended: an item with an answer, or with a failure
                 that would only repeat itself, is not sent again.
+            key: a function of an item that returns its key, a str or an int that is unique in the run; only with
+                ``journal``. The journal knows an item by its key and its request then, wherever it stands, so that the
+                items of a later run may be fewer, more or in another order. Default: its place is its key.
             dedupe: whether items that make the same request share one answer: it is sent once, and the others get
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
@@ -515,7 +522,7 @@ class ChatPool:
             TypeError: ``items`` is one item instead of many.
         """
         run_options = RunOptions(
-            prompt, progress, on_error, run_timeout, journal=journal, dedupe=dedupe, max_failures=max_failures
+            prompt, progress, on_error, run_timeout, journal=journal, key=key, dedupe=dedupe, max_failures=max_failures
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority)
@@ -532,6 +539,7 @@ class ChatPool:
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         journal: Optional[JournalPath] = None,
+        key: Optional[ItemKey] = None,
         dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
@@ -551,7 +559,7 @@ class ChatPool:
         Args:
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout, max_failures, journal, dedupe: as in :meth:`map`.
+            items, prompt, progress, run_timeout, max_failures, journal, key, dedupe: as in :meth:`map`.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
@@ -564,6 +572,7 @@ class ChatPool:
             run_timeout=run_timeout,
             buffersize=buffersize,
             journal=journal,
+            key=key,
             dedupe=dedupe,
             max_failures=max_failures,
         )
@@ -582,6 +591,7 @@ class ChatPool:
         run_timeout: Optional[float] = None,
         max_failures: MaxFailures = "same",
         journal: Optional[JournalPath] = None,
+        key: Optional[ItemKey] = None,
         dedupe: bool = False,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
@@ -606,6 +616,7 @@ class ChatPool:
             run_timeout=run_timeout,
             buffersize=buffersize,
             journal=journal,
+            key=key,
             dedupe=dedupe,
             max_failures=max_failures,
         )

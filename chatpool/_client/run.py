@@ -66,6 +66,7 @@ class RunOrigin(NamedTuple):
         journal: the file that has the outcomes, None without one.
         is_batched: whether many items went out in one request.
         max_pack: how many at most, None for as many as the API takes.
+        item_key: returns the key of an item in the journal; None if its place is its key.
     """
 
     prepare: Callable[[Any], ChatRequest]
@@ -74,6 +75,7 @@ class RunOrigin(NamedTuple):
     journal: Union[str, os.PathLike[str], None] = None
     is_batched: bool = False
     max_pack: Optional[int] = None
+    item_key: Optional[Callable[[Any], Union[str, int]]] = None
 
 
 class Run:

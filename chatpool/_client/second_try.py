@@ -45,7 +45,14 @@ def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOption
     origin = results._origin
     if origin is None:
         return options
-    return replace(options, dedupe=origin.dedupe, journal=origin.journal, max_pack=origin.max_pack, is_retry=True)
+    return replace(
+        options,
+        dedupe=origin.dedupe,
+        journal=origin.journal,
+        key=origin.item_key,
+        max_pack=origin.max_pack,
+        is_retry=True,
+    )
 
 
 def call_options_of(

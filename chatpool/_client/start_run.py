@@ -20,9 +20,19 @@ from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
 
-__all__ = ["JournalPath", "OnError", "RunOptions", "run_window", "start_embedding_run", "start_run", "start_streams"]
+__all__ = [
+    "ItemKey",
+    "JournalPath",
+    "OnError",
+    "RunOptions",
+    "run_window",
+    "start_embedding_run",
+    "start_run",
+    "start_streams",
+]
 
 JournalPath = Union[str, os.PathLike[str]]
+ItemKey = Callable[[Any], Union[str, int]]
 
 OnError = Literal["none", "return", "raise"]
 
@@ -53,6 +63,7 @@ class RunOptions:
     max_pack: Optional[int] = None
     max_failures: MaxFailures = "same"
     heartbeat: Optional[float] = None
+    key: Optional[ItemKey] = None
     is_retry: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +83,10 @@ class RunOptions:
             positive_int("max_pack", self.max_pack)
         if self.journal is not None and not isinstance(self.journal, (str, os.PathLike)):
             raise TypeError(f"journal must be the path of a file, got {type(self.journal).__name__}")
+        if self.key is not None and not callable(self.key):
+            raise TypeError(f"key must be a function of an item that returns a str or an int, got {self.key!r}")
+        if self.key is not None and self.journal is None:
+            raise TypeError("key= says how journal= knows an item: pass journal= as well")
         if not isinstance(self.dedupe, bool):
             raise TypeError(f"dedupe must be True or False, got {self.dedupe!r}")
         FailureLimit(self.max_failures)
@@ -118,7 +133,7 @@ def start_run(
 
         kind = JournalledRetry if run_options.is_retry else JournalledRun
         recorded = recorded_options(core, call_options, make_request, run_timeout=run_options.run_timeout)
-        run = kind(*arguments, journal=run_options.journal, recorded=recorded)
+        run = kind(*arguments, journal=run_options.journal, recorded=recorded, item_key=run_options.key)
     run.single_flight = SingleFlight() if run_options.dedupe else None
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, Callable, Iterable, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine
 from .._journal import (
     RETRY,
+    DigestTable,
     Journal,
     Record,
+    decode_record,
     decode_value,
     encode_value,
     error_facts,
@@ -23,14 +25,15 @@ from .._journal import (
     key_of,
     one_line,
 )
+from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
 from .._wire import encode
 from .._wire.response import decode_response, usage_of
 from ..clock import Clock
-from ..errors import CallCancelledError, ChatPoolError
+from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from .failures import state_of
-from .run import Run, RunOrigin, merged_outcome
+from .run import Run, RunOrigin, merged_outcome, unusable_item
 
 __all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
@@ -169,7 +172,8 @@ class StoredRowsRun(_PersistedRun):
 class JournalledRun(_PersistedRun):
     """A run that goes on where an earlier one with the same journal ended.
 
-    An item is known by its place and its request: if the journal has its answer, or a final failure, it is not sent.
+    An item is known by its key and its request; without ``item_key`` its place is its key.  If the journal has its
+    answer, or a final failure, it is not sent.
     ``parse=`` and ``accept=`` are those of this run: a stored answer is reviewed anew, also one that an earlier run did
     not accept, and the item is sent again if it cannot be parsed.
 
@@ -177,6 +181,11 @@ class JournalledRun(_PersistedRun):
         engine, items, prepare, options, window: as for :class:`_PersistedRun`.
         journal: the journal's file. It is open from the first item to the end of the run.
         recorded: options of the run for the journal, which gets them before the first item is sent.
+        item_key: returns the key of an item, a str or an int; None if its place is its key.
+
+    Raises:
+        ConfigurationError: while it is consumed, the journal was written with keys and now there are none, or the other
+            way round.
     """
 
     def __init__(
@@ -189,10 +198,14 @@ class JournalledRun(_PersistedRun):
         *,
         journal: Union[str, os.PathLike[str]],
         recorded: Mapping[str, Any],
+        item_key: Optional[Callable[[Any], Union[str, int]]] = None,
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
         self._clock: Clock = engine.clock
         self._journal_path = journal
+        self._item_key = item_key
+        self._names: Dict[int, str] = {}  # of items that are under way, by place
+        self._places = DigestTable()  # of all items with names, plus 1
         self._journal: Optional[Journal] = None
         self._recorded: Optional[Mapping[str, Any]] = recorded  # None once the journal has them
         self._is_abandoned = False
@@ -200,11 +213,11 @@ class JournalledRun(_PersistedRun):
 
     @property
     def origin(self) -> RunOrigin:
-        return super().origin._replace(journal=self._journal_path)
+        return super().origin._replace(journal=self._journal_path, item_key=self._item_key)
 
     def _call_for(self, item: Any) -> Optional[Call]:
         call = super()._call_for(item)
-        if call is None:
+        if call is None or not self._note_name(call):
             return None
         known = self._recorded_outcome(call)
         if known is None:
@@ -212,8 +225,38 @@ class JournalledRun(_PersistedRun):
             return call
         if self.progress is not None:
             self.progress.skip(1)
+        self._names.pop(self._place_of(call)[0], None)
         self._put(known)
         return None
+
+    def _place_of(self, call: Call) -> Tuple[int, Any]:
+        """Return the place of an item and the item."""
+        return call.index, call.item
+
+    def _note_name(self, call: Call) -> bool:
+        """Note the name of an item; return False if it has none that can be used, which is its outcome then."""
+        if self._item_key is None:
+            return True
+        place, item = self._place_of(call)
+        try:
+            name = _checked_name(self._key_of_item(item))
+            digest = _key(name)
+            if digest in self._places:
+                first = self._places.get(digest) - 1
+                raise ConfigurationError(
+                    f"key= returns {name!r} for it and for item {first}; it must be unique in a run"
+                )
+        except Exception as error:
+            self._end_unsent(Outcome(call.index, call.item, call.request, error=unusable_item(place, error)))
+            return False
+        self._places[digest] = place + 1
+        self._names[place] = name
+        return True
+
+    @runs_user_code
+    def _key_of_item(self, item: Any) -> Any:
+        assert self._item_key is not None
+        return self._item_key(item)
 
     def _begin(self) -> None:
         """Note the run in its journal, once it has something to send."""
@@ -226,15 +269,16 @@ class JournalledRun(_PersistedRun):
             hash_ = _request_hash(call.request)
         except (TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
             return None
-        journal, key = self._open_journal(), _key(call.index)
+        journal, key = self._open_journal(), _key(self._names.get(call.index, call.index))
         record = journal.read(key, hash_)
         if record is None and not self._has_warned and journal.has_answer(key):
             self._has_warned = True
             logger.warning(
                 "item %d has an answer to another request in %s: it is sent and paid again, as are others like it "
-                "(items are known by their place)",
+                "(items are known by their %s)",
                 call.index,
                 journal.path,
+                "place" if self._item_key is None else "key",
             )
         if record is None or record.state == RETRY:
             return None
@@ -267,13 +311,29 @@ class JournalledRun(_PersistedRun):
             hash_ = _request_hash(outcome.request)
         except (TypeError, ValueError, ChatPoolError):  # it was never sent, and to fail again costs nothing
             return
-        at = self._clock.wall()
-        self._open_journal().append(record_of(outcome, state, _key(outcome.index), hash_, at=at, row=outcome.index))
+        at, name = self._clock.wall(), self._names.get(outcome.index)
+        key = _key(outcome.index if name is None else name)
+        self._open_journal().append(record_of(outcome, state, key, hash_, at=at, row=outcome.index, custom_id=name))
+        self._names.pop(outcome.index, None)
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
             self._journal = Journal(self._journal_path)
+            self._refuse_other_keys(self._journal)
         return self._journal
+
+    def _refuse_other_keys(self, journal: Journal) -> None:
+        """Raise ConfigurationError if the items in the journal are known in another way than those of this run."""
+        _, line = next(journal.lines(), (None, None))
+        if line is None or (decode_record(line).custom_id is not None) == (self._item_key is not None):
+            return
+        journal.close()
+        if self._item_key is None:
+            raise ConfigurationError(f"{journal.path} was written with key=: pass the same key=, or another journal=")
+        raise ConfigurationError(
+            f"{journal.path} was written without key=, its items are known by their place: leave out key=, or pass "
+            "another journal="
+        )
 
     def _close_journal(self) -> None:
         if self._journal is not None:
@@ -289,9 +349,25 @@ class JournalledRetry(JournalledRun):
     def persist(self, outcome: Outcome[Any]) -> None:
         super().persist(merged_outcome(outcome))
 
+    def _place_of(self, call: Call) -> Tuple[int, Any]:
+        first: Outcome[Any] = call.item
+        return first.index, first.item
 
-def _key(index: int) -> int:
-    return key_of(f"item {index}")
+
+def _checked_name(name: Any) -> str:
+    """Return what ``key=`` has returned for an item as a str.
+
+    Raises:
+        TypeError: it is neither a str nor an int.
+    """
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise TypeError(f"key= must return a str or an int, got {type(name).__name__}")
+    return str(name)
+
+
+def _key(name: Union[str, int]) -> int:
+    """Return the key of an item in the journal: a str is its name, an int its place."""
+    return key_of(f"item {name}" if isinstance(name, int) else f"key {name}")
 
 
 def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:

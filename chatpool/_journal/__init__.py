@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
+from .digest_table import DigestTable
 from .journal import Journal, is_journal, read_journal, read_runs
 from .lock_file import is_locked
 from .record import (
@@ -38,6 +39,7 @@ __all__ = [
     "RETRY",
     "SET_ASIDE",
     "AppendOnly",
+    "DigestTable",
     "Journal",
     "Prefix",
     "Record",
