@@ -16,7 +16,8 @@ class Event(NamedTuple):
     events of different calls may arrive at the same time.  A listener that raises is logged and dropped.
 
     Attributes:
-        kind: ``"sent"`` (an attempt starts), ``"retrying"`` (it failed, the next one follows after ``wait``),
+        kind: ``"queued"`` (the call was made; ``attempt`` is 0), ``"sent"`` (an attempt starts),
+            ``"retrying"`` (it failed, the next one follows after ``wait``),
             ``"reasking"`` (it brought an answer that ``parse=`` cannot use, a reask follows),
             ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
         call_id: number of the call, unique within its pool.
@@ -32,8 +33,15 @@ class Event(NamedTuple):
         usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
             answer that was rejected, or was of no use).
         request_id: the server's ``x-request-id``.
-        answered: the model that answered, by its own account, where ``usage`` is of its answer.
-        endpoint: the name of the endpoint it goes or went to: its ``base_url``, where it was given no other.
+        response_model: the model that answered, by its own account, where ``usage`` is of its answer.
+        endpoint: the name of the endpoint it goes or went to: its ``base_url``, where it was given no other; None on
+            ``"queued"``, as it is chosen later.
+        operation: ``"chat"``, ``"text_completion"``, ``"responses"``, ``"embeddings"``, or ``"request"`` for any other
+            path.
+        queued: seconds from the making of the call to its first attempt (on the first ``"sent"`` and at the end).
+        total: seconds from the making of the call to its end (``"succeeded"`` and ``"failed"``).
+        finish_reason: why the model stopped, where there is an answer that says so.
+        first_chunk: seconds from the send of the last attempt to the first piece of its answer, for streams.
     """
 
     kind: str
@@ -48,8 +56,13 @@ class Event(NamedTuple):
     elapsed: Optional[float] = None
     usage: Optional[Usage] = None
     request_id: Optional[str] = None
-    answered: Optional[str] = None
+    response_model: Optional[str] = None
     endpoint: Optional[str] = None
+    operation: str = "request"
+    queued: Optional[float] = None
+    total: Optional[float] = None
+    finish_reason: Optional[str] = None
+    first_chunk: Optional[float] = None
 
 
 Listener = Callable[[Event], None]

@@ -94,6 +94,7 @@ class Attempter:
             call.settle_lease(None)
         else:
             call.attempts += 1
+            call.first_chunk_seconds = None
             if call.history:
                 _note_wait(call, now)
             report_send(call, now)
@@ -300,6 +301,7 @@ class _Exchanges:
             lambda reader: classify_stream(reader, head, call.request, **self._evidence(call)),
             lambda error: classify_exception(error, url=head.url, proxy=head.proxy),
             max_event_bytes=transport.settings.max_response_bytes,
+            now=self._clock.now,
         )
         try:
             return reading(call, chunks)

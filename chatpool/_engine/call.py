@@ -13,6 +13,7 @@ from .._policy.pacing import PacedSend
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
 from .._values import RequestSize, Verdict
+from .._wire import model_and_reason, operation_name
 from .._wire.response import HTTP_OK
 from ..config import Timeout
 from ..errors import ChatPoolError
@@ -41,6 +42,7 @@ __all__ = [
     "attempt_of",
     "failure_reason",
     "report_end",
+    "report_queued",
     "report_reask",
     "report_retry",
     "report_send",
@@ -83,6 +85,7 @@ class Call:
         "due_at",
         "ended_by",
         "failover_state",
+        "first_chunk_seconds",
         "first_request",
         "first_sent_at",
         "history",
@@ -136,6 +139,7 @@ class Call:
         self.created_at = created_at
         self.first_sent_at: Optional[float] = None
         self.sent_at: Optional[float] = None  # of the attempt under way
+        self.first_chunk_seconds: Optional[float] = None  # after it was sent
         self.due_at: Optional[float] = None  # end of the wait for its next attempt
         # Readings of its upstream's meter; time in which the pool itself paced the call is taken off the first.
         self.blocked_seconds_at_send = 0.0
@@ -367,12 +371,22 @@ def failure_reason(verdict: Verdict) -> str:
     return f"{verdict.status} {code}" if code else str(verdict.status)
 
 
+def report_queued(call: Call) -> None:
+    """Emit the event of a call that was made."""
+    dispatcher = call.options.dispatcher
+    if dispatcher.wants("queued"):
+        model, operation = call.upstream_key[1], operation_name(call.request.path)
+        dispatcher.emit(Event("queued", call.id, 0, call.created_at, call.sink.run_id, model, operation=operation))
+
+
 def report_send(call: Call, now: float) -> None:
     """Emit the event of an attempt that starts."""
     dispatcher = call.options.dispatcher
     if dispatcher.wants("sent"):
         endpoint, model = call.upstream_key
-        dispatcher.emit(Event("sent", call.id, call.attempts, now, call.sink.run_id, model, endpoint=endpoint))
+        event = Event("sent", call.id, call.attempts, now, call.sink.run_id, model, endpoint=endpoint)
+        queued = now - call.created_at if call.attempts == 1 else None
+        dispatcher.emit(event._replace(operation=operation_name(call.request.path), queued=queued))
 
 
 def report_retry(call: Call, attempt: Attempt, now: float) -> None:
@@ -412,6 +426,8 @@ def _emit(
 ) -> None:
     _, status, wait, elapsed, request_id, _ = attempt
     endpoint, model = call.upstream_key
+    response_model, finish_reason = model_and_reason(answer)
+    has_ended = kind in ("succeeded", "failed")
     # One positional call: this runs once per call, and _replace would cost as much again each time.
     event = Event(
         kind,
@@ -426,12 +442,12 @@ def _emit(
         elapsed,
         usage,
         request_id,
-        _model_in(answer),
+        response_model,
         endpoint,
+        operation_name(call.request.path),
+        call.first_sent_at - call.created_at if has_ended and call.first_sent_at is not None else None,
+        now - call.created_at if has_ended else None,
+        finish_reason,
+        call.first_chunk_seconds,
     )
     call.options.dispatcher.emit(event)
-
-
-def _model_in(answer: Any) -> Optional[str]:
-    model = answer.get("model") if isinstance(answer, dict) else getattr(answer, "model", None)
-    return model if isinstance(model, str) else None

@@ -20,7 +20,7 @@ class Dispatcher:
     A listener that has an attribute ``kinds`` (a collection of event kinds) gets only those, any other gets all.
     """
 
-    KINDS = ("sent", "retrying", "reasking", "succeeded", "failed")
+    KINDS = ("queued", "sent", "retrying", "reasking", "succeeded", "failed")
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._subscribe([_Subscription(listener) for listener in listeners])

@@ -21,7 +21,7 @@ from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
-from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey
+from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
 from .lifecycle import register
@@ -127,6 +127,8 @@ class Engine:
             PoolClosedError: the pool is closed.
         """
         self.check_open()
+        for call in calls:
+            report_queued(call)
         if self.in_worker():
             for call in calls:
                 self._run_inline(call)
@@ -164,6 +166,7 @@ class Engine:
         if self._closed or not self.in_worker():
             self.submit([call])
             return
+        report_queued(call)
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(self._run_in_new_thread, call), daemon=True).start()
 

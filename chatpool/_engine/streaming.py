@@ -85,6 +85,7 @@ class StreamedChunks:
         classify: returns the verdict on a stream that has ended.
         classify_error: returns the verdict on an exception of reading it.
         max_event_bytes: the longest event that is accepted.
+        now: the pool's clock.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class StreamedChunks:
         classify_error: Callable[[Exception], Verdict],
         *,
         max_event_bytes: int,
+        now: Callable[[], float],
     ) -> None:
         self.verdict: Optional[Verdict] = None
         self._stream = stream
@@ -106,11 +108,14 @@ class StreamedChunks:
         self._reader = StreamReader(call.request, max_event_bytes=max_event_bytes)
         self._ready: Deque[ChatChunk] = deque()
         self._out_of_time = False
+        self._now = now
 
     def next(self) -> Optional[ChatChunk]:
         """Return the next chunk, None at the end."""
         while not self._ready and self.verdict is None:
             self._wait()
+        if self._ready and self._call.first_chunk_seconds is None and self._call.sent_at is not None:
+            self._call.first_chunk_seconds = self._now() - self._call.sent_at
         return self._ready.popleft() if self._ready else None
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from dataclasses import asdict
 from typing import Any, Deque, Dict, Optional
 
 from .._locks import new_lock
@@ -51,7 +52,7 @@ class Statistics:
             for _ in range(len(self._uncounted)):
                 event = self._uncounted.popleft()
                 self._counts[event.kind] += 1
-                self._bill.add(event.usage, event.model, event.answered)
+                self._bill.add(event.usage, event.model, event.response_model)
         finally:
             self._is_counting = False
 
@@ -105,7 +106,16 @@ class CallLog:
         request_id = None if event.request_id is None else f"request id {event.request_id}"
         facts = ", ".join(fact for fact in (event.endpoint, model, request_id) if fact)
         shown = [printable(value) if isinstance(value, str) else value for value in (*values, facts)]
-        logger.log(level, f"call %d: attempt %d{text}" + " (%s)", event.call_id, event.attempt, *shown)
+        extra = {"chatpool": _values_of(event)}
+        logger.log(level, f"call %d: attempt %d{text}" + " (%s)", event.call_id, event.attempt, *shown, extra=extra)
+
+
+def _values_of(event: Event) -> Dict[str, Any]:
+    """Return what an event says as values that JSON has a form for, without what it does not say."""
+    values = {name: value for name, value in event._asdict().items() if value is not None}
+    if event.usage is not None:
+        values["usage"] = asdict(event.usage)
+    return values
 
 
 _LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})

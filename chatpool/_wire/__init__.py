@@ -9,10 +9,18 @@ from .classification import as_truncated, chunk_of, classify_response, classify_
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
 from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
-from .operations import MODELS_REQUEST, is_refusal, is_streamed, refuses_usage, sends_no_body, without_usage
+from .operations import (
+    MODELS_REQUEST,
+    is_refusal,
+    is_streamed,
+    operation_name,
+    refuses_usage,
+    sends_no_body,
+    without_usage,
+)
 from .rate_limit_headers import describe_limits
 from .request import embedding_request, renamed, responses_request, to_request
-from .response import is_event_stream, model_names_in
+from .response import is_event_stream, model_and_reason, model_names_in
 from .stream import StreamFault, StreamReader
 
 __all__ = [
@@ -34,7 +42,9 @@ __all__ = [
     "is_missing",
     "is_refusal",
     "is_streamed",
+    "model_and_reason",
     "model_names_in",
+    "operation_name",
     "refuses_usage",
     "renamed",
     "responses_request",

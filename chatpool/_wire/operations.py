@@ -22,6 +22,7 @@ __all__ = [
     "RESPONSES",
     "is_refusal",
     "is_streamed",
+    "operation_name",
     "operation_of",
     "refuses_usage",
     "sends_no_body",
@@ -54,6 +55,17 @@ def operation_of(path: str) -> str:
     """
     plain = path.partition("?")[0].rstrip("/")
     return next((operation for operation in PATHS if plain.endswith(operation)), OTHER)
+
+
+_NAMES = {CHAT: "chat", COMPLETIONS: "text_completion", RESPONSES: "responses", EMBEDDINGS: "embeddings"}
+
+
+def operation_name(path: str) -> str:
+    """Return the name of the operation in events, ``"request"`` for a path without one.
+
+    OpenTelemetry's names (semantic conventions for generative AI, ``gen_ai.operation.name``), where it has any.
+    """
+    return _NAMES.get(operation_of(path), "request")
 
 
 def is_streamed(request: ChatRequest) -> bool:

@@ -52,6 +52,7 @@ __all__ = [
     "is_event_stream",
     "is_known",
     "is_unsupported_answer",
+    "model_and_reason",
     "model_names_in",
     "opened_thoughts",
     "reasoning_of",
@@ -410,6 +411,12 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     if not isinstance(parts, list) or not (parts or shape.may_be_empty):
         raise UnusableAnswer(f"has no {shape.field!r}")
     return shape.decode(request, payload, request_id)
+
+
+def model_and_reason(answer: Any) -> Tuple[Optional[str], Optional[str]]:
+    """Return the model that an answer is from, by its own account, and why it stopped; None where it does not say."""
+    model = answer.get("model") if isinstance(answer, dict) else getattr(answer, "model", None)
+    return model if isinstance(model, str) else None, getattr(answer, "finish_reason", None)
 
 
 def model_names_in(payload: Any) -> Optional[List[str]]:

@@ -81,7 +81,7 @@ def test_events_are_those_of_any_call(serve):
     events = []
     _, pool = serve(Stream(["Once"], end="cut"), listeners=[events.append])
     pool.chat("tell", collect_stream=True)
-    assert [event.kind for event in events] == ["sent", "retrying", "sent", "succeeded"]
+    assert [event.kind for event in events] == ["queued", "sent", "retrying", "sent", "succeeded"]
     assert events[-1].usage.total_tokens > 0
 
 

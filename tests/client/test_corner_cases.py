@@ -155,7 +155,7 @@ class TestCallbacksAndListeners:
         variable.set("set")
         with pytest.raises(BadRequestError):
             pool.chat("a")
-        assert seen == [("sent", "set"), ("failed", "set")]
+        assert seen == [("queued", "set"), ("sent", "set"), ("failed", "set")]
 
     def test_nothing_is_reported_of_a_call_after_its_end(self, always, heard):
         submitted, box = threading.Event(), []
@@ -169,7 +169,7 @@ class TestCallbacksAndListeners:
         submitted.set()
         wait(box, 60)
         pool.close()
-        assert [kind for kind, _ in heard] == ["sent", "failed"]
+        assert [kind for kind, _ in heard] == ["queued", "sent", "failed"]
 
     def test_outcomes_are_waited_for_while_a_listener_has_them(self, serve):
         inside, release = threading.Event(), threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -117,6 +118,20 @@ class TestCallLog:
             f"call 7: attempt 2 succeeded in 0.25 s {about}",
             f"call 7: attempt 2 failed (InternalServerError); the call has ended {about}",
         ]
+
+    def test_each_line_has_the_values_of_its_event_for_json(self, caplog):
+        retry = attempted("retrying", reason="503", wait=1.25, usage=Usage(2, 1, 3))
+        self.lines_of(caplog, logging.INFO, retry)
+        values = json.loads(json.dumps(caplog.records[0].chatpool))
+        assert (values["kind"], values["call_id"], values["wait"]) == ("retrying", 7, 1.25)
+        assert (values["usage"]["total_tokens"], values["request_id"]) == (3, "req_1")
+        assert "status" not in values
+
+    def test_a_formatter_for_json_writes_them(self, caplog):
+        formatters = pytest.importorskip("pythonjsonlogger.json")
+        self.lines_of(caplog, logging.INFO, attempted("retrying", reason="503", wait=1.25))
+        line = json.loads(formatters.JsonFormatter().format(caplog.records[0]))
+        assert line["chatpool"]["endpoint"] == "http://host/v1"
 
     def test_no_text_of_a_server_is_obeyed_by_a_terminal(self, caplog):
         lines = self.lines_of(
