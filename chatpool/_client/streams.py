@@ -59,6 +59,7 @@ class ChatStream(Iterator[ChatChunk]):
         self._engine = engine
         self._total_seconds = options.timeout.total
         self._begins_by = 0.0
+        self._has_begun = False
         self._reading = threading.Lock()
         self._texts: List[str] = []
         self._call: Optional[Call] = None
@@ -176,7 +177,7 @@ class ChatStream(Iterator[ChatChunk]):
             self._refuse_if_closed_elsewhere()
             return None
         sink = self._sink or self._open()
-        if not sink.begun and not self._wait_for_begin(sink, wait_seconds):
+        if not self._has_begun and not self._wait_for_begin(sink, wait_seconds):
             return _NOTHING_YET
         chunk = None
         handoff = sink.handoff if sink.outcome is None else None  # a forked child has both
@@ -231,7 +232,8 @@ class ChatStream(Iterator[ChatChunk]):
     def _wait_for_begin(self, sink: _StreamSink, wait_seconds: Optional[float]) -> bool:
         """Wait for the first chunk or the end; return False if neither has come within ``wait_seconds``."""
         call = self._call
-        assert call is not None
+        if call is None:  # another thread has closed it
+            return True
         left = self._begins_by - time.monotonic()
         with self._cancelling(call):
             if wait_seconds is not None and wait_seconds < left:
@@ -246,6 +248,7 @@ class ChatStream(Iterator[ChatChunk]):
                 "the stream's time (timeout.total) ran out while it waited for a worker; "
                 "raise max_workers or timeout=Timeout(total=...)"
             )
+        self._has_begun = True
         handoff = sink.handoff
         if handoff is not None:
             # For a stream that is dropped without being closed.  It takes no lock, and has no reference to this object.

@@ -65,6 +65,22 @@ def test_the_garbage_collector_does_so_too(one):
     assert pool.chat("next").text == "next"
 
 
+def test_one_that_has_begun_before_anybody_waits_for_it_is_no_exception(one, monkeypatch):
+    server, pool = one
+    submit = pool._core.engine.submit_stream
+
+    def submit_and_wait(call):
+        submit(call)
+        assert call.sink.wait(30, for_end=False)
+
+    monkeypatch.setattr(pool._core.engine, "submit_stream", submit_and_wait)
+    stream = pool.stream("tell")
+    next(stream)
+    del stream
+    server.wait_until(lambda: server.open_connections == 0)
+    assert pool.chat("next").text == "next"
+
+
 def test_its_end_frees_the_slot_without_any_closing(serve):
     server, pool = serve(max_workers=1)
     stream = pool.stream("tell")
