@@ -7,6 +7,7 @@ themselves and queue the chunks.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import weakref
@@ -60,6 +61,7 @@ class ChatStream(Iterator[ChatChunk]):
         self._total_seconds = options.timeout.total
         self._begins_by = 0.0
         self._has_begun = False
+        self._waited = False  # a moment ago
         self._reading = threading.Lock()
         self._texts: List[str] = []
         self._call: Optional[Call] = None
@@ -176,8 +178,8 @@ class ChatStream(Iterator[ChatChunk]):
         if self._over:
             self._refuse_if_closed_elsewhere()
             return None
-        sink = self._sink or self._open()
-        if not self._has_begun and not self._wait_for_begin(sink, wait_seconds):
+        sink = self._open(wait_seconds) if self._sink is None else self._sink
+        if not self._has_begun and not self._begin(sink, wait_seconds):
             return _NOTHING_YET
         chunk = None
         handoff = sink.handoff if sink.outcome is None else None  # a forked child has both
@@ -206,8 +208,8 @@ class ChatStream(Iterator[ChatChunk]):
             self._reading.release()
             raise
 
-    def _open(self) -> _StreamSink:
-        """Send the request."""
+    def _open(self, wait_seconds: Optional[float]) -> _StreamSink:
+        """Send the request, and wait for the first chunk or the end."""
         sink = _StreamSink(threading.get_ident())
         self._call = call = self._make_call(sink)
         self._sink = sink
@@ -217,7 +219,13 @@ class ChatStream(Iterator[ChatChunk]):
             return sink
         with self._cancelling(call), self._engine.waiting():
             self._engine.submit_stream(call)
+            sink.wait(self._until_begin(wait_seconds), for_end=False)
+        self._waited = True
         return sink
+
+    def _until_begin(self, wait_seconds: Optional[float]) -> float:
+        left = self._begins_by - time.monotonic()
+        return left if wait_seconds is None else min(wait_seconds, left)
 
     @contextlib.contextmanager
     def _cancelling(self, call: Call) -> Iterator[None]:
@@ -229,19 +237,17 @@ class ChatStream(Iterator[ChatChunk]):
             self._engine.cancel(call)
             raise
 
-    def _wait_for_begin(self, sink: _StreamSink, wait_seconds: Optional[float]) -> bool:
-        """Wait for the first chunk or the end; return False if neither has come within ``wait_seconds``."""
+    def _begin(self, sink: _StreamSink, wait_seconds: Optional[float]) -> bool:
+        """Note that the stream has begun or ended; return False if neither is so within ``wait_seconds``."""
         call = self._call
         if call is None:  # another thread has closed it
             return True
-        left = self._begins_by - time.monotonic()
-        with self._cancelling(call):
-            if wait_seconds is not None and wait_seconds < left:
-                if not sink.wait(wait_seconds, for_end=False):
-                    return False
-            else:
-                with self._engine.waiting():
-                    sink.wait(left, for_end=False)
+        if not self._waited:
+            with self._cancelling(call), self._engine.streams.waiting(math.inf):
+                sink.wait(self._until_begin(wait_seconds), for_end=False)
+        self._waited = False
+        if not sink.begun and time.monotonic() < self._begins_by:
+            return False
         if not sink.begun:
             self._engine.cancel(call)
             raise DeadlineExceededError(

@@ -129,6 +129,7 @@ class Engine:
         self.check_open()
         for call in calls:
             report_queued(call)
+        self.check_open()  # a listener may have closed it
         if self.in_worker():
             for call in calls:
                 self._run_inline(call)

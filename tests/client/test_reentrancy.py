@@ -376,13 +376,20 @@ class TestCallbacks:
 
     def test_closing_in_one_is_closing_at_once(self, pool):
         def close(event):
-            pool.close()
+            if event.kind == kind:
+                pool.close()
 
+        kind = "sent"
         view = pool.with_options()
         view._core.dispatcher = pool._core.dispatcher.extended([close])
         assert view.chat("one").text == "one"
         with pytest.raises(PoolClosedError):
             pool.chat("two")
+
+    def test_closing_before_a_call_is_queued_refuses_it(self, pool):
+        pool._core.dispatcher = pool._core.dispatcher.extended([lambda event: pool.close()])
+        with pytest.raises(PoolClosedError, match="the pool is closed"):
+            pool.chat("one")
 
 
 def test_a_flag_that_an_interruption_left_behind_refuses_nothing(pool):
