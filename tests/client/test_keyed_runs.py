@@ -60,7 +60,7 @@ def test_the_same_key_twice_fails_with_both_places_and_is_not_sent(serve, keyed)
     results = pool.map([*ROWS, {"id": 8, "text": "again"}], **keyed)
     assert results.texts == ["a", "b", "c", None]
     assert isinstance(results.errors[3], ConfigurationError)
-    assert str(results.errors[3]) == "item 3: key= returns '8' for it and for item 1; it must be unique in a run"
+    assert str(results.errors[3]) == "item 3: key= returns '8' for it and for item 1; keys are unique in a run"
     assert "again" not in [request.prompt for request in server.requests]
     assert pool.map(ROWS, **keyed).texts == ["a", "b", "c"]
     assert len(server.requests) == 3

@@ -371,12 +371,13 @@ def test_listeners_hear_of_it(serve):
     _, pool = serve(BAD, GOOD, listeners=[heard.append])
     pool.chat("x", parse=City)
     assert [(event.kind, event.attempt, event.reason) for event in heard] == [
+        ("queued", 0, None),
         ("sent", 1, None),
         ("reasking", 1, "parse failed"),
         ("sent", 2, None),
         ("succeeded", 2, None),
     ]
-    assert heard[1].usage.completion_tokens == 2
+    assert heard[2].usage.completion_tokens == 2
 
 
 def test_the_log_has_a_line_and_nothing_of_the_answer(serve, caplog):
