@@ -243,9 +243,7 @@ class JournalledRun(_PersistedRun):
             digest = _key(name)
             if digest in self._places:
                 first = self._places.get(digest) - 1
-                raise ConfigurationError(
-                    f"key= returns {name!r} for it and for item {first}; keys are unique in a run"
-                )
+                raise ConfigurationError(f"key= returns {name!r} for it and for item {first}; keys are unique in a run")
         except Exception as error:
             self._end_unsent(Outcome(call.index, call.item, call.request, error=unusable_item(place, error)))
             return False
