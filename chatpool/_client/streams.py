@@ -96,13 +96,14 @@ class ChatStream(Iterator[ChatChunk]):
         return self._events(None if heartbeat is None else positive_seconds("heartbeat", heartbeat))
 
     def _events(self, heartbeat_seconds: Optional[float]) -> Iterator[Optional[ChatChunk]]:
-        try:
-            chunk = self._take(heartbeat_seconds)
-            while chunk is not None:
+        chunk = self._take(heartbeat_seconds)  # closes the stream if it fails, unless another thread is reading it
+        while chunk is not None:
+            try:
                 yield None if chunk is _NOTHING_YET else chunk
-                chunk = self._take(heartbeat_seconds)
-        finally:
-            self._close(reentrant=is_reentrant())
+            except BaseException:
+                self._close(reentrant=is_reentrant())
+                raise
+            chunk = self._take(heartbeat_seconds)
 
     @waits_for_calls
     def _take(self, wait_seconds: Optional[float]) -> Any:
@@ -157,6 +158,8 @@ class ChatStream(Iterator[ChatChunk]):
         self._over = True
         # Only now: a stream that is being opened at this moment either is found here or finds itself closed.
         sink, call = self._sink, self._call
+        if call is not None:
+            self._engine.streams.forget_opening(call)
         if sink is None or call is None or sink.outcome is not None:
             return
         handoff = sink.handoff
@@ -247,7 +250,11 @@ class ChatStream(Iterator[ChatChunk]):
                 sink.wait(self._until_begin(wait_seconds), for_end=False)
         self._waited = False
         if not sink.begun and time.monotonic() < self._begins_by:
+            self._engine.streams.note_opening(call)
+            if self._over:  # closed by another thread meanwhile
+                self._engine.streams.forget_opening(call)
             return False
+        self._engine.streams.forget_opening(call)
         if not sink.begun:
             self._engine.cancel(call)
             raise DeadlineExceededError(
