@@ -96,14 +96,20 @@ class ChatStream(Iterator[ChatChunk]):
         return self._events(None if heartbeat is None else positive_seconds("heartbeat", heartbeat))
 
     def _events(self, heartbeat_seconds: Optional[float]) -> Iterator[Optional[ChatChunk]]:
-        chunk = self._take(heartbeat_seconds)  # closes the stream if it fails, unless another thread is reading it
-        while chunk is not None:
-            try:
-                yield None if chunk is _NOTHING_YET else chunk
-            except BaseException:
-                self._close(reentrant=is_reentrant())
-                raise
+        try:
             chunk = self._take(heartbeat_seconds)
+            while chunk is not None:
+                try:
+                    yield None if chunk is _NOTHING_YET else chunk
+                except RuntimeError:  # the caller's own
+                    self._close(reentrant=is_reentrant())
+                    raise
+                chunk = self._take(heartbeat_seconds)
+        except RuntimeError:  # refused: another thread may be reading the stream.  All others have closed it.
+            raise
+        except BaseException:
+            self._close(reentrant=is_reentrant())
+            raise
 
     @waits_for_calls
     def _take(self, wait_seconds: Optional[float]) -> Any:

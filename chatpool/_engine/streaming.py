@@ -19,7 +19,7 @@ from .._wire import StreamReader, as_truncated, chunk_of
 from .._wire.response import HTTP_OK
 from ..errors import DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion
-from .call import Call, Chunks, OutcomeSink
+from .call import DONE, Call, Chunks, OutcomeSink
 
 __all__ = [
     "ActiveStreams",
@@ -443,7 +443,8 @@ class ActiveStreams:
 
     def _holders(self) -> Dict[Call, int]:
         """Return the streams whose readers do not wait for a worker, each with the thread that reads it."""
-        return {**self._opening, **{handoff.call: handoff.holder for handoff in list(self._handed_off)}}
+        opening = {call: holder for call, holder in list(self._opening.items()) if call.state != DONE}
+        return {**opening, **{handoff.call: handoff.holder for handoff in list(self._handed_off)}}
 
     def is_reading(self, thread: int) -> bool:
         """Return whether a thread may go on reading its streams: it does not wait for a call."""

@@ -140,6 +140,17 @@ def test_leaving_it_early_ends_the_exchange(serve, begun, leave):
     assert pool.chat("again").text == "again"
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_of_the_reader_that_is_thrown_into_it_ends_the_exchange(serve, error):
+    server, pool = serve(Stall(), max_workers=1)
+    events = pool.stream("tell").events(heartbeat=SECONDS)
+    assert next(events) is None
+    with pytest.raises(error):
+        events.throw(error)
+    server.wait_until(lambda: server.in_flight == 0)
+    assert pool.chat("again").text == "again"
+
+
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("end", ["close it", "abort the pool"])
 def test_another_thread_may_end_it(serve, within, begun, end):
