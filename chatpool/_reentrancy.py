@@ -17,7 +17,7 @@ import logging
 import sys
 import threading
 from types import CodeType, FrameType
-from typing import Any, Callable, Dict, Optional, TypeVar, cast
+from typing import Any, Callable, Dict, TypeVar, cast
 
 __all__ = ["defer", "holds_locks", "is_reentrant", "runs_user_code", "thread", "waits_for_calls"]
 
@@ -62,7 +62,7 @@ def is_reentrant(*, own_frames: bool = False) -> bool:
     """
     if _is_in_hub():
         return True
-    frame: Optional[FrameType] = sys._getframe(2)
+    frame = sys._getframe(1).f_back  # None for a generator that the end of the interpreter closes
     while own_frames and frame is not None and _is_ours(frame):
         frame = frame.f_back
     while frame is not None and not _is_ours(frame):

@@ -98,7 +98,7 @@ class ChatPool:
             adapters are copied; the object itself is neither changed nor closed.
         after_call: called with no argument in the worker thread after each call.
         worker_idle: called with no argument in a worker thread that has had no work for half a second, once until it
-            has work again; for instance ``django.db.connections.close_all``.
+            has work again; for instance ``django.db.connections.close_all``. A call may have to wait for its end.
         worker_end: called with no argument in a worker thread that ends, because the pool is closed or given up.
         verify: False, the path of a CA bundle, or an ``ssl.SSLContext`` that settles everything about TLS (it gets
             chatpool's class of sockets). Default: REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, else certifi's.

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
@@ -356,11 +357,18 @@ def _checked_name(name: Any) -> str:
     """Return what ``key=`` has returned for an item as a str.
 
     Raises:
-        TypeError: it is neither a str nor an int.
+        TypeError: it is neither a str nor a whole number.
     """
-    if isinstance(name, bool) or not isinstance(name, (str, int)):
-        raise TypeError(f"key= must return a str or an int, got {type(name).__name__}")
-    return str(name)
+    if isinstance(name, str):
+        return str(name)
+    try:
+        if not isinstance(name, bool):
+            return str(operator.index(name))  # numpy's and pandas' too
+    except TypeError:
+        pass
+    raise TypeError(
+        f"key= must return a str or an int, got {type(name).__name__}; str() makes a key of a UUID or a date"
+    )
 
 
 def _key(name: Union[str, int]) -> int:

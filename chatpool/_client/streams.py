@@ -99,10 +99,17 @@ class ChatStream(Iterator[ChatChunk]):
         try:
             chunk = self._take(heartbeat_seconds)
             while chunk is not None:
-                yield None if chunk is _NOTHING_YET else chunk
+                try:
+                    yield None if chunk is _NOTHING_YET else chunk
+                except RuntimeError:  # the caller's own
+                    self._close(reentrant=is_reentrant())
+                    raise
                 chunk = self._take(heartbeat_seconds)
-        finally:
+        except RuntimeError:  # refused: another thread may be reading the stream.  All others have closed it.
+            raise
+        except BaseException:
             self._close(reentrant=is_reentrant())
+            raise
 
     @waits_for_calls
     def _take(self, wait_seconds: Optional[float]) -> Any:
@@ -157,6 +164,8 @@ class ChatStream(Iterator[ChatChunk]):
         self._over = True
         # Only now: a stream that is being opened at this moment either is found here or finds itself closed.
         sink, call = self._sink, self._call
+        if call is not None:
+            self._engine.streams.forget_opening(call)
         if sink is None or call is None or sink.outcome is not None:
             return
         handoff = sink.handoff
@@ -247,7 +256,11 @@ class ChatStream(Iterator[ChatChunk]):
                 sink.wait(self._until_begin(wait_seconds), for_end=False)
         self._waited = False
         if not sink.begun and time.monotonic() < self._begins_by:
+            self._engine.streams.note_opening(call)
+            if self._over:  # closed by another thread meanwhile
+                self._engine.streams.forget_opening(call)
             return False
+        self._engine.streams.forget_opening(call)
         if not sink.begun:
             self._engine.cancel(call)
             raise DeadlineExceededError(

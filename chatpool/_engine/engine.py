@@ -83,7 +83,8 @@ class Engine:
         self.endpoints = endpoints
         self._default_endpoint = endpoints.first.spec.name
         self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
-        self._executor = WorkerThreads(self.max_workers, self._hooks)
+        self._run_hook = _hook_runner(self, self._hooks)
+        self._executor = WorkerThreads(self.max_workers, self._hooks, self._run_hook)
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
         self._delivery = Delivery(self._scheduler, self.clock)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
@@ -180,7 +181,7 @@ class Engine:
             _this_thread.engine = None
             if self._closed and self._scheduler.idle():
                 self._release()
-            self._hooks.run("worker_end")
+            self._run_hook("worker_end")
 
     def waiting(self) -> ContextManager[None]:
         """Return a context in which this thread waits for calls, and does not read its streams.
@@ -538,6 +539,23 @@ class Engine:
     def upstream_stats_within(self, seconds: float) -> Optional[Dict[UpstreamKey, LineStats]]:
         """Return the same for a finalizer or a signal handler, None if the lock is not free in time."""
         return self._scheduler.upstream_stats_within(seconds, self.clock.now())
+
+
+def _hook_runner(engine: Engine, hooks: WorkerHooks) -> Callable[[str], None]:
+    """Return a function that runs a hook as in a worker of the engine, whose calls run at once.
+
+    It does not keep the engine alive: worker threads hold it while they wait for work.
+    """
+    engine_if_alive = weakref.ref(engine)
+
+    def run(name: str) -> None:
+        _this_thread.engine = engine_if_alive()
+        try:
+            hooks.run(name)
+        finally:
+            _this_thread.engine = None
+
+    return run
 
 
 def _is_unwanted(call: Call) -> bool:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import Callable, Deque, Iterable, Iterator, List, Optional, Protocol, Set, cast
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Protocol, Set, Tuple, cast
 
 from .._transport import Cancelled, OpenStream, StreamDeadline
 from .._values import Verdict
@@ -19,7 +19,7 @@ from .._wire import StreamReader, as_truncated, chunk_of
 from .._wire.response import HTTP_OK
 from ..errors import DeadlineExceededError
 from ..types import ChatChunk, ChatCompletion
-from .call import Call, Chunks, OutcomeSink
+from .call import DONE, Call, Chunks, OutcomeSink
 
 __all__ = [
     "ActiveStreams",
@@ -268,7 +268,7 @@ class StreamHandoff:
         chunk, self._first = self._first, None
         try:
             chunk = chunk or self._chunks.next()
-            while chunk is not None:
+            while chunk is not None and not self.gate.abandoned:
                 sink.take_chunk(self.call, chunk)
                 chunk = self._chunks.next()
         except Cancelled:
@@ -347,6 +347,7 @@ class ActiveStreams:
 
     def __init__(self) -> None:
         self._handed_off: Set[StreamHandoff] = set()
+        self._opening: Dict[Call, int] = {}  # streams that have not begun, and the threads that read them
         self._forwarded: Set[Call] = set()
         self._not_reading: Set[int] = set()
 
@@ -385,6 +386,14 @@ class ActiveStreams:
 
     # -- readers --------------------------------------------------------------------------------------
 
+    def note_opening(self, call: Call) -> None:
+        """Note that this thread, which reads a stream, goes on with something else before it has begun."""
+        self._opening[call] = threading.get_ident()
+
+    def forget_opening(self, call: Call) -> None:
+        """Forget a stream that has begun or ended.  Takes no lock."""
+        self._opening.pop(call, None)
+
     def check_slots(self, slots: float) -> None:
         """Refuse to wait for a call that cannot start until this thread goes on.
 
@@ -394,9 +403,9 @@ class ActiveStreams:
         Raises:
             RuntimeError: streams that this thread is reading take them all.
         """
-        if not self._handed_off:
+        if not self._handed_off and not self._opening:
             return
-        held_slots = sum(handoff.holder == threading.get_ident() for handoff in list(self._handed_off))
+        held_slots = sum(holder == threading.get_ident() for holder in self._holders().values())
         if held_slots >= slots:
             streams = "an open stream takes" if held_slots == 1 else f"{held_slots} open streams take"
             raise RuntimeError(
@@ -430,7 +439,12 @@ class ActiveStreams:
         """
         others = {thread.ident for thread in threading.enumerate() if not (at_exit and thread.daemon)}
         others.discard(threading.get_ident())
-        return [handoff.call for handoff in list(self._handed_off) if handoff.holder not in others]
+        return [call for call, holder in self._holders().items() if holder not in others]
+
+    def _holders(self) -> Dict[Call, int]:
+        """Return the streams whose readers do not wait for a worker, each with the thread that reads it."""
+        opening = {call: holder for call, holder in list(self._opening.items()) if call.state != DONE}
+        return {**opening, **{handoff.call: handoff.holder for handoff in list(self._handed_off)}}
 
     def is_reading(self, thread: int) -> bool:
         """Return whether a thread may go on reading its streams: it does not wait for a call."""
@@ -450,5 +464,6 @@ class ActiveStreams:
 
     def after_fork_in_child(self) -> None:
         """Forget the streams, which are the parent's."""
-        for registered in (self._handed_off, self._forwarded, self._not_reading):
+        registries: Tuple[Any, ...] = (self._handed_off, self._opening, self._forwarded, self._not_reading)
+        for registered in registries:
             registered.clear()

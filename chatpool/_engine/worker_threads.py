@@ -58,16 +58,17 @@ class WorkerThreads(ThreadPoolExecutor):
     Args:
         max_workers: the greatest number of threads.
         hooks: ``worker_idle`` and ``worker_end`` of them are called.
+        run_hook: calls one of them by its name.
     """
 
     _idle_semaphore: Any
     _work_queue: Any
 
-    def __init__(self, max_workers: int, hooks: WorkerHooks) -> None:
+    def __init__(self, max_workers: int, hooks: WorkerHooks, run_hook: Callable[[str], None]) -> None:
         super().__init__(max_workers, thread_name_prefix="chatpool")
         self._idle_semaphore = _Permits()
         if hooks.worker_idle is not None or hooks.worker_end is not None:
-            self._work_queue = _WatchedQueue(hooks)
+            self._work_queue = _WatchedQueue(run_hook)
 
     if sys.version_info < (3, 10):
 
@@ -89,8 +90,8 @@ class _WatchedQueue:
     ``None`` in the queue tells a thread to end.
     """
 
-    def __init__(self, hooks: WorkerHooks) -> None:
-        self._hooks = hooks
+    def __init__(self, run_hook: Callable[[str], None]) -> None:
+        self._run_hook = run_hook
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.put = self._queue.put
 
@@ -99,7 +100,7 @@ class _WatchedQueue:
         try:
             work = self._queue.get(timeout=_IDLE_SECONDS)
         except queue.Empty:
-            self._hooks.run("worker_idle")
+            self._run_hook("worker_idle")
             work = self._queue.get()
         return self._taken(work)
 
@@ -113,7 +114,7 @@ class _WatchedQueue:
 
     def _taken(self, work: Any) -> Any:
         if work is None:
-            self._hooks.run("worker_end")
+            self._run_hook("worker_end")
         return work
 
 

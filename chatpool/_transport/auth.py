@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Tuple, TypeVar, Union
+from urllib.parse import unquote_plus, urlsplit
 
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.models import PreparedRequest
@@ -14,7 +15,7 @@ from .._locks import new_lock
 from .._redaction import secret
 from .._reentrancy import runs_user_code
 from ..errors import ChatPoolError, ConfigurationError
-from .http1 import header_problem
+from .http1 import check_headers, header_problem
 
 __all__ = ["Auth", "Key", "KeyAuth", "RequestAuth", "request_auth"]
 
@@ -154,7 +155,7 @@ class RequestAuth(KeyAuth):
     @runs_user_code
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Have a prepared request signed."""
-        before = dict(r.headers)
+        before, url_before = dict(r.headers), r.url
         try:
             signed: Any = self._auth(r)
         except ChatPoolError:
@@ -168,9 +169,19 @@ class RequestAuth(KeyAuth):
             raise ConfigurationError(
                 f"{self._name} must return the request that it was given, got {type(signed).__name__}"
             )
-        headers = {name: value for name, value in signed.headers.items() if before.get(name) != value}
-        self._sent.headers, self._sent.words = headers, _words_of(headers)
+        headers = {name: value for name, value in signed.headers.items() if value is None or before.get(name) != value}
+        self._check(headers)
+        for name in [name for name, value in headers.items() if value is None]:
+            del signed.headers[name], headers[name]
+        self._sent.headers = headers
+        self._sent.words = (*_words_of(headers), *_new_parameters(url_before, signed.url))
         return signed
+
+    def _check(self, headers: Mapping[str, Any]) -> None:
+        try:
+            check_headers(self._name, headers)
+        except TypeError as error:
+            raise ConfigurationError(f"{error}; nothing was sent") from None
 
     def sign_again(self, r: PreparedRequest) -> None:
         """Have a request signed that goes to another URL than the one that this thread has had signed last."""
@@ -224,7 +235,17 @@ def request_auth(auth: Any, name: str = "auth") -> Optional[RequestAuth]:
 def _words_of(headers: Mapping[str, Any]) -> Tuple[str, ...]:
     """Return the values of headers, and their last words, which are keys and signatures as a rule."""
     values = [value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in headers.values()]
-    words = [word for value in values for word in (value, *value.split()[-1:])]
+    return _secrets_of(word for value in values for word in (value, *value.split()[-1:]))
+
+
+def _new_parameters(url_before: Optional[str], url: Optional[str]) -> Tuple[str, ...]:
+    """Return the values of parameters that only the second URL has, as they are and as they stand in it."""
+    queries = [urlsplit(each or "").query for each in (url_before, url)]
+    before, after = ({part.partition("=")[2] for part in query.split("&")} for query in queries)
+    return _secrets_of(word for value in after - before for word in (value, unquote_plus(value)))
+
+
+def _secrets_of(words: Iterable[str]) -> Tuple[str, ...]:
     return tuple(secret(word) for word in words if len(word) >= _MIN_SECRET_CHARS)
 
 

@@ -140,6 +140,17 @@ def test_leaving_it_early_ends_the_exchange(serve, begun, leave):
     assert pool.chat("again").text == "again"
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_of_the_reader_that_is_thrown_into_it_ends_the_exchange(serve, error):
+    server, pool = serve(Stall(), max_workers=1)
+    events = pool.stream("tell").events(heartbeat=SECONDS)
+    assert next(events) is None
+    with pytest.raises(error):
+        events.throw(error)
+    server.wait_until(lambda: server.in_flight == 0)
+    assert pool.chat("again").text == "again"
+
+
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("end", ["close it", "abort the pool"])
 def test_another_thread_may_end_it(serve, within, begun, end):
@@ -161,6 +172,48 @@ def test_another_thread_may_end_it(serve, within, begun, end):
     within(30, stream.close if end == "close it" else pool.abort)
     reader.join(30)
     assert len(errors) == 1
+
+
+def test_a_second_reader_is_refused_and_the_first_one_reads_on(serve):
+    held = Held(Stream(["Once", " upon"]))
+    server, pool = serve()
+    server.set_script(held)
+    stream, texts = pool.stream("tell"), []
+    reader = threading.Thread(target=lambda: texts.append(text_of(stream)))
+    reader.start()
+    server.wait_until(lambda: server.in_flight == 1)
+    with pytest.raises(RuntimeError, match="another thread is reading"):
+        next(stream.events(heartbeat=SECONDS))
+    held.opened.set()
+    reader.join(30)
+    assert texts == ["Once upon"]
+
+
+def test_one_that_is_refused_for_want_of_a_slot_can_be_read_when_there_is_one(always):
+    _, pool = always(Stream(["Once", " upon"]), max_workers=1)
+    open_stream, stream = pool.stream("tell"), pool.stream("tell")
+    next(open_stream)
+    with pytest.raises(RuntimeError, match="max_workers"):
+        next(stream.events(heartbeat=SECONDS))
+    open_stream.close()
+    assert text_of(stream.events(heartbeat=SECONDS)) == "Once upon"
+
+
+def test_one_that_has_not_begun_holds_a_slot_of_its_reader(serve):
+    _, pool = serve(Stall(), max_workers=1)
+    events = pool.stream("tell").events(heartbeat=SECONDS)
+    assert next(events) is None
+    with pytest.raises(RuntimeError, match="max_workers"):
+        pool.chat("again")
+
+
+def test_a_pool_that_its_reader_closes_does_not_wait_for_one_that_has_not_begun(serve):
+    _, pool = serve(Stall())
+    events = pool.stream("tell").events(heartbeat=SECONDS)
+    assert next(events) is None
+    pool.close()
+    with pytest.raises(CallCancelledError, match="closed"):
+        next(events)
 
 
 def test_a_reader_in_a_worker_of_the_pool_has_them_as_well(serve):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 
 from chatpool import ConfigurationError
@@ -73,6 +74,13 @@ def test_another_value_is_the_error_of_its_item(serve, keyed, key):
     assert results.texts == ["a", None, "c"]
     assert "item 1: key= must return a str or an int, got" in str(results.errors[1])
     assert len(server.requests) == 2
+
+
+def test_numbers_of_numpy_are_keys_as_well(serve, keyed):
+    server, pool = serve()
+    assert pool.map(ROWS, **{**keyed, "key": lambda row: numpy.int64(row["id"])}).texts == ["a", "b", "c"]
+    assert pool.map(ROWS, **keyed).texts == ["a", "b", "c"]
+    assert len(server.requests) == 3
 
 
 def test_a_key_that_raises_is_the_error_of_its_item(serve, keyed):

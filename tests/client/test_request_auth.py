@@ -218,6 +218,27 @@ class TestWhatCannotWork:
         with pytest.raises(ConfigurationError, match=r"session\.auth must return the request"):
             pool.chat("a")
 
+    @pytest.mark.parametrize("value", [5, "two\nlines", "żółć"])
+    def test_a_header_that_cannot_be_sent_is_named_at_once(self, serve, value):
+        def auth(request):
+            request.headers["X-Stamp"] = value
+            return request
+
+        server, pool = serve(auth=auth)
+        with pytest.raises(ConfigurationError, match="auth: the header 'X-Stamp' must") as caught:
+            pool.chat("a")
+        assert caught.value.attempts <= 1
+        assert not server.requests
+
+    def test_a_header_that_it_sets_to_none_is_left_out(self, serve):
+        def auth(request):
+            request.headers["X-Old"] = None
+            return request
+
+        server, pool = serve(auth=auth, headers={"X-Old": "1"})
+        pool.chat("a")
+        assert "x-old" not in server.requests[0].headers
+
 
 class TestWhatIsShown:
     def test_neither_repr_nor_a_message_shows_a_password(self, serve):
@@ -232,6 +253,15 @@ class TestWhatIsShown:
         with pytest.raises(Exception, match=r"what is \*\*\*"):
             pool.chat("a")
         assert numbers_of(server) == [0]
+
+    def test_nor_is_one_that_stands_in_the_url(self, serve):
+        def auth(request):
+            request.prepare_url(request.url, {"expires": "1", "sig": "a+secret/signature"})
+            return request
+
+        _, pool = serve(lambda request: Error(403, "what is " + request.target), auth=auth, query={"version": "2024"})
+        with pytest.raises(Exception, match=r"version=2024&expires=1&sig=\*\*\*"):
+            pool.chat("a")
 
 
 class TestOtherProcesses:

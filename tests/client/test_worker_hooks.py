@@ -109,3 +109,35 @@ def test_what_cannot_be_called_is_refused(name):
         ChatPool("m", base_url="http://127.0.0.1:9", **{name: "close"})
     with pytest.raises(TypeError, match=f"{name} must be callable"):
         ChatPool.azure("https://x.openai.azure.com", "d", api_key="k", api_version="1", **{name: "close"})
+
+
+@pytest.mark.parametrize("name", ["after_call", "worker_idle"])
+def test_a_call_that_one_makes_runs_at_once_in_its_thread(serve, name):
+    answers, done = [], threading.Event()
+
+    def hook():
+        if not done.is_set():
+            done.set()
+            answers.append(pool.chat("by the hook").text)
+
+    _, pool = serve(max_workers=1, **{name: hook})
+    pool.chat("ping")
+    assert done.wait(30)
+    pool.close()
+    assert answers == ["by the hook"]
+
+
+@pytest.mark.parametrize("name", ["after_call", "worker_idle", "worker_end"])
+def test_one_may_close_the_pool(serve, caplog, name):
+    closed = threading.Event()
+
+    def hook():
+        pool.close()
+        closed.set()
+
+    _, pool = serve(max_workers=1, **{name: hook})
+    pool.chat("ping")
+    if name == "worker_end":
+        pool.close()
+    assert closed.wait(30)
+    assert "raised" not in caplog.text

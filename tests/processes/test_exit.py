@@ -89,6 +89,19 @@ def test_a_bar_that_is_open_when_the_program_ends_is_no_trouble(server, script, 
     assert "alive: [] 1\n" in out
 
 
+def test_a_stream_with_heartbeats_that_is_open_when_the_program_ends_is_no_trouble(stalling_server, script, ended):
+    process = script(
+        """
+        import sys, chatpool
+        pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=4)
+        events = pool.stream("a").events(heartbeat=0.02)
+        print(next(events))
+        """,
+        stalling_server,
+    )
+    assert ended(process) == (0, "None\n", "")
+
+
 def test_a_pool_that_is_never_used_costs_no_thread(server, script, ended):
     process = script(
         """
