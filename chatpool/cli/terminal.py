@@ -16,14 +16,12 @@ from typing import Callable, Iterator, List, NoReturn, Optional, Set
 
 from .._redaction import printable
 from ..errors import ChatPoolError, ConfigurationError
-from ..events import Event
 
 __all__ = [
     "FATAL",
     "OK",
     "SOME_FAILED",
     "complain",
-    "log_attempt",
     "log_lines",
     "present_streams",
     "read_lines",
@@ -110,20 +108,6 @@ def log_lines(verbosity: int = 0) -> Iterator[None]:
     finally:
         _logger.removeHandler(handler)
         _logger.setLevel(before)
-
-
-def log_attempt(event: Event) -> None:
-    """Log, at level DEBUG, an attempt that is sent, or the end of a call; a listener of pools.
-
-    The library logs retries itself.
-    """
-    if event.kind == "sent":
-        _logger.debug("call %d: attempt %d is sent to %s", event.call_id, event.attempt, event.model or "no model")
-    elif event.kind == "succeeded":
-        tokens = "" if event.usage is None else f", {event.usage.total_tokens:,} tokens"
-        _logger.debug("call %d: answered in %.2f s%s", event.call_id, event.elapsed or 0.0, tokens)
-    elif event.kind == "failed":
-        _logger.debug("call %d: failed (%s)", event.call_id, event.reason)
 
 
 def show(text: str = "", end: str = "\n") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import subprocess
 import sys
@@ -91,10 +90,9 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="redirections of a Un
 
 def redirected(arguments, redirection, server="http://127.0.0.1:1/v1"):
     """Run the command with a standard stream redirected by the shell, and return how it ended."""
-    line = shlex.join([sys.executable, "-m", "chatpool.cli", *arguments, "--base-url", server])
-    return subprocess.run(
-        f"{line} {redirection}", shell=True, cwd=ROOT, input="", capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-m", "chatpool.cli", *arguments, "--base-url", server]
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
+    return subprocess.run(shell, cwd=ROOT, input="", capture_output=True, text=True, timeout=120)
 
 
 @POSIX
