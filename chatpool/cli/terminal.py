@@ -70,7 +70,8 @@ def present_streams() -> Iterator[None]:
 def complain(message: str) -> None:
     """Print one line on stderr; that nobody can read it ends nothing."""
     with contextlib.suppress(OSError, ValueError):
-        print("chatpool: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
+        lines = filter(None, map(str.strip, message.splitlines()))
+        print("chatpool: " + printable(" ".join(lines)), file=sys.stderr, flush=True)
 
 
 class _LogLines(logging.Handler):
