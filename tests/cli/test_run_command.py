@@ -213,5 +213,6 @@ def test_the_command_to_go_on_is_the_same_when_a_shell_reads_it(batch, chatpool_
     ended = batch("--system", system)
     (line,) = [line for line in ended.err.splitlines() if "to go on: " in line]
     words = line.partition("to go on: chatpool ")[2]
-    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {words}"], capture_output=True, timeout=60, check=True)
+    shell = ["bash", "-c", f"printf '%s\\0' {words}"]
+    read = subprocess.run(shell, capture_output=True, timeout=60, check=True)
     assert read.stdout.decode().split("\0")[-3:] == ["--system", system, ""]
