@@ -266,7 +266,13 @@ def _answer_rules(arguments: Namespace) -> AnswerRules:
     Raises:
         ConfigurationError: one of them cannot work.
     """
-    accept = None if arguments.accept is None else [reason.strip() for reason in arguments.accept.split(",")]
+    accept = None
+    if arguments.accept is not None:
+        accept = [reason for reason in map(str.strip, arguments.accept.split(",")) if reason]
+        if not accept:
+            raise ConfigurationError(
+                "--accept names no finish reason, so that no answer would be taken: name some (stop)"
+            )
     if arguments.schema is None:
         if arguments.max_reasks is not None:
             raise ConfigurationError("--max-reasks has no effect without --schema")

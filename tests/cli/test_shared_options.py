@@ -81,8 +81,9 @@ def test_a_key_is_taken_from_no_command_line(ask, chatpool_server, name):
     assert chatpool_server.requests == []
 
 
-def test_an_option_for_a_key_is_refused_with_what_to_do(ask):
-    ended = ask("--api-key", "sk-secret", "ping")
+@pytest.mark.parametrize("option", ["--api-key", "--openai-key", "--OPENAI_API_KEY", "--api-token", "--auth-token"])
+def test_an_option_for_a_key_is_refused_with_what_to_do(ask, option):
+    ended = ask(option, "sk-secret", "ping")
     assert (ended.code, "read from OPENAI_API_KEY" in ended.err, "sk-secret" in ended.err) == (2, True, False)
 
 

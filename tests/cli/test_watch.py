@@ -173,7 +173,7 @@ def test_a_status_of_somebody_else_is_shown_without_harm(run, tmp_path):
         {"succeeded": 200},
         {"host": "h" * 3000 + "\r\n\tx"},
     ],
-    ids=str,
+    ids=lambda odd: str(odd)[:30],
 )
 def test_a_status_that_no_run_has_is_one_short_line(run, tmp_path, odd):
     status = {"chatpool_status": 1, "at": time.time(), "elapsed": 5, "total": 100, "succeeded": 10, "is_sending": True}
