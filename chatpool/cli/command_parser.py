@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import re
 import sys
@@ -91,5 +92,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage of this command and the error, and exit with 2."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'\n")
+        with contextlib.suppress(OSError):  # nobody can read it
+            self.print_usage(sys.stderr)
+            print(f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'", file=sys.stderr)
+        self.exit(2)

@@ -116,8 +116,9 @@ def test_options_that_take_a_value_or_none_take_true(run, config, chatpool_serve
     source.write_text("one\n")
     path = config(f'retry-failed = true\nmodel = "m"\nbase-url = "{chatpool_server.base_url}"\nverbose = true\n')
     chatpool_server.enqueue(Error(400))
-    run("run", source, "-o", tmp_path / "out.jsonl", "--config", path)
-    ended = run("run", source, "-o", tmp_path / "out.jsonl", "--config", path)
+    files = [source, "-o", tmp_path / "out.jsonl"]
+    run("run", *files, "--model", "m", "--base-url", chatpool_server.base_url)
+    ended = run("run", *files, "--config", path)
     assert (ended.code, len(chatpool_server.requests)) == (0, 2)  # a failed row runs again
 
 
