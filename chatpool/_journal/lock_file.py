@@ -11,6 +11,7 @@ import stat
 from typing import Optional
 
 from .._file_lock import lock_file, unlock_file
+from .._redaction import printable
 from ..errors import ConfigurationError, JournalBusyError
 from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
@@ -159,6 +160,7 @@ def is_locked(path: str) -> Optional[bool]:
 
 
 def _busy_error(path: str, holder: str) -> JournalBusyError:
+    holder = printable(holder)  # it is from a file
     known = re.fullmatch(r"process (\d{1,18}) on (\S+)", holder)
     return JournalBusyError(
         f"{path} is in use by {holder}: wait until that run has ended, or choose another output",

@@ -30,6 +30,7 @@ Proxies = Optional[Mapping[str, str]]
 
 # Bounded, because paths may come from users' data.
 _MAX_CACHED_URLS = 64
+_MAX_KEPT = 65_536  # connections: there are no more ports
 
 
 class TransportAdapter(HTTPAdapter):
@@ -49,7 +50,8 @@ class TransportAdapter(HTTPAdapter):
         self._max_response_bytes = max_response_bytes
         self._pools: Dict[str, Any] = {}
         self._targets: Dict[str, str] = {}
-        super().__init__(pool_connections=8, pool_maxsize=max_workers)
+        # A pool of urllib3 begins with as many empty places, and takes time for each.
+        super().__init__(pool_connections=8, pool_maxsize=min(max_workers, _MAX_KEPT))
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
         """Make the pools of direct connections guarded ones."""

@@ -317,6 +317,12 @@ def _check_input(
     pool: ChatPool, rows: Rows, job: Job, journal: Journal, paths: Paths, result: BatchResult
 ) -> Optional[int]:
     """Check the input before anything is sent; return how many rows are selected, None of standard input."""
+    if journal.is_empty and job.retry_failed is not False:
+        logger.warning(
+            "no earlier run is in %s, so no row has failed and none is sent: name the output of that run, or leave out "
+            "retry_failed (--retry-failed)",
+            paths.journal,
+        )
     if rows.source.is_stream:
         if job.sample is not None:
             raise ConfigurationError("a sample cannot be drawn from standard input: write it to a file first")

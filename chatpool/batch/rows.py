@@ -517,7 +517,8 @@ class Rows:
             ConfigurationError: a line cannot be used, or a custom_id comes twice.
         """
         total = 0
-        bits_of_rows = None if journal is None or journal.is_empty else bytearray()
+        is_first_run = journal is None or (journal.is_empty and self._job.retry_failed is False)
+        bits_of_rows = None if is_first_run else bytearray()
         for row in self._read(journal, reports=True):
             total += 1
             if bits_of_rows is not None and journal is not None:

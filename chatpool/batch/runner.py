@@ -145,7 +145,7 @@ class Runner:
 
     def _is_wanted(self, row_request: RowRequest) -> bool:
         retries_failed = self._job.retry_failed is not False
-        if self._rows.source.is_stream and not self._journal.was_empty:
+        if self._rows.source.is_stream and (retries_failed or not self._journal.was_empty):
             row_request.wanted = self._recall(row_request)
         self._result.rows += row_request.wanted or not retries_failed
         if not row_request.wanted and self._progress is not None:

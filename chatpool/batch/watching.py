@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from .._journal import is_journal, is_locked, read_status
 from ..errors import ConfigurationError
 from .output_files import journal_beside
 
-__all__ = ["STALE_SECONDS", "RunView", "journal_of", "look"]
+__all__ = ["STALE_SECONDS", "RunView", "journal_of", "look", "number_in"]
+
+_MAX_NUMBER = 10**15
 
 STALE_SECONDS = 10.0
 """Age of a status from which on the run is taken for gone, where no lock tells."""
@@ -62,6 +64,13 @@ def look(journal: str) -> RunView:
         status = read_status(journal)  # a run that has just ended has removed it before it released the lock
     if status is None:
         return RunView(bool(has_lock), None)
-    at = status.get("at")
-    age = max(0.0, time.time() - at) if isinstance(at, (int, float)) else 0.0
+    at = number_in(status, "at")
+    age = max(0.0, time.time() - at) if at else 0.0
     return RunView(age < STALE_SECONDS if has_lock is None else has_lock, status, age)
+
+
+def number_in(status: Mapping[str, Any], name: str) -> float:
+    """Return a number of a status; 0 where there is none, or one that no run has: it is from a file."""
+    value = status.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MAX_NUMBER
+    return value if is_number else 0  # type: ignore[return-value]  # checked

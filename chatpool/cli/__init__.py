@@ -8,7 +8,7 @@ from typing import List, Optional, Sequence
 
 from .config_file import apply_config
 from .parser import build_parser
-from .terminal import log_lines, run_to_exit_code, tolerant_streams
+from .terminal import log_lines, present_streams, run_to_exit_code, tolerant_streams
 
 __all__ = ["main"]
 
@@ -26,9 +26,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
         SystemExit: wrong usage (2), ``--help`` or ``--version`` (0), as argparse does.
     """
-    tolerant_streams()
     command_line = list(sys.argv[1:] if argv is None else argv)
-    return run_to_exit_code(_run, command_line)
+    with present_streams():
+        tolerant_streams()
+        return run_to_exit_code(_run, command_line)
 
 
 def _run(command_line: List[str]) -> int:

@@ -27,7 +27,7 @@ from ..local import LocalServer
 from ..types import ChatChunk, ChatCompletion, Outcome
 from .command_parser import CommandParser
 from .shared_options import QUIET, add_call_options, add_version, pool_options
-from .terminal import FATAL, OK, SOME_FAILED, complain, log_attempt, read_lines, read_text, show
+from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, show
 
 __all__ = ["add_ask", "open_pool"]
 
@@ -199,8 +199,6 @@ def open_pool(arguments: Namespace, *, needs_model: bool = True) -> Iterator[Cha
     """
     workers = arguments.max_workers
     options = pool_options(arguments)
-    if arguments.verbosity > 1:
-        options["listeners"] = [log_attempt]
     if not arguments.local:
         options.update(
             model=_model(arguments) if needs_model else arguments.model,

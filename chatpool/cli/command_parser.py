@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import re
 import sys
 from typing import Any, Collection, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
@@ -14,12 +16,12 @@ __all__ = ["KEY_ADVICE", "CommandParser", "did_you_mean", "is_key_name"]
 KEY_ADVICE = "the key is read from OPENAI_API_KEY: others could see it on a command line, or read it in a file"
 """What to do instead of passing a key."""
 
-_KEY_NAMES = frozenset({"apikey", "key", "token", "openaiapikey", "password", "secret"})
+_KEY_NAME = re.compile(r"(openai)?(api|auth|access|bearer|secret)?(key|token|secret|password)")
 
 
 def is_key_name(name: str) -> bool:
     """Return whether an option of this name, without its dashes, would take a key."""
-    return name.lower().replace("-", "").replace("_", "") in _KEY_NAMES
+    return _KEY_NAME.fullmatch(re.sub("[-_]", "", name.lower())) is not None
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -90,5 +92,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage of this command and the error, and exit with 2."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'\n")
+        with contextlib.suppress(OSError):  # nobody can read it
+            self.print_usage(sys.stderr)
+            print(f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'", file=sys.stderr)
+        self.exit(2)

@@ -34,7 +34,10 @@ def apply_config(parser: CommandParser, command_line: Sequence[str]) -> None:
     if path is None:
         return
     known = {name[2:] for each in parser.commands.values() for name in each.long_options} - _NOT_IN_A_FILE
-    for name, value in _read_toml(path).items():
+    options = _read_toml(path)
+    if options.get("quiet") and options.get("verbose"):
+        raise ConfigurationError(f"{path}: quiet and verbose exclude each other: leave one out")
+    for name, value in options.items():
         _refuse_unknown_option(path, name, known)
         action = command.long_options.get(f"--{name}")
         if action is not None:
@@ -87,9 +90,9 @@ def _value_of(action: argparse.Action, value: Any, where: str) -> Any:
             raise ConfigurationError(f"{where} must be true or false, got {value!r}")
         return action.const if value else action.default
     if isinstance(action, argparse._CountAction):
-        if not isinstance(value, int):
+        if not isinstance(value, int) or value < 0:
             raise ConfigurationError(f"{where} must be true, or a number, got {value!r}")
-        return int(value)
+        return int(value) or action.default  # false leaves what quiet says
     if isinstance(action, argparse._AppendAction):
         return [_converted(action, text, where) for text in _texts_of(action, value, where)]
     if action.nargs == "?" and isinstance(value, bool):  # --retry-failed without kinds

@@ -266,7 +266,13 @@ def _answer_rules(arguments: Namespace) -> AnswerRules:
     Raises:
         ConfigurationError: one of them cannot work.
     """
-    accept = None if arguments.accept is None else [reason.strip() for reason in arguments.accept.split(",")]
+    accept = None
+    if arguments.accept is not None:
+        accept = [reason for reason in map(str.strip, arguments.accept.split(",")) if reason]
+        if not accept:
+            raise ConfigurationError(
+                "--accept names no finish reason, so that no answer would be taken: name some (stop)"
+            )
     if arguments.schema is None:
         if arguments.max_reasks is not None:
             raise ConfigurationError("--max-reasks has no effect without --schema")
@@ -332,4 +338,17 @@ def _say_bad_lines(result: BatchResult) -> None:
 def _say_next_command(arguments: Namespace) -> None:
     if arguments.output == STDOUT and arguments.journal is None:
         return
-    complain(f"to go on: {shlex.join(['chatpool', *arguments.command_line])}")
+    complain(f"to go on: {' '.join(map(_quoted, ['chatpool', *arguments.command_line]))}")
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell reads it; what a terminal does not show as it is becomes an escape of ``$'...'``."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(_escaped(character) for character in word) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() and character not in "\\'":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -225,6 +225,14 @@ def _add_limits(command: CommandParser) -> None:
     )
 
 
+class _Louder(argparse._CountAction):
+    """Counts from 0, where argparse counts from the default: that may be of a file of options."""
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: Optional[str] = None) -> None:
+        namespace.counted_verbosity = getattr(namespace, "counted_verbosity", 0) + 1
+        namespace.verbosity = namespace.counted_verbosity
+
+
 def _add_messages(command: CommandParser) -> argparse._ArgumentGroup:
     group = command.add_argument_group("messages and settings")
     group.add_argument(
@@ -241,7 +249,7 @@ def _add_messages(command: CommandParser) -> argparse._ArgumentGroup:
         help="say only what went wrong",
     )
     loudness.add_argument(
-        "-v", "--verbose", action="count", dest="verbosity", default=0, help="show retries; -vv shows every attempt too"
+        "-v", "--verbose", action=_Louder, dest="verbosity", default=0, help="show retries; -vv shows every attempt too"
     )
     return group
 

@@ -16,15 +16,14 @@ from typing import Callable, Iterator, List, NoReturn, Optional, Set
 
 from .._redaction import printable
 from ..errors import ChatPoolError, ConfigurationError
-from ..events import Event
 
 __all__ = [
     "FATAL",
     "OK",
     "SOME_FAILED",
     "complain",
-    "log_attempt",
     "log_lines",
+    "present_streams",
     "read_lines",
     "read_text",
     "run_to_exit_code",
@@ -53,9 +52,26 @@ def tolerant_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def present_streams() -> Iterator[None]:
+    """Within the block, a standard stream that was closed before the program began is the null device.
+
+    Python has None for it.  As these are opened in the order of their numbers, no file of the program gets the number
+    of a standard stream, where other programs and libraries would write into it.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                stack.callback(setattr, sys, name, None)
+                setattr(sys, name, stack.enter_context(open(os.devnull, mode, encoding="utf-8")))
+        yield
+
+
 def complain(message: str) -> None:
-    """Print one line on stderr."""
-    print("chatpool: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
+    """Print one line on stderr; that nobody can read it ends nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = filter(None, map(str.strip, message.splitlines()))
+        print("chatpool: " + printable(" ".join(lines)), file=sys.stderr, flush=True)
 
 
 class _LogLines(logging.Handler):
@@ -73,8 +89,7 @@ class _LogLines(logging.Handler):
             if text in self._warned:
                 return
             self._warned.add(text)
-        with contextlib.suppress(OSError, ValueError):  # stderr is closed: that ends no call
-            complain(text)
+        complain(text)
 
 
 @contextlib.contextmanager
@@ -94,20 +109,6 @@ def log_lines(verbosity: int = 0) -> Iterator[None]:
     finally:
         _logger.removeHandler(handler)
         _logger.setLevel(before)
-
-
-def log_attempt(event: Event) -> None:
-    """Log, at level DEBUG, an attempt that is sent, or the end of a call; a listener of pools.
-
-    The library logs retries itself.
-    """
-    if event.kind == "sent":
-        _logger.debug("call %d: attempt %d is sent to %s", event.call_id, event.attempt, event.model or "no model")
-    elif event.kind == "succeeded":
-        tokens = "" if event.usage is None else f", {event.usage.total_tokens:,} tokens"
-        _logger.debug("call %d: answered in %.2f s%s", event.call_id, event.elapsed or 0.0, tokens)
-    elif event.kind == "failed":
-        _logger.debug("call %d: failed (%s)", event.call_id, event.reason)
 
 
 def show(text: str = "", end: str = "\n") -> None:
@@ -147,7 +148,7 @@ def run_to_exit_code(command: Callable[[List[str]], int], command_line: List[str
     try:
         with _sigterm_raises():
             code = command(command_line)
-            _flush()
+            sys.stdout.flush()
             return code
     except _Terminated:
         complain("terminated")
@@ -163,18 +164,13 @@ def run_to_exit_code(command: Callable[[List[str]], int], command_line: List[str
         _flush_or_discard()
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # None: stdout was closed before the program began
-        sys.stdout.flush()
-
-
 def _flush_or_discard() -> None:
     """Flush; if that fails, send the rest to the null device.
 
     Otherwise the interpreter's last flush would fail too, and replace the exit code.
     """
     try:
-        _flush()
+        sys.stdout.flush()
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):  # a stream that is no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

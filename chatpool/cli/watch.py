@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,10 +14,11 @@ from collections import deque
 from typing import Any, Deque, Iterator, List, Mapping, Optional, Tuple
 
 from tqdm import tqdm
+from tqdm.utils import disp_trim
 
 from .._redaction import printable
 from ..batch import report
-from ..batch.watching import STALE_SECONDS, RunView, journal_of, look
+from ..batch.watching import STALE_SECONDS, RunView, journal_of, look, number_in
 from ..prices import dollars
 from .command_parser import CommandParser
 from .terminal import FATAL, OK, complain
@@ -25,8 +27,10 @@ __all__ = ["add_watch"]
 
 _LOOK_SECONDS = 1.0
 _LINE_SECONDS = 10.0  # between two lines where the output is no terminal
+_MIN_SECONDS = 0.001  # that give a rate
 _RATE_LOOKS = 30  # of which the rate is the mean
 _MAX_WIDTH = 100
+_MAX_HOST = 255  # characters of a name of DNS
 
 
 def add_watch(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -74,7 +78,8 @@ class _Screen:
     """
 
     def __init__(self) -> None:
-        self.redraws = sys.stdout.isatty() and os.name != "nt"
+        can_redraw = os.name != "nt" and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+        self.redraws = can_redraw and sys.stdout.isatty()
         self._shown = 0
         self._next_at = -math.inf
 
@@ -82,7 +87,7 @@ class _Screen:
         """Show the state."""
         if self.redraws:
             width = _width()
-            print(self._clearing() + "\n".join(line[:width] for line in lines), flush=True)
+            print(self._clearing() + "\n".join(disp_trim(line, width) for line in lines), flush=True)
             self._shown = len(lines)
         elif time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + _LINE_SECONDS
@@ -97,7 +102,7 @@ class _Screen:
 
 
 def _width() -> int:
-    return min(shutil.get_terminal_size().columns - 1, _MAX_WIDTH)
+    return max(1, min(shutil.get_terminal_size().columns - 1, _MAX_WIDTH))
 
 
 class _Rate:
@@ -110,24 +115,17 @@ class _Rate:
     def add(self, view: RunView) -> None:
         """Take a state; the first of them alone gives the rate since the run began."""
         status = view.status or {}
-        elapsed, done = _number(status, "elapsed"), _done(status)
+        elapsed, done = number_in(status, "elapsed"), _done(status)
         if not self._looks or elapsed > self._looks[-1][0]:
             self._looks.append((elapsed, done))
         seconds, rows = elapsed - self._looks[0][0], done - self._looks[0][1]
         if seconds <= 0:
-            seconds, rows = elapsed, done - int(_number(status, "done_before"))
-        self.rows_per_second = rows / seconds if seconds > 0 else None
-
-
-def _number(status: Mapping[str, Any], name: str) -> float:
-    """Return a number of the status, 0 where there is none: it is from a file."""
-    value = status.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else 0  # type: ignore[return-value]  # checked
+            seconds, rows = elapsed, done - int(number_in(status, "done_before"))
+        self.rows_per_second = rows / seconds if seconds >= _MIN_SECONDS else None
 
 
 def _done(status: Mapping[str, Any]) -> int:
-    return int(_number(status, "succeeded") + _number(status, "failed"))
+    return int(number_in(status, "succeeded") + number_in(status, "failed"))
 
 
 def _lines_of(output: str, view: RunView, rate: Optional[float], *, has_bar: bool) -> List[str]:
@@ -135,7 +133,7 @@ def _lines_of(output: str, view: RunView, rate: Optional[float], *, has_bar: boo
     status = view.status
     if status is None:
         return [printable(f"{output}: a run has begun, and has not said yet how far it is")]
-    where = f"process {int(_number(status, 'process'))} on {status.get('host')}"
+    where = f"process {int(number_in(status, 'process'))} on {str(status.get('host'))[:_MAX_HOST]}"
     lines = [f"{output}: {where}"]
     if view.age > STALE_SECONDS:
         lines.append(f"  it has not reported for {view.age:,.0f} s: is it stopped, or the machine overloaded?")
@@ -143,12 +141,12 @@ def _lines_of(output: str, view: RunView, rate: Optional[float], *, has_bar: boo
         lines.append("  it reads the input; nothing is sent yet")
     else:
         lines += [_bar(status, rate) if has_bar else _text(status, rate), *_details(status)]
-    return [printable(line) for line in lines]
+    return [printable(re.sub(r"\s", " ", line)) for line in lines]
 
 
 def _bar(status: Mapping[str, Any], rate: Optional[float]) -> str:
-    total = int(_number(status, "total")) or None
-    done, elapsed = _done(status), _number(status, "elapsed")
+    total = int(number_in(status, "total")) or None
+    done, elapsed = _done(status), number_in(status, "elapsed")
     bar: str = tqdm.format_meter(
         done,
         total,  # type: ignore[arg-type]  # it takes None
@@ -156,40 +154,40 @@ def _bar(status: Mapping[str, Any], rate: Optional[float]) -> str:
         ncols=_width() - 2,
         unit="row",
         rate=rate,
-        initial=int(_number(status, "done_before")),
+        initial=int(number_in(status, "done_before")),
     )
     return f"  {bar}"
 
 
 def _text(status: Mapping[str, Any], rate: Optional[float]) -> str:
-    total, done = int(_number(status, "total")), _done(status)
+    total, done = int(number_in(status, "total")), _done(status)
     parts = [f"{done:,} of {total:,} rows" if total else f"{done:,} rows"]
     if rate:
         parts.append(f"{rate:,.1f} rows/s")
         if total:
-            parts.append(f"{tqdm.format_interval((total - done) / rate)} left")
+            parts.append(f"{tqdm.format_interval(max(0, total - done) / rate)} left")
     return ", ".join(parts)
 
 
 def _details(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands below the bar."""
-    calls = [f"{_number(status, 'in_flight'):,.0f} in flight"]
-    if _number(status, "parked"):
-        calls.append(f"{_number(status, 'parked'):,.0f} waiting to retry")
-    if _number(status, "retried"):
-        calls.append(f"{_number(status, 'retried'):,.0f} attempts retried")
+    calls = [f"{number_in(status, 'in_flight'):,.0f} in flight"]
+    if number_in(status, "parked"):
+        calls.append(f"{number_in(status, 'parked'):,.0f} waiting to retry")
+    if number_in(status, "retried"):
+        calls.append(f"{number_in(status, 'retried'):,.0f} attempts retried")
     yield f"  {', '.join(calls)}"
     causes = status.get("causes")
-    if _number(status, "failed"):
+    if number_in(status, "failed"):
         causes = causes if isinstance(causes, dict) else {}
-        shown = sorted(causes.items(), key=lambda pair: -_number(causes, pair[0]))
-        texts = ", ".join(f"{_number(causes, name):,.0f} x {name}" for name, _ in shown[:5])
-        yield f"  {_number(status, 'failed'):,.0f} rows failed" + (f": {texts}" if texts else " in earlier runs")
+        shown = sorted(causes.items(), key=lambda pair: -number_in(causes, pair[0]))
+        texts = ", ".join(f"{number_in(causes, name):,.0f} x {name}" for name, _ in shown[:5])
+        yield f"  {number_in(status, 'failed'):,.0f} rows failed" + (f": {texts}" if texts else " in earlier runs")
     if isinstance(status.get("waits_for"), str):
         yield f"  {status['waits_for']}"
-    if _number(status, "tokens"):
-        cost = f", {dollars(_number(status, 'cost'))}" if status.get("cost") is not None else ""
-        yield f"  {_number(status, 'tokens'):,.0f} tokens{cost}"
+    if number_in(status, "tokens"):
+        cost = f", {dollars(number_in(status, 'cost'))}" if status.get("cost") is not None else ""
+        yield f"  {number_in(status, 'tokens'):,.0f} tokens{cost}"
 
 
 def _end_lines(journal: str, view: RunView, last: RunView) -> List[str]:
@@ -198,7 +196,7 @@ def _end_lines(journal: str, view: RunView, last: RunView) -> List[str]:
         counts = report(journal)
     except FileNotFoundError:  # it had nothing in it
         return ["the run has ended; no row was answered"]
-    total = int(_number(last.status or {}, "total"))
+    total = int(number_in(last.status or {}, "total"))
     rows = max(total, counts.rows)
     pending = f", {rows - counts.rows:,} pending" if rows > counts.rows else ""
     state = "was killed" if view.was_killed else "has ended"

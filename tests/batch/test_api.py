@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -174,6 +175,17 @@ def test_retry_failed_runs_only_failures(run, write_rows, chatpool_server, tmp_p
     assert ids(tmp_path / "out.errors.jsonl") == []
     assert run(source, retry_failed=True).rows == 0
     assert run(source).succeeded == 5
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_where_no_run_was_before_none_has_failed(run, write_rows, chatpool_server, caplog, monkeypatch, is_stream):
+    source = write_rows(3)
+    if is_stream:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    result = run("-" if is_stream else source, retry_failed=True)
+    assert (result.rows, result.pending, chatpool_server.requests) == (0, 0, [])
+    assert "no earlier run is in " in caplog.text
+    assert run(source).succeeded == 3
 
 
 @pytest.mark.parametrize("kind", ["BadRequestError", "badrequesterror, timeout", ["400"], "invalid_request_error"])

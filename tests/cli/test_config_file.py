@@ -116,8 +116,9 @@ def test_options_that_take_a_value_or_none_take_true(run, config, chatpool_serve
     source.write_text("one\n")
     path = config(f'retry-failed = true\nmodel = "m"\nbase-url = "{chatpool_server.base_url}"\nverbose = true\n')
     chatpool_server.enqueue(Error(400))
-    run("run", source, "-o", tmp_path / "out.jsonl", "--config", path)
-    ended = run("run", source, "-o", tmp_path / "out.jsonl", "--config", path)
+    files = [source, "-o", tmp_path / "out.jsonl"]
+    run("run", *files, "--model", "m", "--base-url", chatpool_server.base_url)
+    ended = run("run", *files, "--config", path)
     assert (ended.code, len(chatpool_server.requests)) == (0, 2)  # a failed row runs again
 
 
@@ -131,3 +132,29 @@ def test_without_a_reader_of_toml_it_says_what_to_install(ask, config, monkeypat
         monkeypatch.setitem(sys.modules, name, None)
     ended = ask("--config", config("rpm = 1"), "ping")
     assert (ended.code, "pip install 'chatpool[toml]'" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "on_line", "shown"),
+    [
+        ("quiet = true", "-v", "retries"),
+        ("quiet = true", "-vv", "attempts"),
+        ("verbose = 2", "-v", "retries"),
+        ("verbose = 2", "-q", "nothing"),
+        ("quiet = true\nverbose = false", None, "nothing"),
+        ("verbose = 1\nquiet = false", None, "retries"),
+    ],
+)
+def test_messages_are_as_the_command_line_says_or_else_the_file(
+    run, config, chatpool_server, instant_waits, in_file, on_line, shown
+):
+    chatpool_server.set_script([Error(503)])
+    options = ["--base-url", chatpool_server.base_url, *([] if on_line is None else [on_line])]
+    ended = run("ask", "--config", config(in_file), *options, "ping")
+    assert ended.code == 0
+    assert ("next attempt in" in ended.err, "is sent" in ended.err) == (shown != "nothing", shown == "attempts")
+
+
+def test_quiet_and_verbose_exclude_each_other_in_a_file(run, config):
+    ended = run("ask", "--config", config("quiet = true\nverbose = 1"), "ping")
+    assert (ended.code, "quiet and verbose exclude each other" in ended.err) == (2, True)

@@ -61,6 +61,7 @@ def test_which_reasons_are_taken(command, chatpool_server):
         ("[]", [], "is no JSON schema: it must be an object"),
         ('{"type": "nope"}', [], "no JSON schema: 'nope' is not valid"),
         ("{}", ["--max-reasks", "-1"], "--max-reasks must be 0 or more"),
+        (None, ["--accept", " ,"], "--accept names no finish reason"),
     ],
 )
 def test_what_cannot_work_is_wrong_usage(command, schema, chatpool_server, content, arguments, said):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from chatpool.testing import Error
+from chatpool.testing import EachCall, Error
 
 
 @pytest.fixture
@@ -200,3 +202,17 @@ class TestEmptyInput:
         batch()
         assert batch("--retry-failed").code == 0
         assert batch().code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash")
+@pytest.mark.parametrize(
+    "system", ["two  spaces", "a\nline\t'quoted' \\ b", "no-break\xa0space, \u202eturned", "it's", ""]
+)
+def test_the_command_to_go_on_is_the_same_when_a_shell_reads_it(batch, chatpool_server, system):
+    chatpool_server.set_script(EachCall(Error(401)))
+    ended = batch("--system", system)
+    (line,) = [line for line in ended.err.splitlines() if "to go on: " in line]
+    words = line.partition("to go on: chatpool ")[2]
+    shell = ["bash", "-c", f"printf '%s\\0' {words}"]
+    read = subprocess.run(shell, capture_output=True, timeout=60, check=True)
+    assert read.stdout.decode().split("\0")[-3:] == ["--system", system, ""]

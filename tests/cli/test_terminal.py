@@ -83,3 +83,57 @@ def test_answers_are_printed_while_prompts_still_come(start, chatpool_server):
     process.stdin.close()
     assert process.stdout.read() == "one\ntwo\n"
     assert process.wait(timeout=60) == 0
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="redirections of a Unix shell")
+
+
+def redirected(arguments, redirection, server="http://127.0.0.1:1/v1"):
+    """Run the command with a standard stream redirected by the shell, and return how it ended."""
+    command = [sys.executable, "-m", "chatpool.cli", *arguments, "--base-url", server]
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
+    return subprocess.run(shell, cwd=ROOT, input="", capture_output=True, text=True, timeout=120)
+
+
+@POSIX
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_errors_that_nobody_can_read_go_nowhere_else_and_keep_the_exit_code(redirection):
+    ended = redirected(["ask", "--model", "m", "--retries", "0", "ping"], redirection)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
+
+
+@POSIX
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_wrong_usage_that_nobody_can_read_goes_nowhere_else(redirection):
+    ended = redirected(["ask", "--no-such-option"], redirection)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
+
+
+@POSIX
+def test_check_needs_no_standard_error(chatpool_server):
+    ended = redirected(["check"], "2>&-", chatpool_server.base_url)
+    assert ended.returncode == 0
+    assert "call      answered" in ended.stdout
+
+
+@POSIX
+@pytest.mark.parametrize("arguments", [["ask"], ["ask", "--lines"]])
+def test_a_closed_standard_input_is_one_without_prompts(chatpool_server, arguments):
+    ended = redirected(arguments, "<&-", chatpool_server.base_url)
+    assert ended.returncode == 2
+    assert "no prompt was given" in ended.stderr
+
+
+@POSIX
+def test_lines_are_answered_with_a_closed_standard_output(chatpool_server):
+    ended = redirected(["ask", "--lines"], ">&-", chatpool_server.base_url)
+    assert (ended.returncode, "no prompt was given" in ended.stderr) == (2, True)
+
+
+@POSIX
+def test_a_run_goes_on_although_nobody_can_read_its_messages(chatpool_server, tmp_path):
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("ping\n")
+    ended = redirected(["run", str(source), "-o", str(target)], "2>/dev/full", chatpool_server.base_url)
+    assert ended.returncode == 0
+    assert len(target.read_text().splitlines()) == 1

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm.utils import disp_len
 
 import chatpool
 from chatpool._journal import Journal, read_status
 from chatpool.batch.run_status import RunStatus, counts_of, sum_of_counts
-from chatpool.batch.watching import STALE_SECONDS, look
+from chatpool.batch.watching import STALE_SECONDS, RunView, look
 from chatpool.testing import Error, Stall
 from chatpool.types import PoolStats
 
@@ -156,6 +157,48 @@ def test_a_status_of_somebody_else_is_shown_without_harm(run, tmp_path):
         ended = run("watch", tmp_path / "out.jsonl", "--once")
     assert (ended.code, ended.err) == (0, "")
     assert "\x1b" not in ended.out
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"succeeded": 10**400},
+        {"at": 10**400},
+        {"at": -1e308},
+        {"at": float("nan")},
+        {"total": 10**300},
+        {"elapsed": 1e308},
+        {"elapsed": 1e-300},
+        {"succeeded": -3, "elapsed": -5},
+        {"succeeded": 200},
+        {"host": "h" * 3000 + "\r\n\tx"},
+    ],
+    ids=lambda odd: str(odd)[:30],
+)
+def test_a_status_that_no_run_has_is_one_short_line(run, tmp_path, odd):
+    status = {"chatpool_status": 1, "at": time.time(), "elapsed": 5, "total": 100, "succeeded": 10, "is_sending": True}
+    with Journal(tmp_path / "out.journal"):
+        (tmp_path / "out.journal.status").write_text(json.dumps({**status, **odd}))
+        ended = run("watch", tmp_path / "out.jsonl", "--once")
+    assert (ended.code, ended.err, len(ended.lines)) == (0, "", 1)
+    assert len(ended.out) < 1000
+    assert "-" not in ended.out.partition(" rows")[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
+@pytest.mark.parametrize(("terminal", "redraws"), [("xterm", True), ("dumb", False)])
+def test_lines_are_replaced_on_terminals_that_can_do_so(run, tmp_path, monkeypatch, terminal, redraws):
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("chatpool.cli.watch._LOOK_SECONDS", 0.001)
+    views = iter([RunView(True, {"is_sending": True, "host": "主" * 50, "succeeded": 1})] * 2)
+    monkeypatch.setattr("chatpool.cli.watch.look", lambda journal: next(views, RunView(False, None)))
+    (tmp_path / "out.journal").touch()
+    ended = run("watch", tmp_path / "out.jsonl")
+    assert ("\x1b[" in ended.out) == redraws
+    if redraws:
+        assert all(disp_len(line) < 40 for line in ended.lines)
 
 
 def test_counts_of_several_processes_are_added_and_the_reason_says_of_how_many_it_is():

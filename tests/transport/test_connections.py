@@ -32,6 +32,11 @@ def test_a_connection_is_used_again(tls, serve, start_transport, exchange):
     assert len(server.peers) == 1
 
 
+def test_a_huge_number_of_workers_takes_no_time_of_its_own(serve, start_transport, exchange):
+    server = serve(echo)
+    assert exchange(start_transport(server.url, max_workers=10**20), b"a").content == b"a"
+
+
 def test_as_many_connections_as_workers_are_kept(serve, start_transport, exchange, in_thread, caplog):
     server = serve(echo)
     transport = start_transport(server.url, max_workers=4)
