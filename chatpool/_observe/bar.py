@@ -213,18 +213,21 @@ class LiveBar:
 
 
 class _HidingFilter(logging.Filter):
-    """Calls the handlers of the log itself, while the bar is hidden."""
+    """Calls the handlers of the log itself, while all bars are hidden."""
 
     def __init__(self, bar: LiveBar) -> None:
         super().__init__()
         self._bar = weakref.ref(bar)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        bar = self._bar()
-        if bar is None:  # it was dropped without being closed
+        if self._bar() is None:  # it was dropped without being closed
             logger.removeFilter(self)
             return True
-        with bar.hidden():
+        with contextlib.ExitStack() as stack:
+            for reference in list(_bars):
+                bar = reference()
+                if bar is not None:
+                    stack.enter_context(bar.hidden())
             logger.callHandlers(record)
         return False
 
@@ -241,7 +244,44 @@ def _tqdm_bar(options: Mapping[str, Any]) -> Any:
     defaults = {"miniters": 1, "mininterval": _DRAW_EVERY_SECONDS / 2}
     if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
         return tqdm(**{**defaults, **options})  # the browser fits it
-    return _fitted_class(tqdm)(**{**defaults, "dynamic_ncols": "ncols" not in options, **options})
+    file = sys.stderr if options.get("file") is None else options["file"]
+    shown = {"disable": True} if file is None or getattr(file, "closed", False) else {"file": _Terminal(file)}
+    return _fitted_class(tqdm)(**{**defaults, "dynamic_ncols": "ncols" not in options, **options, **shown})
+
+
+class _Terminal:
+    """A stream that is left alone once a write has failed: no call, and no line of the log, fails with the bar.
+
+    Args:
+        stream: takes the bar.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._is_gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or bool(self._stream == other)  # by which tqdm.write() finds the bars to hide
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+    def write(self, text: str) -> None:
+        self._try(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._try(getattr(self._stream, "flush", None))
+
+    def _try(self, method: Optional[Callable[..., object]], *arguments: str) -> None:
+        if method is None or self._is_gone:
+            return
+        try:
+            method(*arguments)
+        except Exception:  # not to the log: this thread holds the lock of a bar, which the log would wait for
+            self._is_gone = True
 
 
 @functools.cache

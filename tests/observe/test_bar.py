@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -11,6 +12,7 @@ import threading
 import warnings
 
 import pytest
+from tqdm import tqdm
 
 from chatpool._observe import bar as bars
 from chatpool._observe.bar import LiveBar, Ticker
@@ -203,6 +205,72 @@ def test_a_terminal_that_takes_no_text_does_not_keep_a_run_from_ending(monkeypat
     drawing.join()
 
 
+class Gone(Written):
+    """Stands for a terminal that is gone after its first line."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = None
+        self._later = error
+
+    def write(self, text):
+        if self.error is not None:
+            raise self.error
+        super().write(text)
+        if "\r" in text:
+            self.error = self._later
+
+
+TERMINAL_ERRORS = [BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.ENOSPC, "full"), ValueError("odd"), TypeError()]
+
+
+@pytest.mark.parametrize("error", TERMINAL_ERRORS, ids=repr)
+def test_a_terminal_that_is_gone_harms_no_thread_that_draws_logs_or_closes(error, handled):
+    terminal, log = Gone(error), Written()
+    bar = make_bar(terminal, mininterval=0)
+    logger = handled(Handler(log))
+    bar.advance(1)
+    bar.draw({"failed": "1 failed"})
+    bar.draw({"failed": "2 failed"})
+    logger.warning("a retry")
+    bar.close({})
+    assert terminal.error is not None
+    assert log.text == "LOG a retry\n"
+    other, drawn_by_it = Written(), []  # tqdm's lock is free for other bars
+
+    def draw():
+        own = make_bar(other)
+        own.close({})
+        drawn_by_it.append(other.text)
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert drawn_by_it
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()], ids=["none", "closed"])
+def test_without_a_stream_there_is_no_bar(monkeypatch, stream):
+    if stream is not None:
+        stream.close()
+    monkeypatch.setattr("sys.stderr", stream)
+    bar = LiveBar({"total": 3})
+    bar.skip(1)
+    bar.advance(1)
+    bar.draw({"failed": "1 failed"})
+    with bar.hidden():
+        pass
+    bar.close({})
+
+
+def test_tqdm_hides_the_bar_for_what_the_user_writes():
+    terminal = Written()
+    bar = make_bar(terminal)
+    tqdm.write("a line of the user's", file=terminal)
+    assert "\ra line of the user's\n" in terminal.text
+    bar.close({})
+
+
 # -- the log -------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +323,21 @@ def test_a_line_of_the_log_stands_on_a_line_of_its_own(handled):
     assert logger.filters == []
     logger.warning("behind it")
     assert terminal.text.count("LOG behind it\n") == 1
+
+
+def test_a_line_of_the_log_stands_above_all_bars(handled):
+    terminal = Written()
+    upper, lower = make_bar(terminal, desc="upper"), make_bar(terminal, desc="lower")
+    logger = handled(Handler(terminal))
+    logger.warning("a retry")
+    before, line, after = terminal.text.partition("LOG a retry\n")
+    assert line
+    assert before.count("upper") == before.count("lower") == 1
+    assert "upper" in after
+    assert "lower" in after
+    for bar in (upper, lower):
+        bar.close({})
+    assert terminal.text.count(line) == 1
 
 
 def test_a_bar_that_was_dropped_holds_up_no_line(handled):
