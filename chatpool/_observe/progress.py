@@ -42,7 +42,8 @@ class RunProgress:
         say: takes the lines. Default: the log, at level INFO.
 
     Attributes:
-        retried_elsewhere: attempts that other processes of the run have repeated.
+        elsewhere: attempts that other processes of the run have repeated ("retried"), and answers that they have asked
+            for again ("reasked").
     """
 
     kinds = Statistics.kinds
@@ -73,7 +74,7 @@ class RunProgress:
         self._shows_reason = False
         self._state_at = self._moved_at = time.monotonic()
         self._waiting: Optional[Callable[[], Waiting]] = None
-        self.retried_elsewhere = 0
+        self.elsewhere = {"retried": 0, "reasked": 0}
 
     def open(self, waiting: Callable[[], Waiting]) -> None:
         """Show it, unless it is shown; ``waiting`` tells why the run waits, and must not refer to this object."""
@@ -121,10 +122,10 @@ class RunProgress:
         """Return the texts behind the bar by name, the most important first."""
         counts = self._statistics.snapshot()
         cost = counts["cost"] if self._bill is None else self._bill.cost
-        retried = counts["retried"] + self.retried_elsewhere
+        retried, reasked = (counts[name] + self.elsewhere[name] for name in ("retried", "reasked"))
         texts = {"reason": self._reason() or ""}
         self._shows_reason = bool(texts["reason"])
-        numbers = {"failed": self._failed, "retried": retried, "asked again": counts["reasked"]}
+        numbers = {"failed": self._failed, "retried": retried, "asked again": reasked}
         texts.update((name, f"{number:,} {name}") for name, number in numbers.items() if number)
         texts["cost"] = "" if cost is None else dollars(cost)
         return {name: text for name, text in texts.items() if text}

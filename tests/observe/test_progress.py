@@ -127,11 +127,11 @@ def test_failures_retries_and_cost_stand_behind_the_bar():
     assert "1 failed, 2 retried, 1 asked again, $1.00" in last(shown)
 
 
-def test_retries_of_other_processes_count():
+def test_what_other_processes_repeat_and_ask_again_counts():
     progress = RunProgress({"file": io.StringIO()}, 3)
     progress(event("retrying"))
-    progress.retried_elsewhere = 4
-    assert progress.state() == {"retried": "5 retried"}
+    progress.elsewhere.update(retried=4, reasked=2)
+    assert progress.state() == {"retried": "5 retried", "asked again": "2 asked again"}
 
 
 def test_why_the_run_waits_is_drawn_while_no_item_ends_and_gone_when_it_is_over(by_hand):
