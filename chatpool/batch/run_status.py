@@ -16,8 +16,7 @@ from .job import BatchResult
 __all__ = ["Counts", "RunStatus", "counts_of", "reported", "sum_of_counts"]
 
 Counts = Mapping[str, Any]
-"""What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried``, ``reasked``, and ``waits_for`` (a text, or
-None)."""
+"""What the calls of a pool do: numbers by the names below, and ``waits_for``, a text or None."""
 
 _CALLS = ("in_flight", "queued", "parked")
 _NUMBERS = (*_CALLS, "retried", "reasked")
