@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Type
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from .._locks import new_lock, run_beside
 from .._reentrancy import runs_user_code
@@ -30,6 +30,7 @@ _STATE_EVERY_SECONDS = 0.5  # while none does
 _STALE_RATE_SECONDS = 2.0  # without an end of an item
 _WAIT_FOR_THREAD_SECONDS = 1.0  # a terminal that takes no more text must not keep a run from ending
 
+_UNKNOWN_SIZE = (79, 23)  # of terminals without a size, as containers and some continuous integrations have them
 _PIECES = ("n_fmt", "total_fmt", "elapsed", "remaining", "rate_fmt")
 # Where the line is too short, the first of these goes first, after the graphics; the count always stays.
 _LEAST_IMPORTANT_FIRST = ("asked again", "cost", "retried", "rate", "percentage", "failed", "time", "reason", "desc")
@@ -245,8 +246,23 @@ def _tqdm_bar(options: Mapping[str, Any]) -> Any:
     if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
         return tqdm(**{**defaults, **options})  # the browser fits it
     file = sys.stderr if options.get("file") is None else options["file"]
-    shown = {"disable": True} if file is None or getattr(file, "closed", False) else {"file": _Terminal(file)}
-    return _fitted_class(tqdm)(**{**defaults, "dynamic_ncols": "ncols" not in options, **options, **shown})
+    if file is None or getattr(file, "closed", False):
+        return _fitted_class(tqdm)(disable=True)
+    options = {**defaults, **options, "file": _Terminal(file)}
+    if "ncols" in options or not options.pop("dynamic_ncols", True):
+        return _fitted_class(tqdm)(**options)
+    columns, rows = _size_of(file)
+    bar = _fitted_class(tqdm)(**{"ncols": columns, "nrows": rows, **options})
+    bar.dynamic_ncols = _size_of
+    return bar
+
+
+def _size_of(file: Any) -> Tuple[Optional[int], Optional[int]]:
+    """Return columns and rows of a terminal, None where it is none; those of a terminal that knows none are guessed."""
+    from tqdm import std
+
+    columns, rows = std._screen_shape_wrapper()(file)
+    return (columns, rows) if columns is None or columns > 0 else _UNKNOWN_SIZE
 
 
 class _Terminal:

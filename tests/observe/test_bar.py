@@ -105,6 +105,20 @@ def test_a_form_of_the_users_own_is_kept():
     assert line == "so far 12, 1 failed"
 
 
+@pytest.mark.parametrize("size", [(0, 0), (-1, -1)])
+def test_on_a_terminal_without_a_size_there_is_a_bar_of_usual_width(monkeypatch, handled, size):
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: size)
+    terminal = Written()
+    bar = make_bar(terminal)
+    bar.draw({})
+    drawn_line = terminal.line
+    handled(Handler(terminal)).warning("a retry")
+    bar.close({})
+    assert "0/300" in drawn_line
+    assert len(drawn_line) == 79
+    assert "\r" + " " * 79 + "\rLOG a retry\n" in terminal.text
+
+
 def test_the_width_is_followed(monkeypatch):
     terminal, width = Written(), [50]
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: (width[0], 24))
