@@ -50,6 +50,7 @@ def make_bar(terminal, **options):
 def drawn(columns, state, count=12, **options):
     terminal = Written()
     bar = make_bar(terminal, ncols=columns, **options)
+    bar._bar._time = lambda: bar._bar.start_t + 1  # so that the rate has always as many digits
     bar.advance(count)
     bar.draw(state)
     line = terminal.line
