@@ -261,7 +261,7 @@ def _size_of(file: Any) -> Tuple[Optional[int], Optional[int]]:
     """Return columns and rows of a terminal, None where it is none; those of a terminal that knows none are guessed."""
     from tqdm import std
 
-    columns, rows = std._screen_shape_wrapper()(file)
+    columns, rows = std._screen_shape_wrapper()(file)  # type: ignore[attr-defined]  # the stubs do not know it
     return (columns, rows) if columns is None or columns > 0 else _UNKNOWN_SIZE
 
 
