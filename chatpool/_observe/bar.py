@@ -218,11 +218,11 @@ class _HidingFilter(logging.Filter):
 
     def __init__(self, bar: LiveBar) -> None:
         super().__init__()
-        self._bar = weakref.ref(bar)
+        # Not while lines are filtered: logging would pass over the filter behind this one.
+        self._bar = weakref.ref(bar, lambda _: logger.removeFilter(self))
 
     def filter(self, record: logging.LogRecord) -> bool:
         if self._bar() is None:  # it was dropped without being closed
-            logger.removeFilter(self)
             return True
         with contextlib.ExitStack() as stack:
             for reference in list(_bars):

@@ -355,15 +355,25 @@ def test_a_line_of_the_log_stands_above_all_bars(handled):
     assert terminal.text.count(line) == 1
 
 
-def test_a_bar_that_was_dropped_holds_up_no_line(handled):
+def test_a_bar_that_was_dropped_holds_up_no_line_and_no_filter_of_the_users(handled):
     terminal = Written()
     bar = make_bar(terminal)
-    logger = handled(Handler(terminal))
-    del bar
-    gc.collect()
-    logger.warning("a line")
+    logger, seen = handled(Handler(terminal)), []
+
+    def users_own(record):
+        seen.append(record.getMessage())
+        return True
+
+    logger.addFilter(users_own)
+    try:
+        del bar
+        gc.collect()
+        assert logger.filters == [users_own]
+        logger.warning("a line")
+    finally:
+        logger.removeFilter(users_own)
     assert "LOG a line\n" in terminal.text
-    assert logger.filters == []
+    assert seen == ["a line"]
 
 
 # -- the thread ----------------------------------------------------------------------------------------------------
