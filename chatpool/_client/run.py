@@ -281,6 +281,8 @@ class Run:
     def abandon(self) -> None:
         """Stop without taking a lock: the garbage collector may call this in a thread that holds any of them."""
         self._stop_reason = self._stop_reason or CallCancelledError("the iterator over the run was dropped")
+        if self.progress is not None:
+            self.progress.abandon()
         self._engine.wake(self)
 
     def resync(self) -> None:

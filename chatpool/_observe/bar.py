@@ -94,6 +94,9 @@ def _at_exit() -> None:
     for ticker in [reference() for reference in list(_tickers)]:
         if ticker is not None:
             ticker.at_exit()
+    for bar in [reference() for reference in list(_bars)]:
+        if bar is not None:
+            bar.close()
 
 
 def _after_fork_in_child() -> None:
@@ -192,7 +195,7 @@ class LiveBar:
                     self._bar.n += self._take_count()
                     self._redraw()
 
-    def close(self, state: Mapping[str, str]) -> None:
+    def close(self, state: Optional[Mapping[str, str]] = None) -> None:
         """Draw the bar with its last state, and leave it as it stands; closing again does nothing."""
         logger.removeFilter(self._filter)
         if not self._lock.acquire(timeout=_WAIT_FOR_THREAD_SECONDS):
@@ -201,7 +204,8 @@ class LiveBar:
             if not self._is_closed:
                 self._is_closed = True
                 self._bar.n += self._take_count()
-                self._set_state(state)
+                if state is not None:
+                    self._set_state(state)
                 self._bar.close()
         finally:
             self._lock.release()
@@ -237,10 +241,10 @@ class _HidingFilter(logging.Filter):
 
 
 def _tqdm_bar(options: Mapping[str, Any]) -> Any:
+    from tqdm import std
     from tqdm.auto import tqdm  # here: its import looks for a notebook, which takes time
-    from tqdm.std import tqdm as std_tqdm
 
-    std_tqdm.get_lock()  # type: ignore[no-untyped-call]  # it is made where it is first asked for, and only there a forked child can replace it
+    std.tqdm.get_lock()  # type: ignore[no-untyped-call]  # it is made where it is first asked for, and only there a forked child can replace it
     # It is told ten times a second, and draws each time that it is told of something.
     defaults = {"miniters": 1, "mininterval": _DRAW_EVERY_SECONDS / 2}
     if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
@@ -251,17 +255,16 @@ def _tqdm_bar(options: Mapping[str, Any]) -> Any:
     options = {**defaults, **options, "file": _Terminal(file)}
     if "ncols" in options or not options.pop("dynamic_ncols", True):
         return _fitted_class(tqdm)(**options)
-    columns, rows = _size_of(file)
+    size_of = functools.partial(_size_of, std._screen_shape_wrapper())  # type: ignore[attr-defined]  # not in the stubs
+    columns, rows = size_of(file)
     bar = _fitted_class(tqdm)(**{"ncols": columns, "nrows": rows, **options})
-    bar.dynamic_ncols = _size_of
+    bar.dynamic_ncols = size_of
     return bar
 
 
-def _size_of(file: Any) -> Tuple[Optional[int], Optional[int]]:
+def _size_of(measure: Callable[[Any], Tuple[Any, Any]], file: Any) -> Tuple[Optional[int], Optional[int]]:
     """Return columns and rows of a terminal, None where it is none; those of a terminal that knows none are guessed."""
-    from tqdm import std
-
-    columns, rows = std._screen_shape_wrapper()(file)  # type: ignore[attr-defined]  # the stubs do not know it
+    columns, rows = measure(file)
     return (columns, rows) if columns is None or columns > 0 else _UNKNOWN_SIZE
 
 

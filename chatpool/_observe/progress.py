@@ -74,6 +74,7 @@ class RunProgress:
         self._shows_reason = False
         self._state_at = self._moved_at = time.monotonic()
         self._waiting: Optional[Callable[[], Waiting]] = None
+        self._is_abandoned = False
         self.elsewhere = {"retried": 0, "reasked": 0}
 
     def open(self, waiting: Callable[[], Waiting]) -> None:
@@ -108,7 +109,9 @@ class RunProgress:
     def tick(self) -> None:
         """Draw the bar, or write a line when it is time."""
         now = time.monotonic()
-        if self._bar is not None:
+        if self._is_abandoned:
+            self.close()
+        elif self._bar is not None:
             is_going_on = self._shows_reason and self._ended != self._ended_at_state  # so it may have been all
             is_due = is_going_on or now - self._state_at >= self._bar.state_seconds
             if is_due:
@@ -153,6 +156,10 @@ class RunProgress:
         if self._total is not None and rate > 0:
             parts.append(f"about {duration_text((self._total - done) / rate)} left")
         return ", ".join(parts) + (f"; {reason}" if reason else "")
+
+    def abandon(self) -> None:
+        """Have the thread that draws close it; takes no lock, as the garbage collector may call this."""
+        self._is_abandoned = True
 
     def close(self) -> None:
         """Leave the bar as it stands, with nothing that the run waits for."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,7 +18,7 @@ from chatpool._values import Waiting
 from chatpool.clock import install_clock
 from chatpool.events import Event
 from chatpool.prices import Bill, prices_of
-from chatpool.testing import Error, FakeClock, FakeServer, RateLimited
+from chatpool.testing import Delay, Error, FakeClock, FakeServer, RateLimited
 from chatpool.types import Usage
 
 
@@ -125,6 +128,44 @@ def test_failures_retries_and_cost_stand_behind_the_bar():
     progress.close()
     assert "2/3" in last(shown)
     assert "1 failed, 2 retried, 1 asked again, $1.00" in last(shown)
+
+
+def test_the_bar_of_a_run_whose_iterator_is_dropped_is_closed_at_once(chatpool_pool, chatpool_server):
+    closed = threading.Event()
+
+    class Shown(io.StringIO):
+        def write(self, text):
+            if text == "\n":
+                closed.set()
+            return super().write(text)
+
+    chatpool_server.set_script(Delay(0.02))
+    gc.collect()
+    gc.disable()  # which would close it, some time
+    try:
+        for _ in chatpool_pool.imap(["a"] * 100, progress={"file": Shown()}):
+            break
+        assert closed.wait(30)
+    finally:
+        gc.enable()
+
+
+EXITS_WITH_AN_OPEN_BAR = """
+from chatpool import ChatPool
+from chatpool.testing import FakeServer
+
+server = FakeServer()
+replies = ChatPool("m", base_url=server.base_url).imap(["a", "b", "c"], progress=True)
+print(next(replies).ok)
+"""
+
+
+def test_a_bar_that_is_open_when_the_program_ends_is_left_as_it_stands():
+    program = [sys.executable, "-c", EXITS_WITH_AN_OPEN_BAR]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "True\n"
+    assert "Exception ignored" not in ended.stderr
+    assert ended.stderr.endswith("\n")
 
 
 def test_what_other_processes_repeat_and_ask_again_counts():
