@@ -183,7 +183,8 @@ class Run:
                 self._changed.notify_all()
 
     def _count_in_progress(self, outcome: Outcome[Any]) -> None:
-        if self.progress is not None:
+        # What was cancelled has neither succeeded nor failed: the bar stays where the run was stopped.
+        if self.progress is not None and not isinstance(outcome.error, CallCancelledError):
             self.progress.advance(int(outcome.ok), int(not outcome.ok))
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:

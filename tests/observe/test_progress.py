@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from chatpool import Budget, ChatPool
+from chatpool import BadRequestError, Budget, ChatPool
 from chatpool._observe import progress as progress_module
 from chatpool._observe.progress import RunProgress, run_progress
 from chatpool._values import Waiting
@@ -166,6 +166,15 @@ def test_a_bar_that_is_open_when_the_program_ends_is_left_as_it_stands():
     assert ended.stdout == "True\n"
     assert "Exception ignored" not in ended.stderr
     assert ended.stderr.endswith("\n")
+
+
+def test_where_a_run_is_stopped_the_bar_stays(chatpool_pool, chatpool_server):
+    shown = io.StringIO()
+    chatpool_server.set_script({"b": Error(400)})
+    with pytest.raises(BadRequestError):
+        chatpool_pool.map(["a", "b"] + ["c"] * 500, on_error="raise", progress={"file": shown})
+    assert "1 failed" in last(shown)
+    assert "502/502" not in last(shown)
 
 
 def test_what_other_processes_repeat_and_ask_again_counts():
