@@ -151,9 +151,8 @@ def outcome_html(outcome: Outcome[Any]) -> str:
 
 def stats_line(stats: PoolStats) -> str:
     """Return the repr of a pool's counters."""
-    return (
-        f"<PoolStats: {'; '.join(text if name == 'cost' else f'{text} {name}' for name, text in _stats_facts(stats))}>"
-    )
+    parts = [text if name in ("cost", "waits for") else f"{text} {name}" for name, text in _stats_facts(stats)]
+    return f"<PoolStats: {'; '.join(parts)}>"
 
 
 def _stats_facts(stats: PoolStats) -> List[Fact]:
@@ -162,7 +161,9 @@ def _stats_facts(stats: PoolStats) -> List[Fact]:
     facts = [fact for place, fact in enumerate(facts) if place < 2 or fact[1] != "0"]
     if stats.usage.total_tokens:
         facts.append(("tokens", f"{stats.usage.total_tokens:,}"))
-    return facts + ([] if stats.cost is None else [("cost", dollars(stats.cost))])
+    if stats.cost is not None:
+        facts.append(("cost", dollars(stats.cost)))
+    return facts + ([] if stats.waits_for is None else [("waits for", short(stats.waits_for))])
 
 
 def stats_html(stats: PoolStats) -> str:
@@ -175,8 +176,9 @@ def stats_html(stats: PoolStats) -> str:
             "" if line.concurrency_limit is None else f"{line.concurrency_limit:,}",
             "" if line.paused_until is None else f"{line.paused_until:,.1f} s",
             short(line.why or "", 200),
+            short(line.waits_for or ""),
         )
         for (endpoint, model), line in itertools.islice(stats.lines.items(), _SHOWN_ROWS)
     ]
-    head = ("endpoint", "model", "rate", "at a time", "paused for", "why")
+    head = ("endpoint", "model", "rate", "at a time", "paused for", "why", "waits for")
     return block("PoolStats", _stats_facts(stats), table(head, rows))

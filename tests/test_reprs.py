@@ -233,6 +233,14 @@ class TestPoolStats:
         stats = PoolStats(queued=1200, in_flight=16, succeeded=3, usage=Usage(1, 2, 3), cost=0.5)
         assert repr(stats) == ("<PoolStats: 3 succeeded; 0 failed; 16 in flight; 1,200 queued; 3 tokens; $0.50>")
 
+    def test_why_calls_wait_is_in_the_line_and_the_table(self):
+        lines = {("http://one/v1", "m"): LineStats(waits_for="server down, <probing>")}
+        stats = PoolStats(queued=4, waits_for="server asks to wait 4 s", lines=lines)
+        assert repr(stats) == "<PoolStats: 0 succeeded; 0 failed; 4 queued; server asks to wait 4 s>"
+        html = stats._repr_html_()
+        assert "server asks to wait 4 s" in html
+        assert "server down, &lt;probing&gt;" in html
+
     def test_a_notebook_shows_each_endpoint_and_model(self):
         lines = {("http://a/v1", HOSTILE): LineStats(rate=12.5, concurrency_limit=4, paused_until=2.0, why="down")}
         tree = Tree(PoolStats(failed=1, lines=lines)._repr_html_())

@@ -8,6 +8,7 @@ all this.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Dict, Literal, Mapping, Optional
 
@@ -22,7 +23,6 @@ from ..config import RetryPolicy, Timeout
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .core import PoolCore
-from .endpoint import is_credential
 
 __all__ = [
     "CallDefaults",
@@ -246,7 +246,9 @@ def run_call_options(
     )
 
 
-_SHOWN_CHARACTERS = 80  # of a text among the body fields
+_WORD = re.compile(r"\w[\w.+-]*([/:]\w[\w.+-]*)*")  # "auto", "gpt-x:free", "org/model"; no sentence, address or URL
+_WORD_CHARACTERS, _NAMES_CHARACTERS = 40, 80
+_SECRET_NAME = re.compile(r"(key|secret|passw\w*|token|auth\w*|credentials?|cookie|signature)$", re.IGNORECASE)
 
 
 def recorded_options(
@@ -293,11 +295,15 @@ def _fields(settings: Any, *left_out: str) -> Dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Return a body field as a journal shows it: no prompt of any length, and nothing where a key may be."""
-    if is_credential(name) or name.lower().endswith(("key", "secret", "password", "token")):
+    """Return a body field as a journal shows it: no text but a word, and nothing where a key may be."""
+    if _SECRET_NAME.search(name):
         return "***"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(map(str, value))}}}"[:_SHOWN_CHARACTERS]
+        return f"{{{', '.join(map(str, value))}}}"[:_NAMES_CHARACTERS]
     if isinstance(value, (list, tuple)):
         return f"[{len(value)}]"
-    return value if isinstance(value, (int, float, bool, type(None))) else str(value)[:_SHOWN_CHARACTERS]
+    if isinstance(value, (int, float, type(None))):
+        return value
+    text = str(value)
+    is_word = len(text) <= _WORD_CHARACTERS and _WORD.fullmatch(text)
+    return text if is_word else f"{len(text):,} characters"

@@ -183,7 +183,8 @@ class Run:
                 self._changed.notify_all()
 
     def _count_in_progress(self, outcome: Outcome[Any]) -> None:
-        if self.progress is not None:
+        # What was cancelled has neither succeeded nor failed: the bar stays where the run was stopped.
+        if self.progress is not None and not isinstance(outcome.error, CallCancelledError):
             self.progress.advance(int(outcome.ok), int(not outcome.ok))
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
@@ -281,6 +282,8 @@ class Run:
     def abandon(self) -> None:
         """Stop without taking a lock: the garbage collector may call this in a thread that holds any of them."""
         self._stop_reason = self._stop_reason or CallCancelledError("the iterator over the run was dropped")
+        if self.progress is not None:
+            self.progress.abandon()
         self._engine.wake(self)
 
     def resync(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Dict, Iterable, List, Optional, Tuple
@@ -55,7 +56,10 @@ class Dispatcher:
                 if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                     raise
                 subscription.active = False
-                logger.exception("listener %r raised on %r and is not called any more", subscription.listener, event)
+                with contextlib.suppress(Exception):  # of a handler of the log, which may be what has raised
+                    logger.exception(
+                        "listener %r raised on %r and is not called any more", subscription.listener, event
+                    )
 
 
 class _Subscription:

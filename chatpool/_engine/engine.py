@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import logging
@@ -312,7 +313,8 @@ class Engine:
 
     def _internal_error(self, call: Call, error: BaseException) -> None:
         """End a call after an error of the engine or of a callback, so that it is not lost."""
-        logger.error("internal error in call %d", call.id, exc_info=error)
+        with contextlib.suppress(Exception):  # of a handler of the log, which may be what has raised
+            logger.error("internal error in call %d", call.id, exc_info=error)
         self._scheduler.returned(call, CANCELLED, self.clock.now())
         wrapped = ChatPoolError(f"internal error: {type(error).__name__}: {error}")
         wrapped.__cause__ = error

@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Type
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from .._locks import new_lock, run_beside
 from .._reentrancy import runs_user_code
@@ -30,6 +30,7 @@ _STATE_EVERY_SECONDS = 0.5  # while none does
 _STALE_RATE_SECONDS = 2.0  # without an end of an item
 _WAIT_FOR_THREAD_SECONDS = 1.0  # a terminal that takes no more text must not keep a run from ending
 
+_UNKNOWN_SIZE = (79, 23)  # of terminals without a size, as containers and some continuous integrations have them
 _PIECES = ("n_fmt", "total_fmt", "elapsed", "remaining", "rate_fmt")
 # Where the line is too short, the first of these goes first, after the graphics; the count always stays.
 _LEAST_IMPORTANT_FIRST = ("asked again", "cost", "retried", "rate", "percentage", "failed", "time", "reason", "desc")
@@ -93,6 +94,9 @@ def _at_exit() -> None:
     for ticker in [reference() for reference in list(_tickers)]:
         if ticker is not None:
             ticker.at_exit()
+    for bar in [reference() for reference in list(_bars)]:
+        if bar is not None:
+            bar.close()
 
 
 def _after_fork_in_child() -> None:
@@ -191,7 +195,7 @@ class LiveBar:
                     self._bar.n += self._take_count()
                     self._redraw()
 
-    def close(self, state: Mapping[str, str]) -> None:
+    def close(self, state: Optional[Mapping[str, str]] = None) -> None:
         """Draw the bar with its last state, and leave it as it stands; closing again does nothing."""
         logger.removeFilter(self._filter)
         if not self._lock.acquire(timeout=_WAIT_FOR_THREAD_SECONDS):
@@ -200,7 +204,8 @@ class LiveBar:
             if not self._is_closed:
                 self._is_closed = True
                 self._bar.n += self._take_count()
-                self._set_state(state)
+                if state is not None:
+                    self._set_state(state)
                 self._bar.close()
         finally:
             self._lock.release()
@@ -213,18 +218,21 @@ class LiveBar:
 
 
 class _HidingFilter(logging.Filter):
-    """Calls the handlers of the log itself, while the bar is hidden."""
+    """Calls the handlers of the log itself, while all bars are hidden."""
 
     def __init__(self, bar: LiveBar) -> None:
         super().__init__()
-        self._bar = weakref.ref(bar)
+        # Not while lines are filtered: logging would pass over the filter behind this one.
+        self._bar = weakref.ref(bar, lambda _: logger.removeFilter(self))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        bar = self._bar()
-        if bar is None:  # it was dropped without being closed
-            logger.removeFilter(self)
+        if self._bar() is None:  # it was dropped without being closed
             return True
-        with bar.hidden():
+        with contextlib.ExitStack() as stack:
+            for reference in list(_bars):
+                bar = reference()
+                if bar is not None:
+                    stack.enter_context(bar.hidden())
             logger.callHandlers(record)
         return False
 
@@ -233,15 +241,66 @@ class _HidingFilter(logging.Filter):
 
 
 def _tqdm_bar(options: Mapping[str, Any]) -> Any:
+    from tqdm import std
     from tqdm.auto import tqdm  # here: its import looks for a notebook, which takes time
-    from tqdm.std import tqdm as std_tqdm
 
-    std_tqdm.get_lock()  # type: ignore[no-untyped-call]  # it is made where it is first asked for, and only there a forked child can replace it
+    std.tqdm.get_lock()  # type: ignore[no-untyped-call]  # it is made where it is first asked for, and only there a forked child can replace it
     # It is told ten times a second, and draws each time that it is told of something.
     defaults = {"miniters": 1, "mininterval": _DRAW_EVERY_SECONDS / 2}
     if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
         return tqdm(**{**defaults, **options})  # the browser fits it
-    return _fitted_class(tqdm)(**{**defaults, "dynamic_ncols": "ncols" not in options, **options})
+    file = sys.stderr if options.get("file") is None else options["file"]
+    if file is None or getattr(file, "closed", False):
+        return _fitted_class(tqdm)(disable=True)
+    options = {**defaults, **options, "file": _Terminal(file)}
+    if "ncols" in options or not options.pop("dynamic_ncols", True):
+        return _fitted_class(tqdm)(**options)
+    size_of = functools.partial(_size_of, std._screen_shape_wrapper())  # type: ignore[attr-defined]  # not in the stubs
+    columns, rows = size_of(file)
+    bar = _fitted_class(tqdm)(**{"ncols": columns, "nrows": rows, **options})
+    bar.dynamic_ncols = size_of
+    return bar
+
+
+def _size_of(measure: Callable[[Any], Tuple[Any, Any]], file: Any) -> Tuple[Optional[int], Optional[int]]:
+    """Return columns and rows of a terminal, None where it is none; those of a terminal that knows none are guessed."""
+    columns, rows = measure(file)
+    return (columns, rows) if columns is None or columns > 0 else _UNKNOWN_SIZE
+
+
+class _Terminal:
+    """A stream that is left alone once a write has failed: no call, and no line of the log, fails with the bar.
+
+    Args:
+        stream: takes the bar.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._is_gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or bool(self._stream == other)  # by which tqdm.write() finds the bars to hide
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+    def write(self, text: str) -> None:
+        self._try(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._try(getattr(self._stream, "flush", None))
+
+    def _try(self, method: Optional[Callable[..., object]], *arguments: str) -> None:
+        if method is None or self._is_gone:
+            return
+        try:
+            method(*arguments)
+        except Exception:  # not to the log: this thread holds the lock of a bar, which the log would wait for
+            self._is_gone = True
 
 
 @functools.cache

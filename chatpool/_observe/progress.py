@@ -42,7 +42,8 @@ class RunProgress:
         say: takes the lines. Default: the log, at level INFO.
 
     Attributes:
-        retried_elsewhere: attempts that other processes of the run have repeated.
+        elsewhere: attempts that other processes of the run have repeated ("retried"), and answers that they have asked
+            for again ("reasked").
     """
 
     kinds = Statistics.kinds
@@ -73,7 +74,8 @@ class RunProgress:
         self._shows_reason = False
         self._state_at = self._moved_at = time.monotonic()
         self._waiting: Optional[Callable[[], Waiting]] = None
-        self.retried_elsewhere = 0
+        self._is_abandoned = False
+        self.elsewhere = {"retried": 0, "reasked": 0}
 
     def open(self, waiting: Callable[[], Waiting]) -> None:
         """Show it, unless it is shown; ``waiting`` tells why the run waits, and must not refer to this object."""
@@ -107,7 +109,9 @@ class RunProgress:
     def tick(self) -> None:
         """Draw the bar, or write a line when it is time."""
         now = time.monotonic()
-        if self._bar is not None:
+        if self._is_abandoned:
+            self.close()
+        elif self._bar is not None:
             is_going_on = self._shows_reason and self._ended != self._ended_at_state  # so it may have been all
             is_due = is_going_on or now - self._state_at >= self._bar.state_seconds
             if is_due:
@@ -121,10 +125,10 @@ class RunProgress:
         """Return the texts behind the bar by name, the most important first."""
         counts = self._statistics.snapshot()
         cost = counts["cost"] if self._bill is None else self._bill.cost
-        retried = counts["retried"] + self.retried_elsewhere
+        retried, reasked = (counts[name] + self.elsewhere[name] for name in ("retried", "reasked"))
         texts = {"reason": self._reason() or ""}
         self._shows_reason = bool(texts["reason"])
-        numbers = {"failed": self._failed, "retried": retried, "asked again": counts["reasked"]}
+        numbers = {"failed": self._failed, "retried": retried, "asked again": reasked}
         texts.update((name, f"{number:,} {name}") for name, number in numbers.items() if number)
         texts["cost"] = "" if cost is None else dollars(cost)
         return {name: text for name, text in texts.items() if text}
@@ -152,6 +156,10 @@ class RunProgress:
         if self._total is not None and rate > 0:
             parts.append(f"about {duration_text((self._total - done) / rate)} left")
         return ", ".join(parts) + (f"; {reason}" if reason else "")
+
+    def abandon(self) -> None:
+        """Have the thread that draws close it; takes no lock, as the garbage collector may call this."""
+        self._is_abandoned = True
 
     def close(self) -> None:
         """Leave the bar as it stands, with nothing that the run waits for."""

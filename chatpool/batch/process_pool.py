@@ -324,7 +324,8 @@ class ProcessPoolRunner(Runner):
 
     def _on_counts(self, worker: _WorkerProcess, counts: Counts) -> None:
         if self._progress is not None:
-            self._progress.retried_elsewhere += counts["retried"] - worker.counts.get("retried", 0)
+            for name, count in self._progress.elsewhere.items():
+                self._progress.elsewhere[name] = count + counts[name] - worker.counts.get(name, 0)
         worker.counts = counts
 
     def _scan_journal(self) -> None:

@@ -268,9 +268,11 @@ def _options(runs: Sequence[Tuple[float, Dict[str, Any]]]) -> List[Fact]:
 def _option_text(value: Any) -> str:
     if isinstance(value, dict):
         return short(", ".join(f"{name} {_option_text(part)}" for name, part in value.items()), _OPTION_CHARACTERS)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:,.10g}"
-    return "none" if value is None else short(value)
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else str(value)
+    if isinstance(value, int):
+        return short(f"{value:,}")
+    return f"{value:,.10g}" if isinstance(value, float) else short(value)
 
 
 # -- texts ------------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from .job import BatchResult
 __all__ = ["Counts", "RunStatus", "counts_of", "reported", "sum_of_counts"]
 
 Counts = Mapping[str, Any]
-"""What a pool's calls do: ``in_flight``, ``queued``, ``parked``, ``retried``, and ``waits_for`` (a text, or None)."""
+"""What the calls of a pool do: numbers by the names below, and ``waits_for``, a text or None."""
 
-_NUMBERS = ("in_flight", "queued", "parked", "retried")
+_CALLS = ("in_flight", "queued", "parked")
+_NUMBERS = (*_CALLS, "retried", "reasked")
 
 
 def counts_of(stats: PoolStats) -> Counts:
@@ -27,8 +28,8 @@ def counts_of(stats: PoolStats) -> Counts:
 
 
 def sum_of_counts(parts: Sequence[Counts]) -> Counts:
-    """Return the counters of several pools together."""
-    reasons = [part.get("waits_for") for part in parts]
+    """Return the counters of several pools together; one without calls is no way that is free."""
+    reasons = [part.get("waits_for") for part in parts if any(part.get(name) for name in _CALLS)]
     waits_for = common_reason([None if reason is None else Hold(reason) for reason in reasons])
     return {**{name: sum(part.get(name, 0) for part in parts) for name in _NUMBERS}, "waits_for": waits_for}
 

@@ -76,7 +76,8 @@ def _run(source: BinaryIO) -> None:
     ticker = Ticker(count_reports.send_changes, _COUNTS_EVERY_SECONDS)
     with pool:
         _RowRunner(journal).run(pool, source, ends_when_refused=ends_when_refused)
-    ticker.close()
+    ticker.at_exit()
+    count_reports.send_changes()
     journal.close()
     _send({"ended": True})
 

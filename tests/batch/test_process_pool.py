@@ -85,6 +85,17 @@ def test_a_row_whose_record_cannot_be_read_is_done_once_more(
     assert len(chatpool_server.requests) == 102
 
 
+def test_the_bar_has_what_was_retried_and_asked_again_up_to_the_end(write_rows, chatpool_server, tmp_path):
+    shown, steps = io.StringIO(), [Error(500), Answer("no number"), Answer("7")]
+    chatpool_server.set_script(steps)
+    with ChatPool("m", base_url=chatpool_server.base_url, max_workers=8) as pool:
+        result = chatpool.batch.run(
+            write_rows(1), tmp_path / "out.jsonl", pool=pool, processes=2, parse=int, progress={"file": shown}
+        )
+    assert result.succeeded == 1
+    assert "1 retried, 1 asked again" in shown.getvalue().split("\r")[-1]
+
+
 @pytest.mark.slow
 def test_a_journal_that_keeps_nothing_ends_the_run(run, write_rows, monkeypatch):
     monkeypatch.setattr(Tail, "at", lambda tail, start, length: None)

@@ -67,6 +67,14 @@ def test_of_several_runs_it_tells_what_was_different():
     assert "2001-09-09 01:46:40 UTC, the last 2033-05-18 03:33:20 UTC" in page
 
 
+def test_whole_numbers_among_the_options_are_shown_whole():
+    report = Report("out.jsonl", succeeded=1)
+    report.runs = [(1e9, {"parameters": {"seed": 12345678901234, "top_p": 0.1}, "max_workers": 10**400})]
+    page = report.html()
+    assert "<td>parameters</td><td>seed 12,345,678,901,234, top_p 0.1</td>" in page
+    assert len(page) < 10_000
+
+
 def test_options_in_a_journal_of_somebody_else_do_no_harm():
     report = Report("out.jsonl", succeeded=1)
     report.runs = [(1e300, {HOSTILE: HOSTILE, "max_workers": "many", "deep": [[{"a": HOSTILE * 1000}]]})]

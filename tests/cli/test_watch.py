@@ -204,5 +204,10 @@ def test_lines_are_replaced_on_terminals_that_can_do_so(run, tmp_path, monkeypat
 def test_counts_of_several_processes_are_added_and_the_reason_says_of_how_many_it_is():
     counts = counts_of(PoolStats(in_flight=2, retried=3, waits_for="server asks to wait 4 s"))
     assert sum_of_counts([counts, counts]) == {**counts, "in_flight": 4, "retried": 6}
-    assert sum_of_counts([counts, {}])["waits_for"] == "server asks to wait 4 s (1 of 2)"
+    assert sum_of_counts([counts, {**counts, "waits_for": None}])["waits_for"] == "server asks to wait 4 s (1 of 2)"
     assert sum_of_counts([])["waits_for"] is None
+
+
+def test_a_process_that_has_no_calls_is_none_that_sends():
+    counts = counts_of(PoolStats(parked=2, waits_for="next retry in 4 s"))
+    assert sum_of_counts([counts, counts_of(PoolStats(succeeded=3)), {}])["waits_for"] == "next retry in 4 s"

@@ -237,7 +237,13 @@ def test_no_key_no_prompt_and_no_header_is_noted(chatpool_server, journal):
         "authorization": "Bearer sk-five",
         "tools": [{"type": "mcp", "headers": {"Authorization": "sk-six"}}],
         "metadata": {"note": "sk-seven"},
-        "instructions": "You are " + "very " * 1000,
+        "instructions": "Say sk-eleven",
+        "provider_auth": "sk-twelve",
+        "server_url": "https://me:sk-thirteen@tools.test/?sig=sk-fourteen",
+        "user": "sk-fifteen@mail.test",
+        "prompt": "very " * 1000,
+        "reasoning_effort": "high",
+        "routed_to": "org/model:free",
         "max_tokens": 10,
     }
     with ChatPool("m", endpoints=endpoints, system="sk-eight", headers={"x-mine": "sk-nine"}) as pool:
@@ -247,6 +253,8 @@ def test_no_key_no_prompt_and_no_header_is_noted(chatpool_server, journal):
     assert len(str(noted)) < 1500
     assert noted["parameters"]["api_key"] == noted["parameters"]["authorization"] == "***"
     assert (noted["parameters"]["max_tokens"], noted["parameters"]["metadata"]) == (10, "{note}")
+    assert (noted["parameters"]["instructions"], noted["parameters"]["prompt"]) == ("13 characters", "5,000 characters")
+    assert (noted["parameters"]["reasoning_effort"], noted["parameters"]["routed_to"]) == ("high", "org/model:free")
     assert noted["endpoints"] == {"one": chatpool_server.base_url, "two": chatpool_server.base_url}
     assert noted["limits"]["one"] == {"tokens_per_minute": 1e6, "burst": 1}
 

@@ -6,6 +6,7 @@ import logging
 
 from chatpool._engine.dispatcher import Dispatcher
 from chatpool.events import Event
+from chatpool.testing import Error
 
 
 def event(kind="succeeded"):
@@ -61,3 +62,19 @@ def test_an_extended_dispatcher_shares_what_was_dropped():
     dispatcher.emit(event())
     dispatcher.extended([calls.append]).emit(event())
     assert calls == [1, event()]
+
+
+def test_a_handler_of_the_log_that_raises_costs_no_call(chatpool_pool, chatpool_server):
+    class Raising(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("a handler of the user's own")
+
+    logger, handler, level = logging.getLogger("chatpool"), Raising(), logging.getLogger("chatpool").level
+    chatpool_server.enqueue(Error(503))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        assert [answer.text for answer in chatpool_pool.map(["a", "b"], progress=False)] == ["a", "b"]
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -11,6 +12,7 @@ import threading
 import warnings
 
 import pytest
+from tqdm import tqdm
 
 from chatpool._observe import bar as bars
 from chatpool._observe.bar import LiveBar, Ticker
@@ -48,8 +50,7 @@ def make_bar(terminal, **options):
 def drawn(columns, state, count=12, **options):
     terminal = Written()
     bar = make_bar(terminal, ncols=columns, **options)
-    begun = bar._bar.start_t
-    bar._bar._time = lambda: begun + 3  # however long this machine takes: the rate has as many digits at any width
+    bar._bar._time = lambda: bar._bar.start_t + 1  # so that the rate has always as many digits
     bar.advance(count)
     bar.draw(state)
     line = terminal.line
@@ -103,6 +104,20 @@ def test_without_a_total_the_items_are_counted():
 def test_a_form_of_the_users_own_is_kept():
     line = drawn(60, {"failed": "1 failed"}, bar_format="so far {n_fmt}{postfix}")
     assert line == "so far 12, 1 failed"
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-1, -1)])
+def test_on_a_terminal_without_a_size_there_is_a_bar_of_usual_width(monkeypatch, handled, size):
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: size)
+    terminal = Written()
+    bar = make_bar(terminal)
+    bar.draw({})
+    drawn_line = terminal.line
+    handled(Handler(terminal)).warning("a retry")
+    bar.close({})
+    assert "0/300" in drawn_line
+    assert len(drawn_line) == 79
+    assert "\r" + " " * 79 + "\rLOG a retry\n" in terminal.text
 
 
 def test_the_width_is_followed(monkeypatch):
@@ -205,6 +220,72 @@ def test_a_terminal_that_takes_no_text_does_not_keep_a_run_from_ending(monkeypat
     drawing.join()
 
 
+class Gone(Written):
+    """Stands for a terminal that is gone after its first line."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = None
+        self._later = error
+
+    def write(self, text):
+        if self.error is not None:
+            raise self.error
+        super().write(text)
+        if "\r" in text:
+            self.error = self._later
+
+
+TERMINAL_ERRORS = [BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.ENOSPC, "full"), ValueError("odd"), TypeError()]
+
+
+@pytest.mark.parametrize("error", TERMINAL_ERRORS, ids=repr)
+def test_a_terminal_that_is_gone_harms_no_thread_that_draws_logs_or_closes(error, handled):
+    terminal, log = Gone(error), Written()
+    bar = make_bar(terminal, mininterval=0)
+    logger = handled(Handler(log))
+    bar.advance(1)
+    bar.draw({"failed": "1 failed"})
+    bar.draw({"failed": "2 failed"})
+    logger.warning("a retry")
+    bar.close({})
+    assert terminal.error is not None
+    assert log.text == "LOG a retry\n"
+    other, drawn_by_it = Written(), []  # tqdm's lock is free for other bars
+
+    def draw():
+        own = make_bar(other)
+        own.close({})
+        drawn_by_it.append(other.text)
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert drawn_by_it
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()], ids=["none", "closed"])
+def test_without_a_stream_there_is_no_bar(monkeypatch, stream):
+    if stream is not None:
+        stream.close()
+    monkeypatch.setattr("sys.stderr", stream)
+    bar = LiveBar({"total": 3})
+    bar.skip(1)
+    bar.advance(1)
+    bar.draw({"failed": "1 failed"})
+    with bar.hidden():
+        pass
+    bar.close({})
+
+
+def test_tqdm_hides_the_bar_for_what_the_user_writes():
+    terminal = Written()
+    bar = make_bar(terminal)
+    tqdm.write("a line of the user's", file=terminal)
+    assert "\ra line of the user's\n" in terminal.text
+    bar.close({})
+
+
 # -- the log -------------------------------------------------------------------------------------------------------
 
 
@@ -259,15 +340,40 @@ def test_a_line_of_the_log_stands_on_a_line_of_its_own(handled):
     assert terminal.text.count("LOG behind it\n") == 1
 
 
-def test_a_bar_that_was_dropped_holds_up_no_line(handled):
+def test_a_line_of_the_log_stands_above_all_bars(handled):
+    terminal = Written()
+    upper, lower = make_bar(terminal, desc="upper"), make_bar(terminal, desc="lower")
+    logger = handled(Handler(terminal))
+    logger.warning("a retry")
+    before, line, after = terminal.text.partition("LOG a retry\n")
+    assert line
+    assert before.count("upper") == before.count("lower") == 1
+    assert "upper" in after
+    assert "lower" in after
+    for bar in (upper, lower):
+        bar.close({})
+    assert terminal.text.count(line) == 1
+
+
+def test_a_bar_that_was_dropped_holds_up_no_line_and_no_filter_of_the_users(handled):
     terminal = Written()
     bar = make_bar(terminal)
-    logger = handled(Handler(terminal))
-    del bar
-    gc.collect()
-    logger.warning("a line")
+    logger, seen = handled(Handler(terminal)), []
+
+    def users_own(record):
+        seen.append(record.getMessage())
+        return True
+
+    logger.addFilter(users_own)
+    try:
+        del bar
+        gc.collect()
+        assert logger.filters == [users_own]
+        logger.warning("a line")
+    finally:
+        logger.removeFilter(users_own)
     assert "LOG a line\n" in terminal.text
-    assert logger.filters == []
+    assert seen == ["a line"]
 
 
 # -- the thread ----------------------------------------------------------------------------------------------------

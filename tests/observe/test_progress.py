@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from chatpool import Budget, ChatPool
+from chatpool import BadRequestError, Budget, ChatPool
 from chatpool._observe import progress as progress_module
 from chatpool._observe.progress import RunProgress, run_progress
 from chatpool._values import Waiting
 from chatpool.clock import install_clock
 from chatpool.events import Event
 from chatpool.prices import Bill, prices_of
-from chatpool.testing import Error, FakeClock, FakeServer, RateLimited
+from chatpool.testing import Delay, Error, FakeClock, FakeServer, RateLimited
 from chatpool.types import Usage
 
 
@@ -127,11 +130,58 @@ def test_failures_retries_and_cost_stand_behind_the_bar():
     assert "1 failed, 2 retried, 1 asked again, $1.00" in last(shown)
 
 
-def test_retries_of_other_processes_count():
+def test_the_bar_of_a_run_whose_iterator_is_dropped_is_closed_at_once(chatpool_pool, chatpool_server):
+    closed = threading.Event()
+
+    class Shown(io.StringIO):
+        def write(self, text):
+            if text == "\n":
+                closed.set()
+            return super().write(text)
+
+    chatpool_server.set_script(Delay(0.02))
+    gc.collect()
+    gc.disable()  # which would close it, some time
+    try:
+        for _ in chatpool_pool.imap(["a"] * 100, progress={"file": Shown()}):
+            break
+        assert closed.wait(30)
+    finally:
+        gc.enable()
+
+
+EXITS_WITH_AN_OPEN_BAR = """
+from chatpool import ChatPool
+from chatpool.testing import FakeServer
+
+server = FakeServer()
+replies = ChatPool("m", base_url=server.base_url).imap(["a", "b", "c"], progress=True)
+print(next(replies).ok)
+"""
+
+
+def test_a_bar_that_is_open_when_the_program_ends_is_left_as_it_stands():
+    program = [sys.executable, "-c", EXITS_WITH_AN_OPEN_BAR]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "True\n"
+    assert "Exception ignored" not in ended.stderr
+    assert ended.stderr.endswith("\n")
+
+
+def test_where_a_run_is_stopped_the_bar_stays(chatpool_pool, chatpool_server):
+    shown = io.StringIO()
+    chatpool_server.set_script({"b": Error(400)})
+    with pytest.raises(BadRequestError):
+        chatpool_pool.map(["a", "b"] + ["c"] * 500, on_error="raise", progress={"file": shown})
+    assert "1 failed" in last(shown)
+    assert "502/502" not in last(shown)
+
+
+def test_what_other_processes_repeat_and_ask_again_counts():
     progress = RunProgress({"file": io.StringIO()}, 3)
     progress(event("retrying"))
-    progress.retried_elsewhere = 4
-    assert progress.state() == {"retried": "5 retried"}
+    progress.elsewhere.update(retried=4, reasked=2)
+    assert progress.state() == {"retried": "5 retried", "asked again": "2 asked again"}
 
 
 def test_why_the_run_waits_is_drawn_while_no_item_ends_and_gone_when_it_is_over(by_hand):
