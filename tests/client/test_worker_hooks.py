@@ -76,8 +76,9 @@ def test_a_pool_that_is_dropped_ends_its_threads_with_it_too():
 
 def test_a_stream_within_a_worker_ends_its_own_thread_with_it(serve):
     ended = Calls()
-    _, pool = serve(worker_end=ended)
-    texts, done = [], threading.Event()
+    server, pool = serve(worker_end=ended)
+    texts, is_watched, done = [], threading.Event(), threading.Event()
+    server.set_script(lambda request: None if request.prompt == "inner" or is_watched.wait(30) else None)
 
     def read(_):
         with pool.stream("inner") as stream:
@@ -85,6 +86,7 @@ def test_a_stream_within_a_worker_ends_its_own_thread_with_it(serve):
         done.set()
 
     pool.submit("outer").add_done_callback(read)
+    is_watched.set()  # only now, so that it is a worker that calls it
     assert done.wait(30)
     ended.wait_until(lambda counts: len(counts) == 1)
     assert texts == ["inner"]
