@@ -78,13 +78,17 @@ def test_a_stream_within_a_worker_ends_its_own_thread_with_it(serve):
     ended = Calls()
     server, pool = serve(worker_end=ended)
     texts, is_watched, done = [], threading.Event(), threading.Event()
-    server.set_script(lambda request: None if request.prompt == "inner" or is_watched.wait(30) else None)
+
+    def script(request):
+        if request.prompt == "outer":
+            assert is_watched.wait(30)
 
     def read(_):
         with pool.stream("inner") as stream:
             texts.append("".join(chunk.text for chunk in stream))
         done.set()
 
+    server.set_script(script)
     pool.submit("outer").add_done_callback(read)
     is_watched.set()  # only now, so that it is a worker that calls it
     assert done.wait(30)
@@ -115,12 +119,13 @@ def test_what_cannot_be_called_is_refused(name):
 
 @pytest.mark.parametrize("name", ["after_call", "worker_idle"])
 def test_a_call_that_one_makes_runs_at_once_in_its_thread(serve, name):
-    answers, done = [], threading.Event()
+    begun, answers, done = [], [], threading.Event()
 
     def hook():
-        if not done.is_set():
-            done.set()
+        if not begun:  # it is called for its own call, too
+            begun.append(True)
             answers.append(pool.chat("by the hook").text)
+            done.set()
 
     _, pool = serve(max_workers=1, **{name: hook})
     pool.chat("ping")
