@@ -51,12 +51,14 @@ def killed_and_resumed(folder: Path) -> int:
         command += ["--in-order", "--base-url", server.base_url, "--model", "practice", "--max-workers", str(WORKERS)]
         say(f"{ROWS:,} prompts to a server that breaks 20 % of all calls, {WORKERS} at once:")
         run = subprocess.Popen(command, env=environment())  # noqa: S603 - made above
-        wait_for_half(run, folder / "answers.journal")
+        follow(run, folder / "answers.journal", ROWS // 2)
         run.kill()
         run.wait()
         recorded, sent_before = recorded_in(folder / "answers.journal"), len(server.requests)
         say(f"\nKilled (kill -9) with {len(recorded):,} answers on disk. The same command again:")
-        code = subprocess.run(command, env=environment(), check=False).returncode  # noqa: S603 - made above
+        run = subprocess.Popen(command, env=environment())  # noqa: S603 - made above
+        follow(run, folder / "answers.journal", ROWS)
+        code = run.wait()
         requests = [request.prompt for request in server.requests]
     return verdict(answers, sums, recorded, requests, sent_before, code)
 
@@ -71,9 +73,16 @@ def environment() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
 
 
-def wait_for_half(run: subprocess.Popen[bytes], journal: Path) -> None:
-    """Wait until half of the rows are in the journal, or the run has ended."""
-    while run.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > ROWS // 2):
+def follow(run: subprocess.Popen[bytes], journal: Path, rows: int) -> None:
+    """Wait until so many rows are in the journal, or the run has ended; where it shows no bar, say how far it is."""
+    said_at = time.monotonic()
+    while run.poll() is None:
+        recorded = journal.read_bytes().count(b'"state":"o"') if journal.exists() else 0
+        if recorded >= rows:
+            return
+        if not sys.stderr.isatty() and time.monotonic() - said_at >= 1:
+            said_at = time.monotonic()
+            say(f"  {recorded:,} of {ROWS:,} rows")
         time.sleep(0.05)
 
 
