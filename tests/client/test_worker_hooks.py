@@ -38,6 +38,7 @@ def test_a_thread_without_work_calls_worker_idle_once_and_again_after_more_work(
     _, pool = serve(worker_idle=idle, after_call=after, max_workers=1)
     for times in (1, 2):
         assert pool.chat("ping").text == "ping"
+        after.wait_until(lambda counts, times=times: sum(counts.values()) == times)  # it comes after the answer
         (worker,) = after.counts
         idle.wait_until(lambda counts, times=times, worker=worker: counts == {worker: times})
 
