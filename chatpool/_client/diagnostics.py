@@ -64,7 +64,7 @@ class Finding(NamedTuple):
 
 
 class _Replies(NamedTuple):
-    """What the server said to the two requests.
+    """Replies of the server to the two requests.
 
     Attributes:
         models: to the one for its models.

@@ -29,7 +29,7 @@ from .._journal import (
 from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
 from .._wire import encode
-from .._wire.response import decode_response, usage_of
+from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
@@ -430,13 +430,9 @@ def record_of(
         usage = None
     is_unpaid = outcome.request is None or (answer is None and outcome.usage is None)
     requested_model = None if is_unpaid or outcome.request is None else outcome.request.model
-    model = None if requested_model == _model_in(answer) else requested_model
+    model = None if requested_model == answering_model(answer) else requested_model
     history, value = outcome.history, _encoded(answer)
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
-
-
-def _model_in(value: Any) -> Any:
-    return value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
 
 
 def _usage_in(value: Any) -> Optional[Usage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
+from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
 from .._transport import Cancelled, CancelToken, OpenStream
@@ -187,7 +188,7 @@ class Attempter:
             decision, error = self._retry_decision(call, verdict, snapshot, now)
         if self._failover is not None:
             decision = self._failover.follow(call, verdict._replace(error=error), decision, now, elapsed)
-        if call.options.fails_when_down and verdict.kind in ("timeout", "unavailable"):
+        if call.options.fails_when_down and verdict.kind in FAILURE_KINDS:
             outage = self._scheduler.outage(call, now)
             if outage is not None:
                 decision = RetryDecision(error=outage.error(verdict.error))

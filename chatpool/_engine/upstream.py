@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from .._policy.budget import BudgetTracker, TokenEstimator
-from .._policy.circuit_breaker import EndpointHealth
+from .._policy.circuit_breaker import FAILURE_KINDS, EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
 from .._policy.pacing import Pacer, asked_to_wait, limit_hold
@@ -259,7 +259,7 @@ class Upstream:
         # A server that is starting says nothing about the pace, whatever the failures before it were.
         down = None if verdict.about == "start" else self.pacer.down
         self.health.returned(for_health, sent_at, now, down)
-        if self.health.circuit.is_open and verdict.kind in ("timeout", "unavailable"):
+        if self.health.circuit.is_open and verdict.kind in FAILURE_KINDS:
             self.last_failure = failure_reason(verdict)
         self._update_recheck(call, verdict, sent_at, now)
         if self.score.several:

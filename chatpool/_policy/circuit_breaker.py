@@ -8,7 +8,7 @@ from typing import Hashable, Optional, Set
 
 from ..errors import ChatPoolError
 
-__all__ = ["CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointHealth"]
+__all__ = ["FAILURE_KINDS", "CircuitBreaker", "CommonRejections", "CredentialBreaker", "EndpointHealth"]
 
 
 # Failures in a row that mean that the server is down: a constant, and more the more calls were in flight at once.
@@ -19,7 +19,8 @@ _FAILURES_PER_CALL_IN_FLIGHT = 1.5
 _FIRST_PROBE_SECONDS = 0.25  # after it opened; twice as long before each further probe ...
 _MAX_PROBE_SECONDS = 1.0  # ... up to this
 
-_FAILURE_KINDS = frozenset({"timeout", "unavailable"})
+FAILURE_KINDS = frozenset({"timeout", "unavailable"})
+"""The kinds of verdicts that are failures of the server."""
 
 
 class CircuitBreaker:
@@ -97,7 +98,7 @@ class CircuitBreaker:
                 decide by the number of failures.
         """
         self.in_flight -= 1
-        if kind in _FAILURE_KINDS:
+        if kind in FAILURE_KINDS:
             self._failed(sent_at, now, down)
         elif kind == "success":
             self._succeeded(sent_at, now)

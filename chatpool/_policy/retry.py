@@ -20,6 +20,7 @@ from .._reentrancy import runs_user_code
 from .._values import Verdict
 from ..config import RetryPolicy
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
+from .circuit_breaker import FAILURE_KINDS
 from .health import HealthSnapshot
 
 __all__ = [
@@ -308,7 +309,7 @@ class RetryDecider:
         # While the server is down or starting a failure says nothing about the call: it costs no retry.  Nor does one
         # that is due to the load, unless the user has set the number of retries (then patience is 0).
         server_at_fault = snapshot.is_open or (snapshot.overloaded and self.policy.patience > 0)
-        costs_no_retry = (server_at_fault and verdict.kind in ("timeout", "unavailable")) or verdict.about == "start"
+        costs_no_retry = (server_at_fault and verdict.kind in FAILURE_KINDS) or verdict.about == "start"
         state.costs_no_retry = costs_no_retry or (fails_over and verdict.kind == "fatal")
         if self._retrying.stop(state):
             return RetryDecision(error=_cut_by_deadline(deadline, now, verdict) or verdict.error)

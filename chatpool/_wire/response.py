@@ -44,6 +44,7 @@ __all__ = [
     "FinishReason",
     "UnusableAnswer",
     "amount_of",
+    "answering_model",
     "begins_with_events",
     "content_text",
     "decode_response",
@@ -413,10 +414,15 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     return shape.decode(request, payload, request_id)
 
 
-def model_and_reason(answer: Any) -> Tuple[Optional[str], Optional[str]]:
-    """Return the model that an answer is from, by its own account, and why it stopped; None where it does not say."""
+def answering_model(answer: Any) -> Optional[str]:
+    """Return the model that an answer, or its JSON, is from by its own account; None where it does not say."""
     model = answer.get("model") if isinstance(answer, dict) else getattr(answer, "model", None)
-    return model if isinstance(model, str) else None, getattr(answer, "finish_reason", None)
+    return model if isinstance(model, str) else None
+
+
+def model_and_reason(answer: Any) -> Tuple[Optional[str], Optional[str]]:
+    """Return the model that an answer is from, and why it stopped; None where it does not say."""
+    return answering_model(answer), getattr(answer, "finish_reason", None)
 
 
 def model_names_in(payload: Any) -> Optional[List[str]]:

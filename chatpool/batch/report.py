@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from .._display import SHARES, Fact, block, latency_text, percentiles, short, table, token_facts
 from .._journal import OK, Record, decode_value, error_of, is_journal, read_journal, read_runs
-from .._wire.response import usage_of
+from .._wire.response import answering_model, usage_of
 from ..errors import ConfigurationError, status_error_class
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
@@ -129,7 +129,7 @@ class Report:
             asked: the model that was asked for, where it has another name.
         """
         self.succeeded += 1
-        usage, model = usage_of(body), _model_in(body)
+        usage, model = usage_of(body), answering_model(body)
         self.bill.add(in_all or usage, asked, model)
         if usage is not None:
             self.written.append(usage.completion_tokens)
@@ -174,11 +174,6 @@ class Report:
             self.timeline.add(record, own)
 
 
-def _model_in(body: Any) -> Optional[str]:
-    model = body.get("model") if isinstance(body, dict) else None
-    return model if isinstance(model, str) else None
-
-
 def report(path: Union[str, os.PathLike[str]], *, prices: Optional[PricesLike] = None) -> Report:
     """Read the files of a run.
 
@@ -218,7 +213,7 @@ def _read_journal(run_report: Report, path: str) -> None:
         elif is_last:
             error = error_of(record.error or {}, 0)
             run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), error.message, error.advice)
-            run_report.bill.add(record.usage, record.model, _model_in(decode_value(record.value)))
+            run_report.bill.add(record.usage, record.model, answering_model(decode_value(record.value)))
 
 
 def _cause(record: Record) -> str:
