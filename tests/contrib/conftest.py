@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Iterator
 
 import django
@@ -10,10 +11,13 @@ from django.conf import settings
 
 from chatpool.testing import FakeServer
 
+# A file: connections to a database in memory are never closed.
+_FOLDER = tempfile.TemporaryDirectory(prefix="chatpool-django-")
+
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_FOLDER.name}/site.sqlite3"}},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         INSTALLED_APPS=["chatpool.contrib.django"],
         ROOT_URLCONF="tests.contrib.site_urls",
