@@ -21,6 +21,7 @@ from chatpool.testing import FakeServer, Stall
 
 KEY = "sk-not-to-be-shown"
 
+
 @pytest.fixture
 def alias_settings(server: FakeServer):
     """Settings of one alias for the server of the test."""
@@ -157,7 +158,7 @@ def test_no_key_is_shown(alias_settings):
             while trace is not None:
                 module = trace.tb_frame.f_globals["__name__"]
                 if module.startswith("chatpool."):
-                    frames.append(repr({name: value for name, value in trace.tb_frame.f_locals.items()}))
+                    frames.append(repr(list(trace.tb_frame.f_locals.items())))
                 trace = trace.tb_next
             error = error.__cause__
     assert len(frames) > 2
@@ -169,19 +170,19 @@ def test_no_key_is_shown(alias_settings):
 
 def test_changed_settings_make_a_new_pool_and_calls_in_the_old_one_end_there(server, alias_settings):
     release = threading.Event()
-    with FakeServer(reply=lambda body: release.wait(10) and "late") as slow:
-        with override_settings(CHATPOOL={"default": {**alias_settings, "BASE_URL": slow.base_url}}):
-            outer = pools["default"]
-            under_way = pool.submit("slow")
-            slow.wait_for(1)
-            with override_settings(CHATPOOL={"default": alias_settings}):
-                assert pool.chat("ping").text == "ping"
-                assert pools["default"] is not outer
-            release.set()
-            assert under_way.result().text == "late"
-            assert pool.chat("again").text == "late"  # of the outer settings again
-            with pytest.raises(PoolClosedError):
-                outer.chat("ping")
+    slow = FakeServer(reply=lambda body: release.wait(10) and "late")
+    with slow, override_settings(CHATPOOL={"default": {**alias_settings, "BASE_URL": slow.base_url}}):
+        outer = pools["default"]
+        under_way = pool.submit("slow")
+        slow.wait_for(1)
+        with override_settings(CHATPOOL={"default": alias_settings}):
+            assert pool.chat("ping").text == "ping"
+            assert pools["default"] is not outer
+        release.set()
+        assert under_way.result().text == "late"
+        assert pool.chat("again").text == "late"  # of the outer settings again
+        with pytest.raises(PoolClosedError):
+            outer.chat("ping")
 
 
 def test_an_alias_that_has_not_changed_keeps_its_pool(alias_settings):
@@ -232,8 +233,6 @@ def test_a_forked_process_gets_at_its_pools_though_a_thread_was_making_one():
 
 
 # -- the database connections of workers -----------------------------------------------------------------------------
-
-
 
 
 @pytest.mark.parametrize("max_age", [0, 600, None])
