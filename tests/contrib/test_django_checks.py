@@ -72,7 +72,7 @@ def test_checks_open_nothing_and_need_no_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a check has opened a connection"))
     threads = threading.enumerate()
-    limits = {"requests_per_minute": 60, "scope": "redis://model.example/ours"}
+    limits = {"requests_per_minute": 60, "scope": "ours"}
     azure = {
         "BACKEND": "chatpool.contrib.django.backends.AzureBackend",
         "ENDPOINT": "https://ours.openai.azure.com",
