@@ -187,7 +187,7 @@ def _check_visibility(sender: Any, **_: Any) -> None:
     longest = max(filter(None, _time_limits(app, tasks)), default=None)
     if visibility is not None and (longest is None or visibility >= longest):
         return
-    stated = f"{default} s, the default," if visibility is None else f"{visibility} s"
+    stated = f"{default} s (the default)" if visibility is None else f"{visibility} s"
     limit = "" if longest is None else f"; the time limit of a task is {longest} s"
     logger.warning(
         "the broker delivers a task again that has not ended after %s: set visibility_timeout in "

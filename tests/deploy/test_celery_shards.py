@@ -1,4 +1,4 @@
-"""Shards as tasks of Celery's, with Debian's Redis between: nothing is lost and nothing done twice, whatever is killed."""
+"""Shards as tasks of Celery's, with Debian's Redis between: nothing is lost or done twice, whatever is killed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import collections
 import json
 import os
 import signal
-import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from chatpool.batch import shards
-from chatpool.testing import Error, FakeServer
+from chatpool.testing import Error
 
 pytestmark = pytest.mark.deploy
 
@@ -64,7 +64,7 @@ def environment(server, redis):
 
 @pytest.fixture
 def start_worker(python, environment):
-    """``start_worker(pool, **environment)`` starts a worker that runs two tasks at once, and waits until it is ready."""
+    """``start_worker(pool, **environment)`` starts a worker of two tasks at once, and waits until it is ready."""
 
     def start(pool="prefork", concurrency=2, **more):
         worker = python(
@@ -92,7 +92,7 @@ def results_of(client):
 
 
 def children_of(process):
-    return [int(line) for line in subprocess.check_output(["pgrep", "-P", str(process)], text=True).split()]
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def check(server, work, repeated=0):
@@ -194,16 +194,14 @@ def test_a_worker_that_is_asked_to_end_finishes_its_shards(server, source, work,
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_the_progress_is_in_the_result_backend(server, source, work, start_worker, client, pool, redis):
+def test_the_progress_is_in_the_result_backend(server, source, work, start_worker, client, pool):
     gate = Gate(10)
     server.set_script(gate)
     shards.split(source, work, rows=ROWS)
     start_worker(pool)
     sender = client("answer", "shards", work, 0)
     gate.wait_until_waiting(MAX_WORKERS)
-    watcher = client("answer", "watch", work)
-    line = watcher.wait_for(r"PROGRESS (.*)")[1]
-    facts = json.loads(line)
+    facts = json.loads(sender.wait_for(r"PROGRESS (.*)\n")[1])
     assert set(facts) == {"rows", "done", "failed", "tokens"}
     assert facts["rows"] == ROWS
     gate.opened.set()
@@ -223,6 +221,33 @@ def test_what_ends_a_shard_is_an_error_with_its_facts(server, source, work, star
     assert result["pending"] == 0
 
 
+def test_a_shard_comes_again_when_the_server_says(server, source, work, start_worker, client):
+    refused = Error(429, code="insufficient_quota", headers={"Retry-After": "1"})
+    server.set_script([refused] * MAX_WORKERS)
+    shards.split(source, work, rows=ROWS)
+    worker = start_worker()
+    (result,) = results_of(client("answer", "shards", work, 0))
+    assert (result["succeeded"], result["fatal"]) == (ROWS, None)
+    worker.wait_for(r"retry: Retry in 1(\.0)?s: ShardStopped")
+
+
+def test_ctrl_c_in_a_worker_without_processes_leaves_the_shard_to_the_next(server, source, work, start_worker, client):
+    gate = Gate(50)
+    server.set_script(gate)
+    shards.split(source, work, rows=ROWS)
+    worker = start_worker("solo", concurrency=1)
+    sender = client("answer", "shards", work, 0)
+    gate.wait_until_waiting(MAX_WORKERS)
+    os.kill(worker.pid, signal.SIGINT)
+    worker.wait_for("retry: Retry in 0s: ShardStopped")
+    worker.ended()
+    gate.opened.set()
+    start_worker("solo", concurrency=1)
+    (result,) = results_of(sender)
+    assert (result["succeeded"], result["done_before"]) == (ROWS, 50)
+    check(server, work, repeated=MAX_WORKERS)
+
+
 def test_what_is_done_when_the_time_is_over_is_kept(server, source, work, start_worker, client):
     gate = Gate(50)
     server.set_script(gate)
@@ -240,6 +265,8 @@ def test_what_is_done_when_the_time_is_over_is_kept(server, source, work, start_
 def test_a_worker_whose_tasks_come_again_too_early_says_so(start_worker):
     short = start_worker(VISIBILITY="1")
     short.wait_for(r"not ended after 1\.0 s: set visibility_timeout .*; the time limit of a task is 2 s")
+    unset = start_worker()
+    unset.wait_for(r"not ended after 3600 s \(the default\): set visibility_timeout ")
     enough = start_worker(VISIBILITY="3600")
     assert "visibility_timeout in" not in enough.output
 
@@ -252,7 +279,7 @@ def test_two_workers_keep_to_one_limit(server, tmp_path, work, start_worker, cli
     start_worker(SCOPE=scope, concurrency=1)
     results = results_of(client("answer", "submit", source, work, 65))
     assert sum(result["succeeded"] for result in results) == 650
-    arrivals = sorted(request.arrived for request in server.requests)
+    arrivals = sorted(request.time for request in server.requests)
     fullest = max(sum(start <= at < start + 60 for at in arrivals) for start in arrivals)
     print(f"650 rows at 600 a minute: {arrivals[-1] - arrivals[0]:.1f} s, {fullest} in the fullest minute")
     assert len(arrivals) == 650

@@ -17,12 +17,10 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     result_expires=600,
     # Not what a site would set: the tests wait for second deliveries.
-    broker_transport_options={
-        "visibility_timeout": float(os.environ.get("VISIBILITY", "3600")),
-        "unacked_restore_interval": 1,
-        "unacked_restore_throttle": 1,
-    },
+    broker_transport_options={"unacked_restore_interval": 1, "unacked_restore_throttle": 1},
 )
+if "VISIBILITY" in os.environ:
+    app.conf.broker_transport_options["visibility_timeout"] = float(os.environ["VISIBILITY"])
 limits = None
 if "SCOPE" in os.environ:
     limits = Limits(requests_per_minute=600, scope=os.environ["SCOPE"])
@@ -39,10 +37,15 @@ def answer_in_two_seconds(self, folder, index):
     return self.run_shard(folder, index, **options)
 
 
+def tell_progress(message):
+    if message["status"] == "PROGRESS":
+        print("PROGRESS", json.dumps(message["result"]), flush=True)
+
+
 def told(result):
-    """The results of tasks, or what they raise, as JSON."""
+    """What a task returns, or what it raises, as JSON."""
     try:
-        return result.get(timeout=240)
+        return result.get(timeout=240, on_message=tell_progress)
     except ShardStopped as error:
         return [str(error), type(error.error).__name__, error.error.status_code, error.pending]
     except Exception as error:
@@ -57,5 +60,4 @@ if __name__ == "__main__":
         results = submit_file(task, source, folder, shard_rows=int(rows)).results
     else:
         results = [task.delay(arguments[0], int(index)) for index in arguments[1:]]
-    print("sent", flush=True)
     print(json.dumps([told(result) for result in results]))
