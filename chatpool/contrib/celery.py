@@ -66,11 +66,16 @@ class ShardTask(Task):
         def answer(self, folder, index):
             return self.run_shard(folder, index, model="gpt-4o-mini")
 
-    Its settings are those that lose no task: ``acks_late``, ``reject_on_worker_lost`` and ``max_retries=None``; each
-    can be set anew in ``@app.task``.  A task whose shard is in use waits for ``default_retry_delay``: 30 seconds.
+    Its settings lose no task; each can be set anew in ``@app.task``.
+
+    Attributes:
+        acks_late: True: a message stays with the broker until its task has ended.
+        reject_on_worker_lost: True: a message whose process was killed is delivered again.
+        max_retries: None: a task comes again as often as the server or another worker has it wait.
+        track_started: True: the state of a task that runs is known.
+        default_retry_delay: seconds that a task waits whose shard is in use. Default: 30.
     """
 
-    abstract = True
     acks_late = True
     reject_on_worker_lost = True
     max_retries = None
