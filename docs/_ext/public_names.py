@@ -10,7 +10,7 @@ from typing import Any, Collection, Dict, Iterator, List, Mapping
 # Packages and modules that programs import; what has no underscore in others is for chatpool itself.
 MODULES = (
     *("chatpool", "chatpool.errors", "chatpool.batch", "chatpool.testing", "chatpool.local", "chatpool.prices"),
-    "chatpool.clock",
+    *("chatpool.clock", "chatpool.contrib.asgi"),
 )
 
 _SET = re.compile(r"^\s+(?:self\.[\w.]+ = |)self\.([a-z]\w*)(?:: [^=\n]+)? = ", re.MULTILINE)

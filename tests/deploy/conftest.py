@@ -63,6 +63,10 @@ class Program:
             assert match, f"nothing matches {pattern!r} in:\n{''.join(self._lines)}"
             return match
 
+    def signal(self, number):
+        """Send a signal to the process, and to none of its children."""
+        self._process.send_signal(number)
+
     def end(self):
         """Ask it to end; returns its exit code."""
         self._process.terminate()
