@@ -18,6 +18,8 @@ pool = ChatPool("gpt-4o-mini", max_workers=32, timeout=Timeout(total=ANSWER_SECO
 def answers():
     """Answer every question of a form; None in the place of an answer that did not come in time."""
     replies = pool.map(request.form.getlist("question"), run_timeout=ANSWER_SECONDS, progress=False)
+    if replies.fatal and not any(replies):  # a refused key, no credit: the site's trouble, not the questions'
+        raise replies.fatal
     return {"answers": replies.texts}
 
 

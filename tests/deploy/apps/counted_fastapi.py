@@ -5,7 +5,7 @@ from __future__ import annotations
 import fastapi_app
 from counted import counts
 
-fastapi_app.HEARTBEAT_SECONDS = 0.05
+fastapi_app.HEARTBEAT_SECONDS = 0.03
 fastapi_app.ANSWER_SECONDS = 300
 app = fastapi_app.app
 

@@ -7,7 +7,7 @@ from counted import counts
 
 import chatpool
 
-flask_app.HEARTBEAT_SECONDS = 0.05
+flask_app.HEARTBEAT_SECONDS = 0.03
 flask_app.ANSWER_SECONDS = 300
 flask_app.pool = flask_app.pool.with_options(timeout=chatpool.Timeout(total=300))
 app = flask_app.app
