@@ -11,7 +11,7 @@ from typing import Any, Collection, Dict, Iterator, List, Mapping
 # Packages and modules that programs import; what has no underscore in others is for chatpool itself.
 MODULES = (
     *("chatpool", "chatpool.errors", "chatpool.batch", "chatpool.testing", "chatpool.local", "chatpool.prices"),
-    *("chatpool.batch.shards", "chatpool.clock", "chatpool.contrib.django"),
+    *("chatpool.batch.shards", "chatpool.clock", "chatpool.contrib.asgi", "chatpool.contrib.django"),
     # What is built on a framework that the environment of the suite does not have, and that of the documentation has.
     *(["chatpool.contrib.celery"] if importlib.util.find_spec("celery") else []),
 )

@@ -68,9 +68,9 @@ class Program:
         """The number of the process."""
         return self._process.pid
 
-    def terminate(self):
-        """Ask it to end."""
-        self._process.terminate()
+    def signal(self, number):
+        """Send a signal to the process, and to none of its children."""
+        self._process.send_signal(number)
 
     def end(self):
         """Ask it to end; returns its exit code."""
