@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from ._client import ChatPool, ChatStream, Endpoint, map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
+from ._client import ChatPool, ChatStream, Endpoint, deadline
+from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
 from ._structured.json_schema import json_schema
 from .config import Budget, Limits, RetryPolicy, Timeout
@@ -103,6 +104,7 @@ __all__ = [
     "TruncatedStreamError",
     "UnprocessableEntityError",
     "Usage",
+    "deadline",
     "json_schema",
     "map",
 ]

@@ -342,9 +342,9 @@ class InternalServerError(APIStatusError):
 
 
 class DeadlineExceededError(ChatPoolError, TimeoutError):
-    """``Timeout.total`` or ``run_timeout`` ran out before the call had an answer."""
+    """``Timeout.total``, ``run_timeout`` or :func:`chatpool.deadline` ran out before the call had an answer."""
 
-    advice = "raise timeout (total) or run_timeout"
+    advice = "raise timeout (total), run_timeout or the deadline that the message names"
 
 
 class CallCancelledError(ChatPoolError, concurrent.futures.CancelledError):

@@ -64,7 +64,7 @@ VALUES = {
     "ToolCallDelta",
     "Usage",
 }
-CALLS = {"ChatPool", "ChatStream", "json_schema", "map"}
+CALLS = {"ChatPool", "ChatStream", "deadline", "json_schema", "map"}
 
 PUBLIC_MODULES = [chatpool, chatpool.local, chatpool.testing]
 PUBLIC_THINGS = [

@@ -6,5 +6,6 @@ from .pool import (
     map,  # noqa: A004 - exported as chatpool.map
 )
 from .streams import ChatStream
+from .time_budget import deadline
 
-__all__ = ["ChatPool", "ChatStream", "Endpoint", "map"]
+__all__ = ["ChatPool", "ChatStream", "Endpoint", "deadline", "map"]

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Dict, Literal, Mapping, Optional
 
-from .._engine import CallOptions, Dispatcher, collect_chunks
+from .._engine import CallOptions, Dispatcher, Reading, collect_chunks
 from .._policy.retry import RetryDecider
 from .._redaction import secret
 from .._structured.parse import Parse
@@ -23,6 +23,7 @@ from ..config import RetryPolicy, Timeout
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .core import PoolCore
+from .time_budget import deadline_on
 
 __all__ = [
     "CallDefaults",
@@ -33,6 +34,7 @@ __all__ = [
     "call_options",
     "recorded_options",
     "run_call_options",
+    "streamed_options",
 ]
 
 
@@ -205,6 +207,8 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         core.dispatcher,
         {**defaults.headers, **changed.headers},
         {**defaults.query, **changed.query},
+        deadline=deadline_on(core.engine.clock),
+        deadline_limit="chatpool.deadline",
         priority=changed.priority,
         fails_when_down=changed.when_down == "raise",
         is_single=True,
@@ -232,16 +236,26 @@ def answer_options(
     return replace(options, reading=collect_chunks) if collect_stream else options
 
 
+def streamed_options(options: CallOptions, reading: Reading) -> CallOptions:
+    """Return the options of calls whose chunks are given away: a block's deadline is for their beginning only."""
+    return replace(options, reading=reading, deadline=None, begins_by=options.deadline)
+
+
 def run_call_options(
     options: CallOptions, dispatcher: Dispatcher, deadline: Optional[float] = None, *, ends_when_refused: bool = True
 ) -> CallOptions:
     """Return options of a single call as those of a run's calls; arguments as in :class:`CallOptions`."""
+    if deadline is None or (options.deadline is not None and options.deadline < deadline):
+        deadline, limit = options.deadline, options.deadline_limit
+    else:
+        limit = "run_timeout"
     return replace(
         options,
         is_single=False,
         fails_when_down=False,
         dispatcher=dispatcher,
         deadline=deadline,
+        deadline_limit=limit,
         ends_when_refused=ends_when_refused,
     )
 

@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import time
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import (
@@ -33,7 +32,7 @@ from typing import (
 
 import requests
 
-from .._engine import CallFuture, CallOptions, EndpointSpec, WorkerHooks
+from .._engine import CallFuture, CallOptions, EndpointSpec, WorkerHooks, no_worker_in_time
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
@@ -44,19 +43,20 @@ from .._typing import ParsedT, SlotT, ValueT
 from .._wire import embedding_request, responses_request, streamed
 from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
-from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failures import MaxFailures
-from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_fields, call_options
+from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_fields, call_options, streamed_options
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
 from .second_try import call_options_of, failed_of, fill, request_maker_of, run_options_of
 from .start_run import ItemKey, JournalPath, OnError, RunOptions, start_embedding_run, start_run, start_streams
 from .streams import GRACE_SECONDS, ChatStream
+from .time_budget import deadline_on
 
 __all__ = ["ChatPool", "map"]
 
@@ -806,7 +806,7 @@ class ChatPool:
         request = make_request(item)
         streamed(request)
         engine = self._core.engine
-        return ChatStream(engine, item, request, replace(options, reading=engine.streams.hand_off))
+        return ChatStream(engine, item, request, streamed_options(options, engine.streams.hand_off))
 
     def stream_many(
         self,
@@ -935,7 +935,8 @@ class ChatPool:
         when_down: Optional[WhenDown] = None,
     ) -> CallOptions:
         """Return the options of a single call: the pool's, and those of the method call over them."""
-        if timeout is None and retry is None and not headers and not query and priority is None and when_down is None:
+        is_plain = timeout is None and retry is None and not headers and not query and priority is None
+        if is_plain and when_down is None and deadline_on(self._core.engine.clock) is None:
             if self._plain_options is None:
                 self._plain_options = call_options(self._core, self._defaults, {})
             return self._plain_options
@@ -946,7 +947,7 @@ class ChatPool:
     @waits_for_calls
     def _wait(self, item: Any, request: ChatRequest, options: CallOptions) -> Any:
         with self._core.engine.waiting():
-            return _wait_for(self._core, _send(self._core, item, request, options), options.timeout.total)
+            return _wait_for(self._core, _send(self._core, item, request, options), options)
 
     def _collect(
         self,
@@ -1061,12 +1062,17 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, options: CallOptions)
     return future
 
 
-def _wait_for(core: PoolCore, future: CallFuture, total_seconds: float) -> Any:
-    """Return the future's result; give the call up when ``total_seconds`` are over, or the wait is interrupted.
+def _wait_for(core: PoolCore, future: CallFuture, options: CallOptions) -> Any:
+    """Return the future's result; give the call up when its time is over, or the wait is interrupted.
 
     Raises:
         ChatPoolError: the call failed.
     """
+    total_seconds, limit = options.timeout.total, "timeout.total"
+    if options.deadline is not None:
+        left = options.deadline - core.engine.clock.now()
+        if left < total_seconds:
+            total_seconds, limit = left, options.deadline_limit
     ends_at = time.monotonic() + total_seconds + GRACE_SECONDS
     try:
         while time.monotonic() < ends_at:
@@ -1078,10 +1084,7 @@ def _wait_for(core: PoolCore, future: CallFuture, total_seconds: float) -> Any:
             future.give_up()
         raise
     future.give_up()
-    raise DeadlineExceededError(
-        "the call's time (timeout.total) ran out while it waited for a worker; "
-        "raise max_workers or timeout=Timeout(total=...)"
-    )
+    raise no_worker_in_time(limit)
 
 
 def _result_of(future: CallFuture) -> Any:

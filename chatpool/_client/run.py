@@ -254,7 +254,7 @@ class Run:
         """
         self._feed(at_least)
         while not self._wait(at_least):
-            self.stop(DeadlineExceededError("the run's time (run_timeout) ran out"))
+            self.stop(DeadlineExceededError(f"the run's time ({self._options.deadline_limit}) ran out"))
         return self._take_ready()
 
     def _take_ready(self) -> List[Outcome[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
 
 from .._engine import CallOptions
@@ -15,7 +15,7 @@ from ..config import choice, positive_int, positive_seconds
 from ..types import ChatRequest
 from .core import PoolCore
 from .failures import FailureLimit, MaxFailures
-from .options import recorded_options, run_call_options
+from .options import recorded_options, run_call_options, streamed_options
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
@@ -172,7 +172,7 @@ def start_streams(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
-    parts = _parts(core, items, make_request, run_options, replace(call_options, reading=core.engine.streams.forward))
+    parts = _parts(core, items, make_request, run_options, streamed_options(call_options, core.engine.streams.forward))
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress

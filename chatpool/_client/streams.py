@@ -15,14 +15,14 @@ from collections import deque
 from functools import partial
 from typing import Any, Callable, Deque, Iterator, List, Optional, Tuple, Union
 
-from .._engine import Call, CallOptions, Engine, StreamHandoff
+from .._engine import Call, CallOptions, Engine, StreamHandoff, no_worker_in_time
 from .._engine.call import DONE
 from .._locks import Condition
 from .._reentrancy import defer, holds_locks, is_reentrant, waits_for_calls
 from .._transport import Cancelled
 from ..clock import interruptible
 from ..config import positive_seconds
-from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
+from ..errors import CallCancelledError, ChatPoolError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunIterator
 
@@ -222,7 +222,8 @@ class ChatStream(Iterator[ChatChunk]):
         sink = _StreamSink(threading.get_ident())
         self._call = call = self._make_call(sink)
         self._sink = sink
-        self._begins_by = time.monotonic() + self._total_seconds + GRACE_SECONDS
+        left = call.deadline().at - self._engine.clock.now()  # what a block's deadline leaves
+        self._begins_by = time.monotonic() + min(self._total_seconds, left) + GRACE_SECONDS
         if self._over:  # closed a moment ago
             self._engine.cancel(call)
             return sink
@@ -263,10 +264,7 @@ class ChatStream(Iterator[ChatChunk]):
         self._engine.streams.forget_opening(call)
         if not sink.begun:
             self._engine.cancel(call)
-            raise DeadlineExceededError(
-                "the stream's time (timeout.total) ran out while it waited for a worker; "
-                "raise max_workers or timeout=Timeout(total=...)"
-            )
+            raise no_worker_in_time(call.deadline().limit)
         self._has_begun = True
         handoff = sink.handoff
         if handoff is not None:

@@ -1,7 +1,7 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
 from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
-from .completion import CallFuture
+from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
@@ -25,4 +25,5 @@ __all__ = [
     "StreamHandoff",
     "WorkerHooks",
     "collect_chunks",
+    "no_worker_in_time",
 ]

@@ -138,12 +138,13 @@ class Attempter:
             now = self._clock.now()
         return now
 
-    def _deadline(self, call: Call, now: float) -> Deadline:
+    def _deadline(self, call: Call, now: float, *, begun: bool = False) -> Deadline:
         """Return the end of the call's time; in a run the time in which the pool keeps it back does not count."""
         if call.first_sent_at is None:
             call.first_sent_at = now
             return call.deadline()
-        return call.deadline(0.0 if call.options.is_single else self._scheduler.blocked_seconds(call, now))
+        blocked_seconds = 0.0 if call.options.is_single else self._scheduler.blocked_seconds(call, now)
+        return call.deadline(blocked_seconds, begun=begun)
 
     def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
         """Return the decision that ends a call that must not be sent now, None if it may be."""
@@ -165,7 +166,9 @@ class Attempter:
         """Make one exchange, within the rest of the call's time."""
         try:
             timeout = _limited(call.options.timeout, started.seconds_left)
-            return self._exchanges.make(call, timeout, started.deadline.at)
+            begins_by = call.options.begins_by
+            deadline = started.deadline if begins_by is None else self._deadline(call, started.sent_at, begun=True)
+            return self._exchanges.make(call, timeout, deadline.at)
         except Cancelled:
             return CANCELLED
         except ChatPoolError as error:  # the key could not be fetched

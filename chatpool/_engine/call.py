@@ -168,18 +168,21 @@ class Call:
         """The number of things it asks for, one of which may make the server fail; 0 where none is suspected."""
         return 0 if self.options.suspects is None else self.options.suspects(self)
 
-    def deadline(self, blocked_seconds: float = 0.0) -> Deadline:
+    def deadline(self, blocked_seconds: float = 0.0, *, begun: bool = False) -> Deadline:
         """Return the end of the call's time; it is infinite before the time has begun to count.
 
         Args:
             blocked_seconds: time since its first send in which the pool itself kept the call back.
+            begun: whether the answer has begun, and is given away chunk by chunk.
         """
         options = self.options
         start = self.created_at if options.is_single else self.first_sent_at
         grace = 0.0 if options.is_single else blocked_seconds
         at = math.inf if start is None else start + options.timeout.total + grace
         if options.deadline is not None and options.deadline < at:
-            return Deadline(options.deadline, "run_timeout")
+            return Deadline(options.deadline, options.deadline_limit)
+        if options.begins_by is not None and options.begins_by < at and not begun:
+            return Deadline(options.begins_by, options.deadline_limit)
         return Deadline(at)
 
     def add_usage(self, usage: Optional[Usage]) -> None:
@@ -232,7 +235,10 @@ class CallOptions:
         dispatcher: the receivers of events.
         headers: extra HTTP headers.
         query: extra URL parameters.
-        deadline: on the pool's clock, when the run's ``run_timeout`` ends; None without one.
+        deadline: on the pool's clock, when the time of the run, or of the block of ``chatpool.deadline``, ends; None
+            without one.
+        begins_by: the same for a stream whose chunks are given away: until its first one only.
+        deadline_limit: the parameter that these two come from.
         priority: calls of a higher one go first.
         fails_when_down: whether the call ends at once, rather than waits, while its server is known to be down.
         is_single: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
@@ -250,6 +256,8 @@ class CallOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     deadline: Optional[float] = None
+    begins_by: Optional[float] = None
+    deadline_limit: str = "run_timeout"
     priority: int = 0
     fails_when_down: bool = False
     is_single: bool = False

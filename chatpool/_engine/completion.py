@@ -17,14 +17,17 @@ from ..types import Outcome
 from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
 
-__all__ = ["CallFuture", "Delivery", "ExpiryWatch"]
+__all__ = ["CallFuture", "Delivery", "ExpiryWatch", "no_worker_in_time"]
 
 
 _TIDY_FROM_CALLS = 64  # fewer watched calls are not worth tidying up
-_NO_WORKER = (
-    "the time for the call (timeout.total) ran out while it waited for a worker; "
-    "raise max_workers or timeout=Timeout(total=...)"
-)
+
+
+def no_worker_in_time(limit: str) -> DeadlineExceededError:
+    """Return the error of a call that no worker got to before its time was over; ``limit`` names the setting."""
+    return DeadlineExceededError(
+        f"the time for the call ({limit}) ran out while it waited for a worker; raise max_workers or that time"
+    )
 
 
 class Delivery:
@@ -96,7 +99,7 @@ class Delivery:
     def expire(self, call: Call) -> None:
         """End one call whose time is over before a worker reached it."""
         if self._scheduler.expire(call):
-            self.deliver(call, error=DeadlineExceededError(_NO_WORKER))
+            self.deliver(call, error=no_worker_in_time(call.deadline().limit))
 
     def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and could not deliver, for instance because of Ctrl-C.
