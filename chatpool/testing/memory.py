@@ -40,7 +40,6 @@ _TEXT_PATHS = ("/chat/completions", "/completions", "/responses")
 _WITHOUT_EFFECT = (
     *("api_key", "auth", "base_url", "cert", "endpoints", "organization", "project", "proxies", "session", "verify"),
     *("after_call", "worker_end", "worker_idle"),
-    *("api_version", "azure_ad_token_provider", "endpoint"),
 )
 
 
@@ -96,7 +95,7 @@ class MemoryPool(ChatPool):
         self._replies = replies if isinstance(replies, Replies) else Replies(replies)
         self.outbox: List[Dict[str, Any]] = [] if outbox is None else outbox
         super().__init__(
-            options.pop("deployment", None) if model is None else model,
+            model,
             base_url=_BASE_URL,
             session=_session(_MemoryAdapter(self._replies, self.outbox)),
             **_with_effect(options),

@@ -221,11 +221,6 @@ class TestSettings:
         assert pool.map(["a"] * 3).errors == [None] * 3
         assert pool.outbox[0]["messages"][0] == {"role": "system", "content": "be brief"}
 
-    def test_azures_deployment_is_the_model(self):
-        pool = MemoryPool(endpoint="https://x.openai.azure.com", deployment="gpt", api_version="2024-10-21")
-        pool.chat("q")
-        assert pool.outbox[0]["model"] == "gpt"
-
     def test_an_unknown_one_is_refused(self):
         with pytest.raises(TypeError, match="modell"):
             MemoryPool(modell="m")
