@@ -350,9 +350,14 @@ class DeadlineExceededError(ChatPoolError, TimeoutError):
 class CallCancelledError(ChatPoolError, concurrent.futures.CancelledError):
     """The call was cancelled: with its run, by Ctrl-C, an exception or another call's failure, or with its pool, which
     was shut down before it was sent.
+
+    Attributes:
+        text: of a stream that was left before its end: what had come of it. "" for all others.
     """
 
     advice = "run the cancelled items again"
+
+    text: str = ""
 
 
 class PoolClosedError(ChatPoolError, RuntimeError):

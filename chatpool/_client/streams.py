@@ -151,6 +151,11 @@ class ChatStream(Iterator[ChatChunk]):
             raise RuntimeError("the stream has not been read to its end; what has come so far is in .text")
         return outcome.value
 
+    @property
+    def outcome(self) -> Optional[Outcome[ChatCompletion]]:
+        """Answer or error that ended the stream, with its attempts; None before the end, or if it was closed early."""
+        return None if self._sink is None or self._closed_by else self._sink.outcome
+
     def close(self) -> None:
         """Stop reading: the connection is closed and the slot free.  Nothing happens once the stream has ended.
 
