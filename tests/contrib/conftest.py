@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Iterator
 
 import django
@@ -10,17 +11,33 @@ from django.conf import settings
 
 from chatpool.testing import FakeServer
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="chatpool-tests-")
+
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        # In a file, so that other threads have the same one.
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_FOLDER.name}/database"}},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        INSTALLED_APPS=["chatpool.contrib.django"],
+        INSTALLED_APPS=["chatpool.contrib.django", "tests.contrib.articles_app"],
         ROOT_URLCONF="tests.contrib.site_urls",
         SECRET_KEY="for tests",
         USE_TZ=True,
     )
     django.setup()
+
+
+@pytest.fixture(scope="session")
+def tables() -> Iterator[None]:
+    """The tables of the tests' app, empty."""
+    from django.apps import apps
+    from django.db import connections
+
+    with connections["default"].schema_editor() as editor:
+        for model in apps.get_app_config("articles_app").get_models():
+            editor.create_model(model)
+    yield
+    connections.close_all()
 
 
 @pytest.fixture
