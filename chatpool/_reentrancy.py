@@ -28,7 +28,7 @@ logger = logging.getLogger("chatpool")
 _PACKAGE = __name__.partition(".")[0] + "."
 # They call the rest as a user does, or (parsing) are no more than a way to the user's functions.
 _PARSING = tuple(f"_structured.{name}." for name in ("annotations", "from_json", "json_schema", "json_text", "parse"))
-_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "local.", "testing.", *_PARSING))
+_CALLERS = tuple(_PACKAGE + name for name in ("batch.", "cli.", "contrib.", "local.", "testing.", *_PARSING))
 _FUTURES = "concurrent.futures._base"  # whose locks a future of ours is made of
 
 

@@ -162,9 +162,9 @@ class RetryPolicy:
         fix = object.__setattr__
         if patience is None:
             patience = _PATIENCE_SECONDS if max_retries is None else 0.0
-        fix(self, "max_retries", _MAX_RETRIES if max_retries is None else _count("max_retries", max_retries))
+        fix(self, "max_retries", _MAX_RETRIES if max_retries is None else non_negative_int("max_retries", max_retries))
         fix(self, "patience", _seconds("patience", patience, exclusive=False))
-        fix(self, "max_timeout_retries", _count("max_timeout_retries", max_timeout_retries))
+        fix(self, "max_timeout_retries", non_negative_int("max_timeout_retries", max_timeout_retries))
         fix(self, "wait_initial", _seconds("wait_initial", wait_initial, exclusive=False))
         fix(self, "wait_max", _seconds("wait_max", wait_max, exclusive=False))
         fix(self, "retry_after_max", _seconds("retry_after_max", retry_after_max, exclusive=False))
@@ -307,7 +307,8 @@ def _at_least_one(name: str, value: Any) -> Optional[float]:
     return amount
 
 
-def _count(name: str, value: Any) -> int:
+def non_negative_int(name: str, value: Any) -> int:
+    """Return ``value`` if it is a whole number of at least 0; the error names the parameter."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < 0:

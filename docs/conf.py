@@ -59,6 +59,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
     ("py:.*", r"(array|asyncio|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
+    ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse"),
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
 from .digest_table import DigestTable
 from .journal import Journal, is_journal, read_journal, read_runs
-from .lock_file import is_locked
+from .lock_file import FileLock, is_locked
 from .record import (
     FAILED,
     OK,
@@ -40,6 +40,7 @@ __all__ = [
     "SET_ASIDE",
     "AppendOnly",
     "DigestTable",
+    "FileLock",
     "Journal",
     "Prefix",
     "Record",

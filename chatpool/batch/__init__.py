@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from . import shards
 from .api import run
 from .job import BatchResult
 from .report import Report, report
 
-__all__ = ["BatchResult", "Report", "report", "run"]
+__all__ = ["BatchResult", "Report", "report", "run", "shards"]

@@ -22,15 +22,16 @@ from .._client.batch_support import (
     with_answer_rules,
 )
 from .._journal import OK, AppendOnly, Journal
-from .._observe.progress import Progress, run_progress
+from .._observe.progress import run_progress
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
 from ..clock import current_clock
+from ..config import non_negative_int
 from ..errors import ConfigurationError
 from ..prices import PricesLike
 from ..types import Usage
 from .input_files import Source
-from .job import BatchResult, Job, RetryFailed
+from .job import BatchProgress, BatchResult, Job, RetryFailed
 from .jsonl import is_embedding
 from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
 from .output_formats import STDOUT, format_of
@@ -48,6 +49,7 @@ logger = logging.getLogger("chatpool")
 
 Say = Callable[[str], None]
 
+_TEXT_OPTIONS = ("delimiter", "encoding", "rows_before")
 _POOL_OPTIONS = frozenset(inspect.signature(ChatPool).parameters)
 
 
@@ -62,13 +64,14 @@ def run(
     id_field: Optional[str] = None,
     delimiter: Optional[str] = None,
     encoding: Optional[str] = None,
+    rows_before: int = 0,
     retry_failed: RetryFailed = False,
     limit: Optional[int] = None,
     sample: Optional[int] = None,
     dry_run: bool = False,
     in_order: bool = False,
     skip_bad_lines: bool = False,
-    progress: Progress = None,
+    progress: BatchProgress = None,
     prices: Optional[PricesLike] = None,
     processes: int = 1,
     parse: Optional[Parse] = None,
@@ -108,6 +111,8 @@ def run(
         delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
             ``"pipe"``. Default: that of a line ``sep=;``, or the one detected in the first lines.
         encoding: the encoding of the text, by Python's name (``"cp1252"``). Default: UTF-8.
+        rows_before: the number of rows that come before this file's, if it is a part of a larger one: rows without a
+            name are named by their number in that. Default: 0.
         retry_failed: run only rows that have failed before: True, or kinds of failures (class, status or code).
         limit: run only this number of rows, the first ones.
         sample: run only this number of rows, drawn at random, always the same ones.
@@ -115,7 +120,9 @@ def run(
         in_order: put the output into the order of the input at the end. Otherwise it has the order of completion.
         skip_bad_lines: leave out lines that cannot be used; otherwise the input is refused.
         progress: None shows a bar on a terminal and logs a line a minute elsewhere; True, False, or a dict of tqdm's
-            options.
+            options. A function is called with a dict of the run so far, in the thread that runs, once a second at most:
+            ``total`` rows (None while that is not known), ``succeeded``, ``failed``, ``done_before``, ``tokens``,
+            ``cost``, ``elapsed`` and others, as JSON has them. An error that it raises ends the run.
         prices: dollars per million tokens, for the cost: ``(read, written)``, with a third figure for those read from
             the prompt cache, or one number for embeddings; by model ``{"model": (read, written)}``; or the name of a
             file of prices in LiteLLM's form. A cost that a server states goes before them.
@@ -179,8 +186,9 @@ def run(
         raise TypeError(
             f"input must be the path of a file, got {type(input).__name__}; for rows in memory use pool.map"
         )
-    input_options = {"url": url, "template": template, "column": column, "id_field": id_field}
+    input_options: Dict[str, Any] = {"url": url, "template": template, "column": column, "id_field": id_field}
     input_options.update(delimiter=delimiter, encoding=encoding)
+    input_options["rows_before"] = non_negative_int("rows_before", rows_before)
     return run_job(os.fspath(input), os.fspath(output), job, input_options, pool, options)
 
 
@@ -188,7 +196,7 @@ def run_job(
     input_path: str,
     output_path: str,
     job: Job,
-    input_options: Mapping[str, Optional[str]],
+    input_options: Mapping[str, Any],
     pool: Optional[ChatPool],
     options: Mapping[str, Any],
     *,
@@ -241,7 +249,7 @@ def _pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[T
 
 def _rows_of(
     input_path: str,
-    input_options: Mapping[str, Optional[str]],
+    input_options: Mapping[str, Any],
     pool: ChatPool,
     body_fields: Mapping[str, Any],
     job: Job,
@@ -249,8 +257,8 @@ def _rows_of(
     say: Say,
 ) -> Rows:
     format_options = dict(input_options)
-    delimiter, encoding = format_options.pop("delimiter", None), format_options.pop("encoding", None)
-    source = Source(input_path, format_options.get("column"), delimiter, encoding)
+    text_options = {name: format_options.pop(name) for name in _TEXT_OPTIONS if name in format_options}
+    source = Source(input_path, format_options.get("column"), **text_options)
     model = body_fields.get("model") or model_of(pool)
     input_format = InputFormat(source, keep_version=not has_version_in_url(pool), model=model, **format_options)
     say_format = functools.cache(lambda: say(f"{source.name}: {result.kind}"))  # once, of several readings
@@ -281,7 +289,11 @@ def _run(
         runner_class: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
         runner = runner_class(pool, rows, job, journal, outputs, result)
         status.counts = runner.counts
-        progress = run_progress(job.progress, total, "row", bill=runner.bill, say=say)
+        progress = None
+        if callable(job.progress):
+            runner.report = status.reporter(job.progress)
+        else:
+            progress = run_progress(job.progress, total, "row", bill=runner.bill, say=say)
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(_count_pending, result, total, job)
@@ -291,6 +303,7 @@ def _run(
                 stack.enter_context(outputs)
                 signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
                 stack.enter_context(time_limit(job.run_timeout, runner))
+                runner.report()
                 runner.run(signal_guard, progress)
                 if total is None and rows.is_read and result.fatal is None and signal_guard.number is None:
                     rows.set_aside_removed(journal)

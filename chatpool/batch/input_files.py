@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import zlib
-from typing import Any, BinaryIO, Iterator, Optional, cast
+from typing import Any, BinaryIO, Generator, Iterator, Optional, cast
 
 from .._wire.codec import strict_loads
 from ..errors import ConfigurationError
@@ -56,6 +56,7 @@ class Source:
         delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
             ``"pipe"``. Default: detected in the first lines.
         encoding: the encoding of the text, by Python's name. Default: UTF-8.
+        rows_before: the number of rows that come before those of this file, which is a part of a larger one.
 
     Attributes:
         name: its name for messages.
@@ -70,9 +71,15 @@ class Source:
     """
 
     def __init__(
-        self, path: str, column: Optional[str] = None, delimiter: Optional[str] = None, encoding: Optional[str] = None
+        self,
+        path: str,
+        column: Optional[str] = None,
+        delimiter: Optional[str] = None,
+        encoding: Optional[str] = None,
+        rows_before: int = 0,
     ) -> None:
         self._path = path
+        self._rows_before = rows_before
         self.is_stream = path == _STDIN
         self.name = "standard input" if self.is_stream else path
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
@@ -170,12 +177,35 @@ class Source:
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"cannot read {self.name}: {error}") from error
 
+    @property
+    def delimiter(self) -> str:
+        """The character between the columns of CSV; "" of other formats."""
+        return self._delimiter
+
+    def text_lines(self) -> Generator[bytes, None, None]:
+        """Yield every line of a text as it stands, empty ones too, in UTF-8.
+
+        Lines are split as those of the rows are, so that the rows' places count these.
+        """
+        with self._opened() as file:
+            newline = "" if self.format == CSV else "\n"
+            text = io.TextIOWrapper(file, encoding=self._encoding, errors="surrogateescape", newline=newline)
+            try:
+                for line in text:
+                    yield line.encode("utf-8", "surrogateescape")
+            finally:
+                text.detach()
+
     def __iter__(self) -> Iterator[InputLine]:
         """Yield its lines; empty ones are left out.
 
         Raises:
             ConfigurationError: the file breaks off.
         """
+        for line in self._input_lines():
+            yield line._replace(number=line.number + self._rows_before) if self._rows_before else line
+
+    def _input_lines(self) -> Iterator[InputLine]:
         if self.format == EXCEL:
             yield from excel_lines(self._path, self.name, self.heading)
         elif self.format == PARQUET:

@@ -218,11 +218,13 @@ class Heading:
 
     Attributes:
         columns: the names of its columns, in their order.
+        end: the line of CSV at which it ends, 0 before it is read.
         sheet: the sheet of the workbook, for a person; "" if there is only one.
     """
 
     def __init__(self) -> None:
         self.columns: Dict[str, None] = {}
+        self.end = 0
         self.sheet = ""
 
 
@@ -292,7 +294,7 @@ def csv_lines(
                     continue
                 names = _checked_names(fields, name, encoding)
                 heading.columns.update(dict.fromkeys(filter(None, names)))
-                number = 1
+                number, heading.end = 1, end
             elif fields:
                 value = _row_value(names, fields, encoding)
                 number += value is not BLANK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .. import errors
 from .._client.batch_support import FailureLimit, MaxFailures
@@ -20,7 +20,7 @@ from ..types import Usage
 from .jsonl import error_code
 from .output_formats import BATCH, STDOUT, TEXT
 
-__all__ = ["BatchResult", "Job", "RetryFailed", "Selection"]
+__all__ = ["BatchProgress", "BatchResult", "Job", "RetryFailed", "Selection"]
 
 _SHOWN_CAUSES = 5
 _LINE_CHARACTERS = 320  # of a repr
@@ -177,6 +177,8 @@ def _advice_of(cause: str) -> str:
 
 
 RetryFailed = Union[bool, str, Iterable[str]]
+BatchProgress = Union[Progress, Callable[[Mapping[str, Any]], object]]
+"""``progress=`` of a batch run: that of every run, or a function that takes the status of the run."""
 
 _SEED = 0  # fixed: the same command draws the same rows again
 
@@ -194,7 +196,7 @@ class Job:
     dry_run: bool = False
     in_order: bool = False
     skip_bad_lines: bool = False
-    progress: Progress = None
+    progress: BatchProgress = None
     prices: Optional[PricesLike] = None
     processes: int = 1
     answers: AnswerRules = AnswerRules()
@@ -225,7 +227,8 @@ class Job:
         if self.fields is not None:
             object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
-        check_progress(self.progress)
+        if not callable(self.progress):
+            check_progress(self.progress)
         FailureLimit(self.max_failures)
 
     def bill(self) -> Bill:

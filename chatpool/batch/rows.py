@@ -523,7 +523,7 @@ class Rows:
         total = 0
         is_first_run = journal is None or (journal.is_empty and self._job.retry_failed is False)
         bits_of_rows = None if is_first_run else bytearray()
-        for row in self._read(journal, reports=True):
+        for row in self.read(journal, reports=True):
             total += 1
             if bits_of_rows is not None and journal is not None:
                 recalled = self.recall(self.row_request(row), journal, dry_run=dry_run)
@@ -558,7 +558,7 @@ class Rows:
             return
         remaining = iter(indices)
         next_index = next(remaining)
-        for index, row in enumerate(self._read(None, reports=False)):
+        for index, row in enumerate(self.read(None, reports=False)):
             if index == next_index:
                 journal.mark(_key(row), SET_ASIDE)
                 next_index = next(remaining, -1)
@@ -614,7 +614,7 @@ class Rows:
     def row_requests(self) -> Iterator[RowRequest]:
         """Yield the selected rows; end early, with :attr:`input_error` set, at a line that cannot be used."""
         selection, bits_of_rows = Selection(self._job, self._total), self._bits_of_rows or b""
-        for index, row in enumerate(self._read(None, reports=self._total is None)):
+        for index, row in enumerate(self.read(None, reports=self._total is None)):
             if not selection.has(index):
                 continue
             if index < len(bits_of_rows) and not bits_of_rows[index] & _RUNS:
@@ -626,8 +626,13 @@ class Rows:
         """Return the place of a row in the input, for a person."""
         return f"{self.source.unit} {row.line.place}"
 
-    def _read(self, journal: Optional[Journal], *, reports: bool) -> Iterator[Row]:
-        """Yield the rows up to the limit; with ``journal``, register each custom_id there."""
+    def read(self, journal: Optional[Journal], *, reports: bool) -> Iterator[Row]:
+        """Yield the rows up to the limit; end early, with :attr:`input_error` set, at a line that cannot be used.
+
+        Args:
+            journal: takes each custom_id, and knows whether it was there before.
+            reports: whether bad and blank lines are counted.
+        """
         selection, index, is_detected = Selection(Job(limit=self._job.limit), None), 0, False
         for line in self.source:
             if selection.is_over(index):

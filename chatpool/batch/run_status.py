@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from .._journal import Journal, StatusFile
@@ -18,6 +19,7 @@ __all__ = ["Counts", "RunStatus", "counts_of", "reported", "sum_of_counts"]
 Counts = Mapping[str, Any]
 """What the calls of a pool do: numbers by the names below, and ``waits_for``, a text or None."""
 
+_REPORT_SECONDS = 1.0  # between two calls of such a function
 _CALLS = ("in_flight", "queued", "parked")
 _NUMBERS = (*_CALLS, "retried", "reasked")
 
@@ -70,6 +72,19 @@ class RunStatus:
             "is_sending": self.counts is not None,
             **({} if self.counts is None else self.counts()),
         }
+
+    def reporter(self, function: Callable[[Mapping[str, Any]], object]) -> Callable[[], None]:
+        """Return a function that passes the status on to ``function``, at once and then once a second at most."""
+        due_at = time.monotonic()  # in real time, as the file beside the journal is
+
+        def report() -> None:
+            nonlocal due_at
+            now = time.monotonic()
+            if now >= due_at:
+                due_at = now + _REPORT_SECONDS
+                function(self.facts())
+
+        return report
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from typing import Any, Iterable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence
 
 from .._client.batch_support import (
     ChatPool,
@@ -48,6 +48,9 @@ class Runner:
         journal: takes and knows outcomes.
         outputs: take lines.
         result: takes the counts.
+
+    Attributes:
+        report: called whenever the counts have changed, in the thread that runs.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Runner:
         self._end_reason: Optional[ChatPoolError] = None
         self._has_begun = False
         self._time_error: Optional[ChatPoolError] = None
+        self.report: Callable[[], None] = lambda: None
 
     def run(self, signal_guard: SignalGuard, progress: Optional[RunProgress]) -> None:
         """Run to the end, or until a signal or a fatal error.
@@ -250,6 +254,7 @@ class Runner:
         result.count(self._bill)
         if self._progress is not None:
             self._progress.advance(succeeded, failed)
+        self.report()
 
 
 class ThreadRunner(Runner):

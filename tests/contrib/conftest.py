@@ -11,13 +11,13 @@ from django.conf import settings
 
 from chatpool.testing import FakeServer
 
-_FOLDER = tempfile.TemporaryDirectory(prefix="chatpool-tests-")
+# A file: connections to a database in memory are never closed.
+_FOLDER = tempfile.TemporaryDirectory(prefix="chatpool-django-")
 
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        # In a file, so that other threads have the same one.
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_FOLDER.name}/database"}},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{_FOLDER.name}/site.sqlite3"}},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         INSTALLED_APPS=["chatpool.contrib.django", "tests.contrib.articles_app"],
         ROOT_URLCONF="tests.contrib.site_urls",

@@ -63,9 +63,18 @@ class Program:
             assert match, f"nothing matches {pattern!r} in:\n{''.join(self._lines)}"
             return match
 
+    @property
+    def pid(self):
+        """The number of the process."""
+        return self._process.pid
+
+    def signal(self, number):
+        """Send a signal to the process, and to none of its children."""
+        self._process.send_signal(number)
+
     def end(self):
         """Ask it to end; returns its exit code."""
-        self._process.terminate()
+        self.terminate()
         return self.ended()
 
     def ended(self, timeout=HUNG):

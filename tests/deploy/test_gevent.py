@@ -35,11 +35,3 @@ def test_their_tests_pass_on_greenlets(python, folder):
     code = program.ended(400)
     assert "patched by gevent: True" in program.output
     assert code == 0, program.output[-6000:]
-
-
-@pytest.mark.smoke
-def test_the_examples_of_its_page_run(python):
-    program = python("-m", "pytest", "-p", "no:cacheprovider", str(TESTS / "docs" / "test_examples.py"), "-k", "gevent")
-    code = program.ended(120)
-    assert "1 passed" in program.output
-    assert code == 0, program.output[-6000:]

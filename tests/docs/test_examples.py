@@ -9,7 +9,12 @@ import pytest
 
 MUST_SHOW_CODE = ("tutorial", "howto")
 # Pages whose examples need a package that the suite's environment does not have; tests/deploy runs them.
-NEEDS = {"howto/gevent.md": "gevent"}
+NEEDS = {
+    "howto/celery.md": "celery",
+    "howto/fastapi.md": "fastapi",
+    "howto/flask.md": "flask",
+    "howto/gevent.md": "gevent",
+}
 
 
 def test_a_page_s_examples_run_and_print_what_it_shows(

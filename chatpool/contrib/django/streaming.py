@@ -206,7 +206,10 @@ class _OneAnswer:
         yield 0, self._stream.outcome
 
     def _failed(self, error: ChatPoolError) -> Outcome[Any]:
-        return self._stream.outcome or Outcome(0, self.items[0], error=error)  # a closed pool has none
+        outcome = self._stream.outcome
+        if outcome is None or outcome.error is not error:  # it was not the call that failed: its pool is closed
+            outcome = Outcome(0, self.items[0], error=error)
+        return outcome
 
     def close(self) -> None:
         self._stream.close()

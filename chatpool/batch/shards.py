@@ -1,0 +1,216 @@
+"""Shards: a large input in parts, each a batch run of its own, for several hosts or the workers of a task queue.
+
+A plan is a folder.  Its ``shards/`` has the parts of the input and ``manifest.json``, and is made in one step; its
+``answers/`` has the output and the journal of each shard.  Any process that can reach the folder may run any shard, at
+any time and again: the journal knows what is done, and its lock keeps a second process away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Union
+
+from .._journal import OK, Record, atomic_replace, decode_value, is_locked, read_journal
+from .._wire.response import answering_model, usage_of
+from ..clock import current_clock
+from ..errors import ConfigurationError
+from ..prices import Bill
+from .api import run as run_batch
+from .job import BatchResult
+from .jsonl import answer_line, error_line
+from .output_files import Paths, journal_beside
+from .output_formats import BATCH, STDOUT, format_of
+from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, load, split
+
+__all__ = ["MergeResult", "Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
+
+_PLANNED_OPTIONS = ("input", "output", "journal", "format", "fields", "raw", "rows_before")
+_SHOWN_SHARDS = 5
+
+
+# -- run --------------------------------------------------------------------------------------------------
+
+
+def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]:
+    """Run one shard.  The same call again goes on from where this one ended, and sends nothing that is done.
+
+    Args:
+        plan: the plan, or its folder.
+        index: the number of the shard, from 0.
+        options: those of :func:`chatpool.batch.run` which say how to send, not how to read the input or where to write:
+            ``pool`` or the arguments of a pool, ``retry_failed``, ``progress``, body fields and others.
+
+    Returns:
+        What :meth:`BatchResult.to_dict` returns, and the ``shard``, as JSON has them.
+
+    Raises:
+        JournalBusyError: another process runs this shard.
+        ConfigurationError: there is no such shard, its file has changed, or an option cannot be used.
+        KeyboardInterrupt, OSError: as for :func:`chatpool.batch.run`.
+    """
+    plan = _plan_of(plan)
+    for name in (*INPUT_OPTIONS, *_PLANNED_OPTIONS):
+        if name in options:
+            advice = "pass it to split, for all shards" if name in INPUT_OPTIONS else "the plan says it"
+            raise TypeError(f"{name}= is no option of one shard: {advice}")
+    shard = _shard_of(plan, index)
+    given = dict(plan.options)
+    # Said here, so that nothing about a shard is detected in its first lines.
+    given.update(encoding="utf-8", delimiter=plan.delimiter, rows_before=shard.rows_before)
+    os.makedirs(os.path.dirname(shard.output), exist_ok=True)
+    result = run_batch(shard.path, shard.output, **given, **options)
+    return {"shard": shard.index, **result.to_dict()}
+
+
+def _plan_of(plan: Union[Plan, Folder]) -> Plan:
+    return plan if isinstance(plan, Plan) else load(plan)
+
+
+def _shard_of(plan: Plan, index: int) -> Shard:
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"index must be the number of a shard, got {index!r}")
+    if not 0 <= index < len(plan.shards):
+        raise ConfigurationError(f"index must be 0 to {len(plan.shards) - 1}, the shards of {plan.folder}, got {index}")
+    shard = plan.shards[index]
+    try:
+        size = os.path.getsize(shard.path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {shard.path}: {error.strerror or error}") from error
+    if size != shard.size:
+        raise ConfigurationError(
+            f"{shard.path} has {size:,} bytes, not the {shard.size:,} that split has written: split into another folder"
+        )
+    return shard
+
+
+# -- status and merge -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ShardStatus:
+    """State of a shard, by its journal.
+
+    Attributes:
+        index: its number.
+        rows: how many rows it has.
+        done: how many have an answer.
+        failed: how many have failed.
+        pending: how many have neither.
+        is_running: whether a process runs it; None where that cannot be found out.
+    """
+
+    index: int
+    rows: int
+    done: int
+    failed: int
+    pending: int
+    is_running: Optional[bool]
+
+
+def status(plan: Union[Plan, Folder]) -> List[ShardStatus]:
+    """Return the state of every shard; nothing is sent and nothing changed.
+
+    Raises:
+        ConfigurationError: there is no such plan.
+    """
+    return [_status_of(shard) for shard in _plan_of(plan).shards]
+
+
+def _status_of(shard: Shard) -> ShardStatus:
+    journal = journal_beside(shard.output)
+    is_running = is_locked(journal)
+    states = [record.state == OK for record in _records(shard)]
+    done, failed = sum(states), len(states) - sum(states)
+    return ShardStatus(shard.index, shard.rows, done, failed, max(0, shard.rows - len(states)), is_running)
+
+
+def _records(shard: Shard) -> Iterator[Record]:
+    """Yield the last record of each row of a shard that has ended."""
+    with contextlib.suppress(FileNotFoundError):
+        for record, is_last in read_journal(journal_beside(shard.output)):
+            if is_last:
+                yield record
+
+
+@dataclass
+class MergeResult(BatchResult):
+    """The counts of all shards, as of one batch run, and the merged files.
+
+    Attributes:
+        missing: the numbers of shards that were not done, with ``allow_missing``.
+    """
+
+    missing: List[int] = field(default_factory=list)
+
+    __repr__ = BatchResult.__repr__
+
+
+def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> MergeResult:
+    """Write the answers of all shards to one file, in the order of the input; failures go to ``.errors.jsonl`` beside.
+
+    A second call writes the same files again.  Its memory is that of one shard's answers.
+
+    Args:
+        plan: the plan, or its folder.
+        output: the file of answers, in the Batch API's lines: ``OUT.jsonl``. It is replaced whole.
+        allow_missing: leave out rows that have not ended; otherwise they are an error.
+
+    Raises:
+        ConfigurationError: shards are not done (the message names them), or the output cannot be used.
+        OSError: the output could not be written.
+    """
+    started = current_clock().now()
+    plan = _plan_of(plan)
+    paths = _merged_paths(plan, os.fspath(output))
+    unfinished = [each for each in status(plan) if each.pending or each.is_running]
+    if unfinished and not allow_missing:
+        raise _unfinished_error(plan, unfinished)
+    assert paths.errors is not None
+    missing = [each.index for each in unfinished]
+    result = MergeResult(plan.rows, output=paths.answers, errors=paths.errors, missing=missing)
+    bill = Bill(None)
+    with atomic_replace(paths.answers) as answers, atomic_replace(paths.errors) as errors:
+        for shard in plan.shards:
+            for record in sorted(_records(shard), key=lambda record: record.row):
+                (answers.write(answer_line(record)) if record.state == OK else errors.write(error_line(record)))
+                _count(result, bill, record)
+    result.pending = max(0, result.rows - result.succeeded - result.failed)
+    result.count(bill)
+    result.elapsed = current_clock().now() - started
+    return result
+
+
+def _count(result: BatchResult, bill: Bill, record: Record) -> None:
+    value = decode_value(record.value)
+    bill.add(record.usage or usage_of(value), record.model, answering_model(value))
+    if record.state == OK:
+        result.succeeded += 1
+        return
+    result.failed += 1
+    cause = str((record.error or {}).get("class"))
+    result.causes[cause] = result.causes.get(cause, 0) + 1
+
+
+def _merged_paths(plan: Plan, output: str) -> Paths:
+    paths = Paths.of(output, format_of(output, None))
+    if paths.format != BATCH or paths.npy is not None or output == STDOUT:
+        raise ConfigurationError(f"shards are merged to lines of the Batch API, got {output!r}: name a .jsonl")
+    inside = os.path.realpath(os.path.dirname(os.path.abspath(output)))
+    folders = [os.path.realpath(os.path.join(plan.folder, name)) for name in (SHARDS, ANSWERS)]
+    if inside in folders or os.path.realpath(output) == os.path.realpath(plan.source):
+        raise ConfigurationError(f"{output} is a file of the plan, or its input: choose another output")
+    return paths
+
+
+def _unfinished_error(plan: Plan, unfinished: List[ShardStatus]) -> ConfigurationError:
+    told = [
+        f"{each.index} ({each.pending:,} of {each.rows:,} rows pending{', running' if each.is_running else ''})"
+        for each in unfinished[:_SHOWN_SHARDS]
+    ]
+    more = "" if len(unfinished) <= _SHOWN_SHARDS else f" and {len(unfinished) - _SHOWN_SHARDS:,} more"
+    return ConfigurationError(
+        f"{len(unfinished):,} of {len(plan.shards):,} shards of {plan.folder} are not done: {', '.join(told)}{more}; "
+        "run them, or merge what there is (allow_missing)"
+    )
