@@ -9,6 +9,7 @@ from .answers import Usage
 
 __all__ = [
     "LATENESS_SECONDS",
+    "CallerError",
     "HTTPResponse",
     "Hold",
     "RequestSize",
@@ -23,6 +24,18 @@ LATENESS_SECONDS = 0.5
 """Seconds after its reserved moment within which a call under a shared limit is sent.
 
 Late calls and those that come in time fall into one minute: so shared limits are laid out for a minute and this."""
+
+
+class CallerError(BaseException):
+    """An exception on its way to the caller of a pool without workers, past all that makes an outcome of exceptions.
+
+    Args:
+        error: the exception, which is raised in its place.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class HTTPResponse(NamedTuple):

@@ -218,6 +218,7 @@ def is_tolerated(circle: Set[str]) -> bool:
 
 # Public classes and functions that several modules define.
 DOUBLE_NAMES = {
+    "Command": "the name by which Django finds a command in its module",
     "main": "the entry point of a program: the command line, a worker process, the embedded model's process",
 }
 

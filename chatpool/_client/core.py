@@ -11,7 +11,7 @@ from .._observe import CallLog, Statistics
 from .._policy.budget import BudgetTracker
 from .._transport import Transport
 from .._values import Waiting
-from ..clock import current_clock
+from ..clock import Clock, current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
@@ -29,6 +29,8 @@ class PoolCore:
         hooks: called in the worker threads.
         listeners: callables that get every event, besides the pool's own.
         budget: None without one.
+        inline_clock: the clock of a pool without workers, each of whose calls runs in the thread that makes it; None
+            for one with workers.
 
     Attributes:
         budget: of the pool, None without one.
@@ -47,6 +49,7 @@ class PoolCore:
         hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
+        inline_clock: Optional[Clock] = None,
     ) -> None:
         listeners = _checked_listeners(listeners)
         for name, hook in hooks._asdict().items():
@@ -64,9 +67,10 @@ class PoolCore:
         self.engine = Engine(
             connect,
             max_workers=specs[0].settings.max_workers,
-            clock=current_clock(),
+            clock=inline_clock or current_clock(),
             hooks=hooks,
             budget_tracker=None if budget is None else BudgetTracker(budget),
+            runs_inline=inline_clock is not None,
         )
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import Any, Iterator, List, NamedTuple, Optional
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from .._engine import EndpointClient
+from .._redaction import printable
 from .._transport import CancelToken, RequestAuth, Transport
 from .._transport.tls import choose_trust
 from .._transport.urls import choose_proxies
@@ -38,7 +39,7 @@ from ..types import ChatCompletion, ChatRequest
 from .connect import PUBLIC_URL
 from .pool import ChatPool
 
-__all__ = ["OK", "UNKNOWN", "WRONG", "Finding", "findings"]
+__all__ = ["OK", "UNKNOWN", "WRONG", "Finding", "findings", "state_of_all"]
 
 OK, WRONG, UNKNOWN = "ok", "WRONG", "unknown"
 
@@ -61,6 +62,21 @@ class Finding(NamedTuple):
     state: str
     text: str
     advice: str = ""
+
+    def lines(self) -> List[str]:
+        """Return the lines that show it."""
+        lines = [f"{self.state:<7}  {self.name:<9} {' '.join(self.text.split())}"]
+        if self.advice and self.advice not in self.text:
+            lines.append(f"{'':<7}  {'':<9} -> {self.advice}")
+        return [printable(line) for line in lines]
+
+
+def state_of_all(found: Iterable[Finding]) -> str:
+    """Return :data:`WRONG` if anything is, :data:`UNKNOWN` if a call could not be tried, otherwise :data:`OK`."""
+    states = {finding.name: finding.state for finding in found}
+    if WRONG in states.values():
+        return WRONG
+    return UNKNOWN if any(states[name] == UNKNOWN for name in states if name.endswith("call")) else OK
 
 
 class _Replies(NamedTuple):

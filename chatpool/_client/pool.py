@@ -41,7 +41,7 @@ from .._structured.validation import Accept
 from .._transport import Auth, Cert, Key, Verify, request_auth
 from .._typing import ParsedT, SlotT, ValueT
 from .._wire import embedding_request, responses_request, streamed
-from ..clock import interruptible
+from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
@@ -123,6 +123,7 @@ class ChatPool:
     """
 
     _plain_options: Optional[CallOptions] = None  # of calls without options of their own
+    _inline_clock: Optional[Clock] = None  # of a pool without workers (chatpool.testing.MemoryPool)
 
     def __init__(
         self,
@@ -913,7 +914,7 @@ class ChatPool:
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         self._defaults = CallDefaults().changed(**_without_none(defaults))
-        self._core = PoolCore(specs, hooks, listeners, budget)
+        self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock)
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:

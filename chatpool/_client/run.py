@@ -117,7 +117,7 @@ class Run:
         self._options = options
         self._window = window
         # A list costs nothing to read; of any other input each item is sent before the next is read.
-        self._chunk_items = _CHUNK_ITEMS if isinstance(items, (list, tuple, range)) and not engine.in_worker() else 1
+        self._chunk_items = _CHUNK_ITEMS if isinstance(items, (list, tuple, range)) and not engine.runs_here() else 1
         self._make_lock()
         self._finished: Deque[Outcome[Any]] = deque()  # delivered, not yet consumed
         self._wake_at = 0  # the consumer sleeps until this many are in _finished

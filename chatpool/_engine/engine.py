@@ -17,7 +17,7 @@ from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
 from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, thread
 from .._transport import Transport
-from .._values import Verdict, Waiting
+from .._values import CallerError, Verdict, Waiting
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage
@@ -53,8 +53,10 @@ class Engine:
         clock: time and waiting.
         hooks: called in the worker threads.
         budget_tracker: tracks the budget, None without one.
+        runs_inline: whether each call runs in the thread that submits it, before that goes on; no worker is started.
 
     Attributes:
+        runs_inline: the same.
         endpoints: the endpoints to send to.
         streams: the streams that are being read; its methods are the readings of their calls.
     """
@@ -67,16 +69,18 @@ class Engine:
         clock: Clock,
         hooks: WorkerHooks = _NO_HOOKS,
         budget_tracker: Optional[BudgetTracker] = None,
+        runs_inline: bool = False,
     ) -> None:
         self.clock = clock
         self.max_workers = max_workers
         self._connect = connect
         self._hooks = hooks
         self._budget_tracker = budget_tracker
+        self.runs_inline = runs_inline
         self._ids = itertools.count(1)
         self._closed = self._released = self._closing = False
         self._some_fail_when_down = False  # from the first such call on
-        self.streams = ActiveStreams()
+        self.streams = ActiveStreams(queues_all=runs_inline)
         self._start(connect())
         register(self)
 
@@ -121,20 +125,18 @@ class Engine:
         return call
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Queue calls.  In one of the engine's own workers they run at once, one after the other.
-
-        To wait there for another worker could be to wait for itself.
+        """Queue calls.  Where :meth:`runs_here` is true they run at once, one after the other.
 
         Raises:
             PoolClosedError: the pool is closed.
+            BaseException: that of a :class:`CallerError`, from a call that ran at once.
         """
         self.check_open()
         for call in calls:
             report_queued(call)
         self.check_open()  # a listener may have closed it
-        if self.in_worker():
-            for call in calls:
-                self._run_inline(call)
+        if self.runs_here():
+            self._run_here(calls)
             return
         self._start_workers(self._scheduler.submit(calls))
         for call in calls:
@@ -166,7 +168,7 @@ class Engine:
         Raises:
             PoolClosedError: the pool is closed.
         """
-        if self._closed or not self.in_worker():
+        if self._closed or self.runs_inline or not self.in_worker():
             self.submit([call])
             return
         report_queued(call)
@@ -201,7 +203,7 @@ class Engine:
         self.streams.check_slots(self._slots())
 
     def _slots(self) -> float:
-        return math.inf if self.in_worker() else self.max_workers  # a worker's own calls need none
+        return math.inf if self.runs_here() else self.max_workers  # a worker's own calls need none
 
     def _watch(self, call: Call) -> None:
         """Make sure that a single call ends in time even if no worker gets to it."""
@@ -211,6 +213,13 @@ class Engine:
     def in_worker(self) -> bool:
         """Return whether the calling thread is one of this engine's workers."""
         return getattr(_this_thread, "engine", None) is self
+
+    def runs_here(self) -> bool:
+        """Return whether calls that the calling thread submits run in it: it is a worker, or there are none.
+
+        For a worker to wait for another one could be to wait for itself.
+        """
+        return self.runs_inline or self.in_worker()
 
     def _start_workers(self, count: int) -> None:
         missing = count
@@ -269,6 +278,24 @@ class Engine:
         self._scheduler.park(call, self.clock.now() + wait)
         self._watch(call)
 
+    def _run_here(self, calls: Sequence[Call]) -> None:
+        """Run calls in this thread, which is a worker meanwhile."""
+        engine, busy = getattr(_this_thread, "engine", None), thread.busy
+        _this_thread.engine, thread.busy = self, True
+        callers: Optional[BaseException] = None
+        try:
+            for call in calls:
+                if call.state == NEW:  # not cancelled before it came here
+                    self._run_inline(call)
+        except CallerError as error:
+            callers = error.error
+        finally:
+            _this_thread.engine, thread.busy = engine, busy
+            if self._closed and self._scheduler.idle():
+                self._release()
+        if callers is not None:
+            raise callers
+
     def _run_inline(self, call: Call) -> None:
         clock, scheduler = self.clock, self._scheduler
         outage = scheduler.outage(call, clock.now()) if call.options.fails_when_down else None
@@ -285,6 +312,9 @@ class Engine:
                 self._wait_for_lease(call)
                 wait = self._step(call)
         except BaseException as error:
+            if self.runs_inline and not isinstance(error, Exception):  # it is the caller's own, as is Ctrl-C
+                self._break_off(call, error)
+                raise
             self._internal_error(call, error)
 
     def _wait_for_lease(self, call: Call) -> None:
@@ -315,6 +345,10 @@ class Engine:
         """End a call after an error of the engine or of a callback, so that it is not lost."""
         with contextlib.suppress(Exception):  # of a handler of the log, which may be what has raised
             logger.error("internal error in call %d", call.id, exc_info=error)
+        self._break_off(call, error)
+
+    def _break_off(self, call: Call, error: BaseException) -> None:
+        """End a call that an exception has interrupted."""
         self._scheduler.returned(call, CANCELLED, self.clock.now())
         wrapped = ChatPoolError(f"internal error: {type(error).__name__}: {error}")
         wrapped.__cause__ = error

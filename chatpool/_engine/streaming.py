@@ -339,13 +339,41 @@ class _ChunkSink(OutcomeSink, Protocol):
         """Make waiting workers check again whether the consumer still reads."""
 
 
+class _QueueSink(OutcomeSink, Protocol):
+    """A sink that takes a stream either whole or chunk by chunk.
+
+    Attributes:
+        forwarded: whether it gets the chunks.
+    """
+
+    forwarded: bool
+
+    def take_chunk(self, call: Call, chunk: ChatChunk) -> None:
+        """Queue a chunk."""
+
+
+def _give_chunks(call: Call, chunks: Chunks) -> Verdict:
+    """Give each chunk to the call's sink as it arrives; return the verdict on the stream."""
+    sink = cast(_QueueSink, call.sink)
+    chunk = chunks.next()
+    while chunk is not None:
+        call.partly_delivered = True
+        sink.take_chunk(call, chunk)
+        chunk = chunks.next()
+    return _verdict_of(chunks)
+
+
 class ActiveStreams:
     """The streams of one engine that are being read, and the threads that read them.
 
     No lock: adding to a set, taking from it and copying it are single steps, and finalizers may come in between.
+
+    Args:
+        queues_all: whether a stream that is handed off is queued whole first, as no other thread could read it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, queues_all: bool = False) -> None:
+        self._queues_all = queues_all
         self._handed_off: Set[StreamHandoff] = set()
         self._opening: Dict[Call, int] = {}  # streams that have not begun, and the threads that read them
         self._forwarded: Set[Call] = set()
@@ -355,6 +383,9 @@ class ActiveStreams:
 
     def hand_off(self, call: Call, chunks: Chunks) -> Verdict:
         """Hand the stream to the call's sink with its first chunk, and wait for its end."""
+        if self._queues_all:
+            cast(_QueueSink, call.sink).forwarded = True
+            return _give_chunks(call, chunks)
         first = chunks.next()
         if first is None:
             return _verdict_of(chunks)
@@ -372,17 +403,11 @@ class ActiveStreams:
 
     def forward(self, call: Call, chunks: Chunks) -> Verdict:
         """Give each chunk to the call's sink as it arrives."""
-        sink = cast(_ChunkSink, call.sink)
         self._forwarded.add(call)
         try:
-            chunk = chunks.next()
-            while chunk is not None:
-                call.partly_delivered = True
-                sink.take_chunk(call, chunk)
-                chunk = chunks.next()
+            return _give_chunks(call, chunks)
         finally:
             self._forwarded.discard(call)
-        return _verdict_of(chunks)
 
     # -- readers --------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from .._locks import new_lock
 from . import gcra
 from .gcra import LimitStatus, Rate, Rates, ReserveResult, State
 
-__all__ = ["Backend", "MemoryBackend", "Reservation", "SharedLimit", "Unavailable"]
+__all__ = ["Backend", "LocalBackend", "Reservation", "SharedLimit", "Unavailable"]
 
 
 logger = logging.getLogger("chatpool")
@@ -116,7 +116,7 @@ class SharedLimit:
         self._now = now
         self._sharers = sharers or _ASSUMED_SHARERS
         self._paused_until = 0.0  # on this process's clock
-        self._fallback: Optional[MemoryBackend] = None  # while the backend cannot be reached
+        self._fallback: Optional[LocalBackend] = None  # while the backend cannot be reached
         self._retry_at = self._retry_after = 0.0
         self._fallback_lock = new_lock()
         self._choose_sharer_id()
@@ -207,7 +207,7 @@ class SharedLimit:
             self._retry_at = now + self._retry_after
             return True
 
-    def _fall_back(self, error: Unavailable, *, again: bool) -> MemoryBackend:
+    def _fall_back(self, error: Unavailable, *, again: bool) -> LocalBackend:
         with self._fallback_lock:
             self._retry_after = min(2 * self._retry_after, _MAX_RETRY_SECONDS) if again else _MIN_RETRY_SECONDS
             self._retry_at = self._now() + self._retry_after
@@ -215,7 +215,7 @@ class SharedLimit:
                 logger.warning(
                     "shared limit: %s; until it is back this process keeps to 1/%d of the limit", error, self._sharers
                 )
-                self._fallback = MemoryBackend(self._now, self._fallback_state())
+                self._fallback = LocalBackend(self._now, self._fallback_state())
             return self._fallback
 
     def _fallback_state(self) -> State:
@@ -248,7 +248,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class MemoryBackend:
+class LocalBackend:
     """The state in the memory of this process.
 
     Args:

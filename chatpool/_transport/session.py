@@ -53,7 +53,8 @@ class TransportSession(requests.Session):
 def make_session(adapter: HTTPAdapter, base_url: str, model: Optional[requests.Session]) -> TransportSession:
     """Return a session that sends through ``adapter``, with the settings of ``model``.
 
-    An adapter of the user's in ``model``, one that is not an HTTPAdapter of requests itself, is kept.
+    An adapter of the user's in ``model``, one that is not an HTTPAdapter of requests itself, is kept; one that may
+    block, which has no attribute ``never_blocks``, is warned of.
     """
     session = TransportSession()
     session.own_adapter = adapter
@@ -92,7 +93,7 @@ def _keep_adapters(session: TransportSession, model: requests.Session, base_url:
         if type(adapter) is not HTTPAdapter:
             session.mount(prefix, adapter)
     used = session.get_adapter(base_url + "/")
-    if used is not session.own_adapter:
+    if used is not session.own_adapter and not getattr(used, "never_blocks", False):
         log.warning(
             "session= brings its own adapter for %s (%s): it is kept, but hard deadlines and cancelling "
             "do not hold in it, only requests' timeouts",

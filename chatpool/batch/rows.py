@@ -1,7 +1,7 @@
 """The rows of an input and the requests that are made of them.
 
 An :class:`InputFormat` makes a :class:`Row` of each line: it detects which field is the prompt, fills in a
-:class:`_Template`, and decides where the request goes.  :class:`Rows` selects rows, completes their requests with the
+:class:`Template`, and decides where the request goes.  :class:`Rows` selects rows, completes their requests with the
 pool's defaults, and looks them up in the journal.
 """
 
@@ -38,13 +38,16 @@ from .jsonl import (
     request_of_list,
 )
 
-__all__ = ["InputFormat", "Row", "RowRequest", "Rows"]
+__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template"]
 
 
-class _Template:
+class Template:
     """A text with places for fields, such as ``"Translate: {text}"``; ``{{`` and ``}}`` are braces.
 
     A field that is not a text is filled in as JSON.
+
+    Attributes:
+        fields: the names of its fields.
 
     Raises:
         ConfigurationError: a brace is not closed, or there is no field in it.
@@ -62,7 +65,8 @@ class _Template:
                     f"template {text!r}: a place is written {{name}}, with nothing but a name in it"
                 )
             self._parts.append((literal, field or ""))
-        if not any(field for _, field in self._parts):
+        self.fields = [field for _, field in self._parts if field]
+        if not self.fields:
             raise ConfigurationError(f"template {text!r} has no place for a field, such as {{text}}")
 
     def fill(self, fields: Mapping[str, Any], *, may_be_empty: bool = False) -> str:
@@ -169,7 +173,7 @@ class InputFormat:
         if template is not None and column is not None:
             raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
         self._source = source
-        self._template = None if template is None else _Template(template)
+        self._template = None if template is None else Template(template)
         self._column = column
         self._id_field = id_field or CUSTOM_ID
         self._keep_version = keep_version

@@ -6,11 +6,10 @@ import argparse
 import sys
 import threading
 from argparse import Namespace
-from typing import Dict
+from typing import List
 
 from .._client import diagnostics
-from .._client.diagnostics import Finding, findings
-from .._redaction import printable
+from .._client.diagnostics import Finding, findings, state_of_all
 from ..batch import Report, report
 from ..batch.jsonl import json_text
 from ..batch.output_files import write_whole
@@ -24,6 +23,7 @@ from .terminal import FATAL, OK, SOME_FAILED, complain
 __all__ = ["add_check", "add_local", "add_report"]
 
 _DEFAULT_CHECK_SECONDS = 30.0
+_EXIT_CODES = {diagnostics.OK: OK, diagnostics.UNKNOWN: SOME_FAILED, diagnostics.WRONG: FATAL}
 
 
 def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -48,23 +48,15 @@ def add_check(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def _check(arguments: Namespace) -> int:
     """Print the findings, and return the exit code."""
-    states: Dict[str, str] = {}
+    found: List[Finding] = []
     if sys.stderr.isatty() and arguments.verbosity != QUIET:
         complain("asking the server; the lines come when it has answered")
     with open_pool(arguments, needs_model=False) as pool:
         for finding in findings(pool, timeout=arguments.timeout or _DEFAULT_CHECK_SECONDS):
-            states[finding.name] = finding.state
+            found.append(finding)
             if finding.state != diagnostics.OK or arguments.verbosity != QUIET:
-                _show_finding(finding)
-    if diagnostics.WRONG in states.values():
-        return FATAL
-    return SOME_FAILED if states.get("call") == diagnostics.UNKNOWN else OK
-
-
-def _show_finding(finding: Finding) -> None:
-    print(printable(f"{finding.state:<7}  {finding.name:<9} {' '.join(finding.text.split())}"), flush=True)
-    if finding.advice and finding.advice not in finding.text:
-        print(printable(f"{'':<7}  {'':<9} -> {finding.advice}"), flush=True)
+                print("\n".join(finding.lines()), flush=True)
+    return _EXIT_CODES[state_of_all(found)]
 
 
 def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:

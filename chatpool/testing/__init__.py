@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from .clocks import FakeClock, InstantClock
 from .http_parts import HINTS
+from .memory import MemoryPool
 from .model import chat_completion, embedding_vector
 from .rate_limits import Cap, Quota
 from .received import Headers, ReceivedRequest
@@ -53,6 +54,7 @@ __all__ = [
     "Headers",
     "Html",
     "InstantClock",
+    "MemoryPool",
     "Quota",
     "RateLimited",
     "ReceivedRequest",

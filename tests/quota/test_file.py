@@ -15,7 +15,7 @@ from quota_agreement import SECOND, HandClock, operations, play
 from chatpool._quota import file
 from chatpool._quota.file import FileBackend, locked
 from chatpool._quota.gcra import Rates, State, pack, unpack
-from chatpool._quota.shared_limit import MemoryBackend, Unavailable
+from chatpool._quota.shared_limit import LocalBackend, Unavailable
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
 
@@ -219,7 +219,7 @@ def test_bytes_that_were_cut_or_changed_are_no_state(state, data):
 def test_the_file_answers_as_memory_does(tmp_path_factory, played):
     clock = HandClock()
     file = FileBackend(tmp_path_factory.mktemp("agreement") / "one.quota", clock)
-    assert play(file, clock, played) == play(MemoryBackend(clock), clock, played)
+    assert play(file, clock, played) == play(LocalBackend(clock), clock, played)
     file.close()
 
 

@@ -17,7 +17,7 @@ from quota_agreement import SECOND, HandClock, operations, play
 from chatpool import ChatPool, Limits
 from chatpool._quota import Sharing, parse_scope
 from chatpool._quota.redis import RULES, RedisBackend
-from chatpool._quota.shared_limit import MemoryBackend
+from chatpool._quota.shared_limit import LocalBackend
 from chatpool.testing import FakeServer
 
 pytestmark = pytest.mark.deploy
@@ -169,7 +169,7 @@ def test_redis_answers_as_memory_does(client, played):
     client.flushall()
     clock = HandClock()
     scripted = Scripted(client, clock).backend
-    assert play(scripted, clock, played) == play(MemoryBackend(clock), clock, played)
+    assert play(scripted, clock, played) == play(LocalBackend(clock), clock, played)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -12,10 +12,10 @@ import pytest
 from quota_agreement import SECOND
 
 from chatpool._quota import SharedLimit, Sharing
-from chatpool._quota.shared_limit import MemoryBackend, Unavailable
+from chatpool._quota.shared_limit import LocalBackend, Unavailable
 
 
-class Flaky(MemoryBackend):
+class Flaky(LocalBackend):
     """A place that can be made to disappear."""
 
     display_name = "the place"

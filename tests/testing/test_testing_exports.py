@@ -27,6 +27,7 @@ PUBLIC = [
     "Headers",
     "Html",
     "InstantClock",
+    "MemoryPool",
     "Quota",
     "RateLimited",
     "ReceivedRequest",

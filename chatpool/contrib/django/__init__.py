@@ -18,6 +18,7 @@ from __future__ import annotations
 from ... import deadline as budget
 from .conf import InvalidPoolError
 from .pools import pool, pools
+from .querysets import run_queryset
 from .streaming import StreamingChatResponse, sse
 
-__all__ = ["InvalidPoolError", "StreamingChatResponse", "budget", "pool", "pools", "sse"]
+__all__ = ["InvalidPoolError", "StreamingChatResponse", "budget", "pool", "pools", "run_queryset", "sse"]

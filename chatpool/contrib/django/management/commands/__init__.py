@@ -1,0 +1,1 @@
+"""``chatpool_check`` and ``chatpool_run``."""
