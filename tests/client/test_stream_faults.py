@@ -66,7 +66,7 @@ def test_after_the_first_chunk_it_is_raised_and_the_text_kept(serve, fault):
 
 
 def test_before_the_first_chunk_it_is_retried_like_any_call(serve, fault):
-    short = Timeout(read=0.3, attempt=0.5)  # a stall before the first event is a matter of the attempt
+    short = Timeout(read=1, attempt=2)  # a stall before the first event is a matter of the attempt
     server, pool = serve(broken(fault, pieces=[]), Stream(["whole"]), timeout=short)
     with pool.stream("tell") as stream:
         assert [chunk.text for chunk in stream if chunk.text] == ["whole"]

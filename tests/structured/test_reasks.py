@@ -311,7 +311,7 @@ def test_it_keeps_to_the_budget(always):
 def test_the_time_of_the_call_goes_on(serve):
     server, pool = serve(BAD, Stall())
     with pytest.raises(DeadlineExceededError):
-        pool.chat("x", parse=City, timeout=Timeout(total=0.3))
+        pool.chat("x", parse=City, timeout=Timeout(total=2))  # the first answer comes in that, on a busy machine too
     assert len(server.requests) == 2
 
 
