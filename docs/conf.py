@@ -30,6 +30,7 @@ highlight_language = "python"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_mock_imports = ["celery"]  # of a class below Task only its own members are described
 autodoc_default_options = {"members": True}
 # Named in signatures and described in reference/settings.md, where most would be unions of many lines.
 autodoc_type_aliases = {
@@ -58,7 +59,7 @@ autodoc_type_aliases = {
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
-    ("py:.*", r"(array|asyncio|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
+    ("py:.*", r"(array|asyncio|celery|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
     ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse"),
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
@@ -99,7 +100,7 @@ def _public_bases(app: Sphinx, name: str, obj: Any, options: Any, bases: List[ty
     """A private class between two public ones is of no use to a reader."""
     for place, base in enumerate(bases):
         line = getattr(base, "__mro__", (base,))  # NamedTuple, as a base, is a function
-        bases[place] = next(cls for cls in line if not cls.__name__.startswith("_"))
+        bases[place] = next((cls for cls in line if not cls.__name__.startswith("_")), base)  # one of Celery has none
 
 
 def setup(app: Sphinx) -> None:

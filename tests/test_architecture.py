@@ -220,6 +220,8 @@ def is_tolerated(circle: Set[str]) -> bool:
 DOUBLE_NAMES = {
     "Command": "the name by which Django finds a command in its module",
     "main": "the entry point of a program: the command line, a worker process, the embedded model's process",
+    "run": "chatpool.batch.run: a file; chatpool.batch.shards.run: one of its parts. Both are public",
+    "status": "chatpool.batch.shards.status is public; _quota/: the state of a shared limit",
 }
 
 # File names that occur in several folders.

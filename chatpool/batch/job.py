@@ -58,6 +58,7 @@ class BatchResult:
         output: file of the answers.
         errors: file of the errors; None if they are in the table of the answers, or went to standard output.
         journal: file of all outcomes; None for answers to standard output without ``journal=``.
+        missing: of :func:`chatpool.batch.shards.merge`: the numbers of shards that are not done.
     """
 
     rows: int = 0
@@ -83,6 +84,7 @@ class BatchResult:
     output: Optional[str] = None
     errors: Optional[str] = None
     journal: Optional[str] = None
+    missing: List[int] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"<BatchResult: {short(self.summary(), _LINE_CHARACTERS)}>"

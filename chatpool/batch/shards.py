@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 from .._journal import OK, Record, atomic_replace, decode_value, is_locked, read_journal
@@ -24,7 +24,7 @@ from .output_files import Paths, journal_beside
 from .output_formats import BATCH, STDOUT, format_of
 from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, load, split
 
-__all__ = ["MergeResult", "Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
+__all__ = ["Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
 
 _PLANNED_OPTIONS = ("input", "output", "journal", "format", "fields", "raw", "rows_before")
 _SHOWN_SHARDS = 5
@@ -134,20 +134,7 @@ def _records(shard: Shard) -> Iterator[Record]:
                 yield record
 
 
-@dataclass
-class MergeResult(BatchResult):
-    """The counts of all shards, as of one batch run, and the merged files.
-
-    Attributes:
-        missing: the numbers of shards that were not done, with ``allow_missing``.
-    """
-
-    missing: List[int] = field(default_factory=list)
-
-    __repr__ = BatchResult.__repr__
-
-
-def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> MergeResult:
+def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> BatchResult:
     """Write the answers of all shards to one file, in the order of the input; failures go to ``.errors.jsonl`` beside.
 
     A second call writes the same files again.  Its memory is that of one shard's answers.
@@ -156,6 +143,9 @@ def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = Fa
         plan: the plan, or its folder.
         output: the file of answers, in the Batch API's lines: ``OUT.jsonl``. It is replaced whole.
         allow_missing: leave out rows that have not ended; otherwise they are an error.
+
+    Returns:
+        The counts of all shards, as of one run, with the merged files; ``missing`` has the shards that are not done.
 
     Raises:
         ConfigurationError: shards are not done (the message names them), or the output cannot be used.
@@ -169,7 +159,7 @@ def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = Fa
         raise _unfinished_error(plan, unfinished)
     assert paths.errors is not None
     missing = [each.index for each in unfinished]
-    result = MergeResult(plan.rows, output=paths.answers, errors=paths.errors, missing=missing)
+    result = BatchResult(plan.rows, output=paths.answers, errors=paths.errors, missing=missing)
     bill = Bill(None)
     with atomic_replace(paths.answers) as answers, atomic_replace(paths.errors) as errors:
         for shard in plan.shards:

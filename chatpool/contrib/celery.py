@@ -37,7 +37,7 @@ class ShardStopped(ChatPoolError):
 
     Args:
         message: what happened, to which shard, and how many rows are left.
-        facts: the error that ended the run, as :meth:`~chatpool.ChatPoolError.to_dict` describes it.
+        facts: the error that ended the run, as :meth:`~chatpool.errors.ChatPoolError.to_dict` describes it.
         pending: rows that have neither an answer nor a failure.
 
     Attributes:
@@ -99,7 +99,7 @@ class ShardTask(Task):
             celery.exceptions.Retry: another worker runs this shard, as after a second delivery; or the error that ended
                 the run says when to come again.
             ShardStopped: another error ended the run.
-            SoftTimeLimitExceeded: the time was over; what was done is kept.
+            celery.exceptions.SoftTimeLimitExceeded: the time was over; what was done is kept.
             ConfigurationError: there is no such shard, or an option cannot be used.
         """
         options.setdefault("progress", self._report())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 from typing import Any, Collection, Dict, Iterator, List, Mapping
@@ -12,8 +11,6 @@ from typing import Any, Collection, Dict, Iterator, List, Mapping
 MODULES = (
     *("chatpool", "chatpool.errors", "chatpool.batch", "chatpool.testing", "chatpool.local", "chatpool.prices"),
     *("chatpool.batch.shards", "chatpool.clock", "chatpool.contrib.asgi", "chatpool.contrib.django"),
-    # What is built on a framework that the environment of the suite does not have, and that of the documentation has.
-    *(["chatpool.contrib.celery"] if importlib.util.find_spec("celery") else []),
 )
 
 _SET = re.compile(r"^\s+(?:self\.[\w.]+ = |)self\.([a-z]\w*)(?:: [^=\n]+)? = ", re.MULTILINE)

@@ -55,7 +55,7 @@ def test_the_reference_documents_nothing_that_does_not_exist(docs: Path) -> None
 
 def _exists(module: str, name: str) -> bool:
     if module == "chatpool.contrib.celery" and importlib.util.find_spec("celery") is None:
-        return True  # only the environments of the documentation and of tests/deploy have it
+        return True  # only the environment of tests/deploy has it
     return hasattr(importlib.import_module(module), name)
 
 
