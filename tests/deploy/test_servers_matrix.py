@@ -1,4 +1,4 @@
-"""The applications of the examples under each server: crowds, visitors who leave, and ends while calls are in flight."""
+"""The applications of the examples under each server: crowds, visitors who leave, ends while calls are in flight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import sys
@@ -43,6 +42,7 @@ COMMANDS = {
     "uWSGI": UWSGI,
     "uvicorn": ("-m", "uvicorn", "--port", "0", "counted_fastapi:app"),
 }
+OF_WSGI = [kind for kind in COMMANDS if kind != "uvicorn"]  # whose parent process stays when a child is replaced
 LISTENS = r"(?:Listening at: |bound to TCP address |Uvicorn running on )(?:http://)?(127\.0\.0\.1:\d+)"
 # The server has read the signal.
 HEARD = r"(?i)handling signal: (hup|term)|gracefully|shutting down"
@@ -143,7 +143,9 @@ def serve(python, server):
     return serve
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.smoke if kind == "gunicorn gthread" else ()) for kind in COMMANDS]
+)
 def test_fifty_visitors_with_twenty_questions_each_get_their_answers(serve, server, kind):
     site = serve(kind)
     with ThreadPoolExecutor(50) as visitors:
@@ -189,7 +191,7 @@ def test_sigterm_while_calls_are_in_flight_loses_no_answer(serve, server, gate, 
     server.wait_until(lambda: server.open_connections == 0, HUNG)
 
 
-@pytest.mark.parametrize("kind", set(COMMANDS) - {"uvicorn"})
+@pytest.mark.parametrize("kind", OF_WSGI)
 def test_sighup_while_calls_are_in_flight_loses_no_answer(serve, server, gate, kind):
     site = serve(kind)
     old = site.get("/counts")["process"]
@@ -202,7 +204,7 @@ def test_sighup_while_calls_are_in_flight_loses_no_answer(serve, server, gate, k
     assert "Traceback" not in site.program.output
 
 
-@pytest.mark.parametrize("kind", set(COMMANDS) - {"uvicorn"})
+@pytest.mark.parametrize("kind", OF_WSGI)
 def test_processes_that_end_after_some_requests_lose_no_answer(serve, server, kind):
     site = serve(kind, *("--max-requests", "5"))
     with ThreadPoolExecutor(10) as visitors:
