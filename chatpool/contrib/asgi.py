@@ -54,7 +54,7 @@ async def _iterate(generator: Iterator[T]) -> AsyncGenerator[T, None]:
     thread = ThreadPoolExecutor(1, thread_name_prefix="chatpool-asgi")
     try:
         while True:
-            chunk = await loop.run_in_executor(thread, in_context, next, generator, _END)
+            chunk = await loop.run_in_executor(thread, in_context, _next, generator)
             if chunk is _END:
                 return
             yield chunk
@@ -62,6 +62,10 @@ async def _iterate(generator: Iterator[T]) -> AsyncGenerator[T, None]:
         # Nothing is awaited here: a cancelled task may be cancelled again, and a finalizer cannot wait.
         thread.submit(in_context, _close, generator)
         thread.shutdown(wait=False)
+
+
+def _next(generator: Iterator[T]) -> T:
+    return next(generator, _END)  # type: ignore[no-any-return]  # StopIteration cannot pass through a future
 
 
 def _close(generator: Any) -> None:
