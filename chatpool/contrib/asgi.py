@@ -65,7 +65,7 @@ async def _iterate(generator: Iterator[T]) -> AsyncGenerator[T, None]:
 
 
 def _next(generator: Iterator[T]) -> T:
-    return next(generator, _END)  # type: ignore[no-any-return]  # StopIteration cannot pass through a future
+    return next(generator, _END)  # StopIteration cannot pass through a future
 
 
 def _close(generator: Any) -> None:
