@@ -2,8 +2,8 @@
 
     17 * * * *  cd /srv/answers && venv/bin/python cron_answers.py questions.jsonl answers.jsonl
 
-It prints nothing while all is well, so that cron sends no mail. Exit status: 0 for a run that has done what it could, or
-had nothing to do; 1 if rows have failed in it; 3 if no row can be answered, because of a refused key for instance.
+It prints nothing while all is well, so that cron sends no mail. Exit status: 0 for a run that has done what it could,
+or had nothing to do; 1 if rows have failed in it; 3 if no row can be answered, because of a refused key for instance.
 """
 
 import sys

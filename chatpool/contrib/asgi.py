@@ -54,7 +54,7 @@ async def _iterate(generator: Iterator[T]) -> AsyncGenerator[T, None]:
     thread = ThreadPoolExecutor(1, thread_name_prefix="chatpool-asgi")
     try:
         while True:
-            chunk: Any = await loop.run_in_executor(thread, in_context, _next, generator)
+            chunk = await loop.run_in_executor(thread, in_context, _next, generator)
             if chunk is _END:
                 return
             yield chunk
@@ -64,8 +64,8 @@ async def _iterate(generator: Iterator[T]) -> AsyncGenerator[T, None]:
         thread.shutdown(wait=False)
 
 
-def _next(generator: Iterator[Any]) -> Any:
-    return next(generator, _END)
+def _next(generator: Iterator[T]) -> T:
+    return next(generator, _END)  # StopIteration cannot pass through a future
 
 
 def _close(generator: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ON_PAGES = {"fastapi_app.py", "flask_app.py"}
+ON_PAGES = {"cron_answers.py", "fastapi_app.py", "flask_app.py", "gunicorn_conf.py"}
 
 
 def test_a_page_shows_a_file_of_the_examples_as_it_is(docs: Path, read: Callable[[str], List[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""gunicorn's settings for a site that waits for a model: gunicorn --config gunicorn.conf.py flask_app:app."""
+"""gunicorn's settings for a site that waits for a model: gunicorn --config gunicorn_conf.py flask_app:app."""
 
 worker_class = "gthread"
 workers = 2
