@@ -30,19 +30,27 @@ KEPT_THREADS = {"MainThread": 1, "chatpool": 100, "chatpool-expiry": 1, "ThreadP
 
 GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:0", "--timeout", "300", "--graceful-timeout", "300")
 UWSGI = (
-    *(str(pathlib.Path(sys.executable).with_name("uwsgi")), "--master", "--module", "counted_flask:app", "--need-app"),
+    *(str(pathlib.Path(sys.executable).with_name("uwsgi")), "--master", "--need-app"),
     *("--enable-threads", "--py-call-uwsgi-fork-hooks", "--threads", "30", "--worker-reload-mercy", "300"),
-    *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all", "--listen", "100", "--http-socket"),
+    *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all", "--listen", "100"),
 )
-COMMANDS = {
-    "gunicorn sync": (*GUNICORN, "--worker-class", "sync", "counted_flask:app"),
-    "gunicorn gthread": (*GUNICORN, "--worker-class", "gthread", "--threads", "30", "counted_flask:app"),
-    "gunicorn preload": (*GUNICORN, "--preload", "--worker-class", "gthread", "--threads", "30", "counted_flask:app"),
-    "gunicorn gevent": (*GUNICORN, "--worker-class", "gevent", "counted_flask:app"),
+SERVERS = {
+    "gunicorn sync": (*GUNICORN, "--worker-class", "sync"),
+    "gunicorn gthread": (*GUNICORN, "--worker-class", "gthread", "--threads", "30"),
+    "gunicorn preload": (*GUNICORN, "--preload", "--worker-class", "gthread", "--threads", "30"),
+    "gunicorn gevent": (*GUNICORN, "--worker-class", "gevent"),
     "uWSGI": UWSGI,
-    "uvicorn": ("-m", "uvicorn", "--port", "0", "counted_fastapi:app"),
+    "uvicorn": ("-m", "uvicorn", "--port", "0"),
 }
-OF_WSGI = [kind for kind in COMMANDS if kind != "uvicorn"]  # whose parent process stays when a child is replaced
+APPLICATIONS = {"Flask": "counted_flask:app", "FastAPI": "counted_fastapi:app", "Django": "counted_django:app"}
+KINDS = [
+    f"{framework} on {server}"
+    for framework in APPLICATIONS
+    for server in SERVERS
+    if framework == "Django" or (framework == "FastAPI") == (server == "uvicorn")
+]
+OF_WSGI = [kind for kind in KINDS if "uvicorn" not in kind]  # whose parent process stays when a child is replaced
+SMOKE = ("Flask on gunicorn gthread", "Django on gunicorn gthread")
 LISTENS = r"(?:Listening at: |bound to TCP address |Uvicorn running on )(?:http://)?(127\.0\.0\.1:\d+)"
 # The server has read the signal.
 HEARD = r"(?i)handling signal: (hup|term)|gracefully|shutting down"
@@ -53,7 +61,7 @@ class Site:
 
     def __init__(self, program, kind):
         self.program = program
-        self.kind = kind
+        self.framework, _, self.server = kind.partition(" on ")
         self.host, port = program.wait_for(LISTENS).group(1).split(":")
         self.port = int(port)
 
@@ -66,7 +74,7 @@ class Site:
     def page(self, name, questions=QUESTIONS):
         """The answers to a visitor's questions, which have to be the questions."""
         asked = [f"{name} asks {number}" for number in range(questions)]
-        if self.kind == "uvicorn":
+        if self.framework == "FastAPI":
             replies = self.get("/answers", json.dumps(asked).encode(), "application/json")
         else:
             body = urlencode([("question", question) for question in asked]).encode()
@@ -84,13 +92,16 @@ class Site:
                 received += piece
 
     def wait_until_closed(self, sockets):
-        """Ask for what the process has open until that is no more sockets than before, and no thread but those kept."""
+        """Ask for what the process has open until that is no more sockets than before, and no thread but those kept.
+
+        The workers' connections to a database, which parsing has opened, have to be closed as well.
+        """
         ends_at = time.monotonic() + HUNG
         while True:
             now = self.get("/counts")
-            if now["sockets"] <= sockets and all(
-                count <= KEPT_THREADS.get(kind, 0) for kind, count in now["threads"].items()
-            ):
+            closed = now["sockets"] <= sockets and not now.get("databases")
+            if closed and all(count <= KEPT_THREADS.get(kind, 0) for kind, count in now["threads"].items()):
+                assert now.get("opened") != 0
                 return
             assert time.monotonic() < ends_at, f"open now: {now}, sockets before: {sockets}"
 
@@ -122,18 +133,22 @@ def free_port():
 
 
 @pytest.fixture
-def serve(python, server):
+def serve(python, server, tmp_path):
     """A function that starts a server with its application."""
 
     def serve(kind, *options):
         folders = [str(ROOT / "examples"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        command = [*COMMANDS[kind], *options]
-        if kind == "uWSGI":
+        framework, _, name = kind.partition(" on ")
+        command = [*SERVERS[name], *options]
+        if name == "uWSGI":
             # Reloading, it finds its socket again by a port of its own only, and starts the Python below the venv.
-            command.insert(len(UWSGI), f"127.0.0.1:{free_port()}")
+            command += ["--http-socket", f"127.0.0.1:{free_port()}", "--module"]
             folders.append(sysconfig.get_path("purelib"))
         program = python(
             *command,
+            APPLICATIONS[framework],
+            SITE_DATABASE=str(tmp_path / "site.sqlite3"),
+            SITE_IS_ASYNC="1" if name == "uvicorn" else "",
             OPENAI_BASE_URL=server.base_url,
             OPENAI_API_KEY="key-of-the-tests",
             PYTHONPATH=os.pathsep.join(folders),
@@ -144,7 +159,7 @@ def serve(python, server):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.smoke if kind == "gunicorn gthread" else ()) for kind in COMMANDS]
+    "kind", [pytest.param(kind, marks=pytest.mark.smoke if kind in SMOKE else ()) for kind in KINDS]
 )
 def test_fifty_visitors_with_twenty_questions_each_get_their_answers(serve, server, kind):
     site = serve(kind)
@@ -153,7 +168,7 @@ def test_fifty_visitors_with_twenty_questions_each_get_their_answers(serve, serv
     assert len(server.requests) == 50 * QUESTIONS
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_five_hundred_who_leave_their_stream_leave_nothing_behind(serve, server, kind):
     site = serve(kind)
     with ThreadPoolExecutor(30) as visitors:
@@ -168,7 +183,7 @@ def test_five_hundred_who_leave_their_stream_leave_nothing_behind(serve, server,
 @contextlib.contextmanager
 def held_pages(site, server, gate):
     """Visitors whose questions are all with the model; once this is left they have to get their answers."""
-    visitors = 1 if site.kind == "gunicorn sync" else 4
+    visitors = 1 if site.server == "gunicorn sync" else 4
     with ThreadPoolExecutor(visitors) as executor:
         pages = [executor.submit(site.page, f"held visitor {number}", 5) for number in range(visitors)]
         try:
@@ -180,7 +195,7 @@ def held_pages(site, server, gate):
             page.result(HUNG)
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_sigterm_while_calls_are_in_flight_loses_no_answer(serve, server, gate, kind):
     site = serve(kind)
     with held_pages(site, server, gate):
@@ -213,7 +228,7 @@ def test_processes_that_end_after_some_requests_lose_no_answer(serve, server, ki
 
 
 def test_a_page_of_questions_is_not_starved_by_another_visitors_list(serve, server):
-    site = serve("gunicorn gthread")
+    site = serve("Flask on gunicorn gthread")
     with ThreadPoolExecutor(1) as executor:
         of_list = executor.submit(site.page, "list", 5000)
         server.wait_for(500, HUNG)
