@@ -25,6 +25,7 @@ pytestmark = pytest.mark.deploy
 ROOT = pathlib.Path(__file__).parents[2]
 HUNG = 300  # seconds
 QUESTIONS = 20  # on a page
+IN_FLIGHT = 32  # calls, of the Flask application's pool
 # At most so many threads stay, for the next calls and the next visitors: the pool's, gunicorn's and uWSGI's.
 KEPT_THREADS = {"MainThread": 1, "chatpool": 100, "chatpool-expiry": 1, "ThreadPoolExecutor-": 30, "uWSGIWorker": 30}
 
@@ -237,4 +238,5 @@ def test_a_page_of_questions_is_not_starved_by_another_visitors_list(serve, serv
         of_list.result(HUNG)
     sent = [request.prompt.startswith("page") for request in server.requests]
     first, last = sent.index(True), len(sent) - sent[::-1].index(True)
-    assert last - first <= 3 * QUESTIONS, "the list got more than its turns"
+    # Every other call is the page's; those in flight at its beginning and its end may arrive in any order.
+    assert last - first <= 2 * QUESTIONS + 2 * IN_FLIGHT, "the list got more than its turns"
