@@ -74,7 +74,7 @@ class Program:
 
     def end(self):
         """Ask it to end; returns its exit code."""
-        self.terminate()
+        self.signal(signal.SIGTERM)
         return self.ended()
 
     def ended(self, timeout=HUNG):

@@ -182,7 +182,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_shards(server, source, work,
     worker = start_worker()
     sender = client("answer", "submit", source, work, SHARD_ROWS)
     gate.wait_until_waiting(2 * MAX_WORKERS)
-    worker.terminate()
+    worker.signal(signal.SIGTERM)
     worker.wait_for("Warm shutdown")
     gate.opened.set()
     assert worker.ended() == 0
