@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry, Jupyter), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
-# start one of their own on a socket in a temporary folder, and end it; PostgreSQL likewise.  Reports are looked at in Debian's chromium.
+# start one of their own on a socket in a temporary folder, and end it; PostgreSQL likewise.  Reports are looked at in
+# Debian's chromium.
 #
 #   scripts/deploy-tests.sh PYTHON [PYTEST ARGUMENTS]
 set -euo pipefail
