@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry, Jupyter), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
-# start one of their own on a socket in a temporary folder, and end it.  Reports are looked at in Debian's chromium.
+# start one of their own on a socket in a temporary folder, and end it; PostgreSQL likewise.  Reports are looked at in
+# Debian's chromium.
 #
 #   scripts/deploy-tests.sh PYTHON [PYTEST ARGUMENTS]
 set -euo pipefail
@@ -31,6 +32,8 @@ missing=()
 for program in redis-server chromium; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
+# Debian has the programs of a PostgreSQL server in a folder of their own.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
 if [ ${#missing[@]} -gt 0 ]; then
     echo "There is no ${missing[*]}; installing Debian's."
     install "${missing[@]}" </dev/null ||
