@@ -15,7 +15,7 @@ class Event(NamedTuple):
     Listeners are called in the thread where the step happens, with no lock held, in order per call;
     events of different calls may arrive at the same time.  A listener that raises is logged and dropped.
 
-    Each call has a context of its own (:mod:`contextvars`), a copy of its caller's: what a listener sets in context
+    Each call has a context of its own (``contextvars``), a copy of its caller's: what a listener sets in context
     variables on ``"queued"`` is seen by every attempt, callback and later event of that call, in whichever thread, and
     by nothing else.  Set nothing there that has to be reset in the same context: the last event may be reported in a
     copy of it.
