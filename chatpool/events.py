@@ -15,11 +15,17 @@ class Event(NamedTuple):
     Listeners are called in the thread where the step happens, with no lock held, in order per call;
     events of different calls may arrive at the same time.  A listener that raises is logged and dropped.
 
+    Each call has a context of its own (``contextvars``), a copy of its caller's: what a listener sets in context
+    variables on ``"queued"`` is seen by every attempt, callback and later event of that call, in whichever thread, and
+    by nothing else.  Set nothing there that has to be reset in the same context: the last event may be reported in a
+    copy of it.
+
     Attributes:
         kind: ``"queued"`` (the call was made; ``attempt`` is 0), ``"sent"`` (an attempt starts),
             ``"retrying"`` (it failed, the next one follows after ``wait``),
             ``"reasking"`` (it brought an answer that ``parse=`` cannot use, a reask follows),
             ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
+            A call that gets the outcome of an identical one (``dedupe=``) has only its last event.
         call_id: number of the call, unique within its pool.
         attempt: number of the attempt, from 1.
         time: moment of the step, in seconds of the pool's monotonic clock.
@@ -28,7 +34,7 @@ class Event(NamedTuple):
         reason: why the attempt failed, or its answer was rejected, in a few words; never the prompt, the answer or
             the key.
         status: HTTP status of the attempt, None without a response.
-        wait: seconds until the next attempt (``"retrying"`` only).
+        wait: seconds until the next attempt (``"retrying"``, and ``"failed"`` of a call that ended in that wait).
         elapsed: seconds the attempt took (not on ``"sent"``).
         usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
             answer that was rejected, or was of no use).

@@ -30,8 +30,9 @@ highlight_language = "python"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_mock_imports = ["celery"]  # of a class below Task only its own members are described
 autodoc_default_options = {"members": True}
+# What chatpool.contrib is for; not installed where the pages are made.
+autodoc_mock_imports = ["celery", "opentelemetry", "prometheus_client"]
 # Named in signatures and described in reference/settings.md, where most would be unions of many lines.
 autodoc_type_aliases = {
     "Item": "chatpool.types.Item",
@@ -61,6 +62,7 @@ nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
     ("py:.*", r"(array|asyncio|celery|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
     ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse"),
+    ("py:class", r"(opentelemetry|prometheus_client)\.\S+"),
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.

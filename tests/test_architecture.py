@@ -260,6 +260,7 @@ STATUSES = {
     "_transport/urls.py": ({303, 307, 308}, "HTTP: redirects that are followed, RFC 9110"),
     "batch/jsonl.py": ({200, 300}, "the Batch API's files have a status_code for each row"),
     "batch/report.py": ({300}, "reads the same status_code from journals"),
+    "contrib/prometheus.py": ({200}, "a label: an answer that came, and was of no use"),
 }
 
 # Numbers of three digits that are something else.
@@ -267,6 +268,7 @@ OTHER_NUMBERS = {
     ("_engine/upstreams.py", 500): "upstreams",
     ("_transport/http1.py", 512): "headers",
     ("_transport/urls.py", 443): "a port",
+    ("contrib/otel.py", 443): "a port",
 }
 
 # Header names, by file, and why the file may name them.  Those that frame a body are HTTP's, not the API's.

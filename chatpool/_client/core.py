@@ -51,7 +51,6 @@ class PoolCore:
         budget: Optional[Budget] = None,
         inline_clock: Optional[Clock] = None,
     ) -> None:
-        listeners = _checked_listeners(listeners)
         for name, hook in hooks._asdict().items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {hook!r}")
@@ -72,6 +71,12 @@ class PoolCore:
             budget_tracker=None if budget is None else BudgetTracker(budget),
             runs_inline=inline_clock is not None,
         )
+
+    @property
+    def base_urls(self) -> Dict[str, str]:
+        """The address of each endpoint by its name in events."""
+        specs = self.engine.endpoints.specs
+        return {spec.name: spec.settings.base_url for spec in specs if spec.settings is not None}
 
     @property
     def transport(self) -> Transport:
@@ -111,11 +116,3 @@ def _client_of(spec: EndpointSpec, *, in_child: bool) -> EndpointClient:
         settings.auth.after_fork_in_child()
         settings = settings.for_forked_child()
     return EndpointClient(spec, Transport(settings))
-
-
-def _checked_listeners(listeners: Iterable[Listener]) -> Iterable[Listener]:
-    listeners = tuple(listeners)
-    for listener in listeners:
-        if not callable(listener):
-            raise TypeError(f"listeners must be callables that take an Event, got {listener!r}")
-    return listeners

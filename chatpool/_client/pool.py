@@ -858,6 +858,19 @@ class ChatPool:
         """The pool's counters at this moment; in a finalizer or a signal handler its lines may be as last asked for."""
         return self._core.stats(reentrant=is_reentrant())
 
+    def add_listener(self, listener: Listener) -> None:
+        """Call ``listener`` with every event from now on, as if it stood in ``listeners=``.
+
+        It hears of all views of the pool, but not of every call of a run that has begun before.
+
+        Args:
+            listener: a callable that takes an :class:`~chatpool.Event`.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        self._core.dispatcher.add(listener)
+
     def close(self) -> None:
         """Finish what was submitted, then release threads and connections.  Further calls do nothing."""
         if not self._is_view:

@@ -71,7 +71,7 @@ def _key(call: Call) -> bytes:
 
 
 def follower_outcome(follower: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
-    """Return the outcome of a call that was not sent, and tell its listeners.
+    """Return the outcome of a call that was not sent, and tell its listeners, in its own context.
 
     It has no tokens, so that the tokens of the run are counted once.  Its error and its parsed value are its own.
 
@@ -80,6 +80,10 @@ def follower_outcome(follower: Call, leader: Outcome[Any], now: float) -> Outcom
         leader: the outcome of the call that was sent.
         now: the time on the engine's clock.
     """
+    return follower.context.run(_follower_outcome, follower, leader, now)
+
+
+def _follower_outcome(follower: Call, leader: Outcome[Any], now: float) -> Outcome[Any]:
     value, error = copy.copy(leader.value), leader.error
     if isinstance(value, ChatCompletion):
         value.usage, value.message = Usage(), dict(value.message)

@@ -154,7 +154,7 @@ class Call:
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
         self.history: Tuple[Attempt, ...] = ()
-        self.context: Optional[contextvars.Context] = None
+        self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
 
     def settle_lease(self, verdict: Optional[Verdict]) -> Optional[Lease]:
         """Settle the lease of an attempt that has ended, or (None) was not made; return it, None without one."""
@@ -190,11 +190,15 @@ class Call:
         if usage is not None:
             self.usage = usage if self.usage is None else self.usage + usage
 
-    def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
-        """Return the outcome of the call for the caller."""
-        if self.attempts > len(self.history):  # it was given up while an attempt was under way
+    def complete_history(self, now: float) -> None:
+        """Note the attempt that was under way when the call was given up, if there was one."""
+        if self.attempts > len(self.history):
             lasted = 0.0 if self.sent_at is None else now - self.sent_at
             self.history += (Attempt("given up", None, None, lasted, None),)
+
+    def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
+        """Return the outcome of the call for the caller."""
+        self.complete_history(now)
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent_at is None else now - self.first_sent_at
@@ -380,11 +384,12 @@ def failure_reason(verdict: Verdict) -> str:
 
 
 def report_queued(call: Call) -> None:
-    """Emit the event of a call that was made."""
+    """Emit the event of a call that was made, in the call's own context: what a listener sets there stays with it."""
     dispatcher = call.options.dispatcher
     if dispatcher.wants("queued"):
         model, operation = call.upstream_key[1], operation_name(call.request.path)
-        dispatcher.emit(Event("queued", call.id, 0, call.created_at, call.sink.run_id, model, operation=operation))
+        event = Event("queued", call.id, 0, call.created_at, call.sink.run_id, model, operation=operation)
+        call.context.run(dispatcher.emit, event)
 
 
 def report_send(call: Call, now: float) -> None:
@@ -416,6 +421,7 @@ def report_end(
     """Emit the event of a call that has its outcome; ``usage`` is of ``answer``, where there is one."""
     kind = "succeeded" if error is None else "failed"
     if call.options.dispatcher.wants(kind):
+        call.complete_history(now)
         last = call.history[-1] if call.history else _NOTHING_SENT
         _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer)
 

@@ -50,7 +50,7 @@ class Delivery:
         error: Optional[ChatPoolError] = None,
         now: Optional[float] = None,
     ) -> None:
-        """Tell the listeners, then the sink; the call has been ended in the scheduler.
+        """Tell the listeners, then the sink; the call has been ended in the scheduler, and this is its own context.
 
         With both, ``verdict`` is that of an answer that was not accepted because of ``error``.
         """
@@ -71,7 +71,11 @@ class Delivery:
     def fail(self, call: Call, error: ChatPoolError) -> None:
         """End a call with ``error``, unless it has ended."""
         if self._scheduler.end(call):
-            self.deliver(call, error=error)
+            self._deliver_failure(call, error)
+
+    def _deliver_failure(self, call: Call, error: ChatPoolError) -> None:
+        """Deliver from anywhere: in a copy of the call's context, as a worker may be in the context itself."""
+        call.context.copy().run(self.deliver, call, error=error)
 
     def give_up(
         self, is_affected: Callable[[Call], bool], error: Callable[[Call], ChatPoolError], *, in_flight: bool = True
@@ -80,26 +84,26 @@ class Delivery:
         for call in self._scheduler.give_up(is_affected, in_flight=in_flight):
             if call.cancel_token is not None:
                 call.cancel_token.cancel()
-            self.deliver(call, error=error(call))
+            self._deliver_failure(call, error(call))
 
     def give_up_down(self, call: Call) -> None:
         """End the calls to the model of ``call`` that do not wait for a server that is down, if it is."""
         given_up, outage = self._scheduler.give_up_down(call, self._clock.now())
         for ended in given_up:
             assert outage is not None
-            self.deliver(ended, error=outage.error())
+            self._deliver_failure(ended, outage.error())
 
     def cancel(self, call: Call) -> None:
         """End one call whose future is cancelled; nothing happens if it has ended."""
         if self._scheduler.cancel(call):
             if call.cancel_token is not None:
                 call.cancel_token.cancel()
-            self.deliver(call, error=CallCancelledError("cancelled"))
+            self._deliver_failure(call, CallCancelledError("cancelled"))
 
     def expire(self, call: Call) -> None:
         """End one call whose time is over before a worker reached it."""
         if self._scheduler.expire(call):
-            self.deliver(call, error=no_worker_in_time(call.deadline().limit))
+            self._deliver_failure(call, no_worker_in_time(call.deadline().limit))
 
     def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and could not deliver, for instance because of Ctrl-C.
@@ -109,7 +113,7 @@ class Delivery:
         """
         for call in self._scheduler.undelivered(sink):
             if call.ended_by == threading.get_ident():
-                self.deliver(call, error=error())
+                self._deliver_failure(call, error())
         return bool(self._scheduler.undelivered(sink))
 
     def wake(self, sink: OutcomeSink) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional
 
 from .._reentrancy import runs_user_code
 from ..events import Event, Listener
@@ -24,19 +24,34 @@ class Dispatcher:
     KINDS = ("queued", "sent", "retrying", "reasking", "succeeded", "failed")
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._subscribe([_Subscription(listener) for listener in listeners])
+        self._subscriptions: List[_Subscription] = []
+        self._by_kind: Dict[str, List[_Subscription]] = {kind: [] for kind in self.KINDS}
+        for listener in listeners:
+            self.add(listener)
 
-    def _subscribe(self, subscriptions: List[_Subscription]) -> None:
-        self._subscriptions = subscriptions
-        self._by_kind: Dict[str, Tuple[_Subscription, ...]] = {
-            kind: tuple(subscription for subscription in subscriptions if subscription.wants(kind))
-            for kind in self.KINDS
-        }
+    def add(self, listener: Listener) -> None:
+        """Call ``listener`` too from now on.  Takes no lock: events may be emitted meanwhile.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        if not callable(listener):
+            raise TypeError(f"listeners must be callables that take an Event, got {listener!r}")
+        self._subscribe(_Subscription(listener))
+
+    def _subscribe(self, subscription: _Subscription) -> None:
+        self._subscriptions.append(subscription)
+        for kind, subscriptions in self._by_kind.items():
+            if subscription.wants(kind):
+                subscriptions.append(subscription)
 
     def extended(self, listeners: Iterable[Listener]) -> Dispatcher:
         """Return a dispatcher to these listeners and to ``listeners``."""
         other = Dispatcher()
-        other._subscribe(self._subscriptions + [_Subscription(listener) for listener in listeners])
+        for subscription in self._subscriptions:
+            other._subscribe(subscription)
+        for listener in listeners:
+            other.add(listener)
         return other
 
     def wants(self, kind: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import itertools
 import logging
 import math
@@ -41,6 +40,7 @@ _SHUTDOWN_PAUSE_SECONDS = 0.02
 _NO_HOOKS = WorkerHooks()
 
 _CLOSED = "the pool was closed while its stream was open"
+_CLOSED_TO_CALLS = "the pool is closed; make a new ChatPool"
 _ABORTED = "the pool was aborted while the call was under way"
 
 
@@ -121,7 +121,6 @@ class Engine:
             item=item,
         )
         call.payload = encode_payload(request, options.reading)
-        call.context = contextvars.copy_context()
         return call
 
     def submit(self, calls: Sequence[Call]) -> None:
@@ -134,7 +133,10 @@ class Engine:
         self.check_open()
         for call in calls:
             report_queued(call)
-        self.check_open()  # a listener may have closed it
+        if self._closed:  # by a listener, or another thread: listeners know of the calls, and have to hear of their end
+            for call in calls:
+                self._delivery.fail(call, PoolClosedError(_CLOSED_TO_CALLS))
+            return
         if self.runs_here():
             self._run_here(calls)
             return
@@ -153,7 +155,7 @@ class Engine:
         """
         if self._closed:
             self._yield_to_shutdown()
-            raise PoolClosedError("the pool is closed; make a new ChatPool")
+            raise PoolClosedError(_CLOSED_TO_CALLS)
 
     def _yield_to_shutdown(self) -> None:
         """Leave the interpreter to the last calls: a thread may ask a closing pool again and again."""
@@ -172,8 +174,7 @@ class Engine:
             self.submit([call])
             return
         report_queued(call)
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(self._run_in_new_thread, call), daemon=True).start()
+        threading.Thread(target=self._run_in_new_thread, args=(call,), daemon=True).start()
 
     def _run_in_new_thread(self, call: Call) -> None:
         _this_thread.engine, thread.busy = self, True
@@ -266,7 +267,7 @@ class Engine:
 
     def _run(self, call: Call) -> None:
         try:
-            wait = call.context.run(self._step, call) if call.context else self._step(call)
+            wait = call.context.run(self._step, call)
             if wait is not None:
                 self._park(call, wait)  # outside of the context: the next attempt, in another thread, enters it again
                 return
@@ -297,6 +298,10 @@ class Engine:
             raise callers
 
     def _run_inline(self, call: Call) -> None:
+        """Run a call to its end in this thread."""
+        call.context.run(self._run_to_end, call)
+
+    def _run_to_end(self, call: Call) -> None:
         clock, scheduler = self.clock, self._scheduler
         outage = scheduler.outage(call, clock.now()) if call.options.fails_when_down else None
         if outage is not None and not outage.probe_is_due:

@@ -37,7 +37,16 @@ def documented(folder: Path) -> Set[Tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "module",
-    ["chatpool", "chatpool.errors", "chatpool.testing", "chatpool.local", "chatpool.clock", "chatpool.contrib.asgi"],
+    [
+        "chatpool",
+        "chatpool.errors",
+        "chatpool.testing",
+        "chatpool.local",
+        "chatpool.clock",
+        "chatpool.contrib.asgi",
+        "chatpool.contrib.otel",
+        "chatpool.contrib.prometheus",
+    ],
 )
 def test_everything_public_is_in_the_reference(docs: Path, module: str) -> None:
     known = documented(docs / "reference")
