@@ -16,6 +16,7 @@ from chatpool.testing import Error
 
 pytestmark = pytest.mark.deploy
 
+HUNG = 180  # seconds: what takes as long does not end at all
 ROWS, SHARD_ROWS, MAX_WORKERS = 120, 30, 4
 POOLS = ["prefork", "threads", "gevent"]
 
@@ -37,11 +38,11 @@ class Gate:
                 self.waiting += 1
                 self._changed.notify_all()
         if not is_free:
-            self.opened.wait(60)
+            self.opened.wait(HUNG)
 
     def wait_until_waiting(self, count):
         with self._changed:
-            assert self._changed.wait_for(lambda: self.waiting >= count, 60), f"{self.waiting} requests have come"
+            assert self._changed.wait_for(lambda: self.waiting >= count, HUNG), f"{self.waiting} requests have come"
 
 
 @pytest.fixture
