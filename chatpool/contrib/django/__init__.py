@@ -19,6 +19,6 @@ from ... import deadline as budget
 from .conf import InvalidPoolError
 from .pools import pool, pools
 from .querysets import run_queryset
-from .streaming import StreamingChatResponse, sse
+from .responses import StreamingChatResponse, sse
 
 __all__ = ["InvalidPoolError", "StreamingChatResponse", "budget", "pool", "pools", "run_queryset", "sse"]

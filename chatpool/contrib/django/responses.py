@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import (
     Any,
     AsyncIterator,
@@ -69,14 +70,20 @@ class _Failure(NamedTuple):
 
 
 _FAILURES: Tuple[Tuple[Any, _Failure], ...] = (
-    (RateLimitError, _Failure(503, "The model is busy; try again later.")),
-    (BudgetExceededError, _Failure(503, "No further questions can be answered at the moment.")),
-    (PoolClosedError, _Failure(503, "The site is about to restart; try again.")),
-    (CallCancelledError, _Failure(503, "The answer was given up; try again.")),
-    ((DeadlineExceededError, APITimeoutError), _Failure(504, "The model did not answer in time.")),
-    (TruncatedStreamError, _Failure(502, "The answer broke off; try again.")),
-    (APIConnectionError, _Failure(502, "The model cannot be reached; try again later.")),
-    (ChatPoolError, _Failure(502, "The question could not be answered.")),
+    (RateLimitError, _Failure(HTTPStatus.SERVICE_UNAVAILABLE, "The model is busy; try again later.")),
+    (
+        BudgetExceededError,
+        _Failure(HTTPStatus.SERVICE_UNAVAILABLE, "No further questions can be answered at the moment."),
+    ),
+    (PoolClosedError, _Failure(HTTPStatus.SERVICE_UNAVAILABLE, "The site is about to restart; try again.")),
+    (CallCancelledError, _Failure(HTTPStatus.SERVICE_UNAVAILABLE, "The answer was given up; try again.")),
+    (
+        (DeadlineExceededError, APITimeoutError),
+        _Failure(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
+    ),
+    (TruncatedStreamError, _Failure(HTTPStatus.BAD_GATEWAY, "The answer broke off; try again.")),
+    (APIConnectionError, _Failure(HTTPStatus.BAD_GATEWAY, "The model cannot be reached; try again later.")),
+    (ChatPoolError, _Failure(HTTPStatus.BAD_GATEWAY, "The question could not be answered.")),
 )
 
 
