@@ -26,7 +26,7 @@ from .articles_app.models import Article
 ROOT = Path(chatpool.__file__).parents[1]
 
 SITE = {
-    "default": {"MODEL": "gpt", "API_KEY": "k", "SYSTEM": "be brief", "LIMITS": {"scope": "redis://nowhere.invalid/x"}},
+    "default": {"MODEL": "gpt", "API_KEY": "k", "SYSTEM": "be brief", "LIMITS": {"scope": "our-account"}},
     "azure": {
         "BACKEND": "chatpool.contrib.django.backends.AzureBackend",
         "ENDPOINT": "https://x.openai.azure.com",
@@ -74,8 +74,15 @@ class TestBackend:
             assert check_settings() == []
 
 
-@override_settings(CHATPOOL=SITE)
-class TestOverridePool(SimpleTestCase):
+@pytest.fixture
+def site():
+    """Two pools that would send to OpenAI and to Azure."""
+    with override_settings(CHATPOOL=SITE):
+        yield
+
+
+@pytest.mark.usefixtures("site")
+class TestOverridePool:  # no TestCase: up to Python 3.10 the classes within its tests would share its clean-up
     def test_a_context(self):
         with override_pool(replies={"q": "a"}) as memory:
             assert ask("q") == "a"

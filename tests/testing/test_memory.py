@@ -64,6 +64,9 @@ class TestEveryMethod:
         with pool.imap(endless()) as outcomes:
             assert next(outcomes).value.text == "x"
         assert len(read) == len(pool.outbox) == 1
+        with pool.imap(["a"] * 100) as outcomes:
+            next(outcomes)
+        assert len(pool.outbox) == 2
 
     def test_a_stream(self):
         pool = MemoryPool(replies="one two three")
@@ -88,6 +91,11 @@ class TestEveryMethod:
         assert [answer.parsed for answer in answers] == [10, 10]
         assert {thread for _, thread in heard} == {threading.get_ident()}
         assert {"queued", "sent", "succeeded"} <= {kind for kind, _ in heard}
+
+    def test_a_stream_within_parse(self):
+        pool = MemoryPool(replies="a b")
+        answer = pool.chat("q", parse=lambda text: [chunk.text for chunk in pool.stream(text) if chunk.text])
+        assert answer.parsed == ["a", " b"]
 
     def test_many_threads_at_once(self, no_thread_and_no_socket):
         pool = MemoryPool(replies=lambda body: body["messages"][0]["content"] * 2)
@@ -212,7 +220,7 @@ class TestSettings:
         pool = MemoryPool(
             "m",
             api_key=lambda: pytest.fail("asks for a key"),
-            limits=Limits(requests_per_minute=1, scope="redis://nowhere.invalid/our"),
+            limits=Limits(requests_per_minute=1, scope="redis://127.0.0.1:9/our"),
             verify="/no/such/file",
             worker_end=lambda: pytest.fail("there is no worker"),
             endpoints=["refused by a real one"],
