@@ -61,13 +61,13 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
     ("py:.*", r"(array|asyncio|celery|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
-    ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse"),
+    ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse|InvalidPoolError"),
     ("py:class", r"(opentelemetry|prometheus_client)\.\S+"),
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
     ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|Timeline|chatpool\.batch\.(report|timeline)\.\w+"),
-    ("py:class", r"chatpool\._journal\.record\.Record"),
+    ("py:class", r"chatpool\._journal\.record\.Record|chatpool\.testing\.memory\.Replies"),
 ]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -120,10 +120,9 @@ class Inherited(SphinxDirective):
 
 
 def _documented(base: type, module: str) -> str:
-    """The full name under which a base is documented: that of the class's own module, if it exports it."""
-    exported = importlib.import_module(module)
-    where = module if base.__name__ in exported.__all__ else base.__module__
-    return f"{where}.{base.__name__}"
+    """The full name under which a base is documented: of the class's own module, or of chatpool, if that exports it."""
+    exporting = [home for home in (module, "chatpool") if base.__name__ in importlib.import_module(home).__all__]
+    return f"{[*exporting, base.__module__][0]}.{base.__name__}"
 
 
 def _reference(target: str, text: str, page: str) -> nodes.Node:
