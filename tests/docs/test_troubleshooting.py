@@ -136,7 +136,7 @@ SAMPLES: Dict[str, List[Callable[[], Any]]] = {
         lambda: call(Answer(body=chat_completion("Once", finish_reason="content_filter")), accept="stop")
     ],
     "timed out waiting for": [lambda: call(Stall(), {"timeout": Timeout(attempt=0.2)})],
-    "the time for the call ran out": [lambda: call(Stall(), {"timeout": Timeout(total=0.2)})],
+    "the time for the call ran out": [lambda: call(Stall(), {"timeout": Timeout(total=1)})],
     "the budget is used up": [lambda: call(pool={"budget": Budget(tokens=1)})],
     "... items have failed, as many as ends the run": [lambda: run(lambda request: Error(400), max_failures=3)],
     "the call was cancelled": [cancelled],
