@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry, Jupyter), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
-# start one of their own on a socket in a temporary folder, and end it.  Reports are looked at in Debian's chromium.
+# start one of their own on a socket in a temporary folder, and end it.  Pages are looked at in Debian's chromium, which
+# Debian's chromium-driver (the program chromedriver) moves.
 #
 #   scripts/deploy-tests.sh PYTHON [PYTEST ARGUMENTS]
 set -euo pipefail
@@ -28,8 +29,8 @@ install() {
 }
 
 missing=()
-for program in redis-server chromium; do
-    command -v "$program" >/dev/null || missing+=("$program")
+for program in redis-server chromium chromedriver; do
+    command -v "$program" >/dev/null || missing+=("${program/chromedriver/chromium-driver}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
     echo "There is no ${missing[*]}; installing Debian's."
