@@ -65,7 +65,9 @@ def listening_at(port):
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        sys.exit(f"Port {port} cannot be used ({error.strerror}); choose another: --port 0, or make site PORT=8001")
+        sys.exit(
+            f"Port {port} cannot be used ({os.strerror(error.errno)}); choose another: --port 0, or make site PORT=8001"
+        )
 
 
 @contextlib.contextmanager

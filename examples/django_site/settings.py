@@ -15,7 +15,7 @@ CHATPOOL = {
     "default": {
         "MODEL": MODEL,
         "MAX_WORKERS": 16,  # calls in flight, of all visitors together
-        "TIMEOUT": {"total": 120},
+        "TIMEOUT": {"total": 300},  # small models on small machines are slow
         "SYSTEM": "Answer in two or three sentences, in plain text.",
         "DEFAULTS": {"max_tokens": 120, "temperature": 0.2} if MODEL == EMBEDDED_MODEL else {},
     }

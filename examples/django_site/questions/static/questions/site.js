@@ -14,8 +14,8 @@ function prepare(field) {
   const shown = field.form.querySelector("[data-count]");
   const count = () => {
     const lines = field.value.split("\n").filter(line => line.trim()).length;
-    shown.textContent = `${lines} of ${field.dataset.most}`;
     const over = lines > field.dataset.most;
+    shown.textContent = `${lines} of ${field.dataset.most}`;
     shown.toggleAttribute("data-over", over);
     field.setCustomValidity(over ? `Up to ${field.dataset.most} questions can be asked here.` : "");
   };
@@ -34,11 +34,11 @@ function askSideBySide(form) {
   const [told, problem] = [".told", ".problem"].map(name => form.querySelector(name));
   const examples = form.querySelector("[data-examples]");
   let asking = null;
-
   field.addEventListener("keydown", event => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
   stop.addEventListener("click", () => asking.abort());
+  window.addEventListener("pagehide", () => asking?.abort()); // a browser may keep the page, with its connection
   form.addEventListener("submit", async event => {
     event.preventDefault();
     if (asking) return;
@@ -113,7 +113,7 @@ function makeCard(question) {
     end(value, tokens, message = "") {
       this.ended = true;
       set(value);
-      if (message) answer.append(answer.textContent ? `\n${message}` : message);
+      if (message) answer.append(Object.assign(document.createElement("span"), {className: "why", textContent: message}));
       element.setAttribute("aria-busy", "false"); // now it is read out
       const seconds = `${((performance.now() - began) / 1000).toFixed(1)} s`;
       figures.textContent = [tokens, seconds].filter(Boolean).join(" · ");
