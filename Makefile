@@ -13,6 +13,7 @@ DOCS_VENV ?= $(VENVS)/docs$(SUFFIX)
 DEMO_VENV ?= $(VENVS)/demo$(SUFFIX)
 BENCH_VENV ?= $(VENVS)/bench$(SUFFIX)
 DEPLOY_VENV ?= $(VENVS)/deploy$(SUFFIX)
+SITE_VENV ?= $(VENVS)/site$(SUFFIX)
 LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 
 # Bytecode is kept, as the tests start hundreds of interpreters, but not among the sources.
@@ -27,11 +28,12 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo test test-local test-slow test-deploy test-servers coverage lint format types docs bench package
+.PHONY: help demo site test test-local test-slow test-deploy test-servers coverage lint format types docs bench package
 .PHONY: ci ci-full clean
 
 help:
 	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
+	@echo "make site        a site in Django, with a real (small) model; PORT=8001, ARGS=--practice for made-up answers"
 	@echo "make test        the test suite"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
@@ -49,6 +51,10 @@ help:
 
 demo: $(DEMO_VENV)/.ready
 	@$(DEMO_VENV)/bin/python examples/demo.py $(ARGS)
+
+PORT ?= 8000
+site: $(SITE_VENV)/.ready
+	@$(SITE_VENV)/bin/python examples/django_site/serve.py --port $(PORT) $(ARGS)
 
 test: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) $(ARGS)
@@ -135,4 +141,8 @@ $(DOCS_VENV)/.ready: $(INPUTS)
 $(DEMO_VENV)/.ready: $(INPUTS)
 	@echo "The demo runs a model on this machine; that needs Python 3.10 or newer."
 	@$(MAKE_VENV) $(DEMO_VENV) local --at-least 3.10
+	@touch $@
+
+$(SITE_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(SITE_VENV) django,local,site --at-least 3.10
 	@touch $@

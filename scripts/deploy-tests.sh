@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The tests of real deployments (gunicorn, Django, Celery, gevent, OpenTelemetry, Jupyter), with an interpreter that has
 # chatpool[test,deploy].  Celery's broker is a Redis, installed from Debian's packages where there is none; the tests
-# start one of their own on a socket in a temporary folder, and end it; PostgreSQL likewise.  Reports are looked at in
-# Debian's chromium.
+# start one of their own on a socket in a temporary folder, and end it; PostgreSQL likewise.  Pages are looked at in
+# Debian's chromium, which Debian's chromium-driver (the program chromedriver) moves.
 #
 #   scripts/deploy-tests.sh PYTHON [PYTEST ARGUMENTS]
 set -euo pipefail
@@ -29,8 +29,8 @@ install() {
 }
 
 missing=()
-for program in redis-server chromium; do
-    command -v "$program" >/dev/null || missing+=("$program")
+for program in redis-server chromium chromedriver; do
+    command -v "$program" >/dev/null || missing+=("${program/chromedriver/chromium-driver}")
 done
 # Debian has the programs of a PostgreSQL server in a folder of their own.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)

@@ -1,14 +1,17 @@
 """Takes the pictures of what a browser shows: ``python scripts/screenshots.py`` writes docs/images/*.png.
 
-A run against a practice server that breaks some calls gives the report page, and a table as a notebook shows it.
-Needs Chromium (Debian's package ``chromium``).
+A run against a practice server that breaks some calls gives the report page, and a table as a notebook shows it.  The
+site of the examples is asked some questions.  Needs Chromium (Debian's packages ``chromium`` and ``chromium-driver``),
+and the extras ``deploy`` and ``django``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +42,7 @@ def main() -> None:
         (folder / "notebook.html").write_text(_NOTEBOOK.format(table=notebook_table()), encoding="utf-8")
         shoot(folder / "report.html", IMAGES / "report.png", 1000, 1500)
         shoot(folder / "notebook.html", IMAGES / "notebook.png", 900, 470)
+    shoot_site(IMAGES / "django-site.png", 1200, 900)
 
 
 def report_page(folder: Path) -> str:
@@ -88,6 +92,34 @@ def shoot(page: Path, picture: Path, width: int, height: int) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}"]
     command = [chromium, *options, f"--screenshot={picture}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True)
+    print(picture)
+
+
+def shoot_site(picture: Path, width: int, height: int) -> None:
+    """Ask the site some questions, and write a picture while the answers arrive."""
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    command = [sys.executable, str(ROOT / "examples/django_site/serve.py"), "--practice", "--port", "0"]
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium") or ""
+    site = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get(site.stdout.readline().split()[0])
+        driver.find_element("css selector", "[data-examples]").click()
+        driver.find_element("id", "id_questions").send_keys("\nWhat if it should fail?")
+        driver.find_element("css selector", "[type=submit]").click()
+        WebDriverWait(driver, 60, 0.1).until(lambda _: driver.find_elements("css selector", ".card[data-state=done]"))
+        driver.save_screenshot(str(picture))
+    finally:
+        driver.quit()
+        site.send_signal(signal.SIGINT)
+        site.wait()
     print(picture)
 
 

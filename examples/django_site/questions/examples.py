@@ -1,0 +1,36 @@
+"""Questions for visitors who only want to look."""
+
+QUESTIONS = "Why is the sky blue?\nHow do bees find their way home?\nWhat did people write on before paper?"
+CAPITALS = {
+    "Argentina": "Buenos Aires",
+    "Austria": "Vienna",
+    "Brazil": "Brasília",
+    "Canada": "Ottawa",
+    "Chile": "Santiago",
+    "Cuba": "Havana",
+    "Egypt": "Cairo",
+    "Finland": "Helsinki",
+    "France": "Paris",
+    "Ghana": "Accra",
+    "Greece": "Athens",
+    "Hungary": "Budapest",
+    "India": "New Delhi",
+    "Ireland": "Dublin",
+    "Italy": "Rome",
+    "Japan": "Tokyo",
+    "Kenya": "Nairobi",
+    "Mongolia": "Ulaanbaatar",
+    "Morocco": "Rabat",
+    "Nepal": "Kathmandu",
+    "Norway": "Oslo",
+    "Peru": "Lima",
+    "Poland": "Warsaw",
+    "Portugal": "Lisbon",
+    "Senegal": "Dakar",
+    "Spain": "Madrid",
+    "Sweden": "Stockholm",
+    "Thailand": "Bangkok",
+    "Uruguay": "Montevideo",
+    "Vietnam": "Hanoi",
+}
+LIST = "\n".join(f"What is the capital of {country}?" for country in CAPITALS)
