@@ -43,7 +43,7 @@ def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]
             ``pool`` or the arguments of a pool, ``retry_failed``, ``progress``, body fields and others.
 
     Returns:
-        What :meth:`BatchResult.to_dict` returns, and the ``shard``, as JSON has them.
+        What :meth:`chatpool.batch.BatchResult.to_dict` returns, and the ``shard``, as JSON has them.
 
     Raises:
         JournalBusyError: another process runs this shard.

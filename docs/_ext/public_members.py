@@ -120,8 +120,9 @@ class Inherited(SphinxDirective):
 
 
 def _documented(base: type, module: str) -> str:
-    """The full name under which a base is documented: of the class's own module, or of chatpool, if that exports it."""
-    exporting = [home for home in (module, "chatpool") if base.__name__ in importlib.import_module(home).__all__]
+    """The full name under which a base is documented: that of the first module of these that exports it."""
+    homes = (module, "chatpool.errors", "chatpool.testing", "chatpool")
+    exporting = [home for home in homes if base.__name__ in importlib.import_module(home).__all__]
     return f"{[*exporting, base.__module__][0]}.{base.__name__}"
 
 
