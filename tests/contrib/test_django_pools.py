@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
 import sys
 import threading
@@ -46,6 +48,14 @@ def test_aliases_are_pools_of_their_own(server, alias_settings):
         assert server.requests[0].body["model"] == "large"
         assert pools["nightly"] is not pools["default"]
         assert list(pools) == ["default", "nightly"]
+
+
+def test_to_look_at_the_proxy_makes_no_pool(alias_settings):
+    with override_settings(CHATPOOL={"default": alias_settings}):
+        inspect.unwrap(pool)
+        copy.copy(pool)
+        assert not hasattr(pool, "__wrapped__")
+        assert repr(pools) == "<PoolHandler of no pool yet>"
 
 
 def test_all_threads_have_one_pool(alias_settings):

@@ -141,6 +141,8 @@ class _DefaultPool:
     """The pool of the default alias, whichever it is at the moment."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what looks into a module asks for such names: that is no first use
+            raise AttributeError(name)
         return getattr(pools[DEFAULT_ALIAS], name)
 
     def __repr__(self) -> str:

@@ -118,7 +118,8 @@ class StreamingChatResponse(StreamingHttpResponse):
         on_finish: called with the :class:`~chatpool.Outcome` of each answer, once, when it has ended; for a visitor who
             left its ``error`` is a :class:`~chatpool.CallCancelledError` with the ``text`` so far.
         wait_first: whether to wait for the first piece before the response is made, so that an answer that fails has a
-            status of its own (502, 503 or 504) and JSON. For one item only.
+            status of its own (502, 503 or 504) and JSON. For one item only; and not in an ``async def`` view, where it
+            would stop the event loop.
         options: of ``StreamingHttpResponse``.
 
     A request for the headers only (HEAD) makes no call.
