@@ -209,23 +209,24 @@ def visitor(tmp_path):
 def test_answers_are_shown_side_by_side_while_they_are_written(site, model, visitor):
     visitor.driver.get(site)
     visitor.run(RECORD_GROWTH)
-    visitor.write("one?\ntwo?")
+    visitor.write("one?\ntwo?\nfor ever")
     visitor.click("#ask [type=submit]")
-    visitor.wait_for_answers(["done", "done"])
+    visitor.wait_for_answers(["done", "done", "streaming"])
 
     texts = [element.text for element in visitor.see(".card .answer")]
-    assert texts == ["".join(WORDS)] * 2
+    assert texts == ["".join(WORDS), "".join(WORDS), "begun"]
     growth, whole = visitor.run("return growth"), len("".join(WORDS))
     lengths = [{length for which, length in growth if which == card} for card in (0, 1)]
     assert min(map(len, lengths)) >= 5, "the text has come in too few pieces"
     second_began = next(place for place, (card, length) in enumerate(growth) if card == 1 and length)
     assert [0, whole] not in growth[:second_began], "one after the other"
-    left, right = (element.rect for element in visitor.see(".card"))
+    left, right, _ = (element.rect for element in visitor.see(".card"))
     assert (left["y"], left["x"] + left["width"] <= right["x"]) == (right["y"], True)
-    assert [title.text for title in visitor.see(".card h2")] == ["one?", "two?"]
-    assert visitor.see("#ask .told")[0].text == "2 of 2 answered"
+    assert [title.text for title in visitor.see(".card h2")] == ["one?", "two?", "for ever"]
+    assert visitor.see("#ask .told")[0].text == "2 of 3 answered"
     assert re.fullmatch(r"\d+ tokens · \d+\.\d s", visitor.see(".card .figures")[0].text)
-    assert [request.headers["authorization"] for request in model.requests] == ["Bearer sk-secret"] * 2
+    assert [request.headers["authorization"] for request in model.requests] == ["Bearer sk-secret"] * 3
+    assert "sk-secret" not in visitor.driver.page_source
 
 
 @pytest.mark.smoke
@@ -399,6 +400,14 @@ def test_no_page_scrolls_sideways_and_every_text_can_be_read(site, visitor, size
         colour = visitor.run("return getComputedStyle(document.body).backgroundColor")
         is_dark = max(map(int, re.findall(r"\d+", colour)[:3])) < 64
         assert is_dark == (scheme == "dark"), (name, colour)
+
+
+def test_each_answer_stands_under_its_question_whatever_is_between_them(site, model, visitor):
+    visitor.driver.get(site)
+    visitor.run(r"document.querySelector('#id_questions').value = '\ufeff\n \u2028\none?\x85more\n\x1c\n\r\nfail\n'")
+    visitor.click("#ask [type=submit]")
+    visitor.wait_for_answers(["done", "error"])
+    assert sorted(request.prompt for request in model.requests) == ["fail", "one?\x85more"]
 
 
 def test_words_of_visitors_and_models_are_shown_as_they_are(site, visitor):

@@ -14,7 +14,7 @@ def questions_in(text, most):
     Raises:
         ValidationError: there are none, more than ``most``, or one is too long.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise forms.ValidationError("Write at least one question.")
     if len(lines) > most:

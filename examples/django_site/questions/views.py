@@ -8,6 +8,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from chatpool.batch.output_formats import CSV, Column, Spool, write_table
 from chatpool.contrib.django import StreamingChatResponse
+from chatpool.local import MODEL as EMBEDDED_MODEL
 
 from . import examples, runs
 from .forms import AskForm, ListForm
@@ -16,12 +17,16 @@ from .models import Question, QuestionList
 HEARTBEAT_SECONDS = 1  # a visitor who has left is noticed within twice this
 LISTS_SHOWN = 10
 LATEST_SHOWN = 6
+NOTES = {
+    "practice": "a practice server that makes them up",
+    EMBEDDED_MODEL: "a very small model on this machine that is often wrong",
+}
 COLUMNS = ("question", "answer", "error", "tokens", "seconds")
 
 
 def model(request):
     """Name the model in every page."""
-    return {"model": settings.MODEL}
+    return {"model": settings.MODEL, "note": NOTES.get(settings.MODEL)}
 
 
 @require_GET

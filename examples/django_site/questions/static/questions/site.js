@@ -2,18 +2,17 @@
 
 const POLL_MILLISECONDS = 700;
 const STATES = {waiting: "Waiting", streaming: "Writing", done: "Done", error: "Failed", stopped: "Stopped"};
+const questionsIn = text => text.split("\n").filter(line => /[^\s\x1c-\x1f\x85]/.test(line)); // as Python strips them
 
 for (const field of document.querySelectorAll("textarea[data-most]")) prepare(field);
-const form = document.querySelector("#ask");
-if (form) askSideBySide(form);
-const progress = document.querySelector("#progress");
-if (progress) watch(progress);
+for (const form of document.querySelectorAll("#ask")) askSideBySide(form);
+for (const place of document.querySelectorAll("#progress")) watch(place);
 
 /** Show how many questions a field has, and how many it may have; fill it with examples. */
 function prepare(field) {
   const shown = field.form.querySelector("[data-count]");
   const count = () => {
-    const lines = field.value.split("\n").filter(line => line.trim()).length;
+    const lines = questionsIn(field.value).length;
     const over = lines > field.dataset.most;
     shown.textContent = `${lines} of ${field.dataset.most}`;
     shown.toggleAttribute("data-over", over);
@@ -45,10 +44,12 @@ function askSideBySide(form) {
     asking = new AbortController();
     setBusy(true);
     problem.hidden = true;
+    const [body, questions] = [new FormData(form), questionsIn(field.value)];
+    body.set("questions", questions.join("\n"));
     try {
-      const response = await fetch(form.action, {method: "POST", body: new FormData(form), signal: asking.signal});
+      const response = await fetch(form.action, {method: "POST", body, signal: asking.signal});
       if (!response.ok) throw new Error(await reasonOf(response));
-      await showAnswers(response, field.value, told, asking.signal);
+      await showAnswers(response, questions, told, asking.signal);
     } catch (error) {
       problem.textContent = error instanceof TypeError ? "The site cannot be reached; try again." : error.message;
       problem.hidden = asking.signal.aborted;
@@ -72,8 +73,8 @@ async function reasonOf(response) {
 }
 
 /** Make a card for each question, and fill them with the events of the response. */
-async function showAnswers(response, text, told, signal) {
-  const cards = text.split("\n").map(line => line.trim()).filter(Boolean).map(makeCard);
+async function showAnswers(response, questions, told, signal) {
+  const cards = questions.map(makeCard);
   document.querySelector("#answers").replaceChildren(...cards.map(card => card.element));
   const count = () => {
     const [done, failed] = ["done", "error"].map(state => cards.filter(card => card.element.dataset.state === state).length);
@@ -90,9 +91,8 @@ async function showAnswers(response, text, told, signal) {
       if (name !== "text") count();
     }
   } finally {
-    for (const card of cards.filter(card => !card.ended)) {
-      card.end(signal.aborted ? "stopped" : "error", "", signal.aborted ? "" : "The answer broke off; try again.");
-    }
+    const end = signal.aborted ? ["stopped", "", ""] : ["error", "", "The answer broke off; try again."];
+    cards.filter(card => !card.ended).forEach(card => card.end(...end));
     if (signal.aborted) told.textContent = "Stopped";
   }
 }
@@ -101,8 +101,8 @@ function makeCard(question) {
   const element = document.querySelector("#card").content.firstElementChild.cloneNode(true);
   const [title, answer, state, figures] = ["h2", ".answer", ".state", ".figures"].map(name => element.querySelector(name));
   const began = performance.now();
-  const set = value => { element.dataset.state = value; state.textContent = STATES[value]; };
-  title.textContent = question;
+  const set = value => [element.dataset.state, state.textContent] = [value, STATES[value]];
+  title.textContent = question.trim();
   return {
     element,
     ended: false,
@@ -143,7 +143,7 @@ async function watch(place) {
     if (told.textContent !== shown.dataset.told) told.textContent = shown.dataset.told;
     if ("ended" in shown.dataset) return;
     await new Promise(resolve => setTimeout(resolve, POLL_MILLISECONDS));
-    const response = await fetch(place.dataset.from).catch(() => null);
+    const response = await fetch(place.dataset.from).catch(() => null); // the site may be away for a moment
     if (response?.ok) place.innerHTML = await response.text();
   }
 }
