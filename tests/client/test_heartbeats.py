@@ -145,6 +145,7 @@ def test_an_error_of_the_reader_that_is_thrown_into_it_ends_the_exchange(serve, 
     server, pool = serve(Stall(), max_workers=1)
     events = pool.stream("tell").events(heartbeat=SECONDS)
     assert next(events) is None
+    server.wait_until(lambda: server.in_flight == 1)  # otherwise the next call might be the one that stalls
     with pytest.raises(error):
         events.throw(error)
     server.wait_until(lambda: server.in_flight == 0)
