@@ -41,7 +41,7 @@ class Metrics:
 
 
 @pytest.fixture
-def site(start, chatpool_server_factory, tmp_path):
+def site(python, chatpool_server_factory, tmp_path):
     """The server of the model, and the address of the application."""
     release = threading.Event()
 
@@ -51,18 +51,9 @@ def site(start, chatpool_server_factory, tmp_path):
 
     server = chatpool_server_factory(answer)
     server.release = release
-    program = start(
-        *(
-            "gunicorn",
-            "--bind",
-            "127.0.0.1:0",
-            "--workers",
-            str(WORKERS),
-            "--worker-class",
-            "gthread",
-            "--threads",
-            "4",
-        ),
+    program = python(
+        *("-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", str(WORKERS)),
+        *("--worker-class", "gthread", "--threads", "4"),
         *("--config", "metrics_config.py", "metrics_app:application"),
         CHAT_URL=server.base_url,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),

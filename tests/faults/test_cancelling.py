@@ -223,9 +223,8 @@ def test_exchanges_that_end_around_their_completion_harm_nobody(
     server = serve(script, tls=tls)
     transport = start_transport(server.url, max_workers=WORKERS)
 
-    def doomed(body, chance):
+    def doomed(body, seconds):
         token = CancelToken()
-        seconds = 0.001 + 0.004 * chance
         timeout = Timeout(attempt=seconds if ending == "deadline" else 30)
         canceller = threading.Timer(seconds, token.cancel)
         if ending == "cancel":
@@ -236,11 +235,14 @@ def test_exchanges_that_end_around_their_completion_harm_nobody(
         return 0
 
     def work(worker):
-        chance = random.Random(worker)
+        chance, typical_seconds = random.Random(worker), 0.003
         completed = 0
         for number in range(rounds):
             body = f"{worker}-{number}".encode()
-            completed += doomed(b"doomed" + body, chance.random())
+            was_completed = doomed(b"doomed" + body, typical_seconds * (0.5 + chance.random()))
+            # It follows the speed of the machine.
+            typical_seconds *= 0.8 if was_completed else 1.25
+            completed += was_completed
             assert exchange(transport, body, timeout=Timeout(attempt=30, connect=30)).content == body
         return completed
 
