@@ -53,7 +53,7 @@ def site(python, chatpool_server_factory, tmp_path):
     server.release = release
     program = python(
         *("-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", str(WORKERS)),
-        *("--worker-class", "gthread", "--threads", "4"),
+        *("--worker-class", "gthread", "--threads", "16"),  # more than are held: a scrape finds one free
         *("--config", "metrics_config.py", "metrics_app:application"),
         CHAT_URL=server.base_url,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
