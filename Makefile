@@ -15,6 +15,8 @@ BENCH_VENV ?= $(VENVS)/bench$(SUFFIX)
 DEPLOY_VENV ?= $(VENVS)/deploy$(SUFFIX)
 SITE_VENV ?= $(VENVS)/site$(SUFFIX)
 LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
+AIRFLOW_VENV ?= $(VENVS)/airflow$(SUFFIX)
+PREFECT_VENV ?= $(VENVS)/prefect$(SUFFIX)
 
 # Bytecode is kept, as the tests start hundreds of interpreters, but not among the sources.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,8 +30,8 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo site test test-local test-slow test-deploy test-servers coverage lint format types docs bench package
-.PHONY: ci ci-full clean
+.PHONY: help demo site test test-local test-slow test-deploy test-orchestrators test-servers coverage lint format types
+.PHONY: docs bench package ci ci-full clean
 
 help:
 	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
@@ -38,6 +40,7 @@ help:
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
+	@echo "make test-orchestrators the examples for Airflow and Prefect under the real ones"
 	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
@@ -68,6 +71,11 @@ test-slow: $(TEST_VENV)/.ready
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
+
+test-orchestrators: $(TEST_VENV)/.ready $(AIRFLOW_VENV)/.ready $(PREFECT_VENV)/.ready
+	CHATPOOL_AIRFLOW_PYTHON=$(abspath $(AIRFLOW_VENV)/bin/python) \
+		CHATPOOL_PREFECT_PYTHON=$(abspath $(PREFECT_VENV)/bin/python) \
+		$(TEST_VENV)/bin/python -m pytest -m orchestrators -o faulthandler_timeout=900 tests/deploy/test_orchestrators.py $(ARGS)
 
 test-servers: $(TEST_VENV)/.ready $(LOCAL_VENV)/.ready $(LITELLM_VENV)/.ready
 	CHATPOOL_LLAMA_PYTHON=$(LOCAL_VENV)/bin/python CHATPOOL_LITELLM_PYTHON=$(LITELLM_VENV)/bin/python \
@@ -128,6 +136,14 @@ $(DEPLOY_VENV)/.ready: $(INPUTS)
 
 $(LITELLM_VENV)/.ready: tests/servers/litellm-requirements.txt scripts/make_venv.py
 	@$(MAKE_VENV) $(LITELLM_VENV) --only $< --at-least 3.10
+	@touch $@
+
+$(AIRFLOW_VENV)/.ready: tests/deploy/airflow-requirements.txt scripts/make_venv.py
+	@$(MAKE_VENV) $(AIRFLOW_VENV) --only $< --at-least 3.10
+	@touch $@
+
+$(PREFECT_VENV)/.ready: tests/deploy/prefect-requirements.txt scripts/make_venv.py
+	@$(MAKE_VENV) $(PREFECT_VENV) --only $< --at-least 3.10
 	@touch $@
 
 $(DEV_VENV)/.ready: $(INPUTS)

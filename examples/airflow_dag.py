@@ -18,6 +18,7 @@ def answers():
 
     @task
     def files():
+        (SHARED / "answers").mkdir(exist_ok=True)
         return sorted(str(path) for path in (SHARED / "questions").glob("*.jsonl"))
 
     @task(retries=3, retry_delay=timedelta(minutes=5), retry_exponential_backoff=True, max_active_tis_per_dag=4)

@@ -31,6 +31,7 @@ def answer(source, folder):
 @flow
 def answer_files(folder, sources):
     """Answer the files side by side; the folder is one that every worker can reach."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
     return answer.map(sources, folder).result()
 
 

@@ -55,10 +55,10 @@ class Program:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_for(self, pattern):
+    def wait_for(self, pattern, timeout=HUNG):
         """The match for ``pattern`` in the output, as soon as there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or re.search(pattern, "".join(self._lines)), HUNG)
+            self._changed.wait_for(lambda: self._ended or re.search(pattern, "".join(self._lines)), timeout)
             match = re.search(pattern, "".join(self._lines))
             assert match, f"nothing matches {pattern!r} in:\n{''.join(self._lines)}"
             return match

@@ -18,3 +18,9 @@ def test_a_page_shows_a_file_of_the_examples_as_it_is(docs: Path, read: Callable
                 assert example.source == f"# {example.file}\n{text}", f"{page}, line {example.line}"
                 shown.add(example.file)
     assert shown == ON_PAGES
+
+
+def test_the_page_of_airflow_and_prefect_shows_the_examples_as_they_are(docs: Path) -> None:
+    page = (docs / "howto" / "airflow-prefect.md").read_text(encoding="utf-8")
+    for name in ("airflow_dag.py", "prefect_flow.py"):
+        assert f"```text\n{(EXAMPLES / name).read_text(encoding='utf-8')}```" in page, name
