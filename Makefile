@@ -70,7 +70,7 @@ test-slow: $(TEST_VENV)/.ready
 		-o faulthandler_timeout=900 $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
-	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(ARGS)
+	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(IN_PROCESSES) $(ARGS)
 
 test-orchestrators: $(TEST_VENV)/.ready $(AIRFLOW_VENV)/.ready $(PREFECT_VENV)/.ready
 	CHATPOOL_AIRFLOW_PYTHON=$(abspath $(AIRFLOW_VENV)/bin/python) \
