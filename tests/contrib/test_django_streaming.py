@@ -308,12 +308,12 @@ def test_a_request_for_the_headers_makes_no_call(site, server, url):
     assert Client().get(url, {"q": "ping"}).status_code == 200  # the next one does
 
 
-def scope(target: str):
+def scope(target: str, method: str = "GET"):
     url, _, query = target.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
-        "method": "GET",
+        "method": method,
         "path": url,
         "query_string": query.encode(),
         "headers": [],
@@ -321,8 +321,8 @@ def scope(target: str):
     }
 
 
-async def asgi_body(target: str) -> bytes:
-    site = ApplicationCommunicator(get_asgi_application(), scope(target))
+async def asgi_body(target: str, method: str = "GET") -> bytes:
+    site = ApplicationCommunicator(get_asgi_application(), scope(target, method))
     await site.send_input({"type": "http.request"})
     assert (await site.receive_output(10))["status"] == 200
     body, more = b"", True
@@ -337,6 +337,21 @@ async def asgi_body(target: str) -> bytes:
 def test_under_asgi_the_pieces_come_without_a_warning(site, url):
     body = asyncio.run(asgi_body(f"{url}?q=one%20two"))
     assert texts(events(body)) == "one two"
+
+
+@pytest.mark.parametrize("url", ["/several", "/async"])
+def test_under_asgi_a_request_for_the_headers_makes_no_call(site, server, url):
+    assert asyncio.run(asgi_body(f"{url}?q=ping", "HEAD")) == b""
+    assert server.requests == []
+
+
+def test_a_request_for_the_headers_is_not_reported(pool, server):
+    ended = []
+    request = RequestFactory().head("/")
+    response = StreamingChatResponse("ping", pool=pool, on_finish=ended.append)
+    response._resource_closers.append(request.close)  # as Django's handlers do
+    assert read(response) == b""
+    assert (server.requests, ended) == ([], [])
 
 
 def test_under_asgi_a_visitor_who_leaves_ends_the_call(site, server, pool):

@@ -26,7 +26,7 @@ from typing import (
 
 from django.core.signals import request_started
 from django.dispatch import receiver
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 
 from ... import (
     APIConnectionError,
@@ -157,13 +157,25 @@ class StreamingChatResponse(StreamingHttpResponse):
             super().__init__([json.dumps(_visible(failed))], headers={**_retry_after(failed), **headers}, **options)
             return
         options.setdefault("content_type", "text/event-stream")
-        super().__init__(() if _is_head.get() else self._body, headers={**_HEADERS, **headers}, **options)
+        super().__init__(self._body, headers={**_HEADERS, **headers}, **options)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate under WSGI."""
+        return iter(()) if self._is_for_head() else super().__iter__()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate under ASGI: the answers are read in a thread of their own, and closed there."""
         if self.is_async:  # a middleware has wrapped them
             return super().__aiter__()  # type: ignore[no-any-return]
-        return closing(_closing_too(self.streaming_content, self._body))
+        return closing(_closing_too(iter(()) if self._is_for_head() else self.streaming_content, self._body))
+
+    def _is_for_head(self) -> bool:
+        """Return whether only the headers are asked for: Django has the response close its request."""
+        closed = [getattr(closer, "__self__", None) for closer in self._resource_closers]
+        is_for_head = any(isinstance(each, HttpRequest) and each.method == "HEAD" for each in closed)
+        if is_for_head:
+            self._body.skip()
+        return is_for_head
 
 
 def _closing_too(parts: Iterator[bytes], body: _Body) -> Iterator[bytes]:
@@ -309,6 +321,11 @@ class _Body:
             finally:
                 self._lock.release()
 
+    def skip(self) -> None:
+        """Make no call, and report none."""
+        self._texts.clear()
+        self._is_left = True
+
     def _leave(self) -> None:
         self._events.close()  # type: ignore[attr-defined]  # a generator
         self._answers.close()
@@ -344,6 +361,6 @@ def _retry_after(outcome: Outcome[Any]) -> Dict[str, str]:
 def _note_method(
     environ: Optional[Mapping[str, Any]] = None, scope: Optional[Mapping[str, Any]] = None, **_: Any
 ) -> None:
-    """Note whether only the headers are asked for: a response does not know its request."""
+    """Note whether only the headers are asked for, for responses that wait before they are made."""
     method = (environ or {}).get("REQUEST_METHOD") or (scope or {}).get("method")
     _is_head.set(method == "HEAD")
