@@ -32,6 +32,7 @@ from .pickling import restore
 from .pool import ChatPool
 from .start_run import run_window
 from .stored_runs import StoredRowsRun, record_of
+from .time_budget import seconds_left
 
 __all__ = [
     "MAX_BATCH_TEXTS",
@@ -50,6 +51,7 @@ __all__ = [
     "record_of",
     "recorded_options_of",
     "request_maker",
+    "seconds_left",
     "start_rows",
     "state_of",
     "unpickle_pool",
@@ -82,7 +84,9 @@ def start_rows(
     """
     engine = pool._core.engine
     dispatcher = pool._core.dispatcher.extended(listeners)
-    options = run_call_options(pool._call_options(), dispatcher, ends_when_refused=ends_when_refused)
+    # The end of a deadline is one of the whole run, whose rows stay pending.
+    single = replace(pool._call_options(), deadline=None)
+    options = run_call_options(single, dispatcher, ends_when_refused=ends_when_refused)
     if is_batched:
         window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
         run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)

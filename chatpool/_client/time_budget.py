@@ -9,7 +9,7 @@ from typing import Iterator, Optional
 from ..clock import Clock, current_clock
 from ..config import positive_seconds
 
-__all__ = ["deadline", "deadline_on"]
+__all__ = ["deadline", "deadline_on", "seconds_left"]
 
 _ends_at: ContextVar[Optional[float]] = ContextVar("chatpool_deadline", default=None)
 
@@ -45,7 +45,13 @@ def deadline(seconds: float) -> Iterator[None]:
         _ends_at.reset(token)
 
 
+def seconds_left() -> Optional[float]:
+    """Return the seconds that are left in this context, 0.0 or less when they are over; None outside of any block."""
+    ends_at = _ends_at.get()
+    return None if ends_at is None else ends_at - current_clock().now()
+
+
 def deadline_on(clock: Clock) -> Optional[float]:
     """Return the end of the time of this context on ``clock``; None outside of any block."""
-    ends_at = _ends_at.get()
-    return None if ends_at is None else clock.now() + ends_at - current_clock().now()
+    left = seconds_left()
+    return None if left is None else clock.now() + left

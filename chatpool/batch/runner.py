@@ -15,6 +15,7 @@ from .._client.batch_support import (
     needs_model,
     record_of,
     recorded_options_of,
+    seconds_left,
     start_rows,
     state_of,
 )
@@ -91,9 +92,9 @@ class Runner:
         """End the run; called in another thread."""
         raise NotImplementedError
 
-    def end_for_time(self) -> None:
-        """End the run because its time is over; called in another thread."""
-        self._time_error = DeadlineExceededError("the run's time (run_timeout) ran out")
+    def end_for_time(self, limit: str) -> None:
+        """End the run because its time is over, which ``limit`` has set; called in another thread."""
+        self._time_error = DeadlineExceededError(f"the run's time ({limit}) ran out")
         self.stop()
 
     def counts(self) -> Counts:
@@ -347,11 +348,14 @@ def refuse_without_model(pool: ChatPool, rows: Rows, row_request: RowRequest) ->
 
 @contextlib.contextmanager
 def time_limit(seconds: Optional[float], runner: Runner) -> Iterator[None]:
-    """Within the block, end the run when its time is over."""
+    """Within the block, end the run when its time is over, or that of a deadline around it."""
+    left, limit = seconds_left(), "run_timeout"
+    if left is not None and (seconds is None or left < seconds):
+        seconds, limit = max(left, 0.0), "chatpool.deadline"
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, runner.end_for_time)
+    timer = threading.Timer(seconds, runner.end_for_time, [limit])
     timer.daemon = True
     timer.start()
     try:

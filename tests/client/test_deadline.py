@@ -142,6 +142,21 @@ def test_a_call_that_waits_for_a_worker_ends_in_time(server):
         blocking.cancel()
 
 
+@pytest.mark.parametrize("seconds", [ENOUGH_SECONDS, 1e-9])
+def test_rows_of_a_batch_run_stay_pending(server, tmp_path, seconds):
+    rows = tmp_path / "in.txt"
+    rows.write_text("answered\nstalls\n")
+    server.set_script({"stalls": Stall()})
+    with chatpool.deadline(seconds):
+        result = chatpool.batch.run(rows, tmp_path / "out.jsonl", model="m", base_url=server.base_url, progress=False)
+    assert "(chatpool.deadline)" in str(result.fatal)
+    assert (result.failed, result.pending) == (0, 2 - result.succeeded)
+    assert result.succeeded == 1 or seconds < 1
+    server.set_script(None)
+    again = chatpool.batch.run(rows, tmp_path / "out.jsonl", model="m", base_url=server.base_url, progress=False)
+    assert again.succeeded == 2
+
+
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
