@@ -35,7 +35,7 @@ class Airflow:
     """``dag.test()``, with a database in ``home``."""
 
     VARIABLE = "CHATPOOL_AIRFLOW_PYTHON"
-    BUSY = "JournalBusyError"
+    BUSY = "marking task as UP_FOR_RESCHEDULE"
     TRIES_OF_A_BUSY_TASK = (1,)
 
     def __init__(self, python, home):
