@@ -1,4 +1,4 @@
-"""One run of the flow in a file; the last line has its mapped tasks, each with success and tries, and their results."""
+"""One run of the flow in a file; the last line has its mapped tasks (success and tries of each) and their results."""
 
 import importlib.util
 import json
