@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import signal
@@ -28,6 +29,17 @@ pytest_plugins = ["chatpool.testing.plugin"]
 _SETTINGS = ("OPENAI_", "AZURE_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_")
 
 _strays: List[str] = []
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """For what is nested to the limit of recursion: finalizers of other tests' garbage would fail that deep."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -74,6 +74,7 @@ def test_a_tool_call_decodes_its_arguments():
     assert ToolCall("1", "now", "").arguments == {}
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_arguments_that_are_no_json_are_a_value_error():
     with pytest.raises(ValueError, match="Expecting"):
         _ = ToolCall("1", "weather", "{city").arguments

@@ -194,6 +194,7 @@ def test_an_empty_text_in_json_fails_alone(ask, errors, line):
         ('{"prompt": "a", "metadata": {"\\uDC00": 1}}', r"\udc00 is half of a surrogate pair"),
     ],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_a_line_of_json_that_cannot_be_used_is_named_and_can_be_left_out(ask, chatpool_server, line, reason):
     content = '{"prompt": "a"}\n' + line + '\n{"prompt": "b"}\n'
     with pytest.raises(ConfigurationError, match="line 2 of ") as caught:

@@ -19,7 +19,7 @@ import pytest
 from chatpool import Budget, ChatPool, ChatPoolError, Limits, Timeout
 from chatpool.batch import report
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("no_collection")]
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1}}
 TOOL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}

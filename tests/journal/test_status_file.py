@@ -118,6 +118,7 @@ def test_a_status_that_cannot_be_written_ends_no_run(path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"rows": 1}', "[" * 100_000])
+@pytest.mark.usefixtures("no_collection")
 def test_what_is_damaged_is_no_status(path, text):
     status_of(path).write_text(text)
     assert read_status(str(path)) is None

@@ -173,10 +173,12 @@ def test_anything_else_is_not_json(text):
     ],
     ids=lambda text: text[:12],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_very_many_fences_and_thoughts_take_no_longer_than_their_length(text):
     assert reason(City, text).startswith("not JSON: ")
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_nesting_without_an_end_is_said_to_be_too_deep():
     assert reason(City, "[" * 100_000) == "not JSON that can be read: nested too deeply"
 

@@ -83,6 +83,7 @@ def test_names_in_references_may_have_any_letters():
     assert parser_of({"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/0"}]})('"Rome"') == "Rome"
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_a_value_that_is_nested_too_deeply_for_the_schema_is_a_complaint():
     schema = {"type": "array", "items": {"$ref": "#"}}
     assert reason(schema, "[" * 900 + "]" * 900) == "nested too deeply"

@@ -226,6 +226,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("content", "words"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.usefixtures("no_collection")
 def test_a_200_with_an_unusable_body_is_tried_again(content, words):
     verdict = classify(200, content=content)
     assert (verdict.kind, verdict.scope, type(verdict.error)) == ("retry", "call", chatpool.APIResponseError)

@@ -88,6 +88,7 @@ def test_a_flagged_prompt_is_recognised():
         (b"[" * 100_000, "[" * 2000),
     ],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_what_is_no_json_is_read_as_text(content, message):
     assert read_error(content).message == message
 
