@@ -58,7 +58,6 @@ class ChatStream(Iterator[ChatChunk]):
             request, options, sink, item=item
         )
         self._engine = engine
-        self._total_seconds = options.timeout.total
         self._begins_by = 0.0
         self._has_begun = False
         self._waited = False  # a moment ago
@@ -227,8 +226,7 @@ class ChatStream(Iterator[ChatChunk]):
         sink = _StreamSink(threading.get_ident())
         self._call = call = self._make_call(sink)
         self._sink = sink
-        left = call.deadline().at - self._engine.clock.now()  # what a block's deadline leaves
-        self._begins_by = time.monotonic() + min(self._total_seconds, left) + GRACE_SECONDS
+        self._begins_by = time.monotonic() + call.deadline().at - self._engine.clock.now() + GRACE_SECONDS
         if self._over:  # closed a moment ago
             self._engine.cancel(call)
             return sink

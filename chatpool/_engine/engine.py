@@ -177,14 +177,9 @@ class Engine:
         threading.Thread(target=self._run_in_new_thread, args=(call,), daemon=True).start()
 
     def _run_in_new_thread(self, call: Call) -> None:
-        _this_thread.engine, thread.busy = self, True
         try:
-            if call.state == NEW:  # not cancelled before it came here
-                self._run_inline(call)
+            self._run_here([call])
         finally:
-            _this_thread.engine = None
-            if self._closed and self._scheduler.idle():
-                self._release()
             self._run_hook("worker_end")
 
     def waiting(self) -> ContextManager[None]:
