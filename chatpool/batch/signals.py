@@ -7,9 +7,9 @@ import queue
 import signal
 import threading
 from types import FrameType
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, NoReturn, Optional, Type
 
-__all__ = ["SignalGuard", "guard_signals"]
+__all__ = ["SignalGuard", "guard_signals", "sigterm_raises"]
 
 
 class SignalGuard:
@@ -43,6 +43,23 @@ def guard_signals(signals: Iterable[int], stop: Callable[[], None]) -> Iterator[
         return
     with _stop_thread(stop) as request_stop, _handlers(signals, guard, request_stop):
         yield guard
+
+
+@contextlib.contextmanager
+def sigterm_raises(cls: Type[BaseException]) -> Iterator[None]:
+    """Within the block SIGTERM raises ``cls`` in the main thread.  In another thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+
+    def terminate(number: int, frame: Optional[FrameType]) -> NoReturn:
+        raise cls
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager

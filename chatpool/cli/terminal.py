@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-from types import FrameType
-from typing import Callable, Iterator, List, NoReturn, Optional, Set
+from typing import Callable, Iterator, List, Set
 
 from .._redaction import printable
+from ..batch.signals import sigterm_raises
 from ..errors import ChatPoolError, ConfigurationError
 
 __all__ = [
@@ -146,7 +144,7 @@ class _Terminated(KeyboardInterrupt):
 def run_to_exit_code(command: Callable[[List[str]], int], command_line: List[str]) -> int:
     """Run ``command`` and return the exit code; no exception leaves but SystemExit."""
     try:
-        with _sigterm_raises():
+        with sigterm_raises(_Terminated):
             code = command(command_line)
             sys.stdout.flush()
             return code
@@ -185,19 +183,3 @@ def _exit_code_of(error: Exception) -> int:
     if not isinstance(error, (ChatPoolError, OSError)):
         complain("this should not happen; please report it with the command that led to it")
     return FATAL
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
-        return
-
-    def terminate(number: int, frame: Optional[FrameType]) -> NoReturn:
-        raise _Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

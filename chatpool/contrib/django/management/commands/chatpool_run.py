@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist, FieldError, ImproperlyConfigured, ValidationError
@@ -13,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q
 
 from .....batch import BatchResult
+from .....batch.signals import sigterm_raises
 from .....errors import ChatPoolError, ConfigurationError
 from ...conf import DEFAULT_ALIAS
 from ...pools import pools
@@ -57,7 +55,7 @@ class Command(BaseCommand):
             CommandError: not every row has an answer.
         """
         try:
-            with _sigterm_raises():
+            with sigterm_raises(KeyboardInterrupt):  # as Ctrl-C does: what has come is saved
                 self._run(options)
         except (ConfigurationError, ImproperlyConfigured) as error:
             raise CommandError(str(error), returncode=_USAGE) from error
@@ -134,20 +132,3 @@ def _raise_unless_done(result: BatchResult) -> None:
         raise CommandError(f"{reason}{result.pending:,} rows are left; {_GO_ON}", returncode=_FATAL)
     if result.failed:
         raise CommandError(f"{result.failed:,} of {result.rows:,} rows failed; {_GO_ON}", returncode=_SOME_FAILED)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Return a context in which SIGTERM ends the run as Ctrl-C does: what has come is saved."""
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
