@@ -103,7 +103,7 @@ class MemoryPool(ChatPool):
 
     @property
     def replies(self) -> RepliesLike:
-        """What the model says; may be set at any time."""
+        """Replies of the model; may be set at any time."""
         return self._replies.source
 
     @replies.setter

@@ -10,7 +10,6 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from ... import ChatPool, Endpoint, Limits, Timeout
-from .backends import AzureBackend
 from .conf import (
     DEFAULT_ALIAS,
     InvalidPathError,
@@ -19,6 +18,7 @@ from .conf import (
     UnknownKeyError,
     all_settings,
     pool_settings,
+    valid_settings,
 )
 
 __all__ = ["check_deployment", "check_settings"]
@@ -61,11 +61,11 @@ def _try_out(settings: PoolSettings) -> None:
     Raises:
         TypeError, ValueError: a value that a pool refuses.
     """
-    make: Callable[..., ChatPool] = AzureBackend if settings.backend == AzureBackend else ChatPool
-    known = inspect.signature(ChatPool).parameters
-    options: Dict[str, Any] = {name: value for name, value in settings.options.items() if name in known}
-    if make is AzureBackend:
-        options = dict(settings.options)
+    make: Callable[..., ChatPool] = ChatPool.azure
+    options = dict(settings.options)
+    if settings.backend != ChatPool.azure:
+        make, known = ChatPool, inspect.signature(ChatPool).parameters
+        options = {name: value for name, value in options.items() if name in known}
     if "endpoints" not in options and "auth" not in options and not options.get("azure_ad_token_provider"):
         options["api_key"] = "checked"  # the real one may be missing where checks run
     make(**options).abort()
@@ -75,20 +75,13 @@ def _try_out(settings: PoolSettings) -> None:
 def check_deployment(**_: Any) -> List[CheckMessage]:
     """W001, W002, W004: settings that work, and are seldom meant so in production."""
     messages: List[CheckMessage] = []
-    for alias in _aliases():
+    for alias in valid_settings():
         try:
             options = pool_settings(alias).options
         except InvalidPoolError:  # check_settings says so
             continue
         messages += _deployment_problems(alias, options)
     return messages
-
-
-def _aliases() -> List[str]:
-    try:
-        return list(all_settings())
-    except InvalidPoolError:
-        return []
 
 
 def _deployment_problems(alias: str, options: Dict[str, Any]) -> Iterator[CheckMessage]:

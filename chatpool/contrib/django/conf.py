@@ -22,6 +22,7 @@ __all__ = [
     "all_settings",
     "known_keys",
     "pool_settings",
+    "valid_settings",
 ]
 
 DEFAULT_ALIAS = "default"
@@ -83,6 +84,14 @@ def all_settings() -> Mapping[str, Mapping[str, Any]]:
                 f"got {type(options).__name__}"
             )
     return found
+
+
+def valid_settings() -> Mapping[str, Mapping[str, Any]]:
+    """Return ``CHATPOOL``, empty if it is no dict of dicts: whoever uses a pool then hears of it."""
+    try:
+        return all_settings()
+    except InvalidPoolError:
+        return {}
 
 
 def pool_settings(alias: str) -> PoolSettings:

@@ -11,7 +11,7 @@ from django.core.signals import setting_changed
 from django.db import connections
 
 from ... import ChatPool
-from .conf import DEFAULT_ALIAS, InvalidPoolError, all_settings, pool_settings
+from .conf import DEFAULT_ALIAS, InvalidPoolError, all_settings, pool_settings, valid_settings
 
 __all__ = ["PoolHandler", "make_pool", "pool", "pools"]
 
@@ -83,7 +83,7 @@ class PoolHandler:
     def settings_changed(self) -> None:
         """Forget the pools whose settings have changed; they end when their calls have."""
         with self._lock:
-            found = _settings_or_none()
+            found = valid_settings()
             old = {alias: made for alias, made in self._pools.items() if made.options is not None}
             old = {alias: made for alias, made in old.items() if made.options != found.get(alias)}
             for alias in old:
@@ -128,13 +128,6 @@ def _giving_connections_back(hook: Optional[Callable[[], Any]]) -> Callable[[], 
             connections.close_all()
 
     return run_both
-
-
-def _settings_or_none() -> Mapping[str, Any]:
-    try:
-        return all_settings()
-    except InvalidPoolError:  # whoever uses a pool hears of it
-        return {}
 
 
 class _DefaultPool:

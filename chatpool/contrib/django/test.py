@@ -11,8 +11,8 @@ from django.test.utils import TestContextDecorator
 from ...testing.memory import Replies, RepliesLike, forbid_sending
 from ...testing.received import ReceivedRequest
 from ...testing.steps import Step
-from .backends import MemoryBackend, outbox
 from .conf import DEFAULT_ALIAS, pool_settings
+from .memory_backend import MemoryBackend, outbox
 from .pools import pools
 
 __all__ = ["ChatPoolReplies", "ChatPoolTestMixin", "outbox", "override_pool", "pools_in_memory"]
@@ -66,7 +66,7 @@ def _pool_in_memory(alias: str, replies: Any) -> Iterator[MemoryBackend]:
 
 
 class ChatPoolReplies(Replies):
-    """What the model says in a test; ``set`` changes it.
+    """Replies of the model in a test; ``set`` changes them.
 
     Attributes:
         outbox: the bodies that were sent in the test.
