@@ -32,6 +32,14 @@ _strays: List[str] = []
 
 
 @pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """An event for which a scripted server waits before it answers; set at the end of the test."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
 def no_collection() -> Iterator[None]:
     """For what is nested to the limit of recursion: finalizers of other tests' garbage would fail that deep."""
     gc.collect()

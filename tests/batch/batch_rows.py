@@ -11,7 +11,7 @@ import pytest
 
 import chatpool
 
-__all__ = ["ROOT", "batch_line", "ids", "read_lines", "start_run", "write_rows"]
+__all__ = ["ROOT", "batch_line", "ids", "pool", "read_lines", "start_run", "write_rows"]
 
 ROOT = Path(chatpool.__file__).parents[1]
 
@@ -21,6 +21,13 @@ def batch_line(name, prompt, **body):
     messages = [{"role": "user", "content": prompt}]
     body = {"model": "m", "messages": messages, **body}
     return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+
+
+@pytest.fixture
+def pool(chatpool_server):
+    """A pool of the server of the test, which tries each row once."""
+    with chatpool.ChatPool("m", base_url=chatpool_server.base_url, retry=0, max_workers=4) as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from batch_rows import ROOT, batch_line
 
 import chatpool
-from chatpool import ChatPool, ChatPoolError, ConfigurationError, JournalBusyError, errors
+from chatpool import ChatPoolError, ConfigurationError, JournalBusyError, errors
 from chatpool._journal import Journal
 from chatpool.batch import BatchResult
 from chatpool.prices import dollars
@@ -27,12 +27,6 @@ from chatpool.testing import Answer, EachCall, Error, FakeServer, Stall
 @pytest.fixture
 def target(tmp_path):
     return tmp_path / "out.jsonl"
-
-
-@pytest.fixture
-def pool(chatpool_server):
-    with ChatPool("m", base_url=chatpool_server.base_url, retry=0, max_workers=4) as pool:
-        yield pool
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from batch_rows import batch_line
 
 import chatpool
-from chatpool import ChatPool, ConfigurationError, JournalBusyError
+from chatpool import ConfigurationError, JournalBusyError
 from chatpool._journal import FileLock, Journal
 from chatpool.batch import shards
 from chatpool.testing import Delay, Error
@@ -22,12 +22,6 @@ from chatpool.testing import Delay, Error
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "work"
-
-
-@pytest.fixture
-def pool(chatpool_server):
-    with ChatPool("m", base_url=chatpool_server.base_url, retry=0, max_workers=4) as pool:
-        yield pool
 
 
 @pytest.fixture

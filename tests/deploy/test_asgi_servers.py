@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import socket
-import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,13 +17,6 @@ pytestmark = pytest.mark.deploy
 
 ROOT = pathlib.Path(__file__).parents[2]
 HUNG = 60  # seconds
-
-
-@pytest.fixture
-def gate():
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import sysconfig
-import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -105,14 +104,6 @@ class Site:
                 assert now.get("opened") != 0
                 return
             assert time.monotonic() < ends_at, f"open now: {now}, sockets before: {sockets}"
-
-
-@pytest.fixture
-def gate():
-    """Holds the model's answers to visitors named "held" until it is set."""
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 @pytest.fixture

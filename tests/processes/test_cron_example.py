@@ -6,7 +6,6 @@ import json
 import runpy
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from chatpool.testing import Error, FakeServer
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "examples" / "cron_answers.py"
 HUNG = 60  # seconds
-
-
-@pytest.fixture
-def gate():
-    gate = threading.Event()
-    yield gate
-    gate.set()
 
 
 @pytest.fixture
