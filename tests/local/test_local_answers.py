@@ -58,6 +58,13 @@ def test_a_stream_that_is_left_leaves_its_place_to_others(pool):
     assert "Paris" in pool.chat("What is the capital of France? Answer in one sentence.", temperature=0).text
 
 
+def test_an_answer_that_finds_no_end_ends_unless_the_request_says_how_long_it_may_be(pool):
+    endless = {"extra_body": {"ignore_eos": True}, "temperature": 0}
+    answer = pool.chat("Say hello.", **endless)
+    assert (answer.usage.completion_tokens, answer.finish_reason) == (1024, "length")
+    assert pool.chat("Say hello.", max_tokens=1100, **endless).usage.completion_tokens == 1100
+
+
 def test_a_file_of_prompts_is_answered_in_order(pool):
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     results = pool.map(rows, prompt=lambda row: row["prompt"], temperature=0, max_tokens=32)
