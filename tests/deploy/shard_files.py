@@ -1,0 +1,55 @@
+"""A file of rows that shards are made of, a server that holds back its answers, and how every row was answered."""
+
+from __future__ import annotations
+
+import collections
+import json
+import threading
+
+from chatpool.batch import shards
+
+HUNG = 180  # seconds: what takes as long does not end at all
+
+
+class Gate:
+    """A script for the server: answers so many requests, and holds back all others until it is opened."""
+
+    def __init__(self, free):
+        self._free = free
+        self._changed = threading.Condition()
+        self.opened = threading.Event()
+        self.waiting = 0
+
+    def __call__(self, request):
+        with self._changed:
+            self._free -= 1
+            is_free = self._free >= 0
+            if not is_free:
+                self.waiting += 1
+                self._changed.notify_all()
+        if not is_free:
+            self.opened.wait(HUNG)
+
+    def wait_until_waiting(self, count):
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.waiting >= count, HUNG), f"{self.waiting} requests have come"
+
+
+def write_rows(path, rows):
+    """Write a file of so many rows, whose prompts are their custom_ids."""
+    names = [f"row {number}" for number in range(rows)]
+    path.write_text("".join(json.dumps({"custom_id": name, "prompt": name}) + "\n" for name in names))
+    return path
+
+
+def check(server, work, rows, repeated=0):
+    """Every row is answered once; the server has seen at most so many again."""
+    result = shards.merge(work, work / "merged.jsonl")
+    answers = [json.loads(line) for line in (work / "merged.jsonl").read_text().splitlines()]
+    assert [line["custom_id"] for line in answers] == [f"row {number}" for number in range(rows)]
+    assert [line["response"]["body"]["choices"][0]["message"]["content"] for line in answers] == [
+        f"row {number}" for number in range(rows)
+    ]
+    assert (result.succeeded, result.failed, result.pending) == (rows, 0, 0)
+    sent = collections.Counter(request.prompt for request in server.requests)
+    assert rows <= sum(sent.values()) <= rows + repeated, sent.most_common(5)
