@@ -6,6 +6,9 @@ import collections
 import json
 import threading
 
+import pytest
+
+from chatpool import JournalBusyError
 from chatpool.batch import shards
 
 HUNG = 180  # seconds: what takes as long does not end at all
@@ -53,3 +56,10 @@ def check(server, work, rows, repeated=0):
     assert (result.succeeded, result.failed, result.pending) == (rows, 0, 0)
     sent = collections.Counter(request.prompt for request in server.requests)
     assert rows <= sum(sent.values()) <= rows + repeated, sent.most_common(5)
+
+
+def process_of(work, index):
+    """The process that runs a shard."""
+    with pytest.raises(JournalBusyError) as busy:
+        shards.run(work, index, model="m", api_key="sk-of-nobody", base_url="http://127.0.0.1:9")
+    return busy.value.pid
