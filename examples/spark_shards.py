@@ -44,12 +44,13 @@ def answer(prompts, folder, *, rows=5000, **options):
     folder = os.path.abspath(folder)
     count = len(shards.split(_write(prompts, folder), folder, rows=rows).shards)
 
-    def run(indices):
-        for batch in indices:
-            for index in batch["id"]:
-                yield batch.assign(id=_run(int(index)))
+    def run(batches):
+        for batch in batches:
+            for index in batch.column("id").to_pylist():
+                run_shard(index)
+            yield batch
 
-    def _run(index):
+    def run_shard(index):
         while True:
             try:
                 result = shards.run(folder, index, progress=False, **options)
@@ -59,9 +60,8 @@ def answer(prompts, folder, *, rows=5000, **options):
                 break
         if result["fatal"]:
             raise from_dict(result["fatal"])
-        return result["rows"]
 
-    prompts.sparkSession.range(count, numPartitions=count).mapInPandas(run, "id long").collect()
+    prompts.sparkSession.range(count, numPartitions=count).mapInArrow(run, "id long").collect()
     answers = Path(folder, "answers.jsonl")
     shards.merge(folder, answers)
     return _read(prompts.sparkSession, [answers, answers.with_suffix(".errors.jsonl")])

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from chatpool.batch import shards
-from tests.deploy.shard_files import HUNG, Gate, check, write_rows
+from tests.deploy.shard_files import HUNG, Gate, check, running_here, write_rows
 
 pytestmark = pytest.mark.cluster
 
@@ -219,21 +219,9 @@ def test_an_array_that_is_cancelled_stays_so_and_the_next_one_goes_on(slurm, ser
     check(server, work, ROWS, repeated=AT_ONCE * MAX_WORKERS)
 
 
-def test_a_shard_that_another_process_has_waits_for_it(slurm, server, work):
-    gate = Gate(10)
-    server.set_script(gate)
-    ours = threading.Thread(
-        target=shards.run,
-        args=(work, 0),
-        kwargs={"model": "m", "base_url": server.base_url, "api_key": KEY, "progress": False, "max_workers": 2},
-    )
-    ours.start()
-    try:
-        gate.wait_until_waiting(2)
+def test_a_shard_that_another_process_has_is_tried_again(slurm, server, work):
+    with running_here(server, work, 0):
         job = slurm.submit(work)
-        slurm.wait(lambda: "already" in slurm.log() or "another" in slurm.log())
-    finally:
-        gate.opened.set()
-        ours.join(HUNG)
+        slurm.wait(lambda: slurm.states(job)[0] == ("PENDING", 0) and slurm.log())  # not for the first time
     assert slurm.wait_for_end(job) == [DONE] * 4, slurm.log()
     check(server, work, ROWS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,6 +58,22 @@ def check(server, work, rows, repeated=0):
     assert (result.succeeded, result.failed, result.pending) == (rows, 0, 0)
     sent = collections.Counter(request.prompt for request in server.requests)
     assert rows <= sum(sent.values()) <= rows + repeated, sent.most_common(5)
+
+
+@contextlib.contextmanager
+def running_here(server, work, index):
+    """Within the block this process runs a shard, and the server holds back all answers."""
+    gate = Gate(0)
+    server.set_script(gate)
+    options = {"model": "m", "base_url": server.base_url, "api_key": "sk-of-this-process", "progress": False}
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(shards.run, work, index, **options)
+        try:
+            gate.wait_until_waiting(1)
+            yield
+        finally:
+            gate.opened.set()
+        assert running.result(HUNG)["pending"] == 0
 
 
 def process_of(work, index):
