@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
 from .digest_table import DigestTable
-from .journal import Journal, is_journal, read_journal, read_runs
+from .journal import Journal, count_states, is_journal, read_journal, read_runs
 from .lock_file import FileLock, is_locked
 from .record import (
     FAILED,
@@ -48,6 +48,7 @@ __all__ = [
     "StatusFile",
     "StoredRecord",
     "atomic_replace",
+    "count_states",
     "decode_record",
     "decode_value",
     "encode_value",
