@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Union
 
-from .._journal import OK, Record, atomic_replace, decode_value, is_locked, read_journal
+from .._journal import FAILED, OK, RETRY, Record, atomic_replace, count_states, decode_value, is_locked, read_journal
 from .._wire.response import answering_model, usage_of
 from ..clock import current_clock
 from ..errors import ConfigurationError
@@ -121,9 +121,11 @@ def status(plan: Union[Plan, Folder]) -> List[ShardStatus]:
 def _status_of(shard: Shard) -> ShardStatus:
     journal = journal_beside(shard.output)
     is_running = is_locked(journal)
-    states = [record.state == OK for record in _records(shard)]
-    done, failed = sum(states), len(states) - sum(states)
-    return ShardStatus(shard.index, shard.rows, done, failed, max(0, shard.rows - len(states)), is_running)
+    ended = {OK: 0, FAILED: 0, RETRY: 0}
+    with contextlib.suppress(FileNotFoundError):
+        ended = count_states(journal)
+    failed = ended[FAILED] + ended[RETRY]
+    return ShardStatus(shard.index, shard.rows, ended[OK], failed, max(0, shard.rows - ended[OK] - failed), is_running)
 
 
 def _records(shard: Shard) -> Iterator[Record]:
