@@ -52,6 +52,7 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("pacing", "servers with limits: time against the ideal, and refusals", "pacing"),
     Benchmark("ablation", "what each part of the pacing is for (simulated)", "pacing.ablation"),
     Benchmark("sharing", "limits that processes share", "pacing.sharing"),
+    Benchmark("scale", "millions of rows over many hosts: shards, Redis, deaths", "scale"),
     Benchmark("outage", "a server that is down for a while", "outage", servers=_NGINX),
     Benchmark("overload", "real limiters, and refusals at random", "overload", servers=("nginx", "haproxy")),
     Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", servers=_NGINX),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Sequence
 
+from .. import redis_server
 from ..children import run_child
 from ..measure import Sample, grouped, spread
 from ..tables import Table
@@ -77,23 +75,8 @@ def _file() -> Iterator[Any]:
 
 @contextmanager
 def _redis() -> Iterator[Any]:
-    program = shutil.which("redis-server")
-    if program is None:
-        raise RuntimeError("there is no redis-server: install Debian's package of that name")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            ready = any("ready to accept connections" in line.lower() for line in process.stdout or [])
-            if not ready:
-                raise RuntimeError("redis-server did not start")
-            yield f"redis://127.0.0.1:{port}/benchmark", {}
-        finally:
-            process.kill()
-            process.communicate()
+    with redis_server.running() as url:
+        yield f"{url}/benchmark", {}
 
 
 def tables(samples: Sequence[Sample]) -> List[Table]:

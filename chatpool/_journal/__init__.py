@@ -5,7 +5,7 @@ from __future__ import annotations
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
 from .digest_table import DigestTable
 from .folder_lease import FolderLease, is_leased, newest_journal
-from .journal import Journal, is_journal, read_journal, read_runs
+from .journal import Journal, count_states, is_journal, read_journal, read_runs
 from .lock_file import is_locked
 from .record import (
     FAILED,
@@ -49,6 +49,7 @@ __all__ = [
     "StatusFile",
     "StoredRecord",
     "atomic_replace",
+    "count_states",
     "decode_record",
     "decode_value",
     "encode_value",

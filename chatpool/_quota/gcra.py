@@ -20,6 +20,7 @@ from typing import List, NamedTuple, Optional
 from .._values import LATENESS_SECONDS
 
 __all__ = [
+    "MAX_SHARERS",
     "LimitStatus",
     "Rate",
     "Rates",
@@ -38,7 +39,9 @@ _MINUTE_SECONDS = 60.0
 # From the start of a second of the window to when no minute holds anything that was reserved in it.
 _WINDOW_SECONDS = _MINUTE_SECONDS + 1 + LATENESS_SECONDS
 _SHARER_TTL_SECONDS = 120.0  # without a sign of life
-_MAX_SHARERS = 256  # that are counted
+MAX_SHARERS = 256
+"""Number of sharers that are counted; there may be more."""
+
 _ROUNDING_TOKENS = 1e-9
 
 
@@ -210,7 +213,7 @@ def _advance(state: State, now: float) -> float:
 def _record_sharer(state: State, now: float, sharer: float) -> None:
     seen = [entry for entry in state.seen if entry[0] != sharer and entry[1] + _SHARER_TTL_SECONDS > now]
     seen.append([sharer, now])
-    state.seen = seen[-_MAX_SHARERS:]
+    state.seen = seen[-MAX_SHARERS:]
 
 
 def _earliest(state: State, now: float, rates: Rates, requests: float, tokens: float) -> float:

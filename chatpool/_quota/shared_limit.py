@@ -97,7 +97,7 @@ class SharedLimit:
     Args:
         backend: where the state is.
         requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
-        sharers: number of processes to assume until the backend tells it.
+        sharers: number of processes to assume until the backend tells it, and where there are more than it counts.
         now: a monotonic clock, for this process's own share.
     """
 
@@ -115,6 +115,7 @@ class SharedLimit:
         self._rates = Rates.of(requests_per_minute, tokens_per_minute, burst)
         self._now = now
         self._sharers = sharers or _ASSUMED_SHARERS
+        self._stated_sharers = sharers or 0
         self._paused_until = 0.0  # on this process's clock
         self._fallback: Optional[LocalBackend] = None  # while the backend cannot be reached
         self._retry_at = self._retry_after = 0.0
@@ -145,7 +146,8 @@ class SharedLimit:
         def reserve(backend: Backend, rates: Rates) -> Reservation:
             result = backend.reserve(rates, requests=requests, tokens=tokens, max_wait=max_wait, sharer=self._sharer)
             if backend is self._backend:
-                self._sharers = result.sharers
+                all_counted = result.sharers < gcra.MAX_SHARERS
+                self._sharers = result.sharers if all_counted else max(result.sharers, self._stated_sharers)
             return Reservation(result.granted, result.wait, result.at, tokens, backend)
 
         return self._run(reserve)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Union
+from typing import Any, Callable, Dict, List, Optional, TypeVar, Union
 
 from .._journal import (
+    FAILED,
     OK,
+    RETRY,
     FolderLease,
     Record,
     atomic_replace,
+    count_states,
     decode_value,
     is_leased,
     newest_journal,
@@ -36,6 +39,8 @@ __all__ = ["Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "sta
 
 _PLANNED_OPTIONS = ("input", "output", "journal", "lock", "format", "fields", "raw", "rows_before")
 _SHOWN_SHARDS = 5
+
+T = TypeVar("T")
 
 
 # -- run --------------------------------------------------------------------------------------------------
@@ -131,20 +136,29 @@ def status(plan: Union[Plan, Folder]) -> List[ShardStatus]:
 
 def _status_of(shard: Shard) -> ShardStatus:
     is_running = is_leased(shard.answers)
-    states = [record.state == OK for record in _records(shard)]
-    done, failed = sum(states), len(states) - sum(states)
-    return ShardStatus(shard.index, shard.rows, done, failed, max(0, shard.rows - len(states)), is_running)
+    ended = _read_newest(shard, count_states) or {OK: 0, FAILED: 0, RETRY: 0}
+    failed = ended[FAILED] + ended[RETRY]
+    return ShardStatus(shard.index, shard.rows, ended[OK], failed, max(0, shard.rows - ended[OK] - failed), is_running)
 
 
-def _records(shard: Shard) -> Iterator[Record]:
-    """Yield the last record of each row of a shard that has ended."""
+def _records(shard: Shard) -> List[Record]:
+    """Return the last record of each row of a shard that has ended."""
+    return _read_newest(shard, _ended_in) or []
+
+
+def _ended_in(journal: str) -> List[Record]:
+    return [record for record, is_last in read_journal(journal) if is_last]
+
+
+def _read_newest(shard: Shard, read: Callable[[str], T]) -> Optional[T]:
+    """Return what ``read`` reads in the journal that counts; None without one."""
     journal = newest_journal(shard.answers)
     while journal is not None:
         try:
-            yield from (record for record, is_last in read_journal(journal) if is_last)
-            return
+            return read(journal)
         except FileNotFoundError:  # another process goes on with the shard, in a file of its own
             journal = newest_journal(shard.answers)
+    return None
 
 
 def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> BatchResult:

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -400,7 +401,13 @@ def test_a_merge_is_in_the_order_of_the_input_and_the_same_again(
 ):
     source = write_rows(23)
     plan = shards.split(source, folder, rows=5)
-    chatpool_server.set_script({f"row {number}": Delay(0.1) for number in range(0, 23, 5)})  # the first rows end last
+
+    def end_last(request):
+        shard, place = divmod(int(request.prompt.split()[1]), 5)
+        while place == 0 and shards.status(plan)[shard].pending > 1:
+            time.sleep(0.01)
+
+    chatpool_server.set_script(end_last)  # the first row of each shard
     assert ids(run_all(plan)[-1]["output"])[-1] == "row 0"
     result = shards.merge(plan, tmp_path / "merged.jsonl")
     first = (tmp_path / "merged.jsonl").read_bytes()

@@ -19,9 +19,13 @@ import chatpool
 from chatpool._journal import (
     FAILED,
     OK,
+    RENAMED,
+    RESTORED,
     RETRY,
+    SET_ASIDE,
     Journal,
     SharedAppender,
+    count_states,
     decode_record,
     decode_value,
     key_of,
@@ -293,6 +297,28 @@ def test_many_threads_append_at_once(path, record, hash_of_body):
             thread.join()
     with Journal(path) as journal:
         assert len(set(names(journal))) == 1600
+
+
+def test_the_rows_of_each_state_are_counted_by_their_last_records(path, record):
+    with Journal(path) as journal:
+        journal.begin_run({}, 1.0)
+        for name, state in (("a", RETRY), ("b", FAILED), ("c", OK), ("a", OK), ("d", RETRY), ("e", OK), ("f", OK)):
+            journal.append(record(name, state))
+        for name, mark in (("c", SET_ASIDE), ("e", SET_ASIDE), ("e", RESTORED), ("b", SET_ASIDE), ("f", RENAMED)):
+            journal.mark(key_of(name), mark)
+        journal.append(record("b", FAILED))  # counts again
+    assert count_states(path) == {OK: 2, FAILED: 1, RETRY: 1}
+    last = [each.state for each, is_last in read_journal(path) if is_last]
+    assert count_states(path) == {state: last.count(state) for state in (OK, FAILED, RETRY)}
+
+
+def test_lines_that_are_no_records_are_in_no_count(path, record):
+    with Journal(path) as journal:
+        journal.append(record("a"))
+        journal.append(record("b"))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"id":"a"', b'"id":"x"') + b'{"crc":"')
+    assert count_states(path) == {OK: 1, FAILED: 0, RETRY: 0}
 
 
 # -- runs -----------------------------------------------------------------------------------------------------------

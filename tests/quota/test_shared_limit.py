@@ -12,6 +12,7 @@ import pytest
 from quota_agreement import SECOND
 
 from chatpool._quota import SharedLimit, Sharing
+from chatpool._quota.gcra import MAX_SHARERS
 from chatpool._quota.shared_limit import LocalBackend, Unavailable
 
 
@@ -65,6 +66,16 @@ def make(place, hand_clock):
 
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(("counted", "share"), [(MAX_SHARERS - 1, MAX_SHARERS - 1), (MAX_SHARERS, 1_000)])
+def test_the_stated_number_counts_again_where_there_are_more_than_are_counted(make, place, caplog, counted, share):
+    limits = [make(sharers=1_000) for _ in range(counted)]
+    for limit in limits:
+        limit.reserve()
+    place.gone = True
+    limits[-1].reserve()
+    assert f"this process keeps to 1/{share} of the limit" in warnings(caplog)[0]
 
 
 def test_each_has_its_share_while_the_place_is_gone(make, place, caplog):
