@@ -19,7 +19,7 @@ import chatpool
 from chatpool import ConfigurationError, JournalBusyError, JournalLostError
 from chatpool._journal import FolderLease, folder_lease
 from chatpool.batch import shards
-from chatpool.testing import Answer, Delay, Error
+from chatpool.testing import Answer, Error
 
 
 @pytest.fixture

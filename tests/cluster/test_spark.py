@@ -81,7 +81,7 @@ def test_other_prompts_need_another_folder(begin, server):
 
 
 def test_a_task_that_is_killed_goes_on(begin, server, work):
-    gate = Gate(50)
+    gate = Gate(SHARD_ROWS - MAX_WORKERS)
     server.set_script(gate)
     program = begin()
     gate.wait_until_waiting(3 * MAX_WORKERS)

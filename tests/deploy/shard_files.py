@@ -17,7 +17,10 @@ HUNG = 180  # seconds: what takes as long does not end at all
 
 
 class Gate:
-    """A script for the server: answers so many requests, and holds back all others until it is opened."""
+    """A script for the server: answers so many requests, and holds back all others until it is opened.
+
+    With no more than a shard has rows besides those in flight, every shard that runs has all of its workers waiting.
+    """
 
     def __init__(self, free):
         self._free = free
