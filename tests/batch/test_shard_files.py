@@ -84,7 +84,7 @@ def parquet_table(path, parquet):
         ("in.parquet", parquet_table, {"column": "prompt"}),
     ],
 )
-@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize("rows", [4, 100])
 def test_shards_have_the_answers_of_one_run(
     request, tmp_path, folder, pool, run_all, chatpool_server, name, write, options, rows
 ):
@@ -154,7 +154,7 @@ def test_bad_rows_of_parquet_are_named_by_their_place_in_the_whole(parquet, fold
 def test_two_rows_of_one_name_in_parquet_are_refused_with_both_places(parquet, folder):
     rows = [{"custom_id": str(row % 2000), "prompt": "a"} for row in range(2001)]
     with pytest.raises(ConfigurationError, match=r"row 2001 of .*'0' was there before, in row 1;"):
-        shards.split(parquet(rows), folder, rows=100)
+        shards.split(parquet(rows), folder, rows=1000)
     assert list(folder.iterdir()) == []
 
 
@@ -175,13 +175,13 @@ def test_parquet_without_rows_is_refused(parquet, folder):
 
 
 def test_parquet_that_breaks_off_is_refused_and_leaves_nothing(parquet, folder):
-    source = parquet([{"prompt": f"row {row}" * 50} for row in range(3000)], compression="none", use_dictionary=False)
+    source = parquet([{"prompt": f"row {row}" * 50} for row in range(3000)], use_dictionary=False)
     data = bytearray(source.read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 200_000] = bytes(200_000)
+    data[middle : middle + 1000] = bytes(1000)
     source.write_bytes(data)
     with pytest.raises(ConfigurationError, match=r"in\.parquet"):
-        shards.split(source, folder, rows=100)
+        shards.split(source, folder, rows=1000)
     assert list(folder.iterdir()) == []
 
 

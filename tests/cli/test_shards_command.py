@@ -290,7 +290,7 @@ def test_merge_is_exit_code_2_while_shards_are_not_done_and_0_afterwards(run, ru
     ended = run("shards", "merge", work, tmp_path / "out.jsonl", "--allow-missing")
     assert ended.code == 1
     assert ended.err.splitlines() == [
-        "chatpool: 2 of 5 rows answered; 3 pending; 4 tokens",
+        "chatpool: 2 of 5 rows answered; 3 pending; 8 tokens",
         "chatpool: the shards 0,2 are not done: their pending rows are left out",
     ]
     run_shards("--all")
