@@ -17,6 +17,7 @@ SITE_VENV ?= $(VENVS)/site$(SUFFIX)
 LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 AIRFLOW_VENV ?= $(VENVS)/airflow$(SUFFIX)
 PREFECT_VENV ?= $(VENVS)/prefect$(SUFFIX)
+CLUSTER_VENV ?= $(VENVS)/cluster$(SUFFIX)
 
 # Bytecode is kept, as the tests start hundreds of interpreters, but not among the sources.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,8 +31,8 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo site test test-local test-slow test-deploy test-orchestrators test-servers coverage lint format types
-.PHONY: docs bench package ci ci-full clean
+.PHONY: help demo site test test-local test-slow test-deploy test-orchestrators test-cluster test-servers coverage lint
+.PHONY: format types docs bench package ci ci-full clean
 
 help:
 	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
@@ -41,6 +42,7 @@ help:
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
 	@echo "make test-orchestrators the examples for Airflow and Prefect under the real ones"
+	@echo "make test-cluster the tests under Dask, Ray, Spark and Slurm, and on two hosts (installs Debian's Redis, Java, iproute2)"
 	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"
@@ -66,7 +68,7 @@ test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or servers)" --hypothesis-profile full \
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers)" --hypothesis-profile full \
 		-o faulthandler_timeout=900 $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
@@ -76,6 +78,10 @@ test-orchestrators: $(TEST_VENV)/.ready $(AIRFLOW_VENV)/.ready $(PREFECT_VENV)/.
 	CHATPOOL_AIRFLOW_PYTHON=$(abspath $(AIRFLOW_VENV)/bin/python) \
 		CHATPOOL_PREFECT_PYTHON=$(abspath $(PREFECT_VENV)/bin/python) \
 		$(TEST_VENV)/bin/python -m pytest -m orchestrators -o faulthandler_timeout=900 tests/deploy/test_orchestrators.py $(ARGS)
+
+# A cluster is many processes already: no more of them at once than there are cores.
+test-cluster: $(CLUSTER_VENV)/.ready
+	scripts/cluster-tests.sh $(CLUSTER_VENV)/bin/python -n $(CORES) --dist loadfile $(ARGS)
 
 test-servers: $(TEST_VENV)/.ready $(LOCAL_VENV)/.ready $(LITELLM_VENV)/.ready
 	CHATPOOL_LLAMA_PYTHON=$(LOCAL_VENV)/bin/python CHATPOOL_LITELLM_PYTHON=$(LITELLM_VENV)/bin/python \
@@ -144,6 +150,10 @@ $(AIRFLOW_VENV)/.ready: tests/deploy/airflow-requirements.txt scripts/make_venv.
 
 $(PREFECT_VENV)/.ready: tests/deploy/prefect-requirements.txt scripts/make_venv.py
 	@$(MAKE_VENV) $(PREFECT_VENV) --only $< --at-least 3.10
+	@touch $@
+
+$(CLUSTER_VENV)/.ready: $(INPUTS)
+	@$(MAKE_VENV) $(CLUSTER_VENV) cluster,test --at-least 3.10
 	@touch $@
 
 $(DEV_VENV)/.ready: $(INPUTS)

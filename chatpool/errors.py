@@ -30,6 +30,7 @@ __all__ = [
     "InsufficientQuotaError",
     "InternalServerError",
     "JournalBusyError",
+    "JournalLostError",
     "LengthError",
     "NotFoundError",
     "ParseError",
@@ -387,16 +388,8 @@ class ConfigurationError(ChatPoolError, ValueError):
     advice = "correct the argument that the message names"
 
 
-class JournalBusyError(ConfigurationError):
-    """The output or the journal of a run is in use by another process; nothing was sent.
-
-    Attributes:
-        path: the file that is in use.
-        pid: the process that uses it, None where that is not known.
-        host: the host of that process, None where that is not known.
-    """
-
-    advice = "wait until the other run has ended, or choose another output"
+class _HeldError(ChatPoolError):
+    """Another process has the files of a run; see the classes for their attributes."""
 
     path: str
     pid: Optional[int]
@@ -415,6 +408,33 @@ class JournalBusyError(ConfigurationError):
         self.path = path
         self.pid = pid
         self.host = host
+
+
+class JournalBusyError(_HeldError, ConfigurationError):
+    """The output or the journal of a run is in use by another process; nothing was sent.
+
+    Attributes:
+        path: the file that is in use, or the folder of a shard's answers.
+        pid: the process that uses it, None where that is not known.
+        host: the host of that process, None where that is not known.
+    """
+
+    advice = "wait until the other run has ended, or choose another output"
+
+
+class JournalLostError(_HeldError):
+    """A shard was taken over by another process, on another host, while this one was stopped or cut off for a minute.
+
+    What this process had written by then is kept, and the other one goes on from there; requests that were in flight
+    are sent again.
+
+    Attributes:
+        path: the folder of the shard's answers.
+        pid: the process that has it now, None where that is not known.
+        host: the host of that process, None where that is not known.
+    """
+
+    advice = "nothing: the other process goes on with the shard"
 
 
 # OpenAI's class names by HTTP status (https://platform.openai.com/docs/guides/error-codes).

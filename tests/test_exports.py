@@ -34,6 +34,7 @@ ERRORS = {
     "InsufficientQuotaError",
     "InternalServerError",
     "JournalBusyError",
+    "JournalLostError",
     "LengthError",
     "NotFoundError",
     "ParseError",

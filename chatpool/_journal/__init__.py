@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
 from .digest_table import DigestTable
+from .folder_lease import FolderLease, is_leased, newest_journal
 from .journal import Journal, is_journal, read_journal, read_runs
-from .lock_file import FileLock, is_locked
+from .lock_file import is_locked
 from .record import (
     FAILED,
     OK,
@@ -40,7 +41,7 @@ __all__ = [
     "SET_ASIDE",
     "AppendOnly",
     "DigestTable",
-    "FileLock",
+    "FolderLease",
     "Journal",
     "Prefix",
     "Record",
@@ -56,10 +57,12 @@ __all__ = [
     "escape_line_breaks",
     "hash_of",
     "is_journal",
+    "is_leased",
     "is_locked",
     "json_text",
     "key_of",
     "may_hold_nan",
+    "newest_journal",
     "one_line",
     "read_journal",
     "read_runs",

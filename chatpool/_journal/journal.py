@@ -17,6 +17,7 @@ from .._locks import convoy_free
 from ..errors import ConfigurationError
 from .append_only import AppendOnly, SharedAppender, Tail, atomic_replace, is_write_error, resolve_own_link
 from .digest_table import DigestTable
+from .folder_lease import FolderLease
 from .lock_file import FileLock
 from .record import (
     FAILED,
@@ -72,6 +73,7 @@ class Journal:
         path: the file, or a link of the user's own to it; it is made if it is not there, and a last line that a crash
             has cut short is removed.
         needs_lock: whether it is an error, and not only a warning, if the file system has no locks.
+        lease: keeps other processes away instead of a lock; it is held, and for the caller to release.
 
     Attributes:
         path: the file.
@@ -84,19 +86,24 @@ class Journal:
 
     Raises:
         ConfigurationError: another process uses it, it is no journal, or its place cannot be written to.
+        JournalLostError: of all that writes, if the lease was lost.
     """
 
     HEADER = b'{"chatpool_journal":1}\n'
 
-    def __init__(self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False) -> None:
+    def __init__(
+        self, path: Union[str, os.PathLike[str]], *, needs_lock: bool = False, lease: Optional[FolderLease] = None
+    ) -> None:
         self.path = os.fspath(path)
+        self._lease = lease
         self._lock = FileLock(self.path, is_needed=needs_lock)
         self._exclusive = convoy_free(threading.Lock())  # every worker appends its outcomes
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
         self.overwritten = 0
         try:
-            self._lock.acquire()
+            if lease is None:
+                self._lock.acquire()
             self._open()
         except ConfigurationError:
             self._lock.release()
@@ -274,6 +281,16 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
+        if self._lease is not None:
+            self._lease.check()
+        try:
+            self._append(record)
+        except OSError:
+            if self._lease is not None:  # whoever takes a lease over removes the files of others
+                self._lease.check(at_once=True)
+            raise
+
+    def _append(self, record: Record) -> None:
         if self._shared is not None:
             start, _ = self._shared.append(record)
             self.index_record(record.key, record.state, start)
@@ -332,7 +349,7 @@ class Journal:
     @property
     def lock_descriptor(self) -> Optional[int]:
         """Descriptor that keeps the journal locked; child processes that write to it hold it open."""
-        return self._lock.descriptor
+        return self._lock.descriptor if self._lease is None else self._lease.descriptor
 
     def tail(self) -> Tail:
         """Return a reader of records that other processes append; :meth:`index_record` is to be called for each."""
@@ -445,7 +462,6 @@ def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:
                 aside.add(line.prefix.key)
             elif aside:
                 aside.discard(line.prefix.key)
-    with open(path, "rb", buffering=1 << 20) as file:
         for line in Journal.scan(file):
             if line.prefix is not None and line.prefix.state not in MARKS:
                 key = line.prefix.key

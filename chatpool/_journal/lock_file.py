@@ -15,12 +15,12 @@ from .._redaction import printable
 from ..errors import ConfigurationError, JournalBusyError
 from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
-__all__ = ["FileLock", "is_locked"]
+__all__ = ["PROBE_SECONDS", "FileLock", "busy_error", "is_locked"]
 
 logger = logging.getLogger("chatpool")
 
 _MAX_HOLDER_BYTES = 200
-_PROBE_SECONDS = 0.2  # for which a program that watches the run may hold the lock, at most
+PROBE_SECONDS = 0.2  # for which a program that watches the run may hold the lock, at most
 
 
 class FileLock:
@@ -83,12 +83,12 @@ class FileLock:
 
     def _lock(self, descriptor: int) -> None:
         try:
-            is_taken = lock_file(descriptor, timeout_seconds=_PROBE_SECONDS)
+            is_taken = lock_file(descriptor, timeout_seconds=PROBE_SECONDS)
         except OSError as error:
             self._handle_missing_locks(error)
             return
         if not is_taken:
-            raise _busy_error(self._locked_path, _read_holder(descriptor))
+            raise busy_error(self._locked_path, _read_holder(descriptor))
 
     def _handle_missing_locks(self, error: OSError) -> None:
         problem = error.strerror or str(error)
@@ -159,7 +159,8 @@ def is_locked(path: str) -> Optional[bool]:
         os.close(descriptor)
 
 
-def _busy_error(path: str, holder: str) -> JournalBusyError:
+def busy_error(path: str, holder: str) -> JournalBusyError:
+    """Return the error of a file, or a folder, that another process uses: "process 12 on host", as it stands there."""
     holder = printable(holder)  # it is from a file
     known = re.fullmatch(r"process (\d{1,18}) on (\S+)", holder)
     return JournalBusyError(

@@ -21,7 +21,7 @@ from .._client.batch_support import (
     request_maker,
     with_answer_rules,
 )
-from .._journal import OK, AppendOnly, Journal
+from .._journal import OK, AppendOnly, FolderLease, Journal
 from .._observe.progress import run_progress
 from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
@@ -83,7 +83,7 @@ def run(
     fields: Union[str, Sequence[str], None] = None,
     raw: bool = False,
     journal: Union[str, os.PathLike[str], None] = None,
-    lock: bool = True,
+    lock: Union[bool, FolderLease] = True,
     max_failures: MaxFailures = "same",
     run_timeout: Optional[float] = None,
     **options: Any,
@@ -282,7 +282,8 @@ def _run(
         # Before the lock: a program that reads the output of a refused run finds it empty.
         _make_writable(paths.answers)
     is_kept = result.journal is not None
-    with Journal(paths.journal, needs_lock=job.lock and is_kept) as journal, reported(journal, result) as status:
+    needs_lock = job.lock is True and is_kept
+    with Journal(paths.journal, needs_lock=needs_lock, lease=job.lease) as journal, reported(journal, result) as status:
         total = status.total = _check_input(pool, rows, job, journal, paths, result)
         outputs = _outputs_of(paths, journal, rows, job)
         _say_start(total, rows, journal, paths, say)
@@ -304,7 +305,8 @@ def _run(
                 signal_guard = stack.enter_context(guard_signals(signals, runner.stop))
                 stack.enter_context(time_limit(job.run_timeout, runner))
                 runner.report()
-                runner.run(signal_guard, progress)
+                with _kept(job.lease, runner):
+                    runner.run(signal_guard, progress)
                 if total is None and rows.is_read and result.fatal is None and signal_guard.number is None:
                     rows.set_aside_removed(journal)
                 outputs.finish(whole=signal_guard.number is None)
@@ -317,6 +319,21 @@ def _run(
         raise _no_rows(rows)
     result.signal = signal_guard.number
     _re_raise(signal_guard, result)
+
+
+@contextlib.contextmanager
+def _kept(lease: Optional[FolderLease], runner: Runner) -> Iterator[None]:
+    """Within the block, end the run if its lease is lost.
+
+    Raises:
+        JournalLostError: it was, when the block ended.
+    """
+    if lease is None:
+        yield
+        return
+    lease.on_lost = runner.stop
+    yield
+    lease.check(at_once=True)
 
 
 def _make_writable(path: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Opti
 from .. import errors
 from .._client.batch_support import FailureLimit, MaxFailures
 from .._display import block, short, table, token_facts
-from .._journal import FAILED, RETRY, Record
+from .._journal import FAILED, RETRY, FolderLease, Record
 from .._observe.progress import Progress, check_progress
 from .._reprs import error_text
 from .._structured.validation import AnswerRules
@@ -208,7 +208,7 @@ class Job:
     fields: Optional[Sequence[str]] = None
     raw: bool = False
     journal: Optional[str] = None
-    lock: bool = True
+    lock: Union[bool, FolderLease] = True
     max_failures: MaxFailures = "same"
     run_timeout: Optional[float] = None
     allows_empty: bool = True
@@ -223,15 +223,20 @@ class Job:
             raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")
         if self.limit is not None and self.sample is not None:
             raise ConfigurationError("give limit or sample, not both")
-        for name in ("raw", "lock"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, value in (("raw", self.raw), ("lock", self.lease is not None or self.lock)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         if self.fields is not None:
             object.__setattr__(self, "fields", self._checked_fields(self.fields))
         self.bill()
         if not callable(self.progress):
             check_progress(self.progress)
         FailureLimit(self.max_failures)
+
+    @property
+    def lease(self) -> Optional[FolderLease]:
+        """The lease that keeps other processes from the journal; None where that is a lock's work."""
+        return self.lock if isinstance(self.lock, FolderLease) else None
 
     def bill(self) -> Bill:
         """Return a new count of tokens and money, by the prices.

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from .._journal import DigestTable, FileLock, atomic_replace, key_of
+from .._journal import DigestTable, FolderLease, atomic_replace, key_of
 from ..config import positive_int
 from ..errors import ConfigurationError
 from ..types import ChatRequest
@@ -27,7 +27,7 @@ Folder = Union[str, os.PathLike[str]]
 
 _VERSION = 1
 SHARDS, ANSWERS, _MANIFEST = "shards", "answers", "manifest.json"
-_UNFINISHED = ".splitting"  # the folder of shards before it has its name
+_UNFINISHED = ".splitting"  # has the folder of shards before that has its name
 _HASHED_BYTES = 1 << 20  # at a time
 
 INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding", "skip_bad_lines")
@@ -40,7 +40,7 @@ class Shard:
     Attributes:
         index: its number, from 0.
         path: the file of its rows.
-        output: the file of its answers.
+        answers: the folder of its answers, with a number at the front of their names: the greatest counts.
         rows: how many rows it has.
         rows_before: how many come before them in the whole input.
         size: bytes of its file.
@@ -49,7 +49,7 @@ class Shard:
 
     index: int
     path: str
-    output: str
+    answers: str
     rows: int
     rows_before: int
     size: int
@@ -135,26 +135,16 @@ def split(
     options = {name: value for name, value in zip(INPUT_OPTIONS, values) if value is not None}
     try:
         os.makedirs(folder, exist_ok=True)
-        with _locked(os.path.join(folder, SHARDS)):
-            size, sha256, is_gzip = fingerprint(source)
-            facts = {"source": source, "size": size, "sha256": sha256, "rows_per_shard": rows, "options": options}
-            if not os.path.exists(os.path.join(folder, SHARDS)):
-                _make_shards(folder, facts, is_gzip)
-            plan = load(folder)
+        size, sha256, is_gzip = fingerprint(source)
+        facts = {"source": source, "size": size, "sha256": sha256, "rows_per_shard": rows, "options": options}
+        if not os.path.exists(os.path.join(folder, SHARDS)):
+            with FolderLease(os.path.join(folder, _UNFINISHED)) as lease:
+                _make_shards(folder, lease, facts, is_gzip)
+        plan = load(folder)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, FileExistsError) as error:
         raise ConfigurationError(f"cannot split {source} into {folder}: {error}") from error
     _refuse_other(plan, facts)
     return plan
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    lock = FileLock(path)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def fingerprint(path: str) -> Tuple[int, str, bool]:
@@ -168,10 +158,15 @@ def fingerprint(path: str) -> Tuple[int, str, bool]:
     return size, digest.hexdigest(), head == b"\x1f\x8b"
 
 
-def _make_shards(folder: str, facts: Mapping[str, Any], is_gzip: bool) -> None:
+def _make_shards(folder: str, lease: FolderLease, facts: Mapping[str, Any], is_gzip: bool) -> None:
     """Write the shards and the manifest into a folder that gets its name when it is whole."""
-    unfinished = os.path.join(folder, _UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    done = os.path.join(folder, SHARDS)
+    if os.path.exists(done):
+        return
+    for name in os.listdir(lease.folder):
+        if name.endswith(SHARDS):  # of a process that was killed
+            shutil.rmtree(os.path.join(lease.folder, name), ignore_errors=True)
+    unfinished = lease.path(f".{SHARDS}")
     os.mkdir(unfinished)
     try:
         splitter = _Splitter(facts, unfinished, is_gzip)
@@ -180,10 +175,13 @@ def _make_shards(folder: str, facts: Mapping[str, Any], is_gzip: bool) -> None:
             raise ConfigurationError(f"{facts['source']} was written to while it was split: wait until it is whole")
         with atomic_replace(os.path.join(unfinished, _MANIFEST)) as file:
             file.write(json.dumps({"version": _VERSION, **facts, **splitter.facts()}, indent=1).encode("ascii"))
-        os.rename(unfinished, os.path.join(folder, SHARDS))
-    except BaseException:
+        try:
+            os.rename(unfinished, done)
+        except OSError:
+            if not os.path.exists(done):  # otherwise a process that was thought to be lost has made the same ones
+                raise
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 class _Splitter:
@@ -305,6 +303,6 @@ def load(folder: Folder) -> Plan:
 
 def _shard(folder: str, index: int, suffix: str, facts: Mapping[str, Any]) -> Shard:
     path = os.path.join(folder, SHARDS, _name(index, os.path.basename(suffix)))
-    output = os.path.join(folder, ANSWERS, _name(index, ".jsonl"))
+    answers = os.path.join(folder, ANSWERS, _name(index, ""))
     rows, rows_before, size = (int(facts[name]) for name in ("rows", "rows_before", "size"))
-    return Shard(index, path, output, rows, rows_before, size, str(facts["sha256"]))
+    return Shard(index, path, answers, rows, rows_before, size, str(facts["sha256"]))

@@ -1,19 +1,27 @@
 """Shards: a large input in parts, each a batch run of its own, for several hosts or the workers of a task queue.
 
 A plan is a folder.  Its ``shards/`` has the parts of the input and ``manifest.json``, and is made in one step; its
-``answers/`` has the output and the journal of each shard.  Any process that can reach the folder may run any shard, at
-any time and again: the journal knows what is done, and its lock keeps a second process away.
+``answers/`` has a folder for each shard, with the output and the journal.  Any process that can reach the plan may run
+any shard, at any time and again: the journal knows what is done, and a lease keeps other processes away, on all hosts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Union
 
-from .._journal import OK, Record, atomic_replace, decode_value, is_locked, read_journal
+from .._journal import (
+    OK,
+    FolderLease,
+    Record,
+    atomic_replace,
+    decode_value,
+    is_leased,
+    newest_journal,
+    read_journal,
+)
 from .._wire.response import answering_model, usage_of
 from ..clock import current_clock
 from ..errors import ConfigurationError
@@ -21,13 +29,13 @@ from ..prices import Bill
 from .api import run as run_batch
 from .job import BatchResult
 from .jsonl import answer_line, error_line
-from .output_files import Paths, journal_beside
+from .output_files import Paths
 from .output_formats import BATCH, STDOUT, format_of
 from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, fingerprint, load, split
 
 __all__ = ["Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
 
-_PLANNED_OPTIONS = ("input", "output", "journal", "format", "fields", "raw", "rows_before")
+_PLANNED_OPTIONS = ("input", "output", "journal", "lock", "format", "fields", "raw", "rows_before")
 _SHOWN_SHARDS = 5
 
 
@@ -47,7 +55,10 @@ def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]
         What :meth:`chatpool.batch.BatchResult.to_dict` returns, and the ``shard``, as JSON has them.
 
     Raises:
-        JournalBusyError: another process runs this shard.
+        JournalBusyError: another process runs this shard. One on another host of which nothing was heard for a minute
+            is watched for 20 s more, and then this one goes on in its place.
+        JournalLostError: that has happened to this process, which was stopped or cut off for so long. What it had
+            written by then is kept.
         ConfigurationError: there is no such shard, its file has changed, or an option cannot be used.
         KeyboardInterrupt, OSError: as for :func:`chatpool.batch.run`.
     """
@@ -71,8 +82,8 @@ def run_by(run_rows: Callable[..., BatchResult], plan: Plan, index: int) -> Batc
     given = dict(plan.options)
     # Said here, so that nothing about a shard is detected in its first lines.
     given.update(encoding="utf-8", delimiter=plan.delimiter, rows_before=shard.rows_before)
-    os.makedirs(os.path.dirname(shard.output), exist_ok=True)
-    return run_rows(shard.path, shard.output, **given)
+    with FolderLease(shard.answers) as lease:
+        return run_rows(shard.path, lease.path(".jsonl"), lock=lease, **given)
 
 
 def _plan_of(plan: Union[Plan, Folder]) -> Plan:
@@ -110,7 +121,7 @@ class ShardStatus:
         done: how many have an answer.
         failed: how many have failed.
         pending: how many have neither.
-        is_running: whether a process runs it; None where that cannot be found out.
+        is_running: whether a process runs it, as far as can be seen: one on another host was heard of within a minute.
     """
 
     index: int
@@ -118,7 +129,7 @@ class ShardStatus:
     done: int
     failed: int
     pending: int
-    is_running: Optional[bool]
+    is_running: bool
 
 
 def status(plan: Union[Plan, Folder]) -> List[ShardStatus]:
@@ -136,8 +147,7 @@ def statuses(plan: Plan) -> Iterator[ShardStatus]:
 
 
 def _status_of(shard: Shard) -> ShardStatus:
-    journal = journal_beside(shard.output)
-    is_running = is_locked(journal)
+    is_running = is_leased(shard.answers)
     states = [record.state == OK for record in _records(shard)]
     done, failed = sum(states), len(states) - sum(states)
     return ShardStatus(shard.index, shard.rows, done, failed, max(0, shard.rows - len(states)), is_running)
@@ -145,10 +155,13 @@ def _status_of(shard: Shard) -> ShardStatus:
 
 def _records(shard: Shard) -> Iterator[Record]:
     """Yield the last record of each row of a shard that has ended."""
-    with contextlib.suppress(FileNotFoundError):
-        for record, is_last in read_journal(journal_beside(shard.output)):
-            if is_last:
-                yield record
+    journal = newest_journal(shard.answers)
+    while journal is not None:
+        try:
+            yield from (record for record, is_last in read_journal(journal) if is_last)
+            return
+        except FileNotFoundError:  # another process goes on with the shard, in a file of its own
+            journal = newest_journal(shard.answers)
 
 
 def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> BatchResult:

@@ -66,7 +66,7 @@ class LocalServer:
             "model": MODEL,
             "parallel": self.parallel,
             "context": positive_int("context", context),
-            "max_tokens": _MAX_TOKENS,
+            "answer_tokens": _MAX_TOKENS,
             "threads": _usable_cores() if threads is None else positive_int("threads", threads),
             "port": _port(port),
             "embeddings": bool(embeddings),

@@ -20,7 +20,7 @@ def serve(settings: Dict[str, Any]) -> Any:
     parameters.port = settings["port"]
     parameters.n_parallel = settings["parallel"]
     parameters.n_ctx = settings["context"]
-    parameters.n_predict = settings["max_tokens"]  # of requests that say nothing about it
+    parameters.n_predict = settings["answer_tokens"]  # of requests that say nothing about it
     parameters.cpuparams.n_threads = settings["threads"]
     # One store of context for all requests: a long request may use the part that short ones do not need.  No copies
     # of old contexts: they cost a tenth of the speed of short answers, as measured.

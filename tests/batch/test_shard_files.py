@@ -155,7 +155,7 @@ def test_two_rows_of_one_name_in_parquet_are_refused_with_both_places(parquet, f
     rows = [{"custom_id": str(row % 2000), "prompt": "a"} for row in range(2001)]
     with pytest.raises(ConfigurationError, match=r"row 2001 of .*'0' was there before, in row 1;"):
         shards.split(parquet(rows), folder, rows=1000)
-    assert list(folder.iterdir()) == []
+    assert not (folder / "shards").exists()
 
 
 def test_a_shard_of_parquet_that_was_cut_short_is_refused(parquet, folder, pool, chatpool_server):
@@ -182,7 +182,7 @@ def test_parquet_that_breaks_off_is_refused_and_leaves_nothing(parquet, folder):
     source.write_bytes(data)
     with pytest.raises(ConfigurationError, match=r"in\.parquet"):
         shards.split(source, folder, rows=1000)
-    assert list(folder.iterdir()) == []
+    assert not (folder / "shards").exists()
 
 
 def test_without_pyarrow_the_error_names_the_extra(parquet, folder, monkeypatch):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import threading
@@ -13,10 +15,10 @@ import pytest
 from batch_rows import batch_line
 
 import chatpool
-from chatpool import ConfigurationError, JournalBusyError
-from chatpool._journal import FileLock, Journal
+from chatpool import ConfigurationError, JournalBusyError, JournalLostError
+from chatpool._journal import FolderLease, folder_lease
 from chatpool.batch import shards
-from chatpool.testing import Delay, Error
+from chatpool.testing import Answer, Delay, Error
 
 
 @pytest.fixture
@@ -46,6 +48,11 @@ def merged_ids(folder, tmp_path, run_all, ids):
         return ids(tmp_path / "merged.jsonl")
 
     return merged_ids
+
+
+def assert_no_plan(folder):
+    """There is nothing but the lease of a split that has ended."""
+    assert [each.name for each in folder.rglob("*")] == [".splitting", "1.journal.lock"]
 
 
 def texts(path):
@@ -123,7 +130,7 @@ def test_two_rows_of_one_name_are_refused_with_both_lines(tmp_path, folder):
     source.write_text(batch_line("a", "1") + "\n" + batch_line("b", "2") + batch_line("a", "3"))
     with pytest.raises(ConfigurationError, match=r"line 4 of .*'a' was there before, in line 1"):
         shards.split(source, folder, rows=1)
-    assert list(folder.iterdir()) == []
+    assert_no_plan(folder)
 
 
 def test_a_line_that_cannot_be_used_is_found_before_anything_is_sent(tmp_path, folder):
@@ -131,7 +138,7 @@ def test_a_line_that_cannot_be_used_is_found_before_anything_is_sent(tmp_path, f
     source.write_text(batch_line("a", "1") + "{broken\n")
     with pytest.raises(ConfigurationError, match=r"line 2 of .* cannot be used"):
         shards.split(source, folder, rows=1)
-    assert list(folder.iterdir()) == []
+    assert_no_plan(folder)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -166,14 +173,6 @@ def test_a_folder_of_other_things_named_shards_is_left_alone(write_rows, folder)
     assert (folder / "shards" / "mine").read_text() == "mine"
 
 
-def test_what_a_killed_split_has_left_is_removed(write_rows, folder):
-    (folder / ".splitting").mkdir(parents=True)
-    (folder / ".splitting" / "00000.jsonl").write_text("half a li")
-    plan = shards.split(write_rows(3), folder, rows=3)
-    assert sorted(os.listdir(folder)) == ["shards"]
-    assert plan.rows == 3
-
-
 def test_a_split_that_fails_leaves_no_plan(write_rows, folder, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -182,17 +181,20 @@ def test_a_split_that_fails_leaves_no_plan(write_rows, folder, monkeypatch):
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             shards.split(write_rows(3), folder)
-    assert os.listdir(folder) == []
+    assert_no_plan(folder)
 
 
 def test_two_processes_do_not_split_into_one_folder_at_once(write_rows, folder):
-    folder.mkdir()
-    lock = FileLock(str(folder / "shards"))
-    lock.acquire()
-    with contextlib.ExitStack() as stack:
-        stack.callback(lock.release)
-        with pytest.raises(JournalBusyError):
-            shards.split(write_rows(3), folder)
+    with FolderLease(str(folder / ".splitting")), pytest.raises(JournalBusyError):
+        shards.split(write_rows(3), folder)
+
+
+def test_what_a_killed_split_has_left_is_removed(write_rows, folder):
+    (folder / ".splitting" / "3.shards").mkdir(parents=True)
+    (folder / ".splitting" / "3.shards" / "00000.jsonl").touch()
+    plan = shards.split(write_rows(3), folder)
+    assert [each.name for each in (folder / ".splitting").iterdir()] == ["1.journal.lock"]
+    assert plan.rows == 3
 
 
 # -- numbers, names and formats ------------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ def test_a_result_is_json_and_names_its_shard(write_rows, folder, pool):
     result = shards.run(str(folder), 2, pool=pool, progress=False)
     assert json.loads(json.dumps(result)) == result
     assert (result["shard"], result["rows"], result["succeeded"], result["fatal"]) == (2, 1, 1, None)
-    assert result["output"] == plan.shards[2].output
+    assert os.path.dirname(result["output"]) == plan.shards[2].answers
 
 
 def test_a_second_run_sends_nothing(write_rows, folder, run_all, chatpool_server):
@@ -286,12 +288,56 @@ def test_a_second_run_sends_nothing(write_rows, folder, run_all, chatpool_server
 
 def test_another_process_in_the_same_shard_is_an_error_of_its_own(write_rows, folder, pool):
     plan = shards.split(write_rows(2), folder)
-    os.makedirs(folder / "answers")
-    with Journal(folder / "answers" / "00000.journal"), pytest.raises(JournalBusyError):
+    with (
+        FolderLease(plan.shards[0].answers),
+        pytest.raises(JournalBusyError, match=f"in use by process {os.getpid()}"),
+    ):
         shards.run(plan, 0, pool=pool, progress=False)
 
 
-@pytest.mark.parametrize("name", ["template", "encoding", "output", "journal", "rows_before"])
+@pytest.mark.parametrize("told_by", ["its next record", "its beat"])
+def test_a_shard_that_another_host_has_taken_over_ends_here_and_is_merged_once(
+    write_rows, folder, pool, tmp_path, ids, chatpool_server, monkeypatch, gate, told_by
+):
+    numbers = itertools.count()
+    monkeypatch.setattr(folder_lease, "_machine_of", lambda descriptor: f"machine {next(numbers)}")
+    monkeypatch.setattr(folder_lease, "_WATCH_SECONDS", 0.1)
+    if told_by == "its beat":
+        monkeypatch.setattr(folder_lease, "_BEAT_SECONDS", 2)
+    else:
+        monkeypatch.setattr(folder_lease, "_OWN_SECONDS", 0)
+
+    def hold_first(request):
+        if request.prompt == "row 7" and not held:
+            held.append(request)
+            gate.wait(60)
+            return Answer("late")
+        return None
+
+    held = []
+    chatpool_server.set_script(hold_first)
+    plan = shards.split(write_rows(8), folder)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        first = threads.submit(shards.run, plan, 0, pool=pool, progress=False)
+        chatpool_server.wait_for(8)
+        lease = os.path.join(plan.shards[0].answers, "1.journal.lock")
+        while not first.done():  # until its beat comes after ours
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(lease, (1, 1))
+            with contextlib.suppress(JournalBusyError):
+                shards.run(plan, 0, model="gpt-4o-mini", base_url=chatpool_server.base_url, progress=False)
+                break
+        if told_by == "its next record":
+            gate.set()
+        with pytest.raises(JournalLostError, match="taken over by process"):
+            first.result(60)
+    shards.merge(plan, tmp_path / "merged.jsonl")
+    assert ids(tmp_path / "merged.jsonl") == [f"row {number}" for number in range(8)]
+    assert texts(tmp_path / "merged.jsonl")[7] != "late"
+    assert len(chatpool_server.requests) == 9
+
+
+@pytest.mark.parametrize("name", ["template", "encoding", "output", "journal", "lock", "rows_before"])
 def test_options_that_the_plan_has_are_refused(write_rows, folder, pool, name):
     plan = shards.split(write_rows(2), folder)
     with pytest.raises(TypeError, match=f"{name}= is no option of one shard"):
@@ -350,7 +396,7 @@ def test_the_status_counts_rows_without_sending_any(write_rows, folder, pool, ch
 def test_the_status_says_which_shard_is_running(write_rows, folder):
     plan = shards.split(write_rows(4), folder, rows=2)
     os.makedirs(folder / "answers")
-    with Journal(folder / "answers" / "00001.journal"):
+    with FolderLease(plan.shards[1].answers):
         assert [each.is_running for each in shards.status(plan)] == [False, True]
 
 
@@ -360,8 +406,7 @@ def test_a_merge_is_in_the_order_of_the_input_and_the_same_again(
     source = write_rows(23)
     plan = shards.split(source, folder, rows=5)
     chatpool_server.set_script({f"row {number}": Delay(0.1) for number in range(0, 23, 5)})  # the first rows end last
-    run_all(plan)
-    assert ids(plan.shards[0].output)[-1] == "row 0"
+    assert ids(run_all(plan)[-1]["output"])[-1] == "row 0"
     result = shards.merge(plan, tmp_path / "merged.jsonl")
     first = (tmp_path / "merged.jsonl").read_bytes()
     assert ids(tmp_path / "merged.jsonl") == [f"row {number}" for number in range(23)]
@@ -403,7 +448,7 @@ def test_shards_that_are_not_done_are_refused_by_their_numbers(write_rows, folde
 def test_a_shard_that_is_running_is_not_done(write_rows, folder, run_all, tmp_path):
     plan = shards.split(write_rows(2), folder)
     run_all(plan)
-    with Journal(folder / "answers" / "00000.journal"), pytest.raises(ConfigurationError, match="running"):
+    with FolderLease(plan.shards[0].answers), pytest.raises(ConfigurationError, match="running"):
         shards.merge(plan, tmp_path / "merged.jsonl")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -17,17 +16,16 @@ import pytest
 
 from chatpool.testing import FakeServer, Stall
 
-APPS = pathlib.Path(__file__).with_name("apps")
 HUNG = 60  # seconds: what takes as long does not end at all
 
 
 class Program:
-    """A process whose output is read as it comes."""
+    """A process whose output is read as it comes; ``folder`` is its working directory."""
 
-    def __init__(self, command, environment):
+    def __init__(self, command, environment, folder):
         self._process = subprocess.Popen(
             command,
-            cwd=APPS,
+            cwd=folder,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -104,12 +102,13 @@ def server():
 
 
 @pytest.fixture
-def start():
-    """A function that starts a program in the folder of the apps; ended, by its id, with the test."""
+def start(request):
+    """A function that starts a program in the folder ``apps`` beside the test; ended, by its id, with the test."""
+    folder = request.path.with_name("apps")
     started = []
 
     def start(*command, **environment):
-        started.append(Program(command, environment))
+        started.append(Program(command, environment, folder))
         return started[-1]
 
     yield start

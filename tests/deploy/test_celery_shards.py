@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
 
 from chatpool.batch import shards
 from chatpool.testing import Error
+from tests.deploy.shard_files import Gate, check, write_rows
 
 pytestmark = pytest.mark.deploy
 
-HUNG = 180  # seconds: what takes as long does not end at all
 ROWS, SHARD_ROWS, MAX_WORKERS = 120, 30, 4
 POOLS = ["prefork", "threads", "gevent"]
 
 
-class Gate:
-    """A script for the server: answers so many requests, and holds back all others until it is opened."""
-
-    def __init__(self, free):
-        self._free = free
-        self._changed = threading.Condition()
-        self.opened = threading.Event()
-        self.waiting = 0
-
-    def __call__(self, request):
-        with self._changed:
-            self._free -= 1
-            is_free = self._free >= 0
-            if not is_free:
-                self.waiting += 1
-                self._changed.notify_all()
-        if not is_free:
-            self.opened.wait(HUNG)
-
-    def wait_until_waiting(self, count):
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.waiting >= count, HUNG), f"{self.waiting} requests have come"
-
-
 @pytest.fixture
 def source(tmp_path):
-    path = tmp_path / "big.jsonl"
-    rows = [{"custom_id": f"row {number}", "prompt": f"row {number}"} for number in range(ROWS)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_rows(tmp_path / "big.jsonl", ROWS)
 
 
 @pytest.fixture
@@ -96,19 +67,6 @@ def children_of(process):
     return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def check(server, work, repeated=0):
-    """Every row is answered once; the server has seen at most so many again."""
-    result = shards.merge(work, work / "merged.jsonl")
-    answers = [json.loads(line) for line in (work / "merged.jsonl").read_text().splitlines()]
-    assert [line["custom_id"] for line in answers] == [f"row {number}" for number in range(ROWS)]
-    assert [line["response"]["body"]["choices"][0]["message"]["content"] for line in answers] == [
-        f"row {number}" for number in range(ROWS)
-    ]
-    assert (result.succeeded, result.failed, result.pending) == (ROWS, 0, 0)
-    sent = collections.Counter(request.prompt for request in server.requests)
-    assert ROWS <= sum(sent.values()) <= ROWS + repeated, sent.most_common(5)
-
-
 @pytest.mark.parametrize("pool", [pytest.param("prefork", marks=pytest.mark.smoke), "threads", "gevent"])
 def test_a_file_is_answered_by_a_worker(server, source, work, start_worker, client, pool):
     worker = start_worker(pool)
@@ -116,10 +74,10 @@ def test_a_file_is_answered_by_a_worker(server, source, work, start_worker, clie
     assert [(result["shard"], result["rows"], result["succeeded"], result["fatal"]) for result in results] == [
         (index, SHARD_ROWS, SHARD_ROWS, None) for index in range(ROWS // SHARD_ROWS)
     ]
-    check(server, work)
+    check(server, work, ROWS)
     again = results_of(client("answer", "submit", source, work, SHARD_ROWS))
     assert [result["done_before"] for result in again] == [SHARD_ROWS] * 4
-    check(server, work)
+    check(server, work, ROWS)
     assert worker.end() == 0
     assert "Traceback" not in worker.output
     server.wait_until(lambda: server.open_connections == 0)
@@ -137,7 +95,7 @@ def test_two_deliveries_at_once_send_nothing_twice(server, source, work, start_w
     first, second = results_of(sender)
     assert (first["succeeded"], second["succeeded"]) == (ROWS, ROWS)
     assert sorted([first["done_before"], second["done_before"]]) == [0, ROWS]
-    check(server, work)
+    check(server, work, ROWS)
 
 
 def test_a_child_that_is_killed_loses_nothing(server, source, work, start_worker, client):
@@ -149,7 +107,7 @@ def test_a_child_that_is_killed_loses_nothing(server, source, work, start_worker
     os.kill(children_of(worker.pid)[0], signal.SIGKILL)
     gate.opened.set()
     assert [result["succeeded"] for result in results_of(sender)] == [SHARD_ROWS] * 4
-    check(server, work, repeated=MAX_WORKERS)
+    check(server, work, ROWS, repeated=MAX_WORKERS)
 
 
 def test_a_whole_worker_that_is_killed_loses_nothing(server, source, work, start_worker, client):
@@ -162,7 +120,7 @@ def test_a_whole_worker_that_is_killed_loses_nothing(server, source, work, start
     gate.opened.set()
     start_worker(VISIBILITY="2")
     assert [result["succeeded"] for result in results_of(sender)] == [SHARD_ROWS] * 4
-    check(server, work, repeated=2 * MAX_WORKERS)
+    check(server, work, ROWS, repeated=2 * MAX_WORKERS)
 
 
 def test_deliveries_that_come_again_while_a_shard_runs_send_nothing_twice(server, source, work, start_worker, client):
@@ -174,7 +132,7 @@ def test_deliveries_that_come_again_while_a_shard_runs_send_nothing_twice(server
     worker.wait_for(r"(?s)(Task celery_shards\.answer\S+ retry.*){2}")  # while the first delivery runs
     gate.opened.set()
     assert results_of(sender)[0]["succeeded"] == ROWS
-    check(server, work)
+    check(server, work, ROWS)
 
 
 def test_a_worker_that_is_asked_to_end_finishes_its_shards(server, source, work, start_worker, client):
@@ -191,7 +149,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_shards(server, source, work,
     assert set(states) == {0, SHARD_ROWS}, "a shard was left in the middle"
     start_worker()
     assert [result["succeeded"] for result in results_of(sender)] == [SHARD_ROWS] * 4
-    check(server, work)
+    check(server, work, ROWS)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -246,7 +204,7 @@ def test_ctrl_c_in_a_worker_without_processes_leaves_the_shard_to_the_next(serve
     start_worker("solo", concurrency=1)
     (result,) = results_of(sender)
     assert (result["succeeded"], result["done_before"]) == (ROWS, 50)
-    check(server, work, repeated=MAX_WORKERS)
+    check(server, work, ROWS, repeated=MAX_WORKERS)
 
 
 def test_what_is_done_when_the_time_is_over_is_kept(server, source, work, start_worker, client):
@@ -260,7 +218,7 @@ def test_what_is_done_when_the_time_is_over_is_kept(server, source, work, start_
     gate.opened.set()
     (result,) = results_of(client("answer", "shards", work, 0))
     assert result["done_before"] == 50
-    check(server, work, repeated=MAX_WORKERS)
+    check(server, work, ROWS, repeated=MAX_WORKERS)
 
 
 def test_a_worker_whose_tasks_come_again_too_early_says_so(start_worker):

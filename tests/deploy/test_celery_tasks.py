@@ -15,7 +15,7 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry, SoftTimeLimitExceeded
 
 from chatpool import ConfigurationError, JournalBusyError, RateLimitError
-from chatpool._journal import Journal
+from chatpool._journal import FolderLease
 from chatpool.batch import shards
 from chatpool.contrib.celery import ShardStopped, ShardTask, submit_file
 
@@ -62,7 +62,7 @@ def test_tasks_run_at_once_in_the_tests_of_a_site(server, source, work, task):
 def test_nobody_waits_for_a_busy_shard_outside_a_worker(source, work, task, run):
     plan = shards.split(source, work, rows=ROWS)
     os.makedirs(work / "answers")
-    with Journal(plan.shards[0].output.replace(".jsonl", ".journal")), pytest.raises(JournalBusyError):
+    with FolderLease(plan.shards[0].answers), pytest.raises(JournalBusyError):
         run(task, str(work), 0)
 
 
@@ -72,7 +72,7 @@ def test_a_busy_shard_does_not_count_as_a_retry(source, work, task, server, monk
     plan = shards.split(source, work, rows=ROWS)
     os.makedirs(work / "answers")
     task.push_request(retries=3, is_eager=False, called_directly=False, id="busy")
-    with Journal(plan.shards[0].output.replace(".jsonl", ".journal")), pytest.raises(Retry):
+    with FolderLease(plan.shards[0].answers), pytest.raises(Retry):
         task.run_shard(str(work), 0, model="m", base_url=server.base_url)
     assert retries == [2]  # to which retry() adds one
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, List
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ON_PAGES = {"cron_answers.py", "fastapi_app.py", "flask_app.py", "gunicorn_conf.py"}
 
@@ -20,7 +22,17 @@ def test_a_page_shows_a_file_of_the_examples_as_it_is(docs: Path, read: Callable
     assert shown == ON_PAGES
 
 
-def test_the_page_of_airflow_and_prefect_shows_the_examples_as_they_are(docs: Path) -> None:
-    page = (docs / "howto" / "airflow-prefect.md").read_text(encoding="utf-8")
-    for name in ("airflow_dag.py", "prefect_flow.py"):
-        assert f"```text\n{(EXAMPLES / name).read_text(encoding='utf-8')}```" in page, name
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("airflow-prefect.md", "airflow_dag.py"),
+        ("airflow-prefect.md", "prefect_flow.py"),
+        ("kubernetes.md", "kubernetes_job.yaml"),
+        ("ray.md", "ray_shards.py"),
+        ("slurm.md", "shards.sbatch"),
+        ("spark.md", "spark_shards.py"),
+    ],
+)
+def test_a_page_shows_an_example_that_needs_an_engine_as_it_is(docs: Path, page: str, name: str) -> None:
+    text = (docs / "howto" / page).read_text(encoding="utf-8")
+    assert f"```text\n{(EXAMPLES / name).read_text(encoding='utf-8')}```" in text
