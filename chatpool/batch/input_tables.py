@@ -436,7 +436,7 @@ def _parquet_file(path: str, name: str) -> Iterator[Any]:
     """
     package: Any = import_reader("pyarrow.parquet", PARQUET, name)
     try:
-        with package.ParquetFile(path) as file:
+        with package.ParquetFile(path, pre_buffer=False) as file:  # pre-buffered, all that was read stays in memory
             yield file
     except ConfigurationError:
         raise

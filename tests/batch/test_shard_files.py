@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import json
+import os
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from batch_rows import batch_line
 import chatpool
 from chatpool import ConfigurationError
 from chatpool.batch import shards
+from chatpool.batch.input_tables import parquet_batches
 from chatpool.testing import Answer, chat_completion
 
 
@@ -183,6 +185,15 @@ def test_parquet_that_breaks_off_is_refused_and_leaves_nothing(parquet, folder):
     with pytest.raises(ConfigurationError, match=r"in\.parquet"):
         shards.split(source, folder, rows=1000)
     assert not (folder / "shards").exists()
+
+
+def test_reading_parquet_needs_the_memory_of_some_rows_and_not_of_the_file(parquet):
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"prompt": os.urandom(500).hex()} for _ in range(8000)]
+    source = parquet(rows, row_group_size=500, use_dictionary=False)
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() - before for _ in parquet_batches(str(source)))
+    assert most < source.stat().st_size / 3
 
 
 def test_without_pyarrow_the_error_names_the_extra(parquet, folder, monkeypatch):
