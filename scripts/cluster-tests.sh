@@ -12,6 +12,6 @@ shift
 
 . scripts/debian.sh
 export PATH="$PATH:/usr/sbin" # where Debian has ip and slurmd, and not every user's PATH
-needs redis-server java:default-jre-headless ip:iproute2
+needs redis-server java:default-jre-headless ip:iproute2 slurmctld slurmd sbatch:slurm-client munged:munge
 
 exec "$python" -m pytest -m cluster -o faulthandler_timeout=900 tests/cluster "$@"
