@@ -42,7 +42,7 @@ help:
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
 	@echo "make test-orchestrators the examples for Airflow and Prefect under the real ones"
-	@echo "make test-cluster the tests under Dask, Ray, Spark and Slurm, and on two hosts (installs Debian's Redis, Java, iproute2)"
+	@echo "make test-cluster the tests under Dask, Ray, Spark and Slurm, and on two hosts (installs Debian's Redis, Java, Slurm)"
 	@echo "make test-servers the tests with real servers and proxies: Debian's nginx, haproxy, tinyproxy, microsocks; LiteLLM, llama.cpp"
 	@echo "make coverage    the test suite, with coverage"
 	@echo "make lint        ruff;  make format  puts right what can be put right"

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from pyspark.sql.functions import col, struct, to_json
+from pyspark.sql.functions import coalesce, col, get, lit, struct, to_json, when
 
 from chatpool import JournalBusyError
 from chatpool.batch import shards
@@ -18,10 +18,11 @@ BUSY_SECONDS = 10  # to wait for another process that has the shard
 
 _LINES = """
     custom_id string,
-    response struct<body: struct<
+    response struct<status_code: int, body: struct<
         model: string,
         choices: array<struct<message: struct<content: string>, finish_reason: string>>,
-        usage: struct<prompt_tokens: long, completion_tokens: long>>>,
+        usage: struct<prompt_tokens: long, completion_tokens: long>,
+        error: struct<code: string, type: string, message: string>>>,
     error struct<code: string, message: string>
 """
 
@@ -39,7 +40,7 @@ def answer(prompts, folder, *, rows=5000, **options):
 
     Returns:
         A DataFrame with ``custom_id``, ``answer``, ``model``, ``finish_reason``, ``prompt_tokens``,
-        ``completion_tokens``, ``error`` (its code) and ``message``.
+        ``completion_tokens``, ``error`` (its code or HTTP status) and ``message``.
     """
     folder = os.path.abspath(folder)
     count = len(shards.split(_write(prompts, folder), folder, rows=rows).shards)
@@ -83,7 +84,8 @@ def _write(prompts, folder):
 def _read(spark, paths):
     lines = spark.read.schema(_LINES).json([path.as_uri() for path in paths])
     body = col("response.body")
-    choice = body.choices.getItem(0)
+    choice = get(body.choices, lit(0))
+    failed = when(col("response.status_code") >= 300, col("response.status_code"))
     return lines.select(
         "custom_id",
         choice.message.content.alias("answer"),
@@ -91,6 +93,6 @@ def _read(spark, paths):
         choice.finish_reason.alias("finish_reason"),
         body.usage.prompt_tokens.alias("prompt_tokens"),
         body.usage.completion_tokens.alias("completion_tokens"),
-        col("error.code").alias("error"),
-        col("error.message").alias("message"),
+        coalesce("error.code", body.error.code, body.error.type, failed.cast("string")).alias("error"),
+        coalesce("error.message", body.error.message).alias("message"),
     )

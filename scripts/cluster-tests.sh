@@ -12,6 +12,7 @@ shift
 
 . scripts/debian.sh
 export PATH="$PATH:/usr/sbin" # where Debian has ip and slurmd, and not every user's PATH
-needs redis-server java:default-jre-headless ip:iproute2 sshfs sshd:openssh-server socat
+needs redis-server java:default-jre-headless ip:iproute2 sshfs sshd:openssh-server socat slurmctld slurmd sbatch:slurm-client \
+    munged:munge
 
 exec "$python" -m pytest -m cluster -o faulthandler_timeout=900 tests/cluster "$@"

@@ -228,6 +228,7 @@ DOUBLE_NAMES = {
 DOUBLE_FILES = {
     "model": "local/: the embedded model's file; testing/: the model behind the fake server. Both are public",
     "run": "_client/: a run; cli/: the command of that name",
+    "shards": "batch/: shards; cli/: the command of that name",
     "server": "local/: the embedded server; testing/: the fake server. Both are public",
     "sse": "_wire/ reads server-sent events; testing/ writes them",
 }

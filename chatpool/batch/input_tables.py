@@ -20,6 +20,7 @@ from typing import (
     Any,
     BinaryIO,
     Dict,
+    Generator,
     Iterable,
     Iterator,
     List,
@@ -47,8 +48,10 @@ __all__ = [
     "csv_lines",
     "delimiter_of",
     "excel_lines",
+    "import_reader",
     "is_torn",
     "not_decoded",
+    "parquet_batches",
     "parquet_lines",
     "refuse_binary",
     "refuse_text",
@@ -398,19 +401,43 @@ def parquet_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]
     Raises:
         ConfigurationError: pyarrow is not installed, or cannot read the file.
     """
-    package: Any = _import_reader("pyarrow.parquet", PARQUET, name)
+    number = place = 0
+    with _parquet_file(path, name) as file:
+        names = [column for column in file.schema_arrow.names if not column.startswith("__index_level_")]
+        _refuse_twice(names, name)
+        heading.columns.update(dict.fromkeys(names))
+        for batch in file.iter_batches(_CHUNK_ROWS, columns=names):
+            for row in batch.to_pylist():
+                value = _plain_row(row)
+                place += 1
+                number += value is not BLANK
+                yield InputLine(number, value, place, place)
+
+
+def parquet_batches(path: str) -> Generator[Any, None, None]:
+    """Yield the rows of a Parquet file as they stand, in record batches of pyarrow's.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigurationError: as for :func:`parquet_lines`.
+    """
+    with _parquet_file(path, path) as file:
+        yield from file.iter_batches(_CHUNK_ROWS)
+
+
+@contextlib.contextmanager
+def _parquet_file(path: str, name: str) -> Iterator[Any]:
+    """Lend a Parquet file to a generator that reads it.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    package: Any = import_reader("pyarrow.parquet", PARQUET, name)
     try:
-        number = place = 0
-        with package.ParquetFile(path) as file:
-            names = [column for column in file.schema_arrow.names if not column.startswith("__index_level_")]
-            _refuse_twice(names, name)
-            heading.columns.update(dict.fromkeys(names))
-            for batch in file.iter_batches(_CHUNK_ROWS, columns=names):
-                for row in batch.to_pylist():
-                    value = _plain_row(row)
-                    place += 1
-                    number += value is not BLANK
-                    yield InputLine(number, value, place, place)
+        with package.ParquetFile(path, pre_buffer=False) as file:  # pre-buffered, all that was read stays in memory
+            yield file
     except ConfigurationError:
         raise
     except OSError as error:
@@ -465,7 +492,7 @@ def _plain_part(value: Any) -> Any:
     return base64.b64encode(plain).decode("ascii") if isinstance(plain, bytes) else plain
 
 
-def _import_reader(module: str, kind: str, name: str) -> Any:
+def import_reader(module: str, kind: str, name: str) -> Any:
     """Import the module that reads files of a kind.
 
     Raises:
@@ -509,7 +536,7 @@ def excel_lines(path: str, name: str, heading: Heading) -> Iterator[InputLine]:
     Raises:
         ConfigurationError: openpyxl is not installed, or cannot read the file; or the rows are in another sheet.
     """
-    package: Any = _import_reader("openpyxl", EXCEL, name)
+    package: Any = import_reader("openpyxl", EXCEL, name)
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and other things that are not read

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import hashlib
-import itertools
 import json
 import os
 import shutil
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union, cast
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from .._journal import DigestTable, FolderLease, atomic_replace, key_of
 from ..config import positive_int
 from ..errors import ConfigurationError
 from ..types import ChatRequest
-from .input_files import CSV, JSON, TEXT, Source
+from .input_files import Source
 from .job import BatchResult, Job
 from .output_formats import STDOUT
 from .rows import InputFormat, Row, Rows
+from .shard_files import copier_of
 
-__all__ = ["ANSWERS", "INPUT_OPTIONS", "SHARDS", "Folder", "Plan", "Shard", "load", "split"]
+__all__ = ["ANSWERS", "INPUT_OPTIONS", "SHARDS", "Folder", "Plan", "Shard", "fingerprint", "load", "split"]
 
 Folder = Union[str, os.PathLike[str]]
 
 _VERSION = 1
 SHARDS, ANSWERS, _MANIFEST = "shards", "answers", "manifest.json"
 _UNFINISHED = ".splitting"  # has the folder of shards before that has its name
-_SUFFIXES = {JSON: ".jsonl", CSV: ".csv", TEXT: ".txt"}
 _HASHED_BYTES = 1 << 20  # at a time
 
 INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding", "skip_bad_lines")
@@ -46,6 +44,7 @@ class Shard:
         rows: how many rows it has.
         rows_before: how many come before them in the whole input.
         size: bytes of its file.
+        sha256: SHA-256 of its file, in hexadecimal.
     """
 
     index: int
@@ -54,6 +53,7 @@ class Shard:
     rows: int
     rows_before: int
     size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,9 @@ def split(
     there, or none: a call that is interrupted leaves no plan.
 
     Args:
-        source: an input of :func:`chatpool.batch.run` whose rows are lines of text: JSON, CSV or plain text, compressed
-            by gzip or not.  Shards are compressed if it is; each one of CSV has the heading.
+        source: an input of :func:`chatpool.batch.run`, but no workbook: JSON lines, CSV or plain text, compressed by
+            gzip or not, or Parquet.  Shards have its format, and are compressed if it is: each one of CSV has the
+            heading, each one of Parquet all columns with their types.
         folder: the folder of the plan; it is made if it is not there.
         rows: rows of a shard. Default: 5,000.
         url, template, column, id_field, delimiter, encoding, skip_bad_lines: as in :func:`chatpool.batch.run`; they
@@ -134,19 +135,19 @@ def split(
     options = {name: value for name, value in zip(INPUT_OPTIONS, values) if value is not None}
     try:
         os.makedirs(folder, exist_ok=True)
-        size, sha256, is_gzip = _fingerprint(source)
+        size, sha256, is_gzip = fingerprint(source)
         facts = {"source": source, "size": size, "sha256": sha256, "rows_per_shard": rows, "options": options}
         if not os.path.exists(os.path.join(folder, SHARDS)):
             with FolderLease(os.path.join(folder, _UNFINISHED)) as lease:
                 _make_shards(folder, lease, facts, is_gzip)
         plan = load(folder)
-    except (FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, FileExistsError) as error:
         raise ConfigurationError(f"cannot split {source} into {folder}: {error}") from error
     _refuse_other(plan, facts)
     return plan
 
 
-def _fingerprint(path: str) -> Tuple[int, str, bool]:
+def fingerprint(path: str) -> Tuple[int, str, bool]:
     """Return the size of a file, its SHA-256, and whether it is compressed by gzip."""
     digest, size, head = hashlib.sha256(), 0, b""
     with open(path, "rb", buffering=0) as file:
@@ -170,7 +171,7 @@ def _make_shards(folder: str, lease: FolderLease, facts: Mapping[str, Any], is_g
     try:
         splitter = _Splitter(facts, unfinished, is_gzip)
         splitter.write()
-        if _fingerprint(facts["source"])[1] != facts["sha256"]:
+        if fingerprint(facts["source"])[1] != facts["sha256"]:
             raise ConfigurationError(f"{facts['source']} was written to while it was split: wait until it is whole")
         with atomic_replace(os.path.join(unfinished, _MANIFEST)) as file:
             file.write(json.dumps({"version": _VERSION, **facts, **splitter.facts()}, indent=1).encode("ascii"))
@@ -184,7 +185,7 @@ def _make_shards(folder: str, lease: FolderLease, facts: Mapping[str, Any], is_g
 
 
 class _Splitter:
-    """Copies the lines of an input to shards, and checks its rows.
+    """Copies the rows of an input to shards, and checks them.
 
     Args:
         facts: those of the manifest.
@@ -197,20 +198,18 @@ class _Splitter:
         skips_bad_lines = options.pop("skip_bad_lines", False)
         text = {name: options.pop(name, None) for name in ("delimiter", "encoding")}
         self._source = Source(facts["source"], options.get("column"), **text)
-        if self._source.format not in _SUFFIXES:
-            raise ConfigurationError(f"{facts['source']} is no text: write its rows as CSV or as JSON lines, to split")
         job = Job(skip_bad_lines=skips_bad_lines)
         self._rows = Rows(self._source, InputFormat(self._source, **options), job, ChatRequest, BatchResult())
+        self._copier = copier_of(self._source, is_gzip=is_gzip)
         self._rows_per_shard: int = facts["rows_per_shard"]
         self._folder = folder
-        self._is_gzip = is_gzip
-        self._suffix = _SUFFIXES[self._source.format] + (".gz" if is_gzip else "")
         self._places = DigestTable()  # the line of each custom_id
-        self._shards: List[Dict[str, int]] = []
+        self._shards: List[Dict[str, Any]] = []
 
     def facts(self) -> Dict[str, Any]:
         """Return what the manifest says of the shards."""
-        return {"suffix": self._suffix, "delimiter": self._source.delimiter or None, "shards": self._shards}
+        delimiter = self._source.delimiter or None
+        return {"suffix": self._copier.suffix, "delimiter": delimiter, "shards": self._shards}
 
     def write(self) -> None:
         """Write all shards.
@@ -218,24 +217,13 @@ class _Splitter:
         Raises:
             ConfigurationError: a row cannot be used, or there is none.
         """
-        lines, copied, heading = self._source.text_lines(), 0, b""
-        with contextlib.closing(lines), contextlib.ExitStack() as files:
-            file: Optional[IO[bytes]] = None
+        with contextlib.closing(self._copier), contextlib.ExitStack() as files:
             for row in self._rows.read(None, reports=True):
                 self._refuse_duplicate(row)
-                if file is None:
-                    copied = self._source.heading.end
-                    heading = b"".join(itertools.islice(lines, copied))
-                if file is None or self._shards[-1]["rows"] == self._rows_per_shard:
+                if not self._shards or self._shards[-1]["rows"] == self._rows_per_shard:
                     files.close()
-                    before = row.number - 1 - int(bool(heading))  # the heading has the first number
-                    self._shards.append({"rows": 0, "rows_before": before, "size": 0})
-                    file = files.enter_context(self._next_file())
-                    file.write(heading)
-                    copied += sum(1 for _ in itertools.islice(lines, row.line.place - 1 - copied))
-                # Lines between rows that are none come along, so that the numbers of the rows stay what they are.
-                file.writelines(itertools.islice(lines, row.line.end - copied))
-                copied = row.line.end
+                    files.enter_context(self._next_shard(row))
+                self._copier.copy(row.line.end)
                 self._shards[-1]["rows"] += 1
         if self._rows.input_error is not None:
             raise self._rows.input_error
@@ -247,22 +235,26 @@ class _Splitter:
         if place:
             raise ConfigurationError(
                 f"{self._rows.location_of(row)} of {self._source.name}: the custom_id {row.custom_id!r} was there "
-                f"before, in line {place}; each row needs its own"
+                f"before, in {self._source.unit} {place}; each row needs its own"
             )
 
     @contextlib.contextmanager
-    def _next_file(self) -> Iterator[IO[bytes]]:
-        """Lend the file of the last shard; it is on the disk, with its size known, when the block ends."""
-        path = os.path.join(self._folder, _name(len(self._shards) - 1, self._suffix))
-        with open(path, "wb") as plain:
-            if self._is_gzip:
-                with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                    yield cast(IO[bytes], packed)
-            else:
-                yield plain
-            plain.flush()
-            os.fsync(plain.fileno())
-            self._shards[-1]["size"] = plain.tell()
+    def _next_shard(self, row: Row) -> Iterator[None]:
+        """Within the block, rows go to a new shard; its file is on the disk, and its facts known, when the block ends.
+
+        Args:
+            row: the first one of it.
+        """
+        before = row.number - 1 - bool(self._source.heading.end)  # the heading has the first number
+        path = os.path.join(self._folder, _name(len(self._shards), self._copier.suffix))
+        shard: Dict[str, Any] = {"rows": 0, "rows_before": before}
+        self._shards.append(shard)
+        with open(path, "wb") as file:
+            with self._copier.into(file, row.line.place):
+                yield
+            file.flush()
+            os.fsync(file.fileno())
+        shard["size"], shard["sha256"], _ = fingerprint(path)
 
 
 def _name(index: int, suffix: str) -> str:
@@ -312,4 +304,5 @@ def load(folder: Folder) -> Plan:
 def _shard(folder: str, index: int, suffix: str, facts: Mapping[str, Any]) -> Shard:
     path = os.path.join(folder, SHARDS, _name(index, os.path.basename(suffix)))
     answers = os.path.join(folder, ANSWERS, _name(index, ""))
-    return Shard(index, path, answers, int(facts["rows"]), int(facts["rows_before"]), int(facts["size"]))
+    rows, rows_before, size = (int(facts[name]) for name in ("rows", "rows_before", "size"))
+    return Shard(index, path, answers, rows, rows_before, size, str(facts["sha256"]))

@@ -7,9 +7,10 @@ any shard, at any time and again: the journal knows what is done, and a lease ke
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar, Union
 
 from .._journal import (
     FAILED,
@@ -33,7 +34,7 @@ from .job import BatchResult
 from .jsonl import answer_line, error_line
 from .output_files import Paths
 from .output_formats import BATCH, STDOUT, format_of
-from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, load, split
+from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, fingerprint, load, split
 
 __all__ = ["Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
 
@@ -71,13 +72,23 @@ def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]
         if name in options:
             advice = "pass it to split, for all shards" if name in INPUT_OPTIONS else "the plan says it"
             raise TypeError(f"{name}= is no option of one shard: {advice}")
+    result = run_by(functools.partial(run_batch, **options), plan, index)
+    return {"shard": index, **result.to_dict()}
+
+
+def run_by(run_rows: Callable[..., BatchResult], plan: Plan, index: int) -> BatchResult:
+    """Run one shard by a function that takes its input, its output and, by name, how they are read.
+
+    Args:
+        run_rows: :func:`chatpool.batch.run`, say.
+        plan, index: as for :func:`run`, which has its errors.
+    """
     shard = _shard_of(plan, index)
     given = dict(plan.options)
     # Said here, so that nothing about a shard is detected in its first lines.
     given.update(encoding="utf-8", delimiter=plan.delimiter, rows_before=shard.rows_before)
     with FolderLease(shard.answers) as lease:
-        result = run_batch(shard.path, lease.path(".jsonl"), lock=lease, **given, **options)
-    return {"shard": shard.index, **result.to_dict()}
+        return run_rows(shard.path, lease.path(".jsonl"), lock=lease, **given)
 
 
 def _plan_of(plan: Union[Plan, Folder]) -> Plan:
@@ -91,12 +102,13 @@ def _shard_of(plan: Plan, index: int) -> Shard:
         raise ConfigurationError(f"index must be 0 to {len(plan.shards) - 1}, the shards of {plan.folder}, got {index}")
     shard = plan.shards[index]
     try:
-        size = os.path.getsize(shard.path)
+        found = fingerprint(shard.path)[:2]
     except OSError as error:
         raise ConfigurationError(f"cannot read {shard.path}: {error.strerror or error}") from error
-    if size != shard.size:
+    if found != (shard.size, shard.sha256):
         raise ConfigurationError(
-            f"{shard.path} has {size:,} bytes, not the {shard.size:,} that split has written: split into another folder"
+            f"{shard.path} is not the file that split has written: it was changed, or cut short; split the input into "
+            "another folder"
         )
     return shard
 
@@ -131,7 +143,12 @@ def status(plan: Union[Plan, Folder]) -> List[ShardStatus]:
     Raises:
         ConfigurationError: there is no such plan.
     """
-    return [_status_of(shard) for shard in _plan_of(plan).shards]
+    return list(statuses(_plan_of(plan)))
+
+
+def statuses(plan: Plan) -> Iterator[ShardStatus]:
+    """Yield the state of every shard, as it is when it is asked for."""
+    return map(_status_of, plan.shards)
 
 
 def _status_of(shard: Shard) -> ShardStatus:
@@ -229,5 +246,5 @@ def _unfinished_error(plan: Plan, unfinished: List[ShardStatus]) -> Configuratio
     more = "" if len(unfinished) <= _SHOWN_SHARDS else f" and {len(unfinished) - _SHOWN_SHARDS:,} more"
     return ConfigurationError(
         f"{len(unfinished):,} of {len(plan.shards):,} shards of {plan.folder} are not done: {', '.join(told)}{more}; "
-        "run them, or merge what there is (allow_missing)"
+        "run them, or merge what there is (allow_missing, --allow-missing)"
     )

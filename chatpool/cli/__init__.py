@@ -21,7 +21,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     Returns:
         The exit code: 0 all succeeded, 1 some prompts failed, 2 usage or configuration, 3 stopped by a fatal error
-        or an unreachable server, 130 Ctrl-C, 141 no reader of the output is left, 143 SIGTERM.
+        or an unreachable server, 75 another process uses the output, 130 Ctrl-C, 141 no reader of the output is left,
+        143 SIGTERM.
 
     Raises:
         SystemExit: wrong usage (2), ``--help`` or ``--version`` (0), as argparse does.

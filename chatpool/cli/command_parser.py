@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import re
 import sys
-from typing import Any, Collection, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterable, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 from .._redaction import printable
 
@@ -50,6 +50,12 @@ class CommandParser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 return dict(action.choices)
         return {}
+
+    def all_commands(self) -> Iterator[CommandParser]:
+        """Yield the parsers of the commands below this one, and of those below them."""
+        for command in self.commands.values():
+            yield command
+            yield from command.all_commands()
 
     @property
     def long_options(self) -> Dict[str, argparse.Action]:

@@ -27,13 +27,16 @@ def apply_config(parser: CommandParser, command_line: Sequence[str]) -> None:
     Raises:
         ConfigurationError: the file cannot be read, or has something in it that is no option or no value of one.
     """
-    command = parser.commands.get(command_line[0]) if command_line else None
-    if command is None or "--config" not in command.long_options:
+    command, words = parser, 0
+    while words < len(command_line) and command_line[words] in command.commands:
+        command = command.commands[command_line[words]]
+        words += 1
+    if "--config" not in command.long_options:
         return
-    path = _config_path(command, command_line[1:])
+    path = _config_path(command, command_line[words:])
     if path is None:
         return
-    known = {name[2:] for each in parser.commands.values() for name in each.long_options} - _NOT_IN_A_FILE
+    known = {name[2:] for each in parser.all_commands() for name in each.long_options} - _NOT_IN_A_FILE
     options = _read_toml(path)
     if options.get("quiet") and options.get("verbose"):
         raise ConfigurationError(f"{path}: quiet and verbose exclude each other: leave one out")

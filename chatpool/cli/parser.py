@@ -7,6 +7,7 @@ import argparse
 from .ask import add_ask
 from .command_parser import CommandParser
 from .run import add_run
+from .shards import add_shards
 from .shared_options import add_version
 from .shell_completion import add_completion
 from .small_commands import add_check, add_local, add_report
@@ -15,7 +16,8 @@ from .watch import add_watch
 __all__ = ["build_parser"]
 
 _EXITS = """exit codes: 0 all succeeded, 1 some prompts failed, 2 wrong usage or configuration (a missing key
-included), 3 stopped by a fatal error or an unreachable server, 130 Ctrl-C, 143 SIGTERM"""
+included), 3 stopped by a fatal error or an unreachable server, 75 another process uses the output,
+130 Ctrl-C, 143 SIGTERM"""
 
 
 def build_parser() -> CommandParser:
@@ -29,6 +31,7 @@ def build_parser() -> CommandParser:
     )
     add_ask(commands, _EXITS)
     add_run(commands, _EXITS)
+    add_shards(commands, _EXITS)
     add_watch(commands)
     add_report(commands)
     add_check(commands)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import signal
 from argparse import Namespace
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional
 
+from .. import ChatPool
 from .._client.failures import FailureLimit, MaxFailures
 from .._structured.validation import AnswerRules
 from ..batch import BatchResult
@@ -23,7 +25,18 @@ from .command_parser import CommandParser
 from .shared_options import QUIET, add_call_options, add_version, number
 from .terminal import FATAL, OK, SOME_FAILED, complain
 
-__all__ = ["add_run"]
+__all__ = [
+    "add_answer_rules",
+    "add_failures",
+    "add_input_options",
+    "add_requests",
+    "add_run",
+    "job_of",
+    "run_rows",
+    "show_end",
+    "show_result",
+    "told_if_interrupted",
+]
 
 _INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding")
 
@@ -44,11 +57,11 @@ def add_run(commands: argparse._SubParsersAction[CommandParser], exits_text: str
     )
     add_version(command)
     _add_files(command)
-    _add_input_options(command)
+    add_input_options(command)
     _add_selection(command)
-    _add_answer_rules(command)
+    add_answer_rules(command)
     _add_output(command)
-    _add_requests(command)
+    add_requests(command)
     add_call_options(command, "say what was done as one JSON object on stdout")
     command.set_defaults(run=_run)
 
@@ -71,7 +84,8 @@ def _add_files(command: CommandParser) -> None:
     )
 
 
-def _add_input_options(command: CommandParser) -> None:
+def add_input_options(command: CommandParser) -> None:
+    """Add the options that say how an input is read."""
     group = command.add_argument_group("what the rows are")
     group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
     group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
@@ -93,6 +107,13 @@ def _add_selection(command: CommandParser) -> None:
         type=number("rows", whole=True),
         help="N rows drawn at random, the same ones every time",
     )
+    add_failures(group)
+    group.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
+    group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
+
+
+def add_failures(group: argparse._ArgumentGroup) -> None:
+    """Add the options about rows that have failed."""
     group.add_argument(
         "--retry-failed",
         metavar="KINDS",
@@ -109,8 +130,6 @@ def _add_selection(command: CommandParser) -> None:
         help="end the run when N rows of it have failed, or a share of those that have ended (0.2, 20%%), from the "
         "20th on; none: never (default: when the first 50 are all refused in the same words)",
     )
-    group.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
-    group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")
 
 
 def _max_failures(text: str) -> MaxFailures:
@@ -134,7 +153,8 @@ def _max_failures(text: str) -> MaxFailures:
     return limit
 
 
-def _add_answer_rules(command: CommandParser) -> None:
+def add_answer_rules(command: CommandParser) -> None:
+    """Add the options that say which answers are taken."""
     group = command.add_argument_group("what answers have to be")
     group.add_argument(
         "--schema", metavar="FILE", help="JSON that this JSON schema allows; the schema is not sent (needs jsonschema)"
@@ -182,7 +202,8 @@ def _add_output(command: CommandParser) -> None:
     )
 
 
-def _add_requests(command: CommandParser) -> None:
+def add_requests(command: CommandParser) -> None:
+    """Add the options that say how requests are made of the rows."""
     group = command.add_argument_group("how requests are made")
     group.add_argument(
         "--processes",
@@ -209,30 +230,49 @@ def _run(arguments: Namespace) -> int:
     """Run the rows of a file, and return the exit code."""
     if arguments.json and arguments.output == STDOUT:
         raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
-    job = _job_of(arguments)
+    job = job_of(arguments)
     input_options: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in _INPUT_OPTIONS}
+    with told_if_interrupted(arguments), open_pool(arguments, needs_model=False) as pool:
+        result = run_rows(pool, arguments, job, arguments.input, arguments.output, input_options)
+    return _show_dry_run(result, arguments) if arguments.dry_run else show_end(result, arguments)
+
+
+@contextlib.contextmanager
+def told_if_interrupted(arguments: Namespace) -> Iterator[None]:
+    """Within the block, a signal that ends a run is told with its counts, and the command that goes on."""
     try:
-        with open_pool(arguments, needs_model=False) as pool:
-            result = run_job(
-                arguments.input,
-                arguments.output,
-                job,
-                input_options,
-                pool,
-                {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
-                say=_say_nothing if arguments.verbosity == QUIET else complain,
-                signals=(signal.SIGINT, signal.SIGTERM),
-            )
+        yield
     except KeyboardInterrupt as interrupt:
-        result_so_far: Optional[BatchResult] = getattr(interrupt, "result", None)
-        if result_so_far is not None:
-            complain(result_so_far.summary())
+        result: Optional[BatchResult] = getattr(interrupt, "result", None)
+        if result is not None:
+            complain(result.summary())
         _say_next_command(arguments)
         raise
-    return _show_dry_run(result, arguments) if arguments.dry_run else _show_end(result, arguments)
 
 
-def _job_of(arguments: Namespace) -> Job:
+def run_rows(
+    pool: ChatPool,
+    arguments: Namespace,
+    job: Job,
+    input_path: str,
+    output_path: str,
+    input_options: Mapping[str, Any],
+) -> BatchResult:
+    """Run the rows of a file; Ctrl-C and SIGTERM end that in good order."""
+    return run_job(
+        input_path,
+        output_path,
+        job,
+        input_options,
+        pool,
+        {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
+        say=_say_nothing if arguments.verbosity == QUIET else complain,
+        signals=(signal.SIGINT, signal.SIGTERM),
+    )
+
+
+def job_of(arguments: Namespace) -> Job:
+    """Return the options of a run."""
     return Job(
         retry_failed=arguments.retry_failed,
         limit=arguments.limit,
@@ -298,14 +338,21 @@ def _show_dry_run(result: BatchResult, arguments: Namespace) -> int:
         parts.append(result.unpriced)
     if result.blank_rows:
         parts.append(f"{result.blank_rows:,} blank {'row is' if result.blank_rows == 1 else 'rows are'} left out")
-    _show(result, arguments, ", ".join(parts))
+    show_result(result, arguments, ", ".join(parts))
     _say_bad_lines(result)
     return OK
 
 
-def _show_end(result: BatchResult, arguments: Namespace) -> int:
+def show_end(result: BatchResult, arguments: Namespace, **facts: Any) -> int:
+    """Say how a run has ended, and return the exit code.
+
+    Args:
+        result: the run.
+        arguments: the options of the command.
+        facts: what ``--json`` shows before the counts.
+    """
     _say_bad_lines(result)
-    _show(result, arguments, result.summary())
+    show_result(result, arguments, result.summary(), **facts)
     if result.fatal is not None:
         complain(f"{type(result.fatal).__name__}: {result.fatal}")
     if result.fatal is not None or result.pending:
@@ -314,9 +361,10 @@ def _show_end(result: BatchResult, arguments: Namespace) -> int:
     return SOME_FAILED if result.failed else OK
 
 
-def _show(result: BatchResult, arguments: Namespace, text: str) -> None:
+def show_result(result: BatchResult, arguments: Namespace, text: str, **facts: Any) -> None:
+    """Show the counts of a run: as JSON on stdout if that was asked for, else as text."""
     if arguments.json:
-        print(json_text(_json_fields(result)), flush=True)
+        print(json_text({**facts, **_json_fields(result)}), flush=True)
     elif arguments.verbosity != QUIET or result.failed or result.pending:
         complain(text)
 

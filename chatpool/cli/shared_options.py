@@ -20,6 +20,7 @@ __all__ = [
     "QUIET",
     "add_call_options",
     "add_connection_options",
+    "add_messages",
     "add_version",
     "number",
     "pool_options",
@@ -145,7 +146,7 @@ def add_connection_options(command: CommandParser) -> None:
     command.set_defaults(system=None, max_workers=None, rpm=None, tpm=None, budget=None, retries=None, prices=None)
     _add_server(command)
     _add_request(command)
-    _add_messages(command)
+    add_messages(command)
 
 
 def add_call_options(command: CommandParser, json_help: str) -> None:
@@ -158,7 +159,7 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
     _add_server(command)
     _add_request(command).add_argument("--system", metavar="TEXT", help="a system message for every prompt")
     _add_limits(command)
-    _add_messages(command).add_argument("--json", action="store_true", help=json_help)
+    add_messages(command).add_argument("--json", action="store_true", help=json_help)
 
 
 def _add_server(command: CommandParser) -> None:
@@ -233,7 +234,8 @@ class _Louder(argparse._CountAction):
         namespace.verbosity = namespace.counted_verbosity
 
 
-def _add_messages(command: CommandParser) -> argparse._ArgumentGroup:
+def add_messages(command: CommandParser) -> argparse._ArgumentGroup:
+    """Add ``--config``, ``--quiet`` and ``--verbose``, and return their group."""
     group = command.add_argument_group("messages and settings")
     group.add_argument(
         "--config", metavar="FILE", help="options in TOML, by their long names; those of the command line go before it"

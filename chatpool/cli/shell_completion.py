@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from argparse import Namespace
-from typing import Any, Iterator
+from typing import Any
 
 from ..errors import ConfigurationError
 from .command_parser import CommandParser
@@ -15,6 +15,7 @@ __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = frozenset({"FILE", "IN", "OUT"})  # metavars of what is completed with names of files
+_FOLDERS = frozenset({"FOLDER"})
 
 
 def add_completion(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -41,14 +42,9 @@ def _complete(arguments: Namespace) -> int:
     except ImportError:
         raise ConfigurationError("completion needs shtab: pip install 'chatpool[completion]'") from None
     parser: CommandParser = arguments.parser
-    for action in _actions_of(parser):
-        if action.metavar in _FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+    for action in (action for command in (parser, *parser.all_commands()) for action in command._actions):
+        if action.metavar in _FILES | _FOLDERS:
+            # where shtab looks for it
+            action.complete = shtab.FILE if action.metavar in _FILES else shtab.DIRECTORY  # type: ignore[attr-defined]
     print(shtab.complete(parser, arguments.shell))
     return OK
-
-
-def _actions_of(parser: CommandParser) -> Iterator[argparse.Action]:
-    yield from parser._actions
-    for command in parser.commands.values():
-        yield from _actions_of(command)

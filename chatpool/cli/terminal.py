@@ -13,9 +13,10 @@ from typing import Callable, Iterator, List, Set
 
 from .._redaction import printable
 from ..batch.signals import sigterm_raises
-from ..errors import ChatPoolError, ConfigurationError
+from ..errors import ChatPoolError, ConfigurationError, JournalBusyError, JournalLostError
 
 __all__ = [
+    "BUSY",
     "FATAL",
     "OK",
     "SOME_FAILED",
@@ -36,6 +37,7 @@ OK = 0
 SOME_FAILED = 1
 _USAGE = 2
 FATAL = 3
+BUSY = 75  # EX_TEMPFAIL of sysexits.h: schedulers may be told to try again
 # As shells report a death by signal: 128 + its number.
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -176,6 +178,9 @@ def _flush_or_discard() -> None:
 
 def _exit_code_of(error: Exception) -> int:
     """Report an error and return the exit code for it."""
+    if isinstance(error, (JournalBusyError, JournalLostError)):
+        complain(str(error))
+        return BUSY
     if isinstance(error, ConfigurationError):
         complain(str(error))
         return _USAGE

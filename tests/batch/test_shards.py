@@ -150,16 +150,20 @@ def test_an_input_without_rows_is_refused(tmp_path, folder, content):
         shards.split(source, folder)
 
 
-def test_inputs_that_are_no_lines_of_text_are_refused(tmp_path, folder):
-    pandas = pytest.importorskip("pandas")
-    source = tmp_path / "in.parquet"
-    pandas.DataFrame({"prompt": ["a"]}).to_parquet(source)
-    with pytest.raises(ConfigurationError, match="as CSV or as JSON lines"):
-        shards.split(source, folder)
+def test_inputs_that_cannot_be_split_are_refused(tmp_path, folder):
+    workbook = pytest.importorskip("openpyxl").Workbook()
+    workbook.active.append(["prompt"])
+    workbook.save(tmp_path / "in.xlsx")
+    with pytest.raises(
+        ConfigurationError, match=r"in\.xlsx is a file of Excel, which is not split: save its rows as CSV"
+    ):
+        shards.split(tmp_path / "in.xlsx", folder)
     with pytest.raises(ConfigurationError, match="standard input cannot be split"):
         shards.split("-", folder)
     with pytest.raises(ConfigurationError, match=r"cannot split .*absent"):
         shards.split(tmp_path / "absent.jsonl", folder)
+    with pytest.raises(ConfigurationError, match=r"cannot split "):
+        shards.split(tmp_path, folder)
 
 
 def test_a_folder_of_other_things_named_shards_is_left_alone(write_rows, folder):
@@ -348,11 +352,12 @@ def test_a_wrong_number_of_a_shard_is_refused(write_rows, folder, pool, index, e
         shards.run(plan, index, pool=pool)
 
 
-def test_a_shard_that_was_changed_is_refused(write_rows, folder, pool, chatpool_server):
+@pytest.mark.parametrize("change", [lambda data: data + data, lambda data: data[:-9], lambda data: data.swapcase()])
+def test_a_shard_that_was_changed_is_refused(write_rows, folder, pool, chatpool_server, change):
     plan = shards.split(write_rows(2), folder)
-    with open(plan.shards[0].path, "a") as file:
-        file.write(batch_line("more", "more"))
-    with pytest.raises(ConfigurationError, match="that split has written"):
+    path = Path(plan.shards[0].path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ConfigurationError, match="not the file that split has written"):
         shards.run(plan, 0, pool=pool)
     assert chatpool_server.requests == []
 

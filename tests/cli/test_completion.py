@@ -45,11 +45,15 @@ def output_of(*command, folder):
         ("chatpool run --rp", {"--rpm"}),
         ("chatpool run --format c", {"csv"}),
         ("chatpool local ins", {"install"}),
+        ("chatpool shards sta", {"status"}),
+        ("chatpool shards run --al", {"--all"}),
+        ("chatpool shards status wo", {"work"}),
         ("chatpool watch answ", {"answers.jsonl"}),
     ],
 )
 def test_bash_completes(script, tmp_path, words, found):
     (tmp_path / "answers.jsonl").touch()
+    (tmp_path / "work").mkdir()
     program = BASH.format(script=script("bash"), words=words)
     assert found == set(output_of("bash", "-c", program, folder=tmp_path)) - {""}
 

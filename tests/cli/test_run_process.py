@@ -1,4 +1,4 @@
-"""``chatpool run`` as a process: signals."""
+"""``chatpool run`` and ``chatpool shards run`` as processes: signals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import chatpool
+from chatpool.batch import shards
 from chatpool.testing import Stall
 
 ROOT = Path(chatpool.__file__).parents[1]
@@ -20,16 +21,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix
 
 @pytest.fixture
 def start():
-    """Starts ``chatpool run`` as a process, which is gone after the test."""
+    """Starts ``chatpool run``, or another command, as a process, which is gone after the test."""
     started = []
 
-    def command(server, *arguments):
+    def command(server, *arguments, words=("run",)):
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "chatpool.cli",
-                "run",
+                *words,
                 *map(str, arguments),
                 "--model",
                 "m",
@@ -75,6 +76,25 @@ def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_
     process = start(chatpool_server, source, "-o", target)
     assert process.wait(timeout=60) == 0
     assert len(chatpool_server.requests) == 3000 + 16
+
+
+def test_sigterm_ends_a_shard_and_all_after_it_with_everything_finished_on_disk(start, chatpool_server, tmp_path):
+    source, work = tmp_path / "in.txt", tmp_path / "work"
+    source.write_text("".join(f"prompt {line}\n" for line in range(60)))
+    shards.split(source, work, rows=20)
+    chatpool_server.set_script(lambda request: Stall() if request.number >= 30 else None)
+    process = start(chatpool_server, work, "--all", words=("shards", "run"))
+    chatpool_server.wait_for(40, timeout=60)  # a whole shard and all of the next one
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 143
+    assert err[-1] == "chatpool: terminated"
+    assert err[-2].startswith(f"chatpool: to go on: chatpool shards run {work} --all --model m ")
+    assert "10 of 20 rows answered; 10 pending" in err[-3]
+    assert [(state.done, state.pending) for state in shards.status(work)] == [(20, 0), (10, 10), (0, 20)]
+    chatpool_server.set_script(None)
+    assert start(chatpool_server, work, "--all", words=("shards", "run")).wait(timeout=60) == 0
+    assert len(chatpool_server.requests) == 60 + 10
 
 
 def test_a_signal_ends_it_while_it_waits_for_standard_input(start, chatpool_server, tmp_path):

@@ -52,8 +52,12 @@ ReturnToService=2
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 KillWait=30
+MinJobAge=3600
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4096 State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
 """
 
 
@@ -81,11 +85,11 @@ class Slurm:
         self._environment = environment
         self.folder = folder
 
-    def command(self, *command):
+    def command(self, *command, may_fail=False):
         done = subprocess.run(
             command, env=self._environment, cwd=self.folder, capture_output=True, text=True, timeout=HUNG, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert may_fail or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def submit(self, *arguments, options=()):
@@ -96,7 +100,8 @@ class Slurm:
 
     def states(self, job):
         """The state and the exit status of each task, by its number."""
-        shown = self.command("scontrol", "show", "job", job, "--oneliner")
+        # Asked again and again: a busy controller breaks a connection now and then.
+        shown = self.command("scontrol", "show", "job", job, "--oneliner", may_fail=True)
         pattern = r"ArrayTaskId=(\d+) .*JobState=(\S+) .*ExitCode=(\d+):"
         return {int(task): (state, int(code)) for task, state, code in re.findall(pattern, shown)}
 
@@ -182,34 +187,34 @@ def test_each_task_of_an_array_answers_its_shard(slurm, server, work):
 
 
 def test_a_task_that_is_preempted_goes_on(slurm, server, work):
-    gate = Gate(50)
+    gate = Gate(20)
     server.set_script(gate)
     job = slurm.submit(work)
-    gate.wait_until_waiting(AT_ONCE)
-    slurm.command("scontrol", "requeue", f"{job}_0")  # what Slurm does with it when another job needs the node
-    slurm.wait(lambda: slurm.states(job)[0][0] == "PENDING")
+    gate.wait_until_waiting(MAX_WORKERS + 1)  # of two tasks
+    slurm.command("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
+    slurm.wait(lambda: slurm.log().count("DUE TO PREEMPTION") >= AT_ONCE)
     gate.opened.set()
     assert slurm.wait_for_end(job) == [DONE] * 4, slurm.log()
-    check(server, work, ROWS, repeated=MAX_WORKERS)
+    check(server, work, ROWS, repeated=AT_ONCE * MAX_WORKERS)
 
 
 def test_a_task_whose_time_is_nearly_over_ends_by_itself_and_runs_again(slurm, server, work):
-    gate = Gate(50)
+    gate = Gate(20)
     server.set_script(gate)
     job = slurm.submit(work, options=["--time=2", "--signal=TERM@110"])
-    gate.wait_until_waiting(AT_ONCE)
+    gate.wait_until_waiting(MAX_WORKERS + 1)  # of two tasks
     slurm.wait(lambda: slurm.log().count("terminated") >= AT_ONCE)
     gate.opened.set()
     assert slurm.wait_for_end(job) == [DONE] * 4, slurm.log()
     assert "TIME LIMIT" not in slurm.log()
-    check(server, work, ROWS, repeated=AT_ONCE * MAX_WORKERS)
+    check(server, work, ROWS, repeated=slurm.log().count("terminated") * MAX_WORKERS)
 
 
 def test_an_array_that_is_cancelled_stays_so_and_the_next_one_goes_on(slurm, server, work):
-    gate = Gate(50)
+    gate = Gate(20)
     server.set_script(gate)
     job = slurm.submit(work)
-    gate.wait_until_waiting(AT_ONCE)
+    gate.wait_until_waiting(MAX_WORKERS + 1)  # of two tasks
     slurm.command("scancel", job)
     assert {state for state, _ in slurm.wait_for_end(job)} == {"CANCELLED"}
     gate.opened.set()
@@ -222,6 +227,6 @@ def test_an_array_that_is_cancelled_stays_so_and_the_next_one_goes_on(slurm, ser
 def test_a_shard_that_another_process_has_is_tried_again(slurm, server, work):
     with running_here(server, work, 0):
         job = slurm.submit(work)
-        slurm.wait(lambda: slurm.states(job)[0] == ("PENDING", 0) and slurm.log())  # not for the first time
+        slurm.wait(lambda: slurm.log() and slurm.states(job).get(0) == ("PENDING", 0))  # not for the first time
     assert slurm.wait_for_end(job) == [DONE] * 4, slurm.log()
     check(server, work, ROWS)

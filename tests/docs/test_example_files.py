@@ -23,7 +23,7 @@ def test_a_page_shows_a_file_of_the_examples_as_it_is(docs: Path, read: Callable
 
 
 @pytest.mark.parametrize(
-    ("page", "name"),
+    ("where", "name"),
     [
         ("airflow-prefect.md", "airflow_dag.py"),
         ("airflow-prefect.md", "prefect_flow.py"),
@@ -33,6 +33,6 @@ def test_a_page_shows_a_file_of_the_examples_as_it_is(docs: Path, read: Callable
         ("spark.md", "spark_shards.py"),
     ],
 )
-def test_a_page_shows_an_example_that_needs_an_engine_as_it_is(docs: Path, page: str, name: str) -> None:
-    text = (docs / "howto" / page).read_text(encoding="utf-8")
+def test_a_page_shows_an_example_that_needs_an_engine_as_it_is(docs: Path, where: str, name: str) -> None:
+    text = (docs / "howto" / where).read_text(encoding="utf-8")
     assert f"```text\n{(EXAMPLES / name).read_text(encoding='utf-8')}```" in text

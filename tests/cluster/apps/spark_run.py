@@ -16,7 +16,8 @@ os.environ["PYSPARK_PYTHON"] = sys.executable  # of the workers, too
 def main(folder, rows, shard_rows):
     """Answer ``row 0`` and so on."""
     names = [f"row {number}" for number in range(int(rows))]
-    with SparkSession.builder.master(os.environ["MASTER"]).getOrCreate() as spark:
+    builder = SparkSession.builder.master(os.environ["MASTER"]).config("spark.ui.showConsoleProgress", "false")
+    with builder.getOrCreate() as spark:
         prompts = spark.createDataFrame([(name, name) for name in names], "custom_id string, prompt string")
         answers = spark_shards.answer(
             prompts.repartition(3), folder, rows=int(shard_rows), model="m", max_workers=4, retry=0

@@ -11,14 +11,14 @@ from django.db.models import Q
 
 from .....batch import BatchResult
 from .....batch.signals import sigterm_raises
-from .....errors import ChatPoolError, ConfigurationError
+from .....errors import ChatPoolError, ConfigurationError, JournalBusyError
 from ...conf import DEFAULT_ALIAS
 from ...pools import pools
 from ...querysets import prompt_maker, run_queryset
 
 __all__ = ["Command"]
 
-_SOME_FAILED, _USAGE, _FATAL, _INTERRUPTED = 1, 2, 3, 130  # exit codes, as those of the command chatpool run
+_SOME_FAILED, _USAGE, _FATAL, _BUSY, _INTERRUPTED = 1, 2, 3, 75, 130  # exit codes, as those of chatpool run
 _CONSTANTS = {"True": True, "False": False, "None": None}
 _GO_ON = "the same command goes on from here"
 
@@ -29,7 +29,8 @@ class Command(BaseCommand):
     help = (
         "Answers the rows of a table and saves the answers in it, in batches. Rows whose field --save is filled are "
         "left out, so that the same command goes on where an earlier one ended. Exit codes: 0 all succeeded, 1 some "
-        "rows failed, 2 wrong usage or configuration, 3 stopped with rows left, 130 interrupted."
+        "rows failed, 2 wrong usage or configuration, 3 stopped with rows left, 75 another process uses the journal, "
+        "130 interrupted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -57,6 +58,8 @@ class Command(BaseCommand):
         try:
             with sigterm_raises(KeyboardInterrupt):  # as Ctrl-C does: what has come is saved
                 self._run(options)
+        except JournalBusyError as error:
+            raise CommandError(str(error), returncode=_BUSY) from error
         except (ConfigurationError, ImproperlyConfigured) as error:
             raise CommandError(str(error), returncode=_USAGE) from error
         except ChatPoolError as error:
