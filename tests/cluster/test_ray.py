@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -33,6 +34,8 @@ def environment(server):
         yield {
             "RAY_TMPDIR": folder,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "OPENAI_BASE_URL": server.base_url,
             "OPENAI_API_KEY": KEY,
             "PYTHONPATH": str(ROOT),

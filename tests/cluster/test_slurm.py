@@ -99,11 +99,11 @@ class Slurm:
         return said.split()[-1]
 
     def states(self, job):
-        """The state and the exit status of each task, by its number."""
+        """The state and the exit status of each task, by its number; those that wait are together."""
         # Asked again and again: a busy controller breaks a connection now and then.
         shown = self.command("scontrol", "show", "job", job, "--oneliner", may_fail=True)
-        pattern = r"ArrayTaskId=(\d+) .*JobState=(\S+) .*ExitCode=(\d+):"
-        return {int(task): (state, int(code)) for task, state, code in re.findall(pattern, shown)}
+        pattern = r"ArrayTaskId=(\S+) .*JobState=(\S+) .*ExitCode=(\d+):"
+        return {task: (state, int(code)) for task, state, code in re.findall(pattern, shown)}
 
     def wait(self, condition):
         """Wait until there is something of the condition."""
@@ -121,8 +121,7 @@ class Slurm:
 
         def ended():
             states = self.states(job)
-            is_over = len(states) == ROWS // SHARD_ROWS and all(state in ENDED for state, _ in states.values())
-            return is_over and [states[index] for index in sorted(states)]
+            return all(state in ENDED for state, _ in states.values()) and list(states.values())
 
         return self.wait(ended)
 
@@ -227,6 +226,6 @@ def test_an_array_that_is_cancelled_stays_so_and_the_next_one_goes_on(slurm, ser
 def test_a_shard_that_another_process_has_is_tried_again(slurm, server, work):
     with running_here(server, work, 0):
         job = slurm.submit(work)
-        slurm.wait(lambda: slurm.log() and slurm.states(job).get(0) == ("PENDING", 0))  # not for the first time
+        slurm.wait(lambda: slurm.log() and slurm.states(job).get("0") == ("PENDING", 0))  # not for the first time
     assert slurm.wait_for_end(job) == [DONE] * 4, slurm.log()
     check(server, work, ROWS)
