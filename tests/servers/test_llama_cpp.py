@@ -39,7 +39,7 @@ def serving(folder, port, path=None, *, wait=True):
     """The server; without ``wait`` it is still to come up."""
     python = programs.environment_python("CHATPOOL_LLAMA_PYTHON", "chatpool[local]")
     settings = {"model": "smollm2", "path": str(path or model_path()), "port": port, "parallel": SLOTS}
-    settings.update(context=CONTEXT, threads=1, embeddings=False)
+    settings.update(context=CONTEXT, answer_tokens=-1, threads=1, embeddings=False)
     command = [python, str(CHILD), json.dumps(settings)]
     with programs.running(command, port, folder, wait=False, stdin=subprocess.PIPE) as process:
         if wait:
