@@ -143,7 +143,9 @@ def add_version(parser: CommandParser) -> None:
 
 def add_connection_options(command: CommandParser) -> None:
     """Add the options of every command that calls a server."""
-    command.set_defaults(system=None, max_workers=None, rpm=None, tpm=None, budget=None, retries=None, prices=None)
+    command.set_defaults(
+        system=None, max_workers=None, rpm=None, tpm=None, scope=None, budget=None, retries=None, prices=None
+    )
     _add_server(command)
     _add_request(command)
     add_messages(command)
@@ -209,6 +211,12 @@ def _add_limits(command: CommandParser) -> None:
         "--tpm", metavar="N", type=number("tokens", least=1), help="tokens per minute at most (default: found out)"
     )
     group.add_argument(
+        "--scope",
+        metavar="NAME",
+        help="keep to --rpm and --tpm together with other processes: a name for those of this host, "
+        "redis://HOST:PORT/NAME for those of all hosts; one with a password belongs into the file of --config",
+    )
+    group.add_argument(
         "--retries",
         metavar="N",
         type=number("retries", whole=True, least=0),
@@ -272,8 +280,9 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
         "headers": dict(arguments.header),
         "defaults": dict(arguments.param),
     }
-    if arguments.rpm is not None or arguments.tpm is not None:
-        options["limits"] = Limits(requests_per_minute=arguments.rpm, tokens_per_minute=arguments.tpm)
+    limits = {"requests_per_minute": arguments.rpm, "tokens_per_minute": arguments.tpm, "scope": arguments.scope}
+    if any(value is not None for value in limits.values()):
+        options["limits"] = Limits(**limits)
     if arguments.budget is not None:
         if "cost" in arguments.budget and arguments.prices is None:
             raise ConfigurationError(

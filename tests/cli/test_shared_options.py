@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -101,6 +102,23 @@ def test_a_rate_is_kept(batch, chatpool_server, instant_waits):
     assert batch("--rpm", "2").code == 0
     assert instant_waits.now() - started > 25
     assert len(chatpool_server.requests) == 3
+
+
+def test_a_rate_is_kept_together_with_others_of_the_same_scope(ask, instant_waits, tmp_path):
+    scope = f"test-{tmp_path.name}-{os.getpid()}"
+    started = instant_waits.now()
+    assert ask("--rpm", "2", "--scope", scope, "ping").code == 0
+    assert instant_waits.now() - started < 5
+    assert ask("--rpm", "2", "--scope", scope, "pong").code == 0
+    assert instant_waits.now() - started > 25
+
+
+def test_a_scope_that_cannot_be_used_is_refused_without_its_password(ask, chatpool_server):
+    ended = ask("--rpm", "2", "--scope", "redis://:sk-secret@localhost:port/name", "ping")
+    assert ended.code == 2
+    assert "scope" in ended.err
+    assert "sk-secret" not in ended.err
+    assert chatpool_server.requests == []
 
 
 def test_a_request_of_more_tokens_than_a_minute_has_is_not_sent(ask, chatpool_server):
