@@ -14,7 +14,7 @@ import trustme
 
 import chatpool.errors
 from chatpool import Budget, ChatPool, ChatPoolError, RetryPolicy, Timeout
-from chatpool._journal import Journal
+from chatpool._journal import FolderLease, Journal
 from chatpool.clock import install_clock
 from chatpool.testing import (
     Answer,
@@ -87,6 +87,12 @@ def in_use():
         Journal(f"{folder}/run.journal")
 
 
+def taken_over():
+    with tempfile.TemporaryDirectory() as folder, FolderLease(folder) as lost, FolderLease(f"{folder}/other") as other:
+        Path(other.path(".journal.lock")).rename(Path(folder, f"{lost.generation + 1}.journal.lock"))
+        lost.check(at_once=True)
+
+
 def not_sent_as_it_is_down():
     with FakeServer(script=Error(503)) as server, ChatPool("m", base_url=server.base_url, when_down="raise") as pool:
         for _ in range(100):
@@ -142,6 +148,7 @@ SAMPLES: Dict[str, List[Callable[[], Any]]] = {
     "the call was cancelled": [cancelled],
     "the pool is closed": [closed],
     "... is in use by process ...": [in_use],
+    "... was taken over by process ...": [taken_over],
     "... has been down for ... s, and when_down='raise' does not wait for it": [not_sent_as_it_is_down],
     "max_workers must be at least 1": [lambda: ChatPool("m", api_key="k", max_workers=0)],
     "items must be an iterable of items": [lambda: ChatPool("m", base_url="http://127.0.0.1:1/v1").map("ping")],
