@@ -388,8 +388,16 @@ class ConfigurationError(ChatPoolError, ValueError):
     advice = "correct the argument that the message names"
 
 
-class _HeldError(ChatPoolError):
-    """Another process has the files of a run; see the classes for their attributes."""
+class JournalBusyError(ConfigurationError):
+    """The output or the journal of a run is in use by another process; nothing was sent.
+
+    Attributes:
+        path: the file that is in use, or the folder of a shard's answers.
+        pid: the process that uses it, None where that is not known.
+        host: the host of that process, None where that is not known.
+    """
+
+    advice = "wait until the other run has ended, or choose another output"
 
     path: str
     pid: Optional[int]
@@ -410,28 +418,11 @@ class _HeldError(ChatPoolError):
         self.host = host
 
 
-class JournalBusyError(_HeldError, ConfigurationError):
-    """The output or the journal of a run is in use by another process; nothing was sent.
+class JournalLostError(JournalBusyError):
+    """A shard was taken over by another process, as this one was stopped or cut off for a minute.
 
-    Attributes:
-        path: the file that is in use, or the folder of a shard's answers.
-        pid: the process that uses it, None where that is not known.
-        host: the host of that process, None where that is not known.
-    """
-
-    advice = "wait until the other run has ended, or choose another output"
-
-
-class JournalLostError(_HeldError):
-    """A shard was taken over by another process, on another host, while this one was stopped or cut off for a minute.
-
-    What this process had written by then is kept, and the other one goes on from there; requests that were in flight
-    are sent again.
-
-    Attributes:
-        path: the folder of the shard's answers.
-        pid: the process that has it now, None where that is not known.
-        host: the host of that process, None where that is not known.
+    Whatever waits while another process has a shard may do so here, too: what this process had written by then is kept,
+    and the other one goes on from there.  Requests that were in flight are sent again.
     """
 
     advice = "nothing: the other process goes on with the shard"

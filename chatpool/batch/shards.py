@@ -62,8 +62,8 @@ def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]
     Raises:
         JournalBusyError: another process runs this shard. One on another host of which nothing was heard for a minute
             is watched for 20 s more, and then this one goes on in its place.
-        JournalLostError: that has happened to this process, which was stopped or cut off for so long. What it had
-            written by then is kept.
+        JournalLostError: a JournalBusyError: that has happened to this process, which was stopped or cut off for so
+            long. What it had written by then is kept.
         ConfigurationError: there is no such shard, its file has changed, or an option cannot be used.
         KeyboardInterrupt, OSError: as for :func:`chatpool.batch.run`.
     """

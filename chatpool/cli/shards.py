@@ -16,7 +16,7 @@ from ..batch.output_formats import BATCH
 from ..batch.shard_plan import INPUT_OPTIONS
 from ..batch.shards import Plan, ShardStatus, run_by, statuses
 from ..clock import current_clock
-from ..errors import ConfigurationError, JournalBusyError, JournalLostError
+from ..errors import ConfigurationError, JournalBusyError
 from .ask import open_pool
 from .command_parser import CommandParser
 from .run import (
@@ -273,7 +273,7 @@ class _Runner:
                 self._say(f"shard {state.index} of {len(self._plan.shards):,}")
                 try:
                     ended = show_end(self.run(state.index), self._arguments, shard=state.index)
-                except (JournalBusyError, JournalLostError):
+                except JournalBusyError:
                     busy.append(state.index)
                     continue
             if ended == FATAL:

@@ -13,7 +13,7 @@ from typing import Callable, Iterator, List, Set
 
 from .._redaction import printable
 from ..batch.signals import sigterm_raises
-from ..errors import ChatPoolError, ConfigurationError, JournalBusyError, JournalLostError
+from ..errors import ChatPoolError, ConfigurationError, JournalBusyError
 
 __all__ = [
     "BUSY",
@@ -178,7 +178,7 @@ def _flush_or_discard() -> None:
 
 def _exit_code_of(error: Exception) -> int:
     """Report an error and return the exit code for it."""
-    if isinstance(error, (JournalBusyError, JournalLostError)):
+    if isinstance(error, JournalBusyError):
         complain(str(error))
         return BUSY
     if isinstance(error, ConfigurationError):
