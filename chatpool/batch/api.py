@@ -83,7 +83,7 @@ def run(
     fields: Union[str, Sequence[str], None] = None,
     raw: bool = False,
     journal: Union[str, os.PathLike[str], None] = None,
-    lock: Union[bool, FolderLease] = True,
+    lock: bool = True,
     max_failures: MaxFailures = "same",
     run_timeout: Optional[float] = None,
     **options: Any,
