@@ -7,79 +7,63 @@ calls in flight of a host that dies are sent again.
 from __future__ import annotations
 
 import heapq
-import itertools
-import random
 from collections import deque
-from typing import Callable, Deque, Dict, List, Tuple
+from typing import Deque, Dict, List, Optional
 
 from chatpool._quota.gcra import State, correct, reserve
 
-from .job import Job, Ran
+from .hosts import Host, Hosts
+from .job import Job
 
 __all__ = ["Calls", "fullest_minute"]
 
 
-class _Host:
+class _Host(Host):
     """A host: the rows of its shard that were not sent, and those in flight."""
 
     def __init__(self, number: int) -> None:
+        super().__init__()
         self.number = number
-        self.life = 0  # counts deaths: what was to happen before one does not any more
         self.shard: Deque[int] = deque()
         self.in_flight: Dict[int, float] = {}  # by row, the moment it was reserved for
         self.has_slot = False
 
 
-class Calls:
+class Calls(Hosts[_Host]):
     """The job, call by call.
 
     Attributes:
         sends: when each call was sent, in seconds.
         by_host: number of calls of each host.
         answers: number of answers of each row.
-        ran: the figures.
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self._chance = random.Random(job.seed)
-        self._now = 0.0
-        self._events: List[Tuple[float, int, int, _Host, Callable[[_Host], None]]] = []
-        self._order = itertools.count()
-        self._limit = State()
         starts = range(0, job.rows, job.shard_rows)
-        self._shards = deque(deque(range(start, min(job.rows, start + job.shard_rows))) for start in starts)
-        self._released: List[Deque[int]] = []
-        self._idle: List[_Host] = []
+        super().__init__(job, (deque(range(start, min(job.rows, start + job.shard_rows))) for start in starts))
+        self._limit = State()
         self.sends: List[float] = []
         self.by_host = [0] * job.hosts
         self.answers = [0] * job.rows
-        self.ran = Ran()
 
     def run(self) -> Calls:
         """Run it to its end."""
-        for number in range(self._job.hosts):
-            self._start(_Host(number))
+        self._start_all()
         while self.ran.answered < self._job.rows:
-            self._now, _, life, host, action = heapq.heappop(self._events)
+            self._now, _, life, host, action = heapq.heappop(self._timers)
             if life == host.life:
                 action(host)
         self.ran.seconds, self.ran.sent = self._now, len(self.sends)
         return self
 
-    def _after(self, seconds: float, host: _Host, action: Callable[[_Host], None]) -> None:
-        heapq.heappush(self._events, (self._now + seconds, next(self._order), host.life, host, action))
+    def _new_host(self, number: int) -> _Host:
+        return _Host(number)
 
-    def _start(self, host: _Host) -> None:
-        self._after(self._job.life(self._chance), host, self._die)
-        self._take_shard(host)
+    def _hold(self, host: _Host, shard: Optional[Deque[int]]) -> None:
+        host.shard, host.in_flight, host.has_slot = shard or deque(), {}, False
 
-    def _take_shard(self, host: _Host) -> None:
-        if not self._shards:
-            self._idle.append(host)
-            return
-        host.shard = self._shards.popleft()
-        self._after(self._job.shard_start_seconds, host, self._ask)
+    def _begin(self, host: _Host) -> None:
+        self._ask(host)
 
     def _ask(self, host: _Host) -> None:
         """Reserve the moment of the next call; a host holds one such slot at a time."""
@@ -109,23 +93,9 @@ class Calls:
         elif not host.in_flight:
             self._take_shard(host)
 
-    def _die(self, host: _Host) -> None:
-        self.ran.deaths += 1
+    def _lose(self, host: _Host) -> Optional[Deque[int]]:
         self.ran.repeated += len(host.in_flight)
-        rest = deque([*host.in_flight, *host.shard])
-        if host in self._idle:
-            self._idle.remove(host)
-        host.life += 1
-        host.shard, host.in_flight, host.has_slot = deque(), {}, False
-        self._after(self._job.host_return_seconds, host, self._start)
-        if rest:
-            self._after(self._job.takeover_seconds, _Host(-1), lambda _: self._release(rest))
-
-    def _release(self, rest: Deque[int]) -> None:
-        self.ran.takeovers += 1
-        self._shards.appendleft(rest)
-        if self._idle:
-            self._take_shard(self._idle.pop())
+        return deque([*host.in_flight, *host.shard]) or None
 
 
 def fullest_minute(sends: List[float]) -> int:

@@ -81,7 +81,7 @@ def _all_steps(folder: Path, rows: int, shard_rows: int) -> Dict[str, Any]:
     found["status"], states = _cpu(lambda: shards.status(plan))
     found["merge"], merged = _cpu(lambda: shards.merge(plan, folder / "answers.jsonl"))
     assert sum(each.done for each in states) == merged.succeeded == rows
-    files = list((work / "answers").iterdir())
+    files = [path for path in (work / "answers").rglob("*") if path.is_file()]
     found["files"] = len(files)
     found["answers_bytes"] = sum(path.stat().st_size for path in files)
     found["merge_memory"] = _peak_bytes(lambda: shards.merge(plan, folder / "answers.jsonl"))
