@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from types import TracebackType
-from typing import Callable, List, NamedTuple, Optional, Type
+from typing import Callable, NamedTuple, Optional, Type
 
 from .._file_lock import lock_file, unlock_file
 from .._redaction import printable
@@ -39,6 +39,8 @@ _WATCH_SECONDS = 20.0  # for which a lost holder has to stay silent: the whole c
 _POLL_SECONDS = 0.5
 
 _LEASE_BYTES = 600
+_NUMBERED = re.compile(r"([1-9][0-9]{0,17})\.")
+_PROBE = ".probe-"
 _JOURNAL = ".journal"
 _LEASE = ".journal.lock"  # as that of a journal outside of shards, so that the lock in it is found by its name
 _GONE_ERRORS = {errno.ENOENT, errno.ESTALE} if os.name != "nt" else {errno.ENOENT, errno.EACCES}
@@ -96,7 +98,7 @@ class FolderLease:
         """
         os.makedirs(self.folder, exist_ok=True)
         while True:
-            newest = max(_generations(self.folder), default=0)
+            newest = _newest(self.folder, _LEASE)
             is_released = False
             if newest:
                 holder = _read(_path(self.folder, newest, _LEASE))
@@ -180,14 +182,14 @@ class FolderLease:
             raise self._lost
         began = _now()
         self._holder = self._holder._replace(beat=self._holder.beat + 1)
+        is_gone = False
         try:
             _write(self.path(_LEASE), self._holder)
         except OSError as error:
             if error.errno not in _GONE_ERRORS:
                 raise
-            self._lost = self._lost_error()
-            raise self._lost from error
-        if max(_generations(self.folder), default=0) > self.generation:
+            is_gone = True
+        if is_gone or _newest(self.folder, _LEASE) > self.generation:
             self._lost = self._lost_error()
             raise self._lost
         self._sure_until = began + _OWN_SECONDS
@@ -195,7 +197,7 @@ class FolderLease:
     def _lost_error(self) -> JournalLostError:
         successor = None
         with contextlib.suppress(OSError):
-            newest = max(_generations(self.folder), default=0)
+            newest = _newest(self.folder, _LEASE)
             successor = _read(_path(self.folder, newest, _LEASE)) if newest > self.generation else None
         told = "another process" if successor is None else str(successor)
         return JournalLostError(
@@ -251,14 +253,13 @@ class FolderLease:
 
 def newest_journal(folder: str) -> Optional[str]:
     """Return the journal that counts in a folder with leases; None without one."""
-    found = [_generation_of(name) for name in _names(folder) if name.endswith(_JOURNAL)]
-    newest = max(found, default=0)
-    return _path(folder, newest, _JOURNAL) if newest > 0 else None
+    newest = _newest(folder, _JOURNAL)
+    return _path(folder, newest, _JOURNAL) if newest else None
 
 
 def is_leased(folder: str) -> bool:
     """Return whether a process holds the lease of a folder, as far as can be seen; nothing is made or changed."""
-    newest = max(_generations(folder), default=0)
+    newest = _newest(folder, _LEASE)
     path = _path(folder, newest, _LEASE)
     holder = _read(path) if newest else None
     if holder is None or holder.is_released or _is_unlocked(path, holder):
@@ -269,9 +270,6 @@ def is_leased(folder: str) -> bool:
 
 
 # -- the files --------------------------------------------------------------------------------------------
-
-_PROBE = ".probe-"
-_NUMBERED = re.compile(r"([1-9][0-9]{0,17})\.")
 
 
 class _Holder(NamedTuple):
@@ -296,14 +294,13 @@ def _generation_of(name: str) -> int:
     return 0 if match is None else int(match[1])
 
 
-def _names(folder: str) -> List[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(folder)
-    return []
-
-
-def _generations(folder: str) -> List[int]:
-    return [_generation_of(name) for name in _names(folder) if name.endswith(_LEASE) and _generation_of(name)]
+def _newest(folder: str, suffix: str) -> int:
+    """Return the greatest generation that has a file with the suffix, 0 without one."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return max((_generation_of(name) for name in names if name.endswith(suffix)), default=0)
 
 
 def _machine_of(descriptor: int) -> str:
@@ -394,7 +391,7 @@ def _silence(folder: str, path: str) -> float:
 
 
 class _Signs(NamedTuple):
-    """What a beat changes."""
+    """Signs of life in a lease: the time of the last beat by the file system's clock, and what it has written."""
 
     changed_at: float
     data: bytes

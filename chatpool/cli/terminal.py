@@ -178,12 +178,9 @@ def _flush_or_discard() -> None:
 
 def _exit_code_of(error: Exception) -> int:
     """Report an error and return the exit code for it."""
-    if isinstance(error, JournalBusyError):
-        complain(str(error))
-        return BUSY
     if isinstance(error, ConfigurationError):
         complain(str(error))
-        return _USAGE
+        return BUSY if isinstance(error, JournalBusyError) else _USAGE
     complain(f"{type(error).__name__}: {error}")
     if not isinstance(error, (ChatPoolError, OSError)):
         complain("this should not happen; please report it with the command that led to it")

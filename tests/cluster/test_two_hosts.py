@@ -17,7 +17,7 @@ import sys
 import pytest
 
 from chatpool.batch import shards
-from tests.deploy.shard_files import write_rows
+from tests.deploy.shard_files import check_merged, write_rows
 
 pytestmark = pytest.mark.cluster
 
@@ -167,16 +167,6 @@ def host(network, start, files, tmp_path):
 def requests_in(program):
     """(seconds, prompt) of each request that a model has had."""
     return [(float(at), prompt) for at, prompt in re.findall(r"request ([\d.]+) (.*)", program.output)]
-
-
-def check_merged(work, rows):
-    result = shards.merge(work, work / "merged.jsonl")
-    answers = [json.loads(line) for line in (work / "merged.jsonl").read_text().splitlines()]
-    assert [line["custom_id"] for line in answers] == [f"row {number}" for number in range(rows)]
-    assert [line["response"]["body"]["choices"][0]["message"]["content"] for line in answers] == [
-        f"row {number}" for number in range(rows)
-    ]
-    assert (result.succeeded, result.failed, result.pending) == (rows, 0, 0)
 
 
 def test_the_limit_holds_over_both_hosts(files, model, redis_url, host):
