@@ -231,9 +231,9 @@ def _merged_paths(plan: Plan, output: str) -> Paths:
     paths = Paths.of(output, format_of(output, None))
     if paths.format != BATCH or paths.npy is not None or output == STDOUT:
         raise ConfigurationError(f"shards are merged to lines of the Batch API, got {output!r}: name a .jsonl")
-    inside = os.path.realpath(os.path.dirname(os.path.abspath(output)))
-    folders = [os.path.realpath(os.path.join(plan.folder, name)) for name in (SHARDS, ANSWERS)]
-    if inside in folders or os.path.realpath(output) == os.path.realpath(plan.source):
+    inside = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(output))), "")
+    folders = tuple(os.path.join(os.path.realpath(os.path.join(plan.folder, name)), "") for name in (SHARDS, ANSWERS))
+    if inside.startswith(folders) or os.path.realpath(output) == os.path.realpath(plan.source):
         raise ConfigurationError(f"{output} is a file of the plan, or its input: choose another output")
     return paths
 

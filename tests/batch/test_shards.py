@@ -476,6 +476,15 @@ def test_an_output_that_cannot_be_is_refused(write_rows, folder, run_all, tmp_pa
         shards.merge(plan, name if name == "-" else tmp_path / name)
 
 
+def test_an_output_beside_the_answers_of_a_shard_is_refused(write_rows, folder, run_all):
+    plan = shards.split(write_rows(2), folder)
+    run_all(plan)
+    before = sorted(os.listdir(plan.shards[0].answers))
+    with pytest.raises(ConfigurationError, match="is a file of the plan"):
+        shards.merge(plan, os.path.join(plan.shards[0].answers, "9.jsonl"))
+    assert sorted(os.listdir(plan.shards[0].answers)) == before
+
+
 def test_the_input_is_never_the_output(write_rows, folder, run_all):
     source = write_rows(2)
     before = source.read_bytes()
