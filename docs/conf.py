@@ -32,7 +32,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 # What chatpool.contrib is for; not installed where the pages are made.
-autodoc_mock_imports = ["celery", "opentelemetry", "prometheus_client"]
+autodoc_mock_imports = ["celery", "cloudpickle", "distributed", "opentelemetry", "prometheus_client"]
 # Named in signatures and described in reference/settings.md, where most would be unions of many lines.
 autodoc_type_aliases = {
     "Item": "chatpool.types.Item",
@@ -60,8 +60,11 @@ autodoc_type_aliases = {
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names; their inventories would need a network.
-    ("py:.*", r"(array|asyncio|celery|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?"),
-    ("py:.*", r"django\.\S+|ImproperlyConfigured|StreamingHttpResponse|InvalidPoolError"),
+    (
+        "py:.*",
+        r"(array|asyncio|celery|collections|concurrent|os|pathlib|requests|ssl|tenacity|threading)(\.\S+)?",
+    ),
+    ("py:.*", r"(distributed|django)\.\S+|ImproperlyConfigured|StreamingHttpResponse|InvalidPoolError"),
     ("py:class", r"(opentelemetry|prometheus_client)\.\S+"),
     ("py:class", "Future"),  # of concurrent.futures, in overloads, which are shown as they are written
     ("py:.*", r"(chatpool\.\S+\.)?[A-Z](\w*T)?"),  # type variables and tenacity's types

@@ -220,7 +220,7 @@ def is_tolerated(circle: Set[str]) -> bool:
 DOUBLE_NAMES = {
     "Command": "the name by which Django finds a command in its module",
     "main": "the entry point of a program: the command line, a worker process, the embedded model's process",
-    "run": "chatpool.batch.run: a file; chatpool.batch.shards.run: one of its parts. Both are public",
+    "run": "chatpool.batch.run: a file; batch.shards.run: one of its parts; contrib.dask.run: all of them",
     "status": "chatpool.batch.shards.status is public; _quota/: the state of a shared limit",
 }
 

@@ -17,6 +17,7 @@ from .._journal import OK, Record
 from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
+from .._transport import request_auth
 from .._values import RequestSize
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
@@ -28,7 +29,7 @@ from .connect import PUBLIC_URL
 from .embedding_batches import MAX_BATCH_TEXTS, PAUSE, EmbeddingRowsRun
 from .failures import FailureLimit, MaxFailures, state_of
 from .options import RequestMaker, body_fields, recorded_options, run_call_options
-from .pickling import restore
+from .pickling import PoolRecipe, restore
 from .pool import ChatPool
 from .start_run import run_window
 from .stored_runs import StoredRowsRun, record_of
@@ -44,9 +45,11 @@ __all__ = [
     "StoredRowsRun",
     "WorkerPools",
     "has_version_in_url",
+    "limits_of",
     "max_workers_of",
     "model_of",
     "needs_model",
+    "pickled_arguments",
     "prompt_tokens",
     "record_of",
     "recorded_options_of",
@@ -144,6 +147,13 @@ def prompt_tokens(request: ChatRequest) -> float:
 def max_workers_of(pool: ChatPool) -> int:
     """Return how many calls the pool makes at a time."""
     return pool._core.engine.max_workers
+
+
+def limits_of(pool: ChatPool) -> List[Limits]:
+    """Return the limits of a pool and of its endpoints, as far as they limit anything."""
+    arguments = pool._recipe.arguments
+    found = [arguments.get("limits"), *(endpoint.limits for endpoint in arguments.get("endpoints") or ())]
+    return [limits for limits in found if limits is not None and limits.any]
 
 
 def model_of(pool: ChatPool) -> Optional[str]:
@@ -293,6 +303,17 @@ def _divided(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
         burst=limits.burst,
         scope=scope,
     )
+
+
+def pickled_arguments(arguments: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the arguments of a pool as they may be pickled, for processes elsewhere.
+
+    Raises:
+        ConfigurationError: there is a secret among them; that includes the URL of a Redis with a password.
+        TypeError: one is of a wrong type.
+    """
+    recipe = PoolRecipe("", {**arguments, "auth": request_auth(arguments.get("auth"))})
+    return dict(recipe.without_key().arguments)
 
 
 def unpickle_pool(data: bytes) -> ChatPool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar, Union
 
 from .._journal import (
     FAILED,
@@ -28,7 +28,7 @@ from .._journal import (
 from .._wire.response import answering_model, usage_of
 from ..clock import current_clock
 from ..errors import ConfigurationError
-from ..prices import Bill
+from ..prices import Bill, Prices, PricesLike, prices_of
 from .api import run as run_batch
 from .job import BatchResult
 from .jsonl import answer_line, error_line
@@ -36,7 +36,7 @@ from .output_files import Paths
 from .output_formats import BATCH, STDOUT, format_of
 from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, fingerprint, load, split
 
-__all__ = ["Plan", "Shard", "ShardStatus", "load", "merge", "run", "split", "status"]
+__all__ = ["Plan", "Shard", "ShardStatus", "bill", "load", "merge", "run", "split", "status"]
 
 _PLANNED_OPTIONS = ("input", "output", "journal", "lock", "format", "fields", "raw", "rows_before")
 _SHOWN_SHARDS = 5
@@ -68,12 +68,21 @@ def run(plan: Union[Plan, Folder], index: int, **options: Any) -> Dict[str, Any]
         KeyboardInterrupt, OSError: as for :func:`chatpool.batch.run`.
     """
     plan = _plan_of(plan)
+    check_run(options)
+    result = run_by(functools.partial(run_batch, **options), plan, index)
+    return {"shard": index, **result.to_dict()}
+
+
+def check_run(options: Mapping[str, Any]) -> None:
+    """Refuse options that :func:`run` does not take.
+
+    Raises:
+        TypeError: one is said by the plan.
+    """
     for name in (*INPUT_OPTIONS, *_PLANNED_OPTIONS):
         if name in options:
             advice = "pass it to split, for all shards" if name in INPUT_OPTIONS else "the plan says it"
             raise TypeError(f"{name}= is no option of one shard: {advice}")
-    result = run_by(functools.partial(run_batch, **options), plan, index)
-    return {"shard": index, **result.to_dict()}
 
 
 def run_by(run_rows: Callable[..., BatchResult], plan: Plan, index: int) -> BatchResult:
@@ -83,7 +92,7 @@ def run_by(run_rows: Callable[..., BatchResult], plan: Plan, index: int) -> Batc
         run_rows: :func:`chatpool.batch.run`, say.
         plan, index: as for :func:`run`, which has its errors.
     """
-    shard = _shard_of(plan, index)
+    shard = _unchanged(_shard_of(plan, index))
     given = dict(plan.options)
     # Said here, so that nothing about a shard is detected in its first lines.
     given.update(encoding="utf-8", delimiter=plan.delimiter, rows_before=shard.rows_before)
@@ -100,7 +109,11 @@ def _shard_of(plan: Plan, index: int) -> Shard:
         raise TypeError(f"index must be the number of a shard, got {index!r}")
     if not 0 <= index < len(plan.shards):
         raise ConfigurationError(f"index must be 0 to {len(plan.shards) - 1}, the shards of {plan.folder}, got {index}")
-    shard = plan.shards[index]
+    return plan.shards[index]
+
+
+def _unchanged(shard: Shard) -> Shard:
+    """Return the shard, if its file is the one that was written."""
     try:
         found = fingerprint(shard.path)[:2]
     except OSError as error:
@@ -178,6 +191,34 @@ def _read_newest(shard: Shard, read: Callable[[str], T]) -> Optional[T]:
     return None
 
 
+def bill(plan: Union[Plan, Folder], index: int, prices: Optional[PricesLike] = None) -> Bill:
+    """Return what all runs of a shard have spent, by its journal: answers that were replaced since are included.
+
+    Args:
+        plan: the plan, or its folder.
+        index: the number of the shard, from 0.
+        prices: dollars per million tokens, as for :func:`chatpool.batch.run`.
+
+    Returns:
+        A bill whose ``usage`` has the tokens, and ``cost`` the dollars, None without prices.
+    """
+    checked = None if prices is None else prices_of(prices)
+    shard = _shard_of(_plan_of(plan), index)
+    return _read_newest(shard, functools.partial(_bill_of, checked)) or Bill(checked)
+
+
+def _bill_of(prices: Optional[Prices], journal: str) -> Bill:
+    bill = Bill(prices)
+    for record, _ in read_journal(journal):
+        _add(bill, record)
+    return bill
+
+
+def _add(bill: Bill, record: Record) -> None:
+    value = decode_value(record.value)
+    bill.add(record.usage or usage_of(value), record.model, answering_model(value))
+
+
 def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> BatchResult:
     """Write the answers of all shards to one file, in the order of the input; failures go to ``.errors.jsonl`` beside.
 
@@ -197,7 +238,7 @@ def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = Fa
     """
     started = current_clock().now()
     plan = _plan_of(plan)
-    paths = _merged_paths(plan, os.fspath(output))
+    paths = merged_paths(plan, os.fspath(output))
     unfinished = [each for each in status(plan) if each.pending or each.is_running]
     if unfinished and not allow_missing:
         raise _unfinished_error(plan, unfinished)
@@ -217,8 +258,7 @@ def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = Fa
 
 
 def _count(result: BatchResult, bill: Bill, record: Record) -> None:
-    value = decode_value(record.value)
-    bill.add(record.usage or usage_of(value), record.model, answering_model(value))
+    _add(bill, record)
     if record.state == OK:
         result.succeeded += 1
         return
@@ -227,7 +267,12 @@ def _count(result: BatchResult, bill: Bill, record: Record) -> None:
     result.causes[cause] = result.causes.get(cause, 0) + 1
 
 
-def _merged_paths(plan: Plan, output: str) -> Paths:
+def merged_paths(plan: Plan, output: str) -> Paths:
+    """Return the files that :func:`merge` writes.
+
+    Raises:
+        ConfigurationError: the output cannot be used.
+    """
     paths = Paths.of(output, format_of(output, None))
     if paths.format != BATCH or paths.npy is not None or output == STDOUT:
         raise ConfigurationError(f"shards are merged to lines of the Batch API, got {output!r}: name a .jsonl")

@@ -523,3 +523,17 @@ def test_an_error_of_that_function_ends_the_run_and_keeps_what_is_done(write_row
 def test_a_wrong_number_of_rows_before_is_refused(write_rows, pool, tmp_path, rows_before, error):
     with pytest.raises(error, match="rows_before must be"):
         chatpool.batch.run(write_rows(1), tmp_path / "out.jsonl", pool=pool, rows_before=rows_before)
+
+
+def test_the_bill_of_a_shard_has_all_its_runs(write_rows, folder, chatpool_server, pool):
+    chatpool_server.set_script({"row 1": Error(400)})
+    plan = shards.split(write_rows(6), folder, rows=3)
+    assert shards.bill(plan, 0).usage.total_tokens == 0
+    usage = shards.run(plan, 0, pool=pool, limit=2)["usage"]["total_tokens"]
+    usage += shards.run(plan, 0, pool=pool)["usage"]["total_tokens"]
+    assert shards.bill(folder, 0).usage.total_tokens == usage > 0
+    assert shards.bill(folder, 0).cost is None
+    assert shards.bill(folder, 0, 1_000_000).cost == shards.bill(folder, 0).usage.prompt_tokens
+    assert shards.bill(plan, 1).usage.total_tokens == 0
+    with pytest.raises(ConfigurationError, match="index must be 0 to 1"):
+        shards.bill(plan, 2)
