@@ -17,9 +17,9 @@ from ..errors import ConfigurationError
 __all__ = ["FormData", "OpenedForm"]
 
 _BLOCK_BYTES = 64 * 1024
-_MAX_JOINED_BYTES = (
-    1024 * 1024
-)  # up to this size a form is one bytes object, which signers and mocks know what to do with
+# Up to this size a form is one bytes object, which signers and mocks know what to do with.
+_MAX_JOINED_BYTES = 1024 * 1024
+
 _KINDS = "a path (pathlib.Path), bytes, a binary file, or a tuple (filename, content[, content type])"
 
 

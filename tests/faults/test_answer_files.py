@@ -1,4 +1,4 @@
-"""Answers as text, as bytes and in files: whole or not at all, bounded, and never an error in the place of an answer."""
+"""Answers as text, as bytes and in files: whole or not at all, bounded, and no error passes for an answer."""
 
 from __future__ import annotations
 
