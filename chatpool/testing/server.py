@@ -7,15 +7,18 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
+from .audio import Audio
+from .background import Background
 from .batch_rows import BatchLimits
 from .batches import Batches
 from .files import FileStore, StoredFile, Uploads
 from .http_server import Connection, Listener, ServerRecord
+from .images import Images
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
 from .routing import Router
-from .scenarios import BatchScenario, ScenarioRule
+from .scenarios import BackgroundScenario, BatchScenario, ScenarioRule
 from .script import Entry, Faults, Script, ScriptLike, StepQueue, check_entry, script_of
 from .steps import Answer, Delay, Error, Step
 
@@ -57,6 +60,7 @@ class FakeServer:
         batches: the course of batches: a :class:`BatchScenario` for all; a list of them, in which None is the
             default, for the first, second, ...; or a function of the body that creates a batch.
         batch_limits: how large batches may be, and how much may be waiting (:class:`BatchLimits`).
+        background: the course of background responses: as ``batches``, of :class:`BackgroundScenario`.
 
     Attributes:
         port: the port it listens on.
@@ -82,12 +86,16 @@ class FakeServer:
         port: int = 0,
         batches: ScenarioRule[BatchScenario] = None,
         batch_limits: Optional[BatchLimits] = None,
+        background: ScenarioRule[BackgroundScenario] = None,
     ) -> None:
         self._record = ServerRecord()
-        model, batch_limits = FakeModel(reply), batch_limits or BatchLimits()
+        model, images = FakeModel(reply), Images(lambda: self.origin)
+        batch_limits = batch_limits or BatchLimits()
         self._files = FileStore(max_batch_bytes=batch_limits.file_bytes)
-        self._batches = Batches(self._files, Router(model), batches, batch_limits)
-        self._api = Router(model, self._files, Uploads(self._files), self._batches)
+        self._batches = Batches(self._files, Router(model, images), batches, batch_limits)
+        self._background = Background(model.routes["POST", "/responses"], background)
+        uploads, audio = Uploads(self._files), Audio(reply)
+        self._api = Router(model, audio, images, self._files, uploads, self._batches, self._background)
         self._queue = StepQueue()
         self._script = script_of(script)
         self._faults: Script = faults or Script()
@@ -144,8 +152,16 @@ class FakeServer:
         """The batches as the API's objects, the oldest first.  None of them moves on by that."""
         return self._batches.shown()
 
-    def advance(self) -> int:
-        """Move on every batch by one state, and return how many had not ended.
+    @property
+    def background(self) -> List[Dict[str, Any]]:
+        """The background responses as the API's objects, the oldest first.  None of them moves on by that."""
+        return self._background.shown()
+
+    def advance(self, only: Optional[str] = None) -> int:
+        """Move on all batches and background responses by one state, and return how many had not ended.
+
+        Args:
+            only: the id of the one that is moved on. Default: all.
 
         Example, batches that end when the test says so::
 
@@ -155,9 +171,9 @@ class FakeServer:
                     pass
 
         Raises:
-            Exception: whatever the function ``reply`` raises for a row.
+            Exception: whatever the function ``reply`` raises for a row; that batch stays in its state.
         """
-        moved = self._batches.advance()
+        moved = self._batches.advance(only) + self._background.advance(only)
         with self._record.condition:
             self._record.condition.notify_all()
         return moved
