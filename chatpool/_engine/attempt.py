@@ -10,12 +10,13 @@ from .._policy.retry import Deadline, RetryDecision
 from .._transport import Cancelled, CancelToken, OpenStream
 from .._values import HTTPResponse, Verdict
 from .._wire import (
+    Payload,
     classify_exception,
     classify_response,
     classify_stream,
-    encode,
     is_refusal,
     is_streamed,
+    payload_of,
     refuses_usage,
     sends_no_body,
     streamed,
@@ -273,7 +274,7 @@ class _Exchanges:
         options = call.options
         return send(
             call.request,
-            client.payload(call),
+            _whole(client.payload(call)),
             timeout=timeout,
             cancel=call.cancel_token or CancelToken(),
             headers=options.headers,
@@ -331,16 +332,16 @@ class _Exchanges:
         }
 
 
-def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> bytes:
+def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Payload:
     """Return the encoded body of ``request``; the body of a streamed request if the answer is read as a stream.
 
     Raises:
         TypeError: it cannot be sent as JSON, or its path does not stream.
-        ConfigurationError: a number in it cannot be sent as JSON.
+        ConfigurationError: a number in it cannot be sent as JSON, or an attached file cannot be read.
     """
     if _effective_reading(request, reading) is not None:
         request = streamed(request)
-    return b"" if sends_no_body(request) else encode(request.body)
+    return b"" if sends_no_body(request) else payload_of(request.body)
 
 
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
@@ -365,7 +366,7 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     The retries start afresh for it; the call's time goes on.
 
     Raises:
-        TypeError, ConfigurationError: its body cannot be sent as JSON.
+        TypeError, ConfigurationError: its body cannot be sent as JSON, or an attached file cannot be read.
     """
     call.payload = encode_payload(request, call.options.reading)
     call.request, call.size, call.retry = request, None, None
@@ -404,3 +405,7 @@ def _callback_error(error: Exception) -> ChatPoolError:
     wrapped = ChatPoolError(f"a callback of the retry policy raised {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _whole(payload: Payload) -> bytes:
+    return payload if isinstance(payload, bytes) else payload.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from .._transport import BrokenTransport, Transport, TransportSettings
-from .._wire import renamed
+from .._wire import Payload, renamed
 from ..config import Limits
 from .call import Call, UpstreamKey
 
@@ -47,7 +47,7 @@ class EndpointClient(NamedTuple):
     spec: EndpointSpec
     transport: Transport
 
-    def payload(self, call: Call) -> bytes:
+    def payload(self, call: Call) -> Payload:
         """Return the body of a call, with the model's name at this endpoint."""
         if self.spec.model is None or not call.payload:
             return call.payload

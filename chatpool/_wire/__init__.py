@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .classification import as_truncated, chunk_of, classify_response, classify_stream, streamed
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
+from .encoding import AttachedPayload, Encoded, Payload, identity_of, payload_of
 from .error_body import without_secrets
 from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
 from .operations import (
@@ -26,6 +27,9 @@ from .stream import StreamFault, StreamReader
 __all__ = [
     "EMPTY_CELL",
     "MODELS_REQUEST",
+    "AttachedPayload",
+    "Encoded",
+    "Payload",
     "ResponseTooLarge",
     "StreamFault",
     "StreamReader",
@@ -38,6 +42,7 @@ __all__ = [
     "describe_limits",
     "embedding_request",
     "encode",
+    "identity_of",
     "is_event_stream",
     "is_missing",
     "is_refusal",
@@ -45,6 +50,7 @@ __all__ = [
     "model_and_reason",
     "model_names_in",
     "operation_name",
+    "payload_of",
     "refuses_usage",
     "renamed",
     "responses_request",
