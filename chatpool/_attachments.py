@@ -12,19 +12,19 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from typing import BinaryIO, Iterator, Optional, Tuple, Union
+from typing import BinaryIO, Optional, Tuple, Union
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from .errors import ConfigurationError
 
-__all__ = ["Attachment", "attach", "chunks_of"]
+__all__ = ["Attachment", "attach"]
 
 
 # https://platform.openai.com/docs/guides/pdf-files: less than 50 MB for each file, and for all files of a request.
 _MAX_BYTES = 50 * 1024 * 1024
 
 _HEAD_BYTES = 64
-_CHUNK_BYTES = 192 * 1024  # a multiple of 3, so that the base64 of the chunks is that of the whole
+_HASHED_BYTES = 256 * 1024  # at a time
 _CACHED_DIGESTS = 1 << 16
 
 _ADVICE = (
@@ -299,11 +299,6 @@ def _size_of(file: BinaryIO) -> int:
     return size
 
 
-def chunks_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the content in chunks, the last one aside each of a multiple of 3 bytes."""
-    return iter(functools.partial(file.read, _CHUNK_BYTES), b"")
-
-
 def _identity_of(file: BinaryIO) -> Tuple[int, ...]:
     """Return what changes when a file is written, or another one gets its name."""
     status = os.fstat(file.fileno())
@@ -315,7 +310,7 @@ def _digest_of_file(path: str, identity: Tuple[int, ...]) -> str:
     """Return the SHA-256 of the file that has this identity."""
     with _open_regular(path) as file:
         digest = hashlib.sha256()
-        for chunk in chunks_of(file):
+        for chunk in iter(functools.partial(file.read, _HASHED_BYTES), b""):
             digest.update(chunk)
         if _identity_of(file) != identity:
             raise ConfigurationError(f"the attachment {path} was changed while it was read: run this item again")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, ContextManager, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from .answers import Usage
+from .errors import ConfigurationError
 
 __all__ = [
     "LATENESS_SECONDS",
     "CallerError",
     "HTTPResponse",
     "Hold",
+    "LazyBody",
     "RequestSize",
     "StatedLimit",
+    "UnreadableBody",
     "Verdict",
     "Waiting",
     "common_reason",
@@ -54,6 +57,41 @@ class HTTPResponse(NamedTuple):
     content: bytes
     url: str = ""
     proxy: str = ""
+
+
+class UnreadableBody(Exception):
+    """A file in the body of a request cannot be read, any more.
+
+    Args:
+        error: what ends the call, and no other one.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class LazyBody(Protocol):
+    """The body of a request that is read at each attempt, not before.
+
+    Attributes:
+        content_type: the value of that header.
+    """
+
+    content_type: str
+
+    def opened(self) -> ContextManager[Any]:
+        """Lend it as bytes, or as a stream with a length that ``requests`` takes, and that can be rewound.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+
+    def renamed(self, model: str) -> LazyBody:
+        """Return the same body with another model."""
+
+    def digest(self) -> bytes:
+        """Return what tells it from others, whatever its files are called; raises as :meth:`opened`."""
 
 
 class Verdict(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from .._engine import Call
 from .._engine.call import report_end
 from .._locks import new_lock
-from .._wire import identity_of
+from .._transport import identity_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, Outcome, Usage
 
@@ -72,7 +72,8 @@ class SingleFlight:
 
 def _key(call: Call) -> bytes:
     digest = hashlib.blake2b(identity_of(call.payload), digest_size=16)
-    digest.update(f"\n{call.request.method} {call.request.path}".encode())
+    request = call.request
+    digest.update(f"\n{request.method} {request.path} {request.response}".encode("utf-8", "surrogatepass"))
     return digest.digest()
 
 

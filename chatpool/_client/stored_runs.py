@@ -29,7 +29,7 @@ from .._journal import (
 )
 from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
-from .._wire import identity_of, payload_of
+from .._transport import identity_of, payload_of
 from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
@@ -410,7 +410,7 @@ def _request_hash(request: ChatRequest) -> str:
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
-    return hash_of(request.path, identity_of(payload_of(request.body)))
+    return hash_of(request.path, identity_of(payload_of(request)))
 
 
 def record_of(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
-from .._transport import Cancelled, CancelToken, OpenStream
-from .._values import HTTPResponse, Verdict
+from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
+from .._values import HTTPResponse, LazyBody, UnreadableBody, Verdict
 from .._wire import (
-    Payload,
     classify_exception,
     classify_response,
     classify_stream,
     is_refusal,
     is_streamed,
-    payload_of,
     refuses_usage,
     sends_no_body,
     streamed,
@@ -172,6 +171,8 @@ class Attempter:
             return self._exchanges.make(call, timeout, deadline.at)
         except Cancelled:
             return CANCELLED
+        except UnreadableBody as error:  # it says nothing about the endpoint: no other could read it
+            return Verdict("fail", error=error.error)
         except ChatPoolError as error:  # the key could not be fetched
             return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
         except Exception as error:
@@ -262,19 +263,30 @@ class _Exchanges:
             Exception: no whole answer came.
         """
         reading, client = _effective_reading(call.request, call.options.reading), self._endpoints.of(call)
-        if reading is None:
+        if reading is None and isinstance(call.request.response, str):
             return self._classify(call, self._send(call, timeout, client, client.transport.exchange))
+        if reading is None:
+            return self._save(call, timeout, client)
         answer = self._open(call, timeout, client)
         if isinstance(answer, HTTPResponse):
             verdict = self._classify(call, answer)
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, client, reading, ends_at)
 
+    def _save(self, call: Call, timeout: Timeout, client: EndpointClient) -> Verdict:
+        """Send ``call`` and have a good answer written to its file."""
+        with AnswerFile(call.request.response) as file:
+            send = partial(client.transport.exchange, answer_file=file)
+            verdict = self._classify(call, self._send(call, timeout, client, send))
+            if verdict.kind == "success":
+                file.put_in_place()
+        return verdict
+
     def _send(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
         options = call.options
         return send(
             call.request,
-            _whole(client.payload(call)),
+            client.payload(call),
             timeout=timeout,
             cancel=call.cancel_token or CancelToken(),
             headers=options.headers,
@@ -332,21 +344,20 @@ class _Exchanges:
         }
 
 
-def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Payload:
+def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[bytes, LazyBody]:
     """Return the encoded body of ``request``; the body of a streamed request if the answer is read as a stream.
 
     Raises:
-        TypeError: it cannot be sent as JSON, or its path does not stream.
-        ConfigurationError: a number in it cannot be sent as JSON, or an attached file cannot be read.
+        TypeError, ConfigurationError: as :func:`payload_of`; or its path does not stream.
     """
     if _effective_reading(request, reading) is not None:
         request = streamed(request)
-    return b"" if sends_no_body(request) else payload_of(request.body)
+    return b"" if sends_no_body(request) and not request.files else payload_of(request)
 
 
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
-    return None if reading is collect_chunks and not is_streamed(request) else reading
+    return None if reading is collect_chunks and not (is_streamed(request) and request.response == "json") else reading
 
 
 def review_answer(call: Call, verdict: Verdict) -> Review:
@@ -405,7 +416,3 @@ def _callback_error(error: Exception) -> ChatPoolError:
     wrapped = ChatPoolError(f"a callback of the retry policy raised {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _whole(payload: Payload) -> bytes:
-    return payload if isinstance(payload, bytes) else payload.read()

@@ -5,18 +5,24 @@ Where the API wants base64 or text, a part has a :class:`Content`, which is read
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
-from .._attachments import Attachment, chunks_of
+from .._attachments import Attachment
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .codec import is_missing
 from .operations import CHAT, RESPONSES, operation_of
 
-__all__ = ["Content", "are_parts", "takes_attachments", "user_message", "with_attachments", "with_parts"]
+__all__ = [
+    "Content",
+    "are_parts",
+    "encoded_length",
+    "takes_attachments",
+    "user_message",
+    "with_attachments",
+    "with_parts",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,46 +51,30 @@ class Content:
 
     def __len__(self) -> int:
         """Return the characters that are sent for it, about."""
-        return self.size if self.is_text else len(self.prefix) + _encoded_length(self.size)
+        return self.size if self.is_text else len(self.prefix) + encoded_length(self.size)
 
     def identity(self) -> str:
         """Return a text by which the content is known, whatever its file is called; raises as Attachment.open."""
         return f"{self.prefix}sha256:{self.attachment.sha256()}"
 
-    def measured(self) -> Content:
-        """Return the same with the size that its file has now; raises as :meth:`Attachment.open`."""
-        return Content.of(self.attachment, prefix=self.prefix, is_text=self.is_text)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what stands between the quotes in JSON.
+    def text(self) -> str:
+        """Return the text of a text file.
 
         Raises:
-            ConfigurationError: the file cannot be read, is no text in UTF-8, or has another size than before.
+            ConfigurationError: the file cannot be read, or is no text in UTF-8.
         """
         with self.attachment.open() as file:
-            if self.is_text:
-                yield self._escaped(file.read())
-                return
-            yield self.prefix.encode("ascii")
-            left = self.size
-            for chunk in chunks_of(file):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield base64.b64encode(chunk)
-            if left:
-                raise ConfigurationError(f"{self.attachment!r} was changed while it was sent: run this item again")
-
-    def _escaped(self, text: bytes) -> bytes:
+            data = file.read()
         try:
-            return json.dumps(text.decode("utf-8-sig"), ensure_ascii=False)[1:-1].encode("utf-8")
+            return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ConfigurationError(
                 f"{self.attachment!r} is no text in UTF-8 (at byte {error.start:,}): convert it, or pass its text"
             ) from None
 
 
-def _encoded_length(size: int) -> int:
+def encoded_length(size: int) -> int:
+    """Return the characters of base64 for as many bytes."""
     return (size + 2) // 3 * 4  # RFC 4648, 4
 
 

@@ -17,10 +17,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of, payload_of
 from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._values import Waiting
-from .._wire import payload_of
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
 from .jsonl import is_embedding
@@ -148,7 +147,7 @@ def _encoded_row(row_request: RowRequest) -> bytes:
     identity = (
         f'"key":{row_request.key},"hash":"{row_request.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
     )
-    payload = payload_of(row_request.request.body)
+    payload = payload_of(row_request.request)
     is_attached = not isinstance(payload, bytes)
     if not isinstance(payload, bytes):
         payload = base64.b64encode(pickle.dumps(dict(row_request.request.body)))

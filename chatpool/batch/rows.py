@@ -13,8 +13,8 @@ import string
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from .._client.batch_support import Encoded, identity_of, payload_of
 from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
-from .._wire import Encoded, identity_of, payload_of
 from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
@@ -729,7 +729,7 @@ class Rows:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
             request = self.make_request(row.request)
-            payload = payload_of(request.body)
+            payload = payload_of(request)
             request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
             return RowRequest(row, key, hash_of(request.path, identity_of(payload)), request)
         except (TypeError, ValueError, ChatPoolError) as error:

@@ -22,10 +22,18 @@ import threading
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
-from .._client.batch_support import PAUSE, ChatPool, StoredRowsRun, record_of, start_rows, state_of, unpickle_pool
+from .._client.batch_support import (
+    PAUSE,
+    ChatPool,
+    Encoded,
+    StoredRowsRun,
+    record_of,
+    start_rows,
+    state_of,
+    unpickle_pool,
+)
 from .._journal import OK, SharedAppender, error_facts
 from .._observe.bar import Ticker
-from .._wire import Encoded
 from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError
