@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from ._attachments import Attachment, attach
 from ._client import ChatPool, ChatStream, Endpoint, deadline
 from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
@@ -63,6 +64,7 @@ __all__ = [
     "APIResponseError",
     "APIStatusError",
     "APITimeoutError",
+    "Attachment",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
@@ -106,6 +108,7 @@ __all__ = [
     "TruncatedStreamError",
     "UnprocessableEntityError",
     "Usage",
+    "attach",
     "deadline",
     "json_schema",
     "map",

@@ -17,7 +17,7 @@ from .._journal import OK, Record
 from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
-from .._transport import request_auth
+from .._transport import Encoded, identity_of, payload_of, request_auth
 from .._values import RequestSize
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
@@ -39,16 +39,19 @@ __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
     "ChatPool",
+    "Encoded",
     "FailureLimit",
     "MaxFailures",
     "RowBudget",
     "StoredRowsRun",
     "WorkerPools",
     "has_version_in_url",
+    "identity_of",
     "limits_of",
     "max_workers_of",
     "model_of",
     "needs_model",
+    "payload_of",
     "pickled_arguments",
     "prompt_tokens",
     "record_of",

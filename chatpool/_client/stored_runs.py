@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 import os
@@ -28,7 +29,7 @@ from .._journal import (
 )
 from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
-from .._wire import encode
+from .._transport import identity_of, payload_of
 from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
@@ -206,6 +207,7 @@ class JournalledRun(_PersistedRun):
         self._journal_path = journal
         self._item_key = item_key
         self._names: Dict[int, str] = {}  # of items that are under way, by place
+        self._hashes: Dict[int, str] = {}  # of their requests, with attachments as they were when these were made
         self._places = DigestTable()  # of all items with names, plus 1
         self._journal: Optional[Journal] = None
         self._recorded: Optional[Mapping[str, Any]] = recorded  # None once the journal has them
@@ -220,19 +222,26 @@ class JournalledRun(_PersistedRun):
         call = super()._call_for(item)
         if call is None or not self._note_name(call):
             return None
+        place, _ = self._place_of(call)
+        with contextlib.suppress(TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
+            self._hashes[place] = _request_hash(call.request)
         known = self._recorded_outcome(call)
         if known is None:
             self._begin()
             return call
         if self.progress is not None:
             self.progress.skip(1)
-        self._names.pop(self._place_of(call)[0], None)
+        self._forget(place)
         self._put(known)
         return None
 
     def _place_of(self, call: Call) -> Tuple[int, Any]:
         """Return the place of an item and the item."""
         return call.index, call.item
+
+    def _forget(self, place: int) -> Tuple[Optional[str], Optional[str]]:
+        """Return the name and the hash of an item that has ended, and keep neither."""
+        return self._names.pop(place, None), self._hashes.pop(place, None)
 
     def _note_name(self, call: Call) -> bool:
         """Note the name of an item; return False if it has none that can be used, which is its outcome then."""
@@ -264,9 +273,8 @@ class JournalledRun(_PersistedRun):
             self._recorded = None
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
-        try:
-            hash_ = _request_hash(call.request)
-        except (TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
+        hash_ = self._hashes.get(call.index)
+        if hash_ is None:
             return None
         journal, key = self._open_journal(), _key(self._names.get(call.index, call.index))
         record = journal.read(key, hash_)
@@ -303,17 +311,13 @@ class JournalledRun(_PersistedRun):
             self._journal.abandon()
 
     def persist(self, outcome: Outcome[Any]) -> None:
-        state = state_of(outcome)
-        if state is None or outcome.request is None or self._is_abandoned:
+        state, at = state_of(outcome), self._clock.wall()
+        name, hash_ = self._forget(outcome.index)
+        # Without a hash it was never sent, and to fail again costs nothing.
+        if state is None or outcome.request is None or hash_ is None or self._is_abandoned:
             return
-        try:
-            hash_ = _request_hash(outcome.request)
-        except (TypeError, ValueError, ChatPoolError):  # it was never sent, and to fail again costs nothing
-            return
-        at, name = self._clock.wall(), self._names.get(outcome.index)
         key = _key(outcome.index if name is None else name)
         self._open_journal().append(record_of(outcome, state, key, hash_, at=at, row=outcome.index, custom_id=name))
-        self._names.pop(outcome.index, None)
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
@@ -406,7 +410,7 @@ def _request_hash(request: ChatRequest) -> str:
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
-    return hash_of(request.path, encode(request.body))
+    return hash_of(request.path, identity_of(payload_of(request)))
 
 
 def record_of(
