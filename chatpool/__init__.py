@@ -9,6 +9,7 @@ from ._client import ChatPool, ChatStream, Endpoint, deadline
 from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
 from ._structured.json_schema import json_schema
+from ._wire.media import speech, transcription, translation
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,
@@ -112,6 +113,9 @@ __all__ = [
     "deadline",
     "json_schema",
     "map",
+    "speech",
+    "transcription",
+    "translation",
 ]
 
 log_as_the_environment_says()
