@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Callable, Iterable, List, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
+from .audio import Audio
+from .background import Background
+from .batch_rows import BatchLimits
+from .batches import Batches
+from .files import FileStore, StoredFile, Uploads
 from .http_server import Connection, Listener, ServerRecord
+from .images import Images
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
+from .routing import Router
+from .scenarios import BackgroundScenario, BatchScenario, ScenarioRule
 from .script import Entry, Faults, Script, ScriptLike, StepQueue, check_entry, script_of
 from .steps import Answer, Delay, Error, Step
 
@@ -49,6 +57,10 @@ class FakeServer:
         tls: an ``ssl.SSLContext`` with a certificate, to serve https.
         port: the port to listen on, such as that of a server that was closed and is now started again. Default: one
             that the system chooses.
+        batches: the course of batches: a :class:`BatchScenario` for all; a list of them, in which None is the
+            default, for the first, second, ...; or a function of the body that creates a batch.
+        batch_limits: how large batches may be, and how much may be waiting (:class:`BatchLimits`).
+        background: the course of background responses: as ``batches``, of :class:`BackgroundScenario`.
 
     Attributes:
         port: the port it listens on.
@@ -72,9 +84,18 @@ class FakeServer:
         latency: float = 0.0,
         tls: Optional[ssl.SSLContext] = None,
         port: int = 0,
+        batches: ScenarioRule[BatchScenario] = None,
+        batch_limits: Optional[BatchLimits] = None,
+        background: ScenarioRule[BackgroundScenario] = None,
     ) -> None:
         self._record = ServerRecord()
-        self._model = FakeModel(reply)
+        model, images = FakeModel(reply), Images(lambda: self.origin)
+        batch_limits = batch_limits or BatchLimits()
+        self._files = FileStore(max_batch_bytes=batch_limits.file_bytes)
+        self._batches = Batches(self._files, Router(model, images), batches, batch_limits)
+        self._background = Background(model.routes["POST", "/responses"], background)
+        uploads, audio = Uploads(self._files), Audio(reply)
+        self._api = Router(model, audio, images, self._files, uploads, self._batches, self._background)
         self._queue = StepQueue()
         self._script = script_of(script)
         self._faults: Script = faults or Script()
@@ -120,6 +141,42 @@ class FakeServer:
         """The errors of the functions that the server was given (a copy)."""
         with self._record.condition:
             return list(self._record.errors)
+
+    @property
+    def files(self) -> List[StoredFile]:
+        """The files that are stored now: those of uploads and those that batches have written; the oldest first."""
+        return self._files.all()
+
+    @property
+    def batches(self) -> List[Dict[str, Any]]:
+        """The batches as the API's objects, the oldest first.  None of them moves on by that."""
+        return self._batches.shown()
+
+    @property
+    def background(self) -> List[Dict[str, Any]]:
+        """The background responses as the API's objects, the oldest first.  None of them moves on by that."""
+        return self._background.shown()
+
+    def advance(self, only: Optional[str] = None) -> int:
+        """Move on all batches and background responses by one state, and return how many had not ended.
+
+        Args:
+            only: the id of the one that is moved on. Default: all.
+
+        Example, batches that end when the test says so::
+
+            with FakeServer(batches=BatchScenario(polls=None)) as server:
+                ...
+                while server.advance():
+                    pass
+
+        Raises:
+            Exception: whatever the function ``reply`` raises for a row; that batch stays in its state.
+        """
+        moved = self._batches.advance(only) + self._background.advance(only)
+        with self._record.condition:
+            self._record.condition.notify_all()
+        return moved
 
     def wait_for(self, n_requests: int, timeout: float = 10.0) -> List[ReceivedRequest]:
         """Wait until ``n_requests`` requests have arrived, and return all that have.
@@ -189,9 +246,9 @@ class FakeServer:
             except BaseException as error:
                 entry = self._failed_step(error)
         try:
-            actions = self._step(entry, request).actions(request, self._model)
+            actions = self._step(entry, request).actions(request, self._api)
         except BaseException as error:
-            actions = self._failed_step(error).actions(request, self._model)
+            actions = self._failed_step(error).actions(request, self._api)
         connection.perform(actions, self._record.finished)
 
     def _decide(self, request: ReceivedRequest, now: float) -> Entry:
