@@ -40,7 +40,7 @@ from .._structured.parse import Parse
 from .._structured.validation import Accept
 from .._transport import Auth, Cert, Key, Verify, request_auth
 from .._typing import ParsedT, SlotT, ValueT
-from .._wire import check_response_form, embedding_request, responses_request, streamed
+from .._wire import check_response_form, embedding_request, responses_request, streamed, with_parts
 from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError
@@ -403,7 +403,8 @@ class ChatPool(ApiMethods):
 
         Args:
             path: for instance ``"/moderations"`` or ``"/models"``.
-            body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
+            body: the JSON body; sent as it is, attachments in messages as the API has them. Default: none with GET and
+                DELETE, ``{}`` with other methods.
             method: the HTTP method.
             files: files to send as ``multipart/form-data``, beside the fields of ``body``: a dict of names and parts,
                 or a list of such pairs. A part is a path (read from the disk at each attempt), bytes, a binary file
@@ -426,7 +427,8 @@ class ChatPool(ApiMethods):
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
         check_response_form(response)
-        request = ChatRequest(dict(body or {}), path, method.upper(), files or (), response)
+        fields = with_parts(dict(body or {}), path)
+        request = ChatRequest(fields, path, method.upper(), files or (), response)
         return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
 
     def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:

@@ -205,12 +205,17 @@ def user_message(item: Any) -> Dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def with_parts(body: Mapping[str, Any], operation: str) -> Mapping[str, Any]:
+def with_parts(body: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     """Return ``body`` with the API's parts in the place of attachments in its messages; the same if there are none.
+
+    Args:
+        body: the body.
+        path: the path that it goes to.
 
     Raises:
         ConfigurationError: as :func:`_part_of`.
     """
+    operation = operation_of(path)
     field = _FIELDS.get(operation)
     messages = body.get(field) if field else None
     if field == "input" and are_parts(messages):

@@ -73,7 +73,7 @@ def to_request(
         _put_system(body, operation, system)
     if body.get("stream"):
         raise TypeError("this call does not stream: leave 'stream' out of the body, or use pool.stream(...)")
-    return _with_body(request, with_parts(body, operation))
+    return _with_body(request, with_parts(body, request.path))
 
 
 def responses_request(item: Any) -> ChatRequest:
