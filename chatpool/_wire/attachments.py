@@ -15,7 +15,7 @@ from .codec import is_missing
 from .operations import CHAT, RESPONSES, operation_of
 
 __all__ = [
-    "Content",
+    "AttachedContent",
     "are_parts",
     "encoded_length",
     "takes_attachments",
