@@ -32,8 +32,8 @@ class Audio:
     """Answers the paths of ``/audio``.
 
     Args:
-        reply: what is heard, by the fields of the form, in which ``file`` is a :class:`ReceivedFile`. Default: the
-            text in the file, or its name and size.
+        reply: what is heard, by the fields of the form, in which ``file`` is a :class:`ReceivedFile`. Default, and
+            where it returns None: the text in the file, or its name and size.
     """
 
     def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
@@ -56,7 +56,8 @@ class Audio:
             heard: Any = text
             if heard is None:
                 fields = {**request.form, "file": files[0]}
-                heard = _text_of(files[0]) if self._reply is None else self._reply(fields)
+                heard = None if self._reply is None else self._reply(fields)
+                heard = _text_of(files[0]) if heard is None else heard
             if not isinstance(heard, str):
                 return Content(200, heard)
             return _WRITERS[name](_Transcript(heard, language_of(request.form), request.form))
