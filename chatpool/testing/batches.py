@@ -33,6 +33,7 @@ _ENDPOINTS = (
     "/v1/completions",
     "/v1/moderations",
     "/v1/images/generations",
+    "/v1/images/edits",
 )
 _EMPTY_AT_FIRST = (
     "errors",
