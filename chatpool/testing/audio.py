@@ -40,11 +40,11 @@ class Audio:
         self._reply = reply
         self.routes: Routes = {
             ("POST", "/audio/speech"): json_handler(_speak),
-            ("POST", "/audio/transcriptions"): self._hear_as(_language_of),
-            ("POST", "/audio/translations"): self._hear_as(lambda form: "english"),
+            ("POST", "/audio/transcriptions"): self._hear_as("transcribe"),
+            ("POST", "/audio/translations"): self._hear_as("translate"),
         }
 
-    def _hear_as(self, language_of: Callable[[Mapping[str, Any]], str]) -> Handler:
+    def _hear_as(self, task: str) -> Handler:
         def handle(request: ReceivedRequest, text: Optional[str], id_in_path: str) -> Content:
             files = [part for part in request.files if part.name == "file"]
             if not files or "model" not in request.form:
@@ -60,13 +60,9 @@ class Audio:
                 heard = _text_of(files[0]) if heard is None else heard
             if not isinstance(heard, str):
                 return Content(200, heard)
-            return _WRITERS[name](_Transcript(heard, language_of(request.form), request.form))
+            return _WRITERS[name](_Transcript(heard, task, request.form))
 
         return handle
-
-
-def _language_of(form: Mapping[str, Any]) -> str:
-    return str(form.get("language", "english"))
 
 
 # -- speech -------------------------------------------------------------------------------------------------------
@@ -119,8 +115,13 @@ class _Transcript(NamedTuple):
     """A text that was heard; each of its words takes half a second."""
 
     text: str
-    language: str
+    task: str
     form: Mapping[str, Any]
+
+    @property
+    def language(self) -> str:
+        """The language of the text."""
+        return "english" if self.task == "translate" else str(self.form.get("language", "english"))
 
     @property
     def seconds(self) -> float:
@@ -153,7 +154,7 @@ def _json(transcript: _Transcript) -> Content:
 def _verbose_json(transcript: _Transcript) -> Content:
     wanted = transcript.form.get("timestamp_granularities[]", ["segment"])
     body: Dict[str, Any] = {
-        "task": "transcribe",
+        "task": transcript.task,
         "language": transcript.language,
         "duration": transcript.seconds,
         "text": transcript.text,
