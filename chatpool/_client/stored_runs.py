@@ -224,7 +224,7 @@ class JournalledRun(_PersistedRun):
             return None
         place, _ = self._place_of(call)
         with contextlib.suppress(TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
-            self._hashes[place] = _request_hash(call.request)
+            self._hashes[place] = _request_hash(call)
         known = self._recorded_outcome(call)
         if known is None:
             self._begin()
@@ -404,13 +404,15 @@ def _value(request: ChatRequest, record: Record) -> Any:
     return decode_response(request, stored, request_id)
 
 
-def _request_hash(request: ChatRequest) -> str:
-    """Return a digest of a request's path and body.
+def _request_hash(call: Call) -> str:
+    """Return a digest of the path and the body of a call's request, and of the content of its files.
 
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
-    return hash_of(request.path, identity_of(payload_of(request)))
+    # Not the payload, which may ask for a stream; but a form has read open files already.
+    payload = call.payload if call.request.files else payload_of(call.request)
+    return hash_of(call.request.path, identity_of(payload))
 
 
 def record_of(
