@@ -1,5 +1,6 @@
 """The public pool."""
 
+from .._wire.media import speech, transcription, translation
 from .endpoint import Endpoint
 from .pool import (
     ChatPool,
@@ -8,4 +9,4 @@ from .pool import (
 from .streams import ChatStream
 from .time_budget import deadline
 
-__all__ = ["ChatPool", "ChatStream", "Endpoint", "deadline", "map"]
+__all__ = ["ChatPool", "ChatStream", "Endpoint", "deadline", "map", "speech", "transcription", "translation"]

@@ -46,6 +46,7 @@ from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Files, Item, Outcome, PoolStats, ResponseForm, Results
+from .api_methods import ApiMethods
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
@@ -67,7 +68,7 @@ _CONNECTION = (
 )
 
 
-class ChatPool:
+class ChatPool(ApiMethods):
     """Calls to an OpenAI-compatible server, or to several, over pooled connections and at most ``max_workers`` threads.
 
     Args:
@@ -431,6 +432,9 @@ class ChatPool:
         fields = with_parts(dict(body or {}), path)
         request = ChatRequest(fields, path, method.upper(), files or (), response)
         return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
+
+    def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:
+        return self._wait(None, request, self._call_options(**options))
 
     # Compact: an overload is read at a glance, and differs from its neighbours in on_error only.
     # fmt: off

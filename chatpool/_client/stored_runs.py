@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import operator
 import os
+import pathlib
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine
@@ -41,6 +43,8 @@ __all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 
 logger = logging.getLogger("chatpool")
+
+_BASE64, _FILE, _SIZE = "base64", "file", "bytes"  # of answers that are no JSON: bytes, and those in files
 
 _CHUNK_ROWS = 128  # read before they are submitted
 _TAKE_EVERY_SECONDS = 0.2
@@ -381,8 +385,11 @@ def _key(name: Union[str, int]) -> int:
 
 
 def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
-    """Return the outcome in a record; None if it has an answer that this run cannot parse."""
+    """Return the outcome in a record; None if this run cannot parse its answer, or the file with it is gone."""
     attempts = len(record.attempts)
+    is_in_file = record.error is None and not isinstance(call.request.response, str)
+    if is_in_file and not _is_there(decode_value(record.value)):
+        return None
     value, error = _value(call.request, record), None
     if value is None and record.error is not None:
         error = error_of(record.error, attempts)
@@ -398,21 +405,35 @@ def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
 
 def _value(request: ChatRequest, record: Record) -> Any:
     stored = decode_value(record.value)
-    if not isinstance(stored, dict):  # a vector
+    if not isinstance(stored, dict):  # a vector, or a text
         return stored
+    if request.response == "bytes":
+        return base64.b64decode(stored[_BASE64])
+    if request.response != "json":
+        return pathlib.Path(request.response)
     request_id = record.attempts[-1].request_id if record.attempts else None
     return decode_response(request, stored, request_id)
 
 
+def _is_there(stored: Any) -> bool:
+    """Return whether an answer that went to a file is still there, as long as it was."""
+    try:
+        return bool(os.path.getsize(stored[_FILE]) == stored[_SIZE])
+    except OSError:
+        return False
+
+
 def _request_hash(call: Call) -> str:
-    """Return a digest of the path and the body of a call's request, and of the content of its files.
+    """Return a digest of the path, the body and the files of a call's request, and of the form of its answer.
 
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
-    # Not the payload, which may ask for a stream; but a form has read open files already.
-    payload = call.payload if call.request.files else payload_of(call.request)
-    return hash_of(call.request.path, identity_of(payload))
+    request = call.request
+    # Not the payload of every request, as it may ask for a stream; that of a form has read open files already.
+    payload = call.payload if request.files else payload_of(request)
+    form = "" if request.response == "json" else f" {request.response}"
+    return hash_of(f"{request.path}{form}", identity_of(payload))
 
 
 def record_of(
@@ -448,6 +469,10 @@ def _usage_in(value: Any) -> Optional[Usage]:
 
 def _encoded(value: Any) -> bytes:
     """Return an answer's JSON on one line; as it came, where that is possible."""
+    if isinstance(value, bytes):
+        return encode_value({_BASE64: base64.b64encode(value).decode("ascii")})
+    if isinstance(value, pathlib.Path):
+        return encode_value({_FILE: os.path.abspath(value), _SIZE: value.stat().st_size})
     if not isinstance(value, ChatCompletion):
         return encode_value(value)
     content = value._raw  # bytes, unless the caller has asked for .raw

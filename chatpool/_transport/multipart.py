@@ -34,6 +34,7 @@ _BLOCK_BYTES = 64 * 1024
 MAX_JOINED_BYTES = 1024 * 1024
 """Size up to which a body is one bytes object, which signers and mocks know what to do with."""
 
+_FILES_KINDS = "files must be a dict of field names and parts, or a list of such pairs"
 _KINDS = "a path (pathlib.Path), bytes, a binary file, or a tuple (filename, content[, content type])"
 
 
@@ -250,11 +251,13 @@ def _open_regular(path: str) -> BinaryIO:
 
 
 def _pairs_of(files: Any) -> List[Tuple[str, Any]]:
-    pairs = list(files.items()) if isinstance(files, Mapping) else list(files)
+    pairs = list(files.items()) if isinstance(files, Mapping) else files
+    if not isinstance(pairs, (list, tuple)):
+        raise TypeError(f"{_FILES_KINDS}, got a {type(files).__name__}")
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError("files must be a dict of field names and parts, or a list of (field name, part) pairs")
-    return pairs
+            raise TypeError(f"{_FILES_KINDS}, got a {type(pair).__name__} in it")
+    return list(pairs)
 
 
 def _part_of(name: str, part: Any) -> FormPart:
@@ -263,7 +266,9 @@ def _part_of(name: str, part: Any) -> FormPart:
     content = part
     if isinstance(part, tuple):
         if len(part) not in (2, 3) or not isinstance(part[0], str):
-            raise TypeError(f"files: a tuple must be (filename, content[, content type]), that of {name!r} is not")
+            raise TypeError(
+                f"files: a tuple must be (filename, content[, content type]), got {len(part)} parts for {name!r}"
+            )
         filename, content = part[:2]
         media_type = part[2] if len(part) == 3 else None
     content, own_name = _content_of(name, content)

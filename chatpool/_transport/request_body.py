@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Seque
 
 from .._values import LazyBody
 from .._wire import encode, form_fields
-from .._wire.attachments import Content, encoded_length
+from .._wire.attachments import AttachedContent, encoded_length
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .multipart import MAX_JOINED_BYTES, FormData, OpenedForm, OpenedPiece
@@ -38,7 +38,7 @@ class _AttachedBody:
 
     content_type = "application/json"
 
-    def __init__(self, skeleton: bytes, contents: Sequence[Content]) -> None:
+    def __init__(self, skeleton: bytes, contents: Sequence[AttachedContent]) -> None:
         self._skeleton = skeleton
         self._contents = tuple(contents)
 
@@ -49,7 +49,7 @@ class _AttachedBody:
         Raises:
             TypeError, ConfigurationError: as :func:`encode`; or a file cannot be read.
         """
-        contents: List[Content] = []
+        contents: List[AttachedContent] = []
         skeleton = _marked(body, contents, 0)
         for content in contents:
             content.attachment.size()  # raises if it cannot be read
@@ -91,7 +91,7 @@ class _AttachedBody:
                 yield _Base64(piece)
                 yield b'"'
 
-    def _pieces(self) -> Iterator[Union[bytes, Content]]:
+    def _pieces(self) -> Iterator[Union[bytes, AttachedContent]]:
         for place, piece in enumerate(_MARKS.split(self._skeleton)):
             yield self._contents[int(piece)] if place % 2 else piece
 
@@ -102,7 +102,7 @@ class _Base64:
     The file is open while it is read: a body may have hundreds.
     """
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: AttachedContent) -> None:
         self._attachment = content.attachment
         self._size = content.attachment.size()
         self._file: Optional[BinaryIO] = None
@@ -137,9 +137,9 @@ class _Base64:
             file.close()
 
 
-def _marked(value: Any, contents: List[Content], depth: int) -> Any:
+def _marked(value: Any, contents: List[AttachedContent], depth: int) -> Any:
     """Return ``value`` with marks in the place of contents, which are added to ``contents``."""
-    if isinstance(value, Content):
+    if isinstance(value, AttachedContent):
         contents.append(value)
         return f"{_MARK}:{len(contents) - 1}"
     if depth > _MAX_DEPTH:  # encode() says that it is nested too deeply, or circular

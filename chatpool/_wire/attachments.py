@@ -15,7 +15,7 @@ from .codec import is_missing
 from .operations import CHAT, RESPONSES, operation_of
 
 __all__ = [
-    "Content",
+    "AttachedContent",
     "are_parts",
     "encoded_length",
     "takes_attachments",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, repr=False)
-class Content:
+class AttachedContent:
     """The content of an attachment, in the place of the text that is sent for it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Content:
     is_text: bool = False
 
     @classmethod
-    def of(cls, attachment: Attachment, *, prefix: str = "", is_text: bool = False) -> Content:
+    def of(cls, attachment: Attachment, *, prefix: str = "", is_text: bool = False) -> AttachedContent:
         """Return the content of an attachment that is no URL; raises as :meth:`Attachment.open`."""
         return cls(attachment, attachment.size(), prefix, is_text)
 
@@ -130,9 +130,9 @@ def _part_of(attachment: Attachment, operation: str) -> Dict[str, Any]:
     return _BUILDERS[kind](attachment, media_type, is_responses)
 
 
-def _encoded(attachment: Attachment, media_type: str) -> Union[str, Content]:
+def _encoded(attachment: Attachment, media_type: str) -> Union[str, AttachedContent]:
     """Return the URL of an attachment: its own, or that of its data."""
-    return attachment.url or Content.of(attachment, prefix=f"data:{media_type};base64,")
+    return attachment.url or AttachedContent.of(attachment, prefix=f"data:{media_type};base64,")
 
 
 def _image(attachment: Attachment, media_type: str, is_responses: bool) -> Dict[str, Any]:
@@ -145,7 +145,7 @@ def _image(attachment: Attachment, media_type: str, is_responses: bool) -> Dict[
 
 def _sound(attachment: Attachment, media_type: str, is_responses: bool) -> Dict[str, Any]:
     subtype = media_type.partition("/")[2].removeprefix("x-")
-    sound = {"data": Content.of(attachment), "format": _SOUND_FORMATS.get(subtype, subtype)}
+    sound = {"data": AttachedContent.of(attachment), "format": _SOUND_FORMATS.get(subtype, subtype)}
     return {"type": "input_audio", "input_audio": sound}
 
 
@@ -159,10 +159,10 @@ def _file(attachment: Attachment, media_type: str, is_responses: bool) -> Dict[s
 
 
 def _text(attachment: Attachment, media_type: str, is_responses: bool) -> Dict[str, Any]:
-    return _text_part(Content.of(attachment, is_text=True), is_responses)
+    return _text_part(AttachedContent.of(attachment, is_text=True), is_responses)
 
 
-def _text_part(text: Union[str, Content], is_responses: bool) -> Dict[str, Any]:
+def _text_part(text: Union[str, AttachedContent], is_responses: bool) -> Dict[str, Any]:
     return {"type": "input_text" if is_responses else "text", "text": text}
 
 

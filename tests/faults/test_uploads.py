@@ -28,7 +28,7 @@ from chatpool import (
 pytestmark = pytest.mark.faults
 
 SOUND = bytes(range(256)) * 40_000  # 10 MB: more than the buffers of a connection hold
-GOOD = b'{"id": "file-1", "object": "file"}'
+GOOD = b'{"id": "file-1", "text": "hello"}'
 RETRY = RetryPolicy(max_retries=3, wait_initial=0.01)
 
 
@@ -120,7 +120,7 @@ def test_a_form_has_the_fields_and_the_files(serve, pool_for, sound):
     body = {"model": "whisper-1", "temperature": 0.5, "prompt": 'Zoë "says"\n', "stream": False, "language": None}
     body.update(timestamp_granularities=["word", "segment"], chunking_strategy={"type": "server_vad"})
     files = [("file", sound), ("image[]", ('Zoë\'s "é".png', b"\x89PNG")), ("image[]", ("b", io.BytesIO(b"b"), "a/b"))]
-    assert pool.request("/audio/transcriptions", body, files=files) == {"id": "file-1", "object": "file"}
+    assert pool.request("/audio/transcriptions", body, files=files) == {"id": "file-1", "text": "hello"}
     assert script.forms[0] == [
         ("model", None, None, b"whisper-1"),
         ("temperature", None, None, b"0.5"),
@@ -318,7 +318,8 @@ def test_a_mock_of_requests_sees_a_form_that_it_can_read():
         ({"file": ("a.wav", b"", "audio/wav", {})}, TypeError, r"a tuple must be \(filename, content"),
         ({"file": io.StringIO("text")}, TypeError, "open it in binary mode"),
         (["sound.wav"], TypeError, "files must be a dict of field names and parts"),
-        (b"RIFF", TypeError, "files must be a dict of field names and parts"),
+        (b"RIFF", TypeError, "files must be a dict of field names and parts, .* got a bytes$"),
+        (3, TypeError, "files must be a dict of field names and parts, .* got a int$"),
     ],
 )
 def test_what_is_no_file_is_refused_before_anything_is_sent(serve, pool_for, files, kind, message):

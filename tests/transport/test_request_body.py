@@ -15,7 +15,7 @@ from chatpool._transport import payload_of
 from chatpool._transport.request_body import _Base64
 from chatpool._values import UnreadableBody
 from chatpool._wire import to_request
-from chatpool._wire.attachments import Content
+from chatpool._wire.attachments import AttachedContent
 
 LARGE = b"\x89PNG\r\n\x1a\n" + os.urandom(2_000_001)
 
@@ -23,7 +23,7 @@ LARGE = b"\x89PNG\r\n\x1a\n" + os.urandom(2_000_001)
 @given(st.binary(min_size=1, max_size=50), st.data())
 def test_any_part_of_the_base64_can_be_read(data, draws):
     encoded = base64.b64encode(data)
-    piece = _Base64(Content.of(attach(data)))
+    piece = _Base64(AttachedContent.of(attach(data)))
     assert len(piece) == len(encoded)
     offset = draws.draw(st.integers(0, len(encoded) - 1))
     size = draws.draw(st.integers(1, len(encoded) - offset))
