@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 import hashlib
 import io
@@ -12,7 +13,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from typing import BinaryIO, Optional, Tuple, Union
+from typing import BinaryIO, Iterator, Optional, Tuple, Union
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from .errors import ConfigurationError
@@ -60,8 +61,11 @@ class Attachment:
     def __repr__(self) -> str:
         return f"<Attachment {self._shown()}>"
 
-    def _shown(self) -> str:
+    def __str__(self) -> str:
         """Return a description for messages, without content and without the secrets that a URL may have."""
+        return f"the attachment {self._shown()}"
+
+    def _shown(self) -> str:
         if self.data is not None:
             return f"of {len(self.data):,} bytes"
         if self.url is None:
@@ -84,11 +88,11 @@ class Attachment:
         """
         found = self.type
         if found is None and self.url is None:
-            with self.open() as file:
+            with self.reading() as file:
                 found = _type_of_head(file.read(_HEAD_BYTES))
         found = found or _type_of_name(self.name)
         if found is None:
-            raise ConfigurationError(f"{self._shown()}: neither its first bytes nor its name say what it is: {_ADVICE}")
+            raise ConfigurationError(f"{self}: neither its first bytes nor its name say what it is: {_ADVICE}")
         return found
 
     def open(self) -> BinaryIO:
@@ -106,9 +110,15 @@ class Attachment:
             raise
         return file
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[BinaryIO]:
+        """Lend the content; raises as :meth:`open`, also while it is read."""
+        with self.open() as file, _told(str(self.path)):
+            yield file
+
     def size(self) -> int:
         """Return the bytes of the content; raises as :meth:`open`."""
-        with self.open() as file:
+        with self.reading() as file:
             return _size_of(file)
 
     def sha256(self) -> str:
@@ -118,16 +128,16 @@ class Attachment:
         """
         if self.data is not None:
             return hashlib.sha256(self.data).hexdigest()
-        with self.open() as file:
+        with self.reading() as file:
             identity = _identity_of(file)
         return _digest_of_file(str(self.path), identity)
 
     def _check_size(self, size: int) -> None:
         if not size:
-            raise ConfigurationError(f"{self._shown()} is empty: there is nothing to send")
+            raise ConfigurationError(f"{self} is empty: there is nothing to send")
         if size > self.max_bytes:
             raise ConfigurationError(
-                f"{self._shown()} has {size:,} bytes, and an attachment has at most {self.max_bytes:,}: make it "
+                f"{self} has {size:,} bytes, and an attachment has at most {self.max_bytes:,}: make it "
                 "smaller, or pass max_bytes= to attach if the server takes that much"
             )
 
@@ -273,18 +283,27 @@ def _decoded_data_url(url: str) -> Tuple[bytes, str]:
 
 def _open_regular(path: str) -> BinaryIO:
     """Open a regular file; anything else, such as a pipe, might never end or never begin."""
-    try:
+    with _told(path):
         _refuse_irregular(path, os.stat(path).st_mode)  # before it is opened, which does something to some devices
         file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
-    except (OSError, ValueError) as error:  # a NUL in it
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"the attachment {path} cannot be read: {reason}") from error
     try:
         _refuse_irregular(path, os.fstat(file.fileno()).st_mode)
     except BaseException:
         file.close()
         raise
     return file
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Within the block, errors of a file become such as name it."""
+    try:
+        yield
+    except ConfigurationError:  # a ValueError, too
+        raise
+    except (OSError, ValueError) as error:  # a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"the attachment {path} cannot be read: {reason}") from error
 
 
 def _refuse_irregular(path: str, mode: int) -> None:
@@ -308,7 +327,7 @@ def _identity_of(file: BinaryIO) -> Tuple[int, ...]:
 @functools.lru_cache(maxsize=_CACHED_DIGESTS)
 def _digest_of_file(path: str, identity: Tuple[int, ...]) -> str:
     """Return the SHA-256 of the file that has this identity."""
-    with _open_regular(path) as file:
+    with _open_regular(path) as file, _told(path):
         digest = hashlib.sha256()
         for chunk in iter(functools.partial(file.read, _HASHED_BYTES), b""):
             digest.update(chunk)

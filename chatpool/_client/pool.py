@@ -267,7 +267,8 @@ class ChatPool(ApiMethods):
         """Answer one item.
 
         Args:
-            item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
+            item: a str (one user message), a list of texts and :func:`attachments <chatpool.attach>` (one user
+                message too), a list of message dicts, a dict (a whole request body) or a
                 :class:`~chatpool.ChatRequest`.
             timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
@@ -324,7 +325,8 @@ class ChatPool(ApiMethods):
         """Answer one item by the Responses API.
 
         Args:
-            item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
+            item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
+                whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
             timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.

@@ -228,7 +228,7 @@ class JournalledRun(_PersistedRun):
             return None
         place, _ = self._place_of(call)
         with contextlib.suppress(TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
-            self._hashes[place] = _request_hash(call.request)
+            self._hashes[place] = _request_hash(call)
         known = self._recorded_outcome(call)
         if known is None:
             self._begin()
@@ -423,14 +423,17 @@ def _is_there(stored: Any) -> bool:
         return False
 
 
-def _request_hash(request: ChatRequest) -> str:
-    """Return a digest of a request's path and body, and of the form of its answer.
+def _request_hash(call: Call) -> str:
+    """Return a digest of the path, the body and the files of a call's request, and of the form of its answer.
 
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
+    request = call.request
+    # Not the payload of every request, as it may ask for a stream; that of a form has read open files already.
+    payload = call.payload if request.files else payload_of(request)
     form = "" if request.response == "json" else f" {request.response}"
-    return hash_of(f"{request.path}{form}", identity_of(payload_of(request)))
+    return hash_of(f"{request.path}{form}", identity_of(payload))
 
 
 def record_of(

@@ -119,10 +119,13 @@ class _Base64:
         if self._file is None:
             self._file = self._attachment.open()
         first, end = offset // 4 * 3, min(-(-(offset + size) // 4) * 3, self._size)
-        self._file.seek(first)
-        data = self._file.read(end - first)
+        try:
+            self._file.seek(first)
+            data = self._file.read(end - first)
+        except OSError as error:
+            raise ConfigurationError(f"{self._attachment} cannot be read: {error.strerror or error}") from error
         if len(data) < end - first:
-            raise ConfigurationError(f"{self._attachment!r} has become shorter while it was sent: send it again")
+            raise ConfigurationError(f"{self._attachment} has become shorter while it was sent: send it again")
         if end == self._size:
             self.close()
         return base64.b64encode(data)[offset % 4 : offset % 4 + size]

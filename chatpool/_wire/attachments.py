@@ -63,13 +63,13 @@ class AttachedContent:
         Raises:
             ConfigurationError: the file cannot be read, or is no text in UTF-8.
         """
-        with self.attachment.open() as file:
+        with self.attachment.reading() as file:
             data = file.read()
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ConfigurationError(
-                f"{self.attachment!r} is no text in UTF-8 (at byte {error.start:,}): convert it, or pass its text"
+                f"{self.attachment} is no text in UTF-8 (at byte {error.start:,}): convert it, or pass its text"
             ) from None
 
 
@@ -115,18 +115,18 @@ def _part_of(attachment: Attachment, operation: str) -> Dict[str, Any]:
     kind = _kind_of(media_type)
     if kind is None:
         raise ConfigurationError(
-            f"{attachment!r} is of the type {media_type}, and a message takes images, sound, PDF files and text: "
+            f"{attachment} is of the type {media_type}, and a message takes images, sound, PDF files and text: "
             "pass type= if it is one of these, or put the part that your server has for it into the content as a dict"
         )
     is_responses = operation == RESPONSES
     if attachment.url is not None and not (kind == IMAGE or (kind == FILE and is_responses)):
         takes = "images and of files" if is_responses else "images"
         raise ConfigurationError(
-            f"{attachment!r} is of the type {media_type}, and this API fetches the URLs of {takes} only: download it "
+            f"{attachment} is of the type {media_type}, and this API fetches the URLs of {takes} only: download it "
             "and attach the file" + ("" if is_responses or kind != FILE else ", or use pool.responses")
         )
     if attachment.detail is not None and not (kind == IMAGE or (kind == FILE and is_responses)):
-        raise ConfigurationError(f"{attachment!r}: detail= is for images, and this is of the type {media_type}")
+        raise ConfigurationError(f"{attachment}: detail= is for images, and this is of the type {media_type}")
     return _BUILDERS[kind](attachment, media_type, is_responses)
 
 

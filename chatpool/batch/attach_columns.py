@@ -17,7 +17,7 @@ __all__ = ["AttachColumns"]
 class AttachColumns:
     """The columns of an input that name files.
 
-    A field is a path, a URL, or a list of them, which may be empty.
+    A field is a path, a URL, bytes (of Parquet), or a list of them, which may be empty.
 
     Args:
         columns: the name of the column, or of several.
@@ -61,10 +61,10 @@ class AttachColumns:
         for source in sources:
             if source is None or source == "":
                 raise EmptyCell(name)
-            if not isinstance(source, str):
+            if not isinstance(source, (str, bytes)):
                 raise BadLine(f"{name!r} must be a path, a URL or a list of them, got {json_type(source)}")
         return [self._attachment(source) for source in sources]
 
-    def _attachment(self, source: str) -> Attachment:
+    def _attachment(self, source: Union[str, bytes]) -> Attachment:
         attachment = attach(source)
-        return attachment if attachment.path is None else attach(os.path.join(self._folder, source))
+        return attachment if attachment.path is None else attach(os.path.join(self._folder, attachment.path))

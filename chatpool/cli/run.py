@@ -98,7 +98,9 @@ def add_input_options(command: CommandParser) -> None:
         "repeated",
     )
     group.add_argument(
-        "--attach-folder", metavar="DIR", help="the folder that relative paths are below (default: that of the input)"
+        "--attach-folder",
+        metavar="FOLDER",
+        help="the folder that relative paths are below (default: that of the input)",
     )
     group.add_argument(
         "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"

@@ -89,6 +89,14 @@ class TestRows:
         assert received(chatpool_server) == [("a", 3)]
         assert "file" not in chatpool_server.requests[0].body
 
+    def test_bytes_of_parquet(self, pool, chatpool_server, folder, tmp_path):
+        parquet = pytest.importorskip("pyarrow.parquet")
+        arrow = pytest.importorskip("pyarrow")
+        table_of_bytes = arrow.table({"prompt": ["a"], "image": [PNG + b"\x05"]})
+        parquet.write_table(table_of_bytes, folder / "in.parquet")
+        assert run(folder / "in.parquet", tmp_path / "out.jsonl", pool=pool, attach="image").succeeded == 1
+        assert received(chatpool_server) == [("a", 5)]
+
     def test_relative_paths_are_below_the_folder_that_is_said(self, pool, chatpool_server, folder, tmp_path):
         source = table(tmp_path, "prompt,file\na,0.png\n")
         run(source, tmp_path / "out.jsonl", pool=pool, attach="file", attach_folder=folder / "images")

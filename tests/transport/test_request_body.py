@@ -75,7 +75,7 @@ def test_one_that_becomes_shorter_is_refused(large):
             while body.read(65_536):
                 pass
     assert isinstance(raised.value.error, ConfigurationError)
-    assert "large.png> has become shorter while it was sent" in str(raised.value.error)
+    assert "large.png has become shorter while it was sent" in str(raised.value.error)
 
 
 def test_files_are_closed(large):

@@ -106,7 +106,7 @@ class TestParts:
 
     def test_a_text_in_another_encoding_is_refused_when_it_is_sent(self, write):
         request = to_request([attach(write("a.txt", b"caf\xe9"))])
-        with pytest.raises(ConfigurationError, match=r"a\.txt> is no text in UTF-8 \(at byte 3\)"):
+        with pytest.raises(ConfigurationError, match=r"a\.txt is no text in UTF-8 \(at byte 3\)"):
             sent(request)
 
     def test_urls_go_out_as_they_are(self):
