@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, ContextManager, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from .answers import Usage
 
@@ -12,6 +12,7 @@ __all__ = [
     "CallerError",
     "HTTPResponse",
     "Hold",
+    "LazyBody",
     "RequestSize",
     "StatedLimit",
     "Verdict",
@@ -54,6 +55,29 @@ class HTTPResponse(NamedTuple):
     content: bytes
     url: str = ""
     proxy: str = ""
+
+
+class LazyBody(Protocol):
+    """The body of a request that is read at each attempt, not before.
+
+    Attributes:
+        content_type: the value of that header.
+    """
+
+    content_type: str
+
+    def opened(self) -> ContextManager[Any]:
+        """Lend it as bytes, or as a stream with a length that ``requests`` takes, and that can be rewound.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+
+    def renamed(self, model: str) -> LazyBody:
+        """Return the same body with another model."""
+
+    def digest(self) -> bytes:
+        """Return what tells it from others, whatever its files are called; raises as :meth:`opened`."""
 
 
 class Verdict(NamedTuple):

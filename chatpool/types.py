@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import GenericAlias
 from typing import (
     TYPE_CHECKING,
     Any,
+    BinaryIO,
     Dict,
     Generic,
     Iterable,
     List,
+    Literal,
     Mapping,
     NamedTuple,
     Optional,
@@ -42,6 +45,17 @@ __all__ = [
 ]
 
 
+FilePart = Union[
+    "os.PathLike[str]",
+    bytes,
+    BinaryIO,
+    Tuple[str, Union["os.PathLike[str]", bytes, BinaryIO]],
+    Tuple[str, Union["os.PathLike[str]", bytes, BinaryIO], str],
+]
+Files = Union[Mapping[str, FilePart], Sequence[Tuple[str, FilePart]]]
+ResponseForm = Union[Literal["json", "text", "bytes"], "os.PathLike[str]"]
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """One request: the JSON body and the path below ``base_url`` that it goes to.
@@ -50,11 +64,18 @@ class ChatRequest:
         body: the whole JSON body. Where ``model`` or a default field is missing, the pool fills it in.
         path: path below ``base_url``, with its leading slash.
         method: HTTP method.
+        files: files that are sent with the body's fields, as ``multipart/form-data``: names and parts, as a dict or a
+            list of pairs. A part is a path (read from the disk at each attempt), bytes, a binary file, or a tuple
+            (filename, content[, content type]).
+        response: the form in which the answer is given back: ``"json"``, ``"text"``, ``"bytes"``, or the path of a file
+            that it goes to.
     """
 
     body: Mapping[str, Any]
     path: str = "/chat/completions"
     method: str = "POST"
+    files: Files = ()
+    response: ResponseForm = "json"
 
     @property
     def model(self) -> Optional[str]:

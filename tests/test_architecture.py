@@ -252,11 +252,10 @@ KNOWING = ("_wire/", "testing/")
 # Numbers that are HTTP statuses, by file, and why the file may name them.
 STATUSES = {
     "errors.py": ({400, 401, 403, 404, 409, 422, 429, 500}, "the public error classes are named after statuses"),
-    "_transport/adapter.py": ({200, 300}, "HTTP: only the body of a 2xx answer is left to be read as a stream"),
     "_transport/body.py": ({300}, "HTTP: a body with another status is a text, whatever its content type"),
     "_transport/transport.py": (
-        {200, 300},
-        "HTTP: as in adapter.py; and keys are removed from other bodies than 200's",
+        {200},
+        "HTTP: keys are removed from other bodies than 200's",
     ),
     "_transport/urls.py": ({303, 307, 308}, "HTTP: redirects that are followed, RFC 9110"),
     "batch/jsonl.py": ({200, 300}, "the Batch API's files have a status_code for each row"),

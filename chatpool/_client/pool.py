@@ -40,12 +40,12 @@ from .._structured.parse import Parse
 from .._structured.validation import Accept
 from .._transport import Auth, Cert, Key, Verify, request_auth
 from .._typing import ParsedT, SlotT, ValueT
-from .._wire import embedding_request, responses_request, streamed
+from .._wire import check_response_form, embedding_request, responses_request, streamed
 from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
-from ..types import ChatChunk, ChatCompletion, ChatRequest, Item, Outcome, PoolStats, Results
+from ..types import ChatChunk, ChatCompletion, ChatRequest, Files, Item, Outcome, PoolStats, ResponseForm, Results
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
@@ -389,6 +389,8 @@ class ChatPool:
         body: Optional[Mapping[str, Any]] = None,
         *,
         method: str = "POST",
+        files: Optional[Files] = None,
+        response: ResponseForm = "json",
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -396,27 +398,34 @@ class ChatPool:
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
     ) -> Any:
-        """Call any JSON endpoint below ``base_url`` with the same guarantees.
+        """Call any endpoint below ``base_url`` with the same guarantees.
 
         Args:
             path: for instance ``"/moderations"`` or ``"/models"``.
             body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
             method: the HTTP method.
+            files: files to send as ``multipart/form-data``, beside the fields of ``body``: a dict of names and parts,
+                or a list of such pairs. A part is a path (read from the disk at each attempt), bytes, a binary file
+                (read at once), or a tuple (filename, content[, content type]).
+            response: ``"json"``, ``"text"`` for a str, ``"bytes"``, or a path (``pathlib.Path``): a good answer
+                replaces that file once it is whole.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             priority, when_down: as in :meth:`chat`.
 
         Returns:
             The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
-            no bytes.
+            no bytes. With ``response`` a str, bytes, or the path.
 
         Raises:
+            ConfigurationError: a file cannot be read, or that of the answer not written.
             APIResponseError: a good answer that is not JSON, among others. From a path that is not known to answer with
                 JSON it is not asked for again, and ``.body`` has all its bytes.
             ChatPoolError: as :meth:`chat`.
         """
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
-        request = ChatRequest(dict(body or {}), path, method.upper())
+        check_response_form(response)
+        request = ChatRequest(dict(body or {}), path, method.upper(), files or (), response)
         return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
 
     # Compact: an overload is read at a glance, and differs from its neighbours in on_error only.

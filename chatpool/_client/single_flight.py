@@ -65,8 +65,10 @@ class SingleFlight:
 
 
 def _key(call: Call) -> bytes:
-    digest = hashlib.blake2b(call.payload, digest_size=16)
-    digest.update(f"\n{call.request.method} {call.request.path}".encode())
+    payload = call.payload if isinstance(call.payload, bytes) else call.payload.digest()
+    digest = hashlib.blake2b(payload, digest_size=16)
+    request = call.request
+    digest.update(f"\n{request.method} {request.path} {request.response}".encode("utf-8", "surrogatepass"))
     return digest.digest()
 
 

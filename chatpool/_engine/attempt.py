@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
-from .._transport import Cancelled, CancelToken, OpenStream
-from .._values import HTTPResponse, Verdict
+from .._transport import AnswerFile, Cancelled, CancelToken, FormData, OpenStream
+from .._values import HTTPResponse, LazyBody, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
     classify_stream,
     encode,
+    form_fields,
     is_refusal,
     is_streamed,
     refuses_usage,
@@ -261,13 +263,24 @@ class _Exchanges:
             Exception: no whole answer came.
         """
         reading, client = _effective_reading(call.request, call.options.reading), self._endpoints.of(call)
-        if reading is None:
+        if reading is None and isinstance(call.request.response, str):
             return self._classify(call, self._send(call, timeout, client, client.transport.exchange))
+        if reading is None:
+            return self._save(call, timeout, client)
         answer = self._open(call, timeout, client)
         if isinstance(answer, HTTPResponse):
             verdict = self._classify(call, answer)
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, client, reading, ends_at)
+
+    def _save(self, call: Call, timeout: Timeout, client: EndpointClient) -> Verdict:
+        """Send ``call`` and have a good answer written to its file."""
+        with AnswerFile(call.request.response) as file:
+            send = partial(client.transport.exchange, answer_file=file)
+            verdict = self._classify(call, self._send(call, timeout, client, send))
+            if verdict.kind == "success":
+                file.put_in_place()
+        return verdict
 
     def _send(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
         options = call.options
@@ -331,21 +344,23 @@ class _Exchanges:
         }
 
 
-def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> bytes:
+def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[bytes, LazyBody]:
     """Return the encoded body of ``request``; the body of a streamed request if the answer is read as a stream.
 
     Raises:
-        TypeError: it cannot be sent as JSON, or its path does not stream.
-        ConfigurationError: a number in it cannot be sent as JSON.
+        TypeError: it cannot be sent as JSON, a file is of no kind that can be sent, or its path does not stream.
+        ConfigurationError: a number in it cannot be sent as JSON, or a file cannot be read.
     """
     if _effective_reading(request, reading) is not None:
         request = streamed(request)
+    if request.files:
+        return FormData(form_fields(request.body), request.files)
     return b"" if sends_no_body(request) else encode(request.body)
 
 
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
-    return None if reading is collect_chunks and not is_streamed(request) else reading
+    return None if reading is collect_chunks and not (is_streamed(request) and request.response == "json") else reading
 
 
 def review_answer(call: Call, verdict: Verdict) -> Review:

@@ -6,13 +6,13 @@ import contextvars
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple, Union
 
 from .._policy.budget import BudgetReservation
 from .._policy.pacing import PacedSend
 from .._policy.retry import Deadline, RetryDecider, RetryState
 from .._transport import CancelToken
-from .._values import RequestSize, Verdict
+from .._values import LazyBody, RequestSize, Verdict
 from .._wire import model_and_reason, operation_name
 from .._wire.response import HTTP_OK
 from ..config import Timeout
@@ -150,7 +150,7 @@ class Call:
         self.partly_delivered = False  # whether the caller has a part of its answer
         self.unsendable: Optional[ChatPoolError] = None  # the reason for which its upstream will never send it
         self.failover_state: Optional[FailoverState] = None  # in a pool with several endpoints, after a failure
-        self.payload = b""
+        self.payload: Union[bytes, LazyBody] = b""
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
         self.history: Tuple[Attempt, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from .._transport import BrokenTransport, Transport, TransportSettings
+from .._values import LazyBody
 from .._wire import renamed
 from ..config import Limits
 from .call import Call, UpstreamKey
@@ -47,13 +48,17 @@ class EndpointClient(NamedTuple):
     spec: EndpointSpec
     transport: Transport
 
-    def payload(self, call: Call) -> bytes:
+    def payload(self, call: Call) -> Union[bytes, LazyBody]:
         """Return the body of a call, with the model's name at this endpoint."""
         if self.spec.model is None or not call.payload:
             return call.payload
         requested = call.request.model
         name = self.spec.model_name(requested)
-        return call.payload if name is None or name == requested else renamed(call.payload, call.request, name)
+        if name is None or name == requested:
+            return call.payload
+        if isinstance(call.payload, bytes):
+            return renamed(call.payload, call.request, name)
+        return call.payload.renamed(name)
 
 
 class Endpoints:

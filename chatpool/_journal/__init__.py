@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .append_only import AppendOnly, SharedAppender, StoredRecord, atomic_replace
+from .append_only import AppendOnly, SharedAppender, StoredRecord
 from .digest_table import DigestTable
 from .folder_lease import FolderLease, is_leased, newest_journal
 from .journal import Journal, count_states, is_journal, read_journal, read_runs
@@ -51,7 +51,6 @@ __all__ = [
     "SharedAppender",
     "StatusFile",
     "StoredRecord",
-    "atomic_replace",
     "count_states",
     "decode_record",
     "decode_value",

@@ -1,7 +1,7 @@
-"""Files that are whole after a crash.
+"""Files that only grow, and are whole after a crash.
 
-:class:`AppendOnly` only grows, :func:`atomic_replace` writes a file anew.  Processes that write to one journal append
-to it with a :class:`SharedAppender`; the one that holds its lock reads with a :class:`Tail`.
+One process writes with :class:`AppendOnly`.  Processes that write to one journal append to it with a
+:class:`SharedAppender`; the one that holds its lock reads with a :class:`Tail`.
 """
 
 from __future__ import annotations
@@ -10,35 +10,20 @@ import contextlib
 import errno
 import functools
 import os
-import stat
 import threading
 from typing import BinaryIO, Callable, Iterator, NamedTuple, Optional, Tuple
 
+from .._files import SAFE_OPEN_FLAGS, resolve_own_link, write_error
 from .._locks import new_lock
 from .record import Prefix, Record, encode_record, prefix_of
 
-__all__ = [
-    "SAFE_OPEN_FLAGS",
-    "AppendOnly",
-    "SharedAppender",
-    "StoredRecord",
-    "Tail",
-    "atomic_replace",
-    "is_write_error",
-    "resolve_own_link",
-]
+__all__ = ["AppendOnly", "SharedAppender", "StoredRecord", "Tail"]
 
 
 _SYNC_SECONDS = 1.0  # between two writes to the disk
 _MAX_TRIES = 5  # of a write that takes only a part
 
 _data_sync = getattr(os, "fdatasync", os.fsync)
-
-# O_BINARY: Windows would change the ends of lines.
-SAFE_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-"""Flags of every file that is opened to be written."""
-
-_NOTHING_LOST = "what was finished before is kept, and the same call goes on from there once that is put right"
 
 
 class AppendOnly:
@@ -75,7 +60,7 @@ class AppendOnly:
         """
         assert self._descriptor is not None
         if self._failed is not None:
-            raise _write_error(self._failed, self.path)
+            raise write_error(self._failed, self.path)
         size = len(data)
         written = tries = 0
         try:
@@ -94,7 +79,7 @@ class AppendOnly:
             if not self._is_shared:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, self.size)
-            raise _write_error(error, self.path) from error
+            raise write_error(error, self.path) from error
         self.size += size
 
     def position(self) -> int:
@@ -126,7 +111,7 @@ class AppendOnly:
         try:
             _data_sync(self._descriptor)
         except OSError as error:
-            raise _write_error(error, self.path) from error
+            raise write_error(error, self.path) from error
 
     def _sync_later(self) -> None:
         self._closing.wait(_SYNC_SECONDS)
@@ -239,105 +224,6 @@ class Tail:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-@contextlib.contextmanager
-def atomic_replace(path: str, *, like: Optional[str] = None, is_synced: bool = True) -> Iterator[BinaryIO]:
-    """Lend a new file, which replaces ``path`` when the block ends without an error: by write, fsync, rename.
-
-    A link of the user's own stays one: its target is replaced.
-
-    Args:
-        path: the file.
-        like: the file whose permissions the new one gets. Default: ``path``.
-        is_synced: whether it has to survive the death of the machine.
-
-    Raises:
-        OSError: it could not be written; ``path`` is as it was.
-    """
-    new_path = ""
-    try:
-        target = resolve_own_link(path)
-        descriptor = _create_file(f"{target}.new", like or target)
-        new_path = f"{target}.new"
-        with open(descriptor, "wb", buffering=1 << 20) as file:
-            yield file
-            file.flush()
-            if is_synced:
-                os.fsync(file.fileno())
-        os.replace(new_path, target)
-        if is_synced:
-            _sync_folder(target)
-    except BaseException as error:
-        if new_path:
-            with contextlib.suppress(OSError):
-                os.unlink(new_path)
-        if isinstance(error, OSError) and not is_write_error(error):
-            raise _write_error(error, path) from error
-        raise
-
-
-def _create_file(path: str, like: str) -> int:
-    """Create a file, which no other process has made, with no more permissions than those of ``like``."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # left by a run that was killed; or a link, which must not be followed
-    old: Optional[os.stat_result] = None
-    with contextlib.suppress(FileNotFoundError):
-        old = os.stat(like)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_OPEN_FLAGS, 0o666 if old is None else 0o600)
-    if old is not None:
-        with contextlib.suppress(OSError):  # a file system without owners or modes
-            _copy_permissions(descriptor, old)
-    return descriptor
-
-
-def _copy_permissions(descriptor: int, old: os.stat_result) -> None:
-    if not hasattr(os, "fchown"):  # Windows: new files have the permissions of their folder
-        return
-    mode = stat.S_IMODE(old.st_mode)
-    with contextlib.suppress(OSError):
-        os.fchown(descriptor, old.st_uid if os.geteuid() == 0 else -1, old.st_gid)
-    if os.fstat(descriptor).st_gid != old.st_gid:  # permissions of that group are not for ours
-        mode &= ~stat.S_IRWXG
-    os.fchmod(descriptor, mode)
-
-
-def _sync_folder(path: str) -> None:
-    """Write a new name to the disk, as a part of its folder; systems that cannot open folders sync them themselves."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def resolve_own_link(path: str) -> str:
-    """Return the target of ``path``, if it is a link of the user's own; otherwise ``path``.
-
-    The rule of Linux' ``fs.protected_symlinks``, in every folder: a link counts that is the user's, root's, or of the
-    owner of the folder that it is in.
-
-    Raises:
-        PermissionError: another user has put the link there.
-    """
-    if not os.path.islink(path):
-        return path
-    if hasattr(os, "geteuid"):
-        folder = os.path.dirname(os.path.abspath(path))
-        if os.lstat(path).st_uid not in (os.geteuid(), 0, os.stat(folder).st_uid):
-            raise PermissionError(errno.EPERM, "it is a link that another user has made", path)
-    return os.path.realpath(path)
-
-
-def _write_error(error: OSError, path: str) -> OSError:
-    """Return ``error`` with a message that says which file, and that nothing is lost."""
-    return OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {_NOTHING_LOST}")
-
-
-def is_write_error(error: OSError) -> bool:
-    """Return whether the message of ``error`` says already which file could not be written."""
-    return (error.strerror or "").endswith(_NOTHING_LOST)
 
 
 @functools.cache

@@ -25,9 +25,9 @@ from types import TracebackType
 from typing import Callable, NamedTuple, Optional, Type
 
 from .._file_lock import lock_file, unlock_file
+from .._files import SAFE_OPEN_FLAGS, atomic_replace
 from .._redaction import printable
 from ..errors import JournalBusyError, JournalLostError
-from .append_only import SAFE_OPEN_FLAGS, atomic_replace
 from .lock_file import PROBE_SECONDS, busy_error
 
 __all__ = ["FolderLease", "is_leased", "newest_journal"]

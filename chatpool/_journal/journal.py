@@ -13,9 +13,10 @@ import threading
 from types import TracebackType
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple, Type, Union
 
+from .._files import atomic_replace, is_write_error, resolve_own_link
 from .._locks import convoy_free
 from ..errors import ConfigurationError
-from .append_only import AppendOnly, SharedAppender, Tail, atomic_replace, is_write_error, resolve_own_link
+from .append_only import AppendOnly, SharedAppender, Tail
 from .digest_table import DigestTable
 from .folder_lease import FolderLease
 from .lock_file import FileLock

@@ -11,9 +11,9 @@ import stat
 from typing import Optional
 
 from .._file_lock import lock_file, unlock_file
+from .._files import SAFE_OPEN_FLAGS, resolve_own_link
 from .._redaction import printable
 from ..errors import ConfigurationError, JournalBusyError
-from .append_only import SAFE_OPEN_FLAGS, resolve_own_link
 
 __all__ = ["PROBE_SECONDS", "FileLock", "busy_error", "is_locked"]
 

@@ -14,7 +14,7 @@ import stat
 import threading
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from .append_only import SAFE_OPEN_FLAGS, atomic_replace, resolve_own_link
+from .._files import SAFE_OPEN_FLAGS, atomic_replace, resolve_own_link
 
 __all__ = ["StatusFile", "read_status"]
 

@@ -16,6 +16,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, prepend_scheme_if_needed, select_proxy
 from urllib3.response import HTTPResponse
 
+from .._wire import is_success
 from .body import read_body
 from .connections import guarded_pool_class
 from .exchange import current_exchange
@@ -124,10 +125,12 @@ class TransportAdapter(HTTPAdapter):
         """Return the response of requests, with its body read unless it is to be streamed."""
         if type(resp) is not HTTPResponse:
             return super().build_response(req, resp)  # that of a mock
-        exchange = current_exchange()
-        if exchange is not None and exchange.wants_stream and 200 <= resp.status < 300:
-            return super().build_response(req, resp)
-        return _whole_response(req, resp, read_body(resp, self._max_response_bytes), self)
+        exchange, file = current_exchange(), None
+        if exchange is not None and is_success(resp.status):
+            if exchange.wants_stream:
+                return super().build_response(req, resp)
+            file = exchange.answer_file
+        return _whole_response(req, resp, read_body(resp, self._max_response_bytes, file), self)
 
 
 def _add_to_cache(cache: Dict[str, Any], url: str, value: Any) -> None:

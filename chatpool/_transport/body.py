@@ -20,7 +20,8 @@ import urllib3.exceptions
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout, SSLError
 from urllib3.response import HTTPResponse
 
-from .._wire import ResponseTooLarge, UnreadableAnswer, is_event_stream
+from .._wire import ResponseTooLarge, UnreadableAnswer, is_event_stream, is_success
+from .answer_file import AnswerFile
 from .exchange import CancelToken, Exchange, StreamDeadline, current_exchange
 from .http1 import FastPathResponse, FinalResponse
 
@@ -54,18 +55,25 @@ _MAX_SKIPPED_PIECES = 4  # that may come after the last event
 def read_any(response: requests.Response, limit: int) -> bytes:
     """Return the body of a response from any source, a mock or an adapter of the user's included, and close it."""
     raw = response.raw
+    exchange = current_exchange()
+    file = None if exchange is None or not is_success(response.status_code) else exchange.answer_file
     if isinstance(raw, HTTPResponse) and not getattr(response, "_content_consumed", False):
-        return read_body(raw, limit)
+        return read_body(raw, limit, file)
+    if file is not None and file.has_body:
+        return response.content
     try:
-        content = _join(response.iter_content(_PIECE_BYTES), limit)
+        pieces = _limited(response.iter_content(_PIECE_BYTES), limit)
+        content = b"".join(pieces) if file is None else file.write(pieces)
     finally:
         response.close()
     response._content = content  # as requests does: a mock may give the same response again
     return content
 
 
-def read_body(raw: HTTPResponse, limit: int) -> bytes:
+def read_body(raw: HTTPResponse, limit: int, file: Optional[AnswerFile] = None) -> bytes:
     """Return the whole decoded body of urllib3's response; its connection goes back to the pool.
+
+    With ``file`` it goes there piece by piece, and what is returned is its beginning.
 
     A rejection is known by its status: where the connection breaks within its body, the part before counts.
     Proxies that close with part of the request unread reset the connection at the end of their answer.
@@ -73,6 +81,7 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
     Raises:
         ResponseTooLarge: more than ``limit`` bytes, announced, received or decoded.
         requests.exceptions.RequestException: the connection broke, or the body is truncated or garbled.
+        ConfigurationError: the file cannot be written.
     """
     raw.enforce_content_length = True  # urllib3 1.26 would take a truncated body for whole
     try:
@@ -82,11 +91,14 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
             raise ResponseTooLarge(limit)
         message: Any = getattr(raw, "_fp", None)
         is_rejection = raw.status >= _MIN_REJECTION_STATUS
-        if length is not None and not codings and not is_rejection:
+        if length is not None and not codings and not is_rejection and file is None:
             return raw.read(decode_content=False) or b""
         if type(message) in _DIRECTLY_READ_CLASSES:
-            return _decode(_pieces_of(message, may_break=is_rejection), codings, limit, may_break=is_rejection)
-        return _decode(raw.stream(_PIECE_BYTES, decode_content=False), codings, limit)
+            pieces = _pieces_of(message, may_break=is_rejection)
+        else:
+            pieces = raw.stream(_PIECE_BYTES, decode_content=False)
+        decoded = _decoded(pieces, codings, limit, may_break=is_rejection)
+        return b"".join(decoded) if file is None else file.write(decoded)
     except urllib3.exceptions.HTTPError as error:
         raise _translated(error) from error
     finally:
@@ -96,30 +108,27 @@ def read_body(raw: HTTPResponse, limit: int) -> bytes:
             raw.close()  # not read to its end: the connection cannot be used again
 
 
-def _join(pieces: Iterator[bytes], limit: int) -> bytes:
-    kept: List[bytes] = []
+def _limited(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
     total = 0
     for piece in pieces:
         total += len(piece)
         if total > limit:
             raise ResponseTooLarge(limit)
-        kept.append(piece)
-    return b"".join(kept)
+        yield piece
 
 
-def _decode(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int, *, may_break: bool = False) -> bytes:
+def _decoded(pieces: Iterator[bytes], codings: Tuple[str, ...], limit: int, *, may_break: bool) -> Iterator[bytes]:
     if not codings:
-        return _join(pieces, limit)
-    kept = bytearray()
+        yield from _limited(pieces, limit)
+        return
     decoder = _ContentDecoder(codings, limit)
     try:
         for piece in pieces:
-            kept += decoder.feed(piece)
-        kept += decoder.end()
+            yield decoder.feed(piece)
+        yield decoder.end()
     except (ContentDecodingError, UnreadableAnswer):
         if not may_break:
             raise
-    return bytes(kept)
 
 
 def _pieces_of(message: http.client.HTTPResponse, *, may_break: bool) -> Iterator[bytes]:

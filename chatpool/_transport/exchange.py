@@ -21,6 +21,7 @@ from urllib3.util.connection import allowed_gai_family
 from .._locks import new_lock
 from .._wire import ResponseTooLarge
 from ..config import Timeout
+from .answer_file import AnswerFile
 
 __all__ = [
     "AddressInfo",
@@ -128,6 +129,7 @@ class Exchange:
         max_response_bytes: the largest body; None for no limit.
         wants_stream: whether a successful response is left open, to be read piece by piece; ``read`` does not count
             then, since a model that thinks sends nothing: ``attempt`` alone does, until the reader sets deadlines.
+        answer_file: takes the body of a successful response; None to keep it in memory.
 
     Attributes:
         reused: whether it runs on a connection that served another exchange before.
@@ -147,6 +149,7 @@ class Exchange:
         max_response_bytes: Optional[int] = None,
         *,
         wants_stream: bool = False,
+        answer_file: Optional[AnswerFile] = None,
     ) -> None:
         # Not the pool's clock: a fake one would not move while a real socket waits.
         self.timeout = timeout
@@ -165,6 +168,7 @@ class Exchange:
         self.received = 0
         self.peer = ""
         self.wants_stream = wants_stream
+        self.answer_file = answer_file
         self.stays_open = False
         self._reason: Optional[str] = None
 

@@ -411,9 +411,20 @@ class FastPathConnection:
             super().request(method, url, body=body, headers=headers, **options)  # type: ignore[misc]
             if self._joined_body is not None:
                 # Sent without http.client's _send_output: not a version this knows.
-                self.send(self._joined_body)  # type: ignore[attr-defined]
+                self.send(self._joined_body)
         finally:
             self._joined_body = None
+
+    def send(self, data: Any) -> None:
+        """Send a part of a request.
+
+        Raises:
+            BrokenPipeError: the server has closed the connection, perhaps with an answer: urllib3 looks for one then.
+        """
+        try:
+            super().send(data)  # type: ignore[misc]
+        except ConnectionResetError as error:
+            raise BrokenPipeError(error.errno, error.strerror) from error
 
     def getresponse(self, *args: Any, **options: Any) -> Any:
         """Return the response, its head read; urllib3 (from 2.0 on) would parse that once more, header by header."""
@@ -439,7 +450,7 @@ class FastPathConnection:
         message = b"\r\n".join((*self._buffer, b"", self._joined_body))
         self._buffer.clear()
         self._joined_body = None
-        self.send(message)  # type: ignore[attr-defined]
+        self.send(message)
 
 
 def _not_negative(size: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -16,9 +16,13 @@ from requests.structures import CaseInsensitiveDict
 from .._redaction import Secret, secret
 from .auth import KeyAuth, RequestAuth, request_auth
 from .http1 import RequestHeaders, header_problem
+from .multipart import OpenedForm
 from .settings import TransportSettings
 
-__all__ = ["Preparer", "TransportSession", "make_session"]
+__all__ = ["JSON_TYPE", "Preparer", "TransportSession", "make_session"]
+
+JSON_TYPE = "application/json"
+"""Content type of bodies that say no other."""
 
 
 log = logging.getLogger("chatpool._transport")
@@ -130,15 +134,24 @@ class Preparer:
         self,
         method: str,
         url: str,
-        body: bytes,
+        body: Union[bytes, OpenedForm],
         *,
         headers: Optional[Mapping[str, Optional[str]]] = None,
         query: Optional[Mapping[str, str]] = None,
+        content_type: str = JSON_TYPE,
     ) -> PreparedRequest:
-        """Return a request ready to be sent; ``headers`` and ``query`` go on top of those of the settings."""
-        # A foreign auth object may sign the body, or leave hooks on the request.
-        if headers or query or not body or isinstance(self.auth, RequestAuth):
-            return self._prepare_in_full(method, url, body, self.auth, headers or {}, query or {})
+        """Return a request ready to be sent; ``headers`` and ``query`` go on top of those of the settings.
+
+        An auth object of the user's gets the body as bytes, as it may sign it.
+        """
+        is_signed = isinstance(self.auth, RequestAuth)
+        if is_signed and not isinstance(body, bytes):
+            body = body.read()
+        # A foreign auth object may leave hooks on the request.
+        if headers or query or not body or is_signed or content_type != JSON_TYPE:
+            headers = {"Content-Type": content_type, **(headers or {})} if content_type != JSON_TYPE else headers or {}
+            return self._prepare_in_full(method, url, body, self.auth, headers, query or {})
+        assert isinstance(body, bytes)
         template = self._templates.get((method, url))
         if template is None:
             template = self._add_template(method, url)
@@ -169,7 +182,7 @@ class Preparer:
         self,
         method: str,
         url: str,
-        body: bytes,
+        body: Union[bytes, OpenedForm],
         auth: Any,
         headers: Mapping[str, Optional[str]],
         query: Mapping[str, str],
@@ -177,11 +190,12 @@ class Preparer:
         # The session's too: requests up to 2.28 accepts only str itself, and checks when they are merged.
         merged = CaseInsensitiveDict(_plain_values(self._session.headers))
         if body:
-            merged["Content-Type"] = "application/json"
+            merged["Content-Type"] = JSON_TYPE
         merged.update(_plain_values(self._settings.headers))
         merged.update(_plain_values(headers))
         params = _plain_values({**self._settings.query, **query})
-        request = requests.Request(method, url, headers=merged, data=body or None, params=params, auth=auth)
+        data: Any = body or None  # one to be read is taken for a stream
+        request = requests.Request(method, url, headers=merged, data=data, params=params, auth=auth)
         return _checked(self._session.prepare_request(request))
 
 

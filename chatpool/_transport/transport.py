@@ -14,14 +14,17 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import secret
-from .._values import HTTPResponse
+from .._values import HTTPResponse, LazyBody
+from .._wire import is_success
 from ..config import Timeout
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .adapter import TransportAdapter
+from .answer_file import AnswerFile
 from .auth import KeyAuth
 from .body import OpenStream, read_any
 from .exchange import Cancelled, CancelToken, Exchange, Resolver
+from .multipart import OpenedForm
 from .session import Preparer, make_session
 from .settings import TransportSettings
 from .tls import Trust, choose_trust
@@ -42,6 +45,7 @@ __all__ = ["BrokenTransport", "Transport"]
 _MAX_REDIRECTS = 20
 
 Headers = Mapping[str, Optional[str]]
+Body = Union[bytes, LazyBody]
 
 
 class Transport:
@@ -68,12 +72,13 @@ class Transport:
     def exchange(
         self,
         request: ChatRequest,
-        body: bytes,
+        body: Body,
         *,
         timeout: Timeout,
         cancel: CancelToken,
         headers: Optional[Headers] = None,
         query: Optional[Mapping[str, str]] = None,
+        answer_file: Optional[AnswerFile] = None,
     ) -> HTTPResponse:
         """Send ``request`` with the encoded ``body`` and read the response.
 
@@ -84,12 +89,15 @@ class Transport:
             cancel: ends the exchange from another thread.
             headers: for this request, on top of the transport's; None as a value takes one away.
             query: URL parameters for this request, on top of the transport's.
+            answer_file: takes the body of a response of status 2xx, whose ``content`` is its beginning then.
 
         Raises:
             Cancelled: ``cancel`` was cancelled, or the transport aborted or closed.
             requests.exceptions.RequestException: there is no complete response.
+            ConfigurationError: a file of the body cannot be read, or that of the answer not written.
         """
-        exchange = Exchange(timeout, (self._aborted, cancel), self._resolver, self._settings.max_response_bytes)
+        tokens, max_bytes = (self._aborted, cancel), self._settings.max_response_bytes
+        exchange = Exchange(timeout, tokens, self._resolver, max_bytes, answer_file=answer_file)
         reply = self._run(exchange, request, body, headers, query)
         assert isinstance(reply, HTTPResponse)
         return reply
@@ -97,7 +105,7 @@ class Transport:
     def open(
         self,
         request: ChatRequest,
-        body: bytes,
+        body: Body,
         *,
         timeout: Timeout,
         cancel: CancelToken,
@@ -138,7 +146,7 @@ class Transport:
         self,
         exchange: Exchange,
         request: ChatRequest,
-        body: bytes,
+        body: Body,
         headers: Optional[Headers],
         query: Optional[Mapping[str, str]],
     ) -> Union[HTTPResponse, requests.Response]:
@@ -147,8 +155,14 @@ class Transport:
         try:
             with exchange.running():
                 url = self.url_of(request.path)
-                prepared = self._preparer.prepare(request.method, url, body, headers=headers, query=query)
-                return self._follow(prepared, exchange)
+                if isinstance(body, bytes):
+                    prepared = self._preparer.prepare(request.method, url, body, headers=headers, query=query)
+                    return self._follow(prepared, exchange)
+                with body.opened() as opened:
+                    prepared = self._preparer.prepare(
+                        request.method, url, opened, headers=headers, query=query, content_type=body.content_type
+                    )
+                    return self._follow(prepared, exchange)
         except Exception as error:
             failure = exchange.failure(error)
             if failure is error:
@@ -193,7 +207,7 @@ class Transport:
     def _follow(self, prepared: PreparedRequest, exchange: Exchange) -> Union[HTTPResponse, requests.Response]:
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._send(prepared, exchange)
-            if exchange.wants_stream and 200 <= response.status_code < 300:
+            if exchange.wants_stream and is_success(response.status_code):
                 exchange.stays_open = True
                 return response
             content = read_any(response, self._settings.max_response_bytes)
@@ -221,6 +235,9 @@ class Transport:
         return self._send_once(prepared, exchange)
 
     def _send_once(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
+        body: Any = prepared.body
+        if isinstance(body, OpenedForm):
+            body.rewind()
         # These time limits are for mocks and for adapters of the user's; our sockets ask the exchange.
         left = exchange.left()
         timeout = exchange.timeout
@@ -263,14 +280,9 @@ class BrokenTransport(Transport):
 
     def exchange(
         self,
-        request: ChatRequest,
-        body: bytes,
-        *,
-        timeout: Timeout,
-        cancel: CancelToken,
-        headers: Optional[Mapping[str, Optional[str]]] = None,
-        query: Optional[Mapping[str, str]] = None,
-    ) -> HTTPResponse:
+        *args: Any,
+        **kwargs: Any,
+    ) -> NoReturn:
         """Raise the reason.
 
         Raises:

@@ -9,17 +9,19 @@ from .classification import as_truncated, chunk_of, classify_response, classify_
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
 from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
+from .form_fields import form_fields
 from .operations import (
     MODELS_REQUEST,
     is_refusal,
     is_streamed,
+    is_success,
     operation_name,
     refuses_usage,
     sends_no_body,
     without_usage,
 )
 from .rate_limit_headers import describe_limits
-from .request import embedding_request, renamed, responses_request, to_request
+from .request import check_response_form, embedding_request, renamed, responses_request, to_request
 from .response import is_event_stream, model_and_reason, model_names_in
 from .stream import StreamFault, StreamReader
 
@@ -31,6 +33,7 @@ __all__ = [
     "StreamReader",
     "UnreadableAnswer",
     "as_truncated",
+    "check_response_form",
     "chunk_of",
     "classify_exception",
     "classify_response",
@@ -38,10 +41,12 @@ __all__ = [
     "describe_limits",
     "embedding_request",
     "encode",
+    "form_fields",
     "is_event_stream",
     "is_missing",
     "is_refusal",
     "is_streamed",
+    "is_success",
     "model_and_reason",
     "model_names_in",
     "operation_name",

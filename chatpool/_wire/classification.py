@@ -6,15 +6,18 @@ two (pages, cut streams, errors inside a 200) is an unusable answer.  Exceptions
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import pathlib
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from .._values import HTTPResponse, Verdict
 from ..errors import APIError, TruncatedStreamError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, ToolCallDelta, Usage
-from .codec import TooDeep, decoded
+from .codec import TooDeep, decoded, loads
 from .error_body import (
     ErrorFacts,
     compose_message,
@@ -30,7 +33,7 @@ from .error_body import (
     without_ids,
 )
 from .exceptions import ResponseTooLarge, classify_exception
-from .operations import RESPONSES, is_streamed, operation_of
+from .operations import RESPONSES, is_spoken, is_streamed, operation_of
 from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
 from .response import (
     HTTP_OK,
@@ -41,7 +44,9 @@ from .response import (
     inner_error,
     is_known,
     says_json,
+    says_page,
     separate_reasoning,
+    text_of,
     usage_of,
 )
 from .rules import (
@@ -97,6 +102,8 @@ def classify_response(
     context = _Context(response, request, endpoint_proven, model_proven, wall, request_id)
     if not 200 <= status < 300:
         return _classify_error(context, status, read_error(response.content))
+    if request.response != "json":
+        return _classify_plain(context)
     try:
         payload, content = _payload(response, request)
     except TooDeep as problem:
@@ -172,6 +179,26 @@ def _classify_not_json(context: _Context) -> Verdict:
     error_facts = page_facts(response.content)._replace(body=response.content)
     rule = obey_server(NOT_JSON, response.status, response.headers)
     return _failure(context, rule, response.status, error_facts, unusable_line(response, "is not JSON"))
+
+
+def _classify_plain(context: _Context) -> Verdict:
+    """Classify an answer that was asked for as text, as bytes, or in a file."""
+    response, request = context.response, context.request
+    if says_json(response.headers):
+        with contextlib.suppress(ValueError):
+            payload = loads(response.content)
+            if inner_error(payload):
+                return _classify_inner_error(context, payload)
+    if says_page(response.headers) and request.method != "GET":
+        return _classify_unusable(context, page_facts(response.content), "is a page")
+    if not response.content and is_spoken(request):
+        return _classify_unusable(context, ErrorFacts(), "is empty")
+    value: Any = response.content
+    if request.response == "text":
+        value = text_of(response.content, response.headers)
+    elif isinstance(request.response, os.PathLike):
+        value = pathlib.Path(request.response)
+    return _success(value, None, response, response.status, context.request_id, context.wall)
 
 
 def _classify_unasked_stream(context: _Context) -> Verdict:

@@ -20,8 +20,11 @@ __all__ = [
     "OTHER",
     "PATHS",
     "RESPONSES",
+    "SPEECH",
     "is_refusal",
+    "is_spoken",
     "is_streamed",
+    "is_success",
     "operation_name",
     "operation_of",
     "refuses_usage",
@@ -34,6 +37,7 @@ COMPLETIONS = "/completions"
 RESPONSES = "/responses"
 EMBEDDINGS = "/embeddings"
 MODERATIONS = "/moderations"
+SPEECH = "/audio/speech"
 OTHER = ""
 
 PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)  # CHAT first: it ends with COMPLETIONS
@@ -73,6 +77,11 @@ def is_streamed(request: ChatRequest) -> bool:
     return request.method.upper() == "POST" and operation_of(request.path) in (CHAT, COMPLETIONS, RESPONSES)
 
 
+def is_spoken(request: ChatRequest) -> bool:
+    """Return whether the answer to ``request`` is sound."""
+    return request.path.partition("?")[0].rstrip("/").endswith(SPEECH)
+
+
 def sends_no_body(request: ChatRequest) -> bool:
     """Return whether ``request`` goes out without a body: it has none, and its method needs none (RFC 9110, 9.3)."""
     return not request.body and request.method.upper() in _METHODS_WITHOUT_BODY
@@ -92,6 +101,11 @@ def refuses_usage(response: HTTPResponse, request: ChatRequest) -> bool:
 def without_usage(request: ChatRequest) -> ChatRequest:
     """Return ``request`` for a stream whose usage is not asked for."""
     return ChatRequest({**request.body, _STREAM_OPTIONS: None}, request.path, request.method)
+
+
+def is_success(status: int) -> bool:
+    """Return whether a response of this status has what was asked for (a 2xx)."""
+    return 200 <= status < 300
 
 
 def is_refusal(status: int) -> bool:

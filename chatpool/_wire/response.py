@@ -7,6 +7,7 @@ response of status 200; each in the fields of all known servers.
 from __future__ import annotations
 
 import base64
+import email.message
 import functools
 import json
 import math
@@ -59,7 +60,9 @@ __all__ = [
     "reasoning_of",
     "reasoning_of_items",
     "says_json",
+    "says_page",
     "separate_reasoning",
+    "text_of",
     "usage_fields_of",
     "usage_of",
     "vector_numbers",
@@ -83,6 +86,8 @@ _PLAIN_COST_FIELDS = ("cost", "total_cost", "estimated_cost")
 _TICKS_FIELD, _TICKS_PER_DOLLAR = "cost_in_usd_ticks", 1e10  # xAI
 
 _COST_FIELDS = frozenset({*_PLAIN_COST_FIELDS, _TICKS_FIELD})
+
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 _NUMBER = re.compile(r"\d{1,30}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
 
@@ -328,7 +333,7 @@ def is_event_stream(headers: Mapping[str, str], start: bytes, *, ended: bool) ->
     if not ended and (_BYTE_ORDER_MARK.startswith(start) or any(field.startswith(begin) for field in _EVENT_FIELDS)):
         return None
     kind = _media_type(headers)
-    return not (kind.endswith("json") or kind in ("text/html", "application/xhtml+xml"))
+    return not (kind.endswith("json") or kind in _PAGES)
 
 
 def begins_with_events(content: bytes) -> bool:
@@ -339,6 +344,21 @@ def begins_with_events(content: bytes) -> bool:
 def says_json(headers: Mapping[str, str]) -> bool:
     """Return whether the content type is that of one JSON document; lines of JSON are something else."""
     return _media_type(headers).endswith(("/json", "+json"))
+
+
+def says_page(headers: Mapping[str, str]) -> bool:
+    """Return whether the content type is that of a page for people."""
+    return _media_type(headers) in _PAGES
+
+
+def text_of(content: bytes, headers: Mapping[str, str]) -> str:
+    """Return an answer that is text, in the encoding that its content type names; UTF-8 without one."""
+    message = email.message.Message()
+    message["content-type"] = str(headers.get("content-type") or "")
+    try:
+        return content.decode(message.get_content_charset("utf-8-sig"), "replace")
+    except LookupError:
+        return content.decode("utf-8-sig", "replace")
 
 
 def _media_type(headers: Mapping[str, str]) -> str:

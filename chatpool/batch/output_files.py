@@ -18,7 +18,8 @@ import time
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, cast
 
-from .._journal import OK, AppendOnly, Journal, Record, atomic_replace, decode_record
+from .._files import atomic_replace
+from .._journal import OK, AppendOnly, Journal, Record, decode_record
 from ..errors import ConfigurationError
 from .jsonl import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file

@@ -11,7 +11,8 @@ import tempfile
 from types import TracebackType
 from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
-from .._journal import OK, Journal, Record, atomic_replace, decode_value
+from .._files import atomic_replace
+from .._journal import OK, Journal, Record, decode_value
 from .._wire.response import UnusableAnswer, decode_response, usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest

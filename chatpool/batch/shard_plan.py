@@ -11,7 +11,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from .._journal import DigestTable, FolderLease, atomic_replace, key_of
+from .._files import atomic_replace
+from .._journal import DigestTable, FolderLease, key_of
 from ..config import positive_int
 from ..errors import ConfigurationError
 from ..types import ChatRequest

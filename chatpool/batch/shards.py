@@ -12,13 +12,13 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar, Union
 
+from .._files import atomic_replace
 from .._journal import (
     FAILED,
     OK,
     RETRY,
     FolderLease,
     Record,
-    atomic_replace,
     count_states,
     decode_value,
     is_leased,

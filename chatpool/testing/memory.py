@@ -280,7 +280,9 @@ def _received(request: PreparedRequest, number: int) -> ReceivedRequest:
     parts = urlsplit(str(request.url))
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     headers = Headers([(name, str(value)) for name, value in request.headers.items()])
-    body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    body: Any = request.body or b""
+    if not isinstance(body, bytes):
+        body = body.encode() if isinstance(body, str) else b"".join(body)  # a stream, for an upload
     raw = RawRequest(str(request.method), target, "HTTP/1.1", headers, body)
     return ReceivedRequest(raw, number=number, connection=1, time=time.monotonic())
 

@@ -111,7 +111,7 @@ def test_a_status_that_cannot_be_written_ends_no_run(path, monkeypatch, caplog):
         is_tried.set()
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("chatpool._journal.append_only._create_file", refuse)
+    monkeypatch.setattr("chatpool._files._create_file", refuse)
     with caplog.at_level(logging.DEBUG, "chatpool"), StatusFile(str(path), Facts()):
         assert is_tried.wait(60)
     assert "is not written" in caplog.text

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from chatpool._journal import AppendOnly, Journal, atomic_replace, decode_record
+from chatpool._files import atomic_replace
+from chatpool._journal import AppendOnly, Journal, decode_record
 from chatpool.errors import ConfigurationError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions and links as POSIX has them")
