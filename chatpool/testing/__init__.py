@@ -13,12 +13,16 @@ Nothing here needs a network or a key, and no test has to sleep.  A function of 
 
 from __future__ import annotations
 
+from .batch_rows import BatchLimits
 from .clocks import FakeClock, InstantClock
+from .files import StoredFile
+from .forms import ReceivedFile
 from .http_parts import HINTS
 from .memory import MemoryPool
 from .model import chat_completion, embedding_vector
 from .rate_limits import Cap, Quota
 from .received import Headers, ReceivedRequest
+from .scenarios import BatchScenario
 from .script import EachCall, Faults, Script
 from .server import FakeServer
 from .steps import (
@@ -29,6 +33,7 @@ from .steps import (
     Garbage,
     Hangup,
     Html,
+    LostAnswer,
     RateLimited,
     Redirect,
     Reset,
@@ -41,6 +46,8 @@ from .steps import (
 __all__ = [
     "HINTS",
     "Answer",
+    "BatchLimits",
+    "BatchScenario",
     "Cap",
     "Delay",
     "Drip",
@@ -54,15 +61,18 @@ __all__ = [
     "Headers",
     "Html",
     "InstantClock",
+    "LostAnswer",
     "MemoryPool",
     "Quota",
     "RateLimited",
+    "ReceivedFile",
     "ReceivedRequest",
     "Redirect",
     "Reset",
     "Script",
     "Stall",
     "Step",
+    "StoredFile",
     "Stream",
     "Truncate",
     "chat_completion",

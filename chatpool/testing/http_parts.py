@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import math
 from email.utils import formatdate
 from http.client import responses as _REASONS  # noqa: N812 - a table, used as a constant
-from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..clock import current_clock
 from ..errors import ConfigurationError
@@ -17,6 +19,7 @@ __all__ = [
     "go_duration",
     "header_pairs",
     "hint_of",
+    "parse_response",
     "reason_phrase",
     "response_head",
 ]
@@ -55,6 +58,28 @@ def chunked(payload: bytes, size: int, *, last: bool = True) -> bytes:
     """Return ``payload`` in chunks of ``size`` bytes; if they are the ``last``, with the chunk that ends the body."""
     chunks = [payload[start : start + size] for start in range(0, len(payload), size)]
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""][: None if last else -1])
+
+
+class _Bytes:
+    """Bytes in the place of a socket, to read a response from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, *args: Any, **keywords: Any) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def parse_response(answer: bytes, method: str) -> http.client.HTTPResponse:
+    """Return the response in these bytes, ready to be read.
+
+    Raises:
+        OSError: they end too early.
+        http.client.HTTPException: they are no response.
+    """
+    response = http.client.HTTPResponse(_Bytes(answer), method=method)  # type: ignore[arg-type]  # as a socket
+    response.begin()
+    return response
 
 
 class _Hint(NamedTuple):

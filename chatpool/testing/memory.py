@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import itertools
 import threading
 import time
@@ -23,9 +22,11 @@ from .._values import CallerError
 from ..clock import Clock
 from ..config import Limits
 from ..errors import ConfigurationError
+from .http_parts import parse_response
 from .http_server import Send, Wait
-from .model import FakeModel, api_path
+from .model import FakeModel
 from .received import Headers, RawRequest, ReceivedRequest
+from .routing import Router, api_path
 from .steps import Answer, Step, Stream
 
 __all__ = ["MemoryPool", "Replies", "RepliesLike", "forbid_sending"]
@@ -224,7 +225,7 @@ class _MemoryAdapter(BaseAdapter):
         super().__init__()
         self._replies = replies
         self._outbox = outbox
-        self._model = FakeModel()
+        self._model = Router(FakeModel())
         self._numbers = itertools.count()
         self._http = HTTPAdapter()
 
@@ -287,19 +288,8 @@ def _received(request: PreparedRequest, number: int) -> ReceivedRequest:
     return ReceivedRequest(raw, number=number, connection=1, time=time.monotonic())
 
 
-class _Bytes:
-    """Bytes in the place of a socket, to read a response from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, *args: Any, **keywords: Any) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
 def _parsed(answer: bytes, method: str) -> HTTPResponse:
-    response = http.client.HTTPResponse(_Bytes(answer), method=method)  # type: ignore[arg-type]  # as a socket
-    response.begin()
+    response = parse_response(answer, method)
     return HTTPResponse(
         body=response,
         headers=dict(response.headers.items()),

@@ -1,4 +1,4 @@
-"""The model behind a :class:`FakeServer`: its answers on each path, and the bodies of all kinds of answers.
+"""The model behind a :class:`FakeServer`: its answers to prompts and texts, and their bodies.
 
 Source of the bodies: the public API reference.
 """
@@ -9,22 +9,20 @@ import base64
 import hashlib
 import math
 import struct
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
 from .received import ReceivedRequest, embedding_inputs, prompts_of
+from .routing import Content, Routes, invalid_request, json_handler, not_found
 
 __all__ = [
     "FakeModel",
     "ReplyFunction",
     "chat_completion",
     "embedding_vector",
-    "error_body",
     "response_object",
 ]
 
 ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
-
-Content = Tuple[int, Any]
 
 _DEFAULT_MODEL = "fake-model"
 # Fixed, so that equal requests get equal bytes.
@@ -40,24 +38,15 @@ class FakeModel:
 
     def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
         self._reply = reply
-        self._paths: Dict[Tuple[str, str], Callable[[ReceivedRequest, Optional[str]], Content]] = {
-            ("POST", "/chat/completions"): self._chat,
-            ("POST", "/completions"): self._completions,
-            ("POST", "/responses"): self._responses,
-            ("POST", "/embeddings"): self._embeddings,
-            ("POST", "/moderations"): self._moderations,
+        self.routes: Routes = {
+            ("POST", "/chat/completions"): json_handler(self._chat),
+            ("POST", "/completions"): json_handler(self._completions),
+            ("POST", "/responses"): json_handler(self._responses),
+            ("POST", "/embeddings"): json_handler(self._embeddings),
+            ("POST", "/moderations"): json_handler(self._moderations),
             ("GET", "/models"): self._models,
+            ("GET", "/models/{id}"): self._model_of_id,
         }
-
-    def content(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        """Return status and JSON body of the answer to ``request``, with ``text`` if that is given."""
-        path = api_path(request.path)
-        answer = self._paths.get((request.method, path or ""))
-        if answer is None:
-            return self._not_found(request, path)
-        if request.method == "POST" and not isinstance(request.body, dict):
-            return _invalid_request("We could not parse the JSON body of your request: it must be an object.", None)
-        return answer(request, text)
 
     def _text(self, request: ReceivedRequest, text: Optional[str], default: str) -> Union[str, Mapping[str, Any]]:
         if text is not None:
@@ -69,12 +58,12 @@ class FakeModel:
             return _missing_parameter("messages")
         reply = self._text(request, text, request.prompt)
         if not isinstance(reply, str):
-            return 200, reply
+            return Content(200, reply)
         count = request.body.get("n") or 1
         body = chat_completion(
             reply, id=f"chatcmpl-{request.number}", model=_model(request), prompt=request.prompt, n=count
         )
-        return 200, body
+        return Content(200, body)
 
     def _completions(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("prompt"):
@@ -83,54 +72,44 @@ class FakeModel:
         replies = [self._text(request, text, prompt) for prompt in prompts]
         for reply in replies:
             if not isinstance(reply, str):
-                return 200, reply
+                return Content(200, reply)
         texts = [str(reply) for reply in replies]
-        return 200, _text_completion(
-            texts, id=f"cmpl-{request.number}", model=_model(request), prompt=" ".join(prompts)
-        )
+        joined = " ".join(prompts)
+        return Content(200, _text_completion(texts, id=f"cmpl-{request.number}", model=_model(request), prompt=joined))
 
     def _responses(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("input"):
             return _missing_parameter("input")
         reply = self._text(request, text, request.prompt)
         if not isinstance(reply, str):
-            return 200, reply
-        return 200, response_object(reply, id=f"resp-{request.number}", model=_model(request), prompt=request.prompt)
+            return Content(200, reply)
+        body = response_object(reply, id=f"resp-{request.number}", model=_model(request), prompt=request.prompt)
+        return Content(200, body)
 
     def _embeddings(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("input"):
             return _missing_parameter("input")
-        return 200, _embedding_list(
+        body = _embedding_list(
             embedding_inputs(request.body),
             model=_model(request),
             dimensions=request.body.get("dimensions") or 8,
             encoding_format=request.body.get("encoding_format") or "float",
         )
+        return Content(200, body)
 
     def _moderations(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("input"):
             return _missing_parameter("input")
         inputs = embedding_inputs(request.body)
-        return 200, _moderation(inputs, id=f"modr-{request.number}", model=_model(request))
+        return Content(200, _moderation(inputs, id=f"modr-{request.number}", model=_model(request)))
 
-    def _models(self, request: ReceivedRequest, text: Optional[str]) -> Content:
-        return 200, _model_list([_DEFAULT_MODEL])
+    def _models(self, request: ReceivedRequest, text: Optional[str], id_in_path: str) -> Content:
+        return Content(200, {"object": "list", "data": [_model_object(_DEFAULT_MODEL)]})
 
-    def _not_found(self, request: ReceivedRequest, path: Optional[str]) -> Content:
-        message = f"Unknown request URL: {request.method} {request.path}."
-        if path is None:
-            message += " The paths of this server begin with /v1."
-        status = 405 if any(known == path for _, known in self._paths) else 404
-        return status, error_body(message, type="invalid_request_error", code="unknown_url")
-
-
-def api_path(path: str) -> Optional[str]:
-    """Return the path below ``/v1``, or below an Azure deployment; None for other paths."""
-    if path.startswith("/openai/deployments/"):
-        _, _, below = path[len("/openai/deployments/") :].partition("/")
-        return "/" + below
-    _, separator, below = path.partition("/v1/")
-    return "/" + below if separator else None
+    def _model_of_id(self, request: ReceivedRequest, text: Optional[str], id_in_path: str) -> Content:
+        if id_in_path != _DEFAULT_MODEL:
+            return not_found("Model", id_in_path)
+        return Content(200, _model_object(id_in_path))
 
 
 def _model(request: ReceivedRequest) -> str:
@@ -139,11 +118,7 @@ def _model(request: ReceivedRequest) -> str:
 
 
 def _missing_parameter(name: str) -> Content:
-    return _invalid_request(f"Missing required parameter: '{name}'.", name)
-
-
-def _invalid_request(message: str, param: Optional[str]) -> Content:
-    return 400, error_body(message, type="invalid_request_error", code=None, param=param)
+    return invalid_request(f"Missing required parameter: '{name}'.", name)
 
 
 # -- bodies -----------------------------------------------------------------------------------------------
@@ -261,15 +236,8 @@ def _moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]
     return {"id": id, "model": model, "results": [result for _ in inputs]}
 
 
-def _model_list(models: Sequence[str]) -> Dict[str, Any]:
-    """Return the body of an answer of ``/models``."""
-    data = [{"id": model, "object": "model", "created": _CREATED, "owned_by": "chatpool"} for model in models]
-    return {"object": "list", "data": data}
-
-
-def error_body(message: str, *, type: Optional[str], code: Any, param: Optional[str] = None) -> Dict[str, Any]:  # noqa: A002
-    """Return an error body of OpenAI's form."""
-    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+def _model_object(model: str) -> Dict[str, Any]:
+    return {"id": model, "object": "model", "created": _CREATED, "owned_by": "chatpool"}
 
 
 def _usage(prompt: str, texts: Sequence[str]) -> Dict[str, int]:

@@ -7,12 +7,15 @@ import socket
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
+from .forms import Form, ReceivedFile, boundary_of, parse_form
+
 __all__ = [
     "Headers",
     "MalformedRequestError",
     "RawRequest",
     "ReceivedRequest",
     "RequestReader",
+    "call_key",
     "embedding_inputs",
     "prompt_of",
     "prompts_of",
@@ -78,7 +81,19 @@ class ReceivedRequest:
         raw: the bytes of the body.
     """
 
-    __slots__ = ("_body", "connection", "headers", "method", "number", "path", "query", "raw", "target", "time")
+    __slots__ = (
+        "_body",
+        "_form",
+        "connection",
+        "headers",
+        "method",
+        "number",
+        "path",
+        "query",
+        "raw",
+        "target",
+        "time",
+    )
 
     def __init__(self, request: RawRequest, *, number: int, connection: int, time: float) -> None:
         parts = urlsplit(request.target)
@@ -92,6 +107,7 @@ class ReceivedRequest:
         self.headers = request.headers
         self.raw = request.raw
         self._body: Any = _NOT_DECODED
+        self._form: Optional[Form] = None
 
     @property
     def body(self) -> Any:
@@ -104,12 +120,35 @@ class ReceivedRequest:
         return self._body
 
     @property
+    def form(self) -> Dict[str, Any]:
+        """The fields of a multipart/form-data body, as texts; a list of texts where the name ends in ``[]``."""
+        return self._parsed_form().fields
+
+    @property
+    def files(self) -> List[ReceivedFile]:
+        """The files of a multipart/form-data body."""
+        return self._parsed_form().files
+
+    @property
     def prompt(self) -> str:
         """The prompt of the request: the last user message, the prompt or the input; "" without one."""
-        return prompt_of(self.body)
+        return prompt_of(self.body) or prompt_of(self.form)
+
+    def _parsed_form(self) -> Form:
+        if self._form is None:
+            boundary = boundary_of(self.headers.get("content-type", ""))
+            self._form = Form({}, []) if boundary is None else parse_form(self.raw, boundary)
+        return self._form
 
     def __repr__(self) -> str:
         return f"<ReceivedRequest {self.number}: {self.method} {self.path} on connection {self.connection}>"
+
+
+def call_key(request: ReceivedRequest) -> bytes:
+    """Return what the attempts of one call have in common: the body, without boundaries; without a body, the target."""
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    raw = request.raw if boundary is None else request.raw.replace(boundary, b"")
+    return raw or f"{request.method} {request.target}".encode()
 
 
 class RequestReader:

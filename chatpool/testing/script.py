@@ -7,7 +7,7 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from .received import ReceivedRequest
+from .received import ReceivedRequest, call_key
 from .steps import Error, Garbage, Hangup, Html, Reset, Stall, Step, Truncate
 
 __all__ = [
@@ -41,22 +41,24 @@ ScriptLike = Union[None, Step, StepFunction, Script, Mapping[str, "ScriptLike"],
 
 
 class _Attempts:
-    """Counts the attempts of each call: a request with the same body is the call's next attempt."""
+    """Counts the attempts of each call: a request with the same body, or target, is the call's next attempt."""
 
     def __init__(self) -> None:
         self._seen: Dict[bytes, int] = {}
 
     def count(self, request: ReceivedRequest) -> int:
         """Return how many attempts there were before this one."""
-        count = self._seen.get(request.raw, 0)
-        self._seen[request.raw] = count + 1
+        key = call_key(request)
+        count = self._seen.get(key, 0)
+        self._seen[key] = count + 1
         return count
 
 
 class EachCall(Script):
     """Every call goes through these steps by itself, then it is answered as usual.
 
-    A call is known by its body: a request with the same body is taken for its next attempt.
+    A call is known by its body: a request with the same body is taken for its next attempt. A call without a body,
+    such as a GET, is known by its target.
 
     Args:
         steps: what the first, second, ... attempt of each call meets; None answers as usual.
@@ -212,7 +214,7 @@ class Faults(Script):
 
     def take(self, request: ReceivedRequest) -> Entry:
         """Return the fault for this attempt, None for none."""
-        key = b"%d %d %s" % (self._seed, self._attempts.count(request), request.raw)
+        key = b"%d %d %s" % (self._seed, self._attempts.count(request), call_key(request))
         drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
         return next((fault for bound, fault in self._bounds if drawn < bound), None)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import Callable, Iterable, List, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
+from .batch_rows import BatchLimits
+from .batches import Batches
+from .files import FileStore, StoredFile, Uploads
 from .http_server import Connection, Listener, ServerRecord
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
+from .routing import Router
+from .scenarios import BatchScenario, ScenarioRule
 from .script import Entry, Faults, Script, ScriptLike, StepQueue, check_entry, script_of
 from .steps import Answer, Delay, Error, Step
 
@@ -49,6 +54,9 @@ class FakeServer:
         tls: an ``ssl.SSLContext`` with a certificate, to serve https.
         port: the port to listen on, such as that of a server that was closed and is now started again. Default: one
             that the system chooses.
+        batches: the course of batches: a :class:`BatchScenario` for all; a list of them, in which None is the
+            default, for the first, second, ...; or a function of the body that creates a batch.
+        batch_limits: how large batches may be, and how much may be waiting (:class:`BatchLimits`).
 
     Attributes:
         port: the port it listens on.
@@ -72,9 +80,14 @@ class FakeServer:
         latency: float = 0.0,
         tls: Optional[ssl.SSLContext] = None,
         port: int = 0,
+        batches: ScenarioRule[BatchScenario] = None,
+        batch_limits: Optional[BatchLimits] = None,
     ) -> None:
         self._record = ServerRecord()
-        self._model = FakeModel(reply)
+        model, batch_limits = FakeModel(reply), batch_limits or BatchLimits()
+        self._files = FileStore(max_batch_bytes=batch_limits.file_bytes)
+        self._batches = Batches(self._files, Router(model), batches, batch_limits)
+        self._api = Router(model, self._files, Uploads(self._files), self._batches)
         self._queue = StepQueue()
         self._script = script_of(script)
         self._faults: Script = faults or Script()
@@ -120,6 +133,34 @@ class FakeServer:
         """The errors of the functions that the server was given (a copy)."""
         with self._record.condition:
             return list(self._record.errors)
+
+    @property
+    def files(self) -> List[StoredFile]:
+        """The files that are stored now: those of uploads and those that batches have written; the oldest first."""
+        return self._files.all()
+
+    @property
+    def batches(self) -> List[Dict[str, Any]]:
+        """The batches as the API's objects, the oldest first.  None of them moves on by that."""
+        return self._batches.shown()
+
+    def advance(self) -> int:
+        """Move on every batch by one state, and return how many had not ended.
+
+        Example, batches that end when the test says so::
+
+            with FakeServer(batches=BatchScenario(polls=None)) as server:
+                ...
+                while server.advance():
+                    pass
+
+        Raises:
+            Exception: whatever the function ``reply`` raises for a row.
+        """
+        moved = self._batches.advance()
+        with self._record.condition:
+            self._record.condition.notify_all()
+        return moved
 
     def wait_for(self, n_requests: int, timeout: float = 10.0) -> List[ReceivedRequest]:
         """Wait until ``n_requests`` requests have arrived, and return all that have.
@@ -189,9 +230,9 @@ class FakeServer:
             except BaseException as error:
                 entry = self._failed_step(error)
         try:
-            actions = self._step(entry, request).actions(request, self._model)
+            actions = self._step(entry, request).actions(request, self._api)
         except BaseException as error:
-            actions = self._failed_step(error).actions(request, self._model)
+            actions = self._failed_step(error).actions(request, self._api)
         connection.perform(actions, self._record.finished)
 
     def _decide(self, request: ReceivedRequest, now: float) -> Entry:

@@ -15,8 +15,8 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from ..errors import ConfigurationError
 from .http_parts import HeaderFields, chunked, header_pairs, response_head
 from .http_server import Action, Break, Close, Send, Wait
-from .model import api_path
 from .received import ReceivedRequest
+from .routing import api_path
 
 __all__ = ["ENDS", "Piece", "StreamForm", "check_pieces", "stream_actions", "wants_stream", "words"]
 

@@ -13,8 +13,8 @@ from typing import Any, List, Mapping, Optional, Protocol, Sequence, Tuple, Unio
 from ..errors import ConfigurationError
 from .http_parts import HINTS, HeaderFields, chunked, header_pairs, hint_of, reason_phrase, response_head
 from .http_server import Action, Break, Close, Send, Wait, cut_connection, drip
-from .model import error_body
 from .received import ReceivedRequest
+from .routing import Content, error_body
 from .sse import Piece, StreamForm, check_pieces, stream_actions, wants_stream
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Garbage",
     "Hangup",
     "Html",
+    "LostAnswer",
     "RateLimited",
     "Redirect",
     "Reset",
@@ -62,8 +63,8 @@ def _check_at_least(name: str, value: float, minimum: float) -> None:
 class Answerer(Protocol):
     """Makes the content of an answer for a request."""
 
-    def content(self, request: ReceivedRequest, text: Optional[str]) -> Tuple[int, Any]:
-        """Return status and JSON body, with ``text`` if that is given."""
+    def content(self, request: ReceivedRequest, text: Optional[str]) -> Content:
+        """Return status and body, with ``text`` if that is given."""
 
 
 class Step:
@@ -117,19 +118,21 @@ class Answer(Step):
 
     def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
         """Return the answer in one piece."""
-        status, content = self.status, self.body
-        if content is None:
-            default_status, content = model.content(request, self.text)
-            status = status if default_status == 200 else default_status
-        if self.body is None and status == 200 and wants_stream(request):
+        content = Content(self.status, self.body)
+        if self.body is None:
+            content = model.content(request, self.text)
+            if content.status == 200:
+                content = content._replace(status=self.status)
+        if self.body is None and content.status == 200 and wants_stream(request):
             form = StreamForm(headers=self.headers, framing="close" if self.framing == "close" else "chunked")
-            streamed = stream_actions(request, content, None, form)
+            streamed = stream_actions(request, content.body, None, form)
             if streamed is not None:
                 return streamed
-        return self._framed(request, status, content if isinstance(content, bytes) else json.dumps(content).encode())
+        return self._framed(request, content)
 
-    def _framed(self, request: ReceivedRequest, status: int, payload: bytes) -> List[Action]:
-        fields = {"content-type": "application/json", "x-request-id": f"req_{request.number}"}
+    def _framed(self, request: ReceivedRequest, content: Content) -> List[Action]:
+        payload = content.body if isinstance(content.body, bytes) else json.dumps(content.body).encode()
+        fields = {"content-type": content.content_type, "x-request-id": f"req_{request.number}"}
         if self.framing == "length":
             fields["content-length"] = str(len(payload))
         elif self.framing == "chunked":
@@ -138,7 +141,7 @@ class Answer(Step):
         else:
             fields["connection"] = "close"
         pairs = header_pairs(self.headers)
-        head = response_head(status, fields, pairs)
+        head = response_head(content.status, fields, pairs)
         is_last = {**fields, **dict(_lowered(pairs))}.get("connection") == "close"
         return [Send(head, payload), Close()] if is_last else [Send(head, payload)]
 
@@ -366,6 +369,28 @@ class Reset(Step):
 
 
 @dataclass(frozen=True)
+class LostAnswer(Step):
+    """Do what the request asks for, and lose the answer: a file is stored, or a batch made, but nobody hears of it.
+
+    Without it a fault takes the place of what the request asks for: after an ``Error(503)`` nothing is stored.
+
+    Args:
+        then: what the client gets instead of the answer: a broken connection, or ``Error(504)``, ``Stall()``, ...
+
+    Example, an upload that arrives though its connection breaks, and one that does not::
+
+        FakeServer(script=[LostAnswer(), Reset()])
+    """
+
+    then: Step = Reset()
+
+    def actions(self, request: ReceivedRequest, model: Answerer) -> List[Action]:
+        """Return the actions of what is sent instead."""
+        model.content(request, None)
+        return self.then.actions(request, model)
+
+
+@dataclass(frozen=True)
 class Truncate(Step):
     """Close the connection in the middle of a body whose length was announced.
 
@@ -486,10 +511,9 @@ class Stream(Step):
             whole = Answer("".join(piece for piece in self.pieces if isinstance(piece, str)), headers=self.headers)
         if not wants_stream(request):
             return whole.actions(request, model)
-        status, content = model.content(request, whole.text)
-        if self.body is not None:
-            content = self.body
-        streamed = stream_actions(request, content, self.pieces, self._form()) if status == 200 else None
+        content = model.content(request, whole.text)
+        body = content.body if self.body is None else self.body
+        streamed = stream_actions(request, body, self.pieces, self._form()) if content.status == 200 else None
         return whole.actions(request, model) if streamed is None else streamed
 
     def _form(self) -> StreamForm:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
+from urllib3.filepost import encode_multipart_formdata
 
 from chatpool.testing import FakeServer
 
@@ -99,9 +100,11 @@ def on_connection() -> Callable[..., Response]:
     return send
 
 
-def exchange(connection: http.client.HTTPConnection, method: str, target: str, data: bytes) -> Response:
+def exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, data: bytes, headers: Any = None
+) -> Response:
     """One request and its whole answer."""
-    connection.request(method, target, body=data)
+    connection.request(method, target, body=data, headers=headers or {})
     response = connection.getresponse()
     return Response(response.status, response.headers, response.read())
 
@@ -119,3 +122,69 @@ def read_all() -> Callable[[socket.socket], bytes]:
             pieces.append(piece)
 
     return read
+
+
+class Api:
+    """Sends requests of the API to a server, and gives its answers."""
+
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection], server: FakeServer) -> None:
+        self._connect = connect
+        self.server = server
+        self.root = "/v1"
+
+    def get(self, path: str) -> Response:
+        """The answer to a GET."""
+        return exchange(self._connect(self.server), "GET", self.root + path, b"")
+
+    def delete(self, path: str) -> Response:
+        """The answer to a DELETE."""
+        return exchange(self._connect(self.server), "DELETE", self.root + path, b"")
+
+    def post(self, path: str, body: Any = None) -> Response:
+        """The answer to a POST with a JSON body, or with none."""
+        data = b"" if body is None else json.dumps(body).encode()
+        return exchange(self._connect(self.server), "POST", self.root + path, data)
+
+    def form(self, path: str, fields: Any, files: Any) -> Response:
+        """The answer to a POST with a form."""
+        data, content_type = encode_multipart_formdata([*fields, *files])
+        return exchange(self._connect(self.server), "POST", self.root + path, data, {"Content-Type": content_type})
+
+    def upload(self, content: bytes, filename: str = "rows.jsonl", purpose: str = "batch") -> Any:
+        """The object of an uploaded file."""
+        return self.form("/files", [("purpose", purpose)], [("file", (filename, content))]).json
+
+    def batch(self, rows: Any, endpoint: str = "/v1/chat/completions", **fields: Any) -> Any:
+        """The object of a new batch of rows: as bytes, or as prompts whose custom_ids are row-0, row-1, ..."""
+        file = self.upload(rows if isinstance(rows, bytes) else chat_rows(rows))
+        body = {"input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h", **fields}
+        return self.post("/batches", body).json
+
+    def poll(self, batch: Any, times: int = 1) -> Any:
+        """The object of a batch at the last of some polls."""
+        return [self.get(f"/batches/{batch['id']}").json for _ in range(times)][-1]
+
+    def lines(self, file_id: str) -> Any:
+        """The lines of a file, by custom_id."""
+        lines = [json.loads(line) for line in self.get(f"/files/{file_id}/content").raw.splitlines()]
+        return {line["custom_id"]: line for line in lines}
+
+
+def chat_rows(prompts: Any, model: str = "m") -> bytes:
+    """A file of chat requests for a batch."""
+    rows = [
+        {
+            "custom_id": f"row-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": model, "messages": [{"role": "user", "content": prompt}]},
+        }
+        for number, prompt in enumerate(prompts)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.fixture
+def api_of(connect: Callable[..., http.client.HTTPConnection]) -> Callable[[FakeServer], Api]:
+    """Talks to a server in terms of the API."""
+    return lambda server: Api(connect, server)
