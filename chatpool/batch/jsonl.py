@@ -9,6 +9,7 @@ import contextlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .._journal import (
+    BATCH_API,
     OK,
     Record,
     decode_value,
@@ -26,6 +27,7 @@ from .._wire.response import UnusableAnswer, vector_numbers
 from ..errors import ConfigurationError
 
 __all__ = [
+    "BATCH_API_SHARE",
     "CUSTOM_ID",
     "METADATA",
     "BadLine",
@@ -44,6 +46,7 @@ __all__ = [
     "json_text",
     "json_type",
     "path_of",
+    "price_share",
     "read_result",
     "refuse_empty_messages",
     "request_of_list",
@@ -233,6 +236,16 @@ def json_type(value: Any) -> str:
     """Return the name of the type of a JSON value, for a message."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return "bytes that are no text" if isinstance(value, bytes) else names.get(type(value), "a number")
+
+
+BATCH_API_SHARE = 0.5
+"""The share of its price that an answer of the Batch API costs (https://platform.openai.com/docs/guides/batch)."""
+
+
+def price_share(record: Record) -> float:
+    """Return the share of the price that the answer of a row has cost."""
+    is_of_batch = bool(record.attempts) and record.attempts[-1].endpoint == BATCH_API
+    return BATCH_API_SHARE if is_of_batch else 1.0
 
 
 # --- output -------------------------------------------------------------------------------------------------------

@@ -19,16 +19,13 @@ from ..clock import current_clock
 from ..errors import APIError, APIResponseError, status_error_class
 from ..prices import Bill
 from ..types import Attempt, ChatCompletion, ChatRequest, Outcome
-from .jsonl import ResultLine, error_code, read_result
+from .jsonl import BATCH_API_SHARE, ResultLine, error_code, read_result
 from .submission_journal import Part, Submission
 from .submission_plan import RowName, read_names
 
-__all__ = ["HALF", "AnswerTaker"]
+__all__ = ["AnswerTaker"]
 
 logger = logging.getLogger("chatpool")
-
-HALF = 0.5
-"""The share of its price that an answer of the Batch API costs (https://platform.openai.com/docs/guides/batch)."""
 
 
 class AnswerTaker:
@@ -95,7 +92,7 @@ class AnswerTaker:
         request = ChatRequest({"model": part.model}, part.url)
         value, error = self._value_of(request, result) if result.ok else (None, _error_of(result))
         usage = usage_of(result.body)
-        self._bill.add(usage, part.model, answering_model(result.body), share=HALF)
+        self._bill.add(usage, part.model, answering_model(result.body), share=BATCH_API_SHARE)
         request_id = result.request_id if isinstance(result.request_id, str) else None
         reason = "ok" if error is None else (error_code({"class": "APIError", "code": error.code}))
         status = result.status if isinstance(result.status, int) else None

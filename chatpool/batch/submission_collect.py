@@ -58,19 +58,19 @@ def collect_job(
                 f"finish_now would pay rows twice that are still in batches: wait until they are over "
                 f"(chatpool batch wait {output}), or cancel them"
             )
+        live = sum(not part.is_over for part in submission.parts)
+        if live:
+            say(f"{live:,} of {len(submission.parts):,} batches are not over: their rows are pending")
         view = with_request_facts(pool, plan.request)
         collected = _Collector(output, submission, job, view).collect(service)
-        if not finish_now or not (collected.pending or _has_expired(collected)):
+        if not finish_now or collected.succeeded == collected.rows:
             return collected
         _unchanged_input(plan, collected)
+        job = replace(job, in_order=not job.is_table)
         finished = run_job(
             plan.input, output, job, plan.input_options, view, plan.request["extra"], say=say, signals=signals
         )
         return _with_costs(finished, collected)
-
-
-def _has_expired(collected: BatchResult) -> bool:
-    return collected.failed > 0  # the run decides which of them it sends again
 
 
 class _Collector:
@@ -146,7 +146,8 @@ class _Collector:
                 table.finish()
             return
         has_vectors = self._paths.npy is None or self._result.succeeded > 0
-        with BatchOutputs(self._paths, journal, in_order=True) as lines:
+        lines = BatchOutputs(self._paths, journal, in_order=True)
+        with lines:
             for key, _ in self._submission.row_keys():
                 lines.on_key(key)
             lines.finish(whole=has_vectors)

@@ -126,8 +126,9 @@ class Driver:
             self._note_refused(part, batch.problem)
             return True
         facts = batch.facts()
-        changed = {name: value for name, value in facts.items() if getattr(part, name) != value}
-        if not changed:
+        changed = {name for name, value in facts.items() if getattr(part, name) != value}
+        if changed <= {"completed", "failed"}:  # of which the server tells at any time
+            part.apply({"event": "batch", **facts})
             return False
         self._submission.note(part, "batch", **facts)
         return "status" in changed

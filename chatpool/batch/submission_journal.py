@@ -14,9 +14,10 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
 
-from .._journal import AppendOnly, FileLock, atomic_replace
+from .._files import atomic_replace
+from .._journal import AppendOnly, FileLock
 from ..clock import current_clock
 from ..errors import ConfigurationError
 from .jsonl import json_text
@@ -30,6 +31,7 @@ __all__ = [
     "Submission",
     "folder_of",
     "planned",
+    "planned_options",
     "read_submission",
     "refuse_unfinished",
 ]
@@ -351,9 +353,21 @@ class Submission:
                 os.rmdir(self.folder)
 
     def _remove(self) -> None:
-        """Remove the journal of a submission that was refused before anything was planned."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._journal_path)
+        """Remove the files of a submission that was refused, or had nothing to submit."""
+        for path in (self._journal_path, self.rows_path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def planned_options(output: str) -> Dict[str, Any]:
+    """Return the options of a job that the submission of an output has decided.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    plan = read_submission(folder_of(output)).plan
+    assert plan is not None
+    return dict(plan.job_options)
 
 
 @contextlib.contextmanager

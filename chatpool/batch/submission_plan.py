@@ -224,8 +224,8 @@ class Planner:
                 os.unlink(os.path.join(self._submission.folder, name))
 
     def _discard(self) -> None:
-        for part in self._open.values():
-            part.close()
+        for opened in self._open.values():
+            opened.close()
         for part in self.parts:
             for path in self._paths_of(part):
                 with contextlib.suppress(OSError):

@@ -289,8 +289,7 @@ class BatchService:
             yield from page
             last = page[-1] if page else {}
             created = last.get("created_at")
-            is_old = since is not None and isinstance(created, (int, float))
-            if is_old and created < since - _CLOCK_DIFFERENCE_SECONDS:
+            if since is not None and isinstance(created, (int, float)) and created < since - _CLOCK_DIFFERENCE_SECONDS:
                 return
             last_id = _id(last.get("id"))
             if not answer.get("has_more") or last_id is None or last_id == after.get("after"):

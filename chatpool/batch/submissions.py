@@ -16,7 +16,7 @@ from .job import BatchProgress, BatchResult, Job, RetryFailed
 from .output_formats import format_of
 from .submission_collect import collect_job
 from .submission_jobs import Terms, cancel_job, submit_job, wait_job
-from .submission_journal import folder_of, read_submission
+from .submission_journal import folder_of, planned_options, read_submission
 from .submission_plan import MAX_ROWS
 from .submission_service import BatchService
 from .submission_status import BatchStatus, SubmissionStatus, status_of
@@ -177,7 +177,9 @@ def collect(
         JournalBusyError: another process uses the output.
         ChatPoolError: the server cannot be reached; the same call goes on.
     """
-    job = Job(progress=progress, prices=prices, answers=AnswerRules(parse, max_reasks, accept), raw=raw, fields=fields)
+    rules = AnswerRules(parse, max_reasks, accept)
+    planned = planned_options(os.fspath(output))
+    job = Job(progress=progress, prices=prices, answers=rules, raw=raw, fields=fields, **planned)
     with _pool_of("collect", pool, options) as job_pool:
         return collect_job(os.fspath(output), job, job_pool, finish_now=finish_now)
 
