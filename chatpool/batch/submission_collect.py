@@ -129,7 +129,6 @@ class _Collector:
     def _count(self, journal: Journal) -> None:
         result = self._result
         for key, hash_ in self._submission.row_keys():
-            journal.register(key)
             state = journal.state(key, hash_)
             result.rows += 1
             result.succeeded += state == OK
@@ -149,6 +148,7 @@ class _Collector:
         lines = BatchOutputs(self._paths, journal, in_order=True)
         with lines:
             for key, _ in self._submission.row_keys():
+                journal.register(key)
                 lines.on_key(key)
             lines.finish(whole=has_vectors)
 

@@ -46,13 +46,10 @@ __all__ = ["add_batch"]
 _EXITS = """exit codes: 0 done, 2 wrong usage or configuration, 3 the server has refused something or cannot be reached,
 75 another process uses the output"""
 
-Actions = argparse._SubParsersAction[CommandParser]
-
-
 # -- options --------------------------------------------------------------------------------------------------
 
 
-def add_batch(commands: Actions) -> None:
+def add_batch(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the commands to the parser."""
     command = commands.add_parser(
         "batch",
@@ -62,7 +59,9 @@ def add_batch(commands: Actions) -> None:
             "collect the answers. Every command may be interrupted and given again: it goes on from there."
         ),
     )
-    actions: Actions = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    actions: argparse._SubParsersAction[CommandParser] = command.add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
     _add_submit(actions)
     _add_status(actions)
     _add_wait(actions)
@@ -70,7 +69,7 @@ def add_batch(commands: Actions) -> None:
     _add_cancel(actions)
 
 
-def _add_submit(actions: Actions) -> None:
+def _add_submit(actions: argparse._SubParsersAction[CommandParser]) -> None:
     command = actions.add_parser(
         "submit",
         usage="%(prog)s IN -o OUT [options]",
@@ -96,6 +95,7 @@ def _add_submit(actions: Actions) -> None:
         help="N rows drawn at random, the same ones every time",
     )
     add_retry_failed(rows)
+    rows.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
     batches = command.add_argument_group("batches")
     batches.add_argument(
         "--rows-per-batch",
@@ -116,14 +116,14 @@ def _add_submit(actions: Actions) -> None:
     command.set_defaults(run=_submit)
 
 
-def _add_status(actions: Actions) -> None:
+def _add_status(actions: argparse._SubParsersAction[CommandParser]) -> None:
     command = _add_action(actions, "status", "say how far the batches are", "Say how far the batches of OUT are.")
     add_address_options(command)
     _add_json(command)
     command.set_defaults(run=_status)
 
 
-def _add_wait(actions: Actions) -> None:
+def _add_wait(actions: argparse._SubParsersAction[CommandParser]) -> None:
     command = _add_action(
         actions,
         "wait",
@@ -140,7 +140,7 @@ def _add_wait(actions: Actions) -> None:
     command.set_defaults(run=_wait)
 
 
-def _add_collect(actions: Actions) -> None:
+def _add_collect(actions: argparse._SubParsersAction[CommandParser]) -> None:
     command = _add_action(
         actions,
         "collect",
@@ -164,7 +164,7 @@ def _add_collect(actions: Actions) -> None:
     command.set_defaults(run=_collect)
 
 
-def _add_cancel(actions: Actions) -> None:
+def _add_cancel(actions: argparse._SubParsersAction[CommandParser]) -> None:
     command = _add_action(
         actions,
         "cancel",
@@ -176,7 +176,9 @@ def _add_cancel(actions: Actions) -> None:
     command.set_defaults(run=_cancel)
 
 
-def _add_action(actions: Actions, name: str, summary: str, description: str, exits: str = _EXITS) -> CommandParser:
+def _add_action(
+    actions: argparse._SubParsersAction[CommandParser], name: str, summary: str, description: str, exits: str = _EXITS
+) -> CommandParser:
     """Add a command that takes an output."""
     command = actions.add_parser(
         name, usage="%(prog)s OUT [options]", help=summary, description=description, epilog=exits
@@ -201,6 +203,7 @@ def _submit(arguments: Namespace) -> int:
         skip_bad_lines=arguments.skip_bad_lines,
         format=format_of(arguments.output, arguments.format),
         journal=arguments.journal,
+        allows_empty=arguments.allow_empty,
     )
     terms = Terms.of(arguments.rows_per_batch, arguments.tokens_per_batch)
     form = arguments.encoding_format
