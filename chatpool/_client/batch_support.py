@@ -64,6 +64,7 @@ __all__ = [
     "unpickle_pool",
     "with_answer_rules",
     "with_request_facts",
+    "with_response_limit",
 ]
 
 
@@ -154,6 +155,12 @@ def request_facts(pool: ChatPool, extra: Mapping[str, Any]) -> Dict[str, Any]:
 def with_request_facts(pool: ChatPool, facts: Mapping[str, Any]) -> ChatPool:
     """Return a view of a pool that fills in what another one has filled in, by its :func:`request_facts`."""
     return pool.with_options(model=facts["model"], system=facts["system"], defaults=facts["defaults"])
+
+
+def with_response_limit(pool: ChatPool, max_response_bytes: int) -> ChatPool:
+    """Return a pool that is made as this one, for answers up to this size; it is the caller's to close."""
+    arguments = {**pool._recipe.arguments, "max_response_bytes": max_response_bytes}
+    return restore(replace(pool._recipe, arguments=arguments), pool._defaults)
 
 
 def recorded_options_of(pool: ChatPool, make_request: Callable[[Any], ChatRequest], **more: Any) -> Dict[str, Any]:

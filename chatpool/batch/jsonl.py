@@ -325,6 +325,11 @@ class ResultLine(NamedTuple):
     message: Optional[str] = None
     request_id: Optional[str] = None
 
+    @property
+    def refused_with(self) -> Optional[int]:
+        """The status of the response that refuses the row, None without one."""
+        return self.status if isinstance(self.status, int) and self.status >= 300 else None
+
 
 def read_result(line: str) -> ResultLine:
     """Decode a line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.

@@ -20,7 +20,8 @@ from ..errors import APIError, APIResponseError, status_error_class
 from ..prices import Bill
 from ..types import Attempt, ChatCompletion, ChatRequest, Outcome
 from .jsonl import BATCH_API_SHARE, ResultLine, error_code, read_result
-from .submission_journal import Part, Submission
+from .submission_journal import Submission
+from .submission_part import Part
 from .submission_plan import RowName, read_names
 
 __all__ = ["AnswerTaker"]
@@ -147,7 +148,7 @@ def _results_in(path: str, counts: Counter[str]) -> Iterator[ResultLine]:
 
 def _error_of(result: ResultLine) -> APIError:
     """Return the error of a row: the server's response, or the reason why there was none."""
-    status = result.status if isinstance(result.status, int) and result.status >= 300 else None
+    status = result.refused_with
     message = result.message or result.code or "without a reason"
     error_in_body = result.body.get("error") if isinstance(result.body, dict) else None
     facts: Dict[str, Any] = error_in_body if isinstance(error_in_body, dict) else {}

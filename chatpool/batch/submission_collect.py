@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Sequence
 
 from .._client.batch_support import ChatPool, with_request_facts
@@ -21,7 +21,8 @@ from .rows import Rows
 from .shard_plan import fingerprint
 from .submission_answers import AnswerTaker
 from .submission_driver import Driver
-from .submission_journal import Part, Plan, Submission, planned
+from .submission_journal import Submission, SubmissionPlan, planned
+from .submission_part import Part
 from .submission_service import BatchService
 
 __all__ = ["collect_job"]
@@ -51,8 +52,8 @@ def collect_job(
         plan, service = submission.plan, BatchService.of(pool, submission)
         assert plan is not None
         job = replace(job, **plan.job_options)
-        if not submission.is_over:
-            Driver(submission, service).look()
+        driver = Driver(submission, service)
+        driver.look()
         if finish_now and not submission.is_over:
             raise ConfigurationError(
                 f"finish_now would pay rows twice that are still in batches: wait until they are over "
@@ -62,6 +63,9 @@ def collect_job(
         if live:
             say(f"{live:,} of {len(submission.parts):,} batches are not over: their rows are pending")
         view = with_request_facts(pool, plan.request)
+        for part in submission.parts:
+            if part.completed and part.output_file_id is None and part.is_over and not part.is_collected:
+                driver.look_again(part)
         collected = _Collector(output, submission, job, view).collect(service)
         if not finish_now or collected.succeeded == collected.rows:
             return collected
@@ -161,7 +165,7 @@ class _Collector:
         return rows_of(plan.input, plan.input_options, self._pool, extra, self._job, BatchResult(), logger.debug)
 
 
-def _unchanged_input(plan: Plan, result: BatchResult) -> None:
+def _unchanged_input(plan: SubmissionPlan, result: BatchResult) -> None:
     """Refuse to read an input that is not what was submitted.
 
     Raises:
@@ -178,12 +182,10 @@ def _unchanged_input(plan: Plan, result: BatchResult) -> None:
 
 def _with_costs(finished: BatchResult, collected: BatchResult) -> BatchResult:
     """Return the result of a run, with what the batches before it have cost."""
-    usage = [getattr(finished.usage, name) + getattr(collected.usage, name) for name in _COUNTS]
+    counts = [item.name for item in fields(Usage) if item.name != "cost"]
+    usage = [getattr(finished.usage, name) + getattr(collected.usage, name) for name in counts]
     costs = [result.cost for result in (finished, collected) if result.cost is not None]
     finished.usage = Usage(*usage)
     finished.cost = sum(costs) if costs else None
     finished.unpriced = finished.unpriced or collected.unpriced
     return finished
-
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")

@@ -14,8 +14,10 @@ from .._observe.progress import RunProgress
 from .._values import Waiting
 from ..clock import current_clock
 from ..errors import APIError, ChatPoolError, DeadlineExceededError
-from .submission_journal import VALIDATING, Part, Submission
-from .submission_service import Batch, BatchService, is_limit, is_passing, sleep
+from .submission_journal import Submission
+from .submission_objects import Batch, is_limit, is_passing
+from .submission_part import VALIDATING, Part
+from .submission_service import BatchService, sleep
 
 __all__ = ["Driver"]
 
@@ -102,6 +104,11 @@ class Driver:
                 assert part.batch_id is not None
                 has_moved = self._note(part, self._service.look_at(part.batch_id)) or has_moved
         return has_moved
+
+    def look_again(self, part: Part) -> None:
+        """Look at a batch that is over and has answered rows, but has told of no file of answers."""
+        if part.batch_id is not None:
+            self._note(part, self._service.look_at(part.batch_id))
 
     def cancel(self) -> None:
         """Cancel every batch that has not ended.

@@ -22,9 +22,10 @@ from .rows import RowRequest, Rows
 from .runner import invalid_row_error, record_of_row
 from .shard_plan import fingerprint
 from .submission_driver import Driver
-from .submission_journal import Part, Plan, Submission, folder_of, planned
+from .submission_journal import Submission, SubmissionPlan, folder_of, planned
+from .submission_part import Part
 from .submission_plan import InputLimits, Planner
-from .submission_service import MAX_METADATA, BatchService
+from .submission_service import BatchService, refuse_metadata
 from .submission_status import SubmissionStatus, status_of
 
 __all__ = ["Terms", "cancel_job", "submit_job", "wait_job"]
@@ -60,10 +61,7 @@ class Terms(NamedTuple):
         if not (metadata is None or isinstance(metadata, Mapping)):
             raise TypeError(f"metadata must be a dict of texts, got {type(metadata).__name__}")
         pairs = dict(metadata or {})
-        if not all(isinstance(text, str) for pair in pairs.items() for text in pair):
-            raise TypeError("metadata must map texts to texts")
-        if len(pairs) > MAX_METADATA:
-            raise ConfigurationError(f"metadata must have {MAX_METADATA} names at most, got {len(pairs)}")
+        refuse_metadata(pairs)
         return cls(limits, completion_window, pairs)
 
 
@@ -96,7 +94,7 @@ def submit_job(
     service = BatchService(pool)
     refuse_before_start(paths, input_path)
     rows = rows_of(input_path, input_options, pool, body_fields, job, BatchResult(), say)
-    plan = Plan.new(
+    plan = SubmissionPlan.new(
         server=service.server,
         input=os.path.abspath(input_path),
         fingerprint=fingerprint(input_path)[:2],
@@ -121,7 +119,7 @@ def submit_job(
 
 def _parts_of(
     submission: Submission,
-    plan: Plan,
+    plan: SubmissionPlan,
     rows: Rows,
     job: Job,
     paths: Paths,
@@ -144,7 +142,7 @@ def _parts_of(
     return parts
 
 
-def _refuse_other(submission: Submission, plan: Plan, output: str) -> None:
+def _refuse_other(submission: Submission, plan: SubmissionPlan, output: str) -> None:
     """Refuse to go on with the submission of another input.
 
     Raises:
@@ -153,7 +151,7 @@ def _refuse_other(submission: Submission, plan: Plan, output: str) -> None:
     assert submission.plan is not None
     if submission.plan.same_as(plan):
         return
-    names = [name for name in Plan._fields[2:] if getattr(plan, name) != getattr(submission.plan, name)]
+    names = [name for name in SubmissionPlan._fields[2:] if getattr(plan, name) != getattr(submission.plan, name)]
     raise ConfigurationError(
         f"batches of {submission.plan.input} are under way to {output}, and this call has another "
         f"{' and '.join(names).replace('_', ' ')}: collect their answers first (chatpool batch collect), or choose "

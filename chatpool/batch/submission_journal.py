@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
 
@@ -22,13 +21,11 @@ from ..clock import current_clock
 from ..errors import ConfigurationError
 from .jsonl import json_text
 from .output_files import journal_beside
+from .submission_part import PLANNED_FIELDS, Part
 
 __all__ = [
-    "OVER",
-    "VALIDATING",
-    "Part",
-    "Plan",
     "Submission",
+    "SubmissionPlan",
     "folder_of",
     "planned",
     "planned_options",
@@ -36,109 +33,12 @@ __all__ = [
     "refuse_unfinished",
 ]
 
-OVER = frozenset({"completed", "failed", "expired", "cancelled"})
-"""Statuses of a batch that does not change any more."""
-
-VALIDATING, FAILED = "validating", "failed"
-
 _JOURNAL, _ROWS = "journal", "rows"
 _VERSION = 1
 _KEY_BYTES, _HASH_BYTES = 8, 16
 
 
-@dataclass
-class Part:
-    """Rows of a submission that go into one batch.
-
-    Attributes:
-        number: its number, from 1.
-        rows: how many rows it has.
-        url: where they go, as the Batch API is told.
-        model: their model.
-        tokens: the tokens of their prompts, as they are estimated.
-        file_id: the uploaded input file.
-        is_uploading: whether an upload was begun whose end is not known.
-        batch_id: its last batch.
-        is_creating: whether a batch was begun of which nothing is known.
-        former_ids: batches that were refused because of the limit of enqueued tokens.
-        status: the last batch's status, by the API's name.
-        completed, failed: how many of its rows were answered, or have failed, by the server's account.
-        output_file_id, error_file_id: the files of answers and errors.
-        problem: why the batch has failed, for a person.
-        refused_at: how far the batches of this model were when one of this part was refused; None if none was, or
-            if there is another one since. See :meth:`Submission.headway`.
-        refused_time: when that was, in seconds since the epoch.
-        is_collected: whether its answers are in the journal of the run.
-        was_accepted: whether a batch of it got beyond the check of the input.
-    """
-
-    number: int
-    rows: int
-    url: str
-    model: str
-    tokens: int
-    file_id: Optional[str] = None
-    is_uploading: bool = False
-    batch_id: Optional[str] = None
-    is_creating: bool = False
-    former_ids: List[str] = field(default_factory=list)
-    status: str = ""
-    completed: int = 0
-    failed: int = 0
-    output_file_id: Optional[str] = None
-    error_file_id: Optional[str] = None
-    problem: str = ""
-    refused_at: Optional[int] = None
-    refused_time: float = 0.0
-    is_collected: bool = False
-    was_accepted: bool = False
-
-    @property
-    def is_live(self) -> bool:
-        """True while there is a batch that may change."""
-        return self.batch_id is not None and self.status not in OVER
-
-    @property
-    def is_over(self) -> bool:
-        """True if the batch has ended, whatever its end, or there will be none."""
-        return self.status in OVER
-
-    @property
-    def is_waiting(self) -> bool:
-        """True while there is no batch, and there is to be one."""
-        return self.batch_id is None and not self.is_over
-
-    def apply(self, event: Mapping[str, Any]) -> None:
-        """Change as an event of the journal says."""
-        kind = event["event"]
-        if kind == "uploading":
-            self.is_uploading = True
-        elif kind == "uploaded":
-            self.file_id, self.is_uploading = str(event["file_id"]), False
-        elif kind == "creating":
-            self.is_creating = True
-        elif kind == "batch":
-            self.is_creating, self.refused_at = False, None
-            values = {name: event[name] for name in _BATCH_FIELDS if name in event}
-            self.__dict__.update(values)
-            self.was_accepted = self.was_accepted or self.status not in (VALIDATING, FAILED)
-        elif kind == "refused":
-            self.is_creating = False
-            self.former_ids += [self.batch_id] if self.batch_id is not None else []
-            self.batch_id, self.status, self.completed, self.failed = None, "", 0, 0
-            self.problem, self.refused_at = str(event["problem"]), int(event["headway"])
-            self.refused_time = float(event["at"])
-        elif kind == "dropped":
-            self.status, self.is_creating = "cancelled", False
-        elif kind == "collected":
-            self.is_collected = True
-
-
-_BATCH_FIELDS = ("batch_id", "status", "completed", "failed", "output_file_id", "error_file_id", "problem")
-_PLANNED_FIELDS = ("number", "rows", "url", "model", "tokens")
-
-
-class Plan(NamedTuple):
+class SubmissionPlan(NamedTuple):
     """Facts of a submission that do not change.
 
     Attributes:
@@ -165,11 +65,11 @@ class Plan(NamedTuple):
     metadata: Mapping[str, str]
 
     @classmethod
-    def new(cls, **facts: Any) -> Plan:
+    def new(cls, **facts: Any) -> SubmissionPlan:
         """Return a plan that is made now."""
         return cls(name=secrets.token_hex(8), at=current_clock().wall(), **facts)
 
-    def same_as(self, other: Plan) -> bool:
+    def same_as(self, other: SubmissionPlan) -> bool:
         """Return whether both are of the same call, whenever it was made."""
         return self._replace(name="", at=0.0) == other._replace(name="", at=0.0)
 
@@ -193,7 +93,7 @@ class Submission:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.plan: Optional[Plan] = None
+        self.plan: Optional[SubmissionPlan] = None
         self.parts: List[Part] = []
         self._file: Optional[AppendOnly] = None
 
@@ -279,9 +179,9 @@ class Submission:
             return
         if event["version"] != _VERSION:
             raise ValueError("unknown version")
-        facts = {name: event[name] for name in Plan._fields}
-        self.plan = Plan(**{**facts, "fingerprint": tuple(event["fingerprint"])})
-        self.parts = [Part(**{name: part[name] for name in _PLANNED_FIELDS}) for part in event["parts"]]
+        facts = {name: event[name] for name in SubmissionPlan._fields}
+        self.plan = SubmissionPlan(**{**facts, "fingerprint": tuple(event["fingerprint"])})
+        self.parts = [Part(**{name: part[name] for name in PLANNED_FIELDS}) for part in event["parts"]]
 
     def _part(self, number: int) -> Part:
         return next(part for part in self.parts if part.number == number)
@@ -294,9 +194,9 @@ class Submission:
         """
         self._append({"event": event, "part": part.number, "at": current_clock().wall(), **facts})
 
-    def begin(self, plan: Plan, parts: List[Part]) -> None:
+    def begin(self, plan: SubmissionPlan, parts: List[Part]) -> None:
         """Write a new plan to the journal: from now on these are its parts."""
-        planned = [{name: getattr(part, name) for name in _PLANNED_FIELDS} for part in parts]
+        planned = [{name: getattr(part, name) for name in PLANNED_FIELDS} for part in parts]
         self._append({"event": "plan", "version": _VERSION, **plan._asdict(), "parts": planned})
 
     def _append(self, event: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import os
 from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .._client.batch_support import prompt_tokens
+from .._files import SAFE_OPEN_FLAGS
 from .._journal import text_or_null
 from .._wire.codec import encode
 from .._wire.operations import RESPONSES
@@ -22,7 +23,8 @@ from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .jsonl import EmptyCell, is_embedding, json_text
 from .rows import RowRequest, Rows
-from .submission_journal import Part, Submission
+from .submission_journal import Submission
+from .submission_part import Part
 
 __all__ = ["MAX_ROWS", "InputLimits", "Planner", "RowName", "read_names"]
 
@@ -113,7 +115,8 @@ def _created(path: str) -> IO[bytes]:
     """Create a file that nobody else reads; one that a killed process has left is replaced."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_OPEN_FLAGS
+    return open(os.open(path, flags, 0o600), "wb", buffering=1 << 18)
 
 
 class Planner:

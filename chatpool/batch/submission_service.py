@@ -7,65 +7,41 @@ again: a file by its name, a batch by its metadata.
 
 from __future__ import annotations
 
-import re
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, TypeVar
 from urllib.parse import urlsplit
 
-from .._client.batch_support import ChatPool, base_urls
+from .._client.batch_support import ChatPool, base_urls, with_response_limit
 from .._redaction import printable
 from ..clock import Clock, current_clock
 from ..errors import (
-    APIConnectionError,
     APIError,
-    APIResponseError,
-    APIStatusError,
+    BadRequestError,
     ConfigurationError,
     ConflictError,
-    InsufficientQuotaError,
-    InternalServerError,
     NotFoundError,
-    RateLimitError,
 )
-from .submission_journal import Part, Submission
+from .submission_journal import Submission
+from .submission_objects import Batch, batch_of, id_in, id_of, is_limit, is_named, is_passing
+from .submission_part import Part
 
-__all__ = ["MAX_METADATA", "Batch", "BatchService", "is_limit", "is_passing", "sleep"]
+__all__ = ["BatchService", "refuse_metadata", "sleep"]
 
-MAX_METADATA = 13
-"""Names that users may give to a batch: the API has room for 16."""
-
+_MAX_METADATA, _NAME_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512  # of the API
 _METADATA = ("chatpool_submission", "chatpool_part", "chatpool_try")
 _LOOK_AGAIN_SECONDS = (2.0, 10.0, 30.0)  # after an answer was lost: the server may still be busy with the request
+_MAX_FILE_BYTES = 50_000_000_000  # of answers
 _FILE_READY_SECONDS = 600.0  # for which Azure may check a file, at most
 _FILE_POLL_SECONDS = 2.0
 _PENDING_FILE = frozenset({"pending", "running", "notRunning"})
 _PAGE_BATCHES = 100
 _MAX_PAGES = 1000
 _CLOCK_DIFFERENCE_SECONDS = 86400.0  # between the server and this host, at most
-_PROBLEM_CHARACTERS = 500
+_PROBLEM_CHARACTERS = 800
 _AZURE_HOSTS = (".azure.com", ".azure.us", ".azure.cn")
 
 ValueT = TypeVar("ValueT")
-
-
-class Batch(NamedTuple):
-    """A batch, as the server tells of it; the fields are those of a part."""
-
-    batch_id: str
-    status: str
-    completed: int
-    failed: int
-    output_file_id: Optional[str]
-    error_file_id: Optional[str]
-    problem: str
-    is_refused: bool
-
-    def facts(self) -> Dict[str, Any]:
-        """Return what the journal keeps of it."""
-        facts = self._asdict()
-        del facts["is_refused"]
-        return facts
 
 
 class BatchService:
@@ -130,19 +106,19 @@ class BatchService:
 
         def look() -> Optional[Dict[str, Any]]:
             return next(
-                (file for file in self._pages("/files", {"purpose": "batch"}) if _is_named(file, path.name)), None
+                (file for file in self._pages("/files", {"purpose": "batch"}) if is_named(file, path.name)), None
             )
 
         def send() -> Dict[str, Any]:
             answer = self._request("/files", {"purpose": "batch"}, files={"file": path})
-            _id_in(answer, "/files")
+            id_in(answer, "/files")
             return dict(answer)
 
         return self._ready(self._once(look, send, in_doubt=in_doubt))
 
     def _ready(self, file: Mapping[str, Any]) -> str:
         """Return the id of an uploaded file once it is checked: Azure takes no batch of it before."""
-        file_id, ends_at = _id_in(file, "/files"), self._clock.now() + _FILE_READY_SECONDS
+        file_id, ends_at = id_in(file, "/files"), self._clock.now() + _FILE_READY_SECONDS
         while file.get("status") in _PENDING_FILE:
             if self._clock.now() >= ends_at:
                 raise APIError(f"the uploaded file {file_id} is not ready after {_FILE_READY_SECONDS:g} s", body=file)
@@ -160,11 +136,13 @@ class BatchService:
         Raises:
             ChatPoolError: it cannot be fetched.
         """
-        try:
-            self._pool.request(f"/files/{file_id}/content", method="GET", response=Path(path))
-        except NotFoundError:
-            return False
-        return True
+        # The limit of a pool is for answers in memory, and 50,000 embeddings are a gigabyte.
+        with with_response_limit(self._pool, _MAX_FILE_BYTES) as pool:
+            try:
+                pool.request(f"/files/{file_id}/content", method="GET", response=Path(path))
+            except NotFoundError:
+                return False
+            return True
 
     # -- batches --------------------------------------------------------------------------------------------
 
@@ -190,7 +168,7 @@ class BatchService:
         headers = {"Idempotency-Key": "-".join(("chatpool", *own.values()))}
         return self._once(
             lambda: self.find(submission, part),
-            lambda: _batch_of(self._request("/batches", body, headers=headers)),
+            lambda: batch_of(self._request("/batches", body, headers=headers)),
             in_doubt=in_doubt,
         )
 
@@ -209,7 +187,7 @@ class BatchService:
             else:  # a server may keep none; no other batch is of this file
                 is_own = batch.get("input_file_id") == part.file_id and batch.get("id") not in part.former_ids
             if is_own:
-                return _batch_of(batch)
+                return batch_of(batch)
         return None
 
     def look_at(self, batch_id: str) -> Batch:
@@ -219,7 +197,7 @@ class BatchService:
             ChatPoolError: the server does not know it, or cannot be reached.
         """
         try:
-            return _batch_of(self._pool.request(f"/batches/{batch_id}", method="GET"))
+            return batch_of(self._pool.request(f"/batches/{batch_id}", method="GET"))
         except NotFoundError as error:
             raise _with_advice(
                 error, f"the server knows no batch {batch_id}: is the key one of the project that has submitted it?"
@@ -232,10 +210,8 @@ class BatchService:
             ChatPoolError: the server cannot be reached.
         """
         try:
-            return _batch_of(self._pool.request(f"/batches/{batch_id}/cancel", {}))
-        except APIStatusError as error:
-            if isinstance(error, InternalServerError) or error.status_code not in (400, 409):
-                raise
+            return batch_of(self._pool.request(f"/batches/{batch_id}/cancel", {}))
+        except (BadRequestError, ConflictError):
             return self.look_at(batch_id)
 
     # -- calls ----------------------------------------------------------------------------------------------
@@ -291,10 +267,29 @@ class BatchService:
             created = last.get("created_at")
             if since is not None and isinstance(created, (int, float)) and created < since - _CLOCK_DIFFERENCE_SECONDS:
                 return
-            last_id = _id(last.get("id"))
+            last_id = id_of(last.get("id"))
             if not answer.get("has_more") or last_id is None or last_id == after.get("after"):
                 return
             after = {"after": last_id}
+
+
+def refuse_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuse metadata that a batch cannot have beside ours.
+
+    Raises:
+        TypeError, ConfigurationError: it has another form, too many names, or a text that is too long or taken.
+    """
+    room = _MAX_METADATA - len(_METADATA)
+    if len(metadata) > room:
+        raise ConfigurationError(f"metadata must have {room} names at most, got {len(metadata)}")
+    for name, value in metadata.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"metadata must map texts to texts, got {name!r}: {value!r}")
+        if len(name) > _NAME_CHARACTERS or len(value) > _VALUE_CHARACTERS or name in _METADATA:
+            raise ConfigurationError(
+                f"metadata must have names of {_NAME_CHARACTERS} characters and texts of {_VALUE_CHARACTERS} at most, "
+                f"and none of {', '.join(_METADATA)}: {name[:_NAME_CHARACTERS]!r} is not so"
+            )
 
 
 def _own_metadata(submission: Submission, part: Part) -> Dict[str, str]:
@@ -302,13 +297,6 @@ def _own_metadata(submission: Submission, part: Part) -> Dict[str, str]:
     assert submission.plan is not None
     facts = (submission.plan.name, str(part.number), str(len(part.former_ids) + 1))
     return dict(zip(_METADATA, facts))
-
-
-def is_passing(error: APIError) -> bool:
-    """Return whether the same request may have another end later; the server may have acted on it all the same."""
-    if isinstance(error, (APIConnectionError, InternalServerError, ConflictError, RateLimitError)):
-        return not isinstance(error, InsufficientQuotaError)
-    return isinstance(error, APIResponseError) or getattr(error, "status_code", None) == 408
 
 
 def sleep(clock: Clock, seconds: float) -> None:
@@ -320,83 +308,6 @@ def sleep(clock: Clock, seconds: float) -> None:
             return
         with condition:
             clock.wait(condition, left)
-
-
-# -- what servers answer --------------------------------------------------------------------------------------
-
-_LIMIT_CODE = "token_limit_exceeded"
-_LIMIT_WORDS = "enqueued token"
-
-
-def is_limit(error: APIError) -> bool:
-    """Return whether a batch was refused because too many tokens are enqueued already."""
-    return error.code == _LIMIT_CODE or _LIMIT_WORDS in error.message.lower()
-
-
-def _batch_of(answer: Any) -> Batch:
-    counts = answer.get("request_counts") if isinstance(answer, dict) else None
-    counts = counts if isinstance(counts, dict) else {}
-    batch_id = _id_in(answer, "/batches")
-    problems = _problems_in(answer.get("errors"))
-    status = _text(answer.get("status")) or ""
-    return Batch(
-        batch_id,
-        status,
-        _count(counts.get("completed")),
-        _count(counts.get("failed")),
-        _id(answer.get("output_file_id")),
-        _id(answer.get("error_file_id")),
-        "; ".join(_shown_problem(problem) for problem in problems[:3]),
-        status == "failed" and any(_is_of_limit(problem) for problem in problems),
-    )
-
-
-def _problems_in(errors: Any) -> List[Dict[str, Any]]:
-    data = errors.get("data") if isinstance(errors, dict) else errors
-    return [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-
-
-def _is_of_limit(problem: Mapping[str, Any]) -> bool:
-    return problem.get("code") == _LIMIT_CODE or _LIMIT_WORDS in str(problem.get("message")).lower()
-
-
-def _shown_problem(problem: Mapping[str, Any]) -> str:
-    line = problem.get("line")
-    where = f"line {line}: " if isinstance(line, int) else ""
-    text = problem.get("message") or problem.get("code") or "no reason given"
-    return printable(f"{where}{text}")[:_PROBLEM_CHARACTERS]
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
-
-
-def _text(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
-
-
-_ID = re.compile(r"(?=.*\w)[\w.:=~+-]{1,1000}", re.ASCII)
-
-
-def _id(value: Any) -> Optional[str]:
-    """Return an id, which becomes a part of paths; None for what cannot be one."""
-    return value if isinstance(value, str) and _ID.fullmatch(value) else None
-
-
-def _id_in(answer: Any, path: str) -> str:
-    """Return the id in an answer.
-
-    Raises:
-        APIResponseError: it has none that could be.
-    """
-    found = _id(answer.get("id")) if isinstance(answer, dict) else None
-    if found is None:
-        raise APIResponseError(f"the answer of {path} has no id", body=answer)
-    return found
-
-
-def _is_named(file: Mapping[str, Any], name: str) -> bool:
-    return file.get("filename") == name and _id(file.get("id")) is not None
 
 
 def _with_advice(error: APIError, message: str) -> APIError:

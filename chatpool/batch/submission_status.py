@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional, Tuple
 
 from .._display import short
-from .submission_journal import Part, Submission
+from .submission_journal import Submission
+from .submission_part import Part
 
 __all__ = ["BatchStatus", "SubmissionStatus", "status_of"]
 

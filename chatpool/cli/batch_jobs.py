@@ -96,6 +96,13 @@ def _add_submit(actions: argparse._SubParsersAction[CommandParser]) -> None:
     )
     add_retry_failed(rows)
     rows.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
+    _add_batch_sizes(command)
+    add_submission_options(command)
+    _add_json(command)
+    command.set_defaults(run=_submit)
+
+
+def _add_batch_sizes(command: CommandParser) -> None:
     batches = command.add_argument_group("batches")
     batches.add_argument(
         "--rows-per-batch",
@@ -111,9 +118,6 @@ def _add_submit(actions: argparse._SubParsersAction[CommandParser]) -> None:
         help="tokens of the prompts of one batch at most, for accounts whose limit of enqueued tokens is small",
     )
     add_encoding_format(batches)
-    add_submission_options(command)
-    _add_json(command)
-    command.set_defaults(run=_submit)
 
 
 def _add_status(actions: argparse._SubParsersAction[CommandParser]) -> None:

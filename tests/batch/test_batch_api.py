@@ -113,6 +113,15 @@ def test_the_defaults_of_the_pool_that_collects_do_not_matter(api_with, write_ro
     assert request.body["messages"][0]["content"] == "Be brief."
 
 
+def test_answers_may_be_larger_than_an_answer_of_the_pool(api_with, write_rows):
+    api = api_with()
+    source = write_rows(20)
+    api.submit(source)
+    with ChatPool("m", base_url=api.server.base_url, api_key="k", max_response_bytes=2000) as pool:
+        assert batch.collect(api.output, pool=pool).succeeded == 20
+    assert len(api.server.files[-1].content) > 2000
+
+
 # -- what a status says --------------------------------------------------------------------------------------------
 
 
@@ -437,6 +446,8 @@ def test_another_input_to_the_same_output_is_refused_until_the_answers_are_there
         ({"tokens_per_batch": "many"}, TypeError, "tokens_per_batch"),
         ({"completion_window": 24}, TypeError, "completion_window must be a text"),
         ({"metadata": {"run": 7}}, TypeError, "metadata must map texts to texts"),
+        ({"metadata": {"run": "7" * 513}}, ConfigurationError, "metadata must have names of 64 characters"),
+        ({"metadata": {"chatpool_try": "7"}}, ConfigurationError, "none of chatpool_submission"),
         ({"metadata": "run"}, TypeError, "metadata must be a dict"),
         ({"metadata": {str(number): "" for number in range(14)}}, ConfigurationError, "metadata must have 13 names"),
         ({"limit": 0}, ConfigurationError, "limit"),

@@ -16,7 +16,7 @@ from batch_rows import ROOT
 from chatpool import ChatPool, ConfigurationError, JournalBusyError, NotFoundError, batch, errors
 from chatpool._journal import AppendOnly, Journal
 from chatpool.batch.submission_journal import Submission
-from chatpool.testing import BatchLimits, BatchScenario, Error, FakeServer, LostAnswer, Reset
+from chatpool.testing import Answer, BatchLimits, BatchScenario, Error, FakeServer, LostAnswer, Reset
 
 ROWS = [f"row {number}" for number in range(4)]
 
@@ -195,6 +195,17 @@ def test_a_file_of_answers_that_is_not_there_leaves_its_rows_pending(fate, api_w
     assert "2 of its rows have no answer and no error in its files: they stay pending" in caplog.text
     assert api.collect(finish_now=True).succeeded == 4
     assert sorted(prompts_asked(api)) == ["row 0", "row 1"]
+
+
+def test_a_file_of_answers_that_is_named_late_is_looked_for(api_with, write_rows):
+    api = api_with(batches=BatchScenario(polls=None))
+    api.submit(write_rows(2))
+    while api.server.advance():
+        pass
+    whole = api.pool.request("/batches/batch_1", method="GET")
+    api.server.set_script([Answer(body={**whole, "output_file_id": None})])
+    assert api.wait().is_over
+    assert api.collect().succeeded == 2
 
 
 def test_a_missing_file_of_errors_leaves_its_rows_pending(api_with, write_rows, caplog):
