@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from ._client import ChatPool, ChatStream, Endpoint, deadline
+from ._attachments import Attachment, attach
+from ._client import ChatPool, ChatStream, Endpoint, StoredFiles, deadline, speech, transcription, translation
 from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
 from ._structured.json_schema import json_schema
@@ -63,6 +64,7 @@ __all__ = [
     "APIResponseError",
     "APIStatusError",
     "APITimeoutError",
+    "Attachment",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
@@ -99,6 +101,7 @@ __all__ = [
     "Reask",
     "Results",
     "RetryPolicy",
+    "StoredFiles",
     "Timeout",
     "TooManyFailuresError",
     "ToolCall",
@@ -106,9 +109,13 @@ __all__ = [
     "TruncatedStreamError",
     "UnprocessableEntityError",
     "Usage",
+    "attach",
     "deadline",
     "json_schema",
     "map",
+    "speech",
+    "transcription",
+    "translation",
 ]
 
 log_as_the_environment_says()

@@ -6,6 +6,7 @@ import math
 from typing import Any, ContextManager, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from .answers import Usage
+from .errors import ConfigurationError
 
 __all__ = [
     "LATENESS_SECONDS",
@@ -15,6 +16,7 @@ __all__ = [
     "LazyBody",
     "RequestSize",
     "StatedLimit",
+    "UnreadableBody",
     "Verdict",
     "Waiting",
     "common_reason",
@@ -55,6 +57,18 @@ class HTTPResponse(NamedTuple):
     content: bytes
     url: str = ""
     proxy: str = ""
+
+
+class UnreadableBody(Exception):
+    """A file in the body of a request cannot be read, any more.
+
+    Args:
+        error: what ends the call, and no other one.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class LazyBody(Protocol):

@@ -22,6 +22,7 @@ from typing import (
     Union,
 )
 
+from ._attachments import Attachment
 from ._redaction import printable
 from ._typing import ParsedT, SlotT, ValueT
 from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
@@ -84,7 +85,7 @@ class ChatRequest:
         return model if isinstance(model, str) else None
 
 
-Item = Union[str, Sequence[Mapping[str, Any]], Mapping[str, Any], ChatRequest]
+Item = Union[str, Attachment, Sequence[Union[Mapping[str, Any], str, Attachment]], Mapping[str, Any], ChatRequest]
 
 
 class Attempt(NamedTuple):

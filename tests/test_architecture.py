@@ -464,10 +464,10 @@ def test_the_calls_of_the_diagram_are_methods_of_its_files():
     assert set(calls) <= defined
 
 
-def test_the_page_starts_with_ten_files_and_maps_fifteen_changes():
+def test_the_page_starts_with_ten_files_and_maps_the_usual_changes():
     assert PAGE.index("\n## Start here\n") == PAGE.index("\n## ")
     assert len(re.findall(r"^\d+\. `", section("Start here"), re.MULTILINE)) == 10
-    assert len(table_rows("Where to change what")) == 15
+    assert len(table_rows("Where to change what")) >= 15
 
 
 def test_no_other_page_has_a_table_of_packages():

@@ -47,6 +47,7 @@ ERRORS = {
     "UnprocessableEntityError",
 }
 VALUES = {
+    "Attachment",
     "Attempt",
     "Budget",
     "ChatChunk",
@@ -65,7 +66,18 @@ VALUES = {
     "ToolCallDelta",
     "Usage",
 }
-CALLS = {"ChatPool", "ChatStream", "deadline", "json_schema", "map"}
+CALLS = {
+    "ChatPool",
+    "ChatStream",
+    "StoredFiles",
+    "attach",
+    "deadline",
+    "json_schema",
+    "map",
+    "speech",
+    "transcription",
+    "translation",
+}
 
 PUBLIC_MODULES = [chatpool, chatpool.local, chatpool.testing]
 PUBLIC_THINGS = [

@@ -1,5 +1,7 @@
 """The public pool."""
 
+from .._wire.media import speech, transcription, translation
+from .api_methods import StoredFiles
 from .endpoint import Endpoint
 from .pool import (
     ChatPool,
@@ -8,4 +10,14 @@ from .pool import (
 from .streams import ChatStream
 from .time_budget import deadline
 
-__all__ = ["ChatPool", "ChatStream", "Endpoint", "deadline", "map"]
+__all__ = [
+    "ChatPool",
+    "ChatStream",
+    "Endpoint",
+    "StoredFiles",
+    "deadline",
+    "map",
+    "speech",
+    "transcription",
+    "translation",
+]

@@ -18,7 +18,7 @@ from .._journal import OK, Record
 from .._policy.budget import BudgetReservation, TokenEstimator
 from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
-from .._transport import request_auth
+from .._transport import Encoded, identity_of, payload_of, request_auth
 from .._values import RequestSize
 from .._wire import encode
 from .._wire.embeddings import join_requests, shared_part
@@ -41,6 +41,7 @@ __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
     "ChatPool",
+    "Encoded",
     "FailureLimit",
     "MaxFailures",
     "RowBudget",
@@ -48,10 +49,12 @@ __all__ = [
     "WorkerPools",
     "base_urls",
     "has_version_in_url",
+    "identity_of",
     "limits_of",
     "max_workers_of",
     "model_of",
     "needs_model",
+    "payload_of",
     "pickled_arguments",
     "prompt_tokens",
     "record_of",

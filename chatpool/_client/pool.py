@@ -40,12 +40,13 @@ from .._structured.parse import Parse
 from .._structured.validation import Accept
 from .._transport import Auth, Cert, Key, Verify, request_auth
 from .._typing import ParsedT, SlotT, ValueT
-from .._wire import check_response_form, embedding_request, responses_request, streamed
+from .._wire import check_response_form, embedding_request, responses_request, streamed, with_parts
 from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike
 from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Files, Item, Outcome, PoolStats, ResponseForm, Results
+from .api_methods import ApiMethods
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
@@ -67,7 +68,7 @@ _CONNECTION = (
 )
 
 
-class ChatPool:
+class ChatPool(ApiMethods):
     """Calls to an OpenAI-compatible server, or to several, over pooled connections and at most ``max_workers`` threads.
 
     Args:
@@ -266,7 +267,8 @@ class ChatPool:
         """Answer one item.
 
         Args:
-            item: a str (one user message), a list of message dicts, a dict (a whole request body) or a
+            item: a str (one user message), a list of texts and :func:`attachments <chatpool.attach>` (one user
+                message too), a list of message dicts, a dict (a whole request body) or a
                 :class:`~chatpool.ChatRequest`.
             timeout, retry, headers, query, system: as in :class:`ChatPool`, for this call.
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
@@ -323,7 +325,8 @@ class ChatPool:
         """Answer one item by the Responses API.
 
         Args:
-            item: a str, a list of input items (messages among them) or a dict (a whole body with ``input``).
+            item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
+                whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
             timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
@@ -402,7 +405,8 @@ class ChatPool:
 
         Args:
             path: for instance ``"/moderations"`` or ``"/models"``.
-            body: the JSON body; sent as it is. Default: none with GET and DELETE, ``{}`` with other methods.
+            body: the JSON body; sent as it is, attachments in messages as the API has them. Default: none with GET and
+                DELETE, ``{}`` with other methods.
             method: the HTTP method.
             files: files to send as ``multipart/form-data``, beside the fields of ``body``: a dict of names and parts,
                 or a list of such pairs. A part is a path (read from the disk at each attempt), bytes, a binary file
@@ -425,8 +429,12 @@ class ChatPool:
         if not str(path).startswith("/"):
             raise TypeError(f"path must be a str that starts with '/', got {path!r}")
         check_response_form(response)
-        request = ChatRequest(dict(body or {}), path, method.upper(), files or (), response)
+        fields = with_parts(dict(body or {}), path)
+        request = ChatRequest(fields, path, method.upper(), files or (), response)
         return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
+
+    def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:
+        return self._wait(None, request, self._call_options(**options))
 
     # Compact: an overload is read at a glance, and differs from its neighbours in on_error only.
     # fmt: off

@@ -9,6 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from .._engine import Call
 from .._engine.call import report_end
 from .._locks import new_lock
+from .._transport import identity_of
+from ..errors import ConfigurationError
 from ..types import ChatCompletion, Outcome, Usage
 
 __all__ = ["SingleFlight", "follower_outcome"]
@@ -29,7 +31,8 @@ class _FlightRole(NamedTuple):
 class SingleFlight:
     """The requests of a run that are in flight or answered; thread-safe.
 
-    Requests are identical when path, method and the bytes of the body are.  Every answer is kept until the run ends.
+    Requests are identical when path, method, the bytes of the body and the content of its files are.  Every answer is
+    kept until the run ends.
     """
 
     def __init__(self) -> None:
@@ -40,7 +43,10 @@ class SingleFlight:
 
     def join(self, call: Call) -> _FlightRole:
         """Return the role of ``call``; a follower of a leader in flight is returned by :meth:`ended`."""
-        key = _key(call)
+        try:
+            key = _key(call)
+        except ConfigurationError:  # an attached file is gone: the call fails with that when it is sent
+            return _FlightRole(leads=True)
         with self._lock:
             followers, answer = self._followers.get(key), self._answers.get(key)
             if followers is not None:
@@ -65,8 +71,7 @@ class SingleFlight:
 
 
 def _key(call: Call) -> bytes:
-    payload = call.payload if isinstance(call.payload, bytes) else call.payload.digest()
-    digest = hashlib.blake2b(payload, digest_size=16)
+    digest = hashlib.blake2b(identity_of(call.payload), digest_size=16)
     request = call.request
     digest.update(f"\n{request.method} {request.path} {request.response}".encode("utf-8", "surrogatepass"))
     return digest.digest()

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import logging
 import operator
 import os
+import pathlib
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine
@@ -28,7 +31,7 @@ from .._journal import (
 )
 from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
-from .._wire import encode
+from .._transport import identity_of, payload_of
 from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
@@ -40,6 +43,8 @@ __all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 
 logger = logging.getLogger("chatpool")
+
+_BASE64, _FILE, _SIZE = "base64", "file", "bytes"  # of answers that are no JSON: bytes, and those in files
 
 _CHUNK_ROWS = 128  # read before they are submitted
 _TAKE_EVERY_SECONDS = 0.2
@@ -206,6 +211,7 @@ class JournalledRun(_PersistedRun):
         self._journal_path = journal
         self._item_key = item_key
         self._names: Dict[int, str] = {}  # of items that are under way, by place
+        self._hashes: Dict[int, str] = {}  # of their requests, with attachments as they were when these were made
         self._places = DigestTable()  # of all items with names, plus 1
         self._journal: Optional[Journal] = None
         self._recorded: Optional[Mapping[str, Any]] = recorded  # None once the journal has them
@@ -220,19 +226,26 @@ class JournalledRun(_PersistedRun):
         call = super()._call_for(item)
         if call is None or not self._note_name(call):
             return None
+        place, _ = self._place_of(call)
+        with contextlib.suppress(TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
+            self._hashes[place] = _request_hash(call)
         known = self._recorded_outcome(call)
         if known is None:
             self._begin()
             return call
         if self.progress is not None:
             self.progress.skip(1)
-        self._names.pop(self._place_of(call)[0], None)
+        self._forget(place)
         self._put(known)
         return None
 
     def _place_of(self, call: Call) -> Tuple[int, Any]:
         """Return the place of an item and the item."""
         return call.index, call.item
+
+    def _forget(self, place: int) -> Tuple[Optional[str], Optional[str]]:
+        """Return the name and the hash of an item that has ended, and keep neither."""
+        return self._names.pop(place, None), self._hashes.pop(place, None)
 
     def _note_name(self, call: Call) -> bool:
         """Note the name of an item; return False if it has none that can be used, which is its outcome then."""
@@ -264,9 +277,8 @@ class JournalledRun(_PersistedRun):
             self._recorded = None
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
-        try:
-            hash_ = _request_hash(call.request)
-        except (TypeError, ValueError, ChatPoolError):  # the attempt will fail with it
+        hash_ = self._hashes.get(call.index)
+        if hash_ is None:
             return None
         journal, key = self._open_journal(), _key(self._names.get(call.index, call.index))
         record = journal.read(key, hash_)
@@ -303,17 +315,13 @@ class JournalledRun(_PersistedRun):
             self._journal.abandon()
 
     def persist(self, outcome: Outcome[Any]) -> None:
-        state = state_of(outcome)
-        if state is None or outcome.request is None or self._is_abandoned:
+        state, at = state_of(outcome), self._clock.wall()
+        name, hash_ = self._forget(outcome.index)
+        # Without a hash it was never sent, and to fail again costs nothing.
+        if state is None or outcome.request is None or hash_ is None or self._is_abandoned:
             return
-        try:
-            hash_ = _request_hash(outcome.request)
-        except (TypeError, ValueError, ChatPoolError):  # it was never sent, and to fail again costs nothing
-            return
-        at, name = self._clock.wall(), self._names.get(outcome.index)
         key = _key(outcome.index if name is None else name)
         self._open_journal().append(record_of(outcome, state, key, hash_, at=at, row=outcome.index, custom_id=name))
-        self._names.pop(outcome.index, None)
 
     def _open_journal(self) -> Journal:
         if self._journal is None:
@@ -377,8 +385,11 @@ def _key(name: Union[str, int]) -> int:
 
 
 def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
-    """Return the outcome in a record; None if it has an answer that this run cannot parse."""
+    """Return the outcome in a record; None if this run cannot parse its answer, or the file with it is gone."""
     attempts = len(record.attempts)
+    is_in_file = record.error is None and not isinstance(call.request.response, str)
+    if is_in_file and not _is_there(decode_value(record.value)):
+        return None
     value, error = _value(call.request, record), None
     if value is None and record.error is not None:
         error = error_of(record.error, attempts)
@@ -394,19 +405,35 @@ def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
 
 def _value(request: ChatRequest, record: Record) -> Any:
     stored = decode_value(record.value)
-    if not isinstance(stored, dict):  # a vector
+    if not isinstance(stored, dict):  # a vector, or a text
         return stored
+    if request.response == "bytes":
+        return base64.b64decode(stored[_BASE64])
+    if request.response != "json":
+        return pathlib.Path(request.response)
     request_id = record.attempts[-1].request_id if record.attempts else None
     return decode_response(request, stored, request_id)
 
 
-def _request_hash(request: ChatRequest) -> str:
-    """Return a digest of a request's path and body.
+def _is_there(stored: Any) -> bool:
+    """Return whether an answer that went to a file is still there, as long as it was."""
+    try:
+        return bool(os.path.getsize(stored[_FILE]) == stored[_SIZE])
+    except OSError:
+        return False
+
+
+def _request_hash(call: Call) -> str:
+    """Return a digest of the path, the body and the files of a call's request, and of the form of its answer.
 
     Raises:
         TypeError, ConfigurationError: its body cannot be sent.
     """
-    return hash_of(request.path, encode(request.body))
+    request = call.request
+    # Not the payload of every request, as it may ask for a stream; that of a form has read open files already.
+    payload = call.payload if request.files else payload_of(request)
+    form = "" if request.response == "json" else f" {request.response}"
+    return hash_of(f"{request.path}{form}", identity_of(payload))
 
 
 def record_of(
@@ -442,6 +469,10 @@ def _usage_in(value: Any) -> Optional[Usage]:
 
 def _encoded(value: Any) -> bytes:
     """Return an answer's JSON on one line; as it came, where that is possible."""
+    if isinstance(value, bytes):
+        return encode_value({_BASE64: base64.b64encode(value).decode("ascii")})
+    if isinstance(value, pathlib.Path):
+        return encode_value({_FILE: os.path.abspath(value), _SIZE: value.stat().st_size})
     if not isinstance(value, ChatCompletion):
         return encode_value(value)
     content = value._raw  # bytes, unless the caller has asked for .raw

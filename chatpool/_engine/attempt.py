@@ -8,14 +8,12 @@ from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
-from .._transport import AnswerFile, Cancelled, CancelToken, FormData, OpenStream
-from .._values import HTTPResponse, LazyBody, Verdict
+from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
+from .._values import HTTPResponse, LazyBody, UnreadableBody, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
     classify_stream,
-    encode,
-    form_fields,
     is_refusal,
     is_streamed,
     refuses_usage,
@@ -173,6 +171,8 @@ class Attempter:
             return self._exchanges.make(call, timeout, deadline.at)
         except Cancelled:
             return CANCELLED
+        except UnreadableBody as error:  # it says nothing about the endpoint: no other could read it
+            return Verdict("fail", error=error.error)
         except ChatPoolError as error:  # the key could not be fetched
             return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)
         except Exception as error:
@@ -348,14 +348,11 @@ def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[by
     """Return the encoded body of ``request``; the body of a streamed request if the answer is read as a stream.
 
     Raises:
-        TypeError: it cannot be sent as JSON, a file is of no kind that can be sent, or its path does not stream.
-        ConfigurationError: a number in it cannot be sent as JSON, or a file cannot be read.
+        TypeError, ConfigurationError: as :func:`payload_of`; or its path does not stream.
     """
     if _effective_reading(request, reading) is not None:
         request = streamed(request)
-    if request.files:
-        return FormData(form_fields(request.body), request.files)
-    return b"" if sends_no_body(request) else encode(request.body)
+    return b"" if sends_no_body(request) and not request.files else payload_of(request)
 
 
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
@@ -380,7 +377,7 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     The retries start afresh for it; the call's time goes on.
 
     Raises:
-        TypeError, ConfigurationError: its body cannot be sent as JSON.
+        TypeError, ConfigurationError: its body cannot be sent as JSON, or an attached file cannot be read.
     """
     call.payload = encode_payload(request, call.options.reading)
     call.request, call.size, call.retry = request, None, None

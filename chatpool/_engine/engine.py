@@ -104,11 +104,12 @@ class Engine:
     ) -> Call:
         """Return a call, ready to be submitted.
 
-        Its body is encoded now, so that later changes of the item do not reach it, and it sees the context variables
+        Its body is encoded now, so that later changes of the item do not reach it (attached files are read when they
+        are sent), and it sees the context variables
         of this thread.
 
         Raises:
-            TypeError, ConfigurationError: the body cannot be sent as JSON.
+            TypeError, ConfigurationError: the body cannot be sent as JSON, or an attached file cannot be read.
         """
         call = Call(
             request,

@@ -5,7 +5,7 @@ from .auth import Auth, Key, KeyAuth, RequestAuth, request_auth
 from .body import OpenStream
 from .exchange import Cancelled, CancelToken, StreamDeadline
 from .http1 import check_headers
-from .multipart import FormData
+from .request_body import Encoded, identity_of, payload_of
 from .settings import Cert, TransportSettings, Verify
 from .transport import BrokenTransport, Transport
 from .urls import normalise_base_url
@@ -17,7 +17,7 @@ __all__ = [
     "CancelToken",
     "Cancelled",
     "Cert",
-    "FormData",
+    "Encoded",
     "Key",
     "KeyAuth",
     "OpenStream",
@@ -27,6 +27,8 @@ __all__ = [
     "TransportSettings",
     "Verify",
     "check_headers",
+    "identity_of",
     "normalise_base_url",
+    "payload_of",
     "request_auth",
 ]

@@ -7,19 +7,34 @@ import hashlib
 import mimetypes
 import os
 import stat
-from typing import Any, BinaryIO, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    BinaryIO,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
 
+from .._values import UnreadableBody
 from ..errors import ConfigurationError
 
-__all__ = ["FormData", "OpenedForm"]
+__all__ = ["MAX_JOINED_BYTES", "FormData", "OpenedForm", "OpenedPiece"]
 
 _BLOCK_BYTES = 64 * 1024
-_MAX_JOINED_BYTES = (
-    1024 * 1024
-)  # up to this size a form is one bytes object, which signers and mocks know what to do with
+MAX_JOINED_BYTES = 1024 * 1024
+"""Size up to which a body is one bytes object, which signers and mocks know what to do with."""
+
+_FILES_KINDS = "files must be a dict of field names and parts, or a list of such pairs"
 _KINDS = "a path (pathlib.Path), bytes, a binary file, or a tuple (filename, content[, content type])"
 
 
@@ -99,7 +114,7 @@ class FormData:
             ConfigurationError: a file is missing or cannot be read.
         """
         with contextlib.closing(OpenedForm(self._pieces())) as form:
-            yield form if len(form) > _MAX_JOINED_BYTES else form.read()
+            yield form if len(form) > MAX_JOINED_BYTES else form.read()
 
     def _pieces(self) -> Iterator[Union[bytes, str]]:
         """Yield what the form consists of: bytes, and paths of files."""
@@ -121,18 +136,18 @@ class OpenedForm:
     ``requests`` takes it for a stream, as it can be iterated over, and its length for the Content-Length.
 
     Args:
-        pieces: bytes, and paths of files, in order.
+        pieces: bytes, paths of files, and what is read like one, in order.
 
     Raises:
         ConfigurationError: a file is missing or cannot be read.
     """
 
-    def __init__(self, pieces: Iterator[Union[bytes, str]]) -> None:
-        self._pieces: List[Union[bytes, _OpenedFile]] = []
+    def __init__(self, pieces: Iterable[Union[bytes, str, OpenedPiece]]) -> None:
+        self._pieces: List[Union[bytes, OpenedPiece]] = []
         self._place = self._offset = 0
         try:
             for piece in pieces:
-                self._pieces.append(piece if isinstance(piece, bytes) else _OpenedFile(piece))
+                self._pieces.append(_OpenedFile(piece) if isinstance(piece, str) else piece)
         except BaseException:
             self.close()
             raise
@@ -149,14 +164,17 @@ class OpenedForm:
         """Return the next bytes: at most ``size``, or all; none at the end.
 
         Raises:
-            ConfigurationError: a file has become shorter, or cannot be read any more.
+            UnreadableBody: a file has become shorter, or cannot be read any more.
         """
         kept: List[bytes] = []
         left = self._size if size is None or size < 0 else size
-        while left and self._place < len(self._pieces):
-            block = self._next(left)
-            kept.append(block)
-            left -= len(block)
+        try:
+            while left and self._place < len(self._pieces):
+                block = self._next(left)
+                kept.append(block)
+                left -= len(block)
+        except ConfigurationError as error:
+            raise UnreadableBody(error) from error
         return b"".join(kept)
 
     def _next(self, size: int) -> bytes:
@@ -174,8 +192,24 @@ class OpenedForm:
     def close(self) -> None:
         """Close the files."""
         for piece in self._pieces:
-            if isinstance(piece, _OpenedFile):
+            if not isinstance(piece, bytes):
                 piece.close()
+
+
+class OpenedPiece(Protocol):
+    """A part of a body that is read while it is sent; its length is known."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Return bytes from there, at least one of those that the length announces.
+
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+
+    def close(self) -> None:
+        """Close its file."""
 
 
 class _OpenedFile:
@@ -217,11 +251,13 @@ def _open_regular(path: str) -> BinaryIO:
 
 
 def _pairs_of(files: Any) -> List[Tuple[str, Any]]:
-    pairs = list(files.items()) if isinstance(files, Mapping) else list(files)
+    pairs = list(files.items()) if isinstance(files, Mapping) else files
+    if not isinstance(pairs, (list, tuple)):
+        raise TypeError(f"{_FILES_KINDS}, got a {type(files).__name__}")
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError("files must be a dict of field names and parts, or a list of (field name, part) pairs")
-    return pairs
+            raise TypeError(f"{_FILES_KINDS}, got a {type(pair).__name__} in it")
+    return list(pairs)
 
 
 def _part_of(name: str, part: Any) -> FormPart:
@@ -230,7 +266,9 @@ def _part_of(name: str, part: Any) -> FormPart:
     content = part
     if isinstance(part, tuple):
         if len(part) not in (2, 3) or not isinstance(part[0], str):
-            raise TypeError(f"files: a tuple must be (filename, content[, content type]), that of {name!r} is not")
+            raise TypeError(
+                f"files: a tuple must be (filename, content[, content type]), got {len(part)} parts for {name!r}"
+            )
         filename, content = part[:2]
         media_type = part[2] if len(part) == 3 else None
     content, own_name = _content_of(name, content)

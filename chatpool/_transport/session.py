@@ -148,7 +148,7 @@ class Preparer:
         if is_signed and not isinstance(body, bytes):
             body = body.read()
         # A foreign auth object may leave hooks on the request.
-        if headers or query or not body or is_signed or content_type != JSON_TYPE:
+        if headers or query or not isinstance(body, bytes) or not body or is_signed or content_type != JSON_TYPE:
             headers = {"Content-Type": content_type, **(headers or {})} if content_type != JSON_TYPE else headers or {}
             return self._prepare_in_full(method, url, body, self.auth, headers, query or {})
         assert isinstance(body, bytes)

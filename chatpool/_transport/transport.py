@@ -6,6 +6,7 @@ it could not be made again after a fork.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, Mapping, NoReturn, Optional, Union
 
@@ -14,7 +15,7 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import secret
-from .._values import HTTPResponse, LazyBody
+from .._values import HTTPResponse, LazyBody, UnreadableBody
 from .._wire import is_success
 from ..config import Timeout
 from ..errors import ConfigurationError
@@ -158,7 +159,8 @@ class Transport:
                 if isinstance(body, bytes):
                     prepared = self._preparer.prepare(request.method, url, body, headers=headers, query=query)
                     return self._follow(prepared, exchange)
-                with body.opened() as opened:
+                with contextlib.ExitStack() as stack:
+                    opened = _opened(body, stack)
                     prepared = self._preparer.prepare(
                         request.method, url, opened, headers=headers, query=query, content_type=body.content_type
                     )
@@ -304,6 +306,13 @@ class BrokenTransport(Transport):
 
     def abort(self) -> None:
         """Do nothing: there is nothing to end."""
+
+
+def _opened(body: LazyBody, stack: contextlib.ExitStack) -> Any:
+    try:
+        return stack.enter_context(body.opened())
+    except ConfigurationError as error:
+        raise UnreadableBody(error) from error
 
 
 def _complete_mocked_response(response: Any) -> requests.Response:

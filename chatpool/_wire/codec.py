@@ -15,13 +15,13 @@ import math
 import pathlib
 import re
 import uuid
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, List, Mapping, Optional, Tuple, Union
 
+from .._attachments import Attachment
 from ..errors import ConfigurationError
 
 __all__ = [
     "EMPTY_CELL",
-    "Encoded",
     "TooDeep",
     "decoded",
     "encode",
@@ -132,20 +132,6 @@ _PLAIN_TYPES = "use str, int, float, bool, None, list or dict"
 _MAX_DIGITS = 4300  # of an integer that Python reads (sys.int_info.default_max_str_digits)
 
 
-class Encoded(Dict[str, Any]):
-    """A body that is encoded already and must not change any more.
-
-    Attributes:
-        payload: its encoding.
-    """
-
-    __slots__ = ("payload",)
-
-    def __init__(self, body: Mapping[str, Any], payload: bytes) -> None:
-        super().__init__(body)
-        self.payload = payload
-
-
 _stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
 
 
@@ -179,8 +165,6 @@ def encode(body: Mapping[str, Any]) -> bytes:
         TypeError: a value that JSON has no form for; the message names the field, never the value.
         ConfigurationError: NaN, an infinity, a lone surrogate or a circular reference; the message names the field.
     """
-    if type(body) is Encoded:
-        return body.payload
     if _fast_dumps is not None:
         try:
             encoded = _fast_dumps(body)
@@ -333,6 +317,8 @@ def _fault_in(value: Any, where: str, depth: int) -> Optional[Exception]:
         return _fault_in_text(value, name)
     if value is None or isinstance(value, (bool, int, float)):
         return None
+    if isinstance(value, Attachment):
+        return TypeError(f"{name} is an attachment, which has its place beside text in the content of a message")
     if isinstance(value, type):
         advice = "pass chatpool.json_schema of it" if where == "response_format" else _PLAIN_TYPES
         return TypeError(f"{name} is the class {value.__qualname__}, which JSON cannot hold: {advice}")

@@ -15,12 +15,16 @@ __all__ = [
     "CHAT",
     "COMPLETIONS",
     "EMBEDDINGS",
+    "IMAGES",
+    "IMAGE_EDITS",
     "MODELS_REQUEST",
     "MODERATIONS",
     "OTHER",
     "PATHS",
     "RESPONSES",
     "SPEECH",
+    "TRANSCRIPTIONS",
+    "TRANSLATIONS",
     "is_refusal",
     "is_spoken",
     "is_streamed",
@@ -38,10 +42,16 @@ RESPONSES = "/responses"
 EMBEDDINGS = "/embeddings"
 MODERATIONS = "/moderations"
 SPEECH = "/audio/speech"
+TRANSCRIPTIONS = "/audio/transcriptions"
+TRANSLATIONS = "/audio/translations"
+IMAGES = "/images/generations"
+IMAGE_EDITS = "/images/edits"
 OTHER = ""
 
 PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)  # CHAT first: it ends with COMPLETIONS
-"""Paths of the operations whose requests and answers are known."""
+"""Paths of the operations whose requests and answers are known, and whose requests are text."""
+
+_MEDIA_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGES, IMAGE_EDITS)
 
 MODELS_REQUEST = ChatRequest({}, "/models", "GET")
 """Asks for the names of the server's models."""
@@ -58,7 +68,7 @@ def operation_of(path: str) -> str:
     ``/openai/deployments/<name>/chat/completions`` are chat too.
     """
     plain = path.partition("?")[0].rstrip("/")
-    return next((operation for operation in PATHS if plain.endswith(operation)), OTHER)
+    return next((operation for operation in (*PATHS, *_MEDIA_PATHS) if plain.endswith(operation)), OTHER)
 
 
 _NAMES = {CHAT: "chat", COMPLETIONS: "text_completion", RESPONSES: "responses", EMBEDDINGS: "embeddings"}

@@ -8,6 +8,7 @@ import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..types import ChatCompletion, ChatRequest, Choice
+from .attachments import are_parts, user_message, with_parts
 from .codec import EMPTY_CELL, encode, is_missing, plain, table_advice
 from .operations import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operation_of, sends_no_body
 
@@ -25,7 +26,8 @@ __all__ = [
 _OptionalFields = Optional[Mapping[str, Any]]
 
 _ITEM_KINDS = (
-    "an item must be a str, a list of message dicts, a dict with 'messages', 'input' or 'prompt', "
+    "an item must be a str, a list of message dicts, a list of texts and attachments, a dict with 'messages', 'input' "
+    "or 'prompt', "
     "or a chatpool.ChatRequest; for rows of your own pass prompt=, a function that makes one of these of a row"
 )
 _MESSAGE_FORM = "a message is a dict such as {'role': 'user', 'content': '...'}"
@@ -45,9 +47,10 @@ def to_request(
     """Return the request that ``item`` stands for.
 
     Args:
-        item: a str (one user message), a list of message dicts, a dict (a whole body: ``messages`` goes to
-            ``/chat/completions``, as does a ``prompt`` that is a list of messages, ``input`` to ``/responses``, any
-            other ``prompt`` to ``/completions``) or a ChatRequest.
+        item: a str (one user message), an attachment or a list of texts and attachments (one user message too), a
+            list of message dicts, a dict (a whole body: ``messages`` goes to ``/chat/completions``, as does a
+            ``prompt`` that is a list of messages, ``input`` to ``/responses``, any other ``prompt`` to
+            ``/completions``) or a ChatRequest.
         model: the model where the item and ``extra`` name none.
         system: text of a system message, put first unless the messages start with a system or developer message;
             for ``/responses`` it becomes ``instructions`` unless the body has them.
@@ -55,10 +58,12 @@ def to_request(
         extra: body fields that override the item's.
 
     ``model`` and ``defaults`` are filled in for chat, completions, responses and embeddings; other paths
-    (of a ChatRequest) get ``extra`` only.  The item is not changed and its lists may change afterwards.
+    (of a ChatRequest) get ``extra`` only.  Attachments in messages become the parts that the API has for them.  The
+    item is not changed and its lists may change afterwards.
 
     Raises:
         TypeError: the item is of no such kind, or asks for a stream; the message says what would be right.
+        ConfigurationError: an attachment cannot be used.
     """
     request = _request_of(item)
     # A GET or a DELETE of such a path is about something stored, which has its model.
@@ -68,20 +73,23 @@ def to_request(
         _put_system(body, operation, system)
     if body.get("stream"):
         raise TypeError("this call does not stream: leave 'stream' out of the body, or use pool.stream(...)")
-    return _with_body(request, body)
+    return _with_body(request, with_parts(body, request.path))
 
 
 def responses_request(item: Any) -> ChatRequest:
     """Return the request to ``/responses`` that ``item`` stands for, with nothing filled in.
 
     Args:
-        item: a str, a list of input items (messages among them), a dict (a whole body) or a ChatRequest.
+        item: a str, an attachment or a list of texts and attachments (one user message), a list of input items
+            (messages among them), a dict (a whole body) or a ChatRequest.
 
     Raises:
         TypeError: the item is of no such kind; the message says what would be right.
     """
     if isinstance(item, str):
         return ChatRequest({"input": item}, RESPONSES)
+    if are_parts(item):
+        return ChatRequest({"input": [user_message(item)]}, RESPONSES)
     if isinstance(item, Sequence) and not isinstance(item, (bytes, bytearray, memoryview)):
         return ChatRequest(_with_text({"input": item}, "input"), RESPONSES)
     request = _checked_request(item) if isinstance(item, ChatRequest) else None
@@ -137,6 +145,8 @@ def _request_of(item: Any) -> ChatRequest:
         return _checked_request(item)
     if isinstance(item, Mapping):
         return _request_of_body(item)
+    if are_parts(item):
+        return ChatRequest({"messages": [user_message(item)]})
     if hasattr(item, "as_py") and not is_missing(item):  # a cell of pyarrow's
         return _request_of(plain(item))
     if isinstance(item, tuple) and hasattr(item, "_fields"):

@@ -9,6 +9,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from .._values import RequestSize
 from ..types import ChatRequest
+from .attachments import AttachedContent
 from .codec import plain, whole
 from .operations import EMBEDDINGS, MODERATIONS, operation_of
 
@@ -106,6 +107,8 @@ class _Counter:
                 self.add(part, depth + 1, name, media_type)
         elif kind is dict or isinstance(value, abc.Mapping):
             self._add_object(value, depth, name, media_type)
+        elif kind is AttachedContent:
+            self.text_bytes += len(value)
         elif value is not None and not isinstance(value, (int, float)):
             with contextlib.suppress(TypeError):  # it will not be sent
                 self.add(plain(value), depth + 1, name, media_type)
@@ -186,12 +189,14 @@ def _sound(fields: Mapping[str, Any]) -> int:
 
 def _file(fields: Mapping[str, Any]) -> int:
     data = fields.get("file_data") or fields.get("data")
+    if isinstance(data, AttachedContent):
+        return _by_length(data, _CHARACTERS_PER_FILE_TOKEN)
     return _tokens_of_data(data, _media_type_of(fields) or "file") if isinstance(data, str) else _IMAGE_TOKENS
 
 
 def _by_length(data: Any, characters_per_token: int) -> int:
     """Return the tokens of data in the request; those of an image where the server fetches it, of unknown size."""
-    length = len(data) if isinstance(data, str) else 0
+    length = len(data) if isinstance(data, (str, AttachedContent)) else 0
     return max(_IMAGE_TOKENS, length // characters_per_token)
 
 

@@ -32,7 +32,18 @@ from typing import (
 
 from ..errors import APIError
 from ..types import ChatCompletion, ChatRequest, Choice, ToolCall, Usage
-from .operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES, operation_of
+from .operations import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    IMAGE_EDITS,
+    IMAGES,
+    MODERATIONS,
+    RESPONSES,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    operation_of,
+)
 
 __all__ = [
     "CONTENT_FILTER",
@@ -429,7 +440,7 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     if shape.field == "output":
         _refuse_unsupported(payload)
     parts = payload.get(shape.field)
-    if not isinstance(parts, list) or not (parts or shape.may_be_empty):
+    if not isinstance(parts, shape.kind) or not (parts or shape.may_be_empty):
         raise UnusableAnswer(f"has no {shape.field!r}")
     return shape.decode(request, payload, request_id)
 
@@ -677,6 +688,7 @@ class _Shape(NamedTuple):
     field: str
     decode: Callable[[ChatRequest, Dict[str, Any], Optional[str]], Any]
     may_be_empty: bool = False
+    kind: type = list
 
 
 _SHAPES: Mapping[str, _Shape] = {
@@ -685,6 +697,10 @@ _SHAPES: Mapping[str, _Shape] = {
     RESPONSES: _Shape("output", _response, may_be_empty=True),
     EMBEDDINGS: _Shape("data", _embeddings),
     MODERATIONS: _Shape("results", _json_answer),
+    TRANSCRIPTIONS: _Shape("text", _json_answer, may_be_empty=True, kind=str),
+    TRANSLATIONS: _Shape("text", _json_answer, may_be_empty=True, kind=str),
+    IMAGES: _Shape("data", _json_answer),
+    IMAGE_EDITS: _Shape("data", _json_answer),
 }
 
 

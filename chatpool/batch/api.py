@@ -63,6 +63,8 @@ def run(
     template: Optional[str] = None,
     column: Optional[str] = None,
     id_field: Optional[str] = None,
+    attach: Union[str, Sequence[str], None] = None,
+    attach_folder: Union[str, os.PathLike[str], None] = None,
     delimiter: Optional[str] = None,
     encoding: Optional[str] = None,
     rows_before: int = 0,
@@ -109,6 +111,10 @@ def run(
         column: the field that is the prompt. Default, of a table: ``prompt``, or the only one.
         id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their number: blank
             lines have none, the first line of a table has the first.
+        attach: the column that names a file to send beside the prompt, or several columns: a path, a URL or a list of
+            them, each as for :func:`chatpool.attach`. With it, ``template`` may be a text without a field.
+        attach_folder: the folder that relative paths are below. Default: that of the input; of standard input, the
+            current one.
         delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
             ``"pipe"``. Default: that of a line ``sep=;``, or the one detected in the first lines.
         encoding: the encoding of the text, by Python's name (``"cp1252"``). Default: UTF-8.
@@ -188,7 +194,8 @@ def run(
             f"input must be the path of a file, got {type(input).__name__}; for rows in memory use pool.map"
         )
     input_options: Dict[str, Any] = {"url": url, "template": template, "column": column, "id_field": id_field}
-    input_options.update(delimiter=delimiter, encoding=encoding)
+    input_options.update(delimiter=delimiter, encoding=encoding, attach=attach)
+    input_options["attach_folder"] = None if attach_folder is None else os.fspath(attach_folder)
     input_options["rows_before"] = non_negative_int("rows_before", rows_before)
     return run_job(os.fspath(input), os.fspath(output), job, input_options, pool, options)
 

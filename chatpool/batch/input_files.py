@@ -60,6 +60,7 @@ class Source:
 
     Attributes:
         name: its name for messages.
+        folder: its folder; "" for the current one, and for standard input.
         format: :data:`JSON`, :data:`CSV`, :data:`TEXT`, :data:`EXCEL` or :data:`PARQUET`, by its name and its
             first bytes.
         is_stream: whether it can be read only once.
@@ -81,6 +82,7 @@ class Source:
         self._path = path
         self._rows_before = rows_before
         self.is_stream = path == _STDIN
+        self.folder = "" if self.is_stream else os.path.dirname(path)
         self.name = "standard input" if self.is_stream else path
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
         self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -16,10 +17,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of, payload_of
 from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._values import Waiting
-from .._wire import encode
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
 from .jsonl import is_embedding
@@ -140,15 +140,20 @@ class _WorkerProcess:
 
 
 def _encoded_row(row_request: RowRequest) -> bytes:
-    """Return a row as two lines: its identity, and the request body as it is to be sent."""
+    """Return a row as two lines: its identity, and the request body as it is to be sent; pickled, with attachments."""
     assert row_request.request is not None
     row = row_request.row
     meta = "null" if row.meta is None else json.dumps(row.meta)
     identity = (
         f'"key":{row_request.key},"hash":"{row_request.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
     )
-    header = f'{{{identity},"path":{text_or_null(row_request.request.path)},"meta":{meta}}}\n'
-    return header.encode("ascii") + encode(row_request.request.body) + b"\n"
+    payload = payload_of(row_request.request)
+    is_attached = not isinstance(payload, bytes)
+    if not isinstance(payload, bytes):
+        payload = base64.b64encode(pickle.dumps(dict(row_request.request.body)))
+    path, pickled = text_or_null(row_request.request.path), json.dumps(is_attached)
+    header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled}}}\n'
+    return header.encode("ascii") + payload + b"\n"
 
 
 class ProcessPoolRunner(Runner):

@@ -11,14 +11,15 @@ import contextlib
 import json
 import string
 from array import array
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from .._client.batch_support import Encoded, identity_of, payload_of
 from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
-from .._wire.codec import Encoded, encode
 from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
+from .attach_columns import AttachColumns
 from .input_files import BLANK, CSV, EXCEL, PARQUET, InputLine, InputProblem, Source
 from .input_tables import Uncomputed, refuse_array
 from .job import BatchResult, Job, Selection
@@ -46,6 +47,10 @@ class Template:
 
     A field that is not a text is filled in as JSON.
 
+    Args:
+        text: the text.
+        needs_field: whether it has to have a place for one: otherwise all rows would be the same.
+
     Attributes:
         fields: the names of its fields.
 
@@ -53,7 +58,7 @@ class Template:
         ConfigurationError: a brace is not closed, or there is no field in it.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, needs_field: bool = True) -> None:
         self._parts: List[Tuple[str, str]] = []
         try:
             pieces = list(string.Formatter().parse(text))
@@ -66,7 +71,7 @@ class Template:
                 )
             self._parts.append((literal, field or ""))
         self.fields = [field for _, field in self._parts if field]
-        if not self.fields:
+        if needs_field and not self.fields:
             raise ConfigurationError(f"template {text!r} has no place for a field, such as {{text}}")
 
     def fill(self, fields: Mapping[str, Any], *, may_be_empty: bool = False) -> str:
@@ -151,6 +156,8 @@ class InputFormat:
         id_field: the field that is a row's name. Default: ``custom_id``.
         keep_version: whether the ``/v1`` of a line's url is kept, for a base_url that has none.
         model: the model of rows that name none.
+        attach: the columns that name files to attach, if any.
+        attach_folder: the folder that relative paths of them are below. Default: that of the input, or the current one.
 
     Attributes:
         kind: the format that the first line shows, for a person.
@@ -169,11 +176,14 @@ class InputFormat:
         id_field: Optional[str] = None,
         keep_version: bool = False,
         model: Optional[str] = None,
+        attach: Union[str, Sequence[str], None] = None,
+        attach_folder: Optional[str] = None,
     ) -> None:
         if template is not None and column is not None:
             raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
         self._source = source
-        self._template = None if template is None else Template(template)
+        self._attach = AttachColumns(attach or (), source.folder if attach_folder is None else attach_folder)
+        self._template = None if template is None else Template(template, needs_field=not attach)
         self._column = column
         self._id_field = id_field or CUSTOM_ID
         self._keep_version = keep_version
@@ -187,6 +197,16 @@ class InputFormat:
         Raises:
             ValueError: the line cannot be used; the message says why.
         """
+        row = self._row_without_files(line)
+        if not self._attach.names or row.request is None:
+            return row
+        fields = line.value if isinstance(line.value, dict) else {"text": line.value}
+        try:
+            return row._replace(request=self._attach.attached(row.request, fields), legacy=None)
+        except EmptyCell as error:
+            return row._replace(request=None, problem=error, legacy=None)
+
+    def _row_without_files(self, line: InputLine) -> Row:
         value = line.value
         if isinstance(value, InputProblem):
             raise BadLine(value.reason)
@@ -211,6 +231,7 @@ class InputFormat:
         if isinstance(value, list) and not (are_messages(value) or is_pair(value)):
             refuse_array(self._source.name)
         self._check_id_field(value)
+        self._check_attach(value)
         self.kind = f"{self._source.format}"
         if self._template is not None:
             self.kind = (
@@ -227,6 +248,17 @@ class InputFormat:
             self.kind = f"{self._table_name}, prompts in column {self._column!r}"
         elif isinstance(value, dict):
             self.kind = self._kind_of_object(value)
+
+    def _check_attach(self, value: Any) -> None:
+        """Refuse columns with files that a table lacks, and lines that are at once the file and the prompt."""
+        names = self._attach.names
+        missing = next((name for name in names if self._is_table(value) and name not in value), None)
+        if missing is not None:
+            raise ConfigurationError(f"{self._source.name} has no column {missing!r}; it has {', '.join(value)}")
+        if names and isinstance(value, str) and self._template is None:
+            raise ConfigurationError(
+                f"the lines of {self._source.name} are files to attach: say what to ask about each (--template TEXT)"
+            )
 
     def _check_id_field(self, value: Any) -> None:
         """Refuse an ``id_field`` that cannot name the rows."""
@@ -260,19 +292,19 @@ class InputFormat:
         return f"objects with {' or '.join(prompts)}" if prompts else "JSON objects"
 
     def _choose_column(self, fields: Mapping[str, Any]) -> None:
-        names = list(fields)
+        names = list(self._attach.without(fields))
         if self._column is None:
             candidates = [name for name in names if name.strip().lower() == "prompt"] or (
                 names if len(names) == 1 else []
             )
             if not candidates:
                 raise ConfigurationError(
-                    f"{self._source.name} has the columns {', '.join(names)}: name the one with the prompts "
+                    f"{self._source.name} has the columns {', '.join(fields)}: name the one with the prompts "
                     "(--column), or make prompts of several (--template)"
                 )
             self._column = candidates[0]
         elif self._column not in fields:
-            raise ConfigurationError(f"{self._source.name} has no column {self._column!r}; it has {', '.join(names)}")
+            raise ConfigurationError(f"{self._source.name} has no column {self._column!r}; it has {', '.join(fields)}")
 
     # -- requests -------------------------------------------------------------------------------------
 
@@ -345,7 +377,7 @@ class InputFormat:
             if is_cell and (text is None or (isinstance(text, str) and not text.strip())):
                 raise EmptyCell(self._column)
             return self._prompt_request(text, {}), None
-        return self._of_body(dict(fields))
+        return self._of_body(self._attach.without(fields))
 
     def _of_body(self, body: Dict[str, Any]) -> _RequestPair:
         body.pop(self._id_field, None)
@@ -697,9 +729,9 @@ class Rows:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
             request = self.make_request(row.request)
-            payload = encode(request.body)
+            payload = payload_of(request)
             request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
-            return RowRequest(row, key, hash_of(request.path, payload), request)
+            return RowRequest(row, key, hash_of(request.path, identity_of(payload)), request)
         except (TypeError, ValueError, ChatPoolError) as error:
             body = repr(row.request.body).encode("utf-8", "surrogatepass")
             return RowRequest(row, key, hash_of("", body), None, error)

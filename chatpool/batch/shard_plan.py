@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .._files import atomic_replace
 from .._journal import DigestTable, FolderLease, key_of
@@ -31,7 +31,10 @@ SHARDS, ANSWERS, _MANIFEST = "shards", "answers", "manifest.json"
 _UNFINISHED = ".splitting"  # has the folder of shards before that has its name
 _HASHED_BYTES = 1 << 20  # at a time
 
-INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding", "skip_bad_lines")
+INPUT_OPTIONS = (
+    *("url", "template", "column", "id_field", "attach", "attach_folder", "delimiter", "encoding"),
+    "skip_bad_lines",
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def split(
     template: Optional[str] = None,
     column: Optional[str] = None,
     id_field: Optional[str] = None,
+    attach: Union[str, Sequence[str], None] = None,
+    attach_folder: Optional[Folder] = None,
     delimiter: Optional[str] = None,
     encoding: Optional[str] = None,
     skip_bad_lines: bool = False,
@@ -121,6 +126,8 @@ def split(
         rows: rows of a shard. Default: 5,000.
         url, template, column, id_field, delimiter, encoding, skip_bad_lines: as in :func:`chatpool.batch.run`; they
             hold for every shard.
+        attach, attach_folder: the same; the folder is that of the whole input, as an absolute path, and has to be there
+            wherever a shard runs.
 
     Raises:
         ConfigurationError: a row cannot be used, two rows have one custom_id, or the folder has the shards of another
@@ -132,7 +139,11 @@ def split(
     if os.fspath(source) == STDOUT:
         raise ConfigurationError("standard input cannot be split: write it to a file and name that")
     source, folder = os.path.abspath(source), os.path.abspath(folder)
-    values = (url, template, column, id_field, delimiter, encoding, skip_bad_lines or None)
+    if attach:
+        attach = [attach] if isinstance(attach, str) else list(attach)
+        attach_folder = os.path.abspath(os.path.dirname(source) if attach_folder is None else attach_folder)
+    files = (attach or None, attach_folder if attach else None)
+    values = (url, template, column, id_field, *files, delimiter, encoding, skip_bad_lines or None)
     options = {name: value for name, value in zip(INPUT_OPTIONS, values) if value is not None}
     try:
         os.makedirs(folder, exist_ok=True)

@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -21,10 +22,18 @@ import threading
 import traceback
 from typing import Any, BinaryIO, Dict, Iterator, Optional
 
-from .._client.batch_support import PAUSE, ChatPool, StoredRowsRun, record_of, start_rows, state_of, unpickle_pool
+from .._client.batch_support import (
+    PAUSE,
+    ChatPool,
+    Encoded,
+    StoredRowsRun,
+    record_of,
+    start_rows,
+    state_of,
+    unpickle_pool,
+)
 from .._journal import OK, SharedAppender, error_facts
 from .._observe.bar import Ticker
-from .._wire.codec import Encoded
 from .._wire.response import usage_of
 from ..clock import current_clock
 from ..errors import CallCancelledError
@@ -219,7 +228,10 @@ def _write_message(content: Dict[str, Any]) -> None:
 
 
 def _decoded_row(row: Dict[str, Any], line: bytes) -> Dict[str, Any]:
-    row["body"] = Encoded(json.loads(line), line[:-1])
+    if row["pickled"]:
+        row["body"] = pickle.loads(base64.b64decode(line))  # noqa: S301 - the parent has pickled it
+    else:
+        row["body"] = Encoded(json.loads(line), line[:-1])
     return row
 
 

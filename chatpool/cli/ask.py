@@ -9,9 +9,9 @@ import os
 import sys
 from argparse import Namespace
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Sequence
 
-from .. import ChatPool
+from .. import ChatPool, attach
 from ..batch.jsonl import escape_line_breaks, json_text, without_nan
 from ..errors import (
     APIConnectionError,
@@ -24,7 +24,7 @@ from ..errors import (
     PermissionDeniedError,
 )
 from ..local import LocalServer
-from ..types import ChatChunk, ChatCompletion, Outcome
+from ..types import ChatChunk, ChatCompletion, Item, Outcome
 from .command_parser import CommandParser
 from .shared_options import QUIET, add_call_options, add_version, pool_options
 from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, show
@@ -57,6 +57,13 @@ def add_ask(commands: argparse._SubParsersAction[CommandParser], exits_text: str
     group.add_argument(
         "--lines", action="store_true", help="every line of stdin is a prompt of its own; answers come in their order"
     )
+    group.add_argument(
+        "--attach",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file or a URL to send with every prompt: an image, sound, PDF or text; may be repeated",
+    )
     group.add_argument("--stream", action="store_true", help="print the answer as the model writes it")
     group.add_argument("--allow-empty", action="store_true", help="no prompt at all is no error")
     add_call_options(command, "one JSON object per prompt and line, with all facts")
@@ -65,13 +72,14 @@ def add_ask(commands: argparse._SubParsersAction[CommandParser], exits_text: str
 
 def _ask(arguments: Namespace) -> int:
     """Answer the prompts and print the answers in their order, each as soon as it and those before it are there."""
-    prompts = _prompts(arguments)
+    prompts, prompt = _prompts(arguments), _with_files(arguments.attach)
     printer = _Printer(as_json=arguments.json, keep_places=arguments.lines)
     with open_pool(arguments) as pool:
         if arguments.stream:
-            _stream(pool, prompts, printer, arguments.run_timeout)
+            _stream(pool, prompts, prompt, printer, arguments.run_timeout)
         else:
-            for outcome in pool.imap(prompts, progress=_progress(arguments), run_timeout=arguments.run_timeout):
+            options: Dict[str, Any] = {"progress": _progress(arguments), "run_timeout": arguments.run_timeout}
+            for outcome in pool.imap(prompts, prompt=prompt, **options):
                 printer.show(outcome)
     if not (printer.shown or arguments.allow_empty):
         raise ConfigurationError(
@@ -80,10 +88,22 @@ def _ask(arguments: Namespace) -> int:
     return printer.finish()
 
 
-def _stream(pool: ChatPool, prompts: Iterable[str], printer: _Printer, run_timeout: Optional[float]) -> None:
+def _with_files(sources: Sequence[str]) -> Optional[Callable[[str], Item]]:
+    """Return a function that puts files beside a prompt, None if there are none."""
+    attachments = [attach(source) for source in sources]
+    return (lambda text: [text, *attachments]) if attachments else None
+
+
+def _stream(
+    pool: ChatPool,
+    prompts: Iterable[str],
+    prompt: Optional[Callable[[str], Item]],
+    printer: _Printer,
+    run_timeout: Optional[float],
+) -> None:
     """Print an answer as the model writes it."""
     has_text = False
-    for _, piece in pool.stream_many(prompts, progress=False, run_timeout=run_timeout):
+    for _, piece in pool.stream_many(prompts, prompt=prompt, progress=False, run_timeout=run_timeout):
         if isinstance(piece, ChatChunk):
             has_text = has_text or bool(piece.text)
             show(piece.text, end="")

@@ -45,7 +45,7 @@ __all__ = [
     "told_if_interrupted",
 ]
 
-INPUT_OPTIONS = ("url", "template", "column", "id_field", "delimiter", "encoding")
+INPUT_OPTIONS = ("url", "template", "column", "id_field", "attach", "attach_folder", "delimiter", "encoding")
 
 
 def add_run(commands: argparse._SubParsersAction[CommandParser], exits_text: str) -> None:
@@ -97,6 +97,18 @@ def add_input_options(command: CommandParser) -> None:
     group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
     group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
     group.add_argument("--id-field", metavar="NAME", help="the field that names a row (default: custom_id)")
+    group.add_argument(
+        "--attach",
+        metavar="COLUMN",
+        action="append",
+        help="the column that names a file or a URL to send with the prompt: an image, sound, PDF or text; may be "
+        "repeated",
+    )
+    group.add_argument(
+        "--attach-folder",
+        metavar="FOLDER",
+        help="the folder that relative paths are below (default: that of the input)",
+    )
     group.add_argument(
         "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"
     )
@@ -258,7 +270,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.json and arguments.output == STDOUT:
         raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
     job = job_of(arguments)
-    input_options: Dict[str, Optional[str]] = {name: getattr(arguments, name) for name in INPUT_OPTIONS}
+    input_options: Dict[str, Any] = {name: getattr(arguments, name) for name in INPUT_OPTIONS}
     with told_if_interrupted(arguments), open_pool(arguments, needs_model=False) as pool:
         result = run_rows(pool, arguments, job, arguments.input, arguments.output, input_options)
     return _show_dry_run(result, arguments) if arguments.dry_run else show_end(result, arguments)

@@ -22,7 +22,7 @@ from .memory import MemoryPool
 from .model import chat_completion, embedding_vector
 from .rate_limits import Cap, Quota
 from .received import Headers, ReceivedRequest
-from .scenarios import BatchScenario
+from .scenarios import BackgroundScenario, BatchScenario
 from .script import EachCall, Faults, Script
 from .server import FakeServer
 from .steps import (
@@ -46,6 +46,7 @@ from .steps import (
 __all__ = [
     "HINTS",
     "Answer",
+    "BackgroundScenario",
     "BatchLimits",
     "BatchScenario",
     "Cap",

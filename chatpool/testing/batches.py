@@ -19,7 +19,7 @@ from .batch_rows import (
 from .files import FileStore, unix_time
 from .received import ReceivedRequest
 from .routing import Content, Handler, Routes, invalid_request, json_handler, list_page, not_found
-from .scenarios import BatchScenario, ScenarioQueue, ScenarioRule, polls_of
+from .scenarios import BatchScenario, Course, ScenarioQueue, ScenarioRule
 from .steps import Answerer
 
 __all__ = ["Batches"]
@@ -33,6 +33,7 @@ _ENDPOINTS = (
     "/v1/completions",
     "/v1/moderations",
     "/v1/images/generations",
+    "/v1/images/edits",
 )
 _EMPTY_AT_FIRST = (
     "errors",
@@ -51,7 +52,7 @@ _COURSES = {
 }
 
 
-class _Batch:
+class _Batch(Course):
     """One batch.
 
     Args:
@@ -60,39 +61,21 @@ class _Batch:
         content: the bytes of its input file.
 
     Attributes:
-        shown: the API's object; replaced whole, so that any thread may read it.
         rows: the rows; empty before the input file is checked.
-        course: the states that are still to come.
-        seen: how many polls have seen the state.
+        results: the results of those that are done, once the batch is no longer in progress.
     """
 
     def __init__(self, shown: Dict[str, Any], scenario: BatchScenario, content: bytes) -> None:
-        self.shown = shown
+        super().__init__(shown, scenario.polls, _COURSES[scenario.end])
         self.scenario = scenario
         self.content = content
         self.rows: List[Row] = []
         self.results: List[RowResult] = []
-        self.course: List[str] = list(_COURSES[scenario.end])
-        self.seen = 0
 
-    @property
-    def status(self) -> str:
-        """The state."""
-        return str(self.shown["status"])
-
-    def update(self, **fields: Any) -> None:
-        """Change fields of the object."""
-        self.shown = {**self.shown, **fields}
-
-    def enter(self, status: str) -> None:
-        """Change the state."""
-        self.seen = 0
-        self.update(**{"status": status, f"{status}_at": unix_time()})
-
-    def is_due(self) -> bool:
-        """Return True if polls have seen the state often enough."""
-        polls = polls_of(self.scenario.polls, self.status)
-        return bool(self.course) and polls is not None and self.seen >= polls
+    def counts(self) -> Dict[str, int]:
+        """Return the numbers of all rows, of those with an answer, and of those that were refused."""
+        failed = sum(result.failed for result in self.results)
+        return _counts(len(self.rows), len(self.results) - failed, failed)
 
     def poll(self) -> None:
         """Count a poll, and show how far the rows are."""
@@ -101,17 +84,12 @@ class _Batch:
         self.seen += 1
 
     def done(self) -> int:
-        """Return how many rows are answered in the state that the batch is in."""
-        if self.status == "validating":
-            return 0
-        if self.course[-1] == "completed" and self.status != "in_progress":
-            return len(self.rows)
+        """Return how many rows of a batch in progress are answered."""
         if self.scenario.done is not None:
             return min(self.scenario.done, len(self.rows))
         if self.course[-1] == "expired":
             return len(self.rows) // 2
-        polls = polls_of(self.scenario.polls, self.status)
-        return len(self.rows) * self.seen // (polls + 1) if polls else 0
+        return len(self.rows) * self.seen // (self.polls + 1) if self.polls else 0
 
 
 class Batches:
@@ -145,10 +123,10 @@ class Batches:
         """Return the API's objects, the oldest first; no batch moves on by that."""
         return [batch.shown for batch in list(self._batches.values())]
 
-    def advance(self) -> int:
-        """Move on every batch that has not ended by one state; return how many there were."""
+    def advance(self, only: Optional[str]) -> int:
+        """Move on every batch that has not ended, or ``only`` the one with this id; return how many there were."""
         with self._lock:
-            moving = [batch for batch in self._batches.values() if batch.course]
+            moving = [batch for batch in self._batches.values() if batch.course and only in (None, batch.shown["id"])]
             for batch in moving:
                 self._advance(batch)
             return len(moving)
@@ -214,10 +192,11 @@ class Batches:
             return
         elif batch.status == "in_progress":
             batch.results = self._answered(batch)
+            batch.update(request_counts=batch.counts())
         del batch.course[0]
         if not batch.course:
             self._write(batch, following)
-        batch.enter(following)
+        batch.enter(following, **{f"{following}_at": unix_time()})
 
     def _check(self, batch: _Batch) -> List[Dict[str, Any]]:
         """Read the rows, and return why the batch fails: an empty list if it does not."""
@@ -238,8 +217,7 @@ class Batches:
 
     def _fail(self, batch: _Batch, errors: Sequence[Dict[str, Any]]) -> None:
         batch.course = []
-        batch.update(errors={"object": "list", "data": list(errors)})
-        batch.enter("failed")
+        batch.enter("failed", errors={"object": "list", "data": list(errors)}, failed_at=unix_time())
 
     def _answered(self, batch: _Batch) -> List[RowResult]:
         """Return the results of the rows that are done when the batch stops being in progress."""
@@ -250,13 +228,10 @@ class Batches:
         """Write the files of a batch that has ended."""
         results = batch.results
         answered, failed = [result for result in results if not result.failed], [r for r in results if r.failed]
-        batch.update(
-            request_counts=_counts(len(batch.rows), len(answered), len(failed)),
-            usage=_usage([result.line["response"]["body"] for result in answered]),
-        )
         if end != "completed":
             failed += unfinished_rows(batch.rows[len(results) :], len(results) + 1, end)
         batch.update(
+            usage=_usage([result.line["response"]["body"] for result in answered]),
             output_file_id=self._write_file(batch, "output", answered, batch.scenario.output_file),
             error_file_id=self._write_file(batch, "error", failed, batch.scenario.error_file),
         )

@@ -27,6 +27,21 @@ ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
 _DEFAULT_MODEL = "fake-model"
 # Fixed, so that equal requests get equal bytes.
 _CREATED = 1_700_000_000
+_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
 
 
 class FakeModel:
@@ -150,7 +165,7 @@ def chat_completion(
         cut = chat_completion("Once upon a", finish_reason="length")
         server = FakeServer(script=[Answer(body=cut)])
     """
-    message: Dict[str, Any] = {"role": "assistant", "content": text}
+    message: Dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if tool_calls:
         message["tool_calls"] = list(tool_calls)
     choices = [
@@ -186,11 +201,13 @@ def _text_completion(texts: Sequence[str], *, id: str, model: str, prompt: str =
 def response_object(text: str, *, id: str, model: str, prompt: str = "") -> Dict[str, Any]:  # noqa: A002
     """Return the body of an answer of ``/responses`` with one message."""
     used = _usage(prompt, [text])
-    content = [{"type": "output_text", "text": text, "annotations": []}]
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
     message = {"type": "message", "id": f"msg-{id}", "status": "completed", "role": "assistant", "content": content}
     usage = {
         "input_tokens": used["prompt_tokens"],
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": used["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": used["total_tokens"],
     }
     return {
@@ -201,6 +218,14 @@ def response_object(text: str, *, id: str, model: str, prompt: str = "") -> Dict
         "model": model,
         "output": [message],
         "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "temperature": 1.0,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
         "usage": usage,
     }
 
@@ -232,7 +257,12 @@ def embedding_vector(text: str, dimensions: int = 8) -> List[float]:
 
 def _moderation(inputs: Sequence[Any], *, id: str, model: str) -> Dict[str, Any]:  # noqa: A002
     """Return the body of an answer of ``/moderations``: nothing is flagged."""
-    result = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": 0.0}}
+    result = {
+        "flagged": False,
+        "categories": dict.fromkeys(_CATEGORIES, False),
+        "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
+        "category_applied_input_types": {category: ["text"] for category in _CATEGORIES},
+    }
     return {"id": id, "model": model, "results": [result for _ in inputs]}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Callable, Deque, Dict, Generic, Mapping, Optional, Seque
 from ..errors import ConfigurationError
 from .steps import Step
 
-__all__ = ["BackgroundScenario", "BatchScenario", "Polls", "ScenarioQueue", "ScenarioRule", "polls_of"]
+__all__ = ["BackgroundScenario", "BatchScenario", "Course", "Polls", "ScenarioQueue", "ScenarioRule"]
 
 Polls = Union[int, None, Mapping[str, Optional[int]]]
 
@@ -145,9 +145,48 @@ class ScenarioQueue(Generic[S]):
             )
 
 
-def polls_of(polls: Polls, state: str) -> Optional[int]:
-    """Return how many polls see ``state``; None for a state that lasts until the server is told."""
-    return polls.get(state, 1) if isinstance(polls, Mapping) else polls
+class Course:
+    """The course of one batch or response through its states.
+
+    Args:
+        shown: the API's object.
+        polls: how many polls see each state.
+        course: the states after the first.
+
+    Attributes:
+        shown: the API's object; replaced whole, so that any thread may read it.
+        course: the states that are still to come.
+        seen: how many polls have seen the state.
+    """
+
+    def __init__(self, shown: Dict[str, Any], polls: Polls, course: Sequence[str]) -> None:
+        self.shown = shown
+        self._polls = polls
+        self.course = list(course)
+        self.seen = 0
+
+    @property
+    def status(self) -> str:
+        """The state."""
+        return str(self.shown["status"])
+
+    @property
+    def polls(self) -> Optional[int]:
+        """How many polls see the state; None for a state that lasts until the server is told."""
+        return self._polls.get(self.status, 1) if isinstance(self._polls, Mapping) else self._polls
+
+    def is_due(self) -> bool:
+        """Return True if polls have seen the state often enough."""
+        return bool(self.course) and self.polls is not None and self.seen >= self.polls
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of the object."""
+        self.shown = {**self.shown, **fields}
+
+    def enter(self, status: str, **fields: Any) -> None:
+        """Change the state, and fields with it."""
+        self.seen = 0
+        self.update(status=status, **fields)
 
 
 def _check_polls(polls: Polls, states: Sequence[str]) -> None:

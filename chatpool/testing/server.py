@@ -7,15 +7,18 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Optional, Type, Union
 
 from ..clock import current_clock
+from .audio import Audio
+from .background import Background
 from .batch_rows import BatchLimits
 from .batches import Batches
 from .files import FileStore, StoredFile, Uploads
 from .http_server import Connection, Listener, ServerRecord
+from .images import Images
 from .model import FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
 from .routing import Router
-from .scenarios import BatchScenario, ScenarioRule
+from .scenarios import BackgroundScenario, BatchScenario, ScenarioRule
 from .script import Entry, Faults, Script, ScriptLike, StepQueue, check_entry, script_of
 from .steps import Answer, Delay, Error, Step
 
@@ -32,9 +35,23 @@ class FakeServer:
             assert pool.chat("ping").text == "ping"
             assert server.requests[0].prompt == "ping"
 
-    Without more it answers POST ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` with the last
-    user message (or the prompt), ``/v1/embeddings`` with :func:`embedding_vector`, ``/v1/moderations`` and GET
-    ``/v1/models``; the same request always gets the same content.  ``usage`` counts words.
+    Without more it answers as the API does, and the same request always gets the same content:
+
+    - POST ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` with the last user message (or the
+      prompt), ``/v1/embeddings`` with :func:`embedding_vector`, ``/v1/moderations`` with nothing flagged. ``usage``
+      counts words. GET ``/v1/models``;
+    - ``/v1/files``, ``/v1/uploads`` and ``/v1/batches`` from memory: :attr:`files` and :attr:`batches` show what is
+      there. Rows of a batch are answered as single requests are. A batch goes on to its next state after each GET of
+      it, unless a :class:`BatchScenario` says otherwise, and never because time passes;
+    - responses with ``"background": true`` in the same way (:attr:`background`, :class:`BackgroundScenario`);
+    - ``/v1/audio/speech`` with bytes that hold the text (``wav`` can be played, other formats cannot);
+      ``/v1/audio/transcriptions`` and ``/translations`` with the text that a file holds, or its name and size, a word
+      every half second;
+    - ``/v1/images/generations``, ``/edits`` and ``/variations`` with small PNGs, as base64 or at an address of this
+      server.
+
+    The same paths are served below ``/openai`` and ``/openai/deployments/NAME``, as Azure has them; a file is
+    ``"pending"`` there at first.
 
     Args:
         script: what to do with requests instead of answering as usual:
@@ -46,7 +63,9 @@ class FakeServer:
             - :class:`EachCall`: ``EachCall(Error(503))`` lets every call fail once;
             - a function of the :class:`ReceivedRequest` that returns a step or None. It runs in the threads of the
               connections, several at a time.
-        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says. Default: an echo.
+        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says, in rows of batches too.
+            For a sound, ``body`` is the fields of its form, and ``body["file"]`` a :class:`ReceivedFile`. Default: an
+            echo.
         faults: random faults (:class:`Faults`) for requests to which the script says nothing.
         limits: a :class:`Quota`, a :class:`Cap` or several of them. A request that one of them refuses gets a 429
             and does not reach the script.
@@ -57,6 +76,7 @@ class FakeServer:
         batches: the course of batches: a :class:`BatchScenario` for all; a list of them, in which None is the
             default, for the first, second, ...; or a function of the body that creates a batch.
         batch_limits: how large batches may be, and how much may be waiting (:class:`BatchLimits`).
+        background: the course of background responses: as ``batches``, of :class:`BackgroundScenario`.
 
     Attributes:
         port: the port it listens on.
@@ -82,12 +102,16 @@ class FakeServer:
         port: int = 0,
         batches: ScenarioRule[BatchScenario] = None,
         batch_limits: Optional[BatchLimits] = None,
+        background: ScenarioRule[BackgroundScenario] = None,
     ) -> None:
         self._record = ServerRecord()
-        model, batch_limits = FakeModel(reply), batch_limits or BatchLimits()
+        model, images = FakeModel(reply), Images(lambda: self.origin)
+        batch_limits = batch_limits or BatchLimits()
         self._files = FileStore(max_batch_bytes=batch_limits.file_bytes)
-        self._batches = Batches(self._files, Router(model), batches, batch_limits)
-        self._api = Router(model, self._files, Uploads(self._files), self._batches)
+        self._batches = Batches(self._files, Router(model, images), batches, batch_limits)
+        self._background = Background(model.routes["POST", "/responses"], background)
+        uploads, audio = Uploads(self._files), Audio(reply)
+        self._api = Router(model, audio, images, self._files, uploads, self._batches, self._background)
         self._queue = StepQueue()
         self._script = script_of(script)
         self._faults: Script = faults or Script()
@@ -144,8 +168,16 @@ class FakeServer:
         """The batches as the API's objects, the oldest first.  None of them moves on by that."""
         return self._batches.shown()
 
-    def advance(self) -> int:
-        """Move on every batch by one state, and return how many had not ended.
+    @property
+    def background(self) -> List[Dict[str, Any]]:
+        """The background responses as the API's objects, the oldest first.  None of them moves on by that."""
+        return self._background.shown()
+
+    def advance(self, only: Optional[str] = None) -> int:
+        """Move on all batches and background responses by one state, and return how many had not ended.
+
+        Args:
+            only: the id of the one that is moved on. Default: all.
 
         Example, batches that end when the test says so::
 
@@ -155,9 +187,9 @@ class FakeServer:
                     pass
 
         Raises:
-            Exception: whatever the function ``reply`` raises for a row.
+            Exception: whatever the function ``reply`` raises for a row; that batch stays in its state.
         """
-        moved = self._batches.advance()
+        moved = self._batches.advance(only) + self._background.advance(only)
         with self._record.condition:
             self._record.condition.notify_all()
         return moved

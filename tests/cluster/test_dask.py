@@ -8,12 +8,13 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from chatpool.batch import shards
 from chatpool.testing import Error
 from tests.deploy.shard_files import HUNG, Gate, check, write_rows
+
+psutil = pytest.importorskip("psutil", reason="it comes with distributed, of the extra cluster")
 
 pytestmark = pytest.mark.cluster
 

@@ -53,7 +53,7 @@ def test_a_chat_is_streamed_a_word_at_a_time(make_server, post):
     assert answer.headers["transfer-encoding"] == "chunked"
     assert answer.headers["x-request-id"] == "req_0"
     assert texts(answer.raw) == ["one", "  two", "\nthree", " "]
-    assert deltas(answer.raw)[0] == ({"role": "assistant", "content": ""}, None)
+    assert deltas(answer.raw)[0] == ({"role": "assistant", "content": "", "refusal": None}, None)
     assert deltas(answer.raw)[-1] == ({}, "stop")
     assert events(answer.raw)[-1] == ("", "[DONE]")
     first = events(answer.raw)[0][1]

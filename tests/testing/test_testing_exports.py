@@ -14,6 +14,7 @@ ROOT = Path(chatpool.__file__).resolve().parent.parent
 PUBLIC = [
     "HINTS",
     "Answer",
+    "BackgroundScenario",
     "BatchLimits",
     "BatchScenario",
     "Cap",

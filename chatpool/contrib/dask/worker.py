@@ -77,7 +77,7 @@ def _reach_of(limits: Limits) -> str:
 def _pool_of(job: ShardJob, budget: Optional[Budget]) -> Iterator[ChatPool]:
     pool = job.make_pool() if budget is None else job.make_pool(budget=budget)
     if not isinstance(pool, ChatPool):
-        raise TypeError(f"pool= must be a function that returns a ChatPool, it has returned {type(pool).__name__}")
+        raise TypeError(f"pool= must be a function that returns a ChatPool, got one that returns {type(pool).__name__}")
     with pool:
         yield pool
 
