@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from .._client.batch_support import ChatPool, request_facts
 from .._journal import FAILED, Journal
@@ -98,7 +98,7 @@ def submit_job(
         server=service.server,
         input=os.path.abspath(input_path),
         fingerprint=fingerprint(input_path)[:2],
-        input_options={name: value for name, value in input_options.items() if value is not None},
+        input_options=_recorded(input_options),
         job_options={name: getattr(job, name) for name in _PLANNED_OPTIONS},
         request=request_facts(pool, body_fields),
         completion_window=terms.completion_window,
@@ -115,6 +115,16 @@ def submit_job(
         say(f"{sum(part.rows for part in submission.parts):,} rows in {len(submission.parts):,} batches")
         Driver(submission, service).submit()
         return status_of(submission, output_path)
+
+
+def _recorded(input_options: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the options of an input for a plan, of use in any folder."""
+    recorded = {name: value for name, value in input_options.items() if value}
+    if "attach" in recorded and not isinstance(recorded["attach"], str):
+        recorded["attach"] = list(recorded["attach"])
+    if "attach_folder" in recorded:
+        recorded["attach_folder"] = os.path.abspath(recorded["attach_folder"])
+    return recorded
 
 
 def _parts_of(

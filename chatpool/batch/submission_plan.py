@@ -13,10 +13,9 @@ import math
 import os
 from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from .._client.batch_support import prompt_tokens
+from .._client.batch_support import payload_of, prompt_tokens
 from .._files import SAFE_OPEN_FLAGS
 from .._journal import text_or_null
-from .._wire.codec import encode
 from .._wire.operations import RESPONSES
 from ..config import positive_int
 from ..errors import ConfigurationError
@@ -174,7 +173,7 @@ class Planner:
             raise ConfigurationError(f"{place} cannot be put into a batch: {row_request.problem}")
         url, model = self._url_of(request, place), _model_of(request, place)
         head = f'{{"custom_id": {text_or_null(row_request.row.custom_id)}, "method": "POST", "url": "{url}", "body": '
-        line = head.encode("ascii") + encode(request.body) + b"}\n"
+        line = head.encode("ascii") + _payload_of(request) + b"}\n"
         row = row_request.row
         name = json_text([row.custom_id, row.number, row_request.hash, row.meta]).encode("ascii") + b"\n"
         weight, tokens = _weight_of(request), prompt_tokens(request)
@@ -234,6 +233,15 @@ class Planner:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
         self.parts = []
+
+
+def _payload_of(request: ChatRequest) -> bytes:
+    """Return the body of a request, with the content of the files that are attached."""
+    payload = payload_of(request)
+    if isinstance(payload, bytes):
+        return payload
+    with payload.opened() as opened:
+        return opened if isinstance(opened, bytes) else bytes(opened.read())
 
 
 def _model_of(request: ChatRequest, place: str) -> str:

@@ -35,6 +35,8 @@ def submit(
     template: Optional[str] = None,
     column: Optional[str] = None,
     id_field: Optional[str] = None,
+    attach: Union[str, Sequence[str], None] = None,
+    attach_folder: Optional[File] = None,
     delimiter: Optional[str] = None,
     encoding: Optional[str] = None,
     retry_failed: RetryFailed = False,
@@ -56,8 +58,8 @@ def submit(
     When the answers are collected, the same call submits the rows that have none by then.
 
     Args:
-        input, output, pool, url, template, column, id_field, delimiter, encoding, retry_failed, limit, sample,
-            skip_bad_lines, format, journal: as in :func:`run`; input and output must be files. A folder
+        input, output, pool, url, template, column, id_field, attach, attach_folder, delimiter, encoding, retry_failed,
+            limit, sample, skip_bad_lines, format, journal: as in :func:`run`; input and output must be files. A folder
             ``OUT.batches`` beside the output keeps what was submitted.
         rows_per_batch: rows of one batch at most; of embeddings, the texts in them. Default, and most: 50,000.
             A batch has 200 MB at most in any case, and one model and endpoint.
@@ -79,7 +81,8 @@ def submit(
     job = Job(retry_failed, limit, sample, skip_bad_lines=skip_bad_lines, format=format_of(os.fspath(output), format))
     job = replace(job, journal=None if journal is None else os.path.abspath(journal))
     input_options: Dict[str, Any] = {"url": url, "template": template, "column": column, "id_field": id_field}
-    input_options.update(delimiter=delimiter, encoding=encoding)
+    input_options.update(delimiter=delimiter, encoding=encoding, attach=attach)
+    input_options["attach_folder"] = None if attach_folder is None else os.fspath(attach_folder)
     terms = Terms.of(rows_per_batch, tokens_per_batch, completion_window, metadata)
     with pool_of(pool, options) as (job_pool, body_fields):
         return submit_job(os.fspath(input), os.fspath(output), job, input_options, terms, job_pool, body_fields)

@@ -99,6 +99,22 @@ def test_the_batch_has_the_metadata_of_the_user_and_ours(held_api, write_rows):
     assert metadata == {"team": "search", "chatpool_part": "1", "chatpool_try": "1"}
 
 
+def test_attached_files_are_in_the_input_file_and_known_by_their_content(api_with, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures" / "a.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"pixels")
+    source = tmp_path / "in.csv"
+    source.write_text("file\na.png\n")
+    options = {"template": "Describe it.", "attach": ["file"], "attach_folder": tmp_path / "pictures"}
+    api = api_with()
+    assert api.answer(source, **options).succeeded == 1
+    (line,) = map(json.loads, api.server.files[0].content.splitlines())
+    parts = line["body"]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url"]
+    assert parts[1]["image_url"]["url"].startswith("data:image/png;base64,iVBORw0K")
+    assert api.run(source, **options).done_before == 1
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
