@@ -180,6 +180,11 @@ _TOLD = {
 
 def _tell(part: Part, counts: Counter[str]) -> None:
     told = [text.format(count=f"{counts[name]:,}") for name, text in _TOLD.items() if counts[name]]
+    if part.batch_id is None:
+        logger.warning(
+            "part %d was cancelled before it was submitted: its %s rows stay pending", part.number, part.rows
+        )
+        return
     if part.problem:
         told.insert(0, f"it has failed: {part.problem}")
     if told:

@@ -13,7 +13,7 @@ from ..batch.jsonl import json_text
 from ..batch.output_formats import FORMATS, format_of
 from ..batch.submission_collect import collect_job
 from ..batch.submission_jobs import Terms, cancel_job, submit_job, wait_job
-from ..batch.submission_journal import planned_options
+from ..batch.submission_journal import folder_of, planned_options, read_submission
 from ..batch.submission_plan import MAX_ROWS
 from ..batch.submission_status import BatchStatus, SubmissionStatus
 from .ask import open_pool
@@ -268,6 +268,8 @@ def _collect(arguments: Namespace) -> int:
             say=_say_of(arguments),
             signals=(signal.SIGINT, signal.SIGTERM),
         )
+    if result.pending and read_submission(folder_of(arguments.output)).is_over:
+        arguments.command_line = [*arguments.command_line, "--finish-now"]
     return show_end(result, arguments)
 
 

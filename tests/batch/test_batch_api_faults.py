@@ -183,6 +183,34 @@ def test_an_unknown_batch_points_to_the_key(api_with, write_rows):
         api.wait()
 
 
+def test_a_batch_that_was_held_back_is_cancelled_before_it_begins(api_with, write_rows, caplog):
+    refusal = Error(429, "Enqueued token limit reached for m", code="token_limit_exceeded")
+    api = api_with(script=posts_to("/batches", refusal))
+    source = write_rows(2)
+    api.submit(source)
+    assert [each.status for each in api.cancel().batches] == ["cancelled"]
+    assert api.wait().is_over
+    assert api.collect().pending == 2
+    assert "part 1 was cancelled before it was submitted: its 2 rows stay pending" in caplog.text
+    assert api.server.batches == []
+    assert api.answer(source).succeeded == 2
+
+
+def test_a_batch_whose_answer_was_lost_is_found_to_be_cancelled(api_with, write_rows):
+    posts = [LostAnswer()] * 9
+
+    def script(request):
+        is_post = request.method == "POST" and request.path.endswith("/batches")
+        return Error(503) if not is_post and posts and request.method == "GET" else posts.pop() if is_post else None
+
+    api = api_with(batches=BatchScenario(polls=None), script=script)
+    with pytest.raises(errors.APIError):
+        api.submit(write_rows(2))
+    api.server.set_script(None)
+    assert [each.status for each in api.cancel().batches] == ["cancelling"]
+    assert [each["status"] for each in api.server.batches] == ["cancelling"]
+
+
 # -- answers -------------------------------------------------------------------------------------------------------
 
 

@@ -115,6 +115,16 @@ def test_to_collect_what_is_under_way_says_what_is_left(batch):
     assert (ended.code, "chatpool batch wait" in ended.err) == (2, True)
 
 
+def test_what_no_batch_has_answered_goes_on_with_finish_now(batch):
+    batch.serve(batches=BatchScenario(polls=0, output_file="missing"))
+    batch.submit()
+    ended = batch("collect", batch.output)
+    assert ended.code == 3
+    assert (
+        f"to go on: chatpool batch collect {batch.output} --base-url {batch.server.base_url} --finish-now" in ended.err
+    )
+
+
 def test_cancel_says_what_comes_next(batch):
     batch.serve(batches=BatchScenario(polls=None))
     batch.submit()
