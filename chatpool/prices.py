@@ -225,12 +225,15 @@ class Bill:
         self._stated = self._unstated = False  # by a server, at least once
         self.unpriced: Counter[str] = Counter()
 
-    def add(self, usage: Optional[Usage], asked: Optional[str] = None, answered: Any = None) -> None:
+    def add(
+        self, usage: Optional[Usage], asked: Optional[str] = None, answered: Any = None, *, share: float = 1.0
+    ) -> None:
         """Count one answer.
 
         Args:
             usage: its tokens; None where nothing is known, which counts as nothing.
             asked, answered: as for :meth:`Prices.of_answer`; ``answered`` as it stands in the answer, whatever it is.
+            share: the share of the price that it costs; a cost that the server states is whole.
         """
         if usage is None:
             return
@@ -250,7 +253,7 @@ class Bill:
             if price is None:
                 self.unpriced[answered or asked or ""] += 1
             else:
-                self._cost += price.of(usage)
+                self._cost += share * price.of(usage)
 
     def wants_answered(self, asked: Optional[str]) -> bool:
         """Return whether the price depends on the model that answered."""

@@ -219,9 +219,10 @@ def is_tolerated(circle: Set[str]) -> bool:
 # Public classes and functions that several modules define.
 DOUBLE_NAMES = {
     "Command": "the name by which Django finds a command in its module",
+    "collect": "_client/run.py: the outcomes of a run; chatpool.batch.collect is public: the answers of the Batch API",
     "main": "the entry point of a program: the command line, a worker process, the embedded model's process",
     "run": "chatpool.batch.run: a file; batch.shards.run: one of its parts; contrib.dask.run: all of them",
-    "status": "chatpool.batch.shards.status is public; _quota/: the state of a shared limit",
+    "status": "chatpool.batch.status and batch.shards.status are public; _quota/: the state of a shared limit",
 }
 
 # File names that occur in several folders.
@@ -268,6 +269,7 @@ OTHER_NUMBERS = {
     ("_engine/upstreams.py", 500): "upstreams",
     ("_transport/http1.py", 512): "headers",
     ("_transport/urls.py", 443): "a port",
+    ("batch/submission_service.py", 512): "characters",
     ("contrib/otel.py", 443): "a port",
 }
 

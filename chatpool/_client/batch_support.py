@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
@@ -19,6 +20,7 @@ from .._quota import PrivateScope
 from .._structured.validation import AnswerRules
 from .._transport import Encoded, identity_of, payload_of, request_auth
 from .._values import RequestSize
+from .._wire import encode
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
 from ..config import Limits
@@ -45,6 +47,7 @@ __all__ = [
     "RowBudget",
     "StoredRowsRun",
     "WorkerPools",
+    "base_urls",
     "has_version_in_url",
     "identity_of",
     "limits_of",
@@ -56,12 +59,15 @@ __all__ = [
     "prompt_tokens",
     "record_of",
     "recorded_options_of",
+    "request_facts",
     "request_maker",
     "seconds_left",
     "start_rows",
     "state_of",
     "unpickle_pool",
     "with_answer_rules",
+    "with_request_facts",
+    "with_response_limit",
 ]
 
 
@@ -137,6 +143,29 @@ def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> 
     return RequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
 
 
+def request_facts(pool: ChatPool, extra: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what a pool fills in in requests, and the body fields of a run, as JSON has them.
+
+    Raises:
+        TypeError, ConfigurationError: JSON has no form for one of them.
+    """
+    defaults = pool._defaults
+    body, fields = dict(defaults.body), body_fields("submit", None, extra)
+    facts = {"model": defaults.model, "system": defaults.system, "defaults": body, "extra": fields}
+    return dict(json.loads(encode(facts)))
+
+
+def with_request_facts(pool: ChatPool, facts: Mapping[str, Any]) -> ChatPool:
+    """Return a view of a pool that fills in what another one has filled in, by its :func:`request_facts`."""
+    return pool.with_options(model=facts["model"], system=facts["system"], defaults=facts["defaults"])
+
+
+def with_response_limit(pool: ChatPool, max_response_bytes: int) -> ChatPool:
+    """Return a pool that is made as this one, for answers up to this size; it is the caller's to close."""
+    arguments = {**pool._recipe.arguments, "max_response_bytes": max_response_bytes}
+    return restore(replace(pool._recipe, arguments=arguments), pool._defaults)
+
+
 def recorded_options_of(pool: ChatPool, make_request: Callable[[Any], ChatRequest], **more: Any) -> Dict[str, Any]:
     """Return the options of a run over rows for its journal; arguments as for ``recorded_options``."""
     return recorded_options(pool._core, pool._call_options(), make_request, **more)
@@ -166,16 +195,17 @@ def model_of(pool: ChatPool) -> Optional[str]:
 
 def has_version_in_url(pool: ChatPool) -> bool:
     """Return whether the base URL has a path, which then stands for the ``/v1`` of a request."""
-    return any(url.path.strip("/") for url in _base_urls(pool))
+    return any(url.path.strip("/") for url in base_urls(pool))
 
 
 def needs_model(pool: ChatPool) -> bool:
     """Return whether a server is OpenAI's own, which refuses requests without a model."""
-    hosts: Set[Optional[str]] = {url.hostname for url in _base_urls(pool)}
+    hosts: Set[Optional[str]] = {url.hostname for url in base_urls(pool)}
     return urlsplit(PUBLIC_URL).hostname in hosts
 
 
-def _base_urls(pool: ChatPool) -> List[SplitResult]:
+def base_urls(pool: ChatPool) -> List[SplitResult]:
+    """Return the base URL of each endpoint of the pool."""
     return [urlsplit(transport.base_url) for transport in pool._core.engine.endpoints.transports]
 
 

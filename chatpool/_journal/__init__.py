@@ -6,8 +6,9 @@ from .append_only import AppendOnly, SharedAppender, StoredRecord
 from .digest_table import DigestTable
 from .folder_lease import FolderLease, is_leased, newest_journal
 from .journal import Journal, count_states, is_journal, read_journal, read_runs
-from .lock_file import is_locked
+from .lock_file import FileLock, is_locked
 from .record import (
+    BATCH_API,
     FAILED,
     OK,
     RENAMED,
@@ -33,6 +34,7 @@ from .record import (
 from .status_file import StatusFile, read_status
 
 __all__ = [
+    "BATCH_API",
     "FAILED",
     "OK",
     "RENAMED",
@@ -41,6 +43,7 @@ __all__ = [
     "SET_ASIDE",
     "AppendOnly",
     "DigestTable",
+    "FileLock",
     "FolderLease",
     "Journal",
     "Prefix",

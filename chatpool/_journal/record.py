@@ -22,6 +22,7 @@ from ..errors import APIError, ChatPoolError
 from ..types import Attempt, Usage
 
 __all__ = [
+    "BATCH_API",
     "FAILED",
     "MARKS",
     "OK",
@@ -63,6 +64,9 @@ RUN = "n"
 
 MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED, RUN})
 _STATES = frozenset({OK, FAILED, RETRY}) | MARKS
+
+BATCH_API = "Batch API"
+"""The endpoint of the attempt of a row that a batch has answered, at half the price."""
 
 PREFIX_BYTES = 95
 """Bytes of a line that :func:`prefix_of` looks at."""

@@ -6,5 +6,19 @@ from . import shards
 from .api import run
 from .job import BatchResult
 from .report import Report, report
+from .submissions import BatchStatus, SubmissionStatus, cancel, collect, status, submit, wait
 
-__all__ = ["BatchResult", "Report", "report", "run", "shards"]
+__all__ = [
+    "BatchResult",
+    "BatchStatus",
+    "Report",
+    "SubmissionStatus",
+    "cancel",
+    "collect",
+    "report",
+    "run",
+    "shards",
+    "status",
+    "submit",
+    "wait",
+]

@@ -41,8 +41,9 @@ from .rows import InputFormat, Rows
 from .run_status import reported
 from .runner import Runner, ThreadRunner, refuse_without_model, time_limit
 from .signals import SignalGuard, guard_signals
+from .submission_journal import refuse_unfinished
 
-__all__ = ["run", "run_job"]
+__all__ = ["check_input", "pool_of", "rows_of", "run", "run_job"]
 
 
 logger = logging.getLogger("chatpool")
@@ -224,14 +225,16 @@ def run_job(
     clock = current_clock()
     started = clock.now()
     with contextlib.ExitStack() as stack:
-        job_pool, body_fields = stack.enter_context(_pool_of(pool, options))
+        job_pool, body_fields = stack.enter_context(pool_of(pool, options))
         job_pool = with_answer_rules(job_pool, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
         stack.callback(lambda: setattr(result, "elapsed", clock.now() - started))
-        rows = _rows_of(input_path, input_options, job_pool, body_fields, job, result, say)
+        rows = rows_of(input_path, input_options, job_pool, body_fields, job, result, say)
         if job.dry_run:
             _count_tokens(rows, job, paths, result)
         else:
             refuse_before_start(paths, input_path)
+            if output_path != STDOUT:
+                refuse_unfinished(output_path)
             if not paths.journal:
                 paths = _with_temporary_journal(paths, stack)
                 result.journal = None
@@ -240,7 +243,7 @@ def run_job(
 
 
 @contextlib.contextmanager
-def _pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
+def pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
     """Give the pool, made of the options if there is none, and the body fields among the options."""
     body_fields = {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
     pool_options = {name: value for name, value in options.items() if name in _POOL_OPTIONS}
@@ -254,7 +257,7 @@ def _pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[T
     yield pool, body_fields
 
 
-def _rows_of(
+def rows_of(
     input_path: str,
     input_options: Mapping[str, Any],
     pool: ChatPool,
@@ -263,6 +266,7 @@ def _rows_of(
     result: BatchResult,
     say: Say,
 ) -> Rows:
+    """Return the rows of an input, with the requests that the pool and the body fields make of them."""
     format_options = dict(input_options)
     text_options = {name: format_options.pop(name) for name in _TEXT_OPTIONS if name in format_options}
     source = Source(input_path, format_options.get("column"), **text_options)
@@ -291,7 +295,7 @@ def _run(
     is_kept = result.journal is not None
     needs_lock = job.lock is True and is_kept
     with Journal(paths.journal, needs_lock=needs_lock, lease=job.lease) as journal, reported(journal, result) as status:
-        total = status.total = _check_input(pool, rows, job, journal, paths, result)
+        total = status.total = check_input(pool, rows, job, journal, paths, result)
         outputs = _outputs_of(paths, journal, rows, job)
         _say_start(total, rows, journal, paths, say)
         runner_class: Type[Runner] = ThreadRunner if job.processes == 1 else ProcessPoolRunner
@@ -350,7 +354,7 @@ def _make_writable(path: str) -> None:
         raise ConfigurationError(f"cannot write {path}: {error.strerror or error}; choose another output") from error
 
 
-def _check_input(
+def check_input(
     pool: ChatPool, rows: Rows, job: Job, journal: Journal, paths: Paths, result: BatchResult
 ) -> Optional[int]:
     """Check the input before anything is sent; return how many rows are selected, None of standard input."""

@@ -9,6 +9,7 @@ import contextlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .._journal import (
+    BATCH_API,
     OK,
     Record,
     decode_value,
@@ -26,11 +27,13 @@ from .._wire.response import UnusableAnswer, vector_numbers
 from ..errors import ConfigurationError
 
 __all__ = [
+    "BATCH_API_SHARE",
     "CUSTOM_ID",
     "METADATA",
     "BadLine",
     "BatchLine",
     "EmptyCell",
+    "ResultLine",
     "answer_line",
     "batch_line",
     "checked_body",
@@ -43,6 +46,7 @@ __all__ = [
     "json_text",
     "json_type",
     "path_of",
+    "price_share",
     "read_result",
     "refuse_empty_messages",
     "request_of_list",
@@ -234,6 +238,16 @@ def json_type(value: Any) -> str:
     return "bytes that are no text" if isinstance(value, bytes) else names.get(type(value), "a number")
 
 
+BATCH_API_SHARE = 0.5
+"""The share of its price that an answer of the Batch API costs (https://platform.openai.com/docs/guides/batch)."""
+
+
+def price_share(record: Record) -> float:
+    """Return the share of the price that the answer of a row has cost."""
+    is_of_batch = bool(record.attempts) and record.attempts[-1].endpoint == BATCH_API
+    return BATCH_API_SHARE if is_of_batch else 1.0
+
+
 # --- output -------------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +283,10 @@ def error_line(record: Record) -> bytes:
 
 def error_code(error_facts: Mapping[str, Any]) -> str:
     """Return the code of a failure that is no response of the server."""
-    return _CODES.get(str(error_facts.get("class")), "internal_error")
+    name = error_facts.get("class")
+    if name == "APIError" and isinstance(error_facts.get("code"), str):  # the Batch API's own, such as batch_expired
+        return str(error_facts["code"])
+    return _CODES.get(str(name), "internal_error")
 
 
 def _head(record: Record) -> str:
@@ -287,7 +304,7 @@ def _error_body(error_facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"error": {name: error_facts.get(name) for name in ("message", "type", "param", "code")}}
 
 
-class _ResultLine(NamedTuple):
+class ResultLine(NamedTuple):
     """A line of output.
 
     Attributes:
@@ -297,6 +314,7 @@ class _ResultLine(NamedTuple):
         code: the error's code, type or message; None for an answer.
         body: the answer's JSON.
         message: the error's message, None without one.
+        request_id: the server's name of the request, None without one.
     """
 
     custom_id: Optional[str]
@@ -305,9 +323,15 @@ class _ResultLine(NamedTuple):
     code: Optional[str]
     body: Any
     message: Optional[str] = None
+    request_id: Optional[str] = None
+
+    @property
+    def refused_with(self) -> Optional[int]:
+        """The status of the response that refuses the row, None without one."""
+        return self.status if isinstance(self.status, int) and self.status >= 300 else None
 
 
-def read_result(line: str) -> _ResultLine:
+def read_result(line: str) -> ResultLine:
     """Decode a line of an output or an error file: ours, the Batch API's, vLLM's or the cookbook script's.
 
     Raises:
@@ -320,24 +344,24 @@ def read_result(line: str) -> _ResultLine:
         raise ValueError("it has neither 'response' nor 'error'")
     response: Dict[str, Any] = value["response"] if isinstance(value.get("response"), dict) else {}
     status, body, error = response.get("status_code"), response.get("body"), value.get("error")
+    name, request_id = value.get("custom_id"), response.get("request_id")
     error_in_body = body.get("error") if isinstance(body, dict) else None
     is_refused = (isinstance(status, int) and status >= 300) or not response
     if error or error_in_body or is_refused:
-        return _ResultLine(
-            value.get("custom_id"), False, status, _code(error or error_in_body), body, _message(error or error_in_body)
-        )
-    return _ResultLine(value.get("custom_id"), True, status, None, body)
+        reason = error or error_in_body
+        return ResultLine(name, False, status, _code(reason), body, _message(reason), request_id)
+    return ResultLine(name, True, status, None, body, None, request_id)
 
 
-def _read_pair(value: Any) -> _ResultLine:
+def _read_pair(value: Any) -> ResultLine:
     if len(value) not in (2, 3):
         raise ValueError("a list must be [request, answer] or [request, answer, metadata]")
     answer = value[1]
     if isinstance(answer, dict) and not answer.get("error"):
-        return _ResultLine(None, True, 200, None, answer)
+        return ResultLine(None, True, 200, None, answer)
     last = answer[-1] if isinstance(answer, list) and answer else answer
     error = last.get("error") if isinstance(last, dict) else last
-    return _ResultLine(None, False, None, _code(error), None, _message(error))
+    return ResultLine(None, False, None, _code(error), None, _message(error))
 
 
 def _message(error: Any) -> Optional[str]:

@@ -158,8 +158,12 @@ class BatchOutputs(Outputs):
         self._overwritten = journal.overwritten
 
     def on_row(self, row_request: RowRequest) -> None:
+        self.on_key(row_request.key)
+
+    def on_key(self, key: int) -> None:
+        """Take the key of a row of the input, in the order of the input."""
         if self._order is not None:
-            self._order.write(row_request.key.to_bytes(8, "big"))
+            self._order.write(key.to_bytes(8, "big"))
 
     def on_restored(self, record: Record) -> None:
         self.add([record])

@@ -16,7 +16,7 @@ from .._wire.response import answering_model, usage_of
 from ..errors import ConfigurationError, status_error_class
 from ..prices import Bill, PricesLike, dollars, prices_of
 from ..types import Usage
-from .jsonl import error_code, read_result
+from .jsonl import error_code, price_share, read_result
 from .output_files import Paths
 from .timeline import Exchanges, OwnAttempts, Timeline
 
@@ -46,6 +46,7 @@ class Report:
         started_at, ended_at: seconds since the epoch; None without a journal.
         timeline: the times of attempts and outcomes; None without a journal.
         bill: tokens and costs of the answers.
+        batched: how many of the answers are the Batch API's, at half the price; they have no times.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Report:
     ended_at: Optional[float] = None
     timeline: Optional[Timeline] = None
     bill: Bill = field(default_factory=Bill)
+    batched: int = 0
 
     @property
     def rows(self) -> int:
@@ -105,6 +107,8 @@ class Report:
         if self.cost is not None:
             facts.append(("cost", dollars(self.cost)))
             facts += [("", note) for note in [self.bill.note()] if note]
+        if self.batched:
+            facts.append(("Batch API", f"{self.batched:,} answers, at half the price"))
         if len(self.models) > 1:
             facts += [("models", f"{name}: {count:,}") for name, count in self.models.most_common(5)]
         if self.latencies:
@@ -120,17 +124,21 @@ class Report:
             ("waits", f"{self.waited:,.1f} s before those, all rows together"),
         ]
 
-    def add_answer(self, body: Any, in_all: Optional[Usage] = None, asked: Optional[str] = None) -> None:
+    def add_answer(
+        self, body: Any, in_all: Optional[Usage] = None, asked: Optional[str] = None, *, share: float = 1.0
+    ) -> None:
         """Count an answer.
 
         Args:
             body: its JSON.
             in_all: tokens of all answers to the same row, where there were others that were not taken.
             asked: the model that was asked for, where it has another name.
+            share: the share of the price that it has cost.
         """
         self.succeeded += 1
+        self.batched += share < 1
         usage, model = usage_of(body), answering_model(body)
-        self.bill.add(in_all or usage, asked, model)
+        self.bill.add(in_all or usage, asked, model, share=share)
         if usage is not None:
             self.written.append(usage.completion_tokens)
         if model is not None:
@@ -207,13 +215,16 @@ def _read_journal(run_report: Report, path: str) -> None:
     run_report.runs = read_runs(path)
     run_report.timeline, exchanges = Timeline([at for at, _ in run_report.runs]), Exchanges()
     for record, is_last in read_journal(path):
-        run_report.add_attempts(record, exchanges.of(record))
+        share = price_share(record)
+        # Of a batch nobody knows when a row was sent and answered.
+        run_report.add_attempts(record, exchanges.of(record) if share == 1 else OwnAttempts((), 0.0))
         if is_last and record.state == OK:
-            run_report.add_answer(decode_value(record.value), record.usage, record.model)
+            run_report.add_answer(decode_value(record.value), record.usage, record.model, share=share)
         elif is_last:
             error = error_of(record.error or {}, 0)
             run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), error.message, error.advice)
-            run_report.bill.add(record.usage, record.model, answering_model(decode_value(record.value)))
+            answered = answering_model(decode_value(record.value))
+            run_report.bill.add(record.usage, record.model, answered, share=share)
 
 
 def _cause(record: Record) -> str:

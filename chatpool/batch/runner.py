@@ -34,7 +34,7 @@ from .rows import RowRequest, Rows
 from .run_status import Counts, counts_of
 from .signals import SignalGuard
 
-__all__ = ["Runner", "ThreadRunner", "refuse_without_model", "time_limit"]
+__all__ = ["Runner", "ThreadRunner", "invalid_row_error", "record_of_row", "refuse_without_model", "time_limit"]
 
 logger = logging.getLogger("chatpool")
 
@@ -190,9 +190,7 @@ class Runner:
 
     def _fail_invalid(self, row_request: RowRequest) -> None:
         """Fail a row that no request can be made of."""
-        error = ConfigurationError(f"{self._rows.location_of(row_request.row)}: {row_request.problem}")
-        error.__cause__ = row_request.problem
-        self._fail_unsent(Outcome(0, row_request, error=error))
+        self._fail_unsent(Outcome(0, row_request, error=invalid_row_error(self._rows, row_request)))
 
     def _fail_unsent(self, outcome: Outcome[Any]) -> None:
         self._persist(outcome)
@@ -219,18 +217,7 @@ class Runner:
         if state is None:  # the row stays pending
             return
         row_request: RowRequest = outcome.item
-        row = row_request.row
-        at = self._clock.wall()
-        record = record_of(
-            outcome,
-            state,
-            row_request.key,
-            row_request.hash,
-            at=at,
-            custom_id=row.custom_id,
-            row=row.number,
-            meta=row.meta,
-        )
+        record = record_of_row(row_request, outcome, state, at=self._clock.wall())
         self._journal.append(record)
         row_request.record = record
 
@@ -329,6 +316,28 @@ class ThreadRunner(Runner):
             answered = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
             self._bill.add(outcome.usage or usage_of(value), None if request is None else request.model, answered)
         self._publish([outcome.item.record for outcome in ended])
+
+
+def record_of_row(row_request: RowRequest, outcome: Outcome[Any], state: str, *, at: float) -> Record:
+    """Return the journal's record of a row that has ended at this time, in seconds since the epoch."""
+    row = row_request.row
+    return record_of(
+        outcome,
+        state,
+        row_request.key,
+        row_request.hash,
+        at=at,
+        custom_id=row.custom_id,
+        row=row.number,
+        meta=row.meta,
+    )
+
+
+def invalid_row_error(rows: Rows, row_request: RowRequest) -> ConfigurationError:
+    """Return the error of a row that no request can be made of."""
+    error = ConfigurationError(f"{rows.location_of(row_request.row)}: {row_request.problem}")
+    error.__cause__ = row_request.problem
+    return error
 
 
 def _request_of(row_request: RowRequest) -> ChatRequest:

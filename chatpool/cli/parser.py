@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .ask import add_ask
+from .batch_jobs import add_batch
 from .command_parser import CommandParser
 from .run import add_run
 from .shards import add_shards
@@ -31,6 +32,7 @@ def build_parser() -> CommandParser:
     )
     add_ask(commands, _EXITS)
     add_run(commands, _EXITS)
+    add_batch(commands)
     add_shards(commands, _EXITS)
     add_watch(commands)
     add_report(commands)

@@ -26,19 +26,26 @@ from .shared_options import QUIET, add_call_options, add_version, number
 from .terminal import FATAL, OK, SOME_FAILED, complain
 
 __all__ = [
+    "INPUT_OPTIONS",
     "add_answer_rules",
+    "add_encoding_format",
     "add_failures",
     "add_input_options",
+    "add_max_failures",
     "add_requests",
+    "add_retry_failed",
     "add_run",
+    "add_table_options",
+    "answer_rules",
     "job_of",
     "run_rows",
+    "say_nothing",
     "show_end",
     "show_result",
     "told_if_interrupted",
 ]
 
-_INPUT_OPTIONS = ("url", "template", "column", "id_field", "attach", "attach_folder", "delimiter", "encoding")
+INPUT_OPTIONS = ("url", "template", "column", "id_field", "attach", "attach_folder", "delimiter", "encoding")
 
 
 def add_run(commands: argparse._SubParsersAction[CommandParser], exits_text: str) -> None:
@@ -126,6 +133,12 @@ def _add_selection(command: CommandParser) -> None:
 
 def add_failures(group: argparse._ArgumentGroup) -> None:
     """Add the options about rows that have failed."""
+    add_retry_failed(group)
+    add_max_failures(group)
+
+
+def add_retry_failed(group: argparse._ArgumentGroup) -> None:
+    """Add the option that selects rows that have failed before."""
     group.add_argument(
         "--retry-failed",
         metavar="KINDS",
@@ -134,6 +147,10 @@ def add_failures(group: argparse._ArgumentGroup) -> None:
         default=False,
         help="only rows that failed before, all or of these kinds (429,timeout,BadRequestError)",
     )
+
+
+def add_max_failures(group: argparse._ArgumentGroup) -> None:
+    """Add the option that ends a run in which too much fails."""
     group.add_argument(
         "--max-failures",
         metavar="N",
@@ -191,6 +208,20 @@ def _add_output(command: CommandParser) -> None:
         choices=FORMATS,
         help="the form of OUT, whatever its ending (default: what the ending says; batch for standard output)",
     )
+    add_table_options(group)
+    group.add_argument(
+        "--in-order", action="store_true", help="put lines into the order of the input at the end; a table always is"
+    )
+    group.add_argument(
+        "--journal", metavar="FILE", help="what keeps everything, to go on from (default: beside OUT; none for -)"
+    )
+    group.add_argument(
+        "--no-lock", action="store_true", help="run where nothing keeps a second run from the same files"
+    )
+
+
+def add_table_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say what is in a table."""
     group.add_argument(
         "--fields",
         metavar="NAMES",
@@ -202,15 +233,6 @@ def _add_output(command: CommandParser) -> None:
         "--raw",
         action="store_true",
         help="leave texts as they are that a spreadsheet would take for formulas, and line breaks in .txt",
-    )
-    group.add_argument(
-        "--in-order", action="store_true", help="put lines into the order of the input at the end; a table always is"
-    )
-    group.add_argument(
-        "--journal", metavar="FILE", help="what keeps everything, to go on from (default: beside OUT; none for -)"
-    )
-    group.add_argument(
-        "--no-lock", action="store_true", help="run where nothing keeps a second run from the same files"
     )
 
 
@@ -230,6 +252,11 @@ def add_requests(command: CommandParser) -> None:
         type=number("texts", whole=True),
         help="at most N texts to embed in one request (default: 2,048)",
     )
+    add_encoding_format(group)
+
+
+def add_encoding_format(group: argparse._ArgumentGroup) -> None:
+    """Add the option that says how vectors are sent."""
     group.add_argument(
         "--encoding-format",
         metavar="FORM",
@@ -243,7 +270,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.json and arguments.output == STDOUT:
         raise ConfigurationError("--json and the answers would share standard output: leave it out, or name a file")
     job = job_of(arguments)
-    input_options: Dict[str, Any] = {name: getattr(arguments, name) for name in _INPUT_OPTIONS}
+    input_options: Dict[str, Any] = {name: getattr(arguments, name) for name in INPUT_OPTIONS}
     with told_if_interrupted(arguments), open_pool(arguments, needs_model=False) as pool:
         result = run_rows(pool, arguments, job, arguments.input, arguments.output, input_options)
     return _show_dry_run(result, arguments) if arguments.dry_run else show_end(result, arguments)
@@ -278,7 +305,7 @@ def run_rows(
         input_options,
         pool,
         {} if arguments.encoding_format is None else {"encoding_format": arguments.encoding_format},
-        say=_say_nothing if arguments.verbosity == QUIET else complain,
+        say=say_nothing if arguments.verbosity == QUIET else complain,
         signals=(signal.SIGINT, signal.SIGTERM),
     )
 
@@ -294,7 +321,7 @@ def job_of(arguments: Namespace) -> Job:
         skip_bad_lines=arguments.skip_bad_lines,
         prices=arguments.prices,
         processes=arguments.processes,
-        answers=_answer_rules(arguments),
+        answers=answer_rules(arguments),
         max_pack=arguments.max_pack,
         format=format_of(arguments.output, arguments.format),
         fields=arguments.fields,
@@ -308,11 +335,11 @@ def job_of(arguments: Namespace) -> Job:
     )
 
 
-def _say_nothing(text: str) -> None:
+def say_nothing(text: str) -> None:
     """Take a message of no importance, with ``--quiet``."""
 
 
-def _answer_rules(arguments: Namespace) -> AnswerRules:
+def answer_rules(arguments: Namespace) -> AnswerRules:
     """Return the rules of ``--schema``, ``--max-reasks`` and ``--accept``.
 
     Raises:

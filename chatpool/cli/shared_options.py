@@ -18,13 +18,16 @@ from .command_parser import KEY_ADVICE, CommandParser
 __all__ = [
     "PRICES_HELP",
     "QUIET",
+    "add_address_options",
     "add_call_options",
     "add_connection_options",
     "add_messages",
+    "add_submission_options",
     "add_version",
     "number",
     "pool_options",
     "prices",
+    "seconds",
 ]
 
 QUIET = -1
@@ -67,7 +70,8 @@ def number(unit: str, *, whole: bool = False, least: Optional[float] = None) -> 
     return convert
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Return the value of an option that takes more than 0 seconds."""
     value: float = number("seconds", least=0)(text)
     if not value:
         raise ArgumentTypeError("must be more than 0 seconds")
@@ -134,6 +138,10 @@ def _header(text: str) -> Tuple[str, str]:
 # -- options --------------------------------------------------------------------------------------------------
 
 
+_NO_LIMITS: Dict[str, Any] = dict.fromkeys(("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices"))
+_SYSTEM_HELP = "a system message for every prompt"
+
+
 def add_version(parser: CommandParser) -> None:
     """Add ``--version``."""
     parser.add_argument(
@@ -143,9 +151,7 @@ def add_version(parser: CommandParser) -> None:
 
 def add_connection_options(command: CommandParser) -> None:
     """Add the options of every command that calls a server."""
-    command.set_defaults(
-        system=None, max_workers=None, rpm=None, tpm=None, scope=None, budget=None, retries=None, prices=None
-    )
+    command.set_defaults(**_NO_LIMITS, system=None)
     _add_server(command)
     _add_request(command)
     add_messages(command)
@@ -159,14 +165,39 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
         json_help: the help of ``--json``.
     """
     _add_server(command)
-    _add_request(command).add_argument("--system", metavar="TEXT", help="a system message for every prompt")
+    _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
     _add_limits(command)
     add_messages(command).add_argument("--json", action="store_true", help=json_help)
+
+
+def add_submission_options(command: CommandParser) -> None:
+    """Add the options of a command that makes requests of rows and sends them as files."""
+    command.set_defaults(**_NO_LIMITS)
+    _add_server(command)
+    _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
+
+
+def add_address_options(command: CommandParser, *, has_limits: bool = False) -> None:
+    """Add the options of a command whose requests are made already.
+
+    Args:
+        command: the parser.
+        has_limits: whether it may make many calls.
+    """
+    command.set_defaults(**_NO_LIMITS, system=None, model=None, param=[], local=False)
+    _add_address(command.add_argument_group("server"))
+    if has_limits:
+        _add_limits(command)
 
 
 def _add_server(command: CommandParser) -> None:
     group = command.add_argument_group("server")
     group.add_argument("--model", metavar="NAME", help="the model")
+    _add_address(group)
+    group.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
+
+
+def _add_address(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--base-url", metavar="URL", help="default: OPENAI_BASE_URL, else OpenAI's own server")
     group.add_argument(
         "--header",
@@ -179,7 +210,6 @@ def _add_server(command: CommandParser) -> None:
     group.add_argument(
         "--timeout", metavar="SECONDS", type=number("seconds"), help="limit of one attempt (default: 600)"
     )
-    group.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
 
 
 def _add_request(command: CommandParser) -> argparse._ArgumentGroup:
@@ -222,7 +252,7 @@ def _add_limits(command: CommandParser) -> None:
         type=number("retries", whole=True, least=0),
         help="attempts after the first; 0 for none (default: 8, and more while other calls succeed)",
     )
-    group.add_argument("--run-timeout", metavar="SECONDS", type=_seconds, help="limit of the whole run (default: none)")
+    group.add_argument("--run-timeout", metavar="SECONDS", type=seconds, help="limit of the whole run (default: none)")
     group.add_argument(
         "--prices", "--price", metavar="IN,OUT", type=prices, help=f"dollars per million tokens: {PRICES_HELP}"
     )

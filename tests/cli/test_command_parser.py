@@ -11,7 +11,7 @@ from chatpool.cli.parser import build_parser
     ("command_line", "words", "usage"),
     [
         (["rum"], "no command 'rum'; did you mean run?", "usage: chatpool [-h]"),
-        (["frobnicate"], "there are ask, run, shards, watch", "usage: chatpool [-h]"),
+        (["frobnicate"], "there are ask, run, batch, shards, watch", "usage: chatpool [-h]"),
         (["--verson"], "no option --verson; did you mean --version?", "usage: chatpool [-h]"),
         (["ask", "--modle", "m", "x"], "no option --modle; did you mean --model?", "usage: chatpool ask"),
         (["ask", "--modle=m", "x"], "no option --modle; did you mean --model?", "usage: chatpool ask"),
