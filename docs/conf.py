@@ -35,7 +35,9 @@ autodoc_default_options = {"members": True}
 autodoc_mock_imports = ["celery", "cloudpickle", "distributed", "opentelemetry", "prometheus_client"]
 # Named in signatures and described in reference/settings.md, where most would be unions of many lines.
 autodoc_type_aliases = {
+    "Files": "chatpool.types.Files",
     "Item": "chatpool.types.Item",
+    "ResponseForm": "chatpool.types.ResponseForm",
     "Listener": "chatpool.events.Listener",
     "PricesLike": "chatpool.prices.PricesLike",
     "RetryPolicyLike": "chatpool.config.RetryPolicyLike",

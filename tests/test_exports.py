@@ -66,7 +66,18 @@ VALUES = {
     "ToolCallDelta",
     "Usage",
 }
-CALLS = {"ChatPool", "ChatStream", "attach", "deadline", "json_schema", "map", "speech", "transcription", "translation"}
+CALLS = {
+    "ChatPool",
+    "ChatStream",
+    "StoredFiles",
+    "attach",
+    "deadline",
+    "json_schema",
+    "map",
+    "speech",
+    "transcription",
+    "translation",
+}
 
 PUBLIC_MODULES = [chatpool, chatpool.local, chatpool.testing]
 PUBLIC_THINGS = [

@@ -1,6 +1,7 @@
 """The public pool."""
 
 from .._wire.media import speech, transcription, translation
+from .api_methods import StoredFiles
 from .endpoint import Endpoint
 from .pool import (
     ChatPool,
@@ -9,4 +10,14 @@ from .pool import (
 from .streams import ChatStream
 from .time_budget import deadline
 
-__all__ = ["ChatPool", "ChatStream", "Endpoint", "deadline", "map", "speech", "transcription", "translation"]
+__all__ = [
+    "ChatPool",
+    "ChatStream",
+    "Endpoint",
+    "StoredFiles",
+    "deadline",
+    "map",
+    "speech",
+    "transcription",
+    "translation",
+]

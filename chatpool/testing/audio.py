@@ -32,19 +32,19 @@ class Audio:
     """Answers the paths of ``/audio``.
 
     Args:
-        reply: what is heard, by the fields of the form, in which ``file`` is a :class:`ReceivedFile`. Default: the
-            text in the file, or its name and size.
+        reply: what is heard, by the fields of the form, in which ``file`` is a :class:`ReceivedFile`. Default, and
+            where it returns None: the text in the file, or its name and size.
     """
 
     def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
         self._reply = reply
         self.routes: Routes = {
             ("POST", "/audio/speech"): json_handler(_speak),
-            ("POST", "/audio/transcriptions"): self._hear_as(_language_of),
-            ("POST", "/audio/translations"): self._hear_as(lambda form: "english"),
+            ("POST", "/audio/transcriptions"): self._hear_as("transcribe"),
+            ("POST", "/audio/translations"): self._hear_as("translate"),
         }
 
-    def _hear_as(self, language_of: Callable[[Mapping[str, Any]], str]) -> Handler:
+    def _hear_as(self, task: str) -> Handler:
         def handle(request: ReceivedRequest, text: Optional[str], id_in_path: str) -> Content:
             files = [part for part in request.files if part.name == "file"]
             if not files or "model" not in request.form:
@@ -56,16 +56,13 @@ class Audio:
             heard: Any = text
             if heard is None:
                 fields = {**request.form, "file": files[0]}
-                heard = _text_of(files[0]) if self._reply is None else self._reply(fields)
+                heard = None if self._reply is None else self._reply(fields)
+                heard = _text_of(files[0]) if heard is None else heard
             if not isinstance(heard, str):
                 return Content(200, heard)
-            return _WRITERS[name](_Transcript(heard, language_of(request.form), request.form))
+            return _WRITERS[name](_Transcript(heard, task, request.form))
 
         return handle
-
-
-def _language_of(form: Mapping[str, Any]) -> str:
-    return str(form.get("language", "english"))
 
 
 # -- speech -------------------------------------------------------------------------------------------------------
@@ -118,8 +115,13 @@ class _Transcript(NamedTuple):
     """A text that was heard; each of its words takes half a second."""
 
     text: str
-    language: str
+    task: str
     form: Mapping[str, Any]
+
+    @property
+    def language(self) -> str:
+        """The language of the text."""
+        return "english" if self.task == "translate" else str(self.form.get("language", "english"))
 
     @property
     def seconds(self) -> float:
@@ -152,7 +154,7 @@ def _json(transcript: _Transcript) -> Content:
 def _verbose_json(transcript: _Transcript) -> Content:
     wanted = transcript.form.get("timestamp_granularities[]", ["segment"])
     body: Dict[str, Any] = {
-        "task": "transcribe",
+        "task": transcript.task,
         "language": transcript.language,
         "duration": transcript.seconds,
         "text": transcript.text,

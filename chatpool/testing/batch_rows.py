@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Se
 
 from ..errors import ConfigurationError
 from .http_parts import parse_response
-from .http_server import Send, Wait
+from .http_server import Send
 from .received import Headers, RawRequest, ReceivedRequest, embedding_inputs, prompt_of
 from .routing import Content
 from .scenarios import BatchScenario
@@ -167,8 +167,6 @@ def unfinished_rows(rows: Sequence[Row], first: int, end: str) -> Iterator[RowRe
 def _content_of(step: Step, request: ReceivedRequest, model: Answerer) -> Optional[Content]:
     """Return the answer that a step gives; None if it gives none, or a part of one."""
     actions = step.actions(request, model)
-    if Wait(None) in actions:
-        return None
     sent = b"".join(action.head + action.body for action in actions if isinstance(action, Send))
     try:
         response = parse_response(sent, request.method)

@@ -33,6 +33,7 @@ _ENDPOINTS = (
     "/v1/completions",
     "/v1/moderations",
     "/v1/images/generations",
+    "/v1/images/edits",
 )
 _EMPTY_AT_FIRST = (
     "errors",
@@ -71,6 +72,11 @@ class _Batch(Course):
         self.rows: List[Row] = []
         self.results: List[RowResult] = []
 
+    def counts(self) -> Dict[str, int]:
+        """Return the numbers of all rows, of those with an answer, and of those that were refused."""
+        failed = sum(result.failed for result in self.results)
+        return _counts(len(self.rows), len(self.results) - failed, failed)
+
     def poll(self) -> None:
         """Count a poll, and show how far the rows are."""
         if self.status == "in_progress":
@@ -78,11 +84,7 @@ class _Batch(Course):
         self.seen += 1
 
     def done(self) -> int:
-        """Return how many rows are answered in the state that the batch is in."""
-        if self.status == "validating":
-            return 0
-        if self.course[-1] == "completed" and self.status != "in_progress":
-            return len(self.rows)
+        """Return how many rows of a batch in progress are answered."""
         if self.scenario.done is not None:
             return min(self.scenario.done, len(self.rows))
         if self.course[-1] == "expired":
@@ -190,6 +192,7 @@ class Batches:
             return
         elif batch.status == "in_progress":
             batch.results = self._answered(batch)
+            batch.update(request_counts=batch.counts())
         del batch.course[0]
         if not batch.course:
             self._write(batch, following)
@@ -225,13 +228,10 @@ class Batches:
         """Write the files of a batch that has ended."""
         results = batch.results
         answered, failed = [result for result in results if not result.failed], [r for r in results if r.failed]
-        batch.update(
-            request_counts=_counts(len(batch.rows), len(answered), len(failed)),
-            usage=_usage([result.line["response"]["body"] for result in answered]),
-        )
         if end != "completed":
             failed += unfinished_rows(batch.rows[len(results) :], len(results) + 1, end)
         batch.update(
+            usage=_usage([result.line["response"]["body"] for result in answered]),
             output_file_id=self._write_file(batch, "output", answered, batch.scenario.output_file),
             error_file_id=self._write_file(batch, "error", failed, batch.scenario.error_file),
         )

@@ -15,7 +15,6 @@ __all__ = [
     "RawRequest",
     "ReceivedRequest",
     "RequestReader",
-    "call_key",
     "embedding_inputs",
     "prompt_of",
     "prompts_of",
@@ -83,6 +82,7 @@ class ReceivedRequest:
 
     __slots__ = (
         "_body",
+        "_boundary",
         "_form",
         "connection",
         "headers",
@@ -107,6 +107,7 @@ class ReceivedRequest:
         self.headers = request.headers
         self.raw = request.raw
         self._body: Any = _NOT_DECODED
+        self._boundary = boundary_of(self.headers.get("content-type", ""))
         self._form: Optional[Form] = None
 
     @property
@@ -114,7 +115,8 @@ class ReceivedRequest:
         """The body's JSON value, None for a body that is not JSON."""
         if self._body is _NOT_DECODED:
             try:
-                self._body = json.loads(self.raw)
+                # A form may be large, and is never JSON.
+                self._body = json.loads(self.raw) if self._boundary is None else None
             except ValueError:
                 self._body = None
         return self._body
@@ -134,21 +136,19 @@ class ReceivedRequest:
         """The prompt of the request: the last user message, the prompt or the input; "" without one."""
         return prompt_of(self.body) or prompt_of(self.form)
 
+    @property
+    def call_key(self) -> bytes:
+        """What all attempts of a call have in common: the body but for its boundary; without one, the target."""
+        raw = self.raw if self._boundary is None else self.raw.replace(self._boundary, b"")
+        return raw or f"{self.method} {self.target}".encode()
+
     def _parsed_form(self) -> Form:
         if self._form is None:
-            boundary = boundary_of(self.headers.get("content-type", ""))
-            self._form = Form({}, []) if boundary is None else parse_form(self.raw, boundary)
+            self._form = Form({}, []) if self._boundary is None else parse_form(self.raw, self._boundary)
         return self._form
 
     def __repr__(self) -> str:
         return f"<ReceivedRequest {self.number}: {self.method} {self.path} on connection {self.connection}>"
-
-
-def call_key(request: ReceivedRequest) -> bytes:
-    """Return what the attempts of one call have in common: the body, without boundaries; without a body, the target."""
-    boundary = boundary_of(request.headers.get("content-type", ""))
-    raw = request.raw if boundary is None else request.raw.replace(boundary, b"")
-    return raw or f"{request.method} {request.target}".encode()
 
 
 class RequestReader:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ..errors import ConfigurationError
-from .received import ReceivedRequest, call_key
+from .received import ReceivedRequest
 from .steps import Error, Garbage, Hangup, Html, Reset, Stall, Step, Truncate
 
 __all__ = [
@@ -48,7 +48,7 @@ class _Attempts:
 
     def count(self, request: ReceivedRequest) -> int:
         """Return how many attempts there were before this one."""
-        key = call_key(request)
+        key = request.call_key
         count = self._seen.get(key, 0)
         self._seen[key] = count + 1
         return count
@@ -214,7 +214,7 @@ class Faults(Script):
 
     def take(self, request: ReceivedRequest) -> Entry:
         """Return the fault for this attempt, None for none."""
-        key = b"%d %d %s" % (self._seed, self._attempts.count(request), call_key(request))
+        key = b"%d %d %s" % (self._seed, self._attempts.count(request), request.call_key)
         drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
         return next((fault for bound, fault in self._bounds if drawn < bound), None)
 

@@ -35,9 +35,23 @@ class FakeServer:
             assert pool.chat("ping").text == "ping"
             assert server.requests[0].prompt == "ping"
 
-    Without more it answers POST ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` with the last
-    user message (or the prompt), ``/v1/embeddings`` with :func:`embedding_vector`, ``/v1/moderations`` and GET
-    ``/v1/models``; the same request always gets the same content.  ``usage`` counts words.
+    Without more it answers as the API does, and the same request always gets the same content:
+
+    - POST ``/v1/chat/completions``, ``/v1/completions`` and ``/v1/responses`` with the last user message (or the
+      prompt), ``/v1/embeddings`` with :func:`embedding_vector`, ``/v1/moderations`` with nothing flagged. ``usage``
+      counts words. GET ``/v1/models``;
+    - ``/v1/files``, ``/v1/uploads`` and ``/v1/batches`` from memory: :attr:`files` and :attr:`batches` show what is
+      there. Rows of a batch are answered as single requests are. A batch goes on to its next state after each GET of
+      it, unless a :class:`BatchScenario` says otherwise, and never because time passes;
+    - responses with ``"background": true`` in the same way (:attr:`background`, :class:`BackgroundScenario`);
+    - ``/v1/audio/speech`` with bytes that hold the text (``wav`` can be played, other formats cannot);
+      ``/v1/audio/transcriptions`` and ``/translations`` with the text that a file holds, or its name and size, a word
+      every half second;
+    - ``/v1/images/generations``, ``/edits`` and ``/variations`` with small PNGs, as base64 or at an address of this
+      server.
+
+    The same paths are served below ``/openai`` and ``/openai/deployments/NAME``, as Azure has them; a file is
+    ``"pending"`` there at first.
 
     Args:
         script: what to do with requests instead of answering as usual:
@@ -49,7 +63,9 @@ class FakeServer:
             - :class:`EachCall`: ``EachCall(Error(503))`` lets every call fail once;
             - a function of the :class:`ReceivedRequest` that returns a step or None. It runs in the threads of the
               connections, several at a time.
-        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says. Default: an echo.
+        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says, in rows of batches too.
+            For a sound, ``body`` is the fields of its form, and ``body["file"]`` a :class:`ReceivedFile`. Default: an
+            echo.
         faults: random faults (:class:`Faults`) for requests to which the script says nothing.
         limits: a :class:`Quota`, a :class:`Cap` or several of them. A request that one of them refuses gets a 429
             and does not reach the script.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
-from typing import Any, Collection, Dict, Iterator, List, Mapping
+from typing import Any, Collection, Dict, FrozenSet, Iterator, List, Mapping
 
 # Packages and modules that programs import; what has no underscore in others is for chatpool itself.
 MODULES = (
@@ -24,6 +25,14 @@ def public_names() -> Iterator[str]:
             value = getattr(importlib.import_module(module), name)
             if inspect.isclass(value) and not (module == "chatpool" and value.__module__ == "chatpool.errors"):
                 yield from (f"{module}.{name}.{member}" for member in members(value))
+
+
+@functools.cache
+def public_classes() -> FrozenSet[type]:
+    """All classes that programs can import."""
+    modules = [importlib.import_module(module) for module in MODULES]
+    values = [getattr(module, name) for module in modules for name in module.__all__]
+    return frozenset(value for value in values if inspect.isclass(value))
 
 
 def members(cls: type) -> List[str]:
@@ -45,6 +54,11 @@ def _annotations(cls: type) -> Mapping[str, Any]:
     return vars(cls).get("__annotations__", {})
 
 
+def _is_hidden(cls: type) -> bool:
+    """Return whether a class is one of chatpool's that programs cannot import."""
+    return cls.__module__.startswith("chatpool") and (cls.__name__.startswith("_") or cls not in public_classes())
+
+
 def inherited(cls: type, hidden: Collection[str] = ()) -> Dict[type, List[str]]:
     """Public attributes that a class has from each of its public bases.
 
@@ -55,8 +69,10 @@ def inherited(cls: type, hidden: Collection[str] = ()) -> Dict[type, List[str]]:
     found: Dict[type, List[str]] = {}
     seen = {name for name in own_members(cls) if name not in hidden and not isinstance(vars(cls).get(name), str)}
     for base in cls.__mro__[1:]:
-        names = [name for name in own_members(base) if name not in seen]
-        if base.__name__.startswith("_"):
+        hidden_bases = [other for other in base.__mro__[1:] if _is_hidden(other)]  # documented with this class
+        members_here = [name for each in (base, *hidden_bases) for name in own_members(each)]
+        names = [name for name in dict.fromkeys(members_here) if name not in seen]
+        if _is_hidden(base):
             seen.update(names)  # documented with the public class below it
         elif base.__module__.startswith("chatpool") and names:
             seen.update(names)

@@ -71,8 +71,9 @@ def _exists(module: str, name: str) -> bool:
 
 def test_every_method_of_the_pool_is_in_the_tables_of_its_page(docs: Path) -> None:
     page = (docs / "reference" / "pool.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\| \{py:meth\}`(\w+) <chatpool\.ChatPool\.\1>`", page, re.MULTILINE)
-    assert sorted(shown) == sorted(name for name in vars(chatpool.ChatPool) if not name.startswith("_"))
+    rows = re.findall(r"^\| (\{py:.*)$", page, re.MULTILINE)
+    shown = [name for row in rows for name in re.findall(r"\{py:\w+\}`(\w+) <chatpool\.ChatPool\.\1>`", row)]
+    assert sorted(shown) == sorted(name for name in dir(chatpool.ChatPool) if not name.startswith("_"))
 
 
 def test_every_fixture_of_the_plugin_is_described(docs: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_long_sound_has_hours(api_with):
 
 def test_a_translation_is_english(api_with):
     answer = hear(api_with(), b"Hallo", ("response_format", "verbose_json"), path="/audio/translations")
-    assert (answer.json["language"], answer.json["text"]) == ("english", "Hallo")
+    assert [answer.json[name] for name in ("task", "language", "text")] == ["translate", "english", "Hallo"]
 
 
 def test_reply_hears_by_the_form(api_with):

@@ -65,7 +65,7 @@ def test_the_scenario_says_how_many_polls_see_a_state(api_with):
     batch = api.batch(["a"] * 8)
     polls = [api.poll(batch) for _ in range(5)]
     assert [poll["status"] for poll in polls] == ["in_progress"] * 3 + ["finalizing", "completed"]
-    assert [poll["request_counts"]["completed"] for poll in polls] == [0, 2, 4, 4, 8]
+    assert [poll["request_counts"]["completed"] for poll in polls] == [0, 2, 4, 8, 8]
 
 
 def test_a_batch_can_be_done_at_the_first_poll(api_with):
@@ -83,16 +83,25 @@ def test_a_held_batch_waits_for_the_server_to_be_told(api_with):
     assert api.server.advance() == 0
 
 
+def test_one_held_batch_can_be_moved_alone(api_with):
+    api = api_with(batches=BatchScenario(polls=None))
+    _, second = api.batch(["a"]), api.batch(["a"])
+    assert api.server.advance(second["id"]) == 1
+    assert [batch["status"] for batch in api.server.batches] == ["validating", "in_progress"]
+    assert api.server.advance("batch_9") == 0
+
+
 def test_a_waiting_test_is_woken_when_the_server_is_told(api_with):
     api = api_with(batches=BatchScenario(polls=None))
     api.batch(["a"])
     is_looking = threading.Event()
 
     def is_in_progress():
+        status = api.server.batches[0]["status"]
         is_looking.set()
-        return api.server.batches[0]["status"] == "in_progress"
+        return status == "in_progress"
 
-    waiting = threading.Thread(target=api.server.wait_until, args=(is_in_progress,))
+    waiting = threading.Thread(target=api.server.wait_until, args=(is_in_progress, 60), daemon=True)
     waiting.start()
     assert is_looking.wait(10)
     api.server.advance()
@@ -174,16 +183,17 @@ def test_a_row_that_the_api_refuses_is_in_the_file_of_errors(api_with):
 def test_the_scenario_says_which_rows_fail(api_with, as_function):
     steps = {"row-0": Error(429), "row-1": Stall(), "row-2": Truncate(), "row-3": Html(502), "row-4": Answer("own")}
     steps["row-5"] = Delay(3600, then=Answer("late"))
+    steps["row-6"] = Stall(after=200)
     api = api_with(batches=BatchScenario(rows=(lambda row: steps.get(row["custom_id"])) if as_function else steps))
-    done = finished(api, api.batch(["x"] * 7))
+    done = finished(api, api.batch(["x"] * 8))
     errors, answers = api.lines(done["error_file_id"]), api.lines(done["output_file_id"])
     assert errors["row-0"]["response"]["status_code"] == 429
-    for custom_id in ("row-1", "row-2"):
+    for custom_id in ("row-1", "row-2", "row-6"):
         assert errors[custom_id]["response"] is None
         assert errors[custom_id]["error"]["code"] == "request_timeout"
     assert "<html>" in errors["row-3"]["response"]["body"]
     texts = {name: line["response"]["body"]["choices"][0]["message"]["content"] for name, line in answers.items()}
-    assert texts == {"row-4": "own", "row-5": "late", "row-6": "x"}
+    assert texts == {"row-4": "own", "row-5": "late", "row-7": "x"}
 
 
 def test_a_batch_without_an_answered_row_has_no_output_file(api_with):
@@ -227,7 +237,9 @@ def test_an_error_in_reply_is_answered_where_a_poll_moves_the_batch(api_of):
 @pytest.mark.parametrize(("done", "answered"), [(None, 2), (0, 0), (3, 3), (99, 5)])
 def test_an_expired_batch_has_a_part_of_its_rows(api_with, done, answered):
     api = api_with(batches=BatchScenario(end="expired", done=done))
-    batch = finished(api, api.batch(["x"] * 5))
+    batch = api.batch(["x"] * 5)
+    assert api.poll(batch, 2)["request_counts"]["completed"] == answered
+    batch = finished(api, batch)
     assert batch["status"] == "expired"
     assert batch["request_counts"]["completed"] == answered
     output = api.lines(batch["output_file_id"]) if batch["output_file_id"] else {}
@@ -256,7 +268,9 @@ def test_a_batch_that_is_cancelled_before_it_starts_has_no_rows(api_with):
     api = api_with()
     batch = api.batch(["x"])
     api.post(f"/batches/{batch['id']}/cancel")
-    assert [api.poll(batch)["status"] for _ in range(2)] == ["cancelling", "cancelled"]
+    assert api.poll(batch)["status"] == "cancelling"
+    assert api.post(f"/batches/{batch['id']}/cancel").json["status"] == "cancelling"
+    assert api.poll(batch)["status"] == "cancelled"
     ended = api.poll(batch)
     assert (ended["output_file_id"], ended["error_file_id"], ended["request_counts"]["total"]) == (None, None, 0)
 

@@ -9,7 +9,7 @@ import requests
 from urllib3.filepost import encode_multipart_formdata
 
 from chatpool.testing.forms import boundary_of, parse_form
-from chatpool.testing.received import Headers, RawRequest, ReceivedRequest, call_key
+from chatpool.testing.received import Headers, RawRequest, ReceivedRequest
 
 
 def received(raw: bytes, content_type: str) -> ReceivedRequest:
@@ -76,4 +76,4 @@ def test_a_quoted_boundary_is_read():
 def test_attempts_with_other_boundaries_are_one_call():
     one, two = (received(*encode_multipart_formdata([("a", "x")], boundary=mark)) for mark in ("b" * 9, "c" * 9))
     other = received(*encode_multipart_formdata([("a", "y")], boundary="c" * 9))
-    assert call_key(one) == call_key(two) != call_key(other)
+    assert one.call_key == two.call_key != other.call_key
