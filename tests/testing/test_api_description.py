@@ -5,48 +5,24 @@ The description leaves out that fields which have no value yet are null on the w
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
 import pytest
-from jsonschema import Draft202012Validator
 
 from chatpool.testing import BackgroundScenario, BatchLimits, BatchScenario, Error
+from tests.api_description import answer_schema, errors_of, named, needs_description
 
-_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "openai-openapi.json"
-DESCRIPTION = Path(os.environ.get("CHATPOOL_API_DESCRIPTION", _BESIDE))
-
-pytestmark = pytest.mark.skipif(
-    not DESCRIPTION.is_file(), reason=f"OpenAI's API description is not beside the checkout ({DESCRIPTION})"
-)
+pytestmark = needs_description
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 SOUND = [("file", ("a.mp3", b"one two\nthree"))]
 UPLOAD = {"filename": "a.jsonl", "purpose": "batch", "bytes": 2, "mime_type": "application/jsonl"}
 
 
-@pytest.fixture(scope="module")
-def description():
-    return json.loads(DESCRIPTION.read_text(encoding="utf-8"))
-
-
 @pytest.fixture
-def check(description):
+def check():
     """Checks a body against a schema: one that has a name, or that of an operation's answer."""
 
     def check_body(body, name=None, operation=None):
-        if operation is not None:
-            method, path = operation.split()
-            answer = description["paths"][path][method.lower()]["responses"]["200"]
-            schema = answer["content"]["application/json"]["schema"]
-        else:
-            schema = {"$ref": f"#/components/schemas/{name}"}
-        validator = Draft202012Validator({**schema, "components": description["components"]})
-        errors = [
-            f"{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in validator.iter_errors(body)
-        ]
-        assert errors == []
+        assert errors_of(body, named(name) if operation is None else answer_schema(operation)) == []
 
     return check_body
 
