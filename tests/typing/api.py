@@ -6,6 +6,7 @@ A comment ``type: ignore[...]`` marks a line that has to be an error: mypy compl
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import requests
@@ -14,6 +15,7 @@ from typing_extensions import assert_type
 
 from chatpool import (
     APIError,
+    Attachment,
     Attempt,
     ChatChunk,
     ChatCompletion,
@@ -30,6 +32,7 @@ from chatpool import (
     Timeout,
     ToolCall,
     Usage,
+    attach,
 )
 from chatpool.local import LocalServer
 from chatpool.testing import Error, FakeServer, RateLimited
@@ -59,6 +62,12 @@ def singular_calls(pool: ChatPool) -> None:
     assert_type(pool.chat("ping"), ChatCompletion)
     pool.chat([{"role": "user", "content": "ping"}], temperature=0, seed=1)
     pool.chat({"messages": [], "model": "m"})
+    picture = attach(Path("cat.png"), detail="low", max_bytes=1000)
+    assert_type(picture, Attachment)
+    pool.chat(["Describe it.", picture, {"type": "text", "text": "In one word."}])
+    pool.responses([attach(b"%PDF-1.4", filename="a.pdf"), "Sum up."])
+    pool.map(["cat.png"], prompt=lambda path: ["Describe it.", attach(path)])
+    attach(7)  # type: ignore[arg-type]
     pool.chat(ChatRequest({"input": "ping"}, "/responses"))
     assert_type(pool.responses("ping", max_output_tokens=5), ChatCompletion)
     pool.responses(7)  # type: ignore[arg-type]
