@@ -56,10 +56,11 @@ class AnswerTaker:
         """
         names = dict(read_names(submission.names_path(part.number)))
         counts: Counter[str] = Counter()
-        ended: Dict[str, bool] = {}  # by custom_id, whether with an answer
+        ended: Dict[str, str] = {}  # by custom_id, why without an answer; "" with one
         for kind in ("output", "errors"):
             for result in _results_in(submission.answer_path(part.number, kind), counts):
                 self._take(part, result, names, ended, counts)
+        self.failures.update(filter(None, ended.values()))
         counts["missing"] = len(names) - len(ended)
         _tell(part, counts)
 
@@ -68,7 +69,7 @@ class AnswerTaker:
         part: Part,
         result: ResultLine,
         names: Dict[str, RowName],
-        ended: Dict[str, bool],
+        ended: Dict[str, str],
         counts: Counter[str],
     ) -> None:
         custom_id = result.custom_id
@@ -78,15 +79,12 @@ class AnswerTaker:
             return
         if custom_id in ended:
             counts["duplicate"] += 1
-            if ended[custom_id] or not result.ok:
+            if not (ended[custom_id] and result.ok):
                 return
         record = self._record_of(part, result, name)
-        ended[custom_id] = record.state == OK
-        if record.state != OK:
-            self.failures[_cause_of(record)] += 1
-            if self._journal.state(record.key, record.hash) == OK:
-                return  # it has an answer by now
-        self._journal.append(record)
+        ended[custom_id] = "" if record.state == OK else _cause_of(record)
+        if record.state == OK or self._journal.state(record.key, record.hash) != OK:  # it may have an answer by now
+            self._journal.append(record)
 
     def _record_of(self, part: Part, result: ResultLine, name: RowName) -> Record:
         """Return the record of a line, and count its tokens."""

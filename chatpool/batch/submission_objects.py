@@ -18,7 +18,7 @@ from ..errors import (
 
 __all__ = ["Batch", "batch_of", "id_in", "id_of", "is_limit", "is_named", "is_passing"]
 
-_PROBLEM_CHARACTERS = 800
+_PROBLEM_CHARACTERS, _STATUS_CHARACTERS = 800, 40
 
 
 class Batch(NamedTuple):
@@ -59,7 +59,7 @@ def batch_of(answer: Any) -> Batch:
     counts = counts if isinstance(counts, dict) else {}
     batch_id = id_in(answer, "/batches")
     problems = _problems_in(answer.get("errors"))
-    status = _text(answer.get("status")) or ""
+    status = printable(_text(answer.get("status")) or "")[:_STATUS_CHARACTERS]
     return Batch(
         batch_id,
         status,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -284,7 +285,7 @@ def test_rows_that_the_server_refuses_fail(api_with, write_rows, read_lines):
 def test_answers_are_reviewed_by_the_rules_of_a_run(api_with, write_rows):
     api = api_with()
     api.submit(write_rows(3))
-    result = api.collect(parse={"type": "object"})
+    result = api.collect(parse=json.loads)
     assert (result.succeeded, result.failed, result.causes) == (0, 3, {"ParseError": 3})
 
 

@@ -245,20 +245,11 @@ def test_a_missing_file_of_errors_leaves_its_rows_pending(api_with, write_rows, 
 
 def damaged(content):
     """An output file with lines that are of no use."""
-    lines = content.splitlines(keepends=True)
-    other = json.dumps({"custom_id": "stranger", "response": {"status_code": 200, "body": {}}, "error": None})
-    nested = b"[" * 100_000 + b"\n"
-    return (
-        b"not json\n\xff\xfe\n"
-        + nested
-        + lines[0]
-        + lines[0]
-        + b"\n"
-        + other.encode()
-        + b"\n"
-        + b"".join(lines[1:])
-        + b'{"cut'
-    )
+    first, *others = content.splitlines(keepends=True)
+    failure = {"custom_id": json.loads(first)["custom_id"], "response": None, "error": {"code": "batch_expired"}}
+    stranger = {"custom_id": "stranger", "response": {"status_code": 200, "body": {}}, "error": None}
+    bad = [b"not json", b"\xff\xfe", b"[" * 100_000, b"", json.dumps(stranger).encode(), json.dumps(failure).encode()]
+    return bad[-1] + b"\n" + first + first + b"\n".join(bad) + b"\n" + b"".join(others) + b'{"cut'
 
 
 def test_damaged_unknown_and_repeated_lines_are_counted_and_survived(api_with, write_rows, caplog, monkeypatch):
@@ -276,9 +267,27 @@ def test_damaged_unknown_and_repeated_lines_are_counted_and_survived(api_with, w
 
     monkeypatch.setattr(BatchService, "download", damage)
     api = api_with()
-    assert api.answer(write_rows(4)).succeeded == 4
-    for text in ("1 lines of its files name no row", "1 lines of its files name a row again", "4 lines of its files"):
+    result = api.answer(write_rows(4))
+    assert (result.succeeded, result.failed, result.usage.total_tokens, result.causes) == (4, 0, 16, {})
+    for text in ("1 lines of its files name no row", "3 lines of its files name a row again", "4 lines of its files"):
         assert text in caplog.text
+
+
+def test_a_failure_does_not_replace_an_answer(api_with, write_rows, ids):
+    source = write_rows(4)
+    api = api_with(batches=BatchScenario(polls=0, end="expired"))
+    api.submit(source)
+    other, journal = api.folder / "other.jsonl", api.folder / "out.journal"
+    batch.run(source, other, pool=api.pool, journal=journal, progress=False)  # paid twice, as nobody could know
+    assert api.collect().succeeded == 4
+
+
+def test_answers_are_on_the_disk_before_they_count_as_collected(api_with, write_rows, monkeypatch):
+    steps, sync, append = [], Journal.sync, Submission._append
+    monkeypatch.setattr(Journal, "sync", lambda journal: steps.append("sync") or sync(journal))
+    monkeypatch.setattr(Submission, "_append", lambda *args: steps.append(args[1]["event"]) or append(*args))
+    api_with().answer(write_rows(1))
+    assert steps[-2:] == ["sync", "collected"]
 
 
 def test_an_answer_that_is_none_fails_its_row(api_with, write_rows):
