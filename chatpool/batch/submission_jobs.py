@@ -88,7 +88,7 @@ def submit_job(
     for name, path in (("input", input_path), ("output", output_path)):
         if path == STDOUT:
             raise ConfigurationError(
-                f"{name} must be a file: the answers come hours later, and are put beside its rows"
+                f"{name} must be a file, got {path!r}: the answers come hours later, and are put beside its rows"
             )
     paths = Paths.of(output_path, job.format, job.journal)
     service = BatchService(pool)
