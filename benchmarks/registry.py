@@ -53,6 +53,7 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("ablation", "what each part of the pacing is for (simulated)", "pacing.ablation"),
     Benchmark("sharing", "limits that processes share", "pacing.sharing"),
     Benchmark("scale", "millions of rows over many hosts: shards, Redis, deaths", "scale"),
+    Benchmark("clusters", "shards on a Dask cluster: workers killed, and one limit for all", "clusters"),
     Benchmark("outage", "a server that is down for a while", "outage", servers=_NGINX),
     Benchmark("overload", "real limiters, and refusals at random", "overload", servers=("nginx", "haproxy")),
     Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", servers=_NGINX),
