@@ -302,7 +302,7 @@ def refuse_metadata(metadata: Mapping[str, str]) -> None:
 def _own_metadata(submission: Submission, part: Part) -> Dict[str, str]:
     """Return the metadata by which a batch is found again."""
     assert submission.plan is not None
-    facts = (submission.plan.name, str(part.number), str(len(part.former_ids) + 1))
+    facts = (submission.plan.name, str(part.number), str(part.refusals + 1))
     return dict(zip(_METADATA, facts))
 
 

@@ -43,6 +43,8 @@ def test_after_a_lost_answer_the_server_is_asked_before_anything_is_sent_again(p
     assert sorted(batch_rows_at(api.server)) == ROWS
     assert len(api.server.batches) == 2
     assert len([file for file in api.server.files if file.purpose == "batch"]) == 2
+    keys = [request.headers["idempotency-key"] for request in api.sent("POST", "/batches")]
+    assert len(set(keys)) == 2  # one for each batch, however often it is asked for
     assert len(api.sent("POST", path)) == (2 if isinstance(loss, LostAnswer) else 3)
     assert api.sent("GET", path)
 
@@ -152,7 +154,8 @@ def test_a_batch_that_others_hold_back_is_tried_again_after_minutes(api_with, wr
     skipped = instant_waits.skipped
     api.wait()
     assert 600 <= instant_waits.skipped - skipped <= 1200
-    assert len(api.sent("POST", "/batches")) == 4
+    posts = api.sent("POST", "/batches")
+    assert len({request.headers["idempotency-key"] for request in posts}) == 4  # no refusal is to be repeated
     assert "submit smaller batches (tokens_per_batch, --tokens-per-batch)" in caplog.text
 
 
