@@ -31,7 +31,8 @@ __all__ = ["BatchService", "refuse_metadata", "sleep"]
 
 _MAX_METADATA, _NAME_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512  # of the API
 _METADATA = ("chatpool_submission", "chatpool_part", "chatpool_try")
-_LOOK_AGAIN_SECONDS = (2.0, 10.0, 30.0)  # after an answer was lost: the server may still be busy with the request
+_LOOK_AGAIN_SECONDS = (2.0, 10.0, 30.0)  # after an answer was lost
+_SECOND_LOOK_SECONDS = 10.0  # after one that has found nothing
 _TRANSFER_SECONDS = 3600.0  # for 200 MB and more over a slow line, at least; limits of a pool are for answers
 _MAX_FILE_BYTES = 50_000_000_000  # of answers
 _FILE_READY_SECONDS = 600.0  # for which Azure may check a file, at most
@@ -235,16 +236,16 @@ class BatchService:
                 if pause is None or is_limit(error) or not is_passing(error):
                     raise
             sleep(self._clock, pause)
-            found = look()
+            found = self._look_twice(look)
             if found is not None:
                 return found
         raise AssertionError("the last try returns or raises")
 
     def _look_twice(self, look: Callable[[], Optional[ValueT]]) -> Optional[ValueT]:
-        """Look, and once more after a pause: a process may have been killed, and started again, within a second."""
+        """Look, and once more after a pause: the server may still be at work on the request."""
         found = look()
         if found is None:
-            sleep(self._clock, _LOOK_AGAIN_SECONDS[0])
+            sleep(self._clock, _SECOND_LOOK_SECONDS)
             found = look()
         return found
 

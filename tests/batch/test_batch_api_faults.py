@@ -71,6 +71,22 @@ def test_batches_of_others_are_not_taken_for_ours(api_with, write_rows):
     assert api.submit(write_rows(2)).batches[0].batch_id == "batch_3"
 
 
+def test_a_server_may_list_a_batch_some_seconds_late(api_with, write_rows, instant_waits):
+    lost = posts_to("/batches", LostAnswer())
+    lists = []
+
+    def script(request):
+        if request.method == "GET" and request.path.endswith("/batches"):
+            lists.append(instant_waits.now())
+            return Answer(body={"object": "list", "data": [], "has_more": False}) if len(lists) == 1 else None
+        return lost(request)
+
+    api = api_with(script=script)
+    assert api.answer(write_rows(1)).succeeded == 1
+    assert len(api.server.batches) == 1
+    assert lists[1] - lists[0] >= 10
+
+
 def test_a_lost_batch_is_found_on_a_later_page(api_with, write_rows):
     script = posts_to("/batches", LostAnswer())
     api = api_with(batches=BatchScenario(polls=None))
