@@ -73,6 +73,7 @@ nitpick_ignore_regex = [
     # What steps are made of, and what a report counts with: values of public attributes, but of no use alone.
     ("py:class", r"Action|(chatpool\.testing\.steps\.)?Answerer|Timeline|chatpool\.batch\.(report|timeline)\.\w+"),
     ("py:class", r"chatpool\._journal\.record\.Record|chatpool\.testing\.memory\.Replies"),
+    ("py:class", r"chatpool\._client\.api_methods\.ApiMethods"),  # a part of ChatPool
 ]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -62,7 +62,7 @@ def problems_of_request(request: Any) -> List[str]:
     contents = operation.get("requestBody", {}).get("content", {})
     media_type = request.headers.get("content-type", "").partition(";")[0]
     if not contents:
-        return problems + (["it has a body"] if request.raw else [])
+        return problems + (["it has a body"] if request.raw not in (b"", b"{}") else [])
     if media_type not in contents:
         return [*problems, f"its content type is {media_type!r}"]
     schema = contents[media_type]["schema"]

@@ -113,9 +113,29 @@ def batch_files(pool, tmp_path):
     shards.run(plan, 0, pool=pool)
 
 
+def the_batch_api(pool, tmp_path):
+    (tmp_path / "in.txt").write_text("one\ntwo\n")
+    batch.submit(tmp_path / "in.txt", tmp_path / "out.jsonl", pool=pool)
+    batch.wait(tmp_path / "out.jsonl", pool=pool)
+    assert batch.collect(tmp_path / "out.jsonl", pool=pool).succeeded == 2
+    batch.submit(tmp_path / "in.txt", tmp_path / "other.jsonl", pool=pool)
+    batch.cancel(tmp_path / "other.jsonl", pool=pool)
+
+
 @pytest.mark.parametrize(
     "calls",
-    [chats, answers_by_the_responses_api, streams, runs, sounds, pictures, stored_files, the_rest, batch_files],
+    [
+        chats,
+        answers_by_the_responses_api,
+        streams,
+        runs,
+        sounds,
+        pictures,
+        stored_files,
+        the_rest,
+        batch_files,
+        the_batch_api,
+    ],
     ids=lambda calls: calls.__name__,
 )
 def test_what_a_pool_sends_is_what_the_api_takes(pool, server, tmp_path, calls):

@@ -130,3 +130,21 @@ def redis_with_password():
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture
+def best_share():
+    """``best_share(used, at_most=1.005)``: the largest share of a limit that is used in up to three runs.
+
+    A machine whose processors are taken sends later than it might, so one good run tells; more than the limit is never
+    given, in any.
+    """
+
+    def measure(used, *, at_most, enough=0.97):
+        shares = []
+        while not shares or (max(shares) < enough and len(shares) < 3):
+            shares.append(used())
+            assert shares[-1] <= at_most
+        return max(shares)
+
+    return measure
