@@ -23,7 +23,7 @@ from .._values import RequestSize
 from .._wire import encode
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.request_size import request_size
-from ..config import Limits
+from ..config import Limits, Timeout
 from ..errors import ConfigurationError
 from ..events import Listener
 from ..types import ChatRequest, Outcome, Usage
@@ -64,6 +64,7 @@ __all__ = [
     "seconds_left",
     "start_rows",
     "state_of",
+    "timeout_of",
     "unpickle_pool",
     "with_answer_rules",
     "with_request_facts",
@@ -158,6 +159,11 @@ def request_facts(pool: ChatPool, extra: Mapping[str, Any]) -> Dict[str, Any]:
 def with_request_facts(pool: ChatPool, facts: Mapping[str, Any]) -> ChatPool:
     """Return a view of a pool that fills in what another one has filled in, by its :func:`request_facts`."""
     return pool.with_options(model=facts["model"], system=facts["system"], defaults=facts["defaults"])
+
+
+def timeout_of(pool: ChatPool) -> Timeout:
+    """Return the time limits of the pool's calls."""
+    return pool._defaults.timeout
 
 
 def with_response_limit(pool: ChatPool, max_response_bytes: int) -> ChatPool:

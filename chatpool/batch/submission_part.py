@@ -28,6 +28,7 @@ class Part:
         batch_id: its last batch.
         is_creating: whether a batch was begun of which nothing is known.
         former_ids: batches that were refused because of the limit of enqueued tokens.
+        refusals: how often that has happened, before a batch had an id as well.
         status: the last batch's status, by the API's name.
         completed, failed: how many of its rows were answered, or have failed, by the server's account.
         output_file_id, error_file_id: the files of answers and errors.
@@ -49,6 +50,7 @@ class Part:
     batch_id: Optional[str] = None
     is_creating: bool = False
     former_ids: List[str] = field(default_factory=list)
+    refusals: int = 0
     status: str = ""
     completed: int = 0
     failed: int = 0
@@ -91,6 +93,7 @@ class Part:
             self.was_accepted = self.was_accepted or self.status not in (VALIDATING, _FAILED)
         elif kind == "refused":
             self.is_creating = False
+            self.refusals += 1
             self.former_ids += [self.batch_id] if self.batch_id is not None else []
             self.batch_id, self.status, self.completed, self.failed = None, "", 0, 0
             self.problem, self.refused_at = str(event["problem"]), int(event["headway"])

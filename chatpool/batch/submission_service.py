@@ -8,11 +8,12 @@ again: a file by its name, a batch by its metadata.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, TypeVar
 from urllib.parse import urlsplit
 
-from .._client.batch_support import ChatPool, base_urls, with_response_limit
+from .._client.batch_support import ChatPool, base_urls, timeout_of, with_response_limit
 from .._redaction import printable
 from ..clock import Clock, current_clock
 from ..errors import (
@@ -30,7 +31,9 @@ __all__ = ["BatchService", "refuse_metadata", "sleep"]
 
 _MAX_METADATA, _NAME_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512  # of the API
 _METADATA = ("chatpool_submission", "chatpool_part", "chatpool_try")
-_LOOK_AGAIN_SECONDS = (2.0, 10.0, 30.0)  # after an answer was lost: the server may still be busy with the request
+_LOOK_AGAIN_SECONDS = (2.0, 10.0, 30.0)  # after an answer was lost
+_SECOND_LOOK_SECONDS = 10.0  # after one that has found nothing
+_TRANSFER_SECONDS = 3600.0  # for 200 MB and more over a slow line, at least; limits of a pool are for answers
 _MAX_FILE_BYTES = 50_000_000_000  # of answers
 _FILE_READY_SECONDS = 600.0  # for which Azure may check a file, at most
 _FILE_POLL_SECONDS = 2.0
@@ -72,6 +75,9 @@ class BatchService:
         self.server = urls[0].geturl()
         self.is_azure = (urls[0].hostname or "").endswith(_AZURE_HOSTS) or urls[0].path.startswith("/openai")
         self._pool = pool
+        calls = timeout_of(pool)
+        seconds = max(calls.attempt, _TRANSFER_SECONDS)
+        self._transfer_timeout = replace(calls, attempt=seconds, total=max(calls.total, 2 * seconds))
         self._clock = current_clock()
 
     @classmethod
@@ -110,7 +116,7 @@ class BatchService:
             )
 
         def send() -> Dict[str, Any]:
-            answer = self._request("/files", {"purpose": "batch"}, files={"file": path})
+            answer = self._request("/files", {"purpose": "batch"}, files={"file": path}, timeout=self._transfer_timeout)
             id_in(answer, "/files")
             return dict(answer)
 
@@ -139,7 +145,9 @@ class BatchService:
         # The limit of a pool is for answers in memory, and 50,000 embeddings are a gigabyte.
         with with_response_limit(self._pool, _MAX_FILE_BYTES) as pool:
             try:
-                pool.request(f"/files/{file_id}/content", method="GET", response=Path(path))
+                pool.request(
+                    f"/files/{file_id}/content", method="GET", response=Path(path), timeout=self._transfer_timeout
+                )
             except NotFoundError:
                 return False
             return True
@@ -228,16 +236,16 @@ class BatchService:
                 if pause is None or is_limit(error) or not is_passing(error):
                     raise
             sleep(self._clock, pause)
-            found = look()
+            found = self._look_twice(look)
             if found is not None:
                 return found
         raise AssertionError("the last try returns or raises")
 
     def _look_twice(self, look: Callable[[], Optional[ValueT]]) -> Optional[ValueT]:
-        """Look, and once more after a pause: a process may have been killed, and started again, within a second."""
+        """Look, and once more after a pause: the server may still be at work on the request."""
         found = look()
         if found is None:
-            sleep(self._clock, _LOOK_AGAIN_SECONDS[0])
+            sleep(self._clock, _SECOND_LOOK_SECONDS)
             found = look()
         return found
 
@@ -295,7 +303,7 @@ def refuse_metadata(metadata: Mapping[str, str]) -> None:
 def _own_metadata(submission: Submission, part: Part) -> Dict[str, str]:
     """Return the metadata by which a batch is found again."""
     assert submission.plan is not None
-    facts = (submission.plan.name, str(part.number), str(len(part.former_ids) + 1))
+    facts = (submission.plan.name, str(part.number), str(part.refusals + 1))
     return dict(zip(_METADATA, facts))
 
 

@@ -172,8 +172,8 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
 
 def add_submission_options(command: CommandParser) -> None:
     """Add the options of a command that makes requests of rows and sends them as files."""
-    command.set_defaults(**_NO_LIMITS)
-    _add_server(command)
+    command.set_defaults(**_NO_LIMITS, local=False)  # the embedded model takes no files
+    _add_model_and_address(command)
     _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
 
 
@@ -190,10 +190,15 @@ def add_address_options(command: CommandParser, *, has_limits: bool = False) -> 
         _add_limits(command)
 
 
-def _add_server(command: CommandParser) -> None:
+def _add_model_and_address(command: CommandParser) -> argparse._ArgumentGroup:
     group = command.add_argument_group("server")
     group.add_argument("--model", metavar="NAME", help="the model")
     _add_address(group)
+    return group
+
+
+def _add_server(command: CommandParser) -> None:
+    group = _add_model_and_address(command)
     group.add_argument("--local", action="store_true", help="use the embedded model; needs no key")
 
 

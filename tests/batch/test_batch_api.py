@@ -123,6 +123,22 @@ def test_answers_may_be_larger_than_an_answer_of_the_pool(api_with, write_rows):
     assert len(api.server.files[-1].content) > 2000
 
 
+def test_files_may_take_longer_than_an_answer(api_with, write_rows, monkeypatch):
+    api, seen, request = api_with(), {}, ChatPool.request
+
+    def note(pool, path, *arguments, **options):
+        seen[path] = options.get("timeout")
+        return request(pool, path, *arguments, **options)
+
+    monkeypatch.setattr(ChatPool, "request", note)
+    api.pool = api.pool.with_options(timeout=30)
+    api.answer(write_rows(1))
+    assert [(seen[path].attempt, seen[path].total) for path in ("/files", "/files/file-2/content")] == [
+        (3600, 7200)
+    ] * 2
+    assert seen["/batches"] is seen["/batches/batch_1"] is None
+
+
 # -- what a status says --------------------------------------------------------------------------------------------
 
 

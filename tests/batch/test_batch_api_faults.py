@@ -43,6 +43,8 @@ def test_after_a_lost_answer_the_server_is_asked_before_anything_is_sent_again(p
     assert sorted(batch_rows_at(api.server)) == ROWS
     assert len(api.server.batches) == 2
     assert len([file for file in api.server.files if file.purpose == "batch"]) == 2
+    keys = [request.headers["idempotency-key"] for request in api.sent("POST", "/batches")]
+    assert len(set(keys)) == 2  # one for each batch, however often it is asked for
     assert len(api.sent("POST", path)) == (2 if isinstance(loss, LostAnswer) else 3)
     assert api.sent("GET", path)
 
@@ -67,6 +69,22 @@ def test_batches_of_others_are_not_taken_for_ours(api_with, write_rows):
         api.pool.request("/batches", {**body, "metadata": metadata})
     api.server.set_script(posts_to("/batches", Reset()))
     assert api.submit(write_rows(2)).batches[0].batch_id == "batch_3"
+
+
+def test_a_server_may_list_a_batch_some_seconds_late(api_with, write_rows, instant_waits):
+    lost = posts_to("/batches", LostAnswer())
+    lists = []
+
+    def script(request):
+        if request.method == "GET" and request.path.endswith("/batches"):
+            lists.append(instant_waits.now())
+            return Answer(body={"object": "list", "data": [], "has_more": False}) if len(lists) == 1 else None
+        return lost(request)
+
+    api = api_with(script=script)
+    assert api.answer(write_rows(1)).succeeded == 1
+    assert len(api.server.batches) == 1
+    assert lists[1] - lists[0] >= 10
 
 
 def test_a_lost_batch_is_found_on_a_later_page(api_with, write_rows):
@@ -152,7 +170,8 @@ def test_a_batch_that_others_hold_back_is_tried_again_after_minutes(api_with, wr
     skipped = instant_waits.skipped
     api.wait()
     assert 600 <= instant_waits.skipped - skipped <= 1200
-    assert len(api.sent("POST", "/batches")) == 4
+    posts = api.sent("POST", "/batches")
+    assert len({request.headers["idempotency-key"] for request in posts}) == 4  # no refusal is to be repeated
     assert "submit smaller batches (tokens_per_batch, --tokens-per-batch)" in caplog.text
 
 

@@ -164,6 +164,11 @@ def test_an_input_without_rows_is_an_error_unless_it_may_be(batch, tmp_path):
     assert (ended.code, "there is nothing to submit" in ended.err) == (0, True)
 
 
+def test_the_embedded_model_takes_no_files(batch):
+    ended = batch.submit("--local")
+    assert (ended.code, "no option --local" in ended.err) == (2, True)
+
+
 def test_ctrl_c_says_which_command_goes_on(batch, monkeypatch):
     batch.submit()
 
