@@ -11,11 +11,11 @@ import io
 import mimetypes
 import os
 import re
-import stat
 from dataclasses import dataclass
 from typing import BinaryIO, Iterator, Optional, Tuple, Union
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from ._files import open_regular
 from .errors import ConfigurationError
 
 __all__ = ["Attachment", "attach"]
@@ -102,7 +102,7 @@ class Attachment:
             ConfigurationError: there is no such file, it cannot be read, is no regular file, is empty, or is larger
                 than ``max_bytes``.
         """
-        file = io.BytesIO(self.data) if self.data is not None else _open_regular(str(self.path))
+        file = io.BytesIO(self.data) if self.data is not None else _opened(str(self.path))
         try:
             self._check_size(_size_of(file))
         except BaseException:
@@ -281,17 +281,9 @@ def _decoded_data_url(url: str) -> Tuple[bytes, str]:
 # -- files ------------------------------------------------------------------------------------------------
 
 
-def _open_regular(path: str) -> BinaryIO:
-    """Open a regular file; anything else, such as a pipe, might never end or never begin."""
+def _opened(path: str) -> BinaryIO:
     with _told(path):
-        _refuse_irregular(path, os.stat(path).st_mode)  # before it is opened, which does something to some devices
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
-    try:
-        _refuse_irregular(path, os.fstat(file.fileno()).st_mode)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        return open_regular(path)
 
 
 @contextlib.contextmanager
@@ -304,12 +296,6 @@ def _told(path: str) -> Iterator[None]:
     except (OSError, ValueError) as error:  # a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"the attachment {path} cannot be read: {reason}") from error
-
-
-def _refuse_irregular(path: str, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise ConfigurationError(f"the attachment {path} cannot be read: it is {kind}; name a file")
 
 
 def _size_of(file: BinaryIO) -> int:
@@ -327,7 +313,7 @@ def _identity_of(file: BinaryIO) -> Tuple[int, ...]:
 @functools.lru_cache(maxsize=_CACHED_DIGESTS)
 def _digest_of_file(path: str, identity: Tuple[int, ...]) -> str:
     """Return the SHA-256 of the file that has this identity."""
-    with _open_regular(path) as file, _told(path):
+    with _opened(path) as file, _told(path):
         digest = hashlib.sha256()
         for chunk in iter(functools.partial(file.read, _HASHED_BYTES), b""):
             digest.update(chunk)

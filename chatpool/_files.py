@@ -1,4 +1,4 @@
-"""Files that are written anew: whole or not at all, with the permissions of those that they replace."""
+"""Files that are read, and files that are written anew: whole or not at all, with the permissions of the old one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import os
 import stat
 from typing import BinaryIO, Iterator, Optional
 
-__all__ = ["SAFE_OPEN_FLAGS", "NewFile", "atomic_replace", "is_write_error", "resolve_own_link", "write_error"]
+__all__ = [
+    "SAFE_OPEN_FLAGS",
+    "NewFile",
+    "atomic_replace",
+    "is_write_error",
+    "open_regular",
+    "resolve_own_link",
+    "write_error",
+]
 
 # O_BINARY: Windows would change the ends of lines.
 SAFE_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -132,6 +140,29 @@ def _sync_folder(path: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file to be read; anything else, such as a pipe, might never end or never begin.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+        ValueError: there is a NUL in the path.
+    """
+    _refuse_irregular(os.stat(path).st_mode)  # before it is opened, which does something to some devices
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+    try:
+        _refuse_irregular(os.fstat(file.fileno()).st_mode)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_irregular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise OSError(errno.EINVAL, f"it is {kind}; name a file")
 
 
 def resolve_own_link(path: str) -> str:

@@ -11,12 +11,12 @@ from .errors import ConfigurationError
 __all__ = [
     "LATENESS_SECONDS",
     "CallerError",
+    "FileFault",
     "HTTPResponse",
     "Hold",
     "LazyBody",
     "RequestSize",
     "StatedLimit",
-    "UnreadableBody",
     "Verdict",
     "Waiting",
     "common_reason",
@@ -59,8 +59,8 @@ class HTTPResponse(NamedTuple):
     proxy: str = ""
 
 
-class UnreadableBody(Exception):
-    """A file in the body of a request cannot be read, any more.
+class FileFault(Exception):
+    """A file in the body of a request cannot be read, or that of its answer cannot be written.
 
     Args:
         error: what ends the call, and no other one.

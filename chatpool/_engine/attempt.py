@@ -9,7 +9,7 @@ from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
 from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
-from .._values import HTTPResponse, LazyBody, UnreadableBody, Verdict
+from .._values import HTTPResponse, LazyBody, FileFault, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
@@ -171,7 +171,7 @@ class Attempter:
             return self._exchanges.make(call, timeout, deadline.at)
         except Cancelled:
             return CANCELLED
-        except UnreadableBody as error:  # it says nothing about the endpoint: no other could read it
+        except FileFault as error:  # it says nothing about the endpoint: another one would not help
             return Verdict("fail", error=error.error)
         except ChatPoolError as error:  # the key could not be fetched
             return Verdict("fail", error=error) if self._failover is None else Verdict("fatal", "endpoint", error)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Iterable, Optional, Type
 
 from .._files import NewFile, write_error
+from .._values import FileFault
 from ..errors import ConfigurationError
 
 __all__ = ["AnswerFile"]
@@ -23,7 +24,7 @@ class AnswerFile:
         path: the file.
 
     Raises:
-        ConfigurationError: the folder does not exist, or the path is that of a folder.
+        FileFault: the folder does not exist, or the path is that of a folder.
     """
 
     def __init__(self, path: Any) -> None:
@@ -31,9 +32,9 @@ class AnswerFile:
         self._new: Optional[NewFile] = None
         folder = os.path.dirname(os.path.abspath(self._path))
         if not os.path.isdir(folder):
-            raise ConfigurationError(f"cannot write {self._path}: there is no folder {folder}")
+            raise self._fault(f"there is no folder {folder}")
         if os.path.isdir(self._path):
-            raise ConfigurationError(f"cannot write {self._path}: it is a folder; add a file name")
+            raise self._fault("it is a folder; add a file name")
 
     @property
     def has_body(self) -> bool:
@@ -44,7 +45,7 @@ class AnswerFile:
         """Write a body; return its beginning, at most 64 KiB.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            FileFault: it cannot be written.
             Exception: that of ``pieces``.
         """
         head = b""
@@ -65,7 +66,7 @@ class AnswerFile:
         """Replace the file with what was written.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            FileFault: it cannot be written.
         """
         if self._new is None:
             self.write(())
@@ -88,5 +89,8 @@ class AnswerFile:
         if new is not None:
             new.discard()
 
-    def _error(self, error: OSError) -> ConfigurationError:
-        return ConfigurationError(str(write_error(error, self._path).strerror))
+    def _fault(self, reason: str) -> FileFault:
+        return FileFault(ConfigurationError(f"cannot write {self._path}: {reason}"))
+
+    def _error(self, error: OSError) -> FileFault:
+        return FileFault(ConfigurationError(str(write_error(error, self._path).strerror)))

@@ -81,7 +81,7 @@ def read_body(raw: HTTPResponse, limit: int, file: Optional[AnswerFile] = None) 
     Raises:
         ResponseTooLarge: more than ``limit`` bytes, announced, received or decoded.
         requests.exceptions.RequestException: the connection broke, or the body is truncated or garbled.
-        ConfigurationError: the file cannot be written.
+        FileFault: the file cannot be written.
     """
     raw.enforce_content_length = True  # urllib3 1.26 would take a truncated body for whole
     try:

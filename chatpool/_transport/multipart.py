@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import mimetypes
 import os
-import stat
 from typing import (
     Any,
     BinaryIO,
@@ -25,7 +24,8 @@ from typing import (
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
 
-from .._values import UnreadableBody
+from .._files import open_regular
+from .._values import FileFault
 from ..errors import ConfigurationError
 
 __all__ = ["MAX_JOINED_BYTES", "FormData", "OpenedForm", "OpenedPiece"]
@@ -83,7 +83,7 @@ class FormData:
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
         for part in self._parts:
             if isinstance(part.content, str):
-                _open_regular(part.content).close()
+                _opened(part.content).close()
 
     def renamed(self, model: str) -> FormData:
         """Return the same form with another model."""
@@ -164,7 +164,7 @@ class OpenedForm:
         """Return the next bytes: at most ``size``, or all; none at the end.
 
         Raises:
-            UnreadableBody: a file has become shorter, or cannot be read any more.
+            FileFault: a file has become shorter, or cannot be read any more.
         """
         kept: List[bytes] = []
         left = self._size if size is None or size < 0 else size
@@ -174,7 +174,7 @@ class OpenedForm:
                 kept.append(block)
                 left -= len(block)
         except ConfigurationError as error:
-            raise UnreadableBody(error) from error
+            raise FileFault(error) from error
         return b"".join(kept)
 
     def _next(self, size: int) -> bytes:
@@ -217,7 +217,7 @@ class _OpenedFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = _open_regular(path)
+        self._file = _opened(path)
         self._size = os.fstat(self._file.fileno()).st_size
 
     def __len__(self) -> int:
@@ -238,16 +238,12 @@ class _OpenedFile:
         self._file.close()
 
 
-def _open_regular(path: str) -> BinaryIO:
-    """Open a file, and nothing that could make the reader wait."""
+def _opened(path: str) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ConfigurationError(f"files: {path} is no regular file: pass its content as bytes")
-    except OSError as error:
-        raise ConfigurationError(f"files: cannot read {path}: {error.strerror or error}") from error
-    return open(descriptor, "rb")
+        return open_regular(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"files: cannot read {path}: {reason}") from error
 
 
 def _pairs_of(files: Any) -> List[Tuple[str, Any]]:

@@ -15,7 +15,7 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from .._redaction import secret
-from .._values import HTTPResponse, LazyBody, UnreadableBody
+from .._values import FileFault, HTTPResponse, LazyBody
 from .._wire import is_success
 from ..config import Timeout
 from ..errors import ConfigurationError
@@ -95,7 +95,7 @@ class Transport:
         Raises:
             Cancelled: ``cancel`` was cancelled, or the transport aborted or closed.
             requests.exceptions.RequestException: there is no complete response.
-            ConfigurationError: a file of the body cannot be read, or that of the answer not written.
+            FileFault: a file of the body cannot be read, or that of the answer not written.
         """
         tokens, max_bytes = (self._aborted, cancel), self._settings.max_response_bytes
         exchange = Exchange(timeout, tokens, self._resolver, max_bytes, answer_file=answer_file)
@@ -312,7 +312,7 @@ def _opened(body: LazyBody, stack: contextlib.ExitStack) -> Any:
     try:
         return stack.enter_context(body.opened())
     except ConfigurationError as error:
-        raise UnreadableBody(error) from error
+        raise FileFault(error) from error
 
 
 def _complete_mocked_response(response: Any) -> requests.Response:

@@ -18,6 +18,7 @@ from chatpool import (
     ChatPool,
     ChatRequest,
     ConfigurationError,
+    Endpoint,
     NotFoundError,
     RetryPolicy,
     Timeout,
@@ -218,6 +219,20 @@ def test_a_full_disk_ends_the_call_and_leaves_the_file_as_it_was(pool_for, tmp_p
     assert caught.value.attempts == 1
     assert path.read_bytes() == b"of last week"
     assert os.listdir(tmp_path) == ["hello.mp3"]
+
+
+def test_a_file_that_cannot_be_written_says_nothing_about_its_endpoint(serve, tmp_path):
+    def script(peer):
+        while peer.read_request() is not None:
+            peer.answer(SOUND)
+
+    endpoints = [Endpoint(serve(script).url + "/v1", api_key="sk-x", name=name) for name in ("one", "other")]
+    with ChatPool("m", endpoints=endpoints) as pool:
+        for _ in range(4):
+            with pytest.raises(ConfigurationError, match="there is no folder") as caught:
+                speak(pool, tmp_path / "no" / "hello.mp3")
+            assert caught.value.attempts == 1, "the other endpoint could not write it either"
+        assert speak(pool, "bytes") == SOUND
 
 
 def test_of_two_calls_that_write_one_file_none_spoils_the_other(serve, tmp_path):

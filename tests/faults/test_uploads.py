@@ -334,7 +334,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(serve, pool_f
     pool = pool_for(serve(Uploads()))
     for path, message in (
         (tmp_path / "pipe", "no regular file"),
-        (tmp_path, "no regular file"),
+        (tmp_path, "it is a folder"),
         (tmp_path / "no", "No such"),
     ):
         with pytest.raises(ConfigurationError, match=message):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chatpool import ConfigurationError, attach
 from chatpool._transport import payload_of
 from chatpool._transport.request_body import _Base64
-from chatpool._values import UnreadableBody
+from chatpool._values import FileFault
 from chatpool._wire import to_request
 from chatpool._wire.attachments import AttachedContent
 
@@ -71,7 +71,7 @@ def test_one_that_becomes_shorter_is_refused(large):
     with payload_of(to_request(["a", attach(large)])).opened() as body:
         body.read(1000)
         large.write_bytes(LARGE[:1_000_000])
-        with pytest.raises(UnreadableBody) as raised:
+        with pytest.raises(FileFault) as raised:
             while body.read(65_536):
                 pass
     assert isinstance(raised.value.error, ConfigurationError)
