@@ -9,7 +9,7 @@ from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision
 from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
-from .._values import HTTPResponse, LazyBody, FileFault, Verdict
+from .._values import FileFault, HTTPResponse, LazyBody, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
