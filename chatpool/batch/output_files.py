@@ -394,10 +394,11 @@ def refuse_before_start(paths: Paths, source: str) -> None:
         raise ConfigurationError(f"{paths.journal} is the output: choose another journal")
     for path in (*outputs, paths.journal):
         with contextlib.suppress(OSError):
+            if is_sound(path) and os.path.samefile(os.path.dirname(path) or ".", source):
+                raise ConfigurationError(f"{path} would be one of the sounds in {source}: choose another name")
+        with contextlib.suppress(OSError):
             if path != STDOUT and os.path.samefile(path, source):
                 raise ConfigurationError(f"{path} is the input: choose another output")
-            if path != STDOUT and is_sound(path) and os.path.samefile(os.path.dirname(path) or ".", source):
-                raise ConfigurationError(f"{path} would be one of the sounds in {source}: choose another name")
     if not os.path.exists(paths.journal):
         refuse_foreign_files(paths)
 
