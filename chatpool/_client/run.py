@@ -197,6 +197,10 @@ class Run:
             return self._stop_reason
         return self._refused_models.get((request.path, request.model))
 
+    def keep_background(self, call: Call) -> bool:
+        """Note a response that is made in the background; return whether a later run can go on with it."""
+        return False
+
     def on_fatal(self, error: ChatPoolError) -> None:
         """Note the error, before the outcome that may be the last one."""
         with self._changed:

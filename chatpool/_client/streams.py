@@ -360,6 +360,10 @@ class _StreamSink:
         """Return None: only cancelling stops a stream."""
         return None
 
+    def keep_background(self, call: Call) -> bool:
+        """Return False: no journal knows of a stream."""
+        return False
+
     def on_fatal(self, error: ChatPoolError) -> None:
         """Do nothing: a stream has no siblings."""
 

@@ -1,5 +1,6 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
+from .background import background_facts
 from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
 from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
@@ -24,6 +25,7 @@ __all__ = [
     "Reviewer",
     "StreamHandoff",
     "WorkerHooks",
+    "background_facts",
     "collect_chunks",
     "no_worker_in_time",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from .append_only import AppendOnly, SharedAppender, StoredRecord
 from .digest_table import DigestTable
 from .folder_lease import FolderLease, is_leased, newest_journal
-from .journal import Journal, count_states, is_journal, read_journal, read_runs
+from .journal import Journal, count_states, is_journal, pending_mark, read_journal, read_runs
 from .lock_file import is_locked
 from .record import (
     FAILED,
     OK,
+    PENDING,
     RENAMED,
     RESTORED,
     RETRY,
@@ -35,6 +36,7 @@ from .status_file import StatusFile, read_status
 __all__ = [
     "FAILED",
     "OK",
+    "PENDING",
     "RENAMED",
     "RESTORED",
     "RETRY",
@@ -64,6 +66,7 @@ __all__ = [
     "may_hold_nan",
     "newest_journal",
     "one_line",
+    "pending_mark",
     "read_journal",
     "read_runs",
     "read_status",

@@ -6,6 +6,7 @@ Nothing outside this package knows the API's paths, status codes, headers and JS
 from __future__ import annotations
 
 from .attachments import with_parts
+from .background import classify_poll
 from .classification import as_truncated, chunk_of, classify_response, classify_stream, streamed
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
@@ -13,6 +14,8 @@ from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
 from .form_fields import form_fields
 from .operations import (
     MODELS_REQUEST,
+    background_response,
+    is_background,
     is_refusal,
     is_streamed,
     is_success,
@@ -34,15 +37,18 @@ __all__ = [
     "StreamReader",
     "UnreadableAnswer",
     "as_truncated",
+    "background_response",
     "check_response_form",
     "chunk_of",
     "classify_exception",
+    "classify_poll",
     "classify_response",
     "classify_stream",
     "describe_limits",
     "embedding_request",
     "encode",
     "form_fields",
+    "is_background",
     "is_event_stream",
     "is_missing",
     "is_refusal",
