@@ -1,11 +1,11 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
-from .background import background_facts
 from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
 from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
+from .polling import background_facts
 from .streaming import StreamHandoff, collect_chunks
 from .worker_threads import WorkerHooks
 

@@ -26,7 +26,7 @@ from ..clock import Clock
 from ..config import Timeout
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DeadlineExceededError
 from ..types import ChatRequest
-from .background import Background, poll_wait
+from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
@@ -139,11 +139,13 @@ class Attempter:
             verdict = verdict._replace(kind="fatal", scope="model", error=error)
         return AttemptResult(decision=self._decide(call, verdict, snapshot, ended_at, elapsed))
 
-    def promise(self, call: Call, started: StartedAttempt, verdict: Verdict, now: float) -> AttemptResult:
+    def promise(
+        self, call: Call, started: StartedAttempt, verdict: Verdict, now: float, *, is_new: bool = True
+    ) -> AttemptResult:
         """Have the response that a call is promised asked for later; the attempt goes on until that has ended."""
         if call.background is None:
-            call.background = Background()
-        background, is_new = call.background, not call.polls
+            call.background = BackgroundState()
+        background = call.background
         if is_new and verdict.background is not None:
             background.start(verdict.background, started.sent_at)
         self._scheduler.promised(call, verdict._replace(kind="success"), now)

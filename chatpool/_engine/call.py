@@ -19,7 +19,7 @@ from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
 from ..types import Attempt, ChatChunk, ChatRequest, Outcome, Usage
-from .background import Background
+from .background_state import BackgroundState
 from .dispatcher import Dispatcher
 from .leases import Lease
 
@@ -155,7 +155,7 @@ class Call:
         self.payload: Union[bytes, LazyBody] = b""
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
-        self.background: Optional[Background] = None  # from the first answer on that promises one for later
+        self.background: Optional[BackgroundState] = None  # from the first answer on that promises one for later
         self.history: Tuple[Attempt, ...] = ()
         self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
 

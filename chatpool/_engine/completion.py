@@ -14,7 +14,7 @@ from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import Outcome
-from .background import unfinished_in_time
+from .background_state import unfinished_in_time
 from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
 from .withdrawals import Withdrawals

@@ -22,7 +22,7 @@ from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
-from .background import Background
+from .background_state import BackgroundState
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
@@ -141,7 +141,7 @@ class Engine:
         """
         endpoint, response = facts.get("endpoint"), background_response(call.request, facts.get("id"))
         if response is not None and any(endpoint == spec.name for spec in self.endpoints.specs):
-            call.background = Background(response)
+            call.background = BackgroundState(response)
             call.upstream_key = (str(endpoint), call.upstream_key[1])
 
     def submit(self, calls: Sequence[Call]) -> None:
@@ -229,7 +229,7 @@ class Engine:
         elif call.options.is_single and call.state != DONE and self._scheduler.may_block(call, self.clock.now()):
             self._expiry.add(call)
 
-    def _watch_background(self, call: Call, background: Background) -> None:
+    def _watch_background(self, call: Call, background: BackgroundState) -> None:
         """Watch a call that has been parked before its first poll: it may be parked for hours."""
         if call.options.is_single and call.state != DONE and background.polls == background.failures == 0:
             self._expiry.add(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Dict, Optional
 
 from .._policy.retry import RetryDecision
 from .._transport import Cancelled, CancelToken
@@ -11,12 +11,19 @@ from .._wire import classify_exception, classify_poll
 from ..clock import Clock
 from ..errors import ChatPoolError
 from .attempt import CANCELLED, Attempter, AttemptResult, StartedAttempt, limited, note_wait
-from .background import Background, unfinished_in_time
+from .background_state import BackgroundState, unfinished_in_time
 from .call import Call, attempt_of, report_retry, report_send
 from .endpoints import Endpoints
 from .scheduler import Scheduler
 
-__all__ = ["Poller"]
+__all__ = ["Poller", "background_facts"]
+
+
+def background_facts(call: Call) -> Dict[str, str]:
+    """Return what ``Engine.resume`` needs to go on with the response of a call in another process."""
+    assert call.background is not None
+    assert call.background.response is not None
+    return {"id": call.background.response.id, "endpoint": call.upstream_key[0]}
 
 
 class Poller:
@@ -55,7 +62,7 @@ class Poller:
         started = StartedAttempt(began_at, deadline, deadline.at - now)
         return self._conclude(call, background, started, self._exchange(call, background.response, started))
 
-    def _begin(self, call: Call, background: Background, now: float) -> float:
+    def _begin(self, call: Call, background: BackgroundState, now: float) -> float:
         """Return when the attempt began that the poll belongs to: a new one after a poll that failed."""
         if background.began_at is not None:
             return background.began_at
@@ -93,27 +100,31 @@ class Poller:
             wall=self._clock.wall(),
         )
 
-    def _conclude(self, call: Call, background: Background, started: StartedAttempt, verdict: Verdict) -> AttemptResult:
+    def _conclude(
+        self, call: Call, background: BackgroundState, started: StartedAttempt, verdict: Verdict
+    ) -> AttemptResult:
         if verdict.kind == "pending":
             background.answered()
-            return self._attempter.promise(call, started, verdict, self._clock.now())
+            return self._attempter.promise(call, started, verdict, self._clock.now(), is_new=False)
         if verdict.background is not None:
             return AttemptResult(decision=self._decide(call, background, started, verdict))
         if verdict is not CANCELLED:
             background.take()
-            if verdict.kind == "fail" and verdict.status == 404 and background.was_found:
+            if verdict.about == "gone" and background.was_found:
                 return self._send_anew(call, background, started, verdict)
         return self._attempter.conclude(call, started, verdict)
 
     def _send_anew(
-        self, call: Call, background: Background, started: StartedAttempt, verdict: Verdict
+        self, call: Call, background: BackgroundState, started: StartedAttempt, verdict: Verdict
     ) -> AttemptResult:
         """Send the request of a call after all: what an earlier run had made is gone."""
         self._scheduler.returned(call, CANCELLED, self._clock.now())
         self._note_failure(call, background, started, verdict, 0.0)
         return AttemptResult(decision=RetryDecision(wait=0.0))
 
-    def _decide(self, call: Call, background: Background, started: StartedAttempt, verdict: Verdict) -> RetryDecision:
+    def _decide(
+        self, call: Call, background: BackgroundState, started: StartedAttempt, verdict: Verdict
+    ) -> RetryDecision:
         """Decide what follows a poll that has failed: another one, or the end of the call."""
         now = self._clock.now()
         # A timeout that was cut to the rest of the call's time says nothing about the server.
@@ -135,7 +146,7 @@ class Poller:
     def _note_failure(
         self,
         call: Call,
-        background: Background,
+        background: BackgroundState,
         started: StartedAttempt,
         verdict: Verdict,
         wait: Optional[float],

@@ -19,7 +19,7 @@ from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import APIConnectionError, ChatPoolError, ConfigurationError
 from ..types import LineStats
-from .background import Background
+from .background_state import BackgroundState
 from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
 from .leases import LeaseHolder, LeaseRequest
 
@@ -249,7 +249,7 @@ class Upstream:
         if background is not None and background.was_found and background.polls == background.failures == 0:
             self._reserve_found(call, background)
 
-    def _reserve_found(self, call: Call, background: Background) -> None:
+    def _reserve_found(self, call: Call, background: BackgroundState) -> None:
         """Reserve budget for a response that an earlier run has had made: it is on its way, whether it fits or not."""
         if self._budget_tracker is not None and background.reservation is None:
             background.reservation = self._budget_tracker.reservation(

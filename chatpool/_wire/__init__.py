@@ -6,7 +6,7 @@ Nothing outside this package knows the API's paths, status codes, headers and JS
 from __future__ import annotations
 
 from .attachments import with_parts
-from .background import classify_poll
+from .polls import classify_poll
 from .classification import as_truncated, chunk_of, classify_response, classify_stream, streamed
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets

@@ -643,8 +643,8 @@ def _refuse_unfinished(request: ChatRequest, payload: Dict[str, Any]) -> None:
     if status in ("queued", "in_progress"):
         problem = f"has the status {status!r}"
         message = (
-            "chatpool waits for what is made in the background, and this was not asked for with background=True: "
-            "fetch it with pool.request('/responses/' + id, method='GET')"
+            "it is made in the background, and was not asked for with background=True: fetch it with "
+            "pool.request('/responses/' + id, method='GET')"
         )
         error = {"code": NOT_SUPPORTED, "message": message}
         if payload.get("background") is True or request.body.get("background"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping
 
 from .._values import BackgroundResponse, HTTPResponse, Verdict
 from ..errors import NotFoundError
@@ -44,9 +44,9 @@ def _failed_poll(verdict: Verdict, polled: BackgroundResponse) -> Verdict:
         f"the server no longer has the response {shorten(polled.id, _SHOWN_CHARACTERS)}, which it was to make in the "
         "background; servers keep such responses for a limited time: ask anew, which is paid anew"
     )
-    facts = {name: getattr(verdict.error, name, None) for name in ("code", "type", "param", "body")}
+    facts: Dict[str, Any] = {name: getattr(verdict.error, name, None) for name in ("code", "type", "param", "body")}
     error = NotFoundError(message, status_code=404, request_id=verdict.request_id, **facts)
-    return Verdict("fail", error=error, status=404, request_id=verdict.request_id)
+    return Verdict("fail", error=error, status=404, request_id=verdict.request_id, about="gone")
 
 
 def _payload(response: HTTPResponse) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Optional
 
 from .._values import BackgroundResponse, Verdict
 from ..errors import DeadlineExceededError
@@ -11,9 +11,8 @@ from ..errors import DeadlineExceededError
 if TYPE_CHECKING:
     from .._policy.budget import BudgetReservation
     from .._policy.retry import RetryState
-    from .call import Call
 
-__all__ = ["Background", "background_facts", "poll_wait", "unfinished_in_time"]
+__all__ = ["BackgroundState", "poll_wait", "unfinished_in_time"]
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 20.0
@@ -22,7 +21,7 @@ _MAX_POLLS_PER_SECOND = 20.0  # of one upstream: thousands of responses are aske
 _MAX_EXPONENT = 30  # beyond any longest wait, and no float overflows
 
 
-class Background:
+class BackgroundState:
     """State of a call whose response is made in the background.
 
     Written by the worker that runs the call, and under the scheduler's lock only where no worker does.
@@ -70,7 +69,7 @@ class Background:
         return response
 
 
-def poll_wait(background: Background, verdict: Verdict, *, others: int, longest_hint: float) -> float:
+def poll_wait(background: BackgroundState, verdict: Verdict, *, others: int, longest_hint: float) -> float:
     """Return the seconds until a response is asked for again.
 
     They double from half a second to twenty, less up to a quarter at random; where very many wait, it takes longer.
@@ -86,17 +85,10 @@ def poll_wait(background: Background, verdict: Verdict, *, others: int, longest_
     return max(wait, min(verdict.retry_after or 0.0, longest_hint))
 
 
-def unfinished_in_time(background: Background, limit: str) -> DeadlineExceededError:
+def unfinished_in_time(background: BackgroundState, limit: str) -> DeadlineExceededError:
     """Return the error of a call whose time is over before its response was made; ``limit`` names the setting."""
     advice = "run it again: the journal knows the response, and the run goes on with it"
     return DeadlineExceededError(
         f"the time for the call ({limit}) ran out while the server made its response in the background; "
         f"{advice if background.is_kept else 'raise that time'}"
     )
-
-
-def background_facts(call: Call) -> Dict[str, str]:
-    """Return what ``Engine.resume`` needs to go on with the response of a call in another process."""
-    assert call.background is not None
-    assert call.background.response is not None
-    return {"id": call.background.response.id, "endpoint": call.upstream_key[0]}
