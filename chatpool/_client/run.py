@@ -21,6 +21,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sized,
@@ -197,7 +198,7 @@ class Run:
             return self._stop_reason
         return self._refused_models.get((request.path, request.model))
 
-    def keep_background(self, call: Call) -> bool:
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Note a response that is made in the background; return whether a later run can go on with it."""
         return False
 

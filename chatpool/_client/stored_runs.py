@@ -14,7 +14,7 @@ import os
 import pathlib
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple, Union
 
-from .._engine import Call, CallOptions, Engine, background_facts
+from .._engine import Call, CallOptions, Engine
 from .._journal import (
     RETRY,
     DigestTable,
@@ -90,10 +90,10 @@ class _PersistedRun(Run):
     def _try_to_persist(self, outcome: Outcome[Any]) -> None:
         self._try(lambda: self.persist(outcome))
 
-    def keep_background(self, call: Call) -> bool:
-        return self._try(lambda: self.persist_background(call))
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        return self._try(lambda: self.persist_background(call, facts))
 
-    def persist_background(self, call: Call) -> bool:
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Persist where a call is made in the background, as :meth:`persist` does; return whether that was done."""
         return False
 
@@ -158,10 +158,10 @@ class StoredRowsRun(_PersistedRun):
     def persist(self, outcome: Outcome[Any]) -> None:
         self._persist(outcome)
 
-    def persist_background(self, call: Call) -> bool:
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         if self._backgrounds is None:
             return False
-        self._backgrounds.note(call.item, background_facts(call))
+        self._backgrounds.note(call.item, facts)
         return True
 
     def _make_call(self, index: int, item: Any, request: ChatRequest) -> Optional[Call]:
@@ -332,12 +332,12 @@ class JournalledRun(_PersistedRun):
         place, _ = self._place_of(call)
         return _key(self._names.get(place, place)), self._hashes.get(place)
 
-    def persist_background(self, call: Call) -> bool:
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         key, hash_ = self._identity_of(call)
         if hash_ is None or self._is_abandoned:
             return False
         place, _ = self._place_of(call)
-        self._open_journal().note_pending(pending_mark(key, hash_, place, self._clock.wall(), background_facts(call)))
+        self._open_journal().note_pending(pending_mark(key, hash_, place, self._clock.wall(), facts))
         return True
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:

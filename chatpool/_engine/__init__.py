@@ -5,7 +5,6 @@ from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
-from .polling import background_facts
 from .streaming import StreamHandoff, collect_chunks
 from .worker_threads import WorkerHooks
 
@@ -25,7 +24,6 @@ __all__ = [
     "Reviewer",
     "StreamHandoff",
     "WorkerHooks",
-    "background_facts",
     "collect_chunks",
     "no_worker_in_time",
 ]

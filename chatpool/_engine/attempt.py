@@ -146,11 +146,12 @@ class Attempter:
         if call.background is None:
             call.background = BackgroundState()
         background = call.background
-        if is_new and verdict.background is not None:
-            background.start(verdict.background, started.sent_at)
         self._scheduler.promised(call, verdict._replace(kind="success"), now)
-        if is_new:
-            background.is_kept = call.sink.keep_background(call)
+        if is_new and verdict.background is not None:
+            # Kept first: what is given up in this moment must not be withdrawn if a later run can find it.
+            facts = {"id": verdict.background.id, "endpoint": call.upstream_key[0]}
+            is_kept = call.sink.keep_background(call, facts)
+            background.start(verdict.background, started.sent_at, is_kept=is_kept)
         hint, others = call.options.retrier.policy.retry_after_max, self._scheduler.parked_calls(call)
         wait = poll_wait(background, verdict, others=others, longest_hint=hint)
         return AttemptResult(decision=RetryDecision(wait=min(wait, max(0.0, self.deadline(call, now).at - now))))

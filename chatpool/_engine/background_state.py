@@ -51,12 +51,12 @@ class BackgroundState:
         self.retry: Optional[RetryState] = None
         self.reservation: Optional[BudgetReservation] = None
 
-    def start(self, response: BackgroundResponse, began_at: float) -> None:
+    def start(self, response: BackgroundResponse, began_at: float, *, is_kept: bool) -> None:
         """Note that the server has promised a response to the attempt that began at ``began_at``."""
-        self.response, self.began_at = response, began_at
-        self.is_kept = self.was_found = False
+        self.began_at, self.is_kept, self.was_found = began_at, is_kept, False
         self.polls = self.failures = 0
         self.retry = None
+        self.response = response
 
     def answered(self) -> None:
         """Note a poll that found the response unfinished: the failures before it are over."""

@@ -298,10 +298,10 @@ class OutcomeSink(Protocol):
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return the reason why this call must not be sent any more, None if it may be."""
 
-    def keep_background(self, call: Call) -> bool:
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Note where the response to ``call`` is made in the background; return whether a later run can find it.
 
-        Called in the worker, with no lock held, before the response is asked for.
+        Called in the worker, with no lock held, before the response is asked for; ``Engine.resume`` takes ``facts``.
         """
 
     def on_fatal(self, error: ChatPoolError) -> None:

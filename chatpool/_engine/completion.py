@@ -6,7 +6,7 @@ import heapq
 import threading
 import weakref
 from concurrent.futures import Future
-from typing import Any, Callable, List, Optional, Protocol, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Protocol, Tuple
 
 from .._locks import Condition, run_beside
 from .._reentrancy import defer, is_reentrant, waits_for_calls
@@ -221,7 +221,7 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """Return None: only cancellation stops a single call, and that takes it out of the queue."""
         return None
 
-    def keep_background(self, call: Call) -> bool:
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Return False: no journal knows of a single call."""
         return False
 

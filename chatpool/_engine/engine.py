@@ -137,7 +137,7 @@ class Engine:
 
         Args:
             call: the call.
-            facts: those of :func:`background_facts`.
+            facts: what its sink was given to keep.
         """
         endpoint, response = facts.get("endpoint"), background_response(call.request, facts.get("id"))
         if response is not None and any(endpoint == spec.name for spec in self.endpoints.specs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional
+from typing import Optional
 
 from .._policy.retry import RetryDecision
 from .._transport import Cancelled, CancelToken
@@ -16,14 +16,7 @@ from .call import Call, attempt_of, report_retry, report_send
 from .endpoints import Endpoints
 from .scheduler import Scheduler
 
-__all__ = ["Poller", "background_facts"]
-
-
-def background_facts(call: Call) -> Dict[str, str]:
-    """Return what ``Engine.resume`` needs to go on with the response of a call in another process."""
-    assert call.background is not None
-    assert call.background.response is not None
-    return {"id": call.background.response.id, "endpoint": call.upstream_key[0]}
+__all__ = ["Poller"]
 
 
 class Poller:
@@ -110,14 +103,14 @@ class Poller:
             return AttemptResult(decision=self._decide(call, background, started, verdict))
         if verdict is not CANCELLED:
             background.take()
-            if verdict.about == "gone" and background.was_found:
+            if background.was_found and (verdict.about == "gone" or verdict.kind not in ("success", "fail")):
                 return self._send_anew(call, background, started, verdict)
         return self._attempter.conclude(call, started, verdict)
 
     def _send_anew(
         self, call: Call, background: BackgroundState, started: StartedAttempt, verdict: Verdict
     ) -> AttemptResult:
-        """Send the request of a call after all: what an earlier run had made is gone."""
+        """Send the request of a call after all: what an earlier run had made is gone, or has come to nothing."""
         self._scheduler.returned(call, CANCELLED, self._clock.now())
         self._note_failure(call, background, started, verdict, 0.0)
         return AttemptResult(decision=RetryDecision(wait=0.0))

@@ -55,6 +55,9 @@ _STATES = {code: state for state, code in _CODES.items()}
 
 _MIN_COMPACTED_BYTES = 1 << 20
 
+_NO_ANSWER = b"null"
+_NO_ANSWER_END = b',"value":null}\n'
+
 
 def _mark(key: int, state: str) -> Record:
     return Record(key, state, "0" * 32, None, 0, 0.0, 0.0, ())
@@ -155,6 +158,8 @@ class Journal:
                 continue
             if prefix.state != RUN and self._index(prefix.key, prefix.state, start):
                 stale_bytes += len(data)
+            if self._pending and prefix.state not in MARKS:
+                self._forget_pending(prefix.key, prefix.state, has_answer=not data.endswith(_NO_ANSWER_END))
             good_bytes = start + len(data)
         if good_bytes < self._file.size:
             if lost_lines > 0:
@@ -193,7 +198,6 @@ class Journal:
         if state == PENDING:
             self._pending[key] = start
             return False
-        self._forget_pending(key, state)
         self.is_empty = False
         if state in MARKS:
             kept_bits, value = _MARKED[state]
@@ -203,9 +207,9 @@ class Journal:
         self.overwritten += replaced
         return replaced
 
-    def _forget_pending(self, key: int, state: str) -> None:
-        """Forget where a row is made in the background that has ended; after a failure it may go on there."""
-        if self._pending and state in (OK, FAILED):
+    def _forget_pending(self, key: int, state: str, *, has_answer: bool) -> None:
+        """Forget where a row is made in the background; after a failure without an answer it may go on there."""
+        if state != RETRY or has_answer:
             self._pending.pop(key, None)
 
     # -- the index ------------------------------------------------------------------------------------
@@ -328,7 +332,8 @@ class Journal:
             self.is_empty = False
             before = self._table.update(record.key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[record.state])
             self.overwritten += before & _STATE_BITS != 0
-            self._forget_pending(record.key, record.state)
+            if self._pending:
+                self._forget_pending(record.key, record.state, has_answer=record.value != _NO_ANSWER)
         if not file.is_sync_scheduled:
             file.schedule_sync()
 

@@ -6,7 +6,6 @@ Nothing outside this package knows the API's paths, status codes, headers and JS
 from __future__ import annotations
 
 from .attachments import with_parts
-from .polls import classify_poll
 from .classification import as_truncated, chunk_of, classify_response, classify_stream, streamed
 from .codec import EMPTY_CELL, encode, is_missing, table_advice
 from .error_body import without_secrets
@@ -24,6 +23,7 @@ from .operations import (
     sends_no_body,
     without_usage,
 )
+from .polls import classify_poll
 from .rate_limit_headers import describe_limits
 from .request import check_response_form, embedding_request, renamed, responses_request, to_request
 from .response import is_event_stream, model_and_reason, model_names_in

@@ -355,7 +355,12 @@ UNSUPPORTED = Rule(
     "unsupported", lambda response: True, "fail", advice="the same request is not sent again", error=APIResponseError
 )
 WITHDRAWN_ANSWER = Rule(
-    "withdrawn", lambda response: True, "fail", advice="run it again if it is still wanted", error=APIResponseError
+    "withdrawn",
+    lambda response: True,
+    "fail",
+    advice="run it again if it is still wanted",
+    error=APIResponseError,
+    about="gone",
 )
 
 

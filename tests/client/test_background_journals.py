@@ -195,3 +195,29 @@ def test_a_journal_that_cannot_be_written_ends_the_run(chatpool_server_factory, 
         pool_of(server).map(ITEMS, journal=journal)
     # Nothing knows of them any more.
     server.wait_until(lambda: {response["status"] for response in server.background} == {"cancelled"}, timeout=60)
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_what_has_come_to_nothing_is_asked_for_again_by_the_next_run(
+    chatpool_server_factory, pool_of, tmp_path, instant_waits, end
+):
+    scenarios = [BackgroundScenario(end=end), None]
+    server, journal = chatpool_server_factory(background=scenarios), tmp_path / "run.journal"
+    first = pool_of(server, retry=0).map(ITEMS[:1], journal=journal)
+    assert not first.outcomes[0].ok
+    again = pool_of(server, retry=0).map(ITEMS[:1], journal=journal)
+    assert [str(reply) for reply in again] == TEXTS[:1]
+    assert len(posts(server)) == 2
+
+
+def test_an_answer_that_is_not_accepted_is_asked_for_anew_by_the_next_run(
+    chatpool_server_factory, pool_of, tmp_path, instant_waits
+):
+    server, journal = chatpool_server_factory(), tmp_path / "run.journal"
+    options = {"journal": journal, "max_reasks": 0}
+    first = pool_of(server).map(ITEMS[:1], parse=int, **options)
+    assert not first.outcomes[0].ok
+    assert [reply.parsed for reply in pool_of(server).map(ITEMS[:1], parse=str, **options)] == TEXTS[:1]
+    assert len(posts(server)) == 1  # this one can use the stored answer
+    pool_of(server).map(ITEMS[:1], parse=int, **options)
+    assert len(posts(server)) == 2

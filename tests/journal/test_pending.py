@@ -66,6 +66,15 @@ def test_it_is_known_until_the_row_has_ended_for_good(path, state, facts):
         assert journal.state(KEY, HASH) == state
 
 
+def test_an_answer_that_was_not_accepted_is_not_fetched_again(path):
+    with Journal(path) as journal:
+        journal.note_pending(mark())
+        journal.append(record(RETRY, value=b'{"id":"resp_1"}'))
+        assert journal.pending(KEY, HASH) is None
+    with Journal(path) as journal:
+        assert journal.pending(KEY, HASH) is None
+
+
 def test_it_is_no_outcome_and_no_mark_of_another_kind_to_a_reader(path):
     with Journal(path) as journal:
         journal.append(record(RETRY))
