@@ -7,9 +7,11 @@ from typing import Any, ContextManager, Mapping, NamedTuple, Optional, Protocol,
 
 from .answers import Usage
 from .errors import ConfigurationError
+from .types import ChatRequest
 
 __all__ = [
     "LATENESS_SECONDS",
+    "BackgroundResponse",
     "CallerError",
     "FileFault",
     "HTTPResponse",
@@ -94,6 +96,20 @@ class LazyBody(Protocol):
         """Return what tells it from others, whatever its files are called; raises as :meth:`opened`."""
 
 
+class BackgroundResponse(NamedTuple):
+    """A response that the server makes in the background.
+
+    Attributes:
+        id: the server's name for it.
+        poll: asks for it.
+        cancel: has the server stop making it.
+    """
+
+    id: str
+    poll: ChatRequest
+    cancel: ChatRequest
+
+
 class Verdict(NamedTuple):
     """Classification of a response or an exception, made by ``_wire``; policies look at this and at nothing else.
 
@@ -101,6 +117,7 @@ class Verdict(NamedTuple):
         kind: what it means for the call:
 
             - ``"success"``: ``value`` is the answer;
+            - ``"pending"``: there is no answer yet, ``background`` is to be asked for it;
             - ``"throttled"``: refused for now (a 429 that may be retried); uses up no retry;
             - ``"timeout"``: the attempt was cut by a time limit;
             - ``"unavailable"``: no connection, a broken one, or a 5xx;
@@ -118,10 +135,13 @@ class Verdict(NamedTuple):
         request_id: the server's ``x-request-id``.
         about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
             is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
-            stumbled over the content of the request); "" otherwise.
+            stumbled over the content of the request), ``"gone"`` (a response in the background is there no
+            more, or was cancelled); "" otherwise.
         fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
             (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
         key_refused: whether the server refused the API key, so that a new one may help (a 401).
+        background: the response that the server goes on making, also where it only could not be asked for; None where
+            there is none, and where it has ended or is gone.
     """
 
     kind: str
@@ -136,6 +156,7 @@ class Verdict(NamedTuple):
     about: str = ""
     fingerprint: Optional[str] = None
     key_refused: bool = False
+    background: Optional[BackgroundResponse] = None
 
 
 class RequestSize(NamedTuple):

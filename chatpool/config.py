@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence, Tuple, Union
 
 from ._redaction import secret
 from .errors import APIError, ConfigurationError
@@ -19,6 +19,8 @@ __all__ = ["Budget", "Limits", "RetryPolicy", "RetryPolicyLike", "Timeout", "Tim
 # Longer waits overflow the platform's timers (threading.TIMEOUT_MAX is 2**32 ms on some).
 _MAX_SECONDS = 4_000_000.0
 
+_TOTAL_SECONDS = 1800.0
+_BACKGROUND_SECONDS = 14_400.0
 _MAX_RETRIES = 8
 _PATIENCE_SECONDS = 30.0
 
@@ -48,6 +50,9 @@ class Timeout:
             first content. Default 600.
         total: the whole call with its retries and waits. Default 1800. For a single call it counts
             from the method call; in a run it counts per item, from its first send.
+        background: takes the place of ``total`` for a call whose response the server makes in the background
+            (``background=True`` of the Responses API). None (the default) is 14,400 (4 hours), or ``total`` where that
+            is not left at its default.
 
     ``Timeout(total=3)`` is a three-second budget.  Where a timeout is expected, a bare number means
     ``attempt`` and a pair means ``(connect, read)``.
@@ -61,6 +66,7 @@ class Timeout:
     read: Optional[float]
     attempt: float
     total: float
+    background: Optional[float] = None
 
     def __init__(
         self,
@@ -68,13 +74,24 @@ class Timeout:
         connect: float = 5.0,
         read: Optional[float] = None,
         attempt: float = 600.0,
-        total: float = 1800.0,
+        total: float = _TOTAL_SECONDS,
+        background: Optional[float] = None,
     ) -> None:
         fix = object.__setattr__
         fix(self, "connect", _seconds("timeout.connect", connect))
         fix(self, "read", None if read is None else _seconds("timeout.read", read))
         fix(self, "attempt", _seconds("timeout.attempt", attempt))
         fix(self, "total", _seconds("timeout.total", total))
+        fix(self, "background", None if background is None else _seconds("timeout.background", background))
+
+    @property
+    def in_background(self) -> Tuple[float, str]:
+        """The limit for a call whose response is made in the background, in seconds, and the name of the setting."""
+        if self.background is not None:
+            return self.background, "timeout.background"
+        if self.total != _TOTAL_SECONDS:
+            return self.total, "timeout.total"
+        return _BACKGROUND_SECONDS, "timeout.background"
 
     @classmethod
     def of(cls, value: TimeoutLike, base: Optional[Timeout] = None) -> Timeout:

@@ -35,7 +35,7 @@ from .options import RequestMaker, body_fields, recorded_options, run_call_optio
 from .pickling import PoolRecipe, restore
 from .pool import ChatPool
 from .start_run import run_window
-from .stored_runs import StoredRowsRun, record_of
+from .stored_runs import Backgrounds, StoredRowsRun, record_of
 from .time_budget import seconds_left
 
 __all__ = [
@@ -79,6 +79,7 @@ def start_rows(
     prepare: Callable[[Any], ChatRequest],
     persist: Callable[[Outcome[Any]], None],
     *,
+    backgrounds: Optional[Backgrounds] = None,
     is_batched: bool = False,
     listeners: Sequence[Listener] = (),
     failure_limit: Optional[FailureLimit] = None,
@@ -91,6 +92,7 @@ def start_rows(
         rows: the input.
         prepare: makes the whole request of one.
         persist: stores the outcome of one; called in workers.
+        backgrounds: knows where rows are made in the background; None where nothing does.
         is_batched: whether requests for embeddings are joined.
         listeners: get the events of these rows too.
         failure_limit: ends the run when too many rows have failed; None where another process counts.
@@ -106,7 +108,15 @@ def start_rows(
         run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
     else:
         window = run_window(engine.max_workers)
-        run = StoredRowsRun(engine, rows, lambda row: _in_full(prepare(row)), options, window, persist=persist)
+        run = StoredRowsRun(
+            engine,
+            rows,
+            lambda row: _in_full(prepare(row)),
+            options,
+            window,
+            persist=persist,
+            backgrounds=backgrounds,
+        )
     run.failure_limit = failure_limit
     return run
 

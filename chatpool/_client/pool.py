@@ -330,7 +330,9 @@ class ChatPool(ApiMethods):
             system: becomes the body's ``instructions``, unless it has them.
             timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
-            params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``.
+            params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``. With
+                ``background=True`` the server makes the response by itself, and is asked until it has ended; no
+                worker waits for it, and ``timeout.background`` bounds it (see ``docs/howto/background``).
 
         Returns:
             The answer in chat's words: ``finish_reason`` is ``"length"`` where the API says ``incomplete`` because

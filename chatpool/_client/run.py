@@ -21,6 +21,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sized,
@@ -196,6 +197,10 @@ class Run:
         if self._stop_reason is not None or not self._refused_models:
             return self._stop_reason
         return self._refused_models.get((request.path, request.model))
+
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        """Note a response that is made in the background; return whether a later run can go on with it."""
+        return False
 
     def on_fatal(self, error: ChatPoolError) -> None:
         """Note the error, before the outcome that may be the last one."""

@@ -12,7 +12,7 @@ import logging
 import operator
 import os
 import pathlib
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine
 from .._journal import (
@@ -28,6 +28,7 @@ from .._journal import (
     hash_of,
     key_of,
     one_line,
+    pending_mark,
 )
 from .._reentrancy import runs_user_code
 from .._structured.validation import PARSE_FAILED
@@ -39,7 +40,7 @@ from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from .failures import state_of
 from .run import Run, RunOrigin, merged_outcome, unusable_item
 
-__all__ = ["JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
+__all__ = ["Backgrounds", "JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
 
 
 logger = logging.getLogger("chatpool")
@@ -87,12 +88,24 @@ class _PersistedRun(Run):
         super().deliver(call, outcome)
 
     def _try_to_persist(self, outcome: Outcome[Any]) -> None:
+        self._try(lambda: self.persist(outcome))
+
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        return self._try(lambda: self.persist_background(call, facts))
+
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        """Persist where a call is made in the background, as :meth:`persist` does; return whether that was done."""
+        return False
+
+    def _try(self, persist: Callable[[], Optional[bool]]) -> bool:
+        """Call what persists something; return True if it says so.  Its error ends the run."""
         if self.storage_error is None:
             try:
-                self.persist(outcome)
+                return bool(persist())
             except Exception as error:
                 self.storage_error = error
                 self.stop(CallCancelledError("what came back could not be kept any more"))
+        return False
 
     def _take_ready(self) -> List[Outcome[Any]]:
         if self.storage_error is not None and not self._is_draining:
@@ -104,12 +117,27 @@ class _PersistedRun(Run):
         return super().drain(reason)
 
 
+class Backgrounds(Protocol):
+    """The place that knows where rows are made in the background."""
+
+    def note(self, item: Any, facts: Mapping[str, str]) -> None:
+        """Store the facts of one row; called in workers.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+
+    def noted(self, item: Any) -> Optional[Mapping[str, Any]]:
+        """Return the facts that are stored of a row, None without any."""
+
+
 class StoredRowsRun(_PersistedRun):
     """A run over rows of a batch.
 
     Args:
         engine, items, prepare, options, window: as for :class:`_PersistedRun`.
         persist: stores an outcome; called in workers, and in the consumer's thread for a row that was not sent.
+        backgrounds: knows where rows are made in the background; None where nothing does.
     """
 
     def __init__(
@@ -121,12 +149,27 @@ class StoredRowsRun(_PersistedRun):
         window: int,
         *,
         persist: Callable[[Outcome[Any]], None],
+        backgrounds: Optional[Backgrounds] = None,
     ) -> None:
         super().__init__(engine, items, prepare, options, window)
         self._persist = persist
+        self._backgrounds = backgrounds
 
     def persist(self, outcome: Outcome[Any]) -> None:
         self._persist(outcome)
+
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        if self._backgrounds is None:
+            return False
+        self._backgrounds.note(call.item, facts)
+        return True
+
+    def _make_call(self, index: int, item: Any, request: ChatRequest) -> Optional[Call]:
+        call = super()._make_call(index, item, request)
+        facts = None if call is None or self._backgrounds is None else self._backgrounds.noted(item)
+        if call is not None and facts is not None:
+            self._engine.resume(call, facts)
+        return call
 
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
         self._try_to_persist(outcome)
@@ -232,6 +275,7 @@ class JournalledRun(_PersistedRun):
         known = self._recorded_outcome(call)
         if known is None:
             self._begin()
+            self._resume(call)
             return call
         if self.progress is not None:
             self.progress.skip(1)
@@ -275,6 +319,26 @@ class JournalledRun(_PersistedRun):
         if self._recorded is not None:
             self._open_journal().begin_run(self._recorded, self._clock.wall())
             self._recorded = None
+
+    def _resume(self, call: Call) -> None:
+        """Have a call go on with what an earlier run had made in the background."""
+        key, hash_ = self._identity_of(call)
+        facts = None if hash_ is None else self._open_journal().pending(key, hash_)
+        if facts is not None:
+            self._engine.resume(call, facts)
+
+    def _identity_of(self, call: Call) -> Tuple[int, Optional[str]]:
+        """Return the key of an item under way, and the hash of its request; None without one."""
+        place, _ = self._place_of(call)
+        return _key(self._names.get(place, place)), self._hashes.get(place)
+
+    def persist_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        key, hash_ = self._identity_of(call)
+        if hash_ is None or self._is_abandoned:
+            return False
+        place, _ = self._place_of(call)
+        self._open_journal().note_pending(pending_mark(key, hash_, place, self._clock.wall(), facts))
+        return True
 
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
         hash_ = self._hashes.get(call.index)

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from functools import partial
-from typing import Any, Callable, Deque, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Iterator, List, Mapping, Optional, Tuple, Union
 
 from .._engine import Call, CallOptions, Engine, StreamHandoff, no_worker_in_time
 from .._engine.call import DONE
@@ -359,6 +359,10 @@ class _StreamSink:
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return None: only cancelling stops a stream."""
         return None
+
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        """Return False: no journal knows of a stream."""
+        return False
 
     def on_fatal(self, error: ChatPoolError) -> None:
         """Do nothing: a stream has no siblings."""

@@ -7,13 +7,14 @@ from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
-from .._policy.retry import Deadline, RetryDecision
+from .._policy.retry import Deadline, RetryDecision, RetryState
 from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
 from .._values import FileFault, HTTPResponse, LazyBody, Verdict
 from .._wire import (
     classify_exception,
     classify_response,
     classify_stream,
+    is_background,
     is_refusal,
     is_streamed,
     refuses_usage,
@@ -23,24 +24,37 @@ from .._wire import (
 )
 from ..clock import Clock
 from ..config import Timeout
-from ..errors import BudgetExceededError, ChatPoolError, DeadlineExceededError
+from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DeadlineExceededError
 from ..types import ChatRequest
+from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .scheduler import Scheduler
 from .streaming import StreamedChunks, WholeAnswer, collect_chunks
 
-__all__ = ["CANCELLED", "AttemptResult", "Attempter", "ask_again", "encode_payload", "review_answer"]
+__all__ = [
+    "CANCELLED",
+    "AttemptResult",
+    "Attempter",
+    "StartedAttempt",
+    "ask_again",
+    "encode_payload",
+    "limited",
+    "note_wait",
+    "review_answer",
+]
 
 CANCELLED = Verdict("fail")
 """Verdict of an attempt that tells nothing about the server: a cancel token ended it, or it was not made at all."""
+
+_NO_STREAM = "a response in the background is no stream: leave out background=True, or use pool.responses(...)"
 
 _MIN_TIMEOUT_SECONDS = 0.001  # a timeout of 0 would be refused as a setting, not as a lack of time
 
 
 class AttemptResult(NamedTuple):
-    """Result of an attempt: a success, a decision after a failure, or (neither) it was cancelled."""
+    """Result of an attempt: a success, a decision, or (neither) it was cancelled."""
 
     success: Optional[Verdict] = None
     decision: Optional[RetryDecision] = None
@@ -88,7 +102,7 @@ class Attempter:
     def begin(self, call: Call) -> StartedAttempt:
         """Start the clocks of an attempt and check whether the call may be sent."""
         now = self._wait_for_lease(call)
-        deadline = self._deadline(call, now)
+        deadline = self.deadline(call, now)
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
             self._scheduler.returned(call, CANCELLED, now)
@@ -97,7 +111,7 @@ class Attempter:
             call.attempts += 1
             call.first_chunk_seconds = None
             if call.history:
-                _note_wait(call, now)
+                note_wait(call, now)
             report_send(call, now)
         return StartedAttempt(now, deadline, deadline.at - now, refusal)
 
@@ -112,6 +126,8 @@ class Attempter:
         if verdict.kind == "success":
             call.history += (attempt_of(verdict, None, elapsed, self._endpoints.display_name(call)),)
             return AttemptResult(verdict)
+        if verdict.kind == "pending":
+            return self.promise(call, started, verdict, ended_at)
         # A timeout that was cut to the rest of the call's time says nothing about the server.
         was_cut = started.seconds_left < call.options.timeout.attempt
         tells_nothing = was_cut and verdict.kind == "timeout" and verdict.status is None
@@ -122,6 +138,23 @@ class Attempter:
             error = None if verdict.error is None else verdict.error.copied("every call is refused in these words: ")
             verdict = verdict._replace(kind="fatal", scope="model", error=error)
         return AttemptResult(decision=self._decide(call, verdict, snapshot, ended_at, elapsed))
+
+    def promise(
+        self, call: Call, started: StartedAttempt, verdict: Verdict, now: float, *, is_new: bool = True
+    ) -> AttemptResult:
+        """Have the response that a call is promised asked for later; the attempt goes on until that has ended."""
+        if call.background is None:
+            call.background = BackgroundState()
+        background = call.background
+        self._scheduler.promised(call, verdict._replace(kind="success"), now)
+        if is_new and verdict.background is not None:
+            # Kept first: what is given up in this moment must not be withdrawn if a later run can find it.
+            facts = {"id": verdict.background.id, "endpoint": call.upstream_key[0]}
+            is_kept = call.sink.keep_background(call, facts)
+            background.start(verdict.background, started.sent_at, is_kept=is_kept)
+        hint, others = call.options.retrier.policy.retry_after_max, self._scheduler.parked_calls(call)
+        wait = poll_wait(background, verdict, others=others, longest_hint=hint)
+        return AttemptResult(decision=RetryDecision(wait=min(wait, max(0.0, self.deadline(call, now).at - now))))
 
     # -- before the exchange ----------------------------------------------------------------------------
 
@@ -138,7 +171,7 @@ class Attempter:
             now = self._clock.now()
         return now
 
-    def _deadline(self, call: Call, now: float, *, begun: bool = False) -> Deadline:
+    def deadline(self, call: Call, now: float, *, begun: bool = False) -> Deadline:
         """Return the end of the call's time; in a run the time in which the pool keeps it back does not count."""
         if call.first_sent_at is None:
             call.first_sent_at = now
@@ -165,9 +198,9 @@ class Attempter:
     def _exchange(self, call: Call, started: StartedAttempt) -> Verdict:
         """Make one exchange, within the rest of the call's time."""
         try:
-            timeout = _limited(call.options.timeout, started.seconds_left)
+            timeout = limited(call.options.timeout, started.seconds_left)
             begins_by = call.options.begins_by
-            deadline = started.deadline if begins_by is None else self._deadline(call, started.sent_at, begun=True)
+            deadline = started.deadline if begins_by is None else self.deadline(call, started.sent_at, begun=True)
             return self._exchanges.make(call, timeout, deadline.at)
         except Cancelled:
             return CANCELLED
@@ -210,17 +243,23 @@ class Attempter:
         """Return the decision of the retry policy, and the error that it is about."""
         if call.retry is None:
             call.retry = call.options.retrier.start(call.first_sent_at or now)
+        return self.decide_retry(call, call.retry, call.attempts - call.attempts_before, verdict, snapshot, now)
+
+    def decide_retry(
+        self, call: Call, state: RetryState, attempt: int, verdict: Verdict, snapshot: HealthSnapshot, now: float
+    ) -> Tuple[RetryDecision, Optional[ChatPoolError]]:
+        """Return the decision of the retry policy on attempt number ``attempt``, and the error that it is about."""
         auth = self._endpoints.of(call).transport.auth
         decision: Optional[RetryDecision] = None
         try:
             if self._failover is not None:
                 self._failover.prepare(call)
             decision = call.options.retrier.decide(
-                call.retry,
+                state,
                 verdict,
-                attempt=call.attempts - call.attempts_before,
+                attempt=attempt,
                 now=now,
-                deadline=self._deadline(call, now),
+                deadline=self.deadline(call, now),
                 snapshot=snapshot,
                 refreshable=auth.refreshable,
                 suspects=call.suspects,
@@ -270,6 +309,8 @@ class _Exchanges:
         answer = self._open(call, timeout, client)
         if isinstance(answer, HTTPResponse):
             verdict = self._classify(call, answer)
+            if verdict.kind == "pending":
+                return Verdict("fail", error=ConfigurationError(_NO_STREAM))
             return reading(call, WholeAnswer(verdict)) if verdict.kind == "success" else verdict
         return self._read(call, answer, client, reading, ends_at)
 
@@ -357,7 +398,10 @@ def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[by
 
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
-    return None if reading is collect_chunks and not (is_streamed(request) and request.response == "json") else reading
+    if reading is not collect_chunks:
+        return reading
+    is_whole = request.response != "json" or not is_streamed(request) or is_background(request)
+    return None if is_whole else reading
 
 
 def review_answer(call: Call, verdict: Verdict) -> Review:
@@ -387,7 +431,7 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     report_reask(call, now, verdict)
 
 
-def _note_wait(call: Call, now: float) -> None:
+def note_wait(call: Call, now: float) -> None:
     """Note in the history how long the call has waited for this attempt: longer than decided where no worker was free.
 
     With this the start of each attempt is known from the history.
@@ -401,7 +445,7 @@ def _change_last_attempt(call: Call, **changes: Any) -> None:
     call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
 
 
-def _limited(timeout: Timeout, seconds_left: float) -> Timeout:
+def limited(timeout: Timeout, seconds_left: float) -> Timeout:
     """Return the limits, each at most the time that is left."""
     if seconds_left >= timeout.attempt:
         return timeout

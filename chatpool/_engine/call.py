@@ -19,6 +19,7 @@ from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
 from ..types import Attempt, ChatChunk, ChatRequest, Outcome, Usage
+from .background_state import BackgroundState
 from .dispatcher import Dispatcher
 from .leases import Lease
 
@@ -77,6 +78,7 @@ class Call:
     __slots__ = (
         "attempts",
         "attempts_before",
+        "background",
         "blocked_seconds_at_due",
         "blocked_seconds_at_send",
         "cancel_token",
@@ -153,6 +155,7 @@ class Call:
         self.payload: Union[bytes, LazyBody] = b""
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
+        self.background: Optional[BackgroundState] = None  # from the first answer on that promises one for later
         self.history: Tuple[Attempt, ...] = ()
         self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
 
@@ -168,6 +171,11 @@ class Call:
         """The number of things it asks for, one of which may make the server fail; 0 where none is suspected."""
         return 0 if self.options.suspects is None else self.options.suspects(self)
 
+    @property
+    def polls(self) -> bool:
+        """True while its next exchange asks for a response that is made in the background."""
+        return self.background is not None and self.background.response is not None
+
     def deadline(self, blocked_seconds: float = 0.0, *, begun: bool = False) -> Deadline:
         """Return the end of the call's time; it is infinite before the time has begun to count.
 
@@ -178,12 +186,14 @@ class Call:
         options = self.options
         start = self.created_at if options.is_single else self.first_sent_at
         grace = 0.0 if options.is_single else blocked_seconds
-        at = math.inf if start is None else start + options.timeout.total + grace
+        timeout = options.timeout
+        total, limit = (timeout.total, "timeout.total") if self.background is None else timeout.in_background
+        at = math.inf if start is None else start + total + grace
         if options.deadline is not None and options.deadline < at:
             return Deadline(options.deadline, options.deadline_limit)
         if options.begins_by is not None and options.begins_by < at and not begun:
             return Deadline(options.begins_by, options.deadline_limit)
-        return Deadline(at)
+        return Deadline(at, limit)
 
     def add_usage(self, usage: Optional[Usage]) -> None:
         """Add the tokens of one answer."""
@@ -193,7 +203,8 @@ class Call:
     def complete_history(self, now: float) -> None:
         """Note the attempt that was under way when the call was given up, if there was one."""
         if self.attempts > len(self.history):
-            lasted = 0.0 if self.sent_at is None else now - self.sent_at
+            began_at = self.background.began_at if self.background is not None and self.polls else self.sent_at
+            lasted = 0.0 if began_at is None else now - began_at
             self.history += (Attempt("given up", None, None, lasted, None),)
 
     def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
@@ -286,6 +297,12 @@ class OutcomeSink(Protocol):
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return the reason why this call must not be sent any more, None if it may be."""
+
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        """Note where the response to ``call`` is made in the background; return whether a later run can find it.
+
+        Called in the worker, with no lock held, before the response is asked for; ``Engine.resume`` takes ``facts``.
+        """
 
     def on_fatal(self, error: ChatPoolError) -> None:
         """Note that the next outcome is one with ``error``, which ends other calls too."""

@@ -6,7 +6,7 @@ import heapq
 import threading
 import weakref
 from concurrent.futures import Future
-from typing import Any, Callable, List, Optional, Protocol, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Protocol, Tuple
 
 from .._locks import Condition, run_beside
 from .._reentrancy import defer, is_reentrant, waits_for_calls
@@ -14,8 +14,10 @@ from .._values import Verdict
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import Outcome
+from .background_state import unfinished_in_time
 from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
+from .withdrawals import Withdrawals
 
 __all__ = ["CallFuture", "Delivery", "ExpiryWatch", "no_worker_in_time"]
 
@@ -36,11 +38,13 @@ class Delivery:
     Args:
         scheduler: ends the calls, each once.
         clock: the pool's clock.
+        withdrawals: tells servers of responses in the background that a call leaves behind.
     """
 
-    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+    def __init__(self, scheduler: Scheduler, clock: Clock, withdrawals: Withdrawals) -> None:
         self._scheduler = scheduler
         self._clock = clock
+        self._withdrawals = withdrawals
 
     def deliver(
         self,
@@ -67,6 +71,8 @@ class Delivery:
                 call.add_usage(verdict.usage)
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
+            if call.background is not None:
+                self._withdrawals.withdraw(call)
 
     def fail(self, call: Call, error: ChatPoolError) -> None:
         """End a call with ``error``, unless it has ended."""
@@ -103,7 +109,9 @@ class Delivery:
     def expire(self, call: Call) -> None:
         """End one call whose time is over before a worker reached it."""
         if self._scheduler.expire(call):
-            self._deliver_failure(call, no_worker_in_time(call.deadline().limit))
+            limit = call.deadline().limit
+            late = no_worker_in_time(limit) if call.background is None else unfinished_in_time(call.background, limit)
+            self._deliver_failure(call, late)
 
     def settle(self, sink: OutcomeSink, error: Callable[[], ChatPoolError]) -> bool:
         """Deliver what this thread has ended for ``sink`` and could not deliver, for instance because of Ctrl-C.
@@ -213,6 +221,10 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         """Return None: only cancellation stops a single call, and that takes it out of the queue."""
         return None
 
+    def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
+        """Return False: no journal knows of a single call."""
+        return False
+
     def on_fatal(self, error: ChatPoolError) -> None:
         """Do nothing: a single call has no siblings."""
 
@@ -294,5 +306,10 @@ class ExpiryWatch:
                     return None
                 seconds_left = self._watched[0][0] - self._clock.now()
                 if seconds_left <= 0:
-                    return heapq.heappop(self._watched)[2]
+                    call = heapq.heappop(self._watched)[2]
+                    if call.deadline().at <= self._clock.now():
+                        return call
+                    # Its response is made in the background, and may take longer.
+                    heapq.heappush(self._watched, (call.deadline().at, call.id, call))
+                    continue
                 self._clock.wait(self._changed, seconds_left)

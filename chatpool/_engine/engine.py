@@ -9,7 +9,7 @@ import math
 import threading
 import weakref
 from time import sleep  # at import: a test that replaces time.sleep means its own code
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .._locks import release_forgotten
 from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate
@@ -17,16 +17,20 @@ from .._policy.retry import RetryDecision
 from .._reentrancy import holds_locks, thread
 from .._transport import Transport
 from .._values import CallerError, Verdict, Waiting
+from .._wire import background_response
 from ..clock import Clock
 from ..errors import CallCancelledError, ChatPoolError, PoolClosedError
 from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
+from .background_state import BackgroundState
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
 from .lifecycle import register
+from .polling import Poller
 from .scheduler import Scheduler
 from .streaming import ActiveStreams
+from .withdrawals import Withdrawals
 from .worker_threads import WorkerHooks, WorkerThreads
 
 __all__ = ["Engine"]
@@ -91,7 +95,9 @@ class Engine:
         self._run_hook = _hook_runner(self, self._hooks)
         self._executor = WorkerThreads(self.max_workers, self._hooks, self._run_hook)
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
-        self._delivery = Delivery(self._scheduler, self.clock)
+        self._poller = Poller(self._attempter, endpoints, self.clock, self._scheduler)
+        self._withdrawals = Withdrawals(endpoints)
+        self._delivery = Delivery(self._scheduler, self.clock, self._withdrawals)
         self._expiry = ExpiryWatch(self.clock, self._delivery.expire)
         # For a pool that is never closed: workers keep the engine alive until their calls have ended.
         self._cleanup = weakref.finalize(self, endpoints.close)
@@ -123,6 +129,20 @@ class Engine:
         )
         call.payload = encode_payload(request, options.reading)
         return call
+
+    def resume(self, call: Call, facts: Mapping[str, Any]) -> None:
+        """Have a fresh call ask for a response that an earlier process had made, instead of sending its request.
+
+        Nothing happens where the pool does not have the endpoint that has it.
+
+        Args:
+            call: the call.
+            facts: what its sink was given to keep.
+        """
+        endpoint, response = facts.get("endpoint"), background_response(call.request, facts.get("id"))
+        if response is not None and any(endpoint == spec.name for spec in self.endpoints.specs):
+            call.background = BackgroundState(response)
+            call.upstream_key = (str(endpoint), call.upstream_key[1])
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Queue calls.  Where :meth:`runs_here` is true they run at once, one after the other.
@@ -204,7 +224,14 @@ class Engine:
 
     def _watch(self, call: Call) -> None:
         """Make sure that a single call ends in time even if no worker gets to it."""
-        if call.options.is_single and call.state != DONE and self._scheduler.may_block(call, self.clock.now()):
+        if call.background is not None:
+            self._watch_background(call, call.background)
+        elif call.options.is_single and call.state != DONE and self._scheduler.may_block(call, self.clock.now()):
+            self._expiry.add(call)
+
+    def _watch_background(self, call: Call, background: BackgroundState) -> None:
+        """Watch a call that has been parked before its first poll: it may be parked for hours."""
+        if call.options.is_single and call.state != DONE and background.polls == background.failures == 0:
             self._expiry.add(call)
 
     def in_worker(self) -> bool:
@@ -274,6 +301,8 @@ class Engine:
     def _park(self, call: Call, wait: float) -> None:
         self._scheduler.park(call, self.clock.now() + wait)
         self._watch(call)
+        if call.background is not None and call.state == DONE:  # given up before the server promised its response
+            self._withdrawals.withdraw(call)
 
     def _run_here(self, calls: Sequence[Call]) -> None:
         """Run calls in this thread, which is a worker meanwhile."""
@@ -326,6 +355,8 @@ class Engine:
 
     def _step(self, call: Call) -> Optional[float]:
         """Make one attempt; return the seconds until the next one, None when the call has ended."""
+        if call.background is not None and call.polls:
+            return self._conclude(call, self._poller.poll(call))
         return self._conclude(call, self._attempter.attempt(call))
 
     def _conclude(self, call: Call, result: AttemptResult) -> Optional[float]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NextStep", "Scheduler"]
 
+_BLOCKED_POLL_SECONDS = 1.0  # until a server that is down is looked at again for a poll
+_GIVEN_UP = Verdict("fail")
+
 _READ_LIMITS_EVERY_SECONDS = 0.02  # of thousands of answers a second only some are read for the same limits
 
 
@@ -80,6 +83,7 @@ class Scheduler:
         self._call_registry = CallRegistry()
         self._refusals = CommonRejections(max_workers)
         self._waits_until = math.inf
+        self._polled_last = False  # polls and other calls take turns
 
     # -- calls come in ------------------------------------------------------------------------------
 
@@ -128,6 +132,14 @@ class Scheduler:
         with self._in_worker:
             self._wake_parked(now)
             upstream, wait = self._next_upstream(now)
+            if self._upstreams.polls and not (self._polled_last and upstream is not None):
+                self._polled_last = True
+                poll = self._next_poll(now)
+                if poll is not None:
+                    self._start(poll, self._upstreams.of(poll), now)
+                    return NextStep(poll, None, False, self._request_successors(now))
+                upstream, wait = self._next_upstream(now)
+            self._polled_last = False
             call = None if upstream is None else upstream.queue.first(upstream, now)
             if upstream is not None and call is not None:
                 lease_request = upstream.lease_request(now)
@@ -179,7 +191,24 @@ class Scheduler:
     def _next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
         """Return the upstream that sends next, or None and the seconds until that may change."""
         upstream, wait = self._upstreams.next(now)
+        if self._upstreams.polls:
+            return upstream, 0.0
         return upstream, 0.0 if upstream is not None else min(wait, self._call_registry.next_due(now))
+
+    def _next_poll(self, now: float) -> Optional[Call]:
+        """Return the call whose response is asked for next, None if none may be; those that may not are parked."""
+        polls = self._upstreams.polls
+        while polls:
+            call = polls.popleft()
+            if call.state != QUEUED:  # it was given up where it stood
+                continue
+            upstream = self._upstreams.of(call)
+            wait = upstream.poll_wait(now)
+            if wait <= 0:
+                return call
+            upstream.parked += 1
+            self._call_registry.park(call, now + min(wait, _BLOCKED_POLL_SECONDS))
+        return None
 
     def _wake_parked(self, now: float) -> None:
         if self._call_registry.anything_parked():
@@ -190,6 +219,9 @@ class Scheduler:
         self._call_registry.start(call)
         if call.cancel_token is None:
             call.cancel_token = CancelToken()
+        if call.background is not None and call.polls:
+            self._upstreams.of(call).polled(call, now)
+            return
         self._upstreams.bind(call, upstream, now)
         upstream.sent(call, now)
 
@@ -297,9 +329,26 @@ class Scheduler:
             return 0
         return self._worker_count.request_workers(len(upstream.queue.queued()))
 
+    def promised(self, call: Call, verdict: Verdict, now: float) -> None:
+        """Record an exchange that went well, of a call whose response is still made in the background."""
+        reported = self._reported_limits(call, verdict, now)
+        with self._in_worker:
+            upstream = self._upstreams.of(call)
+            upstream.score.endpoint.proven = True
+            if call.sent_at is not None:
+                upstream.returned(call, verdict, reported, now)
+
+    def parked_calls(self, call: Call) -> int:
+        """Return the number of calls that wait for their next exchange with the upstream of ``call``; takes no lock."""
+        upstream = self._upstreams.known(call.upstream_key)
+        return 0 if upstream is None else upstream.parked
+
     def resend(self, call: Call, now: float) -> None:
         """Start another attempt of a running call in the same worker."""
         with self._in_worker:
+            if call.polls:
+                self._upstreams.of(call).polled(call, now)
+                return
             upstream = self._upstreams.of(call).queue.upstream_for(call, now)
             self._upstreams.bind(call, upstream, now)
             upstream.sent(call, now)
@@ -323,6 +372,8 @@ class Scheduler:
             return False
         if call.state == PARKED:
             self._upstreams.of(call).parked -= 1
+        if call.background is not None:
+            self._upstreams.of(call).settle_background(call, _GIVEN_UP)
         self._call_registry.end(call)
         if self._call_registry.idle():
             self._all_ended.notify_all()
@@ -491,6 +542,9 @@ class Scheduler:
             running = sum(run_id in (None, call.sink.run_id) for call in self._call_registry.running())
             holds = self._upstreams.holds([call for _, call in parked], run_id, now)
         reason = common_reason(holds)
+        polls = sum(call.polls for _, call in parked)
+        if reason is None and polls and not running:
+            reason = f"{polls:,} being made in the background"
         if reason is None and parked and not running:
             wait = min(due for due, _ in parked) - now
             reason = f"next retry in {duration_text(math.ceil(wait))}" if wait > 0 else None

@@ -19,6 +19,7 @@ from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import APIConnectionError, ChatPoolError, ConfigurationError
 from ..types import LineStats
+from .background_state import BackgroundState
 from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
 from .leases import LeaseHolder, LeaseRequest
 
@@ -180,7 +181,7 @@ class Upstream:
 
     def lease_request_for(self, call: Call) -> Optional[LeaseRequest]:
         """Return the request for the lease of ``call``, which is in no queue; None if it needs none."""
-        if self._leases is None or call.lease is not None or call.unsendable is not None:
+        if self._leases is None or call.lease is not None or call.unsendable is not None or call.polls:
             return None
         return LeaseRequest(self._leases, self._tokens(call))
 
@@ -233,6 +234,43 @@ class Upstream:
                 self._budget_tracker.sent(reservation)
             call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), reservation)
 
+    def poll_wait(self, now: float) -> float:
+        """Return the seconds until a response in the background may be asked for; ``inf`` while a probe is sent."""
+        return max(self.health.circuit.wait(now), self.recheck.wait(now))
+
+    def polled(self, call: Call, now: float) -> None:
+        """Update the state for a call that is about to ask for its response: no limit and no budget holds it up."""
+        self._start_clocks(call, now)
+        self.health.circuit.sent()
+        self.recheck.sent()
+        if self.score.several:
+            self.score.sent(now)
+        background = call.background
+        if background is not None and background.was_found and background.polls == background.failures == 0:
+            self._reserve_found(call, background)
+
+    def _reserve_found(self, call: Call, background: BackgroundState) -> None:
+        """Reserve budget for a response that an earlier run has had made: it is on its way, whether it fits or not."""
+        if self._budget_tracker is not None and background.reservation is None:
+            background.reservation = self._budget_tracker.reservation(
+                self.key[1], self._estimator.expected(_size(call))
+            )
+            self._budget_tracker.sent(background.reservation)
+
+    def settle_background(self, call: Call, verdict: Verdict) -> None:
+        """Book a response in the background that has ended, or that the call asks for no more."""
+        background = call.background
+        if background is None or background.reservation is None or self._budget_tracker is None:
+            return
+        reservation, background.reservation = background.reservation, None
+        usage = verdict.usage
+        if usage is not None and call.size is not None:
+            self._estimator.learn(call.size, usage)
+        wrote = bool(getattr(verdict.value, "text", ""))
+        # What is given up goes on at the server, until that hears of it.
+        answered = verdict.kind == "success" or background.response is not None
+        self._budget_tracker.returned(reservation, usage, answered=answered, wrote=wrote)
+
     def due(self, call: Call, now: float) -> None:
         """Note that the wait of a call that was sent here is over."""
         call.due_at, call.blocked_seconds_at_due = now, self.blocked_seconds(now)
@@ -256,6 +294,8 @@ class Upstream:
         receipt = call.send_receipt
         if receipt is not None:
             self._settle(call, receipt, verdict, "fail" if verdict.about == "start" else for_health.kind, now)
+        elif verdict.background is None and call.background is not None:
+            self.settle_background(call, verdict)
         # A server that is starting says nothing about the pace, whatever the failures before it were.
         down = None if verdict.about == "start" else self.pacer.down
         self.health.returned(for_health, sent_at, now, down)
@@ -305,7 +345,9 @@ class Upstream:
             self.pacer.timed_out(paced_send, now)
         else:
             self.pacer.ended()
-        if receipt.reservation is not None and self._budget_tracker is not None:
+        if verdict.background is not None and call.background is not None:
+            call.background.reservation = receipt.reservation  # until the response has ended
+        elif receipt.reservation is not None and self._budget_tracker is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
             answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
             self._budget_tracker.returned(receipt.reservation, usage, answered=answered, wrote=wrote)

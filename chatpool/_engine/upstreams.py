@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from collections import OrderedDict, deque
+from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .._policy.budget import BudgetTracker
 from .._policy.circuit_breaker import EndpointHealth
 from .._reentrancy import defer
 from .._values import Hold
 from ..errors import ChatPoolError
-from .call import Call, UpstreamKey
+from .call import QUEUED, Call, UpstreamKey
 from .endpoints import EndpointSpec
 from .leases import LeaseHolder
 from .upstream import CallQueue, Upstream
@@ -30,17 +30,24 @@ class Upstreams:
 
     Not thread-safe: the scheduler holds its lock, but for :meth:`known`.
 
+    Calls that ask for a response in the background are in no queue: a poll takes no tokens, goes where the response is,
+    and waits for no limit.
+
     Args:
         make: makes the upstreams of a model.
+
+    Attributes:
+        polls: the calls of this kind that may be sent; some have ended where they stood.
     """
 
-    __slots__ = ("_all", "_levels", "_make", "_tidy_at", "_turns")
+    __slots__ = ("_all", "_levels", "_make", "_tidy_at", "_turns", "polls")
 
     def __init__(self, make: Callable[[UpstreamKey], List[Upstream]]) -> None:
         self._make = make
         self._all: Dict[UpstreamKey, Upstream] = {}
         self._levels: Dict[int, _Level] = {}
         self._turns = 0
+        self.polls: Deque[Call] = deque()
         self._tidy_at = _MAX_IDLE_UPSTREAMS
 
     def __iter__(self) -> Iterator[Upstream]:
@@ -79,6 +86,9 @@ class Upstreams:
 
     def add(self, call: Call) -> None:
         """Queue a fresh call."""
+        if call.background is not None:
+            self.polls.append(call)
+            return
         queue = self.of(call).queue
         queue.add(call)
         self._make_ready(queue, call.options.level)
@@ -88,6 +98,9 @@ class Upstreams:
         upstream = self.of(call)
         upstream.parked -= 1
         upstream.due(call, now)
+        if call.polls:
+            self.polls.append(call)
+            return
         upstream.queue.add_due(call)
         self._make_ready(upstream.queue, call.options.level)
 
@@ -104,7 +117,8 @@ class Upstreams:
 
     def queued(self) -> List[Call]:
         """Return all calls that are queued."""
-        return [call for queue in self._queues() for call in queue.queued()]
+        polls = [call for call in list(self.polls) if call.state == QUEUED]
+        return polls + [call for queue in self._queues() for call in queue.queued()]
 
     def resync(self) -> None:
         """Find out anew which queues have calls."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from .append_only import AppendOnly, SharedAppender, StoredRecord
 from .digest_table import DigestTable
 from .folder_lease import FolderLease, is_leased, newest_journal
-from .journal import Journal, count_states, is_journal, read_journal, read_runs
+from .journal import Journal, count_states, is_journal, pending_mark, read_journal, read_runs
 from .lock_file import FileLock, is_locked
 from .record import (
     BATCH_API,
     FAILED,
     OK,
+    PENDING,
     RENAMED,
     RESTORED,
     RETRY,
@@ -37,6 +38,7 @@ __all__ = [
     "BATCH_API",
     "FAILED",
     "OK",
+    "PENDING",
     "RENAMED",
     "RESTORED",
     "RETRY",
@@ -67,6 +69,7 @@ __all__ = [
     "may_hold_nan",
     "newest_journal",
     "one_line",
+    "pending_mark",
     "read_journal",
     "read_runs",
     "read_status",

@@ -24,6 +24,7 @@ from .record import (
     FAILED,
     MARKS,
     OK,
+    PENDING,
     PREFIX_BYTES,
     RENAMED,
     RESTORED,
@@ -39,7 +40,7 @@ from .record import (
     prefix_of,
 )
 
-__all__ = ["Journal", "count_states", "is_journal", "read_journal", "read_runs"]
+__all__ = ["Journal", "count_states", "is_journal", "pending_mark", "read_journal", "read_runs"]
 
 
 logger = logging.getLogger("chatpool")
@@ -54,9 +55,25 @@ _STATES = {code: state for state, code in _CODES.items()}
 
 _MIN_COMPACTED_BYTES = 1 << 20
 
+_NO_ANSWER = b"null"
+_NO_ANSWER_END = b',"value":null}\n'
+
 
 def _mark(key: int, state: str) -> Record:
     return Record(key, state, "0" * 32, None, 0, 0.0, 0.0, ())
+
+
+def pending_mark(key: int, hash_: str, row: int, at: float, facts: Mapping[str, Any]) -> Record:
+    """Return the mark of a row that is made in the background.
+
+    Args:
+        key: key of the row.
+        hash_: digest of its request.
+        row: its place in the input.
+        at: when it was promised, in seconds since the epoch.
+        facts: where it is made, as JSON has it.
+    """
+    return Record(key, PENDING, hash_, None, row, at, 0.0, (), value=encode_value(facts))
 
 
 class _Line(NamedTuple):
@@ -101,6 +118,7 @@ class Journal:
         self._exclusive = convoy_free(threading.Lock())  # every worker appends its outcomes
         self._shared: Optional[SharedAppender] = None
         self._table = DigestTable()
+        self._pending: Dict[int, int] = {}  # where the mark of each row starts that is made in the background
         self.overwritten = 0
         try:
             if lease is None:
@@ -140,6 +158,8 @@ class Journal:
                 continue
             if prefix.state != RUN and self._index(prefix.key, prefix.state, start):
                 stale_bytes += len(data)
+            if self._pending and prefix.state not in MARKS:
+                self._forget_pending(prefix.key, prefix.state, has_answer=not data.endswith(_NO_ANSWER_END))
             good_bytes = start + len(data)
         if good_bytes < self._file.size:
             if lost_lines > 0:
@@ -175,6 +195,9 @@ class Journal:
 
     def _index(self, key: int, state: str, start: int) -> bool:
         """Make the record at ``start`` its row's last one, or apply the mark; return whether it overwrites another."""
+        if state == PENDING:
+            self._pending[key] = start
+            return False
         self.is_empty = False
         if state in MARKS:
             kept_bits, value = _MARKED[state]
@@ -183,6 +206,11 @@ class Journal:
         replaced = self._table.update(key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[state]) & _STATE_BITS != 0
         self.overwritten += replaced
         return replaced
+
+    def _forget_pending(self, key: int, state: str, *, has_answer: bool) -> None:
+        """Forget where a row is made in the background; after a failure without an answer it may go on there."""
+        if state != RETRY or has_answer:
+            self._pending.pop(key, None)
 
     # -- the index ------------------------------------------------------------------------------------
 
@@ -304,6 +332,8 @@ class Journal:
             self.is_empty = False
             before = self._table.update(record.key, _SEEN_BIT, start << _START_SHIFT_BITS | _CODES[record.state])
             self.overwritten += before & _STATE_BITS != 0
+            if self._pending:
+                self._forget_pending(record.key, record.state, has_answer=record.value != _NO_ANSWER)
         if not file.is_sync_scheduled:
             file.schedule_sync()
 
@@ -321,6 +351,35 @@ class Journal:
             self._append_mark(_mark(key, state))
             self._index(key, state, 0)
             self.overwritten += 1
+
+    def note_pending(self, mark: Record) -> None:
+        """Write that a row is made in the background, a mark of :func:`pending_mark`; :meth:`pending` finds it.
+
+        Raises:
+            OSError: it could not be written.
+            JournalLostError: the lease was lost.
+        """
+        if self._lease is not None:
+            self._lease.check()
+        with self._exclusive:
+            start = self._file.size
+            self._append_mark(mark)
+            self._pending[mark.key] = start
+        self._file.schedule_sync()
+
+    def pending(self, key: int, hash_: str) -> Optional[Dict[str, Any]]:
+        """Return where a row with this body is made in the background; None if it is not, as far as is known."""
+        start = self._pending.get(key)
+        if start is None:
+            return None
+        with self._exclusive:
+            self._reader.seek(start)
+            line = self._reader.readline()
+        prefix = prefix_of(line)
+        if prefix is None or (prefix.key, prefix.state, prefix.hash) != (key, PENDING, hash_):
+            return None
+        facts = decode_value(decode_record(line).value)
+        return facts if isinstance(facts, dict) else None
 
     def begin_run(self, options: Mapping[str, Any], at: float) -> None:
         """Note that a run begins to send; :func:`read_runs` reads it.
@@ -369,10 +428,13 @@ class Journal:
             new.writelines(_run_lines(self.path))
             for _, data in self.lines(with_set_aside=True):
                 new.write(data)
+            for start in self._pending.values():
+                self._reader.seek(start)
+                new.write(self._reader.readline())
         self._close_files()
         self._file = AppendOnly(self.path)
         self._reader = open(self.path, "rb")  # noqa: SIM115 - closed by close()
-        self._table = DigestTable()
+        self._table, self._pending = DigestTable(), {}
         self._load()
 
     # -- closing --------------------------------------------------------------------------------------
@@ -456,7 +518,7 @@ def count_states(path: str) -> Dict[str, int]:
     codes: Dict[int, int] = {}
     with open(path, "rb", buffering=1 << 20) as file:
         for _, _, prefix in Journal.scan(file):
-            if prefix is None or prefix.state == RUN:
+            if prefix is None or prefix.state in (RUN, PENDING):
                 continue
             if prefix.state in MARKS:
                 kept_bits, value = _MARKED[prefix.state]
@@ -483,7 +545,7 @@ def read_journal(path: str) -> Iterator[Tuple[Record, bool]]:
                 last_starts[line.prefix.key] = line.start
             if line.prefix.state in (SET_ASIDE, RENAMED):
                 aside.add(line.prefix.key)
-            elif aside:
+            elif aside and line.prefix.state != PENDING:
                 aside.discard(line.prefix.key)
         for line in Journal.scan(file):
             if line.prefix is not None and line.prefix.state not in MARKS:

@@ -26,6 +26,7 @@ __all__ = [
     "FAILED",
     "MARKS",
     "OK",
+    "PENDING",
     "PREFIX_BYTES",
     "RENAMED",
     "RESTORED",
@@ -62,7 +63,10 @@ by another name.  A mark changes nothing else: the record stays."""
 RUN = "n"
 """Mark of no row: a run begins here to send; ``value`` is a JSON object of its options."""
 
-MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED, RUN})
+PENDING = "b"
+"""Mark of a row whose answer the server makes in the background; ``value`` is a JSON object that says where it is."""
+
+MARKS = frozenset({SET_ASIDE, RESTORED, RENAMED, RUN, PENDING})
 _STATES = frozenset({OK, FAILED, RETRY}) | MARKS
 
 BATCH_API = "Batch API"

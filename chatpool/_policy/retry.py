@@ -74,7 +74,7 @@ class Deadline(NamedTuple):
 
     Attributes:
         at: on the pool's clock; ``inf`` for never.
-        limit: ``"timeout.total"``, ``"run_timeout"`` or ``"chatpool.deadline"``.
+        limit: ``"timeout.total"``, ``"timeout.background"``, ``"run_timeout"`` or ``"chatpool.deadline"``.
     """
 
     at: float = math.inf

@@ -13,6 +13,8 @@ from .exceptions import ResponseTooLarge, UnreadableAnswer, classify_exception
 from .form_fields import form_fields
 from .operations import (
     MODELS_REQUEST,
+    background_response,
+    is_background,
     is_refusal,
     is_streamed,
     is_success,
@@ -21,6 +23,7 @@ from .operations import (
     sends_no_body,
     without_usage,
 )
+from .polls import classify_poll
 from .rate_limit_headers import describe_limits
 from .request import check_response_form, embedding_request, renamed, responses_request, to_request
 from .response import is_event_stream, model_and_reason, model_names_in
@@ -34,15 +37,18 @@ __all__ = [
     "StreamReader",
     "UnreadableAnswer",
     "as_truncated",
+    "background_response",
     "check_response_form",
     "chunk_of",
     "classify_exception",
+    "classify_poll",
     "classify_response",
     "classify_stream",
     "describe_limits",
     "embedding_request",
     "encode",
     "form_fields",
+    "is_background",
     "is_event_stream",
     "is_missing",
     "is_refusal",

@@ -14,7 +14,7 @@ import pathlib
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from .._values import HTTPResponse, Verdict
+from .._values import BackgroundResponse, HTTPResponse, Verdict
 from ..errors import APIError, TruncatedStreamError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, ToolCallDelta, Usage
 from .codec import TooDeep, decoded, loads
@@ -33,11 +33,13 @@ from .error_body import (
     without_ids,
 )
 from .exceptions import ResponseTooLarge, classify_exception
-from .operations import RESPONSES, is_spoken, is_streamed, operation_of
+from .operations import RESPONSES, background_response, is_spoken, is_streamed, operation_of
 from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
 from .response import (
     HTTP_OK,
     NOT_SUPPORTED,
+    WITHDRAWN,
+    UnfinishedAnswer,
     UnusableAnswer,
     begins_with_events,
     decode_response,
@@ -53,6 +55,7 @@ from .rules import (
     NOT_JSON,
     UNSUPPORTED,
     UNUSABLE,
+    WITHDRAWN_ANSWER,
     ErrorResponse,
     Rule,
     error_class,
@@ -117,6 +120,9 @@ def classify_response(
     try:
         value = decode_response(request, payload, request_id)
     except UnusableAnswer as problem:
+        background = _background_of(problem, request)
+        if background is not None:
+            return _pending(context, background)
         verdict = _classify_unusable(context, _error_facts_of_unusable(payload, problem), str(problem))
         return verdict._replace(usage=usage_of(payload))  # it is billed all the same
     if isinstance(value, ChatCompletion):
@@ -134,6 +140,23 @@ def _success(
     limits = limit_headers_of(response.headers, wall)
     # By position: this runs once per call.
     return Verdict("success", "call", None, value, None, usage, limits, status, request_id)
+
+
+def _background_of(problem: UnusableAnswer, request: ChatRequest) -> Optional[BackgroundResponse]:
+    """Return the response that the server goes on making, None where there is none, or none that can be asked for."""
+    return background_response(request, problem.response_id) if isinstance(problem, UnfinishedAnswer) else None
+
+
+def _pending(context: _Context, background: BackgroundResponse) -> Verdict:
+    response = context.response
+    return Verdict(
+        "pending",
+        retry_after=retry_after_of(response.headers, "", context.wall, resets=False),
+        limits=limit_headers_of(response.headers, context.wall),
+        status=response.status,
+        request_id=context.request_id,
+        background=background,
+    )
 
 
 # What ends a stream, and at some gateways an answer that was none.
@@ -242,9 +265,13 @@ def _classify_error(context: _Context, status: int, error_facts: ErrorFacts) -> 
     return verdict._replace(fingerprint=f"{status} {error_facts.code} {message}")
 
 
+_UNUSABLE_RULES = {NOT_SUPPORTED: UNSUPPORTED, WITHDRAWN: WITHDRAWN_ANSWER}
+
+
 def _classify_unusable(context: _Context, error_facts: ErrorFacts, problem: str) -> Verdict:
     response = context.response
-    rule = UNSUPPORTED if error_facts.code == NOT_SUPPORTED else UNUSABLE
+    code = error_facts.code
+    rule = _UNUSABLE_RULES.get(code, UNUSABLE) if isinstance(code, str) else UNUSABLE
     rule = obey_server(rule, response.status, response.headers)
     verdict = _failure(context, rule, response.status, error_facts, unusable_line(response, problem))
     if rule.kind != "retry":  # the server itself says that it is not worth another attempt

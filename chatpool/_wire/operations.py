@@ -6,8 +6,10 @@ This is the one place that knows the paths.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, Optional
+from urllib.parse import quote
 
-from .._values import HTTPResponse
+from .._values import BackgroundResponse, HTTPResponse
 from ..types import ChatRequest
 from .error_body import read_error
 
@@ -26,6 +28,8 @@ __all__ = [
     "SPEECH",
     "TRANSCRIPTIONS",
     "TRANSLATIONS",
+    "background_response",
+    "is_background",
     "is_refusal",
     "is_spoken",
     "is_streamed",
@@ -62,6 +66,7 @@ MODELS_REQUEST = ChatRequest({}, "/models", "GET")
 
 _METHODS_WITHOUT_BODY = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 _STREAM_OPTIONS = "stream_options"
+_ID_CHARACTERS = 1000
 
 
 @lru_cache(maxsize=256)
@@ -99,6 +104,21 @@ def is_spoken(request: ChatRequest) -> bool:
 def sends_no_body(request: ChatRequest) -> bool:
     """Return whether ``request`` goes out without a body: it has none, and its method needs none (RFC 9110, 9.3)."""
     return not request.body and request.method.upper() in _METHODS_WITHOUT_BODY
+
+
+def is_background(request: ChatRequest) -> bool:
+    """Return whether ``request`` asks for a response that is made in the background."""
+    return bool(request.body.get("background")) and operation_of(request.path) == RESPONSES
+
+
+def background_response(request: ChatRequest, response_id: Any) -> Optional[BackgroundResponse]:
+    """Return the response that ``request`` has started, by the server's name for it; None for what can be no name."""
+    if not isinstance(response_id, str) or not response_id.strip(".") or len(response_id) > _ID_CHARACTERS:
+        return None
+    path, mark, query = request.path.partition("?")
+    own = f"{path.rstrip('/')}/{quote(response_id, safe='', errors='replace')}"
+    poll = ChatRequest({}, f"{own}{mark}{query}", "GET")
+    return BackgroundResponse(response_id, poll, ChatRequest({}, f"{own}/cancel{mark}{query}"))
 
 
 def refuses_usage(response: HTTPResponse, request: ChatRequest) -> bool:

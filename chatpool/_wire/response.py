@@ -53,7 +53,9 @@ __all__ = [
     "NOT_SUPPORTED",
     "STOP",
     "TOOL_CALLS",
+    "WITHDRAWN",
     "FinishReason",
+    "UnfinishedAnswer",
     "UnusableAnswer",
     "amount_of",
     "answering_model",
@@ -64,6 +66,7 @@ __all__ = [
     "inner_error",
     "is_event_stream",
     "is_known",
+    "is_over",
     "is_unsupported_answer",
     "model_and_reason",
     "model_names_in",
@@ -383,6 +386,10 @@ NOT_SUPPORTED = "not_supported"
 """Code of an error: an answer of this kind cannot be used, and the next one would be of the same kind."""
 
 
+WITHDRAWN = "response_cancelled"
+"""Code of an error: somebody has had the server stop making the answer."""
+
+
 def is_unsupported_answer(error: APIError) -> bool:
     """Return whether ``error`` is of an answer of a kind that cannot be used."""
     return error.code == NOT_SUPPORTED and error.status_code == HTTP_OK
@@ -400,6 +407,18 @@ class UnusableAnswer(Exception):
     def __init__(self, message: str, error: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(message)
         self.error = error
+
+
+class UnfinishedAnswer(UnusableAnswer):
+    """The server goes on making the answer, in the background.
+
+    Attributes:
+        response_id: the server's name for it, as it came.
+    """
+
+    def __init__(self, message: str, error: Dict[str, Any], response_id: Any) -> None:
+        super().__init__(message, error)
+        self.response_id = response_id
 
 
 def inner_error(payload: Any) -> Any:
@@ -431,6 +450,7 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
 
     Raises:
         UnusableAnswer: the field that the path must have is missing or empty, or the model failed.
+        UnfinishedAnswer: it is made in the background, and has not ended yet.
     """
     shape = _shape(request)
     if shape is None:
@@ -438,7 +458,7 @@ def decode_response(request: ChatRequest, payload: Any, request_id: Optional[str
     if not isinstance(payload, dict):
         raise UnusableAnswer(f"is not a JSON object but a {type(payload).__name__}")
     if shape.field == "output":
-        _refuse_unsupported(payload)
+        _refuse_unfinished(request, payload)
     parts = payload.get(shape.field)
     if not isinstance(parts, shape.kind) or not (parts or shape.may_be_empty):
         raise UnusableAnswer(f"has no {shape.field!r}")
@@ -585,8 +605,12 @@ def _completion(request: ChatRequest, payload: Dict[str, Any], request_id: Optio
 
 
 def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> ChatCompletion:
-    if payload.get("status") in ("failed", "cancelled"):
-        raise UnusableAnswer(f"has the status {payload['status']!r}")
+    status = payload.get("status")
+    if status == "cancelled":
+        message = "it was cancelled at the server before it had ended"
+        raise UnusableAnswer(f"has the status {status!r}", {"code": WITHDRAWN, "message": message})
+    if status == "failed":
+        raise UnusableAnswer(f"has the status {status!r}")
     items: List[Dict[str, Any]] = [item for item in payload["output"] if isinstance(item, dict)]
     text = "".join(content_text(item.get("content")) for item in items if item.get("type") == "message")
     calls = tuple(
@@ -608,15 +632,24 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
     )
 
 
-def _refuse_unsupported(payload: Dict[str, Any]) -> None:
+def is_over(payload: Mapping[str, Any]) -> bool:
+    """Return whether an answer of the Responses API says that it has ended, well or not."""
+    return payload.get("status") in ("completed", "failed", "incomplete", "cancelled")
+
+
+def _refuse_unfinished(request: ChatRequest, payload: Dict[str, Any]) -> None:
     """Refuse answers that are still being made, or that wait for an approval: they are empty yet, and are billed."""
     status = payload.get("status")
     if status in ("queued", "in_progress"):
+        problem = f"has the status {status!r}"
         message = (
-            "it is made in the background, which chatpool does not support yet: leave out background=True, or fetch it "
-            "with pool.request('/responses/' + id, method='GET')"
+            "it is made in the background, and was not asked for with background=True: fetch it with "
+            "pool.request('/responses/' + id, method='GET')"
         )
-        raise UnusableAnswer(f"has the status {status!r}", {"code": NOT_SUPPORTED, "message": message})
+        error = {"code": NOT_SUPPORTED, "message": message}
+        if payload.get("background") is True or request.body.get("background"):
+            raise UnfinishedAnswer(problem, error, payload.get("id"))
+        raise UnusableAnswer(problem, error)
     output = payload.get("output")
     for item in output if isinstance(output, list) else ():
         if isinstance(item, dict) and item.get("type") == "mcp_approval_request":

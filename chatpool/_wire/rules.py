@@ -26,6 +26,7 @@ __all__ = [
     "RULES",
     "UNSUPPORTED",
     "UNUSABLE",
+    "WITHDRAWN_ANSWER",
     "ErrorResponse",
     "Rule",
     "error_class",
@@ -353,6 +354,14 @@ UNUSABLE = Rule("unusable", lambda response: True, "retry", error=APIResponseErr
 UNSUPPORTED = Rule(
     "unsupported", lambda response: True, "fail", advice="the same request is not sent again", error=APIResponseError
 )
+WITHDRAWN_ANSWER = Rule(
+    "withdrawn",
+    lambda response: True,
+    "fail",
+    advice="run it again if it is still wanted",
+    error=APIResponseError,
+    about="gone",
+)
 
 
 def rule_for(response: ErrorResponse) -> Rule:
@@ -392,6 +401,29 @@ def error_class(rule: Rule, status: int) -> Type[APIError]:
     return rule.error or status_error_class(status)
 
 
+# Of a response that has failed for a fault in its request (the API's ResponseErrorCode).
+_OF_A_RESPONSE = frozenset(
+    {
+        "bio_policy",
+        "data_residency_mismatch",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_content_policy_violation",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "invalid_base64_image",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "invalid_prompt",
+        "unsupported_image_media_type",
+    }
+)
+
 _STATUS_OF_CODE = {
     "invalid_request_error": 400,
     "context_length_exceeded": 400,
@@ -404,9 +436,11 @@ _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "slow_down": 429,
     "server_error": 500,
+    "vector_store_timeout": 504,
     "server_is_overloaded": 503,
     "overloaded_error": 529,
     **dict.fromkeys(_QUOTA, 429),
+    **dict.fromkeys(_OF_A_RESPONSE, 400),
 }
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of, payload_of
-from .._journal import Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
+from .._journal import PENDING, Journal, Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._values import Waiting
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
 from ..types import Outcome
@@ -108,10 +108,10 @@ class _WorkerProcess:
                 self._messages.put(_Message(self, json.loads(line)))
         self._messages.put(_Message(self, None))
 
-    def assign(self, row_requests: List[RowRequest]) -> None:
-        """Send rows."""
+    def assign(self, row_requests: List[RowRequest], journal: Journal) -> None:
+        """Send rows, each with what the journal knows of it."""
         self.assigned.update((row_request.key, row_request) for row_request in row_requests)
-        self.send(b"".join(_encoded_row(row_request) for row_request in row_requests))
+        self.send(b"".join(_encoded_row(row_request, journal) for row_request in row_requests))
 
     def send(self, data: bytes) -> None:
         """Send lines as :mod:`.worker_process` reads them."""
@@ -140,7 +140,7 @@ class _WorkerProcess:
         return code
 
 
-def _encoded_row(row_request: RowRequest) -> bytes:
+def _encoded_row(row_request: RowRequest, journal: Journal) -> bytes:
     """Return a row as two lines: its identity, and its body as it is sent, or with files the whole request, pickled."""
     assert row_request.request is not None
     row = row_request.row
@@ -154,7 +154,8 @@ def _encoded_row(row_request: RowRequest) -> bytes:
     if not (isinstance(payload, bytes) and is_plain):
         payload = base64.b64encode(pickle.dumps(replace(request, body=dict(request.body))))
     path, pickled = text_or_null(request.path), json.dumps(not is_plain)
-    header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled}}}\n'
+    background = json.dumps(journal.pending(row_request.key, row_request.hash))
+    header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled},"background":{background}}}\n'
     return header.encode("ascii") + payload + b"\n"
 
 
@@ -250,7 +251,7 @@ class ProcessPoolRunner(Runner):
             row_requests = self._next_rows(rows)
             if not row_requests:
                 return
-            worker.assign(row_requests)
+            worker.assign(row_requests, self._journal)
 
     def _next_rows(self, rows: Iterator[RowRequest]) -> List[RowRequest]:
         """Return the next rows to send; none at the end of the input, and while the budget holds them back."""
@@ -342,6 +343,9 @@ class ProcessPoolRunner(Runner):
             return
         records: List[RowRecord] = []
         for entry in self._tail.since(min(worker.known_up_to for worker in busy_workers)):
+            if entry.prefix.state == PENDING:
+                self._journal.index_record(entry.prefix.key, PENDING, entry.start)
+                continue
             owner = next((worker for worker in self._processes if entry.prefix.key in worker.assigned), None)
             if owner is not None:
                 records.append(self._register(owner, entry))

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from .._client.batch_support import (
     ChatPool,
@@ -19,11 +19,11 @@ from .._client.batch_support import (
     start_rows,
     state_of,
 )
-from .._journal import OK, SET_ASIDE, Journal, Record, decode_record
+from .._journal import OK, SET_ASIDE, Journal, Record, decode_record, pending_mark
 from .._observe.progress import RunProgress
 from .._values import Waiting
 from .._wire.response import usage_of
-from ..clock import current_clock
+from ..clock import Clock, current_clock
 from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, DeadlineExceededError
 from ..prices import Bill
 from ..types import ChatRequest, Outcome
@@ -245,6 +245,26 @@ class Runner:
         self.report()
 
 
+class _JournalledBackgrounds:
+    """Where rows are made in the background, as the journal of the run has it.
+
+    Args:
+        journal: the journal.
+        clock: tells when.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+
+    def note(self, item: RowRequest, facts: Mapping[str, str]) -> None:
+        mark = pending_mark(item.key, item.hash, item.row.number, self._clock.wall(), facts)
+        self._journal.note_pending(mark)
+
+    def noted(self, item: RowRequest) -> Optional[Mapping[str, Any]]:
+        return self._journal.pending(item.key, item.hash)
+
+
 class ThreadRunner(Runner):
     """Runs rows in the pool's own threads."""
 
@@ -276,6 +296,7 @@ class ThreadRunner(Runner):
             itertools.chain(first, rows),
             _request_of,
             self._persist,
+            backgrounds=_JournalledBackgrounds(self._journal, self._clock),
             is_batched=packed,
             listeners=[] if self._progress is None else [self._progress],
             failure_limit=self._failure_limit,

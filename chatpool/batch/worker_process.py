@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any, BinaryIO, Dict, Iterator, Optional
+from typing import Any, BinaryIO, Dict, Iterator, Mapping, Optional
 
 from .._client.batch_support import (
     PAUSE,
@@ -32,7 +32,7 @@ from .._client.batch_support import (
     state_of,
     unpickle_pool,
 )
-from .._journal import OK, SharedAppender, error_facts
+from .._journal import OK, SharedAppender, error_facts, pending_mark
 from .._observe.bar import Ticker
 from .._wire.response import usage_of
 from ..clock import current_clock
@@ -116,6 +116,7 @@ class _RowRunner:
             self._rows_from(first, packed),
             _request_of,
             self._on_outcome,
+            backgrounds=self,
             is_batched=packed,
             ends_when_refused=ends_when_refused,
         )
@@ -175,6 +176,19 @@ class _RowRunner:
         except OSError as error:
             _send_os_error(error)
             raise
+
+    def note(self, item: Dict[str, Any], facts: Mapping[str, str]) -> None:
+        """Write to the journal where a row is made in the background; called in the pool's threads."""
+        try:
+            self._journal.append(pending_mark(item["key"], item["hash"], item["row"], self._clock.wall(), facts))
+        except OSError as error:
+            _send_os_error(error)
+            raise
+
+    def noted(self, item: Dict[str, Any]) -> Optional[Mapping[str, Any]]:
+        """Return where the journal of an earlier run says that a row is made, as the parent has sent it."""
+        background: Optional[Mapping[str, Any]] = item["background"]
+        return background
 
     def _report_fatal(self, run: StoredRowsRun) -> None:
         if run.fatal is not None and not self._is_fatal_reported:
