@@ -231,6 +231,12 @@ class TestGoingOn:
         assert run(source, target, pool=pool, url="transcriptions").succeeded == 2
         assert heard(chatpool_server) == ["late", "said in b.mp3"]
 
+    def test_a_row_that_names_another_missing_file_is_tried_anew(self, pool, listed, tmp_path):
+        for name in ("none.mp3", "other.mp3"):
+            source = listed(f"file\ntalks/{name}\n")
+            assert run(source, tmp_path / "out.jsonl", pool=pool, url="transcriptions").done_before == 0
+        assert "other.mp3" in (tmp_path / "out.errors.jsonl").read_text()
+
     def test_what_failed_runs_again(self, pool, chatpool_server, folder, tmp_path):
         chatpool_server.enqueue(Error(400))
         assert run(folder, tmp_path / "out.jsonl", pool=pool, url="transcriptions").failed == 1
