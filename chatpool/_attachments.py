@@ -90,7 +90,7 @@ class Attachment:
         if found is None and self.url is None:
             with self.reading() as file:
                 found = _type_of_head(file.read(_HEAD_BYTES))
-        found = found or _type_of_name(self.name)
+        found = found or type_of_name(self.name)
         if found is None:
             raise ConfigurationError(f"{self}: neither its first bytes nor its name say what it is: {_ADVICE}")
         return found
@@ -228,7 +228,8 @@ for _media_type, _suffixes in {
     "audio/wav": (".wav",),
     "audio/mp4": (".m4a",),
     "audio/flac": (".flac",),
-    "audio/ogg": (".ogg", ".opus"),
+    "audio/mpeg": (".mpga",),
+    "audio/ogg": (".ogg", ".oga", ".opus"),
     "text/markdown": (".md",),
     "text/csv": (".csv",),
     "text/tab-separated-values": (".tsv",),
@@ -250,7 +251,7 @@ def _type_of_head(head: bytes) -> Optional[str]:
     return next((media_type for pattern, media_type in _HEADS if pattern.match(head)), None)
 
 
-def _type_of_name(name: str) -> Optional[str]:
+def type_of_name(name: str) -> Optional[str]:
     media_type, compression = _TYPES.guess_type(name)
     return None if compression or media_type == _UNKNOWN_TYPE else media_type
 

@@ -22,6 +22,7 @@ from .._transport import Encoded, identity_of, payload_of, request_auth
 from .._values import RequestSize
 from .._wire import encode
 from .._wire.embeddings import join_requests, shared_part
+from .._wire.media import completed_sound, in_its_form, is_sound_request
 from .._wire.request_size import request_size
 from ..config import Limits, Timeout
 from ..errors import ConfigurationError
@@ -141,7 +142,16 @@ def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> 
     Raises:
         TypeError: a keyword among ``extra`` that is no body field.
     """
-    return RequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+    return _RowRequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+
+
+class _RowRequestMaker(RequestMaker):
+    """Makes the requests of rows; of rows about sounds too, where other runs send what their caller has made."""
+
+    def __call__(self, item: Any) -> ChatRequest:
+        if not (isinstance(item, ChatRequest) and is_sound_request(item)):
+            return super().__call__(item)
+        return in_its_form(super().__call__(completed_sound(item, self._model, self._body)))
 
 
 def request_facts(pool: ChatPool, extra: Mapping[str, Any]) -> Dict[str, Any]:

@@ -6,25 +6,31 @@ import base64
 import binascii
 import os
 import pathlib
+from dataclasses import replace
 from typing import Any, BinaryIO, Dict, List, Literal, Mapping, Optional, Tuple, Union
 from urllib.parse import quote
 
 from .._attachments import attach
 from ..errors import APIResponseError, ConfigurationError
 from ..types import ChatRequest
-from .operations import IMAGE_EDITS, IMAGES, MODERATIONS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
+from .operations import IMAGE_EDITS, IMAGES, MODERATIONS, SOUND_PATHS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS, is_spoken
 
 __all__ = [
     "FileLike",
+    "completed_sound",
+    "in_its_form",
+    "is_sound_request",
     "moderation_request",
     "picture_request",
     "pictures_in",
     "results_in",
+    "sound_format",
     "speech",
     "stored_file_path",
     "stored_files_in",
     "text_in",
     "transcription",
+    "transcription_fields",
     "translation",
     "upload_request",
 ]
@@ -34,6 +40,10 @@ FileLike = Union[str, "os.PathLike[str]", bytes, BinaryIO, Tuple[str, Any]]
 
 _FILES = "/files"
 _TEXTS = frozenset({"srt", "text", "vtt"})  # formats of transcripts that are no JSON
+_LISTS = frozenset(
+    ("timestamp_granularities", "include", "languages", "keywords", "known_speaker_names", "known_speaker_references")
+)
+_FORM_FIELDS = _LISTS | {"model", "language", "prompt", "temperature", "response_format", "chunking_strategy"}
 _SOUND_FORMATS = {"ogg": "opus", **{name: name for name in ("mp3", "opus", "aac", "flac", "wav", "pcm")}}
 
 
@@ -106,6 +116,48 @@ def _sound_request(path: str, audio: FileLike, response_format: str, fields: Map
     body = _without_none({**fields, "response_format": response_format})
     response: Literal["text", "json"] = "text" if response_format in _TEXTS else "json"
     return ChatRequest(body, path, files=(("file", _named("audio", audio)),), response=response)
+
+
+def is_sound_request(request: ChatRequest) -> bool:
+    """Return whether a request is for a sound, or for the text of one."""
+    return request.path.endswith(SOUND_PATHS)
+
+
+def completed_sound(request: ChatRequest, model: Optional[str], defaults: Mapping[str, Any]) -> ChatRequest:
+    """Return a request about a sound with a pool's model and fields, where it has none of its own."""
+    body = {**defaults, **request.body}
+    named = request.body.get("model") or model or defaults.get("model")
+    return replace(request, body={**body, "model": named} if named else body)
+
+
+def transcription_fields(fields: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return those of a row's fields that the form for a transcript has, and that are not empty.
+
+    A list may be a text with commas between its entries, as the cells of tables have it.
+    """
+    known = {name: _entries(name, value) for name, value in fields.items() if name in _FORM_FIELDS}
+    return {name: value for name, value in known.items() if value not in (None, "", [])}
+
+
+def _entries(name: str, value: Any) -> Any:
+    if name not in _LISTS or not isinstance(value, str):
+        return value
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
+
+
+def sound_format(request: ChatRequest) -> Any:
+    """Return the format of the sound that a request is for."""
+    return request.body.get("response_format") or "mp3"  # OpenAI's default
+
+
+def in_its_form(request: ChatRequest) -> ChatRequest:
+    """Return a request about a sound with the fields that it needs, and the form of answer that these ask for."""
+    if is_spoken(request):
+        return replace(request, body={"voice": "alloy", **request.body})
+    form = request.body.get("response_format") or "json"
+    return replace(
+        request, body={**request.body, "response_format": form}, response="text" if form in _TEXTS else "json"
+    )
 
 
 def text_in(answer: Any) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "OTHER",
     "PATHS",
     "RESPONSES",
+    "SOUND_PATHS",
     "SPEECH",
     "TRANSCRIPTIONS",
     "TRANSLATIONS",
@@ -50,6 +51,9 @@ OTHER = ""
 
 PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)  # CHAT first: it ends with COMPLETIONS
 """Paths of the operations whose requests and answers are known, and whose requests are text."""
+
+SOUND_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, SPEECH)
+"""Paths of the operations that take or give sound."""
 
 _MEDIA_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGES, IMAGE_EDITS)
 

@@ -37,10 +37,11 @@ from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_b
 from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
 from .process_pool import ProcessPoolRunner
-from .rows import InputFormat, Rows
+from .rows import InputFormat, Rows, is_speech
 from .run_status import reported
 from .runner import Runner, ThreadRunner, refuse_without_model, time_limit
 from .signals import SignalGuard, guard_signals
+from .sound_files import SaveFolder, SoundFolder
 from .submission_journal import refuse_unfinished
 
 __all__ = ["check_input", "pool_of", "rows_of", "run", "run_job"]
@@ -68,6 +69,7 @@ def run(
     delimiter: Optional[str] = None,
     encoding: Optional[str] = None,
     rows_before: int = 0,
+    save_to: Union[str, os.PathLike[str], None] = None,
     retry_failed: RetryFailed = False,
     limit: Optional[int] = None,
     sample: Optional[int] = None,
@@ -97,29 +99,36 @@ def run(
         input: OpenAI batch lines, request bodies (the cookbook script's lines), objects with ``messages``,
             ``prompt`` or ``input``, a text file of one prompt a line, or CSV; compressed by gzip or not; ``"-"`` is
             standard input. The format is detected from its name and its first line. Excel workbooks (their first
-            sheet) and Parquet files need the extra ``tables``.
+            sheet) and Parquet files need the extra ``tables``. With the url ``transcriptions`` or ``translations`` each
+            row is the path of a sound (a line of text, or the column ``file``), with its ``language``, ``prompt`` and
+            other fields of the API beside it; a folder is all sounds and videos in it, named by their files.
         output: the file of answers, say ``OUT.jsonl``; failures go to ``OUT.errors.jsonl``, and ``OUT.journal`` keeps
             everything. By its ending it is a table instead: ``.csv``, ``.tsv``, ``.parquet`` (needs pyarrow), ``.db``
             (SQLite), with failures in its column ``error``, or ``.txt``, with an answer a line; ``OUT.csv.journal``
             keeps everything then. One that ends in ``.npy`` is a matrix of embeddings, one row per row (needs numpy).
             ``"-"`` is standard output.
         pool: makes the calls. Default: a pool that is made of ``options``, and closed at the end.
-        url: the path for rows without one, for instance ``"/v1/embeddings"``. Default: chat, except that an
-            ``input`` goes to the Responses API, or to embeddings if the model's name says so.
+        url: the path for rows without one, for instance ``"/v1/embeddings"``, ``"transcriptions"``,
+            ``"translations"`` or ``"speech"``. Default: chat, except that an ``input`` goes to the Responses API, or to
+            embeddings if the model's name says so.
         template: a prompt with places for the row's fields, ``"Translate: {text}"``; the field of a line of text is
             ``text``.
-        column: the field that is the prompt. Default, of a table: ``prompt``, or the only one.
+        column: the field that is the prompt, or the path of a sound. Default, of a table: ``prompt``, or ``file`` for
+            sounds, or the only one.
         id_field: the field that names a row. Default: ``custom_id``; rows without one are named by their number: blank
             lines have none, the first line of a table has the first.
         attach: the column that names a file to send beside the prompt, or several columns: a path, a URL or a list of
             them, each as for :func:`chatpool.attach`. With it, ``template`` may be a text without a field.
-        attach_folder: the folder that relative paths are below. Default: that of the input; of standard input, the
-            current one.
+        attach_folder: the folder that relative paths are below, those of sounds too. Default: that of the input; of
+            standard input, the current one.
         delimiter: the character between the columns of CSV, or ``"tab"``, ``"comma"``, ``"semicolon"``,
             ``"pipe"``. Default: that of a line ``sep=;``, or the one detected in the first lines.
         encoding: the encoding of the text, by Python's name (``"cp1252"``). Default: UTF-8.
         rows_before: the number of rows that come before this file's, if it is a part of a larger one: rows without a
             name are named by their number in that. Default: 0.
+        save_to: with the url ``speech``: the folder for the sounds, which is made if it is not there. Each is a file
+            that has its row's name and the format (``response_format``, mp3 by default); characters that file names do
+            not have are replaced, and a digest is added then. A row whose file is gone runs again.
         retry_failed: run only rows that have failed before: True, or kinds of failures (class, status or code).
         limit: run only this number of rows, the first ones.
         sample: run only this number of rows, drawn at random, always the same ones.
@@ -185,6 +194,7 @@ def run(
         fields=fields,
         raw=raw,
         journal=None if journal is None else os.fspath(journal),
+        save_to=None if save_to is None else os.fspath(save_to),
         lock=lock,
         max_failures=max_failures,
         run_timeout=run_timeout,
@@ -218,6 +228,7 @@ def run_job(
         say: takes messages for a person.
         signals: the signals that end the run in good order.
     """
+    _check_save_to(job, input_options.get("url"))
     paths = Paths.of(output_path, job.format, job.journal)
     result = BatchResult(
         output=paths.npy or paths.answers, errors=paths.errors, journal=paths.journal, prices=job.prices
@@ -235,11 +246,23 @@ def run_job(
             refuse_before_start(paths, input_path)
             if output_path != STDOUT:
                 refuse_unfinished(output_path)
+            if job.save_to is not None:
+                SaveFolder(job.save_to).make()
             if not paths.journal:
                 paths = _with_temporary_journal(paths, stack)
                 result.journal = None
             _run(job_pool, rows, job, paths, result, say, signals)
     return result
+
+
+def _check_save_to(job: Job, url: Optional[str]) -> None:
+    """Refuse sounds without a folder for them, and a folder without sounds."""
+    if is_speech(url) and job.save_to is None:
+        raise ConfigurationError("sounds go to files: name the folder for them (save_to=, --save-to FOLDER)")
+    if job.save_to is not None and not is_speech(url):
+        raise ConfigurationError(
+            "save_to (--save-to) is for the sounds of the url speech (--endpoint speech): leave it out"
+        )
 
 
 @contextlib.contextmanager
@@ -269,11 +292,20 @@ def rows_of(
     """Return the rows of an input, with the requests that the pool and the body fields make of them."""
     format_options = dict(input_options)
     text_options = {name: format_options.pop(name) for name in _TEXT_OPTIONS if name in format_options}
-    source = Source(input_path, format_options.get("column"), **text_options)
+    source = _source_of(input_path, format_options.get("column"), text_options)
     model = body_fields.get("model") or model_of(pool)
     input_format = InputFormat(source, keep_version=not has_version_in_url(pool), model=model, **format_options)
     say_format = functools.cache(lambda: say(f"{source.name}: {result.kind}"))  # once, of several readings
     return Rows(source, input_format, job, request_maker(pool, body_fields), result, say_format)
+
+
+def _source_of(path: str, column: Optional[str], text_options: Mapping[str, Any]) -> Source:
+    if not os.path.isdir(path):
+        return Source(path, column, **text_options)
+    for name, value in text_options.items():
+        if value:
+            raise ConfigurationError(f"{name} is for text, and {path} is a folder: leave it out")
+    return SoundFolder(path)
 
 
 def _with_temporary_journal(paths: Paths, stack: contextlib.ExitStack) -> Paths:

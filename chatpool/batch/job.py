@@ -208,6 +208,7 @@ class Job:
     fields: Optional[Sequence[str]] = None
     raw: bool = False
     journal: Optional[str] = None
+    save_to: Optional[str] = None
     lock: Union[bool, FolderLease] = True
     max_failures: MaxFailures = "same"
     run_timeout: Optional[float] = None

@@ -24,6 +24,7 @@ from ..errors import ConfigurationError
 from .jsonl import answer_line, error_line, vector_in
 from .output_formats import BATCH, PARQUET, STDOUT, TEXT, check_parquet, refuse_no_file
 from .rows import RowRequest
+from .sound_files import is_sound
 
 __all__ = [
     "BatchOutputs",
@@ -383,7 +384,8 @@ def refuse_before_start(paths: Paths, source: str) -> None:
     """Refuse outputs that cannot work, before there is a journal.
 
     Raises:
-        ConfigurationError: the output is the input, the journal, or a file that no run has written.
+        ConfigurationError: the output is the input or would be one of its files, is the journal, or a file that no
+            run has written.
     """
     if paths.answers == STDOUT and sys.stdout is None:
         raise ConfigurationError("standard output is closed: name a file")
@@ -391,6 +393,9 @@ def refuse_before_start(paths: Paths, source: str) -> None:
     if paths.journal in outputs:
         raise ConfigurationError(f"{paths.journal} is the output: choose another journal")
     for path in (*outputs, paths.journal):
+        with contextlib.suppress(OSError):
+            if is_sound(path) and os.path.samefile(os.path.dirname(path) or ".", source):
+                raise ConfigurationError(f"{path} would be one of the sounds in {source}: choose another name")
         with contextlib.suppress(OSError):
             if path != STDOUT and os.path.samefile(path, source):
                 raise ConfigurationError(f"{path} is the input: choose another output")

@@ -13,6 +13,8 @@ from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
 
 from .._files import atomic_replace
 from .._journal import OK, Journal, Record, decode_value
+from .._wire.media import is_sound_request
+from .._wire.operations import is_spoken
 from .._wire.response import UnusableAnswer, decode_response, usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
@@ -220,7 +222,7 @@ class TableOutputs(Outputs):
         answers: Dict[str, Any] = {}
         answer = None
         if record.state == OK:
-            answer = _answer_in(value)
+            answer = _answer_in(value, stored_row.request)
             answers = {ANSWER: answer} if self._review is None else self._parsed(stored_row, value, answer)
         known = {"id": stored_row.custom_id, "row": stored_row.number, ANSWER: answer}
         facts = {**known, **_facts(record, stored, value)}
@@ -260,8 +262,10 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
     }
 
 
-def _answer_in(value: Any) -> Any:
-    """Return an answer as one cell: its text, or its tool calls if it has no text, or its JSON."""
+def _answer_in(value: Any, request: Optional[ChatRequest]) -> Any:
+    """Return an answer as one cell: its text, its tool calls if it has no text, the path of its file, or its JSON."""
+    if isinstance(value, dict) and request is not None and is_sound_request(request):
+        return value.get("file" if is_spoken(request) else "text")
     if not isinstance(value, ChatCompletion):
         return value
     if value.text or not value.tool_calls:

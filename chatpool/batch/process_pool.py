@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -140,18 +141,19 @@ class _WorkerProcess:
 
 
 def _encoded_row(row_request: RowRequest) -> bytes:
-    """Return a row as two lines: its identity, and the request body as it is to be sent; pickled, with attachments."""
+    """Return a row as two lines: its identity, and its body as it is sent, or with files the whole request, pickled."""
     assert row_request.request is not None
     row = row_request.row
     meta = "null" if row.meta is None else json.dumps(row.meta)
     identity = (
         f'"key":{row_request.key},"hash":"{row_request.hash}","id":{text_or_null(row.custom_id)},"row":{row.number}'
     )
-    payload = payload_of(row_request.request)
-    is_attached = not isinstance(payload, bytes)
-    if not isinstance(payload, bytes):
-        payload = base64.b64encode(pickle.dumps(dict(row_request.request.body)))
-    path, pickled = text_or_null(row_request.request.path), json.dumps(is_attached)
+    request = row_request.request
+    payload = payload_of(request)
+    is_plain = isinstance(payload, bytes) and request.response == "json"
+    if not (isinstance(payload, bytes) and is_plain):
+        payload = base64.b64encode(pickle.dumps(replace(request, body=dict(request.body))))
+    path, pickled = text_or_null(request.path), json.dumps(not is_plain)
     header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled}}}\n'
     return header.encode("ascii") + payload + b"\n"
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from .._client.batch_support import Encoded, identity_of, payload_of
 from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
-from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES
+from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES, SOUND_PATHS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from .._wire.request import are_messages
 from ..errors import ChatPoolError, ConfigurationError
 from ..types import ChatRequest
@@ -38,8 +38,9 @@ from .jsonl import (
     refuse_empty_messages,
     request_of_list,
 )
+from .sound_files import FILE, SaveFolder, SoundColumn, SoundFolder
 
-__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template"]
+__all__ = ["InputFormat", "Row", "RowRequest", "Rows", "Template", "is_speech", "names_sounds"]
 
 
 class Template:
@@ -149,11 +150,12 @@ class InputFormat:
 
     Args:
         source: the input.
-        url: the path for lines without one: ``/v1/embeddings``, ``completions`` ... Default: chat, except that
-            an ``input`` goes to the Responses API, or to embeddings if the model's name says so.
+        url: the path for lines without one: ``/v1/embeddings``, ``completions``, ``speech`` ... Default: chat, except
+            that an ``input`` goes to the Responses API, or to embeddings if the model's name says so. With
+            ``transcriptions`` and ``translations`` each row is the path of a sound.
         template: makes prompts of the fields of a row; a line of text has the field ``text``.
-        column: the field that is the prompt.
-        id_field: the field that is a row's name. Default: ``custom_id``.
+        column: the field that is the prompt, or the path of a sound.
+        id_field: the field that is a row's name. Default: ``custom_id``; of a folder the name of the file.
         keep_version: whether the ``/v1`` of a line's url is kept, for a base_url that has none.
         model: the model of rows that name none.
         attach: the columns that name files to attach, if any.
@@ -182,14 +184,30 @@ class InputFormat:
         if template is not None and column is not None:
             raise ConfigurationError("give a template or a column, not both: {name} in a template names a column")
         self._source = source
-        self._attach = AttachColumns(attach or (), source.folder if attach_folder is None else attach_folder)
+        folder = source.folder if attach_folder is None else attach_folder
+        self._attach = AttachColumns(attach or (), folder)
         self._template = None if template is None else Template(template, needs_field=not attach)
         self._column = column
-        self._id_field = id_field or CUSTOM_ID
+        self._id_field = id_field or (FILE if isinstance(source, SoundFolder) else CUSTOM_ID)
         self._keep_version = keep_version
         self._model = model
-        self._path = None if url is None else self._known_path(url)
+        self._path = None if url is None else _known_path(url, keep_version)
+        self._sound = self._sound_column(folder)
         self.kind = f"{source.format} without any line"
+
+    def _sound_column(self, folder: str) -> Optional[SoundColumn]:
+        """Return the column with the paths of sounds, None if the rows are no sounds."""
+        if self._path is None or self._operation() not in (TRANSCRIPTIONS, TRANSLATIONS):
+            if isinstance(self._source, SoundFolder):
+                raise ConfigurationError(
+                    f"{self._source.name} is a folder: its sounds become texts with the url transcriptions or "
+                    "translations (--endpoint transcriptions); for anything else name a file of rows"
+                )
+            return None
+        for option, is_set in (("template", self._template is not None), ("attach", self._attach.names)):
+            if is_set:
+                raise ConfigurationError(f"{option} has no place in rows that go to {self._path}: each is a sound")
+        return SoundColumn(self._path, self._column, folder)
 
     def row(self, line: InputLine) -> Row:
         """Return the row of a line.
@@ -210,6 +228,8 @@ class InputFormat:
         value = line.value
         if isinstance(value, InputProblem):
             raise BadLine(value.reason)
+        if self._sound is not None:
+            return self._of_sound(line, self._sound)
         if isinstance(value, str):
             return self._named_row(line, {}, lambda: self._of_text(value))
         if isinstance(value, list):
@@ -233,7 +253,9 @@ class InputFormat:
         self._check_id_field(value)
         self._check_attach(value)
         self.kind = f"{self._source.format}"
-        if self._template is not None:
+        if self._sound is not None:
+            self._detect_sounds(value, self._sound)
+        elif self._template is not None:
             self.kind = (
                 f"{self._table_name if self._source.heading.sheet else self._source.format}, prompts by template"
             )
@@ -248,6 +270,23 @@ class InputFormat:
             self.kind = f"{self._table_name}, prompts in column {self._column!r}"
         elif isinstance(value, dict):
             self.kind = self._kind_of_object(value)
+
+    def _detect_sounds(self, value: Any, sound: SoundColumn) -> None:
+        if isinstance(self._source, SoundFolder):
+            self.kind = "folder of sounds"
+        elif isinstance(value, str):
+            self.kind = "text, the path of a sound a line"
+        elif self._source.format not in (CSV, EXCEL, PARQUET):
+            self.kind = f"JSON objects, sounds in {sound.name!r}"
+        elif isinstance(value, dict):
+            if self._column is None and len(value) == 1:
+                sound.name = next(iter(value))
+            if sound.name not in value:
+                raise ConfigurationError(
+                    f"{self._source.name} has no column {sound.name!r}; it has {', '.join(value)}: name the one with "
+                    "the paths of sounds (--column)"
+                )
+            self.kind = f"{self._table_name}, sounds in column {sound.name!r}"
 
     def _check_attach(self, value: Any) -> None:
         """Refuse columns with files that a table lacks, and lines that are at once the file and the prompt."""
@@ -308,6 +347,15 @@ class InputFormat:
 
     # -- requests -------------------------------------------------------------------------------------
 
+    def _of_sound(self, line: InputLine, sound: SoundColumn) -> Row:
+        value = line.value
+        if not isinstance(value, (str, dict)):
+            raise BadLine(f"a line must be a JSON object with the path of a sound, got {json_type(value)}")
+        if isinstance(value, str):
+            return self._named_row(line, {}, lambda: (sound.request({sound.name: value}), None))
+        fields: Dict[str, Any] = value
+        return self._named_row(line, fields, lambda: (sound.request(fields), None))
+
     def _of_batch_line(self, line: InputLine, parsed: BatchLine) -> Row:
         if parsed.url is not None:
             request = ChatRequest(parsed.body, self._below_base(parsed.url))
@@ -334,6 +382,8 @@ class InputFormat:
 
     def _legacy_of_row(self, fields: Mapping[str, Any]) -> Optional[ChatRequest]:
         """Return the request that version 0.1.0 sent for a row with an empty cell."""
+        if self._sound is not None:
+            return None
         if self._template is not None:
             return self._prompt_request(self._template.fill(fields, may_be_empty=True), {})
         if self._column is not None:
@@ -349,15 +399,6 @@ class InputFormat:
 
     def _below_base(self, url: str) -> str:
         return url[3:] if url.startswith("/v1/") and not self._keep_version else url
-
-    def _known_path(self, url: str) -> str:
-        path = "/" + url.strip("/")
-        if path.startswith("/v1/"):
-            path = path[3:]
-        if path not in PATHS:
-            bits_of_rows = ", ".join(f"/v1{path}" for path in PATHS)
-            raise ConfigurationError(f"url must be one of {bits_of_rows}, got {url!r}")
-        return f"/v1{path}" if self._keep_version else path
 
     def _of_text(self, text: str) -> _RequestPair:
         if self._template is not None:
@@ -434,6 +475,27 @@ class InputFormat:
         if not isinstance(name, (str, int)) or isinstance(name, bool):
             raise BadLine(f"{self._id_field!r} must be a text or a whole number, got {json_type(name)}")
         return Row(line, str(name), True, request, meta, problem, legacy)
+
+
+def _known_path(url: str, keep_version: bool) -> str:
+    path = "/" + url.strip("/")
+    if path.startswith("/v1/"):
+        path = path[3:]
+    path = next((known for known in SOUND_PATHS if known.endswith(path)), path)  # by its last word
+    if path not in (*PATHS, *SOUND_PATHS):
+        known_paths = ", ".join(f"/v1{path}" for path in (*PATHS, *SOUND_PATHS))
+        raise ConfigurationError(f"url must be one of {known_paths}, got {url!r}")
+    return f"/v1{path}" if keep_version else path
+
+
+def names_sounds(url: Optional[str]) -> bool:
+    """Return whether the rows of an input with this url are paths of sounds."""
+    return url is not None and _known_path(url, False) in (TRANSCRIPTIONS, TRANSLATIONS)
+
+
+def is_speech(url: Optional[str]) -> bool:
+    """Return whether the rows of an input with this url are texts to be spoken."""
+    return url is not None and _known_path(url, False) == SPEECH
 
 
 # A request, and the one that version 0.1.0 made of the same line, if that was another one.
@@ -533,6 +595,7 @@ class Rows:
         self.make_request = make_request
         self._result = result
         self._on_format_detected = on_format_detected
+        self._save_folder = None if job.save_to is None else SaveFolder(job.save_to)
         self._total: Optional[int] = None
         self._bits_of_rows: Optional[bytearray] = None  # what the journal knows of each row
         self.is_read = False
@@ -612,7 +675,9 @@ class Rows:
         """
         key, hash_, retries_failed = row_request.key, row_request.hash, self._job.retry_failed is not False
         state, legacy = journal.state(key, hash_), None
-        if state is None:
+        if state == OK and self._has_lost_file(row_request, journal):
+            state = None
+        elif state is None:
             legacy = self._legacy_record(row_request, journal)
             state = None if legacy is None else legacy.state
         record = legacy or (journal.read(key, hash_) if retries_failed else None)
@@ -626,6 +691,13 @@ class Rows:
         elif not dry_run and state is not None and not journal.has(key):
             journal.mark(key, RESTORED)
         return Recalled(wanted, state, is_stale)
+
+    def _has_lost_file(self, row_request: RowRequest, journal: Journal) -> bool:
+        """Return whether the file that a row was answered with is gone."""
+        if self._save_folder is None or row_request.request is None:
+            return False
+        record = journal.read(row_request.key, row_request.hash)
+        return not self._save_folder.is_there(row_request.request, record)
 
     def _legacy_record(self, row_request: RowRequest, journal: Journal) -> Optional[Record]:
         """Return the record of a row that version 0.1.0 named by its line, or made another request of."""
@@ -729,12 +801,15 @@ class Rows:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
             request = self.make_request(row.request)
+            if self._save_folder is not None:
+                request = self._save_folder.saved(request, row.custom_id)
             payload = payload_of(request)
-            request = ChatRequest(Encoded(request.body, payload), request.path)  # it is needed again, to be sent
+            encoded = Encoded(request.body, payload)  # it is needed again, to be sent
+            request = ChatRequest(encoded, request.path, files=request.files, response=request.response)
             return RowRequest(row, key, hash_of(request.path, identity_of(payload)), request)
         except (TypeError, ValueError, ChatPoolError) as error:
-            body = repr(row.request.body).encode("utf-8", "surrogatepass")
-            return RowRequest(row, key, hash_of("", body), None, error)
+            identity = repr(row.request.body) + (repr(row.request.files) if row.request.files else "")
+            return RowRequest(row, key, hash_of("", identity.encode("utf-8", "surrogatepass")), None, error)
 
 
 def _fields_of(value: Any) -> Mapping[str, Any]:

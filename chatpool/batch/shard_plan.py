@@ -19,7 +19,7 @@ from ..types import ChatRequest
 from .input_files import Source
 from .job import BatchResult, Job
 from .output_formats import STDOUT
-from .rows import InputFormat, Row, Rows
+from .rows import InputFormat, Row, Rows, names_sounds
 from .shard_files import copier_of
 
 __all__ = ["ANSWERS", "INPUT_OPTIONS", "SHARDS", "Folder", "Plan", "Shard", "fingerprint", "load", "split"]
@@ -139,10 +139,11 @@ def split(
     if os.fspath(source) == STDOUT:
         raise ConfigurationError("standard input cannot be split: write it to a file and name that")
     source, folder = os.path.abspath(source), os.path.abspath(folder)
-    if attach:
-        attach = [attach] if isinstance(attach, str) else list(attach)
+    attach = [attach] if isinstance(attach, str) else list(attach or ())
+    names_files = bool(attach) or names_sounds(url)
+    if names_files:
         attach_folder = os.path.abspath(os.path.dirname(source) if attach_folder is None else attach_folder)
-    files = (attach or None, attach_folder if attach else None)
+    files = (attach or None, attach_folder if names_files else None)
     values = (url, template, column, id_field, *files, delimiter, encoding, skip_bad_lines or None)
     options = {name: value for name, value in zip(INPUT_OPTIONS, values) if value is not None}
     try:

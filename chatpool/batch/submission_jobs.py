@@ -86,7 +86,7 @@ def submit_job(
         say: takes messages for a person.
     """
     for name, path in (("input", input_path), ("output", output_path)):
-        if path == STDOUT:
+        if path == STDOUT or os.path.isdir(path):
             raise ConfigurationError(
                 f"{name} must be a file, got {path!r}: the answers come hours later, and are put beside its rows"
             )

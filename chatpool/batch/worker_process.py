@@ -229,14 +229,15 @@ def _write_message(content: Dict[str, Any]) -> None:
 
 def _decoded_row(row: Dict[str, Any], line: bytes) -> Dict[str, Any]:
     if row["pickled"]:
-        row["body"] = pickle.loads(base64.b64decode(line))  # noqa: S301 - the parent has pickled it
+        row["request"] = pickle.loads(base64.b64decode(line))  # noqa: S301 - the parent has pickled it
     else:
-        row["body"] = Encoded(json.loads(line), line[:-1])
+        row["request"] = ChatRequest(Encoded(json.loads(line), line[:-1]), row["path"])
     return row
 
 
 def _request_of(row: Dict[str, Any]) -> ChatRequest:
-    return ChatRequest(row["body"], row["path"])
+    request: ChatRequest = row["request"]
+    return request
 
 
 if __name__ == "__main__":

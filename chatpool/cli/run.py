@@ -79,7 +79,7 @@ def _add_files(command: CommandParser) -> None:
         "input",
         metavar="IN",
         help="OpenAI batch lines, objects with messages, prompt or input, a text of one prompt a line, or CSV; "
-        "compressed by gzip or not; Excel and Parquet with the extra tables; - is standard input",
+        "compressed by gzip or not; Excel and Parquet with the extra tables; a folder of sounds; - is standard input",
     )
     group.add_argument(
         "-o",
@@ -95,7 +95,11 @@ def add_input_options(command: CommandParser) -> None:
     """Add the options that say how an input is read."""
     group = command.add_argument_group("what the rows are")
     group.add_argument("--template", metavar="TEXT", help='prompts from fields: "Translate: {text}"')
-    group.add_argument("--column", metavar="NAME", help="the field or column that is the prompt")
+    group.add_argument(
+        "--column",
+        metavar="NAME",
+        help="the field or column that is the prompt, or the path of a sound (default: file)",
+    )
     group.add_argument("--id-field", metavar="NAME", help="the field that names a row (default: custom_id)")
     group.add_argument(
         "--attach",
@@ -107,13 +111,20 @@ def add_input_options(command: CommandParser) -> None:
     group.add_argument(
         "--attach-folder",
         metavar="FOLDER",
-        help="the folder that relative paths are below (default: that of the input)",
+        help="the folder that relative paths are below, those of sounds too (default: that of the input)",
     )
     group.add_argument(
         "--delimiter", metavar="CHAR", help="what separates the columns of CSV, or tab (default: found in the file)"
     )
     group.add_argument("--encoding", metavar="NAME", help="the encoding of the text, say cp1252 (default: utf-8)")
-    group.add_argument("--url", metavar="URL", help="where rows go that do not say it, say /v1/embeddings")
+    group.add_argument(
+        "--endpoint",
+        "--url",
+        dest="url",
+        metavar="NAME",
+        help="where rows go that do not say it: embeddings, responses, /v1/completions ...; transcriptions or "
+        "translations, whose rows are paths of sounds; speech",
+    )
     group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
 
 
@@ -252,6 +263,9 @@ def add_requests(command: CommandParser) -> None:
         type=number("texts", whole=True),
         help="at most N texts to embed in one request (default: 2,048)",
     )
+    group.add_argument(
+        "--save-to", metavar="FOLDER", help="the folder for the sounds of --endpoint speech, each named by its row"
+    )
     add_encoding_format(group)
 
 
@@ -327,6 +341,7 @@ def job_of(arguments: Namespace) -> Job:
         fields=arguments.fields,
         raw=arguments.raw,
         journal=arguments.journal,
+        save_to=arguments.save_to,
         lock=not arguments.no_lock,
         max_failures=arguments.max_failures,
         progress=False if arguments.verbosity == QUIET else None,
