@@ -187,7 +187,7 @@ class TestFaults:
         assert (result.succeeded, result.failed, result.fatal) == (2, 3, None)
         messages = {line["custom_id"]: line["error"]["message"] for line in read_lines(tmp_path / "out.errors.jsonl")}
         assert f"cannot read {tmp_path / 'talks' / 'none.mp3'}: No such file" in messages["row-3"]
-        assert "talks/below is no regular file" in messages["row-4"]
+        assert "talks/below: it is a folder" in messages["row-4"]
         assert "there is nothing in 'file'" in messages["row-5"]
         assert len(chatpool_server.requests) == 2
 
