@@ -143,8 +143,8 @@ class TestWorkers:
         assert len(sent(server)) == 50
 
     def test_polls_and_other_calls_take_turns(self, connect, instant_waits):
-        server, pool = connect(BackgroundScenario(polls=20), max_workers=1)
-        futures = [pool.submit({"input": "slow", "background": True}) for _ in range(20)]
+        server, pool = connect(BackgroundScenario(polls=4), max_workers=1)
+        futures = [pool.submit({"input": "slow", "background": True}) for _ in range(5)]
         assert [str(reply) for reply in pool.map(["fast"] * 20)] == ["fast"] * 20
         assert {future.result().text for future in futures} == {"slow"}
 
@@ -278,7 +278,7 @@ class TestTime:
 
     @pytest.mark.usefixtures("instant_waits")
     def test_longer_than_the_total_of_other_calls_is_no_error(self, connect, instant_waits):
-        _, pool = connect(BackgroundScenario(polls=200))
+        _, pool = connect(BackgroundScenario(polls=60))
         before = instant_waits.now()
         assert pool.responses("ping", background=True).text == "ping"
         assert instant_waits.now() - before > 1800
