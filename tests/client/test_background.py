@@ -20,7 +20,8 @@ from chatpool import (
     NotFoundError,
     Timeout,
 )
-from chatpool.testing import Answer, BackgroundScenario, Error, LostAnswer, RateLimited
+from chatpool.clock import install_clock
+from chatpool.testing import Answer, BackgroundScenario, Error, FakeClock, LostAnswer, RateLimited
 
 HELD = BackgroundScenario(polls=None)
 LONG = BackgroundScenario(polls={"queued": 3, "in_progress": 6})
@@ -59,6 +60,15 @@ def connect(chatpool_server_factory):
     yield make
     for pool in pools:
         pool.abort()
+
+
+@pytest.fixture
+def fake_clock():
+    """A clock that the test moves, installed for the pools of the test."""
+    clock = FakeClock()
+    previous = install_clock(clock)
+    yield clock
+    install_clock(previous)
 
 
 @pytest.mark.usefixtures("instant_waits")
@@ -133,8 +143,8 @@ class TestWorkers:
         assert len(sent(server)) == 50
 
     def test_polls_and_other_calls_take_turns(self, connect, instant_waits):
-        server, pool = connect(BackgroundScenario(polls=20), max_workers=1)
-        futures = [pool.submit({"input": "slow", "background": True}) for _ in range(20)]
+        server, pool = connect(BackgroundScenario(polls=4), max_workers=1)
+        futures = [pool.submit({"input": "slow", "background": True}) for _ in range(5)]
         assert [str(reply) for reply in pool.map(["fast"] * 20)] == ["fast"] * 20
         assert {future.result().text for future in futures} == {"slow"}
 
@@ -242,6 +252,9 @@ class TestEndpoints:
             replies = pool.map([{"input": f"row {n}", "background": True} for n in range(8)])
         assert [str(reply) for reply in replies] == [f"row {n}" for n in range(8)]
         assert len(sent(first)) + len(sent(second)) == 8
+        failed = [attempt for outcome in replies.outcomes for attempt in outcome.history if attempt.reason != "ok"]
+        assert failed
+        assert min(attempt.wait for attempt in failed) > 0.05  # the other one is no reason not to wait for this one
         for server in (first, second):
             own = {f"/v1/responses/{response['id']}" for response in server.background}
             assert {poll.path for poll in polls(server)} == own
@@ -265,10 +278,23 @@ class TestTime:
 
     @pytest.mark.usefixtures("instant_waits")
     def test_longer_than_the_total_of_other_calls_is_no_error(self, connect, instant_waits):
-        _, pool = connect(BackgroundScenario(polls=200))
+        _, pool = connect(BackgroundScenario(polls=60))
         before = instant_waits.now()
         assert pool.responses("ping", background=True).text == "ping"
         assert instant_waits.now() - before > 1800
+
+    def test_nor_where_the_call_was_watched_from_its_beginning(self, connect, fake_clock):
+        server, pool = connect(HELD, budget=Budget(tokens=10**6))  # with a budget any call may wait long for its turn
+        future = pool.submit({"input": "ping", "background": True})
+        fake_clock.until_waiting(2, timeout=60)  # a worker for the poll, and the watch
+        fake_clock.advance(1801)
+        server.wait_until(lambda: len(polls(server)) == 1, timeout=60)
+        fake_clock.until_waiting(2, timeout=60)
+        assert not future.done()
+        while server.advance():
+            pass
+        fake_clock.advance(30)
+        assert future.result(60).text == "ping"
 
     @pytest.mark.usefixtures("instant_waits")
     @pytest.mark.parametrize("method", ["responses", "map"])
