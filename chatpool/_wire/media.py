@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Dict, List, Literal, Mapping, Optional, Tuple,
 from urllib.parse import quote
 
 from .._attachments import attach
+from .._files import whole_content
 from ..errors import APIResponseError, ConfigurationError
 from ..types import ChatRequest
 from .operations import IMAGE_EDITS, IMAGES, MODERATIONS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
@@ -212,9 +213,7 @@ def _named(name: str, content: Any) -> Any:
         return pathlib.Path(content)
     own_name = getattr(content, "name", None)
     if hasattr(content, "read"):
-        if getattr(content, "seekable", bool)():
-            content.seek(0)
-        content = content.read()
+        content = whole_content(content)
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise TypeError(
             f"{name} must be a path, bytes, a file opened in binary mode, or a tuple (filename, content), "
