@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import BinaryIO, Iterator, Optional
+from typing import Any, BinaryIO, Iterator, Optional
 
 __all__ = [
     "SAFE_OPEN_FLAGS",
@@ -15,6 +15,7 @@ __all__ = [
     "is_write_error",
     "open_regular",
     "resolve_own_link",
+    "whole_content",
     "write_error",
 ]
 
@@ -157,6 +158,13 @@ def open_regular(path: str) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def whole_content(file: Any) -> Any:
+    """Return all that an open file holds, from its beginning where it can be rewound: it may have been read before."""
+    if getattr(file, "seekable", bool)():
+        file.seek(0)
+    return file.read()
 
 
 def _refuse_irregular(mode: int) -> None:

@@ -24,7 +24,7 @@ from typing import (
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
 
-from .._files import open_regular
+from .._files import open_regular, whole_content
 from .._values import FileFault
 from ..errors import ConfigurationError
 
@@ -283,9 +283,7 @@ def _content_of(name: str, content: Any) -> Tuple[Union[bytes, str], Optional[st
     if not hasattr(content, "read"):
         what = "could be a path or a content" if isinstance(content, str) else f"is a {type(content).__name__}"
         raise TypeError(f"files: the part {name!r} {what}: pass {_KINDS}")
-    if getattr(content, "seekable", bool)():
-        content.seek(0)  # a retry, or the same item in another run, needs all of it
-    data = content.read()
+    data = whole_content(content)
     if not isinstance(data, bytes):
         raise TypeError(f"files: the file of {name!r} gives text: open it in binary mode, open(path, 'rb')")
     own_name = getattr(content, "name", None)

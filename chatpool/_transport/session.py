@@ -151,7 +151,6 @@ class Preparer:
         if headers or query or not isinstance(body, bytes) or not body or is_signed or content_type != JSON_TYPE:
             headers = {"Content-Type": content_type, **(headers or {})} if content_type != JSON_TYPE else headers or {}
             return self._prepare_in_full(method, url, body, self.auth, headers, query or {})
-        assert isinstance(body, bytes)
         template = self._templates.get((method, url))
         if template is None:
             template = self._add_template(method, url)

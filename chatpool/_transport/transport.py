@@ -280,11 +280,7 @@ class BrokenTransport(Transport):
         self._proxy = inherited.proxy
         self._reason = reason
 
-    def exchange(
-        self,
-        *args: Any,
-        **kwargs: Any,
-    ) -> NoReturn:
+    def exchange(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise the reason.
 
         Raises:

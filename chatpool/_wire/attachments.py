@@ -1,6 +1,6 @@
 """Attachments in request bodies: the parts of messages that the API has for them.
 
-Where the API wants base64 or text, a part has a :class:`Content`, which is read when it is sent.
+Where the API wants base64 or text, a part has an :class:`AttachedContent`, which is read when it is sent.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from .error_body import (
     without_ids,
 )
 from .exceptions import ResponseTooLarge, classify_exception
-from .operations import RESPONSES, background_response, is_spoken, is_streamed, operation_of
+from .operations import RESPONSES, SPEECH, background_response, is_streamed, operation_of
 from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
 from .response import (
     HTTP_OK,
@@ -214,7 +214,7 @@ def _classify_plain(context: _Context) -> Verdict:
                 return _classify_inner_error(context, payload)
     if says_page(response.headers) and request.method != "GET":
         return _classify_unusable(context, page_facts(response.content), "is a page")
-    if not response.content and is_spoken(request):
+    if not response.content and operation_of(request.path) == SPEECH:
         return _classify_unusable(context, ErrorFacts(), "is empty")
     value: Any = response.content
     if request.response == "text":

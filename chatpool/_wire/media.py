@@ -11,9 +11,19 @@ from typing import Any, BinaryIO, Dict, List, Literal, Mapping, Optional, Tuple,
 from urllib.parse import quote
 
 from .._attachments import attach
+from .._files import whole_content
 from ..errors import APIResponseError, ConfigurationError
 from ..types import ChatRequest
-from .operations import IMAGE_EDITS, IMAGES, MODERATIONS, SOUND_PATHS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS, is_spoken
+from .operations import (
+    IMAGE_EDITS,
+    IMAGES,
+    MODERATIONS,
+    SOUND_PATHS,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    operation_of,
+)
 
 __all__ = [
     "FileLike",
@@ -120,7 +130,7 @@ def _sound_request(path: str, audio: FileLike, response_format: str, fields: Map
 
 def is_sound_request(request: ChatRequest) -> bool:
     """Return whether a request is for a sound, or for the text of one."""
-    return request.path.endswith(SOUND_PATHS)
+    return operation_of(request.path) in SOUND_PATHS
 
 
 def completed_sound(request: ChatRequest, model: Optional[str], defaults: Mapping[str, Any]) -> ChatRequest:
@@ -152,7 +162,7 @@ def sound_format(request: ChatRequest) -> Any:
 
 def in_its_form(request: ChatRequest) -> ChatRequest:
     """Return a request about a sound with the fields that it needs, and the form of answer that these ask for."""
-    if is_spoken(request):
+    if operation_of(request.path) == SPEECH:
         return replace(request, body={"voice": "alloy", **request.body})
     form = request.body.get("response_format") or "json"
     return replace(
@@ -264,9 +274,7 @@ def _named(name: str, content: Any) -> Any:
         return pathlib.Path(content)
     own_name = getattr(content, "name", None)
     if hasattr(content, "read"):
-        if getattr(content, "seekable", bool)():
-            content.seek(0)
-        content = content.read()
+        content = whole_content(content)
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise TypeError(
             f"{name} must be a path, bytes, a file opened in binary mode, or a tuple (filename, content), "

@@ -31,7 +31,6 @@ __all__ = [
     "background_response",
     "is_background",
     "is_refusal",
-    "is_spoken",
     "is_streamed",
     "is_success",
     "operation_name",
@@ -59,7 +58,7 @@ PATHS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MODERATIONS)  # CHAT first: i
 SOUND_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, SPEECH)
 """Paths of the operations that take or give sound."""
 
-_MEDIA_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGES, IMAGE_EDITS)
+_ALL_PATHS = (*PATHS, *SOUND_PATHS, IMAGES, IMAGE_EDITS)
 
 MODELS_REQUEST = ChatRequest({}, "/models", "GET")
 """Asks for the names of the server's models."""
@@ -77,7 +76,7 @@ def operation_of(path: str) -> str:
     ``/openai/deployments/<name>/chat/completions`` are chat too.
     """
     plain = path.partition("?")[0].rstrip("/")
-    return next((operation for operation in (*PATHS, *_MEDIA_PATHS) if plain.endswith(operation)), OTHER)
+    return next((operation for operation in _ALL_PATHS if plain.endswith(operation)), OTHER)
 
 
 _NAMES = {CHAT: "chat", COMPLETIONS: "text_completion", RESPONSES: "responses", EMBEDDINGS: "embeddings"}
@@ -94,11 +93,6 @@ def operation_name(path: str) -> str:
 def is_streamed(request: ChatRequest) -> bool:
     """Return whether the answer to ``request`` may be a stream."""
     return request.method.upper() == "POST" and operation_of(request.path) in (CHAT, COMPLETIONS, RESPONSES)
-
-
-def is_spoken(request: ChatRequest) -> bool:
-    """Return whether the answer to ``request`` is sound."""
-    return request.path.partition("?")[0].rstrip("/").endswith(SPEECH)
 
 
 def sends_no_body(request: ChatRequest) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
 from .._files import atomic_replace
 from .._journal import OK, Journal, Record, decode_value
 from .._wire.media import is_sound_request
-from .._wire.operations import is_spoken
+from .._wire.operations import SPEECH, operation_of
 from .._wire.response import UnusableAnswer, decode_response, usage_of
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
@@ -265,7 +265,7 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
 def _answer_in(value: Any, request: Optional[ChatRequest]) -> Any:
     """Return an answer as one cell: its text, its tool calls if it has no text, the path of its file, or its JSON."""
     if isinstance(value, dict) and request is not None and is_sound_request(request):
-        return value.get("file" if is_spoken(request) else "text")
+        return value.get("file" if operation_of(request.path) == SPEECH else "text")
     if not isinstance(value, ChatCompletion):
         return value
     if value.text or not value.tool_calls:

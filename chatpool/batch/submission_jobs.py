@@ -36,7 +36,7 @@ _PLANNED_OPTIONS = ("limit", "sample", "skip_bad_lines", "format", "journal")
 
 
 class Terms(NamedTuple):
-    """How large batches are, and what the server is told of each besides its rows."""
+    """The size of batches, and what the server is told of each besides its rows."""
 
     limits: InputLimits
     completion_window: str

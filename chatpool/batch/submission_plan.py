@@ -72,7 +72,7 @@ class InputLimits(NamedTuple):
 
 
 class RowName(NamedTuple):
-    """What is to be known of a row when its answer has come: its place, the hash of its request, its metadata."""
+    """The facts of a row that are needed when its answer has come: its place, the hash of its request, its metadata."""
 
     number: int
     hash: str

@@ -63,17 +63,17 @@ class SubmissionStatus:
 
     @property
     def rows(self) -> int:
-        """How many rows were submitted."""
+        """The number of rows that were submitted."""
         return sum(batch.rows for batch in self.batches)
 
     @property
     def completed(self) -> int:
-        """How many of them have an answer, by the server's account."""
+        """The number of them that have an answer, by the server's account."""
         return sum(batch.completed for batch in self.batches)
 
     @property
     def failed(self) -> int:
-        """How many have failed, by the server's account."""
+        """The number of them that have failed, by the server's account."""
         return sum(batch.failed for batch in self.batches)
 
     @property

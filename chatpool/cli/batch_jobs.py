@@ -25,6 +25,7 @@ from .run import (
     add_input_options,
     add_max_failures,
     add_retry_failed,
+    add_row_choice,
     add_table_options,
     answer_rules,
     say_nothing,
@@ -87,13 +88,7 @@ def _add_submit(actions: argparse._SubParsersAction[CommandParser]) -> None:
     files.add_argument("--journal", metavar="FILE", help="the journal of a run to OUT (default: beside OUT)")
     add_input_options(command)
     rows = command.add_argument_group("which rows are submitted")
-    rows.add_argument("--limit", metavar="N", type=number("rows", whole=True), help="the first N rows")
-    rows.add_argument(
-        "--sample",
-        metavar="N",
-        type=number("rows", whole=True),
-        help="N rows drawn at random, the same ones every time",
-    )
+    add_row_choice(rows)
     add_retry_failed(rows)
     rows.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
     _add_batch_sizes(command)

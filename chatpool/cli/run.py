@@ -34,6 +34,7 @@ __all__ = [
     "add_max_failures",
     "add_requests",
     "add_retry_failed",
+    "add_row_choice",
     "add_run",
     "add_table_options",
     "answer_rules",
@@ -128,8 +129,8 @@ def add_input_options(command: CommandParser) -> None:
     group.add_argument("--skip-bad-lines", action="store_true", help="leave out lines that cannot be used")
 
 
-def _add_selection(command: CommandParser) -> None:
-    group = command.add_argument_group("which rows run")
+def add_row_choice(group: argparse._ArgumentGroup) -> None:
+    """Add the options that choose some of the rows."""
     group.add_argument("--limit", metavar="N", type=number("rows", whole=True), help="the first N rows")
     group.add_argument(
         "--sample",
@@ -137,6 +138,11 @@ def _add_selection(command: CommandParser) -> None:
         type=number("rows", whole=True),
         help="N rows drawn at random, the same ones every time",
     )
+
+
+def _add_selection(command: CommandParser) -> None:
+    group = command.add_argument_group("which rows run")
+    add_row_choice(group)
     add_failures(group)
     group.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
     group.add_argument("--dry-run", action="store_true", help="send nothing; say what would be sent")

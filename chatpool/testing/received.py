@@ -138,7 +138,7 @@ class ReceivedRequest:
 
     @property
     def call_key(self) -> bytes:
-        """What all attempts of a call have in common: the body but for its boundary; without one, the target."""
+        """The part that all attempts of a call share: the body but for its boundary; without one, the target."""
         raw = self.raw if self._boundary is None else self.raw.replace(self._boundary, b"")
         return raw or f"{self.method} {self.target}".encode()
 

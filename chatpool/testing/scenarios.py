@@ -172,7 +172,7 @@ class Course:
 
     @property
     def polls(self) -> Optional[int]:
-        """How many polls see the state; None for a state that lasts until the server is told."""
+        """The number of polls that see the state; None for a state that lasts until the server is told."""
         return self._polls.get(self.status, 1) if isinstance(self._polls, Mapping) else self._polls
 
     def is_due(self) -> bool:

@@ -99,6 +99,17 @@ def kill_a_worker(program, turn=0):
     os.kill(pids[turn % len(pids)], signal.SIGKILL)
 
 
+def held_program(server, cluster, client):
+    """A gate, and a program on two workers all of whose calls wait for it."""
+    gate = Gate(FREE)
+    server.set_script(gate)
+    for _ in range(2):
+        cluster.start_worker()
+    program = client(cluster.file)
+    gate.wait_until_waiting(2 * MAX_WORKERS)
+    return gate, program
+
+
 def test_a_file_is_answered_by_a_local_cluster(server, work, client, tmp_path):
     result = result_of(client(output=str(tmp_path / "out.jsonl")))
     assert (result["rows"], result["succeeded"], result["pending"], result["missing"]) == (ROWS, ROWS, 0, [])
@@ -119,12 +130,7 @@ def test_workers_that_are_killed_lose_nothing(server, work, client):
 
 
 def test_a_client_that_is_killed_loses_nothing_and_the_next_one_goes_on_at_once(server, work, cluster, client):
-    gate = Gate(FREE)
-    server.set_script(gate)
-    for _ in range(2):
-        cluster.start_worker()
-    first = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, first = held_program(server, cluster, client)
     first.kill()
     second = client(cluster.file)
     second.wait_for("workers")
@@ -134,12 +140,7 @@ def test_a_client_that_is_killed_loses_nothing_and_the_next_one_goes_on_at_once(
 
 
 def test_ctrl_c_stops_all_shards_and_the_same_call_goes_on(server, work, cluster, client):
-    gate = Gate(FREE)
-    server.set_script(gate)
-    for _ in range(2):
-        cluster.start_worker()
-    program = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, program = held_program(server, cluster, client)
     program.signal(signal.SIGINT)
     result = result_of(program)
     assert "interrupted" in program.output
@@ -155,11 +156,8 @@ def test_ctrl_c_stops_all_shards_and_the_same_call_goes_on(server, work, cluster
 
 
 def test_a_worker_that_is_told_to_end_leaves_its_shard_to_the_others(server, work, cluster, client):
-    gate = Gate(FREE)
-    server.set_script(gate)
-    leaving, _ = cluster.start_worker(), cluster.start_worker()
-    program = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, program = held_program(server, cluster, client)
+    leaving, _ = cluster.workers
     leaving.signal(signal.SIGTERM)
     leaving.ended(HUNG)
     gate.opened.set()
@@ -181,12 +179,7 @@ def test_a_worker_that_joins_gets_shards(server, work, cluster, client):
 
 
 def test_a_scheduler_that_is_killed_loses_nothing(server, work, cluster, client):
-    gate = Gate(FREE)
-    server.set_script(gate)
-    for _ in range(2):
-        cluster.start_worker()
-    program = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, program = held_program(server, cluster, client)
     cluster.scheduler.kill()
     result = result_of(program)
     assert result["fatal"]["message"].startswith("the scheduler is gone")
@@ -201,12 +194,7 @@ def test_a_scheduler_that_is_killed_loses_nothing(server, work, cluster, client)
 
 
 def test_a_scheduler_that_comes_back_gets_the_rest(server, work, cluster, client):
-    gate = Gate(FREE)
-    server.set_script(gate)
-    for _ in range(2):
-        cluster.start_worker()
-    program = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, program = held_program(server, cluster, client)
     cluster.scheduler.kill()
     cluster.start_scheduler(cluster.port)
     gate.opened.set()
@@ -219,11 +207,8 @@ def test_a_scheduler_that_comes_back_gets_the_rest(server, work, cluster, client
 def test_a_worker_that_is_stopped_is_replaced(server, work, cluster, client):
     cluster.scheduler.kill()
     cluster.start_scheduler(DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="5s")
-    gate = Gate(FREE)
-    server.set_script(gate)
-    stopped, _ = cluster.start_worker(), cluster.start_worker()
-    program = client(cluster.file)
-    gate.wait_until_waiting(2 * MAX_WORKERS)
+    gate, program = held_program(server, cluster, client)
+    stopped, _ = cluster.workers
     os.kill(worker_pids(stopped)[0], signal.SIGSTOP)
     gate.opened.set()
     assert result_of(program)["succeeded"] == ROWS
