@@ -39,7 +39,7 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from chatpool.batch.worker_p
 _PACKAGE = str(Path(__file__).parents[2])
 
 _EXIT_SECONDS = 2.0  # that a worker process has to end by itself
-_CHUNK_ROWS = 16  # sent to a worker process together
+_CHUNK_ROWS = 16  # sent to a worker process together; fewer where few threads would be long busy with them
 _EMBEDDING_CHUNK_ROWS = 256  # the same, of texts to embed: one request takes many of them
 _POLL_SECONDS = 0.1
 _MAX_MESSAGES = 1000  # handled between two rounds of sending rows
@@ -185,7 +185,7 @@ class ProcessPoolRunner(Runner):
         threads = all_threads // count
         # Rows cannot be taken back when the budget is used up: with one, a process gets no more than it can send.
         self._max_assigned = threads if self._budget.limits else 64 + 4 * threads
-        self._chunk_rows = 1 if self._budget.limits or self._rows.source.is_stream else _CHUNK_ROWS
+        self._chunk_rows = 1 if self._budget.limits or self._rows.source.is_stream else min(_CHUNK_ROWS, 2 * threads)
         self._requeued: Deque[RowRequest] = deque()  # to be sent again, or held back by the budget
         self._failures = self._ended_rows = 0
         self._tail = self._journal.tail()

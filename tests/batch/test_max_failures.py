@@ -154,12 +154,15 @@ def test_what_is_no_limit_is_refused_before_anything_is_sent(run, write_rows, ch
     assert sent(chatpool_server) == 0
 
 
-def test_answers_made_in_the_background_end_the_run_too(run, tmp_path, chatpool_server):
+@pytest.mark.usefixtures("instant_waits")
+def test_responses_that_fail_in_the_background_end_the_run_too(run, tmp_path, chatpool_server):
     source = tmp_path / "in.jsonl"
     body = {"input": "ping", "background": True}
-    source.write_text("".join(json.dumps({**body, "custom_id": str(number)}) + "\n" for number in range(200)))
-    queued = {"id": "resp_1", "object": "response", "status": "queued", "output": [], "model": "m"}
-    result = run(source, lambda request: Answer(body=queued))
+    source.write_text("".join(json.dumps({**body, "custom_id": str(number)}) + "\n" for number in range(5000)))
+    response = {"id": "resp_1", "object": "response", "status": "queued", "output": [], "model": "m"}
+    refusal = {"code": "invalid_prompt", "message": "There is no such tool."}
+    failed = {**response, "status": "failed", "error": refusal}
+    result = run(source, lambda request: Answer(body=response if request.method == "POST" else failed))
     assert isinstance(result.fatal, TooManyFailuresError)
-    assert "background" in str(result.fatal)
-    assert sent(chatpool_server) < 200
+    assert "no such tool" in str(result.fatal)
+    assert sent(chatpool_server) < 5000
