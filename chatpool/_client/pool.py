@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import inspect
+import math
 import time
 from concurrent.futures import Future
 from functools import partial
@@ -1100,15 +1101,17 @@ def _wait_for(core: PoolCore, future: CallFuture, options: CallOptions) -> Any:
     Raises:
         ChatPoolError: the call failed.
     """
-    total_seconds, limit = options.timeout.total, "timeout.total"
-    if options.deadline is not None:
-        left = options.deadline - core.engine.clock.now()
-        if left < total_seconds:
-            total_seconds, limit = left, options.deadline_limit
-    ends_at = time.monotonic() + total_seconds + GRACE_SECONDS
+    timeout, began_at = options.timeout, time.monotonic()
+    until_deadline = math.inf if options.deadline is None else options.deadline - core.engine.clock.now()
     try:
-        while time.monotonic() < ends_at:
-            if future.wait(interruptible(ends_at - time.monotonic())):
+        while True:
+            total, limit = timeout.in_background if future.is_in_background() else (timeout.total, "timeout.total")
+            if until_deadline < total:
+                total, limit = until_deadline, options.deadline_limit
+            left = began_at + total + GRACE_SECONDS - time.monotonic()
+            if left <= 0:
+                break
+            if future.wait(interruptible(left)):
                 return _result_of(future)
     except BaseException:
         if not future.done():  # it was not the call that raised

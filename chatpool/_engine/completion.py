@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from typing import Any, Callable, List, Mapping, Optional, Protocol, Tuple
@@ -11,7 +13,7 @@ from typing import Any, Callable, List, Mapping, Optional, Protocol, Tuple
 from .._locks import Condition, run_beside
 from .._reentrancy import defer, is_reentrant, waits_for_calls
 from .._values import Verdict
-from ..clock import Clock
+from ..clock import Clock, interruptible
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
 from ..types import Outcome
 from .background_state import unfinished_in_time
@@ -158,6 +160,11 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
         call = self._call
         return call is not None and call.state == RUNNING and not self.done()
 
+    def is_in_background(self) -> bool:
+        """Return whether the server makes the response to the call in the background."""
+        call = self._call
+        return call is not None and call.background is not None
+
     def cancel(self) -> bool:
         """Give the call up in any state; return False if it has already ended.
 
@@ -188,7 +195,8 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     @waits_for_calls
     def _wait_for_result(self, timeout: Optional[float]) -> Any:
-        return super().result(timeout)
+        self._wait_in_parts(timeout)
+        return super().result(0)
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """Return the error, None after a success; waits as :meth:`result` does, and raises what that does."""
@@ -196,7 +204,17 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     @waits_for_calls
     def _wait_for_exception(self, timeout: Optional[float]) -> Optional[BaseException]:
-        return super().exception(timeout)
+        self._wait_in_parts(timeout)
+        return super().exception(0)
+
+    def _wait_in_parts(self, timeout: Optional[float]) -> None:
+        """Wait until it is done or the time is over; in the main thread in parts, see :func:`interruptible`."""
+        ends_at = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.done():
+            left = ends_at - time.monotonic()
+            if left <= 0:
+                return
+            self.wait(interruptible(None if timeout is None else left))
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Wait up to ``timeout`` seconds, None for as long as it takes; returns whether the future is done."""

@@ -6,15 +6,17 @@ import errno
 import os
 import socket
 import ssl
+import threading
 import time
 from functools import cache
-from typing import Any, Optional, cast
+from typing import Any, Callable, Optional, cast
 
 from urllib3.util.wait import wait_for_read, wait_for_write
 
+from ..clock import interruptible
 from .exchange import Exchange, current_exchange
 
-__all__ = ["IN_PROGRESS_ERRORS", "GuardedSocket", "TLSSocket", "guarded_class"]
+__all__ = ["IN_PROGRESS_ERRORS", "GuardedSocket", "TLSSocket", "guarded_class", "wait_in_parts"]
 
 # To set a socket's time limit is a system call.  So it is set to a little more than needed, which fits the next
 # exchanges too, and set again only when it is off by more than that.
@@ -99,6 +101,7 @@ class GuardedSocket(socket.socket):
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         self._before_read()
         try:
+            self._watch_for_signals()
             return cast(bytes, self._after_read(super().recv(*args, **kwargs)))
         except OSError as error:
             self._on_read_error(error)
@@ -107,6 +110,7 @@ class GuardedSocket(socket.socket):
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._before_read()
         try:
+            self._watch_for_signals()
             return cast(int, self._after_read(super().recv_into(*args, **kwargs)))
         except OSError as error:
             self._on_read_error(error)
@@ -151,6 +155,21 @@ class GuardedSocket(socket.socket):
         if self.exchange is not None:
             self._limit(self.exchange.left_to_read())
 
+    def _watch_for_signals(self) -> None:
+        """Wait for bytes in the main thread, in parts, so that no Ctrl-C is lost: see :func:`interruptible`.
+
+        Raises:
+            socket.timeout: none have come in time.
+        """
+        if self.exchange is not None and threading.get_ident() == threading.main_thread().ident:
+            seconds = self.exchange.left_to_read()
+            if not (self._may_have_read() or wait_in_parts(wait_for_read, self, seconds)):
+                raise socket.timeout("timed out")
+
+    def _may_have_read(self) -> bool:
+        """Return whether there may be bytes that were read from the connection, and not yet given to the caller."""
+        return True
+
     def _before_write(self) -> None:
         if self.exchange is not None:
             self._limit(self.exchange.left())
@@ -186,6 +205,25 @@ class GuardedSocket(socket.socket):
             self.exchange.send_failed = True
 
 
+def wait_in_parts(wait: Callable[[Any, float], bool], sock: GuardedSocket, seconds: float) -> bool:
+    """Wait until a connection is ready; in the main thread in parts, see :func:`interruptible`.
+
+    Args:
+        wait: urllib3's ``wait_for_read`` or ``wait_for_write``.
+        sock: the connection.
+        seconds: the longest wait.
+
+    Returns:
+        False when the time is over.
+    """
+    ends_at = time.monotonic() + seconds
+    while seconds > 0:
+        if wait(sock, cast(float, interruptible(seconds))):
+            return True
+        seconds = ends_at - time.monotonic()
+    return False
+
+
 @cache
 def guarded_class(base: Any) -> Any:
     """Return a guarded variant of a foreign class of sockets; an instance's class may be replaced by it."""
@@ -219,6 +257,9 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
         if exchange is not None and not kwargs.get("server_hostname") and getattr(context, "check_hostname", False):
             kwargs["server_hostname"] = exchange.peer
         return cast(TLSSocket, super()._create(*args, **kwargs))  # type: ignore[misc]
+
+    def _may_have_read(self) -> bool:
+        return self.pending() > 0
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         try:
@@ -261,6 +302,6 @@ class TLSSocket(GuardedSocket, ssl.SSLSocket):
             try:
                 return super().do_handshake(*args)
             except ssl.SSLWantReadError:
-                wait_for_read(self, left)
+                wait_in_parts(wait_for_read, self, left)
             except ssl.SSLWantWriteError:
-                wait_for_write(self, left)
+                wait_in_parts(wait_for_write, self, left)

@@ -17,7 +17,6 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -25,7 +24,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequenc
 from urllib3.util.wait import wait_for_read, wait_for_write
 
 from .exchange import AddressInfo, Exchange
-from .sockets import CANCEL_CHECK_SECONDS, IN_PROGRESS_ERRORS, GuardedSocket
+from .sockets import CANCEL_CHECK_SECONDS, IN_PROGRESS_ERRORS, GuardedSocket, wait_in_parts
 
 __all__ = [
     "KernelTimedSocket",
@@ -225,6 +224,9 @@ def interleave_families(addresses: Sequence[AddressInfo], preferred: Optional[ob
 class PlainSocket(GuardedSocket):
     """A TCP connection."""
 
+    def _may_have_read(self) -> bool:
+        return False
+
 
 class KernelTimedSocket(PlainSocket):
     """A connection whose time limits the kernel keeps, for the most part: it blocks in the system call.  Linux only.
@@ -247,8 +249,7 @@ class KernelTimedSocket(PlainSocket):
     def _read(self, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._before_read()
         try:
-            if self.exchange is not None and threading.get_ident() == threading.main_thread().ident:
-                self._wait(wait_for_read)
+            self._watch_for_signals()
             while True:
                 try:
                     return self._after_read(read(self, *args, **kwargs))
@@ -282,8 +283,7 @@ class KernelTimedSocket(PlainSocket):
 
     def _wait(self, wait: Callable[[Any, float], bool]) -> None:
         """Wait until it can go on; raises socket.timeout when the time is over."""
-        left = self._until - time.monotonic()
-        if not (left > 0 and wait(self, left)):
+        if not wait_in_parts(wait, self, self._until - time.monotonic()):
             raise socket.timeout("timed out")
 
     def _limit(self, seconds: float) -> None:

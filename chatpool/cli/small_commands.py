@@ -6,13 +6,14 @@ import argparse
 import sys
 import threading
 from argparse import Namespace
-from typing import List
+from typing import List, NoReturn
 
 from .._client import diagnostics
 from .._client.diagnostics import Finding, findings, state_of_all
 from ..batch import Report, report
 from ..batch.jsonl import json_text
 from ..batch.output_files import write_whole
+from ..clock import interruptible
 from ..errors import ConfigurationError
 from ..local import LocalServer, install, model_path
 from .ask import open_pool
@@ -144,9 +145,9 @@ def _install_model(arguments: Namespace) -> int:
     return OK
 
 
-def _serve_model(arguments: Namespace) -> int:
+def _serve_model(arguments: Namespace) -> NoReturn:
     """Print the base URL and serve until a signal ends the process."""
     with LocalServer(port=arguments.port, parallel=arguments.max_workers) as server:
         print(server.base_url, flush=True)
-        threading.Event().wait()
-    return OK
+        while True:
+            threading.Event().wait(interruptible(None))
