@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 
 import pytest
 
@@ -39,6 +40,14 @@ def polls(server):
 
 def cancels(server):
     return [request for request in server.requests if request.path.endswith("/cancel")]
+
+
+def until(condition):
+    """Wait for what only the pool knows: the server's ``wait_until`` looks when something happens there."""
+    ends_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
 
 
 def failing_polls(*steps):
@@ -134,7 +143,7 @@ class TestWorkers:
         server = chatpool_server_factory(background=HELD)
         with ChatPool("m", base_url=server.base_url, max_workers=1) as pool:
             futures = [pool.submit({"input": f"row {n}", "background": True}) for n in range(50)]
-            server.wait_until(lambda: len(server.background) == 50 and pool.stats().parked == 50, timeout=60)
+            until(lambda: len(server.background) == 50 and pool.stats().parked == 50)
             assert pool.chat("at once").text == "at once"
             assert [response["status"] for response in server.background] == ["queued"] * 50
             while server.advance():
@@ -165,7 +174,7 @@ class TestWorkers:
     def test_the_budget_holds_what_it_is_expected_to_take_until_it_has_ended(self, connect):
         server, pool = connect(HELD, budget=Budget(tokens=150))  # one answer, before the first, counts as 100
         first = pool.submit({"input": "ping", "background": True, "max_output_tokens": 100})
-        server.wait_until(lambda: pool.stats().parked == 1, timeout=60)
+        until(lambda: pool.stats().parked == 1)
         second = pool.submit({"input": "pong", "max_output_tokens": 100})
         server.wait_until(lambda: len(polls(server)) > 1, timeout=60)
         assert not second.done()
@@ -177,9 +186,9 @@ class TestWorkers:
     def test_what_is_given_up_frees_the_budget(self, connect):
         server, pool = connect(HELD, budget=Budget(tokens=250))
         first = pool.submit({"input": "ping", "background": True, "max_output_tokens": 100})
-        server.wait_until(lambda: pool.stats().parked == 1, timeout=60)
+        until(lambda: pool.stats().parked == 1)
         second = pool.submit({"input": "pong", "background": True, "max_output_tokens": 100})
-        server.wait_until(lambda: pool.stats().parked == 2, timeout=60)
+        until(lambda: pool.stats().parked == 2)
         third = pool.submit({"input": "last", "max_output_tokens": 100})
         assert (first.cancel(), second.cancel()) == (True, True)
         with pytest.raises(BudgetExceededError):  # both may be billed all the same; and the call does not wait for ever
@@ -283,6 +292,11 @@ class TestTime:
         assert pool.responses("ping", background=True).text == "ping"
         assert instant_waits.now() - before > 1800
 
+    def test_nor_does_its_caller_give_up_before(self, connect):
+        server, pool = connect(BackgroundScenario(polls=1), timeout=Timeout(total=0.6, background=600))
+        assert pool.responses("ping", background=True).text == "ping"  # the second poll comes after a second
+        assert len(polls(server)) >= 2
+
     def test_nor_where_the_call_was_watched_from_its_beginning(self, connect, fake_clock):
         server, pool = connect(HELD, budget=Budget(tokens=10**6))  # with a budget any call may wait long for its turn
         future = pool.submit({"input": "ping", "background": True})
@@ -330,7 +344,7 @@ class TestCancelling:
         server, pool = connect(HELD)
         futures = [pool.submit({"input": "ping", "background": True}) for _ in range(5)]
         server.wait_until(lambda: len(server.background) == 5, timeout=60)
-        server.wait_until(lambda: pool.stats().parked == 5, timeout=60)
+        until(lambda: pool.stats().parked == 5)
         pool.abort()
         assert all(future.done() for future in futures)
         self.is_told(server)
@@ -347,7 +361,7 @@ class TestCancelling:
         server, pool = connect(HELD)
         with pool.imap(["at once", {"input": "ping", "background": True}]) as outcomes:
             assert next(outcomes).value.text == "at once"
-            server.wait_until(lambda: len(server.background) == 1 and pool.stats().parked == 1, timeout=60)
+            until(lambda: len(server.background) == 1 and pool.stats().parked == 1)
         self.is_told(server)
 
     @pytest.mark.usefixtures("instant_waits")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+import trustme
 
-from chatpool.testing import Error, RateLimited, Stall
+from chatpool.testing import Error, RateLimited, Stall, Stream
 
 pytestmark = pytest.mark.faults
 
@@ -309,3 +311,97 @@ def test_no_moment_is_a_bad_one(call, step, server):
     moments, wrong = map(int, done.stdout.split())
     assert wrong == 0, done.stderr
     assert moments > 10  # some are nearly always there; how many there are is up to the interpreter
+
+
+class _HeldTLSStream:
+    """A TLS port that sends the first event of a stream, and no other."""
+
+    def __init__(self, authority, context):
+        self.authority, self._context = authority, context
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(60)
+        self.base_url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def _serve(self):
+        with self._context.wrap_socket(self._listener.accept()[0], server_side=True) as connection:
+            connection.recv(1 << 16)
+            event = b'data: {"choices": [{"index": 0, "delta": {"content": "Once"}}]}\n\n'
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event)
+            self._over.wait(120)
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def held_tls_stream(tmp_path):
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with _HeldTLSStream(tmp_path / "ca.pem", context) as server:
+        yield server
+
+
+# CPython loses a signal that comes after its last look for one and before a system call blocks.  interrupt_main() is
+# like such a signal: it ends no system call.
+INTERRUPTED = """
+import _thread, sys, threading, time, chatpool
+
+def interrupt():
+    looks = []
+    while len(looks) < 10 or looks[-10:] != looks[-1:] * 10:  # until the main thread blocks
+        time.sleep(0.01)
+        frame = sys._current_frames()[threading.main_thread().ident]
+        looks.append((frame.f_code.co_name, frame.f_lasti))
+    _thread.interrupt_main()
+
+interrupts = threading.Thread(target=interrupt, daemon=True)
+pool = chatpool.ChatPool("m", base_url=sys.argv[1], verify=sys.argv[2] if sys.argv[2:] else True)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "pool.chat('hold')",
+        "pool.map(['hold'])",
+        "pool.submit('hold').result()",
+        "pool.submit('hold').exception()",
+        "pool.submit('hold').result(600)",
+        "next(pool.stream('hold'))",
+        "next(pool.stream_many(['hold']))",
+        "pool.submit('hold'); pool.close()",
+    ],
+)
+def test_it_is_not_lost_when_it_comes_just_before_a_wait(stalling_server, script, ended, statement):
+    code, _, err = ended(script(f"{INTERRUPTED}\ninterrupts.start()\n{statement}", stalling_server))
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert code == -signal.SIGINT
+
+
+READING = """
+for chunk in pool.stream("tell"):
+    if str(chunk) == "Once":
+        interrupts.start()
+"""
+
+
+def test_it_is_not_lost_before_the_next_chunk_of_a_stream(server, script, ended):
+    server.set_script(Stream(["Once"], end="stall"))
+    code, _, err = ended(script(INTERRUPTED + READING, server))
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert code == -signal.SIGINT
+
+
+def test_it_is_not_lost_before_the_next_chunk_of_an_encrypted_stream(held_tls_stream, script, ended):
+    code, _, err = ended(script(INTERRUPTED + READING, held_tls_stream, str(held_tls_stream.authority)))
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert code == -signal.SIGINT
