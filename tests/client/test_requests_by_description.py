@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -56,6 +57,26 @@ def answers_by_the_responses_api(pool, tmp_path):
     pool.responses("ping")
     pool.responses("ping", system="be brief", parse=Place, max_output_tokens=50)
     pool.responses("ping", previous_response_id="resp_1", store=False, collect_stream=True)
+
+
+def answers_made_in_the_background(pool, tmp_path):
+    reply = pool.responses("ping", background=True, max_output_tokens=50)
+    assert reply.text
+    future = pool.submit({"input": "ping", "background": True})
+    while not pool.stats().parked:  # until the server has promised it
+        time.sleep(0.01)
+    future.cancel()
+
+
+def sound_files(pool, tmp_path):
+    (tmp_path / "in.csv").write_text("text,instructions\none,softly\ntwo,\n")
+    options = {"pool": pool, "url": "speech", "column": "text", "save_to": tmp_path / "talks"}
+    assert batch.run(tmp_path / "in.csv", tmp_path / "spoken.jsonl", **options, speed=1.5).succeeded == 2
+    fields = {"language": "de", "timestamp_granularities": ["word"], "response_format": "verbose_json"}
+    for url in ("transcriptions", "translations"):
+        mine = fields if url == "transcriptions" else {}
+        options = {"pool": pool, "url": url}
+        assert batch.run(tmp_path / "talks", tmp_path / f"{url}.jsonl", **options, **mine).succeeded == 2
 
 
 def streams(pool, tmp_path):
@@ -127,9 +148,11 @@ def the_batch_api(pool, tmp_path):
     [
         chats,
         answers_by_the_responses_api,
+        answers_made_in_the_background,
         streams,
         runs,
         sounds,
+        sound_files,
         pictures,
         stored_files,
         the_rest,
