@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 
 import pytest
@@ -151,11 +152,30 @@ class TestWorkers:
             assert [future.result(60).text for future in futures] == [f"row {n}" for n in range(50)]
         assert len(sent(server)) == 50
 
-    def test_polls_and_other_calls_take_turns(self, connect, instant_waits):
-        server, pool = connect(BackgroundScenario(polls=4), max_workers=1)
-        futures = [pool.submit({"input": "slow", "background": True}) for _ in range(5)]
-        assert [str(reply) for reply in pool.map(["fast"] * 20)] == ["fast"] * 20
-        assert {future.result().text for future in futures} == {"slow"}
+    def test_polls_and_other_calls_take_turns(self, connect, fake_clock):
+        gate = threading.Event()
+
+        def script(request):
+            if "held" in str(request.body):
+                gate.wait(60)
+
+        server, pool = connect(HELD, max_workers=1, script=script)
+        slow = [pool.submit({"input": "slow", "background": True}) for _ in range(5)]
+        until(lambda: pool.stats().parked == 5)
+        held = pool.submit("held")
+        server.wait_until(lambda: server.in_flight == 1, timeout=60)
+        fast = [pool.submit("fast") for _ in range(5)]
+        fake_clock.advance(1)  # the polls are due
+        gate.set()
+        assert {str(future.result(60)) for future in [held, *fast]} == {"held", "fast"}
+        server.wait_until(lambda: len(polls(server)) == 5, timeout=60)
+        methods = "".join(request.method[0] for request in server.requests[-10:])
+        assert methods in ("GP" * 5, "PG" * 5)
+        while server.advance():
+            pass
+        until(lambda: pool.stats().parked == 5)
+        fake_clock.advance(30)
+        assert {future.result(60).text for future in slow} == {"slow"}
 
     def test_a_call_that_is_made_in_a_worker_asks_there(self, connect, instant_waits):
         _, pool = connect(LONG, max_workers=1)
