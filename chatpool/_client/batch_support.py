@@ -62,6 +62,7 @@ __all__ = [
     "recorded_options_of",
     "request_facts",
     "request_maker",
+    "row_fields",
     "seconds_left",
     "start_rows",
     "state_of",
@@ -146,13 +147,20 @@ def with_answer_rules(
     return view
 
 
-def request_maker(pool: ChatPool, extra: Optional[Mapping[str, Any]] = None) -> Callable[[Any], ChatRequest]:
-    """Return what fills in the pool's own in a row's request.
+def row_fields(method: str, keywords: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the body fields of rows that keywords of a function name: those of ``extra_body`` over the others.
 
     Raises:
-        TypeError: a keyword among ``extra`` that is no body field.
+        TypeError: a keyword that is no body field; ``method`` stands in the message.
+        ConfigurationError: a value that JSON cannot hold.
     """
-    return _RowRequestMaker(pool._defaults, None, body_fields("run", None, extra or {}))
+    params = {name: value for name, value in keywords.items() if name != "extra_body"}
+    return body_fields(method, keywords.get("extra_body"), params)
+
+
+def request_maker(pool: ChatPool, fields: Optional[Mapping[str, Any]] = None) -> Callable[[Any], ChatRequest]:
+    """Return what fills in the pool's own in a row's request, and ``fields`` over it."""
+    return _RowRequestMaker(pool._defaults, None, fields or {})
 
 
 class _RowRequestMaker(RequestMaker):
@@ -164,15 +172,19 @@ class _RowRequestMaker(RequestMaker):
         return in_its_form(super().__call__(completed_sound(item, self._model, self._body)))
 
 
-def request_facts(pool: ChatPool, extra: Mapping[str, Any]) -> Dict[str, Any]:
+def request_facts(pool: ChatPool, fields: Mapping[str, Any]) -> Dict[str, Any]:
     """Return what a pool fills in in requests, and the body fields of a run, as JSON has them.
 
     Raises:
         TypeError, ConfigurationError: JSON has no form for one of them.
     """
     defaults = pool._defaults
-    body, fields = dict(defaults.body), body_fields("submit", None, extra)
-    facts = {"model": defaults.model, "system": defaults.system, "defaults": body, "extra": fields}
+    facts = {
+        "model": defaults.model,
+        "system": defaults.system,
+        "defaults": dict(defaults.body),
+        "extra": dict(fields),
+    }
     return dict(json.loads(encode(facts)))
 
 

@@ -19,6 +19,7 @@ from .._client.batch_support import (
     model_of,
     prompt_tokens,
     request_maker,
+    row_fields,
     with_answer_rules,
 )
 from .._journal import OK, AppendOnly, FolderLease, Journal
@@ -164,7 +165,8 @@ def run(
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
         run_timeout: seconds for this run; then it ends as fatal, and rows without an outcome stay pending, those in
             flight too. A run that waits for standard input ends when the next line has come. Default: no limit.
-        options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
+        options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row; those that
+            have the name of an argument go into ``extra_body``, a dict.
 
     Returns:
         A :class:`BatchResult`. A fatal error (a refused key, no credit, too many failures) is on its ``fatal``: the
@@ -236,7 +238,7 @@ def run_job(
     clock = current_clock()
     started = clock.now()
     with contextlib.ExitStack() as stack:
-        job_pool, body_fields = stack.enter_context(pool_of(pool, options))
+        job_pool, body_fields = stack.enter_context(pool_of("run", pool, options))
         job_pool = with_answer_rules(job_pool, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
         stack.callback(lambda: setattr(result, "elapsed", clock.now() - started))
         rows = rows_of(input_path, input_options, job_pool, body_fields, job, result, say)
@@ -266,9 +268,11 @@ def _check_save_to(job: Job, url: Optional[str]) -> None:
 
 
 @contextlib.contextmanager
-def pool_of(pool: Optional[ChatPool], options: Mapping[str, Any]) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
-    """Give the pool, made of the options if there is none, and the body fields among the options."""
-    body_fields = {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
+def pool_of(
+    method: str, pool: Optional[ChatPool], options: Mapping[str, Any]
+) -> Iterator[Tuple[ChatPool, Dict[str, Any]]]:
+    """Give the pool, made of the options if there is none, and the body fields among the options of ``method``."""
+    body_fields = row_fields(method, {name: value for name, value in options.items() if name not in _POOL_OPTIONS})
     pool_options = {name: value for name, value in options.items() if name in _POOL_OPTIONS}
     if pool is None:
         with ChatPool(**pool_options) as own_pool:

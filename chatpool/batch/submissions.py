@@ -84,7 +84,7 @@ def submit(
     input_options.update(delimiter=delimiter, encoding=encoding, attach=attach)
     input_options["attach_folder"] = None if attach_folder is None else os.fspath(attach_folder)
     terms = Terms.of(rows_per_batch, tokens_per_batch, completion_window, metadata)
-    with pool_of(pool, options) as (job_pool, body_fields):
+    with pool_of("submit", pool, options) as (job_pool, body_fields):
         return submit_job(os.fspath(input), os.fspath(output), job, input_options, terms, job_pool, body_fields)
 
 
@@ -210,7 +210,7 @@ def _pool_of(function: str, pool: Optional[ChatPool], options: Mapping[str, Any]
     Raises:
         TypeError: an option that no pool has.
     """
-    with pool_of(pool, options) as (job_pool, others):
+    with pool_of("submit", pool, options) as (job_pool, others):
         for name in others:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
         yield job_pool

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from .. import Budget, Limits, __version__
 from .._client.endpoint import is_credential
+from ..batch.rows import names_sounds
 from ..errors import ConfigurationError
 from ..prices import PricesLike, prices_of
 from .command_parser import KEY_ADVICE, CommandParser
@@ -35,11 +36,13 @@ QUIET = -1
 
 PRICES_HELP = "read,written[,cached], one number for embeddings, or a file of prices by model in LiteLLM's form"
 
+_PROMPT_ELSEWHERE = "the prompt comes from the arguments, standard input or the file"
+
 # Fields of a body that have an option or an argument of their own.
 _OTHER_OPTIONS = {
     "model": "use --model",
     "stream": "use --stream, which ask has; other commands take whole answers",
-    **dict.fromkeys(("messages", "prompt", "input"), "the prompt comes from the arguments, standard input or the file"),
+    **dict.fromkeys(("messages", "input"), _PROMPT_ELSEWHERE),
 }
 
 _KEY_IN_HEADER = re.compile(r"(api|access|subscription|auth)[-_]?(key|token)$|secret|password|cookie", re.IGNORECASE)
@@ -308,12 +311,15 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
     Raises:
         ConfigurationError: options that do not go together.
     """
+    defaults = dict(arguments.param)
+    if "prompt" in defaults and not names_sounds(getattr(arguments, "url", None)):  # where it is about the sound
+        raise ConfigurationError(f"--param: prompt is no parameter here: {_PROMPT_ELSEWHERE}")
     options: Dict[str, Any] = {
         "system": arguments.system,
         "timeout": arguments.timeout,
         "retry": arguments.retries,
         "headers": dict(arguments.header),
-        "defaults": dict(arguments.param),
+        "defaults": defaults,
     }
     limits = {"requests_per_minute": arguments.rpm, "tokens_per_minute": arguments.tpm, "scope": arguments.scope}
     if any(value is not None for value in limits.values()):

@@ -335,6 +335,21 @@ def test_other_options_are_body_fields_and_options_of_a_pool(write_rows, target,
     assert request.body["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
+def test_body_fields_with_the_names_of_arguments_go_into_extra_body(run, write_rows, chatpool_server):
+    fields = {"timeout": 5, "temperature": 1}
+    run(write_rows(1), temperature=0, extra_body=fields)
+    (request,) = chatpool_server.requests
+    assert {name: request.body[name] for name in fields} == fields
+    assert "extra_body" not in request.body
+
+
+@pytest.mark.parametrize("options", [{"extra_body": [1]}, {"on_error": "raise"}])
+def test_what_is_no_body_field_is_refused_before_anything_is_sent(run, write_rows, chatpool_server, options):
+    with pytest.raises(TypeError, match="extra_body"):
+        run(write_rows(1), **options)
+    assert not chatpool_server.requests
+
+
 def test_openais_server_is_not_asked_without_a_model(tmp_path, target):
     source = tmp_path / "in.txt"
     source.write_text("hello\n")

@@ -79,7 +79,7 @@ def test_requests_are_completed_as_in_a_run(api_with, tmp_path, read_lines):
     source.write_text("ping\n")
     api = api_with()
     api.pool = api.pool.with_options(system="Be brief.", defaults={"seed": 7})
-    api.submit(source, temperature=0.5)
+    api.submit(source, temperature=0.5, extra_body={"timeout": 5})
     file = tmp_path / "sent.jsonl"
     file.write_bytes(api.server.files[0].content)
     body = {
@@ -87,6 +87,7 @@ def test_requests_are_completed_as_in_a_run(api_with, tmp_path, read_lines):
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "ping"}],
         "seed": 7,
         "temperature": 0.5,
+        "timeout": 5,
     }
     line = {"custom_id": "row-1", "method": "POST", "url": "/v1/chat/completions", "body": body}
     assert read_lines(file) == [line]

@@ -29,6 +29,17 @@ def test_a_folder_of_sounds(command, chatpool_server, talks, tmp_path):
     assert {request.form["language"] for request in chatpool_server.requests} == {"de"}
 
 
+def test_a_prompt_is_a_parameter_where_it_is_about_the_sound(command, chatpool_server, talks, tmp_path):
+    options = ("--param", "prompt=Zoe, Max")
+    ended = command(talks, "-o", tmp_path / "out.txt", "--endpoint", "transcriptions", *options)
+    assert ended.code == 0, ended.err
+    assert {request.form["prompt"] for request in chatpool_server.requests} == {"Zoe, Max"}
+    (tmp_path / "in.txt").write_text("ping\n")
+    ended = command(tmp_path / "in.txt", "-o", tmp_path / "other.txt", *options)
+    assert ended.code == 2
+    assert "--param: prompt is no parameter here: the prompt comes from" in ended.err
+
+
 def test_a_list_of_paths_and_the_command_that_goes_on(command, chatpool_server, talks, tmp_path):
     source, arguments = tmp_path / "in.csv", ["--endpoint", "translations", "--column", "path"]
     source.write_text("path,who\ntalks/a.mp3,A\ntalks/none.mp3,B\n")
