@@ -73,7 +73,7 @@ def test_a_failed_install_is_one_line_and_2(run, local_commands, monkeypatch):
 
 
 def test_serve_prints_the_base_url_and_serves_until_ctrl_c(run, stand_in, local_commands, monkeypatch):
-    interrupted = SimpleNamespace(wait=lambda: signal.raise_signal(signal.SIGINT))
+    interrupted = SimpleNamespace(wait=lambda seconds: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(local_commands, "threading", SimpleNamespace(Event=lambda: interrupted))
     ended = run("local", "serve", "--port", "5001", "--max-workers", "3")
     assert ended.code == 130
