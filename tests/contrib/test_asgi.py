@@ -195,6 +195,7 @@ def test_a_visitor_who_leaves_a_silent_model_closes_its_connection():
 
         asyncio.run(leave())
         server.wait_until(lambda: server.open_connections == 0, HUNG)
+        pool.close()  # once the generator's thread has left the stream
         assert pool.stats().in_flight == 0
 
 
