@@ -1,6 +1,6 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
-from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
+from .call import TIMED_OUT, Call, CallOptions, Fallback, Fallbacks, OutcomeSink, Reading, Review, Reviewer
 from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
@@ -18,6 +18,8 @@ __all__ = [
     "EndpointSpec",
     "Endpoints",
     "Engine",
+    "Fallback",
+    "Fallbacks",
     "OutcomeSink",
     "Reading",
     "Review",

@@ -353,6 +353,11 @@ class Scheduler:
             self._upstreams.bind(call, upstream, now)
             upstream.sent(call, now)
 
+    def reroute(self, call: Call, key: UpstreamKey, now: float) -> None:
+        """Make the upstream of ``key`` that of a running call, from its next attempt on."""
+        with self._in_worker:
+            self._upstreams.bind(call, self._upstreams.get(key), now)
+
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
         with self._in_worker:
