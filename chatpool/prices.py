@@ -204,7 +204,8 @@ def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Pri
             else f"{must} the price of a million tokens read (embeddings), two numbers (read, written), three "
             f"(read, written, read from the cache), a dict of model to these, or a file of prices, got {value!r}"
         )
-    return Price(*(_figure(name, figure) for figure in figures))
+    checked: List[Any] = [_figure(name, figure) for figure in figures]
+    return Price(*checked)
 
 
 def _figure(name: str, value: Any) -> float:
