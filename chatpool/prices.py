@@ -232,7 +232,7 @@ class Charge(NamedTuple):
 
     usage: Optional[Usage]
     model: Optional[str] = None
-    answered: Any = None
+    answered: Optional[str] = None
     tier: Optional[str] = None
 
 

@@ -168,8 +168,8 @@ class ChatPool(ApiMethods):
         auth = request_auth(auth)
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
-        call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
-        call_defaults.update(when_down=when_down, fallbacks=fallbacks)
+        call_defaults: Dict[str, Any] = {"model": model, "system": system, "defaults": defaults, "timeout": timeout}
+        call_defaults.update(retry=retry, when_down=when_down, fallbacks=fallbacks)
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
@@ -257,8 +257,9 @@ class ChatPool(ApiMethods):
         """
         view = ChatPool.__new__(ChatPool)
         view._core, view._recipe, view._is_view = self._core, self._recipe, True
-        if options.get("fallbacks") is not None:
-            options["fallbacks"] = self._core.endpoint_names.entries(options["fallbacks"])
+        if "fallbacks" in options:
+            given = options["fallbacks"]
+            options["fallbacks"] = () if given is None else self._core.endpoint_names.entries(given)
         view._defaults = self._defaults.changed(**options)
         return view
 

@@ -155,6 +155,8 @@ class Attempter:
         if is_new and verdict.background is not None:
             # Kept first: what is given up in this moment must not be withdrawn if a later run can find it.
             facts = {"id": verdict.background.id, "endpoint": call.upstream_key[0]}
+            if call.fallback:
+                facts["fallback"] = str(call.fallback)
             is_kept = call.sink.keep_background(call, facts)
             background.start(verdict.background, started.sent_at, is_kept=is_kept)
         hint, others = call.options.retrier.policy.retry_after_max, self._scheduler.parked_calls(call)

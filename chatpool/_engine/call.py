@@ -241,14 +241,13 @@ class Call:
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent_at is None else now - self.first_sent_at
-        usage, charges = self.usage, ()
-        if self.fallback:
-            charges = self._all_charges(value)
-            usages = [charge.usage for charge in charges if charge.usage is not None]
-            usage = sum(usages[1:], usages[0]) if usages else None
-        number = self.fallback
-        request = self.first_request
-        return Outcome(self.index, self.item, request, value, error, self.history, elapsed, usage, number, charges)
+        row = self.index, self.item, self.first_request
+        if not self.fallback:
+            return Outcome(*row, value, error, self.history, elapsed, self.usage)
+        charges = self._all_charges(value)
+        usages = [charge.usage for charge in charges if charge.usage is not None]
+        usage = sum(usages[1:], usages[0]) if usages else None
+        return Outcome(*row, value, error, self.history, elapsed, usage, self.fallback, charges)
 
 
 class Chunks(Protocol):

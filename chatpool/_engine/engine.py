@@ -26,7 +26,7 @@ from .background_state import BackgroundState
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
-from .fallbacks import FallbackSwitch
+from .fallback_switch import FallbackSwitch
 from .lifecycle import register
 from .polling import Poller
 from .scheduler import Scheduler
@@ -143,8 +143,10 @@ class Engine:
         """
         endpoint, response = facts.get("endpoint"), background_response(call.request, facts.get("id"))
         if response is not None and any(endpoint == spec.name for spec in self.endpoints.specs):
+            if call.options.fallbacks is not None:
+                self._fallbacks.begin_at(call, facts.get("fallback"))
             call.background = BackgroundState(response)
-            call.upstream_key = (str(endpoint), call.upstream_key[1])
+            call.upstream_key = (str(endpoint), call.request.model)
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Queue calls.  Where :meth:`runs_here` is true they run at once, one after the other.

@@ -116,6 +116,8 @@ class CallLog:
 def _values_of(event: Event) -> Dict[str, Any]:
     """Return what an event says as values that JSON has a form for, without what it does not say."""
     values = {name: value for name, value in event._asdict().items() if value is not None}
+    if not event.fallback:
+        del values["fallback"]
     if event.usage is not None:
         values["usage"] = asdict(event.usage)
     return values

@@ -15,7 +15,6 @@ from chatpool import (
     ChatPool,
     ConfigurationError,
     ContentFilterError,
-    DeadlineExceededError,
     Endpoint,
     InternalServerError,
     LengthError,
@@ -26,7 +25,7 @@ from chatpool import (
     Usage,
 )
 from chatpool.clock import install_clock
-from chatpool.testing import Answer, Error, FakeClock, FakeServer, Reset, Stream, chat_completion
+from chatpool.testing import Answer, Error, FakeClock, FakeServer, MemoryPool, Reset, Stream, chat_completion
 
 GONE = Error(404, message="The model `m` does not exist.", code="model_not_found")
 NO_ROOM = Error(429, message="Flex has no room now.", code="resource_unavailable")
@@ -41,7 +40,7 @@ def cut(text="half an ans"):
 
 def for_model(**steps):
     """A script: a step for each of these models, and the usual answer for all others."""
-    return lambda request: steps.get(request.body.get("model"))
+    return lambda request: steps.get((request.body or {}).get("model"))
 
 
 def models(server):
@@ -272,6 +271,30 @@ class TestEndpoints:
         with pytest.raises(LengthError):
             pool.chat("ping", accept="stop")
         assert (len(a.requests), len(b.requests)) == (1, 1)
+
+    def test_one_that_refuses_every_call_is_passed_over(self, server_of, pool_of, within):
+        a, b, standby = server_of(cut()), server_of(Error(401)), server_of()
+        one, two, three = Endpoint(a.base_url), Endpoint(b.base_url), Endpoint(standby.base_url)
+        pool = pool_of(endpoints=[one, two], fallbacks=[two, three])
+        replies = within(60, lambda: [pool.chat("ping", accept="stop").fallback for _ in range(6)])
+        assert replies == [2] * 6
+
+    def test_one_that_refuses_a_fallback_ends_only_that(self, server_of, pool_of, within):
+        a, b = server_of(cut()), server_of(Error(401))
+        one, two = Endpoint(a.base_url, weight=1e9), Endpoint(b.base_url)
+        pool = pool_of(endpoints=[one, two], fallbacks=[two, "other"])
+        pool.chat("warm up")
+        a.set_script(for_model(m=cut()))
+        assert within(60, lambda: pool.chat("ping", accept="stop")).fallback == 2
+        assert len(b.requests) == 1
+
+    def test_results_of_another_pool_are_sent_again_without_its_endpoints(self, server_of, pool_of):
+        first, standby = server_of(cut()), server_of(cut())
+        results = pool_of(first, fallbacks=[Endpoint(standby.base_url), "other"]).map(["ping"], accept="stop")
+        second = server_of(for_model(m=cut()))
+        pool_of(second).retry(results)
+        assert results.outcomes[0].fallback == 2
+        assert models(second) == ["m", "other"]
 
     def test_the_key_of_the_pool_stays_with_its_own_server(self, server_of, pool_of):
         first, standby = server_of(cut()), server_of()
@@ -558,6 +581,23 @@ class TestKindsOfCalls:
             pool.request("/audio/transcriptions", {"model": "m"}, files={"file": file}, fallbacks=["other"])
         assert [request.form["model"] for request in server.requests] == ["m", "other"]
         assert server.requests[1].files[0].content == b"RIFF, more or less"
+
+    def test_responses_in_the_background(self, serve, tmp_path):
+        server, pool = serve(for_model(m=GONE))
+        journal = tmp_path / "run.journal"
+        results = pool.map([{"input": "ping"}], background=True, journal=journal, fallbacks=["other"])
+        assert results.texts == ["ping"]
+        assert results.outcomes[0].fallback == 1
+        assert results.outcomes[0].charges[0].model == "other"
+
+    def test_a_pool_in_memory(self):
+        def reply(body):
+            return cut() if body["model"] == "m" else "ok"
+
+        with MemoryPool("m", replies=reply, fallbacks=["other", Endpoint("http://elsewhere.invalid/v1")]) as pool:
+            assert pool.chat("ping", accept="stop").fallback == 1
+            assert [body["model"] for body in pool.outbox] == ["m", "other"]
+            assert pool.map(["ping"] * 3, accept="stop").texts == ["ok"] * 3
 
     def test_a_view_has_its_own_and_a_call_may_have_none(self, serve):
         server, pool = serve(for_model(m=GONE), fallbacks=["other"])

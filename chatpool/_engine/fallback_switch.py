@@ -61,7 +61,7 @@ class FallbackSwitch:
         Raises:
             TypeError, ConfigurationError: the fallback's body cannot be sent.
         """
-        error = decision.error
+        error: Any = decision.error
         if not self._may_follow(call, error) or (call.suspects > 1 and decision.scope == "call"):
             return decision  # of many texts in one request, it is made again in parts first
         if decision.reject_for is not None:
@@ -105,6 +105,14 @@ class FallbackSwitch:
         if alternative is not None:
             self._make_current(call, alternative)
             call.upstream_key = self._key_of(call, alternative)
+
+    def begin_at(self, call: Call, number: Any) -> None:
+        """Make a fallback that an earlier process has sent the request of a fresh call, by its number as a text."""
+        fallbacks = call.options.fallbacks
+        assert fallbacks is not None
+        for alternative in self._alternatives(call.first_request, fallbacks.entries):
+            if alternative.number and str(alternative.number) == number:
+                self._make_current(call, alternative)
 
     def _may_follow(self, call: Call, error: Any) -> bool:
         """Return whether the server's failure may lead to a fallback: the call may still be sent, and in time."""
@@ -163,8 +171,8 @@ class FallbackSwitch:
 
     def _differs(self, call: Call, known: Sequence[_Alternative], new: _Alternative, needed: str) -> bool:
         """Return whether an alternative differs from all that were sent, and from the last one in what is needed."""
-        if new.endpoint is not None and not self._endpoints.has(new.endpoint):
-            return False  # of the pool that has made the run which this one sends again
+        if new.endpoint is not None and not self._may_be_used(new.endpoint, new.request.model):
+            return False
         last, tried = known[call.fallback], known[: new.number]
         elsewhere = self._goes_elsewhere(call, last, new)
         if any(new.request == one.request and (new.endpoint == one.endpoint or not elsewhere) for one in tried):
@@ -172,6 +180,13 @@ class FallbackSwitch:
         if needed == _ENDPOINT:
             return elsewhere
         return needed == _ANYTHING or elsewhere or new.request.model != last.request.model
+
+    def _may_be_used(self, endpoint: str, model: Optional[str]) -> bool:
+        """Return whether the pool has an endpoint, which does not refuse every call for now.
+
+        Results of one pool may be sent again by another one, with the fallbacks of the first.
+        """
+        return self._endpoints.has(endpoint) and not self._scheduler.refuses((endpoint, model), self._clock.now())
 
     def _goes_elsewhere(self, call: Call, last: _Alternative, new: _Alternative) -> bool:
         """Return whether it goes to an endpoint that has not just failed."""
