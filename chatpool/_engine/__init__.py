@@ -1,10 +1,11 @@
 """Threads, futures and the order of calls: decisions under one lock, everything else outside it."""
 
-from .call import TIMED_OUT, Call, CallOptions, Fallback, Fallbacks, OutcomeSink, Reading, Review, Reviewer
+from .call import TIMED_OUT, Call, CallOptions, OutcomeSink, Reading, Review, Reviewer
 from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
+from .fallback_list import Fallback, Fallbacks
 from .streaming import StreamHandoff, collect_chunks
 from .worker_threads import WorkerHooks
 

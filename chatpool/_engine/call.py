@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Protocol, Set, Tuple, Union
 
 from .._policy.budget import BudgetReservation
 from .._policy.pacing import PacedSend
@@ -22,6 +22,7 @@ from ..prices import Charge
 from ..types import Attempt, ChatChunk, ChatRequest, Outcome, Usage
 from .background_state import BackgroundState
 from .dispatcher import Dispatcher
+from .fallback_list import Fallbacks
 from .leases import Lease
 
 __all__ = [
@@ -35,8 +36,6 @@ __all__ = [
     "CallOptions",
     "Chunks",
     "FailoverState",
-    "Fallback",
-    "Fallbacks",
     "OutcomeSink",
     "Reading",
     "Review",
@@ -374,79 +373,6 @@ Reviewer = Callable[[ChatRequest, Any, int], Review]
 It runs in the worker that has the answer, in the caller's context and with no lock held.  The server has answered by
 then: the time of the review counts against the call's, and keeps only this worker busy.
 """
-
-
-class Fallback(NamedTuple):
-    """One entry of ``fallbacks=``.
-
-    Attributes:
-        changes: body fields that are other ones than in the request; None for one that is left out.
-        endpoint: the name of the only endpoint that it goes to; None for the endpoints of the request.
-    """
-
-    changes: Mapping[str, Any]
-    endpoint: Optional[str] = None
-
-    def applied_to(self, request: ChatRequest) -> ChatRequest:
-        """Return the request that is sent in the place of ``request``."""
-        if not self.changes:
-            return request
-        body = {name: value for name, value in {**request.body, **self.changes}.items() if self._keeps(name, value)}
-        return replace(request, body=body)
-
-    def _keeps(self, name: str, value: Any) -> bool:
-        return value is not None or name not in self.changes
-
-
-_FIELD_CODES = frozenset({"unknown_parameter", "unsupported_parameter", "unsupported_value"})
-
-
-class _Refusal(NamedTuple):
-    error: ChatPoolError
-    fields: Mapping[str, Any]  # of the requests that it concerns; all, where it is empty
-
-
-class Fallbacks:
-    """The fallbacks of the calls of one method call; of those of a run also which requests are refused for all of them.
-
-    Args:
-        entries: the fallbacks, in order.
-        is_of_run: whether they are those of a run.
-    """
-
-    def __init__(self, entries: Sequence[Fallback], *, is_of_run: bool = False) -> None:
-        self.entries = tuple(entries)
-        self._is_of_run = is_of_run
-        self._refusals: Dict[Tuple[str, Optional[str], int], _Refusal] = {}
-
-    def for_run(self) -> Fallbacks:
-        """Return the same for the calls of a new run."""
-        return Fallbacks(self.entries, is_of_run=True)
-
-    def remember(self, call: Call, error: ChatPoolError, *, for_all: bool) -> None:
-        """Note that the server refuses what ``call`` has sent.
-
-        Args:
-            call: the call.
-            error: the refusal.
-            for_all: whether it concerns every call of its model. If the error names a field that the server does not
-                take, it concerns those that have it with the same value.
-        """
-        if not self._is_of_run:
-            return
-        field, fields = str(getattr(error, "param", None) or "").partition(".")[0].partition("[")[0], {}
-        if getattr(error, "code", None) in _FIELD_CODES and field in call.first_request.body:
-            fields[field] = call.first_request.body[field]
-        if for_all or fields:
-            key = (call.first_request.path, call.first_request.model, call.fallback)
-            self._refusals[key] = _Refusal(error, fields)
-
-    def refusal(self, request: ChatRequest, number: int) -> Optional[ChatPoolError]:
-        """Return why the server refuses the fallback of a request with this number, None where it is not known to."""
-        refusal = self._refusals.get((request.path, request.model, number)) if self._refusals else None
-        if refusal is None or any(request.body.get(name) != value for name, value in refusal.fields.items()):
-            return None
-        return refusal.error
 
 
 class FailoverState:

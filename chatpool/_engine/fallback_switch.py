@@ -20,8 +20,9 @@ from ..errors import (
 )
 from ..types import ChatRequest
 from .attempt import Attempter, change_last_attempt, encode_changed
-from .call import DONE, Call, FailoverState, Fallback, Review, UpstreamKey, report_fallback
+from .call import DONE, Call, FailoverState, Review, UpstreamKey, report_fallback
 from .endpoints import Endpoints
+from .fallback_list import Fallback
 from .scheduler import Scheduler
 
 __all__ = ["FallbackSwitch"]
@@ -68,7 +69,7 @@ class FallbackSwitch:
             self._scheduler.refuse(call.upstream_key, self._clock.now() + decision.reject_for, error)
         fallbacks = call.options.fallbacks
         assert fallbacks is not None
-        fallbacks.remember(call, error, for_all=decision.scope != "call")
+        fallbacks.remember(call.first_request, call.fallback, error, for_all=decision.scope != "call")
         if self._switch(call, error, decision.scope):
             call.unreported_usage = None
             return RetryDecision(wait=0.0)
