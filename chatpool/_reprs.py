@@ -156,7 +156,7 @@ def stats_line(stats: PoolStats) -> str:
 
 
 def _stats_facts(stats: PoolStats) -> List[Fact]:
-    counts = ("succeeded", "failed", "retried", "reasked", "in_flight", "queued", "parked")
+    counts = ("succeeded", "failed", "retried", "reasked", "fell_back", "in_flight", "queued", "parked")
     facts = [(name.replace("_", " "), f"{getattr(stats, name):,}") for name in counts]
     facts = [fact for place, fact in enumerate(facts) if place < 2 or fact[1] != "0"]
     if stats.usage.total_tokens:

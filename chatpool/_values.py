@@ -135,8 +135,8 @@ class Verdict(NamedTuple):
         request_id: the server's ``x-request-id``.
         about: what a failure is about where that makes a difference: ``"access"`` (the key, a permission or the model
             is refused), ``"start"`` (the server says that it is not ready yet), ``"content"`` (the server may have
-            stumbled over the content of the request), ``"gone"`` (a response in the background is there no
-            more, or was cancelled); "" otherwise.
+            stumbled over the content of the request), ``"tier"`` (its service tier has no room), ``"gone"`` (a
+            response in the background is there no more, or was cancelled); "" otherwise.
         fingerprint: of a failure that says more when it comes again: equal for the same refusal of other calls
             (``"fail"``), or for the same unusable answer to the same call (``"retry"``); None otherwise.
         key_refused: whether the server refused the API key, so that a new one may help (a 401).

@@ -148,6 +148,7 @@ class ChatCompletion(Generic[ParsedT]):
 
     __slots__ = (
         "_choices",
+        "_fallback",
         "_raw",
         "_reasoning",
         "finish_reason",
@@ -189,6 +190,13 @@ class ChatCompletion(Generic[ParsedT]):
         self._raw = raw
         self._reasoning = reasoning
         self._choices = choices
+        self._fallback = 0
+
+    @property
+    def fallback(self) -> int:
+        """The number of the entry of ``fallbacks=`` that brought it, from 1; 0 for the request itself."""
+        number: int = getattr(self, "_fallback", 0)  # pickles of 0.1.0 lack it
+        return number
 
     @property
     def reasoning(self) -> Optional[str]:

@@ -24,6 +24,7 @@ class Event(NamedTuple):
         kind: ``"queued"`` (the call was made; ``attempt`` is 0), ``"sent"`` (an attempt starts),
             ``"retrying"`` (it failed, the next one follows after ``wait``),
             ``"reasking"`` (it brought an answer that ``parse=`` cannot use, a reask follows),
+            ``"falling_back"`` (the request is given up, a fallback follows),
             ``"succeeded"`` or ``"failed"`` (the outcome is final; ``attempt`` is 0 when nothing was sent).
             A call that gets the outcome of an identical one (``dedupe=``) has only its last event.
         call_id: number of the call, unique within its pool.
@@ -36,8 +37,8 @@ class Event(NamedTuple):
         status: HTTP status of the attempt, None without a response.
         wait: seconds until the next attempt (``"retrying"``, and ``"failed"`` of a call that ended in that wait).
         elapsed: seconds the attempt took (not on ``"sent"``).
-        usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"`` or ``"failed"`` after an
-            answer that was rejected, or was of no use).
+        usage: tokens the answer used (``"succeeded"``, ``"reasking"``, and ``"retrying"``, ``"falling_back"`` or
+            ``"failed"`` after an answer that was rejected, or was of no use).
         request_id: the server's ``x-request-id``.
         response_model: the model that answered, by its own account, where ``usage`` is of its answer.
         endpoint: the name of the endpoint it goes or went to: its ``base_url``, where it was given no other; None on
@@ -48,6 +49,8 @@ class Event(NamedTuple):
         total: seconds from the making of the call to its end (``"succeeded"`` and ``"failed"``).
         finish_reason: why the model stopped, where there is an answer that says so.
         first_chunk: seconds from the send of the last attempt to the first piece of its answer, for streams.
+        service_tier: the ``service_tier`` of the request, None if it names none (not on ``"queued"`` and ``"sent"``).
+        fallback: the number of the fallback that the attempt sent, 0 for the request itself.
     """
 
     kind: str
@@ -69,6 +72,8 @@ class Event(NamedTuple):
     total: Optional[float] = None
     finish_reason: Optional[str] = None
     first_chunk: Optional[float] = None
+    service_tier: Optional[str] = None
+    fallback: int = 0
 
 
 Listener = Callable[[Event], None]

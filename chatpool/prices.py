@@ -8,12 +8,12 @@ import os
 import re
 from collections import Counter
 from numbers import Number  # decimals are
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .answers import Usage
 from .errors import ConfigurationError
 
-__all__ = ["Bill", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
+__all__ = ["Bill", "Charge", "Price", "Prices", "PricesLike", "dollars", "prices_of"]
 
 PricesLike = Union[float, Sequence[float], Mapping[str, Any], str, os.PathLike[str]]
 """Prices of a million tokens.
@@ -26,6 +26,8 @@ _MILLION = 1e6
 
 # LiteLLM's names, of dollars per token, in the order of Price.
 _PER_TOKEN = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
+_TIERS = ("flex", "priority")  # the names of the same prices in these tiers end in "_flex" and "_priority"
+_MOST_FIGURES = 3
 
 _DATE = re.compile(r"[-@](?:\d{4}-\d\d-\d\d|\d{8})$")
 
@@ -37,11 +39,17 @@ class Price(NamedTuple):
         read: of the prompt.
         written: of the answer.
         cached: of those of the prompt that came from the server's cache; None: as the others.
+        tiers: prices of the service tiers that have prices of their own, with the names of these.
     """
 
     read: float
     written: float = 0.0
     cached: Optional[float] = None
+    tiers: Tuple[Tuple[str, Price], ...] = ()
+
+    def of_tier(self, tier: Optional[str]) -> Price:
+        """Return the prices in a service tier: these, where it has none of its own."""
+        return next((price for name, price in self.tiers if name == tier), self)
 
     def cost(self, read: float, written: float, cached: float = 0.0) -> float:
         """Return the cost of a number of tokens; ``cached`` is the part of ``read`` that came from the cache."""
@@ -168,12 +176,19 @@ def _by_model(value: Mapping[Any, Any], name: str) -> Dict[str, Price]:
 
 
 def _per_token(figures: Mapping[Any, Any], where: str) -> Price:
+    usual = _tier_price(figures, where, "", Price(0.0))
+    tiers = [(tier, f"_{tier}") for tier in _TIERS if figures.get(f"{_PER_TOKEN[0]}_{tier}") is not None]
+    return usual._replace(tiers=tuple((tier, _tier_price(figures, where, end, usual)) for tier, end in tiers))
+
+
+def _tier_price(figures: Mapping[Any, Any], where: str, end: str, usual: Price) -> Price:
+    """Return the price in the fields whose names have this end; ``usual`` where one is missing."""
     read, written, cached = (
         # Digits that the multiplication invents are no part of a price.
         None if figures.get(field) is None else round(_figure(f"{where}.{field}", figures[field]) * _MILLION, 9)
-        for field in _PER_TOKEN
+        for field in (f"{name}{end}" for name in _PER_TOKEN)
     )
-    return Price(read or 0.0, written or 0.0, cached)
+    return Price(usual.read if read is None else read, usual.written if written is None else written, cached)
 
 
 def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Price:
@@ -181,7 +196,7 @@ def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Pri
     of_numbers = isinstance(figures, (list, tuple)) and all(
         isinstance(figure, Number) and not isinstance(figure, bool) for figure in figures
     )
-    if not (of_numbers and 1 <= len(figures) <= len(Price._fields)):
+    if not (of_numbers and 1 <= len(figures) <= _MOST_FIGURES):
         raise TypeError(
             f"{must} the price of a million tokens read (embeddings), to two numbers (read, written), or to three "
             f"(read, written, read from the cache), got {name}={value!r}"
@@ -189,7 +204,8 @@ def _price(value: Any, name: str, must: str, *, in_mapping: bool = False) -> Pri
             else f"{must} the price of a million tokens read (embeddings), two numbers (read, written), three "
             f"(read, written, read from the cache), a dict of model to these, or a file of prices, got {value!r}"
         )
-    return Price(*(_figure(name, figure) for figure in figures))
+    checked: List[Any] = [_figure(name, figure) for figure in figures]
+    return Price(*checked)
 
 
 def _figure(name: str, value: Any) -> float:
@@ -202,6 +218,22 @@ def _figure(name: str, value: Any) -> float:
     if not 0 <= figure < math.inf:
         raise ConfigurationError(f"{name} must not be negative, NaN or infinite, got {value!r}")
     return figure
+
+
+class Charge(NamedTuple):
+    """The tokens of the answers to one request.
+
+    Attributes:
+        usage: the tokens; None where nothing is known.
+        model: the model that was asked for.
+        answered: the model that answered, by its own account.
+        tier: the ``service_tier`` that was asked for.
+    """
+
+    usage: Optional[Usage]
+    model: Optional[str] = None
+    answered: Optional[str] = None
+    tier: Optional[str] = None
 
 
 class Bill:
@@ -225,8 +257,19 @@ class Bill:
         self._stated = self._unstated = False  # by a server, at least once
         self.unpriced: Counter[str] = Counter()
 
+    def add_all(self, charges: Iterable[Charge], *, share: float = 1.0) -> None:
+        """Count the answers to several requests; ``share`` as for :meth:`add`."""
+        for charge in charges:
+            self.add(charge.usage, charge.model, charge.answered, share=share, tier=charge.tier)
+
     def add(
-        self, usage: Optional[Usage], asked: Optional[str] = None, answered: Any = None, *, share: float = 1.0
+        self,
+        usage: Optional[Usage],
+        asked: Optional[str] = None,
+        answered: Any = None,
+        *,
+        share: float = 1.0,
+        tier: Optional[str] = None,
     ) -> None:
         """Count one answer.
 
@@ -234,6 +277,7 @@ class Bill:
             usage: its tokens; None where nothing is known, which counts as nothing.
             asked, answered: as for :meth:`Prices.of_answer`; ``answered`` as it stands in the answer, whatever it is.
             share: the share of the price that it costs; a cost that the server states is whole.
+            tier: the service tier that was asked for.
         """
         if usage is None:
             return
@@ -253,7 +297,7 @@ class Bill:
             if price is None:
                 self.unpriced[answered or asked or ""] += 1
             else:
-                self._cost += share * price.of(usage)
+                self._cost += share * price.of_tier(tier).of(usage)
 
     def wants_answered(self, asked: Optional[str]) -> bool:
         """Return whether the price depends on the model that answered."""

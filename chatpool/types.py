@@ -27,7 +27,7 @@ from ._redaction import printable
 from ._typing import ParsedT, SlotT, ValueT
 from .answers import ChatChunk, ChatCompletion, Choice, ToolCall, ToolCallDelta, Usage
 from .errors import ChatPoolError, ConfigurationError
-from .prices import Bill, PricesLike, prices_of
+from .prices import Bill, Charge, PricesLike, prices_of
 
 __all__ = [
     "Attempt",
@@ -84,6 +84,12 @@ class ChatRequest:
         model = self.body.get("model")
         return model if isinstance(model, str) else None
 
+    @property
+    def service_tier(self) -> Optional[str]:
+        """The ``service_tier`` that the body names, None without one."""
+        tier = self.body.get("service_tier")
+        return tier if isinstance(tier, str) else None
+
 
 Item = Union[str, Attachment, Sequence[Union[Mapping[str, Any], str, Attachment]], Mapping[str, Any], ChatRequest]
 
@@ -98,6 +104,7 @@ class Attempt(NamedTuple):
         elapsed: seconds it took.
         request_id: the server's ``x-request-id``.
         endpoint: the name of the endpoint it went to; None in a pool with a single one.
+        fallback: the number of the fallback that was sent, 0 for the request itself.
     """
 
     reason: str
@@ -106,6 +113,7 @@ class Attempt(NamedTuple):
     elapsed: float
     request_id: Optional[str]
     endpoint: Optional[str] = None
+    fallback: int = 0
 
 
 class Outcome(Generic[ValueT]):
@@ -114,14 +122,15 @@ class Outcome(Generic[ValueT]):
     Attributes:
         index: the item's place in the input, from 0.
         item: the item as it was passed (the original row with ``prompt=``).
-        request: the request made of it, None if none could be made.
+        request: the request made of it, None if none could be made; it stays the same where a fallback was sent.
         value: the answer (a :class:`ChatCompletion`, a vector ...), None after a failure.
         error: why it failed, None after a success.
         history: the exchanges that were sent, first to last.
         elapsed: seconds from the first send to the end, waits included; 0.0 if nothing was sent.
+        fallback: the number of the entry of ``fallbacks=`` that it ended with, from 1; 0 for the request itself.
     """
 
-    __slots__ = ("_usage", "elapsed", "error", "history", "index", "item", "request", "value")
+    __slots__ = ("_charges", "_usage", "elapsed", "error", "fallback", "history", "index", "item", "request", "value")
 
     def __init__(
         self,
@@ -133,6 +142,8 @@ class Outcome(Generic[ValueT]):
         history: Tuple[Attempt, ...] = (),
         elapsed: float = 0.0,
         usage: Optional[Usage] = None,
+        fallback: int = 0,
+        charges: Tuple[Charge, ...] = (),
     ) -> None:
         self.index = index
         self.item = item
@@ -141,12 +152,28 @@ class Outcome(Generic[ValueT]):
         self.error = error
         self.history = history
         self.elapsed = elapsed
+        self.fallback = fallback
         self._usage = usage
+        self._charges = charges
+
+    def __setstate__(self, state: Tuple[None, Mapping[str, Any]]) -> None:
+        for name, value in {"fallback": 0, "_charges": (), **state[1]}.items():  # pickles of 0.1.0 lack them
+            setattr(self, name, value)
 
     @property
     def usage(self) -> Optional[Usage]:
         """Tokens of all its answers, rejected ones included; None where that is not known."""
         return getattr(self.value, "usage", None) if self._usage is None else self._usage
+
+    @property
+    def charges(self) -> Tuple[Charge, ...]:
+        """The tokens by the requests that were sent: one :class:`Charge` for the request, and for each fallback."""
+        if self._charges:
+            return self._charges
+        request, usage = self.request, self.usage
+        if request is None:
+            return () if usage is None else (Charge(usage),)
+        return (Charge(usage, request.model, getattr(self.value, "model", None), request.service_tier),)
 
     @property
     def ok(self) -> bool:
@@ -270,8 +297,7 @@ class Results(List[SlotT], Generic[ValueT, SlotT]):
     def _bill(self, prices: Optional[PricesLike]) -> Bill:
         bill = Bill(None if prices is None else prices_of(prices))
         for outcome in self.outcomes:
-            asked = None if outcome.request is None else outcome.request.model
-            bill.add(outcome.usage, asked, getattr(outcome.value, "model", None))
+            bill.add_all(outcome.charges)
         return bill
 
     def raise_on_failure(self) -> None:
@@ -424,6 +450,7 @@ class PoolStats:
             :class:`~chatpool.Budget`; None where there is neither.
         waits_for: what the calls that wait are waiting for now, in the words of the progress bar ("server down,
             probing", "rate 50/s, limit from headers"); None while calls are sent, or wait for nothing but a worker.
+        fell_back: failures and answers that were not accepted, after which a fallback was sent.
     """
 
     queued: int = 0
@@ -437,6 +464,7 @@ class PoolStats:
     reasked: int = 0
     cost: Optional[float] = None
     waits_for: Optional[str] = None
+    fell_back: int = 0
 
     def __repr__(self) -> str:
         from ._reprs import stats_line

@@ -27,10 +27,12 @@ from .._wire.request_size import request_size
 from ..config import Limits, Timeout
 from ..errors import ConfigurationError
 from ..events import Listener
+from ..prices import Bill
 from ..types import ChatRequest, Outcome, Usage
 from .connect import PUBLIC_URL
 from .embedding_batches import MAX_BATCH_TEXTS, PAUSE, EmbeddingRowsRun
 from .failures import FailureLimit, MaxFailures, state_of
+from .fallbacks import change_endpoints, limits_in
 from .options import RequestMaker, body_fields, recorded_options, run_call_options
 from .pickling import PoolRecipe, restore
 from .pool import ChatPool
@@ -221,9 +223,7 @@ def max_workers_of(pool: ChatPool) -> int:
 
 def limits_of(pool: ChatPool) -> List[Limits]:
     """Return the limits of a pool and of its endpoints, as far as they limit anything."""
-    arguments = pool._recipe.arguments
-    found = [arguments.get("limits"), *(endpoint.limits for endpoint in arguments.get("endpoints") or ())]
-    return [limits for limits in found if limits is not None and limits.any]
+    return [limits for limits in limits_in(pool._recipe.arguments) if limits.any]
 
 
 def model_of(pool: ChatPool) -> Optional[str]:
@@ -268,6 +268,7 @@ class RowBudget:
     def __init__(self, pool: ChatPool) -> None:
         self._engine = pool._core.engine
         self.limits = self._engine.has_budget
+        self._prices = pool._core.prices
         self._estimators: Dict[Optional[str], TokenEstimator] = {}
         self._reserved: Dict[int, _RowReservation] = {}
 
@@ -293,10 +294,18 @@ class RowBudget:
         reserved = self._reserved.pop(record.key, None)
         if reserved is None:
             return
-        if usage is not None:
+        if usage is not None and record.charges:
+            usage = replace(usage, cost=self._cost_of(record))
+        elif usage is not None:
             reserved.estimator.learn(reserved.size, usage)
         timeouts = sum(attempt.reason == TIMED_OUT for attempt in record.attempts)
         self._engine.book_budget(reserved.budget, usage, answered=record.state == OK, timeouts=timeouts)
+
+    def _cost_of(self, record: Record) -> Optional[float]:
+        """Return what the requests of a row have cost together, each by its model and tier; None without prices."""
+        bill = Bill(self._prices)
+        bill.add_all(record.charges)
+        return bill.cost
 
     def release(self, key: int) -> None:
         """Give back what was reserved for a row that was not sent."""
@@ -324,10 +333,9 @@ class WorkerPools:
         self._scope: Optional[PrivateScope] = None
         arguments = {**pool._recipe.arguments, "budget": None}
         arguments["limits"] = self._child_limits(arguments.get("limits"), count)
-        if arguments.get("endpoints") is not None:
-            arguments["endpoints"] = [
-                endpoint._for_child(self._child_limits(endpoint.limits, count)) for endpoint in arguments["endpoints"]
-            ]
+        arguments = change_endpoints(
+            arguments, lambda endpoint: endpoint._for_child(self._child_limits(endpoint.limits, count))
+        )
         if arguments.get("auth") is not None:
             arguments["auth"] = arguments["auth"].for_child()
         workers = max_workers_of(pool)

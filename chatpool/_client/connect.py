@@ -27,6 +27,7 @@ __all__ = [
     "endpoint_spec",
     "endpoint_specs",
     "openai_settings",
+    "standby_specs",
 ]
 
 
@@ -267,6 +268,31 @@ def endpoint_specs(endpoints: Any, limits: Optional[Limits], connection: Mapping
     return specs
 
 
+def standby_specs(
+    endpoints: Sequence[Endpoint], limits: Optional[Limits], connection: Mapping[str, Any], taken: Sequence[str]
+) -> List[EndpointSpec]:
+    """Return the endpoints that get fallbacks only.
+
+    Args:
+        endpoints: at least one.
+        limits, connection: as for :func:`endpoint_specs`.
+        taken: the names of the others.
+
+    Raises:
+        ConfigurationError: as for :func:`endpoint_specs`.
+    """
+    common = {name: value for name, value in connection.items() if name not in ("api_key", "base_url", "auth")}
+    _refuse_common_key(common)
+    specs: List[EndpointSpec] = []
+    for endpoint in endpoints:
+        settings = _endpoint_settings(endpoint, common)
+        name = _name(endpoint, settings, [*taken, *(spec.name for spec in specs)])
+        own = limits if endpoint.limits is None else endpoint.limits
+        spec = EndpointSpec(name, own, None, endpoint.weight, settings, endpoint.model, is_standby=True)
+        specs.append(_with_sharing(spec))
+    return specs
+
+
 def _with_sharing(spec: EndpointSpec) -> EndpointSpec:
     """Return the specification, completed with the sharing of its limits."""
     limits = spec.limits
@@ -293,6 +319,10 @@ def _check_connection(connection: Mapping[str, Any]) -> None:
     for name in ("api_key", "base_url", "auth"):
         if connection.get(name) is not None:
             raise ConfigurationError(f"{name} and endpoints cannot be combined: pass {name} to an Endpoint")
+    _refuse_common_key(connection)
+
+
+def _refuse_common_key(connection: Mapping[str, Any]) -> None:
     session = connection.get("session")
     header_names = [*(connection.get("headers") or {}), *getattr(session, "headers", ())]
     if getattr(session, "auth", None) is not None or any(is_credential(name) for name in header_names):

@@ -15,6 +15,7 @@ from ..clock import Clock, current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
+from .fallbacks import EndpointNames
 
 __all__ = ["PoolCore"]
 
@@ -38,6 +39,7 @@ class PoolCore:
         dispatcher: passes events to the listeners.
         statistics: the pool's counters.
         prices: of the budget; None without any.
+        endpoint_names: the names of the endpoints that fallbacks may go to.
 
     Raises:
         TypeError: a hook or a listener cannot be called.
@@ -55,6 +57,7 @@ class PoolCore:
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} must be callable, got {hook!r}")
         self.budget = budget
+        self.endpoint_names = EndpointNames(None, specs)
         self.prices = (budget.prices or None) if budget is not None else None
         self.statistics = Statistics(self.prices)
         self._lines: Dict[Tuple[str, Optional[str]], LineStats] = {}

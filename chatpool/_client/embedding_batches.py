@@ -210,7 +210,10 @@ class _EmbeddingBatch:
     ) -> Outcome[Any]:
         history = self._earlier_attempts + outcome.history
         value = None if error is not None else value
-        return Outcome(item.row_index, item.row, item.request, value, error, history, outcome.elapsed, usage)
+        number, charges = outcome.fallback, [charge._replace(usage=usage) for charge in outcome.charges[-1:]]
+        elapsed, charges_of_row = outcome.elapsed, tuple(charges) if number else ()
+        row = item.row_index, item.row, item.request
+        return Outcome(*row, value, error, history, elapsed, usage, number, charges_of_row)
 
 
 def _unusable_answer(problem: UnusableAnswer) -> APIResponseError:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Callable, Dict, Literal, Mapping, Optional
+from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple
 
-from .._engine import CallOptions, Dispatcher, Reading, collect_chunks
+from .._engine import CallOptions, Dispatcher, Fallback, Fallbacks, Reading, collect_chunks
 from .._policy.retry import RetryDecider
 from .._redaction import secret
 from .._structured.parse import Parse
@@ -75,12 +75,13 @@ class CallDefaults:
     when_down: WhenDown = "wait"
     timeout: Timeout = field(default_factory=Timeout)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    fallbacks: Tuple[Fallback, ...] = ()
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
     max_pack: Optional[int] = None
 
     def changed(self, **changes: Any) -> CallDefaults:
-        """Return a copy with other values; ``timeout`` and ``retry`` may be shorthands.
+        """Return a copy with other values; ``timeout`` and ``retry`` may be shorthands, ``fallbacks`` may not.
 
         Raises:
             TypeError: a keyword that is no default of a pool, or a value of the wrong type.
@@ -92,7 +93,7 @@ class CallDefaults:
             if name not in known:
                 raise TypeError(
                     f"with_options() got an unexpected keyword argument {name!r}; it takes model, system, defaults, "
-                    "headers, query, priority, when_down, timeout and retry"
+                    "headers, query, priority, when_down, timeout, retry and fallbacks"
                 )
         if "timeout" in changes:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
@@ -195,7 +196,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         core: of the pool.
         defaults: of the pool or its view.
         changes: keywords of the method call: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``,
-            ``when_down``.
+            ``when_down``, ``fallbacks``.
 
     Raises:
         TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
@@ -214,6 +215,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         is_single=True,
         review=changed.answers.reviewer(),
         reading=collect_chunks if changed.collect_stream else None,
+        fallbacks=Fallbacks(changed.fallbacks) if changed.fallbacks else None,
     )
 
 
@@ -257,6 +259,7 @@ def run_call_options(
         deadline=deadline,
         deadline_limit=limit,
         ends_when_refused=ends_when_refused,
+        fallbacks=None if options.fallbacks is None else options.fallbacks.for_run(),
     )
 
 
@@ -292,9 +295,15 @@ def recorded_options(
         "timeout": _fields(options.timeout),
         "retry": _fields(options.retrier.policy),
         "parameters": parameters,
+        "fallbacks": None if options.fallbacks is None else [_described(each) for each in options.fallbacks.entries],
         **more,
     }
     return {name: value for name, value in recorded.items() if value not in (None, {})}
+
+
+def _described(fallback: Fallback) -> Any:
+    """Return a fallback for a journal: the name of an endpoint, or the body fields."""
+    return fallback.endpoint or {name: _shown(name, value) for name, value in fallback.changes.items()}
 
 
 def _fields(settings: Any, *left_out: str) -> Dict[str, Any]:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from .connect import KEY_VARIABLES
-from .endpoint import refuse_credentials
+from .endpoint import Endpoint, refuse_credentials
+from .fallbacks import change_endpoints, limits_in
 from .options import CallDefaults
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class PoolRecipe:
                 "verify= is an ssl.SSLContext, which cannot be pickled: pass the path of a CA file, or make the pool "
                 "where it is used"
             )
-        endpoints = [*(self.arguments.get("endpoints") or ())]
-        for limits in [self.arguments.get("limits"), *(endpoint.limits for endpoint in endpoints)]:
+        for limits in limits_in(self.arguments):
             scope = getattr(limits, "scope", None)
             if scope is not None and "://" in scope and urlsplit(scope).password:
                 raise ConfigurationError(
@@ -53,9 +53,7 @@ class PoolRecipe:
                     "where it is used"
                 )
         _refuse_secrets(self.arguments)
-        arguments = dict(self.arguments)
-        if arguments.get("endpoints") is not None:
-            arguments["endpoints"] = [endpoint._without_key() for endpoint in arguments["endpoints"]]
+        arguments = change_endpoints(self.arguments, Endpoint._without_key)
         if not isinstance(arguments.get("api_key"), str):
             return replace(self, arguments=arguments)
         return replace(self, arguments={**arguments, "api_key": None}, key_left_behind=True)

@@ -52,6 +52,7 @@ from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
 from .failures import MaxFailures
+from .fallbacks import EndpointNames, FallbacksLike, check_prices
 from .options import CallDefaults, RequestMaker, WhenDown, answer_options, body_fields, call_options, streamed_options
 from .pickling import PoolRecipe, restore
 from .run import Outcomes, collect
@@ -85,6 +86,10 @@ class ChatPool(ApiMethods):
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
+        fallbacks: what is sent in the place of a request for text that has failed, or whose answer is not accepted: a
+            list of models (str), changes to the body (``{"service_tier": "default"}``; None leaves a field out) and
+            endpoints (:class:`~chatpool.Endpoint`; one that is not in ``endpoints`` gets nothing else), tried in order,
+            each once (see ``docs/howto/fallbacks``). ``embed`` and ``request`` have only those of the call.
         when_down: what a single call does while every server for its model is known to be down: ``"wait"`` for the
             return of one, within ``timeout.total``; or ``"raise"`` an :class:`~chatpool.APIConnectionError` at once,
             with ``retry_after``, except that one call at a time is sent as a probe. Runs always wait. Default
@@ -139,6 +144,7 @@ class ChatPool(ApiMethods):
         limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
         endpoints: Optional[Sequence[Endpoint]] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         when_down: WhenDown = "wait",
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
@@ -162,14 +168,17 @@ class ChatPool(ApiMethods):
         auth = request_auth(auth)
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
-        call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
-        call_defaults.update(when_down=when_down)
+        call_defaults: Dict[str, Any] = {"model": model, "system": system, "defaults": defaults, "timeout": timeout}
+        call_defaults.update(retry=retry, when_down=when_down, fallbacks=fallbacks)
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
-        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget)
+        names = EndpointNames(endpoints, specs)
+        specs += names.add_standbys(fallbacks, limits, connection)
+        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget, names)
+        check_prices(self._defaults.fallbacks, limits, budget)
         self._recipe = PoolRecipe("", arguments)
 
     @classmethod
@@ -202,7 +211,7 @@ class ChatPool(ApiMethods):
         options.update(auth=request_auth(options.get("auth")))
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
-        names = ("system", "defaults", "timeout", "retry", "when_down")
+        names = ("system", "defaults", "timeout", "retry", "when_down", "fallbacks")
         call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
         hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
@@ -228,7 +237,11 @@ class ChatPool(ApiMethods):
         )
         check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([endpoint_spec(settings, limits)], call_defaults, hooks, listeners, budget)
+        spec = endpoint_spec(settings, limits)
+        endpoint_names = EndpointNames(None, [spec])
+        standbys = endpoint_names.add_standbys(call_defaults["fallbacks"], limits, {**fixed, **options})
+        pool._open([spec, *standbys], call_defaults, hooks, listeners, budget, endpoint_names)
+        check_prices(pool._defaults.fallbacks, limits, budget)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
 
@@ -237,13 +250,16 @@ class ChatPool(ApiMethods):
 
         Args:
             options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
-                ``retry``, ``when_down``.
+                ``retry``, ``when_down``, ``fallbacks``.
 
         Returns:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
         """
         view = ChatPool.__new__(ChatPool)
         view._core, view._recipe, view._is_view = self._core, self._recipe, True
+        if "fallbacks" in options:
+            given = options["fallbacks"]
+            options["fallbacks"] = () if given is None else self._core.endpoint_names.entries(given)
         view._defaults = self._defaults.changed(**options)
         return view
 
@@ -257,6 +273,7 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -275,7 +292,7 @@ class ChatPool(ApiMethods):
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
-            when_down: as in :class:`ChatPool`, for this call.
+            when_down, fallbacks: as in :class:`ChatPool`, for this call; ``fallbacks=[]`` for none.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
                 NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
@@ -300,7 +317,7 @@ class ChatPool(ApiMethods):
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make_request(item), options)  # type: ignore[no-any-return]  # a chat path answers with one
@@ -315,6 +332,7 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -329,7 +347,7 @@ class ChatPool(ApiMethods):
             item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
                 whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, when_down, fallbacks, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``. With
                 ``background=True`` the server makes the response by itself, and is asked until it has ended; no
@@ -350,6 +368,7 @@ class ChatPool(ApiMethods):
             query=query,
             priority=priority,
             when_down=when_down,
+            fallbacks=fallbacks,
             extra_body=extra_body,
             system=system,
             parse=parse,
@@ -370,6 +389,7 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -384,7 +404,7 @@ class ChatPool(ApiMethods):
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
         return _send(self._core, item, make_request(item), options)
@@ -403,6 +423,7 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
     ) -> Any:
         """Call any endpoint below ``base_url`` with the same guarantees.
 
@@ -418,6 +439,7 @@ class ChatPool(ApiMethods):
                 replaces that file once it is whole.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             priority, when_down: as in :meth:`chat`.
+            fallbacks: as in :class:`ChatPool`, for this call only.
 
         Returns:
             The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
@@ -434,10 +456,11 @@ class ChatPool(ApiMethods):
         check_response_form(response)
         fields = with_parts(dict(body or {}), path)
         request = ChatRequest(fields, path, method.upper(), files or (), response)
-        return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
+        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks or ())
+        return self._wait(None, request, options)
 
     def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:
-        return self._wait(None, request, self._call_options(**options))
+        return self._wait(None, request, self._call_options(**options, fallbacks=()))
 
     # Compact: an overload is read at a glance, and differs from its neighbours in on_error only.
     # fmt: off
@@ -449,7 +472,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT]]: ...
@@ -462,7 +486,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT], Union[ChatCompletion[ParsedT], ChatPoolError]]: ...
@@ -475,7 +500,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT], ChatCompletion[ParsedT]]: ...
@@ -498,6 +524,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -530,6 +557,8 @@ class ChatPool(ApiMethods):
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            fallbacks: as in :meth:`chat`. What the server refuses to all items, such as a model, later items of the
+                run do not ask for again.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -546,7 +575,7 @@ class ChatPool(ApiMethods):
             prompt, progress, on_error, run_timeout, journal=journal, key=key, dedupe=dedupe, max_failures=max_failures
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._collect(items, make_request, run_options, options)
 
@@ -567,6 +596,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -581,7 +611,7 @@ class ChatPool(ApiMethods):
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
             items, prompt, progress, run_timeout, max_failures, journal, key, dedupe: as in :meth:`map`.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, fallbacks, extra_body, system, params: as in :meth:`map`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -598,7 +628,7 @@ class ChatPool(ApiMethods):
             max_failures=max_failures,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=True)
 
@@ -619,6 +649,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -642,7 +673,7 @@ class ChatPool(ApiMethods):
             max_failures=max_failures,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=False)
 
@@ -697,7 +728,8 @@ class ChatPool(ApiMethods):
     def embed(
         self, text: str, *, timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> List[float]: ...
 
     @overload
@@ -707,7 +739,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float]]: ...
 
     @overload
@@ -717,7 +750,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], Union[List[float], ChatPoolError]]: ...
 
     @overload
@@ -727,7 +761,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], List[float]]: ...
     # fmt: on
 
@@ -747,6 +782,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
     ) -> Union[List[float], Results[List[float], Any]]:
@@ -761,6 +797,7 @@ class ChatPool(ApiMethods):
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
             priority: as in :meth:`chat`.
+            fallbacks: as in :class:`ChatPool`, for this call only: vectors of different models do not go together.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
@@ -770,7 +807,7 @@ class ChatPool(ApiMethods):
             in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks or ())
 
         def make_request(text: Any) -> ChatRequest:
             return embedding_request(text, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
@@ -794,6 +831,7 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -809,6 +847,7 @@ class ChatPool(ApiMethods):
         Args:
             item, headers, query, priority, when_down, extra_body, system, retry, params: as in :meth:`chat`. The usage
                 is asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            fallbacks: as in :meth:`chat`; none follows once there was a chunk.
             timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
                 (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
                 ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
@@ -821,7 +860,7 @@ class ChatPool(ApiMethods):
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
@@ -843,6 +882,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -853,7 +893,7 @@ class ChatPool(ApiMethods):
             items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
             heartbeat: seconds without a chunk of any item after which ``(None, None)`` comes instead, as in
                 :meth:`ChatStream.events`. Default: it never does.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
+            timeout, retry, headers, query, priority, fallbacks, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
             An iterator of ``(index, chunk)`` as chunks arrive, and last for each item ``(index, outcome)`` with its
@@ -871,7 +911,7 @@ class ChatPool(ApiMethods):
         )
         fields = body_fields("stream_many", extra_body, params)
         make_request = RequestMaker(self._defaults, system, fields, streams=True)
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
         return start_streams(self._core, items, make_request, run_options, options)
 
     def stats(self) -> PoolStats:
@@ -944,10 +984,15 @@ class ChatPool(ApiMethods):
         hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget],
+        endpoint_names: EndpointNames,
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
-        self._defaults = CallDefaults().changed(**_without_none(defaults))
+        known = _without_none(defaults)
+        if "fallbacks" in known:
+            known["fallbacks"] = endpoint_names.entries(known["fallbacks"])
+        self._defaults = CallDefaults().changed(**known)
         self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock)
+        self._core.endpoint_names = endpoint_names
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
@@ -966,15 +1011,19 @@ class ChatPool(ApiMethods):
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
         when_down: Optional[WhenDown] = None,
+        fallbacks: Optional[FallbacksLike] = None,
     ) -> CallOptions:
         """Return the options of a single call: the pool's, and those of the method call over them."""
+        entries = None if fallbacks is None else self._core.endpoint_names.entries(fallbacks)
+        if entries == self._defaults.fallbacks:
+            entries = None
         is_plain = timeout is None and retry is None and not headers and not query and priority is None
-        if is_plain and when_down is None and deadline_on(self._core.engine.clock) is None:
+        if is_plain and when_down is None and entries is None and deadline_on(self._core.engine.clock) is None:
             if self._plain_options is None:
                 self._plain_options = call_options(self._core, self._defaults, {})
             return self._plain_options
         keywords: Dict[str, Any] = {"timeout": timeout, "retry": retry, "headers": headers, "query": query}
-        keywords.update(priority=priority, when_down=when_down)
+        keywords.update(priority=priority, when_down=when_down, fallbacks=entries)
         return call_options(self._core, self._defaults, _without_none(keywords))
 
     @waits_for_calls

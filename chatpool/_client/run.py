@@ -458,6 +458,8 @@ def merged_outcome(outcome: Outcome[Any]) -> Outcome[Any]:
         first.history + outcome.history,
         first.elapsed + outcome.elapsed,
         sum(usages[1:], usages[0]) if usages else None,
+        outcome.fallback,
+        first.charges + outcome.charges if first.fallback or outcome.fallback else (),
     )
 
 

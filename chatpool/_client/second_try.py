@@ -58,7 +58,7 @@ def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOption
 def call_options_of(
     results: Results[Any, Any], options: CallOptions, *, keeps_timeout: bool, keeps_retry: bool
 ) -> CallOptions:
-    """Return options with the time limits, the retries and the review of answers of the run's own calls.
+    """Return options with the time limits, the retries, the fallbacks and the review of the run's own calls.
 
     Headers and URL parameters are the pool's, as it may be another pool.
 
@@ -76,6 +76,7 @@ def call_options_of(
         retrier=options.retrier if keeps_retry else first.retrier,
         review=first.review,
         reading=first.reading,
+        fallbacks=first.fallbacks,
     )
 
 

@@ -62,7 +62,9 @@ class SingleFlight:
             key = self._leader_keys.pop(call.id, None)
             if key is None:
                 return []
-            self._answers[key] = Outcome(outcome.index, None, None, outcome.value, outcome.error)
+            self._answers[key] = Outcome(
+                outcome.index, None, None, outcome.value, outcome.error, fallback=outcome.fallback
+            )
             return self._followers.pop(key)
 
     def after_fork_in_child(self) -> None:
@@ -100,6 +102,7 @@ def _follower_outcome(follower: Call, leader: Outcome[Any], now: float) -> Outco
         error.__cause__ = cause
     follower.payload = b""
     outcome = follower.outcome(now, value=value, error=error)
+    outcome.fallback = leader.fallback
     report_end(follower, now, error=error, usage=None)
     return outcome
 

@@ -464,7 +464,11 @@ def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
         value, error = review.value, review.error
         if error is not None:
             value, error.attempts = None, attempts
-    return Outcome(call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage)
+    fallback = record.attempts[-1].fallback if record.attempts else 0
+    if isinstance(value, ChatCompletion):
+        value._fallback = fallback
+    outcome = call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage
+    return Outcome(*outcome, fallback, record.charges)
 
 
 def _value(request: ChatRequest, record: Record) -> Any:
@@ -520,10 +524,12 @@ def record_of(
     if usage == _usage_in(outcome.value) and usage != Usage():
         usage = None
     is_unpaid = outcome.request is None or (answer is None and outcome.usage is None)
-    requested_model = None if is_unpaid or outcome.request is None else outcome.request.model
+    charges = outcome.charges
+    requested_model = None if is_unpaid or not charges else charges[-1].model
     model = None if requested_model == answering_model(answer) else requested_model
-    history, value = outcome.history, _encoded(answer)
-    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, history, error, meta, value, usage, model)
+    in_parts = charges if not is_unpaid and any(outcome.fallback or charge.tier for charge in charges) else ()
+    values = error, meta, _encoded(answer), usage, model, in_parts
+    return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, *values)
 
 
 def _usage_in(value: Any) -> Optional[Usage]:

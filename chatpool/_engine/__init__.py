@@ -5,6 +5,7 @@ from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
+from .fallback_list import Fallback, Fallbacks
 from .streaming import StreamHandoff, collect_chunks
 from .worker_threads import WorkerHooks
 
@@ -18,6 +19,8 @@ __all__ = [
     "EndpointSpec",
     "Endpoints",
     "Engine",
+    "Fallback",
+    "Fallbacks",
     "OutcomeSink",
     "Reading",
     "Review",

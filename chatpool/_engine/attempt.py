@@ -8,7 +8,7 @@ from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
 from .._policy.retry import Deadline, RetryDecision, RetryState
-from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of
+from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of, with_files_of
 from .._values import FileFault, HTTPResponse, LazyBody, Verdict
 from .._wire import (
     classify_exception,
@@ -39,6 +39,8 @@ __all__ = [
     "Attempter",
     "StartedAttempt",
     "ask_again",
+    "change_last_attempt",
+    "encode_changed",
     "encode_payload",
     "limited",
     "note_wait",
@@ -90,7 +92,7 @@ class Attempter:
         self._clock = clock
         self._scheduler = scheduler
         self._exchanges = _Exchanges(endpoints, clock, scheduler)
-        self._failover = Failover(endpoints, scheduler) if endpoints.several else None
+        self._failover = Failover(endpoints, scheduler) if endpoints.fails_over else None
 
     def attempt(self, call: Call) -> AttemptResult:
         """Make one attempt, unless the call must not be sent.  A success is not yet known to the scheduler."""
@@ -124,10 +126,13 @@ class Attempter:
             self._scheduler.returned(call, CANCELLED, ended_at)
             return AttemptResult()
         if verdict.kind == "success":
-            call.history += (attempt_of(verdict, None, elapsed, self._endpoints.display_name(call)),)
+            endpoint = self._endpoints.display_name(call)
+            call.history += (attempt_of(verdict, None, elapsed, endpoint, call.fallback),)
             return AttemptResult(verdict)
         if verdict.kind == "pending":
             return self.promise(call, started, verdict, ended_at)
+        if verdict.about == "tier" and call.options.fallbacks is not None:
+            verdict = verdict._replace(kind="fail")  # it says nothing about the pace of other tiers, and is not awaited
         # A timeout that was cut to the rest of the call's time says nothing about the server.
         was_cut = started.seconds_left < call.options.timeout.attempt
         tells_nothing = was_cut and verdict.kind == "timeout" and verdict.status is None
@@ -150,6 +155,8 @@ class Attempter:
         if is_new and verdict.background is not None:
             # Kept first: what is given up in this moment must not be withdrawn if a later run can find it.
             facts = {"id": verdict.background.id, "endpoint": call.upstream_key[0]}
+            if call.fallback:
+                facts["fallback"] = str(call.fallback)
             is_kept = call.sink.keep_background(call, facts)
             background.start(verdict.background, started.sent_at, is_kept=is_kept)
         hint, others = call.options.retrier.policy.retry_after_max, self._scheduler.parked_calls(call)
@@ -187,6 +194,10 @@ class Attempter:
         if call.unsendable is not None:
             ends_all = isinstance(call.unsendable, BudgetExceededError)  # then nothing else may be sent either
             return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
+        fallbacks = call.options.fallbacks
+        error = None if fallbacks is None else fallbacks.refusal(call.first_request, call.fallback)
+        if error is not None:
+            return RetryDecision(error=error.copied("not sent: "), scope="model")
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
@@ -230,7 +241,7 @@ class Attempter:
             outage = self._scheduler.outage(call, now)
             if outage is not None:
                 decision = RetryDecision(error=outage.error(verdict.error))
-        attempt = attempt_of(verdict, decision.wait, elapsed, self._endpoints.display_name(call))
+        attempt = attempt_of(verdict, decision.wait, elapsed, self._endpoints.display_name(call), call.fallback)
         call.history += (attempt,)
         if decision.wait is not None and call.state == RUNNING:
             report_retry(call, attempt, now)
@@ -396,6 +407,13 @@ def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[by
     return b"" if sends_no_body(request) and not request.files else payload_of(request)
 
 
+def encode_changed(call: Call, request: ChatRequest) -> Union[bytes, LazyBody]:
+    """Return the encoded body of a request that differs from that of ``call`` in body fields only; raises as above."""
+    if request.files:  # the open ones among them have been read
+        return with_files_of(call.payload, request)
+    return encode_payload(request, call.options.reading)
+
+
 def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
     """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
     if reading is not collect_chunks:
@@ -411,7 +429,7 @@ def review_answer(call: Call, verdict: Verdict) -> Review:
     assert reviewer is not None
     review = reviewer(call.request, verdict.value, call.reasks)
     if review.reason != "ok":
-        _change_last_attempt(call, reason=review.reason)
+        change_last_attempt(call, reason=review.reason)
     return review
 
 
@@ -427,7 +445,7 @@ def ask_again(call: Call, request: ChatRequest, verdict: Verdict, now: float) ->
     call.request, call.size, call.retry = request, None, None
     call.reasks += 1
     call.attempts_before = call.attempts
-    _change_last_attempt(call, wait=0.0)
+    change_last_attempt(call, wait=0.0)
     report_reask(call, now, verdict)
 
 
@@ -438,10 +456,11 @@ def note_wait(call: Call, now: float) -> None:
     """
     *before, last = call.history
     spent = sum(attempt.elapsed + (attempt.wait or 0.0) for attempt in before) + last.elapsed
-    _change_last_attempt(call, wait=max(now - (call.first_sent_at or now) - spent, 0.0))
+    change_last_attempt(call, wait=max(now - (call.first_sent_at or now) - spent, 0.0))
 
 
-def _change_last_attempt(call: Call, **changes: Any) -> None:
+def change_last_attempt(call: Call, **changes: Any) -> None:
+    """Change what the history says of the last attempt."""
     call.history = (*call.history[:-1], call.history[-1]._replace(**changes))
 
 

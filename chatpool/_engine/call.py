@@ -18,9 +18,11 @@ from .._wire.response import HTTP_OK
 from ..config import Timeout
 from ..errors import ChatPoolError
 from ..events import Event
+from ..prices import Charge
 from ..types import Attempt, ChatChunk, ChatRequest, Outcome, Usage
 from .background_state import BackgroundState
 from .dispatcher import Dispatcher
+from .fallback_list import Fallbacks
 from .leases import Lease
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "attempt_of",
     "failure_reason",
     "report_end",
+    "report_fallback",
     "report_queued",
     "report_reask",
     "report_retry",
@@ -69,7 +72,7 @@ class Call:
     """One call: its request, the sink of its outcome, and its progress.
 
     ``state`` is written under the scheduler's lock only.  ``first_request`` is the caller's; ``request`` becomes
-    another one when the call is asked again.
+    another one when the call is asked again, or falls back.
 
     All clocks are on the pool's clock.  While an upstream is blocked because its server is down, its meter of blocked
     seconds runs (see :meth:`Upstream.blocked_seconds`); two readings of it tell how long it was blocked between them.
@@ -82,11 +85,13 @@ class Call:
         "blocked_seconds_at_due",
         "blocked_seconds_at_send",
         "cancel_token",
+        "charges",
         "context",
         "created_at",
         "due_at",
         "ended_by",
         "failover_state",
+        "fallback",
         "first_chunk_seconds",
         "first_request",
         "first_sent_at",
@@ -136,7 +141,9 @@ class Call:
         self.attempts = 0
         self.reasks = 0  # number of times it was asked again, with another request
         self.attempts_before = 0  # of the requests before this one
-        self.usage: Optional[Usage] = None  # of all its answers, unusable ones included
+        self.fallback = 0  # number of the one that is sent, 0 for the request itself
+        self.charges: Tuple[Charge, ...] = ()  # for the requests before this fallback
+        self.usage: Optional[Usage] = None  # of all its answers since then, unusable ones included
         self.unreported_usage: Optional[Usage] = None  # the part of it that no event has reported yet
         self.created_at = created_at
         self.first_sent_at: Optional[float] = None
@@ -200,12 +207,32 @@ class Call:
         if usage is not None:
             self.usage = usage if self.usage is None else self.usage + usage
 
+    def begin_fallback(self, number: int, request: ChatRequest, answer: Any = None) -> None:
+        """Make a fallback the request: its retries and reasks start afresh, and the call's time goes on.
+
+        Args:
+            number: of the fallback.
+            request: the new one.
+            answer: the last answer to the one before, where there is one.
+        """
+        self.charges = self._all_charges(answer)
+        self.usage = self.unreported_usage = self.retry = self.size = self.failover_state = self.unsendable = None
+        self.fallback, self.request = number, request
+        self.reasks, self.attempts_before = 0, self.attempts
+
+    def _all_charges(self, answer: Any) -> Tuple[Charge, ...]:
+        """Return the charges for all requests that were sent; ``answer`` is the last answer to this one."""
+        if self.usage is None:
+            return self.charges
+        answered, _ = model_and_reason(answer)
+        return (*self.charges, Charge(self.usage, self.request.model, answered, self.request.service_tier))
+
     def complete_history(self, now: float) -> None:
         """Note the attempt that was under way when the call was given up, if there was one."""
         if self.attempts > len(self.history):
             began_at = self.background.began_at if self.background is not None and self.polls else self.sent_at
             lasted = 0.0 if began_at is None else now - began_at
-            self.history += (Attempt("given up", None, None, lasted, None),)
+            self.history += (Attempt("given up", None, None, lasted, None, None, self.fallback),)
 
     def outcome(self, now: float, *, value: Any = None, error: Optional[ChatPoolError] = None) -> Outcome[Any]:
         """Return the outcome of the call for the caller."""
@@ -213,7 +240,13 @@ class Call:
         if error is not None:
             error.attempts = len(self.history)
         elapsed = 0.0 if self.first_sent_at is None else now - self.first_sent_at
-        return Outcome(self.index, self.item, self.first_request, value, error, self.history, elapsed, self.usage)
+        row = self.index, self.item, self.first_request
+        if not self.fallback:
+            return Outcome(*row, value, error, self.history, elapsed, self.usage)
+        charges = self._all_charges(value)
+        usages = [charge.usage for charge in charges if charge.usage is not None]
+        usage = sum(usages[1:], usages[0]) if usages else None
+        return Outcome(*row, value, error, self.history, elapsed, usage, self.fallback, charges)
 
 
 class Chunks(Protocol):
@@ -263,6 +296,7 @@ class CallOptions:
         suspects: counts the things that a call asks for and that can be asked for apart; None for no such calls.
         ends_when_refused: whether equal refusals of all calls of a model, each for a fault in the call and none after
             a success, end the other calls of that model.
+        fallbacks: what is sent in the place of a request that fails; None for nothing.
     """
 
     timeout: Timeout
@@ -280,6 +314,7 @@ class CallOptions:
     reading: Optional[Reading] = None
     suspects: Optional[Callable[[Call], int]] = None
     ends_when_refused: bool = True
+    fallbacks: Optional[Fallbacks] = None
 
     @cached_property
     def level(self) -> int:
@@ -322,12 +357,14 @@ class Review(NamedTuple):
         request: the next request; its path and model are those of the one before.
         error: the error that the call fails with.
         reason: why the answer was not accepted, in a few words of the package; it is in the history and in events.
+        is_of_answer: whether an error is about the answer, so that another one may be better.
     """
 
     value: Any = None
     request: Optional[ChatRequest] = None
     error: Optional[ChatPoolError] = None
     reason: str = "ok"
+    is_of_answer: bool = True
 
 
 Reviewer = Callable[[ChatRequest, Any, int], Review]
@@ -383,9 +420,11 @@ class FailoverState:
         return min([latest, *self._until.values()])
 
 
-def attempt_of(verdict: Verdict, wait: Optional[float], elapsed: float, endpoint: Optional[str]) -> Attempt:
+def attempt_of(
+    verdict: Verdict, wait: Optional[float], elapsed: float, endpoint: Optional[str], fallback: int = 0
+) -> Attempt:
     """Return an attempt for the history of its call; ``endpoint`` is its name where there are several."""
-    return Attempt(failure_reason(verdict), verdict.status, wait, elapsed, verdict.request_id, endpoint)
+    return Attempt(failure_reason(verdict), verdict.status, wait, elapsed, verdict.request_id, endpoint, fallback)
 
 
 def failure_reason(verdict: Verdict) -> str:
@@ -416,7 +455,8 @@ def report_send(call: Call, now: float) -> None:
         endpoint, model = call.upstream_key
         event = Event("sent", call.id, call.attempts, now, call.sink.run_id, model, endpoint=endpoint)
         queued = now - call.created_at if call.attempts == 1 else None
-        dispatcher.emit(event._replace(operation=operation_name(call.request.path), queued=queued))
+        operation = operation_name(call.request.path)
+        dispatcher.emit(event._replace(operation=operation, queued=queued, fallback=call.fallback))
 
 
 def report_retry(call: Call, attempt: Attempt, now: float) -> None:
@@ -430,6 +470,14 @@ def report_reask(call: Call, now: float, verdict: Verdict) -> None:
     if call.options.dispatcher.wants("reasking"):
         last = call.history[-1]
         _emit("reasking", call, now, last, last.reason, verdict.usage, verdict.value)
+
+
+def report_fallback(call: Call, now: float, error: ChatPoolError, verdict: Optional[Verdict]) -> None:
+    """Emit the event of a request that is given up for a fallback; ``verdict`` is that of an answer not accepted."""
+    if call.options.dispatcher.wants("falling_back"):
+        last = call.history[-1]
+        usage, answer = (call.unreported_usage, None) if verdict is None else (verdict.usage, verdict.value)
+        _emit("falling_back", call, now, last, type(error).__name__, usage, answer)
 
 
 def report_end(
@@ -455,7 +503,7 @@ def _emit(
     usage: Optional[Usage],
     answer: Any = None,
 ) -> None:
-    _, status, wait, elapsed, request_id, _ = attempt
+    _, status, wait, elapsed, request_id, _, _ = attempt
     endpoint, model = call.upstream_key
     response_model, finish_reason = model_and_reason(answer)
     has_ended = kind in ("succeeded", "failed")
@@ -480,5 +528,7 @@ def _emit(
         now - call.created_at if has_ended else None,
         finish_reason,
         call.first_chunk_seconds,
+        call.request.service_tier,
+        call.fallback,
     )
     call.options.dispatcher.emit(event)

@@ -15,7 +15,7 @@ from .._reentrancy import defer, is_reentrant, waits_for_calls
 from .._values import Verdict
 from ..clock import Clock, interruptible
 from ..errors import CallCancelledError, ChatPoolError, DeadlineExceededError
-from ..types import Outcome
+from ..types import ChatCompletion, Outcome
 from .background_state import unfinished_in_time
 from .call import DONE, RUNNING, Call, OutcomeSink, report_end
 from .scheduler import Scheduler
@@ -71,6 +71,8 @@ class Delivery:
             value = None if verdict is None or error is not None else verdict.value
             if verdict is not None and call.options.review is None:
                 call.add_usage(verdict.usage)
+            if call.fallback and isinstance(value, ChatCompletion):
+                value._fallback = call.fallback
             call.sink.deliver(call, call.outcome(now, value=value, error=error))
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
             if call.background is not None:

@@ -21,7 +21,7 @@ class Dispatcher:
     A listener that has an attribute ``kinds`` (a collection of event kinds) gets only those, any other gets all.
     """
 
-    KINDS = ("queued", "sent", "retrying", "reasking", "succeeded", "failed")
+    KINDS = ("queued", "sent", "retrying", "reasking", "falling_back", "succeeded", "failed")
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._subscriptions: List[_Subscription] = []

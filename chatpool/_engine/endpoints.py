@@ -26,6 +26,7 @@ class EndpointSpec(NamedTuple):
         weight: preference over the other endpoints, as a factor.
         settings: settings of its transport, None where nothing is sent.
         model: the name of every model at this endpoint, or a mapping from the pool's names; None for the pool's names.
+        is_standby: whether it gets fallbacks only.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EndpointSpec(NamedTuple):
     weight: float = 1.0
     settings: Optional[TransportSettings] = None
     model: Union[str, Mapping[str, str], None] = None
+    is_standby: bool = False
 
     def model_name(self, model: Optional[str]) -> Optional[str]:
         """Return the name of the pool's ``model`` at this endpoint."""
@@ -67,6 +69,7 @@ class Endpoints:
     Attributes:
         first: the one that answers questions about the pool as a whole.
         several: whether there is more than one.
+        fails_over: whether there is more than one that gets other calls than fallbacks.
     """
 
     def __init__(self, clients: Sequence[EndpointClient]) -> None:
@@ -74,6 +77,7 @@ class Endpoints:
         self._by_name: Dict[str, EndpointClient] = {client.spec.name: client for client in self._all}
         self.first = self._all[0]
         self.several = len(self._all) > 1
+        self.fails_over = sum(not client.spec.is_standby for client in self._all) > 1
 
     def __iter__(self) -> Iterator[EndpointClient]:
         return iter(self._all)
@@ -87,8 +91,17 @@ class Endpoints:
         return call.upstream_key[0] if self.several else None
 
     def others(self, key: UpstreamKey) -> List[UpstreamKey]:
-        """Return the keys of the same model at the other endpoints."""
-        return [(name, key[1]) for name in self._by_name if name != key[0]]
+        """Return the keys of the same model at the other endpoints that share its calls."""
+        shared = [name for name in self._by_name if not self.is_standby(name)]
+        return [] if self.is_standby(key[0]) else [(name, key[1]) for name in shared if name != key[0]]
+
+    def has(self, name: str) -> bool:
+        """Return whether there is an endpoint of this name."""
+        return name in self._by_name
+
+    def is_standby(self, name: str) -> bool:
+        """Return whether the endpoint of this name gets fallbacks only."""
+        return self._by_name[name].spec.is_standby
 
     @property
     def specs(self) -> List[EndpointSpec]:

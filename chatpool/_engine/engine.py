@@ -26,6 +26,7 @@ from .background_state import BackgroundState
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
+from .fallback_switch import FallbackSwitch
 from .lifecycle import register
 from .polling import Poller
 from .scheduler import Scheduler
@@ -95,6 +96,7 @@ class Engine:
         self._run_hook = _hook_runner(self, self._hooks)
         self._executor = WorkerThreads(self.max_workers, self._hooks, self._run_hook)
         self._attempter = Attempter(endpoints, self.clock, self._scheduler)
+        self._fallbacks = FallbackSwitch(endpoints, self.clock, self._scheduler, self._attempter)
         self._poller = Poller(self._attempter, endpoints, self.clock, self._scheduler)
         self._withdrawals = Withdrawals(endpoints)
         self._delivery = Delivery(self._scheduler, self.clock, self._withdrawals)
@@ -141,8 +143,10 @@ class Engine:
         """
         endpoint, response = facts.get("endpoint"), background_response(call.request, facts.get("id"))
         if response is not None and any(endpoint == spec.name for spec in self.endpoints.specs):
+            if call.options.fallbacks is not None:
+                self._fallbacks.begin_at(call, facts.get("fallback"))
             call.background = BackgroundState(response)
-            call.upstream_key = (str(endpoint), call.upstream_key[1])
+            call.upstream_key = (str(endpoint), call.request.model)
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Queue calls.  Where :meth:`runs_here` is true they run at once, one after the other.
@@ -158,6 +162,9 @@ class Engine:
             for call in calls:
                 self._delivery.fail(call, PoolClosedError(_CLOSED_TO_CALLS))
             return
+        for call in calls:
+            if call.options.fallbacks is not None:
+                self._fallbacks.skip_refused(call)
         if self.runs_here():
             self._run_here(calls)
             return
@@ -368,7 +375,10 @@ class Engine:
             # Cancelled by its own token, in which case it has been ended, or with the whole transport.
             self._delivery.fail(call, PoolClosedError(_ABORTED))
         elif decision.wait is None:
-            self._fail(call, decision)
+            if call.options.fallbacks is not None:
+                decision = self._fallbacks.follow(call, decision)
+            if decision.wait is None:
+                self._fail(call, decision)
         if decision is not None and self._some_fail_when_down:
             self._delivery.give_up_down(call)
         return None if decision is None else decision.wait
@@ -397,9 +407,13 @@ class Engine:
         return None
 
     def _review(self, call: Call, verdict: Verdict) -> Optional[float]:
-        """Have an answer reviewed; return 0.0 where the call is asked again, None when it has ended."""
+        """Have an answer reviewed; return 0.0 where the call is asked again or falls back, None when it has ended."""
         self._start_workers(self._scheduler.accepted(call, verdict, self.clock.now()))
         review = review_answer(call, verdict)
+        if review.error is not None and call.options.fallbacks is not None:
+            review = self._fallbacks.follow_review(call, verdict, review)
+            if review.request is not None:
+                return 0.0
         if review.request is not None:
             if call.state == DONE:  # given up meanwhile
                 return None

@@ -131,7 +131,7 @@ class Poller:
         decision, error = self._attempter.decide_retry(
             call, background.retry, background.failures, verdict, snapshot, now
         )
-        if self._endpoints.several:  # the others may go on
+        if self._endpoints.fails_over:  # the others may go on
             decision = decision._replace(scope="call")
         self._note_failure(call, background, started, verdict._replace(error=error), decision.wait)
         return decision
@@ -146,7 +146,7 @@ class Poller:
     ) -> None:
         """Note the failed poll as the end of an attempt; the number of the call's own retries stays what it was."""
         now = self._clock.now()
-        attempt = attempt_of(verdict, wait, now - started.sent_at, self._endpoints.display_name(call))
+        attempt = attempt_of(verdict, wait, now - started.sent_at, self._endpoints.display_name(call), call.fallback)
         call.history += (attempt,)
         call.attempts_before += 1
         background.began_at = None

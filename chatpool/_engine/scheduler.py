@@ -353,6 +353,16 @@ class Scheduler:
             self._upstreams.bind(call, upstream, now)
             upstream.sent(call, now)
 
+    def refuses(self, key: UpstreamKey, now: float) -> bool:
+        """Return whether an endpoint is known to refuse every call to a model for now."""
+        with self._in_worker:
+            return self._upstreams.get(key).score.reason_against(now) is not None
+
+    def reroute(self, call: Call, key: UpstreamKey, now: float) -> None:
+        """Make the upstream of ``key`` that of a running call, from its next attempt on."""
+        with self._in_worker:
+            self._upstreams.bind(call, self._upstreams.get(key), now)
+
     def park(self, call: Call, due: float) -> None:
         """Set a running call aside until ``due``, unless it has been given up meanwhile."""
         with self._in_worker:

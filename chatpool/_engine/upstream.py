@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from .._policy.budget import BudgetTracker, TokenEstimator
+from .._policy.budget import BudgetTracker, TokenEstimate, TokenEstimator
 from .._policy.circuit_breaker import FAILURE_KINDS, EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
@@ -121,7 +121,7 @@ class Upstream:
         if self._send_refusal(call, tokens) is not None:
             return 0.0  # the call fails at once, with this error
         tracker = self._budget_tracker
-        if tracker is not None and tracker.would_exceed(self.key[1], self._estimator.expected(_size(call))):
+        if tracker is not None and tracker.would_exceed(*self._need(call)):
             return math.inf
         return self._pace(now, tokens)
 
@@ -163,10 +163,12 @@ class Upstream:
             return ConfigurationError(too_large)
         if self._budget_tracker is None:
             return None
-        expected = self._estimator.expected(_size(call))
-        if self._budget_tracker.would_exceed(self.key[1], expected):
-            return None
-        return self._budget_tracker.rejection(self.key[1], expected)
+        need = self._need(call)
+        return None if self._budget_tracker.would_exceed(*need) else self._budget_tracker.rejection(*need)
+
+    def _need(self, call: Call) -> Tuple[Optional[str], TokenEstimate, Optional[str]]:
+        """Return the arguments about ``call`` for the tracker of the budget."""
+        return self.key[1], self._estimator.expected(_size(call)), call.request.service_tier
 
     # -- leases -------------------------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class Upstream:
         if call.unsendable is None:
             reservation = None
             if self._budget_tracker is not None:
-                reservation = self._budget_tracker.reservation(self.key[1], self._estimator.expected(_size(call)))
+                reservation = self._budget_tracker.reservation(*self._need(call))
                 self._budget_tracker.sent(reservation)
             call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), reservation)
 
@@ -252,9 +254,7 @@ class Upstream:
     def _reserve_found(self, call: Call, background: BackgroundState) -> None:
         """Reserve budget for a response that an earlier run has had made: it is on its way, whether it fits or not."""
         if self._budget_tracker is not None and background.reservation is None:
-            background.reservation = self._budget_tracker.reservation(
-                self.key[1], self._estimator.expected(_size(call))
-            )
+            background.reservation = self._budget_tracker.reservation(*self._need(call))
             self._budget_tracker.sent(background.reservation)
 
     def settle_background(self, call: Call, verdict: Verdict) -> None:
@@ -377,7 +377,7 @@ class Upstream:
         if call is None:
             return self.pacer.hold(now)
         tracker = self._budget_tracker
-        if tracker is not None and tracker.would_exceed(self.key[1], self._estimator.expected(_size(call))):
+        if tracker is not None and tracker.would_exceed(*self._need(call)):
             return Hold("budget is nearly used up, waiting for answers")
         hold = self.pacer.hold(now, self._tokens(call))
         lease_wait = 0.0 if hold is not None or self._leases is None else self._leases.wait(now)

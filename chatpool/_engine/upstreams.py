@@ -253,7 +253,7 @@ class Ejection(NamedTuple):
 
 
 class UpstreamFactory:
-    """Makes the upstreams of one model: one for each endpoint, all with the same queue.
+    """Makes the upstreams of one model: one for each endpoint, all with the same queue; a standby has its own.
 
     Args:
         specs: the endpoints; none for a single one without limits.
@@ -274,6 +274,8 @@ class UpstreamFactory:
         """Return the upstreams; ``key`` is that of any of them."""
         queue = CallQueue()
         specs = self._specs or (EndpointSpec(key[0]),)
+        standby = [spec for spec in specs if spec.is_standby and spec.name == key[0]]
+        specs = standby or [spec for spec in specs if not spec.is_standby]
         queue.upstreams = [self._upstream(spec, key[1], queue, several=len(specs) > 1) for spec in specs]
         return queue.upstreams
 

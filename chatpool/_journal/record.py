@@ -19,6 +19,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .. import errors
 from ..errors import APIError, ChatPoolError
+from ..prices import Charge
 from ..types import Attempt, Usage
 
 __all__ = [
@@ -106,6 +107,8 @@ class Record(NamedTuple):
         value: the answer's JSON, encoded; ``b"null"`` where there is none.  A failure has one that was not accepted.
         usage: tokens of all answers, where they are more than ``value`` says; None where they are not.
         model: the model that was asked for, where ``value`` names another one or none; None where it does not.
+        charges: what each request has cost, where ``usage`` and ``model`` do not say it: after a fallback, or in a
+            service tier.
     """
 
     key: int
@@ -121,6 +124,7 @@ class Record(NamedTuple):
     value: bytes = b"null"
     usage: Optional[Usage] = None
     model: Optional[str] = None
+    charges: Tuple[Charge, ...] = ()
 
 
 _quoted = json.encoder.encode_basestring_ascii
@@ -202,7 +206,7 @@ def encode_record(record: Record) -> bytes:
     fields += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
     if record.model is not None:
         fields += f',"model":{_quoted(record.model)}'
-    if record.error is not None or record.meta is not None or record.usage is not None:
+    if record.error is not None or record.meta is not None or record.usage is not None or record.charges:
         fields += "," + _optional_fields(record)
     start = _FIRST_FIELDS % (record.key, record.state, record.hash)
     checked = (start + fields).encode("ascii") + _VALUE_FIELD + record.value + b"}"
@@ -221,11 +225,12 @@ def _attempt(
     elapsed: float,
     request_id: Optional[str],
     endpoint: Optional[str],
+    fallback: int,
 ) -> str:
     status_json = "null" if status is None else status
     wait_json = "null" if wait is None else f"{wait:.4f}"
-    endpoint_json = "" if endpoint is None else f",{_quoted(endpoint)}"
-    return f"[{_quoted(reason)},{status_json},{wait_json},{elapsed:.4f},{text_or_null(request_id)}{endpoint_json}]"
+    more = f",{text_or_null(endpoint)},{fallback}" if fallback else "" if endpoint is None else f",{_quoted(endpoint)}"
+    return f"[{_quoted(reason)},{status_json},{wait_json},{elapsed:.4f},{text_or_null(request_id)}{more}]"
 
 
 def _optional_fields(record: Record) -> str:
@@ -236,6 +241,8 @@ def _optional_fields(record: Record) -> str:
         fields["meta"] = record.meta
     if record.usage is not None:
         fields["usage"] = vars(record.usage)
+    if record.charges:
+        fields["charges"] = [[vars(usage), *others] for usage, *others in record.charges if usage is not None]
     # A field of the name "value" may be in there, too; within a text its quotes are escaped.
     return _ascii(fields)[1:-1].replace(',"value":', ', "value":')
 
@@ -282,6 +289,7 @@ def decode_record(line: bytes) -> Record:
         tail[:-1],
         Usage(**fields["usage"]) if "usage" in fields else None,
         fields.get("model"),
+        tuple(Charge(Usage(**usage), *others) for usage, *others in fields.get("charges", ())),
     )
 
 

@@ -21,19 +21,19 @@ _CHUNK_EVENTS = 64  # counted together
 
 
 class Statistics:
-    """Counts ends of calls, retries, answers that were asked for again, tokens and costs.
+    """Counts ends of calls, retries, answers that were asked for again, fallbacks, tokens and costs.
 
     Args:
         prices: for answers whose server does not state their cost.
     """
 
-    kinds = frozenset({"retrying", "reasking", "succeeded", "failed"})
+    kinds = frozenset({"retrying", "reasking", "falling_back", "succeeded", "failed"})
 
     def __init__(self, prices: Optional[Prices] = None) -> None:
         self._uncounted: Deque[Event] = deque()
         self._lock = new_lock()  # a finalizer that cancels a call may run while it is held
         self._is_counting = False
-        self._counts = {"retrying": 0, "reasking": 0, "succeeded": 0, "failed": 0}
+        self._counts = dict.fromkeys(self.kinds, 0)
         self._bill = Bill(prices)
 
     def __call__(self, event: Event) -> None:
@@ -52,7 +52,7 @@ class Statistics:
             for _ in range(len(self._uncounted)):
                 event = self._uncounted.popleft()
                 self._counts[event.kind] += 1
-                self._bill.add(event.usage, event.model, event.response_model)
+                self._bill.add(event.usage, event.model, event.response_model, tier=event.service_tier)
         finally:
             self._is_counting = False
 
@@ -62,7 +62,7 @@ class Statistics:
         self._is_counting = False
 
     def snapshot(self) -> Dict[str, Any]:
-        """Return ``succeeded``, ``failed``, ``retried``, ``reasked``, ``usage`` and ``cost`` at this moment."""
+        """Return ``succeeded``, ``failed``, ``retried``, ``reasked``, ``fell_back``, ``usage`` and ``cost`` now."""
         with self._lock:
             self._count()
             counts, usage, cost = dict(self._counts), self._bill.usage, self._bill.cost
@@ -71,20 +71,21 @@ class Statistics:
             "failed": counts["failed"],
             "retried": counts["retrying"],
             "reasked": counts["reasking"],
+            "fell_back": counts["falling_back"],
             "usage": usage,
             "cost": cost,
         }
 
 
 class CallLog:
-    """Logs one line per retry and per answer that is asked for again, at level INFO; never a prompt, answer or key.
+    """Logs one line per retry, answer that is asked for again and fallback, at level INFO; never a prompt or a key.
 
     At level DEBUG, as it stands when the pool is made, there is also a line per attempt that is sent and per call that
     ends.
     """
 
     def __init__(self) -> None:
-        self.kinds = frozenset({"retrying", "reasking"})
+        self.kinds = frozenset({"retrying", "reasking", "falling_back"})
         if logger.isEnabledFor(logging.DEBUG):
             self.kinds |= {"sent", "succeeded", "failed"}
 
@@ -93,6 +94,8 @@ class CallLog:
             self._log(logging.INFO, event, " failed (%s); next attempt in %.3g s", event.reason, event.wait)
         elif event.kind == "reasking":
             self._log(logging.INFO, event, ": %s; it is asked again", event.reason)
+        elif event.kind == "falling_back":
+            self._log(logging.INFO, event, " failed (%s); a fallback is sent", event.reason)
         elif event.kind == "sent":
             self._log(logging.DEBUG, event, " is sent")
         elif event.kind == "succeeded":
@@ -113,6 +116,8 @@ class CallLog:
 def _values_of(event: Event) -> Dict[str, Any]:
     """Return what an event says as values that JSON has a form for, without what it does not say."""
     values = {name: value for name, value in event._asdict().items() if value is not None}
+    if not event.fallback:
+        del values["fallback"]
     if event.usage is not None:
         values["usage"] = asdict(event.usage)
     return values

@@ -144,12 +144,14 @@ class BudgetTracker:
         self._in_flight = 0
         self._reserved_tokens = self._reserved_cost = 0.0
 
-    def would_exceed(self, model: Optional[str], expected: TokenEstimate) -> bool:
+    def would_exceed(self, model: Optional[str], expected: TokenEstimate, tier: Optional[str] = None) -> bool:
         """Return True if a call does not fit now, but may once a call in flight takes less than expected."""
-        fits = self._fits(self.reservation(model, expected), self._reserved_tokens, self._reserved_cost)
+        fits = self._fits(self.reservation(model, expected, tier), self._reserved_tokens, self._reserved_cost)
         return not fits and self._in_flight > 0 and not self._used_up()
 
-    def rejection(self, model: Optional[str], expected: TokenEstimate) -> Optional[ChatPoolError]:
+    def rejection(
+        self, model: Optional[str], expected: TokenEstimate, tier: Optional[str] = None
+    ) -> Optional[ChatPoolError]:
         """Return why a call must not be sent at all, None if it may be."""
         budget = self._budget
         if budget.cost is not None and budget.prices.of_model(model) is None:
@@ -157,7 +159,7 @@ class BudgetTracker:
                 f"there is no price for the model {model!r} in Budget(prices=), so its cost cannot be kept; "
                 "it was not sent"
             )
-        need = self.reservation(model, expected)
+        need = self.reservation(model, expected, tier)
         if not self._used_up() and self._fits(need, self._reserved_tokens, self._reserved_cost):
             return None
         return BudgetExceededError(f"the budget is used up: {self._status(need)}; the call was not sent")
@@ -183,9 +185,11 @@ class BudgetTracker:
             parts.append(f"{spent}, the next call takes about {need.cost:.2g}")
         return "; ".join(parts)
 
-    def reservation(self, model: Optional[str], expected: TokenEstimate) -> BudgetReservation:
-        """Return the expected cost of a call to ``model``."""
-        price = self._budget.prices.of_model(model) or _NO_PRICE
+    def reservation(
+        self, model: Optional[str], expected: TokenEstimate, tier: Optional[str] = None
+    ) -> BudgetReservation:
+        """Return the expected cost of a call to ``model``, in this service tier."""
+        price = (self._budget.prices.of_model(model) or _NO_PRICE).of_tier(tier)
         return BudgetReservation(expected.total, price.cost(expected.prompt, expected.completion), price, expected)
 
     def sent(self, reservation: BudgetReservation) -> None:

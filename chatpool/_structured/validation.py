@@ -152,4 +152,5 @@ class _AnswerReview:
             message = f"parse= raised {reason}{times}; the answer is kept (.text), and the model is not asked again"
         error = ParseError(message, reason=reason, completion=value, status_code=HTTP_OK, request_id=value.request_id)
         error.__cause__ = failure
-        return Review(error=error, reason=PARSE_FAILED if is_of_answer else "parse raised")
+        reason = PARSE_FAILED if is_of_answer else "parse raised"
+        return Review(error=error, reason=reason, is_of_answer=is_of_answer)

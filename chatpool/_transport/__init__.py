@@ -5,7 +5,7 @@ from .auth import Auth, Key, KeyAuth, RequestAuth, request_auth
 from .body import OpenStream
 from .exchange import Cancelled, CancelToken, StreamDeadline
 from .http1 import check_headers
-from .request_body import Encoded, identity_of, payload_of
+from .request_body import Encoded, identity_of, payload_of, with_files_of
 from .settings import Cert, TransportSettings, Verify
 from .transport import BrokenTransport, Transport
 from .urls import normalise_base_url
@@ -31,4 +31,5 @@ __all__ = [
     "normalise_base_url",
     "payload_of",
     "request_auth",
+    "with_files_of",
 ]

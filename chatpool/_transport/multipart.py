@@ -87,9 +87,13 @@ class FormData:
 
     def renamed(self, model: str) -> FormData:
         """Return the same form with another model."""
+        return self.with_fields([(name, model if name == "model" else text) for name, text in self._fields])
+
+    def with_fields(self, fields: Sequence[Tuple[str, str]]) -> FormData:
+        """Return the same files with other fields."""
         other = FormData.__new__(FormData)
         other.__dict__.update(self.__dict__)
-        other._fields = [(name, model if name == "model" else text) for name, text in self._fields]
+        other._fields = list(fields)
         return other
 
     def digest(self) -> bytes:

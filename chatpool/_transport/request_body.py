@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .multipart import MAX_JOINED_BYTES, FormData, OpenedForm, OpenedPiece
 
-__all__ = ["Encoded", "identity_of", "payload_of"]
+__all__ = ["Encoded", "identity_of", "payload_of", "with_files_of"]
 
 # Nobody else can know it, so that no text of a prompt can look like a mark.
 _MARK = secrets.token_hex(16)
@@ -185,6 +185,11 @@ def payload_of(request: ChatRequest) -> Body:
     if attached is None:
         raise problem
     return attached
+
+
+def with_files_of(payload: Body, request: ChatRequest) -> Body:
+    """Return the body of a request with the files that ``payload`` has, a form; raises as :func:`payload_of`."""
+    return payload.with_fields(form_fields(request.body)) if isinstance(payload, FormData) else payload_of(request)
 
 
 def identity_of(payload: Body) -> bytes:

@@ -169,6 +169,7 @@ _QUOTA = frozenset(
     }
 )
 _MODEL = frozenset({"invalid_model", "model_not_found"})
+_NO_ROOM = frozenset({"resource_unavailable"})  # OpenAI, of the tier flex
 _KEY = frozenset({"auth_error", "authentication_error", "invalid_api_key", "no_db_connection"})
 _KEY_OR_REGION = frozenset(
     {
@@ -203,7 +204,7 @@ def _status(*statuses: int) -> Callable[[ErrorResponse], bool]:
 
 
 _quota, _model, _key_or_region, _flagged = map(_has_code, (_QUOTA, _MODEL, _KEY_OR_REGION, _FLAGGED))
-_key, _of_one_request = _has_code(_KEY), _has_code(_OF_ONE_REQUEST)
+_key, _of_one_request, _no_room = map(_has_code, (_KEY, _OF_ONE_REQUEST, _NO_ROOM))
 
 
 def _names_wait(response: ErrorResponse) -> bool:
@@ -237,6 +238,10 @@ def _is_pause(response: ErrorResponse) -> bool:
 
 def _can_never_fit(response: ErrorResponse) -> bool:
     return response.status == 429 and "request too large" in response.error_facts.message.lower()
+
+
+def _is_without_room(response: ErrorResponse) -> bool:
+    return response.status == 429 and _no_room(response)
 
 
 def _is_flagged(response: ErrorResponse) -> bool:
@@ -305,6 +310,7 @@ RULES: Tuple[Rule, ...] = (
         advice="shorten the prompt or lower the completion's token limit",
         is_permanent=True,
     ),
+    Rule("no room in the tier", _is_without_room, "throttled", about="tier"),
     Rule("rate limit", _status(429), "throttled"),
     Rule("key refused", _is_key_refused, "fatal", "run", error=AuthenticationError, about="access"),
     Rule("proxy refuses", _status(407), "fatal", "endpoint", advice=PROXY_LOGIN_ADVICE, about="access"),

@@ -153,8 +153,8 @@ def run(
         fields: the columns of a table, as names or ``"id,answer"``. Default: the input's columns, then ``answer`` (the
             fields of answers with ``parse``), ``error`` and ``tokens``. There are also ``id``, ``row``,
             ``prompt_tokens``, ``completion_tokens``, ``cached_tokens``, ``reasoning_tokens``, ``model``,
-            ``finish_reason``, ``status``, ``attempts``, ``elapsed`` (seconds) and ``request_id``. A name that
-            the input has already gets a number.
+            ``finish_reason``, ``status``, ``attempts``, ``elapsed`` (seconds), ``fallback`` (the number of the one that
+            has answered) and ``request_id``. A name that the input has already gets a number.
         raw: leave texts as they are that a spreadsheet would take for formulas, which get a ``'`` otherwise, and line
             breaks within a text, which are written as ``\\n`` otherwise.
         journal: the file that keeps everything. Default: beside the output; for standard output there is none, and

@@ -6,7 +6,7 @@ The only module that knows the field names of these files (https://platform.open
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .._journal import (
     BATCH_API,
@@ -23,8 +23,9 @@ from .._journal import (
 from .._wire.codec import EMPTY_CELL, loads
 from .._wire.operations import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from .._wire.request import are_messages
-from .._wire.response import UnusableAnswer, vector_numbers
+from .._wire.response import UnusableAnswer, answering_model, usage_of, vector_numbers
 from ..errors import ConfigurationError
+from ..prices import Charge
 
 __all__ = [
     "BATCH_API_SHARE",
@@ -36,6 +37,7 @@ __all__ = [
     "ResultLine",
     "answer_line",
     "batch_line",
+    "charges_of",
     "checked_body",
     "error_code",
     "error_line",
@@ -240,6 +242,12 @@ def json_type(value: Any) -> str:
 
 BATCH_API_SHARE = 0.5
 """The share of its price that an answer of the Batch API costs (https://platform.openai.com/docs/guides/batch)."""
+
+
+def charges_of(record: Record, stored: Any) -> Sequence[Charge]:
+    """Return what each request of a row has cost; ``stored`` is the JSON of its answer."""
+    usage = record.usage or usage_of(stored)
+    return record.charges or (Charge(usage, record.model, answering_model(stored)),)
 
 
 def price_share(record: Record) -> float:

@@ -43,6 +43,7 @@ _FACTS = (
     "status",
     "attempts",
     "elapsed",
+    "fallback",
     "request_id",
 )
 
@@ -257,6 +258,7 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
         "finish_reason": value.finish_reason if isinstance(value, ChatCompletion) else None,
         "status": None if last is None else last.status,
         "attempts": len(record.attempts),
+        "fallback": last.fallback if last is not None else 0,
         "elapsed": record.elapsed,
         "request_id": None if last is None else last.request_id,
     }

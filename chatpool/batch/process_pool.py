@@ -362,6 +362,9 @@ class ProcessPoolRunner(Runner):
         self._ended_rows += len(records)
         for row_request, record in records:
             self._budget.settle(record, record.usage)
+            if record.charges:
+                self._bill.add_all(record.charges)
+                continue
             model = None if row_request.request is None else row_request.request.model
             answer = decode_value(record.value) if self._bill.wants_answered(model) else None
             self._bill.add(record.usage, model, answer.get("model") if isinstance(answer, dict) else None)

@@ -14,9 +14,9 @@ from .._display import SHARES, Fact, block, latency_text, percentiles, short, ta
 from .._journal import OK, Record, decode_value, error_of, is_journal, read_journal, read_runs
 from .._wire.response import answering_model, usage_of
 from ..errors import ConfigurationError, status_error_class
-from ..prices import Bill, PricesLike, dollars, prices_of
+from ..prices import Bill, Charge, PricesLike, dollars, prices_of
 from ..types import Usage
-from .jsonl import error_code, price_share, read_result
+from .jsonl import charges_of, error_code, price_share, read_result
 from .output_files import Paths
 from .timeline import Exchanges, OwnAttempts, Timeline
 
@@ -124,21 +124,18 @@ class Report:
             ("waits", f"{self.waited:,.1f} s before those, all rows together"),
         ]
 
-    def add_answer(
-        self, body: Any, in_all: Optional[Usage] = None, asked: Optional[str] = None, *, share: float = 1.0
-    ) -> None:
+    def add_answer(self, body: Any, charges: Optional[Sequence[Charge]] = None, *, share: float = 1.0) -> None:
         """Count an answer.
 
         Args:
             body: its JSON.
-            in_all: tokens of all answers to the same row, where there were others that were not taken.
-            asked: the model that was asked for, where it has another name.
+            charges: what all requests of the same row have cost; None where only the answer is known.
             share: the share of the price that it has cost.
         """
         self.succeeded += 1
         self.batched += share < 1
         usage, model = usage_of(body), answering_model(body)
-        self.bill.add(in_all or usage, asked, model, share=share)
+        self.bill.add_all([Charge(usage, None, model)] if charges is None else charges, share=share)
         if usage is not None:
             self.written.append(usage.completion_tokens)
         if model is not None:
@@ -218,13 +215,13 @@ def _read_journal(run_report: Report, path: str) -> None:
         share = price_share(record)
         # Of a batch nobody knows when a row was sent and answered.
         run_report.add_attempts(record, exchanges.of(record) if share == 1 else OwnAttempts((), 0.0))
+        stored = decode_value(record.value) if is_last else None
         if is_last and record.state == OK:
-            run_report.add_answer(decode_value(record.value), record.usage, record.model, share=share)
+            run_report.add_answer(stored, charges_of(record, stored), share=share)
         elif is_last:
             error = error_of(record.error or {}, 0)
             run_report.add_failure(record.custom_id or f"row {record.row}", _cause(record), error.message, error.advice)
-            answered = answering_model(decode_value(record.value))
-            run_report.bill.add(record.usage, record.model, answered, share=share)
+            run_report.bill.add_all(charges_of(record, stored), share=share)
 
 
 def _cause(record: Record) -> str:

@@ -335,7 +335,11 @@ class ThreadRunner(Runner):
         for outcome in ended:
             value, request = outcome.value, outcome.item.request
             answered = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
-            self._bill.add(outcome.usage or usage_of(value), None if request is None else request.model, answered)
+            model, tier = (None, None) if request is None else (request.model, request.service_tier)
+            if outcome.fallback:
+                self._bill.add_all(outcome.charges)
+            else:
+                self._bill.add(outcome.usage or usage_of(value), model, answered, tier=tier)
         self._publish([outcome.item.record for outcome in ended])
 
 

@@ -25,13 +25,12 @@ from .._journal import (
     newest_journal,
     read_journal,
 )
-from .._wire.response import answering_model, usage_of
 from ..clock import current_clock
 from ..errors import ConfigurationError
 from ..prices import Bill, Prices, PricesLike, prices_of
 from .api import run as run_batch
 from .job import BatchResult
-from .jsonl import answer_line, error_line
+from .jsonl import answer_line, charges_of, error_line
 from .output_files import Paths
 from .output_formats import BATCH, STDOUT, format_of
 from .shard_plan import ANSWERS, INPUT_OPTIONS, SHARDS, Folder, Plan, Shard, fingerprint, load, split
@@ -215,8 +214,7 @@ def _bill_of(prices: Optional[Prices], journal: str) -> Bill:
 
 
 def _add(bill: Bill, record: Record) -> None:
-    value = decode_value(record.value)
-    bill.add(record.usage or usage_of(value), record.model, answering_model(value))
+    bill.add_all(charges_of(record, decode_value(record.value)))
 
 
 def merge(plan: Union[Plan, Folder], output: Folder, *, allow_missing: bool = False) -> BatchResult:

@@ -106,9 +106,10 @@ def _value_of(action: argparse.Action, value: Any, where: str) -> Any:
 def _texts_of(action: argparse.Action, value: Any, where: str) -> List[str]:
     """Return what the command line would say for a table of names and values, or for a list of such texts."""
     if isinstance(value, list):
-        return value
-    if not isinstance(value, dict):
-        wanted = f"a table of names and values, or a list of {action.metavar}"
+        return [_json(item, where) if isinstance(item, dict) else item for item in value]
+    if not isinstance(value, dict) or action.dest == "fallback":
+        wanted = "" if action.dest == "fallback" else "a table of names and values, or "
+        wanted += f"a list of {action.metavar}"
         raise ConfigurationError(f"{where} must be {wanted}, got {type(value).__name__}")
     if action.dest == "header":
         return [f"{name}:{text}" for name, text in value.items()]

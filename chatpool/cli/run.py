@@ -244,7 +244,7 @@ def add_table_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAMES",
         help="the columns of a table, say id,answer (default: the input's, answer or its fields, error, tokens); also "
         "row, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, finish_reason, status, "
-        "attempts, elapsed, request_id",
+        "attempts, elapsed, fallback, request_id",
     )
     group.add_argument(
         "--raw",

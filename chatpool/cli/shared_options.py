@@ -7,7 +7,7 @@ import json
 import math
 import re
 from argparse import ArgumentTypeError, Namespace
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from .. import Budget, Limits, __version__
 from .._client.endpoint import is_credential
@@ -128,6 +128,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"JSON has no {name}")
 
 
+def _fallback(text: str) -> Union[str, Dict[str, Any]]:
+    """Return the value of ``--fallback``: a model, or body fields as a JSON object."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        fields = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"must be a model, or fields as a JSON object, got {text!r}: {error}") from None
+    return dict(fields)
+
+
 def _header(text: str) -> Tuple[str, str]:
     """Return the value of ``--header``: a name and its text; nothing that carries a key."""
     name, separator, value = (part.strip() for part in text.partition(":"))
@@ -154,7 +165,7 @@ def add_version(parser: CommandParser) -> None:
 
 def add_connection_options(command: CommandParser) -> None:
     """Add the options of every command that calls a server."""
-    command.set_defaults(**_NO_LIMITS, system=None)
+    command.set_defaults(**_NO_LIMITS, system=None, fallback=[])
     _add_server(command)
     _add_request(command)
     add_messages(command)
@@ -168,14 +179,24 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
         json_help: the help of ``--json``.
     """
     _add_server(command)
-    _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
+    group = _add_request(command)
+    group.add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
+    group.add_argument(
+        "--fallback",
+        metavar="MODEL",
+        type=_fallback,
+        action=_Fallbacks,
+        default=[],
+        help='another model, or other fields as JSON ({"service_tier": "default"}; null leaves one out), for requests '
+        "that fail or whose answers are not taken; may be repeated: they are tried in order",
+    )
     _add_limits(command)
     add_messages(command).add_argument("--json", action="store_true", help=json_help)
 
 
 def add_submission_options(command: CommandParser) -> None:
     """Add the options of a command that makes requests of rows and sends them as files."""
-    command.set_defaults(**_NO_LIMITS, local=False)  # the embedded model takes no files
+    command.set_defaults(**_NO_LIMITS, local=False, fallback=[])  # the embedded model takes no files
     _add_model_and_address(command)
     _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
 
@@ -187,7 +208,7 @@ def add_address_options(command: CommandParser, *, has_limits: bool = False) -> 
         command: the parser.
         has_limits: whether it may make many calls.
     """
-    command.set_defaults(**_NO_LIMITS, system=None, model=None, param=[], local=False)
+    command.set_defaults(**_NO_LIMITS, system=None, model=None, param=[], local=False, fallback=[])
     _add_address(command.add_argument_group("server"))
     if has_limits:
         _add_limits(command)
@@ -280,6 +301,13 @@ class _Louder(argparse._CountAction):
         namespace.verbosity = namespace.counted_verbosity
 
 
+class _Fallbacks(argparse._AppendAction):
+    """Appends to a list of the command line's own, in the place of that of a file of options."""
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option_string: Optional[str] = None) -> None:
+        namespace.given_fallbacks = namespace.fallback = [*getattr(namespace, "given_fallbacks", ()), values]
+
+
 def add_messages(command: CommandParser) -> argparse._ArgumentGroup:
     """Add ``--config``, ``--quiet`` and ``--verbose``, and return their group."""
     group = command.add_argument_group("messages and settings")
@@ -320,6 +348,7 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
         "retry": arguments.retries,
         "headers": dict(arguments.header),
         "defaults": defaults,
+        "fallbacks": arguments.fallback or None,
     }
     limits = {"requests_per_minute": arguments.rpm, "tokens_per_minute": arguments.tpm, "scope": arguments.scope}
     if any(value is not None for value in limits.values()):

@@ -67,6 +67,7 @@ class _Names(NamedTuple):
     queue_seconds: str = "chatpool.queue_seconds"
     retry: str = "chatpool.retry"
     reask: str = "chatpool.reask"
+    fallback: str = "chatpool.fallback"
     reason: str = "chatpool.reason"
     wait_seconds: str = "chatpool.wait_seconds"
 
@@ -113,7 +114,7 @@ class GenAISpans:
             :func:`instrument` knows them. The names of other endpoints are their addresses.
     """
 
-    kinds = frozenset({"queued", "retrying", "reasking", "succeeded", "failed"})
+    kinds = frozenset({"queued", "retrying", "reasking", "falling_back", "succeeded", "failed"})
 
     def __init__(
         self,
@@ -169,7 +170,7 @@ class GenAISpans:
     def _add_attempt(self, recording: _Recording, event: Event) -> None:
         names = self._names
         attributes = {names.attempt: event.attempt, names.reason: event.reason, names.wait_seconds: event.wait}
-        title = names.retry if event.kind == "retrying" else names.reask
+        title = {"retrying": names.retry, "reasking": names.reask}.get(event.kind, names.fallback)
         recording.span.add_event(title, _without_none(attributes))
 
     def _end(self, recording: _Recording, event: Event) -> None:

@@ -52,7 +52,7 @@ class Collector:
         ValueError: ``max_models`` is below 1.
     """
 
-    kinds = frozenset({"queued", "sent", "retrying", "reasking", "succeeded", "failed"})
+    kinds = frozenset({"queued", "sent", "retrying", "reasking", "falling_back", "succeeded", "failed"})
 
     def __init__(
         self,

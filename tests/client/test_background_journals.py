@@ -159,6 +159,21 @@ class TestStopped:
         assert len(posts(other)) == 5
         assert {response["id"] for response in other.background} == polled(other)
 
+    def test_what_a_fallback_has_begun_is_the_answer_of_that(self, chatpool_server_factory, pool_of, tmp_path):
+        gone = Error(404, code="model_not_found")
+        server, journal = chatpool_server_factory(background=HELD), tmp_path / "run.journal"
+        server.set_script(lambda request: gone if (request.body or {}).get("model") == "m" else None)
+        with pool_of(server).imap(["at once", *ITEMS], journal=journal, fallbacks=["other"]) as outcomes:
+            assert next(outcomes).fallback == 1
+            server.wait_until(lambda: len(polled(server)) == len(ITEMS), timeout=60)
+        sent = len(posts(server))
+        finish(server)
+        results = pool_of(server).map(["at once", *ITEMS], journal=journal, fallbacks=["other"])
+        assert [str(reply) for reply in results] == ["at once", *TEXTS]
+        assert len(posts(server)) == sent
+        assert [outcome.fallback for outcome in results.outcomes] == [1] * 6
+        assert results.outcomes[1].charges[0].model == "other"
+
     def test_readers_of_the_journal_see_no_outcome_in_it(self, stopped):
         _, journal = stopped
         assert [record.row for record, _ in read_journal(str(journal))] == [0]

@@ -12,6 +12,7 @@ from chatpool import errors
 from chatpool._journal import FAILED, OK, RETRY, Record, decode_record, encode_value, error_facts, error_of, one_line
 from chatpool._journal.record import encode_record, prefix_of
 from chatpool.errors import APIError, ChatPoolError
+from chatpool.prices import Charge
 from chatpool.types import Attempt, Usage
 
 JSON = st.recursive(
@@ -26,7 +27,9 @@ ATTEMPTS = st.builds(
     st.just(1.5),
     st.none() | st.text(),
     st.none() | st.text(),
+    st.sampled_from([0, 0, 1, 12]),
 )
+CHARGES = st.builds(Charge, usage=st.builds(Usage, cost=st.none() | st.just(0.25)))
 RECORDS = st.builds(
     Record,
     key=st.integers(1, 2**64 - 1),
@@ -42,6 +45,7 @@ RECORDS = st.builds(
     value=JSON.map(encode_value),
     usage=st.none() | st.builds(Usage, cost=st.none() | st.floats(0, 1e6)),
     model=st.none() | st.text() | st.just(',"value":'),
+    charges=st.lists(CHARGES, max_size=2).map(tuple),
 )
 
 

@@ -27,7 +27,7 @@ def test_ends_retries_and_tokens_are_counted():
     for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), event("succeeded")]:
         statistics(heard)
     usage = Usage(3, 4, 7, 1)
-    counts = {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0}
+    counts = {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0, "fell_back": 0}
     assert statistics.snapshot() == {**counts, "usage": usage, "cost": None}
 
 

@@ -51,6 +51,10 @@ def constructors(session: requests.Session, seen: List[Event]) -> None:
     ChatPool(endpoints=[Endpoint(model="a"), Endpoint(model={"a": "b"}, name="spare")])
     ChatPool(endpoints=[Endpoint.azure("https://name.openai.azure.com", "deployment", name="eu", api_version="1")])
     ChatPool(endpoints=["http://127.0.0.1:1/v1"])  # type: ignore[list-item]
+    models = ["gpt-4o", "gpt-4.1"]
+    ChatPool(fallbacks=models).with_options(fallbacks=[])
+    ChatPool(fallbacks=["gpt-4o", {"max_completion_tokens": 8000, "max_tokens": None}, Endpoint()])
+    ChatPool(fallbacks=[7])  # type: ignore[list-item]
     ChatPool(max_workers="many")  # type: ignore[arg-type]
     ChatPool(max_worker=3)  # type: ignore[call-arg]
     ChatPool("gpt-4o-mini", "key")  # type: ignore[call-arg]

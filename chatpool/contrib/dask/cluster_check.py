@@ -70,8 +70,9 @@ def job_for_workers(
 
 
 def _without_secrets(options: Mapping[str, Any]) -> Dict[str, Any]:
-    endpoints = options.get("endpoints") or ()
-    if isinstance(options.get("api_key"), str) or any(isinstance(each.api_key, str) for each in endpoints):
+    endpoints = [*(options.get("endpoints") or ()), *(options.get("fallbacks") or ())]
+    keys = [options.get("api_key"), *(getattr(each, "api_key", None) for each in endpoints)]
+    if any(isinstance(key, str) for key in keys):
         raise TypeError(
             "api_key must not be a str: it would stand in the tasks, which the scheduler and its logs have, too. Set "
             f"OPENAI_API_KEY where the workers run, or pass a function that fetches the key, {_MAKE_POOL}"

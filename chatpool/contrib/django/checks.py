@@ -105,7 +105,7 @@ def _urls(options: Dict[str, Any]) -> Iterator[str]:
     for name in ("base_url", "endpoint"):
         if isinstance(options.get(name), str):
             yield options[name]
-    for endpoint in options.get("endpoints") or ():
+    for endpoint in (*(options.get("endpoints") or ()), *(options.get("fallbacks") or ())):
         if isinstance(endpoint, Endpoint) and isinstance(endpoint.base_url, str):
             yield endpoint.base_url
 
