@@ -51,6 +51,7 @@ _RUNS_ONLY = frozenset(
         "max_failures",
         "heartbeat",
         "key",
+        "samples",
     }
 )
 _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})

@@ -447,7 +447,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
@@ -460,7 +461,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
@@ -473,7 +475,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
@@ -493,6 +496,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -529,6 +533,10 @@ class ChatPool(ApiMethods):
             dedupe: whether items that make the same request share one answer: it is sent once, and the others get
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
+            samples: how many answers each item gets, at least 1, as the ``.choices`` of its one
+                :class:`~chatpool.ChatCompletion`. They are asked for with ``n`` where the server takes that, and in
+                requests of their own otherwise. ``parse`` and ``accept`` look at each of them, and an item fails if one
+                does: ``.samples`` of its error has the others.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
@@ -543,7 +551,15 @@ class ChatPool(ApiMethods):
             TypeError: ``items`` is one item instead of many.
         """
         run_options = RunOptions(
-            prompt, progress, on_error, run_timeout, journal=journal, key=key, dedupe=dedupe, max_failures=max_failures
+            prompt,
+            progress,
+            on_error,
+            run_timeout,
+            journal=journal,
+            key=key,
+            dedupe=dedupe,
+            max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority)
@@ -562,6 +578,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -580,7 +597,7 @@ class ChatPool(ApiMethods):
         Args:
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout, max_failures, journal, key, dedupe: as in :meth:`map`.
+            items, prompt, progress, run_timeout, max_failures, journal, key, dedupe, samples: as in :meth:`map`.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
@@ -596,6 +613,7 @@ class ChatPool(ApiMethods):
             key=key,
             dedupe=dedupe,
             max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority)
@@ -614,6 +632,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -640,6 +659,7 @@ class ChatPool(ApiMethods):
             key=key,
             dedupe=dedupe,
             max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority)

@@ -263,6 +263,8 @@ class CallOptions:
         suspects: counts the things that a call asks for and that can be asked for apart; None for no such calls.
         ends_when_refused: whether equal refusals of all calls of a model, each for a fault in the call and none after
             a success, end the other calls of that model.
+        samples: how many answers an item gets; with several, ``n`` is the pool's own, and lowered to what a server
+            gives.
     """
 
     timeout: Timeout
@@ -280,6 +282,7 @@ class CallOptions:
     reading: Optional[Reading] = None
     suspects: Optional[Callable[[Call], int]] = None
     ends_when_refused: bool = True
+    samples: int = 1
 
     @cached_property
     def level(self) -> int:
