@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 from .._engine import Call, CallOptions, Engine
 from .._locks import new_lock
 from .._structured.samples_review import SamplesReview
+from .._wire.response import decode_response
 from .._wire.sampling import (
     choices_wanted,
     is_usable,
@@ -28,7 +29,14 @@ from ..types import Attempt, ChatCompletion, ChatRequest, Outcome, Usage
 from .run import Run, RunOrigin, unusable_item
 from .stored_runs import JournalledRetry, JournalledRun, StoredRowsRun
 
-__all__ = ["JournalledSampledRetry", "JournalledSampledRun", "SampledRetry", "SampledRowsRun", "SampledRun"]
+__all__ = [
+    "JournalledSampledRetry",
+    "JournalledSampledRun",
+    "KeptAnswers",
+    "SampledRetry",
+    "SampledRowsRun",
+    "SampledRun",
+]
 
 
 @dataclass(frozen=True)
@@ -228,7 +236,7 @@ class _Sampling(Run):
 
     def _send_further(self, calls: List[Call]) -> None:
         if not self._runs_here:
-            self._engine.queue(calls)
+            self._engine.submit_further(calls)
             return
         try:
             self._engine.submit(calls)
@@ -324,5 +332,23 @@ class JournalledSampledRetry(SampledRetry, JournalledRetry):
     """A retry of the failed items of a run with a journal."""
 
 
+KeptAnswers = Callable[[Any], Any]
+"""Returns the JSON of the samples of a row that an earlier run has brought, None without any."""
+
+
 class SampledRowsRun(_Sampling, StoredRowsRun):
-    """A run over rows of a batch."""
+    """A run over rows of a batch.
+
+    Args:
+        arguments, more: as for :class:`StoredRowsRun`, and ``samples``.
+        kept: knows the samples of rows that have failed in part; None where nothing does.
+    """
+
+    def __init__(self, *arguments: Any, kept: Optional[KeptAnswers] = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._kept_of = kept
+
+    def kept_answers(self, lead: Call) -> Optional[ChatCompletion]:
+        body = None if self._kept_of is None else self._kept_of(lead.item)
+        value = None if body is None else decode_response(lead.request, body, None)
+        return value if isinstance(value, ChatCompletion) else None

@@ -171,11 +171,14 @@ class Engine:
                 self._delivery.give_up_down(call)
             self._watch(call)
 
-    def queue(self, calls: Sequence[Call]) -> None:
-        """Queue calls that go on with the work of one that has ended: for other workers, and in a closed pool too."""
+    def submit_further(self, calls: Sequence[Call]) -> None:
+        """Queue calls that go on with the work of one that has ended, before those of its run that begin something.
+
+        Unlike those of :meth:`submit` they are made by other workers, and in a closed pool too.
+        """
         for call in calls:
             report_queued(call)
-        self._start_workers(self._scheduler.submit(calls))
+        self._start_workers(self._scheduler.submit(calls, are_further=True))
 
     def check_open(self) -> None:
         """Refuse new calls in a closed pool.

@@ -9,7 +9,12 @@ from .._wire.sampling import separate_answers
 from ..errors import APIResponseError
 from ..types import ChatCompletion, ChatRequest
 
-__all__ = ["SamplesReview"]
+__all__ = ["SamplesReview", "review_of_samples"]
+
+
+def review_of_samples(review: Optional[Reviewer], samples: int) -> Optional[Reviewer]:
+    """Return the review of answers to requests for so many, of which ``review`` reviews one."""
+    return review if samples == 1 else SamplesReview(review, samples)
 
 
 class SamplesReview:
@@ -31,7 +36,9 @@ class SamplesReview:
         answers = separate_answers(request, value)
         if len(answers) < self._samples:
             message = f"{len(answers)} of {self._samples} answers came; run the item again"
-            return Review(error=APIResponseError(message, request_id=value.request_id), reason="too few answers")
+            error = APIResponseError(message, request_id=value.request_id)
+            error.samples = value
+            return Review(error=error, reason="too few answers")
         if self._review is None:
             return Review(value)
         for answer in answers:

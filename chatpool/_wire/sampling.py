@@ -18,6 +18,7 @@ __all__ = [
     "join_answers",
     "may_refuse_choices",
     "refuse_unsampled",
+    "sampled_request",
     "separate_answers",
     "takes_choices",
     "with_choices",
@@ -47,6 +48,21 @@ def refuse_unsampled(request: ChatRequest) -> None:
         raise ConfigurationError(f"samples= says how many answers there are to be: leave out {_CHOICES}")
     if operation == COMPLETIONS and not isinstance(request.body.get("prompt"), str):
         raise ConfigurationError("samples= is for requests of one prompt, a str: send each prompt as an item")
+
+
+def sampled_request(request: ChatRequest, samples: int) -> ChatRequest:
+    """Return the one request for all samples, where there can be no other.
+
+    Raises:
+        ConfigurationError: the API has no ``n`` for it, or none as large.
+    """
+    if samples == 1:
+        return request
+    if not takes_choices(request):
+        raise ConfigurationError(f"samples= needs requests of their own for {request.path}: the API has no n for it")
+    if samples > MAX_CHOICES:
+        raise ConfigurationError(f"samples= must be {MAX_CHOICES} at most in one request, got {samples}")
+    return with_choices(request, samples)
 
 
 def takes_choices(request: ChatRequest) -> bool:
