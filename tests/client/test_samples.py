@@ -212,6 +212,13 @@ class TestAnswers:
             pool.map(["a"], samples=4, progress=False)
             assert server.max_in_flight == 3
 
+    @pytest.mark.parametrize("choices", [1, "first"])
+    def test_an_item_that_has_begun_ends_before_the_next_begins(self, sampled, choices):
+        server, pool = sampled(choices=choices, max_workers=1)
+        pool.map(["a", "b", "c"], samples=3, progress=False)
+        prompts = [request.prompt for request in server.requests]
+        assert prompts == sorted(prompts)
+
     def test_lazy_runs(self, sampled):
         _, pool = sampled(choices=1)
         in_order = [(each.index, len(each.value.choices)) for each in pool.imap(["a", "b", "c"], samples=2)]
