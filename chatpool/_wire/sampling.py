@@ -37,12 +37,13 @@ def refuse_unsampled(request: ChatRequest) -> None:
     """Refuse a request that cannot have several samples.
 
     Raises:
-        ConfigurationError: its path answers with no text, it has ``n`` itself, or it has several prompts.
+        ConfigurationError: its answer is no completion, it has ``n`` itself, or it has several prompts.
     """
     operation = operation_of(request.path)
-    if operation not in _SAMPLED:
+    if operation not in _SAMPLED or request.method.upper() != "POST" or request.response != "json":
         raise ConfigurationError(
-            f"samples= is for chat, text completions and the Responses API, and not for {request.path}"
+            "samples= is for answers of chat, text completions and the Responses API as JSON, and not for "
+            f"{request.method} {request.path}"
         )
     if request.body.get(_CHOICES) not in (None, 1):
         raise ConfigurationError(f"samples= says how many answers there are to be: leave out {_CHOICES}")

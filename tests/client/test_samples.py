@@ -467,11 +467,16 @@ class TestBadInput:
         assert not server.requests
 
     @pytest.mark.parametrize(
-        "item", [{"input": "a", "model": "text-embedding-3-small"}, ChatRequest({"prompt": ["a", "b"]}, "/completions")]
+        "item",
+        [
+            ChatRequest({"input": "a", "model": "text-embedding-3-small"}, "/embeddings"),
+            ChatRequest({"prompt": ["a", "b"]}, "/completions"),
+            ChatRequest({"messages": [{"role": "user", "content": "a"}]}, response="text"),
+            ChatRequest({}, "/responses", "GET"),
+        ],
     )
     def test_requests_that_have_no_samples(self, sampled, item):
         server, pool = sampled()
-        item = ChatRequest(item, "/embeddings") if isinstance(item, dict) else item
         (error,) = pool.map([item], samples=3, on_error="return", progress=False)
         assert type(error) is ConfigurationError
         assert "samples= is for" in str(error)
