@@ -56,12 +56,15 @@ class ChatPoolError(Exception):
         attempts: exchanges that were sent for the call before it failed (0: none was sent).
         results: the :class:`~chatpool.Results` of the run, on an error raised by a run
             (``on_error="raise"``, :meth:`~chatpool.Results.raise_on_failure`); otherwise None.
+        samples: of an item that was to get several answers (``samples=``) and did not get all: those that came, as the
+            choices of one :class:`~chatpool.ChatCompletion`; otherwise None.
         advice: what a person can do about errors of this class (:meth:`~chatpool.Results.explain` shows it).
     """
 
     advice: ClassVar[str] = "read the message"
     attempts: int = 0
     results: Optional[Any] = None
+    samples: Optional[Any] = None
 
     def __init__(self, message: str = "", *, attempts: int = 0) -> None:
         super().__init__(printable(str(message)))
@@ -97,7 +100,7 @@ class ChatPoolError(Exception):
         return _rebuild, (type(self), self.args), self.__dict__
 
 
-_CONTENT = frozenset({"body", "completion", "results", "text"})  # large, or none of a log's business
+_CONTENT = frozenset({"body", "completion", "results", "samples", "text"})  # large, or none of a log's business
 
 
 def _is_plain(value: Any) -> bool:

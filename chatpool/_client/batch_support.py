@@ -24,6 +24,7 @@ from .._wire import encode
 from .._wire.embeddings import join_requests, shared_part
 from .._wire.media import completed_sound, in_its_form, is_sound_request
 from .._wire.request_size import request_size
+from .._wire.sampling import refuse_unsampled, sampled_request
 from ..config import Limits, Timeout
 from ..errors import ConfigurationError
 from ..events import Listener
@@ -36,8 +37,9 @@ from .fallbacks import change_endpoints, limits_in
 from .options import RequestMaker, body_fields, recorded_options, run_call_options
 from .pickling import PoolRecipe, restore
 from .pool import ChatPool
+from .samples import KeptAnswers, SampledRowsRun
 from .start_run import run_window
-from .stored_runs import Backgrounds, StoredRowsRun, record_of
+from .stored_runs import Backgrounds, StoredRowsRun, record_of, samples_mark
 from .time_budget import seconds_left
 
 __all__ = [
@@ -62,9 +64,12 @@ __all__ = [
     "prompt_tokens",
     "record_of",
     "recorded_options_of",
+    "refuse_unsampled",
     "request_facts",
     "request_maker",
     "row_fields",
+    "sampled_request",
+    "samples_mark",
     "seconds_left",
     "start_rows",
     "state_of",
@@ -87,6 +92,7 @@ def start_rows(
     listeners: Sequence[Listener] = (),
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
+    kept: Optional[KeptAnswers] = None,
 ) -> StoredRowsRun:
     """Return a run over rows; nothing is sent before it is consumed.
 
@@ -100,6 +106,7 @@ def start_rows(
         listeners: get the events of these rows too.
         failure_limit: ends the run when too many rows have failed; None where another process counts.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
+        kept: returns the JSON of the samples of a row that an earlier run has brought, None without any.
     """
     engine = pool._core.engine
     dispatcher = pool._core.dispatcher.extended(listeners)
@@ -110,16 +117,13 @@ def start_rows(
         window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
         run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
     else:
-        window = run_window(engine.max_workers)
-        run = StoredRowsRun(
-            engine,
-            rows,
-            lambda row: _in_full(prepare(row)),
-            options,
-            window,
-            persist=persist,
-            backgrounds=backgrounds,
-        )
+        window, samples = run_window(engine.max_workers), pool._defaults.samples
+        arguments = engine, rows, lambda row: _in_full(prepare(row)), options, window
+        stores: Dict[str, Any] = {"persist": persist, "backgrounds": backgrounds}
+        if samples == 1:
+            run = StoredRowsRun(*arguments, **stores)
+        else:
+            run = SampledRowsRun(*arguments, samples=samples, kept=kept, **stores)
     run.failure_limit = failure_limit
     return run
 
@@ -130,7 +134,12 @@ def _in_full(request: ChatRequest) -> ChatRequest:
 
 
 def with_answer_rules(
-    pool: ChatPool, rules: AnswerRules, *, collect_stream: bool = False, max_pack: Optional[int] = None
+    pool: ChatPool,
+    rules: AnswerRules,
+    *,
+    collect_stream: bool = False,
+    max_pack: Optional[int] = None,
+    samples: int = 1,
 ) -> ChatPool:
     """Return a view of the pool whose runs over rows review answers; its copies in other processes do too.
 
@@ -139,13 +148,15 @@ def with_answer_rules(
         rules: what answers have to be.
         collect_stream: whether they are collected from streams.
         max_pack: how many texts to embed go out in one request at most.
+        samples: how many answers each row gets.
 
     Raises:
         TypeError, ConfigurationError: a rule that cannot work; the message names the keyword.
     """
     rules.reviewer()
     view = pool.with_options()
-    view._defaults = replace(view._defaults, answers=rules, collect_stream=collect_stream, max_pack=max_pack)
+    changes: Dict[str, Any] = {"collect_stream": collect_stream, "max_pack": max_pack, "samples": samples}
+    view._defaults = replace(view._defaults, answers=rules, **changes)
     return view
 
 
@@ -267,6 +278,7 @@ class RowBudget:
 
     def __init__(self, pool: ChatPool) -> None:
         self._engine = pool._core.engine
+        self._samples = pool._defaults.samples
         self.limits = self._engine.has_budget
         self._prices = pool._core.prices
         self._estimators: Dict[Optional[str], TokenEstimator] = {}
@@ -282,6 +294,7 @@ class RowBudget:
         if not self.limits:
             return True
         size = request_size(request)
+        size = size._replace(choices=size.choices * self._samples)
         estimator = self._estimators.setdefault(request.model, TokenEstimator())
         reservation = self._engine.reserve_budget(request.model, estimator.expected(size))
         if reservation is None:

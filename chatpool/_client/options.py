@@ -51,6 +51,7 @@ _RUNS_ONLY = frozenset(
         "max_failures",
         "heartbeat",
         "key",
+        "samples",
     }
 )
 _ANSWERS_ONLY = frozenset({"parse", "max_reasks", "accept", "collect_stream"})
@@ -63,7 +64,7 @@ WhenDown = Literal["wait", "raise"]
 class CallDefaults:
     """Values of a pool, or of a view of it, for what a call does not say.
 
-    ``answers``, ``collect_stream`` and ``max_pack`` are for batch runs only.
+    ``answers``, ``collect_stream``, ``max_pack`` and ``samples`` are for batch runs only.
     """
 
     model: Optional[str] = None
@@ -79,6 +80,7 @@ class CallDefaults:
     answers: AnswerRules = AnswerRules()
     collect_stream: bool = False
     max_pack: Optional[int] = None
+    samples: int = 1
 
     def changed(self, **changes: Any) -> CallDefaults:
         """Return a copy with other values; ``timeout`` and ``retry`` may be shorthands, ``fallbacks`` may not.
@@ -88,7 +90,7 @@ class CallDefaults:
         """
         if "defaults" in changes:
             changes["body"] = changes.pop("defaults")
-        known = {field.name for field in fields(self)} - {"answers", "collect_stream", "max_pack"}
+        known = {field.name for field in fields(self)} - {"answers", "collect_stream", "max_pack", "samples"}
         for name in changes:
             if name not in known:
                 raise TypeError(

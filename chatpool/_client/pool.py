@@ -470,7 +470,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -484,7 +485,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -498,7 +500,8 @@ class ChatPool(ApiMethods):
         prompt: Optional[Callable[[Any], Item]] = ..., progress: Progress = ...,
         run_timeout: Optional[float] = ..., max_failures: MaxFailures = ..., journal: Optional[JournalPath] = ...,
         key: Optional[ItemKey] = ...,
-        dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
+        dedupe: bool = ..., samples: int = ...,
+        timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
         priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
@@ -519,6 +522,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -556,6 +560,10 @@ class ChatPool(ApiMethods):
             dedupe: whether items that make the same request share one answer: it is sent once, and the others get
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
+            samples: how many answers each item gets, at least 1, as the ``.choices`` of its one
+                :class:`~chatpool.ChatCompletion`. They are asked for with ``n`` where the server takes that, and in
+                requests of their own otherwise. ``parse`` and ``accept`` look at each of them, and an item fails if one
+                does: ``.samples`` of its error has the others.
             timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
             fallbacks: as in :meth:`chat`. What the server refuses to all items, such as a model, later items of the
                 run do not ask for again.
@@ -572,7 +580,15 @@ class ChatPool(ApiMethods):
             TypeError: ``items`` is one item instead of many.
         """
         run_options = RunOptions(
-            prompt, progress, on_error, run_timeout, journal=journal, key=key, dedupe=dedupe, max_failures=max_failures
+            prompt,
+            progress,
+            on_error,
+            run_timeout,
+            journal=journal,
+            key=key,
+            dedupe=dedupe,
+            max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
@@ -591,6 +607,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -610,7 +627,7 @@ class ChatPool(ApiMethods):
         Args:
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
-            items, prompt, progress, run_timeout, max_failures, journal, key, dedupe: as in :meth:`map`.
+            items, prompt, progress, run_timeout, max_failures, journal, key, dedupe, samples: as in :meth:`map`.
             timeout, retry, headers, query, priority, fallbacks, extra_body, system, params: as in :meth:`map`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
@@ -626,6 +643,7 @@ class ChatPool(ApiMethods):
             key=key,
             dedupe=dedupe,
             max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
@@ -644,6 +662,7 @@ class ChatPool(ApiMethods):
         journal: Optional[JournalPath] = None,
         key: Optional[ItemKey] = None,
         dedupe: bool = False,
+        samples: int = 1,
         timeout: Optional[TimeoutLike] = None,
         retry: Optional[RetryPolicyLike] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -671,6 +690,7 @@ class ChatPool(ApiMethods):
             key=key,
             dedupe=dedupe,
             max_failures=max_failures,
+            samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
         options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)

@@ -68,6 +68,7 @@ class RunOrigin(NamedTuple):
         is_batched: whether many items went out in one request.
         max_pack: how many at most, None for as many as the API takes.
         item_key: returns the key of an item in the journal; None if its place is its key.
+        samples: how many answers each item gets.
     """
 
     prepare: Callable[[Any], ChatRequest]
@@ -77,6 +78,7 @@ class RunOrigin(NamedTuple):
     is_batched: bool = False
     max_pack: Optional[int] = None
     item_key: Optional[Callable[[Any], Union[str, int]]] = None
+    samples: int = 1
 
 
 class Run:
@@ -387,13 +389,17 @@ class Run:
         self._chunk_start, self._chunk = self._fed, items
         calls = [call for call in map(self._call_for, items) if call is not None and self._leads(call)]
         try:
-            self._engine.submit(calls)
+            self._engine.submit(self._calls_of(calls))
         except PoolClosedError as error:
             self._closed_error = error  # calls that were submitted before are finished
             for call in calls:
                 outcome = call.outcome(self.now(), error=error.copied("not sent: "))
                 self._end_unsent(outcome)
                 self._answer_followers(call, outcome)
+
+    def _calls_of(self, calls: List[Call]) -> List[Call]:
+        """Return the calls that are sent for those of items."""
+        return calls
 
     def _leads(self, call: Call) -> bool:
         """Return whether the call is to be sent; otherwise it gets the outcome of an identical one."""

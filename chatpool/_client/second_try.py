@@ -41,7 +41,7 @@ def request_maker_of(results: Results[Any, Any]) -> Callable[[Outcome[Any]], Cha
 
 
 def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOptions:
-    """Return ``options`` with the run's own about identical items, embedding batches and its journal, which goes on."""
+    """Return ``options`` with the run's own about identical items, samples, batches and its journal, which goes on."""
     origin = results._origin
     if origin is None:
         return options
@@ -50,6 +50,7 @@ def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOption
         dedupe=origin.dedupe,
         journal=origin.journal,
         key=origin.item_key,
+        samples=origin.samples,
         max_pack=origin.max_pack,
         is_retry=True,
     )

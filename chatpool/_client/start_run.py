@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
+from typing import Any, Callable, Dict, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
 
 from .._engine import CallOptions
 from .._observe import RunProgress, run_progress
@@ -15,7 +15,7 @@ from ..config import choice, positive_int, positive_seconds
 from ..types import ChatRequest
 from .core import PoolCore
 from .failures import FailureLimit, MaxFailures
-from .options import recorded_options, run_call_options, streamed_options
+from .options import RequestMaker, recorded_options, run_call_options, streamed_options
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
@@ -64,6 +64,7 @@ class RunOptions:
     max_failures: MaxFailures = "same"
     heartbeat: Optional[float] = None
     key: Optional[ItemKey] = None
+    samples: int = 1
     is_retry: bool = False
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class RunOptions:
             positive_seconds("heartbeat", self.heartbeat)
         if self.buffersize is not None:
             positive_int("buffersize", self.buffersize)
+        positive_int("samples", self.samples)
         if self.max_pack is not None:
             positive_int("max_pack", self.max_pack)
         if self.journal is not None and not isinstance(self.journal, (str, os.PathLike)):
@@ -126,17 +128,40 @@ def start_run(
     """
     parts = _parts(core, items, make_request, run_options, call_options)
     arguments = core.engine, items, parts.prepare, parts.call_options, run_options.window(core.engine.max_workers)
-    if run_options.journal is None:
-        run = Run(*arguments)
-    else:
-        from .stored_runs import JournalledRetry, JournalledRun  # most programs keep none: importing it takes time
-
-        kind = JournalledRetry if run_options.is_retry else JournalledRun
+    more: Dict[str, Any] = {}
+    if run_options.journal is not None:
         recorded = recorded_options(core, call_options, make_request, run_timeout=run_options.run_timeout)
-        run = kind(*arguments, journal=run_options.journal, recorded=recorded, item_key=run_options.key)
+        more.update(journal=run_options.journal, recorded=recorded, item_key=run_options.key)
+    if run_options.samples > 1:
+        _refuse_choices(make_request)
+        more["samples"] = run_options.samples
+    run: Run = _kind_of(run_options)(*arguments, **more)
     run.single_flight = SingleFlight() if run_options.dedupe else None
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run
+
+
+def _kind_of(run_options: RunOptions) -> Callable[..., Run]:
+    """Return the class of a run; most programs need none of those that are imported here, which takes time."""
+    is_retry, has_journal = run_options.is_retry, run_options.journal is not None
+    if run_options.samples > 1:
+        from . import samples
+
+        if has_journal:
+            return samples.JournalledSampledRetry if is_retry else samples.JournalledSampledRun
+        return samples.SampledRetry if is_retry else samples.SampledRun
+    if not has_journal:
+        return Run
+    from .stored_runs import JournalledRetry, JournalledRun
+
+    return JournalledRetry if is_retry else JournalledRun
+
+
+def _refuse_choices(make_request: Callable[[Any], ChatRequest]) -> None:
+    """Refuse ``n`` beside ``samples``, once and not for every item."""
+    fields = make_request.options["parameters"] if isinstance(make_request, RequestMaker) else {}
+    if fields.get("n") not in (None, 1):
+        raise TypeError("samples= says how many answers each item gets: leave out n=")
 
 
 def start_embedding_run(

@@ -35,12 +35,12 @@ from .._structured.validation import PARSE_FAILED
 from .._transport import identity_of, payload_of
 from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock
-from ..errors import CallCancelledError, ChatPoolError, ConfigurationError
+from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, ParseError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from .failures import state_of
 from .run import Run, RunOrigin, merged_outcome, unusable_item
 
-__all__ = ["Backgrounds", "JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of"]
+__all__ = ["Backgrounds", "JournalledRetry", "JournalledRun", "StoredRowsRun", "record_of", "samples_mark"]
 
 
 logger = logging.getLogger("chatpool")
@@ -340,6 +340,13 @@ class JournalledRun(_PersistedRun):
         self._open_journal().note_pending(pending_mark(key, hash_, place, self._clock.wall(), facts))
         return True
 
+    def recorded_samples(self, call: Call) -> Optional[ChatCompletion]:
+        """Return the answers of an item that is to get several, of which an earlier run has brought a part."""
+        key, hash_ = self._identity_of(call)
+        record = None if hash_ is None else self._open_journal().read(key, hash_)
+        value = None if record is None else _value(call.request, record)
+        return value if isinstance(value, ChatCompletion) else None
+
     def _recorded_outcome(self, call: Call) -> Optional[Outcome[Any]]:
         hash_ = self._hashes.get(call.index)
         if hash_ is None:
@@ -455,8 +462,13 @@ def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
     if is_in_file and not _is_there(decode_value(record.value)):
         return None
     value, error = _value(call.request, record), None
-    if value is None and record.error is not None:
+    is_partial = isinstance(value, ChatCompletion) and len(value.choices) < call.options.samples
+    if record.error is not None and (value is None or is_partial):
         error = error_of(record.error, attempts)
+        if is_partial:
+            error.samples, value = value, None
+        if is_partial and isinstance(error, ParseError):
+            return None
     elif call.options.review is not None:
         review = call.options.review(call.request, value, 0)
         if review.reason == PARSE_FAILED:
@@ -501,7 +513,12 @@ def _request_hash(call: Call) -> str:
     # Not the payload of every request, as it may ask for a stream; that of a form has read open files already.
     payload = call.payload if request.files else payload_of(request)
     form = "" if request.response == "json" else f" {request.response}"
-    return hash_of(f"{request.path}{form}", identity_of(payload))
+    return hash_of(f"{request.path}{form}{samples_mark(call.options.samples)}", identity_of(payload))
+
+
+def samples_mark(samples: int) -> str:
+    """Return the part of a hash that tells requests for several answers each from those for one."""
+    return "" if samples == 1 else f" samples={samples}"
 
 
 def record_of(
@@ -517,7 +534,7 @@ def record_of(
 ) -> Record:
     """Return the journal's record of an outcome; it has an answer that was not accepted too, as that was paid for."""
     error = None if outcome.error is None else error_facts(outcome.error)
-    answer = outcome.value if outcome.error is None else getattr(outcome.error, "completion", None)
+    answer = outcome.value if outcome.error is None else _answer_with(outcome.error)
     usage = outcome.usage
     # A usage that the answer's JSON has is not written twice.  An answer that was shared with an identical item has
     # none, while its JSON has one.
@@ -530,6 +547,11 @@ def record_of(
     in_parts = charges if not is_unpaid and any(outcome.fallback or charge.tier for charge in charges) else ()
     values = error, meta, _encoded(answer), usage, model, in_parts
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, *values)
+
+
+def _answer_with(error: ChatPoolError) -> Any:
+    """Return the answers that came although the item has failed, None without any."""
+    return getattr(error, "completion", None) if error.samples is None else error.samples
 
 
 def _usage_in(value: Any) -> Optional[Usage]:

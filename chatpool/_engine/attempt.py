@@ -28,6 +28,7 @@ from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, Dea
 from ..types import ChatRequest
 from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
+from .choice_limits import ChoiceLimits
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .scheduler import Scheduler
@@ -85,14 +86,15 @@ class Attempter:
         endpoints: the endpoints to send to.
         clock: the pool's clock.
         scheduler: knows the earlier successes, on which some rules depend, and is told of failures.
+        choices: how many answers servers give to one request.
     """
 
-    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
+    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler, choices: ChoiceLimits) -> None:
         self._endpoints = endpoints
         self._clock = clock
         self._scheduler = scheduler
-        self._exchanges = _Exchanges(endpoints, clock, scheduler)
         self._failover = Failover(endpoints, scheduler) if endpoints.fails_over else None
+        self._exchanges = _Exchanges(endpoints, clock, scheduler, choices)
 
     def attempt(self, call: Call) -> AttemptResult:
         """Make one attempt, unless the call must not be sent.  A success is not yet known to the scheduler."""
@@ -292,12 +294,14 @@ class _Exchanges:
         endpoints: the endpoints to send to.
         clock: the pool's clock.
         scheduler: knows the earlier successes, on which the classification of an answer depends.
+        choices: how many answers servers give to one request.
     """
 
-    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler) -> None:
+    def __init__(self, endpoints: Endpoints, clock: Clock, scheduler: Scheduler, choices: ChoiceLimits) -> None:
         self._endpoints = endpoints
         self._clock = clock
         self._scheduler = scheduler
+        self._choices = choices
         self._without_usage: Set[UpstreamKey] = set()  # whose server refuses stream_options
 
     def make(self, call: Call, timeout: Timeout, ends_at: float) -> Verdict:
@@ -335,6 +339,15 @@ class _Exchanges:
         return verdict
 
     def _send(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
+        if call.options.samples == 1:
+            return self._send_once(call, timeout, client, send)
+        return self._choices.exchange(
+            call,
+            lambda: self._send_once(call, timeout, client, send),
+            lambda request: encode_payload(request, call.options.reading),
+        )
+
+    def _send_once(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
         options = call.options
         return send(
             call.request,

@@ -297,6 +297,8 @@ class CallOptions:
         ends_when_refused: whether equal refusals of all calls of a model, each for a fault in the call and none after
             a success, end the other calls of that model.
         fallbacks: what is sent in the place of a request that fails; None for nothing.
+        samples: how many answers an item gets; with several, ``n`` is the pool's own, and lowered to what a server
+            gives.
     """
 
     timeout: Timeout
@@ -315,6 +317,7 @@ class CallOptions:
     suspects: Optional[Callable[[Call], int]] = None
     ends_when_refused: bool = True
     fallbacks: Optional[Fallbacks] = None
+    samples: int = 1
 
     @cached_property
     def level(self) -> int:

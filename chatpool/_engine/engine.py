@@ -24,6 +24,7 @@ from ..types import ChatRequest, LineStats, Usage
 from .attempt import CANCELLED, Attempter, AttemptResult, ask_again, encode_payload, review_answer
 from .background_state import BackgroundState
 from .call import DONE, NEW, Call, CallOptions, OutcomeSink, UpstreamKey, report_queued
+from .choice_limits import ChoiceLimits
 from .completion import Delivery, ExpiryWatch
 from .endpoints import Endpoints
 from .fallback_switch import FallbackSwitch
@@ -64,6 +65,7 @@ class Engine:
         runs_inline: the same.
         endpoints: the endpoints to send to.
         streams: the streams that are being read; its methods are the readings of their calls.
+        choices: how many answers servers give to one request.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Engine:
         self._closed = self._released = self._closing = False
         self._some_fail_when_down = False  # from the first such call on
         self.streams = ActiveStreams(queues_all=runs_inline)
+        self.choices = ChoiceLimits()
         self._start(connect())
         register(self)
 
@@ -95,7 +98,7 @@ class Engine:
         self._scheduler = Scheduler(self.max_workers, endpoints.specs, self._budget_tracker)
         self._run_hook = _hook_runner(self, self._hooks)
         self._executor = WorkerThreads(self.max_workers, self._hooks, self._run_hook)
-        self._attempter = Attempter(endpoints, self.clock, self._scheduler)
+        self._attempter = Attempter(endpoints, self.clock, self._scheduler, self.choices)
         self._fallbacks = FallbackSwitch(endpoints, self.clock, self._scheduler, self._attempter)
         self._poller = Poller(self._attempter, endpoints, self.clock, self._scheduler)
         self._withdrawals = Withdrawals(endpoints)
@@ -174,6 +177,15 @@ class Engine:
                 self._some_fail_when_down = True
                 self._delivery.give_up_down(call)
             self._watch(call)
+
+    def submit_further(self, calls: Sequence[Call]) -> None:
+        """Queue calls that go on with the work of one that has ended, before those of its run that begin something.
+
+        Unlike those of :meth:`submit` they are made by other workers, and in a closed pool too.
+        """
+        for call in calls:
+            report_queued(call)
+        self._start_workers(self._scheduler.submit(calls, are_further=True))
 
     def check_open(self) -> None:
         """Refuse new calls in a closed pool.

@@ -87,14 +87,19 @@ class Scheduler:
 
     # -- calls come in ------------------------------------------------------------------------------
 
-    def submit(self, calls: Iterable[Call]) -> int:
-        """Queue fresh calls; return the number of workers to start."""
+    def submit(self, calls: Iterable[Call], *, are_further: bool = False) -> int:
+        """Queue fresh calls; return the number of workers to start.
+
+        Args:
+            calls: the calls.
+            are_further: whether they go on with the work of others, and before those of their run that do not.
+        """
         with self.lock:
             added = 0
             for call in calls:
                 if call.state != NEW:  # cancelled before it came here
                     continue
-                self._upstreams.add(call)
+                self._upstreams.add(call, is_further=are_further)
                 call.state = QUEUED  # only now: what is queued is in a queue, whatever comes between
                 added += 1
             self._call_registry.queued(added)

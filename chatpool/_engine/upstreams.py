@@ -84,13 +84,16 @@ class Upstreams:
 
     # -- calls ------------------------------------------------------------------------------------------
 
-    def add(self, call: Call) -> None:
-        """Queue a fresh call."""
+    def add(self, call: Call, *, is_further: bool = False) -> None:
+        """Queue a fresh call; a further one goes before those of its run that begin something."""
         if call.background is not None:
             self.polls.append(call)
             return
         queue = self.of(call).queue
-        queue.add(call)
+        if is_further:
+            queue.add_due(call)
+        else:
+            queue.add(call)
         self._make_ready(queue, call.options.level)
 
     def add_due(self, call: Call, now: float) -> None:

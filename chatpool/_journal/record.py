@@ -309,7 +309,8 @@ def error_facts(error: ChatPoolError) -> Dict[str, Any]:
     for name in _API_ERROR_FACTS + _SUBCLASS_FACTS:
         value = getattr(error, name, None)
         # The text of a whole answer is in the answer, which is kept beside the facts.
-        if value is not None and not (name == "text" and getattr(error, "completion", None) is not None):
+        is_kept = getattr(error, "completion", None) is not None and error.samples is None
+        if value is not None and not (name == "text" and is_kept):
             facts[name] = value
     if isinstance(facts.get("body"), bytes):
         facts[_BODY_BYTES_FACT] = base64.b64encode(facts.pop("body")).decode("ascii")

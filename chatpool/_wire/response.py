@@ -629,7 +629,20 @@ def _response(request: ChatRequest, payload: Dict[str, Any], request_id: Optiona
         tool_calls=calls,
         raw=payload,
         reasoning=reasoning_of_items(items),
+        choices=_further_samples(request, payload),
     )
+
+
+def _further_samples(request: ChatRequest, payload: Dict[str, Any]) -> Tuple[Choice, ...]:
+    """Return the answers that the pool has joined to the first (``samples=``), each a response of its own."""
+    choices: List[Choice] = []
+    bodies = payload.get("samples")
+    for body in bodies if isinstance(bodies, list) else ():
+        if isinstance(body, dict) and isinstance(body.get("output"), list):
+            answer = _response(request, {**body, "samples": None}, None)
+            about = answer.finish_reason, answer.tool_calls, answer.reasoning
+            choices.append(Choice(len(choices) + 1, answer.text, answer.message, *about))
+    return tuple(choices)
 
 
 def is_over(payload: Mapping[str, Any]) -> bool:

@@ -92,6 +92,7 @@ def run(
     lock: bool = True,
     max_failures: MaxFailures = "same",
     run_timeout: Optional[float] = None,
+    samples: int = 1,
     **options: Any,
 ) -> BatchResult:
     r"""Answer every row of a file and store every outcome.  The same call again goes on from where this one ended.
@@ -165,6 +166,9 @@ def run(
             server refuses the first 50 that are sent in the same words. The rows that were not sent stay pending.
         run_timeout: seconds for this run; then it ends as fatal, and rows without an outcome stay pending, those in
             flight too. A run that waits for standard input ends when the next line has come. Default: no limit.
+        samples: how many answers each row gets, as in :meth:`~chatpool.ChatPool.map`. A line of the output has them in
+            ``choices`` (those of the Responses API after the first in ``samples``); in a table a cell is a list of
+            them. Not to be confused with ``sample``, which draws rows.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row; those that
             have the name of an argument go into ``extra_body``, a dict.
 
@@ -200,6 +204,7 @@ def run(
         lock=lock,
         max_failures=max_failures,
         run_timeout=run_timeout,
+        samples=samples,
     )
     if not isinstance(input, (str, os.PathLike)):
         raise TypeError(
@@ -239,7 +244,13 @@ def run_job(
     started = clock.now()
     with contextlib.ExitStack() as stack:
         job_pool, body_fields = stack.enter_context(pool_of("run", pool, options))
-        job_pool = with_answer_rules(job_pool, job.answers, collect_stream=job.collect_stream, max_pack=job.max_pack)
+        job_pool = with_answer_rules(
+            job_pool,
+            job.answers,
+            collect_stream=job.collect_stream,
+            max_pack=job.max_pack,
+            samples=job.samples,
+        )
         stack.callback(lambda: setattr(result, "elapsed", clock.now() - started))
         rows = rows_of(input_path, input_options, job_pool, body_fields, job, result, say)
         if job.dry_run:

@@ -212,13 +212,14 @@ class Job:
     lock: Union[bool, FolderLease] = True
     max_failures: MaxFailures = "same"
     run_timeout: Optional[float] = None
+    samples: int = 1
     allows_empty: bool = True
 
     def __post_init__(self) -> None:
         if self.run_timeout is not None:
             positive_seconds("run_timeout", self.run_timeout)
-        for name in ("limit", "sample", "processes", "max_pack"):
-            if getattr(self, name) is not None or name == "processes":
+        for name in ("limit", "sample", "processes", "max_pack", "samples"):
+            if getattr(self, name) is not None or name in ("processes", "samples"):
                 positive_int(name, getattr(self, name))
         if not isinstance(self.collect_stream, bool):
             raise TypeError(f"collect_stream must be True or False, got {self.collect_stream!r}")

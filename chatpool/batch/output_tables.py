@@ -16,6 +16,7 @@ from .._journal import OK, Journal, Record, decode_value
 from .._wire.media import is_sound_request
 from .._wire.operations import SPEECH, operation_of
 from .._wire.response import UnusableAnswer, decode_response, usage_of
+from .._wire.sampling import separate_answers
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest
 from .job import Job
@@ -108,6 +109,13 @@ class _StoredRow(NamedTuple):
         return cls(
             row.fields or {}, row.custom_id, row.number, row_request.key, row_request.hash, request_without_encoding
         )
+
+
+class _Cells(NamedTuple):
+    """One answer as a cell, and as the cells of its fields."""
+
+    answer: Any
+    fields: Dict[str, Any]
 
 
 class TableOutputs(Outputs):
@@ -223,11 +231,22 @@ class TableOutputs(Outputs):
         answers: Dict[str, Any] = {}
         answer = None
         if record.state == OK:
-            answer = _answer_in(value, stored_row.request)
-            answers = {ANSWER: answer} if self._review is None else self._parsed(stored_row, value, answer)
+            cells = [self._cells(stored_row, each) for each in self._samples_in(stored_row, value)]
+            answer = [cell.answer for cell in cells] if self._job.samples > 1 else cells[0].answer
+            answers = _beside([cell.fields for cell in cells]) if self._job.samples > 1 else cells[0].fields
         known = {"id": stored_row.custom_id, "row": stored_row.number, ANSWER: answer}
-        facts = {**known, **_facts(record, stored, value)}
+        facts = {**known, **_facts(record, stored, value, self._job.samples)}
         return answers, {name: facts[name] for name in self._fact_names}
+
+    def _samples_in(self, stored_row: _StoredRow, value: Any) -> List[Any]:
+        """Return the answers of a row, as a rule one."""
+        if self._job.samples == 1 or not isinstance(value, ChatCompletion):
+            return [value]
+        return list(separate_answers(stored_row.request or ChatRequest({}), value))
+
+    def _cells(self, stored_row: _StoredRow, value: Any) -> _Cells:
+        answer = _answer_in(value, stored_row.request)
+        return _Cells(answer, {ANSWER: answer} if self._review is None else self._parsed(stored_row, value, answer))
 
     def _parsed(self, stored_row: _StoredRow, value: Any, answer: Any) -> Dict[str, Any]:
         """Return the fields of a structured answer; an answer without fields has the column of answers."""
@@ -242,7 +261,13 @@ class TableOutputs(Outputs):
         return {ANSWER: answer if parsed is None else parsed}
 
 
-def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
+def _beside(samples: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return the fields of several answers, each with a list of its values."""
+    names = dict.fromkeys(name for fields in samples for name in fields)
+    return {name: [fields.get(name) for fields in samples] for name in names}
+
+
+def _facts(record: Record, stored: Any, value: Any, samples: int) -> Dict[str, Any]:
     usage = record.usage or usage_of(stored)
     last = record.attempts[-1] if record.attempts else None
     error = record.error
@@ -255,13 +280,18 @@ def _facts(record: Record, stored: Any, value: Any) -> Dict[str, Any]:
         "cached_tokens": None if usage is None else usage.cached_tokens,
         "reasoning_tokens": None if usage is None else usage.reasoning_tokens,
         "model": model,
-        "finish_reason": value.finish_reason if isinstance(value, ChatCompletion) else None,
+        "finish_reason": _finish_reasons(value, samples) if isinstance(value, ChatCompletion) else None,
         "status": None if last is None else last.status,
         "attempts": len(record.attempts),
         "fallback": last.fallback if last is not None else 0,
         "elapsed": record.elapsed,
         "request_id": None if last is None else last.request_id,
     }
+
+
+def _finish_reasons(value: ChatCompletion, samples: int) -> Any:
+    """Return why an answer ended; of several a list."""
+    return value.finish_reason if samples == 1 else [choice.finish_reason for choice in value.choices]
 
 
 def _answer_in(value: Any, request: Optional[ChatRequest]) -> Any:

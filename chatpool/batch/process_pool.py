@@ -26,7 +26,7 @@ from ..types import Outcome
 from .jsonl import is_embedding
 from .rows import RowRequest
 from .run_status import Counts, sum_of_counts
-from .runner import Runner
+from .runner import Runner, kept_samples
 from .worker_process import END, STOP
 
 __all__ = ["ProcessPoolRunner"]
@@ -108,10 +108,10 @@ class _WorkerProcess:
                 self._messages.put(_Message(self, json.loads(line)))
         self._messages.put(_Message(self, None))
 
-    def assign(self, row_requests: List[RowRequest], journal: Journal) -> None:
-        """Send rows, each with what the journal knows of it."""
+    def assign(self, row_requests: List[RowRequest], journal: Journal, samples: int) -> None:
+        """Send rows of so many answers each, with what the journal knows of them."""
         self.assigned.update((row_request.key, row_request) for row_request in row_requests)
-        self.send(b"".join(_encoded_row(row_request, journal) for row_request in row_requests))
+        self.send(b"".join(_encoded_row(row_request, journal, samples) for row_request in row_requests))
 
     def send(self, data: bytes) -> None:
         """Send lines as :mod:`.worker_process` reads them."""
@@ -140,8 +140,14 @@ class _WorkerProcess:
         return code
 
 
-def _encoded_row(row_request: RowRequest, journal: Journal) -> bytes:
-    """Return a row as two lines: its identity, and its body as it is sent, or with files the whole request, pickled."""
+def _encoded_row(row_request: RowRequest, journal: Journal, samples: int) -> bytes:
+    """Return a row as two lines: its identity, and its body as it is sent, or with files the whole request, pickled.
+
+    Args:
+        row_request: the row.
+        journal: knows what an earlier run has brought of it.
+        samples: how many answers it gets.
+    """
     assert row_request.request is not None
     row = row_request.row
     meta = "null" if row.meta is None else json.dumps(row.meta)
@@ -155,7 +161,9 @@ def _encoded_row(row_request: RowRequest, journal: Journal) -> bytes:
         payload = base64.b64encode(pickle.dumps(replace(request, body=dict(request.body))))
     path, pickled = text_or_null(request.path), json.dumps(not is_plain)
     background = json.dumps(journal.pending(row_request.key, row_request.hash))
-    header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled},"background":{background}}}\n'
+    kept = "null" if samples == 1 else json.dumps(kept_samples(journal, row_request))
+    stored = f'"background":{background},"kept":{kept}'
+    header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled},{stored}}}\n'
     return header.encode("ascii") + payload + b"\n"
 
 
@@ -251,7 +259,7 @@ class ProcessPoolRunner(Runner):
             row_requests = self._next_rows(rows)
             if not row_requests:
                 return
-            worker.assign(row_requests, self._journal)
+            worker.assign(row_requests, self._journal, self._job.samples)
 
     def _next_rows(self, rows: Iterator[RowRequest]) -> List[RowRequest]:
         """Return the next rows to send; none at the end of the input, and while the budget holds them back."""

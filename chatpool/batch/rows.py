@@ -13,7 +13,7 @@ import string
 from array import array
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from .._client.batch_support import Encoded, identity_of, payload_of
+from .._client.batch_support import Encoded, identity_of, payload_of, refuse_unsampled, samples_mark
 from .._journal import OK, RENAMED, RESTORED, SET_ASIDE, Journal, Record, hash_of, key_of
 from .._wire.operations import CHAT, COMPLETIONS, PATHS, RESPONSES, SOUND_PATHS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from .._wire.request import are_messages
@@ -800,13 +800,15 @@ class Rows:
         if row.request is None:
             return RowRequest(row, key, hash_of("", str(row.problem).encode()), None, row.problem)
         try:
-            request = self.make_request(row.request)
+            request, samples = self.make_request(row.request), self._job.samples
+            if samples > 1:
+                refuse_unsampled(request)
             if self._save_folder is not None:
                 request = self._save_folder.saved(request, row.custom_id)
             payload = payload_of(request)
             encoded = Encoded(request.body, payload)  # it is needed again, to be sent
             request = ChatRequest(encoded, request.path, files=request.files, response=request.response)
-            return RowRequest(row, key, hash_of(request.path, identity_of(payload)), request)
+            return RowRequest(row, key, hash_of(request.path + samples_mark(samples), identity_of(payload)), request)
         except (TypeError, ValueError, ChatPoolError) as error:
             identity = repr(row.request.body) + (repr(row.request.files) if row.request.files else "")
             return RowRequest(row, key, hash_of("", identity.encode("utf-8", "surrogatepass")), None, error)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import threading
+from functools import partial
 from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from .._client.batch_support import (
@@ -19,7 +20,7 @@ from .._client.batch_support import (
     start_rows,
     state_of,
 )
-from .._journal import OK, SET_ASIDE, Journal, Record, decode_record, pending_mark
+from .._journal import OK, SET_ASIDE, Journal, Record, decode_record, decode_value, pending_mark
 from .._observe.progress import RunProgress
 from .._values import Waiting
 from .._wire.response import usage_of
@@ -34,7 +35,15 @@ from .rows import RowRequest, Rows
 from .run_status import Counts, counts_of
 from .signals import SignalGuard
 
-__all__ = ["Runner", "ThreadRunner", "invalid_row_error", "record_of_row", "refuse_without_model", "time_limit"]
+__all__ = [
+    "Runner",
+    "ThreadRunner",
+    "invalid_row_error",
+    "kept_samples",
+    "record_of_row",
+    "refuse_without_model",
+    "time_limit",
+]
 
 logger = logging.getLogger("chatpool")
 
@@ -301,6 +310,7 @@ class ThreadRunner(Runner):
             listeners=[] if self._progress is None else [self._progress],
             failure_limit=self._failure_limit,
             ends_when_refused=self._failure_limit.is_default,
+            kept=partial(kept_samples, self._journal),
         )
         if self._end_reason is not None:
             run.end(self._end_reason)
@@ -341,6 +351,12 @@ class ThreadRunner(Runner):
             else:
                 self._bill.add(outcome.usage or usage_of(value), model, answered, tier=tier)
         self._publish([outcome.item.record for outcome in ended])
+
+
+def kept_samples(journal: Journal, row_request: RowRequest) -> Any:
+    """Return the JSON of the samples of a row that has failed in part, None without any."""
+    record = journal.read(row_request.key, row_request.hash)
+    return None if record is None or record.state == OK else decode_value(record.value)
 
 
 def record_of_row(row_request: RowRequest, outcome: Outcome[Any], state: str, *, at: float) -> Record:

@@ -11,6 +11,7 @@ from typing import Sequence
 
 from .._client.batch_support import ChatPool, with_request_facts
 from .._journal import OK, Journal
+from .._structured.samples_review import review_of_samples
 from ..errors import ConfigurationError
 from ..types import Usage
 from .api import Say, rows_of, run_job
@@ -100,7 +101,8 @@ class _Collector:
         """Fetch what is there, and write the outputs; return the counts."""
         submission, result, bill = self._submission, self._result, self._job.bill()
         with Journal(self._paths.journal, needs_lock=True) as journal:
-            taker = AnswerTaker(journal, bill, self._job.answers.reviewer())
+            review = review_of_samples(self._job.answers.reviewer(), self._job.samples)
+            taker = AnswerTaker(journal, bill, review)
             for part in submission.parts:
                 if part.is_over and not part.is_collected:
                     self._fetch(service, part)

@@ -99,7 +99,7 @@ def submit_job(
         input=os.path.abspath(input_path),
         fingerprint=fingerprint(input_path)[:2],
         input_options=_recorded(input_options),
-        job_options={name: getattr(job, name) for name in _PLANNED_OPTIONS},
+        job_options=_planned_options(job),
         request=request_facts(pool, body_fields),
         completion_window=terms.completion_window,
         metadata=terms.metadata,
@@ -115,6 +115,12 @@ def submit_job(
         say(f"{sum(part.rows for part in submission.parts):,} rows in {len(submission.parts):,} batches")
         Driver(submission, service).submit()
         return status_of(submission, output_path)
+
+
+def _planned_options(job: Job) -> Dict[str, Any]:
+    planned = {name: getattr(job, name) for name in _PLANNED_OPTIONS}
+    # Not where it is 1: a submission that an earlier version has begun does not have it.
+    return planned if job.samples == 1 else {**planned, "samples": job.samples}
 
 
 def _recorded(input_options: Mapping[str, Any]) -> Dict[str, Any]:
@@ -146,7 +152,8 @@ def _parts_of(
             journal.append(record_of_row(row_request, outcome, FAILED, at=clock.wall()))
 
         check_input(pool, rows, job, journal, paths, BatchResult())
-        parts = Planner(submission, plan.name, terms.limits, is_azure=service.is_azure).write(rows, fail)
+        planner = Planner(submission, plan.name, terms.limits, is_azure=service.is_azure, samples=job.samples)
+        parts = planner.write(rows, fail)
         if rows.input_error is not None:  # it has changed since it was checked
             raise rows.input_error
     return parts

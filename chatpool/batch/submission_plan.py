@@ -13,7 +13,7 @@ import math
 import os
 from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from .._client.batch_support import payload_of, prompt_tokens
+from .._client.batch_support import payload_of, prompt_tokens, sampled_request
 from .._files import SAFE_OPEN_FLAGS
 from .._journal import text_or_null
 from .._wire.operations import RESPONSES
@@ -126,13 +126,17 @@ class Planner:
         name: the name of the plan.
         limits: of the input files.
         is_azure: whether endpoints are named as Azure does, without ``/v1``.
+        samples: how many answers each row gets, by ``n``: a row of a batch is one request.
     """
 
-    def __init__(self, submission: Submission, name: str, limits: InputLimits, *, is_azure: bool) -> None:
+    def __init__(
+        self, submission: Submission, name: str, limits: InputLimits, *, is_azure: bool, samples: int = 1
+    ) -> None:
         self._submission = submission
         self._name = name
         self._limits = limits
         self._is_azure = is_azure
+        self._samples = samples
         self._open: Dict[Tuple[str, str], _OpenPart] = {}
         self._first_number = 1 + max((part.number for part in submission.parts), default=0)
         self.parts: List[Part] = []
@@ -172,6 +176,10 @@ class Planner:
         if request is None:
             raise ConfigurationError(f"{place} cannot be put into a batch: {row_request.problem}")
         url, model = self._url_of(request, place), _model_of(request, place)
+        try:
+            request = sampled_request(request, self._samples)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{place} cannot be put into a batch: {error}") from error
         head = f'{{"custom_id": {text_or_null(row_request.row.custom_id)}, "method": "POST", "url": "{url}", "body": '
         line = head.encode("ascii") + _payload_of(request) + b"}\n"
         row = row_request.row

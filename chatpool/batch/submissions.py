@@ -49,6 +49,7 @@ def submit(
     tokens_per_batch: Optional[int] = None,
     completion_window: str = "24h",
     metadata: Optional[Mapping[str, str]] = None,
+    samples: int = 1,
     **options: Any,
 ) -> SubmissionStatus:
     """Submit the rows of a file to the Batch API, which answers within a day, at half the price.
@@ -67,6 +68,7 @@ def submit(
             enqueued tokens is small. Default: no limit; batches that it refuses are submitted in turn by :func:`wait`.
         completion_window: the time that the server may take. Default: ``"24h"``, which OpenAI has only.
         metadata: names and texts that the server keeps with each batch; there is room for 13.
+        samples: how many answers each row gets, by ``n``: 128 at most, and not from the Responses API.
         options: arguments of :class:`~chatpool.ChatPool` (not with ``pool``), and body fields for every row.
 
     Returns:
@@ -79,7 +81,7 @@ def submit(
         ChatPoolError: the server has refused something, or could not be reached; the same call goes on.
     """
     job = Job(retry_failed, limit, sample, skip_bad_lines=skip_bad_lines, format=format_of(os.fspath(output), format))
-    job = replace(job, journal=None if journal is None else os.path.abspath(journal))
+    job = replace(job, journal=None if journal is None else os.path.abspath(journal), samples=samples)
     input_options: Dict[str, Any] = {"url": url, "template": template, "column": column, "id_field": id_field}
     input_options.update(delimiter=delimiter, encoding=encoding, attach=attach)
     input_options["attach_folder"] = None if attach_folder is None else os.fspath(attach_folder)

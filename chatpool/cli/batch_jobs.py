@@ -26,6 +26,7 @@ from .run import (
     add_max_failures,
     add_retry_failed,
     add_row_choice,
+    add_samples,
     add_table_options,
     answer_rules,
     say_nothing,
@@ -92,6 +93,7 @@ def _add_submit(actions: argparse._SubParsersAction[CommandParser]) -> None:
     add_retry_failed(rows)
     rows.add_argument("--allow-empty", action="store_true", help="an input without rows is no error")
     _add_batch_sizes(command)
+    add_samples(command.add_argument_group("how requests are made"))
     add_submission_options(command)
     _add_json(command)
     command.set_defaults(run=_submit)
@@ -202,6 +204,7 @@ def _submit(arguments: Namespace) -> int:
         skip_bad_lines=arguments.skip_bad_lines,
         format=format_of(arguments.output, arguments.format),
         journal=arguments.journal,
+        samples=arguments.samples,
         allows_empty=arguments.allow_empty,
     )
     terms = Terms.of(arguments.rows_per_batch, arguments.tokens_per_batch)

@@ -36,6 +36,7 @@ __all__ = [
     "add_retry_failed",
     "add_row_choice",
     "add_run",
+    "add_samples",
     "add_table_options",
     "answer_rules",
     "job_of",
@@ -269,10 +270,22 @@ def add_requests(command: CommandParser) -> None:
         type=number("texts", whole=True),
         help="at most N texts to embed in one request (default: 2,048)",
     )
+    add_samples(group)
     group.add_argument(
         "--save-to", metavar="FOLDER", help="the folder for the sounds of --endpoint speech, each named by its row"
     )
     add_encoding_format(group)
+
+
+def add_samples(group: argparse._ArgumentGroup) -> None:
+    """Add the option that asks for several answers to each row."""
+    group.add_argument(
+        "--samples",
+        metavar="N",
+        type=number("answers", whole=True),
+        default=1,
+        help="N answers to each row, as its choices; in a table, as a list (default: 1)",
+    )
 
 
 def add_encoding_format(group: argparse._ArgumentGroup) -> None:
@@ -343,6 +356,7 @@ def job_of(arguments: Namespace) -> Job:
         processes=arguments.processes,
         answers=answer_rules(arguments),
         max_pack=arguments.max_pack,
+        samples=arguments.samples,
         format=format_of(arguments.output, arguments.format),
         fields=arguments.fields,
         raw=arguments.raw,

@@ -9,12 +9,15 @@ import base64
 import hashlib
 import math
 import struct
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Union
 
+from ..config import positive_int
 from .received import ReceivedRequest, embedding_inputs, prompts_of
 from .routing import Content, Routes, invalid_request, json_handler, not_found
 
 __all__ = [
+    "MAX_CHOICES",
+    "ChoicesLimit",
     "FakeModel",
     "ReplyFunction",
     "chat_completion",
@@ -22,8 +25,11 @@ __all__ = [
     "response_object",
 ]
 
-ReplyFunction = Callable[[Any], Union[str, Mapping[str, Any]]]
+ReplyFunction = Callable[[Any], Union[str, Sequence[str], Mapping[str, Any]]]
 
+ChoicesLimit = Union[int, Literal["first"]]
+
+MAX_CHOICES = 128
 _DEFAULT_MODEL = "fake-model"
 # Fixed, so that equal requests get equal bytes.
 _CREATED = 1_700_000_000
@@ -48,11 +54,19 @@ class FakeModel:
     """Deterministic answers: the same request gets the same content.
 
     Args:
-        reply: ``callable(body) -> text``, or a whole body as a dict. Default: the last user message.
+        reply: ``callable(body) -> text``, a list of texts, one for each choice, or a whole body as a dict. Default:
+            the last user message.
+        choices: how many choices ``n`` may ask for, and more is refused; ``"first"``: it is ignored.
+
+    Raises:
+        ConfigurationError: ``choices`` is none of these.
     """
 
-    def __init__(self, reply: Optional[ReplyFunction] = None) -> None:
+    def __init__(self, reply: Optional[ReplyFunction] = None, choices: ChoicesLimit = MAX_CHOICES) -> None:
+        if choices != "first":
+            positive_int("choices", choices)
         self._reply = reply
+        self._choices = choices
         self.routes: Routes = {
             ("POST", "/chat/completions"): json_handler(self._chat),
             ("POST", "/completions"): json_handler(self._completions),
@@ -64,26 +78,55 @@ class FakeModel:
         }
 
     def _text(self, request: ReceivedRequest, text: Optional[str], default: str) -> Union[str, Mapping[str, Any]]:
+        reply = self._replied(request, text, default)
+        return reply if isinstance(reply, (str, Mapping)) else reply[0]
+
+    def _replied(
+        self, request: ReceivedRequest, text: Optional[str], default: str
+    ) -> Union[str, Sequence[str], Mapping[str, Any]]:
         if text is not None:
             return text
         return default if self._reply is None else self._reply(request.body)
 
+    def _count(self, request: ReceivedRequest) -> int:
+        """Return how many choices a request gets; 0 for more than there may be."""
+        count = request.body.get("n") or 1
+        if self._choices == "first":
+            return 1
+        return count if count <= self._choices else 0
+
     def _chat(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("messages"):
             return _missing_parameter("messages")
-        reply = self._text(request, text, request.prompt)
-        if not isinstance(reply, str):
+        count = self._count(request)
+        if not count:
+            return self._too_many(request)
+        reply = self._replied(request, text, request.prompt)
+        if isinstance(reply, Mapping):
             return Content(200, reply)
-        count = request.body.get("n") or 1
+        texts = [reply] * count if isinstance(reply, str) else [reply[place % len(reply)] for place in range(count)]
         body = chat_completion(
-            reply, id=f"chatcmpl-{request.number}", model=_model(request), prompt=request.prompt, n=count
+            texts[0], id=f"chatcmpl-{request.number}", model=_model(request), prompt=request.prompt, n=count
         )
-        return Content(200, body)
+        for choice, said in zip(body["choices"], texts):
+            choice["message"] = {**choice["message"], "content": said}
+        return Content(200, {**body, "usage": _usage(request.prompt, texts)})
+
+    def _too_many(self, request: ReceivedRequest) -> Content:
+        count = request.body["n"]
+        if self._choices == 1:
+            only = "Only the default (1) value is supported."
+            return invalid_request(f"Unsupported value: 'n' does not support {count} with this model. {only}", "n")
+        wanted = f"Expected a value <= {self._choices}, but got {count} instead."
+        return invalid_request(f"Invalid 'n': integer above maximum value. {wanted}", "n")
 
     def _completions(self, request: ReceivedRequest, text: Optional[str]) -> Content:
         if not request.body.get("prompt"):
             return _missing_parameter("prompt")
-        prompts = prompts_of(request.body)
+        count = self._count(request)
+        if not count:
+            return self._too_many(request)
+        prompts = [prompt for prompt in prompts_of(request.body) for _ in range(count)]
         replies = [self._text(request, text, prompt) for prompt in prompts]
         for reply in replies:
             if not isinstance(reply, str):

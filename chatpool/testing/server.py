@@ -14,7 +14,7 @@ from .batches import Batches
 from .files import FileStore, StoredFile, Uploads
 from .http_server import Connection, Listener, ServerRecord
 from .images import Images
-from .model import FakeModel, ReplyFunction
+from .model import MAX_CHOICES, ChoicesLimit, FakeModel, ReplyFunction
 from .rate_limits import Cap, Limit, Quota
 from .received import RawRequest, ReceivedRequest
 from .routing import Router
@@ -63,7 +63,8 @@ class FakeServer:
             - :class:`EachCall`: ``EachCall(Error(503))`` lets every call fail once;
             - a function of the :class:`ReceivedRequest` that returns a step or None. It runs in the threads of the
               connections, several at a time.
-        reply: ``callable(body) -> text`` (or a whole body as a dict): what the model says, in rows of batches too.
+        reply: ``callable(body) -> text`` (or a list of texts for the choices of one chat, or a whole body as a dict):
+            what the model says, in rows of batches too.
             For a sound, ``body`` is the fields of its form, and ``body["file"]`` a :class:`ReceivedFile`. Default: an
             echo.
         faults: random faults (:class:`Faults`) for requests to which the script says nothing.
@@ -77,6 +78,8 @@ class FakeServer:
             default, for the first, second, ...; or a function of the body that creates a batch.
         batch_limits: how large batches may be, and how much may be waiting (:class:`BatchLimits`).
         background: the course of background responses: as ``batches``, of :class:`BackgroundScenario`.
+        choices: how many answers ``n`` may ask for; more are refused, as OpenAI does. ``1``: every ``n`` above it is;
+            ``"first"``: it is ignored, as some servers do. Default: 128.
 
     Attributes:
         port: the port it listens on.
@@ -103,9 +106,10 @@ class FakeServer:
         batches: ScenarioRule[BatchScenario] = None,
         batch_limits: Optional[BatchLimits] = None,
         background: ScenarioRule[BackgroundScenario] = None,
+        choices: ChoicesLimit = MAX_CHOICES,
     ) -> None:
         self._record = ServerRecord()
-        model, images = FakeModel(reply), Images(lambda: self.origin)
+        model, images = FakeModel(reply, choices), Images(lambda: self.origin)
         batch_limits = batch_limits or BatchLimits()
         self._files = FileStore(max_batch_bytes=batch_limits.file_bytes)
         self._batches = Batches(self._files, Router(model, images), batches, batch_limits)

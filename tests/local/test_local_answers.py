@@ -34,6 +34,17 @@ def pool(model_server):
         yield pool
 
 
+@pytest.mark.parametrize("item", ["Name a color.", {"prompt": "A color:"}, {"input": "Name a color."}])
+def test_more_samples_than_the_server_has_slots(item):
+    install()
+    limit = "max_output_tokens" if "input" in item else "max_tokens"
+    with LocalServer(parallel=2) as server, ChatPool(server.model, base_url=server.base_url, max_workers=2) as pool:
+        (outcome,) = pool.map([item], samples=5, progress=False, **{limit: 8}).outcomes
+        assert len(outcome.value.choices) == 5
+        assert len({choice.text for choice in outcome.value.choices}) > 1
+        assert outcome.attempts == (5 if "input" in item else 3)  # 2 + 2 + 1, once it is known
+
+
 def test_it_knows_the_capital_of_france(pool):
     answer = pool.chat("What is the capital of France? Answer in one sentence.", temperature=0, max_tokens=32)
     assert "Paris" in answer.text
