@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from chatpool import (
+    APIConnectionError,
     AuthenticationError,
     BadRequestError,
     Budget,
@@ -336,6 +337,22 @@ class TestEndpoints:
         pool = pool_of(away, when_down="raise", fallbacks=[Endpoint(standby.base_url)], max_workers=1)
         replies = [pool.chat("ping").fallback for _ in range(3)]
         assert replies == [1, 1, 1]
+
+    def test_with_when_down_raise_calls_that_wait_go_there(self, server_of, pool_of):
+        go_on = threading.Event()
+
+        def answer(request):
+            assert go_on.wait(60)
+            return Reset()
+
+        away, standby = server_of(answer), server_of()
+        pool = pool_of(away, when_down="raise", fallbacks=["no help", Endpoint(standby.base_url)], max_workers=1)
+        futures = [pool.submit(f"ping {number}") for number in range(6)]
+        without = pool.submit("ping", fallbacks=["no help"])
+        go_on.set()
+        assert [future.result(120).fallback for future in futures] == [2] * 6
+        assert isinstance(without.exception(120), APIConnectionError)
+        assert pool._core.engine.counts() == (0, 0, 0)
 
 
 class TestRuns:
