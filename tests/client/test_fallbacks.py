@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import Counter
@@ -323,7 +324,7 @@ class TestEndpoints:
         several = pickle.loads(pickle.dumps(pool_of(endpoints=both, fallbacks=[both[1]])))
         with several:
             assert several.chat("ping", accept="stop").text == "ping"
-            assert len(several.stats().lines) == 2
+            assert len(several._core.base_urls) == 2  # the fallback is one of them still
 
     def test_a_fallback_after_a_standby_goes_to_the_first_again(self, server_of, pool_of):
         first, standby = server_of(for_model(m=cut())), server_of(cut())
@@ -591,11 +592,12 @@ class TestKindsOfCalls:
         assert pool.chat("ping", accept="stop", collect_stream=True, fallbacks=["other"]).fallback == 1
         assert all(request.body["stream"] for request in server.requests)
 
-    def test_an_open_file_is_sent_whole_again(self, serve, tmp_path):
-        path = tmp_path / "sound.wav"
-        path.write_bytes(b"RIFF, more or less")
+    def test_a_file_that_cannot_be_read_twice_is_sent_whole_again(self, serve):
+        ready, written = os.pipe()
+        os.write(written, b"RIFF, more or less")
+        os.close(written)
         server, pool = serve(lambda request: GONE if request.form["model"] == "m" else None)
-        with path.open("rb") as file:
+        with os.fdopen(ready, "rb") as file:
             pool.request("/audio/transcriptions", {"model": "m"}, files={"file": file}, fallbacks=["other"])
         assert [request.form["model"] for request in server.requests] == ["m", "other"]
         assert server.requests[1].files[0].content == b"RIFF, more or less"
