@@ -96,12 +96,18 @@ class Delivery:
                 call.cancel_token.cancel()
             self._deliver_failure(call, error(call))
 
-    def give_up_down(self, call: Call) -> None:
-        """End the calls to the model of ``call`` that do not wait for a server that is down, if it is."""
-        given_up, outage = self._scheduler.give_up_down(call, self._clock.now())
+    def give_up_down(self, call: Call) -> List[Tuple[Call, ChatPoolError]]:
+        """End the calls to the model of ``call`` that do not wait for a server that is down, if it is.
+
+        Returns:
+            Those that may have a fallback, each with the error that it ends with otherwise: they run in this thread.
+        """
+        given_up, taken_out, outage = self._scheduler.give_up_down(call, self._clock.now())
+        if outage is None:
+            return []
         for ended in given_up:
-            assert outage is not None
             self._deliver_failure(ended, outage.error())
+        return [(each, outage.error()) for each in taken_out]
 
     def cancel(self, call: Call) -> None:
         """End one call whose future is cancelled; nothing happens if it has ended."""

@@ -175,7 +175,7 @@ class Engine:
         for call in calls:
             if call.options.fails_when_down:
                 self._some_fail_when_down = True
-                self._delivery.give_up_down(call)
+                self._give_up_down(call)
             self._watch(call)
 
     def submit_further(self, calls: Sequence[Call]) -> None:
@@ -383,6 +383,8 @@ class Engine:
         success, decision = result
         if success is not None:
             return self._succeed(call, success)
+        if decision is not None and self._some_fail_when_down:
+            self._give_up_down(call)  # before it goes elsewhere
         if decision is None:
             # Cancelled by its own token, in which case it has been ended, or with the whole transport.
             self._delivery.fail(call, PoolClosedError(_ABORTED))
@@ -391,8 +393,6 @@ class Engine:
                 decision = self._fallbacks.follow(call, decision)
             if decision.wait is None:
                 self._fail(call, decision)
-        if decision is not None and self._some_fail_when_down:
-            self._delivery.give_up_down(call)
         return None if decision is None else decision.wait
 
     def _internal_error(self, call: Call, error: BaseException) -> None:
@@ -434,6 +434,19 @@ class Engine:
         if self._scheduler.end(call):
             self._delivery.deliver(call, verdict=verdict._replace(value=review.value), error=review.error)
         return None
+
+    def _give_up_down(self, call: Call) -> None:
+        """End the calls to the model of ``call`` that do not wait for a server that is down, or have them fall back."""
+        for waiting, error in self._delivery.give_up_down(call):
+            waiting.context.copy().run(self._fall_back, waiting, error)
+
+    def _fall_back(self, call: Call, error: ChatPoolError) -> None:
+        decision = self._fallbacks.follow(call, RetryDecision(error=error))
+        if decision.wait is None:
+            self._fail(call, decision)
+            return
+        self._park(call, decision.wait)
+        self._start_workers(self._scheduler.extra_workers(self.clock.now()))
 
     def _fail(self, call: Call, decision: RetryDecision) -> None:
         error = decision.error or ChatPoolError("given up")

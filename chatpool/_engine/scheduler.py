@@ -428,27 +428,40 @@ class Scheduler:
                 self._changed.notify_all()
             return given_up
 
-    def give_up_down(self, call: Call, now: float) -> Tuple[List[Call], Optional[Outage]]:
+    def give_up_down(self, call: Call, now: float) -> Tuple[List[Call], List[Call], Optional[Outage]]:
         """End the calls that do not wait for a server that is down: those to the model of ``call`` that wait.
 
         One of them stays if a probe is due: it is the probe.
 
         Returns:
-            The ended calls, to be delivered, and the outage; None without one.
+            The ended calls, to be delivered; those that may have a fallback, which run in the calling thread now; and
+            the outage, None without one.
         """
         with self.lock:
             queue = self._upstreams.of(call).queue
             outage = queue.outage(now)
             if outage is None:
-                return [], None
+                return [], [], None
             parked = [parked for parked in self._call_registry.parked() if self._upstreams.of(parked).queue is queue]
             waiting = [waiting for waiting in queue.queued() + parked if waiting.options.fails_when_down]
             if outage.probe_is_due:
                 del waiting[:1]
-            for ended in waiting:
-                self._end(ended)
+            taken_out = [waiting for waiting in waiting if waiting.options.fallbacks is not None]
+            ended = [waiting for waiting in waiting if waiting.options.fallbacks is None]
+            for each in taken_out:
+                self._take_out(each)
+            for each in ended:
+                self._end(each)
             self._call_registry.forget_ended()
-            return waiting, outage
+            return ended, taken_out, outage
+
+    def _take_out(self, call: Call) -> None:
+        """Let a call that waits run in the calling thread."""
+        if call.state == PARKED:
+            self._upstreams.of(call).parked -= 1
+        else:
+            self._upstreams.of(call).queue.take_out(call)
+        self._call_registry.start(call)
 
     def outage(self, call: Call, now: float) -> Optional[Outage]:
         """Return the outage of the model of ``call``, None without one."""

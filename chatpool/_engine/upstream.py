@@ -538,6 +538,11 @@ class CallQueue:
         if len(turns) > 1:
             turns.move_to_end(call.sink.run_id)
 
+    def take_out(self, call: Call) -> None:
+        """Take a queued call out."""
+        turn = self._turn(call)
+        (turn.due if call in turn.due else turn.fresh).remove(call)
+
     def queued(self) -> List[Call]:
         """Return all calls that are queued."""
         turns = [turn for turns in self._levels.values() for turn in turns.values()]

@@ -128,6 +128,16 @@ def test_an_endpoint_that_is_kept_for_fallbacks(run, server, processes):
         assert {request.headers["authorization"] for request in standby.requests} == {"Bearer its-key"}
 
 
+def test_one_of_several_endpoints_in_several_processes(server, write_rows, tmp_path):
+    server.set_script(REJECTED)
+    with FakeServer() as second:
+        one, two = Endpoint(server.base_url, "k", name="one"), Endpoint(second.base_url, "k", name="two")
+        with ChatPool("m", endpoints=[one, two], fallbacks=[two]) as pool:
+            options = {"accept": "stop", "processes": 2, "progress": False}
+            result = batch.run(write_rows(ROWS), tmp_path / "out.jsonl", pool=pool, **options)
+    assert (result.succeeded, result.failed, result.pending) == (ROWS, 0, 0)
+
+
 def test_the_shards_of_a_run_count_the_same(server, write_rows, tmp_path):
     server.set_script(cut)
     plan = shards.split(write_rows(ROWS), tmp_path / "plan", rows=ROWS // 2)
