@@ -22,6 +22,7 @@ from chatpool import (
     InternalServerError,
     LengthError,
     ParseError,
+    TooManyFailuresError,
 )
 from chatpool.testing import Answer, Error, FakeServer, MemoryPool, Stall, chat_completion
 
@@ -355,6 +356,22 @@ class TestFailures:
         _, pool = sampled(Error(401), retry=0)
         results = pool.map(["a", "b", "c"], samples=2, progress=False)
         assert [type(error).__name__ for error in results.errors] == ["AuthenticationError"] * 3
+
+    def test_an_item_that_the_end_of_its_run_cuts_short_does_not_pass_for_whole(self, sampled, gate):
+        def script(request):
+            if request.prompt == "a":
+                assert gate.wait(30)
+            return Error(400) if request.prompt == "bad" else None
+
+        server, pool = sampled(script, choices="first", max_workers=2)
+        ended = {}
+        for outcome in pool.as_completed(["a", "bad", "c"], samples=3, max_failures=1):
+            ended[outcome.item] = outcome
+            if outcome.item == "c":  # not sent, as the run has ended
+                gate.set()
+        assert type(ended["a"].error) is TooManyFailuresError
+        assert str(ended["a"].error).startswith("1 of 3 answers came: not sent: ")
+        assert len(ended["a"].error.samples.choices) == 1
 
     def test_a_run_that_is_left_early_ends(self, sampled):
         server, pool = sampled(lambda request: Stall() if request.prompt == "b" else None, choices=1)
