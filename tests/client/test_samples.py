@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
+import signal
 from collections import Counter
 
 import pytest
@@ -22,8 +22,10 @@ from chatpool import (
     InternalServerError,
     LengthError,
     ParseError,
+    Timeout,
+    TooManyFailuresError,
 )
-from chatpool.testing import Answer, Error, FakeServer, MemoryPool, Stall, chat_completion
+from chatpool.testing import Answer, BackgroundScenario, Error, FakeServer, MemoryPool, Stall, chat_completion
 
 
 class Numbers:
@@ -276,6 +278,11 @@ class TestParsing:
         (again,) = (request.body["messages"] for request in server.requests if len(request.body["messages"]) > 1)
         assert again[1]["content"] == "two"
 
+    def test_what_is_asked_again_has_the_seed_of_its_place(self, sampled):
+        server, pool = sampled(reply=lambda body: ["1", "two", "3"] if body.get("n") else ["2"])
+        pool.map(["a"], samples=3, parse=int, seed=7, progress=False)
+        assert [request.body["seed"] for request in server.requests] == [7, 8]
+
     @pytest.mark.parametrize("choices", [3, 1])
     def test_reasks_are_counted_for_each_answer(self, sampled, choices):
         server, pool = sampled(choices=choices, reply=lambda body: "no" if len(body["messages"]) < 5 else "1")
@@ -356,6 +363,22 @@ class TestFailures:
         results = pool.map(["a", "b", "c"], samples=2, progress=False)
         assert [type(error).__name__ for error in results.errors] == ["AuthenticationError"] * 3
 
+    def test_an_item_that_the_end_of_its_run_cuts_short_does_not_pass_for_whole(self, sampled, gate):
+        def script(request):
+            if request.prompt == "a":
+                assert gate.wait(30)
+            return Error(400) if request.prompt == "bad" else None
+
+        server, pool = sampled(script, choices="first", max_workers=2)
+        ended = {}
+        for outcome in pool.as_completed(["a", "bad", "c"], samples=3, max_failures=1):
+            ended[outcome.item] = outcome
+            if outcome.item == "c":  # not sent, as the run has ended
+                gate.set()
+        assert type(ended["a"].error) is TooManyFailuresError
+        assert str(ended["a"].error).startswith("1 of 3 answers came: not sent: ")
+        assert len(ended["a"].error.samples.choices) == 1
+
     def test_a_run_that_is_left_early_ends(self, sampled):
         server, pool = sampled(lambda request: Stall() if request.prompt == "b" else None, choices=1)
         with pool.imap(["a", "b", "c"], samples=2) as outcomes:
@@ -372,19 +395,18 @@ class TestFailures:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_in_a_forked_child_each_item_ends_once(self, sampled, gate):
-        server, pool = sampled(lambda request: gate.wait(30) and None, choices=1)
-        ended = []
-        runner = threading.Thread(target=lambda: ended.append(pool.map(["a"], samples=2, progress=False)))
-        runner.start()
-        server.wait_for(1)
+        server, pool = sampled(lambda request: request.prompt != "first" and gate.wait(60) and None, choices=1)
+        outcomes = pool.as_completed(["first", "a", "b", "a"], samples=2, dedupe=True)
+        next(outcomes)
+        server.wait_until(lambda: server.in_flight == 2)
         child = os.fork()
         if not child:
-            os._exit(0)
+            signal.alarm(30)
+            ended = sorted((each.index, type(each.error).__name__) for each in outcomes)
+            os._exit(0 if ended == [(index, "CallCancelledError") for index in (1, 2, 3)] else 1)
         assert os.waitpid(child, 0)[1] == 0
         gate.set()
-        server.set_script(None)
-        runner.join(30)
-        assert len(ended) == 1
+        assert sorted((each.index, len(each.value.choices)) for each in outcomes) == [(1, 2), (2, 2), (3, 2)]
 
 
 class TestMoney:
@@ -432,6 +454,22 @@ class TestJournals:
         (again,) = pool.map(["a"], samples=3, journal=journal, progress=False)
         assert texts(again) == texts(results[0])
         assert len(server.requests) == before + 1
+
+    def test_an_answer_that_could_not_be_parsed_is_asked_for_again_alone(self, sampled, tmp_path):
+        server, pool = sampled(reply=lambda body: ["1", "two", "3"] if body.get("n") else ["2"])
+        rules = {"samples": 3, "parse": int, "journal": tmp_path / "run.journal", "on_error": "return"}
+        (error,) = pool.map(["a"], max_reasks=0, progress=False, **rules)
+        assert type(error) is ParseError
+        (result,) = pool.map(["a"], progress=False, **rules)
+        assert [choice.parsed for choice in result.choices] == [1, 3, 2]
+        assert asked(server) == [3, 1]
+
+    def test_responses_in_the_background_are_withdrawn_with_their_run(self, tmp_path, instant_waits):
+        item = {"input": "a", "background": True}
+        server = FakeServer(background=BackgroundScenario(polls=None))
+        with server, ChatPool("m", base_url=server.base_url, timeout=Timeout(total=30)) as pool:
+            pool.map([item], samples=2, journal=tmp_path / "run.journal", progress=False)
+            server.wait_until(lambda: [each["status"] for each in server.background] == ["cancelled"] * 2)
 
     def test_a_final_failure_comes_back_with_its_answers(self, sampled, tmp_path):
         def reply(body):
