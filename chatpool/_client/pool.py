@@ -80,8 +80,8 @@ class ChatPool(ApiMethods):
         max_workers: the cap on calls in flight, and the number of connections kept. Default 16.
         timeout: a :class:`~chatpool.Timeout`, seconds for one attempt, or a (connect, read) pair.
         retry: a :class:`~chatpool.RetryPolicy`, or the number of retries.
-        limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
-            limits, found out.
+        limits: :class:`~chatpool.Limits`, what may be sent per minute and per day to each model. Default: the
+            server's own limits, found out.
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
@@ -89,6 +89,9 @@ class ChatPool(ApiMethods):
             return of one, within ``timeout.total``; or ``"raise"`` an :class:`~chatpool.APIConnectionError` at once,
             with ``retry_after``, except that one call at a time is sent as a probe. Runs always wait. Default
             ``"wait"``.
+        wait_for_day: whether calls wait, however long, while a limit per day is used up: the server's or that of
+            ``limits``. Otherwise a run ends with a :class:`~chatpool.DayLimitError`, which says when to go on, and a
+            single call waits if there is room again within its ``timeout.total``. Default False.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
         headers: extra HTTP headers of every request. They go before those in OPENAI_CUSTOM_HEADERS (``Name: value``,
@@ -140,6 +143,7 @@ class ChatPool(ApiMethods):
         budget: Optional[Budget] = None,
         endpoints: Optional[Sequence[Endpoint]] = None,
         when_down: WhenDown = "wait",
+        wait_for_day: bool = False,
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -163,7 +167,7 @@ class ChatPool(ApiMethods):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
-        call_defaults.update(when_down=when_down)
+        call_defaults.update(when_down=when_down, wait_for_day=wait_for_day)
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
@@ -202,7 +206,7 @@ class ChatPool(ApiMethods):
         options.update(auth=request_auth(options.get("auth")))
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
-        names = ("system", "defaults", "timeout", "retry", "when_down")
+        names = ("system", "defaults", "timeout", "retry", "when_down", "wait_for_day")
         call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
         hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
@@ -237,7 +241,7 @@ class ChatPool(ApiMethods):
 
         Args:
             options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
-                ``retry``, ``when_down``.
+                ``retry``, ``when_down``, ``wait_for_day``.
 
         Returns:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
@@ -256,6 +260,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -275,7 +280,8 @@ class ChatPool(ApiMethods):
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
-            when_down: as in :class:`ChatPool`, for this call.
+            when_down, wait_for_day: as in :class:`ChatPool`, for this call. A call that waits for the day has its
+                ``timeout.total`` from when it is sent.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
                 NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
@@ -300,7 +306,7 @@ class ChatPool(ApiMethods):
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make_request(item), options)  # type: ignore[no-any-return]  # a chat path answers with one
@@ -314,6 +320,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -329,7 +336,7 @@ class ChatPool(ApiMethods):
             item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
                 whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, priority, when_down, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, when_down, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``. With
                 ``background=True`` the server makes the response by itself, and is asked until it has ended; no
@@ -349,6 +356,7 @@ class ChatPool(ApiMethods):
             headers=headers,
             query=query,
             priority=priority,
+            wait_for_day=wait_for_day,
             when_down=when_down,
             extra_body=extra_body,
             system=system,
@@ -369,6 +377,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -384,7 +393,7 @@ class ChatPool(ApiMethods):
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
         return _send(self._core, item, make_request(item), options)
@@ -402,6 +411,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
     ) -> Any:
         """Call any endpoint below ``base_url`` with the same guarantees.
@@ -417,7 +427,7 @@ class ChatPool(ApiMethods):
             response: ``"json"``, ``"text"`` for a str, ``"bytes"``, or a path (``pathlib.Path``): a good answer
                 replaces that file once it is whole.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-            priority, when_down: as in :meth:`chat`.
+            priority, wait_for_day, when_down: as in :meth:`chat`.
 
         Returns:
             The decoded answer: a dict, or a :class:`~chatpool.ChatCompletion` from a chat path; None for an answer of
@@ -434,7 +444,9 @@ class ChatPool(ApiMethods):
         check_response_form(response)
         fields = with_parts(dict(body or {}), path)
         request = ChatRequest(fields, path, method.upper(), files or (), response)
-        return self._wait(None, request, self._call_options(timeout, retry, headers, query, priority, when_down))
+        return self._wait(
+            None, request, self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down)
+        )
 
     def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:
         return self._wait(None, request, self._call_options(**options))
@@ -449,7 +461,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT]]: ...
@@ -462,7 +475,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT], Union[ChatCompletion[ParsedT], ChatPoolError]]: ...
@@ -475,7 +489,8 @@ class ChatPool(ApiMethods):
         key: Optional[ItemKey] = ...,
         dedupe: bool = ..., timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
     ) -> Results[ChatCompletion[ParsedT], ChatCompletion[ParsedT]]: ...
@@ -498,6 +513,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -529,7 +545,7 @@ class ChatPool(ApiMethods):
             dedupe: whether items that make the same request share one answer: it is sent once, and the others get
                 a copy (with ``attempts`` 0 and no tokens of their own), a failure as well. Keeps every answer in
                 memory until the run ends.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -546,7 +562,7 @@ class ChatPool(ApiMethods):
             prompt, progress, on_error, run_timeout, journal=journal, key=key, dedupe=dedupe, max_failures=max_failures
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._collect(items, make_request, run_options, options)
 
@@ -567,6 +583,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -581,7 +598,7 @@ class ChatPool(ApiMethods):
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
             items, prompt, progress, run_timeout, max_failures, journal, key, dedupe: as in :meth:`map`.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, extra_body, system, params: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -598,7 +615,7 @@ class ChatPool(ApiMethods):
             max_failures=max_failures,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=True)
 
@@ -619,6 +636,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         parse: Optional[Parse[ParsedT]] = None,
@@ -642,7 +660,7 @@ class ChatPool(ApiMethods):
             max_failures=max_failures,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=False)
 
@@ -697,7 +715,8 @@ class ChatPool(ApiMethods):
     def embed(
         self, text: str, *, timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> List[float]: ...
 
     @overload
@@ -707,7 +726,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float]]: ...
 
     @overload
@@ -717,7 +737,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], Union[List[float], ChatPoolError]]: ...
 
     @overload
@@ -727,7 +748,8 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ...,
+        extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], List[float]]: ...
     # fmt: on
 
@@ -747,6 +769,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
     ) -> Union[List[float], Results[List[float], Any]]:
@@ -760,7 +783,7 @@ class ChatPool(ApiMethods):
             max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-            priority: as in :meth:`chat`.
+            priority, wait_for_day: as in :meth:`chat`.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
         Returns:
@@ -770,7 +793,7 @@ class ChatPool(ApiMethods):
             in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day)
 
         def make_request(text: Any) -> ChatRequest:
             return embedding_request(text, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
@@ -793,6 +816,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -807,8 +831,9 @@ class ChatPool(ApiMethods):
                     print(chunk.text, end="", flush=True)
 
         Args:
-            item, headers, query, priority, when_down, extra_body, system, retry, params: as in :meth:`chat`. The usage
-                is asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            item, headers, query, priority, wait_for_day, when_down, extra_body, system, retry, params: as in
+                :meth:`chat`. The usage is asked for (``stream_options={"include_usage": True}``) unless
+                ``stream_options`` says otherwise.
             timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
                 (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
                 ``total`` all the time that is spent waiting for the server; the reader's own time between two chunks is
@@ -821,7 +846,7 @@ class ChatPool(ApiMethods):
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down)
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
@@ -843,6 +868,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
         **params: Any,
@@ -853,7 +879,7 @@ class ChatPool(ApiMethods):
             items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
             heartbeat: seconds without a chunk of any item after which ``(None, None)`` comes instead, as in
                 :meth:`ChatStream.events`. Default: it never does.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`stream`.
+            timeout, retry, headers, query, priority, wait_for_day, extra_body, system, params: as in :meth:`stream`.
 
         Returns:
             An iterator of ``(index, chunk)`` as chunks arrive, and last for each item ``(index, outcome)`` with its
@@ -871,7 +897,7 @@ class ChatPool(ApiMethods):
         )
         fields = body_fields("stream_many", extra_body, params)
         make_request = RequestMaker(self._defaults, system, fields, streams=True)
-        options = self._call_options(timeout, retry, headers, query, priority)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day)
         return start_streams(self._core, items, make_request, run_options, options)
 
     def stats(self) -> PoolStats:
@@ -965,16 +991,17 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
     ) -> CallOptions:
         """Return the options of a single call: the pool's, and those of the method call over them."""
         is_plain = timeout is None and retry is None and not headers and not query and priority is None
-        if is_plain and when_down is None and deadline_on(self._core.engine.clock) is None:
+        if is_plain and when_down is None and wait_for_day is None and deadline_on(self._core.engine.clock) is None:
             if self._plain_options is None:
                 self._plain_options = call_options(self._core, self._defaults, {})
             return self._plain_options
         keywords: Dict[str, Any] = {"timeout": timeout, "retry": retry, "headers": headers, "query": query}
-        keywords.update(priority=priority, when_down=when_down)
+        keywords.update(priority=priority, wait_for_day=wait_for_day, when_down=when_down)
         return call_options(self._core, self._defaults, _without_none(keywords))
 
     @waits_for_calls

@@ -24,10 +24,11 @@ from .._wire import (
 )
 from ..clock import Clock
 from ..config import Timeout
-from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DeadlineExceededError
+from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DayLimitError, DeadlineExceededError
 from ..types import ChatRequest
 from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
+from .day_limits import after_day_refusal, unsent_on_day
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .scheduler import Scheduler
@@ -166,8 +167,9 @@ class Attempter:
         """
         now = self._clock.now()
         while call.lease is not None and call.state == RUNNING and call.lease.is_late(now):
-            call.lease = call.lease.renewed(self._clock)
-            self._scheduler.wait_inline(call, call.lease.due_at, self._clock)
+            self._scheduler.keep_lease(call, call.lease.renewed(self._clock), self._clock.now())
+            if call.lease is not None:
+                self._scheduler.wait_inline(call, call.lease.due_at, self._clock)
             now = self._clock.now()
         return now
 
@@ -176,7 +178,7 @@ class Attempter:
         if call.first_sent_at is None:
             call.first_sent_at = now
             return call.deadline()
-        blocked_seconds = 0.0 if call.options.is_single else self._scheduler.blocked_seconds(call, now)
+        blocked_seconds = 0.0 if call.options.counts_waits else self._scheduler.blocked_seconds(call, now)
         return call.deadline(blocked_seconds, begun=begun)
 
     def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
@@ -184,13 +186,18 @@ class Attempter:
         error = call.sink.refusal(call)
         if error is not None:
             return RetryDecision(error=error)
+        if isinstance(call.unsendable, DayLimitError):
+            return unsent_on_day(call, call.unsendable, call.unsendable.retry_after or 0.0, now, self._clock.wall())
         if call.unsendable is not None:
             ends_all = isinstance(call.unsendable, BudgetExceededError)  # then nothing else may be sent either
             return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
-        refused = self._scheduler.health(call.upstream_key).rejection_at(now)
+        health = self._scheduler.health(call.upstream_key)
+        refused = health.rejection_at(now)
+        if isinstance(refused, DayLimitError):
+            return unsent_on_day(call, refused, health.rejected_for(now), now, self._clock.wall())
         return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
 
     # -- the exchange ---------------------------------------------------------------------------------------
@@ -224,8 +231,11 @@ class Attempter:
             decision, error = RetryDecision(error=verdict.error, scope=verdict.scope), verdict.error
         else:
             decision, error = self._retry_decision(call, verdict, snapshot, now)
+            decision = after_day_refusal(call, decision, now)
         if self._failover is not None:
             decision = self._failover.follow(call, verdict._replace(error=error), decision, now, elapsed)
+        elif decision.wait is not None and decision.reject_for is not None and error is not None:
+            self._scheduler.refuse(call.upstream_key, now + decision.reject_for, error)
         if call.options.fails_when_down and verdict.kind in FAILURE_KINDS:
             outage = self._scheduler.outage(call, now)
             if outage is not None:

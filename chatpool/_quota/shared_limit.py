@@ -11,10 +11,12 @@ import os
 import random
 import time
 import weakref
-from typing import Callable, NamedTuple, Optional, Protocol, TypeVar
+from typing import Callable, NamedTuple, Optional, Protocol, Tuple, TypeVar
 
 from .._locks import new_lock
+from .._policy.day_window import DayLimits, DayWindow
 from . import gcra
+from .day import DayCharge, reserve_in_day
 from .gcra import LimitStatus, Rate, Rates, ReserveResult, State
 
 __all__ = ["Backend", "LocalBackend", "Reservation", "SharedLimit", "Unavailable"]
@@ -48,10 +50,10 @@ class Backend(Protocol):
     display_name: str
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
-        """See :func:`~chatpool._quota.gcra.reserve`."""
+        """See :func:`~chatpool._quota.gcra.reserve` and :func:`~chatpool._quota.day.reserve_in_day`."""
 
-    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        """See :func:`~chatpool._quota.gcra.correct`."""
+    def correct(self, rates: Rates, *, at: float, tokens: float, day: Optional[DayCharge] = None) -> None:
+        """See :func:`~chatpool._quota.gcra.correct`; ``day`` is what changes in the day's count."""
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         """See :func:`~chatpool._quota.gcra.pause`."""
@@ -75,6 +77,7 @@ class Reservation(NamedTuple):
         at: the moment, on the clock of ``backend``.
         tokens: number of tokens it was reserved for.
         backend: where it was reserved; a correction goes there.
+        day_at: the moment, on the clock of the day.
     """
 
     granted: bool
@@ -82,13 +85,14 @@ class Reservation(NamedTuple):
     at: float
     tokens: float
     backend: Optional[Backend] = None
+    day_at: float = 0.0
 
 
 _limits: weakref.WeakSet[SharedLimit] = weakref.WeakSet()
 
 
 class SharedLimit:
-    """Requests and tokens per minute of one endpoint and model, shared with other processes.
+    """Requests and tokens per minute and per day of one endpoint and model, shared with other processes.
 
     Every method may do I/O for up to a second, so none is to be called with a lock held.  None raises because of the
     backend: while that cannot be reached, there is one warning in the log, and this process keeps to its share of the
@@ -97,8 +101,13 @@ class SharedLimit:
     Args:
         backend: where the state is.
         requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
+        day: the limits per day, None without any.
         sharers: number of processes to assume until the backend tells it, and where there are more than it counts.
         now: a monotonic clock, for this process's own share.
+
+    Attributes:
+        day_left: what the day had left at the last reservation; all of it before the first, and None without limits
+            per day.
     """
 
     def __init__(
@@ -108,11 +117,14 @@ class SharedLimit:
         requests_per_minute: Optional[float] = None,
         tokens_per_minute: Optional[float] = None,
         burst: float = 1.0,
+        day: Optional[DayLimits] = None,
         sharers: Optional[int] = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
-        self._rates = Rates.of(requests_per_minute, tokens_per_minute, burst)
+        self._rates = Rates.of(requests_per_minute, tokens_per_minute, burst, day)
+        self.day_left = day
+        self._fallback_day: Optional[DayLimits] = None  # this process's share of what was left then
         self._now = now
         self._sharers = sharers or _ASSUMED_SHARERS
         self._stated_sharers = sharers or 0
@@ -145,27 +157,51 @@ class SharedLimit:
 
         def reserve(backend: Backend, rates: Rates) -> Reservation:
             result = backend.reserve(rates, requests=requests, tokens=tokens, max_wait=max_wait, sharer=self._sharer)
+            if result.day_left is not None:
+                self.day_left = result.day_left
             if backend is self._backend:
                 all_counted = result.sharers < gcra.MAX_SHARERS
                 self._sharers = result.sharers if all_counted else max(result.sharers, self._stated_sharers)
-            return Reservation(result.granted, result.wait, result.at, tokens, backend)
+            return Reservation(result.granted, result.wait, result.at, tokens, backend, result.day_at)
 
         return self._run(reserve)
 
-    def correct(self, reservation: Reservation, used: float) -> None:
-        """Charge the tokens that the call has used (0 if the server rejected it); a minute's worth at most."""
-        difference = min(used, self._rates.tokens.limit) - reservation.tokens
-        if not (difference and reservation.granted and self._rates.tokens.emission):
+    def correct(self, reservation: Reservation, used: float, *, sent: bool = True) -> None:
+        """Charge the tokens that the call has used (0 if the server rejected it); a minute's worth at most.
+
+        Args:
+            reservation: of the call.
+            used: its tokens.
+            sent: whether it was sent; otherwise a day has room for one request more.
+        """
+        difference = self._difference(reservation, used)
+        charge = self._day_charge(reservation, used, sent=sent)
+        if not reservation.granted or not (difference or charge):
             return
         fallback = self._fallback
         if reservation.backend is self._backend and fallback is None:
-            try:
-                self._backend.correct(self._rates, at=reservation.at, tokens=difference)
-            except Unavailable as error:
-                if difference > 0:  # tokens that are not given back only leave more to the others
-                    self._fall_back(error, again=False)
+            self._charge(reservation.at, difference, charge)
         elif reservation.backend is fallback and fallback is not None:
-            fallback.correct(self._fallback_rates(), at=reservation.at, tokens=difference)
+            fallback.correct(self._fallback_rates(), at=reservation.at, tokens=difference, day=charge)
+
+    def _difference(self, reservation: Reservation, used: float) -> float:
+        tokens = self._rates.tokens
+        return min(used, tokens.limit) - reservation.tokens if tokens.emission else 0.0
+
+    def _day_charge(self, reservation: Reservation, used: float, *, sent: bool) -> Optional[DayCharge]:
+        limits = self._rates.day
+        if limits is None:
+            return None
+        tokens = min(used, limits.tokens) - reservation.tokens
+        return DayCharge(reservation.day_at, 0.0 if sent else -1.0, tokens) if tokens or not sent else None
+
+    def _charge(self, at: float, tokens: float, charge: Optional[DayCharge]) -> None:
+        try:
+            self._backend.correct(self._rates, at=at, tokens=tokens, day=charge)
+        except Unavailable as error:
+            more = (tokens, *(charge or ())[1:])
+            if max(more) > 0:  # tokens that are not given back only leave more to the others
+                self._fall_back(error, again=False)
 
     def pause(self, seconds: float) -> None:
         """Let no sharer send anything for so long: a server has rejected a call with this hint."""
@@ -196,7 +232,7 @@ class SharedLimit:
                 fallback = self._fall_back(error, again=fallback is not None)
             else:
                 if fallback is not None:
-                    self._recover()
+                    self._recover(fallback)
                 return result
         return operation(fallback, self._fallback_rates())
 
@@ -217,6 +253,7 @@ class SharedLimit:
                 logger.warning(
                     "shared limit: %s; until it is back this process keeps to 1/%d of the limit", error, self._sharers
                 )
+                self._fallback_day = None if self.day_left is None else self.day_left.divided(self._sharers)
                 self._fallback = LocalBackend(self._now, self._fallback_state())
             return self._fallback
 
@@ -228,13 +265,19 @@ class SharedLimit:
 
     def _fallback_rates(self) -> Rates:
         """Return the rates of this process alone."""
-        return Rates(*(_divided(rate, self._sharers) for rate in self._rates))
+        rates = self._rates
+        requests, tokens = (_divided(rate, self._sharers) for rate in (rates.requests, rates.tokens))
+        return Rates(requests, tokens, self._fallback_day)
 
-    def _recover(self) -> None:
+    def _recover(self, fallback: LocalBackend) -> None:
         with self._fallback_lock:
-            if self._fallback is not None:
-                self._fallback = None
-                logger.warning("shared limit: %s is back", self._backend.display_name)
+            if self._fallback is None:
+                return
+            self._fallback = None
+            logger.warning("shared limit: %s is back", self._backend.display_name)
+        sent = fallback.day_used()
+        if any(sent):  # the others' day has so much less
+            self._charge(0.0, 0.0, DayCharge(0.0, *sent))
 
 
 def _divided(rate: Rate, sharers: int) -> Rate:
@@ -263,23 +306,30 @@ class LocalBackend:
     def __init__(self, now: Callable[[], float], state: Optional[State] = None) -> None:
         self._now = now
         self._state = State() if state is None else state
+        self._day = DayWindow()
         self._lock = new_lock()
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
+        ask = {"requests": requests, "tokens": tokens, "max_wait": max_wait, "sharer": sharer}
         with self._lock:
-            return gcra.reserve(
-                self._state,
-                self._now(),
-                rates,
-                requests=requests,
-                tokens=tokens,
-                max_wait=max_wait,
-                sharer=sharer,
-            )
+            now = self._now()
+            if rates.day is not None:
+                return reserve_in_day(self._state, self._day, now, now, rates, **ask)
+            return gcra.reserve(self._state, now, rates, **ask)
 
-    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
+    def correct(self, rates: Rates, *, at: float, tokens: float, day: Optional[DayCharge] = None) -> None:
         with self._lock:
-            gcra.correct(self._state, self._now(), rates, at=at, tokens=tokens)
+            now = self._now()
+            if day is not None:
+                self._day.advance(now)
+                self._day.correct(*day)
+            if tokens:
+                gcra.correct(self._state, now, rates, at=at, tokens=tokens)
+
+    def day_used(self) -> Tuple[float, float]:
+        """Return the requests and the tokens of the last day."""
+        with self._lock:
+            return self._day.used()
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         with self._lock:
