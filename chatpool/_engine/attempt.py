@@ -28,11 +28,12 @@ from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, Day
 from ..types import ChatRequest
 from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
-from .day_limits import after_day_refusal, unsent_on_day
+from .day_limits import after_day_refusal, is_of_own_day, unsent_on_day
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .scheduler import Scheduler
 from .streaming import StreamedChunks, WholeAnswer, collect_chunks
+from .upstream import UNSENT
 
 __all__ = [
     "CANCELLED",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 CANCELLED = Verdict("fail")
-"""Verdict of an attempt that tells nothing about the server: a cancel token ended it, or it was not made at all."""
+"""Verdict of an attempt that tells nothing about the server: a cancel token ended it."""
 
 _NO_STREAM = "a response in the background is no stream: leave out background=True, or use pool.responses(...)"
 
@@ -106,7 +107,7 @@ class Attempter:
         deadline = self.deadline(call, now)
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
-            self._scheduler.returned(call, CANCELLED, now)
+            self._scheduler.returned(call, UNSENT, now)
             call.settle_lease(None)
         else:
             call.attempts += 1
@@ -184,7 +185,7 @@ class Attempter:
     def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
         """Return the decision that ends a call that must not be sent now, None if it may be."""
         error = call.sink.refusal(call)
-        if error is not None:
+        if error is not None and not (is_of_own_day(error) and call.unsendable is None):
             return RetryDecision(error=error)
         if isinstance(call.unsendable, DayLimitError):
             return unsent_on_day(call, call.unsendable, call.unsendable.retry_after or 0.0, now, self._clock.wall())

@@ -9,10 +9,10 @@ from .._policy.retry import RetryDecision
 from .._values import Hold, duration_text
 from .._wire.rate_limit_headers import resume_line
 from ..config import Limits
-from ..errors import DayLimitError
+from ..errors import ChatPoolError, DayLimitError
 from .call import Call
 
-__all__ = ["after_day_refusal", "day_error", "day_hold", "unsent_on_day"]
+__all__ = ["after_day_refusal", "day_error", "day_hold", "is_of_own_day", "unsent_on_day"]
 
 _RUN_PATIENCE_SECONDS = 600.0  # of a run, before a limit of its own: two slots of the day's count have room by then
 _LOOK_AGAIN_SECONDS = 900.0  # after which a call that waits looks again: others may have given something back
@@ -23,6 +23,11 @@ def day_error(wait: float, limits: Optional[Limits]) -> DayLimitError:
     amounts = {name: getattr(limits, name, None) for name in ("requests_per_day", "tokens_per_day")}
     told = ", ".join(f"{name}={amount:,.0f}" for name, amount in amounts.items() if amount is not None)
     return DayLimitError(f"the last 24 hours have taken all that Limits({told}) allows", retry_after=wait)
+
+
+def is_of_own_day(error: Optional[ChatPoolError]) -> bool:
+    """Return whether an error is that of a configured day; calls that it had room for are sent all the same."""
+    return isinstance(error, DayLimitError) and error.status_code is None
 
 
 def day_hold(seconds: float) -> Hold:
@@ -40,7 +45,7 @@ def unsent_on_day(call: Call, error: DayLimitError, seconds: float, now: float, 
         now: the time.
         wall: the same, in seconds since the epoch.
     """
-    is_own = error.status_code is None
+    is_own = is_of_own_day(error)
     if _waits(call, seconds, now, run_patience=_RUN_PATIENCE_SECONDS if is_own else 0.0):
         return _wait(call, min(seconds, _LOOK_AGAIN_SECONDS))
     unsent = error.copied("not sent again: " if call.attempts else "not sent: ")

@@ -24,7 +24,10 @@ from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure
 from .day_limits import day_error, day_hold
 from .leases import Lease, LeaseHolder, LeaseRequest
 
-__all__ = ["CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
+__all__ = ["UNSENT", "CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
+
+UNSENT = Verdict("fail")
+"""Verdict of an attempt that was not made at all."""
 
 _NO_FAILURES = FailoverState()
 _UNKNOWN_LATENCY_SECONDS = 1.0
@@ -366,6 +369,8 @@ class Upstream:
             self.pacer.failed(paced_send, now, verdict.retry_after)
         elif kind == "timeout":
             self.pacer.timed_out(paced_send, now)
+        elif verdict is UNSENT:
+            self.pacer.unsent(paced_send, now)
         else:
             self.pacer.ended()
         if verdict.background is not None and call.background is not None:

@@ -157,6 +157,12 @@ class Pacer:
         """Note the end of a call that says nothing about limits or tokens used: nothing is given back."""
         self._adaptive.ended()
 
+    def unsent(self, sent: PacedSend, now: float) -> None:
+        """Note that the call was not sent after all: the day has room for one more."""
+        self._adaptive.ended()
+        if self._rate_limiter is not None:
+            self._rate_limiter.unsent(sent.record.sent_at, now, sent.tokens)
+
     def reported(
         self, sent: PacedSend, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]
     ) -> None:

@@ -214,6 +214,12 @@ class RateLimiter:
             self._day.advance(now)
             self._day.take(now, 1.0, tokens)
 
+    def unsent(self, sent_at: float, now: float, tokens: float) -> None:
+        """Give back to the day what a request of ``tokens`` tokens took that was not sent after all."""
+        if self._day_limits is not None:
+            self._day.advance(now)
+            self._day.correct(sent_at, -1.0, -tokens)
+
     def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
         """Correct the tokens of a request that was sent as one of ``tokens`` and has used ``used``.
 

@@ -115,9 +115,9 @@ def resume_line(seconds: float, wall: float, *, of_day: bool = False) -> str:
         wall: now, in seconds since the epoch.
         of_day: whether it is a limit per day that refuses.
     """
-    minutes = max(1, math.ceil(seconds / 60))
+    minutes = max(1, round(seconds / 60))
     duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-    moment = datetime.fromtimestamp(wall + 60 * minutes).astimezone()
+    moment = datetime.fromtimestamp(60 * math.ceil((wall + seconds) / 60)).astimezone()
     then = "run what is left again then, or wait with wait_for_day" if of_day else "run the failed items again then"
     return f"go on in {duration}, at {moment:%Y-%m-%d %H:%M %Z}: {then}"
 
