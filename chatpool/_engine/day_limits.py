@@ -15,7 +15,7 @@ from .call import Call
 __all__ = ["after_day_refusal", "day_error", "day_hold", "is_of_own_day", "unsent_on_day"]
 
 _RUN_PATIENCE_SECONDS = 600.0  # of a run, before a limit of its own: two slots of the day's count have room by then
-_LOOK_AGAIN_SECONDS = 900.0  # after which a call that waits looks again: others may have given something back
+_LOOK_AGAIN_SECONDS = 300.0  # after which a call that waits looks again: others may have given something back
 
 
 def day_error(wait: float, limits: Optional[Limits]) -> DayLimitError:

@@ -47,10 +47,6 @@ class DayLimits(NamedTuple):
         """Return what is left of each after so much was sent; what has no limit stays without one."""
         return DayLimits(_left(self.requests, requests), _left(self.tokens, tokens))
 
-    def divided(self, parts: float) -> DayLimits:
-        """Return one of so many equal parts."""
-        return DayLimits(*(limit if limit >= _NO_LIMIT else limit / parts for limit in self))
-
     @property
     def known(self) -> Tuple[Optional[float], Optional[float]]:
         """Both, None for the one that is no limit."""

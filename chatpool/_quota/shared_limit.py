@@ -11,7 +11,7 @@ import os
 import random
 import time
 import weakref
-from typing import Callable, NamedTuple, Optional, Protocol, Tuple, TypeVar
+from typing import Callable, NamedTuple, Optional, Protocol, TypeVar
 
 from .._locks import new_lock
 from .._policy.day_window import DayLimits, DayWindow
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 _ASSUMED_SHARERS = 4  # until the backend has told how many there are
 # After a failure the backend is left alone, twice as long after each further one.
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 15.0
+_LEAST_WAIT_SECONDS = 0.05  # where another thread asks at this moment
 
 
 class Unavailable(Exception):
@@ -96,7 +97,7 @@ class SharedLimit:
 
     Every method may do I/O for up to a second, so none is to be called with a lock held.  None raises because of the
     backend: while that cannot be reached, there is one warning in the log, and this process keeps to its share of the
-    limit.  Thread-safe; in a forked child it counts as one more sharer.
+    limit, or reserves nothing where a day is limited.  Thread-safe; in a forked child it counts as one more sharer.
 
     Args:
         backend: where the state is.
@@ -124,7 +125,7 @@ class SharedLimit:
         self._backend = backend
         self._rates = Rates.of(requests_per_minute, tokens_per_minute, burst, day)
         self.day_left = day
-        self._fallback_day: Optional[DayLimits] = None  # this process's share of what was left then
+        self._owed = [0.0, 0.0]  # requests and tokens of the day that could not be told yet
         self._now = now
         self._sharers = sharers or _ASSUMED_SHARERS
         self._stated_sharers = sharers or 0
@@ -164,7 +165,21 @@ class SharedLimit:
                 self._sharers = result.sharers if all_counted else max(result.sharers, self._stated_sharers)
             return Reservation(result.granted, result.wait, result.at, tokens, backend, result.day_at)
 
-        return self._run(reserve)
+        return self._run(reserve) if self._rates.day is None else self._reserve_in_day(reserve)
+
+    def _reserve_in_day(self, reserve: Callable[[Backend, Rates], Reservation]) -> Reservation:
+        """Reserve from a day; nothing while its count cannot be reached: nobody knows what the others have sent."""
+        fallback = self._fallback
+        if fallback is None or self._may_retry():
+            try:
+                reservation = reserve(self._backend, self._rates)
+            except Unavailable as error:
+                self._fall_back(error, again=fallback is not None)
+            else:
+                if fallback is not None:
+                    self._recover()
+                return reservation
+        return Reservation(False, max(_LEAST_WAIT_SECONDS, self._retry_at - self._now()), 0.0, 0.0)
 
     def correct(self, reservation: Reservation, used: float, *, sent: bool = True) -> None:
         """Charge the tokens that the call has used (0 if the server rejected it); a minute's worth at most.
@@ -181,8 +196,10 @@ class SharedLimit:
         fallback = self._fallback
         if reservation.backend is self._backend and fallback is None:
             self._charge(reservation.at, difference, charge)
+        elif reservation.backend is self._backend:
+            self._owe(charge)
         elif reservation.backend is fallback and fallback is not None:
-            fallback.correct(self._fallback_rates(), at=reservation.at, tokens=difference, day=charge)
+            fallback.correct(self._fallback_rates(), at=reservation.at, tokens=difference)
 
     def _difference(self, reservation: Reservation, used: float) -> float:
         tokens = self._rates.tokens
@@ -199,9 +216,16 @@ class SharedLimit:
         try:
             self._backend.correct(self._rates, at=at, tokens=tokens, day=charge)
         except Unavailable as error:
-            more = (tokens, *(charge or ())[1:])
-            if max(more) > 0:  # tokens that are not given back only leave more to the others
+            self._owe(charge)
+            if tokens > 0:  # tokens that are not given back only leave more to the others
                 self._fall_back(error, again=False)
+
+    def _owe(self, charge: Optional[DayCharge]) -> None:
+        """Keep what a day has to be charged with until its count can be reached."""
+        if charge is not None:
+            with self._fallback_lock:
+                self._owed[0] += max(0.0, charge.requests)
+                self._owed[1] += max(0.0, charge.tokens)
 
     def pause(self, seconds: float) -> None:
         """Let no sharer send anything for so long: a server has rejected a call with this hint."""
@@ -232,7 +256,7 @@ class SharedLimit:
                 fallback = self._fall_back(error, again=fallback is not None)
             else:
                 if fallback is not None:
-                    self._recover(fallback)
+                    self._recover()
                 return result
         return operation(fallback, self._fallback_rates())
 
@@ -250,10 +274,10 @@ class SharedLimit:
             self._retry_after = min(2 * self._retry_after, _MAX_RETRY_SECONDS) if again else _MIN_RETRY_SECONDS
             self._retry_at = self._now() + self._retry_after
             if self._fallback is None:
-                logger.warning(
-                    "shared limit: %s; until it is back this process keeps to 1/%d of the limit", error, self._sharers
-                )
-                self._fallback_day = None if self.day_left is None else self.day_left.divided(self._sharers)
+                keeps_to = f"this process keeps to 1/{self._sharers} of the limit"
+                if self._rates.day is not None:
+                    keeps_to = "nothing is sent, as the others' share of the day is not known"
+                logger.warning("shared limit: %s; until it is back %s", error, keeps_to)
                 self._fallback = LocalBackend(self._now, self._fallback_state())
             return self._fallback
 
@@ -266,18 +290,17 @@ class SharedLimit:
     def _fallback_rates(self) -> Rates:
         """Return the rates of this process alone."""
         rates = self._rates
-        requests, tokens = (_divided(rate, self._sharers) for rate in (rates.requests, rates.tokens))
-        return Rates(requests, tokens, self._fallback_day)
+        return Rates(_divided(rates.requests, self._sharers), _divided(rates.tokens, self._sharers))
 
-    def _recover(self, fallback: LocalBackend) -> None:
+    def _recover(self) -> None:
         with self._fallback_lock:
             if self._fallback is None:
                 return
             self._fallback = None
             logger.warning("shared limit: %s is back", self._backend.display_name)
-        sent = fallback.day_used()
-        if any(sent):  # the others' day has so much less
-            self._charge(0.0, 0.0, DayCharge(0.0, *sent))
+            owed, self._owed = self._owed, [0.0, 0.0]
+        if any(owed):
+            self._charge(0.0, 0.0, DayCharge(0.0, *owed))
 
 
 def _divided(rate: Rate, sharers: int) -> Rate:
@@ -325,11 +348,6 @@ class LocalBackend:
                 self._day.correct(*day)
             if tokens:
                 gcra.correct(self._state, now, rates, at=at, tokens=tokens)
-
-    def day_used(self) -> Tuple[float, float]:
-        """Return the requests and the tokens of the last day."""
-        with self._lock:
-            return self._day.used()
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         with self._lock:

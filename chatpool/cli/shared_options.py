@@ -252,10 +252,13 @@ def _add_limits(command: CommandParser) -> None:
         "--rpd",
         metavar="N",
         type=number("requests", least=1),
-        help="requests per day at most (default: no limit)",
+        help="requests per day at most, over several runs with --scope",
     )
     group.add_argument(
-        "--tpd", metavar="N", type=number("tokens", least=1), help="tokens per day at most (default: no limit)"
+        "--tpd",
+        metavar="N",
+        type=number("tokens", least=1),
+        help="tokens per day at most, over several runs with --scope",
     )
     group.add_argument(
         "--scope",

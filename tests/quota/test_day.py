@@ -206,25 +206,40 @@ class Place(LocalBackend):
             raise Unavailable("the place is gone")
         return super().reserve(*args, **options)
 
+    def correct(self, *args, **options):
+        if self.gone:
+            raise Unavailable("the place is gone")
+        super().correct(*args, **options)
+
 
 class TestWithoutThePlace:
-    def test_each_keeps_to_its_share_of_what_is_left_and_tells_it_later(self, hand_clock):
+    def test_nothing_is_sent_until_it_is_back(self, hand_clock, caplog):
         place = Place(hand_clock)
         one, other = (SharedLimit(place, day=DayLimits(requests=20), now=hand_clock) for _ in range(2))
-        assert granted(one, 4) + granted(other, 4) + granted(one, 2) == 10
+        assert granted(one, 4) + granted(other, 4) == 8
         place.gone = True
-        assert granted(one, 20) == 5  # half of the ten that were left
+        refused = one.reserve()
+        assert (refused.granted, refused.wait) == (False, 1.0)
+        assert granted(one, 20) == 0
+        assert caplog.text.count("until it is back nothing is sent") == 1
         place.gone = False
-        hand_clock.time += 100
-        assert granted(other, 1) == 1
-        assert granted(one, 1) == 1
-        assert granted(other, 20) == 20 - 10 - 5 - 2
+        hand_clock.time += refused.wait
+        assert granted(one, 20) == 12
+        assert "is back" in caplog.text
 
-    def test_a_day_that_was_never_seen_is_taken_for_a_quarter_of_it(self, hand_clock):
+    def test_what_was_used_meanwhile_is_told_later(self, hand_clock):
         place = Place(hand_clock)
+        limit = SharedLimit(place, day=DayLimits(tokens=1000), now=hand_clock)
+        slot, other = limit.reserve(tokens=100), limit.reserve(tokens=100)
         place.gone = True
-        limit = SharedLimit(place, day=DayLimits(requests=20), now=hand_clock)
-        assert granted(limit, 20) == 5
+        limit.correct(slot, 400)
+        assert not limit.reserve(tokens=1).granted
+        limit.correct(other, 300)
+        place.gone = False
+        hand_clock.time += 30
+        assert limit.reserve(tokens=200).granted
+        assert limit.reserve(tokens=100).granted  # 400, 300, 200 and 100
+        assert not limit.reserve(tokens=1).granted
 
 
 def test_names_and_models_have_days_of_their_own(own_cache):
