@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatpool._engine.leases import LeaseHolder
 from chatpool._policy.day_window import DAY_SECONDS, SLOT_LIFE_SECONDS, DayLimits
 from chatpool._quota import SharedLimit, Sharing
 from chatpool._quota import day as day_module
 from chatpool._quota.day import DayBook, HostTime, pack_day, unpack_day
 from chatpool._quota.file import FileBackend
 from chatpool._quota.shared_limit import LocalBackend, Unavailable
+from chatpool._values import Verdict
+from chatpool.testing import FakeClock
 
 HOUR = 3600.0
 
@@ -194,6 +197,48 @@ def test_no_file_grows_beyond_what_is_read(start, host, tmp_path):
         host.pass_time(301)
         limit.reserve()
     assert (tmp_path / "own" / "one.day").stat().st_size < 8000
+
+
+class TestLeases:
+    """What an engine acquires for its calls: nothing of it is lost that was not sent."""
+
+    @pytest.fixture
+    def holder(self, hand_clock):
+        return LeaseHolder(SharedLimit(LocalBackend(hand_clock), day=DayLimits(requests=1, tokens=100), now=hand_clock))
+
+    def take(self, holder):
+        request = holder.request(50.0)
+        holder.granted(request.acquire(), 0.0)
+        return holder.take(0.0, 50.0)
+
+    def test_a_call_that_was_not_sent_gives_it_back(self, holder):
+        for _ in range(3):
+            self.take(holder).settle(None)
+        self.take(holder).settle(Verdict("throttled"))
+        assert self.take(holder) is None
+        assert holder.day_wait(0.0) > DAY_SECONDS
+        assert holder.limit.day_left.known == (0.0, 100.0)
+
+    def test_so_does_a_pool_that_ends_with_one(self, holder):
+        request = holder.request(50.0)
+        holder.granted(request.acquire(), 0.0)
+        assert holder.limit.day_left.requests == 0
+        holder.close()
+        assert self.take(holder) is not None
+
+    def test_so_does_one_that_came_too_late(self, holder):
+        lease = self.take(holder)
+        renewed = lease.renewed(FakeClock())
+        assert renewed.slot.granted
+
+    def test_a_day_without_room_is_asked_again_after_a_minute(self, holder):
+        lease = self.take(holder)
+        assert self.take(holder) is None
+        assert (holder.day_wait(59.0) > 0, holder.day_wait(61.0)) == (True, 0.0)
+        assert holder.day_has_room_in(61.0) > DAY_SECONDS - 61
+        lease.settle(None)  # by another process, say
+        assert self.take(holder) is not None
+        assert holder.day_has_room_in(61.0) == 0
 
 
 class Place(LocalBackend):

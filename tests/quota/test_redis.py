@@ -177,15 +177,15 @@ def test_redis_answers_as_memory_does(client, played):
     assert play(scripted, clock, played) == play(LocalBackend(clock), clock, played)
 
 
+@pytest.mark.parametrize("hurry", [20.0, 3600.0], ids=["slots pass", "days pass"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(played=operations)
-def test_redis_counts_the_day_as_memory_does(client, played):
+def test_redis_counts_the_day_as_memory_does(client, played, hurry):
     client.flushall()
     clock = HandClock()
     scripted = Scripted(client, clock).backend
-    # An hour for each second, so that days pass; what is taken is forgotten in Redis by its own clock, much later.
-    answers = play(scripted, clock, played, RATES_OF_DAY, hurry=3600.0)
-    assert answers == play(LocalBackend(clock), clock, played, RATES_OF_DAY, hurry=3600.0)
+    answers = play(scripted, clock, played, RATES_OF_DAY, hurry=hurry)
+    assert answers == play(LocalBackend(clock), clock, played, RATES_OF_DAY, hurry=hurry)
 
 
 def test_what_was_sent_today_is_kept_for_a_day_and_no_longer(redis_server, client):
