@@ -10,7 +10,8 @@ from chatpool._quota.gcra import Rates
 from chatpool._values import LATENESS_SECONDS
 
 RATES = Rates.of(100, 5000, 1.5)
-RATES_OF_DAY = Rates.of(100, 5000, 1.5, DayLimits(8, 12_000))
+RATES_OF_DAY = Rates.of(100, 5000, 1.5, DayLimits(4, 6000))
+ONE_BY_ONE = [("reserve", 17.0, 100.0)] * 8  # more than a slot apart, and less than two, where time hurries by 20
 START = 1000.0
 
 operations = st.lists(

@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from quota_agreement import RATES_OF_DAY, SECOND, HandClock, operations, play
+from hypothesis import HealthCheck, example, given, settings
+from quota_agreement import ONE_BY_ONE, RATES_OF_DAY, SECOND, HandClock, operations, play
 
 from chatpool import ChatPool, Limits
 from chatpool._policy.day_window import DAY_SECONDS, SLOT_LIFE_SECONDS, DayLimits
@@ -180,6 +180,7 @@ def test_redis_answers_as_memory_does(client, played):
 @pytest.mark.parametrize("hurry", [20.0, 3600.0], ids=["slots pass", "days pass"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(played=operations)
+@example(played=ONE_BY_ONE)
 def test_redis_counts_the_day_as_memory_does(client, played, hurry):
     client.flushall()
     clock = HandClock()
