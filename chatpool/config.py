@@ -210,7 +210,7 @@ RetryPolicyLike = Union[RetryPolicy, int]
 
 @dataclass(frozen=True, init=False)
 class Limits:
-    """Rate limits per minute for each model of an endpoint.
+    """Rate limits per minute and per day for each model of an endpoint.
 
     Without them the pool finds the server's own limits: it reads ``x-ratelimit-*`` headers, and adapts to rejections.
 
@@ -219,6 +219,12 @@ class Limits:
         tokens_per_minute: tokens of the requests sent in any minute: estimated before a request is sent (its text,
             and ``max_tokens`` or the usual length of an answer), corrected by the ``usage`` of its answer. A
             request of more tokens than this fails at once. Default None: no limit.
+        requests_per_day: requests sent in any 24 hours, rejected ones included. Default None: no limit.
+        tokens_per_day: the same for tokens, which are estimated and corrected as those of a minute.
+
+            A run that meets a limit per day ends with a :class:`~chatpool.DayLimitError`, which says when to go on, or
+            waits (``wait_for_day``). Without a ``scope`` only this pool counts, from when it was made: give one, and
+            what was spent today is remembered by a process that starts again.
         burst: the amount that may be sent at once after a quiet time, in seconds' worth of the limit, at most 30.
             Default 1. So that no minute ever exceeds the limit, calls are spread at the limit less the burst.
         scope: who shares the limits. Default None: each pool has them for itself. A name: all pools of this user on
@@ -234,18 +240,24 @@ class Limits:
     tokens_per_minute: Optional[float]
     burst: float
     scope: Optional[str] = field(repr=False)  # there may be a password in it
+    requests_per_day: Optional[float] = None
+    tokens_per_day: Optional[float] = None
 
     def __init__(
         self,
         *,
         requests_per_minute: Optional[float] = None,
         tokens_per_minute: Optional[float] = None,
+        requests_per_day: Optional[float] = None,
+        tokens_per_day: Optional[float] = None,
         burst: float = 1.0,
         scope: Optional[str] = None,
     ) -> None:
         fix = object.__setattr__
         fix(self, "requests_per_minute", _at_least_one("requests_per_minute", requests_per_minute))
         fix(self, "tokens_per_minute", _at_least_one("tokens_per_minute", tokens_per_minute))
+        fix(self, "requests_per_day", _at_least_one("requests_per_day", requests_per_day))
+        fix(self, "tokens_per_day", _at_least_one("tokens_per_day", tokens_per_day))
         seconds = _seconds("burst", burst)
         if seconds > 30:
             raise ConfigurationError(f"burst must be at most 30 seconds' worth, got {burst!r}")
@@ -257,7 +269,24 @@ class Limits:
     @property
     def any(self) -> bool:
         """True if anything is limited."""
-        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+        return self.per_day or self.requests_per_minute is not None or self.tokens_per_minute is not None
+
+    @property
+    def per_day(self) -> bool:
+        """True if anything is limited per day."""
+        return self.requests_per_day is not None or self.tokens_per_day is not None
+
+    def in_parts(self, parts: float, scope: Optional[str]) -> Limits:
+        """Return one of ``parts`` equal shares of the limits, in another scope.
+
+        Args:
+            parts: how many.
+            scope: see the class.
+        """
+        names = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day")
+        amounts = {name: getattr(self, name) for name in names}
+        shares = {name: max(1, amount / parts) for name, amount in amounts.items() if amount is not None}
+        return Limits(**shares, burst=self.burst, scope=scope)
 
 
 @dataclass(frozen=True, init=False)

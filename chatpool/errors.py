@@ -26,6 +26,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ContentFilterError",
+    "DayLimitError",
     "DeadlineExceededError",
     "InsufficientQuotaError",
     "InternalServerError",
@@ -331,6 +332,24 @@ class RateLimitError(APIStatusError):
     """429: too many requests or tokens."""
 
     advice = "lower max_workers, or run the failed items again later"
+
+
+class DayLimitError(RateLimitError):
+    """A limit per day is used up, or one for longer: the server's, or that of the pool's own ``Limits``.
+
+    The call was not sent, or refused, and counts as not sent in journals: the same run goes on with it later.
+
+    Attributes:
+        resume_at: when there is room again, in seconds since the epoch; None where that is not known.
+    """
+
+    advice = "run what is left again at the time that the message names, or pass wait_for_day=True"
+
+    resume_at: Optional[float]
+
+    def __init__(self, message: str = "", *, resume_at: Optional[float] = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.resume_at = resume_at
 
 
 class InsufficientQuotaError(RateLimitError):

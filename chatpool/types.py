@@ -421,6 +421,9 @@ class LineStats:
         concurrency_limit: calls in flight at most, None where nothing limits them below ``max_workers``.
         waits_for: what its calls wait for now, in the words of the progress bar ("server asks to wait 4 s"); None
             while none waits for the server or a limit.
+        day_requests_left: requests that ``Limits(requests_per_day=)`` still allows, of limits that are shared as of the
+            last call of this pool; None without that limit.
+        day_tokens_left: the same for ``Limits(tokens_per_day=)``.
     """
 
     failure_streak: int = 0
@@ -429,6 +432,8 @@ class LineStats:
     rate: Optional[float] = None
     concurrency_limit: Optional[int] = None
     waits_for: Optional[str] = None
+    day_requests_left: Optional[float] = None
+    day_tokens_left: Optional[float] = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ ERRORS = {
     "ConfigurationError",
     "ConflictError",
     "ContentFilterError",
+    "DayLimitError",
     "DeadlineExceededError",
     "Endpoint",
     "InsufficientQuotaError",

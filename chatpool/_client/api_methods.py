@@ -28,7 +28,7 @@ from .options import CallDefaults, body_fields
 
 __all__ = ["ApiMethods", "StoredFiles"]
 
-_CALL_KEYWORDS = ("timeout", "retry", "headers", "query", "priority", "when_down")
+_CALL_KEYWORDS = ("timeout", "retry", "headers", "query", "priority", "wait_for_day", "when_down")
 _MAX_PAGES = 10_000  # of a list of files
 
 
@@ -51,8 +51,8 @@ class ApiMethods:
                 ``"verbose_json"`` or ``"diarized_json"`` for the server's dict. A text is asked for as JSON, which all
                 models have.
             params: fields of the form, for instance ``model="whisper-1"``, ``language="de"`` or
-                ``timestamp_granularities=["word"]``; and ``timeout``, ``retry``, ``headers``, ``query``, ``priority``
-                and ``when_down`` as in :meth:`chat`.
+                ``timestamp_granularities=["word"]``; and ``timeout``, ``retry``, ``headers``, ``query``, ``priority``,
+                ``wait_for_day`` and ``when_down`` as in :meth:`chat`.
 
         Raises:
             ConfigurationError: the file cannot be read.
@@ -150,7 +150,8 @@ class ApiMethods:
         """Return the names of the server's models.
 
         Args:
-            options: ``timeout``, ``retry``, ``headers``, ``query``, ``priority`` and ``when_down`` as in :meth:`chat`.
+            options: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``, ``wait_for_day`` and ``when_down`` as
+                in :meth:`chat`.
 
         Raises:
             ChatPoolError: as :meth:`chat`.
@@ -185,8 +186,8 @@ class ApiMethods:
 class StoredFiles:
     """The files that are stored at the server; ``pool.files``.
 
-    Every method takes ``timeout``, ``retry``, ``headers``, ``query``, ``priority`` and ``when_down`` as
-    :meth:`ChatPool.chat` does, and raises what that raises.
+    Every method takes ``timeout``, ``retry``, ``headers``, ``query``, ``priority``, ``wait_for_day`` and
+    ``when_down`` as :meth:`ChatPool.chat` does, and raises what that raises.
     """
 
     def __init__(self, pool: ApiMethods) -> None:

@@ -367,12 +367,12 @@ class WorkerPools:
         """Return the limits of each process: the same in a scope that they share, or else its part of them."""
         if limits is None or limits.scope is not None:
             return limits
-        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+        if not limits.any:
             return limits
         self._scope = self._scope or PrivateScope()
         if self._scope.name is not None:
-            return _divided(limits, 1, self._scope.name)
-        return _divided(limits, count, None)
+            return limits.in_parts(1, self._scope.name)
+        return limits.in_parts(count, None)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._pickles)
@@ -381,20 +381,6 @@ class WorkerPools:
         """Remove what the processes shared."""
         if self._scope is not None:
             self._scope.close()
-
-
-def _divided(limits: Limits, parts: int, scope: Optional[str]) -> Limits:
-    """Return one of ``parts`` equal shares of the limits, in this scope."""
-
-    def share(limit: Optional[float]) -> Any:
-        return None if limit is None else max(1, limit / parts)
-
-    return Limits(
-        requests_per_minute=share(limits.requests_per_minute),
-        tokens_per_minute=share(limits.tokens_per_minute),
-        burst=limits.burst,
-        scope=scope,
-    )
 
 
 def pickled_arguments(arguments: Mapping[str, Any]) -> Dict[str, Any]:

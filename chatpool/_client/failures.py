@@ -24,6 +24,7 @@ from ..errors import (
     ChatPoolError,
     ConfigurationError,
     ContentFilterError,
+    DayLimitError,
     LengthError,
     ParseError,
     PoolClosedError,
@@ -82,6 +83,8 @@ class FailureLimit:
             return None
         with self._lock:
             for outcome in outcomes:
+                if isinstance(outcome.error, DayLimitError):  # it stays pending
+                    continue
                 reason = self._count(outcome) if self._is_watching else None
                 if reason is not None:
                     self._is_watching = False
@@ -153,15 +156,15 @@ _OF_THE_ANSWER = (ParseError, LengthError, ContentFilterError)
 def state_of(outcome: Outcome[Any]) -> Optional[str]:
     """Return the state of the item in a journal's record; None if it counts as never sent.
 
-    That is an item that was cancelled, that was given up because of another item's failure, or that was still waiting
-    when the run ended.
+    That is an item that was cancelled, that met a limit per day, that was given up because of another item's failure,
+    or that was still waiting when the run ended.
     """
     error = outcome.error
     if error is None:
         return OK
     if isinstance(error, _OF_THE_ANSWER):
         return FAILED
-    if isinstance(error, (CallCancelledError, PoolClosedError)) or _is_copied(error):
+    if isinstance(error, (CallCancelledError, DayLimitError, PoolClosedError)) or _is_copied(error):
         return None
     if isinstance(error, ConfigurationError) or can_never_succeed(error):
         return FAILED

@@ -74,6 +74,7 @@ class CallDefaults:
     query: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
     when_down: WhenDown = "wait"
+    wait_for_day: bool = False
     timeout: Timeout = field(default_factory=Timeout)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     fallbacks: Tuple[Fallback, ...] = ()
@@ -95,7 +96,7 @@ class CallDefaults:
             if name not in known:
                 raise TypeError(
                     f"with_options() got an unexpected keyword argument {name!r}; it takes model, system, defaults, "
-                    "headers, query, priority, when_down, timeout, retry and fallbacks"
+                    "headers, query, priority, when_down, wait_for_day, timeout, retry and fallbacks"
                 )
         if "timeout" in changes:
             changes["timeout"] = Timeout.of(changes["timeout"], self.timeout)
@@ -112,6 +113,8 @@ class CallDefaults:
             raise TypeError(f"priority must be a whole number, got {self.priority!r}; as a body field: use extra_body=")
         if self.when_down not in ("wait", "raise"):
             raise ConfigurationError(f'when_down must be "wait" or "raise", got {self.when_down!r}')
+        if not isinstance(self.wait_for_day, bool):
+            raise TypeError(f"wait_for_day must be True or False, got {self.wait_for_day!r}")
         for name in ("model", "system"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -198,7 +201,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         core: of the pool.
         defaults: of the pool or its view.
         changes: keywords of the method call: ``timeout``, ``retry``, ``headers``, ``query``, ``priority``,
-            ``when_down``, ``fallbacks``.
+            ``when_down``, ``wait_for_day``, ``fallbacks``.
 
     Raises:
         TypeError, ConfigurationError: a value that cannot work; the message names the keyword.
@@ -214,6 +217,7 @@ def call_options(core: PoolCore, defaults: CallDefaults, changes: Mapping[str, A
         deadline_limit="chatpool.deadline",
         priority=changed.priority,
         fails_when_down=changed.when_down == "raise",
+        waits_for_day=changed.wait_for_day,
         is_single=True,
         review=changed.answers.reviewer(),
         reading=collect_chunks if changed.collect_stream else None,

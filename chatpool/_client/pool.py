@@ -81,8 +81,8 @@ class ChatPool(ApiMethods):
         max_workers: the cap on calls in flight, and the number of connections kept. Default 16.
         timeout: a :class:`~chatpool.Timeout`, seconds for one attempt, or a (connect, read) pair.
         retry: a :class:`~chatpool.RetryPolicy`, or the number of retries.
-        limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
-            limits, found out.
+        limits: :class:`~chatpool.Limits`, what may be sent per minute and per day to each model. Default: the
+            server's own limits, found out.
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
@@ -94,6 +94,9 @@ class ChatPool(ApiMethods):
             return of one, within ``timeout.total``; or ``"raise"`` an :class:`~chatpool.APIConnectionError` at once,
             with ``retry_after``, except that one call at a time is sent as a probe. Runs always wait. Default
             ``"wait"``.
+        wait_for_day: whether calls wait, however long, while a limit per day is used up: the server's or that of
+            ``limits``. Otherwise a run ends with a :class:`~chatpool.DayLimitError`, which says when to go on, and a
+            single call waits if there is room again within its ``timeout.total``. Default False.
         system: text of a system message put before conversations that have none.
         defaults: body fields of every request, for instance ``{"temperature": 0}``.
         headers: extra HTTP headers of every request. They go before those in OPENAI_CUSTOM_HEADERS (``Name: value``,
@@ -146,6 +149,7 @@ class ChatPool(ApiMethods):
         endpoints: Optional[Sequence[Endpoint]] = None,
         fallbacks: Optional[FallbacksLike] = None,
         when_down: WhenDown = "wait",
+        wait_for_day: bool = False,
         system: Optional[str] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -169,7 +173,7 @@ class ChatPool(ApiMethods):
         arguments = {name: value for name, value in locals().items() if name != "self"}
         connection = {name: arguments[name] for name in _CONNECTION}
         call_defaults: Dict[str, Any] = {"model": model, "system": system, "defaults": defaults, "timeout": timeout}
-        call_defaults.update(retry=retry, when_down=when_down, fallbacks=fallbacks)
+        call_defaults.update(retry=retry, when_down=when_down, wait_for_day=wait_for_day, fallbacks=fallbacks)
         check_pacing(limits, budget, model)
         if endpoints is None:
             specs = [endpoint_spec(openai_settings(**connection), limits)]
@@ -211,7 +215,7 @@ class ChatPool(ApiMethods):
         options.update(auth=request_auth(options.get("auth")))
         arguments = {"endpoint": endpoint, "deployment": deployment, "api_key": api_key, "api_version": api_version}
         arguments.update(options, azure_ad_token_provider=azure_ad_token_provider)
-        names = ("system", "defaults", "timeout", "retry", "when_down", "fallbacks")
+        names = ("system", "defaults", "timeout", "retry", "when_down", "wait_for_day", "fallbacks")
         call_defaults = {name: options.pop(name, None) for name in names}
         call_defaults["model"] = options.pop("model", deployment)
         hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
@@ -250,7 +254,7 @@ class ChatPool(ApiMethods):
 
         Args:
             options: any of ``model``, ``system``, ``defaults``, ``headers``, ``query``, ``priority``, ``timeout``,
-                ``retry``, ``when_down``, ``fallbacks``.
+                ``retry``, ``when_down``, ``wait_for_day``, ``fallbacks``.
 
         Returns:
             A ChatPool. Closing it does nothing; the pool it was made from is closed by its owner.
@@ -272,6 +276,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
@@ -292,7 +297,8 @@ class ChatPool(ApiMethods):
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
-            when_down, fallbacks: as in :class:`ChatPool`, for this call; ``fallbacks=[]`` for none.
+            when_down, wait_for_day, fallbacks: as in :class:`ChatPool`, for this call; ``fallbacks=[]`` for none. A call
+                that waits for the day has its ``timeout.total`` from when it is sent.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
                 NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
@@ -317,7 +323,7 @@ class ChatPool(ApiMethods):
             PoolClosedError: the pool is closed.
             TypeError: the item is of no such kind.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("chat", extra_body, params))
         return self._wait(item, make_request(item), options)  # type: ignore[no-any-return]  # a chat path answers with one
@@ -331,6 +337,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
@@ -347,7 +354,7 @@ class ChatPool(ApiMethods):
             item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
                 whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, priority, when_down, fallbacks, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks, extra_body: as in :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``. With
                 ``background=True`` the server makes the response by itself, and is asked until it has ended; no
@@ -367,6 +374,7 @@ class ChatPool(ApiMethods):
             headers=headers,
             query=query,
             priority=priority,
+            wait_for_day=wait_for_day,
             when_down=when_down,
             fallbacks=fallbacks,
             extra_body=extra_body,
@@ -388,6 +396,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
@@ -404,7 +413,7 @@ class ChatPool(ApiMethods):
             A ``concurrent.futures.Future`` of a :class:`~chatpool.ChatCompletion`; ``cancel()`` works at any
             time before its end, also while the call waits for its next attempt or is in flight.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         make_request = RequestMaker(self._defaults, system, body_fields("submit", extra_body, params))
         return _send(self._core, item, make_request(item), options)
@@ -422,6 +431,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
     ) -> Any:
@@ -438,7 +448,7 @@ class ChatPool(ApiMethods):
             response: ``"json"``, ``"text"`` for a str, ``"bytes"``, or a path (``pathlib.Path``): a good answer
                 replaces that file once it is whole.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-            priority, when_down: as in :meth:`chat`.
+            priority, wait_for_day, when_down: as in :meth:`chat`.
             fallbacks: as in :class:`ChatPool`, for this call only.
 
         Returns:
@@ -456,7 +466,7 @@ class ChatPool(ApiMethods):
         check_response_form(response)
         fields = with_parts(dict(body or {}), path)
         request = ChatRequest(fields, path, method.upper(), files or (), response)
-        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks or ())
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks or ())
         return self._wait(None, request, options)
 
     def _perform(self, request: ChatRequest, options: Mapping[str, Any]) -> Any:
@@ -473,7 +483,7 @@ class ChatPool(ApiMethods):
         dedupe: bool = ..., samples: int = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
@@ -488,7 +498,7 @@ class ChatPool(ApiMethods):
         dedupe: bool = ..., samples: int = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
@@ -503,7 +513,7 @@ class ChatPool(ApiMethods):
         dedupe: bool = ..., samples: int = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., system: Optional[str] = ...,
         parse: Optional[Parse[ParsedT]] = ..., max_reasks: Optional[int] = ..., accept: Optional[Accept] = ...,
         collect_stream: bool = ..., **params: Any,
@@ -528,6 +538,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -564,7 +575,7 @@ class ChatPool(ApiMethods):
                 :class:`~chatpool.ChatCompletion`. They are asked for with ``n`` where the server takes that, and in
                 requests of their own otherwise. ``parse`` and ``accept`` look at each of them, and an item fails if one
                 does: ``.samples`` of its error has the others.
-            timeout, retry, headers, query, priority, extra_body, system, params: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, extra_body, system, params: as in :meth:`chat`.
             fallbacks: as in :meth:`chat`. What the server refuses to all items, such as a model, later items of the
                 run do not ask for again.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
@@ -591,7 +602,7 @@ class ChatPool(ApiMethods):
             samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("map", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._collect(items, make_request, run_options, options)
 
@@ -613,6 +624,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -628,7 +640,8 @@ class ChatPool(ApiMethods):
             buffersize: how many items may be read ahead of those consumed.
                 Default ``max(1000, 10 * max_workers)``.
             items, prompt, progress, run_timeout, max_failures, journal, key, dedupe, samples: as in :meth:`map`.
-            timeout, retry, headers, query, priority, fallbacks, extra_body, system, params: as in :meth:`map`.
+            timeout, retry, headers, query, priority, wait_for_day, fallbacks, extra_body, system,
+                params: as in :meth:`map`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
 
         Returns:
@@ -646,7 +659,7 @@ class ChatPool(ApiMethods):
             samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("imap", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=True)
 
@@ -668,6 +681,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -693,7 +707,7 @@ class ChatPool(ApiMethods):
             samples=samples,
         )
         make_request = RequestMaker(self._defaults, system, body_fields("as_completed", extra_body, params))
-        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, fallbacks=fallbacks)
         options = answer_options(options, parse, max_reasks, accept, collect_stream)
         return self._iterate(items, make_request, run_options, options, in_order=False)
 
@@ -748,7 +762,7 @@ class ChatPool(ApiMethods):
     def embed(
         self, text: str, *, timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> List[float]: ...
 
@@ -759,7 +773,7 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float]]: ...
 
@@ -770,7 +784,7 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], Union[List[float], ChatPoolError]]: ...
 
@@ -781,7 +795,7 @@ class ChatPool(ApiMethods):
         max_failures: MaxFailures = ..., dedupe: bool = ..., max_pack: Optional[int] = ...,
         timeout: Optional[TimeoutLike] = ..., retry: Optional[RetryPolicyLike] = ...,
         headers: Optional[Mapping[str, str]] = ..., query: Optional[Mapping[str, str]] = ...,
-        priority: Optional[int] = ..., fallbacks: Optional[FallbacksLike] = ...,
+        priority: Optional[int] = ..., wait_for_day: Optional[bool] = ..., fallbacks: Optional[FallbacksLike] = ...,
         extra_body: Optional[Mapping[str, Any]] = ..., **params: Any,
     ) -> Results[List[float], List[float]]: ...
     # fmt: on
@@ -802,6 +816,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         **params: Any,
@@ -816,7 +831,7 @@ class ChatPool(ApiMethods):
             max_pack: how many texts go out in one request at most; for many texts only. Default: 2,048, and about
                 300,000 tokens, as OpenAI takes them; less once the server has shown that it takes less.
             timeout, retry, headers, query: as in :class:`ChatPool`, for this call.
-            priority: as in :meth:`chat`.
+            priority, wait_for_day: as in :meth:`chat`.
             fallbacks: as in :class:`ChatPool`, for this call only: vectors of different models do not go together.
             extra_body, params: body fields, for instance ``model=`` or ``dimensions=``.
 
@@ -827,7 +842,7 @@ class ChatPool(ApiMethods):
             in it has failed.
         """
         extra = body_fields("embed", extra_body, params)
-        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks or ())
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, fallbacks=fallbacks or ())
 
         def make_request(text: Any) -> ChatRequest:
             return embedding_request(text, model=self._defaults.model, defaults=self._defaults.body, extra=extra)
@@ -850,6 +865,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
@@ -865,8 +881,9 @@ class ChatPool(ApiMethods):
                     print(chunk.text, end="", flush=True)
 
         Args:
-            item, headers, query, priority, when_down, extra_body, system, retry, params: as in :meth:`chat`. The usage
-                is asked for (``stream_options={"include_usage": True}``) unless ``stream_options`` says otherwise.
+            item, headers, query, priority, wait_for_day, when_down, extra_body, system, retry, params: as in
+                :meth:`chat`. The usage is asked for (``stream_options={"include_usage": True}``) unless
+                ``stream_options`` says otherwise.
             fallbacks: as in :meth:`chat`; none follows once there was a chunk.
             timeout: as in :class:`ChatPool`: ``attempt`` bounds the time from send to the first content, ``read``
                 (60 s by default) each wait for an event after that, which comments extend up to ``attempt``, and
@@ -880,7 +897,7 @@ class ChatPool(ApiMethods):
         Raises:
             TypeError: the item is of no such kind, or its path does not stream.
         """
-        options = self._call_options(timeout, retry, headers, query, priority, when_down, fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks)
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
@@ -902,6 +919,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         fallbacks: Optional[FallbacksLike] = None,
         extra_body: Optional[Mapping[str, Any]] = None,
         system: Optional[str] = None,
@@ -913,7 +931,8 @@ class ChatPool(ApiMethods):
             items, prompt, progress, run_timeout, max_failures, buffersize: as in :meth:`imap`.
             heartbeat: seconds without a chunk of any item after which ``(None, None)`` comes instead, as in
                 :meth:`ChatStream.events`. Default: it never does.
-            timeout, retry, headers, query, priority, fallbacks, extra_body, system, params: as in :meth:`stream`.
+            timeout, retry, headers, query, priority, wait_for_day, fallbacks, extra_body, system,
+                params: as in :meth:`stream`.
 
         Returns:
             An iterator of ``(index, chunk)`` as chunks arrive, and last for each item ``(index, outcome)`` with its
@@ -931,7 +950,7 @@ class ChatPool(ApiMethods):
         )
         fields = body_fields("stream_many", extra_body, params)
         make_request = RequestMaker(self._defaults, system, fields, streams=True)
-        options = self._call_options(timeout, retry, headers, query, priority, fallbacks=fallbacks)
+        options = self._call_options(timeout, retry, headers, query, priority, wait_for_day, fallbacks=fallbacks)
         return start_streams(self._core, items, make_request, run_options, options)
 
     def stats(self) -> PoolStats:
@@ -1030,6 +1049,7 @@ class ChatPool(ApiMethods):
         headers: Optional[Mapping[str, str]] = None,
         query: Optional[Mapping[str, str]] = None,
         priority: Optional[int] = None,
+        wait_for_day: Optional[bool] = None,
         when_down: Optional[WhenDown] = None,
         fallbacks: Optional[FallbacksLike] = None,
     ) -> CallOptions:
@@ -1038,12 +1058,13 @@ class ChatPool(ApiMethods):
         if entries == self._defaults.fallbacks:
             entries = None
         is_plain = timeout is None and retry is None and not headers and not query and priority is None
-        if is_plain and when_down is None and entries is None and deadline_on(self._core.engine.clock) is None:
+        is_plain = is_plain and when_down is None and wait_for_day is None and entries is None
+        if is_plain and deadline_on(self._core.engine.clock) is None:
             if self._plain_options is None:
                 self._plain_options = call_options(self._core, self._defaults, {})
             return self._plain_options
         keywords: Dict[str, Any] = {"timeout": timeout, "retry": retry, "headers": headers, "query": query}
-        keywords.update(priority=priority, when_down=when_down, fallbacks=entries)
+        keywords.update(priority=priority, wait_for_day=wait_for_day, when_down=when_down, fallbacks=entries)
         return call_options(self._core, self._defaults, _without_none(keywords))
 
     @waits_for_calls

@@ -24,15 +24,17 @@ from .._wire import (
 )
 from ..clock import Clock
 from ..config import Timeout
-from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DeadlineExceededError
+from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError, DayLimitError, DeadlineExceededError
 from ..types import ChatRequest
 from .background_state import BackgroundState, poll_wait
 from .call import RUNNING, Call, Reading, Review, UpstreamKey, attempt_of, report_reask, report_retry, report_send
 from .choice_limits import ChoiceLimits
+from .day_limits import after_day_refusal, is_of_own_day, unsent_on_day
 from .endpoints import EndpointClient, Endpoints
 from .failover import Failover
 from .scheduler import Scheduler
 from .streaming import StreamedChunks, WholeAnswer, collect_chunks
+from .upstream import UNSENT
 
 __all__ = [
     "CANCELLED",
@@ -49,7 +51,7 @@ __all__ = [
 ]
 
 CANCELLED = Verdict("fail")
-"""Verdict of an attempt that tells nothing about the server: a cancel token ended it, or it was not made at all."""
+"""Verdict of an attempt that tells nothing about the server: a cancel token ended it."""
 
 _NO_STREAM = "a response in the background is no stream: leave out background=True, or use pool.responses(...)"
 
@@ -109,7 +111,7 @@ class Attempter:
         deadline = self.deadline(call, now)
         refusal = self._refusal(call, now, deadline)
         if refusal is not None:
-            self._scheduler.returned(call, CANCELLED, now)
+            self._scheduler.returned(call, UNSENT, now)
             call.settle_lease(None)
         else:
             call.attempts += 1
@@ -175,8 +177,9 @@ class Attempter:
         """
         now = self._clock.now()
         while call.lease is not None and call.state == RUNNING and call.lease.is_late(now):
-            call.lease = call.lease.renewed(self._clock)
-            self._scheduler.wait_inline(call, call.lease.due_at, self._clock)
+            self._scheduler.keep_lease(call, call.lease.renewed(self._clock), self._clock.now())
+            if call.lease is not None:
+                self._scheduler.wait_inline(call, call.lease.due_at, self._clock)
             now = self._clock.now()
         return now
 
@@ -185,14 +188,16 @@ class Attempter:
         if call.first_sent_at is None:
             call.first_sent_at = now
             return call.deadline()
-        blocked_seconds = 0.0 if call.options.is_single else self._scheduler.blocked_seconds(call, now)
+        blocked_seconds = 0.0 if call.options.counts_waits else self._scheduler.blocked_seconds(call, now)
         return call.deadline(blocked_seconds, begun=begun)
 
     def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
         """Return the decision that ends a call that must not be sent now, None if it may be."""
         error = call.sink.refusal(call)
-        if error is not None:
+        if error is not None and not (is_of_own_day(error) and call.unsendable is None):
             return RetryDecision(error=error)
+        if isinstance(call.unsendable, DayLimitError):
+            return unsent_on_day(call, call.unsendable, call.unsendable.retry_after or 0.0, now, self._clock.wall())
         if call.unsendable is not None:
             ends_all = isinstance(call.unsendable, BudgetExceededError)  # then nothing else may be sent either
             return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
@@ -203,7 +208,10 @@ class Attempter:
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
-        refused = self._scheduler.health(call.upstream_key).rejection_at(now)
+        health = self._scheduler.health(call.upstream_key)
+        refused = health.rejection_at(now)
+        if isinstance(refused, DayLimitError):
+            return unsent_on_day(call, refused, health.rejected_for(now), now, self._clock.wall())
         return None if refused is None else RetryDecision(error=refused.copied("not sent: "), scope="model")
 
     # -- the exchange ---------------------------------------------------------------------------------------
@@ -237,8 +245,11 @@ class Attempter:
             decision, error = RetryDecision(error=verdict.error, scope=verdict.scope), verdict.error
         else:
             decision, error = self._retry_decision(call, verdict, snapshot, now)
+            decision = after_day_refusal(call, decision, now)
         if self._failover is not None:
             decision = self._failover.follow(call, verdict._replace(error=error), decision, now, elapsed)
+        elif decision.wait is not None and decision.reject_for is not None and error is not None:
+            self._scheduler.refuse(call.upstream_key, now + decision.reject_for, error)
         if call.options.fails_when_down and verdict.kind in FAILURE_KINDS:
             outage = self._scheduler.outage(call, now)
             if outage is not None:

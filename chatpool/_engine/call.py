@@ -191,8 +191,8 @@ class Call:
             begun: whether the answer has begun, and is given away chunk by chunk.
         """
         options = self.options
-        start = self.created_at if options.is_single else self.first_sent_at
-        grace = 0.0 if options.is_single else blocked_seconds
+        start = self.created_at if options.counts_waits else self.first_sent_at
+        grace = 0.0 if options.counts_waits else blocked_seconds
         timeout = options.timeout
         total, limit = (timeout.total, "timeout.total") if self.background is None else timeout.in_background
         at = math.inf if start is None else start + total + grace
@@ -289,8 +289,10 @@ class CallOptions:
         deadline_limit: the parameter that these two come from.
         priority: calls of a higher one go first.
         fails_when_down: whether the call ends at once, rather than waits, while its server is known to be down.
+        waits_for_day: whether the call waits, however long, while a limit per day is used up.
         is_single: whether the call is alone and not one of a run; its ``timeout.total`` counts from the making
-            of the call, and otherwise from its first send and without the time in which the pool keeps it back.
+            of the call, and otherwise, and where it waits for the day, from its first send and without the time in
+            which the pool keeps it back.
         review: reviews answers before they are accepted; None accepts them all.
         reading: consumes the chunks of an answer that is requested as a stream; None requests a whole one.
         suspects: counts the things that a call asks for and that can be asked for apart; None for no such calls.
@@ -311,6 +313,7 @@ class CallOptions:
     deadline_limit: str = "run_timeout"
     priority: int = 0
     fails_when_down: bool = False
+    waits_for_day: bool = False
     is_single: bool = False
     review: Optional[Reviewer] = None
     reading: Optional[Reading] = None
@@ -323,6 +326,11 @@ class CallOptions:
     def level(self) -> int:
         """The level of its calls: single ones are between the runs of their priority and those of the next."""
         return 2 * self.priority + self.is_single
+
+    @property
+    def counts_waits(self) -> bool:
+        """True if the time in which the pool keeps a call back counts against ``timeout.total``."""
+        return self.is_single and not self.waits_for_day
 
 
 class OutcomeSink(Protocol):

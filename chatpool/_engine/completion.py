@@ -291,6 +291,8 @@ class ExpiryWatch:
 
     def add(self, call: Call) -> None:
         """Watch a call until its time ends."""
+        if math.isinf(call.deadline().at):  # before its first send, where it may wait for the day
+            return
         with self._changed:
             heapq.heappush(self._watched, (call.deadline().at, call.id, call))
             if len(self._watched) > self._tidy_at:

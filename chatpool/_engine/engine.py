@@ -369,8 +369,9 @@ class Engine:
     def _wait_for_lease(self, call: Call) -> None:
         request = self._scheduler.lease_request_for(call)
         if request is not None:
-            call.lease = request.acquire_lease(self.clock)
-            self._scheduler.wait_inline(call, call.lease.due_at, self.clock)
+            self._scheduler.keep_lease(call, request.acquire_lease(self.clock), self.clock.now())
+            if call.lease is not None:
+                self._scheduler.wait_inline(call, call.lease.due_at, self.clock)
 
     def _step(self, call: Call) -> Optional[float]:
         """Make one attempt; return the seconds until the next one, None when the call has ended."""

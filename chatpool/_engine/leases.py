@@ -4,6 +4,8 @@ Acquiring a lease is I/O and must not run under the scheduler's lock.  The sched
 :class:`LeaseRequest` to a worker, which acquires the slot and reports it back; the first call of the upstream is sent
 when the slot's moment has come.  An upstream holds one slot at a time: the processes are served in order, and a
 process that dies takes no more than one slot with it.
+
+A slot that was not used is given back, so that a limit per day loses nothing by it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ logger = logging.getLogger("chatpool")
 
 _FALLBACK_WAIT_SECONDS = 1.0  # until the next call, if a slot could not be reserved
 
+_REFUSED_SECONDS = 60.0  # for which nothing is asked of a day that had no room: others may give something back
+
 
 class LeaseHolder:
     """The slot of one upstream.
@@ -34,13 +38,22 @@ class LeaseHolder:
         limit: the shared limit that grants the slots.
     """
 
-    __slots__ = ("_due_at", "_is_requested", "_slot", "limit")
+    __slots__ = ("_day_has_room_at", "_due_at", "_is_requested", "_refused_until", "_slot", "limit")
 
     def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
         self._slot: Optional[Reservation] = None
         self._due_at = -math.inf
         self._is_requested = False
+        self._refused_until = self._day_has_room_at = -math.inf
+
+    def day_wait(self, now: float) -> float:
+        """Return the seconds until the day has room, as far as is known; 0 where it may have room now."""
+        return max(0.0, self._day_has_room_at - now) if now < self._refused_until else 0.0
+
+    def day_has_room_in(self, now: float) -> float:
+        """Return the same, also where the day is asked again before that."""
+        return max(0.0, self._day_has_room_at - now)
 
     def wait(self, now: float) -> float:
         """Return the seconds until the slot's moment; 0 if a lease must be requested, ``inf`` while it is acquired."""
@@ -62,9 +75,24 @@ class LeaseHolder:
         return LeaseRequest(self, tokens, unused)
 
     def granted(self, slot: Reservation, now: float) -> None:
-        """Keep the slot that a worker has acquired."""
-        self._slot, self._due_at = slot, now + slot.wait
+        """Keep the slot that a worker has acquired; none where the day had no room."""
         self._is_requested = False
+        if slot.granted:
+            self._slot, self._due_at = slot, now + slot.wait
+            self._refused_until = self._day_has_room_at = -math.inf
+        else:
+            self.refused(slot.wait, now)
+
+    def refused(self, wait: float, now: float) -> None:
+        """Note that the day has no room for ``wait`` seconds."""
+        self._refused_until, self._day_has_room_at = now + min(wait, _REFUSED_SECONDS), now + wait
+
+    def close(self) -> None:
+        """Give back a slot that was not used, and close files and connections.  Does I/O."""
+        unused, self._slot = self._slot, None
+        if unused is not None:
+            self.limit.correct(unused, 0.0, sent=False)
+        self.limit.close()
 
     def take(self, now: float, tokens: float) -> Optional[Lease]:
         """Take the slot for a call of ``tokens`` that is sent now; None if its moment has not come."""
@@ -91,11 +119,11 @@ class LeaseRequest(NamedTuple):
     def acquire(self) -> Reservation:
         """Acquire a slot.  Does I/O and never raises: an upstream whose request is lost would wait for ever."""
         if self.unused is not None:
-            self.holder.limit.correct(self.unused, 0.0)
+            self.holder.limit.correct(self.unused, 0.0, sent=False)
         return _reserve(self.holder.limit, self.tokens)
 
     def acquire_lease(self, clock: Clock) -> Lease:
-        """Acquire a lease for a call that is in no queue.  Does I/O and never raises."""
+        """Acquire a lease for a call that is in no queue; its slot may not be granted.  Does I/O and never raises."""
         slot = self.acquire()
         return Lease(self.holder.limit, slot, self.tokens, clock.now() + slot.wait)
 
@@ -121,7 +149,7 @@ class Lease(NamedTuple):
 
     def renewed(self, clock: Clock) -> Lease:
         """Give the slot back and return the lease of another.  Does I/O."""
-        self.limit.correct(self.slot, 0.0)
+        self.limit.correct(self.slot, 0.0, sent=False)
         slot = _reserve(self.limit, self.tokens)
         return self._replace(slot=slot, due_at=clock.now() + slot.wait)
 
@@ -140,7 +168,7 @@ class Lease(NamedTuple):
             used = 0.0
         elif verdict.usage is not None and verdict.usage.total_tokens:
             used = verdict.usage.total_tokens
-        self.limit.correct(self.slot, used)
+        self.limit.correct(self.slot, used, sent=verdict is not None)
 
 
 def _reserve(limit: SharedLimit, tokens: float) -> Reservation:

@@ -24,7 +24,7 @@ from ..types import LineStats
 from .call import DONE, NEW, PARKED, QUEUED, RUNNING, Call, OutcomeSink, UpstreamKey
 from .call_registry import CallRegistry
 from .endpoints import EndpointSpec
-from .leases import LeaseRequest
+from .leases import Lease, LeaseRequest
 from .upstream import HeaderReport, Outage, Upstream, reported_limits
 from .upstreams import Ejection, UpstreamFactory, Upstreams
 
@@ -241,6 +241,11 @@ class Scheduler:
         """Return the request for the lease of a running call that was in no queue, None if it needs none."""
         with self._in_worker:
             return self._upstreams.of(call).lease_request_for(call)
+
+    def keep_lease(self, call: Call, lease: Lease, now: float) -> None:
+        """Give a running call the lease that its worker has acquired; none where the day has no room for it."""
+        with self._in_worker:
+            self._upstreams.of(call).keep_lease(call, lease, now)
 
     def paused_for(self, call: Call, now: float) -> float:
         """Return the seconds for which the call's upstream is paused after a refusal for rate."""

@@ -17,13 +17,17 @@ from .._values import Hold, RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
 from .._wire.request_size import request_size
 from ..config import Limits
-from ..errors import APIConnectionError, ChatPoolError, ConfigurationError
+from ..errors import APIConnectionError, ChatPoolError, ConfigurationError, DayLimitError
 from ..types import LineStats
 from .background_state import BackgroundState
 from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
-from .leases import LeaseHolder, LeaseRequest
+from .day_limits import day_error, day_hold
+from .leases import Lease, LeaseHolder, LeaseRequest
 
-__all__ = ["CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
+__all__ = ["UNSENT", "CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
+
+UNSENT = Verdict("fail")
+"""Verdict of an attempt that was not made at all."""
 
 _NO_FAILURES = FailoverState()
 _UNKNOWN_LATENCY_SECONDS = 1.0
@@ -59,6 +63,7 @@ class Upstream:
         "_budget_tracker",
         "_estimator",
         "_leases",
+        "_limits",
         "health",
         "key",
         "last_failure",
@@ -92,7 +97,8 @@ class Upstream:
         self.read_limits_at = 0.0
         self._budget_tracker = budget_tracker
         self._leases = leases
-        self._estimator = TokenEstimator(None if limits is None else limits.tokens_per_minute)
+        self._limits = limits
+        self._estimator = TokenEstimator(self.pacer.max_tokens)
 
     # -- may its next call be sent? -----------------------------------------------------------------------
 
@@ -118,7 +124,7 @@ class Upstream:
 
     def _wait_by_size(self, now: float, call: Call) -> float:
         tokens = self._tokens(call)
-        if self._send_refusal(call, tokens) is not None:
+        if self._send_refusal(call, tokens, now) is not None:
             return 0.0  # the call fails at once, with this error
         tracker = self._budget_tracker
         if tracker is not None and tracker.would_exceed(*self._need(call)):
@@ -151,16 +157,19 @@ class Upstream:
             return False
         if self._budget_tracker is None and not self.pacer.counts_tokens:
             return True
-        return self._send_refusal(call, self._tokens(call)) is None
+        return self._send_refusal(call, self._tokens(call), now) is None
 
     def _tokens(self, call: Call) -> float:
         return self._estimator.total(_size(call)) if self.pacer.counts_tokens else 0.0
 
-    def _send_refusal(self, call: Call, tokens: float) -> Optional[ChatPoolError]:
-        """Return the error of a call of ``tokens`` that can never be sent, None if it can."""
+    def _send_refusal(self, call: Call, tokens: float, now: float) -> Optional[ChatPoolError]:
+        """Return the error of a call of ``tokens`` that can never be sent, or not today; None if it can."""
         too_large = self.pacer.too_large(tokens)
         if too_large is not None:
             return ConfigurationError(too_large)
+        day_wait = self._day_refusal(tokens, now)
+        if day_wait > 0:
+            return day_error(day_wait, self._limits)
         if self._budget_tracker is None:
             return None
         need = self._need(call)
@@ -169,6 +178,14 @@ class Upstream:
     def _need(self, call: Call) -> Tuple[Optional[str], TokenEstimate, Optional[str]]:
         """Return the arguments about ``call`` for the tracker of the budget."""
         return self.key[1], self._estimator.expected(_size(call)), call.request.service_tier
+
+    def _day_refusal(self, tokens: float, now: float) -> float:
+        """Return the seconds for which the configured day has no room for a call of ``tokens``."""
+        return self.pacer.day_wait(now, tokens) if self._leases is None else self._leases.day_wait(now)
+
+    def day_is_full(self, call: Call, now: float) -> bool:
+        """Return whether the configured day has no room for a call."""
+        return self.pacer.counts_tokens and self._day_refusal(self._tokens(call), now) > 0
 
     # -- leases -------------------------------------------------------------------------------------------
 
@@ -187,6 +204,15 @@ class Upstream:
             return None
         return LeaseRequest(self._leases, self._tokens(call))
 
+    def keep_lease(self, call: Call, lease: Lease, now: float) -> None:
+        """Give a running call a lease; none, and the reason not to send it, where the day has no room."""
+        if lease.slot.granted:
+            call.lease = lease
+            return
+        call.lease, call.unsendable = None, day_error(lease.slot.wait, self._limits)
+        if self._leases is not None:
+            self._leases.refused(lease.slot.wait, now)
+
     @property
     def is_shared(self) -> bool:
         """True if its limits are shared with other processes."""
@@ -195,7 +221,7 @@ class Upstream:
     def close_leases(self) -> None:
         """Close files and connections; not under the lock."""
         if self._leases is not None:
-            self._leases.limit.close()
+            self._leases.close()
 
     # -- an attempt starts --------------------------------------------------------------------------------
 
@@ -228,7 +254,7 @@ class Upstream:
             call.send_receipt = SendReceipt(self.pacer.sent(now))
             return
         tokens = self._tokens(call)
-        call.unsendable = self._send_refusal(call, tokens)
+        call.unsendable = self._send_refusal(call, tokens, now)
         if call.unsendable is None:
             reservation = None
             if self._budget_tracker is not None:
@@ -308,7 +334,7 @@ class Upstream:
         if receipt is not None:
             if reported is not None:
                 self.pacer.reported(receipt.paced_send, now, reported.requests, reported.tokens)
-                self._estimator.limit = self.pacer.max_tokens_per_minute
+                self._estimator.limit = self.pacer.max_tokens
             call.send_receipt = None
         if was_open and not self.health.circuit.is_open:
             self.pacer.restart()
@@ -343,6 +369,8 @@ class Upstream:
             self.pacer.failed(paced_send, now, verdict.retry_after)
         elif kind == "timeout":
             self.pacer.timed_out(paced_send, now)
+        elif verdict is UNSENT:
+            self.pacer.unsent(paced_send, now)
         else:
             self.pacer.ended()
         if verdict.background is not None and call.background is not None:
@@ -369,11 +397,15 @@ class Upstream:
             return Hold("server refuses all calls, checking again", self.score.ejected_for(now))
         rejected_for = self.health.rejected_for(now)
         if rejected_for:
-            return asked_to_wait(rejected_for)
+            is_of_day = isinstance(self.health.rejection_at(now), DayLimitError)
+            return day_hold(rejected_for) if is_of_day else asked_to_wait(rejected_for)
         if self.health.circuit.is_open:
             return Hold("server down, probing", self.health.circuit.wait(now))
         if self.recheck.pause is not None:
             return Hold("server refuses calls that it took before, checking again", self.recheck.wait(now))
+        day_wait = self._day_wait(now, call)
+        if day_wait:
+            return day_hold(day_wait)
         if call is None:
             return self.pacer.hold(now)
         tracker = self._budget_tracker
@@ -383,12 +415,22 @@ class Upstream:
         lease_wait = 0.0 if hold is not None or self._leases is None else self._leases.wait(now)
         return limit_hold(lease_wait, "shared", self.pacer.configured_rate) if lease_wait else hold
 
+    def _day_wait(self, now: float, call: Optional[Call]) -> float:
+        """Return the seconds until the configured day has room for ``call``, or (None) for a call of any size."""
+        if self._leases is not None:
+            return self._leases.day_has_room_in(now)
+        return self.pacer.day_wait(now, 0.0 if call is None else self._tokens(call))
+
     def stats(self, now: float) -> LineStats:
         """Return its state for a person."""
         stats, pace = self.health.stats(now), self.pacer.pace(now)
         hold = self.hold(now, self.queue.any_call())
         waits_for = None if hold is None else hold.reason
         stats = replace(stats, rate=pace.rate, concurrency_limit=pace.concurrency_limit, waits_for=waits_for)
+        left = self.pacer.day_left(now) if self._leases is None else self._leases.limit.day_left
+        if left is not None:
+            requests_left, tokens_left = left.known
+            stats = replace(stats, day_requests_left=requests_left, day_tokens_left=tokens_left)
         reason = self.score.tripped
         if reason is not None:
             ejected_for = self.score.ejected_for(now)
@@ -522,8 +564,11 @@ class CallQueue:
         state = call.failover_state or _NO_FAILURES
         if call.state != QUEUED or not state.may_use(upstream.key, now):
             return False
-        return not upstream.too_large(call) or all(
-            other.too_large(call) for other in self.upstreams if other.key not in state.refusals
+        others = [other for other in self.upstreams if other.key not in state.refusals]
+        if upstream.too_large(call) and not all(other.too_large(call) for other in others):
+            return False
+        return not upstream.day_is_full(call, now) or all(
+            other.day_is_full(call, now) or other.score.reason_against(now) is not None for other in others
         )
 
     def rotate(self, call: Call) -> None:
@@ -587,8 +632,9 @@ class CallQueue:
             return ready[0], 0.0
         if all(upstream.score.reason_against(now) is not None for upstream in self.upstreams):
             # The calls fail at once, at one of those whose server has said until when it refuses.
-            refused = (upstream for upstream in self.upstreams if upstream.health.rejection_at(now) is not None)
-            return next(refused, None), min(waits)
+            refused = [upstream for upstream in self.upstreams if upstream.health.rejection_at(now) is not None]
+            soonest = min(refused, key=lambda upstream: upstream.health.rejected_for(now), default=None)
+            return soonest, min(waits)
         return None, min(waits)
 
     def _wait_of(self, upstream: Upstream, now: float) -> float:

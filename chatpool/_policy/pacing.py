@@ -10,6 +10,7 @@ from ..config import Limits
 from .adaptive.controller import AdaptiveLimiter
 from .adaptive.send_log import SendRecord
 from .adaptive.slow_start import Unlimited
+from .day_window import DayLimits
 from .header_limits import HeaderLimit, Overlap
 from .rate_limiter import RateLimiter
 
@@ -58,7 +59,7 @@ class Pacer:
         limits: the configured limits, None without any.
 
     Attributes:
-        counts_tokens: True if the tokens of a call matter.
+        counts_tokens: True if the tokens of a call matter, as they do wherever a day is limited.
     """
 
     __slots__ = ("_adaptive", "_rate_limiter", "_requests", "_tokens", "_tokens_sent", "counts_tokens")
@@ -69,7 +70,7 @@ class Pacer:
         self._requests: Optional[HeaderLimit] = None
         self._tokens: Optional[HeaderLimit] = None
         self._tokens_sent = 0.0
-        self.counts_tokens = limits is not None and limits.tokens_per_minute is not None
+        self.counts_tokens = limits is not None and (limits.per_day or limits.tokens_per_minute is not None)
 
     @property
     def limited(self) -> bool:
@@ -83,15 +84,22 @@ class Pacer:
         return None if self._rate_limiter is None else self._rate_limiter.per_second
 
     @property
-    def max_tokens_per_minute(self) -> float:
-        """Tokens that may be sent in a minute, configured or reported; ``inf`` where that is unknown."""
-        configured = None if self._rate_limiter is None else self._rate_limiter.limits.tokens_per_minute
-        reported = math.inf if self._tokens is None else self._tokens.limit
-        return reported if configured is None else min(configured, reported)
+    def max_tokens(self) -> float:
+        """Tokens of the largest call that may be sent, by configured or reported limits; ``inf`` where any may be."""
+        configured = math.inf if self._rate_limiter is None else self._rate_limiter.max_tokens
+        return configured if self._tokens is None else min(configured, self._tokens.limit)
 
     def too_large(self, tokens: float) -> Optional[str]:
         """Return why a call of ``tokens`` tokens can never be sent, None if it can."""
         return None if self._rate_limiter is None else self._rate_limiter.too_large(tokens)
+
+    def day_wait(self, now: float, tokens: float = 0.0) -> float:
+        """Return the seconds until the configured day has room for a call of ``tokens`` tokens."""
+        return 0.0 if self._rate_limiter is None else self._rate_limiter.day_wait(now, tokens)
+
+    def day_left(self, now: float) -> Optional[DayLimits]:
+        """Return what the configured day has left, None without one that is this process's own."""
+        return None if self._rate_limiter is None else self._rate_limiter.day_left(now)
 
     # -- sending ----------------------------------------------------------------------------------------
 
@@ -148,6 +156,12 @@ class Pacer:
     def ended(self) -> None:
         """Note the end of a call that says nothing about limits or tokens used: nothing is given back."""
         self._adaptive.ended()
+
+    def unsent(self, sent: PacedSend, now: float) -> None:
+        """Note that the call was not sent after all: the day has room for one more."""
+        self._adaptive.ended()
+        if self._rate_limiter is not None:
+            self._rate_limiter.unsent(sent.record.sent_at, now, sent.tokens)
 
     def reported(
         self, sent: PacedSend, now: float, requests: Optional[StatedLimit], tokens: Optional[StatedLimit]

@@ -1,4 +1,4 @@
-"""Configured limits per minute: leaky buckets and sliding windows that are never exceeded."""
+"""Configured limits: leaky buckets and sliding windows per minute, a window per day; they are never exceeded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from typing import Deque, List, Optional, Tuple
 
 from ..config import Limits
+from .day_window import DayLimits, DayWindow
 
 __all__ = ["LeakyBucket", "RateLimiter", "SlidingWindow"]
 
@@ -126,16 +127,21 @@ class SlidingWindow:
 
 
 class RateLimiter:
-    """Requests and tokens per minute that are configured, taken in one step by each call.
+    """Requests and tokens per minute and per day that are configured, taken in one step by each call.
+
+    A day that is shared with other processes is counted where they meet, and not here.
 
     Args:
         limits: the settings; at least one limit is set.
     """
 
-    __slots__ = ("_requests", "_token_window", "_tokens", "limits")
+    __slots__ = ("_day", "_day_limits", "_requests", "_token_window", "_tokens", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        per_day = DayLimits.of(limits.requests_per_day, limits.tokens_per_day)
+        self._day_limits = per_day if limits.scope is None else None
+        self._day = DayWindow()
         self._requests: Optional[LeakyBucket] = None
         self._tokens: Optional[LeakyBucket] = None
         if limits.requests_per_minute is not None:
@@ -148,13 +154,35 @@ class RateLimiter:
 
     def too_large(self, tokens: float) -> Optional[str]:
         """Return why a request of ``tokens`` tokens can never be sent, None if it can."""
-        limit = self.limits.tokens_per_minute
-        if limit is None or tokens <= limit:
+        for period in ("minute", "day"):
+            limit = getattr(self.limits, f"tokens_per_{period}")
+            if limit is not None and tokens > limit:
+                return (
+                    f"the request needs about {tokens:,.0f} tokens (prompt and longest answer), more than "
+                    f"Limits(tokens_per_{period}={limit:,.0f}) allows in a {period}: shorten it, or lower its "
+                    "max_tokens"
+                )
+        return None
+
+    @property
+    def max_tokens(self) -> float:
+        """Tokens of the largest request that may be sent; ``inf`` where any may be."""
+        limits = (self.limits.tokens_per_minute, self.limits.tokens_per_day)
+        return min((limit for limit in limits if limit is not None), default=math.inf)
+
+    def day_wait(self, now: float, tokens: float) -> float:
+        """Return the seconds until the day has room for a request of ``tokens`` tokens."""
+        if self._day_limits is None:
+            return 0.0
+        self._day.advance(now)
+        return self._day.wait(self._day_limits, 1.0, tokens)
+
+    def day_left(self, now: float) -> Optional[DayLimits]:
+        """Return what the day has left, None without such limits."""
+        if self._day_limits is None:
             return None
-        return (
-            f"the request needs about {tokens:,.0f} tokens (prompt and longest answer), more than "
-            f"Limits(tokens_per_minute={limit:,.0f}) allows in a minute: shorten it, or lower its max_tokens"
-        )
+        self._day.advance(now)
+        return self._day_limits.left(*self._day.used())
 
     def wait(self, now: float, tokens: float) -> float:
         """Return the seconds until a request of ``tokens`` tokens may be sent."""
@@ -182,6 +210,15 @@ class RateLimiter:
         if self._tokens is not None:
             self._tokens.take(now, tokens)
             self._token_window.take(now, tokens)
+        if self._day_limits is not None:
+            self._day.advance(now)
+            self._day.take(now, 1.0, tokens)
+
+    def unsent(self, sent_at: float, now: float, tokens: float) -> None:
+        """Give back to the day what a request of ``tokens`` tokens took that was not sent after all."""
+        if self._day_limits is not None:
+            self._day.advance(now)
+            self._day.correct(sent_at, -1.0, -tokens)
 
     def corrected(self, sent_at: float, now: float, tokens: float, used: float) -> None:
         """Correct the tokens of a request that was sent as one of ``tokens`` and has used ``used``.
@@ -189,6 +226,9 @@ class RateLimiter:
         More than the limit of a minute never counts: the window is over by then in any case, and many answers at once
         may report impossible numbers.
         """
+        if self._day_limits is not None:
+            self._day.advance(now)
+            self._day.correct(sent_at, 0.0, min(used, self._day_limits.tokens) - tokens)
         used = min(used, self.limits.tokens_per_minute or 0.0)
         if self._tokens is None or used == tokens:
             return

@@ -9,23 +9,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
 import stat
 import sys
 import time
+import zlib
+from functools import partial
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Generic, Iterable, Iterator, Optional, TypeVar
 
 from .._file_lock import lock_file, unlock_file
 from .._locks import new_lock
 from . import gcra
-from .gcra import LimitStatus, Rates, ReserveResult, State, pack, unpack
+from .day import DayBook, DayCharge, HostTime, host_time, pack_day, reserve_in_day, unpack_day
+from .gcra import LimitStatus, Rates, ReserveResult, State
 from .shared_limit import Unavailable
 
-__all__ = ["FileBackend", "PrivateScope", "file_for", "locked", "slug"]
+__all__ = ["FileBackend", "PrivateScope", "day_file_for", "file_for", "locked", "slug"]
 
+logger = logging.getLogger("chatpool")
+
+_T = TypeVar("_T")
 
 _LOCK_TIMEOUT_SECONDS = 1.0  # only a process that was stopped holds the lock as long
 _MAX_STATE_BYTES = 16384  # more than a state ever takes
@@ -34,56 +41,129 @@ _OPTIONAL_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | g
 
 
 class FileBackend:
-    """The state in a file, changed under its lock.
+    """The state in a file, changed under its lock; limits per day are counted in a file of their own.
 
-    Times in it are those of the monotonic clock, which on Linux, macOS and Windows all processes of a host share,
-    containers included.
+    Times in the first are those of the monotonic clock, which on Linux, macOS and Windows all processes of a host
+    share, containers included.
 
     Args:
         path: the file; made if need be.
         now: the host's monotonic clock.
+        day_path: the file of the day's count, which outlives a restart of the host; None where nothing is limited per
+            day.
+        host_now: the host's time, for the day.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        day_path: Optional[Path] = None,
+        host_now: Optional[Callable[[], HostTime]] = None,
+    ) -> None:
         self.display_name = f"the file {path}"
-        self._path = path
         self._now = now
-        self._last_state: Optional[State] = None  # when this process used it last
+        self._host_now = host_now or partial(host_time, zlib.crc32(_boot_id().encode("ascii", "replace")))
+        self._minute = _StateFile(path, gcra.unpack, gcra.pack, State)
+        self._day = None if day_path is None else _StateFile(day_path, unpack_day, pack_day, DayBook)
+
+    def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
+        ask = {"requests": requests, "tokens": tokens, "max_wait": max_wait, "sharer": sharer}
+        if self._day is None or rates.day is None:
+            with self._minute.state() as state:
+                return gcra.reserve(state, self._now(), rates, **ask)
+        with self._day.state() as book, self._minute.state() as state:
+            return reserve_in_day(state, book.window, self._now(), book.now(self._host_now()), rates, **ask)
+
+    def correct(self, rates: Rates, *, at: float, tokens: float, day: Optional[DayCharge] = None) -> None:
+        if tokens:
+            with self._minute.state() as state:
+                gcra.correct(state, self._now(), rates, at=at, tokens=tokens)
+        if day is not None and self._day is not None:
+            with self._day.state() as book:
+                book.window.advance(book.now(self._host_now()))
+                book.window.correct(*day)
+
+    def pause(self, rates: Rates, *, seconds: float) -> None:
+        with self._minute.state() as state:
+            gcra.pause(state, self._now(), rates, seconds=seconds)
+
+    def status(self, rates: Rates) -> LimitStatus:
+        with self._minute.state() as state:
+            return gcra.status(state, self._now(), rates)
+
+    def close(self) -> None:
+        for file in self._files():
+            file.close()
+
+    def after_fork_in_child(self) -> None:
+        for file in self._files():
+            file.after_fork_in_child()
+
+    def _files(self) -> Iterable[_StateFile[Any]]:
+        return (self._minute,) if self._day is None else (self._minute, self._day)
+
+
+class _StateFile(Generic[_T]):
+    """A file that holds a state, changed under its lock.
+
+    Args:
+        path: the file; made if need be.
+        unpack: makes the state of its bytes, None of bytes that hold none.
+        pack: makes bytes of the state.
+        empty: makes the state of a new file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        unpack: Callable[[bytes], Optional[_T]],
+        pack: Callable[[_T], bytes],
+        empty: Callable[[], _T],
+    ) -> None:
+        self._path = path
+        self._unpack = unpack
+        self._pack = pack
+        self._empty = empty
+        self._last_state: Optional[_T] = None  # when this process used it last
         self._reset()
 
     def _reset(self) -> None:
         self._lock = new_lock()  # the lock of the file belongs to the process, not to the thread
         self._descriptor: Optional[int] = None
 
-    def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
-        with self._state() as state:
-            return gcra.reserve(
-                state,
-                self._now(),
-                rates,
-                requests=requests,
-                tokens=tokens,
-                max_wait=max_wait,
-                sharer=sharer,
-            )
+    @contextlib.contextmanager
+    def state(self) -> Iterator[_T]:
+        """Lend the state, which no other process can change meanwhile, and write it back at the end."""
+        with self._lock:
+            descriptor = self._current_file()
+            try:
+                with locked(descriptor):
+                    state = self._read(descriptor)
+                    yield state
+                    _write(descriptor, self._pack(state))
+                    self._last_state = state
+            except OSError as error:
+                self._close_file()
+                raise Unavailable(f"{self._path} cannot be used ({error.strerror or error})") from error
 
-    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        with self._state() as state:
-            gcra.correct(state, self._now(), rates, at=at, tokens=tokens)
-
-    def pause(self, rates: Rates, *, seconds: float) -> None:
-        with self._state() as state:
-            gcra.pause(state, self._now(), rates, seconds=seconds)
-
-    def status(self, rates: Rates) -> LimitStatus:
-        with self._state() as state:
-            return gcra.status(state, self._now(), rates)
+    def _read(self, descriptor: int) -> _T:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        data = os.read(descriptor, _MAX_STATE_BYTES)
+        # In a file that was removed while in use, go on from what this process knows.
+        state = self._unpack(data) or self._last_state
+        if state is None and data:
+            logger.warning("shared limit: %s is damaged; it begins anew, as if nothing had been sent", self._path)
+        return self._empty() if state is None else state
 
     def close(self) -> None:
+        """Close the file; the next use opens it again."""
         with self._lock:
             self._close_file()
 
     def after_fork_in_child(self) -> None:
+        """Share no descriptor with the parent."""
         inherited = self._descriptor
         self._reset()  # with the parent's descriptor the two would hold one lock together
         if inherited is not None:
@@ -92,22 +172,6 @@ class FileBackend:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             self._close_file()
-
-    @contextlib.contextmanager
-    def _state(self) -> Iterator[State]:
-        """Lend the state, which no other process can change meanwhile, and write it back at the end."""
-        with self._lock:
-            descriptor = self._current_file()
-            try:
-                with locked(descriptor):
-                    # In a file that was removed while in use, go on from what this process knows.
-                    state = _read(descriptor) or self._last_state or State()
-                    yield state
-                    _write(descriptor, state)
-                    self._last_state = state
-            except OSError as error:
-                self._close_file()
-                raise Unavailable(f"{self._path} cannot be used ({error.strerror or error})") from error
 
     def _current_file(self) -> int:
         """Return the descriptor of the file that is there now; a file that was removed is shared with none."""
@@ -144,14 +208,8 @@ def locked(descriptor: int) -> Iterator[None]:
         unlock_file(descriptor)
 
 
-def _read(descriptor: int) -> Optional[State]:
+def _write(descriptor: int, data: bytes) -> None:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return unpack(os.read(descriptor, _MAX_STATE_BYTES))
-
-
-def _write(descriptor: int, state: State) -> None:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    data = pack(state)
     while data:
         written = os.write(descriptor, data)
         if not written:
@@ -198,6 +256,11 @@ def _check_file(path: Path, status: os.stat_result) -> None:
 def file_for(name: str) -> Path:
     """Return the file of the limit ``name``: another one after each boot, which begins the monotonic clock anew."""
     return _folder() / f"{slug(name)}-{_boot_id()}.quota"
+
+
+def day_file_for(name: str) -> Path:
+    """Return the file of the day's count of the limit ``name``, the same one after a boot."""
+    return _folder() / f"{slug(name)}.day"
 
 
 def slug(name: str) -> str:

@@ -17,6 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import List, NamedTuple, Optional
 
+from .._policy.day_window import DayLimits
 from .._values import LATENESS_SECONDS
 
 __all__ = [
@@ -75,15 +76,22 @@ class Rate(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The rates of both resources."""
+    """The rates of both resources, and their limits per day; None without any."""
 
     requests: Rate
     tokens: Rate
+    day: Optional[DayLimits] = None
 
     @classmethod
-    def of(cls, requests_per_minute: Optional[float], tokens_per_minute: Optional[float], burst: float) -> Rates:
+    def of(
+        cls,
+        requests_per_minute: Optional[float],
+        tokens_per_minute: Optional[float],
+        burst: float,
+        day: Optional[DayLimits] = None,
+    ) -> Rates:
         """Return the rates for the limits of a user; ``burst`` is in seconds' worth."""
-        return cls(Rate.of(requests_per_minute, burst, unit=1.0), Rate.of(tokens_per_minute, burst))
+        return cls(Rate.of(requests_per_minute, burst, unit=1.0), Rate.of(tokens_per_minute, burst), day)
 
 
 class ReserveResult(NamedTuple):
@@ -94,12 +102,16 @@ class ReserveResult(NamedTuple):
         wait: seconds until its moment.
         at: its moment, on the clock of the state; :func:`correct` wants it back.
         sharers: number of sharers that have asked lately, this one included.
+        day_at: its moment, on the clock of the day; a correction of the day's count wants it back.
+        day_left: what the day has left after it; None without limits per day.
     """
 
     granted: bool
     wait: float
     at: float
     sharers: int
+    day_at: float = 0.0
+    day_left: Optional[DayLimits] = None
 
 
 class LimitStatus(NamedTuple):

@@ -5,9 +5,11 @@ A script in Lua changes the state inside Redis; it does what :mod:`chatpool._quo
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
+from .._policy.day_window import DayLimits
 from ..errors import ConfigurationError
+from .day import DayCharge
 from .gcra import LimitStatus, Rates, ReserveResult
 from .scope import RedisAddress
 from .shared_limit import Unavailable
@@ -21,7 +23,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 """
 
-# KEYS: the limit.  ARGV: operation; limit, emission and burst of requests, then of tokens; arguments of the operation.
+# KEYS: the limit; where it is limited per day, also the day's count.  ARGV: operation; limit, emission and burst of
+# requests, then of tokens; arguments of the operation; where it is limited per day, those limits.
 RULES = """
 local max, min, floor = math.max, math.min, math.floor
 local touched, requests_due, tokens_due, last, paused_until, window, seen = 0, 0, 0, 0, 0, {}, {}
@@ -35,6 +38,7 @@ local request_emission, request_burst = tonumber(ARGV[3]), tonumber(ARGV[4])
 local token_limit, token_emission, token_burst = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 -- A clock that was set back: as if no time had passed.
+local clock = now
 local back = floor(touched - now)
 if back > 0 then
   touched, requests_due, tokens_due = touched - back, requests_due - back, tokens_due - back
@@ -108,8 +112,101 @@ end
 
 local function exact(number) return string.format('%.17g', number) end
 
+-- The day, as in chatpool._policy.day_window.
+local day_requests, day_tokens, day_touched, slots
+local day_life, day_slot = 86700.5, 300
+
+local function load_day()
+  day_tokens = tonumber(table.remove(ARGV))
+  day_requests = tonumber(table.remove(ARGV))
+  day_touched, slots = 0, {}
+  local stored_day = redis.call('GET', KEYS[2])
+  if stored_day then day_touched, slots = unpack(cmsgpack.unpack(stored_day)) end
+  local day_back = floor(day_touched - clock)
+  if day_back > 0 then
+    day_touched = day_touched - day_back
+    for i = 1, #slots, 3 do slots[i] = slots[i] - day_back end
+  end
+  day_touched = max(day_touched, clock)
+  local still = {}
+  for i = 1, #slots, 3 do
+    if #still > 0 or slots[i] + day_life > day_touched then
+      for j = i, i + 2 do still[#still + 1] = slots[j] end
+    end
+  end
+  slots = still
+end
+
+local function store_day()
+  local latest = #slots > 0 and slots[#slots - 2] or day_touched
+  local life = math.ceil((max(latest, day_touched) - day_touched + day_life) * 1000)
+  redis.call('SET', KEYS[2], cmsgpack.pack({day_touched, slots}), 'PX', life)
+end
+
+local function day_used()
+  local requests, tokens = 0, 0
+  for i = 1, #slots, 3 do
+    requests = requests + slots[i + 1]
+    tokens = tokens + slots[i + 2]
+  end
+  return requests, tokens
+end
+
+local function day_wait(requests, tokens)
+  local total_requests, total_tokens = day_used()
+  total_requests = total_requests + requests
+  total_tokens = total_tokens + tokens
+  local wait = 0
+  for i = 1, #slots, 3 do
+    if total_requests <= day_requests + 1e-9 and total_tokens <= day_tokens + 1e-9 then break end
+    total_requests = total_requests - slots[i + 1]
+    total_tokens = total_tokens - slots[i + 2]
+    wait = slots[i] + day_life - day_touched
+  end
+  return wait
+end
+
+local function day_take(at, requests, tokens)
+  local newest = #slots - 2
+  if newest > 0 and at < slots[newest] + day_slot then
+    slots[newest + 1] = slots[newest + 1] + requests
+    slots[newest + 2] = slots[newest + 2] + tokens
+  else
+    slots[#slots + 1] = at
+    slots[#slots + 1] = requests
+    slots[#slots + 1] = tokens
+  end
+end
+
+local function day_correct(at, requests, tokens)
+  if requests > 0 or tokens > 0 then day_take(day_touched, max(0, requests), max(0, tokens)) end
+  for i = #slots - 2, 1, -3 do
+    if slots[i] <= at then
+      slots[i + 1] = max(0, slots[i + 1] + min(0, requests))
+      slots[i + 2] = max(0, slots[i + 2] + min(0, tokens))
+      return
+    end
+  end
+end
+
+local function day_left()
+  local requests, tokens = day_used()
+  local left_requests = day_requests >= 1e300 and day_requests or max(0, day_requests - requests)
+  local left_tokens = day_tokens >= 1e300 and day_tokens or max(0, day_tokens - tokens)
+  return exact(left_requests), exact(left_tokens)
+end
+
+if KEYS[2] then load_day() end
+
 if operation == 'reserve' then
   local requests, tokens, max_wait = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+  if KEYS[2] then
+    local wait = day_wait(requests, tokens)
+    if wait > 0 then
+      store_day()
+      return {0, exact(wait), '0', max(1, #seen / 2), exact(day_touched), day_left()}
+    end
+  end
   record_sharer(tonumber(ARGV[11]))
   forget_old()
   local at = earliest_in_window(earliest(requests, tokens), tokens)
@@ -122,9 +219,20 @@ if operation == 'reserve' then
     add_to_window(floor(at), tokens)
   end
   store()
+  if KEYS[2] then
+    local day_at = day_touched + wait
+    if granted == 1 then day_take(day_at, requests, tokens) end
+    store_day()
+    return {granted, exact(wait), exact(at), #seen / 2, exact(day_at), day_left()}
+  end
   return {granted, exact(wait), exact(at), #seen / 2}
 elseif operation == 'correct' then
   local at, tokens = floor(tonumber(ARGV[8])), tonumber(ARGV[9])
+  if KEYS[2] then
+    day_correct(tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]))
+    store_day()
+  end
+  if tokens == 0 then return {} end
   local due = max(tokens_due, now)
   tokens_due = due + tokens * token_emission
   if tokens > 0 then tokens_due = max(due, min(tokens_due, max(now, last) + token_limit * token_emission)) end
@@ -165,7 +273,8 @@ class RedisBackend:
 
     def __init__(self, address: RedisAddress, name: str) -> None:
         self.display_name = f"Redis at {address.display_url}"
-        self._key = f"chatpool:quota:{name}"
+        key = f"chatpool:quota:{name}"
+        self._keys = [key, f"{{{key}}}:day"]  # in braces: of the same slot, where a server spreads keys over several
         self._address = address
         self._connect()
 
@@ -174,12 +283,19 @@ class RedisBackend:
         self._script = self._client.register_script(_SCRIPT)
 
     def reserve(self, rates: Rates, *, requests: float, tokens: float, max_wait: float, sharer: float) -> ReserveResult:
-        granted, wait, at, sharers = self._run("reserve", rates, requests, tokens, max_wait, sharer)
-        return ReserveResult(bool(granted), float(wait), float(at), int(sharers))
+        granted, wait, at, sharers, *of_day = self._run("reserve", rates, requests, tokens, max_wait, sharer)
+        result = ReserveResult(bool(granted), float(wait), float(at), int(sharers))
+        if not of_day:
+            return result
+        day_at, *left = map(float, of_day)
+        return result._replace(day_at=day_at, day_left=DayLimits(*left))
 
-    def correct(self, rates: Rates, *, at: float, tokens: float) -> None:
-        # Tokens are given back once only, or they could be used twice: Redis may have run what it did not answer.
-        self._run("correct", rates, at, tokens, tries=_MAX_TRIES if tokens > 0 else 1)
+    def correct(self, rates: Rates, *, at: float, tokens: float, day: Optional[DayCharge] = None) -> None:
+        of_day = () if rates.day is None else day or (0.0, 0.0, 0.0)
+        # What is given back is given back once only, or it could be used twice: Redis may have run what it did not
+        # answer.
+        gives_back = min(tokens, *of_day[1:]) < 0 if of_day else tokens < 0
+        self._run("correct", rates, at, tokens, *of_day, tries=1 if gives_back else _MAX_TRIES)
 
     def pause(self, rates: Rates, *, seconds: float) -> None:
         self._run("pause", rates, seconds)
@@ -190,12 +306,15 @@ class RedisBackend:
 
     def _run(self, operation: str, rates: Rates, *arguments: float, tries: int = _MAX_TRIES) -> List[Any]:
         numbers = (*rates.requests, *rates.tokens, *arguments)
+        if rates.day is not None:
+            numbers += rates.day
         script_arguments = [operation, *(repr(float(number)) for number in numbers)]
+        keys = self._keys if rates.day is not None else self._keys[:1]
         while True:
             tries -= 1
             try:
                 # By the script's hash; redis-py sends the script itself to a server that does not know it yet.
-                result: List[Any] = self._script(keys=[self._key], args=script_arguments)
+                result: List[Any] = self._script(keys=keys, args=script_arguments)
                 return result
             except self._errors as error:
                 if tries <= 0 or not isinstance(error, self._transient_errors):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Callable, Optional
 
+from .._policy.day_window import DayLimits
 from ..config import Limits
-from .file import FileBackend, file_for, slug
+from .file import FileBackend, day_file_for, file_for, slug
 from .redis import RedisBackend
 from .scope import parse_scope
 from .shared_limit import Backend, SharedLimit
@@ -20,6 +21,7 @@ class Sharing:
     Args:
         scope: a name, or the URL of a Redis with the name at its end.
         requests_per_minute, tokens_per_minute, burst: as in :class:`~chatpool.Limits`.
+        day: the limits per day, None without any.
         now: a monotonic clock, for the time in which the other processes cannot be reached.
 
     Raises:
@@ -33,12 +35,14 @@ class Sharing:
         requests_per_minute: Optional[float] = None,
         tokens_per_minute: Optional[float] = None,
         burst: float = 1.0,
+        day: Optional[DayLimits] = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scope = parse_scope(scope)
         self._requests_per_minute = requests_per_minute
         self._tokens_per_minute = tokens_per_minute
         self._burst = burst
+        self._day = day
         self._now = now
         self._backend("")  # so that a missing package is found here
 
@@ -50,6 +54,7 @@ class Sharing:
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             burst=limits.burst,
+            day=DayLimits.of(limits.requests_per_day, limits.tokens_per_day),
         )
 
     def limit(self, endpoint: str, model: Optional[str]) -> SharedLimit:
@@ -59,6 +64,7 @@ class Sharing:
             requests_per_minute=self._requests_per_minute,
             tokens_per_minute=self._tokens_per_minute,
             burst=self._burst,
+            day=self._day,
             sharers=self._scope.sharers,
             now=self._now,
         )
@@ -67,4 +73,5 @@ class Sharing:
         name = self._scope.name
         if self._scope.redis is not None:
             return RedisBackend(self._scope.redis, f"{name}:{slug(upstream)}")
-        return FileBackend(file_for(f"{name}\n{upstream}"))
+        day_path = None if self._day is None else day_file_for(f"{name}\n{upstream}")
+        return FileBackend(file_for(f"{name}\n{upstream}"), day_path=day_path)

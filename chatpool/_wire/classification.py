@@ -15,7 +15,7 @@ import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from .._values import BackgroundResponse, HTTPResponse, Verdict
-from ..errors import APIError, TruncatedStreamError
+from ..errors import APIError, DayLimitError, RateLimitError, TruncatedStreamError
 from ..types import ChatChunk, ChatCompletion, ChatRequest, ToolCallDelta, Usage
 from .codec import TooDeep, decoded, loads
 from .error_body import (
@@ -34,7 +34,7 @@ from .error_body import (
 )
 from .exceptions import ResponseTooLarge, classify_exception
 from .operations import RESPONSES, SPEECH, background_response, is_streamed, operation_of
-from .rate_limit_headers import limit_headers_of, resume_line, retry_after_of
+from .rate_limit_headers import day_reset, limit_headers_of, names_day, resume_line, retry_after_of
 from .response import (
     HTTP_OK,
     NOT_SUPPORTED,
@@ -69,6 +69,7 @@ from .stream import StreamFault, StreamReader
 __all__ = ["as_truncated", "chunk_of", "classify_response", "classify_stream", "streamed"]
 
 _DATED_FROM_SECONDS = 300.0  # a shorter wait is no reason to look at the clock
+_DAY_FROM_SECONDS = 3601.0  # no limit per minute or per hour asks for such a wait
 _STARTING_RECHECK_SECONDS = 1.0  # between two looks whether a server has come up
 _REQUEST_ID_CHARACTERS = 200
 
@@ -309,8 +310,12 @@ def _failure(context: _Context, rule: Rule, status: int, error_facts: ErrorFacts
     )
     error_type = error_class(rule, status)
     advice = rule.advice or error_type.advice
-    if rule.kind == "throttled" and retry_after is not None and retry_after >= _DATED_FROM_SECONDS:
-        advice = resume_line(retry_after, context.wall)
+    of_day = error_type is RateLimitError and _is_of_day(rule, error_facts, retry_after)
+    if of_day:
+        error_type = DayLimitError
+        retry_after = day_reset(error_facts.body, retry_after, context.wall)
+    if rule.kind == "throttled" and retry_after is not None and (of_day or retry_after >= _DATED_FROM_SECONDS):
+        advice = resume_line(retry_after, context.wall, of_day=of_day)
     call = name_call(context.request, context.response, request_id)
     error = error_type(
         through_proxy(compose_message(summary, call, error_facts.message, advice), context.response),
@@ -322,6 +327,8 @@ def _failure(context: _Context, rule: Rule, status: int, error_facts: ErrorFacts
         body=error_facts.body,
         retry_after=retry_after,
     )
+    if isinstance(error, DayLimitError) and retry_after is not None:
+        error.resume_at = context.wall + retry_after
     if rule.about == "start" and retry_after is None:
         retry_after = _STARTING_RECHECK_SECONDS  # the server has not asked for it: the error does not say so
     return Verdict(
@@ -335,6 +342,14 @@ def _failure(context: _Context, rule: Rule, status: int, error_facts: ErrorFacts
         about=rule.about,
         key_refused=status == 401,
     )
+
+
+def _is_of_day(rule: Rule, error_facts: ErrorFacts, retry_after: Optional[float]) -> bool:
+    """Return whether a refusal is for a limit per day, or for longer."""
+    if rule.kind != "throttled":
+        return False
+    is_long = retry_after is not None and retry_after >= _DAY_FROM_SECONDS
+    return is_long or names_day(error_facts.message, error_facts.body)
 
 
 def _shortened_id(request_id: Optional[str]) -> Optional[str]:

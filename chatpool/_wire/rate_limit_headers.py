@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
 
 from .._values import StatedLimit
 
 __all__ = [
+    "day_reset",
     "describe_limits",
     "limit_headers_of",
+    "names_day",
     "objects_in",
     "parse_duration",
     "parse_moment",
@@ -74,7 +76,7 @@ def retry_after_of(
     sources = (headers, *body_objects)
     if hint is None:
         hint = next(filter(None, (_limit_reset(source, kind, now) for source in sources)), None)
-    if hint is None or _is_daily(text):
+    if hint is None or names_day(text):
         reset = quota_reset(sources, text, now)
         return hint if reset is None else max(reset, hint or 0.0)
     return hint
@@ -105,12 +107,19 @@ def objects_in(body: Any) -> Iterator[Dict[str, str]]:
             queue += [part for part in value.values() if isinstance(part, (dict, list))]
 
 
-def resume_line(seconds: float, wall: float) -> str:
-    """Return the advice after a refusal that holds for ``seconds``; ``wall`` is now, in seconds since the epoch."""
+def resume_line(seconds: float, wall: float, *, of_day: bool = False) -> str:
+    """Return the advice after a refusal that holds for ``seconds``, with the moment in local time.
+
+    Args:
+        seconds: how long it holds.
+        wall: now, in seconds since the epoch.
+        of_day: whether it is a limit per day that refuses.
+    """
     minutes = max(1, round(seconds / 60))
     duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-    moment = datetime.fromtimestamp(wall + seconds, timezone.utc)
-    return f"go on in {duration}, at {moment:%Y-%m-%d %H:%M} UTC: run the failed items again then"
+    moment = datetime.fromtimestamp(60 * math.ceil((wall + seconds) / 60)).astimezone()
+    then = "run what is left again then, or wait with wait_for_day" if of_day else "run the failed items again then"
+    return f"go on in {duration}, at {moment:%Y-%m-%d %H:%M %Z}: {then}"
 
 
 # --- resets -------------------------------------------------------------------------------------------------------
@@ -197,9 +206,46 @@ def _quota_resets(sources: Iterable[Mapping[str, str]], text: str, now: float) -
     yield _parse_wait(date.group(1).rstrip(".,;)"), now) if date else None
 
 
-def _is_daily(text: str) -> bool:
-    """Return whether a message is about a quota for the day."""
-    return _DAILY.search(text) is not None
+_GEMINI_DAILY = re.compile(r"PerDay(?![a-z])")  # in the ids of its quotas
+_MAX_SEARCHED_CHARACTERS = 20_000
+
+
+def names_day(text: str, body: Any = None) -> bool:
+    """Return whether a refusal is about a limit per day, by its message or the ids of quotas in its body."""
+    return _DAILY.search(text) is not None or _is_gemini_day(body)
+
+
+def _is_gemini_day(body: Any) -> bool:
+    return body is not None and _GEMINI_DAILY.search(repr(body)[:_MAX_SEARCHED_CHARACTERS]) is not None
+
+
+def day_reset(body: Any, hint: Optional[float], now: float) -> float:
+    """Return the seconds until a limit per day lets through again.
+
+    Args:
+        body: of the refusal.
+        hint: seconds that it asks to wait, None where it names none.
+        now: the time, in seconds since the epoch.
+    """
+    # Gemini asks to wait for seconds in any case, and begins its days at midnight in California.
+    if _is_gemini_day(body):
+        return max(hint or 0.0, _seconds_to_midnight(now, _pacific_time()))
+    return _seconds_to_midnight(now, timezone.utc) if hint is None else hint
+
+
+def _pacific_time() -> tzinfo:
+    from zoneinfo import ZoneInfo  # few servers need it
+
+    try:
+        return ZoneInfo("America/Los_Angeles")
+    except (OSError, ValueError, LookupError):  # the system has no time zones
+        return timezone(timedelta(hours=-8))
+
+
+def _seconds_to_midnight(now: float, zone: tzinfo) -> float:
+    today = datetime.fromtimestamp(now, zone)
+    midnight = datetime(today.year, today.month, today.day, tzinfo=zone) + timedelta(days=1)
+    return max(1.0, midnight.timestamp() - now)
 
 
 # --- limits -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..errors import (
     status_error_class,
 )
 from .error_body import ErrorFacts
-from .rate_limit_headers import retry_after_of
+from .rate_limit_headers import names_day, retry_after_of
 
 __all__ = [
     "NOT_JSON",
@@ -219,6 +219,8 @@ def _is_out_of_credit(response: ErrorResponse) -> bool:
         return False
     # Gemini says "exceeded your current quota" of a quota per minute too, and then when to come back.
     if not says_used_up(message) or _names_wait(response):
+        return False
+    if response.status == 429 and names_day(message, response.error_facts.body):
         return False
     return retry_after_of({}, message, 0.0, resets=False) is None
 

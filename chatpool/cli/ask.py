@@ -19,6 +19,7 @@ from ..errors import (
     AuthenticationError,
     BudgetExceededError,
     ConfigurationError,
+    DayLimitError,
     InsufficientQuotaError,
     NotFoundError,
     PermissionDeniedError,
@@ -32,7 +33,7 @@ from .terminal import FATAL, OK, SOME_FAILED, complain, read_lines, read_text, s
 __all__ = ["add_ask", "open_pool"]
 
 # No prompt can succeed after these ...
-_ALWAYS_FATAL = (AuthenticationError, BudgetExceededError, InsufficientQuotaError)
+_ALWAYS_FATAL = (AuthenticationError, BudgetExceededError, DayLimitError, InsufficientQuotaError)
 # ... and after these none will, if none has succeeded before.
 _FATAL_AT_FIRST = (APIConnectionError, NotFoundError, PermissionDeniedError)
 

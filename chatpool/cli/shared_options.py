@@ -152,7 +152,10 @@ def _header(text: str) -> Tuple[str, str]:
 # -- options --------------------------------------------------------------------------------------------------
 
 
-_NO_LIMITS: Dict[str, Any] = dict.fromkeys(("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices"))
+_NO_LIMITS: Dict[str, Any] = {
+    **dict.fromkeys(("max_workers", "rpm", "tpm", "rpd", "tpd", "scope", "budget", "retries", "prices")),
+    "wait_for_day": False,
+}
 _SYSTEM_HELP = "a system message for every prompt"
 
 
@@ -270,10 +273,28 @@ def _add_limits(command: CommandParser) -> None:
         "--tpm", metavar="N", type=number("tokens", least=1), help="tokens per minute at most (default: found out)"
     )
     group.add_argument(
+        "--rpd",
+        metavar="N",
+        type=number("requests", least=1),
+        help="requests per day at most, over several runs with --scope",
+    )
+    group.add_argument(
+        "--tpd",
+        metavar="N",
+        type=number("tokens", least=1),
+        help="tokens per day at most, over several runs with --scope",
+    )
+    group.add_argument(
         "--scope",
         metavar="NAME",
-        help="keep to --rpm and --tpm together with other processes: a name for those of this host, "
-        "redis://HOST:PORT/NAME for those of all hosts; one with a password belongs into the file of --config",
+        help="keep to --rpm, --tpm, --rpd and --tpd together with other processes, and with those of the same day that "
+        "have ended: a name for those of this host, redis://HOST:PORT/NAME for those of all hosts; one with a password "
+        "belongs into the file of --config",
+    )
+    group.add_argument(
+        "--wait-for-day",
+        action="store_true",
+        help="wait when a limit per day is used up, the server's too (default: end, and say when to go on)",
     )
     group.add_argument(
         "--retries",
@@ -350,7 +371,10 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
         "defaults": defaults,
         "fallbacks": arguments.fallback or None,
     }
+    if arguments.wait_for_day:
+        options["wait_for_day"] = True
     limits = {"requests_per_minute": arguments.rpm, "tokens_per_minute": arguments.tpm, "scope": arguments.scope}
+    limits.update(requests_per_day=arguments.rpd, tokens_per_day=arguments.tpd)
     if any(value is not None for value in limits.values()):
         options["limits"] = Limits(**limits)
     if arguments.budget is not None:

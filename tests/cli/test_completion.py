@@ -42,7 +42,7 @@ def output_of(*command, folder):
     ("words", "found"),
     [
         ("chatpool wa", {"watch"}),
-        ("chatpool run --rp", {"--rpm"}),
+        ("chatpool run --rp", {"--rpd", "--rpm"}),
         ("chatpool run --format c", {"csv"}),
         ("chatpool local ins", {"install"}),
         ("chatpool shards sta", {"status"}),
@@ -59,7 +59,7 @@ def test_bash_completes(script, tmp_path, words, found):
 
 
 def test_fish_completes(script, tmp_path):
-    program = f'source {script("fish")}; complete -C "chatpool run --rp"; complete -C "chatpool wat"'
+    program = f'source {script("fish")}; complete -C "chatpool run --rpm"; complete -C "chatpool wat"'
     assert [line.split("\t")[0] for line in output_of("fish", "-c", program, folder=tmp_path)] == ["--rpm", "watch", ""]
 
 

@@ -113,6 +113,36 @@ def test_a_rate_is_kept_together_with_others_of_the_same_scope(ask, instant_wait
     assert instant_waits.now() - started > 25
 
 
+def test_a_run_that_has_used_up_its_day_says_when_and_how_to_go_on(batch, chatpool_server, tmp_path):
+    scope = f"test-{tmp_path.name}-{os.getpid()}"
+    ended = batch("--rpd", "2", "--tpd", "100000", "--scope", scope)
+    assert ended.code == 3
+    assert "DayLimitError" in ended.err
+    assert "Limits(requests_per_day=2, tokens_per_day=100,000) allows; go on in 24 h 5 min, at " in ended.err
+    assert "to go on: chatpool run" in ended.err
+    assert batch("--rpd", "2", "--scope", scope).code == 3  # another process knows
+    assert len(chatpool_server.requests) == 2
+    assert batch().code == 0  # what is left, and nothing twice
+    assert sorted(request.prompt for request in chatpool_server.requests) == ["one", "three", "two"]
+
+
+def test_ask_ends_in_the_same_way(ask, tmp_path):
+    limits = ("--rpd", "1", "--scope", f"test-{tmp_path.name}-{os.getpid()}")
+    assert ask(*limits, "ping").code == 0
+    ended = ask(*limits, "pong")
+    assert ended.code == 3
+    assert "go on in 24 h 5 min" in ended.err
+
+
+def test_a_run_waits_for_the_day_if_it_is_told_to(batch, chatpool_server, instant_waits, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("rpd = 2\nwait-for-day = true\n")
+    started = instant_waits.now()
+    assert batch("--config", settings).code == 0
+    assert instant_waits.now() - started > 24 * 3600
+    assert len(chatpool_server.requests) == 3
+
+
 def test_a_scope_that_cannot_be_used_is_refused_without_its_password(ask, chatpool_server):
     ended = ask("--rpm", "2", "--scope", "redis://:sk-secret@localhost:port/name", "ping")
     assert ended.code == 2

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 import chatpool.errors
-from chatpool import Budget, ChatPool, ChatPoolError, RetryPolicy, Timeout
+from chatpool import Budget, ChatPool, ChatPoolError, Limits, RetryPolicy, Timeout
 from chatpool._journal import FolderLease, Journal
 from chatpool.clock import install_clock
 from chatpool.testing import (
@@ -103,10 +103,19 @@ def not_sent_as_it_is_down():
                     raise
 
 
+def own_day():
+    with FakeServer() as server:
+        limits = Limits(requests_per_day=1)
+        with ChatPool("m", base_url=server.base_url, max_workers=1, limits=limits) as pool:
+            raise pool.map(["ping"] * 3, progress=False).fatal
+
+
 CONTEXT = Error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded")
 QUOTA = Error(
     429, "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
 )
+
+RPD = Error(429, "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200. Please try again in 7h12m.")
 
 # The heading of the page -> what raises each error below it, in order.
 SAMPLES: Dict[str, List[Callable[[], Any]]] = {
@@ -130,6 +139,7 @@ SAMPLES: Dict[str, List[Callable[[], Any]]] = {
     "HTTP 409": [lambda: call(Error(409))],
     "HTTP 413, 405 and other statuses": [lambda: call(Error(413))],
     "HTTP 429, rate_limit_exceeded": [lambda: call(RateLimited(300))],
+    "A limit per day": [own_day, lambda: call(RPD)],
     "HTTP 500, 502, 503, 504": [lambda: call(Error(503))],
     "no call has succeeded for ... s": [lambda: run(Error(503), RetryPolicy(max_outage=2))],
     "unusable answer": [lambda: call(Html(200)), lambda: call(Answer(body={"data": []}))],

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from chatpool._policy.day_window import DayLimits
+from chatpool._quota.day import DayCharge
 from chatpool._quota.gcra import Rates
 from chatpool._values import LATENESS_SECONDS
 
 RATES = Rates.of(100, 5000, 1.5)
+RATES_OF_DAY = Rates.of(100, 5000, 1.5, DayLimits(4, 6000))
+ONE_BY_ONE = [("reserve", 17.0, 100.0)] * 8  # more than a slot apart, and less than two, where time hurries by 20
 START = 1000.0
 
 operations = st.lists(
@@ -30,19 +34,21 @@ class HandClock:
         return self.time
 
 
-def play(backend, clock, played):
-    """What ``backend`` answers; ``clock`` is its own."""
-    clock.time, at, answers = START, START, []
+def play(backend, clock, played, rates=RATES, hurry=1.0):
+    """What ``backend`` answers; ``clock`` is its own, and goes ``hurry`` times as fast as ``played`` says."""
+    clock.time, at, day_at, answers = START, START, START, []
     for number, (operation, seconds, amount) in enumerate(played):
-        clock.time += seconds
+        clock.time += seconds * hurry
         if operation == "reserve":
-            answer = backend.reserve(RATES, requests=1, tokens=amount, max_wait=60, sharer=float(number % 3))
-            at = answer.at
+            answer = backend.reserve(rates, requests=1, tokens=amount, max_wait=60, sharer=float(number % 3))
+            at, day_at = answer.at, answer.day_at
             answers.append(answer)
         elif operation == "correct":
-            backend.correct(RATES, at=at, tokens=amount - 1500)
+            more = amount - 1500
+            charge = None if rates.day is None else DayCharge(day_at, -float(number % 2), more)
+            backend.correct(rates, at=at, tokens=more, day=charge)
         elif operation == "pause":
-            backend.pause(RATES, seconds=amount / 1000)
+            backend.pause(rates, seconds=amount / 1000)
         else:
-            answers.append(backend.status(RATES))
+            answers.append(backend.status(rates))
     return answers

@@ -175,11 +175,11 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, hand_clock):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_has_a_lock_of_its_own(backend):
     ask(backend)
-    inherited = backend._descriptor
+    inherited = backend._minute._descriptor
     backend.after_fork_in_child()
     assert ask(backend).wait == pytest.approx(SECOND)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(inherited) if backend._descriptor != inherited else os.fstat(-1)
+        os.fstat(inherited) if backend._minute._descriptor != inherited else os.fstat(-1)
 
 
 def test_names_are_told_apart_and_stay_in_the_folder():

@@ -11,10 +11,11 @@ import sys
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from quota_agreement import SECOND, HandClock, operations, play
+from hypothesis import HealthCheck, example, given, settings
+from quota_agreement import ONE_BY_ONE, RATES_OF_DAY, SECOND, HandClock, operations, play
 
 from chatpool import ChatPool, Limits
+from chatpool._policy.day_window import DAY_SECONDS, SLOT_LIFE_SECONDS, DayLimits
 from chatpool._quota import Sharing, parse_scope
 from chatpool._quota.redis import RULES, RedisBackend
 from chatpool._quota.shared_limit import LocalBackend
@@ -174,6 +175,40 @@ def test_redis_answers_as_memory_does(client, played):
     clock = HandClock()
     scripted = Scripted(client, clock).backend
     assert play(scripted, clock, played) == play(LocalBackend(clock), clock, played)
+
+
+@pytest.mark.parametrize("hurry", [20.0, 3600.0], ids=["slots pass", "days pass"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(played=operations)
+@example(played=ONE_BY_ONE)
+def test_redis_counts_the_day_as_memory_does(client, played, hurry):
+    client.flushall()
+    clock = HandClock()
+    scripted = Scripted(client, clock).backend
+    answers = play(scripted, clock, played, RATES_OF_DAY, hurry=hurry)
+    assert answers == play(LocalBackend(clock), clock, played, RATES_OF_DAY, hurry=hurry)
+
+
+def test_what_was_sent_today_is_kept_for_a_day_and_no_longer(redis_server, client):
+    for _ in range(2):  # two processes, one after the other
+        limit = Sharing(redis_server.scope(), day=DayLimits(requests=3)).limit("http://server", "m")
+        assert limit.reserve().granted
+        limit.close()
+    limit = Sharing(redis_server.scope(), day=DayLimits(requests=3)).limit("http://server", "m")
+    slot = limit.reserve()
+    refused = limit.reserve()
+    assert (slot.granted, refused.granted) == (True, False)
+    assert refused.wait == pytest.approx(SLOT_LIFE_SECONDS, abs=60)
+    limit.correct(slot, 0.0, sent=False)
+    assert limit.reserve().granted
+    (key,) = client.keys("*:day")
+    assert DAY_SECONDS * 1000 < client.pttl(key) <= SLOT_LIFE_SECONDS * 1000
+    limit.close()
+
+
+def test_without_limits_per_day_redis_is_asked_as_before(limit_of, client):
+    limit_of(requests_per_minute=60).reserve()
+    assert len(client.keys("*")) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

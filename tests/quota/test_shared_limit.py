@@ -227,7 +227,7 @@ from chatpool._quota import Sharing
 limit = Sharing("test", requests_per_minute=60).limit("http://server", "m")
 moments = [limit.reserve().at for _ in range(3)]
 from chatpool._quota.file import locked
-with locked(limit._backend._descriptor):
+with locked(limit._backend._minute._descriptor):
     print(moments[-1], flush=True)
     sys.stdin.read()
 """

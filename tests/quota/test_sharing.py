@@ -227,7 +227,7 @@ def test_the_file_is_closed_with_the_pool(server, make):
     assert path.exists()
     pool.close()
     upstream = next(iter(pool._core.engine._scheduler._upstreams))
-    assert upstream._leases.limit._backend._descriptor is None
+    assert upstream._leases.limit._backend._minute._descriptor is None
 
 
 PROGRAM = """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from chatpool import ChatRequest
+from chatpool import ChatRequest, DayLimitError, RateLimitError
 from chatpool._values import HTTPResponse
 from chatpool._wire import classify_response
 from chatpool._wire.rate_limit_headers import objects_in, quota_reset, resume_line
@@ -89,7 +90,8 @@ def test_a_quota_for_the_day_says_when_to_go_on():
     for headers, metadata in ((said, {}), ({}, {"headers": said})):
         verdict = classify("Rate limit exceeded: free-models-per-day", headers, metadata=metadata)
         assert (verdict.kind, verdict.retry_after, verdict.error.retry_after) == ("throttled", HOURS, HOURS)
-        assert "go on in 9 h 0 min, at 2023-11-15 07:13 UTC" in str(verdict.error)
+        assert f"go on in 9 h 0 min, at {local(NOW + HOURS + 40)}: run what is left" in str(verdict.error)
+        assert verdict.error.resume_at == NOW + HOURS
 
 
 def test_a_short_wait_does_not_hide_that_the_day_is_used_up():
@@ -99,11 +101,57 @@ def test_a_short_wait_does_not_hide_that_the_day_is_used_up():
 
 
 def test_a_wait_of_minutes_is_said_in_minutes():
-    assert resume_line(600, NOW).startswith("go on in 10 min, at 2023-11-14 22:23 UTC")
+    assert resume_line(600, NOW) == f"go on in 10 min, at {local(NOW + 640)}: run the failed items again then"
 
 
 @pytest.mark.parametrize(
     "clock", ["9" * 5000 + ":00:00", "9" * 5000 + ".1:00:00", "9" * 400 + ":00:00", "999999999:00:00"]
 )
 def test_a_clock_with_absurd_numbers_says_nothing(clock):
-    assert classify(f"daily quota used up, resets in {clock}", {}).error.retry_after is None
+    assert classify(f"quota used up, resets in {clock}", {}).error.retry_after is None
+
+
+def test_a_day_without_a_time_ends_at_midnight():
+    error = classify("daily quota used up", {}).error
+    assert isinstance(error, DayLimitError)
+    assert error.resume_at == 1_700_006_400  # 2023-11-15T00:00:00Z
+
+
+GEMINI = {
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+        {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier", "quotaValue": "250"}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"},
+    ],
+}
+EXCEEDED = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize("message", [EXCEEDED, f"{EXCEEDED} Please retry in 34.07s."])
+def test_geminis_day_ends_at_midnight_in_california_whatever_it_asks_for(message):
+    verdict = classify(message, {}, **GEMINI)
+    assert verdict.kind == "throttled"
+    assert isinstance(verdict.error, DayLimitError)
+    assert verdict.error.resume_at == 1_700_035_200  # 2023-11-15T08:00:00Z
+
+
+def test_geminis_minute_is_no_day():
+    per_minute = json.loads(json.dumps(GEMINI).replace("PerDay", "PerMinute"))
+    verdict = classify(f"{EXCEEDED} Please retry in 34.07s.", {}, **per_minute)
+    assert (verdict.kind, verdict.retry_after, type(verdict.error)) == ("throttled", 34.07, RateLimitError)
+
+
+def test_a_wait_of_hours_is_a_limit_for_the_day_whatever_it_is_called():
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "8h24m0s"}
+    assert type(classify("Rate limit reached", headers).error) is DayLimitError
+    assert type(classify("Rate limit reached", {"Retry-After": "3000"}).error) is RateLimitError
+
+
+def test_openais_day_names_the_time_of_the_next_request():
+    text = "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200. Please try again in 7m12s."
+    error = classify(text, {"x-ratelimit-reset-requests": "8h24m0s"}).error
+    assert (type(error), error.retry_after) == (DayLimitError, 432.0)
+
+
+def local(moment):
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(moment))

@@ -176,10 +176,5 @@ def _limited(job: ShardJob, hosts: int, host: str, scopes: Any) -> ShardJob:
     limits = job.make_pool.keywords.get("limits")
     if limits is None or limits.scope is not None:
         raise ConfigurationError("each worker would keep to the whole limit: give the limits of each endpoint a scope")
-    scoped = Limits(
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
-        burst=limits.burst,
-        scope=f"chatpool-dask-{job.sha256[:16]}",
-    )
+    scoped = limits.in_parts(1, f"chatpool-dask-{job.sha256[:16]}")
     return job._replace(host=host, make_pool=functools.partial(job.make_pool, limits=scoped))
