@@ -297,8 +297,8 @@ class ChatPool(ApiMethods):
             priority: calls of a higher one are sent first; any int. Among those of one priority, calls that are made
                 alone go before the rows of runs, and runs take turns. What is passed over rises by one every 5 seconds,
                 until it is sent. Default: that of the pool or its view, else 0.
-            when_down, wait_for_day, fallbacks: as in :class:`ChatPool`, for this call; ``fallbacks=[]`` for none. A call
-                that waits for the day has its ``timeout.total`` from when it is sent.
+            when_down, wait_for_day, fallbacks: as in :class:`ChatPool`, for this call; ``fallbacks=[]`` for none. A
+                call that waits for the day has its ``timeout.total`` from when it is sent.
             extra_body: body fields whose names are taken by keywords of this method.
             parse: makes ``.parsed`` of the answer's text: a function of the text; a dataclass, a TypedDict, a
                 NamedTuple, a pydantic model or TypeAdapter, or a list, Optional, Union, Literal ... of such types; or a
@@ -354,7 +354,8 @@ class ChatPool(ApiMethods):
             item: a str, a list of texts and attachments, a list of input items (messages among them) or a dict (a
                 whole body with ``input``).
             system: becomes the body's ``instructions``, unless it has them.
-            timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks, extra_body: as in :meth:`chat`.
+            timeout, retry, headers, query, priority, wait_for_day, when_down, fallbacks, extra_body: as in
+                :meth:`chat`.
             parse, max_reasks, accept, collect_stream: as in :meth:`chat`.
             params: body fields, for instance ``max_output_tokens=50`` or ``previous_response_id=reply.id``. With
                 ``background=True`` the server makes the response by itself, and is asked until it has ended; no
