@@ -147,6 +147,7 @@ class ChatCompletion(Generic[ParsedT]):
     """
 
     __slots__ = (
+        "_cached",
         "_choices",
         "_raw",
         "_reasoning",
@@ -189,6 +190,15 @@ class ChatCompletion(Generic[ParsedT]):
         self._raw = raw
         self._reasoning = reasoning
         self._choices = choices
+
+    @property
+    def cached(self) -> bool:
+        """True if it came from the pool's cache: it has no tokens then, and ``raw`` has those of the first time."""
+        return bool(getattr(self, "_cached", False))
+
+    @cached.setter
+    def cached(self, value: bool) -> None:
+        self._cached = value
 
     @property
     def reasoning(self) -> Optional[str]:

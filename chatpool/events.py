@@ -47,6 +47,8 @@ class Event(NamedTuple):
         queued: seconds from the making of the call to its first attempt (on the first ``"sent"`` and at the end).
         total: seconds from the making of the call to its end (``"succeeded"`` and ``"failed"``).
         finish_reason: why the model stopped, where there is an answer that says so.
+        cached: True at the end of a call that was answered from the pool's cache, which is its only event; None on all
+            others.
         first_chunk: seconds from the send of the last attempt to the first piece of its answer, for streams.
     """
 
@@ -69,6 +71,7 @@ class Event(NamedTuple):
     total: Optional[float] = None
     finish_reason: Optional[str] = None
     first_chunk: Optional[float] = None
+    cached: Optional[bool] = None
 
 
 Listener = Callable[[Event], None]

@@ -121,7 +121,7 @@ class Outcome(Generic[ValueT]):
         elapsed: seconds from the first send to the end, waits included; 0.0 if nothing was sent.
     """
 
-    __slots__ = ("_usage", "elapsed", "error", "history", "index", "item", "request", "value")
+    __slots__ = ("_cached", "_usage", "elapsed", "error", "history", "index", "item", "request", "value")
 
     def __init__(
         self,
@@ -142,6 +142,15 @@ class Outcome(Generic[ValueT]):
         self.history = history
         self.elapsed = elapsed
         self._usage = usage
+
+    @property
+    def cached(self) -> bool:
+        """True if its answer came from the pool's cache: nothing was sent for it, and it has no tokens."""
+        return getattr(self, "_cached", False) or getattr(self.value, "cached", False) is True
+
+    @cached.setter
+    def cached(self, value: bool) -> None:
+        self._cached = value
 
     @property
     def usage(self) -> Optional[Usage]:
@@ -419,6 +428,7 @@ class PoolStats:
         usage: tokens of all answers.
         lines: per (endpoint, model): :class:`LineStats`. The endpoint is its ``base_url``, or its name in a pool with
             several.
+        cached: calls that were answered from the pool's cache; they are among ``succeeded``.
         reasked: answers that ``parse=`` could not use and that a reask followed.
         cost: money of all answers, as their servers state it or else by the prices of the pool's
             :class:`~chatpool.Budget`; None where there is neither.
@@ -437,6 +447,7 @@ class PoolStats:
     reasked: int = 0
     cost: Optional[float] = None
     waits_for: Optional[str] = None
+    cached: int = 0
 
     def __repr__(self) -> str:
         from ._reprs import stats_line

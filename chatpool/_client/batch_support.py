@@ -10,7 +10,20 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+)
 from urllib.parse import SplitResult, urlsplit
 
 from .._engine import TIMED_OUT
@@ -38,6 +51,9 @@ from .start_run import run_window
 from .stored_runs import Backgrounds, StoredRowsRun, record_of
 from .time_budget import seconds_left
 
+if TYPE_CHECKING:
+    from .answer_cache import RunCache
+
 __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
@@ -49,6 +65,7 @@ __all__ = [
     "StoredRowsRun",
     "WorkerPools",
     "base_urls",
+    "has_cache",
     "has_version_in_url",
     "identity_of",
     "limits_of",
@@ -84,6 +101,7 @@ def start_rows(
     listeners: Sequence[Listener] = (),
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
+    occurrence_of: Optional[Callable[[Any], int]] = None,
 ) -> StoredRowsRun:
     """Return a run over rows; nothing is sent before it is consumed.
 
@@ -97,6 +115,7 @@ def start_rows(
         listeners: get the events of these rows too.
         failure_limit: ends the run when too many rows have failed; None where another process counts.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
+        occurrence_of: returns the number of a row among those with the same request, from 0; for the cache.
     """
     engine = pool._core.engine
     dispatcher = pool._core.dispatcher.extended(listeners)
@@ -105,7 +124,9 @@ def start_rows(
     options = run_call_options(single, dispatcher, ends_when_refused=ends_when_refused)
     if is_batched:
         window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
-        run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
+        packed = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
+        packed.use_cache(_run_cache(pool, occurrence_of))
+        run: StoredRowsRun = packed
     else:
         window = run_window(engine.max_workers)
         run = StoredRowsRun(
@@ -117,8 +138,22 @@ def start_rows(
             persist=persist,
             backgrounds=backgrounds,
         )
+        run.cache = _run_cache(pool, occurrence_of)
     run.failure_limit = failure_limit
     return run
+
+
+def has_cache(pool: ChatPool) -> bool:
+    """Return whether the pool has a cache."""
+    return pool._core.cache is not None
+
+
+def _run_cache(pool: ChatPool, occurrence_of: Optional[Callable[[Any], int]]) -> Optional[RunCache]:
+    if pool._core.cache is None:
+        return None
+    from .answer_cache import RunCache  # as in PoolCore
+
+    return RunCache(pool._core.cache, occurrence_of)
 
 
 def _in_full(request: ChatRequest) -> ChatRequest:

@@ -48,6 +48,7 @@ from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Files, Item, Outcome, PoolStats, ResponseForm, Results
 from .api_methods import ApiMethods
+from .cache_settings import Cache, CacheLike, cache_of, key_or_none_needed
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
@@ -83,6 +84,8 @@ class ChatPool(ApiMethods):
         limits: :class:`~chatpool.Limits`, what may be sent per minute to each model. Default: the server's own
             limits, found out.
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
+        cache: a file of answers, or a :class:`~chatpool.Cache`: a request that is identical to an earlier one, also of
+            another process, is answered from it. Default: every request is sent.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
         when_down: what a single call does while every server for its model is known to be down: ``"wait"`` for the
@@ -138,6 +141,7 @@ class ChatPool(ApiMethods):
         retry: Optional[RetryPolicyLike] = None,
         limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
+        cache: Optional[CacheLike] = None,
         endpoints: Optional[Sequence[Endpoint]] = None,
         when_down: WhenDown = "wait",
         system: Optional[str] = None,
@@ -165,11 +169,13 @@ class ChatPool(ApiMethods):
         call_defaults = {"model": model, "system": system, "defaults": defaults, "timeout": timeout, "retry": retry}
         call_defaults.update(when_down=when_down)
         check_pacing(limits, budget, model)
+        answers = cache_of(cache)
         if endpoints is None:
+            connection["api_key"] = key_or_none_needed(answers, api_key, auth)
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
-        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget)
+        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget, answers)
         self._recipe = PoolRecipe("", arguments)
 
     @classmethod
@@ -208,6 +214,9 @@ class ChatPool(ApiMethods):
         hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
         listeners = options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
+        answers = cache_of(options.pop("cache", None))
+        signs_in = azure_ad_token_provider or options.get("auth")
+        api_key = key_or_none_needed(answers, api_key, signs_in)
         allowed = {
             "headers",
             "query",
@@ -228,7 +237,7 @@ class ChatPool(ApiMethods):
         )
         check_pacing(limits, budget, call_defaults["model"])
         pool = cls.__new__(cls)
-        pool._open([endpoint_spec(settings, limits)], call_defaults, hooks, listeners, budget)
+        pool._open([endpoint_spec(settings, limits)], call_defaults, hooks, listeners, budget, answers)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
 
@@ -825,6 +834,8 @@ class ChatPool(ApiMethods):
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
+        if self._core.cache is not None:
+            self._core.cache.refuse_stream(request)
         engine = self._core.engine
         return ChatStream(engine, item, request, streamed_options(options, engine.streams.hand_off))
 
@@ -944,19 +955,20 @@ class ChatPool(ApiMethods):
         hooks: WorkerHooks,
         listeners: Iterable[Listener],
         budget: Optional[Budget],
+        cache: Optional[Cache],
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         self._defaults = CallDefaults().changed(**_without_none(defaults))
-        self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock)
+        self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock, cache)
         self._is_view = False
 
     def _end(self, end_engine: Callable[[], None], *, reentrant: bool) -> None:
         """End now, or as soon as another thread can: a finalizer or a signal handler waits for nothing."""
         self._core.engine.accept_no_more()
         if reentrant:
-            defer(end_engine)
+            defer(self._core.end, end_engine)
         else:
-            end_engine()
+            self._core.end(end_engine)
 
     def _call_options(
         self,
@@ -1083,9 +1095,11 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, options: CallOptions)
         PoolClosedError: the pool is closed.
     """
     core.engine.check_open()
-    future = CallFuture()
+    future = CallFuture() if core.cache is None else core.cache.future()
     call = core.engine.make_call(request, options, future, item=item)
     future.attach(call, core.engine)
+    if core.cache is not None and core.cache.answers(call):
+        return future
     try:
         core.engine.submit([call])
     except BaseException:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Iterable,
+    Literal,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sized,
+    Union,
+    get_args,
+)
 
 from .._engine import CallOptions
 from .._observe import RunProgress, run_progress
@@ -19,6 +31,9 @@ from .options import recorded_options, run_call_options, streamed_options
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
+
+if TYPE_CHECKING:
+    from .answer_cache import RunCache
 
 __all__ = [
     "ItemKey",
@@ -47,7 +62,7 @@ def run_window(max_workers: int) -> int:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Checked keywords of a run; a retry of failed items sets ``is_retry``.
+    """Checked keywords of a run; a retry of failed items sets ``is_retry``, and ``occurrences`` where they are known.
 
     Raises:
         TypeError, ConfigurationError: a keyword cannot work; the message names it.
@@ -65,6 +80,7 @@ class RunOptions:
     heartbeat: Optional[float] = None
     key: Optional[ItemKey] = None
     is_retry: bool = False
+    occurrences: Optional[Mapping[int, int]] = None
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -135,6 +151,7 @@ def start_run(
         recorded = recorded_options(core, call_options, make_request, run_timeout=run_options.run_timeout)
         run = kind(*arguments, journal=run_options.journal, recorded=recorded, item_key=run_options.key)
     run.single_flight = SingleFlight() if run_options.dedupe else None
+    run.cache = _run_cache(core, run_options)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run
 
@@ -156,6 +173,7 @@ def start_embedding_run(
     parts = _parts(core, items, make_request, run_options, call_options)
     window_batches = 2 * core.engine.max_workers
     run = EmbeddingRun(core.engine, items, parts.prepare, parts.call_options, window_batches, run_options.max_pack)
+    run.use_cache(_run_cache(core, run_options))
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run
 
@@ -172,12 +190,27 @@ def start_streams(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
+    if core.cache is not None:
+        core.cache.refuse_stream()
     parts = _parts(core, items, make_request, run_options, streamed_options(call_options, core.engine.streams.forward))
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     run.patience_seconds = run_options.heartbeat
     return Streams(run)
+
+
+def _run_cache(core: PoolCore, run_options: RunOptions) -> Optional[RunCache]:
+    """Return the cache of a run, None without one."""
+    if core.cache is None:
+        return None
+    from .answer_cache import RunCache  # as in PoolCore
+
+    occurrences = run_options.occurrences
+    if not run_options.is_retry:
+        return RunCache(core.cache)
+    # An item of a retry is the outcome of an item, which keeps its number.
+    return RunCache(core.cache, lambda first: None if occurrences is None else occurrences.get(first.index, 0))
 
 
 def _parts(

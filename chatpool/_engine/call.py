@@ -81,6 +81,7 @@ class Call:
         "background",
         "blocked_seconds_at_due",
         "blocked_seconds_at_send",
+        "cache_key",
         "cancel_token",
         "context",
         "created_at",
@@ -155,6 +156,7 @@ class Call:
         self.payload: Union[bytes, LazyBody] = b""
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
+        self.cache_key: Any = None  # what the pool's cache knows it by; None where its answer is not kept
         self.background: Optional[BackgroundState] = None  # from the first answer on that promises one for later
         self.history: Tuple[Attempt, ...] = ()
         self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
@@ -433,14 +435,20 @@ def report_reask(call: Call, now: float, verdict: Verdict) -> None:
 
 
 def report_end(
-    call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage], answer: Any = None
+    call: Call,
+    now: float,
+    *,
+    error: Optional[ChatPoolError],
+    usage: Optional[Usage],
+    answer: Any = None,
+    cached: bool = False,
 ) -> None:
     """Emit the event of a call that has its outcome; ``usage`` is of ``answer``, where there is one."""
     kind = "succeeded" if error is None else "failed"
     if call.options.dispatcher.wants(kind):
         call.complete_history(now)
         last = call.history[-1] if call.history else _NOTHING_SENT
-        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer)
+        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer, cached)
 
 
 _NOTHING_SENT = Attempt("", None, None, None, None)  # type: ignore[arg-type]  # an event without an attempt
@@ -454,6 +462,7 @@ def _emit(
     reason: Optional[str],
     usage: Optional[Usage],
     answer: Any = None,
+    cached: bool = False,
 ) -> None:
     _, status, wait, elapsed, request_id, _ = attempt
     endpoint, model = call.upstream_key
@@ -480,5 +489,6 @@ def _emit(
         now - call.created_at if has_ended else None,
         finish_reason,
         call.first_chunk_seconds,
+        cached or None,
     )
     call.options.dispatcher.emit(event)

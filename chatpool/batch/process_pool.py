@@ -155,6 +155,7 @@ def _encoded_row(row_request: RowRequest, journal: Journal) -> bytes:
         payload = base64.b64encode(pickle.dumps(replace(request, body=dict(request.body))))
     path, pickled = text_or_null(request.path), json.dumps(not is_plain)
     background = json.dumps(journal.pending(row_request.key, row_request.hash))
+    identity += f',"occurrence":{row_request.occurrence}'
     header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled},"background":{background}}}\n'
     return header.encode("ascii") + payload + b"\n"
 

@@ -119,6 +119,7 @@ class _RowRunner:
             backgrounds=self,
             is_batched=packed,
             ends_when_refused=ends_when_refused,
+            occurrence_of=lambda row: int(row["occurrence"]),
         )
         if self._is_stopping:
             self._stop(run)

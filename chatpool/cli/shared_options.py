@@ -138,7 +138,7 @@ def _header(text: str) -> Tuple[str, str]:
 # -- options --------------------------------------------------------------------------------------------------
 
 
-_NO_LIMITS: Dict[str, Any] = dict.fromkeys(("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices"))
+_NO_LIMITS: Dict[str, Any] = dict.fromkeys(("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices", "cache"))
 _SYSTEM_HELP = "a system message for every prompt"
 
 
@@ -167,6 +167,7 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
     _add_server(command)
     _add_request(command).add_argument("--system", metavar="TEXT", help=_SYSTEM_HELP)
     _add_limits(command)
+    _add_cache(command)
     add_messages(command).add_argument("--json", action="store_true", help=json_help)
 
 
@@ -269,6 +270,14 @@ def _add_limits(command: CommandParser) -> None:
     )
 
 
+def _add_cache(command: CommandParser) -> None:
+    command.add_argument_group("cache").add_argument(
+        "--cache",
+        metavar="FILE",
+        help="keep answers in this file, and answer requests from it that are identical to earlier ones",
+    )
+
+
 class _Louder(argparse._CountAction):
     """Counts from 0, where argparse counts from the default: that may be of a file of options."""
 
@@ -314,6 +323,7 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
         "retry": arguments.retries,
         "headers": dict(arguments.header),
         "defaults": dict(arguments.param),
+        "cache": arguments.cache,
     }
     limits = {"requests_per_minute": arguments.rpm, "tokens_per_minute": arguments.tpm, "scope": arguments.scope}
     if any(value is not None for value in limits.values()):
