@@ -34,6 +34,8 @@ _BUSY_SECONDS = 2.0  # until other processes have ended their transactions, each
 _LOCK_SECONDS = 10.0
 _REST_SECONDS = 5.0  # after a failure; otherwise a full disk or a busy file would hold up every call
 _SALT_BYTES = 32
+# The message of an error may quote a damaged file, and then be no text.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 _SCHEMA = (
@@ -113,11 +115,11 @@ class Database:
                     return None
                 try:
                     return function(self._opened())
-                except sqlite3.Error as error:
+                except _SQLITE_ERRORS as error:
                     if not (_is_damage(error) and self._set_aside(error)):
                         raise
                 return function(self._opened())
-            except (sqlite3.Error, OSError, ForeignDatabase) as error:
+            except (*_SQLITE_ERRORS, OSError, ForeignDatabase) as error:
                 if raises_foreign and isinstance(error, ForeignDatabase):
                     raise
                 self._rest(error, only_writes=is_write and self._connection is not None)
@@ -207,7 +209,7 @@ class Database:
 
     # -- damage ---------------------------------------------------------------------------------------------
 
-    def _set_aside(self, error: sqlite3.Error) -> bool:
+    def _set_aside(self, error: Exception) -> bool:
         """Rename a damaged file, unless another process has; return whether a new one may be opened."""
         damaged = self._identity
         self._close()
@@ -315,10 +317,10 @@ def _in_transaction(connection: sqlite3.Connection, function: Callable[[sqlite3.
         raise
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
     """Return whether an error says that the file is damaged, or no database at all."""
     # SQLITE_CORRUPT and SQLITE_NOTADB are of this very class; a full disk, a lock and others are of subclasses.
-    return type(error) is sqlite3.DatabaseError
+    return type(error) is sqlite3.DatabaseError or isinstance(error, UnicodeDecodeError)
 
 
 # -- files --------------------------------------------------------------------------------------------------------
@@ -337,6 +339,9 @@ def _check_owner(path: str) -> None:
     Raises:
         OSError: it is one, or no regular file.
     """
+    for ending in _COMPANIONS:
+        if os.path.islink(f"{path}{ending}"):
+            raise PermissionError(errno.EPERM, f"there is a link beside it, {path}{ending}")
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -347,9 +352,6 @@ def _check_owner(path: str) -> None:
         folder = os.stat(os.path.dirname(path))
         if status.st_uid not in (os.geteuid(), 0, folder.st_uid):
             raise PermissionError(errno.EPERM, "it belongs to another user")
-    for ending in _COMPANIONS:
-        if os.path.islink(f"{path}{ending}"):
-            raise PermissionError(errno.EPERM, f"there is a link beside it, {path}{ending}")
 
 
 def _identity_of(path: str) -> Optional[_Identity]:

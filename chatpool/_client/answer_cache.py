@@ -119,7 +119,7 @@ class AnswerCache:
         parts = (
             *_account_of(self._settings, client.transport, options.headers),
             client.transport.base_url,
-            repr(query) if query else "",
+            json.dumps(query, default=str) if query else "",
             f"{request.method.upper()} {request.path}",
             request.response if isinstance(request.response, str) else "bytes",
             str(occurrence),
@@ -411,7 +411,8 @@ def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any
     for name, value in (*all_headers.items(), *headers.items()):
         if is_credential(name) or str(name).lower() in ACCOUNT_HEADERS:
             of_account[str(name).lower()] = value
-    return "key", repr(transport.auth.identity()), repr(sorted(of_account.items())), repr(connection.cert)
+    # JSON, as the repr of a secret is the same for all of them.
+    return "key", json.dumps([transport.auth.identity(), sorted(of_account.items()), connection.cert], default=str)
 
 
 # -- values -------------------------------------------------------------------------------------------------------

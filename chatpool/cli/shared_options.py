@@ -138,7 +138,9 @@ def _header(text: str) -> Tuple[str, str]:
 # -- options --------------------------------------------------------------------------------------------------
 
 
-_NO_LIMITS: Dict[str, Any] = dict.fromkeys(("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices", "cache"))
+_NO_LIMITS: Dict[str, Any] = dict.fromkeys(
+    ("max_workers", "rpm", "tpm", "scope", "budget", "retries", "prices", "cache")
+)
 _SYSTEM_HELP = "a system message for every prompt"
 
 
