@@ -264,7 +264,7 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
         sends_bare_text: whether a row that is sent alone after all goes as a text, and not as a list of one.
 
     Attributes:
-        parts: of batches that failed; they go first.
+        parts: of batches that failed, and rows with answers from the cache; they go first.
         unsendable: outcomes of rows of which no request could be made.
         max_texts: how many rows a batch may have; less once the server has shown that it takes less.
         look_up: returns an item with its answer from the cache, as far as there is one; None without a cache.
@@ -308,9 +308,11 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
             self._next_item, batch_shared, tokens = None, shared, tokens + item.tokens
             if shared is None:
                 break
-        if not self._items and self._cached:
+        if self._cached:  # at once, as the next row may take a while
             cached, self._cached = self._cached, []
-            return _EmbeddingBatch(cached, is_joined=False, is_cached=True)
+            self.parts.append(_EmbeddingBatch(cached, is_joined=False, is_cached=True))
+        if not self._items and self.parts:
+            return self.parts.popleft()
         if not self._items:
             raise StopIteration
         items, self._items = self._items, []

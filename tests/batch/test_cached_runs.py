@@ -99,17 +99,17 @@ def test_texts_to_embed_are_known_by_themselves(tmp_path, path, processes):
 
 def test_a_vector_of_a_single_call_is_no_whole_answer(tmp_path, path):
     source = write_texts(tmp_path / "in.jsonl", ["text"])
-    with FakeServer() as server:
-        with ChatPool("m", base_url=server.base_url, cache=path) as pool:
-            vector = pool.embed("text")
-            batch.run(source, tmp_path / "out.jsonl", pool=pool, progress=False)
-            assert len(server.requests) == 2
-            assert bodies(tmp_path / "out.jsonl")["r0"]["data"][0]["embedding"] == vector
-            assert pool.embed("text") == vector
+    with FakeServer() as server, ChatPool("m", base_url=server.base_url, cache=path) as pool:
+        vector = pool.embed("text")
+        batch.run(source, tmp_path / "out.jsonl", pool=pool, progress=False)
+        assert len(server.requests) == 2
+        assert bodies(tmp_path / "out.jsonl")["r0"]["data"][0]["embedding"] == vector
+        assert pool.embed("text") == vector
 
 
 def test_sounds_come_from_the_cache_too(tmp_path, path):
-    source = write_prompts(tmp_path / "in.jsonl", ["one", "two"])
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"custom_id": "r0", "input": "one"}\n{"custom_id": "r1", "input": "two"}\n', encoding="utf-8")
     with FakeServer() as server:
         options = {"model": "m", "base_url": server.base_url, "cache": path, "progress": False, "url": "speech"}
         batch.run(source, tmp_path / "one.jsonl", save_to=tmp_path / "a", **options)
@@ -130,7 +130,8 @@ def test_rows_that_are_missing_offline_stay_pending(tmp_path, path, processes):
         result = batch.run(source, tmp_path / "out.jsonl", **options, **offline)
         assert (result.succeeded, result.failed, result.pending) == (1, 0, 1)
         assert len(server.requests) == 1
-        assert batch.run(source, tmp_path / "out.jsonl", **options).succeeded == 1
+        assert batch.run(source, tmp_path / "out.jsonl", **options).succeeded == 2
+        assert [request.prompt for request in server.requests] == ["a", "b"]
 
 
 def test_a_budget_that_is_used_up_does_not_keep_rows_from_the_cache(tmp_path, path):
