@@ -62,6 +62,7 @@ class AnswerCache:
     def __init__(self, settings: Cache, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
+        self._accounts: Dict[str, Tuple[str, str]] = {}  # of endpoints, for calls without headers of their own
         self._store = Store(settings.path, settings.max_age, settings.max_bytes, is_read_only=settings.offline)
         _check_account(settings, [client.transport for client in engine.endpoints])
         try:
@@ -117,7 +118,7 @@ class AnswerCache:
         settings = client.transport.settings
         query = sorted({**settings.query, **options.query}.items())
         parts = (
-            *_account_of(self._settings, client.transport, options.headers),
+            *self._account_of(client, options),
             client.transport.base_url,
             json.dumps(query, default=str) if query else "",
             f"{request.method.upper()} {request.path}",
@@ -131,6 +132,14 @@ class AnswerCache:
             digest.update(b"%d:" % len(data))
             digest.update(data)
         return digest.digest()
+
+    def _account_of(self, client: EndpointClient, options: CallOptions) -> Tuple[str, str]:
+        if options.headers:
+            return _account_of(self._settings, client.transport, options.headers)
+        account = self._accounts.get(client.spec.name)
+        if account is None:
+            account = self._accounts[client.spec.name] = _account_of(self._settings, client.transport, {})
+        return account
 
     # -- look-ups ----------------------------------------------------------------------------------------------
 
@@ -401,7 +410,7 @@ def _check_account(settings: Cache, transports: Sequence[Transport]) -> None:
             )
 
 
-def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any]) -> Tuple[str, ...]:
+def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any]) -> Tuple[str, str]:
     """Return what tells an account from others; nobody sees it but the digest."""
     if settings.account is not None:
         return "account", settings.account

@@ -133,7 +133,9 @@ class Runner:
     def _count_occurrence(self, row_request: RowRequest) -> None:
         """Number a row among those with the same request, whether they run or not: a cache has an answer for each."""
         if self._occurrences is not None:
-            hash_ = row_request.hash or self._rows.row_request(row_request.row).hash  # not known of rows that do not run
+            hash_ = (
+                row_request.hash or self._rows.row_request(row_request.row).hash
+            )  # not known of rows that do not run
             short = int(hash_[:_HASH_DIGITS], 16) or 1
             row_request.occurrence = self._occurrences.get(short)
             self._occurrences[short] = row_request.occurrence + 1
