@@ -158,6 +158,8 @@ class Database:
         else:
             self._close()
             self._rests_until = rests_until
+        if self._is_read_only and isinstance(error, FileNotFoundError):
+            return  # nothing has been kept yet: a miss says so
         level = logging.DEBUG if self._has_warned else logging.WARNING
         self._has_warned = True
         verb = "written to" if only_writes else "used"
