@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from chatpool._cache import ForeignDatabase, Store
+from chatpool._cache import ForeignDatabase, Store, database
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -231,6 +231,21 @@ class TestDamage:
         assert [found(stores[0], b"%d" % number) for number in range(8)] == [b"%d" % number for number in range(8)]
         for each in stores:
             each.close()
+
+    def test_what_another_process_has_set_aside_meanwhile_is_not_set_aside_again(self, store, path, monkeypatch):
+        path.write_bytes(b"garbage" * 1000)
+        other, locked = Store(str(path)), database._locked_beside
+
+        def late(target):
+            monkeypatch.setattr(database, "_locked_beside", locked)
+            keep(other, b"b", b"2")
+            return locked(target)
+
+        monkeypatch.setattr(database, "_locked_beside", late)
+        keep(store)
+        assert len(aside(path)) == 1
+        assert (found(store), found(store, b"b")) == (b"1", b"2")
+        other.close()
 
     def test_a_file_that_was_removed_is_made_anew(self, store, path):
         keep(store)
