@@ -204,6 +204,17 @@ class AnswerCache:
             value.usage, value.cached = Usage(), True
         return value
 
+    def has(self, request: ChatRequest, options: CallOptions, occurrence: int) -> bool:
+        """Return whether there is an answer to a request, for a call that another process makes.
+
+        Raises:
+            ConfigurationError: a file of it cannot be read.
+        """
+        if not may_be_cached(request):
+            return False
+        key = self.key_of_request(request, options, occurrence)
+        return self._store.find(list(key.digests.values()), self._engine.clock.wall()) is not None
+
     def find(self, key: CacheKey) -> Any:
         """Return the JSON of the answer that is kept under a key, None without one."""
         entry = self._store.find(list(key.digests.values()), self._engine.clock.wall())

@@ -68,6 +68,7 @@ __all__ = [
     "has_cache",
     "has_version_in_url",
     "identity_of",
+    "is_cached",
     "limits_of",
     "max_workers_of",
     "model_of",
@@ -146,6 +147,16 @@ def start_rows(
 def has_cache(pool: ChatPool) -> bool:
     """Return whether the pool has a cache."""
     return pool._core.cache is not None
+
+
+def is_cached(pool: ChatPool, request: ChatRequest, occurrence: int) -> bool:
+    """Return whether the pool's cache has an answer to a request that another process is to make.
+
+    Raises:
+        ConfigurationError: a file of the request cannot be read.
+    """
+    cache = pool._core.cache
+    return cache is not None and cache.has(request, pool._call_options(), occurrence)
 
 
 def _run_cache(pool: ChatPool, occurrence_of: Optional[Callable[[Any], int]]) -> Optional[RunCache]:

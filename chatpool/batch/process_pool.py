@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of, payload_of
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, is_cached, max_workers_of, payload_of
 from .._journal import PENDING, Journal, Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._values import Waiting
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
@@ -283,6 +283,8 @@ class ProcessPoolRunner(Runner):
         """Return True if the budget has enough for the row; otherwise requeue it, fail it, or end the run."""
         assert row_request.request is not None
         try:
+            if self._budget.limits and is_cached(self._pool, row_request.request, row_request.occurrence):
+                return True
             if self._budget.reserve(row_request.key, row_request.request):
                 return True
             self._requeued.appendleft(row_request)  # until others have taken less than expected

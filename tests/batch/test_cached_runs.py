@@ -134,12 +134,13 @@ def test_rows_that_are_missing_offline_stay_pending(tmp_path, path, processes):
         assert [request.prompt for request in server.requests] == ["a", "b"]
 
 
-def test_a_budget_that_is_used_up_does_not_keep_rows_from_the_cache(tmp_path, path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_budget_that_is_used_up_does_not_keep_rows_from_the_cache(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
     with FakeServer() as server:
         options = {"model": "m", "base_url": server.base_url, "cache": path, "progress": False}
         batch.run(source, tmp_path / "one.jsonl", **options)
-        result = batch.run(source, tmp_path / "two.jsonl", budget=Budget(tokens=0), **options)
+        result = batch.run(source, tmp_path / "two.jsonl", budget=Budget(tokens=0), processes=processes, **options)
     assert (result.succeeded, result.fatal) == (2, None)
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -89,6 +91,15 @@ class TestCalls:
         with ChatPool("m", base_url=server.base_url) as pool:
             assert not any(pool.chat("ping").cached for _ in range(2))
         assert len(server.requests) == 2
+
+    def test_without_one_no_part_of_it_is_imported(self):
+        code = (
+            "import sys, chatpool\n"
+            "chatpool.ChatPool('m', base_url='http://127.0.0.1:1/v1').close()\n"
+            "print({'sqlite3', 'chatpool._cache', 'chatpool._client.answer_cache'} & set(sys.modules))"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ended.stdout == "set()\n"
 
     def test_views_futures_and_other_paths_have_it_too(self, server, pool_of):
         for turn in range(2):
