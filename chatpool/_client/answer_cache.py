@@ -17,6 +17,7 @@ from .._engine import Call, CallFuture, CallOptions, EndpointClient, Engine
 from .._engine.call import report_end
 from .._files import atomic_replace
 from .._journal import DigestTable, decode_value, encode_value
+from .._reentrancy import holds_locks
 from .._transport import KeyAuth, Transport, identity_of, payload_of
 from .._values import LazyBody
 from .._wire import without_secrets
@@ -70,6 +71,7 @@ class AnswerCache:
         except ForeignDatabase as error:
             raise ConfigurationError(f"cache: {settings.path} cannot be used, {error}: name another file") from error
 
+    @holds_locks
     def close(self) -> None:
         """Close the file."""
         self._store.close()
