@@ -52,7 +52,7 @@ from .stored_runs import Backgrounds, StoredRowsRun, record_of
 from .time_budget import seconds_left
 
 if TYPE_CHECKING:
-    from .answer_cache import RunCache
+    from .run_cache import RunCache
 
 __all__ = [
     "MAX_BATCH_TEXTS",
@@ -162,7 +162,7 @@ def is_cached(pool: ChatPool, request: ChatRequest, occurrence: int) -> bool:
 def _run_cache(pool: ChatPool, occurrence_of: Optional[Callable[[Any], int]]) -> Optional[RunCache]:
     if pool._core.cache is None:
         return None
-    from .answer_cache import RunCache  # as in PoolCore
+    from .run_cache import RunCache  # as in PoolCore
 
     return RunCache(pool._core.cache, occurrence_of)
 

@@ -32,7 +32,8 @@ from .run import Run, RunOrigin, unusable_item
 from .stored_runs import StoredRowsRun
 
 if TYPE_CHECKING:
-    from .answer_cache import CacheKey, RunCache
+    from .answer_cache import CacheKey
+    from .run_cache import RunCache
 
 __all__ = [
     "MAX_BATCH_TEXTS",

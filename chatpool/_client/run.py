@@ -43,7 +43,7 @@ from .failures import FailureLimit
 from .single_flight import SingleFlight, follower_outcome
 
 if TYPE_CHECKING:
-    from .answer_cache import RunCache
+    from .run_cache import RunCache
 
 __all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "merged_outcome", "unusable_item"]
 

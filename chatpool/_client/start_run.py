@@ -33,7 +33,7 @@ from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
 
 if TYPE_CHECKING:
-    from .answer_cache import RunCache
+    from .run_cache import RunCache
 
 __all__ = [
     "ItemKey",
@@ -204,7 +204,7 @@ def _run_cache(core: PoolCore, run_options: RunOptions) -> Optional[RunCache]:
     """Return the cache of a run, None without one."""
     if core.cache is None:
         return None
-    from .answer_cache import RunCache  # as in PoolCore
+    from .run_cache import RunCache  # as in PoolCore
 
     occurrences = run_options.occurrences
     if not run_options.is_retry:
