@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from ._attachments import Attachment, attach
-from ._client import ChatPool, ChatStream, Endpoint, StoredFiles, deadline, speech, transcription, translation
+from ._client import Cache, ChatPool, ChatStream, Endpoint, StoredFiles, deadline, speech, transcription, translation
 from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
 from ._structured.json_schema import json_schema
@@ -19,6 +19,7 @@ from .errors import (
     AuthenticationError,
     BadRequestError,
     BudgetExceededError,
+    CacheMissError,
     CallCancelledError,
     ChatPoolError,
     ConfigurationError,
@@ -71,6 +72,8 @@ __all__ = [
     "BadRequestError",
     "Budget",
     "BudgetExceededError",
+    "Cache",
+    "CacheMissError",
     "CallCancelledError",
     "ChatChunk",
     "ChatCompletion",

@@ -147,6 +147,7 @@ class ChatCompletion(Generic[ParsedT]):
     """
 
     __slots__ = (
+        "_cached",
         "_choices",
         "_fallback",
         "_raw",
@@ -197,6 +198,15 @@ class ChatCompletion(Generic[ParsedT]):
         """The number of the entry of ``fallbacks=`` that brought it, from 1; 0 for the request itself."""
         number: int = getattr(self, "_fallback", 0)  # pickles of 0.1.0 lack it
         return number
+
+    @property
+    def cached(self) -> bool:
+        """True if it came from the pool's cache: it has no tokens then, and ``raw`` has those of the first time."""
+        return bool(getattr(self, "_cached", False))
+
+    @cached.setter
+    def cached(self, value: bool) -> None:
+        self._cached = value
 
     @property
     def reasoning(self) -> Optional[str]:

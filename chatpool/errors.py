@@ -21,6 +21,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BudgetExceededError",
+    "CacheMissError",
     "CallCancelledError",
     "ChatPoolError",
     "ConfigurationError",
@@ -101,7 +102,8 @@ class ChatPoolError(Exception):
         return _rebuild, (type(self), self.args), self.__dict__
 
 
-_CONTENT = frozenset({"body", "completion", "results", "samples", "text"})  # large, or none of a log's business
+# Large, or none of a log's business.
+_CONTENT = frozenset({"body", "completion", "prompt", "results", "samples", "text"})
 
 
 def _is_plain(value: Any) -> bool:
@@ -393,6 +395,30 @@ class BudgetExceededError(ChatPoolError):
     """The pool's ``budget=`` is used up; the call was not sent."""
 
     advice = "raise the budget (budget=) and run the remaining items again"
+
+
+class CacheMissError(ChatPoolError):
+    """``Cache(offline=True)`` sends nothing, and there is no answer to the request in its file.
+
+    Attributes:
+        path: the path of the request.
+        model: its model, None without one.
+        prompt: the beginning of its prompt, "" where it has none.
+    """
+
+    advice = "make the call once without offline=True, so that its answer is kept"
+
+    path: str
+    model: Optional[str]
+    prompt: str
+
+    def __init__(
+        self, message: str = "", *, attempts: int = 0, path: str = "", model: Optional[str] = None, prompt: str = ""
+    ) -> None:
+        super().__init__(message, attempts=attempts)
+        self.path = path
+        self.model = model
+        self.prompt = prompt
 
 
 class TooManyFailuresError(ChatPoolError):

@@ -130,7 +130,19 @@ class Outcome(Generic[ValueT]):
         fallback: the number of the entry of ``fallbacks=`` that it ended with, from 1; 0 for the request itself.
     """
 
-    __slots__ = ("_charges", "_usage", "elapsed", "error", "fallback", "history", "index", "item", "request", "value")
+    __slots__ = (
+        "_cached",
+        "_charges",
+        "_usage",
+        "elapsed",
+        "error",
+        "fallback",
+        "history",
+        "index",
+        "item",
+        "request",
+        "value",
+    )
 
     def __init__(
         self,
@@ -159,6 +171,15 @@ class Outcome(Generic[ValueT]):
     def __setstate__(self, state: Tuple[None, Mapping[str, Any]]) -> None:
         for name, value in {"fallback": 0, "_charges": (), **state[1]}.items():  # pickles of 0.1.0 lack them
             setattr(self, name, value)
+
+    @property
+    def cached(self) -> bool:
+        """True if its answer came from the pool's cache: nothing was sent for it, and it has no tokens."""
+        return getattr(self, "_cached", False) or getattr(self.value, "cached", False) is True
+
+    @cached.setter
+    def cached(self, value: bool) -> None:
+        self._cached = value
 
     @property
     def usage(self) -> Optional[Usage]:
@@ -450,6 +471,7 @@ class PoolStats:
         usage: tokens of all answers.
         lines: per (endpoint, model): :class:`LineStats`. The endpoint is its ``base_url``, or its name in a pool with
             several.
+        cached: calls that were answered from the pool's cache; they are among ``succeeded``.
         reasked: answers that ``parse=`` could not use and that a reask followed.
         cost: money of all answers, as their servers state it or else by the prices of the pool's
             :class:`~chatpool.Budget`; None where there is neither.
@@ -470,6 +492,7 @@ class PoolStats:
     cost: Optional[float] = None
     waits_for: Optional[str] = None
     fell_back: int = 0
+    cached: int = 0
 
     def __repr__(self) -> str:
         from ._reprs import stats_line

@@ -2,6 +2,7 @@
 
 from .._wire.media import speech, transcription, translation
 from .api_methods import StoredFiles
+from .cache_settings import Cache
 from .endpoint import Endpoint
 from .pool import (
     ChatPool,
@@ -11,6 +12,7 @@ from .streams import ChatStream
 from .time_budget import deadline
 
 __all__ = [
+    "Cache",
     "ChatPool",
     "ChatStream",
     "Endpoint",

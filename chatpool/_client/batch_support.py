@@ -10,7 +10,20 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+)
 from urllib.parse import SplitResult, urlsplit
 
 from .._engine import TIMED_OUT
@@ -42,6 +55,9 @@ from .start_run import run_window
 from .stored_runs import Backgrounds, StoredRowsRun, record_of, samples_mark
 from .time_budget import seconds_left
 
+if TYPE_CHECKING:
+    from .run_cache import RunCache
+
 __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
@@ -53,8 +69,10 @@ __all__ = [
     "StoredRowsRun",
     "WorkerPools",
     "base_urls",
+    "has_cache",
     "has_version_in_url",
     "identity_of",
+    "is_cached",
     "limits_of",
     "max_workers_of",
     "model_of",
@@ -93,6 +111,7 @@ def start_rows(
     failure_limit: Optional[FailureLimit] = None,
     ends_when_refused: bool = True,
     kept: Optional[KeptAnswers] = None,
+    occurrence_of: Optional[Callable[[Any], int]] = None,
 ) -> StoredRowsRun:
     """Return a run over rows; nothing is sent before it is consumed.
 
@@ -107,6 +126,7 @@ def start_rows(
         failure_limit: ends the run when too many rows have failed; None where another process counts.
         ends_when_refused: as in :class:`~chatpool._engine.CallOptions`.
         kept: returns the JSON of the samples of a row that an earlier run has brought, None without any.
+        occurrence_of: returns the number of a row among those with the same request, from 0; for the cache.
     """
     engine = pool._core.engine
     dispatcher = pool._core.dispatcher.extended(listeners)
@@ -115,7 +135,9 @@ def start_rows(
     options = run_call_options(single, dispatcher, ends_when_refused=ends_when_refused)
     if is_batched:
         window_batches, max_pack = 2 * engine.max_workers, pool._defaults.max_pack
-        run: StoredRowsRun = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
+        packed = EmbeddingRowsRun(engine, rows, prepare, options, window_batches, max_pack, persist=persist)
+        packed.use_cache(_run_cache(pool, occurrence_of))
+        run: StoredRowsRun = packed
     else:
         window, samples = run_window(engine.max_workers), pool._defaults.samples
         arguments = engine, rows, lambda row: _in_full(prepare(row)), options, window
@@ -124,8 +146,32 @@ def start_rows(
             run = StoredRowsRun(*arguments, **stores)
         else:
             run = SampledRowsRun(*arguments, samples=samples, kept=kept, **stores)
+        run.cache = _run_cache(pool, occurrence_of)
     run.failure_limit = failure_limit
     return run
+
+
+def has_cache(pool: ChatPool) -> bool:
+    """Return whether the pool has a cache."""
+    return pool._core.cache is not None
+
+
+def is_cached(pool: ChatPool, request: ChatRequest, occurrence: int) -> bool:
+    """Return whether the pool's cache has an answer to a request that another process is to make.
+
+    Raises:
+        ConfigurationError: a file of the request cannot be read.
+    """
+    cache = pool._core.cache
+    return cache is not None and cache.has(request, pool._call_options(), occurrence)
+
+
+def _run_cache(pool: ChatPool, occurrence_of: Optional[Callable[[Any], int]]) -> Optional[RunCache]:
+    if pool._core.cache is None:
+        return None
+    from .run_cache import RunCache  # as in PoolCore
+
+    return RunCache(pool._core.cache, occurrence_of)
 
 
 def _in_full(request: ChatRequest) -> ChatRequest:

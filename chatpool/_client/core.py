@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Dict, Iterable, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 from .._engine import Dispatcher, EndpointClient, Endpoints, EndpointSpec, Engine, WorkerHooks
 from .._observe import CallLog, Statistics
@@ -15,6 +15,10 @@ from ..clock import Clock, current_clock
 from ..config import Budget
 from ..events import Listener
 from ..types import LineStats, PoolStats
+from .cache_settings import Cache
+
+if TYPE_CHECKING:
+    from .answer_cache import AnswerCache
 from .fallbacks import EndpointNames
 
 __all__ = ["PoolCore"]
@@ -32,6 +36,7 @@ class PoolCore:
         budget: None without one.
         inline_clock: the clock of a pool without workers, each of whose calls runs in the thread that makes it; None
             for one with workers.
+        cache: settings of the cache, None without one.
 
     Attributes:
         budget: of the pool, None without one.
@@ -40,6 +45,7 @@ class PoolCore:
         statistics: the pool's counters.
         prices: of the budget; None without any.
         endpoint_names: the names of the endpoints that fallbacks may go to.
+        cache: answers calls before they are queued, None without one.
 
     Raises:
         TypeError: a hook or a listener cannot be called.
@@ -52,6 +58,7 @@ class PoolCore:
         listeners: Iterable[Listener],
         budget: Optional[Budget] = None,
         inline_clock: Optional[Clock] = None,
+        cache: Optional[Cache] = None,
     ) -> None:
         for name, hook in hooks._asdict().items():
             if hook is not None and not callable(hook):
@@ -74,6 +81,11 @@ class PoolCore:
             budget_tracker=None if budget is None else BudgetTracker(budget),
             runs_inline=inline_clock is not None,
         )
+        self.cache: Optional[AnswerCache] = None
+        if cache is not None:
+            from .answer_cache import AnswerCache  # most programs have none: importing SQLite takes time
+
+            self.cache = AnswerCache(cache, self.engine)
 
     @property
     def base_urls(self) -> Dict[str, str]:
@@ -85,6 +97,14 @@ class PoolCore:
     def transport(self) -> Transport:
         """Transport of the first endpoint: another one in a forked child."""
         return self.engine.transport
+
+    def end(self, end_engine: Callable[[], None]) -> None:
+        """End the engine, then close the cache; calls that go on use it again if they have to."""
+        try:
+            end_engine()
+        finally:
+            if self.cache is not None:
+                self.cache.close()
 
     def stats(self, *, reentrant: bool = False) -> PoolStats:
         """Return the counters at this moment.

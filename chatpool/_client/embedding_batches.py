@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from .._engine import Call, CallOptions, Engine
 from .._reentrancy import runs_user_code
@@ -31,6 +31,10 @@ from .failures import can_never_succeed, may_succeed_in_parts
 from .run import Run, RunOrigin, unusable_item
 from .stored_runs import StoredRowsRun
 
+if TYPE_CHECKING:
+    from .answer_cache import CacheKey
+    from .run_cache import RunCache
+
 __all__ = [
     "MAX_BATCH_TEXTS",
     "PAUSE",
@@ -47,12 +51,19 @@ _MAX_BATCH_TOKENS = 300_000
 
 
 class _BatchItem(NamedTuple):
-    """One row in a batch."""
+    """One row in a batch.
+
+    Attributes:
+        key: what the cache knows its request by; None without a cache.
+        value: the value of the answer that the cache has; None where it has none.
+    """
 
     row_index: int
     row: Any
     request: ChatRequest
     tokens: int
+    key: Optional[CacheKey] = None
+    value: Any = None
 
 
 class _Siblings:
@@ -71,9 +82,12 @@ class _EmbeddingBatch:
         earlier_attempts: of the larger batches that these rows were in.
         siblings: the other parts of the batch that this is a part of.
         sends_bare_text: whether a part of one row goes out as a text, and not as a list of one.
+        is_cached: whether all rows have their answers from the cache, and nothing is sent.
 
     Attributes:
         items: the rows.
+        is_cached: the same.
+        answers: (request, key, answer) of each row for the cache, where there is one.
         request: the request for all of them.
         outcomes: of the rows that have ended, None before the batch has an outcome.
         parts: batches of the rows that are to be sent again, once it has one.
@@ -85,6 +99,8 @@ class _EmbeddingBatch:
         "_is_joined",
         "_sends_bare_text",
         "_siblings",
+        "answers",
+        "is_cached",
         "items",
         "max_texts",
         "outcomes",
@@ -100,8 +116,11 @@ class _EmbeddingBatch:
         earlier_attempts: Tuple[Attempt, ...] = (),
         siblings: Optional[_Siblings] = None,
         sends_bare_text: bool = False,
+        is_cached: bool = False,
     ) -> None:
         self.items = items
+        self.is_cached = is_cached
+        self.answers: List[Tuple[ChatRequest, CacheKey, Any]] = []
         self._is_joined = is_joined
         self._sends_bare_text = sends_bare_text
         self._earlier_attempts = earlier_attempts
@@ -126,11 +145,15 @@ class _EmbeddingBatch:
             value_of: makes a row's value of its request and its part of the answer.
         """
         self.outcomes = []
-        if outcome.error is not None and self.may_be_split(outcome):
+        if self.is_cached:
+            self.outcomes = list(map(_cached_outcome, self.items))
+        elif outcome.error is not None and self.may_be_split(outcome):
             takes_no_list = has_no_vectors(getattr(outcome.error, "body", None))
             self.max_texts = 1 if takes_no_list else None
             self._split(1 if takes_no_list else len(self.items) // 2, outcome)
         elif outcome.error is not None or not self._is_joined:
+            if outcome.error is None:
+                self._note_answer(self.items[0], outcome.value)
             self.outcomes = [
                 self._outcome_of(item, outcome, outcome.value, outcome.error, outcome.usage) for item in self.items
             ]
@@ -196,9 +219,15 @@ class _EmbeddingBatch:
         self, item: _BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
     ) -> Outcome[Any]:
         try:
-            return self._outcome_of(item, outcome, value_of(item.request, answer), None, usage_of(answer))
+            value = value_of(item.request, answer)
         except UnusableAnswer as problem:
             return self._outcome_of(item, outcome, None, _unusable_answer(problem), usage_of(answer))
+        self._note_answer(item, answer)
+        return self._outcome_of(item, outcome, value, None, usage_of(answer))
+
+    def _note_answer(self, item: _BatchItem, answer: Any) -> None:
+        if item.key is not None:
+            self.answers.append((item.request, item.key, answer))
 
     def _outcome_of(
         self,
@@ -214,6 +243,12 @@ class _EmbeddingBatch:
         elapsed, charges_of_row = outcome.elapsed, tuple(charges) if number else ()
         row = item.row_index, item.row, item.request
         return Outcome(*row, value, error, history, elapsed, usage, number, charges_of_row)
+
+
+def _cached_outcome(item: _BatchItem) -> Outcome[Any]:
+    outcome: Outcome[Any] = Outcome(item.row_index, item.row, item.request, item.value, usage=Usage())
+    outcome.cached = True
+    return outcome
 
 
 def _unusable_answer(problem: UnusableAnswer) -> APIResponseError:
@@ -233,9 +268,11 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
         sends_bare_text: whether a row that is sent alone after all goes as a text, and not as a list of one.
 
     Attributes:
-        parts: of batches that failed; they go first.
+        parts: of batches that failed, and rows with answers from the cache; they go first.
         unsendable: outcomes of rows of which no request could be made.
         max_texts: how many rows a batch may have; less once the server has shown that it takes less.
+        look_up: returns an item with its answer from the cache, as far as there is one; None without a cache.
+        miss: returns the error of a request that is not in the cache, where nothing is sent; None where it is sent.
     """
 
     def __init__(
@@ -255,6 +292,9 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
         self.parts: Deque[_EmbeddingBatch] = deque()
         self.unsendable: List[Outcome[Any]] = []
         self.max_texts = max_pack or MAX_BATCH_TEXTS
+        self._cached: List[_BatchItem] = []
+        self.look_up: Optional[Callable[[_BatchItem], _BatchItem]] = None
+        self.miss: Optional[Callable[[ChatRequest], ChatPoolError]] = None
 
     def __next__(self) -> _EmbeddingBatch:
         if self.parts:
@@ -272,6 +312,11 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
             self._next_item, batch_shared, tokens = None, shared, tokens + item.tokens
             if shared is None:
                 break
+        if self._cached:  # at once, as the next row may take a while
+            cached, self._cached = self._cached, []
+            self.parts.append(_EmbeddingBatch(cached, is_joined=False, is_cached=True))
+        if not self._items and self.parts:
+            return self.parts.popleft()
         if not self._items:
             raise StopIteration
         items, self._items = self._items, []
@@ -283,9 +328,11 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
 
         None at the end, and where the batch at hand is to go out.
         """
+        if len(self._cached) >= MAX_BATCH_TEXTS:
+            return None
         for row in self._rows:
             if row is PAUSE:
-                if self._items:
+                if self._items or self._cached:
                     return None
                 continue
             index = self._index
@@ -296,16 +343,32 @@ class _EmbeddingBatcher(Iterator[_EmbeddingBatch]):
                 self.unsendable.append(Outcome(index, row, error=unusable_item(index, error)))
                 continue
             shared = shared_part(request)
-            return _BatchItem(index, row, request, 0 if shared is None else tokens_of(request)), shared
+            item = _BatchItem(index, row, request, 0 if shared is None else tokens_of(request))
+            if self.look_up is not None:
+                item = self.look_up(item)
+            if item.value is None and self.miss is None:
+                return item, shared
+            if self._put_unsent(item):
+                return None
         return None
+
+    def _put_unsent(self, item: _BatchItem) -> bool:
+        """Take a row that is not sent; return whether there are so many that they are to go out."""
+        if item.value is not None:
+            self._cached.append(item)
+            return len(self._cached) >= MAX_BATCH_TEXTS
+        assert self.miss is not None
+        error = self.miss(item.request)
+        self.unsendable.append(Outcome(item.row_index, item.row, item.request, error=error))
+        return False
 
     def take_unsent(self) -> List[_BatchItem]:
         """Return the rows that were read and are in no batch that was returned; forget them."""
-        items = [item for batch in self.parts for item in batch.items] + self._items
+        items = [item for batch in self.parts for item in batch.items] + self._items + self._cached
         if self._next_item is not None:
             items.append(self._next_item[0])
         self.parts.clear()
-        self._items, self._next_item = [], None
+        self._items, self._cached, self._next_item = [], [], None
         return items
 
 
@@ -341,10 +404,33 @@ class EmbeddingRun(Run):
         self._batches = _EmbeddingBatcher(items, prepare, max_pack, sends_bare_text=self._sends_bare_text)
         options = replace(options, suspects=_suspects_of)
         super().__init__(engine, self._batches, _request_of, options, window, **more)
+        self._row_cache: Optional[RunCache] = None
+
+    def use_cache(self, cache: Optional[RunCache]) -> None:
+        """Look every row up in the cache, and keep its answer there, whichever others it goes out with."""
+        self._row_cache = cache
+        if cache is not None:
+            self._batches.look_up = self._looked_up
+            self._batches.miss = cache.cache.miss if cache.cache.is_offline else None
+
+    def _looked_up(self, item: _BatchItem) -> _BatchItem:
+        cache = self._row_cache
+        if cache is None or self._engine.closed:
+            return item
+        key = cache.key_of_row(item.request, self._options, item.row, item.row_index)
+        answer = None if key is None else cache.cache.find(key)
+        try:
+            value = None if answer is None else self.value_of(item.request, answer)
+        except (UnusableAnswer, LookupError, TypeError, AttributeError):
+            value = None
+        return item._replace(key=key, value=value)
 
     @property
     def origin(self) -> RunOrigin:
-        return RunOrigin(self._prepare_row, self._options, is_batched=True, max_pack=self._max_pack)
+        occurrences = {} if self._row_cache is None else self._row_cache.occurrences
+        return RunOrigin(
+            self._prepare_row, self._options, is_batched=True, max_pack=self._max_pack, occurrences=occurrences
+        )
 
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
         """Return a row's value from its part of the answer.
@@ -355,8 +441,18 @@ class EmbeddingRun(Run):
         return vector_of(request, answer)
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
-        outcome.item.settle(outcome, self.value_of)
+        batch: _EmbeddingBatch = outcome.item
+        batch.settle(outcome, self.value_of)
+        if self._row_cache is not None:
+            self._row_cache.cache.keep_rows(batch.answers, call.upstream_key[0])
+            batch.answers = []
         super().deliver(call, outcome)
+
+    def _make_call(self, index: int, item: _EmbeddingBatch, request: ChatRequest) -> Optional[Call]:
+        if not item.is_cached:
+            return super()._make_call(index, item, request)
+        self._end_unsent(Outcome(index, item, request))
+        return None
 
     def _end_unsent(self, outcome: Outcome[Any]) -> None:
         outcome.item.settle(outcome, self.value_of)
@@ -425,6 +521,12 @@ class EmbeddingRowsRun(EmbeddingRun, StoredRowsRun):
     def value_of(self, request: ChatRequest, answer: Any) -> Any:
         check_vector(answer)
         return answer
+
+    def _looked_up(self, item: _BatchItem) -> _BatchItem:
+        found = super()._looked_up(item)
+        # The answer to a single call of embed is kept without what is not the vector.
+        is_whole = isinstance(found.value, dict) and "model" in found.value
+        return found if is_whole else found._replace(value=None)
 
     def persist(self, outcome: Outcome[Any]) -> None:
         for row_outcome in outcome.item.outcomes or ():

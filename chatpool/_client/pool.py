@@ -48,6 +48,7 @@ from ..errors import CallCancelledError, ChatPoolError
 from ..events import Listener
 from ..types import ChatChunk, ChatCompletion, ChatRequest, Files, Item, Outcome, PoolStats, ResponseForm, Results
 from .api_methods import ApiMethods
+from .cache_settings import Cache, CacheLike, cache_of, key_or_none_needed
 from .connect import azure_settings, check_pacing, endpoint_spec, endpoint_specs, openai_settings
 from .core import PoolCore
 from .endpoint import Endpoint, refuse_credentials
@@ -84,6 +85,8 @@ class ChatPool(ApiMethods):
         limits: :class:`~chatpool.Limits`, what may be sent per minute and per day to each model. Default: the
             server's own limits, found out.
         budget: a :class:`~chatpool.Budget`, what may be spent in the pool's life. Default: no limit.
+        cache: a file of answers, or a :class:`~chatpool.Cache`: a request that is identical to an earlier one, also of
+            another process, is answered from it. Default: every request is sent.
         endpoints: a list of :class:`~chatpool.Endpoint`, in place of ``api_key`` and ``base_url``: calls go to the one
             that is expected to answer first, and from one that fails to another.
         fallbacks: what is sent in the place of a request for text that has failed, or whose answer is not accepted: a
@@ -146,6 +149,7 @@ class ChatPool(ApiMethods):
         retry: Optional[RetryPolicyLike] = None,
         limits: Optional[Limits] = None,
         budget: Optional[Budget] = None,
+        cache: Optional[CacheLike] = None,
         endpoints: Optional[Sequence[Endpoint]] = None,
         fallbacks: Optional[FallbacksLike] = None,
         when_down: WhenDown = "wait",
@@ -175,13 +179,17 @@ class ChatPool(ApiMethods):
         call_defaults: Dict[str, Any] = {"model": model, "system": system, "defaults": defaults, "timeout": timeout}
         call_defaults.update(retry=retry, when_down=when_down, wait_for_day=wait_for_day, fallbacks=fallbacks)
         check_pacing(limits, budget, model)
+        answers = cache_of(cache)
         if endpoints is None:
+            connection["api_key"] = key_or_none_needed(answers, api_key, auth)
             specs = [endpoint_spec(openai_settings(**connection), limits)]
         else:
             specs = endpoint_specs(endpoints, limits, connection)
         names = EndpointNames(endpoints, specs)
         specs += names.add_standbys(fallbacks, limits, connection)
-        self._open(specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget, names)
+        self._open(
+            specs, call_defaults, WorkerHooks(after_call, worker_idle, worker_end), listeners, budget, names, answers
+        )
         check_prices(self._defaults.fallbacks, limits, budget)
         self._recipe = PoolRecipe("", arguments)
 
@@ -221,6 +229,9 @@ class ChatPool(ApiMethods):
         hooks = WorkerHooks(*(options.pop(name, None) for name in WorkerHooks._fields))
         listeners = options.pop("listeners", ())
         limits, budget = options.pop("limits", None), options.pop("budget", None)
+        answers = cache_of(options.pop("cache", None))
+        signs_in = azure_ad_token_provider or options.get("auth")
+        api_key = key_or_none_needed(answers, api_key, signs_in)
         allowed = {
             "headers",
             "query",
@@ -244,7 +255,7 @@ class ChatPool(ApiMethods):
         spec = endpoint_spec(settings, limits)
         endpoint_names = EndpointNames(None, [spec])
         standbys = endpoint_names.add_standbys(call_defaults["fallbacks"], limits, {**fixed, **options})
-        pool._open([spec, *standbys], call_defaults, hooks, listeners, budget, endpoint_names)
+        pool._open([spec, *standbys], call_defaults, hooks, listeners, budget, endpoint_names, answers)
         check_prices(pool._defaults.fallbacks, limits, budget)
         pool._recipe = PoolRecipe("azure", arguments)
         return pool
@@ -902,6 +913,8 @@ class ChatPool(ApiMethods):
         make_request = RequestMaker(self._defaults, system, body_fields("stream", extra_body, params), streams=True)
         request = make_request(item)
         streamed(request)
+        if self._core.cache is not None:
+            self._core.cache.refuse_stream(request)
         engine = self._core.engine
         return ChatStream(engine, item, request, streamed_options(options, engine.streams.hand_off))
 
@@ -1025,13 +1038,14 @@ class ChatPool(ApiMethods):
         listeners: Iterable[Listener],
         budget: Optional[Budget],
         endpoint_names: EndpointNames,
+        cache: Optional[Cache],
     ) -> None:
         """Make the parts of a pool; ``defaults`` are those of its calls, None where it has none."""
         known = _without_none(defaults)
         if "fallbacks" in known:
             known["fallbacks"] = endpoint_names.entries(known["fallbacks"])
         self._defaults = CallDefaults().changed(**known)
-        self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock)
+        self._core = PoolCore(specs, hooks, listeners, budget, self._inline_clock, cache)
         self._core.endpoint_names = endpoint_names
         self._is_view = False
 
@@ -1039,9 +1053,9 @@ class ChatPool(ApiMethods):
         """End now, or as soon as another thread can: a finalizer or a signal handler waits for nothing."""
         self._core.engine.accept_no_more()
         if reentrant:
-            defer(end_engine)
+            defer(self._core.end, end_engine)
         else:
-            end_engine()
+            self._core.end(end_engine)
 
     def _call_options(
         self,
@@ -1174,9 +1188,11 @@ def _send(core: PoolCore, item: Any, request: ChatRequest, options: CallOptions)
         PoolClosedError: the pool is closed.
     """
     core.engine.check_open()
-    future = CallFuture()
+    future = CallFuture() if core.cache is None else core.cache.future()
     call = core.engine.make_call(request, options, future, item=item)
     future.attach(call, core.engine)
+    if core.cache is not None and core.cache.answers(call):
+        return future
     try:
         core.engine.submit([call])
     except BaseException:

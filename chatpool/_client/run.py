@@ -14,6 +14,7 @@ import math
 import os
 from collections import Counter, deque
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Deque,
@@ -40,6 +41,9 @@ from ..errors import CallCancelledError, ChatPoolError, ConfigurationError, Dead
 from ..types import ChatRequest, Outcome, Results
 from .failures import FailureLimit
 from .single_flight import SingleFlight, follower_outcome
+
+if TYPE_CHECKING:
+    from .run_cache import RunCache
 
 __all__ = ["Outcomes", "Run", "RunIterator", "RunOrigin", "collect", "merged_outcome", "unusable_item"]
 
@@ -69,6 +73,7 @@ class RunOrigin(NamedTuple):
         max_pack: how many at most, None for as many as the API takes.
         item_key: returns the key of an item in the journal; None if its place is its key.
         samples: how many answers each item gets.
+        occurrences: by the places of items: their numbers among identical ones, as far as the cache knows them.
     """
 
     prepare: Callable[[Any], ChatRequest]
@@ -79,6 +84,7 @@ class RunOrigin(NamedTuple):
     max_pack: Optional[int] = None
     item_key: Optional[Callable[[Any], Union[str, int]]] = None
     samples: int = 1
+    occurrences: Mapping[int, int] = {}
 
 
 class Run:
@@ -100,6 +106,7 @@ class Run:
         fail_fast: whether :meth:`take` returns at the first failure instead of waiting for more outcomes.
         lazy: whether the input may be endless: then nothing more is read once the run has been ended.
         single_flight: sends identical requests once; None where each is sent.
+        cache: answers calls that are not sent then, and keeps answers; None without one.
         failure_limit: ends the run when too many items have failed; None where any number may.
         progress: counts the items that have ended; None without.
         patience_seconds: how long :meth:`take` waits at most; None for as long as it takes.
@@ -139,6 +146,7 @@ class Run:
         self.fail_fast = False
         self.lazy = False
         self.single_flight: Optional[SingleFlight] = None
+        self.cache: Optional[RunCache] = None
         self.failure_limit: Optional[FailureLimit] = None
         self.progress: Optional[RunProgress] = None
         self.patience_seconds: Optional[float] = None
@@ -147,6 +155,8 @@ class Run:
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         """Take an outcome."""
+        if self.cache is not None:
+            self.cache.keep(call, outcome)
         self._count_and_put(outcome)
         self._answer_followers(call, outcome)
 
@@ -315,7 +325,8 @@ class Run:
     @property
     def origin(self) -> RunOrigin:
         """Origin of its calls, to make them again."""
-        return RunOrigin(self._prepare, self._options, self.single_flight is not None)
+        occurrences = {} if self.cache is None else self.cache.occurrences
+        return RunOrigin(self._prepare, self._options, self.single_flight is not None, occurrences=occurrences)
 
     def now(self) -> float:
         """The time on the run's clock."""
@@ -387,7 +398,7 @@ class Run:
             self._exhausted = True
             return
         self._chunk_start, self._chunk = self._fed, items
-        calls = [call for call in map(self._call_for, items) if call is not None and self._leads(call)]
+        calls = [call for call in map(self._call_for, items) if call is not None and self._is_to_be_sent(call)]
         try:
             self._engine.submit(self._calls_of(calls))
         except PoolClosedError as error:
@@ -400,6 +411,15 @@ class Run:
     def _calls_of(self, calls: List[Call]) -> List[Call]:
         """Return the calls that are sent for those of items."""
         return calls
+
+    def _is_to_be_sent(self, call: Call) -> bool:
+        """Return whether the call is to be sent; otherwise it has an outcome, or will get another's."""
+        if not self._leads(call):
+            return False
+        outcome = None if self.cache is None or self._engine.closed else self.cache.outcome_of(call)
+        if outcome is not None:
+            self.deliver(call, outcome)
+        return outcome is None
 
     def _leads(self, call: Call) -> bool:
         """Return whether the call is to be sent; otherwise it gets the outcome of an identical one."""
@@ -425,7 +445,10 @@ class Run:
         reason = self._closed_error or self._reason_not_to_send(request)
         if reason is None:
             try:
-                return self._engine.make_call(request, self._options, self, index=index, item=item)
+                call = self._engine.make_call(request, self._options, self, index=index, item=item)
+                if self.cache is not None:
+                    self.cache.note(call)
+                return call
             except Exception as error:
                 reason = unusable_item(index, error)
         else:

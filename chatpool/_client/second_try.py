@@ -44,7 +44,7 @@ def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOption
     """Return ``options`` with the run's own about identical items, samples, batches and its journal, which goes on."""
     origin = results._origin
     if origin is None:
-        return options
+        return replace(options, is_retry=True)
     return replace(
         options,
         dedupe=origin.dedupe,
@@ -52,6 +52,7 @@ def run_options_of(results: Results[Any, Any], options: RunOptions) -> RunOption
         key=origin.item_key,
         samples=origin.samples,
         max_pack=origin.max_pack,
+        occurrences=origin.occurrences,
         is_retry=True,
     )
 

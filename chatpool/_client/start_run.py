@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Literal, Mapping, NamedTuple, Optional, Sized, Union, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Literal,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sized,
+    Union,
+    get_args,
+)
 
 from .._engine import CallOptions
 from .._observe import RunProgress, run_progress
@@ -19,6 +32,9 @@ from .options import RequestMaker, recorded_options, run_call_options, streamed_
 from .run import Run
 from .single_flight import SingleFlight
 from .streams import StreamRun, Streams
+
+if TYPE_CHECKING:
+    from .run_cache import RunCache
 
 __all__ = [
     "ItemKey",
@@ -47,7 +63,7 @@ def run_window(max_workers: int) -> int:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Checked keywords of a run; a retry of failed items sets ``is_retry``.
+    """Checked keywords of a run; a retry of failed items sets ``is_retry``, and ``occurrences`` where they are known.
 
     Raises:
         TypeError, ConfigurationError: a keyword cannot work; the message names it.
@@ -66,6 +82,7 @@ class RunOptions:
     key: Optional[ItemKey] = None
     samples: int = 1
     is_retry: bool = False
+    occurrences: Optional[Mapping[int, int]] = None
 
     def __post_init__(self) -> None:
         if self.prompt is not None and not callable(self.prompt):
@@ -137,6 +154,7 @@ def start_run(
         more["samples"] = run_options.samples
     run: Run = _kind_of(run_options)(*arguments, **more)
     run.single_flight = SingleFlight() if run_options.dedupe else None
+    run.cache = _run_cache(core, run_options)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run
 
@@ -181,6 +199,7 @@ def start_embedding_run(
     parts = _parts(core, items, make_request, run_options, call_options)
     window_batches = 2 * core.engine.max_workers
     run = EmbeddingRun(core.engine, items, parts.prepare, parts.call_options, window_batches, run_options.max_pack)
+    run.use_cache(_run_cache(core, run_options))
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     return run
 
@@ -197,12 +216,27 @@ def start_streams(
     Raises:
         TypeError: ``items`` is a single item instead of many.
     """
+    if core.cache is not None:
+        core.cache.refuse_stream()
     parts = _parts(core, items, make_request, run_options, streamed_options(call_options, core.engine.streams.forward))
     window = run_options.window(core.engine.max_workers)
     run = StreamRun(core.engine, items, parts.prepare, parts.call_options, window)
     run.failure_limit, run.progress = parts.failure_limit, parts.progress
     run.patience_seconds = run_options.heartbeat
     return Streams(run)
+
+
+def _run_cache(core: PoolCore, run_options: RunOptions) -> Optional[RunCache]:
+    """Return the cache of a run, None without one."""
+    if core.cache is None:
+        return None
+    from .run_cache import RunCache  # as in PoolCore
+
+    occurrences = run_options.occurrences
+    if not run_options.is_retry:
+        return RunCache(core.cache)
+    # An item of a retry is the outcome of an item, which keeps its number.
+    return RunCache(core.cache, lambda first: None if occurrences is None else occurrences.get(first.index, 0))
 
 
 def _parts(

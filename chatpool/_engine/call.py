@@ -84,6 +84,7 @@ class Call:
         "background",
         "blocked_seconds_at_due",
         "blocked_seconds_at_send",
+        "cache_key",
         "cancel_token",
         "charges",
         "context",
@@ -162,6 +163,7 @@ class Call:
         self.payload: Union[bytes, LazyBody] = b""
         self.retry: Optional[RetryState] = None
         self.cancel_token: Optional[CancelToken] = None
+        self.cache_key: Any = None  # what the pool's cache knows it by; None where its answer is not kept
         self.background: Optional[BackgroundState] = None  # from the first answer on that promises one for later
         self.history: Tuple[Attempt, ...] = ()
         self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
@@ -492,14 +494,20 @@ def report_fallback(call: Call, now: float, error: ChatPoolError, verdict: Optio
 
 
 def report_end(
-    call: Call, now: float, *, error: Optional[ChatPoolError], usage: Optional[Usage], answer: Any = None
+    call: Call,
+    now: float,
+    *,
+    error: Optional[ChatPoolError],
+    usage: Optional[Usage],
+    answer: Any = None,
+    cached: bool = False,
 ) -> None:
     """Emit the event of a call that has its outcome; ``usage`` is of ``answer``, where there is one."""
     kind = "succeeded" if error is None else "failed"
     if call.options.dispatcher.wants(kind):
         call.complete_history(now)
         last = call.history[-1] if call.history else _NOTHING_SENT
-        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer)
+        _emit(kind, call, now, last, None if error is None else type(error).__name__, usage, answer, cached)
 
 
 _NOTHING_SENT = Attempt("", None, None, None, None)  # type: ignore[arg-type]  # an event without an attempt
@@ -513,6 +521,7 @@ def _emit(
     reason: Optional[str],
     usage: Optional[Usage],
     answer: Any = None,
+    cached: bool = False,
 ) -> None:
     _, status, wait, elapsed, request_id, _, _ = attempt
     endpoint, model = call.upstream_key
@@ -541,5 +550,6 @@ def _emit(
         call.first_chunk_seconds,
         call.request.service_tier,
         call.fallback,
+        cached or None,
     )
     call.options.dispatcher.emit(event)

@@ -8,6 +8,7 @@ from .._transport import BrokenTransport, Transport, TransportSettings
 from .._values import LazyBody
 from .._wire import renamed
 from ..config import Limits
+from ..types import ChatRequest
 from .call import Call, UpstreamKey
 
 if TYPE_CHECKING:
@@ -52,15 +53,19 @@ class EndpointClient(NamedTuple):
 
     def payload(self, call: Call) -> Union[bytes, LazyBody]:
         """Return the body of a call, with the model's name at this endpoint."""
-        if self.spec.model is None or not call.payload:
-            return call.payload
-        requested = call.request.model
+        return self.renamed(call.request, call.payload)
+
+    def renamed(self, request: ChatRequest, payload: Union[bytes, LazyBody]) -> Union[bytes, LazyBody]:
+        """Return the body of a request, with the model's name at this endpoint."""
+        if self.spec.model is None or not payload:
+            return payload
+        requested = request.model
         name = self.spec.model_name(requested)
         if name is None or name == requested:
-            return call.payload
-        if isinstance(call.payload, bytes):
-            return renamed(call.payload, call.request, name)
-        return call.payload.renamed(name)
+            return payload
+        if isinstance(payload, bytes):
+            return renamed(payload, request, name)
+        return payload.renamed(name)
 
 
 class Endpoints:

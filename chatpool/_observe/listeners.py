@@ -34,6 +34,7 @@ class Statistics:
         self._lock = new_lock()  # a finalizer that cancels a call may run while it is held
         self._is_counting = False
         self._counts = dict.fromkeys(self.kinds, 0)
+        self._cached = 0
         self._bill = Bill(prices)
 
     def __call__(self, event: Event) -> None:
@@ -52,6 +53,7 @@ class Statistics:
             for _ in range(len(self._uncounted)):
                 event = self._uncounted.popleft()
                 self._counts[event.kind] += 1
+                self._cached += event.cached is True
                 self._bill.add(event.usage, event.model, event.response_model, tier=event.service_tier)
         finally:
             self._is_counting = False
@@ -62,10 +64,11 @@ class Statistics:
         self._is_counting = False
 
     def snapshot(self) -> Dict[str, Any]:
-        """Return ``succeeded``, ``failed``, ``retried``, ``reasked``, ``fell_back``, ``usage`` and ``cost`` now."""
+        """Return these counters of :class:`~chatpool.PoolStats` at this moment."""
         with self._lock:
             self._count()
             counts, usage, cost = dict(self._counts), self._bill.usage, self._bill.cost
+            cached = self._cached
         return {
             "succeeded": counts["succeeded"],
             "failed": counts["failed"],
@@ -74,6 +77,7 @@ class Statistics:
             "fell_back": counts["falling_back"],
             "usage": usage,
             "cost": cost,
+            "cached": cached,
         }
 
 

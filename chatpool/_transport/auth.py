@@ -63,6 +63,10 @@ class KeyAuth(AuthBase):
         """Header that carries the key, None when no key is sent."""
         return self._header if self._source is not None or self._key is not None else None
 
+    def identity(self) -> Tuple[str, Optional[str]]:
+        """Return the header and the key that is sent in it, to be digested; None where it is not known."""
+        return self._header, self._key
+
     @property
     def refreshable(self) -> bool:
         """True if the key comes from a callable."""

@@ -11,6 +11,7 @@ from .response import UnusableAnswer, amount_of, decode_response, vector_numbers
 
 __all__ = [
     "TooFewVectors",
+    "answer_with",
     "check_vector",
     "has_no_vectors",
     "is_empty",
@@ -143,6 +144,11 @@ def vector_of(request: ChatRequest, answer: Any) -> List[float]:
     """
     vector: List[float] = decode_response(request, answer, None)
     return vector
+
+
+def answer_with(vector: List[float]) -> Dict[str, Any]:
+    """Return an answer to one text that has this vector, as far as a vector tells."""
+    return {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": vector}]}
 
 
 def is_empty(answer: Any) -> bool:

@@ -14,6 +14,7 @@ from ..types import ChatRequest
 from .error_body import read_error
 
 __all__ = [
+    "ACCOUNT_HEADERS",
     "CHAT",
     "COMPLETIONS",
     "EMBEDDINGS",
@@ -33,6 +34,7 @@ __all__ = [
     "is_refusal",
     "is_streamed",
     "is_success",
+    "may_be_cached",
     "operation_name",
     "operation_of",
     "refuses_usage",
@@ -59,6 +61,9 @@ SOUND_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, SPEECH)
 """Paths of the operations that take or give sound."""
 
 _ALL_PATHS = (*PATHS, *SOUND_PATHS, IMAGES, IMAGE_EDITS)
+
+ACCOUNT_HEADERS = frozenset({"openai-organization", "openai-project"})
+"""Headers that say, beside the key, whose account a request belongs to; in lower case."""
 
 MODELS_REQUEST = ChatRequest({}, "/models", "GET")
 """Asks for the names of the server's models."""
@@ -103,6 +108,23 @@ def sends_no_body(request: ChatRequest) -> bool:
 def is_background(request: ChatRequest) -> bool:
     """Return whether ``request`` asks for a response that is made in the background."""
     return bool(request.body.get("background")) and operation_of(request.path) == RESPONSES
+
+
+# The answer depends on what the server has kept of earlier ones, or comes later.
+_STATEFUL_FIELDS = ("previous_response_id", "conversation", "background")
+
+
+def may_be_cached(request: ChatRequest) -> bool:
+    """Return whether the answer to ``request`` depends on nothing but the request, and changes nothing at the server.
+
+    These are the operations that ask a model for something; not streams, nor responses that belong to a conversation.
+    """
+    if request.method.upper() != "POST" or request.body.get("stream"):
+        return False
+    operation = operation_of(request.path)
+    return operation in _ALL_PATHS and not (
+        operation == RESPONSES and any(request.body.get(name) for name in _STATEFUL_FIELDS)
+    )
 
 
 def background_response(request: ChatRequest, response_id: Any) -> Optional[BackgroundResponse]:

@@ -14,6 +14,7 @@ from .operations import CHAT, COMPLETIONS, EMBEDDINGS, OTHER, RESPONSES, operati
 
 __all__ = [
     "are_messages",
+    "beginning_of",
     "check_response_form",
     "embedding_request",
     "reask_request",
@@ -22,6 +23,8 @@ __all__ = [
     "to_request",
 ]
 
+
+_BEGINNING_CHARACTERS = 60
 
 _OptionalFields = Optional[Mapping[str, Any]]
 
@@ -329,3 +332,25 @@ def _input_items(value: Any) -> List[Any]:
 def _sendable(text: str) -> str:
     """Return the text without half surrogate pairs, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def beginning_of(request: ChatRequest) -> str:
+    """Return the beginning of the text that a request is about, on one line, for a message; "" without any."""
+    body = request.body
+    messages = body.get("messages", body.get("input"))
+    if isinstance(messages, list):
+        contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+        contents += [text for text in messages if isinstance(text, str)]
+        texts = [text for text in map(_text_of, contents) if text]
+        text = texts[-1] if texts else ""
+    else:
+        text = _text_of(messages or body.get("prompt"))
+    line = " ".join(text.split())
+    return line if len(line) <= _BEGINNING_CHARACTERS else f"{line[:_BEGINNING_CHARACTERS]}..."
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        return " ".join(text for text in parts if isinstance(text, str))
+    return content if isinstance(content, str) else ""

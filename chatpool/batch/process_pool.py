@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, max_workers_of, payload_of
+from .._client.batch_support import MAX_BATCH_TEXTS, RowBudget, WorkerPools, is_cached, max_workers_of, payload_of
 from .._journal import PENDING, Journal, Record, StoredRecord, decode_record, decode_value, error_of, text_or_null
 from .._values import Waiting
 from ..errors import BudgetExceededError, ChatPoolError, ConfigurationError
@@ -161,6 +161,7 @@ def _encoded_row(row_request: RowRequest, journal: Journal, samples: int) -> byt
         payload = base64.b64encode(pickle.dumps(replace(request, body=dict(request.body))))
     path, pickled = text_or_null(request.path), json.dumps(not is_plain)
     background = json.dumps(journal.pending(row_request.key, row_request.hash))
+    identity += f',"occurrence":{row_request.occurrence}'
     kept = "null" if samples == 1 else json.dumps(kept_samples(journal, row_request))
     stored = f'"background":{background},"kept":{kept}'
     header = f'{{{identity},"path":{path},"meta":{meta},"pickled":{pickled},{stored}}}\n'
@@ -290,6 +291,8 @@ class ProcessPoolRunner(Runner):
         """Return True if the budget has enough for the row; otherwise requeue it, fail it, or end the run."""
         assert row_request.request is not None
         try:
+            if self._budget.limits and is_cached(self._pool, row_request.request, row_request.occurrence):
+                return True
             if self._budget.reserve(row_request.key, row_request.request):
                 return True
             self._requeued.appendleft(row_request)  # until others have taken less than expected

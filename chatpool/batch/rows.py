@@ -518,9 +518,10 @@ class RowRequest:
         request: the request; None if none can be made, because of ``problem``, and for a row that is not wanted.
         wanted: whether it runs in this run, as far as that is known already.
         record: its record in the journal, once it has ended in this run.
+        occurrence: its number among the rows of the input with the same request, from 0; counted for a cache only.
     """
 
-    __slots__ = ("hash", "key", "problem", "record", "request", "row", "wanted")
+    __slots__ = ("hash", "key", "occurrence", "problem", "record", "request", "row", "wanted")
 
     def __init__(
         self,
@@ -539,6 +540,7 @@ class RowRequest:
         self.problem = problem
         self.wanted = wanted
         self.record: Optional[Record] = None
+        self.occurrence = 0
 
 
 class Recalled(NamedTuple):

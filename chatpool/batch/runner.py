@@ -13,6 +13,7 @@ from .._client.batch_support import (
     ChatPool,
     FailureLimit,
     StoredRowsRun,
+    has_cache,
     needs_model,
     record_of,
     recorded_options_of,
@@ -20,7 +21,7 @@ from .._client.batch_support import (
     start_rows,
     state_of,
 )
-from .._journal import OK, SET_ASIDE, Journal, Record, decode_record, decode_value, pending_mark
+from .._journal import OK, SET_ASIDE, DigestTable, Journal, Record, decode_record, decode_value, pending_mark
 from .._observe.progress import RunProgress
 from .._values import Waiting
 from .._wire.response import usage_of
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("chatpool")
+
+_HASH_DIGITS = 16  # of a row's request: 64 bits
 
 
 class Runner:
@@ -80,6 +83,7 @@ class Runner:
         self._end_reason: Optional[ChatPoolError] = None
         self._has_begun = False
         self._time_error: Optional[ChatPoolError] = None
+        self._occurrences = DigestTable() if has_cache(pool) else None
         self.report: Callable[[], None] = lambda: None
 
     def run(self, signal_guard: SignalGuard, progress: Optional[RunProgress]) -> None:
@@ -123,6 +127,7 @@ class Runner:
                 self._rows.input_error = self._rows.duplicate_error(row_request.row)
                 return
             self._outputs.on_row(row_request)
+            self._count_occurrence(row_request)
             if not self._is_wanted(row_request):
                 self._outputs.on_done_before(row_request)
                 continue
@@ -133,6 +138,16 @@ class Runner:
                 continue
             self._begin()
             yield row_request
+
+    def _count_occurrence(self, row_request: RowRequest) -> None:
+        """Number a row among those with the same request, whether they run or not: a cache has an answer for each."""
+        if self._occurrences is not None:
+            hash_ = (
+                row_request.hash or self._rows.row_request(row_request.row).hash
+            )  # not known of rows that do not run
+            short = int(hash_[:_HASH_DIGITS], 16) or 1
+            row_request.occurrence = self._occurrences.get(short)
+            self._occurrences[short] = row_request.occurrence + 1
 
     def _begin(self) -> None:
         """Note the run in the journal, once it has something to send."""
@@ -311,6 +326,7 @@ class ThreadRunner(Runner):
             failure_limit=self._failure_limit,
             ends_when_refused=self._failure_limit.is_default,
             kept=partial(kept_samples, self._journal),
+            occurrence_of=lambda row_request: row_request.occurrence,
         )
         if self._end_reason is not None:
             run.end(self._end_reason)

@@ -120,6 +120,7 @@ class _RowRunner:
             is_batched=packed,
             ends_when_refused=ends_when_refused,
             kept=lambda row: row["kept"],
+            occurrence_of=lambda row: int(row["occurrence"]),
         )
         if self._is_stopping:
             self._stop(run)

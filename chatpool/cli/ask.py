@@ -206,7 +206,7 @@ def _record(outcome: Outcome[ChatCompletion]) -> Dict[str, Any]:
     if outcome.error is not None:
         fields = {name: getattr(outcome.error, name, None) for name in ("status_code", "code", "request_id")}
         record["error"] = {"type": type(outcome.error).__name__, "message": outcome.error.message, **fields}
-    record.update(attempts=outcome.attempts, elapsed=round(outcome.elapsed, 3))
+    record.update(attempts=outcome.attempts, cached=outcome.cached, elapsed=round(outcome.elapsed, 3))
     return record
 
 

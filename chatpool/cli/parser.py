@@ -6,6 +6,7 @@ import argparse
 
 from .ask import add_ask
 from .batch_jobs import add_batch
+from .cache import add_cache
 from .command_parser import CommandParser
 from .run import add_run
 from .shards import add_shards
@@ -36,6 +37,7 @@ def build_parser() -> CommandParser:
     add_shards(commands, _EXITS)
     add_watch(commands)
     add_report(commands)
+    add_cache(commands)
     add_check(commands)
     add_local(commands)
     add_completion(commands)

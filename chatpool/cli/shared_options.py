@@ -153,7 +153,7 @@ def _header(text: str) -> Tuple[str, str]:
 
 
 _NO_LIMITS: Dict[str, Any] = {
-    **dict.fromkeys(("max_workers", "rpm", "tpm", "rpd", "tpd", "scope", "budget", "retries", "prices")),
+    **dict.fromkeys(("max_workers", "rpm", "tpm", "rpd", "tpd", "scope", "budget", "retries", "prices", "cache")),
     "wait_for_day": False,
 }
 _SYSTEM_HELP = "a system message for every prompt"
@@ -194,6 +194,7 @@ def add_call_options(command: CommandParser, json_help: str) -> None:
         "that fail or whose answers are not taken; may be repeated: they are tried in order",
     )
     _add_limits(command)
+    _add_cache(command)
     add_messages(command).add_argument("--json", action="store_true", help=json_help)
 
 
@@ -314,6 +315,14 @@ def _add_limits(command: CommandParser) -> None:
     )
 
 
+def _add_cache(command: CommandParser) -> None:
+    command.add_argument_group("cache").add_argument(
+        "--cache",
+        metavar="FILE",
+        help="keep answers in this file, and answer requests from it that are identical to earlier ones",
+    )
+
+
 class _Louder(argparse._CountAction):
     """Counts from 0, where argparse counts from the default: that may be of a file of options."""
 
@@ -370,6 +379,7 @@ def pool_options(arguments: Namespace) -> Dict[str, Any]:
         "headers": dict(arguments.header),
         "defaults": defaults,
         "fallbacks": arguments.fallback or None,
+        "cache": arguments.cache,
     }
     if arguments.wait_for_day:
         options["wait_for_day"] = True

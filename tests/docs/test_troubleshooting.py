@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 import chatpool.errors
-from chatpool import Budget, ChatPool, ChatPoolError, Limits, RetryPolicy, Timeout
+from chatpool import Budget, Cache, ChatPool, ChatPoolError, Limits, RetryPolicy, Timeout
 from chatpool._journal import FolderLease, Journal
 from chatpool.clock import install_clock
 from chatpool.testing import (
@@ -110,6 +110,13 @@ def own_day():
             raise pool.map(["ping"] * 3, progress=False).fatal
 
 
+def not_recorded():
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Cache(f"{folder}/answers.db", account="tests", offline=True)
+        with ChatPool("m", cache=cache) as pool:
+            pool.chat("ping")
+
+
 CONTEXT = Error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded")
 QUOTA = Error(
     429, "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
@@ -154,6 +161,7 @@ SAMPLES: Dict[str, List[Callable[[], Any]]] = {
     "timed out waiting for": [lambda: call(Stall(), {"timeout": Timeout(attempt=0.2)})],
     "the time for the call ran out": [lambda: call(Stall(), {"timeout": Timeout(total=1)})],
     "the budget is used up": [lambda: call(pool={"budget": Budget(tokens=1)})],
+    "the cache has no answer to": [not_recorded],
     "... items have failed, as many as ends the run": [lambda: run(lambda request: Error(400), max_failures=3)],
     "the call was cancelled": [cancelled],
     "the pool is closed": [closed],

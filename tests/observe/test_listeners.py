@@ -24,10 +24,11 @@ def event(kind, usage=None):
 
 def test_ends_retries_and_tokens_are_counted():
     statistics = Statistics()
-    for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), event("succeeded")]:
+    cached = event("succeeded")._replace(cached=True)
+    for heard in [event("retrying"), event("failed"), event("succeeded", Usage(3, 4, 7, 1)), cached]:
         statistics(heard)
     usage = Usage(3, 4, 7, 1)
-    counts = {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0, "fell_back": 0}
+    counts = {"succeeded": 2, "failed": 1, "retried": 1, "reasked": 0, "fell_back": 0, "cached": 1}
     assert statistics.snapshot() == {**counts, "usage": usage, "cost": None}
 
 

@@ -1,0 +1,411 @@
+"""The cache of a pool: which calls it answers, by what a request is known, and which answers are kept.
+
+A call is looked up before it is queued, and its answer kept when it is delivered; both in threads that hold no lock of
+the pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pathlib
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from .._cache import Entry, ForeignDatabase, Store
+from .._engine import Call, CallFuture, CallOptions, EndpointClient, Engine
+from .._engine.call import report_end
+from .._files import atomic_replace
+from .._journal import decode_value, encode_value
+from .._reentrancy import holds_locks
+from .._transport import KeyAuth, Transport, identity_of, payload_of
+from .._values import LazyBody
+from .._wire import without_secrets
+from .._wire.embeddings import answer_with
+from .._wire.operations import ACCOUNT_HEADERS, EMBEDDINGS, may_be_cached, operation_of
+from .._wire.request import beginning_of
+from .._wire.response import CONTENT_FILTER, decode_response, finish_reason_of
+from ..errors import CacheMissError, ChatPoolError, ConfigurationError
+from ..types import ChatCompletion, ChatRequest, Outcome, Usage
+from .cache_settings import Cache
+from .endpoint import is_credential
+
+__all__ = ["AnswerCache", "CacheKey"]
+
+logger = logging.getLogger("chatpool")
+
+_AFTER_REASKS = b"after reasks"
+
+
+class CacheKey(NamedTuple):
+    """What a call is known by.
+
+    Attributes:
+        digests: of its request at each endpoint, by the endpoint's name.
+        occurrence: its number among the identical requests of its run, from 0.
+    """
+
+    digests: Mapping[str, bytes]
+    occurrence: int = 0
+
+
+class AnswerCache:
+    """The cache of one pool.
+
+    Args:
+        settings: the file, and how it is used.
+        engine: knows the endpoints of the pool.
+
+    Raises:
+        ConfigurationError: the file is none of a cache, or nothing stands for the account.
+    """
+
+    def __init__(self, settings: Cache, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._accounts: Dict[str, Tuple[str, str]] = {}  # of endpoints, for calls without headers of their own
+        self._store = Store(settings.path, settings.max_age, settings.max_bytes, is_read_only=settings.offline)
+        _check_account(settings, [client.transport for client in engine.endpoints])
+        try:
+            self._store.check()
+        except ForeignDatabase as error:
+            raise ConfigurationError(f"cache: {settings.path} cannot be used, {error}: name another file") from error
+
+    @holds_locks
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    # -- keys ------------------------------------------------------------------------------------------------
+
+    def key_of(self, call: Call, occurrence: int = 0) -> Optional[CacheKey]:
+        """Return what a call is known by; None for one whose answer is not kept, or whose files cannot be read."""
+        request, options = call.request, call.options
+        if not may_be_cached(request):
+            return None
+        try:
+            # As it is when it is not streamed: that makes no other answer.
+            payload = call.payload if options.reading is None else payload_of(request)
+            return self.key_of_request(request, options, occurrence, payload)
+        except ConfigurationError:  # the attempt will fail with it
+            return None
+
+    def key_of_request(
+        self,
+        request: ChatRequest,
+        options: CallOptions,
+        occurrence: int = 0,
+        payload: Union[bytes, LazyBody, None] = None,
+    ) -> CacheKey:
+        """Return what a request is known by.
+
+        Raises:
+            ConfigurationError: a file of it cannot be read.
+        """
+        body = payload_of(request) if payload is None else payload
+        digests = {
+            client.spec.name: self._digest(client, request, options, body, occurrence)
+            for client in self._engine.endpoints
+        }
+        return CacheKey(digests, occurrence)
+
+    def _digest(
+        self,
+        client: EndpointClient,
+        request: ChatRequest,
+        options: CallOptions,
+        payload: Union[bytes, LazyBody],
+        occurrence: int,
+    ) -> bytes:
+        settings = client.transport.settings
+        query = sorted({**settings.query, **options.query}.items())
+        parts = (
+            *self._account_of(client, options),
+            client.transport.base_url,
+            json.dumps(query, default=str) if query else "",
+            f"{request.method.upper()} {request.path}",
+            request.response if isinstance(request.response, str) else "bytes",
+            str(occurrence),
+            identity_of(client.renamed(request, payload)),
+        )
+        digest = hashlib.blake2b(digest_size=32)
+        for part in parts:
+            data: bytes = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+            digest.update(b"%d:" % len(data))
+            digest.update(data)
+        return digest.digest()
+
+    def _account_of(self, client: EndpointClient, options: CallOptions) -> Tuple[str, str]:
+        if options.headers:
+            return _account_of(self._settings, client.transport, options.headers)
+        account = self._accounts.get(client.spec.name)
+        if account is None:
+            account = self._accounts[client.spec.name] = _account_of(self._settings, client.transport, {})
+        return account
+
+    # -- look-ups ----------------------------------------------------------------------------------------------
+
+    def future(self) -> CallFuture:
+        """Return a future whose answer is kept when it comes."""
+        return _KeptFuture(self)
+
+    def answers(self, call: Call) -> bool:
+        """Look a single call up, and deliver its outcome if it is not to be sent; return whether that was done."""
+        call.cache_key = self.key_of(call)
+        outcome = self.outcome_of(call)
+        if outcome is not None:
+            call.sink.deliver(call, outcome)
+        return outcome is not None
+
+    def outcome_of(self, call: Call) -> Optional[Outcome[Any]]:
+        """Return the outcome of a call that is not sent, and tell its listeners; None for one that is to be sent.
+
+        A kept answer is reviewed as any other, in the call's own context.
+        """
+        return call.context.run(self._outcome_of, call, call.cache_key)
+
+    def _outcome_of(self, call: Call, key: Optional[CacheKey]) -> Optional[Outcome[Any]]:
+        error: Optional[ChatPoolError] = None
+        value, problem = (None, "") if key is None else self._value_of(call, key)
+        if value is None:
+            if not self._settings.offline:
+                return None
+            error = self.miss(call.request, problem)
+        now = self._engine.clock.now()
+        call.payload = b""
+        call.usage = None if error is not None else Usage()
+        outcome = call.outcome(now, value=value, error=error)
+        outcome.cached = error is None
+        report_end(call, now, error=error, usage=None, answer=value, cached=outcome.cached)
+        return outcome
+
+    def _value_of(self, call: Call, key: CacheKey) -> Tuple[Any, str]:
+        """Return the value of a kept answer, None without one; and why the call's review did not take it."""
+        review = call.options.review
+        digests = list(key.digests.values())
+        if review is not None:
+            digests += [_after_reasks(digest) for digest in digests]
+        entry = self._store.find(digests, self._engine.clock.wall())
+        value = None if entry is None else self._decoded(call.request, entry)
+        if value is None or review is None:
+            return value, ""
+        reviewed = review(call.request, value, 0)
+        if reviewed.error is None and reviewed.request is None:
+            return reviewed.value, ""
+        return None, reviewed.reason
+
+    def _decoded(self, request: ChatRequest, entry: Entry) -> Any:
+        """Return the value that the caller gets, None where the entry cannot be used."""
+        try:
+            facts = json.loads(entry.facts)
+            value = _value_in(request, entry.answer, facts.get("request_id"))
+        except Exception as error:  # written by another version, say
+            logger.debug("an answer in the cache %s cannot be used: %s", self._store.path, type(error).__name__)
+            return None
+        if isinstance(value, ChatCompletion):
+            value.usage, value.cached = Usage(), True
+        return value
+
+    def has(self, request: ChatRequest, options: CallOptions, occurrence: int) -> bool:
+        """Return whether there is an answer to a request, for a call that another process makes.
+
+        Raises:
+            ConfigurationError: a file of it cannot be read.
+        """
+        if not may_be_cached(request):
+            return False
+        key = self.key_of_request(request, options, occurrence)
+        return self._store.find(list(key.digests.values()), self._engine.clock.wall()) is not None
+
+    def find(self, key: CacheKey) -> Any:
+        """Return the JSON of the answer that is kept under a key, None without one."""
+        entry = self._store.find(list(key.digests.values()), self._engine.clock.wall())
+        try:
+            return None if entry is None else decode_value(entry.answer)
+        except ValueError:
+            return None
+
+    @property
+    def is_offline(self) -> bool:
+        """True if nothing is sent."""
+        return self._settings.offline
+
+    def miss(self, request: ChatRequest, problem: str = "") -> CacheMissError:
+        """Return the error of a request that is not sent because nothing is.
+
+        Args:
+            request: the request.
+            problem: why the review did not take the answer that is kept; "" where none is.
+        """
+        prompt = beginning_of(request)
+        for transport in self._engine.endpoints.transports:
+            prompt = transport.auth.scrub(prompt)
+        model = "" if request.model is None else f", model {request.model!r}"
+        begins = "" if not prompt else f", that begins {prompt!r}"
+        reason = "has no answer to" if may_be_cached(request) else "keeps no answers to"
+        reason = f"has no answer that is accepted ({problem}) to" if problem else reason
+        return CacheMissError(
+            f"the cache {self._settings.path} {reason} {request.method.upper()} {request.path}{model}{begins}, and "
+            "offline=True sends nothing",
+            path=request.path,
+            model=request.model,
+            prompt=prompt,
+        )
+
+    def refuse_stream(self, request: Optional[ChatRequest] = None) -> None:
+        """Refuse a stream where nothing is sent: streams are not kept.
+
+        Raises:
+            CacheMissError: nothing is sent.
+        """
+        if self._settings.offline:
+            raise (
+                self.miss(request)
+                if request is not None
+                else CacheMissError("the cache keeps no streams, and offline=True sends nothing")
+            )
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def keep(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Keep the answer to a call that was sent, if it is one of those that are kept."""
+        value, key = outcome.value, call.cache_key
+        if outcome.error is not None or value is None or outcome.cached or key is None or self._settings.offline:
+            return
+        if isinstance(value, ChatCompletion) and finish_reason_of(value).meaning == CONTENT_FILTER:
+            return
+        try:
+            digest = self._digest_sent(call, key)
+            request_id = outcome.history[-1].request_id if outcome.history else None
+            if digest is not None:
+                self._keep(call.upstream_key[0], [(call.request, digest, key.occurrence, value)], request_id)
+        except Exception as error:  # a file that was taken away, say: it must not cost the answer
+            logger.debug("an answer is not kept: %s: %s", type(error).__name__, error)
+
+    def keep_rows(self, rows: Sequence[Tuple[ChatRequest, CacheKey, Any]], endpoint: str) -> None:
+        """Keep the answers to requests for embeddings that went out as one, to the endpoint of this name."""
+        if not self._settings.offline:
+            self._keep(
+                endpoint,
+                [(request, key.digests[endpoint], key.occurrence, answer) for request, key, answer in rows],
+                None,
+            )
+
+    def _keep(
+        self, endpoint: str, answers: Sequence[Tuple[ChatRequest, bytes, int, Any]], request_id: Optional[str]
+    ) -> None:
+        entries = [
+            (digest, self._facts(request, endpoint, occurrence, request_id), _encoded(request, answer))
+            for request, digest, occurrence, answer in answers
+        ]
+        self._store.keep(entries, self._engine.clock.wall())
+
+    def _digest_sent(self, call: Call, key: CacheKey) -> Optional[bytes]:
+        """Return the digest of the request that the answer is to, at the endpoint that has answered.
+
+        An answer that came after reasks is kept for calls that have ``parse=`` too, and under the first request: the
+        one that was sent last has the text of an answer in it that never comes again.
+        """
+        name = call.upstream_key[0]
+        if call.request is call.first_request:
+            return key.digests.get(name)
+        if call.reasks:
+            digest = key.digests.get(name)
+            return None if digest is None else _after_reasks(digest)
+        return self.key_of_request(call.request, call.options, key.occurrence).digests.get(name)
+
+    def _facts(self, request: ChatRequest, endpoint: str, occurrence: int, request_id: Optional[str]) -> bytes:
+        """Return what ``chatpool cache export`` shows of an answer, besides the answer."""
+        urls = {client.spec.name: client.transport.base_url for client in self._engine.endpoints}
+        facts: Dict[str, Any] = {
+            "endpoint": without_secrets(urls.get(endpoint, "")),
+            "path": request.path,
+            "model": request.model,
+            "form": request.response if isinstance(request.response, str) else "bytes",
+            "occurrence": occurrence,
+            "request_id": request_id,
+        }
+        return encode_value(facts)
+
+
+class _KeptFuture(CallFuture):
+    """A future whose answer is kept when it comes.
+
+    Args:
+        cache: keeps it.
+    """
+
+    def __init__(self, cache: AnswerCache) -> None:
+        super().__init__()
+        self._cache = cache
+
+    def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
+        self._cache.keep(call, outcome)
+        super().deliver(call, outcome)
+
+
+def _after_reasks(digest: bytes) -> bytes:
+    return hashlib.blake2b(digest + _AFTER_REASKS, digest_size=32).digest()
+
+
+# -- accounts -----------------------------------------------------------------------------------------------------
+
+
+def _check_account(settings: Cache, transports: Sequence[Transport]) -> None:
+    """Refuse a cache where nothing tells one account from another.
+
+    Raises:
+        ConfigurationError: the key may change, or there is something else in its place.
+    """
+    for transport in transports:
+        session = transport.settings.session
+        is_known = type(transport.auth) is KeyAuth and not transport.auth.refreshable
+        if settings.account is None and not (is_known and (session is None or session.auth is None)):
+            raise ConfigurationError(
+                "cache: requests are signed by a function, which does not tell one account from another: name the "
+                "account, cache=Cache(path, account='...')"
+            )
+
+
+def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any]) -> Tuple[str, str]:
+    """Return what tells an account from others; nobody sees it but the digest."""
+    if settings.account is not None:
+        return "account", settings.account
+    connection = transport.settings
+    all_headers = {**({} if connection.session is None else connection.session.headers), **connection.headers}
+    of_account: Dict[str, Any] = {}
+    for name, value in (*all_headers.items(), *headers.items()):
+        if is_credential(name) or str(name).lower() in ACCOUNT_HEADERS:
+            of_account[str(name).lower()] = value
+    # JSON, as the repr of a secret is the same for all of them.
+    return "key", json.dumps([transport.auth.identity(), sorted(of_account.items()), connection.cert], default=str)
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+def _encoded(request: ChatRequest, value: Any) -> bytes:
+    """Return an answer as it is kept: as it came, where that is known."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, pathlib.Path):
+        return value.read_bytes()
+    if isinstance(value, ChatCompletion):
+        content = value._raw  # bytes, unless the caller has asked for .raw
+        return content if isinstance(content, bytes) else encode_value(content)
+    if isinstance(value, list) and operation_of(request.path) == EMBEDDINGS:  # the vector of one text
+        return encode_value(answer_with(value))
+    return encode_value(value)
+
+
+def _value_in(request: ChatRequest, answer: bytes, request_id: Optional[str]) -> Any:
+    """Return the value that the caller gets; the inverse of :func:`_encoded`."""
+    if request.response == "bytes":
+        return answer
+    if not isinstance(request.response, str):
+        path = pathlib.Path(request.response)
+        with atomic_replace(str(path)) as file:
+            file.write(answer)
+        return path
+    value = decode_value(answer)
+    return value if request.response == "text" else decode_response(request, value, request_id)
