@@ -144,10 +144,8 @@ class TestServers:
             with ChatPool("m", endpoints=endpoints, max_workers=2) as pool:
                 results = pool.map(range(40), prompt=str, samples=3, progress=False)
             assert [len(each.choices) for each in results] == [3] * 40
-            assert set(asked(many)) <= {1, 2, 3}
-            assert 3 in asked(many)
-            assert asked(one).count(3) <= 2
-            assert 1 in asked(one)
+            assert asked(one).count(3) <= 2  # in the two workers, before it is known
+            assert sum(asked(many)) + asked(one).count(1) == 120  # and nothing was paid in vain
 
     def test_streams_that_are_collected(self, sampled):
         server, pool = sampled(choices="first")
@@ -482,7 +480,7 @@ class TestJournals:
         rules = {"samples": 3, "accept": "stop", "journal": journal, "on_error": "return", "progress": False}
         (first,), (second,) = pool.map(["a"], **rules), pool.map(["a"], **rules)
         assert (type(second), str(second)) == (LengthError, str(first))
-        assert texts(second.samples) == ["x", "x"]
+        assert (texts(second.samples), second.text) == (["x", "x"], first.text)
         assert len(server.requests) == 1
 
 
