@@ -10,21 +10,22 @@ import hashlib
 import json
 import logging
 import pathlib
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .._cache import Entry, ForeignDatabase, Store
-from .._engine import Call, CallFuture, CallOptions, EndpointClient, Engine
+from .._engine import Alternative, Call, CallFuture, CallOptions, EndpointClient, Engine
 from .._engine.call import report_end
 from .._files import atomic_replace
 from .._journal import decode_value, encode_value
 from .._reentrancy import holds_locks
-from .._transport import KeyAuth, Transport, identity_of, payload_of
+from .._transport import KeyAuth, Transport, identity_of, payload_of, with_files_of
 from .._values import LazyBody
 from .._wire import without_secrets
 from .._wire.embeddings import answer_with
 from .._wire.operations import ACCOUNT_HEADERS, EMBEDDINGS, may_be_cached, operation_of
 from .._wire.request import beginning_of
 from .._wire.response import CONTENT_FILTER, decode_response, finish_reason_of
+from .._wire.sampling import alone, with_seed_of
 from ..errors import CacheMissError, ChatPoolError, ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
 from .cache_settings import Cache
@@ -41,10 +42,12 @@ class CacheKey(NamedTuple):
     """What a call is known by.
 
     Attributes:
-        digests: of its request at each endpoint, by the endpoint's name.
+        request: its request; that of the fallback, once it has begun one.
+        digests: of this at each endpoint that it may go to, by the endpoint's name.
         occurrence: its number among the identical requests of its run, from 0.
     """
 
+    request: ChatRequest
     digests: Mapping[str, bytes]
     occurrence: int = 0
 
@@ -96,8 +99,16 @@ class AnswerCache:
         options: CallOptions,
         occurrence: int = 0,
         payload: Union[bytes, LazyBody, None] = None,
+        endpoint: Optional[str] = None,
     ) -> CacheKey:
         """Return what a request is known by.
+
+        Args:
+            request: the request.
+            options: of its call.
+            occurrence: its number among identical ones.
+            payload: its body, where that was encoded before.
+            endpoint: the only one that it may go to; None for those that get more than fallbacks.
 
         Raises:
             ConfigurationError: a file of it cannot be read.
@@ -106,8 +117,30 @@ class AnswerCache:
         digests = {
             client.spec.name: self._digest(client, request, options, body, occurrence)
             for client in self._engine.endpoints
+            if (not client.spec.is_standby if endpoint is None else client.spec.name == endpoint)
         }
-        return CacheKey(digests, occurrence)
+        return CacheKey(request, digests, occurrence)
+
+    def keys_of_samples(
+        self, request: ChatRequest, options: CallOptions, occurrence: int, samples: int
+    ) -> List[CacheKey]:
+        """Return what the samples of an item are known by, however they are asked for.
+
+        With a seed each has a request of its own; otherwise each is one of so many identical ones.
+
+        Raises:
+            ConfigurationError: a file of the request cannot be read.
+        """
+        requests = [with_seed_of(request, place) for place in range(samples)]
+        if requests[-1] != request:
+            return [self.key_of_request(each, options, occurrence) for each in requests]
+        first, payload = occurrence * samples, payload_of(request)
+        return [self.key_of_request(request, options, first + place, payload) for place in range(samples)]
+
+    def _key_of_fallback(self, call: Call, key: CacheKey, fallback: Alternative) -> CacheKey:
+        request = fallback.request
+        payload = with_files_of(call.payload, request) if request.files else payload_of(request)
+        return self.key_of_request(request, call.options, key.occurrence, payload, fallback.endpoint)
 
     def _digest(
         self,
@@ -167,6 +200,8 @@ class AnswerCache:
     def _outcome_of(self, call: Call, key: Optional[CacheKey]) -> Optional[Outcome[Any]]:
         error: Optional[ChatPoolError] = None
         value, problem = (None, "") if key is None else self._value_of(call, key)
+        if value is None and key is not None and self._settings.offline:
+            value = self._recorded_fallback(call, key)
         if value is None:
             if not self._settings.offline:
                 return None
@@ -179,6 +214,38 @@ class AnswerCache:
         report_end(call, now, error=error, usage=None, answer=value, cached=outcome.cached)
         return outcome
 
+    def answer_to_fallback(self, call: Call) -> Any:
+        """Return the value of the answer that is kept for the fallback that a call begins, None without one.
+
+        Its answer is kept as that of the fallback from now on.
+        """
+        key, fallbacks = call.cache_key, call.options.fallbacks
+        if key is None or fallbacks is None:
+            return None
+        endpoint = fallbacks.entries[call.fallback - 1].endpoint
+        try:
+            call.cache_key = self._key_of_fallback(call, key, Alternative(call.fallback, call.request, endpoint))
+        except ConfigurationError:  # the attempt will fail with it
+            call.cache_key = None
+            return None
+        return self._value_of(call, call.cache_key)[0]
+
+    def _recorded_fallback(self, call: Call, key: CacheKey) -> Any:
+        """Make the first fallback that has an answer that of a call, and return the value; None without any."""
+        fallbacks = call.options.fallbacks
+        for fallback in () if fallbacks is None else fallbacks.alternatives(call.first_request):
+            if not fallback.number:
+                continue
+            fallback_key = self._key_of_fallback(call, key, fallback)
+            value, _ = self._value_of(call, fallback_key)
+            if value is not None:
+                call.begin_fallback(fallback.number, fallback.request)
+                call.upstream_key = (fallback.endpoint or call.upstream_key[0], fallback.request.model)
+                if isinstance(value, ChatCompletion):
+                    value._fallback = fallback.number
+                return value
+        return None
+
     def _value_of(self, call: Call, key: CacheKey) -> Tuple[Any, str]:
         """Return the value of a kept answer, None without one; and why the call's review did not take it."""
         review = call.options.review
@@ -186,10 +253,10 @@ class AnswerCache:
         if review is not None:
             digests += [_after_reasks(digest) for digest in digests]
         entry = self._store.find(digests, self._engine.clock.wall())
-        value = None if entry is None else self._decoded(call.request, entry)
+        value = None if entry is None else self._decoded(key.request, entry)
         if value is None or review is None:
             return value, ""
-        reviewed = review(call.request, value, 0)
+        reviewed = review(key.request, value, 0)
         if reviewed.error is None and reviewed.request is None:
             return reviewed.value, ""
         return None, reviewed.reason
@@ -206,16 +273,16 @@ class AnswerCache:
             value.usage, value.cached = Usage(), True
         return value
 
-    def has(self, request: ChatRequest, options: CallOptions, occurrence: int) -> bool:
-        """Return whether there is an answer to a request, for a call that another process makes.
+    def has(self, request: ChatRequest, options: CallOptions, occurrence: int, samples: int = 1) -> bool:
+        """Return whether there are all answers to a request, for an item that another process sends.
 
         Raises:
             ConfigurationError: a file of it cannot be read.
         """
         if not may_be_cached(request):
             return False
-        key = self.key_of_request(request, options, occurrence)
-        return self._store.find(list(key.digests.values()), self._engine.clock.wall()) is not None
+        keys, wall = self.keys_of_samples(request, options, occurrence, samples), self._engine.clock.wall()
+        return all(self._store.find(list(key.digests.values()), wall) is not None for key in keys)
 
     def find(self, key: CacheKey) -> Any:
         """Return the JSON of the answer that is kept under a key, None without one."""
@@ -268,51 +335,57 @@ class AnswerCache:
     # -- answers ------------------------------------------------------------------------------------------------
 
     def keep(self, call: Call, outcome: Outcome[Any]) -> None:
-        """Keep the answer to a call that was sent, if it is one of those that are kept."""
-        value, key = outcome.value, call.cache_key
-        if outcome.error is not None or value is None or outcome.cached or key is None or self._settings.offline:
+        """Keep the answer to a call, if it was sent and the answer is one of those that are kept."""
+        value, key, history = outcome.value, call.cache_key, outcome.history
+        if outcome.error is not None or value is None or outcome.cached or key is None or not history:
             return
-        if isinstance(value, ChatCompletion) and finish_reason_of(value).meaning == CONTENT_FILTER:
-            return
-        try:
-            digest = self._digest_sent(call, key)
-            request_id = outcome.history[-1].request_id if outcome.history else None
-            if digest is not None:
-                self._keep(call.upstream_key[0], [(call.request, digest, key.occurrence, value)], request_id)
-        except Exception as error:  # a file that was taken away, say: it must not cost the answer
-            logger.debug("an answer is not kept: %s: %s", type(error).__name__, error)
+        digest = _digest_sent(call, key)
+        if digest is not None and _may_be_kept(value):
+            self._keep(call.upstream_key[0], [(call.request, digest, key.occurrence, value)], history[-1].request_id)
 
-    def keep_rows(self, rows: Sequence[Tuple[ChatRequest, CacheKey, Any]], endpoint: str) -> None:
-        """Keep the answers to requests for embeddings that went out as one, to the endpoint of this name."""
-        if not self._settings.offline:
-            self._keep(
-                endpoint,
-                [(request, key.digests[endpoint], key.occurrence, answer) for request, key, answer in rows],
-                None,
-            )
+    def keep_samples(self, call: Call, samples: Sequence[Tuple[CacheKey, ChatCompletion]]) -> None:
+        """Keep samples of an item that came in one answer, each as if it had been asked for alone."""
+        endpoint = call.upstream_key[0]
+        answers = [
+            (key.request, key.digests[endpoint], key.occurrence, alone(answer))
+            for key, answer in samples
+            if endpoint in key.digests and _may_be_kept(answer)
+        ]
+        if answers:
+            self._keep(endpoint, answers, samples[0][1].request_id)
+
+    def keep_rows(self, call: Call, rows: Sequence[Tuple[CacheKey, Any]]) -> None:
+        """Keep the answers to requests for embeddings that went out as one call."""
+        endpoint, fallbacks = call.upstream_key[0], call.options.fallbacks
+        if call.fallback and fallbacks is not None:
+            fallback = fallbacks.entries[call.fallback - 1]
+            rows = [
+                (
+                    self.key_of_request(
+                        fallback.applied_to(key.request), call.options, key.occurrence, endpoint=fallback.endpoint
+                    ),
+                    answer,
+                )
+                for key, answer in rows
+            ]
+        known = [(key, key.digests.get(endpoint), answer) for key, answer in rows]
+        answers = [(key.request, digest, key.occurrence, answer) for key, digest, answer in known if digest is not None]
+        self._keep(endpoint, answers, None)
 
     def _keep(
         self, endpoint: str, answers: Sequence[Tuple[ChatRequest, bytes, int, Any]], request_id: Optional[str]
     ) -> None:
-        entries = [
-            (digest, self._facts(request, endpoint, occurrence, request_id), _encoded(request, answer))
-            for request, digest, occurrence, answer in answers
-        ]
+        if self._settings.offline:
+            return
+        try:
+            entries = [
+                (digest, self._facts(request, endpoint, occurrence, request_id), _encoded(request, answer))
+                for request, digest, occurrence, answer in answers
+            ]
+        except Exception as error:  # a file that was taken away, say: it must not cost the answer
+            logger.debug("an answer is not kept: %s: %s", type(error).__name__, error)
+            return
         self._store.keep(entries, self._engine.clock.wall())
-
-    def _digest_sent(self, call: Call, key: CacheKey) -> Optional[bytes]:
-        """Return the digest of the request that the answer is to, at the endpoint that has answered.
-
-        An answer that came after reasks is kept for calls that have ``parse=`` too, and under the first request: the
-        one that was sent last has the text of an answer in it that never comes again.
-        """
-        name = call.upstream_key[0]
-        if call.request is call.first_request:
-            return key.digests.get(name)
-        if call.reasks:
-            digest = key.digests.get(name)
-            return None if digest is None else _after_reasks(digest)
-        return self.key_of_request(call.request, call.options, key.occurrence).digests.get(name)
 
     def _facts(self, request: ChatRequest, endpoint: str, occurrence: int, request_id: Optional[str]) -> bytes:
         """Return what ``chatpool cache export`` shows of an answer, besides the answer."""
@@ -339,9 +412,26 @@ class _KeptFuture(CallFuture):
         super().__init__()
         self._cache = cache
 
+    def kept_answer(self, call: Call) -> Any:
+        return self._cache.answer_to_fallback(call)
+
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         self._cache.keep(call, outcome)
         super().deliver(call, outcome)
+
+
+def _digest_sent(call: Call, key: CacheKey) -> Optional[bytes]:
+    """Return the digest of the request that the answer is to, at the endpoint that has answered.
+
+    An answer that came after reasks is kept for calls that have ``parse=`` too, and under the request before those:
+    the one that was sent last has the text of an answer in it that never comes again.
+    """
+    digest = key.digests.get(call.upstream_key[0])
+    return _after_reasks(digest) if digest is not None and call.reasks else digest
+
+
+def _may_be_kept(value: Any) -> bool:
+    return not isinstance(value, ChatCompletion) or finish_reason_of(value).meaning != CONTENT_FILTER
 
 
 def _after_reasks(digest: bytes) -> bytes:

@@ -157,13 +157,13 @@ def has_cache(pool: ChatPool) -> bool:
 
 
 def is_cached(pool: ChatPool, request: ChatRequest, occurrence: int) -> bool:
-    """Return whether the pool's cache has an answer to a request that another process is to make.
+    """Return whether the pool's cache has all answers of a row that another process is to ask for.
 
     Raises:
         ConfigurationError: a file of the request cannot be read.
     """
     cache = pool._core.cache
-    return cache is not None and cache.has(request, pool._call_options(), occurrence)
+    return cache is not None and cache.has(request, pool._call_options(), occurrence, pool._defaults.samples)
 
 
 def _run_cache(pool: ChatPool, occurrence_of: Optional[Callable[[Any], int]]) -> Optional[RunCache]:

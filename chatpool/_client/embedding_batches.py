@@ -87,7 +87,7 @@ class _EmbeddingBatch:
     Attributes:
         items: the rows.
         is_cached: the same.
-        answers: (request, key, answer) of each row for the cache, where there is one.
+        answers: (key, answer) of each row for the cache, where there is one.
         request: the request for all of them.
         outcomes: of the rows that have ended, None before the batch has an outcome.
         parts: batches of the rows that are to be sent again, once it has one.
@@ -120,7 +120,7 @@ class _EmbeddingBatch:
     ) -> None:
         self.items = items
         self.is_cached = is_cached
-        self.answers: List[Tuple[ChatRequest, CacheKey, Any]] = []
+        self.answers: List[Tuple[CacheKey, Any]] = []
         self._is_joined = is_joined
         self._sends_bare_text = sends_bare_text
         self._earlier_attempts = earlier_attempts
@@ -227,7 +227,7 @@ class _EmbeddingBatch:
 
     def _note_answer(self, item: _BatchItem, answer: Any) -> None:
         if item.key is not None:
-            self.answers.append((item.request, item.key, answer))
+            self.answers.append((item.key, answer))
 
     def _outcome_of(
         self,
@@ -443,8 +443,8 @@ class EmbeddingRun(Run):
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         batch: _EmbeddingBatch = outcome.item
         batch.settle(outcome, self.value_of)
-        if self._row_cache is not None:
-            self._row_cache.cache.keep_rows(batch.answers, call.upstream_key[0])
+        if self._row_cache is not None and batch.answers:
+            self._row_cache.cache.keep_rows(call, batch.answers)
             batch.answers = []
         super().deliver(call, outcome)
 

@@ -210,6 +210,10 @@ class Run:
             return self._stop_reason
         return self._refused_models.get((request.path, request.model))
 
+    def kept_answer(self, call: Call) -> Any:
+        """Return the value of the answer that the cache has for the fallback of a call."""
+        return None if self.cache is None else self.cache.cache.answer_to_fallback(call)
+
     def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Note a response that is made in the background; return whether a later run can go on with it."""
         return False
@@ -416,10 +420,13 @@ class Run:
         """Return whether the call is to be sent; otherwise it has an outcome, or will get another's."""
         if not self._leads(call):
             return False
-        outcome = None if self.cache is None or self._engine.closed else self.cache.outcome_of(call)
+        outcome = self._cached_outcome(call)
         if outcome is not None:
             self.deliver(call, outcome)
         return outcome is None
+
+    def _cached_outcome(self, call: Call) -> Optional[Outcome[Any]]:
+        return None if self.cache is None or self._engine.closed else self.cache.outcome_of(call)
 
     def _leads(self, call: Call) -> bool:
         """Return whether the call is to be sent; otherwise it gets the outcome of an identical one."""

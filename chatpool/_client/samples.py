@@ -7,8 +7,9 @@ item ends when all of these have.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from .._engine import Call, CallOptions, Engine
 from .._locks import new_lock
@@ -25,9 +26,13 @@ from .._wire.sampling import (
     with_seed_of,
 )
 from ..errors import ChatPoolError, PoolClosedError
+from ..prices import Charge
 from ..types import Attempt, ChatCompletion, ChatRequest, Outcome, Usage
 from .run import Run, RunOrigin, unusable_item
 from .stored_runs import JournalledRetry, JournalledRun, StoredRowsRun
+
+if TYPE_CHECKING:
+    from .answer_cache import AnswerCache, CacheKey
 
 __all__ = [
     "JournalledSampledRetry",
@@ -66,26 +71,30 @@ class _SampledItem:
     Attributes:
         lock: held while something else is changed, except for ``answers``, whose places belong to one call each.
         answers: by place, None where none has come.
+        keys: what the cache knows them by, by place; empty without one.
         outstanding: calls that have not ended.
         error: the first error with which a call has ended for good.
         whole: the answer of a call that has brought all of them, as it came; None without one.
     """
 
     __slots__ = (
-        *("_began_at", "_history", "_usage", "_usages"),
-        *("answers", "error", "lead", "lock", "outstanding", "whole"),
+        *("_began_at", "_cached", "_charges", "_fallback", "_history", "_usage", "_usages"),
+        *("answers", "error", "keys", "lead", "lock", "outstanding", "whole"),
     )
 
     def __init__(self, lead: Call, samples: int) -> None:
         self.lead = lead
         self.lock = new_lock()
         self.answers: List[Optional[ChatCompletion]] = [None] * samples
+        self.keys: Sequence[CacheKey] = ()
         self.outstanding = 0
         self.error: Optional[ChatPoolError] = None
         self.whole: Optional[ChatCompletion] = None
         self._began_at: Optional[float] = None
         self._history: Tuple[Attempt, ...] = ()
         self._usage: Optional[Usage] = None
+        self._charges: Tuple[Charge, ...] = ()
+        self._fallback = self._cached = 0
         self._usages: List[Mapping[str, Any]] = []  # as they stand in the answers
 
     def note(self, call: Call, outcome: Outcome[Any]) -> None:
@@ -95,6 +104,9 @@ class _SampledItem:
             self._history += outcome.history
             usages = [usage for usage in (self._usage, outcome.usage) if usage is not None]
             self._usage = sum(usages[1:], usages[0]) if usages else None
+            self._charges += outcome.charges
+            self._fallback = max(self._fallback, outcome.fallback)
+            self._cached += outcome.cached
             began = [at for at in (self._began_at, call.first_sent_at) if at is not None]
             self._began_at = min(began, default=None)
 
@@ -104,10 +116,12 @@ class _SampledItem:
         if isinstance(usage, Mapping):
             self._usages.append(usage)
 
-    def missing(self, first: int, count: int) -> Tuple[int, int]:
-        """Return the place after the last of these that has come, and how many there are from there on."""
-        came = sum(answer is not None for answer in self.answers[first : first + count])
-        return first + came, count - came
+    def missing(self) -> Iterator[Tuple[int, int]]:
+        """Return the gaps in the answers: the first place of each, and how many there are from there on."""
+        places = [place for place, answer in enumerate(self.answers) if answer is None]
+        for _, gap in itertools.groupby(enumerate(places), lambda entry: entry[1] - entry[0]):
+            (_, first), *others = gap
+            yield first, 1 + len(others)
 
     def outcome(self, now: float) -> Outcome[Any]:
         """Return the outcome of the item, once all calls have ended."""
@@ -118,7 +132,15 @@ class _SampledItem:
         if error is not None:
             error.attempts, value = len(self._history), None
         elapsed = 0.0 if self._began_at is None else now - self._began_at
-        return Outcome(lead.index, lead.item, lead.first_request, value, error, self._history, elapsed, self._usage)
+        is_cached = value is not None and self._cached == len(self.answers)
+        if value is not None and is_cached:
+            value.usage, value.cached = Usage(), True
+        if value is not None:
+            value._fallback = self._fallback
+        spent = self._history, elapsed, self._usage, self._fallback, self._charges if self._fallback else ()
+        outcome: Outcome[Any] = Outcome(lead.index, lead.item, lead.first_request, value, error, *spent)
+        outcome.cached = is_cached
+        return outcome
 
     def _joined(self) -> Optional[ChatCompletion]:
         if self.whole is not None:
@@ -184,35 +206,62 @@ class _Sampling(Run):
 
     # -- calls go out -------------------------------------------------------------------------------------
 
+    def _cached_outcome(self, call: Call) -> Optional[Outcome[Any]]:
+        return None  # each of its answers is looked up, in _first_calls
+
     def _calls_of(self, calls: List[Call]) -> List[Call]:
         self._runs_here = self._engine.runs_here()
         return [call for lead in calls for call in self._first_calls(lead)]
 
     def _first_calls(self, lead: Call) -> List[Call]:
         item = _SampledItem(lead, self._samples)
+        if self.cache is not None and not self._engine.closed:
+            self._look_up(item, self.cache.cache)
         kept = self.kept_answers(lead)
         if kept is not None:
             self._keep(item, kept)
         model, specs = lead.request.model, self._engine.endpoints.specs
         most = max(self._engine.choices.most((spec.name, model)) for spec in specs)
-        calls = self._make_calls(item, self._parts(item, *item.missing(0, self._samples), most))
+        parts = [part for gap in item.missing() for part in self._parts(item, *gap, most)]
+        calls = [] if item.error is not None else self._make_calls(item, parts)
         item.outstanding = len(calls)
         if not calls:
             super().deliver(lead, item.outcome(self.now()))
         return calls
 
     def _keep(self, item: _SampledItem, completion: ChatCompletion) -> None:
-        """Take over the answers that an earlier run has brought, if they are accepted in this one."""
-        item.note_usage(completion)
-        places = iter(range(self._samples))
-        for answer in separate_answers(item.lead.request, completion)[: self._samples]:
-            if self._review is None or self._review(item.lead.request, answer, 0).value is not None:
-                item.answers[next(places)] = answer
+        """Take over the answers that an earlier run has brought, if they are accepted in this one.
+
+        What the cache has of them is the same, and in its places.
+        """
+        request = item.lead.request
+        accepted = [
+            answer
+            for answer in separate_answers(request, completion)[: self._samples]
+            if self._review is None or self._review(request, answer, 0).value is not None
+        ]
+        if len(accepted) > sum(answer is not None for answer in item.answers):
+            item.note_usage(completion)
+            item.answers = [*accepted, *[None] * (self._samples - len(accepted))]
+
+    def _look_up(self, item: _SampledItem, cache: AnswerCache) -> None:
+        """Take the answers that the cache has; where nothing is sent, the others are errors."""
+        lead = item.lead
+        key, lead.cache_key = lead.cache_key, None  # the answers are kept, and not all of them as one
+        if key is not None:
+            item.keys = cache.keys_of_samples(lead.request, self._plain_options, key.occurrence, self._samples)
+        for call in self._make_calls(item, self._parts(item, 0, self._samples, most=1)):
+            _, part = self._under_way.pop(call.id)
+            outcome = cache.outcome_of(call)
+            if outcome is not None:
+                item.note(call, outcome)
+                item.answers[part.first] = outcome.value
 
     def _parts(self, item: _SampledItem, first: int, count: int, most: int) -> List[_Part]:
         """Return the parts of samples that are missing, each for one call, of at most ``most`` where there is ``n``."""
         request, end = item.lead.request, first + count
-        step = most if takes_choices(request) else 1
+        # Choices cannot fall back one by one.
+        step = most if takes_choices(request) and not self._plain_options.fallbacks else 1
         counts = {start: min(step, end - start) for start in range(first, end, step)}
         return [
             _Part(start, size, with_seed_of(with_choices(request, size) if size > 1 else request, start))
@@ -230,6 +279,7 @@ class _Sampling(Run):
                 item.error = item.error or unusable_item(lead.index, error)
                 break
             call.reasks = part.reasks
+            call.cache_key = item.keys[part.first] if part.count == 1 and item.keys else None
             self._under_way[call.id] = item, part
             calls.append(call)
         return calls
@@ -253,7 +303,9 @@ class _Sampling(Run):
             return
         item, part = entry
         item.note(call, outcome)
-        further = self._take_answers(item, part, call, outcome.value) if outcome.ok else []
+        if self.cache is not None:
+            self.cache.keep(call, outcome)
+        further = self._take_answers(item, part, call, outcome) if outcome.ok else []
         reason = self._reason_not_to_send(item.lead.request)
         if further and reason is not None:
             item.error = item.error or reason.copied("not sent: ")
@@ -266,13 +318,16 @@ class _Sampling(Run):
         elif calls:
             self._send_further(calls)
 
-    def _take_answers(self, item: _SampledItem, part: _Part, call: Call, value: Any) -> List[_Part]:
+    def _take_answers(self, item: _SampledItem, part: _Part, call: Call, outcome: Outcome[Any]) -> List[_Part]:
         """Put the answers of a call in their places; return the parts that are to be asked for now."""
+        value: Any = outcome.value
         self._engine.choices.note(call.upstream_key, choices_wanted(call.request), len(value.choices))
         if self._review is None and _are_all(value, part.count) and part.count == self._samples:
             item.whole = value
-            return []
-        item.note_usage(value)
+            if not item.keys:
+                return []
+        if not outcome.cached:
+            item.note_usage(value)
         if call.options.review is not None:  # it was reviewed, and asked for again, as a call of its own
             item.answers[part.first] = value
             return []
@@ -282,6 +337,10 @@ class _Sampling(Run):
             again = self._reviewed(item, place, answer)
             if again is not None:
                 further.append(again)
+        if item.keys and part.count > 1 and self.cache is not None:
+            places = enumerate(answers, part.first)
+            came = [(item.keys[place], answer) for place, answer in places if item.answers[place] is not None]
+            self.cache.cache.keep_samples(call, came)
         most = self._engine.choices.most(call.upstream_key)
         return further + self._parts(item, part.first + len(answers), part.count - len(answers), most)
 

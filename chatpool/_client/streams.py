@@ -360,6 +360,10 @@ class _StreamSink:
         """Return None: only cancelling stops a stream."""
         return None
 
+    def kept_answer(self, call: Call) -> Any:
+        """Return None: streams are not kept."""
+        return None
+
     def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Return False: no journal knows of a stream."""
         return False

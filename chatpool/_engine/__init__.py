@@ -5,12 +5,13 @@ from .completion import CallFuture, no_worker_in_time
 from .dispatcher import Dispatcher
 from .endpoints import EndpointClient, Endpoints, EndpointSpec
 from .engine import Engine
-from .fallback_list import Fallback, Fallbacks
+from .fallback_list import Alternative, Fallback, Fallbacks
 from .streaming import StreamHandoff, collect_chunks
 from .worker_threads import WorkerHooks
 
 __all__ = [
     "TIMED_OUT",
+    "Alternative",
     "Call",
     "CallFuture",
     "CallOptions",

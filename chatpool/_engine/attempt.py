@@ -356,7 +356,14 @@ class _Exchanges:
             call,
             lambda: self._send_once(call, timeout, client, send),
             lambda request: encode_payload(request, call.options.reading),
+            lambda: self._count_another(call),
         )
+
+    def _count_another(self, call: Call) -> None:
+        """Count one more request of an attempt for the limits."""
+        self._scheduler.sent_another(call, self._clock.now())
+        if call.lease is not None:
+            call.lease.count_another()
 
     def _send_once(self, call: Call, timeout: Timeout, client: EndpointClient, send: Any) -> Any:
         options = call.options

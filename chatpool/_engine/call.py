@@ -346,6 +346,12 @@ class OutcomeSink(Protocol):
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return the reason why this call must not be sent any more, None if it may be."""
 
+    def kept_answer(self, call: Call) -> Any:
+        """Return the value of the answer that is kept for the fallback of a call; None where it is to be sent.
+
+        Called once for each fallback that a call begins, with no lock held, in the call's own context.
+        """
+
     def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:
         """Note where the response to ``call`` is made in the background; return whether a later run can find it.
 

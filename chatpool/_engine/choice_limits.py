@@ -39,7 +39,7 @@ class ChoiceLimits:
         elif asked > 1 and key not in self._given:
             self._most[key] = 1
 
-    def exchange(self, call: Call, send: Callable[[], Any], encode: _Encode) -> Any:
+    def exchange(self, call: Call, send: Callable[[], Any], encode: _Encode, count: Callable[[], None]) -> Any:
         """Send a call that asks for several answers; again for fewer, down to one, where the server refuses it.
 
         If it refuses the request for one answer too, the number was not the cause.
@@ -48,12 +48,14 @@ class ChoiceLimits:
             call: the call, whose request becomes the one that was answered.
             send: sends it, and returns its response or its open stream.
             encode: makes the payload of a request.
+            count: counts one more request, before each that follows the first.
         """
         key = call.upstream_key
         _lower(call, self.most(key), encode)
         answer, request = send(), call.request
         while may_refuse_choices(answer.status) and choices_wanted(call.request) > self._given.get(key, 1):
             _lower(call, max(choices_wanted(call.request) // 2, self._given.get(key, 1)), encode)
+            count()
             answer = send()
         if call.request is not request:
             if is_success(answer.status):

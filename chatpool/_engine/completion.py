@@ -55,10 +55,12 @@ class Delivery:
         verdict: Optional[Verdict] = None,
         error: Optional[ChatPoolError] = None,
         now: Optional[float] = None,
+        cached: bool = False,
     ) -> None:
         """Tell the listeners, then the sink; the call has been ended in the scheduler, and this is its own context.
 
-        With both, ``verdict`` is that of an answer that was not accepted because of ``error``.
+        With both, ``verdict`` is that of an answer that was not accepted because of ``error``.  With ``cached`` it is
+        that of an answer from the cache, without usage.
         """
         now = self._clock.now() if now is None else now
         call.payload = b""
@@ -66,14 +68,16 @@ class Delivery:
             if verdict is None:
                 report_end(call, now, error=error, usage=call.unreported_usage)
             else:
-                report_end(call, now, error=error, usage=verdict.usage, answer=verdict.value)
+                report_end(call, now, error=error, usage=verdict.usage, answer=verdict.value, cached=cached)
         finally:
             value = None if verdict is None or error is not None else verdict.value
             if verdict is not None and call.options.review is None:
                 call.add_usage(verdict.usage)
             if call.fallback and isinstance(value, ChatCompletion):
                 value._fallback = call.fallback
-            call.sink.deliver(call, call.outcome(now, value=value, error=error))
+            outcome = call.outcome(now, value=value, error=error)
+            outcome.cached = cached
+            call.sink.deliver(call, outcome)
             self._scheduler.delivered(call)  # not after an interruption: settle() then delivers once more
             if call.background is not None:
                 self._withdrawals.withdraw(call)
@@ -245,6 +249,10 @@ class CallFuture(Future):  # type: ignore[type-arg]  # generic at run time from 
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         """Return None: only cancellation stops a single call, and that takes it out of the queue."""
+        return None
+
+    def kept_answer(self, call: Call) -> Any:
+        """Return None: nothing is kept."""
         return None
 
     def keep_background(self, call: Call, facts: Mapping[str, str]) -> bool:

@@ -165,9 +165,7 @@ class Engine:
             for call in calls:
                 self._delivery.fail(call, PoolClosedError(_CLOSED_TO_CALLS))
             return
-        for call in calls:
-            if call.options.fallbacks is not None:
-                self._fallbacks.skip_refused(call)
+        calls = [call for call in calls if call.options.fallbacks is None or not self._skip_refused(call)]
         if self.runs_here():
             self._run_here(calls)
             return
@@ -394,6 +392,8 @@ class Engine:
                 decision = self._fallbacks.follow(call, decision)
             if decision.wait is None:
                 self._fail(call, decision)
+            elif self._has_kept_answer(call):
+                return None
         return None if decision is None else decision.wait
 
     def _internal_error(self, call: Call, error: BaseException) -> None:
@@ -426,7 +426,7 @@ class Engine:
         if review.error is not None and call.options.fallbacks is not None:
             review = self._fallbacks.follow_review(call, verdict, review)
             if review.request is not None:
-                return 0.0
+                return None if self._has_kept_answer(call) else 0.0
         if review.request is not None:
             if call.state == DONE:  # given up meanwhile
                 return None
@@ -446,8 +446,23 @@ class Engine:
         if decision.wait is None:
             self._fail(call, decision)
             return
-        self._park(call, decision.wait)
+        if not self._has_kept_answer(call):
+            self._park(call, decision.wait)
         self._start_workers(self._scheduler.extra_workers(self.clock.now()))
+
+    def _skip_refused(self, call: Call) -> bool:
+        """Have a fresh call begin with a fallback where its request is refused; return whether it has ended thereby."""
+        return self._fallbacks.skip_refused(call) and call.context.run(self._has_kept_answer, call)
+
+    def _has_kept_answer(self, call: Call) -> bool:
+        """End a call that begins a fallback whose answer is kept; return whether there is one."""
+        value = call.sink.kept_answer(call)
+        if value is None:
+            return False
+        if self._scheduler.end(call):
+            self._delivery.deliver(call, verdict=Verdict("success", value=value), cached=True)
+        self._start_workers(self._scheduler.extra_workers(self.clock.now()))
+        return True
 
     def _fail(self, call: Call, decision: RetryDecision) -> None:
         error = decision.error or ChatPoolError("given up")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ChatPoolError
 from ..types import ChatRequest
 
-__all__ = ["Fallback", "Fallbacks"]
+__all__ = ["Alternative", "Fallback", "Fallbacks"]
 
 
 class Fallback(NamedTuple):
@@ -33,6 +33,20 @@ class Fallback(NamedTuple):
         return value is not None or name not in self.changes
 
 
+class Alternative(NamedTuple):
+    """The request of a call, or a fallback.
+
+    Attributes:
+        number: of the fallback, 0 for the request itself.
+        request: what is sent.
+        endpoint: the only one that it goes to; None for the pool's choice.
+    """
+
+    number: int
+    request: ChatRequest
+    endpoint: Optional[str] = None
+
+
 _FIELD_CODES = frozenset({"unknown_parameter", "unsupported_parameter", "unsupported_value"})
 
 
@@ -53,6 +67,12 @@ class Fallbacks:
         self.entries = tuple(entries)
         self._is_of_run = is_of_run
         self._refusals: Dict[Tuple[str, Optional[str], int], _Refusal] = {}
+
+    def alternatives(self, request: ChatRequest) -> Iterator[Alternative]:
+        """Return a request and its fallbacks, in order."""
+        yield Alternative(0, request)
+        for number, entry in enumerate(self.entries, 1):
+            yield Alternative(number, entry.applied_to(request), entry.endpoint)
 
     def for_run(self) -> Fallbacks:
         """Return the same for the calls of a new run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 from .._policy.retry import RetryDecision
 from .._values import Verdict
@@ -13,16 +13,16 @@ from ..errors import (
     APITimeoutError,
     AuthenticationError,
     ChatPoolError,
+    DayLimitError,
     InsufficientQuotaError,
     InternalServerError,
     NotFoundError,
     PermissionDeniedError,
 )
-from ..types import ChatRequest
 from .attempt import Attempter, change_last_attempt, encode_changed
 from .call import DONE, Call, FailoverState, Review, UpstreamKey, report_fallback
 from .endpoints import Endpoints
-from .fallback_list import Fallback
+from .fallback_list import Alternative
 from .scheduler import Scheduler
 
 __all__ = ["FallbackSwitch"]
@@ -30,14 +30,6 @@ __all__ = ["FallbackSwitch"]
 # What another request has to differ in to be worth sending.
 _ANYTHING, _UPSTREAM, _ENDPOINT = "anything", "upstream", "endpoint"
 _OF_THE_SERVER = (NotFoundError, PermissionDeniedError, InternalServerError)
-
-
-class _Alternative(NamedTuple):
-    """A request, and the endpoint it has to go to; None for the pool's choice."""
-
-    number: int
-    request: ChatRequest
-    endpoint: Optional[str]
 
 
 class FallbackSwitch:
@@ -94,8 +86,12 @@ class FallbackSwitch:
             return Review(request=call.request)
         return review._replace(error=_with_earlier(call, review.error))
 
-    def skip_refused(self, call: Call) -> None:
-        """Have a fresh call begin with a fallback if its request is known to be refused, or not to be waited for."""
+    def skip_refused(self, call: Call) -> bool:
+        """Have a fresh call begin with a fallback if its request is known to be refused, or not to be waited for.
+
+        Returns:
+            Whether it does.
+        """
         fallbacks = call.options.fallbacks
         assert fallbacks is not None
         error: Optional[ChatPoolError] = fallbacks.refusal(call.first_request, 0)
@@ -106,12 +102,13 @@ class FallbackSwitch:
         if alternative is not None:
             self._make_current(call, alternative)
             call.upstream_key = self._key_of(call, alternative)
+        return alternative is not None
 
     def begin_at(self, call: Call, number: Any) -> None:
         """Make a fallback that an earlier process has sent the request of a fresh call, by its number as a text."""
         fallbacks = call.options.fallbacks
         assert fallbacks is not None
-        for alternative in self._alternatives(call.first_request, fallbacks.entries):
+        for alternative in fallbacks.alternatives(call.first_request):
             if alternative.number and str(alternative.number) == number:
                 self._make_current(call, alternative)
 
@@ -138,7 +135,7 @@ class FallbackSwitch:
             self._pin(call, error)
         return True
 
-    def _make_current(self, call: Call, alternative: _Alternative, answer: Any = None) -> None:
+    def _make_current(self, call: Call, alternative: Alternative, answer: Any = None) -> None:
         payload = encode_changed(call, alternative.request)
         call.begin_fallback(alternative.number, alternative.request, answer)
         call.payload = payload
@@ -149,28 +146,23 @@ class FallbackSwitch:
         for key in self._endpoints.others(call.upstream_key):
             call.failover_state.exclude(key, error)
 
-    def _key_of(self, call: Call, alternative: _Alternative) -> UpstreamKey:
+    def _key_of(self, call: Call, alternative: Alternative) -> UpstreamKey:
         return (alternative.endpoint or self._endpoints.first.spec.name, alternative.request.model)
 
     # -- which one follows ----------------------------------------------------------------------------------
 
-    def _next(self, call: Call, error: Any, scope: str) -> Optional[_Alternative]:
+    def _next(self, call: Call, error: Any, scope: str) -> Optional[Alternative]:
         """Return the next alternative that may help, None without one."""
         fallbacks, needed = call.options.fallbacks, _needed(error, scope)
         assert fallbacks is not None
-        known = list(self._alternatives(call.first_request, fallbacks.entries))
+        known = list(fallbacks.alternatives(call.first_request))
         for alternative in known[call.fallback + 1 :]:
             is_refused = fallbacks.refusal(call.first_request, alternative.number) is not None
             if not is_refused and self._differs(call, known, alternative, needed):
                 return alternative
         return None
 
-    def _alternatives(self, request: ChatRequest, entries: Sequence[Fallback]) -> Iterator[_Alternative]:
-        yield _Alternative(0, request, None)
-        for number, entry in enumerate(entries, 1):
-            yield _Alternative(number, entry.applied_to(request), entry.endpoint)
-
-    def _differs(self, call: Call, known: Sequence[_Alternative], new: _Alternative, needed: str) -> bool:
+    def _differs(self, call: Call, known: Sequence[Alternative], new: Alternative, needed: str) -> bool:
         """Return whether an alternative differs from all that were sent, and from the last one in what is needed."""
         if new.endpoint is not None and not self._may_be_used(new.endpoint, new.request.model):
             return False
@@ -189,7 +181,7 @@ class FallbackSwitch:
         """
         return self._endpoints.has(endpoint) and not self._scheduler.refuses((endpoint, model), self._clock.now())
 
-    def _goes_elsewhere(self, call: Call, last: _Alternative, new: _Alternative) -> bool:
+    def _goes_elsewhere(self, call: Call, last: Alternative, new: Alternative) -> bool:
         """Return whether it goes to an endpoint that has not just failed."""
         if new.endpoint is None:
             return last.endpoint is not None and (
@@ -206,7 +198,7 @@ def _needed(error: Any, scope: str) -> str:
     of_the_endpoint = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError)
     if of_the_endpoint or isinstance(error, (AuthenticationError, InsufficientQuotaError)):
         return _ENDPOINT
-    return _UPSTREAM if isinstance(error, _OF_THE_SERVER) else _ANYTHING
+    return _UPSTREAM if isinstance(error, (DayLimitError, *_OF_THE_SERVER)) else _ANYTHING
 
 
 def _with_earlier(call: Call, error: Any) -> Any:

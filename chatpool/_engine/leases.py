@@ -161,6 +161,10 @@ class Lease(NamedTuple):
         if seconds > 0:
             self.limit.pause(seconds)
 
+    def count_another(self) -> None:
+        """Count one more request of the call, which does not wait for its moment.  Does I/O."""
+        _reserve(self.limit, 0.0)
+
     def settle(self, verdict: Optional[Verdict]) -> None:
         """Correct the reservation after a call has ended, or (None) was not sent.  Does I/O."""
         used = self.tokens

@@ -247,6 +247,11 @@ class Scheduler:
         with self._in_worker:
             self._upstreams.of(call).keep_lease(call, lease, now)
 
+    def sent_another(self, call: Call, now: float) -> None:
+        """Count one more request of the attempt that a call is making."""
+        with self._in_worker:
+            self._upstreams.of(call).pacer.sent_another(now)
+
     def paused_for(self, call: Call, now: float) -> float:
         """Return the seconds for which the call's upstream is paused after a refusal for rate."""
         with self._in_worker:

@@ -131,6 +131,13 @@ class Pacer:
         self._tokens_sent += tokens
         return PacedSend(self._adaptive.sent(now), tokens, self._tokens_sent)
 
+    def sent_another(self, now: float) -> None:
+        """Note that one more request is sent for a call: its limits count it, whether they have room or not."""
+        if self._rate_limiter is not None:
+            self._rate_limiter.sent(now, 0.0)
+        if self._requests is not None:
+            self._requests.sent(now, 1.0)
+
     # -- answers ----------------------------------------------------------------------------------------
 
     def accepted(self, sent: PacedSend, now: float, used: Optional[float] = None) -> None:

@@ -13,6 +13,7 @@ from .response import UnusableAnswer, decode_response
 
 __all__ = [
     "MAX_CHOICES",
+    "alone",
     "choices_wanted",
     "is_usable",
     "join_answers",
@@ -114,6 +115,14 @@ def separate_answers(request: ChatRequest, completion: ChatCompletion) -> List[C
         with contextlib.suppress(UnusableAnswer):  # a choice with the reason "error", among others
             answers.append(decode_response(request, each, completion.request_id))
     return answers
+
+
+def alone(answer: ChatCompletion) -> Dict[str, Any]:
+    """Return the JSON of one of several answers as if it were the only one; what it alone has cost is not known."""
+    body = {name: value for name, value in answer.raw.items() if name not in ("usage", "samples")}
+    if isinstance(body.get("choices"), list):
+        body["choices"] = [{**choice, "index": 0} for choice in body["choices"]]
+    return body
 
 
 def is_usable(choice: Choice) -> bool:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from chatpool import Budget, Cache, ChatPool, batch
-from chatpool.testing import Answer, FakeServer
+from chatpool import Budget, Cache, ChatPool, Limits, batch
+from chatpool.testing import Answer, Error, FakeServer
 
 
 @pytest.fixture
@@ -171,3 +171,56 @@ def test_runs_that_share_a_cache_and_are_killed_pay_little_twice(
     assert process.communicate(timeout=120)[0] is not None
     assert len(chatpool_server.requests) == asked
     assert not list(tmp_path.glob("*.damaged*"))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_samples_of_fallbacks_come_from_the_cache_without_budget_and_days(tmp_path, path, processes):
+    gone = Error(404, message="The model `m` does not exist.", code="model_not_found")
+    source = write_prompts(tmp_path / "in.jsonl", ["a", "b", "c"])
+    texts_of = {}
+    with FakeServer(lambda request: gone if request.body["model"] == "m" else None) as server:
+        options = {"model": "m", "base_url": server.base_url, "cache": path, "progress": False, "samples": 3}
+        options.update(fallbacks=["second"], processes=processes, limits=Limits(requests_per_day=50))
+        for name in ("one", "two"):
+            target, sent = tmp_path / f"{name}.jsonl", len(server.requests)
+            assert batch.run(source, target, **options).succeeded == 3
+            new = [request.body["model"] for request in server.requests[sent:]]
+            assert new.count("second") == (9 if name == "one" else 0)
+            texts_of[name] = {
+                row: [choice["message"]["content"] for choice in body["choices"]]
+                for row, body in bodies(target).items()
+            }
+    assert texts_of["one"] == texts_of["two"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_samples_in_the_cache_need_no_budget(tmp_path, path, processes):
+    source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
+    with FakeServer() as server:
+        options = {"model": "m", "base_url": server.base_url, "cache": path, "progress": False, "samples": 3}
+        batch.run(source, tmp_path / "one.jsonl", **options)
+        result = batch.run(source, tmp_path / "two.jsonl", budget=Budget(tokens=0), processes=processes, **options)
+        assert (result.succeeded, result.fatal) == (2, None)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_samples_of_a_run_that_was_killed_are_not_paid_again(
+    start_run, chatpool_server, write_rows, tmp_path, path, ids
+):
+    rows = 60
+    source = write_rows(rows)
+    options = ("--max-workers", 4, "--cache", path, "--samples", 3, "--fallback", "second", "--rpd", 100_000)
+    process = start_run(chatpool_server, source, tmp_path / "killed.jsonl", *options)
+    chatpool_server.wait_for(40, timeout=60)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    chatpool_server.wait_until(lambda: chatpool_server.in_flight == 0, timeout=60)
+    seen = len(chatpool_server.requests)
+    process = start_run(chatpool_server, source, tmp_path / "last.jsonl", *options)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert len(ids(tmp_path / "last.jsonl")) == rows
+    # One sample is one request here, and at most those of the four workers were not kept.
+    assert len(chatpool_server.requests) <= 3 * rows + 4
+    assert len(chatpool_server.requests) - seen < 3 * rows

@@ -35,7 +35,7 @@ def send():
         request = ChatRequest({"model": "m", "n": n} if n > 1 else {"model": "m"})
         size = RequestSize(10, 0, 100, n)
         call = SimpleNamespace(upstream_key=KEY, request=request, payload=encode(request), size=size)
-        return call, limits.exchange(call, lambda: server.answer(call), encode).status
+        return call, limits.exchange(call, lambda: server.answer(call), encode, lambda: None).status
 
     return send
 
