@@ -476,11 +476,10 @@ def _outcome_of(call: Call, record: Record) -> Optional[Outcome[Any]]:
         value, error = review.value, review.error
         if error is not None:
             value, error.attempts = None, attempts
-    fallback = record.attempts[-1].fallback if record.attempts else 0
     if isinstance(value, ChatCompletion):
-        value._fallback = fallback
+        value._fallback = record.fallback
     outcome = call.index, call.item, call.request, value, error, record.attempts, record.elapsed, record.usage
-    return Outcome(*outcome, fallback, record.charges)
+    return Outcome(*outcome, record.fallback, record.charges)
 
 
 def _value(request: ChatRequest, record: Record) -> Any:
@@ -545,7 +544,7 @@ def record_of(
     requested_model = None if is_unpaid or not charges else charges[-1].model
     model = None if requested_model == answering_model(answer) else requested_model
     in_parts = charges if not is_unpaid and any(outcome.fallback or charge.tier for charge in charges) else ()
-    values = error, meta, _encoded(answer), usage, model, in_parts
+    values = error, meta, _encoded(answer), usage, model, in_parts, outcome.fallback
     return Record(key, state, hash_, custom_id, row, at, outcome.elapsed, outcome.history, *values)
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import zlib
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import errors
 from ..errors import APIError, ChatPoolError
@@ -109,6 +109,7 @@ class Record(NamedTuple):
         model: the model that was asked for, where ``value`` names another one or none; None where it does not.
         charges: what each request has cost, where ``usage`` and ``model`` do not say it: after a fallback, or in a
             service tier.
+        fallback: the number of the fallback that has answered, 0 for the request itself.
     """
 
     key: int
@@ -125,6 +126,16 @@ class Record(NamedTuple):
     usage: Optional[Usage] = None
     model: Optional[str] = None
     charges: Tuple[Charge, ...] = ()
+    fallback: int = 0
+
+    @property
+    def has_own_fallback(self) -> bool:
+        """True if the last exchange does not say which fallback has answered: nothing was sent for it, say."""
+        return self.fallback != _last_fallback(self.attempts)
+
+
+def _last_fallback(attempts: Sequence[Attempt]) -> int:
+    return attempts[-1].fallback if attempts else 0
 
 
 _quoted = json.encoder.encode_basestring_ascii
@@ -206,7 +217,8 @@ def encode_record(record: Record) -> bytes:
     fields += f'"elapsed":{record.elapsed:.6f},"attempts":[{attempts}]'
     if record.model is not None:
         fields += f',"model":{_quoted(record.model)}'
-    if record.error is not None or record.meta is not None or record.usage is not None or record.charges:
+    is_plain = record.error is None and record.meta is None and record.usage is None and not record.charges
+    if not is_plain or record.has_own_fallback:
         fields += "," + _optional_fields(record)
     start = _FIRST_FIELDS % (record.key, record.state, record.hash)
     checked = (start + fields).encode("ascii") + _VALUE_FIELD + record.value + b"}"
@@ -243,6 +255,8 @@ def _optional_fields(record: Record) -> str:
         fields["usage"] = vars(record.usage)
     if record.charges:
         fields["charges"] = [[vars(usage), *others] for usage, *others in record.charges if usage is not None]
+    if record.has_own_fallback:
+        fields["fallback"] = record.fallback
     # A field of the name "value" may be in there, too; within a text its quotes are escaped.
     return _ascii(fields)[1:-1].replace(',"value":', ', "value":')
 
@@ -275,6 +289,7 @@ def decode_record(line: bytes) -> Record:
     if not separator:
         raise ValueError("not a record")
     fields = json.loads(head + b"}")
+    attempts = tuple(Attempt(*attempt) for attempt in fields["attempts"])
     return Record(
         int(fields["key"], 16),
         fields["state"],
@@ -283,13 +298,14 @@ def decode_record(line: bytes) -> Record:
         fields["row"],
         fields["at"],
         fields["elapsed"],
-        tuple(Attempt(*attempt) for attempt in fields["attempts"]),
+        attempts,
         fields.get("error"),
         fields.get("meta"),
         tail[:-1],
         Usage(**fields["usage"]) if "usage" in fields else None,
         fields.get("model"),
         tuple(Charge(Usage(**usage), *others) for usage, *others in fields.get("charges", ())),
+        fields.get("fallback", _last_fallback(attempts)),
     )
 
 

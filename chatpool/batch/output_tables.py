@@ -283,7 +283,7 @@ def _facts(record: Record, stored: Any, value: Any, samples: int) -> Dict[str, A
         "finish_reason": _finish_reasons(value, samples) if isinstance(value, ChatCompletion) else None,
         "status": None if last is None else last.status,
         "attempts": len(record.attempts),
-        "fallback": last.fallback if last is not None else 0,
+        "fallback": record.fallback,
         "elapsed": record.elapsed,
         "request_id": None if last is None else last.request_id,
     }

@@ -193,6 +193,20 @@ def test_samples_of_fallbacks_come_from_the_cache_without_budget_and_days(tmp_pa
     assert texts_of["one"] == texts_of["two"]
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_column_of_the_fallback(tmp_path, path, samples):
+    gone = Error(404, message="The model `m` does not exist.", code="model_not_found")
+    source = write_prompts(tmp_path / "in.jsonl", ["a"])
+    with FakeServer(lambda request: gone if request.body["model"] == "m" else None) as server:
+        options = {"model": "m", "base_url": server.base_url, "progress": False, "fields": ["fallback", "attempts"]}
+        options.update(fallbacks=["n", "second"], samples=samples)
+        server.set_script(lambda request: None if request.body["model"] == "second" else gone)
+        for offline in (False, True):
+            target = tmp_path / f"{offline}.csv"
+            assert batch.run(source, target, cache=Cache(path, offline=offline), **options).succeeded == 1
+            assert target.read_text().split() == ["fallback,attempts", f"2,{0 if offline else 3 * samples}"]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_samples_in_the_cache_need_no_budget(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
