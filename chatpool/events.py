@@ -48,8 +48,8 @@ class Event(NamedTuple):
         queued: seconds from the making of the call to its first attempt (on the first ``"sent"`` and at the end).
         total: seconds from the making of the call to its end (``"succeeded"`` and ``"failed"``).
         finish_reason: why the model stopped, where there is an answer that says so.
-        cached: True at the end of a call that was answered from the pool's cache, which is its only event; None on all
-            others.
+        cached: True at the end of a call that was answered from the pool's cache, which is its only event unless
+            something was sent that fell back on it; None on all others.
         first_chunk: seconds from the send of the last attempt to the first piece of its answer, for streams.
         service_tier: the ``service_tier`` of the request, None if it names none (not on ``"queued"`` and ``"sent"``).
         fallback: the number of the fallback that the attempt sent, 0 for the request itself.

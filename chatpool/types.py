@@ -174,7 +174,7 @@ class Outcome(Generic[ValueT]):
 
     @property
     def cached(self) -> bool:
-        """True if its answer came from the pool's cache: nothing was sent for it, and it has no tokens."""
+        """True if its answer came from the pool's cache, with no tokens; nothing was sent, but what fell back on it."""
         return getattr(self, "_cached", False) or getattr(self.value, "cached", False) is True
 
     @cached.setter

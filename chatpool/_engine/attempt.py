@@ -194,7 +194,8 @@ class Attempter:
     def _refusal(self, call: Call, now: float, deadline: Deadline) -> Optional[RetryDecision]:
         """Return the decision that ends a call that must not be sent now, None if it may be."""
         error = call.sink.refusal(call)
-        if error is not None and not (is_of_own_day(error) and call.unsendable is None):
+        has_room = call.unsendable is None  # in a configured day, which has none for others
+        if error is not None and not (has_room and is_of_own_day(error)):
             return RetryDecision(error=error)
         if isinstance(call.unsendable, DayLimitError):
             return unsent_on_day(call, call.unsendable, call.unsendable.retry_after or 0.0, now, self._clock.wall())
@@ -203,7 +204,7 @@ class Attempter:
             return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
         fallbacks = call.options.fallbacks
         error = None if fallbacks is None else fallbacks.refusal(call.first_request, call.fallback)
-        if error is not None:
+        if error is not None and not (has_room and is_of_own_day(error)):
             return RetryDecision(error=error.copied("not sent: "), scope="model")
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"

@@ -365,9 +365,13 @@ class TestFallbacksAndTheCache:
 
 
 class TestDayLimitsAndFallbacks:
-    def test_a_model_whose_day_is_used_up_goes_on_with_the_fallback(self, server_of, pool_of):
+    @pytest.mark.parametrize("scope", [None, "a day of these tests"])
+    def test_a_model_whose_day_is_used_up_goes_on_with_the_fallback(
+        self, server_of, pool_of, scope, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         server = server_of()
-        pool = pool_of(server, limits=Limits(requests_per_day=3), fallbacks=["second"])
+        pool = pool_of(server, limits=Limits(requests_per_day=3, scope=scope), fallbacks=["second"])
         results = pool.map([f"question {number}" for number in range(5)])
         assert not results.failures
         assert asked(server).count("first") == 3
@@ -455,6 +459,14 @@ class TestSamplesAndLimits:
         assert error.resume_at
         assert [request.body.get("n") for request in server.requests] == [5, 2, None, None]  # two are refused
         assert len(error.samples.choices) == 2
+
+    def test_with_several_processes_too(self, server_of, pool_of, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        server = server_of(choices=1)
+        limits = Limits(requests_per_day=4, scope="a day of these tests")
+        pool_of(server, limits=limits).map(["a"], samples=2, on_error="return")
+        assert pool_of(server, limits=limits).map(["a", "b"], on_error="return").outcomes[0].ok
+        assert [request.body.get("n") for request in server.requests] == [2, None, None, None]
 
     def test_n_takes_the_tokens_of_all(self, server_of, pool_of):
         limits = Limits(tokens_per_day=1000)
