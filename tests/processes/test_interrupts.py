@@ -387,6 +387,31 @@ def test_it_is_not_lost_when_it_comes_just_before_a_wait(stalling_server, script
     assert code == -signal.SIGINT
 
 
+FROM_STDIN = """
+import os
+from chatpool.cli import main
+reads, writes = os.pipe()
+os.write(writes, b'{"prompt": "ping"}\\n')  # no other line comes, and no end
+os.dup2(reads, 0)
+
+def interrupt_once_answered():
+    journal = sys.argv[2].replace(".jsonl", ".journal")
+    while not (os.path.exists(journal) and b'"ping"' in open(journal, "rb").read()):
+        time.sleep(0.01)
+    interrupt()
+
+threading.Thread(target=interrupt_once_answered, daemon=True).start()
+sys.exit(main(["run", "-", "-o", sys.argv[2], "--model", "m", "--base-url", sys.argv[1], "--max-workers", "1"]))
+"""
+
+
+def test_it_is_not_lost_before_a_run_waits_for_standard_input(server, script, tmp_path):
+    program = INTERRUPTED.replace("sys.argv[2] if sys.argv[2:] else ", "")
+    process = script(program + FROM_STDIN, server, str(tmp_path / "out.jsonl"))
+    assert process.wait(timeout=60) == 130, process.stderr.read()
+    assert "1 of 1 rows answered" in process.stderr.read()
+
+
 READING = """
 for chunk in pool.stream("tell"):
     if str(chunk) == "Once":
