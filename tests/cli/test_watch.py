@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -130,7 +131,8 @@ def test_a_run_that_is_silent_is_said_to_be(run, tmp_path):
     with Journal(tmp_path / "out.journal"):
         status = {"chatpool_status": 1, "at": time.time() - 60}
         (tmp_path / "out.journal.status").write_text(json.dumps(status))
-        assert "it has not reported for 60 s" in run("watch", tmp_path / "out.jsonl", "--once").out
+        shown = run("watch", tmp_path / "out.jsonl", "--once").out
+        assert re.search(r"it has not reported for (6\d|[7-9]\d) s", shown)  # the machine may be slow to look
 
 
 def test_where_no_run_is_it_says_so(run, tmp_path):
