@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -19,16 +18,9 @@ from chatpool.batch.run_status import RunStatus, counts_of, sum_of_counts
 from chatpool.batch.watching import STALE_SECONDS, RunView, look
 from chatpool.testing import Error, Stall
 from chatpool.types import PoolStats
+from tests.waiting import until
 
 ROOT = Path(chatpool.__file__).parents[1]
-
-
-def until(condition):
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 @pytest.fixture
