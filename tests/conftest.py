@@ -40,6 +40,15 @@ def gate() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
+def fake_clock() -> Iterator[FakeClock]:
+    """A clock that the test moves, installed for the pools of the test."""
+    clock = FakeClock()
+    previous = install_clock(clock)
+    yield clock
+    install_clock(previous)
+
+
+@pytest.fixture
 def no_collection() -> Iterator[None]:
     """For what is nested to the limit of recursion: finalizers of other tests' garbage would fail that deep."""
     gc.collect()

@@ -343,9 +343,10 @@ class ExpiryWatch:
                 seconds_left = self._watched[0][0] - self._clock.now()
                 if seconds_left <= 0:
                     call = heapq.heappop(self._watched)[2]
-                    if call.deadline().at <= self._clock.now():
+                    ends_at = call.deadline().at
+                    if ends_at <= self._clock.now():
                         return call
                     # Its response is made in the background, and may take longer.
-                    heapq.heappush(self._watched, (call.deadline().at, call.id, call))
+                    heapq.heappush(self._watched, (ends_at, call.id, call))
                     continue
                 self._clock.wait(self._changed, seconds_left)

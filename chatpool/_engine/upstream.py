@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from dataclasses import replace
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
-from .._policy.budget import BudgetTracker, TokenEstimate, TokenEstimator
+from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate, TokenEstimator
 from .._policy.circuit_breaker import FAILURE_KINDS, EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
@@ -19,7 +19,6 @@ from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import APIConnectionError, ChatPoolError, ConfigurationError, DayLimitError
 from ..types import LineStats
-from .background_state import BackgroundState
 from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
 from .day_limits import day_error, day_hold
 from .leases import Lease, LeaseHolder, LeaseRequest
@@ -227,14 +226,17 @@ class Upstream:
 
     def sent(self, call: Call, now: float) -> None:
         """Update the state for a call that is about to be sent; ``call.unsendable`` says if it must not be."""
+        self._begin_exchange(call, now)
+        self._note_send(call, now)
+        if self._leases is not None and call.unsendable is None:
+            call.lease = self._leases.take(now, self._tokens(call))
+
+    def _begin_exchange(self, call: Call, now: float) -> None:
         self._start_clocks(call, now)
         self.health.circuit.sent()
         self.recheck.sent()
         if self.score.several:
             self.score.sent(now)
-        self._note_send(call, now)
-        if self._leases is not None and call.unsendable is None:
-            call.lease = self._leases.take(now, self._tokens(call))
 
     def _start_clocks(self, call: Call, now: float) -> None:
         """Start the clocks of an attempt.
@@ -256,11 +258,15 @@ class Upstream:
         tokens = self._tokens(call)
         call.unsendable = self._send_refusal(call, tokens, now)
         if call.unsendable is None:
-            reservation = None
-            if self._budget_tracker is not None:
-                reservation = self._budget_tracker.reservation(*self._need(call))
-                self._budget_tracker.sent(reservation)
-            call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), reservation)
+            call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), self._reserve(call))
+
+    def _reserve(self, call: Call) -> Optional[BudgetReservation]:
+        """Reserve the budget that a call is expected to take; None without a budget."""
+        if self._budget_tracker is None:
+            return None
+        reservation = self._budget_tracker.reservation(*self._need(call))
+        self._budget_tracker.sent(reservation)
+        return reservation
 
     def poll_wait(self, now: float) -> float:
         """Return the seconds until a response in the background may be asked for; ``inf`` while a probe is sent."""
@@ -268,20 +274,11 @@ class Upstream:
 
     def polled(self, call: Call, now: float) -> None:
         """Update the state for a call that is about to ask for its response: no limit and no budget holds it up."""
-        self._start_clocks(call, now)
-        self.health.circuit.sent()
-        self.recheck.sent()
-        if self.score.several:
-            self.score.sent(now)
+        self._begin_exchange(call, now)
         background = call.background
         if background is not None and background.was_found and background.polls == background.failures == 0:
-            self._reserve_found(call, background)
-
-    def _reserve_found(self, call: Call, background: BackgroundState) -> None:
-        """Reserve budget for a response that an earlier run has had made: it is on its way, whether it fits or not."""
-        if self._budget_tracker is not None and background.reservation is None:
-            background.reservation = self._budget_tracker.reservation(*self._need(call))
-            self._budget_tracker.sent(background.reservation)
+            # What an earlier run has had made is on its way, whether it fits or not.
+            background.reservation = background.reservation or self._reserve(call)
 
     def settle_background(self, call: Call, verdict: Verdict) -> None:
         """Book a response in the background that has ended, or that the call asks for no more."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
-import time
 
 import pytest
 
@@ -22,8 +20,8 @@ from chatpool import (
     NotFoundError,
     Timeout,
 )
-from chatpool.clock import install_clock
-from chatpool.testing import Answer, BackgroundScenario, Error, FakeClock, LostAnswer, RateLimited
+from chatpool.testing import Answer, BackgroundScenario, Error, LostAnswer, RateLimited
+from tests.waiting import until
 
 HELD = BackgroundScenario(polls=None)
 LONG = BackgroundScenario(polls={"queued": 3, "in_progress": 6})
@@ -41,14 +39,6 @@ def polls(server):
 
 def cancels(server):
     return [request for request in server.requests if request.path.endswith("/cancel")]
-
-
-def until(condition):
-    """Wait for what only the pool knows: the server's ``wait_until`` looks when something happens there."""
-    ends_at = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.01)
 
 
 def failing_polls(*steps):
@@ -70,15 +60,6 @@ def connect(chatpool_server_factory):
     yield make
     for pool in pools:
         pool.abort()
-
-
-@pytest.fixture
-def fake_clock():
-    """A clock that the test moves, installed for the pools of the test."""
-    clock = FakeClock()
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
 
 
 @pytest.mark.usefixtures("instant_waits")
@@ -152,9 +133,7 @@ class TestWorkers:
             assert [future.result(60).text for future in futures] == [f"row {n}" for n in range(50)]
         assert len(sent(server)) == 50
 
-    def test_polls_and_other_calls_take_turns(self, connect, fake_clock):
-        gate = threading.Event()
-
+    def test_polls_and_other_calls_take_turns(self, connect, fake_clock, gate):
         def script(request):
             if "held" in str(request.body):
                 gate.wait(60)

@@ -28,8 +28,7 @@ from chatpool import (
     batch,
 )
 from chatpool._client.diagnostics import findings
-from chatpool.clock import install_clock
-from chatpool.testing import Error, FakeClock, FakeServer, Quota, RateLimited, Reset, Stall
+from chatpool.testing import Error, FakeServer, Quota, RateLimited, Reset, Stall
 
 WRONG_KEY = Error(401, "Incorrect API key provided")
 
@@ -61,15 +60,6 @@ def pool_of():
             return pool
 
         yield make
-
-
-@pytest.fixture
-def fake_time():
-    """A clock that the test moves."""
-    clock = FakeClock()
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
 
 
 def texts(results):
@@ -363,12 +353,12 @@ class TestRefusals:
         )
         assert [isinstance(result, NotFoundError) for result in results] == [True, False] * 5
 
-    def test_the_endpoint_is_asked_again_by_one_call_after_a_minute(self, servers, pool_of, fake_time):
+    def test_the_endpoint_is_asked_again_by_one_call_after_a_minute(self, servers, pool_of, fake_clock):
         first, second = servers([WRONG_KEY] * 2, None)
         pool = pool_of(Endpoint(first.base_url, weight=1e6), Endpoint(second.base_url), max_workers=1)
         answers = []
         for seconds in (0, 59, 2, 119, 2, 0):
-            fake_time.advance(seconds)
+            fake_clock.advance(seconds)
             answers.append(pool.chat("ping").text)
         assert answers == ["b", "b", "b", "b", "a", "a"]
         assert len(first.requests) == 4

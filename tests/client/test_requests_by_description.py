@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from chatpool import ChatPool, ChatRequest, attach, batch, speech, transcription
 from chatpool.batch import shards
 from chatpool.testing import FakeServer
 from tests.api_description import needs_description, problems_of_request
+from tests.waiting import until
 
 pytestmark = needs_description
 
@@ -63,8 +63,7 @@ def answers_made_in_the_background(pool, tmp_path):
     reply = pool.responses("ping", background=True, max_output_tokens=50)
     assert reply.text
     future = pool.submit({"input": "ping", "background": True})
-    while not pool.stats().parked:  # until the server has promised it
-        time.sleep(0.01)
+    until(lambda: pool.stats().parked)  # the server has promised it
     future.cancel()
 
 

@@ -15,10 +15,9 @@ from chatpool import BadRequestError, Budget, ChatPool
 from chatpool._observe import progress as progress_module
 from chatpool._observe.progress import RunProgress, run_progress
 from chatpool._values import Waiting
-from chatpool.clock import install_clock
 from chatpool.events import Event
 from chatpool.prices import Bill, prices_of
-from chatpool.testing import Delay, Error, FakeClock, FakeServer, RateLimited
+from chatpool.testing import Delay, Error, FakeServer, RateLimited
 from chatpool.types import Usage
 
 
@@ -40,14 +39,6 @@ class NoTicker:
 @pytest.fixture
 def by_hand(monkeypatch):
     monkeypatch.setattr(progress_module, "Ticker", NoTicker)
-
-
-@pytest.fixture
-def clock():
-    clock = FakeClock()
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
 
 
 @pytest.fixture
@@ -103,13 +94,13 @@ def test_anything_else_is_a_type_error_that_names_the_parameter():
         run_progress(7, 3)
 
 
-def test_where_the_log_takes_lines_a_run_writes_one_a_minute(monkeypatch, by_hand, clock, caplog):
+def test_where_the_log_takes_lines_a_run_writes_one_a_minute(monkeypatch, by_hand, fake_clock, caplog):
     monkeypatch.setattr("sys.stderr", io.StringIO())
     caplog.set_level(logging.INFO, "chatpool")
     progress = run_progress(None, 10)
     progress.open(nothing)
     progress.advance(3)
-    clock.advance(60)
+    fake_clock.advance(60)
     progress.tick()
     assert caplog.messages == ["3 of 10 calls, 0.1 calls/s, about 2 min left"]
 
@@ -243,10 +234,10 @@ def rows(total, said=None, **options):
     return progress
 
 
-def test_a_line_a_minute_where_nobody_looks(by_hand, clock, said):
+def test_a_line_a_minute_where_nobody_looks(by_hand, fake_clock, said):
     progress = rows(1000, said)
     for number in range(240):
-        clock.advance(0.5)
+        fake_clock.advance(0.5)
         progress.advance(*((1, 0) if number % 60 else (0, 1)))
         progress.tick()
     assert said == [
@@ -255,35 +246,35 @@ def test_a_line_a_minute_where_nobody_looks(by_hand, clock, said):
     ]
 
 
-def test_a_line_comes_although_no_row_ends_and_says_why(by_hand, clock, said):
+def test_a_line_comes_although_no_row_ends_and_says_why(by_hand, fake_clock, said):
     progress = RunProgress(None, 10, "row", say=said.append)
     progress.open(lambda: Waiting("server down, probing", 1))
-    clock.advance(61)
+    fake_clock.advance(61)
     progress.tick()
     progress.tick()
     assert said == ["0 of 10 rows, 0.0 rows/s; server down, probing"]
 
 
-def test_rows_done_before_do_not_count_for_the_rate(by_hand, clock, said):
+def test_rows_done_before_do_not_count_for_the_rate(by_hand, fake_clock, said):
     progress = rows(100, said)
     progress.skip(50)
-    clock.advance(10)
+    fake_clock.advance(10)
     progress.advance(1)
     assert progress.line() == "51 of 100 rows, 0.1 rows/s, about 8 min left"
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "40 s"), (1, "2 min"), (100, "2 h 45 min")])
-def test_the_time_left_is_for_people(by_hand, clock, seconds, shown):
+def test_the_time_left_is_for_people(by_hand, fake_clock, seconds, shown):
     progress = rows(100)
-    clock.advance(seconds)
+    fake_clock.advance(seconds)
     progress.advance(1)
     assert progress.line().endswith(f"about {shown} left")
 
 
-def test_the_cost_so_far_is_shown(by_hand, clock):
+def test_the_cost_so_far_is_shown(by_hand, fake_clock):
     bill = Bill(prices_of((2.0, 8.0)))
     progress = rows(None, bill=bill)
-    clock.advance(1)
+    fake_clock.advance(1)
     bill.add(Usage(1_000_000, 500_000, 1_500_000))
     progress.advance(1)
     assert progress.line() == "1 rows, 1.0 rows/s, $6.00"

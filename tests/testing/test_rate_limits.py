@@ -7,35 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatpool import ConfigurationError
-from chatpool.clock import install_clock
-from chatpool.testing import Cap, FakeClock, Quota, Stall
+from chatpool.testing import Cap, Quota, Stall
 
 
-@pytest.fixture
-def clock():
-    clock = FakeClock()
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
-
-
-def test_a_quota_accepts_its_burst_and_says_exactly_when_there_is_more(make_server, post, clock):
+def test_a_quota_accepts_its_burst_and_says_exactly_when_there_is_more(make_server, post, fake_clock):
     server = make_server(limits=Quota(per_second=4, burst=2))
     assert [post(server).status for _ in range(3)] == [200, 200, 429]
-    clock.advance(0.1)
+    fake_clock.advance(0.1)
     refused = post(server)
     assert refused.headers["retry-after-ms"] == "150"
-    clock.advance(0.15)
+    fake_clock.advance(0.15)
     assert [post(server).status for _ in range(2)] == [200, 429]
 
 
-def test_a_quota_per_minute_without_hints(make_server, post, clock):
+def test_a_quota_per_minute_without_hints(make_server, post, fake_clock):
     server = make_server(limits=[Quota(per_minute=60, hint=None)])
     assert post(server).status == 200
     refused = post(server)
     assert refused.json["error"]["code"] == "rate_limit_exceeded"
     assert "retry-after-ms" not in refused.headers
-    clock.advance(1)
+    fake_clock.advance(1)
     assert post(server).status == 200
 
 
@@ -91,7 +82,7 @@ def test_a_cap_can_say_when_to_come_back(make_server, post, open_socket):
     assert post(server).headers["retry-after"] == "2"
 
 
-def test_a_refused_request_does_not_reach_the_script(make_server, post, clock):
+def test_a_refused_request_does_not_reach_the_script(make_server, post, fake_clock):
     server = make_server([Stall(), Stall()], limits=Quota(per_second=1))
     server.set_script([None])
     assert [post(server).status for _ in range(2)] == [200, 429]
