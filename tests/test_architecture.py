@@ -347,7 +347,7 @@ FIELDS = {
         {"cached_tokens", "completion_tokens", "finish_reason", "prompt_tokens", "reasoning_tokens"},
         "columns of output tables, a format of chatpool's own",
     ),
-    "batch/rows.py": ({"messages"}, "columns of the user's input files"),
+    "batch/input_format.py": ({"messages"}, "columns of the user's input files"),
     "contrib/django/responses.py": ({"finish_reason"}, "a field of the events that browsers get"),
 }
 

@@ -1,4 +1,4 @@
-"""The cache of a pool: which calls it answers, by what a request is known, and which answers are kept.
+"""The cache of a pool: which calls it answers, and when answers are kept.
 
 A call is looked up before it is queued, and its answer kept when it is delivered; both in threads that hold no lock of
 the pool.
@@ -6,50 +6,28 @@ the pool.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import pathlib
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from .._cache import Entry, ForeignDatabase, Store
-from .._engine import Alternative, Call, CallFuture, CallOptions, EndpointClient, Engine
+from .._engine import Alternative, Call, CallFuture, CallOptions, Engine
 from .._engine.call import report_end
-from .._files import atomic_replace
 from .._journal import decode_value, encode_value
 from .._reentrancy import holds_locks
-from .._transport import KeyAuth, Transport, identity_of, payload_of, with_files_of
-from .._values import LazyBody
 from .._wire import without_secrets
-from .._wire.embeddings import answer_with
-from .._wire.operations import ACCOUNT_HEADERS, EMBEDDINGS, may_be_cached, operation_of
+from .._wire.operations import may_be_cached
 from .._wire.request import beginning_of
-from .._wire.response import CONTENT_FILTER, decode_response, finish_reason_of
-from .._wire.sampling import alone, with_seed_of
+from .._wire.sampling import alone
 from ..errors import CacheMissError, ChatPoolError, ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Outcome, Usage
+from .cache_keys import CacheKey, CacheKeys, after_reasks, check_account, digest_sent
 from .cache_settings import Cache
-from .endpoint import is_credential
+from .cache_values import encoded, may_be_kept, value_in
 
-__all__ = ["AnswerCache", "CacheKey"]
+__all__ = ["AnswerCache"]
 
 logger = logging.getLogger("chatpool")
-
-_AFTER_REASKS = b"after reasks"
-
-
-class CacheKey(NamedTuple):
-    """What a call is known by.
-
-    Attributes:
-        request: its request; that of the fallback, once it has begun one.
-        digests: of this at each endpoint that it may go to, by the endpoint's name.
-        occurrence: its number among the identical requests of its run, from 0.
-    """
-
-    request: ChatRequest
-    digests: Mapping[str, bytes]
-    occurrence: int = 0
 
 
 class AnswerCache:
@@ -59,6 +37,9 @@ class AnswerCache:
         settings: the file, and how it is used.
         engine: knows the endpoints of the pool.
 
+    Attributes:
+        keys: what calls are known by.
+
     Raises:
         ConfigurationError: the file is none of a cache, or nothing stands for the account.
     """
@@ -66,9 +47,9 @@ class AnswerCache:
     def __init__(self, settings: Cache, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
-        self._accounts: Dict[str, Tuple[str, str]] = {}  # of endpoints, for calls without headers of their own
+        self.keys = CacheKeys(settings, engine)
         self._store = Store(settings.path, settings.max_age, settings.max_bytes, is_read_only=settings.offline)
-        _check_account(settings, [client.transport for client in engine.endpoints])
+        check_account(settings, [client.transport for client in engine.endpoints])
         try:
             self._store.check()
         except ForeignDatabase as error:
@@ -79,103 +60,6 @@ class AnswerCache:
         """Close the file."""
         self._store.close()
 
-    # -- keys ------------------------------------------------------------------------------------------------
-
-    def key_of(self, call: Call, occurrence: int = 0) -> Optional[CacheKey]:
-        """Return what a call is known by; None for one whose answer is not kept, or whose files cannot be read."""
-        request, options = call.request, call.options
-        if not may_be_cached(request):
-            return None
-        try:
-            # As it is when it is not streamed: that makes no other answer.
-            payload = call.payload if options.reading is None else payload_of(request)
-            return self.key_of_request(request, options, occurrence, payload)
-        except ConfigurationError:  # the attempt will fail with it
-            return None
-
-    def key_of_request(
-        self,
-        request: ChatRequest,
-        options: CallOptions,
-        occurrence: int = 0,
-        payload: Union[bytes, LazyBody, None] = None,
-        endpoint: Optional[str] = None,
-    ) -> CacheKey:
-        """Return what a request is known by.
-
-        Args:
-            request: the request.
-            options: of its call.
-            occurrence: its number among identical ones.
-            payload: its body, where that was encoded before.
-            endpoint: the only one that it may go to; None for those that get more than fallbacks.
-
-        Raises:
-            ConfigurationError: a file of it cannot be read.
-        """
-        body = payload_of(request) if payload is None else payload
-        digests = {
-            client.spec.name: self._digest(client, request, options, body, occurrence)
-            for client in self._engine.endpoints
-            if (not client.spec.is_standby if endpoint is None else client.spec.name == endpoint)
-        }
-        return CacheKey(request, digests, occurrence)
-
-    def keys_of_samples(
-        self, request: ChatRequest, options: CallOptions, occurrence: int, samples: int
-    ) -> List[CacheKey]:
-        """Return what the samples of an item are known by, however they are asked for.
-
-        With a seed each has a request of its own; otherwise each is one of so many identical ones.
-
-        Raises:
-            ConfigurationError: a file of the request cannot be read.
-        """
-        requests = [with_seed_of(request, place) for place in range(samples)]
-        if requests[-1] != request:
-            return [self.key_of_request(each, options, occurrence) for each in requests]
-        first, payload = occurrence * samples, payload_of(request)
-        return [self.key_of_request(request, options, first + place, payload) for place in range(samples)]
-
-    def _key_of_fallback(self, call: Call, key: CacheKey, fallback: Alternative) -> CacheKey:
-        request = fallback.request
-        payload = with_files_of(call.payload, request) if request.files else payload_of(request)
-        return self.key_of_request(request, call.options, key.occurrence, payload, fallback.endpoint)
-
-    def _digest(
-        self,
-        client: EndpointClient,
-        request: ChatRequest,
-        options: CallOptions,
-        payload: Union[bytes, LazyBody],
-        occurrence: int,
-    ) -> bytes:
-        settings = client.transport.settings
-        query = sorted({**settings.query, **options.query}.items())
-        parts = (
-            *self._account_of(client, options),
-            client.transport.base_url,
-            json.dumps(query, default=str) if query else "",
-            f"{request.method.upper()} {request.path}",
-            request.response if isinstance(request.response, str) else "bytes",
-            str(occurrence),
-            identity_of(client.renamed(request, payload)),
-        )
-        digest = hashlib.blake2b(digest_size=32)
-        for part in parts:
-            data: bytes = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-            digest.update(b"%d:" % len(data))
-            digest.update(data)
-        return digest.digest()
-
-    def _account_of(self, client: EndpointClient, options: CallOptions) -> Tuple[str, str]:
-        if options.headers:
-            return _account_of(self._settings, client.transport, options.headers)
-        account = self._accounts.get(client.spec.name)
-        if account is None:
-            account = self._accounts[client.spec.name] = _account_of(self._settings, client.transport, {})
-        return account
-
     # -- look-ups ----------------------------------------------------------------------------------------------
 
     def future(self) -> CallFuture:
@@ -184,7 +68,7 @@ class AnswerCache:
 
     def answers(self, call: Call) -> bool:
         """Look a single call up, and deliver its outcome if it is not to be sent; return whether that was done."""
-        call.cache_key = self.key_of(call)
+        call.cache_key = self.keys.of_call(call)
         outcome = self.outcome_of(call)
         if outcome is not None:
             call.sink.deliver(call, outcome)
@@ -224,7 +108,7 @@ class AnswerCache:
             return None
         endpoint = fallbacks.entries[call.fallback - 1].endpoint
         try:
-            call.cache_key = self._key_of_fallback(call, key, Alternative(call.fallback, call.request, endpoint))
+            call.cache_key = self.keys.of_fallback(call, key, Alternative(call.fallback, call.request, endpoint))
         except ConfigurationError:  # the attempt will fail with it
             call.cache_key = None
             return None
@@ -236,7 +120,7 @@ class AnswerCache:
         for fallback in () if fallbacks is None else fallbacks.alternatives(call.first_request):
             if not fallback.number:
                 continue
-            fallback_key = self._key_of_fallback(call, key, fallback)
+            fallback_key = self.keys.of_fallback(call, key, fallback)
             value, _ = self._value_of(call, fallback_key)
             if value is not None:
                 call.begin_fallback(fallback.number, fallback.request)
@@ -251,7 +135,7 @@ class AnswerCache:
         review = call.options.review
         digests = list(key.digests.values())
         if review is not None:
-            digests += [_after_reasks(digest) for digest in digests]
+            digests += [after_reasks(digest) for digest in digests]
         entry = self._store.find(digests, self._engine.clock.wall())
         value = None if entry is None else self._decoded(key.request, entry)
         if value is None or review is None:
@@ -265,7 +149,7 @@ class AnswerCache:
         """Return the value that the caller gets, None where the entry cannot be used."""
         try:
             facts = json.loads(entry.facts)
-            value = _value_in(request, entry.answer, facts.get("request_id"))
+            value = value_in(request, entry.answer, facts.get("request_id"))
         except Exception as error:  # written by another version, say
             logger.debug("an answer in the cache %s cannot be used: %s", self._store.path, type(error).__name__)
             return None
@@ -281,7 +165,7 @@ class AnswerCache:
         """
         if not may_be_cached(request):
             return False
-        keys, wall = self.keys_of_samples(request, options, occurrence, samples), self._engine.clock.wall()
+        keys, wall = self.keys.of_samples(request, options, occurrence, samples), self._engine.clock.wall()
         return all(self._store.find(list(key.digests.values()), wall) is not None for key in keys)
 
     def find(self, key: CacheKey) -> Any:
@@ -339,8 +223,8 @@ class AnswerCache:
         value, key, history = outcome.value, call.cache_key, outcome.history
         if outcome.error is not None or value is None or outcome.cached or key is None or not history:
             return
-        digest = _digest_sent(call, key)
-        if digest is not None and _may_be_kept(value):
+        digest = digest_sent(call, key)
+        if digest is not None and may_be_kept(value):
             self._keep(call.upstream_key[0], [(call.request, digest, key.occurrence, value)], history[-1].request_id)
 
     def keep_samples(self, call: Call, samples: Sequence[Tuple[CacheKey, ChatCompletion]]) -> None:
@@ -349,7 +233,7 @@ class AnswerCache:
         answers = [
             (key.request, key.digests[endpoint], key.occurrence, alone(answer))
             for key, answer in samples
-            if endpoint in key.digests and _may_be_kept(answer)
+            if endpoint in key.digests and may_be_kept(answer)
         ]
         if answers:
             self._keep(endpoint, answers, samples[0][1].request_id)
@@ -361,7 +245,7 @@ class AnswerCache:
             fallback = fallbacks.entries[call.fallback - 1]
             rows = [
                 (
-                    self.key_of_request(
+                    self.keys.of_request(
                         fallback.applied_to(key.request), call.options, key.occurrence, endpoint=fallback.endpoint
                     ),
                     answer,
@@ -379,7 +263,7 @@ class AnswerCache:
             return
         try:
             entries = [
-                (digest, self._facts(request, endpoint, occurrence, request_id), _encoded(request, answer))
+                (digest, self._facts(request, endpoint, occurrence, request_id), encoded(request, answer))
                 for request, digest, occurrence, answer in answers
             ]
         except Exception as error:  # a file that was taken away, say: it must not cost the answer
@@ -418,84 +302,3 @@ class _KeptFuture(CallFuture):
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         self._cache.keep(call, outcome)
         super().deliver(call, outcome)
-
-
-def _digest_sent(call: Call, key: CacheKey) -> Optional[bytes]:
-    """Return the digest of the request that the answer is to, at the endpoint that has answered.
-
-    An answer that came after reasks is kept for calls that have ``parse=`` too, and under the request before those:
-    the one that was sent last has the text of an answer in it that never comes again.
-    """
-    digest = key.digests.get(call.upstream_key[0])
-    return _after_reasks(digest) if digest is not None and call.reasks else digest
-
-
-def _may_be_kept(value: Any) -> bool:
-    return not isinstance(value, ChatCompletion) or finish_reason_of(value).meaning != CONTENT_FILTER
-
-
-def _after_reasks(digest: bytes) -> bytes:
-    return hashlib.blake2b(digest + _AFTER_REASKS, digest_size=32).digest()
-
-
-# -- accounts -----------------------------------------------------------------------------------------------------
-
-
-def _check_account(settings: Cache, transports: Sequence[Transport]) -> None:
-    """Refuse a cache where nothing tells one account from another.
-
-    Raises:
-        ConfigurationError: the key may change, or there is something else in its place.
-    """
-    for transport in transports:
-        session = transport.settings.session
-        is_known = type(transport.auth) is KeyAuth and not transport.auth.refreshable
-        if settings.account is None and not (is_known and (session is None or session.auth is None)):
-            raise ConfigurationError(
-                "cache: requests are signed by a function, which does not tell one account from another: name the "
-                "account, cache=Cache(path, account='...')"
-            )
-
-
-def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any]) -> Tuple[str, str]:
-    """Return what tells an account from others; nobody sees it but the digest."""
-    if settings.account is not None:
-        return "account", settings.account
-    connection = transport.settings
-    all_headers = {**({} if connection.session is None else connection.session.headers), **connection.headers}
-    of_account: Dict[str, Any] = {}
-    for name, value in (*all_headers.items(), *headers.items()):
-        if is_credential(name) or str(name).lower() in ACCOUNT_HEADERS:
-            of_account[str(name).lower()] = value
-    # JSON, as the repr of a secret is the same for all of them.
-    return "key", json.dumps([transport.auth.identity(), sorted(of_account.items()), connection.cert], default=str)
-
-
-# -- values -------------------------------------------------------------------------------------------------------
-
-
-def _encoded(request: ChatRequest, value: Any) -> bytes:
-    """Return an answer as it is kept: as it came, where that is known."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, pathlib.Path):
-        return value.read_bytes()
-    if isinstance(value, ChatCompletion):
-        content = value._raw  # bytes, unless the caller has asked for .raw
-        return content if isinstance(content, bytes) else encode_value(content)
-    if isinstance(value, list) and operation_of(request.path) == EMBEDDINGS:  # the vector of one text
-        return encode_value(answer_with(value))
-    return encode_value(value)
-
-
-def _value_in(request: ChatRequest, answer: bytes, request_id: Optional[str]) -> Any:
-    """Return the value that the caller gets; the inverse of :func:`_encoded`."""
-    if request.response == "bytes":
-        return answer
-    if not isinstance(request.response, str):
-        path = pathlib.Path(request.response)
-        with atomic_replace(str(path)) as file:
-            file.write(answer)
-        return path
-    value = decode_value(answer)
-    return value if request.response == "text" else decode_response(request, value, request_id)

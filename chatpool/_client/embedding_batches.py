@@ -32,7 +32,7 @@ from .run import Run, RunOrigin, unusable_item
 from .stored_runs import StoredRowsRun
 
 if TYPE_CHECKING:
-    from .answer_cache import CacheKey
+    from .cache_keys import CacheKey
     from .run_cache import RunCache
 
 __all__ = [

@@ -8,7 +8,8 @@ from .._engine import Call, CallOptions
 from .._journal import DigestTable
 from .._wire.operations import may_be_cached
 from ..types import ChatRequest, Outcome
-from .answer_cache import AnswerCache, CacheKey
+from .answer_cache import AnswerCache
+from .cache_keys import CacheKey
 
 __all__ = ["RunCache"]
 
@@ -33,7 +34,7 @@ class RunCache:
 
     def note(self, call: Call) -> None:
         """Note in a call what it is known by."""
-        call.cache_key = self._key_of(call.item, call.index, lambda number: self.cache.key_of(call, number))
+        call.cache_key = self._key_of(call.item, call.index, lambda number: self.cache.keys.of_call(call, number))
 
     def outcome_of(self, call: Call) -> Optional[Outcome[Any]]:
         """As :meth:`AnswerCache.outcome_of`."""
@@ -47,7 +48,7 @@ class RunCache:
         """Return what the request of one row is known by, which may go out together with others."""
         if not may_be_cached(request):
             return None
-        return self._key_of(item, index, lambda number: self.cache.key_of_request(request, options, number))
+        return self._key_of(item, index, lambda number: self.cache.keys.of_request(request, options, number))
 
     def _key_of(self, item: Any, index: int, make_key: Callable[[int], Optional[CacheKey]]) -> Optional[CacheKey]:
         if self._occurrence_of is not None:

@@ -7,32 +7,29 @@ item ends when all of these have.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .._engine import Call, CallOptions, Engine
-from .._locks import new_lock
 from .._structured.samples_review import SamplesReview
 from .._wire.response import decode_response
 from .._wire.sampling import (
     choices_wanted,
     is_usable,
-    join_answers,
     refuse_unsampled,
     separate_answers,
     takes_choices,
     with_choices,
     with_seed_of,
 )
-from ..errors import ChatPoolError, PoolClosedError
-from ..prices import Charge
-from ..types import Attempt, ChatCompletion, ChatRequest, Outcome, Usage
+from ..errors import PoolClosedError
+from ..types import ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunOrigin, unusable_item
+from .sampled_item import SampledItem
 from .stored_runs import JournalledRetry, JournalledRun, StoredRowsRun
 
 if TYPE_CHECKING:
-    from .answer_cache import AnswerCache, CacheKey
+    from .answer_cache import AnswerCache
 
 __all__ = [
     "JournalledSampledRetry",
@@ -61,105 +58,10 @@ class _Part:
     reasks: int = 0
 
 
-class _SampledItem:
-    """One item and its samples.
-
-    Args:
-        lead: the call of the item, which is never sent.
-        samples: how many answers it is to get.
-
-    Attributes:
-        lock: held while something else is changed, except for ``answers``, whose places belong to one call each.
-        answers: by place, None where none has come.
-        keys: what the cache knows them by, by place; empty without one.
-        outstanding: calls that have not ended.
-        error: the first error with which a call has ended for good.
-        whole: the answer of a call that has brought all of them, as it came; None without one.
-    """
-
-    __slots__ = (
-        *("_began_at", "_cached", "_charges", "_fallback", "_history", "_usage", "_usages"),
-        *("answers", "error", "keys", "lead", "lock", "outstanding", "whole"),
-    )
-
-    def __init__(self, lead: Call, samples: int) -> None:
-        self.lead = lead
-        self.lock = new_lock()
-        self.answers: List[Optional[ChatCompletion]] = [None] * samples
-        self.keys: Sequence[CacheKey] = ()
-        self.outstanding = 0
-        self.error: Optional[ChatPoolError] = None
-        self.whole: Optional[ChatCompletion] = None
-        self._began_at: Optional[float] = None
-        self._history: Tuple[Attempt, ...] = ()
-        self._usage: Optional[Usage] = None
-        self._charges: Tuple[Charge, ...] = ()
-        self._fallback = self._cached = 0
-        self._usages: List[Mapping[str, Any]] = []  # as they stand in the answers
-
-    def note(self, call: Call, outcome: Outcome[Any]) -> None:
-        """Note the end of a call."""
-        with self.lock:
-            self.error = self.error or outcome.error
-            self._history += outcome.history
-            usages = [usage for usage in (self._usage, outcome.usage) if usage is not None]
-            self._usage = sum(usages[1:], usages[0]) if usages else None
-            self._charges += outcome.charges
-            self._fallback = max(self._fallback, outcome.fallback)
-            self._cached += outcome.cached
-            began = [at for at in (self._began_at, call.first_sent_at) if at is not None]
-            self._began_at = min(began, default=None)
-
-    def note_usage(self, completion: ChatCompletion) -> None:
-        """Note the tokens of an answer, or of several in one, as they stand in it."""
-        usage = completion.raw.get("usage")
-        if isinstance(usage, Mapping):
-            self._usages.append(usage)
-
-    def missing(self) -> Iterator[Tuple[int, int]]:
-        """Return the gaps in the answers: the first place of each, and how many there are from there on."""
-        places = [place for place, answer in enumerate(self.answers) if answer is None]
-        for _, gap in itertools.groupby(enumerate(places), lambda entry: entry[1] - entry[0]):
-            (_, first), *others = gap
-            yield first, 1 + len(others)
-
-    def outcome(self, now: float) -> Outcome[Any]:
-        """Return the outcome of the item, once all calls have ended."""
-        lead, value, error = self.lead, self._joined(), self.error
-        if error is not None and value is not None:
-            error = _partly(error, f"{len(value.choices)} of {len(self.answers)} answers came: ")
-            error.samples = value
-        if error is not None:
-            error.attempts, value = len(self._history), None
-        elapsed = 0.0 if self._began_at is None else now - self._began_at
-        is_cached = value is not None and self._cached == len(self.answers)
-        if value is not None and is_cached:
-            value.usage, value.cached = Usage(), True
-        if value is not None:
-            value._fallback = self._fallback
-        spent = self._history, elapsed, self._usage, self._fallback, self._charges if self._fallback else ()
-        outcome: Outcome[Any] = Outcome(lead.index, lead.item, lead.first_request, value, error, *spent)
-        outcome.cached = is_cached
-        return outcome
-
-    def _joined(self) -> Optional[ChatCompletion]:
-        if self.whole is not None:
-            return self.whole
-        came = [answer for answer in self.answers if answer is not None]
-        return join_answers(self.lead.request, came, self._usages) if came else None
-
-
 def _are_all(completion: ChatCompletion, count: int) -> bool:
     """Return whether a completion has as many usable answers as it was to bring."""
     choices = completion.choices
     return len(choices) == count and all(map(is_usable, choices))
-
-
-def _partly(error: ChatPoolError, prefix: str) -> ChatPoolError:
-    """Return the error with a prefix, and with its own cause: as a copy of it, it would be that of another item."""
-    partly = error.copied(prefix)
-    partly.__cause__ = error.__cause__
-    return partly
 
 
 class _Sampling(Run):
@@ -193,7 +95,7 @@ class _Sampling(Run):
         self._review = options.review
         options = replace(options, samples=samples, review=SamplesReview(options.review, samples))
         super().__init__(engine, items, prepare_sampled, options, window, **more)
-        self._under_way: Dict[int, Tuple[_SampledItem, _Part]] = {}  # by the ids of their calls
+        self._under_way: Dict[int, Tuple[SampledItem, _Part]] = {}  # by the ids of their calls
         self._runs_here = False
 
     @property
@@ -214,7 +116,7 @@ class _Sampling(Run):
         return [call for lead in calls for call in self._first_calls(lead)]
 
     def _first_calls(self, lead: Call) -> List[Call]:
-        item = _SampledItem(lead, self._samples)
+        item = SampledItem(lead, self._samples)
         if self.cache is not None and not self._engine.closed:
             self._look_up(item, self.cache.cache)
         kept = self.kept_answers(lead)
@@ -229,7 +131,7 @@ class _Sampling(Run):
             super().deliver(lead, item.outcome(self.now()))
         return calls
 
-    def _keep(self, item: _SampledItem, completion: ChatCompletion) -> None:
+    def _keep(self, item: SampledItem, completion: ChatCompletion) -> None:
         """Take over the answers that an earlier run has brought, if they are accepted in this one.
 
         What the cache has of them is the same, and in its places.
@@ -244,12 +146,12 @@ class _Sampling(Run):
             item.note_usage(completion)
             item.answers = [*accepted, *[None] * (self._samples - len(accepted))]
 
-    def _look_up(self, item: _SampledItem, cache: AnswerCache) -> None:
+    def _look_up(self, item: SampledItem, cache: AnswerCache) -> None:
         """Take the answers that the cache has; where nothing is sent, the others are errors."""
         lead = item.lead
         key, lead.cache_key = lead.cache_key, None  # the answers are kept, and not all of them as one
         if key is not None:
-            item.keys = cache.keys_of_samples(lead.request, self._plain_options, key.occurrence, self._samples)
+            item.keys = cache.keys.of_samples(lead.request, self._plain_options, key.occurrence, self._samples)
         for call in self._make_calls(item, self._parts(item, 0, self._samples, most=1)):
             _, part = self._under_way.pop(call.id)
             outcome = cache.outcome_of(call)
@@ -257,7 +159,7 @@ class _Sampling(Run):
                 item.note(call, outcome)
                 item.answers[part.first] = outcome.value
 
-    def _parts(self, item: _SampledItem, first: int, count: int, most: int) -> List[_Part]:
+    def _parts(self, item: SampledItem, first: int, count: int, most: int) -> List[_Part]:
         """Return the parts of samples that are missing, each for one call, of at most ``most`` where there is ``n``."""
         request, end = item.lead.request, first + count
         # Choices cannot fall back one by one.
@@ -268,7 +170,7 @@ class _Sampling(Run):
             for start, size in counts.items()
         ]
 
-    def _make_calls(self, item: _SampledItem, parts: List[_Part]) -> List[Call]:
+    def _make_calls(self, item: SampledItem, parts: List[_Part]) -> List[Call]:
         calls, lead = [], item.lead
         for part in parts:
             # Of several answers in one each is reviewed apart, and none asks for the others again.
@@ -318,7 +220,7 @@ class _Sampling(Run):
         elif calls:
             self._send_further(calls)
 
-    def _take_answers(self, item: _SampledItem, part: _Part, call: Call, outcome: Outcome[Any]) -> List[_Part]:
+    def _take_answers(self, item: SampledItem, part: _Part, call: Call, outcome: Outcome[Any]) -> List[_Part]:
         """Put the answers of a call in their places; return the parts that are to be asked for now."""
         value: Any = outcome.value
         self._engine.choices.note(call.upstream_key, choices_wanted(call.request), len(value.choices))
@@ -344,7 +246,7 @@ class _Sampling(Run):
         most = self._engine.choices.most(call.upstream_key)
         return further + self._parts(item, part.first + len(answers), part.count - len(answers), most)
 
-    def _reviewed(self, item: _SampledItem, place: int, answer: ChatCompletion) -> Optional[_Part]:
+    def _reviewed(self, item: SampledItem, place: int, answer: ChatCompletion) -> Optional[_Part]:
         """Put an answer in its place; return the part that asks for it again if it is of no use, or note the error."""
         if self._review is None:
             item.answers[place] = answer

@@ -32,13 +32,14 @@ from ..errors import ConfigurationError
 from ..prices import PricesLike
 from ..types import Usage
 from .input_files import Source
+from .input_format import InputFormat, is_speech
 from .job import BatchProgress, BatchResult, Job, RetryFailed
 from .jsonl import is_embedding
 from .output_files import BatchOutputs, Outputs, Paths, PrintedOutputs, refuse_before_start
 from .output_formats import STDOUT, format_of
 from .output_tables import TableOutputs, check_fields
 from .process_pool import ProcessPoolRunner
-from .rows import InputFormat, Rows, is_speech
+from .rows import Rows
 from .run_status import reported
 from .runner import Runner, ThreadRunner, refuse_without_model, time_limit
 from .signals import SignalGuard, guard_signals

@@ -17,9 +17,10 @@ from ..config import positive_int
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .input_files import Source
+from .input_format import InputFormat, Row, names_sounds
 from .job import BatchResult, Job
 from .output_formats import STDOUT
-from .rows import InputFormat, Row, Rows, names_sounds
+from .rows import Rows
 from .shard_files import copier_of
 
 __all__ = ["ANSWERS", "INPUT_OPTIONS", "SHARDS", "Folder", "Plan", "Shard", "fingerprint", "load", "split"]

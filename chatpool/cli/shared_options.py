@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from .. import Budget, Limits, __version__
 from .._client.endpoint import is_credential
-from ..batch.rows import names_sounds
+from ..batch.input_format import names_sounds
 from ..errors import ConfigurationError
 from ..prices import PricesLike, prices_of
 from .command_parser import KEY_ADVICE, CommandParser

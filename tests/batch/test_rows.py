@@ -11,7 +11,7 @@ import pytest
 import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool.batch.input_files import Source
-from chatpool.batch.rows import InputFormat
+from chatpool.batch.input_format import InputFormat
 
 CHAT = "/v1/chat/completions"
 

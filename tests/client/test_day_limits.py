@@ -11,9 +11,8 @@ import pytest
 
 from chatpool import ChatPool, ConfigurationError, DayLimitError, Endpoint, Limits, RateLimitError, Timeout
 from chatpool._policy.day_window import SLOT_LIFE_SECONDS
-from chatpool.clock import install_clock
 from chatpool.errors import from_dict
-from chatpool.testing import Answer, Error, FakeClock, FakeServer
+from chatpool.testing import Answer, Error, FakeServer
 
 HOUR = 3600.0
 LONGEST_WAIT = 9 * HOUR  # of a call; what is waited for longer is its end
@@ -118,22 +117,14 @@ class TestOwnLimit:
         assert "requests_per_day=7" in repr(limits)
 
 
-@pytest.fixture
-def clock():
-    clock = FakeClock(start=1000.0)
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
-
-
-def in_no_time(clock, pool, do):
+def in_no_time(fake_clock, pool, do):
     """What ``do`` returns; while its calls only wait, time is put forward to when the next of them goes on."""
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(do)
         while not wait([future], 0.002).done:
-            stats, next_due = pool.stats(), clock.next_due
+            stats, next_due = pool.stats(), fake_clock.next_due
             if not stats.in_flight and stats.parked and next_due and next_due <= LONGEST_WAIT:
-                clock.advance(next_due)
+                fake_clock.advance(next_due)
     return future.result()
 
 
@@ -146,50 +137,50 @@ class Sent(list):
 
 
 class TestWaiting:
-    def test_a_run_goes_on_when_the_day_has_room(self, clock, pool_of):
+    def test_a_run_goes_on_when_the_day_has_room(self, fake_clock, pool_of):
         sent = Sent()
         pool = pool_of(limits=Limits(requests_per_day=2), listeners=[sent])
-        results = in_no_time(clock, pool, lambda: pool.map(["a"] * 5, wait_for_day=True, progress=False))
+        results = in_no_time(fake_clock, pool, lambda: pool.map(["a"] * 5, wait_for_day=True, progress=False))
         assert [outcome.ok for outcome in results.outcomes] == [True] * 5
-        days = [int((at - 1000) // SLOT_LIFE_SECONDS) for at in sent]
+        days = [int(at // SLOT_LIFE_SECONDS) for at in sent]
         assert days == [0, 0, 1, 1, 2]
         assert all(outcome.attempts == 1 for outcome in results.outcomes)
 
-    def test_a_single_call_that_waits_has_its_time_still_before_it(self, clock, pool_of):
+    def test_a_single_call_that_waits_has_its_time_still_before_it(self, fake_clock, pool_of):
         pool = pool_of(limits=Limits(requests_per_day=1))
         pool.chat("a")
-        answer = in_no_time(clock, pool, lambda: pool.chat("b", wait_for_day=True, timeout=Timeout(total=30)))
+        answer = in_no_time(fake_clock, pool, lambda: pool.chat("b", wait_for_day=True, timeout=Timeout(total=30)))
         assert answer.text == "b"
-        assert clock.now() >= 1000 + SLOT_LIFE_SECONDS
+        assert fake_clock.now() >= SLOT_LIFE_SECONDS
 
-    def test_a_single_call_waits_within_its_own_time(self, clock, pool_of):
+    def test_a_single_call_waits_within_its_own_time(self, fake_clock, pool_of):
         pool = pool_of(limits=Limits(requests_per_day=1))
         pool.chat("a")
         longer = Timeout(total=2 * SLOT_LIFE_SECONDS)
-        assert in_no_time(clock, pool, lambda: pool.chat("b", timeout=longer)).text == "b"
+        assert in_no_time(fake_clock, pool, lambda: pool.chat("b", timeout=longer)).text == "b"
 
-    def test_a_run_whose_own_time_ends_before_does_not_wait_in_vain(self, clock, pool_of):
+    def test_a_run_whose_own_time_ends_before_does_not_wait_in_vain(self, fake_clock, pool_of):
         pool = pool_of(limits=Limits(requests_per_day=1), wait_for_day=True)
-        results = in_no_time(clock, pool, lambda: pool.map(["a", "b"], run_timeout=HOUR, progress=False))
+        results = in_no_time(fake_clock, pool, lambda: pool.map(["a", "b"], run_timeout=HOUR, progress=False))
         assert isinstance(results.fatal, DayLimitError)
-        assert clock.now() == 1000
+        assert fake_clock.now() == 0
 
-    def test_a_run_waits_for_minutes_without_being_told(self, clock, pool_of):
+    def test_a_run_waits_for_minutes_without_being_told(self, fake_clock, pool_of):
         pool = pool_of(limits=Limits(requests_per_day=1))
         pool.chat("a")
-        clock.advance(SLOT_LIFE_SECONDS - 400)
-        assert not in_no_time(clock, pool, lambda: pool.map(["b"], progress=False)).failures
+        fake_clock.advance(SLOT_LIFE_SECONDS - 400)
+        assert not in_no_time(fake_clock, pool, lambda: pool.map(["b"], progress=False)).failures
 
-    def test_a_refused_run_waits_and_uses_up_no_retry(self, clock):
+    def test_a_refused_run_waits_and_uses_up_no_retry(self, fake_clock):
         sent = Sent()
         with FakeServer(script=[day_refusal("8h24m0s")]) as server:
             options = {"retry": 1, "timeout": Timeout(total=60), "max_workers": 1, "listeners": [sent]}
             with ChatPool("m", base_url=server.base_url, wait_for_day=True, **options) as pool:
-                results = in_no_time(clock, pool, lambda: pool.map(["a", "b", "c"], progress=False))
+                results = in_no_time(fake_clock, pool, lambda: pool.map(["a", "b", "c"], progress=False))
         assert [outcome.ok for outcome in results.outcomes] == [True] * 3
-        assert [at - 1000 >= 8.4 * HOUR for at in sent] == [False, True, True, True]
+        assert [at >= 8.4 * HOUR for at in sent] == [False, True, True, True]
 
-    def test_a_call_inside_a_worker_waits_too(self, clock, pool_of):
+    def test_a_call_inside_a_worker_waits_too(self, fake_clock, pool_of):
         inner, ended = [], threading.Event()
 
         def follow():
@@ -201,7 +192,7 @@ class TestWaiting:
         pool = pool_of(limits=Limits(requests_per_day=1), after_call=follow)
         pool.chat("a")
         while not ended.wait(0.002):
-            clock.advance(clock.next_due or 0.0)
+            fake_clock.advance(fake_clock.next_due or 0.0)
         assert inner == [None, "b"]
 
 

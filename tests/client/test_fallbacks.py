@@ -26,8 +26,7 @@ from chatpool import (
     Timeout,
     Usage,
 )
-from chatpool.clock import install_clock
-from chatpool.testing import Answer, Error, FakeClock, FakeServer, MemoryPool, Reset, Stream, chat_completion
+from chatpool.testing import Answer, Error, FakeServer, MemoryPool, Reset, Stream, chat_completion
 
 GONE = Error(404, message="The model `m` does not exist.", code="model_not_found")
 NO_ROOM = Error(429, message="Flex has no room now.", code="resource_unavailable")
@@ -85,15 +84,6 @@ def serve(server_of, pool_of):
         return server, pool_of(server, **options)
 
     return make
-
-
-@pytest.fixture
-def fake_time():
-    """A clock that the test moves."""
-    clock = FakeClock()
-    previous = install_clock(clock)
-    yield clock
-    install_clock(previous)
 
 
 class TestWhatLeadsToOne:
@@ -206,9 +196,9 @@ class TestWhatDoesNot:
             pool.chat("ping", accept="stop", fallbacks=["b", "b", {"model": "b"}, "c"])
         assert models(server) == ["m", "b", "c"]
 
-    def test_a_call_whose_time_is_over(self, serve, fake_time):
+    def test_a_call_whose_time_is_over(self, serve, fake_clock):
         def answer(request):
-            fake_time.advance(4)
+            fake_clock.advance(4)
             return cut()
 
         server, pool = serve(answer)

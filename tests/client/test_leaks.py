@@ -9,8 +9,7 @@ import weakref
 import pytest
 
 from chatpool import ChatPool, ChatPoolError, PoolClosedError
-from chatpool.clock import install_clock
-from chatpool.testing import Answer, Delay, Error, FakeClock, FakeServer, Reset, Stream
+from chatpool.testing import Answer, Delay, Error, FakeServer, Reset, Stream
 
 CHUNKS = ["some ", "of ", "it"]
 
@@ -138,7 +137,7 @@ def an_hour_of_everything(pool, hour):
 
 
 @pytest.mark.parametrize("hours", [20, pytest.param(1500, marks=pytest.mark.slow)])
-def test_a_pool_that_works_for_days_does_not_grow(hours, record_property):
+def test_a_pool_that_works_for_days_does_not_grow(hours, fake_clock, record_property):
     """On a clock of its own, with an hour between two bouts of work."""
     answers = {
         "refused": Error(400),
@@ -151,21 +150,16 @@ def test_a_pool_that_works_for_days_does_not_grow(hours, record_property):
         prompt = request.body["messages"][-1]["content"] if "messages" in request.body else ""
         return answers.get(prompt) or (Stream(CHUNKS) if request.body.get("stream") else None)
 
-    clock = FakeClock()
-    before = install_clock(clock)
     sizes = []
-    try:
-        with FakeServer(answer) as server, ChatPool("m", base_url=server.base_url, max_workers=4) as pool:
-            for hour in range(hours):
-                an_hour_of_everything(pool, hour)
-                clock.advance(3600)
-                if hour % (hours // 4) == hours // 4 - 1:
-                    while pool.stats().queued or pool.stats().in_flight:  # of the run that was left
-                        threading.Event().wait(0.01)
-                    gc.collect()
-                    sizes.append(sum(map(_is_of_the_pool, gc.get_objects())))
-    finally:
-        install_clock(before)
+    with FakeServer(answer) as server, ChatPool("m", base_url=server.base_url, max_workers=4) as pool:
+        for hour in range(hours):
+            an_hour_of_everything(pool, hour)
+            fake_clock.advance(3600)
+            if hour % (hours // 4) == hours // 4 - 1:
+                while pool.stats().queued or pool.stats().in_flight:  # of the run that was left
+                    threading.Event().wait(0.01)
+                gc.collect()
+                sizes.append(sum(map(_is_of_the_pool, gc.get_objects())))
     record_property("counted", f"a pool over {hours} hours: its objects after each quarter {sizes}")
     assert max(sizes) - sizes[0] < 40  # threads come and go
 

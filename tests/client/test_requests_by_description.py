@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from chatpool import ChatPool, ChatRequest, attach, batch, speech, transcription
+from chatpool import APIResponseError, ChatPool, ChatRequest, attach, batch, speech, transcription
 from chatpool.batch import shards
 from chatpool.testing import FakeServer
 from tests.api_description import needs_description, problems_of_request
@@ -125,6 +125,17 @@ def the_rest(pool, tmp_path):
     pool.request("/chat/completions", {"model": "m", "messages": MESSAGES})
 
 
+def several_answers_and_other_models(pool, tmp_path):
+    samples = {"samples": 3, "parse": Place}
+    pool.map([{"input": "ping"}], **samples)
+    pool.map(["ping"], **samples, seed=1)
+    fallbacks = ["gpt-4o", {"max_tokens": 9}, {"service_tier": "flex"}]
+    assert isinstance(pool.submit("one", accept=["tool_calls"], fallbacks=fallbacks).exception(), APIResponseError)
+    (tmp_path / "in.txt").write_text("one\ntwo\n")
+    view = pool.with_options(fallbacks=["gpt-4o"])
+    assert batch.run(tmp_path / "in.txt", tmp_path / "out.jsonl", pool=view, **samples).succeeded == 2
+
+
 def batch_files(pool, tmp_path):
     rows = [{"custom_id": f"r{number}", "prompt": "ping"} for number in range(3)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -155,6 +166,7 @@ def the_batch_api(pool, tmp_path):
         pictures,
         stored_files,
         the_rest,
+        several_answers_and_other_models,
         batch_files,
         the_batch_api,
     ],

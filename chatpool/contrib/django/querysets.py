@@ -14,7 +14,7 @@ from django.db.models.query import ModelIterable
 from ... import ChatPool, ConfigurationError, Outcome
 from ..._client.batch_support import max_workers_of, state_of
 from ...batch import BatchResult
-from ...batch.rows import Template
+from ...batch.template import Template
 from ...config import positive_int
 from .conf import DEFAULT_ALIAS
 from .pools import pools
