@@ -180,20 +180,22 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         path = self._target()
-        _check_owner(path)
-        self._identity = _identity_of(path)
-        is_there = self._identity is not None
-        self._is_writable = not self._is_read_only and (not is_there or os.access(path, os.W_OK))
+        self._is_writable = not self._is_read_only and _may_be_written(path)
         if not self._is_writable:
+            _check_owner(path)
+            self._identity = _identity_of(path)
             return self._open_to_read(path)
-        _create(path)
-        self._identity = _identity_of(path)
-        connection = _connect(f"{pathlib.Path(path).as_uri()}?mode=rw")
-        try:
-            self.salt = _prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
+        # SQLite knows the files beside it by name: while one is opened nobody sets it aside, and nobody makes it.
+        with _locked_beside(path):
+            _check_owner(path)
+            _create(path)
+            self._identity = _identity_of(path)
+            connection = _connect(f"{pathlib.Path(path).as_uri()}?mode=rw")
+            try:
+                self.salt = _prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _open_to_read(self, path: str) -> sqlite3.Connection:
@@ -276,9 +278,10 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     Raises:
         ForeignDatabase: there are others.
     """
-    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    ((application, version, tables),) = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_application_id, pragma_user_version"
+    ).fetchall()
     if (application, version) == (_APPLICATION_ID, _SCHEMA_VERSION):
         return True
     if tables or application or version:
@@ -328,6 +331,15 @@ def _is_damage(error: Exception) -> bool:
 # -- files --------------------------------------------------------------------------------------------------------
 
 
+def _may_be_written(path: str) -> bool:
+    """Return whether a file may be written, or made where there is none."""
+    while True:
+        before = _identity_of(path)
+        may_be = before is None or os.access(path, os.W_OK)
+        if _identity_of(path) == before:
+            return may_be
+
+
 def _create(path: str) -> None:
     """Make the file, if it is not there, for this user alone; SQLite gives the files beside it the same mode."""
     # A file that is there is not opened: to close it again would end the locks of SQLite in this process.
@@ -366,8 +378,11 @@ def _identity_of(path: str) -> Optional[_Identity]:
 
 @contextlib.contextmanager
 def _locked_beside(path: str) -> Iterator[None]:
-    """Within the block, keep other processes from setting the same file aside."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, 0o600)
+    """Within the block, keep other threads and processes from opening the same file, and from setting it aside."""
+    mode = 0o600
+    with contextlib.suppress(OSError):
+        mode = os.stat(path).st_mode & 0o666
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, mode)
     try:
         if not lock_file(descriptor, timeout_seconds=_LOCK_SECONDS):
             raise OSError(errno.EBUSY, "another process holds its lock")

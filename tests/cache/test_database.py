@@ -11,10 +11,11 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chatpool._cache import ForeignDatabase, Store, database
+from chatpool._cache import ForeignDatabase, Store
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -58,7 +59,7 @@ class TestModes:
             modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
         finally:
             os.umask(before)
-        assert modes == {"a.db": 0o600, "a.db-wal": 0o600, "a.db-shm": 0o600}
+        assert modes == dict.fromkeys(["a.db", "a.db-wal", "a.db-shm", "a.db.lock"], 0o600)
 
     def test_from_the_first_byte(self, path):
         # What the file is like when SQLite gets it.
@@ -140,6 +141,15 @@ def damages():
     return kinds
 
 
+@pytest.fixture
+def quick_switches():
+    """Threads take turns at far more moments than they usually do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
 class TestDamage:
     @pytest.mark.parametrize("kind", damages())
     def test_whatever_it_is_no_call_sees_it_and_no_wrong_answer_comes(self, store, path, kind, caplog):
@@ -213,35 +223,33 @@ class TestDamage:
         other.close()
         assert len(aside(path)) == 1
 
-    def test_several_that_find_it_at_once_set_it_aside_once(self, path, caplog):
-        path.write_bytes(b"garbage" * 1000)
-        stores = [Store(str(path)) for _ in range(8)]
-        barrier = threading.Barrier(8)
-
-        def work(number):
-            barrier.wait()
-            keep(stores[number], b"%d" % number, b"%d" % number)
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(aside(path)) == 1
-        assert [found(stores[0], b"%d" % number) for number in range(8)] == [b"%d" % number for number in range(8)]
-        for each in stores:
-            each.close()
+    @pytest.mark.parametrize(
+        "content", [None, b"garbage" * 1000, b""], ids=["no file", "a damaged one", "an empty one"]
+    )
+    def test_those_that_open_it_at_once_lose_nothing(self, tmp_path, content, caplog, quick_switches):
+        for turn in range(40):
+            path = tmp_path / str(turn) / "a.db"
+            path.parent.mkdir()
+            if content is not None:
+                path.write_bytes(content)
+            stores = [Store(str(path)) for _ in range(8)]
+            with ThreadPoolExecutor(8) as executor:
+                list(executor.map(lambda number: keep(stores[number], b"%d" % number, b"x"), range(8)))  # noqa: B023
+            assert [found(stores[0], b"%d" % number) for number in range(8)] == [b"x"] * 8
+            assert len(aside(path)) == bool(content)
+            for each in stores:
+                each.close()
+        assert "cannot be used" not in caplog.text
 
     def test_what_another_process_has_set_aside_meanwhile_is_not_set_aside_again(self, store, path, monkeypatch):
         path.write_bytes(b"garbage" * 1000)
-        other, locked = Store(str(path)), database._locked_beside
+        other, set_aside = Store(str(path)), store._database._set_aside
 
-        def late(target):
-            monkeypatch.setattr(database, "_locked_beside", locked)
+        def late(error):
             keep(other, b"b", b"2")
-            return locked(target)
+            return set_aside(error)
 
-        monkeypatch.setattr(database, "_locked_beside", late)
+        monkeypatch.setattr(store._database, "_set_aside", late)
         keep(store)
         assert len(aside(path)) == 1
         assert (found(store), found(store, b"b")) == (b"1", b"2")
