@@ -31,13 +31,14 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo site test test-local test-slow test-deploy test-orchestrators test-cluster test-servers coverage lint
+.PHONY: help demo site test test-docs test-local test-slow test-deploy test-orchestrators test-cluster test-servers coverage lint
 .PHONY: format types docs bench package ci ci-full clean
 
 help:
 	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
 	@echo "make site        a site in Django, with a real (small) model; PORT=8001, ARGS=--practice for made-up answers"
 	@echo "make test        the test suite"
+	@echo "make test-docs   every example of the documentation, run and compared with what its page shows"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
@@ -64,11 +65,14 @@ site: $(SITE_VENV)/.ready
 test: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) $(ARGS)
 
+test-docs: $(TEST_VENV)/.ready
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m docs $(ARGS)
+
 test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers)" --hypothesis-profile full \
+	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers or docs)" --hypothesis-profile full \
 		-o faulthandler_timeout=900 $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready

@@ -75,6 +75,7 @@ def figures():
     return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())
 
 
+@pytest.mark.docs
 def test_the_structure_script_prints_every_figure_of_the_architecture_page(figures):
     page = (ROOT / "docs" / "reference" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("\n## Figures\n", 1)[1]
@@ -83,11 +84,13 @@ def test_the_structure_script_prints_every_figure_of_the_architecture_page(figur
     assert all(len(row) == 3 and all(row) for row in rows)
 
 
+@pytest.mark.docs
 def test_every_figure_of_the_structure_script_starts_with_a_number(figures):
     assert len(figures) == 12
     assert all(re.match(r"\d", value) for value in figures.values()), figures
 
 
+@pytest.mark.docs
 def test_the_structure_script_counts_circles_and_follows_a_call(figures):
     assert figures["import circles at import time"] == "0"
     assert int(figures["files that one `pool.chat` passes through"]) > 10

@@ -379,16 +379,31 @@ def _identity_of(path: str) -> Optional[_Identity]:
 @contextlib.contextmanager
 def _locked_beside(path: str) -> Iterator[None]:
     """Within the block, keep other threads and processes from opening the same file, and from setting it aside."""
-    mode = 0o600
-    with contextlib.suppress(OSError):
-        mode = os.stat(path).st_mode & 0o666
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, mode)
+    lock_path, descriptor = f"{path}.lock", None
+    while descriptor is None:
+        descriptor = _lock_of(lock_path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not remove what is open
+            os.unlink(lock_path)
+        os.close(descriptor)
+
+
+def _lock_of(lock_path: str) -> Optional[int]:
+    """Make and lock a file; return None if its last holder has removed it meanwhile."""
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | SAFE_OPEN_FLAGS, 0o600)
     try:
         if not lock_file(descriptor, timeout_seconds=_LOCK_SECONDS):
             raise OSError(errno.EBUSY, "another process holds its lock")
-        yield
-    finally:
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == _identity_of(lock_path):
+            return descriptor
+    except BaseException:
         os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 # -- forks --------------------------------------------------------------------------------------------------------

@@ -510,7 +510,7 @@ def killed_and_done_again(source, output, end_at):
         return first.returncode
 
 
-QUICK = (6, 12)  # a file or a batch is there, and nothing tells of it
+QUICK = (12,)  # a batch is there, and nothing tells of it
 ALL_STEPS = [pytest.param(step, marks=() if step in QUICK else pytest.mark.slow) for step in range(1, 61)]
 
 

@@ -144,6 +144,7 @@ def test_a_budget_that_is_used_up_does_not_keep_rows_from_the_cache(tmp_path, pa
     assert (result.succeeded, result.fatal) == (2, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_runs_that_share_a_cache_and_are_killed_pay_little_twice(
     start_run, chatpool_server, write_rows, tmp_path, path, ids
@@ -173,7 +174,7 @@ def test_runs_that_share_a_cache_and_are_killed_pay_little_twice(
     assert not list(tmp_path.glob("*.damaged*"))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_samples_of_fallbacks_come_from_the_cache_without_budget_and_days(tmp_path, path, processes):
     gone = Error(404, message="The model `m` does not exist.", code="model_not_found")
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b", "c"])

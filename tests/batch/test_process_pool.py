@@ -67,6 +67,7 @@ def test_every_row_is_answered_once_in_one_output(run, write_rows, chatpool_serv
     assert (result.succeeded, result.failed, result.done_before) == (299, 1, 299)
 
 
+@pytest.mark.slow
 def test_a_row_whose_record_cannot_be_read_is_done_once_more(
     run, write_rows, chatpool_server, monkeypatch, ids, tmp_path
 ):
@@ -121,6 +122,7 @@ def test_what_a_child_has_written_and_could_not_tell_is_found(run, write_rows, c
     assert len(chatpool_server.requests) <= 100 + 2 * 4  # what the two had in flight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_bar_says_why_the_calls_of_all_of_them_wait(processes, write_rows, chatpool_server, tmp_path):
     said = threading.Event()
@@ -189,6 +191,7 @@ def test_embeddings_are_packed_there_too(run, tmp_path, chatpool_server):
     assert len(chatpool_server.requests) < 100
 
 
+@pytest.mark.slow
 def test_a_fatal_error_ends_all_of_them(run, write_rows, chatpool_server):
     chatpool_server.set_script(Error(401))
     result = run(write_rows(500))
@@ -222,6 +225,7 @@ def test_what_is_in_flight_when_another_finds_the_end_is_kept(run, write_rows, c
     assert result.succeeded == len(chatpool_server.requests) - 1
 
 
+@pytest.mark.slow
 def test_limits_hold_for_all_of_them_together(write_rows, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     limits = Limits(requests_per_minute=3000, burst=0.1)

@@ -249,6 +249,7 @@ def test_no_bin_has_more_attempts_in_flight_than_there_are_workers():
     assert sum(bins.in_flight) * bins.width == pytest.approx(busy_seconds, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_nor_has_one_in_the_journal_of_a_run_with_many_retries(write_rows, chatpool_server, tmp_path):
     numbers = itertools.count()
     chatpool_server.set_script(lambda request: Error(503) if next(numbers) % 3 == 0 else Delay(0.02))

@@ -52,7 +52,7 @@ def texts_of(line):
     return [choice["message"]["content"] for choice in line["response"]["body"]["choices"]]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("choices", [128, 1, "first"])
 def test_a_line_has_all_answers_in_the_form_of_the_api(write_rows, tmp_path, read_lines, processes, choices):
     target = tmp_path / "out.jsonl"
@@ -121,7 +121,7 @@ def one_fails():
     return lambda request: Error(500) if "n" not in request.body and next(seen) == 1 else None
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_row_that_failed_in_part_asks_for_what_is_missing(write_rows, tmp_path, read_lines, processes):
     source, target = write_rows(1), tmp_path / "out.jsonl"
     with FakeServer(one_fails(), reply=Numbers(), choices=1) as server:

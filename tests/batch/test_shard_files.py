@@ -111,7 +111,7 @@ def read(path):
     return pytest.importorskip("pyarrow.parquet").read_table(path)
 
 
-@pytest.mark.parametrize("group_rows", [3, 5000])
+@pytest.mark.parametrize("group_rows", [pytest.param(3, marks=pytest.mark.slow), 5000])
 def test_shards_of_parquet_have_all_columns_with_their_types(parquet, folder, group_rows):
     pyarrow = pytest.importorskip("pyarrow")
     count = 2500  # more than are read at a time

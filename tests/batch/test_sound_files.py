@@ -265,7 +265,7 @@ class TestGoingOn:
         assert heard(chatpool_server) == ["said in b.mp3", "said in c.webm", "said in d.opus"]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-    @pytest.mark.parametrize("processes", [1, 2])
+    @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_a_run_that_is_killed_goes_on(self, start_run, chatpool_server, tmp_path, texts, processes):
         talks, target = tmp_path / "many", tmp_path / "out.jsonl"
         talks.mkdir()

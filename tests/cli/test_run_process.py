@@ -56,7 +56,11 @@ def start():
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_server, tmp_path, number, code, word):
     source, target = tmp_path / "in.txt", tmp_path / "out file.jsonl"

@@ -172,7 +172,7 @@ def test_a_budget_in_dollars_needs_prices(ask, chatpool_server):
     assert (ended.code, "needs --prices" in ended.err) == (2, True)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_the_time_of_a_run_ends_it_with_its_rows_pending(run, chatpool_server, tmp_path, processes):
     chatpool_server.set_script({"two": Stall()})
     source = tmp_path / "in.txt"

@@ -370,6 +370,7 @@ class TestCancelling:
             pool.responses("ping", background=True)
         self.is_told(server)
 
+    @pytest.mark.usefixtures("instant_waits")
     def test_what_has_ended_is_left_alone(self, connect):
         server, pool = connect()
         future = pool.submit({"input": "ping", "background": True})

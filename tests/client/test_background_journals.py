@@ -94,7 +94,7 @@ class TestKilled:
         assert [str(reply) for reply in pool_of(server).map(ITEMS, journal=journal)] == TEXTS
         assert len(server.requests) == seen  # the answers are in the journal now
 
-    @pytest.mark.parametrize("processes", [1, 2])
+    @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_a_batch_run_goes_on_asking(self, killed, pool_of, tmp_path, processes):
         source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         rows = [{"custom_id": item["input"], "url": "/v1/responses", "method": "POST", "body": item} for item in ITEMS]
@@ -151,6 +151,7 @@ class TestStopped:
             server.wait_until(lambda: len(server.background) == 6, timeout=60)
         assert len(posts(server)) == 6
 
+    @pytest.mark.usefixtures("instant_waits")
     def test_another_server_is_not_asked_for_it(self, stopped, pool_of, chatpool_server_factory):
         _, journal = stopped
         other = chatpool_server_factory()

@@ -323,6 +323,7 @@ class TestNotKept:
             "unknown path",
         ],
     )
+    @pytest.mark.usefixtures("instant_waits")
     def test_what_is_no_question_or_belongs_to_another(self, pool_of, path, call):
         with FakeServer(lambda request: Answer(body={"results": []}) if "rerank" in request.path else None) as server:
             counts = []

@@ -175,6 +175,7 @@ def test_a_stream_that_has_begun_in_time_goes_on(server, pool):
             pool.chat("pong")
 
 
+@pytest.mark.slow
 def test_many_streams_that_have_begun_in_time_go_on_and_others_do_not_begin(server, pool):
     pieces = ["word "] * 300
     server.set_script({"begins": Stream(pieces, every=1.5 * ENOUGH_SECONDS / len(pieces)), "stalls": Stall()})

@@ -93,6 +93,7 @@ class TestWhereCallsGo:
         assert len(limited.requests) <= 2
         assert len(free.requests) >= 48
 
+    @pytest.mark.slow
     def test_the_limits_of_the_pool_are_those_of_each_endpoint(self, servers, pool_of, stepped_time):
         two = servers(None, None)
         pool = pool_of(*two, limits=Limits(requests_per_minute=600))
@@ -555,6 +556,7 @@ class TestArguments:
 class TestSpeed:
     """What several endpoints are for."""
 
+    @pytest.mark.slow
     def test_limits_of_all_are_used_to_the_full(self, servers, pool_of, stepped_time):
         rates = 15, 30, 55
         usual = stepped_time.answer_after(0.02)

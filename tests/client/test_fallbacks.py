@@ -323,6 +323,7 @@ class TestEndpoints:
         assert models(first) == ["m", "other"]
         assert len(standby.requests) == 1
 
+    @pytest.mark.usefixtures("instant_waits")
     def test_with_when_down_raise_it_is_sent_at_once(self, server_of, pool_of):
         away, standby = server_of(Reset()), server_of()
         pool = pool_of(away, when_down="raise", fallbacks=[Endpoint(standby.base_url)], max_workers=1)
@@ -592,6 +593,7 @@ class TestKindsOfCalls:
         assert [request.form["model"] for request in server.requests] == ["m", "other"]
         assert server.requests[1].files[0].content == b"RIFF, more or less"
 
+    @pytest.mark.usefixtures("instant_waits")
     def test_responses_in_the_background(self, serve, tmp_path):
         server, pool = serve(for_model(m=GONE))
         journal = tmp_path / "run.journal"

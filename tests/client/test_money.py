@@ -74,7 +74,7 @@ def test_results_statistics_and_the_report_of_a_journal_count_the_same(tmp_path)
 
 
 @pytest.mark.parametrize("priced", ["deployment-7", "gpt-4o", "gpt-4o-2024-08-06"])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_model_that_answers_under_another_name_costs_the_same_everywhere(tmp_path, priced, processes):
     prices = {priced: (1_000_000.0, 2_000_000.0)}
     (tmp_path / "in.txt").write_text("a\nb\n")

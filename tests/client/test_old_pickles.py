@@ -73,6 +73,7 @@ def test_they_are_shown_and_pickled_as_those_of_today(load, name):
     assert repr(pickle.loads(pickle.dumps(value))) == repr(value)
 
 
+@pytest.mark.usefixtures("instant_waits")
 def test_a_pool_with_a_policy_keeps_to_it(load):
     pool = load("pool")
     results = pool.map(["a"], progress=False)  # to a port where nobody listens

@@ -67,16 +67,19 @@ class TestLimitsThatSay503:
         assert answered(stepped_time.run(pool, lambda: pool.map(ROWS))) == ROWS
         assert len(server.requests) - len(ROWS) < 120
 
+    @pytest.mark.slow
     def test_of_requests_per_second(self, open_pool, stepped_time):
         server, pool = open_pool({"limits": [FailsFasterThan(50)], "script": stepped_time.answer_after(0.02)})
         assert answered(stepped_time.run(pool, lambda: pool.map(ROWS))) == ROWS
         assert len(server.requests) - len(ROWS) < 150
 
+    @pytest.mark.slow
     def test_in_streams(self, open_pool):
         server, pool = open_pool({"limits": [FailsBeyond(4)], "latency": 0.03})
         ends = {index: piece for index, piece in pool.stream_many(ROWS) if isinstance(piece, Outcome)}
         assert [ends[index].value.text for index in range(len(ROWS))] == ROWS
 
+    @pytest.mark.slow
     def test_of_packed_embeddings(self, open_pool):
         server, pool = open_pool({"limits": [FailsBeyond(1)], "latency": 0.1})
         texts = [str(number) for number in range(12_000)]  # six requests
@@ -84,6 +87,7 @@ class TestLimitsThatSay503:
         assert vectors == [pytest.approx(embedding_vector(text, 1)) for text in texts]
         assert len(server.requests) > 6
 
+    @pytest.mark.slow
     def test_what_limits_it_is_told(self, open_pool, stepped_time):
         server, pool = open_pool({"limits": [FailsBeyond(4)], "script": stepped_time.answer_after(0.1)})
         stepped_time.run(pool, lambda: pool.map(ROWS))

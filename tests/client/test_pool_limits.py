@@ -107,6 +107,7 @@ class TestFoundLimits:
         assert len(server.requests) - 80 < 30
         assert line_of(pool).rate < 50
 
+    @pytest.mark.slow
     def test_calls_at_once_are_limited_to_what_the_server_accepts(self, pool_at, stepped_time):
         cap = Cap(4, hint="retry-after-ms", wait=0.05)
         server, pool = pool_at({"limits": cap, "script": stepped_time.answer_after(0.1)}, max_workers=32)

@@ -172,6 +172,7 @@ def the_batch_api(pool, tmp_path):
     ],
     ids=lambda calls: calls.__name__,
 )
+@pytest.mark.usefixtures("instant_waits")
 def test_what_a_pool_sends_is_what_the_api_takes(pool, server, tmp_path, calls):
     calls(pool, tmp_path)
     problems = [

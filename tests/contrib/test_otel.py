@@ -298,6 +298,7 @@ def test_calls_that_are_given_up_end_too(pool_of, recorded, end):
     assert {span.status.status_code for span in recorded.spans} == {StatusCode.ERROR}
 
 
+@pytest.mark.slow
 def test_a_run_keeps_no_more_spans_than_calls_that_are_open(recorded):
     alive, most = [0], [0]
 

@@ -7,6 +7,8 @@ from typing import Callable
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 MUST_SHOW_CODE = ("tutorial", "howto")
 # Pages whose examples need a package that the suite's environment does not have; tests/deploy runs them.
 NEEDS = {

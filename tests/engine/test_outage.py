@@ -95,6 +95,7 @@ def test_the_time_a_run_is_held_does_not_count_against_its_calls(simulate):
     assert len(simulation.succeeded) == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_random_failures_cost_little_time(simulate, seed):
     """20 % random 503s, C=100, 50 ms: at most 1.8 times the time of the same run without them."""

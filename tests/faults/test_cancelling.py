@@ -203,7 +203,7 @@ def test_a_body_that_ends_with_its_connection_is_not_whole_because_of_a_cancel(s
 WORKERS = 8
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"])
 @pytest.mark.parametrize("ending", ["deadline", "cancel"])
 @pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_exchanges_that_end_around_their_completion_harm_nobody(

@@ -309,7 +309,9 @@ def attack(serve, authority, record_property):
 
 
 some = pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.slow)])
-plain_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+plain_and_tls = pytest.mark.parametrize(
+    "tls", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "tls"]
+)
 
 
 @some

@@ -145,7 +145,7 @@ def pool_for(serve, authority):
         pool.abort()
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("tls", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "tls"])
 @pytest.mark.parametrize("case", AFTER_THE_FIRST_EVENT)
 def test_read_bounds_each_wait_for_an_event(pool_for, case, tls):
     pool = pool_for(AFTER_THE_FIRST_EVENT[case], tls, Timeout(read=LIMIT))
@@ -159,7 +159,7 @@ def test_read_bounds_each_wait_for_an_event(pool_for, case, tls):
     assert "Timeout.read" in str(caught.value.__cause__.__cause__)
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"])
 @pytest.mark.parametrize("case", BEFORE_THE_FIRST_CONTENT)
 def test_attempt_alone_bounds_the_wait_for_the_first_content(pool_for, case, tls):
     attempt = 2 * LIMIT  # on a busy machine the thoughts of the first events may come late

@@ -166,6 +166,7 @@ def test_a_large_file_is_sent_whole_again_after_a_failure(serve, pool_for, sound
     assert [form[1][3] == SOUND for form in script.forms] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_large_file_follows_a_redirect(serve, pool_for, sound):
     script = Uploads(lambda peer: peer.answer(b"", status="307 There", headers=["Location: /v1/elsewhere"]))
     pool_for(serve(script)).request("/files", files={"file": sound})

@@ -123,6 +123,7 @@ def test_a_window_whose_headers_state_it_is_used_up_and_waited_for():
     assert len(client.rejections) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [FEW, pytest.param(SEEDS, marks=pytest.mark.slow)], ids=len)
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_servers(kind, seeds):
@@ -181,6 +182,7 @@ class TestTwoPoolsOnOneQuota:
     def test_with_hints_in_whole_seconds_it_takes_longer(self, name):
         assert slower_over_faster(name, "whole") <= PAIRS[name].whole
 
+    @pytest.mark.slow
     def test_whoever_comes_later_has_a_share_within_a_minute(self, name):
         shares = []
         for seed in range(1000, 1005):
@@ -287,6 +289,7 @@ class TestOutages:
         assert sends_between(client, 36.0, 38.0) >= 0.75 * 2 * rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FLAPPING, ids=str)
 def test_a_server_that_flaps_is_used_while_it_is_up(case):
     assert case.share_used(Pacer()) >= case.used

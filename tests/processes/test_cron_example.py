@@ -48,6 +48,7 @@ def test_it_answers_what_is_new_and_is_silent(server, tmp_path):
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_one_that_finds_another_at_work_has_nothing_to_do(server, gate):
     gate.clear()
     with job() as first:
@@ -58,6 +59,7 @@ def test_one_that_finds_another_at_work_has_nothing_to_do(server, gate):
         assert (first.communicate(timeout=HUNG)[0], first.returncode) == ("", 0)
 
 
+@pytest.mark.slow
 def test_failed_rows_are_told_once(server):
     server.set_script({"held": Error(400)})
     status, printed = run()
@@ -66,6 +68,7 @@ def test_failed_rows_are_told_once(server):
     assert run() == (0, "")  # it was refused for good: nothing new
 
 
+@pytest.mark.slow
 def test_a_refused_key_is_told_every_time(server):
     server.set_script(Error(401))
     for _ in range(2):

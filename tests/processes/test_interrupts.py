@@ -298,8 +298,7 @@ CALLS = ["chat", "submit", "map", "as_completed", "stream", "another pool"]
 
 @pytest.mark.parametrize(
     ("call", "step"),
-    [(call, 5 if call in CALLS[3:] else 1) for call in CALLS]
-    + [pytest.param(call, 1, marks=pytest.mark.slow) for call in CALLS[3:]],
+    [("chat", 1), ("map", 5), *[pytest.param(call, 1, marks=pytest.mark.slow) for call in CALLS[1:]]],
 )
 def test_no_moment_is_a_bad_one(call, step, server):
     """A lock that stays taken, which a storm finds once in a thousand times, is found by going through them all."""
@@ -372,12 +371,12 @@ pool = chatpool.ChatPool("m", base_url=sys.argv[1], verify=sys.argv[2] if sys.ar
     "statement",
     [
         "pool.chat('hold')",
-        "pool.map(['hold'])",
+        pytest.param("pool.map(['hold'])", marks=pytest.mark.slow),
         "pool.submit('hold').result()",
-        "pool.submit('hold').exception()",
-        "pool.submit('hold').result(600)",
+        pytest.param("pool.submit('hold').exception()", marks=pytest.mark.slow),
+        pytest.param("pool.submit('hold').result(600)", marks=pytest.mark.slow),
         "next(pool.stream('hold'))",
-        "next(pool.stream_many(['hold']))",
+        pytest.param("next(pool.stream_many(['hold']))", marks=pytest.mark.slow),
         "pool.submit('hold'); pool.close()",
     ],
 )

@@ -17,7 +17,10 @@ pool = chatpool.ChatPool("m", base_url=sys.argv[1], max_workers=2)
 
 
 @FORKS
-@pytest.mark.parametrize("end", ["", "stream.close()", "del stream", "pool.close()"])
+@pytest.mark.parametrize(
+    "end",
+    ["", "stream.close()", *[pytest.param(end, marks=pytest.mark.slow) for end in ("del stream", "pool.close()")]],
+)
 def test_a_fork_leaves_an_open_stream_to_the_parent(server, script, ended, end):
     server.set_script({"tell": Stream(["Once", " upon", " a time"], every=0.05)})
     process = script(

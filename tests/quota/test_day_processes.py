@@ -80,6 +80,7 @@ def test_they_use_the_day_to_the_last_request_and_the_next_ones_know(start, host
         assert len(server.requests) == 2 * LIMIT
 
 
+@pytest.mark.slow
 def test_those_that_are_killed_take_at_most_a_slot_with_them(start):
     """What they had sent counts, answered or not."""
     with FakeServer(script=lambda request: Delay(0.05)) as server:
@@ -118,6 +119,7 @@ def test_those_of_redis_that_are_killed_take_at_most_a_slot_with_them(start, red
         assert LIMIT - 3 * (4 + 1) <= len(server.requests) <= LIMIT
 
 
+@pytest.mark.slow
 def test_no_day_holds_more_however_the_runs_are_spread(start, host_time):
     """A run every seven hours for two days: what the server has heard in any 24 hours is within the limit."""
     heard, hours = [], 0.0

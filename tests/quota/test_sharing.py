@@ -241,6 +241,7 @@ with ChatPool("m", base_url=url, max_workers=8, limits=Limits(requests_per_minut
 """
 
 
+@pytest.mark.slow
 def test_processes_keep_to_the_limit(server):
     children = [
         subprocess.Popen(

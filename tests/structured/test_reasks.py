@@ -524,6 +524,7 @@ def test_a_run_that_is_left_asks_no_more(serve):
     assert [request.prompt for request in server.requests] == ["first", "second", "third"]
 
 
+@pytest.mark.slow
 def test_very_many_at_once_end_as_each_should():
     """Every item needs as many answers as its number says; those of more than three fail."""
 
