@@ -187,6 +187,7 @@ class TestSeveralAtATime:
         assert problems == []
         assert shared.stats().answers == 240
 
+    @pytest.mark.slow
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
     def test_processes_that_are_killed_lose_nothing_that_was_kept(self, make):
         sys.path.insert(0, str(PROGRAM.parent))

@@ -89,7 +89,18 @@ def test_a_refused_key_is_wrong_and_proves_nothing_else(check, chatpool_server, 
     assert len(chatpool_server.requests) == 2  # nothing is tried again
 
 
-@pytest.mark.parametrize("step", [Error(404), Error(401), Error(403), Html(200), Html(404), Error(500), Stall()])
+@pytest.mark.parametrize(
+    "step",
+    [
+        Error(404),
+        Error(401),
+        Error(403),
+        Html(200),
+        Html(404),
+        Error(500),
+        pytest.param(Stall(), marks=pytest.mark.slow),
+    ],
+)
 def test_a_server_that_lists_no_models_is_well_if_it_answers(check, chatpool_server, step):
     chatpool_server.set_script(models_only(step))
     code, lines, _ = check("--model", "m", "--timeout", "5")

@@ -64,7 +64,7 @@ def start():
 )
 def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_server, tmp_path, number, code, word):
     source, target = tmp_path / "in.txt", tmp_path / "out file.jsonl"
-    source.write_text("".join(f"prompt {line}\n" for line in range(3000)))
+    source.write_text("".join(f"prompt {line}\n" for line in range(1200)))
     chatpool_server.set_script(lambda request: Stall() if request.number >= 500 else None)
     process = start(chatpool_server, source, "-o", target)
     chatpool_server.wait_for(516, timeout=60)
@@ -74,12 +74,12 @@ def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_
     lines = err.splitlines()
     assert lines[-1] == f"chatpool: {word}"
     assert lines[-2].startswith(f"chatpool: to go on: chatpool run {source} -o '{target}' --model m ")
-    assert "500 of 3,000 rows answered; 2,500 pending" in lines[-3]
+    assert "500 of 1,200 rows answered; 700 pending" in lines[-3]
     assert len({json.loads(line)["custom_id"] for line in target.read_text().splitlines()}) == 500
     chatpool_server.set_script(None)
     process = start(chatpool_server, source, "-o", target)
     assert process.wait(timeout=60) == 0
-    assert len(chatpool_server.requests) == 3000 + 16
+    assert len(chatpool_server.requests) == 1200 + 16
 
 
 def test_sigterm_ends_a_shard_and_all_after_it_with_everything_finished_on_disk(start, chatpool_server, tmp_path):

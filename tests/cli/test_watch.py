@@ -62,9 +62,9 @@ def is_stalled(journal):
 @pytest.mark.parametrize(
     ("output", "journal", "arguments"),
     [
-        ("out.jsonl", "out.journal", ()),
+        pytest.param("out.jsonl", "out.journal", (), marks=pytest.mark.slow),
         ("out.csv", "out.csv.journal", ("--processes", "2")),
-        ("out.txt", "named.journal", ("--journal", "named.journal")),
+        pytest.param("out.txt", "named.journal", ("--journal", "named.journal"), marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_seen_and_its_death_too(run, start, tmp_path, output, journal, arguments):

@@ -224,7 +224,7 @@ def loading_for(seconds, clock, step=LOADING):
     return lambda request: step if clock.now() - start < seconds else None
 
 
-@pytest.mark.parametrize("rows", [1, 50])
+@pytest.mark.parametrize("rows", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_server_that_is_loading_is_waited_for(instant_waits, rows):
     with FakeServer(loading_for(200, instant_waits)) as server, ChatPool("m", base_url=server.base_url) as pool:
         results = pool.map(ROWS[:rows], progress=False)

@@ -159,7 +159,8 @@ def test_read_bounds_each_wait_for_an_event(pool_for, case, tls):
     assert "Timeout.read" in str(caught.value.__cause__.__cause__)
 
 
-@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"])
+@pytest.mark.slow
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("case", BEFORE_THE_FIRST_CONTENT)
 def test_attempt_alone_bounds_the_wait_for_the_first_content(pool_for, case, tls):
     attempt = 2 * LIMIT  # on a busy machine the thoughts of the first events may come late
