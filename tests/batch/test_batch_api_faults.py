@@ -449,6 +449,7 @@ def kill_in_turn(server_of, steps, answer, check):
             check(server, kills - 1)
 
 
+@pytest.mark.slow
 def test_an_end_at_any_step_loses_nothing_and_pays_nothing_twice(instant_waits, tmp_path, write_rows, monkeypatch, ids):
     def end():
         raise Killed

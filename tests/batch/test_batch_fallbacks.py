@@ -53,7 +53,7 @@ def models(server):
     return [request.body["model"] for request in server.requests]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_refused_model_ends_no_run(run, server, processes):
     server.set_script(lambda request: GONE if request.body["model"] == "m" else None)
     result = run(fallbacks=["other"], processes=processes)
@@ -81,7 +81,7 @@ def test_where_all_refuse_the_rows_stay_pending(run, server):
     assert run(fallbacks=["b"], retry_failed=False).pending == 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_answer_is_priced_by_the_model_that_gave_it(server, write_rows, tmp_path, processes):
     server.set_script(cut)
     budget = Budget(cost=1e6, prices=PRICES)
@@ -119,7 +119,7 @@ def test_a_table_says_which_has_answered(run, server, tmp_path):
     assert rows["row 4"] == ("0", "1")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_endpoint_that_is_kept_for_fallbacks(run, server, processes):
     server.set_script(Error(401))
     with FakeServer() as standby:

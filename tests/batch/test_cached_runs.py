@@ -41,7 +41,7 @@ def texts(target):
     return {name: body["choices"][0]["message"]["content"] for name, body in bodies(target).items()}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_of_an_earlier_run_are_not_sent(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b", "c"])
     with FakeServer() as server:
@@ -65,7 +65,7 @@ def test_what_one_process_keeps_the_others_find(tmp_path, path):
     assert texts(tmp_path / "two.jsonl") == texts(tmp_path / "one.jsonl")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_equal_rows_are_samples_also_where_a_run_goes_on(tmp_path, path, processes):
     numbers = iter(range(100))
     source = write_prompts(tmp_path / "in.jsonl", ["ping"] * 6)
@@ -79,7 +79,7 @@ def test_equal_rows_are_samples_also_where_a_run_goes_on(tmp_path, path, process
         assert len(server.requests) == 6
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_texts_to_embed_are_known_by_themselves(tmp_path, path, processes):
     source = write_texts(tmp_path / "in.jsonl", [f"text {number}" for number in range(30)])
     half = write_texts(tmp_path / "half.jsonl", [f"text {number}" for number in range(15)])
@@ -119,7 +119,7 @@ def test_sounds_come_from_the_cache_too(tmp_path, path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() != b""
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_that_are_missing_offline_stay_pending(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
     with FakeServer() as server:
@@ -134,7 +134,7 @@ def test_rows_that_are_missing_offline_stay_pending(tmp_path, path, processes):
         assert [request.prompt for request in server.requests] == ["a", "b"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_budget_that_is_used_up_does_not_keep_rows_from_the_cache(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
     with FakeServer() as server:
@@ -208,7 +208,7 @@ def test_the_column_of_the_fallback(tmp_path, path, samples):
             assert target.read_text().split() == ["fallback,attempts", f"2,{0 if offline else 3 * samples}"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_samples_in_the_cache_need_no_budget(tmp_path, path, processes):
     source = write_prompts(tmp_path / "in.jsonl", ["a", "b"])
     with FakeServer() as server:

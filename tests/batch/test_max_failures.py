@@ -15,7 +15,7 @@ from chatpool.testing import Answer, Error
 MISSPELT = Error(400, message="Unknown parameter: 'temprature'.", code="unknown_parameter", param="temprature")
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
-in_both_ways = pytest.mark.parametrize("processes", [1, pytest.param(2, marks=posix)])
+in_both_ways = pytest.mark.parametrize("processes", [1, pytest.param(2, marks=[posix, pytest.mark.slow])])
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_run_goes_on_with_what_was_not_sent(run, write_rows, chatpool_server
     assert len(ids(tmp_path / "out.jsonl")) == result.succeeded
 
 
-@in_both_ways
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=posix)])
 def test_a_share_ends_the_run_from_the_twentieth_row_on(run, write_rows, chatpool_server, processes):
     step = refused(lambda number: number % 4 == 0)
     result = run(write_rows(600), step, processes=processes, max_failures=0.2, max_workers=2)

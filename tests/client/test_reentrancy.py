@@ -37,6 +37,19 @@ MOMENTS = {
 }
 
 
+def at_each_moment(others):
+    """Each of these at each moment, two of three of them among the slow tests."""
+    pairs = enumerate(itertools.product(MOMENTS, others))
+    return [pytest.param(*pair, marks=pytest.mark.slow if number % 3 else ()) for number, pair in pairs]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_to_collect():
+    """What is there already is not looked through at each collection of these tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def server():
     asked = itertools.count()
@@ -201,8 +214,7 @@ def goes_on(pool):
     return ended.result(LONG)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("moment", "ending"), at_each_moment(ENDINGS))
 def test_a_generator_that_is_collected_in_the_middle_of_the_pool_ends_what_it_held(monkeypatch, pool, moment, ending):
     held = ENDINGS[ending](pool)
     next(held)
@@ -219,8 +231,7 @@ def test_a_generator_that_is_collected_in_the_middle_of_the_pool_ends_what_it_he
         gc.enable()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("moment", "call"), at_each_moment(CALLS))
 def test_no_call_is_made_in_the_middle_of_the_pool(monkeypatch, pool, moment, call):
     heard = []
 
