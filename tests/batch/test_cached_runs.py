@@ -205,7 +205,11 @@ def test_the_column_of_the_fallback(tmp_path, path, samples):
         for offline in (False, True):
             target = tmp_path / f"{offline}.csv"
             assert batch.run(source, target, cache=Cache(path, offline=offline), **options).succeeded == 1
-            assert target.read_text().split() == ["fallback,attempts", f"2,{0 if offline else 3 * samples}"]
+            heading, row = target.read_text().split()
+            fallback, attempts = map(int, row.split(","))
+            assert (heading, fallback) == ("fallback,attempts", 2)
+            # A sample that begins after another was refused asks no model again that is gone.
+            assert attempts == 0 if offline else 3 + samples - 1 <= attempts <= 3 * samples
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
