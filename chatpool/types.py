@@ -47,14 +47,14 @@ __all__ = [
 
 
 FilePart = Union[
-    "os.PathLike[str]",
+    os.PathLike[str],
     bytes,
     BinaryIO,
-    Tuple[str, Union["os.PathLike[str]", bytes, BinaryIO]],
-    Tuple[str, Union["os.PathLike[str]", bytes, BinaryIO], str],
+    Tuple[str, Union[os.PathLike[str], bytes, BinaryIO]],
+    Tuple[str, Union[os.PathLike[str], bytes, BinaryIO], str],
 ]
 Files = Union[Mapping[str, FilePart], Sequence[Tuple[str, FilePart]]]
-ResponseForm = Union[Literal["json", "text", "bytes"], "os.PathLike[str]"]
+ResponseForm = Union[Literal["json", "text", "bytes"], os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Outcome(Generic[ValueT]):
 
     @property
     def charges(self) -> Tuple[Charge, ...]:
-        """The tokens by the requests that were sent: one :class:`Charge` for the request, and for each fallback."""
+        """The tokens by the requests that were sent: a :class:`~chatpool.prices.Charge` for each, fallbacks too."""
         if self._charges:
             return self._charges
         request, usage = self.request, self.usage

@@ -71,7 +71,7 @@ class Cache:
         fix(self, "offline", offline)
 
 
-CacheLike = Union[str, "os.PathLike[str]", Cache]
+CacheLike = Union[str, os.PathLike[str], Cache]
 
 
 def cache_of(value: Optional[CacheLike]) -> Optional[Cache]:

@@ -45,7 +45,7 @@ __all__ = [
     "upload_request",
 ]
 
-FileLike = Union[str, "os.PathLike[str]", bytes, BinaryIO, Tuple[str, Any]]
+FileLike = Union[str, os.PathLike[str], bytes, BinaryIO, Tuple[str, Any]]
 """A file's path, its bytes, an open binary file, or a tuple (filename, content)."""
 
 _FILES = "/files"
