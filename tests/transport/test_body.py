@@ -436,7 +436,7 @@ def test_each_read_has_a_limit_of_its_own(start, open_stream):
 def test_until_then_the_limit_of_the_exchange_holds(start, open_stream):
     _, transport, go = start(framed("chunked", EVENTS))
     go(2)
-    stream = open_stream(transport, timeout=Timeout(attempt=0.3))
+    stream = open_stream(transport, timeout=Timeout(attempt=1.5))
     assert stream.read() == EVENTS[0]
     with pytest.raises(requests.exceptions.Timeout, match=r"Timeout\.attempt"):
         stream.read()
