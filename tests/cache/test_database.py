@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -207,6 +208,23 @@ class TestDamage:
         connection.close()
         assert found(store) is None
         assert list(store.entries()) == []
+
+    @pytest.mark.parametrize("column", ["made", "used"])
+    @pytest.mark.parametrize("value", ["text", b"\0", math.inf, 1e300, -1e300], ids=repr)
+    def test_so_are_times_that_are_none(self, path, column, value):
+        store = Store(str(path), max_age=3600.0)
+        keep(store)
+        store.close()
+        with sqlite3.connect(path) as connection:
+            statement = {"made": "UPDATE answers SET made = ?", "used": "UPDATE answers SET used = ?"}[column]
+            connection.execute(statement, (value,))
+        connection.close()
+        assert found(store) is None
+        assert list(store.entries()) == []
+        assert store.stats().oldest in (None, 1.0)
+        keep(store)
+        assert found(store) is not None
+        store.close()
 
     def test_damage_while_it_is_open(self, store, path):
         for number in range(60):
