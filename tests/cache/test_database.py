@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chatpool._cache import ForeignDatabase, Store
+from chatpool._cache.database import _in_transaction
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -446,6 +448,35 @@ class TestForks:
                 thread.join()
         assert store.stats().answers == sum(counts) + 20
         assert not aside(path)
+
+
+def test_ctrl_c_at_any_line_leaves_no_transaction_open(store, path):
+    keep(store)
+    kept = set()
+    for line in itertools.count(1):
+        lines = itertools.count(1)
+
+        def interrupt(frame, event, argument, line=line, lines=lines):
+            if frame.f_code is _in_transaction.__code__ and event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return interrupt
+
+        digest = b"%d" % line
+        tracer = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            keep(store, digest)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracer)
+        other = Store(str(path))
+        keep(other, digest)
+        kept.add(found(store, digest))
+        other.close()
+    assert kept == {b"1"}
+    assert line > 3
 
 
 def test_it_is_the_same_file_after_a_change_of_folder(tmp_path, monkeypatch):
