@@ -350,6 +350,22 @@ class TestNotKept:
                 pool_of(server).chat("ping", accept=["stop"])
         assert len(server.requests) == 5
 
+    @pytest.mark.parametrize("reason", ["content_filter", "error"])
+    def test_several_answers_of_which_one_is_none(self, pool_of, reason):
+        body = chat_completion("whole")
+        body["choices"].append({**body["choices"][0], "index": 1, "finish_reason": reason})
+        with FakeServer(lambda request: Answer(body=body)) as server:
+            for _ in range(2):
+                assert not pool_of(server).chat("ping", n=2).cached
+        assert len(server.requests) == 2
+
+    def test_addresses_of_pictures(self, server, pool_of):
+        for form, sent in (("url", 2), ("b64_json", 3)):
+            for _ in range(2):
+                body = {"model": "dall-e-3", "prompt": "a cat", "response_format": form}
+                pool_of().request("/images/generations", body)
+            assert len(server.requests) == sent
+
     def test_answers_that_were_not_accepted(self, pool_of):
         cut = chat_completion("the beg", finish_reason="length")
         with FakeServer(lambda request: Answer(body=cut)) as server:
