@@ -356,6 +356,13 @@ class TestFailures:
         assert results.fatal is not None
         assert len(server.requests) < 300
 
+    def test_the_refused_samples_of_one_item_do_not(self, sampled):
+        server, pool = sampled(lambda request: Error(400) if request.body["input"] == "bad" else None)
+        items = [{"input": text} for text in ("bad", "b", "c")]
+        results = pool.map(items, samples=40, on_error="return", progress=False)
+        assert type(results[0]) is BadRequestError
+        assert [len(result.choices) for result in results[1:]] == [40, 40]
+
     def test_a_refused_key_ends_the_run(self, sampled):
         _, pool = sampled(Error(401), retry=0)
         results = pool.map(["a", "b", "c"], samples=2, progress=False)
