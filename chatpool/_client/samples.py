@@ -22,7 +22,7 @@ from .._wire.sampling import (
     with_choices,
     with_seed_of,
 )
-from ..errors import PoolClosedError
+from ..errors import ChatPoolError, PoolClosedError
 from ..types import ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunOrigin, unusable_item
 from .sampled_item import SampledItem
@@ -195,6 +195,14 @@ class _Sampling(Run):
         except PoolClosedError as error:
             for call in calls:
                 self.deliver(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        reason = super().refusal(call)
+        if reason is not None or call.attempts:
+            return reason
+        entry = self._under_way.get(call.id)
+        error = None if entry is None else entry[0].error  # of another answer, without which the item has failed
+        return None if error is None else error.copied("not sent: ")
 
     # -- outcomes come in ---------------------------------------------------------------------------------
 

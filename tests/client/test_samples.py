@@ -306,14 +306,14 @@ class TestParsing:
 
 class TestFailures:
     def one_fails(self, times=1):
-        """A script that refuses n, and the second request without it for good."""
+        """A script that refuses n, and the third request without it for good."""
         seen = itertools.count()
-        last = 1 + times
+        last = 2 + times
 
         def script(request):
             if "n" in request.body:
                 return Error(422)
-            return Error(500, headers={"x-should-retry": "false"}) if 1 <= next(seen) < last else None
+            return Error(500, headers={"x-should-retry": "false"}) if 2 <= next(seen) < last else None
 
         return script
 
@@ -336,6 +336,15 @@ class TestFailures:
         assert [choice.parsed for choice in results[0].choices] == [int(text) for text in texts(results[0])]
         assert asked(server)[before:] == [1]
         assert results.usage.completion_tokens == 3
+
+    def test_once_one_has_failed_no_more_are_begun(self, sampled):
+        server, pool = sampled(lambda request: Error(400) if request.body["input"] == "bad" else None, max_workers=1)
+        items = [{"input": text} for text in ("bad", "b")]
+        results = pool.map(items, samples=5, on_error="return", progress=False)
+        assert type(results[0]) is BadRequestError
+        assert results.outcomes[0].attempts == 1
+        assert len(results[1].choices) == 5
+        assert len(server.requests) == 6
 
     def test_each_sample_is_retried_as_a_call_is(self, sampled):
         seen = itertools.count()
