@@ -16,6 +16,7 @@ from .._wire.response import decode_response
 from .._wire.sampling import (
     choices_wanted,
     is_usable,
+    places_of,
     refuse_unsampled,
     separate_answers,
     takes_choices,
@@ -144,7 +145,9 @@ class _Sampling(Run):
         ]
         if len(accepted) > sum(answer is not None for answer in item.answers):
             item.note_usage(completion)
-            item.answers = [*accepted, *[None] * (self._samples - len(accepted))]
+            item.answers = [None] * self._samples
+            for place, answer in zip(places_of(request, accepted, self._samples), accepted):
+                item.answers[place] = answer
 
     def _look_up(self, item: SampledItem, cache: AnswerCache) -> None:
         """Take the answers that the cache has; where nothing is sent, the others are errors."""

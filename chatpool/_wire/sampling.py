@@ -18,6 +18,7 @@ __all__ = [
     "is_usable",
     "join_answers",
     "may_refuse_choices",
+    "places_of",
     "refuse_unsampled",
     "sampled_request",
     "separate_answers",
@@ -130,8 +131,19 @@ def is_usable(choice: Choice) -> bool:
     return choice.finish_reason != "error"
 
 
+def places_of(request: ChatRequest, answers: Sequence[ChatCompletion], samples: int) -> Sequence[int]:
+    """Return the places among so many samples that answers of an earlier run get.
+
+    Where each has a seed of its own they have their old ones: those that are asked for again have other seeds.
+    """
+    numbers = [whole(choice.get("index")) for answer in answers for choice in answer.raw.get("choices") or ()]
+    places = [number for number in numbers if number is not None and 0 <= number < samples]
+    has_seeds = with_seed_of(request, 1) is not request
+    return places if has_seeds and len(set(places)) == len(answers) else range(len(answers))
+
+
 def join_answers(
-    request: ChatRequest, answers: Sequence[ChatCompletion], usages: Sequence[Mapping[str, Any]]
+    request: ChatRequest, came: Mapping[int, ChatCompletion], usages: Sequence[Mapping[str, Any]]
 ) -> ChatCompletion:
     """Return answers as one, in the form that the API has for several choices.
 
@@ -139,12 +151,13 @@ def join_answers(
 
     Args:
         request: of all of them.
-        answers: at least one, each a completion of one answer.
+        came: at least one answer, each a completion of its own, by its place among the samples.
         usages: the usage of each response that they came in, as JSON.
     """
+    answers = list(came.values())
     body = dict(answers[0].raw)
     if isinstance(body.get("choices"), list):
-        body["choices"] = [{**answer.raw["choices"][0], "index": place} for place, answer in enumerate(answers)]
+        body["choices"] = [{**answer.raw["choices"][0], "index": place} for place, answer in came.items()]
     else:
         body["samples"] = [answer.raw for answer in answers[1:]]
     if usages:

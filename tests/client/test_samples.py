@@ -346,6 +346,27 @@ class TestFailures:
         assert len(results[1].choices) == 5
         assert len(server.requests) == 6
 
+    @pytest.mark.parametrize("with_journal", [False, True])
+    def test_what_is_asked_for_again_has_the_seed_that_failed(self, sampled, tmp_path, with_journal):
+        def refuse(request):
+            if "n" in request.body:
+                return Error(422)
+            return Error(500, headers={"x-should-retry": "false"}) if request.body["seed"] in failing else None
+
+        failing = set()
+        server, pool = sampled(refuse, reply=lambda body: str(body["seed"]))
+        pool.map(["n is refused"], samples=2, seed=7, progress=False)
+        failing.add(7)
+        journal = tmp_path / "run.journal" if with_journal else None
+        results = pool.map(["a"], samples=3, seed=7, journal=journal, on_error="return", progress=False)
+        assert "7" not in texts(results[0].samples)
+        failing.clear()
+        if with_journal:
+            results = pool.map(["a"], samples=3, seed=7, journal=journal, progress=False)
+        else:
+            pool.retry(results, progress=False)
+        assert texts(results[0]) == ["7", "8", "9"]
+
     def test_each_sample_is_retried_as_a_call_is(self, sampled):
         seen = itertools.count()
         server, pool = sampled(lambda request: Error(503) if next(seen) in (2, 3) else None, choices=1)
