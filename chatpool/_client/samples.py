@@ -197,7 +197,10 @@ class _Sampling(Run):
             self._engine.submit(calls)
         except PoolClosedError as error:
             for call in calls:
-                self.deliver(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+                self._end_unsubmitted(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+
+    def _end_unsubmitted(self, call: Call, outcome: Outcome[Any]) -> None:
+        self.deliver(call, outcome)  # what other calls have brought of its item is kept
 
     def refusal(self, call: Call) -> Optional[ChatPoolError]:
         reason = super().refusal(call)
