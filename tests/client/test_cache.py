@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,6 +221,32 @@ class TestIdentical:
         pool_of(**own).chat("ping")
         assert not pool_of(**{**own, **options}).chat("ping").cached
         assert pool_of(**own).chat("ping").cached
+
+    @pytest.mark.parametrize(
+        "differ",
+        [
+            lambda session: session.cookies.set("session", "other"),
+            lambda session: session.headers.update({"X-Goog-Api-Key": "other"}),
+            lambda session: session.headers.update({"CF-AIG-Authorization": "other"}),
+            lambda session: session.headers.update({"X-Tenant-Id": "other"}),
+            lambda session: session.params.update({"key": "other"}),
+            lambda session: setattr(session, "cert", "other.pem"),
+        ],
+        ids=["cookie", "key", "gateway", "tenant", "parameter", "certificate"],
+    )
+    def test_nor_by_what_a_session_signs_in_with(self, pool_of, differ):
+        def session():
+            made = requests.Session()
+            made.cookies.set("session", "own")
+            made.headers.update({"X-Goog-Api-Key": "own", "CF-AIG-Authorization": "own", "X-Tenant-Id": "own"})
+            made.params = {"key": "own"}
+            return made
+
+        pool_of(session=session()).chat("ping")
+        assert pool_of(session=session()).chat("ping", headers={"Idempotency-Key": "1"}).cached
+        other = session()
+        differ(other)
+        assert not pool_of(session=other).chat("ping").cached
 
     def test_no_key_is_in_the_file(self, pool_of, path):
         pool = pool_of(api_key="sk-own-account", organization="org-secret")
