@@ -555,6 +555,8 @@ class RunIterator(Iterator[T]):
 
     def __init__(self, run: Run, results: Iterator[T]) -> None:
         run.lazy = True
+        if run.cache is not None:
+            run.cache.forgets = True
         self._run = run
         self._results = results
         self._ended = False

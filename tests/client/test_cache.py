@@ -31,6 +31,7 @@ from chatpool import (
     Usage,
     attach,
 )
+from chatpool._client.run_cache import RunCache
 from chatpool.testing import Answer, Error, FakeServer, chat_completion
 
 
@@ -491,6 +492,13 @@ class TestRuns:
         assert [outcome.cached for outcome in pool.imap(iter(["a", "b", "c"]))] == [True, True, False]
         seen = {outcome.index: outcome.cached for outcome in pool.as_completed(iter(["c", "d"]))}
         assert seen == {0: True, 1: False}
+
+    def test_lazy_runs_keep_nothing_of_their_items(self, pool_of, monkeypatch):
+        made = []
+        monkeypatch.setattr(RunCache, "keep", lambda cache, call, outcome: made.append(cache))
+        pool = pool_of()
+        assert len(list(pool.imap(["ping"] * 5))) == len(pool.map(["ping"] * 5, progress=False)) == 5
+        assert [len(cache.occurrences) for cache in (made[0], made[-1])] == [0, 4]
 
     def test_a_retry_keeps_the_number_of_each_sample(self, pool_of):
         numbers = iter(range(100))
