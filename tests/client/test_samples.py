@@ -128,6 +128,15 @@ class TestServers:
         assert len(results[1].choices) == 2
         assert asked(server) == [2, 1, 2]  # and what was tried in vain is not held against n
 
+    def test_a_server_may_refuse_n_and_the_usage_of_streams(self, sampled):
+        def script(request):
+            unknown = [name for name in ("stream_options", "n") if name in request.body]
+            return Error(422, f"Extra inputs are not permitted: {unknown}") if unknown else None
+
+        _, pool = sampled(script, max_workers=1)
+        results = pool.map(["a", "b"], samples=3, collect_stream=True, progress=False)
+        assert [len(result.choices) for result in results] == [3, 3]
+
     def test_models_of_one_server_are_told_apart(self, sampled):
         def script(request):
             return Error(400) if request.body["model"] == "o1" and request.body.get("n", 1) > 1 else None
