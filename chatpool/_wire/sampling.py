@@ -8,11 +8,14 @@ from typing import Any, Dict, List, Mapping, Sequence
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Choice
 from .codec import whole
+from .error_body import read_error
 from .operations import CHAT, COMPLETIONS, RESPONSES, operation_of
 from .response import UnusableAnswer, decode_response
+from .rules import says_too_large
 
 __all__ = [
     "MAX_CHOICES",
+    "TOO_MANY",
     "alone",
     "choices_wanted",
     "is_usable",
@@ -33,6 +36,7 @@ MAX_CHOICES = 128
 _CHOICES, _SEED = "n", "seed"
 _SAMPLED = (CHAT, COMPLETIONS, RESPONSES)
 _REFUSALS = (400, 422, 501)  # of a value, by a schema, of what is not there
+TOO_MANY = 429
 
 
 def refuse_unsampled(request: ChatRequest) -> None:
@@ -78,9 +82,9 @@ def choices_wanted(request: ChatRequest) -> int:
     return max(1, whole(request.body.get(_CHOICES)) or 1)
 
 
-def may_refuse_choices(status: int) -> bool:
-    """Return whether a response of this status may be due to the number of answers that the request asks for."""
-    return status in _REFUSALS
+def may_refuse_choices(status: int, content: bytes) -> bool:
+    """Return whether a response may be due to the number of answers that the request asks for."""
+    return status in _REFUSALS or (status == TOO_MANY and says_too_large(read_error(content).message))
 
 
 def with_choices(request: ChatRequest, count: int) -> ChatRequest:

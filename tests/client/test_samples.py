@@ -128,6 +128,13 @@ class TestServers:
         assert len(results[1].choices) == 2
         assert asked(server) == [2, 1, 2]  # and what was tried in vain is not held against n
 
+    def test_so_many_that_they_are_too_large_for_the_limit_of_a_minute_go_out_in_parts(self, sampled):
+        too_large = Error(429, "Request too large for m on tokens per min (TPM): Limit 3000, Requested 8000")
+        server, pool = sampled(lambda request: too_large if request.body.get("n", 1) > 3 else None, max_workers=1)
+        results = pool.map(["a", "b"], samples=8, retry=0, progress=False)
+        assert [len(result.choices) for result in results] == [8, 8]
+        assert asked(server) == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
     def test_a_server_may_refuse_n_and_the_usage_of_streams(self, sampled):
         def script(request):
             unknown = [name for name in ("stream_options", "n") if name in request.body]
