@@ -311,14 +311,15 @@ def _salt_of(connection: sqlite3.Connection) -> bytes:
 
 
 def _in_transaction(connection: sqlite3.Connection, function: Callable[[sqlite3.Connection], None]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    if connection.in_transaction:
+        raise sqlite3.OperationalError("this thread is in the middle of another transaction")
+    try:  # before it begins: Ctrl-C may come right after that, and others would wait for its end
+        connection.execute("BEGIN IMMEDIATE")
         function(connection)
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # there may be none
+            connection.execute("ROLLBACK")
         raise
 
 

@@ -17,6 +17,17 @@ _MAX_USED = 1000  # rows whose use is noted at the next write
 _ROWS_PER_EVICTION, _MAX_EVICTIONS = 16, 16  # for each write, so that none takes long
 _LARGEST_SHARE = 4  # of max_bytes, for one answer
 _READ_ROWS = 100
+# Times that were damaged may be texts, bytes or any number: then they are in no order with these.
+_FIND = """
+    SELECT id, checksum, made, used, facts, answer FROM answers
+    WHERE key = ? AND made BETWEEN 0 AND 1e11 AND used BETWEEN 0 AND 1e11
+"""
+_READ = """
+    SELECT id, key, checksum, made, facts, answer FROM answers
+    WHERE id > ? AND made BETWEEN 0 AND 1e11 AND used BETWEEN 0 AND 1e11
+    ORDER BY id LIMIT ?
+"""
+_COUNT = "SELECT count(*), min(made), max(made) FROM answers WHERE made BETWEEN 0 AND 1e11"  # its index is enough
 
 
 class Entry(NamedTuple):
@@ -91,9 +102,7 @@ class Store:
     def _find(self, connection: sqlite3.Connection, digests: Sequence[bytes], now: float) -> Optional[Entry]:
         for digest in digests:
             key = self._key(digest)
-            rows = connection.execute(
-                "SELECT id, checksum, made, used, facts, answer FROM answers WHERE key = ?", (key,)
-            ).fetchall()
+            rows = connection.execute(_FIND, (key,)).fetchall()
             for row_id, checksum, made, used, facts, answer in rows:
                 is_young = self._max_age is None or made > now - self._max_age
                 if is_young and checksum == _checksum(key, facts, answer):
@@ -209,7 +218,7 @@ def _size_of(connection: sqlite3.Connection) -> int:
 
 
 def _stats_of(connection: sqlite3.Connection) -> CacheStats:
-    ((count, oldest, newest),) = connection.execute("SELECT count(*), min(made), max(made) FROM answers").fetchall()
+    ((count, oldest, newest),) = connection.execute(_COUNT).fetchall()
     return CacheStats(count, _size_of(connection), oldest, newest)
 
 
@@ -220,7 +229,4 @@ def _give_back(connection: sqlite3.Connection) -> None:
 
 
 def _rows_after(connection: sqlite3.Connection, last: int) -> List[Tuple[int, bytes, int, float, bytes, bytes]]:
-    return connection.execute(
-        "SELECT id, key, checksum, made, facts, answer FROM answers WHERE id > ? ORDER BY id LIMIT ?",
-        (last, _READ_ROWS),
-    ).fetchall()
+    return connection.execute(_READ, (last, _READ_ROWS)).fetchall()

@@ -224,7 +224,7 @@ class AnswerCache:
         if outcome.error is not None or value is None or outcome.cached or key is None or not history:
             return
         digest = digest_sent(call, key)
-        if digest is not None and may_be_kept(value):
+        if digest is not None and may_be_kept(call.request, value):
             self._keep(call.upstream_key[0], [(call.request, digest, key.occurrence, value)], history[-1].request_id)
 
     def keep_samples(self, call: Call, samples: Sequence[Tuple[CacheKey, ChatCompletion]]) -> None:
@@ -233,7 +233,7 @@ class AnswerCache:
         answers = [
             (key.request, key.digests[endpoint], key.occurrence, alone(answer))
             for key, answer in samples
-            if endpoint in key.digests and may_be_kept(answer)
+            if endpoint in key.digests and may_be_kept(key.request, answer)
         ]
         if answers:
             self._keep(endpoint, answers, samples[0][1].request_id)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .._engine import Alternative, Call, CallOptions, EndpointClient, Engine
 from .._transport import KeyAuth, Transport, identity_of, payload_of, with_files_of
 from .._values import LazyBody
-from .._wire.operations import ACCOUNT_HEADERS, may_be_cached
+from .._wire.operations import may_be_cached
 from .._wire.sampling import with_seed_of
 from ..errors import ConfigurationError
 from ..types import ChatRequest
 from .cache_settings import Cache
-from .endpoint import is_credential
 
 __all__ = ["CacheKey", "CacheKeys", "after_reasks", "check_account", "digest_sent"]
 
 _AFTER_REASKS = b"after reasks"
+
+# Gateways have headers of their own for keys and accounts. One too many costs answers, one too few gives them away.
+_OF_ACCOUNT = re.compile("auth|key|token|secret|cookie|credential|organi[sz]ation|project|tenant|account|workspace")
+_NOT_OF_ACCOUNT = re.compile("idempotency")
 
 
 class CacheKey(NamedTuple):
@@ -126,7 +130,9 @@ class CacheKeys:
         occurrence: int,
     ) -> bytes:
         settings = client.transport.settings
-        query = sorted({**settings.query, **options.query}.items())
+        query: List[Any] = sorted({**settings.query, **options.query}.items())
+        if settings.session is not None and settings.session.params:
+            query.append(settings.session.params)
         parts = (
             *self._account_of(client, options),
             client.transport.base_url,
@@ -187,11 +193,16 @@ def _account_of(settings: Cache, transport: Transport, headers: Mapping[str, Any
     """Return what tells an account from others; nobody sees it but the digest."""
     if settings.account is not None:
         return "account", settings.account
-    connection = transport.settings
-    all_headers = {**({} if connection.session is None else connection.session.headers), **connection.headers}
+    connection, session = transport.settings, transport.settings.session
+    all_headers = {**({} if session is None else session.headers), **connection.headers}
     of_account: Dict[str, Any] = {}
-    for name, value in (*all_headers.items(), *headers.items()):
-        if is_credential(name) or str(name).lower() in ACCOUNT_HEADERS:
-            of_account[str(name).lower()] = value
+    for header, value in (*all_headers.items(), *headers.items()):
+        name = str(header).lower()
+        if _OF_ACCOUNT.search(name) and not _NOT_OF_ACCOUNT.search(name):
+            of_account[name] = value
+    facts: List[Any] = [transport.auth.identity(), sorted(of_account.items()), connection.cert]
+    if session is not None:
+        cookies = sorted((each.domain, each.path, each.name, each.value or "") for each in session.cookies)
+        facts += [session.cert, cookies] if session.cert or cookies else []
     # JSON, as the repr of a secret is the same for all of them.
-    return "key", json.dumps([transport.auth.identity(), sorted(of_account.items()), connection.cert], default=str)
+    return "key", json.dumps(facts, default=str)

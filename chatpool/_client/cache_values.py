@@ -10,14 +10,24 @@ from .._journal import decode_value, encode_value
 from .._wire.embeddings import answer_with
 from .._wire.operations import EMBEDDINGS, operation_of
 from .._wire.response import CONTENT_FILTER, decode_response, finish_reason_of
+from .._wire.sampling import separate_answers
 from ..types import ChatCompletion, ChatRequest
 
 __all__ = ["encoded", "may_be_kept", "value_in"]
 
 
-def may_be_kept(value: Any) -> bool:
-    """Return whether an answer is one of those that are kept: all but what a filter has cut."""
-    return not isinstance(value, ChatCompletion) or finish_reason_of(value).meaning != CONTENT_FILTER
+def may_be_kept(request: ChatRequest, value: Any) -> bool:
+    """Return whether an answer is one of those that are kept.
+
+    Not those of which a filter has cut one, or at one of which the model has failed; nor addresses of pictures, which
+    lead there for an hour or so.
+    """
+    if isinstance(value, ChatCompletion):
+        count = len(value.choices)
+        answers = [value] if count == 1 else separate_answers(request, value)
+        return len(answers) == count and all(finish_reason_of(each).meaning != CONTENT_FILTER for each in answers)
+    parts = value.get("data") if isinstance(value, dict) else None
+    return not any(isinstance(part, dict) and part.get("url") for part in (parts if isinstance(parts, list) else ()))
 
 
 def encoded(request: ChatRequest, value: Any) -> bytes:

@@ -402,15 +402,19 @@ class Run:
             self._exhausted = True
             return
         self._chunk_start, self._chunk = self._fed, items
-        calls = [call for call in map(self._call_for, items) if call is not None and self._is_to_be_sent(call)]
+        leads = [call for call in map(self._call_for, items) if call is not None and self._is_to_be_sent(call)]
+        calls = self._calls_of(leads)
         try:
-            self._engine.submit(self._calls_of(calls))
+            self._engine.submit(calls)
         except PoolClosedError as error:
             self._closed_error = error  # calls that were submitted before are finished
             for call in calls:
-                outcome = call.outcome(self.now(), error=error.copied("not sent: "))
-                self._end_unsent(outcome)
-                self._answer_followers(call, outcome)
+                self._end_unsubmitted(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+
+    def _end_unsubmitted(self, call: Call, outcome: Outcome[Any]) -> None:
+        """Take the outcome of a call that the closed pool has refused."""
+        self._end_unsent(outcome)
+        self._answer_followers(call, outcome)
 
     def _calls_of(self, calls: List[Call]) -> List[Call]:
         """Return the calls that are sent for those of items."""
@@ -551,6 +555,8 @@ class RunIterator(Iterator[T]):
 
     def __init__(self, run: Run, results: Iterator[T]) -> None:
         run.lazy = True
+        if run.cache is not None:
+            run.cache.forgets = True
         self._run = run
         self._results = results
         self._ended = False

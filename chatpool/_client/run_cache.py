@@ -23,13 +23,15 @@ class RunCache:
             already; or None, and the item has no answer in the cache. Default: it is counted.
 
     Attributes:
-        occurrences: by the places of items: their numbers, where that is not 0.
+        forgets: whether the run is never retried, and may be endless.
+        occurrences: by the places of items: the numbers that were counted and are not 0; empty for a run that forgets.
     """
 
     def __init__(self, cache: AnswerCache, occurrence_of: Optional[Callable[[Any], Optional[int]]] = None) -> None:
         self.cache = cache
         self._occurrence_of = occurrence_of
         self._counts = DigestTable()
+        self.forgets = False
         self.occurrences: Dict[int, int] = {}
 
     def note(self, call: Call) -> None:
@@ -58,8 +60,8 @@ class RunCache:
             key = make_key(0)
             occurrence = 0 if key is None else self._count(key)
             key = make_key(occurrence) if occurrence else key
-        if occurrence:
-            self.occurrences[index] = occurrence
+            if occurrence and not self.forgets:
+                self.occurrences[index] = occurrence
         return key
 
     def _count(self, key: CacheKey) -> int:

@@ -102,7 +102,7 @@ class SampledItem:
     def _joined(self) -> Optional[ChatCompletion]:
         if self.whole is not None:
             return self.whole
-        came = [answer for answer in self.answers if answer is not None]
+        came = {place: answer for place, answer in enumerate(self.answers) if answer is not None}
         return join_answers(self.lead.request, came, self._usages) if came else None
 
 

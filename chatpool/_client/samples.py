@@ -16,13 +16,14 @@ from .._wire.response import decode_response
 from .._wire.sampling import (
     choices_wanted,
     is_usable,
+    places_of,
     refuse_unsampled,
     separate_answers,
     takes_choices,
     with_choices,
     with_seed_of,
 )
-from ..errors import PoolClosedError
+from ..errors import ChatPoolError, PoolClosedError
 from ..types import ChatCompletion, ChatRequest, Outcome
 from .run import Run, RunOrigin, unusable_item
 from .sampled_item import SampledItem
@@ -144,7 +145,9 @@ class _Sampling(Run):
         ]
         if len(accepted) > sum(answer is not None for answer in item.answers):
             item.note_usage(completion)
-            item.answers = [*accepted, *[None] * (self._samples - len(accepted))]
+            item.answers = [None] * self._samples
+            for place, answer in zip(places_of(request, accepted, self._samples), accepted):
+                item.answers[place] = answer
 
     def _look_up(self, item: SampledItem, cache: AnswerCache) -> None:
         """Take the answers that the cache has; where nothing is sent, the others are errors."""
@@ -194,7 +197,18 @@ class _Sampling(Run):
             self._engine.submit(calls)
         except PoolClosedError as error:
             for call in calls:
-                self.deliver(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+                self._end_unsubmitted(call, call.outcome(self.now(), error=error.copied("not sent: ")))
+
+    def _end_unsubmitted(self, call: Call, outcome: Outcome[Any]) -> None:
+        self.deliver(call, outcome)  # what other calls have brought of its item is kept
+
+    def refusal(self, call: Call) -> Optional[ChatPoolError]:
+        reason = super().refusal(call)
+        if reason is not None or call.attempts:
+            return reason
+        entry = self._under_way.get(call.id)
+        error = None if entry is None else entry[0].error  # of another answer, without which the item has failed
+        return None if error is None else error.copied("not sent: ")
 
     # -- outcomes come in ---------------------------------------------------------------------------------
 

@@ -356,7 +356,7 @@ class _Exchanges:
         return self._choices.exchange(
             call,
             lambda: self._send_once(call, timeout, client, send),
-            lambda request: encode_payload(request, call.options.reading),
+            lambda request: self._encoded(request, call),
             lambda: self._count_another(call),
         )
 
@@ -380,15 +380,21 @@ class _Exchanges:
     def _open(self, call: Call, timeout: Timeout, client: EndpointClient) -> Union[HTTPResponse, OpenStream]:
         """Open a stream; where the server refuses the request for the usage, once more without that."""
         if call.upstream_key in self._without_usage:
-            call.payload = encode_payload(without_usage(call.request), call.options.reading)
+            call.payload = self._encoded(call.request, call)
         answer: Union[HTTPResponse, OpenStream] = self._send(call, timeout, client, client.transport.open)
         if not isinstance(answer, HTTPResponse) or not refuses_usage(answer, call.request):
             return answer
-        call.payload = encode_payload(without_usage(call.request), call.options.reading)
+        self._without_usage.add(call.upstream_key)
+        call.payload = self._encoded(call.request, call)
         answer = self._send(call, timeout, client, client.transport.open)
-        if not is_refusal(answer.status):
-            self._without_usage.add(call.upstream_key)
+        if is_refusal(answer.status):
+            self._without_usage.discard(call.upstream_key)
         return answer
+
+    def _encoded(self, request: ChatRequest, call: Call) -> Union[bytes, LazyBody]:
+        """Return the payload of a request for the upstream of a call, which may refuse to be asked for the usage."""
+        is_plain = call.options.reading is None or call.upstream_key not in self._without_usage
+        return encode_payload(request if is_plain else without_usage(request), call.options.reading)
 
     def _read(
         self, call: Call, stream: OpenStream, client: EndpointClient, reading: Reading, ends_at: float

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Union
 
 from .._values import LazyBody
 from .._wire import is_success
-from .._wire.sampling import MAX_CHOICES, choices_wanted, may_refuse_choices, with_choices
+from .._wire.sampling import MAX_CHOICES, TOO_MANY, choices_wanted, may_refuse_choices, with_choices
 from ..types import ChatRequest
 from .call import Call, UpstreamKey
 
@@ -53,8 +53,12 @@ class ChoiceLimits:
         key = call.upstream_key
         _lower(call, self.most(key), encode)
         answer, request = send(), call.request
-        while may_refuse_choices(answer.status) and choices_wanted(call.request) > self._given.get(key, 1):
-            _lower(call, max(choices_wanted(call.request) // 2, self._given.get(key, 1)), encode)
+        while may_refuse_choices(answer.status, getattr(answer, "content", b"")):
+            # What was given once is given again, unless the prompt is longer than that one.
+            least = 1 if answer.status == TOO_MANY else self._given.get(key, 1)
+            if choices_wanted(call.request) <= least:
+                break
+            _lower(call, max(choices_wanted(call.request) // 2, least), encode)
             count()
             answer = send()
         if call.request is not request:

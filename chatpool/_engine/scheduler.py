@@ -308,7 +308,8 @@ class Scheduler:
             return False
         worked_at = upstream.recheck.worked_at
         refusal = (upstream.key, call.sink.run_id, call.request.path, verdict.fingerprint, worked_at)
-        return self._refusals.rejected(refusal, call.id)
+        # Several calls of one item, which get its samples, tell no more than one.
+        return self._refusals.rejected(refusal, call.id if call.options.samples == 1 else call.index)
 
     def succeed(self, call: Call, verdict: Verdict, now: float) -> Tuple[bool, int]:
         """Record a success and end the call: :meth:`accepted` and :meth:`end` in one, for the most common case.

@@ -14,7 +14,6 @@ from ..types import ChatRequest
 from .error_body import read_error
 
 __all__ = [
-    "ACCOUNT_HEADERS",
     "CHAT",
     "COMPLETIONS",
     "EMBEDDINGS",
@@ -61,9 +60,6 @@ SOUND_PATHS = (TRANSCRIPTIONS, TRANSLATIONS, SPEECH)
 """Paths of the operations that take or give sound."""
 
 _ALL_PATHS = (*PATHS, *SOUND_PATHS, IMAGES, IMAGE_EDITS)
-
-ACCOUNT_HEADERS = frozenset({"openai-organization", "openai-project"})
-"""Headers that say, beside the key, whose account a request belongs to; in lower case."""
 
 MODELS_REQUEST = ChatRequest({}, "/models", "GET")
 """Asks for the names of the server's models."""

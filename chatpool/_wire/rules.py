@@ -33,6 +33,7 @@ __all__ = [
     "obey_server",
     "rule_for",
     "rule_of_error",
+    "says_too_large",
     "says_used_up",
     "status_of_inner_error",
 ]
@@ -238,8 +239,13 @@ def _is_pause(response: ErrorResponse) -> bool:
     return response.status == 403 and _names_wait(response) and not (_is_flagged(response) or _key_or_region(response))
 
 
+def says_too_large(message: str) -> bool:
+    """Return whether a 429 says that the request has more tokens than its limit, and will never be taken."""
+    return "request too large" in message.lower()
+
+
 def _can_never_fit(response: ErrorResponse) -> bool:
-    return response.status == 429 and "request too large" in response.error_facts.message.lower()
+    return response.status == 429 and says_too_large(response.error_facts.message)
 
 
 def _is_without_room(response: ErrorResponse) -> bool:

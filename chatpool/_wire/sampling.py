@@ -8,16 +8,20 @@ from typing import Any, Dict, List, Mapping, Sequence
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Choice
 from .codec import whole
+from .error_body import read_error
 from .operations import CHAT, COMPLETIONS, RESPONSES, operation_of
 from .response import UnusableAnswer, decode_response
+from .rules import says_too_large
 
 __all__ = [
     "MAX_CHOICES",
+    "TOO_MANY",
     "alone",
     "choices_wanted",
     "is_usable",
     "join_answers",
     "may_refuse_choices",
+    "places_of",
     "refuse_unsampled",
     "sampled_request",
     "separate_answers",
@@ -32,6 +36,7 @@ MAX_CHOICES = 128
 _CHOICES, _SEED = "n", "seed"
 _SAMPLED = (CHAT, COMPLETIONS, RESPONSES)
 _REFUSALS = (400, 422, 501)  # of a value, by a schema, of what is not there
+TOO_MANY = 429
 
 
 def refuse_unsampled(request: ChatRequest) -> None:
@@ -77,9 +82,9 @@ def choices_wanted(request: ChatRequest) -> int:
     return max(1, whole(request.body.get(_CHOICES)) or 1)
 
 
-def may_refuse_choices(status: int) -> bool:
-    """Return whether a response of this status may be due to the number of answers that the request asks for."""
-    return status in _REFUSALS
+def may_refuse_choices(status: int, content: bytes) -> bool:
+    """Return whether a response may be due to the number of answers that the request asks for."""
+    return status in _REFUSALS or (status == TOO_MANY and says_too_large(read_error(content).message))
 
 
 def with_choices(request: ChatRequest, count: int) -> ChatRequest:
@@ -130,8 +135,19 @@ def is_usable(choice: Choice) -> bool:
     return choice.finish_reason != "error"
 
 
+def places_of(request: ChatRequest, answers: Sequence[ChatCompletion], samples: int) -> Sequence[int]:
+    """Return the places among so many samples that answers of an earlier run get.
+
+    Where each has a seed of its own they have their old ones: those that are asked for again have other seeds.
+    """
+    numbers = [whole(choice.get("index")) for answer in answers for choice in answer.raw.get("choices") or ()]
+    places = [number for number in numbers if number is not None and 0 <= number < samples]
+    has_seeds = with_seed_of(request, 1) is not request
+    return places if has_seeds and len(set(places)) == len(answers) else range(len(answers))
+
+
 def join_answers(
-    request: ChatRequest, answers: Sequence[ChatCompletion], usages: Sequence[Mapping[str, Any]]
+    request: ChatRequest, came: Mapping[int, ChatCompletion], usages: Sequence[Mapping[str, Any]]
 ) -> ChatCompletion:
     """Return answers as one, in the form that the API has for several choices.
 
@@ -139,12 +155,13 @@ def join_answers(
 
     Args:
         request: of all of them.
-        answers: at least one, each a completion of one answer.
+        came: at least one answer, each a completion of its own, by its place among the samples.
         usages: the usage of each response that they came in, as JSON.
     """
+    answers = list(came.values())
     body = dict(answers[0].raw)
     if isinstance(body.get("choices"), list):
-        body["choices"] = [{**answer.raw["choices"][0], "index": place} for place, answer in enumerate(answers)]
+        body["choices"] = [{**answer.raw["choices"][0], "index": place} for place, answer in came.items()]
     else:
         body["samples"] = [answer.raw for answer in answers[1:]]
     if usages:

@@ -96,6 +96,8 @@ def _clear(arguments: Namespace) -> int:
 def _export(arguments: Namespace) -> int:
     """Write the answers of a cache."""
     count = 0
+    if arguments.output is not None and os.path.realpath(arguments.output) == os.path.realpath(arguments.file):
+        raise ConfigurationError(f"{arguments.output} is the cache itself: name another file for its answers")
     with _opened(arguments.file) as store:
         if store.stats() is None:
             return FATAL

@@ -116,9 +116,9 @@ def test_responses_have_the_others_beside_the_first(tmp_path, read_lines):
 
 
 def one_fails():
-    """A script that refuses n, and the second request without it for good."""
+    """A script that refuses n, and the third request without it for good."""
     seen = itertools.count()
-    return lambda request: Error(500) if "n" not in request.body and next(seen) == 1 else None
+    return lambda request: Error(500) if "n" not in request.body and next(seen) == 2 else None
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])

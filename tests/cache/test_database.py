@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import os
 import random
 import shutil
@@ -16,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chatpool._cache import ForeignDatabase, Store
+from chatpool._cache.database import _in_transaction
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -207,6 +210,23 @@ class TestDamage:
         connection.close()
         assert found(store) is None
         assert list(store.entries()) == []
+
+    @pytest.mark.parametrize("column", ["made", "used"])
+    @pytest.mark.parametrize("value", ["text", b"\0", math.inf, 1e300, -1e300], ids=repr)
+    def test_so_are_times_that_are_none(self, path, column, value):
+        store = Store(str(path), max_age=3600.0)
+        keep(store)
+        store.close()
+        with sqlite3.connect(path) as connection:
+            statement = {"made": "UPDATE answers SET made = ?", "used": "UPDATE answers SET used = ?"}[column]
+            connection.execute(statement, (value,))
+        connection.close()
+        assert found(store) is None
+        assert list(store.entries()) == []
+        assert store.stats().oldest in (None, 1.0)
+        keep(store)
+        assert found(store) is not None
+        store.close()
 
     def test_damage_while_it_is_open(self, store, path):
         for number in range(60):
@@ -428,6 +448,35 @@ class TestForks:
                 thread.join()
         assert store.stats().answers == sum(counts) + 20
         assert not aside(path)
+
+
+def test_ctrl_c_at_any_line_leaves_no_transaction_open(store, path):
+    keep(store)
+    kept = set()
+    for line in itertools.count(1):
+        lines = itertools.count(1)
+
+        def interrupt(frame, event, argument, line=line, lines=lines):
+            if frame.f_code is _in_transaction.__code__ and event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return interrupt
+
+        digest = b"%d" % line
+        tracer = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            keep(store, digest)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracer)
+        other = Store(str(path))
+        keep(other, digest)
+        kept.add(found(store, digest))
+        other.close()
+    assert kept == {b"1"}
+    assert line > 3
 
 
 def test_it_is_the_same_file_after_a_change_of_folder(tmp_path, monkeypatch):

@@ -114,6 +114,12 @@ class TestExport:
         assert set(speech["answer"]) == {"base64"}
         assert isinstance(subtitles["answer"], str)
 
+    def test_not_into_itself(self, run, filled):
+        result = run("cache", "export", filled, "-o", filled)
+        assert result.code == 2
+        assert "is the cache itself" in result.err
+        assert run("cache", "stats", filled).out.startswith("3 answers")
+
     def test_into_a_file(self, run, filled, tmp_path):
         ended = run("cache", "export", filled, "-o", tmp_path / "out.jsonl")
         assert ended.out == ""

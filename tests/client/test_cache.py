@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ from chatpool import (
     Usage,
     attach,
 )
+from chatpool._client.run_cache import RunCache
 from chatpool.testing import Answer, Error, FakeServer, chat_completion
 
 
@@ -221,6 +223,32 @@ class TestIdentical:
         assert not pool_of(**{**own, **options}).chat("ping").cached
         assert pool_of(**own).chat("ping").cached
 
+    @pytest.mark.parametrize(
+        "differ",
+        [
+            lambda session: session.cookies.set("session", "other"),
+            lambda session: session.headers.update({"X-Goog-Api-Key": "other"}),
+            lambda session: session.headers.update({"CF-AIG-Authorization": "other"}),
+            lambda session: session.headers.update({"X-Tenant-Id": "other"}),
+            lambda session: session.params.update({"key": "other"}),
+            lambda session: setattr(session, "cert", "other.pem"),
+        ],
+        ids=["cookie", "key", "gateway", "tenant", "parameter", "certificate"],
+    )
+    def test_nor_by_what_a_session_signs_in_with(self, pool_of, differ):
+        def session():
+            made = requests.Session()
+            made.cookies.set("session", "own")
+            made.headers.update({"X-Goog-Api-Key": "own", "CF-AIG-Authorization": "own", "X-Tenant-Id": "own"})
+            made.params = {"key": "own"}
+            return made
+
+        pool_of(session=session()).chat("ping")
+        assert pool_of(session=session()).chat("ping", headers={"Idempotency-Key": "1"}).cached
+        other = session()
+        differ(other)
+        assert not pool_of(session=other).chat("ping").cached
+
     def test_no_key_is_in_the_file(self, pool_of, path):
         pool = pool_of(api_key="sk-own-account", organization="org-secret")
         pool.chat("ping")
@@ -350,6 +378,22 @@ class TestNotKept:
                 pool_of(server).chat("ping", accept=["stop"])
         assert len(server.requests) == 5
 
+    @pytest.mark.parametrize("reason", ["content_filter", "error"])
+    def test_several_answers_of_which_one_is_none(self, pool_of, reason):
+        body = chat_completion("whole")
+        body["choices"].append({**body["choices"][0], "index": 1, "finish_reason": reason})
+        with FakeServer(lambda request: Answer(body=body)) as server:
+            for _ in range(2):
+                assert not pool_of(server).chat("ping", n=2).cached
+        assert len(server.requests) == 2
+
+    def test_addresses_of_pictures(self, server, pool_of):
+        for form, sent in (("url", 2), ("b64_json", 3)):
+            for _ in range(2):
+                body = {"model": "dall-e-3", "prompt": "a cat", "response_format": form}
+                pool_of().request("/images/generations", body)
+            assert len(server.requests) == sent
+
     def test_answers_that_were_not_accepted(self, pool_of):
         cut = chat_completion("the beg", finish_reason="length")
         with FakeServer(lambda request: Answer(body=cut)) as server:
@@ -448,6 +492,13 @@ class TestRuns:
         assert [outcome.cached for outcome in pool.imap(iter(["a", "b", "c"]))] == [True, True, False]
         seen = {outcome.index: outcome.cached for outcome in pool.as_completed(iter(["c", "d"]))}
         assert seen == {0: True, 1: False}
+
+    def test_lazy_runs_keep_nothing_of_their_items(self, pool_of, monkeypatch):
+        made = []
+        monkeypatch.setattr(RunCache, "keep", lambda cache, call, outcome: made.append(cache))
+        pool = pool_of()
+        assert len(list(pool.imap(["ping"] * 5))) == len(pool.map(["ping"] * 5, progress=False)) == 5
+        assert [len(cache.occurrences) for cache in (made[0], made[-1])] == [0, 4]
 
     def test_a_retry_keeps_the_number_of_each_sample(self, pool_of):
         numbers = iter(range(100))

@@ -128,6 +128,22 @@ class TestServers:
         assert len(results[1].choices) == 2
         assert asked(server) == [2, 1, 2]  # and what was tried in vain is not held against n
 
+    def test_so_many_that_they_are_too_large_for_the_limit_of_a_minute_go_out_in_parts(self, sampled):
+        too_large = Error(429, "Request too large for m on tokens per min (TPM): Limit 3000, Requested 8000")
+        server, pool = sampled(lambda request: too_large if request.body.get("n", 1) > 3 else None, max_workers=1)
+        results = pool.map(["a", "b"], samples=8, retry=0, progress=False)
+        assert [len(result.choices) for result in results] == [8, 8]
+        assert asked(server) == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
+    def test_a_server_may_refuse_n_and_the_usage_of_streams(self, sampled):
+        def script(request):
+            unknown = [name for name in ("stream_options", "n") if name in request.body]
+            return Error(422, f"Extra inputs are not permitted: {unknown}") if unknown else None
+
+        _, pool = sampled(script, max_workers=1)
+        results = pool.map(["a", "b"], samples=3, collect_stream=True, progress=False)
+        assert [len(result.choices) for result in results] == [3, 3]
+
     def test_models_of_one_server_are_told_apart(self, sampled):
         def script(request):
             return Error(400) if request.body["model"] == "o1" and request.body.get("n", 1) > 1 else None
@@ -306,14 +322,14 @@ class TestParsing:
 
 class TestFailures:
     def one_fails(self, times=1):
-        """A script that refuses n, and the second request without it for good."""
+        """A script that refuses n, and the third request without it for good."""
         seen = itertools.count()
-        last = 1 + times
+        last = 2 + times
 
         def script(request):
             if "n" in request.body:
                 return Error(422)
-            return Error(500, headers={"x-should-retry": "false"}) if 1 <= next(seen) < last else None
+            return Error(500, headers={"x-should-retry": "false"}) if 2 <= next(seen) < last else None
 
         return script
 
@@ -337,6 +353,36 @@ class TestFailures:
         assert asked(server)[before:] == [1]
         assert results.usage.completion_tokens == 3
 
+    def test_once_one_has_failed_no_more_are_begun(self, sampled):
+        server, pool = sampled(lambda request: Error(400) if request.body["input"] == "bad" else None, max_workers=1)
+        items = [{"input": text} for text in ("bad", "b")]
+        results = pool.map(items, samples=5, on_error="return", progress=False)
+        assert type(results[0]) is BadRequestError
+        assert results.outcomes[0].attempts == 1
+        assert len(results[1].choices) == 5
+        assert len(server.requests) == 6
+
+    @pytest.mark.parametrize("with_journal", [False, True])
+    def test_what_is_asked_for_again_has_the_seed_that_failed(self, sampled, tmp_path, with_journal):
+        def refuse(request):
+            if "n" in request.body:
+                return Error(422)
+            return Error(500, headers={"x-should-retry": "false"}) if request.body["seed"] in failing else None
+
+        failing = set()
+        server, pool = sampled(refuse, reply=lambda body: str(body["seed"]))
+        pool.map(["n is refused"], samples=2, seed=7, progress=False)
+        failing.add(7)
+        journal = tmp_path / "run.journal" if with_journal else None
+        results = pool.map(["a"], samples=3, seed=7, journal=journal, on_error="return", progress=False)
+        assert "7" not in texts(results[0].samples)
+        failing.clear()
+        if with_journal:
+            results = pool.map(["a"], samples=3, seed=7, journal=journal, progress=False)
+        else:
+            pool.retry(results, progress=False)
+        assert texts(results[0]) == ["7", "8", "9"]
+
     def test_each_sample_is_retried_as_a_call_is(self, sampled):
         seen = itertools.count()
         server, pool = sampled(lambda request: Error(503) if next(seen) in (2, 3) else None, choices=1)
@@ -355,6 +401,13 @@ class TestFailures:
         results = pool.map([f"row {number}" for number in range(400)], samples=2, progress=False)
         assert results.fatal is not None
         assert len(server.requests) < 300
+
+    def test_the_refused_samples_of_one_item_do_not(self, sampled):
+        server, pool = sampled(lambda request: Error(400) if request.body["input"] == "bad" else None)
+        items = [{"input": text} for text in ("bad", "b", "c")]
+        results = pool.map(items, samples=40, on_error="return", progress=False)
+        assert type(results[0]) is BadRequestError
+        assert [len(result.choices) for result in results[1:]] == [40, 40]
 
     def test_a_refused_key_ends_the_run(self, sampled):
         _, pool = sampled(Error(401), retry=0)

@@ -18,6 +18,7 @@ from chatpool import (
     LengthError,
     Limits,
     NotFoundError,
+    PoolClosedError,
     Timeout,
 )
 from chatpool.testing import Answer, Error, FakeServer, chat_completion
@@ -514,3 +515,14 @@ def test_a_pickled_pool_has_all_of_them(server_of, path):
         assert copy.chat("a").text == reply.text
         assert asked(server) == ["first", "second", "first"]
         assert copy._defaults.wait_for_day
+
+
+def test_a_pool_that_is_closed_between_two_items_gives_each_one_outcome(path):
+    with FakeServer() as server:
+        with ChatPool("m", base_url=server.base_url, cache=path) as pool:
+            pool.map(["a"], samples=2, progress=False)
+        pool = ChatPool("m", base_url=server.base_url, cache=path, listeners=[lambda event: pool.close()])
+        outcomes = pool.map(["a", "b"], samples=2, on_error="return", progress=False).outcomes
+    assert [outcome.item for outcome in outcomes] == ["a", "b"]
+    assert [outcome.cached for outcome in outcomes] == [True, False]
+    assert type(outcomes[1].error) is PoolClosedError
