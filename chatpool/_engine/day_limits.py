@@ -69,10 +69,12 @@ def _waits(call: Call, seconds: float, now: float, *, run_patience: float = 0.0)
         return False
     if options.waits_for_day:
         return True
+    if options.is_single and now + seconds >= call.deadline().at:
+        return False
     if options.fallbacks is not None and call.fallback < len(options.fallbacks.entries):
         return seconds <= options.retrier.policy.retry_after_max
     if options.is_single:
-        return now + seconds < call.deadline().at
+        return True
     return seconds <= max(run_patience, options.retrier.policy.retry_after_max)
 
 
