@@ -603,9 +603,9 @@ class CallQueue:
     # -- upstreams ----------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
-        """Return whether no call is queued or outstanding, and none would have to wait for a server that is down."""
+        """Return whether it may be forgotten: no call is queued or outstanding, no server down, no day counted."""
         idle = all(upstream.outstanding() == 0 and not upstream.health.circuit.is_open for upstream in self.upstreams)
-        return idle and not self.levels()
+        return idle and not self.levels() and not any(upstream.pacer.remembers_day for upstream in self.upstreams)
 
     def next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
         """Return the upstream that sends next, or None and the seconds until one may (``inf``: unknown).

@@ -66,6 +66,14 @@ class TestOwnLimit:
         )
         assert [outcome.item["model"] for outcome in results.outcomes if outcome.ok] == ["m", "n", "m", "n"]
 
+    def test_the_days_of_very_many_models_are_kept(self, pool_of, monkeypatch):
+        monkeypatch.setattr("chatpool._engine.upstreams._MAX_IDLE_UPSTREAMS", 3)
+        pool = pool_of(limits=Limits(requests_per_day=1))
+        for number in range(12):
+            pool.chat("ping", model=f"m{number}")
+        with pytest.raises(DayLimitError):
+            pool.chat("ping", model="m0")
+
     def test_a_call_that_cannot_wait_so_long_fails_at_once(self, pool_of, server):
         pool = pool_of(limits=Limits(requests_per_day=1))
         pool.chat("a")
