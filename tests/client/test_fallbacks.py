@@ -704,6 +704,7 @@ class TestKindsOfCalls:
         ("other", "fallbacks must be a list"),
         ({"model": "other"}, "fallbacks must be a list"),
         ([7], r"fallbacks\[0\] must be the name of a model"),
+        ([("http://host/v1", "its key")], "got a tuple$"),  # without the key
         (["other", {}], r"fallbacks\[1\] changes nothing"),
         ([{1: 2}], "names of body fields"),
         ([{"stream": True}], "'stream'"),
