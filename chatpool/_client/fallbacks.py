@@ -74,7 +74,7 @@ class EndpointNames:
         if isinstance(fallback, Mapping):
             return Fallback(_checked_changes(fallback, where))
         if not isinstance(fallback, Endpoint):
-            raise TypeError(f"{where} must be {_FORMS}, got {fallback!r}")
+            raise TypeError(f"{where} must be {_FORMS}, got a {type(fallback).__name__}")
         name = self._name_of(fallback)
         if name is None:
             raise ConfigurationError(

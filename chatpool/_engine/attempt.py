@@ -135,7 +135,8 @@ class Attempter:
             return AttemptResult(verdict)
         if verdict.kind == "pending":
             return self.promise(call, started, verdict, ended_at)
-        if verdict.about == "tier" and call.options.fallbacks is not None:
+        fallbacks = call.options.fallbacks
+        if verdict.about == "tier" and fallbacks is not None and call.fallback < len(fallbacks.entries):
             verdict = verdict._replace(kind="fail")  # it says nothing about the pace of other tiers, and is not awaited
         # A timeout that was cut to the rest of the call's time says nothing about the server.
         was_cut = started.seconds_left < call.options.timeout.attempt
@@ -203,7 +204,7 @@ class Attempter:
             ends_all = isinstance(call.unsendable, BudgetExceededError)  # then nothing else may be sent either
             return RetryDecision(error=call.unsendable, scope="run" if ends_all else "call")
         fallbacks = call.options.fallbacks
-        error = None if fallbacks is None else fallbacks.refusal(call.first_request, call.fallback)
+        error = None if fallbacks is None else fallbacks.reason_to_skip(call.first_request, call.fallback)
         if error is not None and not (has_room and is_of_own_day(error)):
             return RetryDecision(error=error.copied("not sent: "), scope="model")
         if now >= deadline.at:

@@ -18,8 +18,16 @@ _RUN_PATIENCE_SECONDS = 600.0  # of a run, before a limit of its own: two slots 
 _LOOK_AGAIN_SECONDS = 300.0  # after which a call that waits looks again: others may have given something back
 
 
-def day_error(wait: float, limits: Optional[Limits]) -> DayLimitError:
-    """Return the error of a call for which a configured day has no room for ``wait`` seconds."""
+def day_error(wait: float, limits: Optional[Limits], *, is_counted: bool = True) -> DayLimitError:
+    """Return the error of a call for which a configured day has no room for ``wait`` seconds.
+
+    Args:
+        wait: the seconds.
+        limits: the limits.
+        is_counted: whether that is what was counted, and not that the count cannot be reached.
+    """
+    if not is_counted:
+        return DayLimitError("the count of the day cannot be reached (the log says why)", retry_after=wait)
     amounts = {name: getattr(limits, name, None) for name in ("requests_per_day", "tokens_per_day")}
     told = ", ".join(f"{name}={amount:,.0f}" for name, amount in amounts.items() if amount is not None)
     return DayLimitError(f"the last 24 hours have taken all that Limits({told}) allows", retry_after=wait)
@@ -69,10 +77,12 @@ def _waits(call: Call, seconds: float, now: float, *, run_patience: float = 0.0)
         return False
     if options.waits_for_day:
         return True
+    if options.is_single and now + seconds >= call.deadline().at:
+        return False
     if options.fallbacks is not None and call.fallback < len(options.fallbacks.entries):
         return seconds <= options.retrier.policy.retry_after_max
     if options.is_single:
-        return now + seconds < call.deadline().at
+        return True
     return seconds <= max(run_patience, options.retrier.policy.retry_after_max)
 
 

@@ -88,13 +88,24 @@ class Fallbacks:
             for_all: whether it concerns every call of its model. If the error names a field that the server does not
                 take, it concerns those that have it with the same value.
         """
-        if not self._is_of_run:
+        if not self._is_of_run or self.refusal(request, number) is not None:
             return
         field, fields = str(getattr(error, "param", None) or "").partition(".")[0].partition("[")[0], {}
         if getattr(error, "code", None) in _FIELD_CODES and field in request.body:
             fields[field] = request.body[field]
         if for_all or fields:
             self._refusals[request.path, request.model, number] = _Refusal(error, fields)
+
+    def reason_to_skip(self, request: ChatRequest, number: int) -> Optional[ChatPoolError]:
+        """Return why a fallback of a request is not worth sending, None where it is to be sent.
+
+        If all that follow are refused too, and it is for a field, it is sent: each request with the field has its own
+        failure, and those without it are none the worse.
+        """
+        error = self.refusal(request, number)
+        is_of_all = error is not None and not self._refusals[request.path, request.model, number].fields
+        rest = range(number + 1, len(self.entries) + 1)
+        return error if is_of_all or any(self.refusal(request, other) is None for other in rest) else None
 
     def refusal(self, request: ChatRequest, number: int) -> Optional[ChatPoolError]:
         """Return why the server refuses the fallback of a request with this number, None where it is not known to."""

@@ -14,6 +14,7 @@ from ..errors import (
     AuthenticationError,
     ChatPoolError,
     DayLimitError,
+    DeadlineExceededError,
     InsufficientQuotaError,
     InternalServerError,
     NotFoundError,
@@ -55,6 +56,8 @@ class FallbackSwitch:
             TypeError, ConfigurationError: the fallback's body cannot be sent.
         """
         error: Any = decision.error
+        if isinstance(error, DeadlineExceededError) and error.__cause__ is not None:
+            error = error.__cause__  # the server asks to wait for longer than the call has, and another may not
         if not self._may_follow(call, error) or (call.suspects > 1 and decision.scope == "call"):
             return decision  # of many texts in one request, it is made again in parts first
         if decision.reject_for is not None:
@@ -65,7 +68,7 @@ class FallbackSwitch:
         if self._switch(call, error, decision.scope):
             call.unreported_usage = None
             return RetryDecision(wait=0.0)
-        return decision._replace(error=_with_earlier(call, error), scope=self._scope_of(call, decision))
+        return decision._replace(error=_with_earlier(call, decision.error), scope=self._scope_of(call, decision))
 
     def _scope_of(self, call: Call, decision: RetryDecision) -> str:
         """Return what ends with a call whose last fallback has failed: others may do without that fallback."""
@@ -92,17 +95,27 @@ class FallbackSwitch:
         Returns:
             Whether it does.
         """
-        fallbacks = call.options.fallbacks
-        assert fallbacks is not None
-        error: Optional[ChatPoolError] = fallbacks.refusal(call.first_request, 0)
-        if error is None and call.options.fails_when_down:
-            outage = self._scheduler.outage(call, self._clock.now())
-            error = None if outage is None or outage.probe_is_due else outage.error()
-        alternative = None if error is None or call.background is not None else self._next(call, error, "model")
-        if alternative is not None:
+        began_at = call.fallback
+        error = None if call.background is not None else self._reason_to_skip(call)
+        while error is not None:
+            alternative = self._next(call, error, "model")
+            if alternative is None:
+                break
             self._make_current(call, alternative)
             call.upstream_key = self._key_of(call, alternative)
-        return alternative is not None
+            self._pin(call, alternative, error)
+            error = self._reason_to_skip(call)
+        return call.fallback != began_at
+
+    def _reason_to_skip(self, call: Call) -> Optional[ChatPoolError]:
+        """Return why the request that a fresh call is to begin with had better not be sent, None where it is."""
+        fallbacks = call.options.fallbacks
+        assert fallbacks is not None
+        error = fallbacks.reason_to_skip(call.first_request, call.fallback)
+        if error is not None or not call.options.fails_when_down:
+            return error
+        outage = self._scheduler.outage(call, self._clock.now())
+        return None if outage is None or outage.probe_is_due else outage.error()
 
     def begin_at(self, call: Call, number: Any) -> None:
         """Make a fallback that an earlier process has sent the request of a fresh call, by its number as a text."""
@@ -131,8 +144,7 @@ class FallbackSwitch:
         key = self._key_of(call, alternative)
         self._make_current(call, alternative, answer=None if verdict is None else verdict.value)
         self._scheduler.reroute(call, key, now)
-        if alternative.endpoint is not None:
-            self._pin(call, error)
+        self._pin(call, alternative, error)
         return True
 
     def _make_current(self, call: Call, alternative: Alternative, answer: Any = None) -> None:
@@ -140,8 +152,10 @@ class FallbackSwitch:
         call.begin_fallback(alternative.number, alternative.request, answer)
         call.payload = payload
 
-    def _pin(self, call: Call, error: ChatPoolError) -> None:
-        """Keep a call from the other endpoints of its model."""
+    def _pin(self, call: Call, alternative: Alternative, error: ChatPoolError) -> None:
+        """Keep a call from the other endpoints of its model if its request is for one only."""
+        if alternative.endpoint is None:
+            return
         call.failover_state = FailoverState()
         for key in self._endpoints.others(call.upstream_key):
             call.failover_state.exclude(key, error)

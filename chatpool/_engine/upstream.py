@@ -168,7 +168,7 @@ class Upstream:
             return ConfigurationError(too_large)
         day_wait = self._day_refusal(tokens, now)
         if day_wait > 0:
-            return day_error(day_wait, self._limits)
+            return self._day_error(day_wait)
         if self._budget_tracker is None:
             return None
         need = self._need(call)
@@ -181,6 +181,9 @@ class Upstream:
     def _day_refusal(self, tokens: float, now: float) -> float:
         """Return the seconds for which the configured day has no room for a call of ``tokens``."""
         return self.pacer.day_wait(now, tokens) if self._leases is None else self._leases.day_wait(now)
+
+    def _day_error(self, wait: float) -> DayLimitError:
+        return day_error(wait, self._limits, is_counted=self._leases is None or self._leases.limit.is_shared)
 
     def day_is_full(self, call: Call, now: float) -> bool:
         """Return whether the configured day has no room for a call."""
@@ -208,7 +211,7 @@ class Upstream:
         if lease.slot.granted:
             call.lease = lease
             return
-        call.lease, call.unsendable = None, day_error(lease.slot.wait, self._limits)
+        call.lease, call.unsendable = None, self._day_error(lease.slot.wait)
         if self._leases is not None:
             self._leases.refused(lease.slot.wait, now)
 
@@ -402,7 +405,8 @@ class Upstream:
             return Hold("server refuses calls that it took before, checking again", self.recheck.wait(now))
         day_wait = self._day_wait(now, call)
         if day_wait:
-            return day_hold(day_wait)
+            is_counted = self._leases is None or self._leases.limit.is_shared
+            return day_hold(day_wait) if is_counted else Hold("count of the day out of reach, trying again", day_wait)
         if call is None:
             return self.pacer.hold(now)
         tracker = self._budget_tracker
@@ -603,9 +607,9 @@ class CallQueue:
     # -- upstreams ----------------------------------------------------------------------------------------
 
     def is_idle(self) -> bool:
-        """Return whether no call is queued or outstanding, and none would have to wait for a server that is down."""
+        """Return whether it may be forgotten: no call is queued or outstanding, no server down, no day counted."""
         idle = all(upstream.outstanding() == 0 and not upstream.health.circuit.is_open for upstream in self.upstreams)
-        return idle and not self.levels()
+        return idle and not self.levels() and not any(upstream.pacer.remembers_day for upstream in self.upstreams)
 
     def next_upstream(self, now: float) -> Tuple[Optional[Upstream], float]:
         """Return the upstream that sends next, or None and the seconds until one may (``inf``: unknown).

@@ -101,6 +101,11 @@ class Pacer:
         """Return what the configured day has left, None without one that is this process's own."""
         return None if self._rate_limiter is None else self._rate_limiter.day_left(now)
 
+    @property
+    def remembers_day(self) -> bool:
+        """True if what was sent may still count against a configured day that is this process's own."""
+        return self._rate_limiter is not None and self._rate_limiter.remembers_day
+
     # -- sending ----------------------------------------------------------------------------------------
 
     def wait(self, now: float, tokens: float = 0.0, *, probe: bool = False) -> float:

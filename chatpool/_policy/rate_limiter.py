@@ -184,6 +184,11 @@ class RateLimiter:
         self._day.advance(now)
         return self._day_limits.left(*self._day.used())
 
+    @property
+    def remembers_day(self) -> bool:
+        """True if what was sent may still count against the day."""
+        return bool(self._day.slots)
+
     def wait(self, now: float, tokens: float) -> float:
         """Return the seconds until a request of ``tokens`` tokens may be sent."""
         return max(self.waits(now, tokens))

@@ -66,6 +66,21 @@ class TestOwnLimit:
         )
         assert [outcome.item["model"] for outcome in results.outcomes if outcome.ok] == ["m", "n", "m", "n"]
 
+    def test_a_count_that_cannot_be_reached_is_not_called_a_day_that_is_used_up(self, pool_of, server):
+        pytest.importorskip("redis")
+        pool = pool_of(limits=Limits(requests_per_day=3, scope="redis://127.0.0.1:1/x"), timeout=Timeout(total=0.5))
+        with pytest.raises(DayLimitError, match="count of the day cannot be reached"):
+            pool.chat("ping")
+        assert not server.requests
+
+    def test_the_days_of_very_many_models_are_kept(self, pool_of, monkeypatch):
+        monkeypatch.setattr("chatpool._engine.upstreams._MAX_IDLE_UPSTREAMS", 3)
+        pool = pool_of(limits=Limits(requests_per_day=1))
+        for number in range(12):
+            pool.chat("ping", model=f"m{number}")
+        with pytest.raises(DayLimitError):
+            pool.chat("ping", model="m0")
+
     def test_a_call_that_cannot_wait_so_long_fails_at_once(self, pool_of, server):
         pool = pool_of(limits=Limits(requests_per_day=1))
         pool.chat("a")

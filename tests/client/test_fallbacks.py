@@ -152,6 +152,17 @@ class TestWhatLeadsToOne:
         assert pool.chat("ping", service_tier="flex").text == "ping"
         assert len(server.requests) == 3
 
+    def test_the_last_one_waits_for_a_tier_without_room(self, serve, instant_waits):
+        server, pool = serve([NO_ROOM] * 4)
+        assert pool.chat("ping", service_tier="flex", fallbacks=["other"]).text == "ping"
+        assert models(server) == ["m", "other", "other", "other", "other"]
+
+    @pytest.mark.parametrize("message", ["too fast", "requests per day (RPD): 200 used"])
+    def test_a_server_that_asks_to_wait_for_longer_than_the_call_has(self, serve, message):
+        server, pool = serve(for_model(m=Error(429, message=message, headers={"retry-after": "90"})))
+        assert pool.chat("ping", timeout=Timeout(total=60), fallbacks=["other"]).fallback == 1
+        assert models(server) == ["m", "other"]
+
     def test_a_field_that_is_not_known(self, serve):
         server, pool = serve(lambda request: UNKNOWN_FIELD if "top_x" in request.body else None)
         assert pool.chat("ping", top_x=3, fallbacks=[{"top_x": None}]).fallback == 1
@@ -280,6 +291,23 @@ class TestEndpoints:
         assert within(60, lambda: pool.chat("ping", accept="stop")).fallback == 2
         assert len(b.requests) == 1
 
+    def test_rows_that_begin_with_one_go_to_no_other(self, server_of, pool_of):
+        answered = threading.Event()
+        one = Endpoint(
+            server_of(lambda request: UNKNOWN_FIELD if "top_x" in request.body else None).base_url, weight=1e9
+        )
+        two = Endpoint(server_of(lambda request: answered.set()).base_url)
+        pool = pool_of(endpoints=[one, two], fallbacks=[two])
+        pool.chat("warm up")
+
+        def rows():
+            yield {"messages": [{"role": "user", "content": "first"}], "top_x": 1}
+            assert answered.wait(60)
+            for text in PROMPTS:
+                yield {"messages": [{"role": "user", "content": text}], "top_x": 1}
+
+        assert pool.map(rows()).texts == ["first", *PROMPTS]
+
     def test_results_of_another_pool_are_sent_again_without_its_endpoints(self, server_of, pool_of):
         first, standby = server_of(cut()), server_of(cut())
         results = pool_of(first, fallbacks=[Endpoint(standby.base_url), "other"]).map(["ping"], accept="stop")
@@ -329,6 +357,19 @@ class TestEndpoints:
         pool = pool_of(away, when_down="raise", fallbacks=[Endpoint(standby.base_url)], max_workers=1)
         replies = [pool.chat("ping").fallback for _ in range(3)]
         assert replies == [1, 1, 1]
+
+    def test_with_when_down_raise_a_call_in_a_worker_goes_to_one_that_is_up(self, server_of, pool_of):
+        away, gone = server_of(), server_of()
+        away.close()
+        gone.close()
+        standbys = [Endpoint(server.base_url) for server in (gone, server_of())]
+        pool = pool_of(away, when_down="raise", fallbacks=standbys, retry=1)
+        assert [pool.chat("ping").fallback for _ in range(12)] == [2] * 12  # both are known to be down by then
+
+        def parse(text):
+            return pool.chat("inner").fallback
+
+        assert pool.chat("ping", parse=parse).parsed == 2
 
     def test_with_when_down_raise_calls_that_wait_go_there(self, server_of, pool_of):
         go_on = threading.Event()
@@ -387,6 +428,17 @@ class TestRuns:
         assert results.texts == [*PROMPTS, "last"]
         assert len(server.requests) <= 41 + 4
         assert [outcome.fallback for outcome in results.outcomes] == [1] * 40 + [0]
+
+    def test_a_field_that_no_fallback_leaves_out_fails_the_rows_that_have_it(self, serve):
+        server, pool = serve(lambda request: UNKNOWN_FIELD if "top_x" in request.body else None)
+        rows = [{"messages": [{"role": "user", "content": str(number)}]} for number in range(100)]
+        rows[::2] = [{**row, "top_x": 1} for row in rows[::2]]
+        results = pool.map(rows, on_error="return", fallbacks=["other"])
+        assert results.fatal is None
+        assert [outcome.ok for outcome in results.outcomes] == [False, True] * 50
+        assert all(outcome.attempts for outcome in results.outcomes)
+        longest = max(str(outcome.error) for outcome in results.outcomes[::2])
+        assert "not sent" not in longest
 
     def test_items_that_are_the_same_share_one(self, serve):
         server, pool = serve(for_model(m=GONE))
@@ -652,6 +704,7 @@ class TestKindsOfCalls:
         ("other", "fallbacks must be a list"),
         ({"model": "other"}, "fallbacks must be a list"),
         ([7], r"fallbacks\[0\] must be the name of a model"),
+        ([("http://host/v1", "its key")], "got a tuple$"),  # without the key
         (["other", {}], r"fallbacks\[1\] changes nothing"),
         ([{1: 2}], "names of body fields"),
         ([{"stream": True}], "'stream'"),
