@@ -174,7 +174,8 @@ class _Sampling(Run):
         ]
 
     def _make_calls(self, item: SampledItem, parts: List[_Part]) -> List[Call]:
-        calls, lead = [], item.lead
+        lead = item.lead
+        calls: List[Call] = []
         for part in parts:
             # Of several answers in one each is reviewed apart, and none asks for the others again.
             options = self._part_options if part.count == 1 else replace(self._part_options, review=None)
@@ -183,6 +184,9 @@ class _Sampling(Run):
             except Exception as error:
                 item.error = item.error or unusable_item(lead.index, error)
                 break
+            if part.count > 1 and self._engine.never_fits(call):
+                calls += self._make_calls(item, self._parts(item, part.first, part.count, (part.count + 1) // 2))
+                continue
             call.reasks = part.reasks
             call.cache_key = item.keys[part.first] if part.count == 1 and item.keys else None
             self._under_way[call.id] = item, part

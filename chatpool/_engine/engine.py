@@ -255,6 +255,10 @@ class Engine:
         """Return whether the calling thread is one of this engine's workers."""
         return getattr(_this_thread, "engine", None) is self
 
+    def never_fits(self, call: Call) -> bool:
+        """Return whether a call has more tokens than the limits of the pool ever let through."""
+        return self._scheduler.never_fits(call)
+
     def runs_here(self) -> bool:
         """Return whether calls that the calling thread submits run in it: it is a worker, or there are none.
 

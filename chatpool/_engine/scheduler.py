@@ -545,6 +545,11 @@ class Scheduler:
         with self._in_worker:
             return self._upstreams.eject(call, scope, reason, sent_at, now)
 
+    def never_fits(self, call: Call) -> bool:
+        """Return whether a call that was not sent has more tokens than any of its upstreams ever lets through."""
+        with self._in_worker:
+            return all(upstream.too_large(call) for upstream in self._upstreams.of(call).queue.upstreams)
+
     def blocked_seconds(self, call: Call, now: float) -> float:
         """Return the seconds since its first send for which the call's upstream was blocked."""
         with self._in_worker:

@@ -21,6 +21,7 @@ from chatpool import (
     Endpoint,
     InternalServerError,
     LengthError,
+    Limits,
     ParseError,
     Timeout,
     TooManyFailuresError,
@@ -134,6 +135,19 @@ class TestServers:
         results = pool.map(["a", "b"], samples=8, retry=0, progress=False)
         assert [len(result.choices) for result in results] == [8, 8]
         assert asked(server) == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
+    def test_nor_does_a_limit_of_the_pool_keep_them_from_being_sent(self, instant_waits, sampled):
+        server, pool = sampled(limits=Limits(tokens_per_minute=2500), max_workers=1)
+        (reply,) = pool.map(["ping"], samples=5, max_tokens=1000, progress=False)
+        assert sorted(texts(reply)) == ["0", "1", "2", "3", "4"]
+        assert sorted(asked(server)) == [1, 2, 2]
+        assert pool.stats().failed == 0
+
+    def test_one_that_is_too_large_by_itself_is_an_error_that_says_so(self, sampled):
+        server, pool = sampled(limits=Limits(tokens_per_minute=500))
+        (error,) = pool.map(["ping"], samples=5, max_tokens=1000, on_error="return", progress=False)
+        assert "tokens_per_minute=500" in str(error)
+        assert server.requests == []
 
     def test_a_server_may_refuse_n_and_the_usage_of_streams(self, sampled):
         def script(request):
