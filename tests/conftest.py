@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import none
 
 from chatpool._engine.call import DONE
 from chatpool.clock import install_clock
@@ -85,7 +86,14 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@settings(max_examples=1, database=None)
+@given(none())
+def _hypothesis_starts(_: None) -> None:
+    """Have hypothesis begin in this thread: whether anything refers to what is frozen it cannot find out."""
+
+
 def pytest_collection_finish() -> None:
+    _hypothesis_starts()
     # Ten thousand tests are a million objects: without this a collection takes a second, and many tests need one.
     gc.collect()
     gc.freeze()

@@ -102,10 +102,9 @@ class Fallbacks:
         If all that follow are refused too, and it is for a field, it is sent: each request with the field has its own
         failure, and those without it are none the worse.
         """
-        error = self.refusal(request, number)
-        is_of_all = error is not None and not self._refusals[request.path, request.model, number].fields
         rest = range(number + 1, len(self.entries) + 1)
-        return error if is_of_all or any(self.refusal(request, other) is None for other in rest) else None
+        is_worthless = self.refuses_all(request, number) or any(self.refusal(request, other) is None for other in rest)
+        return self.refusal(request, number) if is_worthless else None
 
     def refusal(self, request: ChatRequest, number: int) -> Optional[ChatPoolError]:
         """Return why the server refuses the fallback of a request with this number, None where it is not known to."""
@@ -113,3 +112,8 @@ class Fallbacks:
         if refusal is None or any(request.body.get(name) != value for name, value in refusal.fields.items()):
             return None
         return refusal.error
+
+    def refuses_all(self, request: ChatRequest, number: int) -> bool:
+        """Return whether the server refuses that fallback of every request to the model, and not for a field."""
+        refusal = self._refusals.get((request.path, request.model, number))
+        return refusal is not None and not refusal.fields

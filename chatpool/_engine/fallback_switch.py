@@ -76,7 +76,7 @@ class FallbackSwitch:
         assert fallbacks is not None
         if not call.fallback or decision.scope == "call":
             return decision.scope
-        is_refused = fallbacks.refusal(call.first_request, 0) is not None
+        is_refused = fallbacks.refuses_all(call.first_request, 0)
         if fallbacks.entries[call.fallback - 1].endpoint is not None or decision.scope == "model":
             return "model" if is_refused else "call"
         return decision.scope

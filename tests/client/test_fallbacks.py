@@ -440,6 +440,21 @@ class TestRuns:
         longest = max(str(outcome.error) for outcome in results.outcomes[::2])
         assert "not sent" not in longest
 
+    def test_nor_does_it_end_the_run_if_a_fallback_has_had_no_others(self, serve, gate):
+        def answer(request):
+            if request.body["model"] == "other":
+                if models(server).count("other") >= 16:
+                    gate.set()
+                assert gate.wait(60)
+            return UNKNOWN_FIELD if "top_x" in request.body else None
+
+        server, pool = serve(answer, max_workers=16)
+        pool.chat("ping")
+        rows = [{"messages": [{"role": "user", "content": str(number)}], "top_x": 1} for number in range(40)]
+        results = pool.map([*rows, "ping"], on_error="return", fallbacks=["other"])
+        assert results.fatal is None
+        assert [outcome.ok for outcome in results.outcomes] == [False] * 40 + [True]
+
     def test_items_that_are_the_same_share_one(self, serve):
         server, pool = serve(for_model(m=GONE))
         results = pool.map(["ping"] * 5, dedupe=True, fallbacks=["other"])
