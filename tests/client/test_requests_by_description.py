@@ -168,11 +168,10 @@ def the_batch_api(pool, tmp_path):
         the_rest,
         several_answers_and_other_models,
         batch_files,
-        the_batch_api,
+        pytest.param(the_batch_api, marks=pytest.mark.slow),
     ],
     ids=lambda calls: calls.__name__,
 )
-@pytest.mark.usefixtures("instant_waits")
 def test_what_a_pool_sends_is_what_the_api_takes(pool, server, tmp_path, calls):
     calls(pool, tmp_path)
     problems = [
