@@ -63,6 +63,7 @@ def package_table() -> Dict[str, Package]:
 
 PACKAGES = package_table()
 VALUES = {name for name, row in PACKAGES.items() if row.layer == 0}
+ASYNCHRONOUS_NODES = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
 
 
 # -- the source ----------------------------------------------------------------------------------------------------
@@ -80,20 +81,43 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].replace(".py", "")
 
 
+class Source(NamedTuple):
+    """What the tests ask about a file; its syntax tree, some ten thousand objects, is not kept."""
+
+    imports: List[Import]
+    strings: FrozenSet[str]  # literals, docstrings aside
+    statuses: FrozenSet[int]
+    defined: FrozenSet[str]  # at the top, and methods as ``Class.method``
+    is_asynchronous: bool
+    raised: List[Tuple[int, str]]  # (line, message) of each error
+
+
 @functools.cache
-def source_trees() -> Dict[str, ast.Module]:
-    """The syntax tree of each file by its path below the package."""
-    return {
-        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(PACKAGE.rglob("*.py"))
-    }
+def sources() -> Dict[str, Source]:
+    """Each file of the package by its path below it."""
+    return {path.relative_to(PACKAGE).as_posix(): read_source(path) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports_of(file: str, tree: ast.Module) -> Iterator[Import]:
+def read_source(path: Path) -> Source:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    file = path.relative_to(PACKAGE).as_posix()
+    return Source(
+        imports=list(imports_of(file, nodes)),
+        strings=frozenset(strings_in(nodes)),
+        statuses=frozenset(statuses_in(file, nodes, text.splitlines())),
+        defined=frozenset(defined_in(tree)),
+        is_asynchronous=any(isinstance(node, ASYNCHRONOUS_NODES) for node in nodes),
+        raised=[(node.lineno, text_of(node.exc.args[0])) for node in nodes if is_raise_with_message(node)],
+    )
+
+
+def imports_of(file: str, nodes: List[ast.AST]) -> Iterator[Import]:
     """Every import statement in the file, wherever it stands, with relative ones resolved."""
     path = PACKAGE / file
     package = ("chatpool", *path.relative_to(PACKAGE).parent.parts)
-    for node in ast.walk(tree):
+    for node in nodes:
         place = f"{file}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -105,9 +129,58 @@ def imports_of(file: str, tree: ast.Module) -> Iterator[Import]:
                 yield Import(package_of(path), place, f"{module}.{alias.name}")
 
 
-@functools.cache
+def strings_in(nodes: List[ast.AST]) -> Iterator[str]:
+    docstrings = {
+        id(node.body[0].value)
+        for node in nodes
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def statuses_in(file: str, nodes: List[ast.AST], lines: List[str]) -> Iterator[int]:
+    """Numbers that are statuses: 400 to 599 wherever they stand, 200 to 399 where something near says status."""
+    for node in nodes:
+        if isinstance(node, ast.Constant) and type(node.value) is int and 200 <= node.value <= 599:
+            line = lines[node.lineno - 1]
+            is_octal = line[node.col_offset :].startswith("0o")  # the mode of a file
+            is_near = re.search(r"status|http|refused|see_other|followed", line.lower())
+            is_ok = "ResultLine(" in line  # its third field is a status
+            if not is_octal and (file, node.value) not in OTHER_NUMBERS and (node.value >= 400 or is_near or is_ok):
+                yield node.value
+
+
+def defined_in(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name
+            if isinstance(node, ast.ClassDef):
+                yield from (f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef))
+
+
+def is_raise_with_message(node: ast.AST) -> bool:
+    return isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and bool(node.exc.args)
+
+
+def text_of(node: ast.AST) -> str:
+    """What a message says, with ``{}`` for its values."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(value) for value in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return "{}"
+    return " ".join(map(text_of, ast.iter_child_nodes(node)))
+
+
 def all_imports() -> List[Import]:
-    return [imported for file, tree in source_trees().items() for imported in imports_of(file, tree)]
+    return [imported for source in sources().values() for imported in source.imports]
 
 
 def imported_package(target: str) -> str:
@@ -168,10 +241,10 @@ def test_a_package_uses_the_third_party_packages_of_its_row(name):
     assert statements <= PACKAGES[name].third_party
     words = {
         word
-        for file, tree in source_trees().items()
+        for file, source in sources().items()
         if package_of(PACKAGE / file) == name
-        for text in strings_in(tree)
-        for word in re.findall(r"\w+", text.value)
+        for text in source.strings
+        for word in re.findall(r"\w+", text)
     }  # optional packages are imported by name, with importlib
     assert PACKAGES[name].third_party <= statements | words
 
@@ -352,90 +425,45 @@ FIELDS = {
 }
 
 
-def strings_in(tree: ast.Module) -> List[ast.Constant]:
-    """The string literals of a file, docstrings aside."""
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if node.body and isinstance(node.body[0], ast.Expr)
-    }
-    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    return [node for node in constants if id(node) not in docstrings]
-
-
-def others() -> Dict[str, ast.Module]:
+def others() -> Dict[str, Source]:
     """The files in which the API's names must not stand."""
-    return {file: tree for file, tree in source_trees().items() if not file.startswith(KNOWING)}
-
-
-def statuses_in(file: str, tree: ast.Module) -> Set[int]:
-    """Numbers that are statuses: 400 to 599 wherever they stand, 200 to 399 where something near says status."""
-    lines = (PACKAGE / file).read_text(encoding="utf-8").splitlines()
-    numbers = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and type(node.value) is int and 200 <= node.value <= 599:
-            line = lines[node.lineno - 1]
-            is_octal = line[node.col_offset :].startswith("0o")  # the mode of a file
-            is_near = re.search(r"status|http|refused|see_other|followed", line.lower())
-            is_ok = "ResultLine(" in line  # its third field is a status
-            if not is_octal and (file, node.value) not in OTHER_NUMBERS and (node.value >= 400 or is_near or is_ok):
-                numbers.add(node.value)
-    return numbers
+    return {file: source for file, source in sources().items() if not file.startswith(KNOWING)}
 
 
 def test_only_wire_knows_status_codes():
-    stray = {file: statuses_in(file, tree) - STATUSES.get(file, (set(), ""))[0] for file, tree in others().items()}
+    stray = {file: source.statuses - STATUSES.get(file, (set(), ""))[0] for file, source in others().items()}
     assert {file: numbers for file, numbers in stray.items() if numbers} == {}
-    assert {
-        file for file, (numbers, _) in STATUSES.items() if not numbers <= statuses_in(file, others()[file])
-    } == set()
+    assert {file for file, (numbers, _) in STATUSES.items() if not numbers <= others()[file].statuses} == set()
 
 
-def headers_in(file: str, tree: ast.Module) -> Set[str]:
-    names = {node.value.lower() for node in strings_in(tree) if HEADER_NAME.fullmatch(node.value.lower())}
+def headers_in(file: str, source: Source) -> Set[str]:
+    names = {text.lower() for text in source.strings if HEADER_NAME.fullmatch(text.lower())}
     return names - FRAMING if file.startswith("_transport/") else names
 
 
 def test_only_wire_knows_header_names():
-    stray = {file: headers_in(file, tree) - HEADERS.get(file, (set(), ""))[0] for file, tree in others().items()}
+    stray = {file: headers_in(file, source) - HEADERS.get(file, (set(), ""))[0] for file, source in others().items()}
     assert {file: names for file, names in stray.items() if names} == {}
     assert {file for file, (names, _) in HEADERS.items() if not names <= headers_in(file, others()[file])} == set()
 
 
-def fields_in(tree: ast.Module) -> Set[str]:
-    return FIELD_NAMES & {node.value for node in strings_in(tree)}
-
-
 def test_only_wire_knows_field_names_of_the_api():
-    stray = {file: fields_in(tree) - FIELDS.get(file, (set(), ""))[0] for file, tree in others().items()}
+    stray = {
+        file: (FIELD_NAMES & source.strings) - FIELDS.get(file, (set(), ""))[0] for file, source in others().items()
+    }
     assert {file: names for file, names in stray.items() if names} == {}
-    assert {file for file, (names, _) in FIELDS.items() if not names <= fields_in(others()[file])} == set()
+    assert {file for file, (names, _) in FIELDS.items() if not names <= others()[file].strings} == set()
 
 
 def test_the_names_that_are_looked_for_are_those_that_wire_uses():
-    wire = [(file, tree) for file, tree in source_trees().items() if file.startswith("_wire/")]
-    assert {"retry-after", "x-should-retry"} <= {name for file, tree in wire for name in headers_in(file, tree)}
-    assert {401, 404, 429, 500} <= {number for file, tree in wire for number in statuses_in(file, tree)}
+    wire = {file: source for file, source in sources().items() if file.startswith("_wire/")}
+    assert {"retry-after", "x-should-retry"} <= {name for one in wire.items() for name in headers_in(*one)}
+    assert {401, 404, 429, 500} <= {number for source in wire.values() for number in source.statuses}
     known = {"choices", "finish_reason", "messages", "tool_calls"}
-    assert known <= {name for _, tree in wire for name in fields_in(tree)}
+    assert known <= {name for source in wire.values() for name in FIELD_NAMES & source.strings}
 
 
 # -- the rest of the page ------------------------------------------------------------------------------------------
-
-
-def defined_in(file: str) -> Set[str]:
-    """Names defined at the top of a file, and those of methods as ``Class.method``."""
-    names = set()
-    for node in source_trees()[file].body:
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {target.id for target in targets if isinstance(target, ast.Name)}
-        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            names.add(node.name)
-            if isinstance(node, ast.ClassDef):
-                names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
-    return names
 
 
 def test_every_path_on_the_page_exists():
@@ -448,7 +476,7 @@ def test_every_path_on_the_page_exists():
 def test_every_name_on_the_page_is_defined_where_it_says():
     names = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
     assert len(names) > 20
-    assert [(file, name) for file, name in names if name not in defined_in(file)] == []
+    assert [(file, name) for file, name in names if name not in sources()[file].defined] == []
 
 
 def test_the_calls_of_the_diagram_are_methods_of_its_files():
@@ -457,7 +485,7 @@ def test_the_calls_of_the_diagram_are_methods_of_its_files():
     folders, files = re.findall(r"_\w+/", head[0]), re.findall(r"\w+\.py", head[1])
     files.insert(folders.index("_wire/"), "classification.py")  # of _wire/ as a whole the one that has the call
     defined = {
-        name.rpartition(".")[2] for folder, file in zip(folders, files) for name in defined_in(f"{folder}{file}")
+        name.rpartition(".")[2] for folder, file in zip(folders, files) for name in sources()[f"{folder}{file}"].defined
     }
     assert len(folders) == len(files)
     assert len(set(calls)) >= 8
@@ -487,12 +515,50 @@ ASYNCHRONOUS = {
 
 
 def test_nothing_is_asynchronous():
-    stray = {
-        file
-        for file, tree in source_trees().items()
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await))
-    }
-    assert stray == set(ASYNCHRONOUS)
+    assert {file for file, source in sources().items() if source.is_asynchronous} == set(ASYNCHRONOUS)
     using_it = {one.place.partition(":")[0] for one in all_imports() if one.target.split(".")[0] == "asyncio"}
     assert using_it <= set(ASYNCHRONOUS)
+
+
+# -- messages of errors: those of one kind read alike --------------------------------------------------------------
+
+# About the form of a line in a file, which the message quotes elsewhere, or about what a file holds.
+WITHOUT_GOT = ("a line that is a list", "a list must be", "it must be a JSON file", "it must be an object")
+
+
+def messages() -> Iterator[Tuple[str, str]]:
+    """(file and line, message) of each error that the package raises."""
+    for file, source in sources().items():
+        yield from ((f"{file}:{line}", message) for line, message in source.raised)
+
+
+def test_there_are_messages_to_look_at():
+    assert sum(" must be " in message for _, message in messages()) > 80
+
+
+def test_what_must_be_something_else_says_what_it_is():
+    """``X must be ..., got ...``: which parameter, what would be right, and what was passed."""
+    stray = {
+        place: message
+        for place, message in messages()
+        if " must be " in message and ", got " not in message and not any(words in message for words in WITHOUT_GOT)
+    }
+    assert stray == {}
+
+
+def test_nothing_else_introduces_what_was_passed():
+    other = re.compile(r"; got |\bbut got\b|, not \{\}$|\(got ")
+    assert {place: message for place, message in messages() if other.search(message)} == {}
+
+
+def test_an_unknown_keyword_is_told_in_pythons_words():
+    other = re.compile(r"unknown keyword|has no keyword|no such keyword")
+    assert {place: message for place, message in messages() if other.search(message)} == {}
+
+
+def test_a_missing_package_is_told_with_what_installs_it():
+    told = [message for _, message in messages() if "pip install" in message]
+    assert len(told) >= 5
+    assert [
+        message for message in told if not re.search(r"needs [\w{}]+: pip install|to read it, pip install", message)
+    ] == []

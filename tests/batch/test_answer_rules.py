@@ -52,7 +52,12 @@ CUT = {"row 6", "row 13", "row 20"}
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"parse": Number}, {"parse": NUMBER}, {"parse": NUMBER, "processes": 2}], ids=["class", "schema", "2"]
+    "keywords",
+    [
+        pytest.param({"parse": Number}, id="class"),
+        pytest.param({"parse": NUMBER}, id="schema"),
+        pytest.param({"parse": NUMBER, "processes": 2}, id="2", marks=pytest.mark.slow),
+    ],
 )
 def test_each_row_is_in_the_file_where_it_belongs(run, server, read_lines, tmp_path, keywords):
     result = run(max_reasks=1, **keywords)

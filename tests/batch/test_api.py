@@ -362,15 +362,15 @@ def test_openais_server_is_not_asked_without_a_model(tmp_path, target):
 
 def test_a_fatal_error_leaves_what_was_not_sent_pending(run, write_rows, chatpool_server, ids, tmp_path, target):
     chatpool_server.set_script(Error(401))
-    source = write_rows(2000)
+    source = write_rows(500)
     result = run(source)
     assert type(result.fatal).__name__ == "AuthenticationError"
     sent = {request.prompt for request in chatpool_server.requests}
     assert set(ids(tmp_path / "out.errors.jsonl")) == sent
     assert len(sent) <= 4
-    assert result.pending == 2000 - len(sent)
+    assert result.pending == 500 - len(sent)
     chatpool_server.set_script(None)
-    assert run(source).succeeded == 2000
+    assert run(source).succeeded == 500
     assert ids(tmp_path / "out.errors.jsonl") == []
 
 

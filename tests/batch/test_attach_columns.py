@@ -172,6 +172,7 @@ class TestGoingOn:
         assert 1600 <= run(source, tmp_path / "o.jsonl", pool=pool, attach="file", dry_run=True).estimated_tokens < 1700
         assert not chatpool_server.requests
 
+    @pytest.mark.slow
     def test_several_processes_read_them(self, chatpool_server, folder, tmp_path):
         names = [number % 4 for number in range(12)]
         source = table(folder, "prompt,file\n" + "".join(f"p{i},images/{name}.png\n" for i, name in enumerate(names)))

@@ -128,6 +128,7 @@ def test_an_endpoint_that_is_kept_for_fallbacks(run, server, processes):
         assert {request.headers["authorization"] for request in standby.requests} == {"Bearer its-key"}
 
 
+@pytest.mark.slow
 def test_one_of_several_endpoints_in_several_processes(server, write_rows, tmp_path):
     server.set_script(REJECTED)
     with FakeServer() as second:

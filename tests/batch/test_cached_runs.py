@@ -55,6 +55,7 @@ def test_rows_of_an_earlier_run_are_not_sent(tmp_path, path, processes):
     assert batch.report(tmp_path / "two.jsonl").usage.total_tokens == 0
 
 
+@pytest.mark.slow
 def test_what_one_process_keeps_the_others_find(tmp_path, path):
     source = write_prompts(tmp_path / "in.jsonl", [str(number) for number in range(200)])
     with FakeServer() as server:
@@ -224,6 +225,7 @@ def test_samples_in_the_cache_need_no_budget(tmp_path, path, processes):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.slow
 def test_samples_of_a_run_that_was_killed_are_not_paid_again(
     start_run, chatpool_server, write_rows, tmp_path, path, ids
 ):

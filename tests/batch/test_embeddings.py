@@ -134,6 +134,7 @@ def test_one_text_without_a_vector_costs_one_row(tmp_path, instant_waits):
     assert "NaN" not in (tmp_path / "out.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_max_pack_holds_in_every_process(tmp_path):
     (tmp_path / "in.txt").write_text("".join(f"text {number}\n" for number in range(40)))
     for processes in (1, 2):

@@ -90,7 +90,7 @@ def test_the_run_goes_on_with_what_was_not_sent(run, write_rows, chatpool_server
     assert len(ids(tmp_path / "out.jsonl")) == result.succeeded
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=posix)])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=[posix, pytest.mark.slow])])
 def test_a_share_ends_the_run_from_the_twentieth_row_on(run, write_rows, chatpool_server, processes):
     step = refused(lambda number: number % 4 == 0)
     result = run(write_rows(600), step, processes=processes, max_failures=0.2, max_workers=2)
@@ -155,6 +155,7 @@ def test_what_is_no_limit_is_refused_before_anything_is_sent(run, write_rows, ch
 
 
 @pytest.mark.usefixtures("instant_waits")
+@pytest.mark.slow
 def test_responses_that_fail_in_the_background_end_the_run_too(run, tmp_path, chatpool_server):
     source = tmp_path / "in.jsonl"
     body = {"input": "ping", "background": True}

@@ -407,6 +407,7 @@ def test_batch_lines_have_the_columns_of_batch_lines(run, write_rows, tmp_path):
     assert [row["custom_id"] for row in table(tmp_path / "out.csv")] == ["row 0", "row 1"]
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_table(run, source, tmp_path):
     run(source, "one.csv")
     run(source, "two.csv", processes=2)

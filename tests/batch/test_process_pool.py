@@ -86,6 +86,7 @@ def test_a_row_whose_record_cannot_be_read_is_done_once_more(
     assert len(chatpool_server.requests) == 102
 
 
+@pytest.mark.slow
 def test_the_bar_has_what_was_retried_and_asked_again_up_to_the_end(write_rows, chatpool_server, tmp_path):
     shown, steps = io.StringIO(), [Error(500), Answer("no number"), Answer("7")]
     chatpool_server.set_script(steps)
@@ -184,6 +185,7 @@ def test_rows_that_cannot_be_sent_are_failures_there_too(run, tmp_path, ids):
     assert ids(tmp_path / "out.errors.jsonl") == ["row-2"]
 
 
+@pytest.mark.slow
 def test_embeddings_are_packed_there_too(run, tmp_path, chatpool_server):
     source = tmp_path / "in.txt"
     source.write_text("".join(f"text {number}\n" for number in range(200)))
@@ -249,6 +251,7 @@ def test_limits_are_divided_where_no_file_can_be_shared(write_rows, tmp_path, mo
     assert times[-1] - times[0] >= 1.6
 
 
+@pytest.mark.slow
 def test_the_budget_holds_for_all_of_them_together(write_rows, tmp_path):
     usage = {"prompt_tokens": 50, "completion_tokens": 50, "total_tokens": 100}
     choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
@@ -304,6 +307,7 @@ def test_a_pool_that_cannot_be_sent_is_refused(chatpool_server, write_rows, tmp_
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_the_rows_of_a_child_that_dies_are_done_by_another(start_run, chatpool_server, write_rows, ids, tmp_path):
     chatpool_server.set_script(lambda request: Stall() if request.number == 100 else None)
     process = start_run(chatpool_server, write_rows(400), tmp_path / "out.jsonl", "--processes", 2)

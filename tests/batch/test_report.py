@@ -326,6 +326,7 @@ def test_it_knows_the_options_of_each_run(write_rows, chatpool_server, tmp_path)
     assert (second["timeout"]["attempt"], second["retry"]["max_retries"]) == (7, 2)
 
 
+@pytest.mark.slow
 def test_several_processes_note_one_run(write_rows, chatpool_server, tmp_path):
     target = tmp_path / "out.jsonl"
     chatpool.batch.run(write_rows(6), target, base_url=chatpool_server.base_url, progress=False, processes=2)

@@ -136,6 +136,7 @@ def test_a_row_that_failed_in_part_asks_for_what_is_missing(write_rows, tmp_path
     assert len(set(texts_of(line))) == 3
 
 
+@pytest.mark.slow
 def test_a_budget_counts_all_samples_in_several_processes(numbered, write_rows, tmp_path):
     budget = chatpool.Budget(tokens=900)
     with chatpool.ChatPool("m", base_url=numbered.base_url, budget=budget, max_workers=2) as pool:
@@ -174,6 +175,7 @@ def test_shards_take_it(numbered, write_rows, tmp_path, read_lines):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.slow
 def test_a_run_that_is_killed_pays_no_finished_row_twice(one_at_a_time, start_run, write_rows, tmp_path, read_lines):
     source, target = write_rows(60), tmp_path / "out.jsonl"
     process = start_run(one_at_a_time, source, target, "--samples", 3, "--max-workers", 3)

@@ -244,6 +244,7 @@ class TestGoingOn:
         assert (result.rows, result.succeeded) == (1, 1)
         assert len(chatpool_server.requests) == 5
 
+    @pytest.mark.slow
     def test_several_processes_read_them(self, chatpool_server, folder, tmp_path, texts):
         for number in range(12):
             (folder / f"{number}.mp3").write_text(f"talk {number}")
@@ -265,7 +266,8 @@ class TestGoingOn:
         assert heard(chatpool_server) == ["said in b.mp3", "said in c.webm", "said in d.opus"]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-    @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("processes", [1, 2])
     def test_a_run_that_is_killed_goes_on(self, start_run, chatpool_server, tmp_path, texts, processes):
         talks, target = tmp_path / "many", tmp_path / "out.jsonl"
         talks.mkdir()
@@ -330,6 +332,7 @@ class TestSpeech:
         assert run(source, target, pool=pool, url="speech", save_to=tmp_path / "t").done_before == 2
         assert run(source, target, pool=pool, url="speech", save_to=tmp_path / "s").done_before == 0
 
+    @pytest.mark.slow
     def test_several_processes_write_them(self, chatpool_server, listed, tmp_path):
         source = listed("".join(f"Text {number % 3}.\n" for number in range(12)), "in.txt")
         with chatpool.ChatPool("m", base_url=chatpool_server.base_url, max_workers=4) as pool:

@@ -244,7 +244,12 @@ class TestDamage:
         assert len(aside(path)) == 1
 
     @pytest.mark.parametrize(
-        "content", [None, b"garbage" * 1000, b""], ids=["no file", "a damaged one", "an empty one"]
+        "content",
+        [
+            pytest.param(None, id="no file", marks=pytest.mark.slow),
+            pytest.param(b"garbage" * 1000, id="a damaged one"),
+            pytest.param(b"", id="an empty one", marks=pytest.mark.slow),
+        ],
     )
     def test_those_that_open_it_at_once_lose_nothing(self, tmp_path, content, caplog, quick_switches):
         for turn in range(40):

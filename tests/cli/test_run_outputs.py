@@ -236,6 +236,7 @@ def test_retries_are_shown_with_v_only(batch, chatpool_server, tmp_path):
     assert logging.getLogger("chatpool").handlers == []
 
 
+@pytest.mark.slow
 def test_retries_of_child_processes_are_shown_too(run, chatpool_server, source, tmp_path):
     chatpool_server.set_script(EachCall(Error(503)))
     ended = run(

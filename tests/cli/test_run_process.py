@@ -57,11 +57,9 @@ def start():
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [
-        (signal.SIGINT, 130, "interrupted"),
-        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
-    ],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
+@pytest.mark.slow
 def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_server, tmp_path, number, code, word):
     source, target = tmp_path / "in.txt", tmp_path / "out file.jsonl"
     source.write_text("".join(f"prompt {line}\n" for line in range(1200)))

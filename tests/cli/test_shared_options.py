@@ -53,6 +53,7 @@ def test_headers_go_with_each_request(ask, chatpool_server):
     assert (headers["X-Team"], headers["X-Trace"]) == ("search", "a:b")
 
 
+@pytest.mark.slow
 def test_processes_and_embeddings_have_params_and_headers_too(run, chatpool_server, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("one\n")
@@ -172,7 +173,7 @@ def test_a_budget_in_dollars_needs_prices(ask, chatpool_server):
     assert (ended.code, "needs --prices" in ended.err) == (2, True)
 
 
-@pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.slow), "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_time_of_a_run_ends_it_with_its_rows_pending(run, chatpool_server, tmp_path, processes):
     chatpool_server.set_script({"two": Stall()})
     source = tmp_path / "in.txt"
@@ -244,6 +245,7 @@ def test_quiet_says_what_went_wrong(batch, chatpool_server):
     assert "1 failed (1 x BadRequestError)" in ended.err
 
 
+@pytest.mark.slow
 def test_v_twice_shows_every_attempt(batch, chatpool_server):
     chatpool_server.set_script(EachCall(Error(503)))
     once = batch("-v")

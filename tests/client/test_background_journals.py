@@ -94,7 +94,8 @@ class TestKilled:
         assert [str(reply) for reply in pool_of(server).map(ITEMS, journal=journal)] == TEXTS
         assert len(server.requests) == seen  # the answers are in the journal now
 
-    @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("processes", [1, 2])
     def test_a_batch_run_goes_on_asking(self, killed, pool_of, tmp_path, processes):
         source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         rows = [{"custom_id": item["input"], "url": "/v1/responses", "method": "POST", "body": item} for item in ITEMS]

@@ -599,7 +599,7 @@ class TestEmbeddings:
         assert not pool_of().embed(["text"], progress=False, dimensions=5).outcomes[0].cached
 
     def test_many_more_than_go_into_one_request(self, server, pool_of):
-        texts = [str(number) for number in range(5000)]
+        texts = [str(number) for number in range(2500)]
         first = pool_of().embed(texts, progress=False, dimensions=2)
         sent = len(server.requests)
         assert list(pool_of().embed(texts, progress=False, dimensions=2)) == list(first)

@@ -383,6 +383,7 @@ class TestFilesAndProcesses:
         assert all(len(server.requests) > 5 for server in two)
         assert {request.path for server in two for request in server.requests} == {"/v1/chat/completions"}
 
+    @pytest.mark.slow
     def test_several_processes_have_the_keys_and_share_the_limits(self, servers, pool_of, tmp_path):
         first, second = servers(None, None, latency=0.01)
         source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -566,6 +567,7 @@ class TestSpeed:
         assert not results.failures
         assert stepped_time.now() < 1.25 * 300 / sum(rates)
 
+    @pytest.mark.slow
     def test_one_that_dies_and_comes_back_loses_nothing(self, servers, pool_of, stepped_time):
         dead = []
         usual = stepped_time.answer_after(0.01)

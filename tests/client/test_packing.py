@@ -372,6 +372,7 @@ def test_many_packs_with_a_bad_text_each_are_no_outage(instant_waits, step, max_
     assert sum(outcome.ok for outcome in results.outcomes) == 950
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_not_asked_for_every_text(instant_waits):
     with FakeServer(lambda request: Error(500)) as server, ChatPool("e", base_url=server.base_url) as pool:
         results = pool.embed([str(number) for number in range(20_000)], dimensions=4, progress=False)

@@ -292,7 +292,8 @@ print(result.succeeded, result.pending)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("with_journal", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_journal", [True, False])
 def test_a_killed_run_is_gone_on_with(tmp_path, with_journal):
     """Of 400 rows none is lost; at most the calls in flight, and without a journal the batch, are sent again."""
     Article.objects.bulk_create([Article(title=f"row {n}") for n in range(390)])

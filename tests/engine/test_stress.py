@@ -209,7 +209,8 @@ def _workers():
     return [thread for thread in threading.enumerate() if thread.name.startswith("chatpool")]
 
 
-@pytest.mark.parametrize("closed_by", ["close", pytest.param("abort", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("closed_by", ["close", "abort"])
 def test_whatever_users_do_every_call_ends_once_and_nothing_is_left(pool, invariants, closed_by):
     users = [User(pool, number) for number in range(USERS)]
     _run(users)

@@ -154,6 +154,7 @@ def test_a_file_object_is_sent_from_its_beginning(serve, pool_for):
     assert [form[0][3] for form in script.forms] == [b"written, and not rewound"] * 2
 
 
+@pytest.mark.slow
 def test_a_large_file_is_sent_whole_again_after_a_failure(serve, pool_for, sound):
     @unread
     def break_in_the_middle(peer):

@@ -172,6 +172,8 @@ class TestOpenAILog:
             r"attempt 2 succeeded in [\d.e-]+ s \(http://127.0.0.1:\d+/v1, model 'm', request id req_1\)", said
         )
 
-    @pytest.mark.parametrize("level", ["", "warning", "INFO", "loud"])
+    @pytest.mark.parametrize(
+        "level", ["", *(pytest.param(level, marks=pytest.mark.slow) for level in ("warning", "INFO", "loud"))]
+    )
     def test_other_words_write_nothing(self, level):
         assert self.errors_of(level) == ""

@@ -229,6 +229,7 @@ def test_a_second_one_leaves_at_once(stalling_server, script, ended):
     assert "KeyboardInterrupt" in err
 
 
+@pytest.mark.slow
 def test_another_threads_run_on_the_same_pool_is_not_disturbed(server, script, ended):
     server.set_script(lambda request: Stall() if request.prompt == "mine" else None)
     process = script(

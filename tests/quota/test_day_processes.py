@@ -68,6 +68,7 @@ def ends_of(processes):
     return [json.loads(one.communicate(timeout=HUNG)[0]) for one in processes]
 
 
+@pytest.mark.slow
 def test_they_use_the_day_to_the_last_request_and_the_next_ones_know(start, host_time):
     with FakeServer() as server:
         ends = ends_of(start(server, 4, "team"))
