@@ -23,9 +23,10 @@ CLUSTER_VENV ?= $(VENVS)/cluster$(SUFFIX)
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(abspath $(VENVS))/pycache
 
-# Many tests wait, for a process or for a time limit: more at once than there are cores.
+# Many tests wait, for a process or for a time limit: more at once than there are cores, of heavy ones fewer.
 CORES := $(shell python3 -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-IN_PROCESSES = -n $(shell expr $(CORES) + 2) --dist worksteal
+IN_PROCESSES = -n $(shell expr $(CORES) + 4) --dist worksteal
+HEAVY_ONES = -n $(shell expr $(CORES) + 2) --dist worksteal
 
 INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
@@ -72,11 +73,11 @@ test-local: $(LOCAL_VENV)/.ready
 	$(LOCAL_VENV)/bin/python -m pytest -m local $(ARGS)
 
 test-slow: $(TEST_VENV)/.ready
-	$(TEST_VENV)/bin/python -m pytest $(IN_PROCESSES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers or docs)" --hypothesis-profile full \
+	$(TEST_VENV)/bin/python -m pytest $(HEAVY_ONES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers or docs)" --hypothesis-profile full \
 		-o faulthandler_timeout=900 $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
-	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(IN_PROCESSES) $(ARGS)
+	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(HEAVY_ONES) $(ARGS)
 
 test-orchestrators: $(TEST_VENV)/.ready $(AIRFLOW_VENV)/.ready $(PREFECT_VENV)/.ready
 	CHATPOOL_AIRFLOW_PYTHON=$(abspath $(AIRFLOW_VENV)/bin/python) \

@@ -321,6 +321,7 @@ def test_the_rows_of_a_child_that_dies_are_done_by_another(start_run, chatpool_s
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_after_a_kill_of_the_parent_the_children_end_and_the_same_command_goes_on(
     start_run, chatpool_server, write_rows, ids, tmp_path
 ):

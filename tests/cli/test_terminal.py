@@ -44,7 +44,7 @@ def start():
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_ends_it_at_once_whatever_the_server_does(start, chatpool_server, number, code, word):
     chatpool_server.set_script(Stall())
@@ -96,14 +96,14 @@ def redirected(arguments, redirection, server="http://127.0.0.1:1/v1"):
 
 
 @POSIX
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirection", ["2>&-", pytest.param("2>/dev/full", marks=pytest.mark.slow)])
 def test_errors_that_nobody_can_read_go_nowhere_else_and_keep_the_exit_code(redirection):
     ended = redirected(["ask", "--model", "m", "--retries", "0", "ping"], redirection)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
 
 
 @POSIX
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirection", [pytest.param("2>&-", marks=pytest.mark.slow), "2>/dev/full"])
 def test_wrong_usage_that_nobody_can_read_goes_nowhere_else(redirection):
     ended = redirected(["ask", "--no-such-option"], redirection)
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
@@ -117,7 +117,7 @@ def test_check_needs_no_standard_error(chatpool_server):
 
 
 @POSIX
-@pytest.mark.parametrize("arguments", [["ask"], ["ask", "--lines"]])
+@pytest.mark.parametrize("arguments", [pytest.param(["ask"], marks=pytest.mark.slow), ["ask", "--lines"]])
 def test_a_closed_standard_input_is_one_without_prompts(chatpool_server, arguments):
     ended = redirected(arguments, "<&-", chatpool_server.base_url)
     assert ended.returncode == 2

@@ -8,6 +8,8 @@ import pytest
 
 from chatpool.testing import FakeServer
 
+pytestmark = pytest.mark.docs
+
 Read = Callable[[str], List[Any]]
 RunPage = Callable[[str, str], int]
 

@@ -373,10 +373,10 @@ pool = chatpool.ChatPool("m", base_url=sys.argv[1], verify=sys.argv[2] if sys.ar
     [
         "pool.chat('hold')",
         pytest.param("pool.map(['hold'])", marks=pytest.mark.slow),
-        "pool.submit('hold').result()",
+        pytest.param("pool.submit('hold').result()", marks=pytest.mark.slow),
         pytest.param("pool.submit('hold').exception()", marks=pytest.mark.slow),
         pytest.param("pool.submit('hold').result(600)", marks=pytest.mark.slow),
-        "next(pool.stream('hold'))",
+        pytest.param("next(pool.stream('hold'))", marks=pytest.mark.slow),
         pytest.param("next(pool.stream_many(['hold']))", marks=pytest.mark.slow),
         "pool.submit('hold'); pool.close()",
     ],
