@@ -91,7 +91,9 @@ def test_chunks_outcomes_and_statistics_too(load):
     assert load("stats").waits_for is None  # which is younger than the pickle
 
 
-@pytest.mark.parametrize("name", ["pool", *(pytest.param(name, marks=pytest.mark.slow) for name in ("endpoint", "results"))])
+@pytest.mark.parametrize(
+    "name", ["pool", *(pytest.param(name, marks=pytest.mark.slow) for name in ("endpoint", "results"))]
+)
 def test_they_load_where_nothing_has_been_imported(name):
     program = f"import base64, pickle; print(type(pickle.loads(base64.b64decode({base64.b64encode(PICKLED[name])!r}))))"
     environment = {"OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(Path(__file__).parents[2])}
