@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, List
 
 from ._attachments import Attachment, attach
 from ._client import Cache, ChatPool, ChatStream, Endpoint, StoredFiles, deadline, speech, transcription, translation
 from ._client import map as map  # noqa: A004 - chatpool.map is the one-shot form of ChatPool.map
 from ._observe import log_as_the_environment_says
-from ._structured.json_schema import json_schema
 from .config import Budget, Limits, RetryPolicy, Timeout
 from .errors import (
     APIConnectionError,
@@ -57,6 +57,9 @@ from .types import (
     ToolCallDelta,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from ._structured.json_schema import json_schema
 
 __version__ = "0.1.0"
 
@@ -127,7 +130,13 @@ log_as_the_environment_says()
 
 
 def __getattr__(name: str) -> object:
-    """``chatpool.batch`` is imported when it is first used: most programs never use it."""
+    """``batch`` and ``json_schema`` are imported when they are first used: most programs never use them."""
     if name == "batch":
         return importlib.import_module(".batch", __name__)
+    if name == "json_schema":
+        return importlib.import_module("._structured.json_schema", __name__).json_schema
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__, "batch"})

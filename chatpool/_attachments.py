@@ -198,30 +198,25 @@ def attach(
 
 # -- media types ------------------------------------------------------------------------------------------
 
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")  # RFC 6838, 4.2
+_MEDIA_TYPE = r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*"  # RFC 6838, 4.2
 
-_HEADS: Tuple[Tuple[re.Pattern[bytes], str], ...] = tuple(
-    (re.compile(pattern, re.DOTALL), media_type)
-    for pattern, media_type in (
-        (rb"\x89PNG\r\n\x1a\n", "image/png"),
-        (rb"\xff\xd8\xff", "image/jpeg"),
-        (rb"GIF8[79]a", "image/gif"),
-        (rb"RIFF....WEBP", "image/webp"),
-        (rb"....ftyp(heic|heix|mif1)", "image/heic"),
-        (rb"....ftypavif", "image/avif"),
-        (rb"RIFF....WAVE", "audio/wav"),
-        (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg"),
-        (rb"....ftypM4A ", "audio/mp4"),
-        (rb"fLaC", "audio/flac"),
-        (rb"OggS", "audio/ogg"),
-        (rb"%PDF-", "application/pdf"),
-    )
+_HEADS = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"RIFF....WEBP", "image/webp"),
+    (rb"....ftyp(heic|heix|mif1)", "image/heic"),
+    (rb"....ftypavif", "image/avif"),
+    (rb"RIFF....WAVE", "audio/wav"),
+    (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg"),
+    (rb"....ftypM4A ", "audio/mp4"),
+    (rb"fLaC", "audio/flac"),
+    (rb"OggS", "audio/ogg"),
+    (rb"%PDF-", "application/pdf"),
 )
 
-# Python's own, which differ between its versions, and not those of this machine: it may take a .csv for Excel's.
-_TYPES = mimetypes.MimeTypes()
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-for _media_type, _suffixes in {
+_SUFFIXES = {
     "image/webp": (".webp",),
     "image/heic": (".heic",),
     "image/avif": (".avif",),
@@ -240,25 +235,33 @@ for _media_type, _suffixes in {
     f"{_OFFICE}wordprocessingml.document": (".docx",),
     f"{_OFFICE}spreadsheetml.sheet": (".xlsx",),
     f"{_OFFICE}presentationml.presentation": (".pptx",),
-}.items():
-    for _suffix in _suffixes:
-        _TYPES.add_type(_media_type, _suffix)
+}
 
 _UNKNOWN_TYPE = "application/octet-stream"
 
 
 def _type_of_head(head: bytes) -> Optional[str]:
-    return next((media_type for pattern, media_type in _HEADS if pattern.match(head)), None)
+    return next((media_type for pattern, media_type in _HEADS if re.match(pattern, head, re.DOTALL)), None)
+
+
+@functools.cache
+def _types() -> mimetypes.MimeTypes:
+    """Python's own, which differ between its versions, and not those of this machine, where a .csv may be Excel's."""
+    types = mimetypes.MimeTypes()
+    for media_type, suffixes in _SUFFIXES.items():
+        for suffix in suffixes:
+            types.add_type(media_type, suffix)
+    return types
 
 
 def type_of_name(name: str) -> Optional[str]:
-    media_type, compression = _TYPES.guess_type(name)
+    media_type, compression = _types().guess_type(name)
     return None if compression or media_type == _UNKNOWN_TYPE else media_type
 
 
 def _checked_type(text: str) -> str:
     media_type = text.partition(";")[0].strip().lower()
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    if not re.fullmatch(_MEDIA_TYPE, media_type):
         raise ConfigurationError(f"type must be a media type such as 'image/png', got {text!r}")
     return media_type
 

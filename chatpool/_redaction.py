@@ -11,9 +11,7 @@ Value = TypeVar("Value")
 
 # Controls (C0 but for tab and line break, DEL, C1), marks that turn the direction of text round, line separators that
 # only some programs take for line breaks, and halves of surrogate pairs, which no encoding has.
-_UNPRINTABLE = re.compile(
-    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
-)
+_UNPRINTABLE = "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 
 
 def printable(text: str) -> str:
@@ -21,7 +19,7 @@ def printable(text: str) -> str:
 
     Tabs and line breaks stay.  JSON stays JSON, of the same value.
     """
-    return text if text.isprintable() else _UNPRINTABLE.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_UNPRINTABLE, _escape, text)
 
 
 def _escape(match: Match[str]) -> str:

@@ -142,7 +142,12 @@ def modules_after_import():
 def test_importing_the_package_imports_no_more_than_calls_need(modules_after_import):
     assert "chatpool._client" in modules_after_import
     unwanted = {"pytest", "xllamacpp", "chatpool.testing", "chatpool.local", "chatpool.cli"}
+    unwanted |= {"chatpool.batch", "chatpool._journal", "chatpool._structured.parse"}
     assert not unwanted & modules_after_import
+
+
+def test_what_is_imported_when_it_is_used_is_listed_too():
+    assert {"batch", "json_schema", *chatpool.__all__} <= set(dir(chatpool))
 
 
 def test_the_version_is_a_release_number():

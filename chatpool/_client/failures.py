@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any, Iterable, Optional, Tuple, Union
 
-from .._journal import FAILED, OK, RETRY
 from .._locks import new_lock
 from .._wire.error_body import without_ids
 from .._wire.response import is_unsupported_answer
@@ -40,8 +39,6 @@ MaxFailures = Union[int, float, str, None]
 _SAME = "same"
 _SAME_REJECTIONS_ITEMS = 50  # items that are refused in the same words end a run
 _SHARE_AFTER_ITEMS = 20  # items that have to end before their share of failures is looked at
-
-_numbers = re.compile(r"\d+")
 
 
 class FailureLimit:
@@ -142,7 +139,7 @@ def _server_message_of(error: Optional[ChatPoolError]) -> Optional[Tuple[Any, ..
     if not isinstance(error, (APIResponseError, APIStatusError)) or not can_never_succeed(error):
         return None
     message = without_ids(error.message, error.request_id)
-    return type(error), error.status_code, error.code, error.param, _numbers.sub("0", message)
+    return type(error), error.status_code, error.code, error.param, re.sub(r"\d+", "0", message)
 
 
 def _summary_of(error: ChatPoolError) -> str:
@@ -159,6 +156,8 @@ def state_of(outcome: Outcome[Any]) -> Optional[str]:
     That is an item that was cancelled, that met a limit per day, that was given up because of another item's failure,
     or that was still waiting when the run ended.
     """
+    from .._journal import FAILED, OK, RETRY  # only runs with a journal ask
+
     error = outcome.error
     if error is None:
         return OK

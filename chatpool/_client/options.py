@@ -15,9 +15,9 @@ from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple
 from .._engine import CallOptions, Dispatcher, Fallback, Fallbacks, Reading, collect_chunks
 from .._policy.retry import RetryDecider
 from .._redaction import secret
-from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules, reviewer_of
 from .._transport import check_headers
+from .._typing import Parse
 from .._wire import encode, to_request, without_secrets
 from ..config import RetryPolicy, Timeout
 from ..errors import ConfigurationError
@@ -269,9 +269,9 @@ def run_call_options(
     )
 
 
-_WORD = re.compile(r"\w[\w.+-]*([/:]\w[\w.+-]*)*")  # "auto", "gpt-x:free", "org/model"; no sentence, address or URL
+_WORD = r"\w[\w.+-]*([/:]\w[\w.+-]*)*"  # "auto", "gpt-x:free", "org/model"; no sentence, address or URL
 _WORD_CHARACTERS, _NAMES_CHARACTERS = 40, 80
-_SECRET_NAME = re.compile(r"(key|secret|passw\w*|token|auth\w*|credentials?|cookie|signature)$", re.IGNORECASE)
+_HIDDEN_NAME = r"(?i)(key|secret|passw\w*|token|auth\w*|credentials?|cookie|signature)$"
 
 
 def recorded_options(
@@ -325,7 +325,7 @@ def _fields(settings: Any, *left_out: str) -> Dict[str, Any]:
 
 def _shown(name: str, value: Any) -> Any:
     """Return a body field as a journal shows it: no text but a word, and nothing where a key may be."""
-    if _SECRET_NAME.search(name):
+    if re.search(_HIDDEN_NAME, name):
         return "***"
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(str, value))}}}"[:_NAMES_CHARACTERS]
@@ -334,5 +334,5 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, (int, float, type(None))):
         return value
     text = str(value)
-    is_word = len(text) <= _WORD_CHARACTERS and _WORD.fullmatch(text)
+    is_word = len(text) <= _WORD_CHARACTERS and re.fullmatch(_WORD, text)
     return text if is_word else f"{len(text):,} characters"

@@ -37,10 +37,9 @@ from .._engine import CallFuture, CallOptions, EndpointSpec, WorkerHooks, no_wor
 from .._observe.progress import Progress
 from .._redaction import secret
 from .._reentrancy import defer, is_reentrant, runs_user_code, waits_for_calls
-from .._structured.parse import Parse
 from .._structured.validation import Accept
 from .._transport import Auth, Cert, Key, Verify, request_auth
-from .._typing import ParsedT, SlotT, ValueT
+from .._typing import Parse, ParsedT, SlotT, ValueT
 from .._wire import check_response_form, embedding_request, responses_request, streamed, with_parts
 from ..clock import Clock, interruptible
 from ..config import Budget, Limits, RetryPolicyLike, TimeoutLike

@@ -31,7 +31,7 @@ from .._journal import (
     pending_mark,
 )
 from .._reentrancy import runs_user_code
-from .._structured.validation import PARSE_FAILED
+from .._structured.answer_review import PARSE_FAILED
 from .._transport import identity_of, payload_of
 from .._wire.response import answering_model, decode_response, usage_of
 from ..clock import Clock

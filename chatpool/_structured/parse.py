@@ -10,10 +10,9 @@ import inspect
 import json
 import re
 import typing
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Literal, Mapping, Protocol, Set, Type, Union
+from typing import Any, Callable, Iterator, List, Literal, Mapping, Set
 from urllib.parse import unquote
 
-from .._typing import ParsedT, ParsedT_co
 from ..errors import ConfigurationError, Reask
 from .annotations import complete, is_pydantics, is_record, name_of
 from .from_json import Reader, foreign_reader, reader_of
@@ -21,22 +20,7 @@ from .json_schema import Wrapping
 from .json_text import Mismatch, can_be_mended, json_in, problems_of, shown, unfenced
 from .strict_schema import ANSWER
 
-__all__ = ["Parse", "Parser", "parser_of", "reason_of"]
-
-
-if TYPE_CHECKING:
-    import sys
-    from typing import _SpecialForm as SpecialForm  # what mypy takes Union[...] and Literal[...] for
-
-    if sys.version_info >= (3, 10):
-        from types import UnionType  # what Pyright takes them for
-
-        TypeForm = Union[SpecialForm, UnionType]
-    else:
-        TypeForm = SpecialForm
-else:
-    TypeForm = Type[Any]
-
+__all__ = ["Parser", "parser_of", "reason_of"]
 
 Parser = Callable[[str], Any]
 """Makes a value of an answer's text; an exception of any class says why it cannot."""
@@ -53,17 +37,6 @@ _OF_TEXT = (str, int, float, complex)
 _OF_NUMBERS = frozenset({"builtins", "decimal", "fractions", "uuid"})
 
 _OTHER_LIBRARIES = {"__attrs_attrs__": "an attrs class", "__struct_fields__": "a msgspec.Struct"}
-
-
-class _ValidatesJSON(Protocol[ParsedT_co]):
-    """The method by which pydantic's TypeAdapter is recognised."""
-
-    def validate_json(self, data: str, /) -> ParsedT_co:
-        """Return a value of the JSON."""
-
-
-Parse = Union[Callable[[str], ParsedT], Type[ParsedT], TypeForm, Mapping[str, Any], _ValidatesJSON[ParsedT]]
-"""A function of the text, a type (a dataclass, a pydantic model, ``List[...]``), a TypeAdapter, or a JSON schema."""
 
 
 def parser_of(parse: Any) -> Parser:

@@ -266,26 +266,24 @@ def shorten(text: str, max_characters: int) -> str:
 
 
 # What servers put into the same message anew each time: identifiers and times.
-_IDS = re.compile(
-    r"\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b", re.IGNORECASE
-)
-_TIMES = re.compile(r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b")
+_IDS = r"(?i)\b(?:req|request|chatcmpl|trace|call)[-_]\w+|\b[0-9a-f]{8}-[0-9a-f-]{10,}|\b[0-9a-f]{12,}\b"
+_TIMES = r"\d{4}-\d\d-\d\d[ T]?[\d:.,+Z]*|\b\d{1,2}:\d\d:\d\d\S*|\b\d{10,}\b"
 
 
 def without_ids(message: str, request_id: Optional[str]) -> str:
     """Return ``message`` without identifiers and times, to be compared with other messages."""
     if request_id:
         message = message.replace(request_id, "#")
-    return _TIMES.sub("#", _IDS.sub("#", message))
+    return re.sub(_TIMES, "#", re.sub(_IDS, "#", message))
 
 
-_USER = re.compile(r"//[^/@\s'\"]*@")
-_QUERY = re.compile(r"\?[^\s'\"<>()]*")
+_USER = r"//[^/@\s'\"]*@"
+_QUERY = r"\?[^\s'\"<>()]*"
 
 
 def without_secrets(text: str) -> str:
     """Return ``text`` with user, password and query taken out of its URLs: a key may be there."""
-    return _QUERY.sub("", _USER.sub("//", text))
+    return re.sub(_QUERY, "", re.sub(_USER, "//", text))
 
 
 def _phrase(status: int) -> str:

@@ -109,7 +109,7 @@ def _lacks_socks(error: Exception) -> bool:
     return "SOCKS support" in _text(error)
 
 
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+_TUNNEL = r"Tunnel connection failed: (\d{3})"
 
 
 _NO_LOGIN = frozenset({401, 407})  # tinyproxy says 401 to a wrong login, and 407 to none
@@ -120,7 +120,7 @@ def _tunnel_refused(statuses: FrozenSet[int]) -> Callable[[Any], bool]:
     """Return a test of an exception: the proxy has answered CONNECT with one of ``statuses``."""
 
     def test(error: Any) -> bool:
-        match = _TUNNEL.search(_text(error))
+        match = re.search(_TUNNEL, _text(error))
         return match is not None and int(match.group(1)) in statuses
 
     return test

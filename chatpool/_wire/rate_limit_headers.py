@@ -90,7 +90,7 @@ def _hints(
         yield None if milliseconds is None else _plausible_wait(milliseconds / 1000)
         retry_after = source.get(prefix + "retry-after")
         yield _parse_wait(retry_after, now) if retry_after else None
-    match = _RETRY_TEXT.search(text.lower()) if text else None
+    match = re.search(_RETRY_TEXT, text.lower()) if text else None
     yield None if match is None else parse_duration(match.group(1))
 
 
@@ -171,14 +171,9 @@ _RESET_FIELDS = (
     "reset_time",
     "reset",
 )
-_DAILY = re.compile(r"\bper[- _]?day\b|\bdaily\b|/day\b|\b[rt]pd\b", re.IGNORECASE)
-_CLOCK_TEXT = re.compile(
-    r"(?:replenished|reset|resets|renewed|available again) in (?:(\d{1,6})\.)?(\d{1,9}):(\d\d):(\d\d)"
-)
-_DATE_TEXT = re.compile(
-    r"(?:resets?|renews|try again|available again)(?: at| on| after|:)+ (\d{4}-\d\d-\d\d[ T][\d:.]+ ?\S*)",
-    re.IGNORECASE,
-)
+_DAILY = r"(?i)\bper[- _]?day\b|\bdaily\b|/day\b|\b[rt]pd\b"
+_CLOCK_TEXT = r"(?:replenished|reset|resets|renewed|available again) in (?:(\d{1,6})\.)?(\d{1,9}):(\d\d):(\d\d)"
+_DATE_TEXT = r"(?i)(?:resets?|renews|try again|available again)(?: at| on| after|:)+ (\d{4}-\d\d-\d\d[ T][\d:.]+ ?\S*)"
 
 
 def quota_reset(sources: Iterable[Mapping[str, str]], text: str, now: float) -> Optional[float]:
@@ -198,25 +193,25 @@ def _quota_resets(sources: Iterable[Mapping[str, str]], text: str, now: float) -
         if not any((fields.get(f"{prefix}remaining") or "0").strip() != "0" for prefix in _PLAIN_PREFIXES):
             yield from (_parse_wait(fields.get(f"{prefix}reset"), now) for prefix in _PLAIN_PREFIXES)
         yield from (_parse_wait(fields.get(name), now) for name in _RESET_FIELDS)
-    clock = _CLOCK_TEXT.search(text.lower())
+    clock = re.search(_CLOCK_TEXT, text.lower())
     if clock:
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         yield _plausible_wait(((days * 24 + hours) * 60 + minutes) * 60.0 + seconds)
-    date = _DATE_TEXT.search(text)
+    date = re.search(_DATE_TEXT, text)
     yield _parse_wait(date.group(1).rstrip(".,;)"), now) if date else None
 
 
-_GEMINI_DAILY = re.compile(r"PerDay(?![a-z])")  # in the ids of its quotas
+_GEMINI_DAILY = r"PerDay(?![a-z])"  # in the ids of its quotas
 _MAX_SEARCHED_CHARACTERS = 20_000
 
 
 def names_day(text: str, body: Any = None) -> bool:
     """Return whether a refusal is about a limit per day, by its message or the ids of quotas in its body."""
-    return _DAILY.search(text) is not None or _is_gemini_day(body)
+    return re.search(_DAILY, text) is not None or _is_gemini_day(body)
 
 
 def _is_gemini_day(body: Any) -> bool:
-    return body is not None and _GEMINI_DAILY.search(repr(body)[:_MAX_SEARCHED_CHARACTERS]) is not None
+    return body is not None and re.search(_GEMINI_DAILY, repr(body)[:_MAX_SEARCHED_CHARACTERS]) is not None
 
 
 def day_reset(body: Any, hint: Optional[float], now: float) -> float:
@@ -343,9 +338,7 @@ _PART = rf"(\d{{1,15}}(?:\.\d{{0,20}})?) ?({_UNIT})(?![a-zµ])"
 _PLAIN_PART = rf"\d{{1,15}}(?:\.\d{{0,20}})? ?{_UNIT}(?![a-zµ])"
 _DURATION = rf"{_PLAIN_PART}(?: ?{_PLAIN_PART})*"
 
-_PART_PATTERN = re.compile(_PART)
-_DURATION_PATTERN = re.compile(_DURATION)
-_RETRY_TEXT = re.compile(rf"(?:try again in|try again after|retry in|retry after|wait) ({_DURATION})")
+_RETRY_TEXT = rf"(?:try again in|try again after|retry in|retry after|wait) ({_DURATION})"
 
 # Moments in nanoseconds, microseconds or milliseconds since 1970: from this number on, this many per second.
 _EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
@@ -378,9 +371,9 @@ def parse_duration(text: Optional[str]) -> Optional[float]:
     seconds = _parse_number(text)
     if seconds is not None:
         return _plausible_wait(seconds)
-    if len(text) > 100 or not _DURATION_PATTERN.fullmatch(text):
+    if len(text) > 100 or not re.fullmatch(_DURATION, text):
         return None
-    return _plausible_wait(sum(float(amount) * _unit_seconds(unit) for amount, unit in _PART_PATTERN.findall(text)))
+    return _plausible_wait(sum(float(amount) * _unit_seconds(unit) for amount, unit in re.findall(_PART, text)))
 
 
 def _unit_seconds(name: str) -> float:

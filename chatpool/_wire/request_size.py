@@ -45,7 +45,7 @@ _NAMES_OF_IMAGES = frozenset({"image", "images", "image_url", "image_urls", "ima
 _NAMES_OF_OTHERS = frozenset({"audio", "input_audio", "video", "file", "document", "pdf"})
 _FIELDS_OF_IMAGES = frozenset({"url", "source", "data", "bytes", "base64", "b64_json", "file_id"})
 _MIN_ENCODED_CHARACTERS = 256
-_LOOKS_ENCODED = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_=\r\n-]{255}")
+_LOOKS_ENCODED = r"[A-Za-z0-9+/_-][A-Za-z0-9+/_=\r\n-]{255}"
 
 
 def request_size(request: ChatRequest) -> RequestSize:
@@ -143,7 +143,9 @@ def _is_media(text: str, name: str) -> bool:
     if name in _NAMES_OF_IMAGES:
         return " " not in text[:200]
     return (
-        len(text) >= _MIN_ENCODED_CHARACTERS and name not in _NAMES_OF_TEXT and _LOOKS_ENCODED.match(text) is not None
+        len(text) >= _MIN_ENCODED_CHARACTERS
+        and name not in _NAMES_OF_TEXT
+        and re.match(_LOOKS_ENCODED, text) is not None
     )
 
 

@@ -24,8 +24,8 @@ from .._client.batch_support import (
 )
 from .._journal import OK, AppendOnly, FolderLease, Journal
 from .._observe.progress import run_progress
-from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
+from .._typing import Parse
 from ..clock import current_clock
 from ..config import non_negative_int
 from ..errors import ConfigurationError

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Union
 
 from .._client.batch_support import ChatPool
-from .._structured.parse import Parse
 from .._structured.validation import Accept, AnswerRules
+from .._typing import Parse
 from ..prices import PricesLike
 from .api import pool_of
 from .job import BatchProgress, BatchResult, Job, RetryFailed
