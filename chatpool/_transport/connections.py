@@ -13,6 +13,7 @@ from typing import Any, Optional
 import urllib3.exceptions
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util import Timeout
 
 from .exchange import Exchange, current_exchange
 from .http1 import FastPathConnection
@@ -136,6 +137,12 @@ class GuardedPool(HTTPConnectionPool):
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - a class attribute in urllib3
         # Read at each use: vcrpy puts another class there while a cassette is in.
         return _guarded_connection_class(super().ConnectionCls)
+
+    def _get_timeout(self, timeout: Any) -> Any:
+        # requests makes one for each request, which urllib3 would copy and check twice more.
+        if type(timeout) is Timeout and getattr(timeout, "_start_connect", True) is None:
+            return timeout
+        return super()._get_timeout(timeout)
 
     def _get_conn(self, timeout: Optional[float] = None) -> Any:
         conn: Any = super()._get_conn(timeout)

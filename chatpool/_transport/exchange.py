@@ -13,7 +13,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple, Type
 
 import requests
 from urllib3.util.connection import allowed_gai_family
@@ -64,20 +64,18 @@ class CancelToken:
 
     One token may serve any number of exchanges: those of a call, or of a run.  It has no lock, which every exchange of
     a pool would take and which a signal handler could find taken: each step on its set is atomic by itself.
+
+    Attributes:
+        cancelled: whether :meth:`cancel` was called; read at every socket operation, so no property.
     """
 
     def __init__(self) -> None:
-        self._cancelled = False
+        self.cancelled = False
         self._attached: Set[Wakeable] = set()
-
-    @property
-    def cancelled(self) -> bool:
-        """True once :meth:`cancel` was called."""
-        return self._cancelled
 
     def cancel(self) -> None:
         """Wake every exchange under this token and refuse later ones.  From any thread, any number of times."""
-        self._cancelled = True
+        self.cancelled = True
         for waiter in self._attached.copy():
             waiter.wake()
 
@@ -89,7 +87,7 @@ class CancelToken:
         """
         # Attached before the check: a cancel either finds the waiter or is seen here.
         self._attached.add(waiter)
-        if self._cancelled:
+        if self.cancelled:
             self._attached.discard(waiter)
             raise Cancelled("cancelled before it was sent")
 
@@ -98,7 +96,7 @@ class CancelToken:
         self._attached.discard(waiter)
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._cancelled else f"{len(self._attached)} exchanges"
+        state = "cancelled" if self.cancelled else f"{len(self._attached)} exchanges"
         return f"CancelToken({state})"
 
 
@@ -138,7 +136,7 @@ class Exchange:
         received: bytes that have come back.
         held: the operation that a cancel wakes.
         peer: the host that its latest connection is to; "" before the first.
-        stays_open: whether it outlives :meth:`running`: then the reader of the stream calls :meth:`finish`.
+        stays_open: whether it outlives its ``with`` block: then the reader of the stream calls :meth:`finish`.
     """
 
     def __init__(
@@ -171,28 +169,33 @@ class Exchange:
         self.answer_file = answer_file
         self.stays_open = False
         self._reason: Optional[str] = None
+        self._outer: Optional[Exchange] = None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Make this the thread's current exchange, under its tokens.
 
         Raises:
             Cancelled: a token was cancelled before.
         """
-        outer = current_exchange()
+        self._outer = getattr(_thread, "exchange", None)
         try:
             for token in self._tokens:
                 token.attach(self)
             _thread.exchange = self
-            yield
         except BaseException:
+            self._leave(failed=True)
+            raise
+
+    def __exit__(self, error_class: Optional[Type[BaseException]], *_: object) -> None:
+        self._leave(failed=error_class is not None)
+
+    def _leave(self, *, failed: bool) -> None:
+        if failed:
             self.stays_open = False
             self._abandon()
-            raise
-        finally:
-            _thread.exchange = outer
-            if not self.stays_open:
-                self.finish()
+        _thread.exchange = self._outer
+        if not self.stays_open:
+            self.finish()
 
     def finish(self) -> None:
         """Detach it from its tokens: nothing blocks any more."""
@@ -229,8 +232,9 @@ class Exchange:
 
     def check(self) -> None:
         """Raise Cancelled if it was cancelled."""
-        if self.cancelled:
-            raise Cancelled("cancelled")
+        for token in self._tokens:
+            if token.cancelled:
+                raise Cancelled("cancelled")
 
     def left(self) -> float:
         """Return the seconds that the next operation may take.
@@ -239,7 +243,9 @@ class Exchange:
             Cancelled: it was cancelled.
             TimeoutError: no time is left.
         """
-        self.check()
+        for token in self._tokens:
+            if token.cancelled:
+                raise Cancelled("cancelled")
         left = self._limit - time.monotonic()
         if left <= 0:
             raise socket.timeout("timed out")

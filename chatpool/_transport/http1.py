@@ -119,6 +119,52 @@ class RequestHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]  # generic 
     def __repr__(self) -> str:
         return repr(dict.fromkeys(self, "***"))
 
+    def in_one_block(self) -> Optional[_HeaderBlock]:
+        """Return them as one block of bytes; None if one of them is unusual, or urllib3 would add one."""
+        if "user-agent" not in self._store:
+            return None
+        fields = self._store.values()
+        try:
+            text = "".join([value for _, value in fields])
+            block = "\r\n".join([f"{name}: {value}" for name, value in fields]).encode("latin-1")
+        except (TypeError, UnicodeEncodeError):  # bytes, or what no header can carry: urllib3 says so
+            return None
+        names = [name for name in _NAMES_THAT_ARE_LOOKED_FOR if name in self._store]
+        return _HeaderBlock(names, block) if text.isprintable() else None
+
+
+_BLOCK = ""  # in the place of a header's name
+
+# What urllib3 and http.client would add, or would choose the framing of the body by.
+_NAMES_THAT_ARE_LOOKED_FOR = (
+    "accept-encoding",
+    "content-length",
+    "host",
+    "transfer-encoding",
+    "user-agent",
+)
+
+
+class _HeaderBlock:
+    """Headers of a request for :class:`FastPathConnection`: to add each takes urllib3 as long as all the rest of it."""
+
+    __slots__ = ("_block", "_names")
+
+    def __init__(self, names: List[str], block: bytes) -> None:
+        self._names = names
+        self._block = block
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def copy(self) -> _HeaderBlock:
+        """Return the same, which nobody changes."""
+        return self
+
+    def items(self) -> List[Tuple[str, bytes]]:
+        """Return the block as the value of a header without a name."""
+        return [(_BLOCK, self._block)]
+
 
 class ResponseHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
     """Headers of a response, which are searched without an exception where a name is missing."""
@@ -143,6 +189,7 @@ class ParsedHeaders(http.client.HTTPMessage):
 
     def __init__(self, fields: Fields) -> None:
         super().__init__()
+        self._fields = fields
         self._headers, self._merged = fields
 
     def to_requests(self) -> CaseInsensitiveDict[str]:
@@ -154,7 +201,7 @@ class ParsedHeaders(http.client.HTTPMessage):
     def to_urllib3(self) -> HTTPHeaderDict:
         """Return them as urllib3 has them, without adding one after the other."""
         headers = _RawHeaders.__new__(_RawHeaders)
-        headers._fields = Fields(self._headers, self._merged)
+        headers._fields = self._fields
         return headers
 
     def items(self) -> List[Field]:
@@ -162,7 +209,7 @@ class ParsedHeaders(http.client.HTTPMessage):
         if self.is_partial:
             # urllib3 asks for the coding of every answer, and a name that is missing costs it an exception.
             coding = self._merged.get("transfer-encoding", ("Transfer-Encoding", ""))
-            return [coding, *(self._merged[name] for name in _BODY_FIELDS if name in self._merged)]
+            return [coding, *[self._merged[name] for name in _BODY_FIELDS if name in self._merged]]
         return list(self._headers)
 
     def get_payload(self, i: Optional[int] = None, decode: bool = False) -> Any:
@@ -407,6 +454,7 @@ class FastPathConnection:
         """Send a request; a small one in one piece, which costs one system call and one wake-up instead of two."""
         if type(headers) is RequestHeaders and type(body) is bytes and 0 < len(body) <= _MAX_JOINED_BODY_BYTES:
             self._joined_body, body = body, None
+            headers = headers.in_one_block() or headers
         try:
             super().request(method, url, body=body, headers=headers, **options)  # type: ignore[misc]
             if self._joined_body is not None:
@@ -437,8 +485,10 @@ class FastPathConnection:
         return response
 
     def putheader(self, header: Any, *values: Any) -> None:
-        """Add a header; those of LeanHeaders were checked when their template was made."""
-        if self._joined_body is None or len(values) != 1 or not str(values[0]).isprintable():
+        """Add a header, or a whole block of them."""
+        if header is _BLOCK:
+            self._buffer.append(values[0])
+        elif self._joined_body is None or len(values) != 1 or not str(values[0]).isprintable():
             super().putheader(header, *values)  # type: ignore[misc]
         else:
             self._buffer.append(f"{header}: {values[0]}".encode("latin-1"))

@@ -154,7 +154,7 @@ class Transport:
         if self._closed:
             raise Cancelled("the transport is closed")
         try:
-            with exchange.running():
+            with exchange:
                 url = self.url_of(request.path)
                 if isinstance(body, bytes):
                     prepared = self._preparer.prepare(request.method, url, body, headers=headers, query=query)
@@ -241,11 +241,11 @@ class Transport:
         if isinstance(body, OpenedForm):
             body.rewind()
         # These time limits are for mocks and for adapters of the user's; our sockets ask the exchange.
-        left = exchange.left()
-        timeout = exchange.timeout
+        left, timeout = exchange.left(), exchange.timeout
+        read = left if timeout.read is None or exchange.wants_stream else min(left, timeout.read)
         response = self._session.send(
             prepared,
-            timeout=(min(timeout.connect, left), exchange.left_to_read()),
+            timeout=(min(timeout.connect, left), read),
             proxies=self._proxies,
             verify=self._trust.verify,
             cert=self._trust.cert,

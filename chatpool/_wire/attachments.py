@@ -224,7 +224,7 @@ def with_parts(body: Mapping[str, Any], path: str) -> Mapping[str, Any]:
         return body
     changed: Optional[List[Any]] = None
     for place, message in enumerate(messages):
-        if not isinstance(message, Mapping):
+        if type(message) is not dict and not isinstance(message, Mapping):
             continue
         for name in ("content", "output"):  # the latter has what a function has returned, in the Responses API
             content = message.get(name)

@@ -39,6 +39,10 @@ _KIND_PREFIXES = (_HEADER, _KEY_HEADER, f"{_UPSTREAM_HEADER}x-ratelimit-")
 _PLAIN_PREFIXES = (_HEADER, "x-rate-limit-", "ratelimit-")
 
 _NO_LIMITS: Mapping[str, str] = {}
+_FIELDS_BY_KIND = {
+    kind: [(field, f"{_HEADER}{field}-{kind}") for field in ("limit", "remaining", "reset")] for kind in _KINDS
+}
+_RESETS = [f"{_HEADER}reset-{kind}" for kind in _KINDS]
 
 _MAX_WAIT_SECONDS = 31 * 86400.0  # a longer wait is a date in the wrong place or a mistake
 _JUST_PASSED_SECONDS = 86400.0  # a moment within the last day has just passed
@@ -266,28 +270,24 @@ def limit_headers_of(headers: Mapping[str, str], wall: float) -> Mapping[str, st
     ):
         return _NO_LIMITS
     limits: Dict[str, str] = {}
-    for kind in _KINDS:
-        fields = _limit_fields(headers, _HEADER, kind)
-        key_fields = _limit_fields(headers, _KEY_HEADER, kind)
-        if key_fields and _remaining(key_fields) < _remaining(fields):
-            fields = key_fields
-        limits.update({f"{_HEADER}{field}-{kind}": value for field, value in fields.items()})
-    for name in [f"{_HEADER}reset-{kind}" for kind in _KINDS if f"{_HEADER}reset-{kind}" in limits]:
-        if parse_duration(limits[name]) is None:
+    for kind, fields in _FIELDS_BY_KIND.items():
+        prefix, of_key = _HEADER, get(f"{_KEY_HEADER}remaining-{kind}")
+        if of_key and _remaining(of_key) < _remaining(get(f"{_HEADER}remaining-{kind}")):
+            prefix = _KEY_HEADER
+        for field, name in fields:
+            value = get(f"{prefix}{field}-{kind}")
+            if value:
+                limits[name] = value
+    for name in _RESETS:
+        if name in limits and parse_duration(limits[name]) is None:
             seconds = _parse_wait(limits[name], parse_moment(headers.get("date"), wall))
             if seconds is not None:
                 limits[name] = f"{seconds:.3f}"
     return limits
 
 
-def _limit_fields(headers: Mapping[str, str], prefix: str, kind: str) -> Dict[str, str]:
-    """Return ``limit``, ``remaining`` and ``reset`` of one limit, as far as they are there."""
-    pairs = ((field, headers.get(f"{prefix}{field}-{kind}")) for field in ("limit", "remaining", "reset"))
-    return {field: value for field, value in pairs if value}
-
-
-def _remaining(fields: Mapping[str, str]) -> float:
-    remaining = _parse_number(fields.get("remaining"))
+def _remaining(text: Optional[str]) -> float:
+    remaining = _parse_number(text)
     return math.inf if remaining is None or not remaining >= 0 else remaining
 
 

@@ -157,7 +157,8 @@ class SendLog:
         overtaking = _OVERTAKING_SECONDS
         if record.number < _FIRST_CALLS:
             overtaking = max(overtaking, min(_FIRST_OVERTAKING_SECONDS, (now - record.sent_at) / 2))
-        near = [number for sent_at, number in self._latest_sends if abs(sent_at - record.sent_at) <= overtaking]
+        first, last = record.sent_at - overtaking, record.sent_at + overtaking
+        near = [number for sent_at, number in self._latest_sends if first <= sent_at <= last]
         number = record.number
         return number - min([number, *near[:1]]), max([number, *near[-1:]]) - number
 
