@@ -18,44 +18,7 @@ skip() {
     exit 77
 }
 
-# The machine's settings hold (proxies, time-outs), but not its sources and hooks.
-private_apt() {
-    local command=$1
-    shift
-    "$command" -q -c "$work/apt.conf" "$@" </dev/null
-}
-
-prepare_apt() {
-    local keyring signed="" mirrors
-    mkdir -p "$work"/lists/partial "$work"/cache/archives/partial
-    touch "$work/status"
-    cat >"$work/apt.conf" <<END
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg::Post-Invoke;
-Dir::State::lists "$work/lists";
-Dir::State::status "$work/status";
-Dir::Cache "$work/cache";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-APT::Install-Recommends "false";
-APT::Sandbox::User "$(id -un)";
-Debug::NoLocking "true";
-Acquire::Retries "2";
-Acquire::http::Timeout "60";
-END
-    mirrors=$(private_apt apt-get update --print-uris | sed -nE "s|^'(.*)/dists/.*/(In)?Release' .*|\1|p" | grep -v security | sort -u) ||
-        skip "apt names no mirror"
-    for keyring in /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
-        [ -r "$keyring" ] && signed="[signed-by=$keyring]"
-    done
-    sed "s|.*|deb $signed & sid main|" <<<"$mirrors" >"$work/sources.list"
-    cat >>"$work/apt.conf" <<END
-Dir::Etc::sourcelist "$work/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-END
-}
+. scripts/private_apt.sh
 
 # The newer C library and the others are the interpreter's alone: it is started by the loader that belongs to them.
 wrap() { # wrap NAME
@@ -80,7 +43,7 @@ END
 fetch() {
     local names package
     command -v apt-get >/dev/null || skip "this machine has no apt"
-    prepare_apt
+    prepare_apt deb sid
     private_apt apt-get update >"$work/log" 2>&1 || true # of several sources, some may lack it
     names=$(private_apt apt-cache pkgnames python3. | awk -F. -v least="$LEAST" '/^python3\.[0-9]+-venv$/ && $2 + 0 >= least' | sort -V)
     [ -n "$names" ] || skip "$(grep -m1 '^[EW]:' "$work/log" || echo "there is none from 3.$LEAST on")"

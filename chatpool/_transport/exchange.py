@@ -36,7 +36,19 @@ __all__ = [
 ]
 
 
-_thread = threading.local()
+class _PerThread(threading.local):
+    """What belongs to one thread.
+
+    Attributes:
+        exchange: the one that it works on.
+        lock: of all its exchanges, one after the other: to make one for each would take longer than to take it.
+    """
+
+    exchange: Optional[Exchange] = None
+    lock: Any = None
+
+
+_thread = _PerThread()
 
 # Sockets time out to the millisecond: a wake-up just before the limit counts as one at the limit.
 _TICK_SECONDS = 0.002
@@ -102,7 +114,7 @@ class CancelToken:
 
 def current_exchange() -> Optional[Exchange]:
     """Return the exchange that this thread has started and not ended, None without one."""
-    return getattr(_thread, "exchange", None)
+    return _thread.exchange
 
 
 class StreamDeadline(NamedTuple):
@@ -156,7 +168,9 @@ class Exchange:
         self._tokens = tokens
         self._resolver = resolver
         self._max_response_bytes = max_response_bytes
-        self._lock = new_lock()
+        if _thread.lock is None:
+            _thread.lock = new_lock()
+        self._lock = _thread.lock
         self.held: Optional[Wakeable] = None
         self._connecting = False
         self._read_has_timed_out = False
@@ -177,7 +191,7 @@ class Exchange:
         Raises:
             Cancelled: a token was cancelled before.
         """
-        self._outer = getattr(_thread, "exchange", None)
+        self._outer = _thread.exchange
         try:
             for token in self._tokens:
                 token.attach(self)

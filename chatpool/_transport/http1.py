@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union, cast
+from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from requests.structures import CaseInsensitiveDict
 from urllib3._collections import HTTPHeaderDict
@@ -175,6 +175,10 @@ class ResponseHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
         """Return the value, or ``default``."""
         field = self._store.get(key.lower())
         return default if field is None else field[1]
+
+    def lacks(self, names: FrozenSet[str]) -> bool:
+        """Return whether none of ``names``, in lower case, is there."""
+        return names.isdisjoint(self._store)
 
 
 class ParsedHeaders(http.client.HTTPMessage):

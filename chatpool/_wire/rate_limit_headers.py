@@ -43,6 +43,11 @@ _FIELDS_BY_KIND = {
     kind: [(field, f"{_HEADER}{field}-{kind}") for field in ("limit", "remaining", "reset")] for kind in _KINDS
 }
 _RESETS = [f"{_HEADER}reset-{kind}" for kind in _KINDS]
+# Servers send none of a limit or several: these are enough to tell.
+_TELLING = frozenset(
+    {f"{_HEADER}{field}-{kind}" for field in ("remaining", "limit") for kind in _KINDS}
+    | {f"{_KEY_HEADER}limit-{kind}" for kind in _KINDS}
+)
 
 _MAX_WAIT_SECONDS = 31 * 86400.0  # a longer wait is a date in the wrong place or a mistake
 _JUST_PASSED_SECONDS = 86400.0  # a moment within the last day has just passed
@@ -260,14 +265,9 @@ def limit_headers_of(headers: Mapping[str, str], wall: float) -> Mapping[str, st
         headers: the response headers.
         wall: now, in seconds since the epoch.
     """
-    # Servers send none or several: looking for one of each kind is enough to tell, and this is done per answer.
-    get = headers.get
-    if not (get("x-ratelimit-remaining-requests") or get("x-ratelimit-remaining-tokens")) and not (
-        get("x-ratelimit-limit-requests")
-        or get("x-ratelimit-limit-tokens")
-        or get("x-ratelimit-api_key-limit-requests")
-        or get("x-ratelimit-api_key-limit-tokens")
-    ):
+    # This is done for each answer; the transport's headers can tell at once that there is none of several names.
+    get, lacks = headers.get, getattr(headers, "lacks", None)
+    if lacks(_TELLING) if lacks is not None else not any(get(name) for name in _TELLING):
         return _NO_LIMITS
     limits: Dict[str, str] = {}
     for kind, fields in _FIELDS_BY_KIND.items():
