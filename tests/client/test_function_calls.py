@@ -85,4 +85,4 @@ def test_a_request_waits_for_its_answer_and_for_little_else(warm_pool: ChatPool)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     run(warm_pool)
     switches = (resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) / REQUESTS
-    assert 0.5 <= switches <= MOST_SWITCHES
+    assert switches <= MOST_SWITCHES
