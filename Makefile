@@ -18,6 +18,7 @@ LITELLM_VENV ?= $(VENVS)/litellm$(SUFFIX)
 AIRFLOW_VENV ?= $(VENVS)/airflow$(SUFFIX)
 PREFECT_VENV ?= $(VENVS)/prefect$(SUFFIX)
 CLUSTER_VENV ?= $(VENVS)/cluster$(SUFFIX)
+FREETHREADED_VENV ?= $(VENVS)/freethreaded
 
 # Bytecode is kept, as the tests start hundreds of interpreters, but not among the sources.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,8 +33,8 @@ INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py
 MAKE_VENV = command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.9 or newer." >&2; exit 1; }; \
 	$(PYTHON) scripts/make_venv.py
 
-.PHONY: help demo site test test-docs test-local test-slow test-deploy test-orchestrators test-cluster test-servers coverage lint
-.PHONY: format types docs bench package ci ci-full clean
+.PHONY: help demo site test test-docs test-local test-slow test-freethreaded test-deploy test-orchestrators test-cluster
+.PHONY: test-servers coverage lint format types docs bench package ci ci-full clean
 
 help:
 	@echo "make demo        a run that is killed and goes on, then a real (small) model; ARGS=--no-model leaves that out"
@@ -42,6 +43,7 @@ help:
 	@echo "make test-docs   every example of the documentation, run and compared with what its page shows"
 	@echo "make test-local  the tests of the embedded model (fetches it once; Python 3.10 or newer)"
 	@echo "make test-slow   the tests that take longer, and what they have counted (CHATPOOL_FUZZ_SEED for other damage)"
+	@echo "make test-freethreaded the test suite on a Python without the global lock, which it builds (Debian; six minutes)"
 	@echo "make test-deploy the tests under gunicorn, Celery, Django, gevent and OpenTelemetry (installs Debian's Redis, Chromium)"
 	@echo "make test-orchestrators the examples for Airflow and Prefect under the real ones"
 	@echo "make test-cluster the tests under Dask, Ray, Spark and Slurm, and on two hosts (installs Debian's Redis, Java, Slurm)"
@@ -75,6 +77,10 @@ test-local: $(LOCAL_VENV)/.ready
 test-slow: $(TEST_VENV)/.ready
 	$(TEST_VENV)/bin/python -m pytest $(HEAVY_ONES) -m "(slow or hypothesis) and not (local or deploy or cluster or servers or docs)" --hypothesis-profile full \
 		-o faulthandler_timeout=900 $(ARGS)
+
+# Without the global lock, whatever the packages ask for.
+test-freethreaded: $(FREETHREADED_VENV)/.ready
+	PYTHON_GIL=0 $(FREETHREADED_VENV)/bin/python -m pytest $(HEAVY_ONES) $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(HEAVY_ONES) $(ARGS)
@@ -124,13 +130,18 @@ ci-full:
 	.ci/run full
 
 clean:
-	rm -rf $(VENVS) .pythons build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis
+	rm -rf $(VENVS) .pythons .pythons-built build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is the last thing written, so that an environment that was not finished is made anew.
 $(TEST_VENV)/.ready: $(INPUTS)
 	@$(MAKE_VENV) $(TEST_VENV) test $(VENV_OPTIONS)
+	@touch $@
+
+# What has no wheels for it: cryptography, of which trustme is made, polars, and what vcrpy stands on.
+$(FREETHREADED_VENV)/.ready: $(INPUTS) scripts/freethreaded_python.sh
+	@python=$$(scripts/freethreaded_python.sh) && $$python scripts/make_venv.py $(FREETHREADED_VENV) test --without polars,trustme,vcrpy
 	@touch $@
 
 $(LOCAL_VENV)/.ready: $(INPUTS)

@@ -1,10 +1,11 @@
 """Makes a virtual environment and installs chatpool with some extras into it; says what is missing otherwise.
 
-    python3 scripts/make_venv.py FOLDER EXTRA,EXTRA [--at-least 3.10] [--lowest]
+    python3 scripts/make_venv.py FOLDER EXTRA,EXTRA [--at-least 3.10] [--lowest] [--without PACKAGE,PACKAGE]
     python3 scripts/make_venv.py FOLDER --only FILE [--at-least 3.10]
 
 The first interpreter that will do is taken: the one that runs this, then the newer ones on PATH.
 With ``--lowest`` the lowest declared versions of the dependencies are installed.
+With ``--without`` some packages of the extras are left out: those that this interpreter cannot have.
 With ``--only`` a file of requirements is installed, and no chatpool: for a program that the tests talk to.
 
 This file runs on any Python 3, however old, to be able to say that it is too old.
@@ -31,6 +32,7 @@ def main():
     parser.add_argument("--only", metavar="FILE")
     parser.add_argument("--at-least", default="3.9", metavar="VERSION")
     parser.add_argument("--lowest", action="store_true")
+    parser.add_argument("--without", metavar="PACKAGES")
     options = parser.parse_args()
     python = choose_python(version_of(options.at_least))
     shutil.rmtree(options.folder, ignore_errors=True)
@@ -101,6 +103,9 @@ def install(options):
         what = options.only
         # Much of what such a program brings is never imported.
         command += ["--no-compile", "--requirement", options.only]
+    elif options.without:
+        what += " without " + options.without
+        command += ["--editable", ROOT] + requirements_of(options.extras.split(","), options.without.split(","))
     else:
         command += ["--editable", "%s[%s]" % (ROOT, options.extras)]
     print("Installing %s into %s ..." % (what, options.folder))
@@ -114,9 +119,20 @@ def install(options):
 
 def lowest_versions():
     """The declared lower bounds as exact versions."""
+    return re.sub(r">=([\d.]+)\S*", r"==\1", declared("options", "install_requires")).split()
+
+
+def requirements_of(extras, without):
+    """The requirements of extras, but for some packages."""
+    lines = [line.strip() for extra in extras for line in declared("options.extras_require", extra).split("\n")]
+    return [line for line in lines if line and re.split(r"[\[<>=; ]", line)[0] not in without]
+
+
+def declared(section, name):
+    """An entry of setup.cfg."""
     setup = configparser.ConfigParser()
     setup.read(os.path.join(ROOT, "setup.cfg"))
-    return re.sub(r">=([\d.]+)\S*", r"==\1", setup["options"]["install_requires"]).split()
+    return setup[section][name]
 
 
 def run(command, failure):

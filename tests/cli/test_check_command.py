@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 
 import pytest
-import trustme
 
 from chatpool.testing import Answer, Error, FakeServer, Html, RateLimited, Stall
 
@@ -185,6 +184,7 @@ def test_a_server_that_never_answers_is_wrong(check, chatpool_server):
 
 
 def test_a_certificate_that_is_not_trusted_is_a_matter_of_the_ca(run, monkeypatch, tmp_path):
+    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -10,7 +10,6 @@ import pytest
 import requests
 import requests_mock
 import responses
-import vcr
 
 from chatpool import ChatPool, RateLimitError
 from chatpool.testing import FakeServer, chat_completion
@@ -56,6 +55,7 @@ def test_requests_mock_with_a_stream():
 
 
 def test_vcrpy_with_a_stream(tmp_path):
+    vcr = pytest.importorskip("vcr")
     cassette = str(tmp_path / "cassette.yaml")
     with FakeServer(reply=lambda body: "once upon") as server, ChatPool("m", base_url=server.base_url) as pool:
         for _ in range(2):
@@ -86,6 +86,7 @@ def test_requests_mock_with_an_error_status():
 
 
 def test_vcrpy_records_and_replays(tmp_path):
+    vcr = pytest.importorskip("vcr")
     cassette = str(tmp_path / "cassette.yaml")
     with FakeServer() as server:
         url = server.base_url

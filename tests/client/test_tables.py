@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import decimal
 import enum
-import importlib
 import pathlib
 import uuid
 
@@ -17,7 +16,7 @@ class Libraries:
     """Those that make tables, imported when a test uses them: each process of the suite collects this file."""
 
     def __getattr__(self, name):
-        return importlib.import_module(name)
+        return pytest.importorskip(name)
 
 
 the = Libraries()

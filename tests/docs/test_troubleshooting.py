@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
-import trustme
 
 import chatpool.errors
 from chatpool import Budget, Cache, ChatPool, ChatPoolError, Limits, RetryPolicy, Timeout
@@ -58,6 +57,7 @@ def at(url: str, **options: Any):
 
 def untrusted():
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme = pytest.importorskip("trustme")
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
     with FakeServer(tls=tls) as server:
         at(server.base_url)

@@ -7,7 +7,6 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-import trustme
 from scripted_server import FullListener, ScriptedServer
 
 from chatpool._transport import CancelToken, KeyAuth, Transport, TransportSettings
@@ -20,6 +19,7 @@ __all__ = ["authority", "exchange", "full_listener", "in_thread", "serve", "star
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
     """A CA: ``.file`` (its certificate) and ``.context`` (a server's, for 127.0.0.1 and localhost)."""
+    trustme = pytest.importorskip("trustme")  # it has no wheels for Pythons without the global lock
     ca = trustme.CA()
     file = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(file)

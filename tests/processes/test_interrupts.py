@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import trustme
 
 from chatpool.testing import Error, RateLimited, Stall, Stream
 
@@ -343,6 +342,7 @@ class _HeldTLSStream:
 
 @pytest.fixture
 def held_tls_stream(tmp_path):
+    trustme = pytest.importorskip("trustme")
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

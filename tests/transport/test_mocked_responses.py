@@ -6,7 +6,6 @@ import pytest
 import requests
 import requests_mock
 import responses
-import vcr
 
 from chatpool._transport import Cancelled, CancelToken
 
@@ -54,6 +53,8 @@ def test_a_cancelled_token_stops_a_mock(start_transport, exchange):
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_vcrpy_records_and_plays_back(tls, serve, start_transport, exchange, tmp_path):
+    vcr = pytest.importorskip("vcr")
+
     def echo(peer):
         while request := peer.read_request():
             peer.answer(request[1])

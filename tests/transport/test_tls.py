@@ -7,7 +7,6 @@ import ssl
 import certifi
 import pytest
 import requests
-import trustme
 from cryptography.hazmat.primitives import serialization
 
 from chatpool._transport.tls import Trust, choose_trust
@@ -128,6 +127,7 @@ def test_without_a_check_any_certificate_will_do(serve, start_transport, exchang
 
 
 def test_a_client_certificate_is_shown(serve, start_transport, exchange, authority, tmp_path):
+    trustme = pytest.importorskip("trustme")
     mine = trustme.CA()
     certificate = mine.issue_cert("client@example.org")
     file = tmp_path / "client.pem"
