@@ -7,12 +7,14 @@ import ssl
 import certifi
 import pytest
 import requests
-from cryptography.hazmat.primitives import serialization
 
 from chatpool._transport.tls import Trust, choose_trust
 from chatpool._wire import classify_exception
 from chatpool.config import Timeout
 from chatpool.errors import ConfigurationError
+
+trustme = pytest.importorskip("trustme")
+serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -127,7 +129,6 @@ def test_without_a_check_any_certificate_will_do(serve, start_transport, exchang
 
 
 def test_a_client_certificate_is_shown(serve, start_transport, exchange, authority, tmp_path):
-    trustme = pytest.importorskip("trustme")
     mine = trustme.CA()
     certificate = mine.issue_cert("client@example.org")
     file = tmp_path / "client.pem"
