@@ -224,7 +224,8 @@ def _stats_of(connection: sqlite3.Connection) -> CacheStats:
 
 def _give_back(connection: sqlite3.Connection) -> None:
     """Give the room of removed answers back to the disk."""
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    # Not with execute: some Pythons (3.11) end a statement whose rows have no columns at the first, which is one page.
+    connection.executescript("PRAGMA incremental_vacuum")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import queue
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple, Optional
 
-from .._locks import run_beside
+from .._locks import HAS_SAFE_WITH, new_lock, run_beside
 from .._reentrancy import runs_user_code
 
 __all__ = ["WorkerHooks", "WorkerThreads"]
@@ -66,11 +65,12 @@ class WorkerThreads(ThreadPoolExecutor):
 
     def __init__(self, max_workers: int, hooks: WorkerHooks, run_hook: Callable[[str], None]) -> None:
         super().__init__(max_workers, thread_name_prefix="chatpool")
+        self._shutdown_lock = new_lock()  # which is released again where Ctrl-C has left it taken
         self._idle_semaphore = _Permits()
         if hooks.worker_idle is not None or hooks.worker_end is not None:
             self._work_queue = _WatchedQueue(run_hook)
 
-    if sys.version_info < (3, 10):
+    if not HAS_SAFE_WITH:
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             """Submit in another thread: the ``with`` of the method may lose any lock at Ctrl-C."""

@@ -253,6 +253,38 @@ def test_another_threads_run_on_the_same_pool_is_not_disturbed(server, script, e
     assert ended(process)[1] == "2000\n"
 
 
+def test_a_block_of_a_lock_is_as_safe_as_this_python_is_taken_to_have_it(server, script, ended):
+    """Whether Ctrl-C can leave a lock taken: what stands on it is in ``chatpool._locks``."""
+    process = script(
+        """
+        import signal, threading
+        from chatpool._locks import HAS_SAFE_WITH
+        lock, go, done = threading.Lock(), threading.Event(), False
+        main = threading.main_thread().ident
+        def storm():
+            while not done:
+                go.wait()
+                go.clear()
+                signal.pthread_kill(main, signal.SIGINT)
+        threading.Thread(target=storm, daemon=True).start()
+        left_taken = 0
+        for _ in range(300):
+            try:
+                go.set()
+                while True:
+                    with lock:
+                        pass
+            except KeyboardInterrupt:
+                left_taken += lock.locked()
+                if lock.locked():
+                    lock.release()
+        print(left_taken if HAS_SAFE_WITH else 0)
+        """,
+        server,
+    )
+    assert ended(process) == (0, "0\n", "")
+
+
 def test_it_is_survived_at_any_moment(server, script, ended):
     """A storm of them while runs are fed: every run ends with all its outcomes, and the pool works afterwards."""
     process = script(
