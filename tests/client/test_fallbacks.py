@@ -651,9 +651,9 @@ class TestKindsOfCalls:
         assert all(request.body["stream"] for request in server.requests)
 
     def test_a_file_that_cannot_be_read_twice_is_sent_whole_again(self, serve):
-        ready, written = os.pipe()
-        os.write(written, b"RIFF, more or less")
-        os.close(written)
+        ready, writable = os.pipe()
+        with os.fdopen(writable, "wb") as file:  # gevent's os.close would wait for its loop
+            file.write(b"RIFF, more or less")
         server, pool = serve(lambda request: GONE if request.form["model"] == "m" else None)
         with os.fdopen(ready, "rb") as file:
             pool.request("/audio/transcriptions", {"model": "m"}, files={"file": file}, fallbacks=["other"])
