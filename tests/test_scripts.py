@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "scripts" / "new_pythons.sh"
+SCRIPTS = ("new_pythons.sh", "freethreaded_python.sh", "private_apt.sh")
 TOOLS = ("awk", "bash", "cat", "dirname", "find", "grep", "id", "mkdir", "mktemp", "rm", "sed", "sort", "touch")
 
 needs_bash = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="not a Unix with bash")
@@ -19,17 +19,18 @@ needs_bash = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="not a
 
 @pytest.fixture
 def tree(tmp_path):
-    """A source tree that holds the script only, and a PATH without apt."""
+    """A source tree that holds the scripts only, and a PATH without apt."""
     (tmp_path / "scripts").mkdir()
-    shutil.copy(SCRIPT, tmp_path / "scripts")
+    for script in SCRIPTS:
+        shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
     (tmp_path / "bin").mkdir()
     for tool in TOOLS:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
 
-def run(tree):
-    command = [tree / "scripts" / "new_pythons.sh"]
+def run(tree, script="new_pythons.sh"):
+    command = [tree / "scripts" / script]
     return subprocess.run(command, env={"PATH": str(tree / "bin")}, capture_output=True, text=True, check=False)
 
 
@@ -56,6 +57,37 @@ def test_newer_pythons_that_cannot_be_fetched_are_skipped_by_name_and_leave_noth
     assert (done.returncode, done.stdout) == (77, "")
     assert f"skipped: no Python from Debian unstable: {reason}\n" in done.stderr
     assert sorted(path.name for path in tree.iterdir()) == ["bin", "scripts"]
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("apt", "reason"),
+    [
+        (None, "this machine has no apt"),
+        ("exit 100", "apt names no mirror"),
+        (
+            "case \"$*\" in *source*) echo 'E: no network'; exit 100;; esac;"
+            "echo \"'http://host/debian/dists/stable/InRelease' list 0\"",
+            "E: no network",
+        ),
+    ],
+)
+def test_a_python_that_cannot_be_built_is_skipped_by_name_and_leaves_nothing_behind(tree, apt, reason):
+    if apt is not None:
+        program(tree / "bin" / "apt-get", apt)
+    program(tree / "bin" / "dpkg", "exit 0")
+    done = run(tree, "freethreaded_python.sh")
+    assert (done.returncode, done.stdout) == (77, "")
+    assert f"skipped: no Python 3.13t: {reason}\n" in done.stderr
+    assert sorted(path.name for path in tree.iterdir()) == ["bin", "scripts"]
+
+
+@needs_bash
+def test_a_python_that_was_built_is_not_built_again(tree):
+    program(tree / ".pythons-built/python3.13t/bin/python3.13t", "exit 1")
+    done = run(tree, "freethreaded_python.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("/.pythons-built/python3.13t/bin/python3.13t\n")
 
 
 @needs_bash
