@@ -14,6 +14,12 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = ("new_pythons.sh", "freethreaded_python.sh", "private_apt.sh")
 TOOLS = ("awk", "bash", "cat", "dirname", "find", "grep", "id", "mkdir", "mktemp", "rm", "sed", "sort", "touch")
 
+# An apt that names a mirror, which has no such source package.
+NO_SOURCE = """case "$*" in
+    *source*) echo 'E: no network'; exit 100 ;;
+    *) echo "'http://host/debian/dists/stable/InRelease' list 0" ;;
+esac"""
+
 needs_bash = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="not a Unix with bash")
 
 
@@ -65,11 +71,7 @@ def test_newer_pythons_that_cannot_be_fetched_are_skipped_by_name_and_leave_noth
     [
         (None, "this machine has no apt"),
         ("exit 100", "apt names no mirror"),
-        (
-            "case \"$*\" in *source*) echo 'E: no network'; exit 100;; esac;"
-            "echo \"'http://host/debian/dists/stable/InRelease' list 0\"",
-            "E: no network",
-        ),
+        (NO_SOURCE, "E: no network"),
     ],
 )
 def test_a_python_that_cannot_be_built_is_skipped_by_name_and_leaves_nothing_behind(tree, apt, reason):
