@@ -37,15 +37,7 @@ __all__ = [
 
 
 class _PerThread(threading.local):
-    """What belongs to one thread.
-
-    Attributes:
-        exchange: the one that it works on.
-        lock: of all its exchanges, one after the other: to make one for each would take longer than to take it.
-    """
-
-    exchange: Optional[Exchange] = None
-    lock: Any = None
+    exchange: Optional[Exchange] = None  # the one that the thread works on
 
 
 _thread = _PerThread()
@@ -168,9 +160,8 @@ class Exchange:
         self._tokens = tokens
         self._resolver = resolver
         self._max_response_bytes = max_response_bytes
-        if _thread.lock is None:
-            _thread.lock = new_lock()
-        self._lock = _thread.lock
+        # Its own: a finalizer that ends a stream takes that of the stream's exchange, and must find no other's work in it.
+        self._lock = new_lock()
         self.held: Optional[Wakeable] = None
         self._connecting = False
         self._read_has_timed_out = False
