@@ -160,7 +160,7 @@ class Exchange:
         self._tokens = tokens
         self._resolver = resolver
         self._max_response_bytes = max_response_bytes
-        # Its own: a finalizer that ends a stream takes that of the stream's exchange, and must find no other's work in it.
+        # Its own: a finalizer that ends a stream takes the lock of its exchange, and must find no other work in it.
         self._lock = new_lock()
         self.held: Optional[Wakeable] = None
         self._connecting = False
