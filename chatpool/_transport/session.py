@@ -128,7 +128,8 @@ class Preparer:
             user_auth = None
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
         self.auth: KeyAuth = user_auth or settings.auth
-        self._templates: Dict[Tuple[str, str], PreparedRequest] = {}
+        # By a str: only such keys are looked up without a lock on Pythons without the global one.
+        self._templates: Dict[str, PreparedRequest] = {}
 
     def prepare(
         self,
@@ -151,7 +152,7 @@ class Preparer:
         if headers or query or not isinstance(body, bytes) or not body or is_signed or content_type != JSON_TYPE:
             headers = {"Content-Type": content_type, **(headers or {})} if content_type != JSON_TYPE else headers or {}
             return self._prepare_in_full(method, url, body, self.auth, headers, query or {})
-        template = self._templates.get((method, url))
+        template = self._templates.get(f"{method} {url}")
         if template is None:
             template = self._add_template(method, url)
         return self.auth(_clone(template, body))
@@ -174,7 +175,7 @@ class Preparer:
             self._templates.clear()
         template = self._prepare_in_full(method, url, b"{}", KeyAuth(None), {}, {})
         template.headers = RequestHeaders(template.headers)
-        self._templates[method, url] = template
+        self._templates[f"{method} {url}"] = template
         return template
 
     def _prepare_in_full(
