@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import threading
 from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from requests.structures import CaseInsensitiveDict
@@ -42,9 +43,21 @@ _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([ -~\t]*)")
 _FRAMING_FIELDS = ("content-length", "transfer-encoding", "connection")
 _BODY_FIELDS = ("content-length", "content-encoding")
 
-# Lines that were parsed before, by their text: a server sends most of them with every response.
-_parsed_lines: Dict[str, Tuple[str, Field]] = {}
-_MAX_CACHED_LINES, _MAX_CACHED_LINE_CHARS = 512, 200
+_MAX_CACHED_LINES, _MAX_CACHED_LINE_CHARS = 128, 200
+
+
+class _Parsed(threading.local):
+    """Lines that this thread has parsed before, by their text: a server sends most of them with every response.
+
+    Each thread has its own: without the global lock, threads would wait for each other at every line of a shared dict,
+    as a str that another thread has made cannot be compared without the dict's lock.
+    """
+
+    def __init__(self) -> None:
+        self.lines: Dict[str, Tuple[str, Field]] = {}
+
+
+_parsed = _Parsed()
 
 
 def header_problem(text: Union[str, bytes]) -> str:
@@ -255,8 +268,9 @@ def parse_fields(lines: bytes) -> Optional[Fields]:
     text = lines.decode("latin-1")
     if text and not text.endswith("\r\n"):
         return None
+    known_lines = _parsed.lines
     for line in text.split("\r\n")[:-1]:
-        parsed = _parsed_lines.get(line) or _parse_line(line)
+        parsed = known_lines.get(line) or _parse_line(line)
         if parsed is None:
             return None
         name, field = parsed
@@ -303,9 +317,10 @@ def _parse_line(line: str) -> Optional[Tuple[str, Field]]:
         return None
     parsed = (match[1].lower(), (match[1], match[2].lstrip(" \t")))
     if len(line) <= _MAX_CACHED_LINE_CHARS:
-        if len(_parsed_lines) >= _MAX_CACHED_LINES:
-            _parsed_lines.clear()
-        _parsed_lines[line] = parsed
+        known_lines = _parsed.lines
+        if len(known_lines) >= _MAX_CACHED_LINES:
+            known_lines.clear()
+        known_lines[line] = parsed
     return parsed
 
 

@@ -36,6 +36,8 @@ _DEFAULT_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip, defl
 # Bounded, because paths may come from users' data.
 _MAX_TEMPLATES = 64
 
+_NO_TEMPLATES: Dict[str, PreparedRequest] = {}
+
 _BODY_HEADERS = ("Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding")
 
 
@@ -128,8 +130,7 @@ class Preparer:
             user_auth = None
         # Even without a key: with no auth= at all, requests would send what .netrc holds for the host.
         self.auth: KeyAuth = user_auth or settings.auth
-        # By a str: only such keys are looked up without a lock on Pythons without the global one.
-        self._templates: Dict[str, PreparedRequest] = {}
+        self._templates: Dict[str, Dict[str, PreparedRequest]] = {}  # by method and URL
 
     def prepare(
         self,
@@ -152,7 +153,7 @@ class Preparer:
         if headers or query or not isinstance(body, bytes) or not body or is_signed or content_type != JSON_TYPE:
             headers = {"Content-Type": content_type, **(headers or {})} if content_type != JSON_TYPE else headers or {}
             return self._prepare_in_full(method, url, body, self.auth, headers, query or {})
-        template = self._templates.get(f"{method} {url}")
+        template = self._templates.get(method, _NO_TEMPLATES).get(url)
         if template is None:
             template = self._add_template(method, url)
         return self.auth(_clone(template, body))
@@ -171,11 +172,12 @@ class Preparer:
         return copied
 
     def _add_template(self, method: str, url: str) -> PreparedRequest:
-        if len(self._templates) >= _MAX_TEMPLATES:
-            self._templates.clear()
+        templates = self._templates.setdefault(method, {})
+        if len(templates) >= _MAX_TEMPLATES:
+            templates.clear()
         template = self._prepare_in_full(method, url, b"{}", KeyAuth(None), {}, {})
         template.headers = RequestHeaders(template.headers)
-        self._templates[f"{method} {url}"] = template
+        templates[url] = template
         return template
 
     def _prepare_in_full(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, Mapping, NoReturn, Optional, Union
+from typing import Any, Dict, Mapping, NoReturn, Optional, Union
 
 import requests
 from requests.models import PreparedRequest
@@ -45,6 +45,8 @@ __all__ = ["BrokenTransport", "Transport"]
 # As many as browsers follow (https://fetch.spec.whatwg.org/#http-redirect-fetch).
 _MAX_REDIRECTS = 20
 
+_MAX_URLS = 64  # bounded, because paths may come from users' data
+
 Headers = Mapping[str, Optional[str]]
 Body = Union[bytes, LazyBody]
 
@@ -58,6 +60,7 @@ class Transport:
 
     def __init__(self, settings: TransportSettings) -> None:
         self._base_url = normalise_base_url(settings.base_url)
+        self._urls: Dict[str, str] = {}  # by their paths
         self._settings = settings
         self._trust = self._choose_trust()
         adapter = TransportAdapter(settings.max_workers, self._trust, settings.max_response_bytes)
@@ -194,7 +197,12 @@ class Transport:
 
     def url_of(self, path: str) -> str:
         """Return the URL of a path below ``base_url``."""
-        return join_url(self._base_url, path)
+        url = self._urls.get(path)
+        if url is None:
+            if len(self._urls) >= _MAX_URLS:
+                self._urls.clear()
+            url = self._urls[path] = join_url(self._base_url, path)
+        return url
 
     def close(self) -> None:
         """Close the idle connections; exchanges under way finish, later ones raise Cancelled."""
@@ -275,6 +283,7 @@ class BrokenTransport(Transport):
 
     def __init__(self, inherited: Transport, reason: Exception) -> None:
         self._base_url = inherited.base_url
+        self._urls = {}
         self._settings = inherited.settings
         self._preparer = inherited._preparer
         self._proxy = inherited.proxy
