@@ -206,7 +206,8 @@ class Attempter:
         fallbacks = call.options.fallbacks
         error = None if fallbacks is None else fallbacks.reason_to_skip(call.first_request, call.fallback)
         if error is not None and not (has_room and is_of_own_day(error)):
-            return RetryDecision(error=error.copied("not sent: "), scope="model")
+            of_all = fallbacks is not None and fallbacks.refuses_all(call.first_request, call.fallback)
+            return RetryDecision(error=error.copied("not sent: "), scope="model" if of_all else "call", skipped=True)
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))

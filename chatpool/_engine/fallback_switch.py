@@ -68,6 +68,8 @@ class FallbackSwitch:
         if self._switch(call, error, decision.scope):
             call.unreported_usage = None
             return RetryDecision(wait=0.0)
+        if decision.skipped and fallbacks.reason_to_skip(call.first_request, call.fallback) is None:
+            return RetryDecision(wait=0.0)  # meanwhile another call has found that no fallback is better: it is sent
         return decision._replace(error=_with_earlier(call, decision.error), scope=self._scope_of(call, decision))
 
     def _scope_of(self, call: Call, decision: RetryDecision) -> str:

@@ -59,6 +59,7 @@ class RetryDecision(NamedTuple):
         refresh_key: True if the API key is to be fetched again before the next attempt.
         avoid_for: seconds for which the call avoids this endpoint, because it fails over to another; None where it
             waits for this one.
+        skipped: whether nothing was sent because a fallback was the better choice.
     """
 
     wait: Optional[float] = None
@@ -67,6 +68,7 @@ class RetryDecision(NamedTuple):
     reject_for: Optional[float] = None
     refresh_key: bool = False
     avoid_for: Optional[float] = None
+    skipped: bool = False
 
 
 class Deadline(NamedTuple):

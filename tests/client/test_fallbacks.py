@@ -26,6 +26,7 @@ from chatpool import (
     Timeout,
     Usage,
 )
+from chatpool._engine import Fallbacks
 from chatpool.testing import Answer, Error, FakeServer, MemoryPool, Reset, Stream, chat_completion
 
 GONE = Error(404, message="The model `m` does not exist.", code="model_not_found")
@@ -439,6 +440,30 @@ class TestRuns:
         assert all(outcome.attempts for outcome in results.outcomes)
         longest = max(str(outcome.error) for outcome in results.outcomes[::2])
         assert "not sent" not in longest
+
+    @pytest.mark.parametrize("fallbacks", [["other"], ["other", {"model": "third"}]])
+    def test_nor_if_the_last_fallback_is_refused_just_after_a_call_was_to_go_on_with_it(
+        self, serve, monkeypatch, fallbacks
+    ):
+        reason_to_skip, told = Fallbacks.reason_to_skip, []
+
+        def then_all_are_refused(self, request, number):
+            error = reason_to_skip(self, request, number)
+            if error is not None and not told:
+                told.append(request)
+                for other in range(number + 1, len(self.entries) + 1):
+                    self.remember(request, other, error, for_all=False)
+            return error
+
+        monkeypatch.setattr(Fallbacks, "reason_to_skip", then_all_are_refused)
+        server, pool = serve(lambda request: UNKNOWN_FIELD if "top_x" in request.body else None, max_workers=1)
+        messages = {"messages": [{"role": "user", "content": "ping"}]}
+        pool.map([messages])
+        results = pool.map([{**messages, "top_x": 1}] * 4 + [messages], on_error="return", fallbacks=fallbacks)
+        assert told
+        assert results.fatal is None
+        assert [outcome.ok for outcome in results.outcomes] == [False] * 4 + [True]
+        assert all(outcome.attempts for outcome in results.outcomes)
 
     def test_nor_does_it_end_the_run_if_a_fallback_has_had_no_others(self, serve, gate):
         def answer(request):
