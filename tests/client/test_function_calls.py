@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no su
 
 REQUESTS = 200
 
-# Python 3.11 and older also count what a list comprehension and a C method of a type cost.
-MOST_CALLS = 960 if sys.version_info >= (3, 12) else 1080
+# Python 3.9 counts what taking a lock and leaving it cost as well.
+MOST_CALLS = 960 if sys.version_info >= (3, 10) else 1080
 MOST_SWITCHES = 3
 
 SERVER = """
