@@ -237,9 +237,8 @@ class Exchange:
 
     def check(self) -> None:
         """Raise Cancelled if it was cancelled."""
-        for token in self._tokens:
-            if token.cancelled:
-                raise Cancelled("cancelled")
+        if self.cancelled:
+            raise Cancelled("cancelled")
 
     def left(self) -> float:
         """Return the seconds that the next operation may take.
