@@ -386,6 +386,7 @@ def test_an_unknown_model_ends_its_own_rows_only(run, tmp_path, chatpool_server,
     assert result.failed <= 8
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(write_rows, tmp_path, chatpool_server, ids):
     source, target = write_rows(200), tmp_path / "out.jsonl"
     program = f"""

@@ -267,6 +267,7 @@ def test_the_budget_holds_for_all_of_them_together(write_rows, tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_money_is_counted_alike_by_one_process_and_by_several(processes, write_rows, tmp_path):
     usage = {"prompt_tokens": 50, "completion_tokens": "10", "total_tokens": 1050.0}
     choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}

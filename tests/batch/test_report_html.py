@@ -42,6 +42,7 @@ def test_of_many_failures_five_are_shown(page_of):
     assert "The first rows that failed" in page
 
 
+@pytest.mark.slow
 def test_it_is_small_and_needs_nothing_else(page_of):
     page = page_of(500, lambda request: Delay(0.0))
     assert len(page.encode()) < 150_000

@@ -80,6 +80,7 @@ def test_a_signal_ends_it_soon_with_everything_finished_on_disk(start, chatpool_
     assert len(chatpool_server.requests) == 1200 + 16
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_shard_and_all_after_it_with_everything_finished_on_disk(start, chatpool_server, tmp_path):
     source, work = tmp_path / "in.txt", tmp_path / "work"
     source.write_text("".join(f"prompt {line}\n" for line in range(60)))

@@ -86,6 +86,7 @@ def test_a_run_is_seen_and_its_death_too(run, start, tmp_path, output, journal, 
     assert "is not running: it was killed" in ended.err
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_run_ends(run, start, tmp_path, monkeypatch):
     process = start(tmp_path / "out.jsonl")
     until(lambda: is_stalled(tmp_path / "out.journal"))

@@ -598,6 +598,7 @@ class TestEmbeddings:
         pool_of().embed(["text"], progress=False, dimensions=4)
         assert not pool_of().embed(["text"], progress=False, dimensions=5).outcomes[0].cached
 
+    @pytest.mark.slow
     def test_many_more_than_go_into_one_request(self, server, pool_of):
         texts = [str(number) for number in range(2500)]
         first = pool_of().embed(texts, progress=False, dimensions=2)

@@ -166,6 +166,7 @@ with ChatPool("m", base_url=sys.argv[1], max_workers=4) as pool:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.slow
 def test_after_a_kill_at_most_what_was_in_flight_is_sent_again(chatpool_server, journal):
     command = [sys.executable, "-c", PROGRAM, chatpool_server.base_url, str(journal)]
     chatpool_server.set_script(lambda request: Stall() if request.number >= 100 else None)

@@ -78,6 +78,7 @@ def test_names_of_models_without_end_are_forgotten(serve):
     assert len(pool.stats().lines) <= 1_500
 
 
+@pytest.mark.slow
 def test_a_model_that_is_used_is_not_forgotten(serve):
     server, pool = serve(max_workers=4)
     learned = None

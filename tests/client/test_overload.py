@@ -62,6 +62,7 @@ def answered(results):
 
 
 class TestLimitsThatSay503:
+    @pytest.mark.slow
     def test_of_requests_in_flight(self, open_pool, stepped_time):
         server, pool = open_pool({"limits": [FailsBeyond(4)], "script": stepped_time.answer_after(0.03)})
         assert answered(stepped_time.run(pool, lambda: pool.map(ROWS))) == ROWS

@@ -358,8 +358,9 @@ def test_max_pack_is_a_number_of_texts(embed, wrong):
         embed(["a", "b"], max_pack=wrong)
 
 
-@pytest.mark.parametrize("step", [pytest.param(Error(500), marks=pytest.mark.slow), Error(504)])
-@pytest.mark.parametrize("max_workers", [pytest.param(2, marks=pytest.mark.slow), 32])
+@pytest.mark.parametrize("step", [Error(500), Error(504)])
+@pytest.mark.parametrize("max_workers", [2, 32])
+@pytest.mark.slow
 def test_many_packs_with_a_bad_text_each_are_no_outage(instant_waits, step, max_workers):
     texts = [f"bad {number}" if number % 20 == 7 else str(number) for number in range(1000)]
 

@@ -168,6 +168,7 @@ def test_a_call_in_the_loop_does_not_wait_for_ever_for_its_own_thread(serve, mon
     assert_complete(gathered(itertools.chain(seen, pairs)), 4)
 
 
+@pytest.mark.slow
 def test_closing_the_pool_in_the_loop_finishes_what_was_submitted(serve, monkeypatch):
     monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)

@@ -295,6 +295,7 @@ USE_TZ = True
 
 
 @pytest.mark.parametrize("plugin", ["pytest_django", None])
+@pytest.mark.slow
 def test_the_fixture_of_pytest(tmp_path, plugin):
     if plugin is not None:
         pytest.importorskip(plugin)  # not in the extra: the fixture works without it

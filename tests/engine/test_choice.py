@@ -55,6 +55,7 @@ def test_configured_limits_are_each_used_to_the_full(simulate):
     assert simulation.clock.time < 1.25 * 1200 / 60
 
 
+@pytest.mark.slow
 def test_found_limits_are_each_used_to_the_full(simulate):
     servers = {"a": limited(20), "b": limited(40), "c": limited(80)}
     simulation = simulate(servers, 40).submit(2800).run()

@@ -50,6 +50,7 @@ def test_during_an_outage_only_probes_are_sent_and_nothing_is_lost(simulate, fai
         assert simulation.sent_between(late, late + 1) >= 0.9 * healthy
 
 
+@pytest.mark.slow
 def test_a_flapping_server_loses_nothing(simulate):
     flaps = [(second, second + 0.7) for second in range(2, 30, 2)]
     simulation = simulate(outages(*flaps), 32)

@@ -322,5 +322,6 @@ def test_every_call_ends_in_time_as_a_success_or_a_typed_error_and_leaves_no_soc
 
 @some
 @plain_and_tls
+@pytest.mark.slow
 def test_so_does_every_stream(count, tls, attack):
     assert attack(count, tls, streamed=True) <= 0

@@ -125,6 +125,7 @@ def written(path, record):
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_cut_at_every_byte_of_the_last_lines_it_has_the_whole_records_before(path, written, record, caplog):
     ends = [index + 1 for index, byte in enumerate(written) if byte == ord("\n")]
     for cut in range(ends[1], len(written)):

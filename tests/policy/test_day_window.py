@@ -73,6 +73,7 @@ def test_a_clock_that_is_set_back_gives_nothing_away():
     assert window.used() == (2.0, 0.0)
 
 
+@pytest.mark.slow
 def test_however_much_is_sent_the_count_stays_small():
     window, limits = DayWindow(), DayLimits(requests=1e9)
     for number in range(20_000):

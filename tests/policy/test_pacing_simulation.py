@@ -196,6 +196,7 @@ class TestTwoPoolsOnOneQuota:
 class TestYields:
     """What a pool that is alone pays for others that there might be."""
 
+    @pytest.mark.slow
     def test_they_cost_one_percent_at_most(self, monkeypatch):
         scenario, world, _ = scenario_of("C", "exact")
         seconds = run(world, Client(Pacer(), 16_000, scenario.workers))
@@ -243,10 +244,12 @@ class TestRejectionsAtRandom:
         assert median_seconds(gateway.world(), 1200, 64, few) <= gateway.over * 1200 * 0.2 / 64
         assert median_seconds(gateway.world(), 6000, 64, many) <= gateway.over_many * 6000 * 0.2 / 64
 
+    @pytest.mark.slow
     def test_nor_do_they_under_another_name(self):
         world = World(Unlimited, about(0.05), hint=None, chance=0.2, chance_says="unavailable")
         assert median_seconds(world, 2000, 100, seeds=9) <= 2.2
 
+    @pytest.mark.slow
     def test_however_many_there_are_nothing_is_lost_while_others_are_answered(self):
         world = World(Unlimited, about(0.2), hint=None, chance=0.4, chance_says="unavailable")
         assert median_seconds(world, 2000, 64, seeds=5) <= 3 * 2000 * 0.2 / 64

@@ -39,6 +39,7 @@ def run():
         return process.returncode, printed
 
 
+@pytest.mark.slow
 def test_it_answers_what_is_new_and_is_silent(server, tmp_path):
     assert run() == (0, "")
     with (tmp_path / "questions.jsonl").open("a") as questions:

@@ -113,6 +113,7 @@ print(work("parent"))
     assert server.connections <= 8
 
 
+@pytest.mark.slow
 def test_a_pool_goes_to_a_spawned_process_as_its_configuration(server, tmp_path):
     import subprocess
 

@@ -56,6 +56,7 @@ def most_within(times, seconds):
     return max(sum(start <= at < start + seconds for at in times) for start in times)
 
 
+@pytest.mark.slow
 def test_two_pools_keep_to_one_limit_and_use_it(stepped, make, chatpool_server_factory):
     server = chatpool_server_factory()
     pools = [make(server, requests_per_minute=1200) for _ in range(2)]  # a burst of 20, then 19.7 a second
