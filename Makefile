@@ -26,7 +26,7 @@ export PYTHONPYCACHEPREFIX := $(abspath $(VENVS))/pycache
 
 # Many tests wait, for a process or for a time limit: more at once than there are cores, of heavy ones fewer.
 CORES := $(shell python3 -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-IN_PROCESSES = -n $(shell expr $(CORES) + 4) --dist worksteal
+IN_PROCESSES = -n $(shell expr $(CORES) + 3) --dist worksteal
 HEAVY_ONES = -n $(shell expr $(CORES) + 2) --dist worksteal
 
 INPUTS = setup.cfg setup.py pyproject.toml scripts/make_venv.py

@@ -51,6 +51,7 @@ class TestOutages:
 
     CLOSED = 14  # requests: those whose failure closed the gate, and one that was on its way
 
+    @pytest.mark.slow
     def test_probes_are_sent_although_the_server_wants_to_be_left_alone_for_long(self, always):
         server, pool = always(Error(503, headers={"Retry-After": "100"}), max_workers=2)
         futures = [pool.submit(str(number)) for number in range(60)]

@@ -152,6 +152,7 @@ class Sent(list):
 
 
 class TestWaiting:
+    @pytest.mark.slow
     def test_a_run_goes_on_when_the_day_has_room(self, fake_clock, pool_of):
         sent = Sent()
         pool = pool_of(limits=Limits(requests_per_day=2), listeners=[sent])

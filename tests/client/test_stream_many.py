@@ -158,6 +158,7 @@ def test_dropping_it_cancels_what_is_left(serve, monkeypatch):
     assert pool.chat("next").text == "next"
 
 
+@pytest.mark.slow
 def test_a_call_in_the_loop_does_not_wait_for_ever_for_its_own_thread(serve, monkeypatch):
     monkeypatch.setattr(streams, "_MAX_QUEUED_CHUNKS", 10)
     server, pool = serve(max_workers=2)

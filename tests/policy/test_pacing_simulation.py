@@ -152,9 +152,9 @@ def slower_over_faster(name, hint):
     ("kind", "seed"),
     [
         # Rejections take as long as answers, so that many of the latest calls are in flight at each.
-        ("limits that say 503", 143),
+        pytest.param("limits that say 503", 143, marks=pytest.mark.slow),
         ("limits that say 503", 160),
-        ("limits that say 503", 10_136),
+        pytest.param("limits that say 503", 10_136, marks=pytest.mark.slow),
         # The server works on what has timed out, so that fewer calls help only after a while.
         ("queue until given up", 125),
         ("queue until given up", 162),
@@ -179,6 +179,7 @@ class TestTwoPoolsOnOneQuota:
     def test_begun_together_they_finish_at_nearly_the_same_time(self, name, hint):
         assert slower_over_faster(name, hint) <= PAIRS[name].together
 
+    @pytest.mark.slow
     def test_with_hints_in_whole_seconds_it_takes_longer(self, name):
         assert slower_over_faster(name, "whole") <= PAIRS[name].whole
 
