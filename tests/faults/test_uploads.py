@@ -114,7 +114,6 @@ def unread(action):
     return action
 
 
-@pytest.mark.slow
 def test_a_form_has_the_fields_and_the_files(serve, pool_for, sound):
     script = Uploads()
     pool = pool_for(serve(script))
