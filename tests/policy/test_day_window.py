@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,8 @@ def sent_at(window, limits, now, tokens=0.0):
     """Send at the first moment from ``now`` on that the window allows; return it."""
     now = window.advance(now)
     now = window.advance(now + window.wait(limits, 1.0, tokens))
+    if window.wait(limits, 1.0, tokens) > 0:  # the sum may be rounded to less than the moment: a worker asks again
+        now = window.advance(math.nextafter(now, math.inf))
     assert window.wait(limits, 1.0, tokens) <= 0
     window.take(now, 1.0, tokens)
     return now
@@ -45,6 +49,16 @@ def test_no_day_holds_more_and_none_waits_longer_than_it_must(gaps, requests, to
         sent.append((now, amount))
     assert most_in_a_day([(at, 1) for at, _ in sent]) <= requests
     assert most_in_a_day(sent) <= tokens + 1e-6
+
+
+def test_the_end_of_a_wait_may_be_rounded_to_less():
+    window, limits = DayWindow(), DayLimits(requests=1)
+    window.take(window.advance(1005.7779480780121), 1.0, 0.0)
+    asked_at = window.advance(1028.7345346735456)
+    now = window.advance(asked_at + window.wait(limits, 1.0, 0.0))
+    assert 0 < window.wait(limits, 1.0, 0.0) <= math.ulp(now)
+    window.advance(math.nextafter(now, math.inf))
+    assert window.wait(limits, 1.0, 0.0) == 0
 
 
 def test_all_of_it_may_be_sent_at_once_and_again_a_day_later():
