@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any, Dict, List, Tuple
 
-__all__ = ["ANSWER", "END", "EVENT", "HEADERS", "MODEL", "TEXT", "prompts"]
+__all__ = ["ANSWER", "DIMENSIONS", "END", "EVENT", "HEADERS", "MODEL", "PACK", "TEXT", "prompts", "vectors"]
 
 MODEL = "gpt-4o-mini"
 
@@ -95,6 +96,25 @@ HEADERS: Tuple[Tuple[str, str], ...] = (
     ("cf-ray", "91dd5f0c7a8b9c0d-FRA"),
     ("alt-svc", 'h3=":443"; ma=86400'),
 )
+
+
+PACK, DIMENSIONS = 100, 1536
+"""Texts in a request for embeddings, and numbers in the vector of each."""
+
+
+def vectors() -> str:
+    """The answer to a request for the embeddings of ``PACK`` texts, its numbers as long as OpenAI's."""
+    numbers = random.Random(1)
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": [round(numbers.gauss(0, 0.0255), 9) for _ in range(DIMENSIONS)],
+        }
+        for index in range(PACK)
+    ]
+    usage = {"prompt_tokens": 50 * PACK, "total_tokens": 50 * PACK}
+    return json.dumps({"object": "list", "data": data, "model": "text-embedding-3-small", "usage": usage})
 
 
 def prompts(count: int) -> List[str]:

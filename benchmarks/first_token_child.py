@@ -8,14 +8,12 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
-from typing import Any, Callable, Dict, Iterator, List, Mapping
+from typing import Any, Dict, List, Mapping
 
-from .answer import MODEL, prompts
+from .answer import prompts
+from .stream_clients import STREAM_CLIENTS, StreamClient
 
 __all__ = ["run"]
-
-Client = Callable[[str], Iterator[Any]]
-"""Asks for a stream, and yields its chunks, decoded."""
 
 
 def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
@@ -27,7 +25,8 @@ def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
     """
     sys.modules["orjson"] = None  # type: ignore[assignment]  # what import makes of None is an ImportError
     with ExitStack() as stack:
-        clients = {name: _CLIENTS[name](spec["base_url"], spec["chunks"], stack) for name in spec["clients"]}
+        query = {"n": str(spec["chunks"])}
+        clients = {name: STREAM_CLIENTS[name](spec["base_url"], query, 1, stack) for name in spec["clients"]}
         for client in clients.values():
             _read(client, "warm up", spec["chunks"])
         gc.collect()
@@ -39,7 +38,7 @@ def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: _summary(each) for name, each in taken.items()}
 
 
-def _read(client: Client, prompt: str, expected: int) -> Dict[str, float]:
+def _read(client: StreamClient, prompt: str, expected: int) -> Dict[str, float]:
     cpu, started = time.process_time(), time.perf_counter()
     chunks = client(prompt)
     next(chunks)
@@ -60,53 +59,6 @@ def _summary(taken: List[Dict[str, float]]) -> Dict[str, float]:
         "cpu": sum(each["cpu"] for each in taken),
     }
 
-
-def _urllib3(base_url: str, chunks: int, stack: ExitStack) -> Client:
-    """The least a program can do: a pooled connection, lines, json."""
-    import urllib3
-
-    pool = stack.enter_context(urllib3.PoolManager())
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer k"}
-
-    def ask(prompt: str) -> Iterator[Any]:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "stream": True}
-        url = f"{base_url}/chat/completions?n={chunks}"
-        response: Any = pool.request("POST", url, body=json.dumps(body), headers=headers, preload_content=False)
-        rest = b""
-        for data in response.stream(1 << 16):
-            *events, rest = (rest + data).split(b"\n\n")
-            for event in events:
-                if event != b"data: [DONE]":
-                    yield json.loads(event[6:])
-        response.release_conn()
-
-    return ask
-
-
-def _chatpool(base_url: str, chunks: int, stack: ExitStack) -> Client:
-    from chatpool import ChatPool
-
-    pool = stack.enter_context(ChatPool(MODEL, api_key="k", base_url=base_url, query={"n": str(chunks)}))
-    return pool.stream
-
-
-def _openai(base_url: str, chunks: int, stack: ExitStack) -> Client:
-    from openai import OpenAI
-
-    client = stack.enter_context(OpenAI(api_key="k", base_url=base_url, default_query={"n": str(chunks)}))
-
-    def ask(prompt: str) -> Iterator[Any]:
-        messages: Any = [{"role": "user", "content": prompt}]
-        return iter(client.chat.completions.create(model=MODEL, messages=messages, stream=True))
-
-    return ask
-
-
-_CLIENTS: Mapping[str, Callable[[str, int, ExitStack], Client]] = {
-    "urllib3": _urllib3,
-    "chatpool": _chatpool,
-    "openai": _openai,
-}
 
 if __name__ == "__main__":
     print(json.dumps(run(json.loads(sys.argv[1]))))

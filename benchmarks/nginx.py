@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
-from .answer import ANSWER, END, EVENT, HEADERS
+from .answer import ANSWER, END, EVENT, HEADERS, vectors
 from .certificates import make_certificates
 from .debian import binary, install, wait_until_up
 
@@ -52,6 +52,17 @@ http {{
         file = io.open("{folder}/end.sse")
         END = file:read("*a")
         file:close()
+        file = io.open("{folder}/vectors.json")
+        VECTORS = file:read("*a")
+        file:close()
+        local ffi = require "ffi"
+        ffi.cdef("struct moment {{ long seconds, nanoseconds; }}; int clock_gettime(int, struct moment *);")
+        local moment = ffi.new("struct moment")
+        -- On the clock of Python's time.monotonic().
+        function monotonic()
+            ffi.C.clock_gettime(1, moment)
+            return tonumber(moment.seconds) + tonumber(moment.nanoseconds) / 1e9
+        end
         math.randomseed(os.time())
         function refuse()
             ngx.status = 503
@@ -100,6 +111,24 @@ http {{
             end
             ngx.print(END)
         }} }}
+        # A stream of n chunks at a steady pace; the text of each is the moment at which it was sent.
+        location /paced/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            ngx.header.content_type = "text/event-stream"
+            local pause = tonumber(ngx.var.arg_pause)
+            for _ = 1, tonumber(ngx.var.arg_n) do
+                ngx.sleep(pause)
+                ngx.print((EVENT:gsub(" word", string.format("%.6f", monotonic()), 1)))
+                ngx.flush(true)
+            end
+            ngx.print(END)
+        }} }}
+        # A hundred vectors, whatever was asked for.
+        location /vectors/ {{ content_by_lua_block {{
+            ngx.req.read_body()
+            ngx.header.content_length = #VECTORS
+            ngx.print(VECTORS)
+        }} }}
         # One request in five is refused, at random.
         location /random/ {{ content_by_lua_block {{
             ngx.req.read_body()
@@ -114,6 +143,9 @@ http {{
 """
 
 
+_FILES = {"answer.json": ANSWER, "event.sse": EVENT, "end.sse": END, "vectors.json": vectors()}
+
+
 class Server(NamedTuple):
     """A running server."""
 
@@ -122,7 +154,7 @@ class Server(NamedTuple):
     ca: str
 
     def base_url(self, location: str, *, tls: bool = False) -> str:
-        """The API's root at ``location``: fast, slow, fifth, random or stream."""
+        """The API's root at ``location``: fast, slow, fifth, random, stream, paced or vectors."""
         return f"https://127.0.0.1:{self.tls_port}/{location}" if tls else f"http://127.0.0.1:{self.port}/{location}"
 
 
@@ -157,7 +189,7 @@ def running() -> Iterator[Server]:
     try:
         port, tls_port = _free_ports()
         ca = make_certificates(folder)
-        for name, text in (("answer.json", ANSWER), ("event.sse", EVENT), ("end.sse", END)):
+        for name, text in _FILES.items():
             (folder / name).write_text(text, encoding="utf-8")
         (folder / "nginx.conf").write_text(config(folder, port, tls_port), encoding="utf-8")
         process = _start(folder)

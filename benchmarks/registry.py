@@ -46,6 +46,7 @@ _NGINX = ("nginx",)
 BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("import", "what importing chatpool costs", "imports"),
     Benchmark("cost", "CPU per call and calls per second, against other clients", "cost", servers=_NGINX),
+    Benchmark("growth", "more calls, and more in flight: time, CPU, memory", "growth", servers=_NGINX),
     Benchmark("overrun", "how late a time limit or a cancel takes effect", "overrun"),
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
     Benchmark("backoff", "calls that fail and are made again", "backoff", servers=_NGINX),
@@ -57,6 +58,7 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("outage", "a server that is down for a while", "outage", servers=_NGINX),
     Benchmark("overload", "real limiters, and refusals at random", "overload", servers=("nginx", "haproxy")),
     Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", servers=_NGINX),
+    Benchmark("embeddings", "vectors: CPU and memory, over the JSON decoder alone", "embeddings", servers=_NGINX),
     Benchmark("batch", "files of rows: throughput against pool.map, and by two processes", "batch", servers=_NGINX),
     Benchmark("million", "a million rows in one run: memory; takes a quarter of an hour", "million", servers=_NGINX),
     Benchmark("model", "2,000 rows on the embedded model", "model"),

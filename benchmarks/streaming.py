@@ -43,6 +43,7 @@ READERS: Dict[str, Reader] = {
 
 
 _CLIENTS = {"urllib3": "bare urllib3", "chatpool": "chatpool", "openai": "openai"}
+_RELAYED = {"streams": 200, "chunks": 60, "pause": 0.1}
 _WHAT = {"first token": {"streams": 300, "chunks": 20}, "reading": {"streams": 3, "chunks": 5000}}
 
 
@@ -53,6 +54,7 @@ def measure(quick: bool) -> List[Sample]:
         for turn in range(2 if quick else rounds(5)):
             for what in _WHAT:
                 samples += _received(turn, what, server, quick)
+            samples += [_relayed(turn, client, server, quick) for client in rotated(list(_CLIENTS), turn)]
             print(f"round {turn + 1} over connections", file=sys.stderr)
     return samples + _measure_parsing(quick)
 
@@ -64,6 +66,12 @@ def _received(turn: int, what: str, server: nginx.Server, quick: bool) -> List[S
     asked = {**spec, "base_url": server.base_url("stream"), "clients": rotated(list(_CLIENTS), turn)}
     taken = run_child("first_token_child", asked)
     return [{"what": what, "round": turn, "client": client, **spec, **used} for client, used in taken.items()]
+
+
+def _relayed(turn: int, client: str, server: nginx.Server, quick: bool) -> Sample:
+    spec = {**_RELAYED, "chunks": 20} if quick else _RELAYED
+    asked = {**spec, "base_url": server.base_url("paced"), "client": client}
+    return {"what": "relay", "round": turn, "client": client, **spec, **run_child("relay_child", asked)}
 
 
 def _measure_parsing(quick: bool) -> List[Sample]:
@@ -85,11 +93,13 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     """Bounds, and the chunks per second of every reader."""
     of = grouped(samples, "what")
     parsing, first, reading = of.get("parsing", []), of.get("first token", []), of.get("reading", [])
+    relayed = of.get("relay", [])
     columns = ("bytes to", "client", "bytes per read", "thousands per second", "over openai's")
     rows = [_row(found, parsing) for found in grouped(parsing, "reader", "read").values()]
     return [
         bounds_table([*_first_bounds(first), *_bounds(parsing)]),
         *(_connection_tables(first, reading) if first else []),
+        *([_relay_table(relayed)] if relayed else []),
         Table("Chunks per second of CPU, one core, bytes in memory", columns, rows),
     ]
 
@@ -99,10 +109,10 @@ def _first_bounds(first: Sequence[Sample]) -> List[Bound]:
     return [Bound("first chunk: milliseconds after bare urllib3", spread(later), LATER)] if later else []
 
 
-def _later(first: Sequence[Sample], client: str) -> List[float]:
-    """Milliseconds between the first chunk of bare urllib3 and that of ``client``, per round."""
-    base = {sample["round"]: sample["first"] for sample in first if sample["client"] == "urllib3"}
-    return [1000 * (sample["first"] - base[sample["round"]]) for sample in first if sample["client"] == client]
+def _later(samples: Sequence[Sample], client: str, what: str = "first") -> List[float]:
+    """Milliseconds between the first chunk of bare urllib3 and that of ``client``, per round; or between others."""
+    base = {sample["round"]: sample[what] for sample in samples if sample["client"] == "urllib3"}
+    return [1000 * (sample[what] - base[sample["round"]]) for sample in samples if sample["client"] == client]
 
 
 def _connection_tables(first: Sequence[Sample], reading: Sequence[Sample]) -> List[Table]:
@@ -133,6 +143,29 @@ def _connection_tables(first: Sequence[Sample], reading: Sequence[Sample]) -> Li
             "Each chunk is sent by itself, as fast as the server can.",
         ),
     ]
+
+
+def _relay_table(relayed: Sequence[Sample]) -> Table:
+    base = [sample for sample in relayed if sample["client"] == "urllib3"]
+    rows = [
+        [
+            _CLIENTS[str(client)],
+            spread(map(_received_rate, found)).show(1, 0.001),
+            spread(ratios(found, base, lambda sample: float(sample["cpu"]))).show(),
+            spread(sample["late"] for sample in found).show(2, 1000),
+            spread(sample["latest"] for sample in found).show(2, 1000),
+            spread(_later(relayed, str(client), "late")).show(),
+        ]
+        for client, found in grouped(relayed, "client").items()
+    ]
+    streams, chunks, pause = (relayed[0][name] for name in ("streams", "chunks", "pause"))
+    return Table(
+        f"{streams} streams at once, relayed by one process",
+        ("client", "thousand chunks per second of CPU", "CPU over urllib3", "ms late", "99th percentile", "ms later"),
+        rows,
+        f"{chunks} chunks each, one every {1000 * pause:g} ms: {streams / pause:,.0f} a second. A chunk is late by the "
+        "time between the server sent it and the client has written it on; later by that after bare urllib3.",
+    )
 
 
 def _received_rate(sample: Sample) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, Match, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Match, TypeVar, cast
 
 __all__ = ["Secret", "printable", "secret"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, List, Mapping, Sequence, Tuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 from ._display import Fact, block, latency_text, short, table, token_facts
 from .prices import dollars

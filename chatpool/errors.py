@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-from typing import Any, ClassVar, Dict, Mapping, Optional, Type
+from collections.abc import Mapping
+from typing import Any, ClassVar, Dict, Optional, Type
 
 from ._redaction import printable
 

@@ -7,8 +7,9 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from numbers import Number  # decimals are
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .answers import Usage
 from .errors import ConfigurationError

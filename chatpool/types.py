@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import GenericAlias
 from typing import (
@@ -14,7 +15,6 @@ from typing import (
     Iterable,
     List,
     Literal,
-    Mapping,
     NamedTuple,
     Optional,
     Sequence,

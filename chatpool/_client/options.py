@@ -9,8 +9,9 @@ all this.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Literal, Optional, Tuple
 
 from .._engine import CallOptions, Dispatcher, Fallback, Fallbacks, Reading, collect_chunks
 from .._policy.retry import RetryDecider

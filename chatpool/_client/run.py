@@ -13,6 +13,7 @@ import logging
 import math
 import os
 from collections import Counter, deque
+from collections.abc import Sized
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,7 +26,6 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
-    Sized,
     Tuple,
     TypeVar,
     Union,

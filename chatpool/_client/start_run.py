@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Literal,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sized,
-    Union,
-    get_args,
-)
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Literal, NamedTuple, Optional, Union, get_args
 
 from .._engine import CallOptions
 from .._observe import RunProgress, run_progress

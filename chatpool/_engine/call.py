@@ -193,8 +193,7 @@ class Call:
             begun: whether the answer has begun, and is given away chunk by chunk.
         """
         options = self.options
-        start = self.created_at if options.counts_waits else self.first_sent_at
-        grace = 0.0 if options.counts_waits else blocked_seconds
+        start, grace = (self.created_at, 0.0) if options.counts_waits else (self.first_sent_at, blocked_seconds)
         timeout = options.timeout
         total, limit = (timeout.total, "timeout.total") if self.background is None else timeout.in_background
         at = math.inf if start is None else start + total + grace

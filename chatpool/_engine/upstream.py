@@ -572,17 +572,18 @@ class CallQueue:
             other.day_is_full(call, now) or other.score.reason_against(now) is not None for other in others
         )
 
-    def rotate(self, call: Call) -> None:
-        """Take out a call that was sent: the others of its level go first now."""
+    def rotate(self, call: Call) -> bool:
+        """Take out a call that was sent: the others of its level go first now.  Returns whether there are any."""
         turns = self._levels[call.options.level]
         turn = turns[call.sink.run_id]
         if len(self.upstreams) > 1:  # one of several may have taken it from the middle
             queue = turn.due if call in turn.due else turn.fresh
             queue.remove(call)
         # Now, while it runs: parked and queued again, it must not be found in its old place as well.
-        turn.has_calls()
+        has_more = turn.has_calls()
         if len(turns) > 1:
             turns.move_to_end(call.sink.run_id)
+        return has_more or self.has_calls(call.options.level)
 
     def take_out(self, call: Call) -> None:
         """Take a queued call out."""

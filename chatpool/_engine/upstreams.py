@@ -190,14 +190,14 @@ class Upstreams:
         number = call.options.level
         self._turns += 1
         queue.used_at = self._turns
-        queue.rotate(call)
+        has_more = queue.rotate(call)
         level = self._levels[number]
         level.passed_over_since = None
         if len(self._levels) > 1:
             for other in self._levels.values():
                 if other is not level and other.passed_over_since is None:
                     other.passed_over_since = now
-        if not queue.has_calls(number):
+        if not has_more:
             del level.ready[queue]
         elif len(level.ready) > 1:
             level.ready.move_to_end(queue)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Union
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, Optional, Union
 
 from .._locks import new_lock
 from .._values import Waiting, duration_text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import typing
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .annotations import NULL, Builder, adapter_of, name_of
 from .strict_schema import (

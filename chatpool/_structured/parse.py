@@ -10,7 +10,8 @@ import inspect
 import json
 import re
 import typing
-from typing import Any, Callable, Iterator, List, Literal, Mapping, Set
+from collections.abc import Mapping
+from typing import Any, Callable, Iterator, List, Literal, Set
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError, Reask

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, FrozenSet, NamedTuple, Optional, Tuple, Union
+from collections.abc import Collection
+from typing import Any, FrozenSet, NamedTuple, Optional, Tuple, Union
 
 from .._engine import Reviewer
 from .._typing import Parse

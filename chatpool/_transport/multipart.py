@@ -6,20 +6,8 @@ import contextlib
 import hashlib
 import mimetypes
 import os
-from typing import (
-    Any,
-    BinaryIO,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Protocol,
-    Sequence,
-    Tuple,
-    Union,
-)
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary

@@ -7,7 +7,8 @@ import contextlib
 import json
 import re
 import secrets
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Union
 
 from .._values import LazyBody
 from .._wire import encode, form_fields

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, Dict, Mapping, NoReturn, Optional, Union
+from collections.abc import Mapping
+from typing import Any, Dict, NoReturn, Optional, Union
 
 import requests
 from requests.models import PreparedRequest

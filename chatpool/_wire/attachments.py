@@ -5,8 +5,9 @@ Where the API wants base64 or text, a part has an :class:`AttachedContent`, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from .._attachments import Attachment
 from ..errors import ConfigurationError

@@ -15,7 +15,8 @@ import math
 import pathlib
 import re
 import uuid
-from typing import Any, Callable, List, Mapping, Optional, Tuple, Union
+from collections.abc import Mapping
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 from .._attachments import Attachment
 from ..errors import ConfigurationError
@@ -214,7 +215,7 @@ def strict_loads(text: str) -> Any:
         if "integer string conversion" in message:
             message = f"not JSON that can be read: a whole number of more than {_MAX_DIGITS:,} digits"
         raise ValueError(message) from None
-    if len(text) > 2 * _MAX_DEPTH and _bracket_count(text) > _MAX_DEPTH and _is_deep(value):
+    if _is_deep(value, text):
         raise ValueError(f"not JSON that can be read: {TooDeep()}")
     if "\\u" in text and _SURROGATE.search(text):
         try:
@@ -257,8 +258,7 @@ def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
         if _fast_loads is json.loads and "integer string conversion" not in str(error):
             raise
         value, is_plain = _decoded_slowly(content)
-    # Short content, as chunks are, and content with few brackets cannot be nested that deep.
-    if len(content) > 2 * _MAX_DEPTH and _bracket_count(content) > _MAX_DEPTH and _is_deep(value):
+    if _is_deep(value, content):
         raise TooDeep
     return value, is_plain
 
@@ -286,19 +286,23 @@ def _bracket_count(content: Union[bytes, str]) -> int:
     return content.count(b"{") + content.count(b"[")
 
 
-def _is_deep(value: Any) -> bool:
-    """Return whether there are more than 200 levels of objects and arrays; level by level, as the stack is short."""
-    level: List[Any] = [[value]]
-    for _ in range(_MAX_DEPTH + 1):
-        level = [
-            part
-            for held in level
-            for part in (held.values() if type(held) is dict else held)
-            if type(part) is dict or type(part) is list
-        ]
-        if not level:
+def _is_deep(value: Any, content: Union[bytes, str]) -> bool:
+    """Return whether there are more than 200 levels of objects and arrays in ``value``, decoded from ``content``.
+
+    Level by level, as the stack is short, and only while there are brackets enough for the levels that are missing:
+    so the numbers of vectors are not looked at.
+    """
+    if len(content) <= 2 * _MAX_DEPTH:  # as chunks
+        return False
+    brackets = _bracket_count(content)
+    level: List[Any] = [value]
+    for depth in range(_MAX_DEPTH):
+        level = [part for part in level if type(part) is dict or type(part) is list]
+        brackets -= len(level)
+        if not level or brackets < _MAX_DEPTH - depth:
             return False
-    return True
+        level = [part for held in level for part in (held.values() if type(held) is dict else held)]
+    return any(type(part) is dict or type(part) is list for part in level)
 
 
 def _fault_in(value: Any, where: str, depth: int) -> Optional[Exception]:

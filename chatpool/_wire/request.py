@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import numbers
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, Dict, List, Optional, Union
 
 from ..types import ChatCompletion, ChatRequest, Choice
 from .attachments import are_parts, user_message, with_parts

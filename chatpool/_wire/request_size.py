@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import abc
-from typing import Any, Callable, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
 
 from .._values import RequestSize
 from ..types import ChatRequest

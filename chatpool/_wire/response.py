@@ -163,7 +163,7 @@ def _part(fields: Dict[str, Any], details: Sequence[str], name: str, *names: str
     """Return a count in the details, or beside them."""
     for details_name in details:
         inner = fields.get(details_name)
-        count = _count(inner, name) if isinstance(inner, dict) else None
+        count = _count(inner, name) if inner and isinstance(inner, dict) else None
         if count is not None:
             return count
     return _count(fields, *names) or 0
@@ -421,6 +421,9 @@ class UnfinishedAnswer(UnusableAnswer):
         self.response_id = response_id
 
 
+_OTHER_ERROR_FIELDS = frozenset({"success", "base_resp"})
+
+
 def inner_error(payload: Any) -> Any:
     """Return the error inside the JSON of a response, None without one.
 
@@ -434,11 +437,12 @@ def inner_error(payload: Any) -> Any:
         return None
     if payload.get("error"):
         return payload["error"]
-    if payload.get("success") is False and payload.get("errors"):
-        return payload["errors"]
-    status = payload.get("base_resp")
-    if isinstance(status, dict) and status.get("status_code") not in (None, 0, "0"):
-        return status
+    if not _OTHER_ERROR_FIELDS.isdisjoint(payload):
+        if payload.get("success") is False and payload.get("errors"):
+            return payload["errors"]
+        status = payload.get("base_resp")
+        if isinstance(status, dict) and status.get("status_code") not in (None, 0, "0"):
+            return status
     return payload if payload.get("object") == "error" else None
 
 
@@ -723,7 +727,7 @@ def _floats(vector: Any) -> List[float]:
         if sys.byteorder == "big":
             floats.byteswap()
         return floats.tolist()
-    return [float(number) for number in vector] if isinstance(vector, list) else []
+    return list(map(float, vector)) if isinstance(vector, list) else []
 
 
 def _json_answer(request: ChatRequest, payload: Dict[str, Any], request_id: Optional[str]) -> Any:

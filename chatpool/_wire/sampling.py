@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, List, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, Dict, List, Sequence
 
 from ..errors import ConfigurationError
 from ..types import ChatCompletion, ChatRequest, Choice

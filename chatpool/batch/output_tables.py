@@ -8,8 +8,9 @@ import itertools
 import os
 import pickle
 import tempfile
+from collections.abc import Mapping
 from types import TracebackType
-from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type
+from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from .._files import atomic_replace
 from .._journal import OK, Journal, Record, decode_value

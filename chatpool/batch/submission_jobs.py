@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from collections.abc import Mapping
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from .._client.batch_support import ChatPool, request_facts
 from .._journal import FAILED, Journal

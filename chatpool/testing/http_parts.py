@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import io
 import math
+from collections.abc import Mapping
 from email.utils import formatdate
 from http.client import responses as _REASONS  # noqa: N812 - a table, used as a constant
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..clock import current_clock
 from ..errors import ConfigurationError

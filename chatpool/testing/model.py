@@ -9,7 +9,8 @@ import base64
 import hashlib
 import math
 import struct
-from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Union
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, List, Literal, Optional, Sequence, Union
 
 from ..config import positive_int
 from .received import ReceivedRequest, embedding_inputs, prompts_of

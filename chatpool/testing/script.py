@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from typing import Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..errors import ConfigurationError
 from .received import ReceivedRequest

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree
 
 import pytest
 
-from benchmarks import store
+from benchmarks import growth, growth_plot, store
 from benchmarks.__main__ import main
 from benchmarks.measure import spread
 from benchmarks.overrun import read_report
@@ -108,13 +109,74 @@ def test_the_streaming_report_compares_first_chunks_with_bare_urllib3():
     assert [row[-1] for row in reading.rows] == ["4.0 (4.0 - 4.0)", "2.7 (2.7 - 2.7)", "1.0 (1.0 - 1.0)"]
 
 
+def test_the_streaming_report_shows_how_late_relayed_chunks_are():
+    samples = [
+        {"what": "relay", "round": turn, "client": client, "streams": 200, "chunks": 60, "pause": 0.1, **taken}
+        for turn in range(2)
+        for client, taken in (
+            ("urllib3", {"cpu": 2.0, "late": 0.001, "latest": 0.01}),
+            ("chatpool", {"cpu": 3.0, "late": 0.0015, "latest": 0.02}),
+        )
+    ]
+    relayed = next(table for table in chosen(["streaming"])[0].tables(samples) if "relayed" in table.title)
+    assert "2,000 a second" in relayed.note
+    assert relayed.rows[1][1:] == [
+        "4.0 (4.0 - 4.0)",
+        "1.50 (1.50 - 1.50)",
+        "1.50 (1.50 - 1.50)",
+        "20.00 (20.00 - 20.00)",
+        "0.50 (0.50 - 0.50)",
+    ]
+
+
+def test_the_embeddings_report_compares_each_client_with_its_own_decoder():
+    taken = {"decoder": 1.0, "chatpool": 1.1, "decoder+orjson": 0.2, "chatpool+orjson": 0.3}
+    samples = [
+        {"round": turn, "client": client, "vectors": 1000, "cpu": cpu, "wall": cpu, "peak_rss_kb": 1024}
+        for turn in range(2)
+        for client, cpu in taken.items()
+    ]
+    bounds, rows = chosen(["embeddings"])[0].tables(samples)
+    assert [row[2:] for row in bounds.rows] == [["1.10 (1.10 - 1.10)", "yes"], ["1.50 (1.50 - 1.50)", "**no**"]]
+    assert [row[1] for row in rows.rows][:2] == ["1,000 (1,000 - 1,000)", "909 (909 - 909)"]
+
+
+def growth_samples():
+    return [
+        {"grows": grows, "workers": workers, "calls": calls, "client": client, "wall": wall, "cpu": wall, **other}
+        for other in [{"round": 0, "lost": 0, "peak_rss_kb": 51_200}]
+        for grows, workers, calls, client, wall in (
+            ("calls", 64, 10_000, "chatpool", 4.0),
+            ("calls", 64, 1_000_000, "chatpool imap", 400.0),
+            ("workers", 64, 10_000, "chatpool", 8.0),
+            ("workers", 64, 10_000, "aiohttp", 10.0),
+        )
+    ]
+
+
+def test_the_growth_report_has_a_table_for_each_thing_that_grows():
+    by_calls, by_workers = chosen(["growth"])[0].tables(growth_samples())
+    assert by_calls.rows[1] == ["1,000,000", "**chatpool** `pool.imap`", "400.0", "2,500", "0.40", "50", "0"]
+    assert by_workers.rows[0][:4] == ["64", "**chatpool** `pool.map`", "1.02", "1,250"]
+
+
+def test_what_grows_is_drawn_as_a_line_for_each_client():
+    drawn = growth_plot.draw(growth._points(growth_samples()))
+    shapes = xml.etree.ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}polyline")
+    lines = [shape.get("points").split() for shape in shapes]
+    assert [len(points) for points in lines] == [2, 1, 1]
+    first, last = (tuple(map(float, point.split(","))) for point in lines[0])
+    assert first[0] < last[0]
+    assert first[1] > last[1]  # more calls take longer: further right, and higher up
+
+
 def test_the_overrun_report_is_read_from_the_properties_of_the_tests():
-    xml = (
+    report = (
         '<testsuites><testsuite><testcase name="test_a_server_cannot[silent-tls]"><properties>'
         '<property name="overrun" value="0.002"/><property name="other" value="x"/></properties></testcase>'
         '<testcase name="test_nothing_measured"/></testsuite></testsuites>'
     )
-    samples = [{"round": 0, **sample} for sample in read_report(xml)]
+    samples = [{"round": 0, **sample} for sample in read_report(report)]
     assert samples == [
         {"round": 0, "test": "test_a_server_cannot", "case": "silent-tls", "what": "overrun", "seconds": 0.002}
     ]

@@ -134,6 +134,31 @@ def test_json_may_be_nested_200_deep(decode):
             decode(nested(depth))
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [b"[" + b"0.25," * 5000 + b"1]", b"[" + b"[]," * 300 + b"0]", b"[" + b'{"a":{"b":[1]}},' * 300 + b"0]", b'"[[{{"'],
+)
+@pytest.mark.parametrize("place", [b"[%b,%b]", b'{"deep":[0,%b],"beside":%b}'])
+def test_depth_is_found_beside_anything(place, beside):
+    fits = 200 - place.count(b"[") - place.count(b"{")
+    assert codec.loads(place % (nested(fits), beside))
+    with pytest.raises(codec.TooDeep):
+        codec.loads(place % (nested(fits + 1), beside))
+
+
+def depth_of(value):
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if held is None else 1 + max(map(depth_of, held), default=0)
+
+
+@given(values, st.integers(1, 4))
+def test_what_is_too_deep_has_more_levels(value, most):
+    content = json.dumps(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_MAX_DEPTH", most)
+        assert codec._is_deep(value, content) == (depth_of(value) > most and len(content) > 2 * most)
+
+
 def test_many_brackets_are_no_depth():
     assert codec.loads(b"[" + b"[[]]," * 1000 + b"0]")[-1] == 0
     assert codec.loads('"' + "{[" * 1000 + '"') == "{[" * 1000

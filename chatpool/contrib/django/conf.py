@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Set
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, NamedTuple, Set
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured

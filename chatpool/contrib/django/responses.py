@@ -7,22 +7,10 @@ import json
 import logging
 import math
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
-from typing import (
-    Any,
-    AsyncIterator,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from django.core.signals import request_started
 from django.dispatch import receiver
