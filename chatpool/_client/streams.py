@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
 import weakref
@@ -95,6 +96,8 @@ class ChatStream(Iterator[ChatChunk]):
         return self._events(None if heartbeat is None else positive_seconds("heartbeat", heartbeat))
 
     def _events(self, heartbeat_seconds: Optional[float]) -> Iterator[Optional[ChatChunk]]:
+        # An iterator may outlive the names of this module, at the end of the process: the pool has been closed by then.
+        process_ends = sys.is_finalizing
         try:
             chunk = self._take(heartbeat_seconds)
             while chunk is not None:
@@ -107,7 +110,8 @@ class ChatStream(Iterator[ChatChunk]):
         except RuntimeError:  # refused: another thread may be reading the stream.  All others have closed it.
             raise
         except BaseException:
-            self._close(reentrant=is_reentrant())
+            if not process_ends():
+                self._close(reentrant=is_reentrant())
             raise
 
     @waits_for_calls

@@ -356,6 +356,7 @@ def _run(
             progress = run_progress(job.progress, total, "row", bill=runner.bill, say=say)
         try:
             with contextlib.ExitStack() as stack:
+                stack.callback(rows.source.close)
                 stack.callback(_count_pending, result, total, job)
                 if progress is not None:
                     stack.callback(progress.close)

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import zlib
-from typing import Any, BinaryIO, Generator, Iterator, Optional, cast
+from typing import Any, BinaryIO, Generator, Iterator, List, Optional, cast
 
 from .._wire.codec import strict_loads
 from ..errors import ConfigurationError
@@ -87,6 +87,7 @@ class Source:
         self._encoding = _UTF8 if encoding is None else _checked_encoding(encoding)
         self._delimiter = "" if delimiter is None else _checked_delimiter(delimiter)
         self.heading = Heading()
+        self._being_read: List[BinaryIO] = []
         self._stdin: Optional[io.BufferedReader] = None
         if self.is_stream:
             self._stdin = _unpacked(cast(BinaryIO, sys.stdin.buffer))
@@ -169,8 +170,21 @@ class Source:
             file = open(self._path, "rb", buffering=_HEAD_BYTES)  # noqa: SIM115 - closed below
         except OSError as error:
             raise ConfigurationError(f"cannot read {self._path}: {error.strerror or error}") from error
-        with file, self._read_errors():
-            yield _unpacked(file)
+        self._being_read.append(file)
+        try:
+            with file, self._read_errors():
+                yield _unpacked(file)
+        finally:
+            self._being_read.remove(file)
+
+    def close(self) -> None:
+        """Close it where a reading was left early.
+
+        A generator that nobody refers to any more does so by itself, on a Python without the global lock some time
+        later.
+        """
+        for file in list(self._being_read):
+            file.close()
 
     @contextlib.contextmanager
     def _read_errors(self) -> Iterator[None]:

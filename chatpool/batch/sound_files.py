@@ -48,7 +48,7 @@ class SoundFolder(Source):
     def __init__(self, path: str) -> None:
         self.name = self.folder = path
         self.format, self.unit, self.is_stream, self.heading = "folder", "file", False, Heading()
-        self._rows_before = 0
+        self._rows_before, self._being_read = 0, []
         try:
             with os.scandir(path) as entries:
                 found = [entry.name for entry in entries if is_sound(entry.name) and entry.is_file()]

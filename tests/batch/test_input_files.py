@@ -24,6 +24,7 @@ import chatpool
 from chatpool import ChatPool, ConfigurationError
 from chatpool.batch.input_files import BLANK, Source
 from chatpool.batch.input_tables import delimiter_of
+from chatpool.testing import Error
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(',;\t|"\r\n '), max_size=8)
 
@@ -633,3 +634,23 @@ def test_only_its_package_is_asked_for(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", note)
     ask("prompt\nhi\n")
     assert not {"openpyxl", "pyarrow", "pandas"} & set(asked)
+
+
+def test_a_run_that_ends_early_closes_its_input(ask, chatpool_server, monkeypatch):
+    readings, read = [], Source._input_lines
+
+    def kept(source):  # as on a Python on which a generator outlives its last reference
+        readings.append((source, read(source)))
+        return readings[-1][1]
+
+    monkeypatch.setattr(Source, "_input_lines", kept)
+    chatpool_server.set_script(lambda request: Error(401))
+    result, prompts = ask("".join(f"row {number}\n" for number in range(300)), "in.txt")
+    assert result.fatal is not None
+    assert len(prompts) < 300
+    left_early = [(source, reading) for source, reading in readings if reading.gi_frame is not None]
+    assert left_early
+    for source, reading in left_early:
+        assert all(file.closed for file in source._being_read)
+        reading.close()
+        assert source._being_read == []
