@@ -140,8 +140,9 @@ $(TEST_VENV)/.ready: $(INPUTS)
 	@touch $@
 
 # What has no wheels for it: cryptography, of which trustme is made, polars, and what vcrpy stands on.
-$(FREETHREADED_VENV)/.ready: $(INPUTS) scripts/freethreaded_python.sh
-	@python=$$(scripts/freethreaded_python.sh) && $$python scripts/make_venv.py $(FREETHREADED_VENV) test --without polars,trustme,vcrpy
+$(FREETHREADED_VENV)/.ready: $(INPUTS) scripts/freethreaded_python.sh scripts/freethreaded_constraints.txt
+	@python=$$(scripts/freethreaded_python.sh) && PIP_CONSTRAINT=scripts/freethreaded_constraints.txt \
+		$$python scripts/make_venv.py $(FREETHREADED_VENV) test --without polars,trustme,vcrpy
 	@touch $@
 
 $(LOCAL_VENV)/.ready: $(INPUTS)
