@@ -80,7 +80,7 @@ test-slow: $(TEST_VENV)/.ready
 
 # Without the global lock, whatever the packages ask for.
 test-freethreaded: $(FREETHREADED_VENV)/.ready
-	PYTHON_GIL=0 $(FREETHREADED_VENV)/bin/python -m pytest $(HEAVY_ONES) $(ARGS)
+	PYTHON_GIL=0 $(FREETHREADED_VENV)/bin/python -m pytest --ignore=tests/servers $(HEAVY_ONES) $(ARGS)
 
 test-deploy: $(DEPLOY_VENV)/.ready
 	scripts/deploy-tests.sh $(DEPLOY_VENV)/bin/python $(HEAVY_ONES) $(ARGS)

@@ -10,6 +10,7 @@ import pytest
 
 from chatpool import ChatPool, ChatPoolError, PoolClosedError
 from chatpool.testing import Answer, Delay, Error, FakeServer, Reset, Stream
+from tests.waiting import until
 
 CHUNKS = ["some ", "of ", "it"]
 
@@ -47,8 +48,7 @@ def test_nothing_leads_to_a_stream_that_has_ended(serve, how):
         read(stream, how)
         streams.append(weakref.ref(stream))
         del stream
-    gc.collect()
-    assert [one() for one in streams] == [None] * 3
+    until(lambda: gc.collect() >= 0 and not any(one() for one in streams))  # its worker may be at its last steps
 
 
 @pytest.mark.parametrize("how", ["whole", "broken off"])

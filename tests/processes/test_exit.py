@@ -59,9 +59,11 @@ def test_a_collected_pool_ends_its_threads(server, script, ended):
         threads = [thread for thread in threading.enumerate() if thread.name.startswith("chatpool")]
         assert threads
         del pool
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            gc.collect()  # threads that wait do not count the references to what they have made
+        counts_at_once = getattr(sys, "_is_gil_enabled", lambda: True)()
         for thread in threads:
+            while thread.is_alive() and not counts_at_once:  # threads that wait count no references to what is theirs
+                gc.collect()
+                thread.join(0.1)
             thread.join(60)
         print([thread.is_alive() for thread in threads if thread.is_alive()])
         """,
