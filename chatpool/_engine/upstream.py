@@ -573,7 +573,7 @@ class CallQueue:
         )
 
     def rotate(self, call: Call) -> bool:
-        """Take out a call that was sent: the others of its level go first now.  Returns whether there are any."""
+        """Take out a call that was sent: the others of its level go first now; return whether there are any."""
         turns = self._levels[call.options.level]
         turn = turns[call.sink.run_id]
         if len(self.upstreams) > 1:  # one of several may have taken it from the middle
