@@ -19,6 +19,9 @@ _RIVALS = {"chatpool": "requests", "aiohttp": "aiohttp", "openai async": "openai
 _IMAP = "chatpool imap"
 _TITLES = {**{name: CONTENDERS[name].title for name in _RIVALS}, _IMAP: "**chatpool** `pool.imap`"}
 
+_PANELS = {"calls": "seconds, by calls", "workers": "calls a second, by calls in flight"}
+_COLUMNS = ("calls/s", "CPU per call, ms", "peak memory, MB", "lost")
+
 _AT_ONCE = 64  # while the number of calls grows
 _MOST_OF_RIVALS = 10_000
 _SECONDS = 10.0  # that the calls of a cell take at least
@@ -83,15 +86,12 @@ def _over_ideal(sample: Sample) -> float:
 
 def _points(samples: Sequence[Sample]) -> growth_plot.Panels:
     """What is drawn: seconds over calls, and calls per second over calls in flight."""
-    panels: growth_plot.Panels = {"seconds, by calls": {}, "calls a second, by calls in flight": {}}
+    panels: growth_plot.Panels = {title: {} for title in _PANELS.values()}
     for sample in samples:
-        by_calls = sample["grows"] == "calls"
-        panel = panels["seconds, by calls" if by_calls else "calls a second, by calls in flight"]
-        point = (sample["calls"], sample["wall"])
-        if not by_calls:
-            point = (sample["workers"], sample["calls"] / sample["wall"])
+        calls, wall = sample["calls"], sample["wall"]
+        point = (calls, wall) if sample["grows"] == "calls" else (sample["workers"], calls / wall)
         client = str(sample["client"]).replace(" imap", "")
-        panel.setdefault(client, []).append(point)
+        panels[_PANELS[sample["grows"]]].setdefault(client, []).append(point)
     return panels
 
 
@@ -100,20 +100,12 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     of = grouped(samples, "grows")
     shown = []
     if "calls" in of:
-        columns = ("calls", "client", "seconds", "calls/s", "CPU per call, ms", "peak memory, MB", "lost")
+        columns = ("calls", "client", "seconds", *_COLUMNS)
         note = f"{_AT_ONCE} at a time, and a server that answers at once, on the same machine."
         rows = [[f"{s['calls']:,}", *_row(s, f"{s['wall']:,.1f}")] for s in of["calls"]]
         shown.append(Table("With the number of calls", columns, rows, note))
     if "workers" in of:
-        columns = (
-            "at a time",
-            "client",
-            "time over the ideal",
-            "calls/s",
-            "CPU per call, ms",
-            "peak memory, MB",
-            "lost",
-        )
+        columns = ("at a time", "client", "time over the ideal", *_COLUMNS)
         note = f"Each answer takes {1000 * nginx.LATENCY:g} ms; calls for {_SECONDS:g} s, {_MOST_OF_RIVALS:,} at most."
         rows = [[f"{s['workers']:,}", *_row(s, f"{_over_ideal(s):,.2f}")] for s in of["workers"]]
         shown.append(Table("With the number of calls in flight", columns, rows, note))
