@@ -124,7 +124,7 @@ class AnswerCache:
             value, _ = self._value_of(call, fallback_key)
             if value is not None:
                 call.begin_fallback(fallback.number, fallback.request)
-                call.upstream_key = (fallback.endpoint or call.upstream_key[0], fallback.request.model)
+                call.move_to((fallback.endpoint or call.upstream_key[0], fallback.request.model))
                 if isinstance(value, ChatCompletion):
                     value._fallback = fallback.number
                 return value

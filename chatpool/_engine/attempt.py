@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Dict, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, NamedTuple, Optional, Set, Tuple, Union
 
 from .._policy.circuit_breaker import FAILURE_KINDS
 from .._policy.health import HealthSnapshot
@@ -11,6 +11,7 @@ from .._policy.retry import Deadline, RetryDecision, RetryState
 from .._transport import AnswerFile, Cancelled, CancelToken, OpenStream, payload_of, with_files_of
 from .._values import FileFault, HTTPResponse, LazyBody, Verdict
 from .._wire import (
+    StreamReader,
     classify_exception,
     classify_response,
     classify_stream,
@@ -59,10 +60,11 @@ _MIN_TIMEOUT_SECONDS = 0.001  # a timeout of 0 would be refused as a setting, no
 
 
 class AttemptResult(NamedTuple):
-    """Result of an attempt: a success, a decision, or (neither) it was cancelled."""
+    """Result of an attempt: a success and when it came, a decision, or (neither) it was cancelled."""
 
     success: Optional[Verdict] = None
     decision: Optional[RetryDecision] = None
+    ended_at: float = 0.0
 
 
 class StartedAttempt(NamedTuple):
@@ -132,7 +134,7 @@ class Attempter:
         if verdict.kind == "success":
             endpoint = self._endpoints.display_name(call)
             call.history += (attempt_of(verdict, None, elapsed, endpoint, call.fallback),)
-            return AttemptResult(verdict)
+            return AttemptResult(verdict, None, ended_at)
         if verdict.kind == "pending":
             return self.promise(call, started, verdict, ended_at)
         fallbacks = call.options.fallbacks
@@ -211,7 +213,7 @@ class Attempter:
         if now >= deadline.at:
             reason = f"the time for the call ({deadline.limit}) ran out before it could be sent"
             return RetryDecision(error=DeadlineExceededError(reason))
-        health = self._scheduler.health(call.upstream_key)
+        health = self._scheduler.health(call)
         refused = health.rejection_at(now)
         if isinstance(refused, DayLimitError):
             return unsent_on_day(call, refused, health.rejected_for(now), now, self._clock.wall())
@@ -330,7 +332,9 @@ class _Exchanges:
             Cancelled: the call was given up.
             Exception: no whole answer came.
         """
-        reading, client = _effective_reading(call.request, call.options.reading), self._endpoints.of(call)
+        reading, client = call.options.reading, self._endpoints.of(call)
+        if reading is not None:
+            reading = _effective_reading(call.request, reading)
         if reading is None and isinstance(call.request.response, str):
             return self._classify(call, self._send(call, timeout, client, client.transport.exchange))
         if reading is None:
@@ -407,7 +411,7 @@ class _Exchanges:
             stream,
             call,
             ends_at - self._clock.now(),
-            lambda reader: classify_stream(reader, head, call.request, **self._evidence(call)),
+            lambda reader: self._classify_stream(call, reader, head),
             lambda error: classify_exception(error, url=head.url, proxy=head.proxy),
             max_event_bytes=transport.settings.max_response_bytes,
             now=self._clock.now,
@@ -418,22 +422,14 @@ class _Exchanges:
             chunks.close()
 
     def _classify(self, call: Call, reply: HTTPResponse) -> Verdict:
-        # Not through the dict of _evidence(): this runs once per call.
-        return classify_response(
-            reply,
-            call.request,
-            endpoint_proven=self._scheduler.proven(call.upstream_key[0]),
-            model_proven=self._scheduler.health(call.upstream_key).proven,
-            wall=self._clock.wall(),
-        )
+        endpoint, model = self._scheduler.proven(call)
+        wall = self._clock.wall()
+        return classify_response(reply, call.request, endpoint_proven=endpoint, model_proven=model, wall=wall)
 
-    def _evidence(self, call: Call) -> Dict[str, Any]:
-        """Return what a classification needs besides the answer."""
-        return {
-            "endpoint_proven": self._scheduler.proven(call.upstream_key[0]),
-            "model_proven": self._scheduler.health(call.upstream_key).proven,
-            "wall": self._clock.wall(),
-        }
+    def _classify_stream(self, call: Call, reader: StreamReader, head: HTTPResponse) -> Verdict:
+        endpoint, model = self._scheduler.proven(call)
+        wall = self._clock.wall()
+        return classify_stream(reader, head, call.request, endpoint_proven=endpoint, model_proven=model, wall=wall)
 
 
 def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[bytes, LazyBody]:
@@ -442,7 +438,7 @@ def encode_payload(request: ChatRequest, reading: Optional[Reading]) -> Union[by
     Raises:
         TypeError, ConfigurationError: as :func:`payload_of`; or its path does not stream.
     """
-    if _effective_reading(request, reading) is not None:
+    if reading is not None and _effective_reading(request, reading) is not None:
         request = streamed(request)
     return b"" if sends_no_body(request) and not request.files else payload_of(request)
 
@@ -454,7 +450,7 @@ def encode_changed(call: Call, request: ChatRequest) -> Union[bytes, LazyBody]:
     return encode_payload(request, call.options.reading)
 
 
-def _effective_reading(request: ChatRequest, reading: Optional[Reading]) -> Optional[Reading]:
+def _effective_reading(request: ChatRequest, reading: Reading) -> Optional[Reading]:
     """Return ``reading``, but None for a request that cannot be streamed and whose answer is only collected."""
     if reading is not collect_chunks:
         return reading

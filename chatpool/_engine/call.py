@@ -40,7 +40,6 @@ __all__ = [
     "Reading",
     "Review",
     "Reviewer",
-    "SendReceipt",
     "UpstreamKey",
     "attempt_of",
     "failure_reason",
@@ -59,13 +58,6 @@ TIMED_OUT = "timed out"
 
 UpstreamKey = Tuple[str, Optional[str]]
 """(endpoint, model): each has its own pacing, failure streak and pauses.  The endpoint is its name."""
-
-
-class SendReceipt(NamedTuple):
-    """Notes of the policies about an attempt that was sent; they get them back when it returns."""
-
-    paced_send: PacedSend
-    reservation: Optional[BudgetReservation] = None
 
 
 class Call:
@@ -102,18 +94,20 @@ class Call:
         "item",
         "lease",
         "options",
+        "paced_send",
         "partly_delivered",
         "payload",
         "reasks",
         "request",
+        "reservation",
         "retry",
-        "send_receipt",
         "sent_at",
         "sink",
         "size",
         "state",
         "unreported_usage",
         "unsendable",
+        "upstream",
         "upstream_key",
         "usage",
     )
@@ -135,6 +129,7 @@ class Call:
         self.sink = sink
         self.id = id
         self.upstream_key = upstream_key
+        self.upstream: Any = None  # that of the key, once the call was sent to it: found without a search among all
         self.index = index
         self.item = item
         self.state = NEW
@@ -154,7 +149,9 @@ class Call:
         # Readings of its upstream's meter; time in which the pool itself paced the call is taken off the first.
         self.blocked_seconds_at_send = 0.0
         self.blocked_seconds_at_due = 0.0
-        self.send_receipt: Optional[SendReceipt] = None  # of the attempt under way
+        # Notes of the policies about the attempt under way; they get them back when it returns.
+        self.paced_send: Optional[PacedSend] = None
+        self.reservation: Optional[BudgetReservation] = None
         self.size: Optional[RequestSize] = None
         self.lease: Optional[Lease] = None  # of a limit that is shared with other processes
         self.partly_delivered = False  # whether the caller has a part of its answer
@@ -167,6 +164,10 @@ class Call:
         self.background: Optional[BackgroundState] = None  # from the first answer on that promises one for later
         self.history: Tuple[Attempt, ...] = ()
         self.context = contextvars.copy_context()  # of the thread that makes it, and the call's own from now on
+
+    def move_to(self, key: UpstreamKey) -> None:
+        """Make ``key`` that of the upstream that it is sent to next."""
+        self.upstream_key, self.upstream = key, None
 
     def settle_lease(self, verdict: Optional[Verdict]) -> Optional[Lease]:
         """Settle the lease of an attempt that has ended, or (None) was not made; return it, None without one."""
@@ -328,7 +329,7 @@ class CallOptions:
         """The level of its calls: single ones are between the runs of their priority and those of the next."""
         return 2 * self.priority + self.is_single
 
-    @property
+    @cached_property
     def counts_waits(self) -> bool:
         """True if the time in which the pool keeps a call back counts against ``timeout.total``."""
         return self.is_single and not self.waits_for_day

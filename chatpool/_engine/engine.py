@@ -149,7 +149,7 @@ class Engine:
             if call.options.fallbacks is not None:
                 self._fallbacks.begin_at(call, facts.get("fallback"))
             call.background = BackgroundState(response)
-            call.upstream_key = (str(endpoint), call.request.model)
+            call.move_to((str(endpoint), call.request.model))
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Queue calls.  Where :meth:`runs_here` is true they run at once, one after the other.
@@ -293,7 +293,8 @@ class Engine:
             scheduler.worker_started()
             while not ended:
                 step = scheduler.next_step(clock.now())
-                self._start_workers(step.more_workers)
+                if step.more_workers:
+                    self._start_workers(step.more_workers)
                 if step.call is not None:
                     self._run(step.call)
                 elif step.lease_request is not None:
@@ -383,9 +384,9 @@ class Engine:
 
     def _conclude(self, call: Call, result: AttemptResult) -> Optional[float]:
         """Act on the result of an attempt; return as :meth:`_step`."""
-        success, decision = result
+        success, decision, ended_at = result
         if success is not None:
-            return self._succeed(call, success)
+            return self._succeed(call, success, ended_at)
         if decision is not None and self._some_fail_when_down:
             self._give_up_down(call)  # before it goes elsewhere
         if decision is None:
@@ -413,12 +414,12 @@ class Engine:
         wrapped.__cause__ = error
         self._delivery.fail(call, wrapped)
 
-    def _succeed(self, call: Call, verdict: Verdict) -> Optional[float]:
+    def _succeed(self, call: Call, verdict: Verdict, now: float) -> Optional[float]:
         if call.options.review is not None:
             return self._review(call, verdict)
-        now = self.clock.now()
         won, workers = self._scheduler.succeed(call, verdict, now)
-        self._start_workers(workers)  # before a callback takes its time
+        if workers:
+            self._start_workers(workers)  # before a callback takes its time
         if won:
             self._delivery.deliver(call, verdict=verdict, now=now)
         return None

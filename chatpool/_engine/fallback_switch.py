@@ -104,7 +104,7 @@ class FallbackSwitch:
             if alternative is None:
                 break
             self._make_current(call, alternative)
-            call.upstream_key = self._key_of(call, alternative)
+            call.move_to(self._key_of(call, alternative))
             self._pin(call, alternative, error)
             error = self._reason_to_skip(call)
         return call.fallback != began_at

@@ -84,14 +84,9 @@ class Poller:
         except Exception as error:
             verdict = classify_exception(error, url=transport.url_of(response.poll.path), proxy=transport.proxy)
             return verdict._replace(background=response)
-        return classify_poll(
-            reply,
-            response,
-            call.request,
-            endpoint_proven=self._scheduler.proven(call.upstream_key[0]),
-            model_proven=self._scheduler.health(call.upstream_key).proven,
-            wall=self._clock.wall(),
-        )
+        endpoint, model = self._scheduler.proven(call)
+        wall = self._clock.wall()
+        return classify_poll(reply, response, call.request, endpoint_proven=endpoint, model_proven=model, wall=wall)
 
     def _conclude(
         self, call: Call, background: BackgroundState, started: StartedAttempt, verdict: Verdict

@@ -225,7 +225,8 @@ class Scheduler:
         if call.cancel_token is None:
             call.cancel_token = CancelToken()
         if call.background is not None and call.polls:
-            self._upstreams.of(call).polled(call, now)
+            call.upstream = self._upstreams.of(call)
+            call.upstream.polled(call, now)
             return
         self._upstreams.bind(call, upstream, now)
         upstream.sent(call, now)
@@ -278,7 +279,7 @@ class Scheduler:
 
     def _reported_limits(self, call: Call, verdict: Verdict, now: float) -> Optional[HeaderReport]:
         """Return the limits that an answer reports: every refusal is read, and a success now and then."""
-        upstream = self._upstreams.known(call.upstream_key)
+        upstream: Optional[Upstream] = call.upstream
         if upstream is None or (verdict.kind == "success" and now < upstream.read_limits_at):
             return None
         upstream.read_limits_at = now + _READ_LIMITS_EVERY_SECONDS
@@ -531,14 +532,17 @@ class Scheduler:
 
     # -- upstreams ----------------------------------------------------------------------------------------
 
-    def health(self, key: UpstreamKey) -> UpstreamHealth:
-        """Return the health of an upstream: written under the lock only, single facts may be read without it."""
-        upstream = self._upstreams.known(key)
+    def health(self, call: Call) -> UpstreamHealth:
+        """Return the health of a call's upstream: written under the lock only, single facts may be read without it."""
+        upstream: Optional[Upstream] = call.upstream or self._upstreams.known(call.upstream_key)
         return UpstreamHealth() if upstream is None else upstream.health
 
-    def proven(self, endpoint: str) -> bool:
-        """Return whether any call to an endpoint has ever succeeded; works without the lock."""
-        return self._upstream_factory.health(endpoint).proven
+    def proven(self, call: Call) -> Tuple[bool, bool]:
+        """Return whether any call has ever succeeded at the endpoint of this one, and at its upstream; without lock."""
+        upstream: Optional[Upstream] = call.upstream or self._upstreams.known(call.upstream_key)
+        if upstream is None:
+            return self._upstream_factory.health(call.upstream_key[0]).proven, False
+        return upstream.score.endpoint.proven, upstream.health.proven
 
     def eject(self, call: Call, scope: str, reason: ChatPoolError, sent_at: float, now: float) -> Ejection:
         """Eject the endpoint of a call that was sent at ``sent_at`` and refused as all calls of ``scope``."""

@@ -11,7 +11,7 @@ from .._policy.budget import BudgetReservation, BudgetTracker, TokenEstimate, To
 from .._policy.circuit_breaker import FAILURE_KINDS, EndpointHealth
 from .._policy.health import HealthSnapshot, UpstreamHealth
 from .._policy.load_balancing import PeakLatencyScore
-from .._policy.pacing import Pacer, asked_to_wait, limit_hold
+from .._policy.pacing import PacedSend, Pacer, asked_to_wait, limit_hold
 from .._policy.retry import KeyRecheck, is_size_related
 from .._values import Hold, RequestSize, StatedLimit, Verdict
 from .._wire.rate_limit_headers import stated_limits
@@ -19,11 +19,11 @@ from .._wire.request_size import request_size
 from ..config import Limits
 from ..errors import APIConnectionError, ChatPoolError, ConfigurationError, DayLimitError
 from ..types import LineStats
-from .call import QUEUED, Call, FailoverState, SendReceipt, UpstreamKey, failure_reason
+from .call import QUEUED, Call, FailoverState, UpstreamKey, failure_reason
 from .day_limits import day_error, day_hold
 from .leases import Lease, LeaseHolder, LeaseRequest
 
-__all__ = ["UNSENT", "CallQueue", "HeaderReport", "Outage", "SendReceipt", "Upstream", "reported_limits"]
+__all__ = ["UNSENT", "CallQueue", "HeaderReport", "Outage", "Upstream", "reported_limits"]
 
 UNSENT = Verdict("fail")
 """Verdict of an attempt that was not made at all."""
@@ -56,6 +56,7 @@ class Upstream:
         recheck: blocks it while a refusal of the key or the model is in doubt.
         parked: the number of its calls that wait for their next attempt.
         read_limits_at: the time from which the limits in the headers of a success are read again.
+        forgotten: whether another one is made for the next call to its model, as no call used it for long.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Upstream:
         "_estimator",
         "_leases",
         "_limits",
+        "forgotten",
         "health",
         "key",
         "last_failure",
@@ -94,6 +96,7 @@ class Upstream:
         self.parked = 0
         self.last_failure = ""
         self.read_limits_at = 0.0
+        self.forgotten = False
         self._budget_tracker = budget_tracker
         self._leases = leases
         self._limits = limits
@@ -111,9 +114,9 @@ class Upstream:
 
     def _own_wait(self, now: float) -> float:
         """Return the same without regard to other processes."""
-        wait = max(self.health.circuit.wait(now), self.recheck.wait(now))
-        if wait > 0:
-            return wait
+        wait, recheck_wait = self.health.circuit.wait(now), self.recheck.wait(now)
+        if wait > 0 or recheck_wait > 0:
+            return max(wait, recheck_wait)
         if self.health.rejection_at(now) is not None:
             return 0.0  # the call fails at once, with this error
         if self._budget_tracker is None and not self.pacer.counts_tokens:
@@ -256,12 +259,12 @@ class Upstream:
 
     def _note_send(self, call: Call, now: float) -> None:
         if self._budget_tracker is None and not self.pacer.counts_tokens:
-            call.send_receipt = SendReceipt(self.pacer.sent(now))
+            call.paced_send = self.pacer.sent(now)
             return
         tokens = self._tokens(call)
         call.unsendable = self._send_refusal(call, tokens, now)
         if call.unsendable is None:
-            call.send_receipt = SendReceipt(self.pacer.sent(now, tokens), self._reserve(call))
+            call.paced_send, call.reservation = self.pacer.sent(now, tokens), self._reserve(call)
 
     def _reserve(self, call: Call) -> Optional[BudgetReservation]:
         """Reserve the budget that a call is expected to take; None without a budget."""
@@ -317,9 +320,9 @@ class Upstream:
         # always stumbles; nor is a server that is starting.
         of_the_call = is_size_related(verdict) and (call.suspects > 1 or (self._failed_alone(call) and not was_open))
         for_health = verdict._replace(kind="fail") if of_the_call else verdict
-        receipt = call.send_receipt
-        if receipt is not None:
-            self._settle(call, receipt, verdict, "fail" if verdict.about == "start" else for_health.kind, now)
+        paced_send = call.paced_send
+        if paced_send is not None:
+            self._settle(call, paced_send, verdict, "fail" if verdict.about == "start" else for_health.kind, now)
         elif verdict.background is None and call.background is not None:
             self.settle_background(call, verdict)
         # A server that is starting says nothing about the pace, whatever the failures before it were.
@@ -331,11 +334,11 @@ class Upstream:
         if self.score.several:
             self.score.returned(verdict.kind, sent_at, now)
         call.sent_at = None
-        if receipt is not None:
+        if paced_send is not None:
             if reported is not None:
-                self.pacer.reported(receipt.paced_send, now, reported.requests, reported.tokens)
+                self.pacer.reported(paced_send, now, reported.requests, reported.tokens)
                 self._estimator.limit = self.pacer.max_tokens
-            call.send_receipt = None
+            call.paced_send = call.reservation = None
         if was_open and not self.health.circuit.is_open:
             self.pacer.restart()
 
@@ -357,8 +360,8 @@ class Upstream:
         else:
             self.recheck.ended(sent_at)
 
-    def _settle(self, call: Call, receipt: SendReceipt, verdict: Verdict, kind: str, now: float) -> None:
-        usage, paced_send = verdict.usage, receipt.paced_send
+    def _settle(self, call: Call, paced_send: PacedSend, verdict: Verdict, kind: str, now: float) -> None:
+        usage = verdict.usage
         if kind == "success":
             self.pacer.accepted(paced_send, now, None if usage is None else usage.total_tokens or None)
             if usage is not None and call.size is not None:
@@ -374,11 +377,11 @@ class Upstream:
         else:
             self.pacer.ended()
         if verdict.background is not None and call.background is not None:
-            call.background.reservation = receipt.reservation  # until the response has ended
-        elif receipt.reservation is not None and self._budget_tracker is not None:
+            call.background.reservation = call.reservation  # until the response has ended
+        elif call.reservation is not None and self._budget_tracker is not None:
             # An answer that did not come in time may have been written, and billed, all the same.
             answered, wrote = verdict.kind in ("success", "timeout"), bool(getattr(verdict.value, "text", ""))
-            self._budget_tracker.returned(receipt.reservation, usage, answered=answered, wrote=wrote)
+            self._budget_tracker.returned(call.reservation, usage, answered=answered, wrote=wrote)
 
     # -- state --------------------------------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ class Upstreams:
 
     def of(self, call: Call) -> Upstream:
         """Return the upstream that a call was sent to last; any of its model for one that was not sent yet."""
-        upstream = self._all.get(call.upstream_key)
-        return self.get(call.upstream_key) if upstream is None else upstream
+        upstream: Optional[Upstream] = call.upstream
+        return self.get(call.upstream_key) if upstream is None or upstream.forgotten else upstream
 
     def get(self, key: UpstreamKey) -> Upstream:
         """Return the upstream of an endpoint and a model."""
@@ -77,6 +77,7 @@ class Upstreams:
             for level in self._levels.values():
                 level.ready.pop(queue, None)
             for upstream in queue.upstreams:
+                upstream.forgotten = True
                 del self._all[upstream.key]
                 if upstream.is_shared:
                     defer(upstream.close_leases)  # does I/O
@@ -117,6 +118,7 @@ class Upstreams:
         """Make ``upstream`` the one of a call that it is about to send."""
         if call.upstream_key != upstream.key:
             upstream.take_from(self.of(call), call, now)
+        call.upstream = upstream
 
     def queued(self) -> List[Call]:
         """Return all calls that are queued."""
@@ -153,7 +155,7 @@ class Upstreams:
         """Return the upstream that sends next, or None and the seconds until one may send (``inf``: unknown)."""
         soonest = math.inf
         waiting: Set[CallQueue] = set()  # with calls of a higher level, which those of a lower one must not overtake
-        for number in self._ordered_levels(now):
+        for number in self._ordered_levels(now) if len(self._levels) > 1 else tuple(self._levels):
             level = self._levels[number]
             empty = []
             for queue in level.ready:
@@ -176,8 +178,6 @@ class Upstreams:
 
     def _ordered_levels(self, now: float) -> List[int]:
         """Return the levels, the next in turn first."""
-        if len(self._levels) < 2:
-            return list(self._levels)
 
         def rank(number: int) -> Tuple[int, int]:
             since = self._levels[number].passed_over_since

@@ -13,11 +13,11 @@ from requests.cookies import RequestsCookieJar
 from requests.exceptions import InvalidProxyURL
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers, prepend_scheme_if_needed, select_proxy
+from requests.utils import prepend_scheme_if_needed, select_proxy
 from urllib3.response import HTTPResponse
 
 from .._wire import is_success
-from .body import read_body
+from .body import WholeResponse, read_body
 from .connections import guarded_pool_class
 from .exchange import current_exchange
 from .http1 import ParsedHeaders
@@ -166,7 +166,7 @@ def _whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes,
     headers = _headers_of(raw)
     # Session.send scans the original response for cookies, if it finds it.
     raw._original_response = None
-    response = requests.Response.__new__(requests.Response)
+    response = WholeResponse.__new__(WholeResponse)
     response.__dict__.update(
         _content=content,
         _content_consumed=True,
@@ -175,7 +175,6 @@ def _whole_response(request: PreparedRequest, raw: HTTPResponse, content: bytes,
         headers=headers,
         raw=raw,
         url=request.url,
-        encoding=get_encoding_from_headers(headers),
         history=[],
         reason=raw.reason,
         cookies=_NO_COOKIES,

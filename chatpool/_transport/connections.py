@@ -175,7 +175,9 @@ class GuardedPool(HTTPConnectionPool):
 
 def _guarded_socket(conn: Any) -> Optional[GuardedSocket]:
     sock = getattr(conn, "sock", None)
-    sock = getattr(sock, "socket", sock)  # TLS inside TLS (an https proxy): urllib3's wrapper around the outer one
+    if isinstance(sock, GuardedSocket):
+        return sock
+    sock = getattr(sock, "socket", None)  # TLS inside TLS (an https proxy): urllib3's wrapper around the outer one
     return sock if isinstance(sock, GuardedSocket) else None
 
 

@@ -187,15 +187,12 @@ class Exchange:
             for token in self._tokens:
                 token.attach(self)
             _thread.exchange = self
-        except BaseException:
-            self._leave(failed=True)
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
 
     def __exit__(self, error_class: Optional[Type[BaseException]], *_: object) -> None:
-        self._leave(failed=error_class is not None)
-
-    def _leave(self, *, failed: bool) -> None:
-        if failed:
+        if error_class is not None:
             self.stays_open = False
             self._abandon()
         _thread.exchange = self._outer
@@ -205,7 +202,7 @@ class Exchange:
     def finish(self) -> None:
         """Detach it from its tokens: nothing blocks any more."""
         for token in self._tokens:
-            token.detach(self)
+            token._attached.discard(self)  # as detach() does: these are calls of every request
 
     def set_deadline(self, deadline: StreamDeadline) -> None:
         """Let all further operations end by ``deadline``, in the place of ``timeout``'s limits."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import re
 import threading
-from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union, cast
+from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from requests.structures import CaseInsensitiveDict
 from urllib3._collections import HTTPHeaderDict
@@ -213,7 +213,7 @@ class ParsedHeaders(http.client.HTTPMessage):
         """Return them as requests has them, without parsing every name again."""
         headers: Any = ResponseHeaders.__new__(ResponseHeaders)
         headers._store = self._merged.copy()
-        return cast("CaseInsensitiveDict[str]", headers)
+        return headers  # type: ignore[no-any-return]  # a cast is a call
 
     def to_urllib3(self) -> HTTPHeaderDict:
         """Return them as urllib3 has them, without adding one after the other."""
@@ -415,18 +415,18 @@ class FinalResponse(http.client.HTTPResponse):
 
     def _set_framing(self, status: int, fields: Dict[str, Field], version: int = 11) -> bool:
         """Set where the body ends (RFC 9112, 6.3); return False if the fields are not in their plain form."""
-        coding, length = _value(fields, "transfer-encoding"), _value(fields, "content-length")
+        coding, length = fields.get("transfer-encoding"), fields.get("content-length")
         bodiless = self._has_no_body(status)
-        if coding is not None and (coding.lower() != "chunked" or length is not None or bodiless):
+        if coding is not None and (coding[1].lower() != "chunked" or length is not None or bodiless):
             return False
-        if length is not None and not _LENGTH.fullmatch(length):
+        if length is not None and not _LENGTH.fullmatch(length[1]):
             return False
         self.version = version
         self.code = self.status = status
         self.chunked = coding is not None
         if self.chunked:
             self.chunk_left = None
-        self.length = None if length is None else int(length)
+        self.length = None if length is None else int(length[1])
         if bodiless:
             self.length = 0
         self.will_close = _closes_connection(fields, version) or (not self.chunked and self.length is None)

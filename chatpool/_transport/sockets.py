@@ -175,7 +175,10 @@ class GuardedSocket(socket.socket):
             self._limit(self.exchange.left())
 
     def _limit(self, seconds: float) -> None:
-        slack = min(seconds * _SLACK_SHARE, _MAX_SLACK_SECONDS)
+        # Without min(), here and where this is overridden: it is done before every send and every receive.
+        slack = seconds * _SLACK_SHARE
+        if slack > _MAX_SLACK_SECONDS:
+            slack = _MAX_SLACK_SECONDS
         if not seconds <= self._applied_limit <= seconds + 2 * slack:
             self._set_limit(seconds + slack)
             self._applied_limit = seconds + slack

@@ -277,7 +277,7 @@ class KernelTimedSocket(PlainSocket):
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         # Not socket.sendall, which would give the whole time anew to each piece that the other side takes.
-        rest = memoryview(data).cast("B")
+        rest = memoryview(data) if type(data) is bytes else memoryview(data).cast("B")
         while rest:
             rest = rest[self.send(rest, flags) :]
 
@@ -288,7 +288,10 @@ class KernelTimedSocket(PlainSocket):
 
     def _limit(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
-        super()._limit(min(seconds * _KERNEL_SHARE, _MAX_KERNEL_SECONDS))
+        share = seconds * _KERNEL_SHARE
+        if share > _MAX_KERNEL_SECONDS:
+            share = _MAX_KERNEL_SECONDS
+        super()._limit(share)
 
     def _set_limit(self, seconds: float) -> None:
         if self._applied_limit < 0:

@@ -229,7 +229,7 @@ def with_parts(body: Mapping[str, Any], path: str) -> Mapping[str, Any]:
             continue
         for name in ("content", "output"):  # the latter has what a function has returned, in the Responses API
             content = message.get(name)
-            if type(content) is not str and are_parts(content):
+            if content is not None and type(content) is not str and are_parts(content):
                 changed = changed or list(messages)
                 changed[place] = {**message, name: _parts_in(content, operation)}
     return body if changed is None or field is None else {**body, field: changed}

@@ -103,28 +103,31 @@ def classify_response(
     status, headers = response.status, response.headers
     # Azure's gateway names its own refusals in another header.
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
-    context = _Context(response, request, endpoint_proven, model_proven, wall, request_id)
+
+    def context() -> _Context:  # made for answers that are no plain success only
+        return _Context(response, request, endpoint_proven, model_proven, wall, request_id)
+
     if not 200 <= status < 300:
-        return _classify_error(context, status, read_error(response.content))
+        return _classify_error(context(), status, read_error(response.content))
     if request.response != "json":
-        return _classify_plain(context)
+        return _classify_plain(context())
     try:
         payload, content = _payload(response, request)
     except TooDeep as problem:
         # It was paid for: all of it is kept.
         body = response.content.decode("utf-8", "replace")
-        return _classify_unusable(context, ErrorFacts(body=body), f"is {problem}")
+        return _classify_unusable(context(), ErrorFacts(body=body), f"is {problem}")
     except ValueError:
-        return _classify_not_json(context)
+        return _classify_not_json(context())
     if _is_error(payload, request):
-        return _classify_inner_error(context, payload)
+        return _classify_inner_error(context(), payload)
     try:
         value = decode_response(request, payload, request_id)
     except UnusableAnswer as problem:
         background = _background_of(problem, request)
         if background is not None:
-            return _pending(context, background)
-        verdict = _classify_unusable(context, _error_facts_of_unusable(payload, problem), str(problem))
+            return _pending(context(), background)
+        verdict = _classify_unusable(context(), _error_facts_of_unusable(payload, problem), str(problem))
         return verdict._replace(usage=usage_of(payload))  # it is billed all the same
     if isinstance(value, ChatCompletion):
         usage = value.usage

@@ -139,12 +139,25 @@ _stdlib = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 _COPIED_BYTES = 4096  # at most
 
 
+_plain = json.JSONDecoder()
+
+
+def _stdlib_loads(content: Union[bytes, str]) -> Any:
+    """Return what ``json.loads`` does, which looks at each answer for its encoding: nearly all are UTF-8."""
+    if type(content) is bytes:
+        try:
+            return _plain.decode(content.decode("utf-8"))
+        except ValueError:
+            pass
+    return json.loads(content)
+
+
 def _find_orjson() -> Tuple[Optional[Callable[[Any], bytes]], Callable[[Any], Any]]:
     """Return the two functions of orjson where it is installed, otherwise None and the standard library's."""
     try:
         orjson: Any = importlib.import_module("orjson")
     except ImportError:
-        return None, json.loads
+        return None, _stdlib_loads
     # orjson must refuse whatever the standard library refuses.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
@@ -255,7 +268,7 @@ def decoded(content: Union[bytes, str]) -> Tuple[Any, bool]:
     except RecursionError:
         raise TooDeep from None
     except ValueError as error:
-        if _fast_loads is json.loads and "integer string conversion" not in str(error):
+        if _fast_loads is _stdlib_loads and "integer string conversion" not in str(error):
             raise
         value, is_plain = _decoded_slowly(content)
     if _is_deep(value, content):

@@ -115,9 +115,9 @@ def usage_of(payload: Any) -> Optional[Usage]:
         return None
     # Where texts are only read (embeddings, reranking), tokens that no part names were read as well.
     only_reads = "choices" not in payload and ("data" in payload or "results" in payload)
-    fields, choices = usage_fields_of(payload), payload.get("choices")
+    fields = usage_fields_of(payload)
     usage = _usage_in(fields, only_reads) if isinstance(fields, dict) else None
-    if usage is None and isinstance(choices, list):
+    if usage is None and isinstance(choices := payload.get("choices"), list):
         inside = (choice.get("usage") for choice in reversed(choices) if isinstance(choice, dict))  # Moonshot
         usage = next(filter(None, (_usage_in(fields, False) for fields in inside if isinstance(fields, dict))), None)
     return usage
@@ -125,8 +125,8 @@ def usage_of(payload: Any) -> Optional[Usage]:
 
 def usage_fields_of(payload: Mapping[str, Any]) -> Any:
     """Return the usage that an answer, or a chunk of one, states beside its choices; as it stands there."""
-    fields, of_groq = payload.get("usage"), payload.get("x_groq")
-    if not fields and isinstance(of_groq, dict):
+    fields = payload.get("usage")
+    if not fields and isinstance(of_groq := payload.get("x_groq"), dict):
         return of_groq.get("usage")  # the last chunk of Groq's streams
     return fields
 
@@ -146,12 +146,12 @@ def _usage_in(fields: Dict[str, Any], only_reads: bool) -> Optional[Usage]:
         cached = 0
     if cached > read:  # so it is no part of it either (Anthropic's, behind some gateways)
         read += cached
-    rest = max(0, total - read - written)
-    if only_reads:
+    rest = total - read - written
+    if rest > 0 and only_reads:
         read += rest
-    else:
+    elif rest > 0:
         written += rest
-    if max(read, written) > _MAX_TOKENS:  # what the other numbers are is no better known
+    if read > _MAX_TOKENS or written > _MAX_TOKENS:  # what the other numbers are is no better known
         return None
     cost = _cost(fields)
     if not read + written and not cost:

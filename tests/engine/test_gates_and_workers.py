@@ -20,7 +20,7 @@ FIRST_PROBE = 0.25  # seconds after the gate has closed
 def close_gate(scheduler):
     """Let every attempt fail until only probes are sent; returns when that was."""
     now = 0.0
-    while not scheduler.health(UPSTREAM).circuit.is_open:
+    while not scheduler.health(new_call()).circuit.is_open:
         now += 0.01
         call = scheduler.next_step(now).call
         if call is not None:

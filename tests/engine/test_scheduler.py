@@ -124,6 +124,19 @@ def test_a_running_call_has_a_cancel_token():
     assert not scheduler.next_step(0.0).call.cancel_token.cancelled
 
 
+def test_a_call_whose_model_was_forgotten_meanwhile_is_sent_to_the_one_that_others_are_sent_to(monkeypatch):
+    monkeypatch.setattr("chatpool._engine.upstreams._MAX_IDLE_UPSTREAMS", 1)
+    scheduler, asked_again = Scheduler(9), new_call("a")
+    scheduler.submit([asked_again])
+    assert scheduler.next_step(0.0).call is asked_again
+    scheduler.accepted(asked_again, Verdict("success"), 1.0)  # its answer is looked at now
+    scheduler.submit([new_call(name) for name in "bcd"])
+    assert "a" not in {endpoint for endpoint, _ in scheduler.upstream_stats(1.0)}
+    scheduler.resend(asked_again, 2.0)
+    scheduler.returned(asked_again, Verdict("unavailable"), 3.0)
+    assert scheduler.upstream_stats(3.0)[asked_again.upstream_key].failure_streak == 1
+
+
 def test_the_failure_streak_is_kept_per_line():
     scheduler, first, second = Scheduler(2), new_call("a"), new_call("b")
     scheduler.submit([first, second])

@@ -117,6 +117,12 @@ def test_what_orjson_cannot_decode_is_left_to_the_standard_library(monkeypatch):
     assert codec.loads(b"[1, 2]") == [1, 2]
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("text", ['{"a": "\u00e9\u20ac"}', '"\U0001f600"', "12", "[]", ' {"a": [NaN, "\\ud800"]} '])
+def test_the_coding_of_json_is_found(coding, text):
+    assert repr(codec.loads(text.encode(coding))) == repr(json.loads(text))
+
+
 def test_what_is_no_json_raises_value_error():
     with pytest.raises(ValueError):
         codec.loads(b"<html>")
