@@ -9,13 +9,25 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Deque, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 from .._engine import Call, CallOptions, Engine
 from .._reentrancy import runs_user_code
 from .._wire.embeddings import (
     TooFewVectors,
-    check_vector,
     has_no_vectors,
     is_empty,
     join_requests,
@@ -135,14 +147,14 @@ class _EmbeddingBatch:
         """Number of texts, one of which may be the cause of a failure; 0 for one that never failed among others."""
         return len(self.items) if len(self.items) > 1 or self._earlier_attempts else 0
 
-    def settle(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
+    def settle(self, outcome: Outcome[Any], value_of: Callable[[Any], Any]) -> None:
         """Share an outcome out among the rows.
 
         Those that the server may have taken alone, or among fewer, are put into :attr:`parts`.
 
         Args:
             outcome: the batch's.
-            value_of: makes a row's value of its request and its part of the answer.
+            value_of: makes a row's value of its part of the answer.
         """
         self.outcomes = []
         if self.is_cached:
@@ -191,7 +203,7 @@ class _EmbeddingBatch:
             sends_bare_text=self._sends_bare_text,
         )
 
-    def _share_out(self, outcome: Outcome[Any], value_of: Callable[[ChatRequest, Any], Any]) -> None:
+    def _share_out(self, outcome: Outcome[Any], value_of: Callable[[Any], Any]) -> None:
         """Take the answer of a joined request apart."""
         count = len(self.items)
         try:
@@ -209,21 +221,30 @@ class _EmbeddingBatch:
         if all(empty) and count > 1:
             self.max_texts = 1
         self.outcomes = []
+        usages: Dict[Any, Optional[Usage]] = {}  # of the shares, of which many are equal
         for item, answer, has_no_vector in zip(self.items, answers, empty):
             if has_no_vector and count > 1:
                 self.parts.append(self._part([item], outcome))
-            else:
-                self.outcomes.append(self._outcome_with(item, outcome, answer, value_of))
+                continue
+            share = repr(answer.get("usage"))
+            if share not in usages:
+                usages[share] = usage_of(answer)
+            self.outcomes.append(self._outcome_with(item, outcome, answer, usages[share], value_of))
 
     def _outcome_with(
-        self, item: _BatchItem, outcome: Outcome[Any], answer: Any, value_of: Callable[[ChatRequest, Any], Any]
+        self,
+        item: _BatchItem,
+        outcome: Outcome[Any],
+        answer: Any,
+        usage: Optional[Usage],
+        value_of: Callable[[Any], Any],
     ) -> Outcome[Any]:
         try:
-            value = value_of(item.request, answer)
+            value = value_of(answer)
         except UnusableAnswer as problem:
-            return self._outcome_of(item, outcome, None, _unusable_answer(problem), usage_of(answer))
+            return self._outcome_of(item, outcome, None, _unusable_answer(problem), usage)
         self._note_answer(item, answer)
-        return self._outcome_of(item, outcome, value, None, usage_of(answer))
+        return self._outcome_of(item, outcome, value, None, usage)
 
     def _note_answer(self, item: _BatchItem, answer: Any) -> None:
         if item.key is not None:
@@ -239,10 +260,10 @@ class _EmbeddingBatch:
     ) -> Outcome[Any]:
         history = self._earlier_attempts + outcome.history
         value = None if error is not None else value
-        number, charges = outcome.fallback, [charge._replace(usage=usage) for charge in outcome.charges[-1:]]
-        elapsed, charges_of_row = outcome.elapsed, tuple(charges) if number else ()
+        number, charges = outcome.fallback, outcome.charges[-1:] if outcome.fallback else ()
+        charges = tuple(charge._replace(usage=usage) for charge in charges)
         row = item.row_index, item.row, item.request
-        return Outcome(*row, value, error, history, elapsed, usage, number, charges_of_row)
+        return Outcome(*row, value, error, history, outcome.elapsed, usage, number, charges)
 
 
 def _cached_outcome(item: _BatchItem) -> Outcome[Any]:
@@ -420,7 +441,7 @@ class EmbeddingRun(Run):
         key = cache.key_of_row(item.request, self._options, item.row, item.row_index)
         answer = None if key is None else cache.cache.find(key)
         try:
-            value = None if answer is None else self.value_of(item.request, answer)
+            value = None if answer is None else self.value_of(answer)
         except (UnusableAnswer, LookupError, TypeError, AttributeError):
             value = None
         return item._replace(key=key, value=value)
@@ -432,13 +453,13 @@ class EmbeddingRun(Run):
             self._prepare_row, self._options, is_batched=True, max_pack=self._max_pack, occurrences=occurrences
         )
 
-    def value_of(self, request: ChatRequest, answer: Any) -> Any:
+    def value_of(self, answer: Any) -> Any:
         """Return a row's value from its part of the answer.
 
         Raises:
             UnusableAnswer: it has none.
         """
-        return vector_of(request, answer)
+        return vector_of(answer)
 
     def deliver(self, call: Call, outcome: Outcome[Any]) -> None:
         batch: _EmbeddingBatch = outcome.item
@@ -518,8 +539,8 @@ class EmbeddingRowsRun(EmbeddingRun, StoredRowsRun):
 
     _sends_bare_text = False  # the answer of a bare text is decoded to its vector, and these are to be whole
 
-    def value_of(self, request: ChatRequest, answer: Any) -> Any:
-        check_vector(answer)
+    def value_of(self, answer: Any) -> Any:
+        vector_of(answer)
         return answer
 
     def _looked_up(self, item: _BatchItem) -> _BatchItem:

@@ -7,12 +7,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..types import ChatRequest
 from .accumulate import index_in
 from .operations import EMBEDDINGS, operation_of
-from .response import UnusableAnswer, amount_of, decode_response, vector_numbers, whole_number
+from .response import UnusableAnswer, amount_of, vector_numbers, whole_number
 
 __all__ = [
     "TooFewVectors",
     "answer_with",
-    "check_vector",
     "has_no_vectors",
     "is_empty",
     "join_requests",
@@ -136,14 +135,13 @@ def _whole_shares(total: int, weights: Sequence[int]) -> List[int]:
     return shares
 
 
-def vector_of(request: ChatRequest, answer: Any) -> List[float]:
+def vector_of(answer: Any) -> List[float]:
     """Return the vector in the answer to one text.
 
     Raises:
         UnusableAnswer: there is none, or one with NaN or an infinity in it.
     """
-    vector: List[float] = decode_response(request, answer, None)
-    return vector
+    return vector_numbers(answer["data"][0].get("embedding"))
 
 
 def answer_with(vector: List[float]) -> Dict[str, Any]:
@@ -159,12 +157,3 @@ def is_empty(answer: Any) -> bool:
 def has_no_vectors(answer: Any) -> bool:
     """Return whether an answer that should have vectors has an empty list of them."""
     return isinstance(answer, dict) and answer.get("data") == []
-
-
-def check_vector(answer: Any) -> None:
-    """Check the vector in the answer to one text.
-
-    Raises:
-        UnusableAnswer: as :func:`vector_of`.
-    """
-    vector_numbers(answer["data"][0].get("embedding"))
