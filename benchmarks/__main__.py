@@ -10,7 +10,8 @@ from typing import List, Optional, Sequence
 from . import machine
 from .measure import set_rounds
 from .registry import BENCHMARKS, Benchmark, chosen
-from .store import HERE, render, save
+from .store import HERE, render, save, write
+from .supervisor import supervised
 from .tables import Table, markdown
 
 
@@ -72,7 +73,7 @@ def _run(benchmark: Benchmark, *, quick: bool) -> None:
 
 def _write_results() -> None:
     path = HERE / "RESULTS.md"
-    path.write_text(render(BENCHMARKS, _tables), encoding="utf-8")
+    write(path, render(BENCHMARKS, _tables))
     print(f"written: {path}", file=sys.stderr)
 
 
@@ -81,4 +82,4 @@ def _tables(benchmark: Benchmark, samples: Sequence[object]) -> List[Table]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(main))
