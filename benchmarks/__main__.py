@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import List, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 from . import machine
 from .measure import set_rounds
@@ -13,6 +13,20 @@ from .registry import BENCHMARKS, Benchmark, chosen
 from .store import HERE, render, save, write
 from .supervisor import supervised
 from .tables import Table, markdown
+
+
+class Step(NamedTuple):
+    """One benchmark of a run, and the time that it took.
+
+    Attributes:
+        name: the benchmark's.
+        outcome: ``"measured"``, ``"left out"`` or ``"FAILED"``.
+        seconds: all of them, with those for servers that were installed first.
+    """
+
+    name: str
+    outcome: str
+    seconds: float
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -29,12 +43,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    failed = [benchmark.name for benchmark in benchmarks if not _ran(benchmark, quick=options.quick)]
+    steps = [_ran(benchmark, quick=options.quick) for benchmark in benchmarks]
     if not options.quick:
         _write_results()
-    if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    print(_times(steps), end="", file=sys.stderr)
+    return 1 if any(step.outcome == _FAILED for step in steps) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,28 +60,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ran(benchmark: Benchmark, *, quick: bool) -> bool:
-    """Run one; False if it could not be run: that keeps none of the others from being run and stored."""
+_MEASURED, _LEFT_OUT, _FAILED = "measured", "left out", "FAILED"
+
+
+def _ran(benchmark: Benchmark, *, quick: bool) -> Step:
+    """Run one; that it cannot be run keeps none of the others from being run and stored."""
+    started = time.monotonic()
     try:
-        _run(benchmark, quick=quick)
+        outcome = _MEASURED if _run(benchmark, quick=quick) else _LEFT_OUT
     except RuntimeError as error:
         print(f"{benchmark.name}: {error}", file=sys.stderr)
-        return False
-    return True
+        outcome = _FAILED
+    return Step(benchmark.name, outcome, time.monotonic() - started)
 
 
-def _run(benchmark: Benchmark, *, quick: bool) -> None:
+def _run(benchmark: Benchmark, *, quick: bool) -> bool:
+    """Run, show and store one; False if it leaves itself out, for a reason that it has printed."""
     print(f"\n## {benchmark.name}: {benchmark.summary}\n", flush=True)
     facts = machine.describe(benchmark.versions())
     started = time.monotonic()
     samples = benchmark.measure(quick)
-    if not samples:  # it has said why
-        return
+    if not samples:
+        return False
     print(f"({time.monotonic() - started:.0f} s)\n", file=sys.stderr)
     for table in benchmark.tables(samples):
         print(markdown(table), flush=True)
     if not quick:
         save(benchmark.name, facts, samples)
+    return True
+
+
+def _times(steps: Sequence[Step]) -> str:
+    """The time of each benchmark, and of all."""
+    lines = [f"{step.outcome:8} {step.seconds:6,.0f} s  {step.name}\n" for step in steps]
+    total = sum(step.seconds for step in steps)
+    return "".join(["\n", *lines, f"{'':8} {total:6,.0f} s  in all\n"]) if steps else ""
 
 
 def _write_results() -> None:

@@ -233,3 +233,18 @@ def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(mo
     printed = capsys.readouterr()
     assert "overrun: no server" in printed.err
     assert "`import chatpool`" in printed.out
+
+
+def test_a_run_ends_with_the_time_of_each_benchmark_and_of_all(monkeypatch, capsys):
+    seconds = iter([0, 1, 11, 12, 100, 101, 111, 120])
+    monkeypatch.setattr("benchmarks.__main__.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("benchmarks.imports.measure", lambda quick: IMPORTS)
+    monkeypatch.setattr("benchmarks.cost.measure", lambda quick: cost_samples())
+    monkeypatch.setattr("benchmarks.nginx.version", lambda: "nginx/1")
+    assert main(["import", "cost", "--quick"]) == 0
+    times = capsys.readouterr().err.splitlines()[-3:]
+    assert [line.split() for line in times] == [
+        ["measured", "12", "s", "import"],
+        ["measured", "20", "s", "cost"],
+        ["32", "s", "in", "all"],
+    ]
