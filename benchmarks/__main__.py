@@ -21,7 +21,7 @@ class Step(NamedTuple):
     Attributes:
         name: the benchmark's.
         outcome: ``"measured"``, ``"left out"`` or ``"FAILED"``.
-        seconds: all of them, with those for servers that were installed first.
+        seconds: all of them, with those for servers and interpreters that were fetched first.
     """
 
     name: str
@@ -77,6 +77,7 @@ def _ran(benchmark: Benchmark, *, quick: bool) -> Step:
 def _run(benchmark: Benchmark, *, quick: bool) -> bool:
     """Run, show and store one; False if it leaves itself out, for a reason that it has printed."""
     print(f"\n## {benchmark.name}: {benchmark.summary}\n", flush=True)
+    benchmark.prepare(quick)
     facts = machine.describe(benchmark.versions())
     started = time.monotonic()
     samples = benchmark.measure(quick)

@@ -15,13 +15,15 @@ class Benchmark(NamedTuple):
     """One benchmark: a module with ``measure(quick) -> samples`` and ``tables(samples) -> tables``.
 
     ``tables`` is a pure function, so that a report can be made again from what is stored.  ``servers`` are modules
-    with ``version()``, which installs a server where it is missing.
+    with ``version()``, which installs a server where it is missing.  With ``prepares`` the module has
+    ``prepare(quick)`` as well: for what takes long, uses the machine, and must not happen while something is measured.
     """
 
     name: str
     summary: str
     module: str
     servers: Tuple[str, ...] = ()
+    prepares: bool = False
 
     def _load(self) -> Any:
         return importlib.import_module(f"{__package__}.{self.module}")
@@ -29,6 +31,11 @@ class Benchmark(NamedTuple):
     def versions(self) -> List[str]:
         """Of the servers that it calls."""
         return [importlib.import_module(f"{__package__}.{server}").version() for server in self.servers]
+
+    def prepare(self, quick: bool) -> None:
+        """Make what it needs and this machine lacks."""
+        if self.prepares:
+            self._load().prepare(quick)
 
     def measure(self, quick: bool) -> List[Sample]:
         """Take the measurements."""
@@ -46,6 +53,13 @@ _NGINX = ("nginx",)
 BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("import", "what importing chatpool costs", "imports"),
     Benchmark("cost", "CPU per call and calls per second, against other clients", "cost", servers=_NGINX),
+    Benchmark(
+        "interpreters",
+        "the cost of a call by Python version, and without the global lock",
+        "interpreters",
+        servers=_NGINX,
+        prepares=True,
+    ),
     Benchmark("growth", "more calls, and more in flight: time, CPU, memory", "growth", servers=_NGINX),
     Benchmark("overrun", "how late a time limit or a cancel takes effect", "overrun"),
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),

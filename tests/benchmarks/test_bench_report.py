@@ -70,6 +70,50 @@ def test_the_cost_report_has_the_bounds_and_a_table_for_each_server():
     assert against["CPU: `pool.map` over openai; fast, 64 in flight"] == "0.22 (0.22 - 0.22)"
 
 
+def interpreter_samples(*names):
+    cpu = {"urllib3": 0.4, "transport": 0.3, "chatpool": 0.5}
+    return [
+        {
+            "round": turn,
+            "interpreter": name,
+            "workers": workers,
+            "contender": contender,
+            "calls": 1000,
+            "cpu": cpu[contender] * (1 + workers / 100),
+            "wall": 2.0 if name == "3.13 with the lock" else 1.0,
+            "line_by_line": 1.0 if contender == "urllib3" else 0.25,
+            "python": "3.13.5",
+            "lock": name != "3.13 without the lock",
+        }
+        for turn in range(2)
+        for name in names
+        for workers in (1, 16, 64)
+        for contender in cpu
+    ]
+
+
+def test_the_interpreters_report_bounds_what_threads_cost_without_the_lock():
+    samples = interpreter_samples("this one", "3.13 with the lock", "3.13 without the lock")
+    bounds, facts, cpu, rates = chosen(["interpreters"])[0].tables(samples)
+    assert [row[1:] for row in bounds.rows] == [
+        ["at most 1.3", "1.15 (1.15 - 1.15)", "yes"],
+        ["at most 1.3", "1.62 (1.62 - 1.62)", "**no**"],
+        ["at least 1", "2.00 (2.00 - 2.00)", "yes"],
+        ["at least 1", "2.00 (2.00 - 2.00)", "yes"],
+    ]
+    assert facts.rows[-1] == ["3.13 without the lock", "3.13.5", "no", "75.0%"]
+    assert [len(table.rows) for table in (cpu, rates)] == [9, 9]
+    assert cpu.rows[2][2] == "1.25 (1.25 - 1.25); 0.51 ms"
+
+
+def test_the_interpreters_report_does_without_those_that_cannot_be_had():
+    assert table_titles(chosen(["interpreters"])[0].tables(interpreter_samples("this one"))) == [
+        "Interpreters",
+        "CPU per call",
+        "Calls per second",
+    ]
+
+
 def test_the_streaming_report_shows_each_reader_over_openais_that_makes_the_same():
     samples = [
         {"what": "parsing", "round": turn, "reader": reader, "read": "16 KiB", "chunks": 1000, "cpu": cpu}
