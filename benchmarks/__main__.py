@@ -52,10 +52,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure chatpool against other clients.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all but million)")
     parser.add_argument("--list", action="store_true", help="show what there is, and end")
     parser.add_argument("--quick", action="store_true", help="few calls and rounds; nothing is stored")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of the benchmark cost (default: 5)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds, of those that take turns (default: 2 to 4)")
     parser.add_argument("--render", action="store_true", help="only write RESULTS.md again from what is stored")
     return parser
 

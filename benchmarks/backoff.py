@@ -36,7 +36,7 @@ class Scenario(NamedTuple):
     calls: int
     ideal: float = 0.0
     wait_fixed: float = 0.0
-    rounds: int = 5
+    rounds: int = 3
 
 
 def _ideal(calls: int, workers: int, attempts_per_call: float) -> float:
@@ -63,7 +63,7 @@ def measure(quick: bool) -> List[Sample]:
     """Every scenario, round by round."""
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(2 if quick else 5):
+        for turn in range(2 if quick else 3):
             samples += [_run(server, scenario, turn) for scenario in _SCENARIOS if _takes_part(scenario, turn, quick)]
             print(f"round {turn + 1}", file=sys.stderr)
     return samples

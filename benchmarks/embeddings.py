@@ -46,7 +46,7 @@ def measure(quick: bool) -> List[Sample]:
     vectors = 2_000 if quick else 20_000
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(rounds(2 if quick else 5)):
+        for turn in range(rounds(2 if quick else 3)):
             for name in rotated(clients, turn):
                 client, _, orjson = name.partition("+")
                 spec: Dict[str, Any] = {"client": client, "orjson": bool(orjson), "vectors": vectors}

@@ -17,6 +17,7 @@ class Benchmark(NamedTuple):
     ``tables`` is a pure function, so that a report can be made again from what is stored.  ``servers`` are modules
     with ``version()``, which installs a server where it is missing.  With ``prepares`` the module has
     ``prepare(quick)`` as well: for what takes long, uses the machine, and must not happen while something is measured.
+    One that stands ``apart`` takes so long that it is run by its name only.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Benchmark(NamedTuple):
     module: str
     servers: Tuple[str, ...] = ()
     prepares: bool = False
+    apart: bool = False
 
     def _load(self) -> Any:
         return importlib.import_module(f"{__package__}.{self.module}")
@@ -74,14 +76,14 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("streaming", "streams: first chunk and chunks per second, against others", "streaming", servers=_NGINX),
     Benchmark("embeddings", "vectors: CPU and memory, over the JSON decoder alone", "embeddings", servers=_NGINX),
     Benchmark("batch", "files of rows: throughput against pool.map, and by two processes", "batch", servers=_NGINX),
-    Benchmark("million", "a million rows in one run: memory; takes a quarter of an hour", "million", servers=_NGINX),
+    Benchmark("million", "a million rows in one run: memory; a quarter of an hour", "million", _NGINX, apart=True),
     Benchmark("model", "2,000 rows on the embedded model", "model"),
     Benchmark("interrupts", "Ctrl-C, with and abort() while every worker is blocked", "interrupts"),
 )
 
 
 def chosen(names: Sequence[str]) -> List[Benchmark]:
-    """The benchmarks of these names, all of them without any.
+    """The benchmarks of these names; without any, all but those that stand apart.
 
     Raises:
         ValueError: there is none of such a name.
@@ -90,4 +92,6 @@ def chosen(names: Sequence[str]) -> List[Benchmark]:
     for name in names:
         if name not in known:
             raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names)] or list(BENCHMARKS)
+    if not names:
+        return [benchmark for benchmark in BENCHMARKS if not benchmark.apart]
+    return [known[name] for name in dict.fromkeys(names)]
