@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from typing import List, NamedTuple, Optional, Sequence
 
 from . import machine
@@ -34,7 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options = _parser().parse_args(argv)
     if options.list:
         for benchmark in BENCHMARKS:
-            print(f"{benchmark.name:10} {benchmark.summary}")
+            print(f"{benchmark.name:12} {benchmark.summary}{' (by its name only)' if benchmark.apart else ''}")
         return 0
     if options.rounds:
         set_rounds(options.rounds)
@@ -52,7 +53,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure chatpool against other clients.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all but million)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="benchmarks to run (default: all but ablation and million)"
+    )
     parser.add_argument("--list", action="store_true", help="show what there is, and end")
     parser.add_argument("--quick", action="store_true", help="few calls and rounds; nothing is stored")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds, of those that take turns (default: 2 to 4)")
@@ -70,6 +73,9 @@ def _ran(benchmark: Benchmark, *, quick: bool) -> Step:
         outcome = _MEASURED if _run(benchmark, quick=quick) else _LEFT_OUT
     except RuntimeError as error:
         print(f"{benchmark.name}: {error}", file=sys.stderr)
+        outcome = _FAILED
+    except Exception:
+        traceback.print_exc()
         outcome = _FAILED
     return Step(benchmark.name, outcome, time.monotonic() - started)
 

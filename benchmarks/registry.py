@@ -17,7 +17,7 @@ class Benchmark(NamedTuple):
     ``tables`` is a pure function, so that a report can be made again from what is stored.  ``servers`` are modules
     with ``version()``, which installs a server where it is missing.  With ``prepares`` the module has
     ``prepare(quick)`` as well: for what takes long, uses the machine, and must not happen while something is measured.
-    One that stands ``apart`` takes so long that it is run by its name only.
+    One that stands ``apart`` takes long and is run by its name only.
     """
 
     name: str
@@ -67,7 +67,7 @@ BENCHMARKS: Tuple[Benchmark, ...] = (
     Benchmark("engine", "the pool without a network: CPU, memory, workers", "engine"),
     Benchmark("backoff", "calls that fail and are made again", "backoff", servers=_NGINX),
     Benchmark("pacing", "servers with limits: time against the ideal, and refusals", "pacing"),
-    Benchmark("ablation", "what each part of the pacing is for (simulated)", "pacing.ablation"),
+    Benchmark("ablation", "what each part of the pacing is for (simulated)", "pacing.ablation", apart=True),
     Benchmark("sharing", "limits that processes share", "pacing.sharing"),
     Benchmark("scale", "millions of rows over many hosts: shards, Redis, deaths", "scale"),
     Benchmark("clusters", "shards on a Dask cluster: workers killed, and one limit for all", "clusters"),

@@ -261,21 +261,30 @@ def test_an_unknown_benchmark_is_named_with_those_there_are(capsys):
     assert "'imports'" in capsys.readouterr().err
 
 
+def test_a_run_without_names_leaves_out_what_takes_longest():
+    assert {benchmark.name for benchmark in BENCHMARKS} - {benchmark.name for benchmark in chosen([])} == {
+        "ablation",
+        "million",
+    }
+
+
 def test_the_list_shows_every_benchmark(capsys):
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     assert all(benchmark.name in shown for benchmark in BENCHMARKS)
 
 
-def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(monkeypatch, capsys):
+@pytest.mark.parametrize("error", [RuntimeError("no server"), KeyError("no server")])
+def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(monkeypatch, capsys, error):
     def fail(quick):
-        raise RuntimeError("no server")
+        raise error
 
     monkeypatch.setattr("benchmarks.overrun.measure", fail)
     monkeypatch.setattr("benchmarks.imports.measure", lambda quick: IMPORTS)
     assert main(["overrun", "import", "--quick"]) == 1
     printed = capsys.readouterr()
-    assert "overrun: no server" in printed.err
+    assert "no server" in printed.err
+    assert "FAILED        0 s  overrun" in printed.err
     assert "`import chatpool`" in printed.out
 
 
