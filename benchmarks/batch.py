@@ -28,7 +28,7 @@ def measure(quick: bool) -> List[Sample]:
     """Every cell and every number of processes, round by round."""
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(rounds(2 if quick else 4)):
+        for turn in range(rounds(2 if quick else 3)):
             for name, location, workers, rows in _QUICK if quick else _CELLS:
                 options = {"base_url": server.base_url(location), "workers": workers, "rows": rows}
                 options["first"] = ("map", "batch")[turn % 2]

@@ -25,7 +25,7 @@ _SKIPPED = 77  # the exit code of scripts that cannot have an interpreter
 _THIS, _LOCKED, _FREE = "this one", "3.13 with the lock", "3.13 without the lock"
 _CONTENDERS = (BASELINE, "transport", "chatpool")
 _AT_ONCE = (1, 16, 64)
-_ROUNDS, _CALLS = 4, 800  # for less than four minutes with five interpreters
+_ROUNDS, _CALLS = 3, 800  # for less than three minutes with five interpreters
 _GROWTH, _GAIN = 1.3, 1.0
 
 Cells = Dict[Tuple[str, int, str], List[Sample]]

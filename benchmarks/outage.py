@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     healthy: float = 4.0
     down: float = 15.0
     recovered: float = 5.0
-    flaps: int = 4
+    flaps: int = 3
     flap_down: float = 0.7
     flap_up: float = 1.3
 

@@ -15,7 +15,7 @@ __all__ = ["measure", "tables"]
 BOUND = 20_000  # chunks per second
 LATER = 1.0  # milliseconds after bare urllib3
 
-_CHUNKS = 30_000
+_CHUNKS = 15_000
 _READS = {"a chunk": 0, "1,400 bytes": 1400, "16 KiB": 16_384}
 
 

@@ -23,7 +23,7 @@ CHATPOOL = "chatpool"
 _OTHERS = ("openai", "aiohttp", "requests")
 _START = 10.0  # seconds for a child to import what it needs, beyond the cap
 _REFUSALS = (429, 503)
-_SIDE_BY_SIDE = 6
+_SIDE_BY_SIDE = 8
 _LONG = 6000  # calls
 
 

@@ -18,7 +18,7 @@ __all__ = ["CHATPOOL", "CONFIGURED", "Trial", "measure_live", "trials"]
 
 CHATPOOL = "chatpool"
 CONFIGURED = "chatpool, limits configured"
-_ROUNDS, _SIDE_BY_SIDE = 2, 6
+_ROUNDS, _SIDE_BY_SIDE = 2, 8
 _OTHERS = ("the recipe: aiohttp + tenacity", "openai SDK, 2 retries", "openai SDK, 10 retries")
 
 
@@ -47,12 +47,12 @@ def trials(quick: bool) -> List[Trial]:
     targets = [Trial(name) for name in SCENARIOS]
     if quick:
         return targets
-    stated = [Trial(name, headers=True) for name in "ABE"]
+    stated = [Trial(name, headers=True, rounds=1) for name in "ABE"]
     limited = [name for name, scenario in SCENARIOS.items() if scenario.limits]
     configured = [Trial(name, CONFIGURED, rounds=_ROUNDS if name == "A" else 1) for name in limited]
     without = [Trial(name, hint=hint, rounds=1) for hint in ("whole", None) for name in "ABCDEF"]
     others = [Trial(name, client, rounds=1) for client in _OTHERS for name in "ABCDEF"]
-    pairs = [Trial(name, pools=2) for name in "AC"]
+    pairs = [Trial(name, pools=2, rounds=1) for name in "AC"]
     return [*targets, *stated, *configured, *without, *others, *pairs]
 
 

@@ -36,7 +36,7 @@ def measure(quick: bool) -> List[Sample]:
     Raises:
         RuntimeError: there is no redis-server, or the package redis is missing.
     """
-    seconds = 5.0 if quick else 15.0
+    seconds = 5.0 if quick else 10.0
     samples: List[Sample] = []
     for turn in range(1 if quick else 2):
         for name, case in _CASES.items():
