@@ -36,7 +36,7 @@ class Scenario(NamedTuple):
     calls: int
     ideal: float = 0.0
     wait_fixed: float = 0.0
-    rounds: int = 5
+    rounds: int = 3
 
 
 def _ideal(calls: int, workers: int, attempts_per_call: float) -> float:
@@ -52,10 +52,10 @@ _SCENARIOS = (
     Scenario(_RANDOM, "chatpool", "random", 100, 2000, _ideal(2000, 100, 1.25)),
     Scenario(_RANDOM_LONG, "chatpool", "random", 100, 10_000, _ideal(10_000, 100, 1.25)),
     Scenario(_HEALTHY, "chatpool", "slow", 100, 10_000, _ideal(10_000, 100, 1.0)),
-    Scenario(_FIFTH_100, "requests", "fifth", 100, 2000, wait_fixed=1.0, rounds=2),
-    Scenario(_FIFTH_100, "aiohttp", "fifth", 100, 2000, wait_fixed=1.0, rounds=2),
-    Scenario(_RANDOM, "requests", "random", 100, 2000, rounds=2),
-    Scenario(_RANDOM, "aiohttp", "random", 100, 2000, rounds=2),
+    Scenario(_FIFTH_100, "requests", "fifth", 100, 2000, wait_fixed=1.0, rounds=1),
+    Scenario(_FIFTH_100, "aiohttp", "fifth", 100, 2000, wait_fixed=1.0, rounds=1),
+    Scenario(_RANDOM, "requests", "random", 100, 2000, rounds=1),
+    Scenario(_RANDOM, "aiohttp", "random", 100, 2000, rounds=1),
 )
 
 
@@ -63,7 +63,7 @@ def measure(quick: bool) -> List[Sample]:
     """Every scenario, round by round."""
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(2 if quick else 5):
+        for turn in range(2 if quick else 3):
             samples += [_run(server, scenario, turn) for scenario in _SCENARIOS if _takes_part(scenario, turn, quick)]
             print(f"round {turn + 1}", file=sys.stderr)
     return samples

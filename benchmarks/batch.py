@@ -28,13 +28,13 @@ def measure(quick: bool) -> List[Sample]:
     """Every cell and every number of processes, round by round."""
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(rounds(2 if quick else 7)):
+        for turn in range(rounds(2 if quick else 3)):
             for name, location, workers, rows in _QUICK if quick else _CELLS:
                 options = {"base_url": server.base_url(location), "workers": workers, "rows": rows}
                 options["first"] = ("map", "batch")[turn % 2]
                 found = run_child("batch_child", {"task": "against_map", "options": options})
                 samples.append({"round": turn, "task": "map", "server": name, "workers": workers, **found})
-            rows = 5_000 if quick else 30_000
+            rows = 5_000 if quick else 15_000
             for count in _PROCESSES:
                 options = {"base_url": server.base_url("fast"), "workers": 32, "rows": rows, "count": count}
                 found = run_child("batch_child", {"task": "processes", "options": options})

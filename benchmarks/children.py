@@ -22,14 +22,22 @@ class Overlong(RuntimeError):
     """A child that did not end in time, and was killed."""
 
 
-def run_child(module: str, spec: Mapping[str, Any], *, longest: float = _LONGEST) -> Dict[str, Any]:
+def run_child(
+    module: str, spec: Mapping[str, Any], *, longest: float = _LONGEST, python: str = sys.executable
+) -> Dict[str, Any]:
     """The JSON object that ``python -m benchmarks.<module> <spec>`` prints last, within ``longest`` seconds.
+
+    Args:
+        module: the module of this package.
+        spec: its argument; the environment variables in ``spec["env"]`` are set for it.
+        longest: the seconds that it may take.
+        python: the interpreter that runs it.
 
     Raises:
         RuntimeError: it failed; the message holds the end of what it wrote to stderr. :class:`Overlong` if it took
             too long.
     """
-    command = [sys.executable, "-m", f"{__package__}.{module}", json.dumps(spec)]
+    command = [python, "-m", f"{__package__}.{module}", json.dumps(spec)]
     printed = _run(command, spec.get("env") or {}, longest)
     result: Dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result

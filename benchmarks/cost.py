@@ -34,13 +34,12 @@ class Cell(NamedTuple):
 
 
 _CELLS = (
-    *(Cell("fast", "fast", False, workers, 2000) for workers in (1, 16, 64, 256)),
-    *(Cell("fast, TLS", "fast", True, workers, 2000) for workers in (1, 64)),
-    Cell("50 ms", "slow", False, 1, 100),
-    Cell("50 ms", "slow", False, 16, 1000),
-    Cell("50 ms", "slow", False, 64, 3000),
-    Cell("50 ms", "slow", False, 256, 5000),
-    Cell("50 ms, TLS", "slow", True, 64, 3000),
+    *(Cell("fast", "fast", False, workers, 1500) for workers in (1, 16, 64, 256)),
+    *(Cell("fast, TLS", "fast", True, workers, 1500) for workers in (1, 64)),
+    Cell("50 ms", "slow", False, 16, 500),
+    Cell("50 ms", "slow", False, 64, 2000),
+    Cell("50 ms", "slow", False, 256, 2000),
+    Cell("50 ms, TLS", "slow", True, 64, 2000),
 )
 
 _QUICK = (
@@ -61,7 +60,7 @@ def measure(quick: bool) -> List[Sample]:
         print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(rounds(2 if quick else 5)):
+        for turn in range(rounds(2 if quick else 3)):
             for cell in _QUICK if quick else _CELLS:
                 samples += _round(server, cell, turn, rotated(contenders, turn))
                 print(f"round {turn + 1}: {cell.server}, {cell.workers} in flight", file=sys.stderr)

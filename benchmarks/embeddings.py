@@ -43,10 +43,10 @@ _CLIENTS: Dict[str, Client] = {
 def measure(quick: bool) -> List[Sample]:
     """The same vectors by all clients in turn."""
     clients = [name for name, client in _CLIENTS.items() if importlib.util.find_spec(client.needs)]
-    vectors = 2_000 if quick else 20_000
+    vectors = 2_000 if quick else 10_000
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(rounds(2 if quick else 5)):
+        for turn in range(rounds(2 if quick else 3)):
             for name in rotated(clients, turn):
                 client, _, orjson = name.partition("+")
                 spec: Dict[str, Any] = {"client": client, "orjson": bool(orjson), "vectors": vectors}

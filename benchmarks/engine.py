@@ -33,7 +33,7 @@ _QUICK: Sequence[Task] = (
 def measure(quick: bool) -> List[Sample]:
     """Each task in a process of its own, round by round."""
     samples: List[Sample] = []
-    for turn in range(2 if quick else 5):
+    for turn in range(2 if quick else 3):
         for task, options in _QUICK if quick else _TASKS:
             found = run_child("engine_child", {"task": task, "options": options})
             samples.append({"round": turn, "task": task, **options, **found})

@@ -31,7 +31,7 @@ _TITLES = {"Ctrl-C": "Ctrl-C in `map`", "with": "an exception inside `with`", "a
 def measure(quick: bool) -> List[Sample]:
     """Each state and each way in a process of its own, round by round."""
     samples: List[Sample] = []
-    for turn in range(1 if quick else 5):
+    for turn in range(1 if quick else 3):
         for state, serve in STATES.items():
             for way in WAYS:
                 with serve(WORKERS) as blocker:

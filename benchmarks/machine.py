@@ -6,19 +6,26 @@ import datetime
 import os
 import platform
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Dict, Iterable
 
-__all__ = ["describe"]
+from .store import HERE
 
+__all__ = ["commit", "describe"]
+
+# What the benchmarks write: their results, and drawings for the documentation.
+_WRITTEN = (":!benchmarks/RESULTS.md", ":!benchmarks/results", ":!docs/images/growth.svg", ":!docs/explanation/*.svg")
+_CHANGES = ("status", "--porcelain", "--", ".", *_WRITTEN)
 _PACKAGES = ("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson")
 
 
 def describe(extra: Iterable[str] = ()) -> Dict[str, str]:
-    """Machine, kernel, Python and package versions, by name, as text."""
+    """Commit, machine, kernel, Python and package versions, by name, as text."""
     facts = {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} x {_cpu()}, {_memory()}",
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -27,6 +34,24 @@ def describe(extra: Iterable[str] = ()) -> Dict[str, str]:
     }
     server = ", ".join(extra)
     return {**facts, "server": server} if server else facts
+
+
+def commit(root: Path = HERE.parent) -> str:
+    """The commit of this source tree, as ``1bcbfc5`` or ``1bcbfc5 with changes``; ``unknown`` outside of a repository.
+
+    Changes of what a run writes itself are none.
+    """
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        short, changes = (_git(root, *command) for command in (("rev-parse", "--short", "HEAD"), _CHANGES))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{short} with changes" if changes else short
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _versions(names: Iterable[str]) -> Iterable[str]:

@@ -32,10 +32,10 @@ _SHARE = 0.02  # of the healthy speed: what may be sent, if that is more
 class Plan(NamedTuple):
     """The length of each phase, in seconds."""
 
-    healthy: float = 5.0
-    down: float = 20.0
+    healthy: float = 4.0
+    down: float = 15.0
     recovered: float = 5.0
-    flaps: int = 4
+    flaps: int = 3
     flap_down: float = 0.7
     flap_up: float = 1.3
 

@@ -37,7 +37,7 @@ def measure(quick: bool) -> List[Sample]:
     if missing:
         raise RuntimeError(f"the benchmark runs tests/faults and needs {', '.join(missing)}: install the extra 'test'")
     samples: List[Sample] = []
-    for turn in range(1 if quick else 5):
+    for turn in range(1 if quick else 2):
         samples += [{"round": turn, **found} for found in _run_matrix()]
         print(f"round {turn + 1}", file=sys.stderr)
     return samples

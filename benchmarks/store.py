@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 from .measure import Sample
 from .tables import Table, markdown
 
-__all__ = ["HERE", "load", "render", "save"]
+__all__ = ["HERE", "load", "render", "save", "write"]
 
 HERE = Path(__file__).resolve().parent
 
@@ -27,8 +27,18 @@ def save(name: str, machine: Mapping[str, str], samples: Sequence[Sample], folde
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(sample)}" for sample in samples)
     facts = json.dumps(dict(machine), indent=1)
-    path.write_text(f'{{"machine": {facts},\n"samples": [\n{lines}\n]}}\n', encoding="utf-8")
+    write(path, f'{{"machine": {facts},\n"samples": [\n{lines}\n]}}\n')
     return path
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a run may be killed at any moment."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load(name: str, folder: Path = HERE) -> Dict[str, Any]:

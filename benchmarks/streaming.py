@@ -15,7 +15,7 @@ __all__ = ["measure", "tables"]
 BOUND = 20_000  # chunks per second
 LATER = 1.0  # milliseconds after bare urllib3
 
-_CHUNKS = 30_000
+_CHUNKS = 15_000
 _READS = {"a chunk": 0, "1,400 bytes": 1400, "16 KiB": 16_384}
 
 
@@ -51,7 +51,7 @@ def measure(quick: bool) -> List[Sample]:
     """Streams over connections, by all clients in turn; then every reader on the same bytes, in turn."""
     samples: List[Sample] = []
     with nginx.running() as server:
-        for turn in range(2 if quick else rounds(5)):
+        for turn in range(rounds(2 if quick else 3)):
             for what in _WHAT:
                 samples += _received(turn, what, server, quick)
             samples += [_relayed(turn, client, server, quick) for client in rotated(list(_CLIENTS), turn)]
@@ -77,7 +77,7 @@ def _relayed(turn: int, client: str, server: nginx.Server, quick: bool) -> Sampl
 def _measure_parsing(quick: bool) -> List[Sample]:
     samples: List[Sample] = []
     trials = [(name, read) for read in _READS for name in READERS]
-    for turn in range(2 if quick else rounds(5)):
+    for turn in range(rounds(2 if quick else 3)):
         samples += [_parsed(turn, name, read, quick) for name, read in rotated(trials, turn)]
         print(f"round {turn + 1}", file=sys.stderr)
     return samples

@@ -1,6 +1,6 @@
 """Makes a virtual environment and installs chatpool with some extras into it; says what is missing otherwise.
 
-    python3 scripts/make_venv.py FOLDER EXTRA,EXTRA [--at-least 3.10] [--lowest] [--without PACKAGE,PACKAGE]
+    python3 scripts/make_venv.py FOLDER [EXTRA,EXTRA] [--at-least 3.10] [--lowest] [--without PACKAGE,PACKAGE]
     python3 scripts/make_venv.py FOLDER --only FILE [--at-least 3.10]
 
 The first interpreter that will do is taken: the one that runs this, then the newer ones on PATH.
@@ -98,7 +98,7 @@ def install(options):
         with open(constraints, "w") as file:
             file.write("\n".join(lowest_versions()) + "\n")
         command += ["--constraint", constraints]
-    what = "chatpool[%s]" % options.extras
+    what = "chatpool[%s]" % options.extras if options.extras else "chatpool"
     if options.only:
         what = options.only
         # Much of what such a program brings is never imported.
@@ -107,7 +107,7 @@ def install(options):
         what += " without " + options.without
         command += ["--editable", ROOT] + requirements_of(options.extras.split(","), options.without.split(","))
     else:
-        command += ["--editable", "%s[%s]" % (ROOT, options.extras)]
+        command += ["--editable", what.replace("chatpool", ROOT, 1)]
     print("Installing %s into %s ..." % (what, options.folder))
     sys.stdout.flush()
     run(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import List, Sequence
 
 from ..contenders import CONTENDERS
+from ..supervisor import supervised
 from .model_server import Entry
 from .trials import CAP, CHATPOOL, ROWS, Trial, run
 
 
-def main() -> None:
+def main() -> int:
     """Run what the command line says; prints the sample, and what the server said second by second."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overload", description=__doc__.partition(":")[0])
     parser.add_argument("row", choices=list(ROWS))
@@ -23,6 +25,7 @@ def main() -> None:
     sample, log = run(Trial(options.row, options.client, workers), options.cap)
     print("per second, answered/refused:", " ".join(_per_second(log)))
     print(json.dumps(sample))
+    return 0
 
 
 def _per_second(log: Sequence[Entry]) -> List[str]:
@@ -33,4 +36,4 @@ def _per_second(log: Sequence[Entry]) -> List[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(supervised(main))

@@ -23,7 +23,8 @@ CHATPOOL = "chatpool"
 _OTHERS = ("openai", "aiohttp", "requests")
 _START = 10.0  # seconds for a child to import what it needs, beyond the cap
 _REFUSALS = (429, 503)
-_SIDE_BY_SIDE = 4
+_SIDE_BY_SIDE = 8
+_LONG = 6000  # calls
 
 
 class Row(NamedTuple):
@@ -113,10 +114,11 @@ _QUICK = (Trial("limit_conn", CHATPOOL, 16), Trial("open", CHATPOOL, 64), Trial(
 
 
 def trials(turn: int, quick: bool) -> List[Trial]:
-    """Return the trials of a round; other clients than chatpool are in the first one only."""
+    """Return the trials of a round; other clients than chatpool, and long rows, are in the first one only."""
     if quick:
         return list(_QUICK)
-    selected = [Trial(key, CHATPOOL, workers) for key, row in ROWS.items() for workers in row.workers]
+    rows = {key: row for key, row in ROWS.items() if turn == 0 or row.calls < _LONG}
+    selected = [Trial(key, CHATPOOL, workers) for key, row in rows.items() for workers in row.workers]
     if turn == 0:
         selected += [Trial(key, other, row.workers[0]) for key, row in ROWS.items() for other in row.others]
     return selected
@@ -125,7 +127,7 @@ def trials(turn: int, quick: bool) -> List[Trial]:
 def measure_trials(quick: bool) -> List[Sample]:
     """Every trial, round by round: those with a limit side by side, the others one after the other."""
     samples: List[Sample] = []
-    for turn in range(rounds(1 if quick else 3)):
+    for turn in range(rounds(1 if quick else 2)):
         chosen = trials(turn, quick)
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as side_by_side:
             outcomes = list(side_by_side.map(run, [trial for trial in chosen if ROWS[trial.row].limited]))

@@ -15,7 +15,7 @@ def main() -> None:
     """Run what the command line says."""
     spec: Dict[str, Any] = json.loads(sys.argv[1])
     limit = Sharing(spec["scope"], **spec["limits"]).limit("http://server", "m")
-    limit.state()
+    limit.status()
     waits = threading.Event()
     waits.wait(spec["start"] - time.time())
     ends = time.monotonic() + spec["seconds"]
@@ -32,7 +32,7 @@ def _use(limit: SharedLimit, ends: float, spec: Dict[str, Any], slots: List[Dict
     never = threading.Event()
     while True:
         asked = time.monotonic()
-        slot = limit.reserve(1, spec["tokens"], patience=ends - asked)
+        slot = limit.reserve(1, spec["tokens"], max_wait=ends - asked)
         cost = time.monotonic() - asked
         if not slot.granted:
             return

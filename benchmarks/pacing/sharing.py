@@ -36,9 +36,9 @@ def measure(quick: bool) -> List[Sample]:
     Raises:
         RuntimeError: there is no redis-server, or the package redis is missing.
     """
-    seconds = 5.0 if quick else 20.0
+    seconds = 5.0 if quick else 10.0
     samples: List[Sample] = []
-    for turn in range(1 if quick else 3):
+    for turn in range(1 if quick else 2):
         for name, case in _CASES.items():
             for backend, places in (("file", _file), ("Redis", _redis)):
                 with places() as (scope, env):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 from chatpool._policy.pacing import Pacer
@@ -12,8 +14,8 @@ from .worlds import KINDS, random_scene
 
 __all__ = ["TARGETS", "Target", "measure_sweep", "quantile"]
 
-TUNED = range(200)  # the rules were tried on some of these while they were made
-UNSEEN = range(10_000, 10_200)
+TUNED = range(100)  # the rules were tried on some of these while they were made
+UNSEEN = range(10_000, 10_100)
 
 
 class Target(NamedTuple):
@@ -43,16 +45,20 @@ _GIVEN_UP_AFTER = 3000.0  # seconds, on the simulated clock
 
 def measure_sweep(quick: bool) -> List[Sample]:
     """One sample per kind of server and set of seeds."""
-    samples: List[Sample] = []
-    for seeds, name in ((TUNED, "used for tuning"), (UNSEEN, "not used for tuning")):
-        where = {"what": "sweep", "round": 0, "seeds": name}
-        samples += [{**where, "kind": kind, **_sweep(kind, seeds, quick)} for kind in KINDS]
-    return samples
+    sets = {"used for tuning": TUNED, "not used for tuning": UNSEEN}
+    cells = list(itertools.product(sets, KINDS))
+    with ProcessPoolExecutor() as processes:  # as many as there are cores
+        seeds = [sets[name][: 40 if quick else None] for name, _ in cells]
+        swept = processes.map(_sweep, [kind for _, kind in cells], seeds)
+        return [
+            {"what": "sweep", "round": 0, "seeds": name, "kind": kind, **found}
+            for (name, kind), found in zip(cells, swept)
+        ]
 
 
-def _sweep(kind: str, seeds: Sequence[int], quick: bool) -> Dict[str, Any]:
+def _sweep(kind: str, seeds: Sequence[int]) -> Dict[str, Any]:
     over, rejected, lost = [], [], 0
-    for seed in seeds[: 40 if quick else None]:
+    for seed in seeds:
         scene = random_scene(kind, seed)
         client = scene.client(Pacer())
         simulate(scene.world, [client], seed, until=_GIVEN_UP_AFTER)

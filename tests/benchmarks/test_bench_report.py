@@ -70,6 +70,50 @@ def test_the_cost_report_has_the_bounds_and_a_table_for_each_server():
     assert against["CPU: `pool.map` over openai; fast, 64 in flight"] == "0.22 (0.22 - 0.22)"
 
 
+def interpreter_samples(*names):
+    cpu = {"urllib3": 0.4, "transport": 0.3, "chatpool": 0.5}
+    return [
+        {
+            "round": turn,
+            "interpreter": name,
+            "workers": workers,
+            "contender": contender,
+            "calls": 1000,
+            "cpu": cpu[contender] * (1 + workers / 100),
+            "wall": 2.0 if name == "3.13 with the lock" else 1.0,
+            "line_by_line": 1.0 if contender == "urllib3" else 0.25,
+            "python": "3.13.5",
+            "lock": name != "3.13 without the lock",
+        }
+        for turn in range(2)
+        for name in names
+        for workers in (1, 16, 64)
+        for contender in cpu
+    ]
+
+
+def test_the_interpreters_report_bounds_what_threads_cost_without_the_lock():
+    samples = interpreter_samples("this one", "3.13 with the lock", "3.13 without the lock")
+    bounds, facts, cpu, rates = chosen(["interpreters"])[0].tables(samples)
+    assert [row[1:] for row in bounds.rows] == [
+        ["at most 1.3", "1.15 (1.15 - 1.15)", "yes"],
+        ["at most 1.3", "1.62 (1.62 - 1.62)", "**no**"],
+        ["at least 1", "2.00 (2.00 - 2.00)", "yes"],
+        ["at least 1", "2.00 (2.00 - 2.00)", "yes"],
+    ]
+    assert facts.rows[-1] == ["3.13 without the lock", "3.13.5", "no", "75.0%"]
+    assert [len(table.rows) for table in (cpu, rates)] == [9, 9]
+    assert cpu.rows[2][2] == "1.25 (1.25 - 1.25); 0.51 ms"
+
+
+def test_the_interpreters_report_does_without_those_that_cannot_be_had():
+    assert table_titles(chosen(["interpreters"])[0].tables(interpreter_samples("this one"))) == [
+        "Interpreters",
+        "CPU per call",
+        "Calls per second",
+    ]
+
+
 def test_the_streaming_report_shows_each_reader_over_openais_that_makes_the_same():
     samples = [
         {"what": "parsing", "round": turn, "reader": reader, "read": "16 KiB", "chunks": 1000, "cpu": cpu}
@@ -217,19 +261,43 @@ def test_an_unknown_benchmark_is_named_with_those_there_are(capsys):
     assert "'imports'" in capsys.readouterr().err
 
 
+def test_a_run_without_names_leaves_out_what_takes_longest():
+    assert {benchmark.name for benchmark in BENCHMARKS} - {benchmark.name for benchmark in chosen([])} == {
+        "ablation",
+        "million",
+    }
+
+
 def test_the_list_shows_every_benchmark(capsys):
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     assert all(benchmark.name in shown for benchmark in BENCHMARKS)
 
 
-def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(monkeypatch, capsys):
+@pytest.mark.parametrize("error", [RuntimeError("no server"), KeyError("no server")])
+def test_a_benchmark_that_cannot_be_run_keeps_none_of_the_others_from_running(monkeypatch, capsys, error):
     def fail(quick):
-        raise RuntimeError("no server")
+        raise error
 
     monkeypatch.setattr("benchmarks.overrun.measure", fail)
     monkeypatch.setattr("benchmarks.imports.measure", lambda quick: IMPORTS)
     assert main(["overrun", "import", "--quick"]) == 1
     printed = capsys.readouterr()
-    assert "overrun: no server" in printed.err
+    assert "no server" in printed.err
+    assert "FAILED        0 s  overrun" in printed.err
     assert "`import chatpool`" in printed.out
+
+
+def test_a_run_ends_with_the_time_of_each_benchmark_and_of_all(monkeypatch, capsys):
+    seconds = iter([0, 1, 11, 12, 100, 101, 111, 120])
+    monkeypatch.setattr("benchmarks.__main__.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("benchmarks.imports.measure", lambda quick: IMPORTS)
+    monkeypatch.setattr("benchmarks.cost.measure", lambda quick: cost_samples())
+    monkeypatch.setattr("benchmarks.nginx.version", lambda: "nginx/1")
+    assert main(["import", "cost", "--quick"]) == 0
+    times = capsys.readouterr().err.splitlines()[-3:]
+    assert [line.split() for line in times] == [
+        ["measured", "12", "s", "import"],
+        ["measured", "20", "s", "cost"],
+        ["32", "s", "in", "all"],
+    ]
