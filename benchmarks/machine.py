@@ -12,7 +12,10 @@ from typing import Dict, Iterable
 
 __all__ = ["describe"]
 
-_PACKAGES = ("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson")
+_PACKAGES = (
+    *("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson"),
+    *("async-batch-llm", "flexllm"),
+)
 
 
 def describe(extra: Iterable[str] = ()) -> Dict[str, str]:
