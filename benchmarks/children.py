@@ -6,12 +6,24 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Dict, List, Mapping
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Dict, List, Mapping, Sequence, TypeVar
 
 from .store import HERE
 
-__all__ = ["Overlong", "run_child", "run_code"]
+__all__ = ["APART", "CAP", "Overlong", "run_capped", "run_child", "run_code", "side_by_side"]
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+CAP = 120.0
+"""Seconds after which a client that is compared is ended; what it has no answer for then is lost."""
+
+APART = 6.0
+"""Seconds in which a client starts, makes its first calls, and is refused: what then only waits may wait in company."""
+
+_START = 10.0  # seconds for a child to import what it needs, beyond the cap
 _LONGEST = 600  # seconds; a contender that hangs ends the benchmark with a message
 
 # Variables that would give a contender another server, key, proxy or CA than the one it is told.
@@ -41,6 +53,24 @@ def run_child(
     printed = _run(command, spec.get("env") or {}, longest)
     result: Dict[str, Any] = json.loads(printed.splitlines()[-1])
     return result
+
+
+def run_capped(module: str, spec: Mapping[str, Any], cap: float = CAP) -> Dict[str, Any]:
+    """What :func:`run_child` returns; empty if the child was ended because it took longer than ``cap`` seconds."""
+    try:
+        return run_child(module, spec, longest=cap + _START)
+    except Overlong:
+        return {}
+
+
+def side_by_side(run: Callable[[T], R], trials: Sequence[T], number: int, apart: float = 0.0) -> List[R]:
+    """Run trials in ``number`` threads, begun ``apart`` seconds after one another; returns their results in order."""
+    with ThreadPoolExecutor(max(1, number)) as executor:
+        begun = []
+        for trial in trials:
+            begun.append(executor.submit(run, trial))
+            time.sleep(apart)
+        return [future.result() for future in begun]
 
 
 def run_code(code: str) -> Dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
 
 from . import nginx
 from .children import run_child
-from .contenders import BASELINE, CONTENDERS
+from .contenders import BASELINE, CONTENDERS, RIVALS, installed
 from .cost_tables import tables
 from .measure import Sample, rotated, rounds
 
@@ -49,15 +48,10 @@ _QUICK = (
     Cell("50 ms", "slow", False, 64, 1000),
 )
 
-_NEEDED = {"openai": "openai", "openai async": "openai", "aiohttp": "aiohttp", "chatpool+orjson": "orjson"}
-
 
 def measure(quick: bool) -> List[Sample]:
-    """All contenders in all cells, round by round."""
-    contenders = [name for name in CONTENDERS if name not in _NEEDED or importlib.util.find_spec(_NEEDED[name])]
-    missing = sorted(set(CONTENDERS) - set(contenders))
-    if missing:
-        print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
+    """All contenders but the rivals in all cells, round by round."""
+    contenders = installed(name for name in CONTENDERS if name not in RIVALS)
     samples: List[Sample] = []
     with nginx.running() as server:
         for turn in range(rounds(2 if quick else 3)):

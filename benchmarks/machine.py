@@ -18,7 +18,10 @@ __all__ = ["commit", "describe"]
 # What the benchmarks write: their results, and drawings for the documentation.
 _WRITTEN = (":!benchmarks/RESULTS.md", ":!benchmarks/results", ":!docs/images/growth.svg", ":!docs/explanation/*.svg")
 _CHANGES = ("status", "--porcelain", "--", ".", *_WRITTEN)
-_PACKAGES = ("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson")
+_PACKAGES = (
+    *("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson"),
+    *("async-batch-llm", "flexllm"),
+)
 
 
 def describe(extra: Iterable[str] = ()) -> Dict[str, str]:

@@ -148,12 +148,15 @@ def convoy_free(lock: Any) -> ContextManager[Any]:
     thread may take it first ("barging").
 
     Other threads may take ``lock`` in the usual way.  It is returned itself where that is as good: gevent's lock, whose
-    threads never interrupt each other, and on Windows, where the shortest sleep is long.
+    threads never interrupt each other; on Windows, where the shortest sleep is long; and where there is no interpreter
+    to wait for: without the global lock, threads that try again and again cost a quarter more with 16 workers on two
+    cores, and half as much again with 64.
 
     Not for a lock whose own ``with`` the main thread needs, in which no Ctrl-C can come after the lock was taken and
     before the block has begun.
     """
-    is_plain = type(lock).__module__ != "_thread" or sys.platform == "win32"
+    has_global_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    is_plain = type(lock).__module__ != "_thread" or sys.platform == "win32" or not has_global_lock
     return lock if is_plain else _ConvoyFree(lock)
 
 

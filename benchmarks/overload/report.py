@@ -16,7 +16,8 @@ __all__ = ["overload_tables"]
 _NOTE = f"""Every answer takes {1000 * LATENCY:.0f} ms, a refusal nothing. The time is that of the whole run over the
 ideal, which is that of somebody who knows the limit; where refusals come at random, over the same client's run without
 refusals in the same round. Refusals are counted by the server; shown is their mean. A client that takes longer than
-{CAP:.0f} s is ended, and what it has no answer for is lost.
+{CAP:.0f} s is ended, and what it has no answer for is lost; one that loses calls may be done before the ideal. None is
+told the limit. What stands in brackets is a library's default.
 """
 _TITLES = {"openai": f"openai SDK in threads, {RETRIES} retries"}
 

@@ -6,24 +6,22 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from ..children import Overlong, run_child
+from ..children import APART, CAP, run_capped, side_by_side
+from ..contenders import CONTENDERS, RIVALS, installed
 from ..measure import Sample, rounds
 from .fronts import FRONTS, LATENCY, running
 from .model_server import Entry
 
 __all__ = ["CAP", "CHATPOOL", "RETRIES", "ROWS", "Row", "Trial", "counted", "measure_trials", "run", "trials"]
 
-CAP = 120.0
-"""Seconds after which a client is ended; what it has no answer for then is lost."""
-
 RETRIES = 8
 """The retries of OpenAI's SDK: as many as chatpool has by default."""
 
 CHATPOOL = "chatpool"
-_OTHERS = ("openai", "aiohttp", "requests")
-_START = 10.0  # seconds for a child to import what it needs, beyond the cap
+_OTHERS = ("openai", "aiohttp", "requests", *RIVALS)
 _REFUSALS = (429, 503)
 _SIDE_BY_SIDE = 8
+_WAITING = 3  # clients that sleep after each refusal: so many take turns with the CPUs
 _LONG = 6000  # calls
 
 
@@ -125,16 +123,34 @@ def trials(turn: int, quick: bool) -> List[Trial]:
 
 
 def measure_trials(quick: bool) -> List[Sample]:
-    """Every trial, round by round: those with a limit side by side, the others one after the other."""
+    """Every trial, round by round.
+
+    Those with a limit are made side by side, those without one after the other, or for other clients than chatpool a
+    few at a time.  Clients that pause are begun beside the first, one soon after the other: each makes a few calls, and
+    waits until it is ended.  Beside, as what is refused at random does not depend on their pace.
+    """
     samples: List[Sample] = []
+    clients = [CHATPOOL, *([] if quick else installed(_OTHERS))]
     for turn in range(rounds(1 if quick else 2)):
-        chosen = trials(turn, quick)
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as side_by_side:
-            outcomes = list(side_by_side.map(run, [trial for trial in chosen if ROWS[trial.row].limited]))
-        outcomes += [run(trial) for trial in chosen if not ROWS[trial.row].limited]
-        samples += [{"round": turn, **sample} for sample, _ in outcomes]
+        chosen = [trial for trial in trials(turn, quick) if trial.contender in clients]
+        pausing = [trial for trial in chosen if _pauses(trial)]
+        limited = [trial for trial in chosen if ROWS[trial.row].limited]
+        alone = [trial for trial in chosen if trial not in pausing and trial not in limited]
+        with ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(side_by_side, run, pausing, len(pausing), APART)
+            outcomes = dict(zip(limited, side_by_side(run, limited, _SIDE_BY_SIDE)))
+            outcomes.update(zip(pausing, waiting.result()))
+        ours, theirs = ([trial for trial in alone if (trial.contender == CHATPOOL) is mine] for mine in (True, False))
+        outcomes.update(zip(ours, side_by_side(run, ours, 1)))
+        outcomes.update(zip(theirs, side_by_side(run, theirs, _WAITING)))
+        samples += [{"round": turn, **outcomes[trial][0]} for trial in chosen]
         print(f"round {turn + 1}", file=sys.stderr)
     return samples
+
+
+def _pauses(trial: Trial) -> bool:
+    # The limiters of the rows that have an ideal and other clients say 503.
+    return CONTENDERS[trial.contender].pauses and bool(ROWS[trial.row].base)
 
 
 def run(trial: Trial, cap: float = CAP) -> Tuple[Sample, List[Entry]]:
@@ -146,13 +162,10 @@ def run(trial: Trial, cap: float = CAP) -> Tuple[Sample, List[Entry]]:
     with running(FRONTS[row.front]) as front:
         target = {"base_url": front.base_url, "workers": trial.workers, "retries": RETRIES}
         spec: Dict[str, Any] = {"contender": trial.contender, "target": target, "calls": row.calls, "warm_up": 0}
-        ended, measured = True, {}
-        try:
-            measured = run_child("contender_child", spec, longest=cap + _START)
-        except Overlong:
-            ended = False
+        measured = run_capped("contender_child", spec, cap)
         log = front.log()
-    return {**trial._asdict(), "calls": row.calls, **counted(row.calls, log, measured, cap), "ended": ended}, log
+    counts = counted(row.calls, log, measured, cap)
+    return {**trial._asdict(), "calls": row.calls, **counts, "ended": bool(measured)}, log
 
 
 def counted(calls: int, log: Sequence[Entry], measured: Mapping[str, Any], cap: float) -> Dict[str, Any]:

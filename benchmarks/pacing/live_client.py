@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping
 
 from ..answer import MODEL, prompts
+from ..contenders import CONTENDERS, RIVALS, Target
 from .scenarios import SCENARIOS, Scenario, tokens_of
 
 __all__ = ["run"]
@@ -15,47 +18,59 @@ __all__ = ["run"]
 Ask = Callable[[List[str]], int]
 """Makes a call per prompt; returns how many were lost."""
 
+Client = Callable[[str, Scenario], ContextManager[Ask]]
+"""Connects to the server with this URL."""
+
 
 def run(spec: Mapping[str, Any]) -> Dict[str, Any]:
-    """Make a pool's share of the scenario's calls; returns seconds of wall and of CPU, and how many were lost."""
+    """Make a pool's share of the scenario's calls; returns seconds of wall and of CPU, and how many were lost.
+
+    What a client imports, before its first call, is no part of it: that takes some a tenth of a second, others two.
+    """
     scenario = SCENARIOS[spec["scenario"]]
     asked = prompts(scenario.calls // spec["pools"])
-    client = _CLIENTS[spec["client"]]
-    cpu, started = time.process_time(), time.perf_counter()
-    lost = client(spec["base_url"], scenario, asked)
-    return {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu, "lost": lost}
+    with _CLIENTS[spec["client"]](spec["base_url"], scenario) as ask:
+        cpu, started = time.process_time(), time.perf_counter()
+        lost = ask(asked)
+        return {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu, "lost": lost}
 
 
-def _chatpool(base_url: str, scenario: Scenario, asked: List[str], configured: bool = False) -> int:
+@contextmanager
+def _chatpool(base_url: str, scenario: Scenario, configured: bool = False) -> Iterator[Ask]:
     from chatpool import ChatPool, Limits
 
     limits = Limits(**scenario.limits) if configured and scenario.limits else None
-    items: List[Any] = list(asked)
-    if scenario.tokens:
-        sizes = tokens_of(scenario.calls)
-        items = [
-            {"messages": [{"role": "user", "content": prompt}], "max_tokens": size}
-            for prompt, size in zip(asked, sizes)
-        ]
-    with ChatPool(MODEL, api_key="key", base_url=base_url, max_workers=scenario.workers, limits=limits) as pool:
+
+    def ask(asked: List[str]) -> int:
+        items: List[Any] = list(asked)
+        if scenario.tokens:
+            sizes = tokens_of(scenario.calls)
+            items = [
+                {"messages": [{"role": "user", "content": prompt}], "max_tokens": size}
+                for prompt, size in zip(asked, sizes)
+            ]
         return sum(answer is None for answer in pool.map(items, progress=False))
 
-
-def _configured(base_url: str, scenario: Scenario, asked: List[str]) -> int:
-    return _chatpool(base_url, scenario, asked, configured=True)
-
-
-def _recipe(base_url: str, scenario: Scenario, asked: List[str]) -> int:
-    from ..contenders import CONTENDERS, Target
-
-    with CONTENDERS["aiohttp"].open(Target(base_url, scenario.workers)) as answer_all:
-        return sum(answer is None for answer in answer_all(asked))
+    with ChatPool(MODEL, api_key="key", base_url=base_url, max_workers=scenario.workers, limits=limits) as pool:
+        yield ask
 
 
-def _openai(retries: int) -> Callable[[str, Scenario, List[str]], int]:
-    def ask_all(base_url: str, scenario: Scenario, asked: List[str]) -> int:
-        from concurrent.futures import ThreadPoolExecutor
+def _configured(base_url: str, scenario: Scenario) -> ContextManager[Ask]:
+    return _chatpool(base_url, scenario, configured=True)
 
+
+def _contender(name: str) -> Client:
+    @contextmanager
+    def connect(base_url: str, scenario: Scenario) -> Iterator[Ask]:
+        with CONTENDERS[name].open(Target(base_url, scenario.workers)) as answer_all:
+            yield lambda asked: sum(answer is None for answer in answer_all(asked))
+
+    return connect
+
+
+def _openai(retries: int) -> Client:
+    @contextmanager
+    def connect(base_url: str, scenario: Scenario) -> Iterator[Ask]:
         import openai
 
         client = openai.OpenAI(api_key="key", base_url=base_url, max_retries=retries)
@@ -68,17 +83,17 @@ def _openai(retries: int) -> Callable[[str, Scenario, List[str]], int]:
             return False
 
         with client, ThreadPoolExecutor(scenario.workers) as executor:
-            return sum(executor.map(lost, asked))
+            yield lambda asked: sum(executor.map(lost, asked))
 
-    return ask_all
+    return connect
 
 
-_CLIENTS: Mapping[str, Callable[[str, Scenario, List[str]], int]] = {
+_CLIENTS: Mapping[str, Client] = {
     "chatpool": _chatpool,
     "chatpool, limits configured": _configured,
-    "the recipe: aiohttp + tenacity": _recipe,
     "openai SDK, 2 retries": _openai(2),
     "openai SDK, 10 retries": _openai(10),
+    **{CONTENDERS[name].title: _contender(name) for name in ("aiohttp", *RIVALS)},
 }
 
 

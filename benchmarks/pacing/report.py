@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, List, Optional, Sequence
 
+from ..children import CAP
 from ..measure import Sample, grouped, spread
 from ..tables import Bound, Table, bounds_table
 from .live import CHATPOOL, CONFIGURED
@@ -12,8 +13,11 @@ from .sweep import TARGETS, quantile
 
 __all__ = ["pacing_tables"]
 
-_NOTE = """The ideal is that of somebody who knows the server's limit. With limits configured it is that of somebody who
-lets no minute exceed the limit and bursts with a second's worth, which takes longer where the server's burst is larger.
+_NOTE = f"""The ideal is that of somebody who knows the server's limit. With limits configured it is that of somebody
+who lets no minute exceed the limit and bursts with a second's worth, which takes longer where the server's burst is
+larger. No client but that one is told the limit; what stands in brackets is a library's default. A client that loses
+calls has fewer to wait for, and may be done before the ideal. One that takes longer than {CAP:.0f} s is ended, and what
+it has no answer for is lost.
 """
 # The slower of two pools that do not know of each other over the faster; where calls in flight are counted, a pool
 # that is alone is not to pay for more.

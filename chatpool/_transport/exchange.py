@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Se
 import requests
 from urllib3.util.connection import allowed_gai_family
 
-from .._locks import new_lock
+from .._locks import HAS_SAFE_WITH, new_lock
 from .._wire import ResponseTooLarge
 from ..config import Timeout
 from .answer_file import AnswerFile
@@ -161,7 +161,8 @@ class Exchange:
         self._resolver = resolver
         self._max_response_bytes = max_response_bytes
         # Its own: a finalizer that ends a stream takes the lock of its exchange, and must find no other work in it.
-        self._lock = new_lock()
+        # It is only taken by ``with``: where that is safe, it need not be known to release_forgotten().
+        self._lock = threading.RLock() if HAS_SAFE_WITH else new_lock()
         self.held: Optional[Wakeable] = None
         self._connecting = False
         self._read_has_timed_out = False

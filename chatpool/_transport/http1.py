@@ -8,6 +8,7 @@ less work than those of requests and http.client.
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import threading
 from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -441,6 +442,15 @@ class FinalResponse(http.client.HTTPResponse):
                 return version, status, reason
             while self.fp.readline(_MAX_LINE_BYTES).strip():
                 pass
+
+    def _close_conn(self) -> None:
+        if type(self.fp) is not io.BufferedReader:
+            super()._close_conn()  # type: ignore[misc]
+            return
+        # Not the reader, which has nothing to flush: CPython 3.13 without the global lock takes its lock twice in close(),
+        # and gives way forty times before it finds that it waits for itself.
+        file, self.fp = self.fp, None
+        file.raw.close()
 
     def _read_and_discard_trailer(self) -> None:
         self._read_lines()  # http.client has no bound for it, or, from 3.14 on, one of 100 lines

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import nginx
 from benchmarks.answer import ANSWER, HEADERS, TEXT, prompts
-from benchmarks.contenders import BASELINE, CONTENDERS, Target
-from chatpool.testing import FakeServer
+from benchmarks.contenders import BASELINE, CONTENDERS, RIVALS, Target, installed
+from chatpool.testing import Answer, Error, FakeServer
 
 
 def test_the_answer_fits_into_nginx_configuration():
@@ -44,6 +44,37 @@ def test_the_target_has_its_query():
 def test_a_contender_answers_in_order(name):
     with FakeServer() as server, CONTENDERS[name].open(Target(server.base_url, 4)) as answer_all:
         assert answer_all(prompts(10)) == prompts(10)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_rival_sends_each_call_once_and_keeps_to_its_workers(name):
+    if not installed([name]):
+        pytest.skip("it is not installed")
+    with FakeServer(latency=0.02) as server, CONTENDERS[name].open(Target(server.base_url, 4)) as answer_all:
+        assert answer_all(prompts(20)) == prompts(20)
+        assert len(server.requests) == 20
+        assert server.max_in_flight == 4
+
+
+@pytest.mark.parametrize("name", ["flexllm", "async-batch-llm"])
+def test_a_call_that_a_rival_gives_up_is_lost(name):
+    if not installed([name]):
+        pytest.skip("it is not installed")
+    script = [Error(503)] * 3 + [Answer("good")]
+    with FakeServer(script) as server, CONTENDERS[name].open(Target(server.base_url, 1)) as answer_all:
+        assert answer_all(prompts(2)) == [None, "good"]
+
+
+def test_rivals_are_contenders():
+    assert set(RIVALS) <= set(CONTENDERS)
+    assert all(CONTENDERS[name].needs for name in RIVALS)
+
+
+def test_what_cannot_be_imported_is_left_out_and_said(monkeypatch, capsys):
+    missing = CONTENDERS["requests"]._replace(needs="no_such_module")
+    monkeypatch.setitem(CONTENDERS, "requests", missing)
+    assert installed(["chatpool", "requests"]) == ["chatpool"]
+    assert capsys.readouterr().err == "not installed, left out: requests\n"
 
 
 @pytest.mark.parametrize("name", list(CONTENDERS))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.answer import TEXT
 from benchmarks.contenders import CONTENDERS
 from benchmarks.overload.fronts import FRONTS, Gateway, Haproxy, Nginx, config, running
-from benchmarks.overload.trials import CAP, CHATPOOL, ROWS, counted, trials
+from benchmarks.overload.trials import CAP, CHATPOOL, ROWS, counted, measure_trials, trials
 from benchmarks.registry import chosen
 from chatpool import ChatPool
 
@@ -82,6 +82,28 @@ def test_a_base_is_measured_for_every_client_whose_time_is_taken_against_it():
         base = ROWS[key].base
         assert not base or (base, contender, workers) in first
     assert {trial.contender for trial in trials(1, quick=False)} == {CHATPOOL}
+
+
+def test_every_trial_is_made_once_and_reported_in_order(monkeypatch):
+    made = []
+
+    def run(trial):
+        made.append(trial)
+        return trial._asdict(), []
+
+    monkeypatch.setattr("benchmarks.overload.trials.run", run)
+    monkeypatch.setattr("benchmarks.overload.trials.installed", list)
+    monkeypatch.setattr("benchmarks.overload.trials.APART", 0.0)
+    samples = measure_trials(quick=False)
+    expected = [{"round": turn, **trial._asdict()} for turn in range(3) for trial in trials(turn, quick=False)]
+    assert samples == expected
+    assert len(made) == len(expected)
+
+
+def test_what_is_not_installed_is_not_tried(monkeypatch):
+    monkeypatch.setattr("benchmarks.overload.trials.run", lambda trial: ({"contender": trial.contender}, []))
+    monkeypatch.setattr("benchmarks.overload.trials.installed", lambda names: ["requests"])
+    assert {sample["contender"] for sample in measure_trials(quick=False)} == {CHATPOOL, "requests"}
 
 
 def test_what_a_client_that_was_ended_has_no_answer_for_is_lost():

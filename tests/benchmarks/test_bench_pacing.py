@@ -7,6 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.contenders import CONTENDERS, RIVALS
+from benchmarks.pacing.live import Trial, measure_live, run
+from benchmarks.pacing.live import trials as live_trials
+from benchmarks.pacing.live_client import _CLIENTS
 from benchmarks.pacing.plot import draw, write_plots
 from benchmarks.pacing.report import pacing_tables
 from benchmarks.pacing.scenarios import SCENARIOS, tokens_of
@@ -112,6 +116,31 @@ class TestRandomServers:
         shaper = Shaper(5, 2)
         assert [shaper.accept(0.0, 1) for _ in range(3)] == pytest.approx([0.0, 0.2, 0.4])
         assert shaper.free_in(0.0, 3, 1) == pytest.approx(0.2)
+
+
+class TestTrials:
+    def test_each_rival_is_tried_once_on_each_of_the_six_servers(self):
+        tried = live_trials(quick=False)
+        for name in RIVALS:
+            found = [trial for trial in tried if trial.client == CONTENDERS[name].title]
+            assert [(trial.scenario, trial.rounds, trial.hint) for trial in found] == [
+                (s, 1, "exact") for s in "ABCDEF"
+            ]
+
+    def test_the_order_of_the_report_begins_with_chatpool(self, monkeypatch):
+        monkeypatch.setattr("benchmarks.pacing.live.run", lambda trial: {"client": trial.client})
+        monkeypatch.setattr("benchmarks.pacing.live.installed", list)
+        monkeypatch.setattr("benchmarks.pacing.live.APART", 0.0)
+        first, *_, last = dict.fromkeys(sample["client"] for sample in measure_live(quick=False))
+        assert (first, last) == ("chatpool", CONTENDERS["async-batch-llm, patient"].title)
+
+    def test_a_client_that_is_not_done_in_time_is_ended_and_has_lost_what_the_server_did_not_accept(self, monkeypatch):
+        monkeypatch.setattr("benchmarks.pacing.live.run_capped", lambda *_: {})
+        sample = run(Trial("B"), cap=3.0)
+        assert (sample["wall"], sample["lost"], sample["ended"]) == (3.0, 250, False)
+
+    def test_every_client_has_its_code(self):
+        assert {trial.client for trial in live_trials(quick=False)} <= set(_CLIENTS)
 
 
 class TestReport:
