@@ -89,7 +89,7 @@ class ChatRequest:
         """The ``service_tier`` that the body names, None without one."""
         # Not get(): where it is the first look of a thread at the dict of another one, CPython 3.13 without the global
         # lock takes the dict's lock twice, and gives way forty times before it finds that it waits for itself.
-        tier = self.body["service_tier"] if "service_tier" in self.body else None
+        tier = self.body["service_tier"] if "service_tier" in self.body else None  # noqa: SIM401
         return tier if isinstance(tier, str) else None
 
 

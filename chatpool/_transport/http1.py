@@ -447,8 +447,8 @@ class FinalResponse(http.client.HTTPResponse):
         if type(self.fp) is not io.BufferedReader:
             super()._close_conn()  # type: ignore[misc]
             return
-        # Not the reader, which has nothing to flush: CPython 3.13 without the global lock takes its lock twice in close(),
-        # and gives way forty times before it finds that it waits for itself.
+        # Not the reader, which has nothing to flush: its close() takes its lock twice, and CPython 3.13 without the
+        # global lock gives way forty times before it finds that it waits for itself.
         file, self.fp = self.fp, None
         file.raw.close()
 
