@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import functools
 import logging
 import queue
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -61,6 +63,7 @@ class WorkerThreads(ThreadPoolExecutor):
     """
 
     _idle_semaphore: Any
+    _shutdown: bool
     _work_queue: Any
 
     def __init__(self, max_workers: int, hooks: WorkerHooks, run_hook: Callable[[str], None]) -> None:
@@ -73,7 +76,13 @@ class WorkerThreads(ThreadPoolExecutor):
     if not HAS_SAFE_WITH:
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            """Submit in another thread: the ``with`` of the method may lose any lock at Ctrl-C."""
+            """Submit without a lock, or in another thread: the ``with`` of the method may lose any at Ctrl-C."""
+            is_main = threading.get_ident() == threading.main_thread().ident  # no other gets a Ctrl-C
+            is_open = not (self._shutdown or concurrent.futures.thread._shutdown)
+            if is_main and is_open and self._idle_semaphore.acquire(timeout=0):  # a thread waits: none is to be started
+                work = _Work(functools.partial(fn, *args, **kwargs))
+                self._work_queue.put(work)
+                return work.future
             submit = super().submit
             futures = []
             run_beside(lambda: futures.append(submit(fn, *args, **kwargs)))
@@ -82,6 +91,24 @@ class WorkerThreads(ThreadPoolExecutor):
     def _adjust_thread_count(self) -> None:
         if not self._idle_semaphore.acquire(timeout=0):
             run_beside(super()._adjust_thread_count)
+
+
+class _Work:
+    """A piece of work as the executor's threads take it: they call ``run``, from Python 3.14 on with an argument."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self._function = function
+
+    def run(self, *_: Any) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._function()
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
 
 class _WatchedQueue:
