@@ -43,6 +43,7 @@ _this_thread = threading.local()  # .engine: the engine whose worker this thread
 _parent_objects: List[Any] = []  # of the process this one was forked from
 
 _SHUTDOWN_PAUSE_SECONDS = 0.02
+_DELIVERY_LOOKS, _DELIVERY_LOOK_SECONDS = 100, 0.0005  # before a fork: a callback of the user's may take longer
 _NO_HOOKS = WorkerHooks()
 
 _CLOSED = "the pool was closed while its stream was open"
@@ -621,6 +622,13 @@ class Engine:
         self.endpoints.close()
         self._scheduler.close_leases()
         self._released = True
+
+    def before_fork(self) -> None:
+        """Let outcomes that are on their way reach their sinks: those would get another one in the child."""
+        for _ in range(_DELIVERY_LOOKS):
+            if not self._scheduler.is_delivering():
+                break
+            sleep(_DELIVERY_LOOK_SECONDS)
 
     def after_fork_in_child(self) -> None:
         """Start over with new connections; the open calls are the parent's, and cancelled here."""

@@ -20,6 +20,9 @@ logger = logging.getLogger("chatpool")
 class ProcessObserver(Protocol):
     """An object with threads and connections."""
 
+    def before_fork(self) -> None:
+        """Let what other threads are in the middle of come to its end, for a moment at most; never raises."""
+
     def after_fork_in_child(self) -> None:
         """Start over: there are no threads, locks may stay held for ever, connections are the parent's."""
 
@@ -42,6 +45,11 @@ def _survivors() -> List[ProcessObserver]:
     return list(_living)
 
 
+def _before_fork() -> None:
+    for observer in _survivors():
+        observer.before_fork()
+
+
 def _after_fork_in_child() -> None:
     for observer in _survivors():
         try:
@@ -61,7 +69,7 @@ def _at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 # concurrent.futures joins its threads before atexit runs; hooks of threading run before that, the latest first.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -10,6 +10,7 @@ moment at which there will be something.  So a pool in which nothing is parked h
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .._locks import Condition, convoy_free, is_held, new_lock
@@ -413,6 +414,11 @@ class Scheduler:
     def delivered(self, call: Call) -> None:
         """Note that the sink of a call has its outcome."""
         self._call_registry.delivered(call)
+
+    def is_delivering(self) -> bool:
+        """Return whether other threads are delivering outcomes; takes no lock."""
+        me = threading.get_ident()
+        return any(call.ended_by != me for call in self._call_registry.undelivered())
 
     def undelivered(self, sink: OutcomeSink) -> List[Call]:
         """Return the calls of ``sink`` that have ended and whose outcomes it does not have yet."""

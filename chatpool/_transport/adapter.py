@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Dict, Mapping, Optional
 from urllib.parse import urlsplit
@@ -51,6 +52,7 @@ class TransportAdapter(HTTPAdapter):
         self._max_response_bytes = max_response_bytes
         self._pools: Dict[str, Any] = {}
         self._targets: Dict[str, str] = {}
+        self._closing = threading.Lock()
         # A pool of urllib3 begins with as many empty places, and takes time for each.
         super().__init__(pool_connections=8, pool_maxsize=min(max_workers, _MAX_KEPT))
 
@@ -97,6 +99,14 @@ class TransportAdapter(HTTPAdapter):
 
     def close(self) -> None:
         """Close the idle connections, also of pools that are still referred to: urllib3 (2.x) leaves those open."""
+        if not self._closing.acquire(blocking=False):
+            return  # another thread is at it: two in urllib3's close() at once may find its pool gone
+        try:
+            self._close_pools()
+        finally:
+            self._closing.release()
+
+    def _close_pools(self) -> None:
         self._pools.clear()
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it can be iterated over in no other way

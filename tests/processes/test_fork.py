@@ -53,6 +53,28 @@ print(status, [future.result().text for future in futures] == ["slow"] * 8, work
     assert ended(process) == (0, "8 0 True\n0 True True\n", "")
 
 
+def test_an_outcome_that_was_taken_just_before_the_fork_does_not_come_again_in_the_child(server, script, ended):
+    process = script(
+        WORK
+        + """
+from chatpool._engine.scheduler import Scheduler
+is_forking, is_delivering, delivered = threading.Event(), Scheduler.is_delivering, Scheduler.delivered
+Scheduler.is_delivering = lambda self: is_forking.set() or is_delivering(self)
+Scheduler.delivered = lambda self, call: is_forking.wait(20) and delivered(self, call)  # the worker is that far
+
+outcomes = pool.as_completed(["taken"])
+first = next(outcomes)
+child = os.fork()
+if child == 0:
+    print([outcome.index for outcome in outcomes], flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], first.value.text, list(outcomes))
+""",
+        server,
+    )
+    assert ended(process) == (0, "[]\n0 taken []\n", "")
+
+
 def test_the_callbacks_of_a_call_are_called_in_the_parent_only(server, script, ended):
     server.set_script(lambda request: _slow(request))
     process = script(

@@ -11,8 +11,10 @@ import pytest
 import requests
 import urllib3.connectionpool
 
+from chatpool._transport.adapter import TransportAdapter
 from chatpool._transport.exchange import Exchange, Resolver
 from chatpool._transport.tcp import keep_alive_options, open_connection
+from chatpool._transport.tls import choose_trust
 from chatpool.config import Timeout
 
 
@@ -200,3 +202,21 @@ def test_an_exchange_under_way_survives_close(serve, start_transport, exchange, 
     transport.close()
     server.go.set()
     assert running.result().content == b"late"
+
+
+def test_two_threads_may_close_an_adapter_at_once(monkeypatch):
+    adapter = TransportAdapter(2, choose_trust(None, None, trust_env=False, https=False), 1000)
+    pool = adapter.poolmanager.connection_from_url("http://127.0.0.1:1")
+    is_closing, closes = threading.Event(), []
+
+    def close():
+        closes.append(threading.get_ident())
+        is_closing.set()
+        other.join(20)
+
+    monkeypatch.setattr(pool, "close", close)
+    other = threading.Thread(target=lambda: is_closing.wait(20) and adapter.close())
+    other.start()
+    adapter.close()
+    assert closes == [threading.get_ident()]
+    assert not other.is_alive()
