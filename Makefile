@@ -150,7 +150,7 @@ $(LOCAL_VENV)/.ready: $(INPUTS)
 	@touch $@
 
 $(BENCH_VENV)/.ready: $(INPUTS)
-	@$(MAKE_VENV) $(BENCH_VENV) bench,test --at-least 3.10
+	@$(MAKE_VENV) $(BENCH_VENV) bench,local,test --at-least 3.10
 	@touch $@
 
 $(DEPLOY_VENV)/.ready: $(INPUTS)
