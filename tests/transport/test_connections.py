@@ -218,5 +218,5 @@ def test_two_threads_may_close_an_adapter_at_once(monkeypatch):
     other = threading.Thread(target=lambda: is_closing.wait(20) and adapter.close())
     other.start()
     adapter.close()
-    assert closes == [threading.get_ident()]
+    assert set(closes) == {threading.get_ident()}  # urllib3 1.26 closes it once more
     assert not other.is_alive()
