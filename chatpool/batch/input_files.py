@@ -23,6 +23,7 @@ from .input_tables import (
     InputProblem,
     csv_lines,
     delimiter_of,
+    detach,
     excel_lines,
     is_torn,
     not_decoded,
@@ -210,7 +211,7 @@ class Source:
                 for line in text:
                     yield line.encode("utf-8", "surrogateescape")
             finally:
-                text.detach()
+                detach(text)
 
     def __iter__(self) -> Iterator[InputLine]:
         """Yield its lines; empty ones are left out.
@@ -253,7 +254,7 @@ class Source:
         except UnicodeError as error:
             raise ConfigurationError(f"{self.name} is not {self._encoding}: {error}") from error
         finally:
-            text.detach()
+            detach(text)
 
 
 def _checked_encoding(name: str) -> str:

@@ -47,6 +47,7 @@ __all__ = [
     "Uncomputed",
     "csv_lines",
     "delimiter_of",
+    "detach",
     "excel_lines",
     "import_reader",
     "is_torn",
@@ -265,6 +266,12 @@ def delimiter_of(head: str) -> str:
     return max(candidates, key=rank, default=",")
 
 
+def detach(text: io.TextIOWrapper) -> None:
+    """Take a wrapper off its file, so that the file stays open; nothing where that was closed meanwhile."""
+    if not text.closed:
+        text.detach()
+
+
 def csv_lines(
     file: BinaryIO, name: str, delimiter: str, encoding: str, heading: Heading, *, has_separator_line: bool
 ) -> Iterator[InputLine]:
@@ -303,7 +310,7 @@ def csv_lines(
                 number += value is not BLANK
                 yield InputLine(number, value, place, end)
     finally:
-        text.detach()
+        detach(text)
 
 
 def _csv_records(
