@@ -104,15 +104,20 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
     if "calls" in of:
         columns = ("calls", "client", "seconds", *_COLUMNS)
         note = f"{_AT_ONCE} at a time, and a server that answers at once, on the same machine."
-        rows = [[f"{s['calls']:,}", *_row(s, f"{s['wall']:,.1f}")] for s in of["calls"]]
+        rows = [[f"{s['calls']:,}", *_row(s, f"{s['wall']:,.1f}")] for s in _ordered(of["calls"], "calls")]
         shown.append(Table("With the number of calls", columns, rows, note))
     if "workers" in of:
         columns = ("at a time", "client", "time over the ideal", *_COLUMNS)
         note = f"Each answer takes {1000 * nginx.LATENCY:g} ms; calls for {_SECONDS:g} s, {_MOST_OF_RIVALS:,} at most."
         note += " Slow clients make fewer."
-        rows = [[f"{s['workers']:,}", *_row(s, f"{_over_ideal(s):,.2f}")] for s in of["workers"]]
+        rows = [[f"{s['workers']:,}", *_row(s, f"{_over_ideal(s):,.2f}")] for s in _ordered(of["workers"], "workers")]
         shown.append(Table("With the number of calls in flight", columns, rows, note))
     return shown
+
+
+def _ordered(samples: Sequence[Sample], grows: str) -> List[Sample]:
+    clients = list(_TITLES)  # measured in turn, and shown in one order
+    return sorted(samples, key=lambda sample: (sample[grows], clients.index(sample["client"])))
 
 
 def _row(sample: Sample, time: str) -> List[str]:

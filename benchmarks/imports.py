@@ -7,11 +7,9 @@ from typing import Dict, List, Sequence
 
 from .children import run_code
 from .measure import Sample, grouped, ratios, rotated, spread
-from .tables import Bound, Table, bounds_table
+from .tables import Table
 
 __all__ = ["measure", "tables"]
-
-BOUND = 1.3
 
 _REFERENCE = "requests, tenacity, tqdm"
 _IMPORTS = (_REFERENCE, "chatpool", "openai", "aiohttp, tenacity")
@@ -52,10 +50,5 @@ def tables(samples: Sequence[Sample]) -> List[Table]:
         ]
         for names, found in groups.items()
     ]
-    bound = Bound(
-        f"`import chatpool` over `import {_REFERENCE}`",
-        spread(ratios(groups["chatpool"], reference, lambda sample: float(sample["wall"]))),
-        BOUND,
-    )
     columns = ("statement", "wall ms", "CPU ms", f"wall over `import {_REFERENCE}`", "modules loaded")
-    return [bounds_table([bound]), Table("Import", columns, rows)]
+    return [Table("Import", columns, rows)]

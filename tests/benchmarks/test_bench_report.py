@@ -50,10 +50,11 @@ def test_a_bound_is_kept_or_not(measured, limit, at_least, kept):
     assert ("**no**" in bounds_table([bound]).rows[0]) is not kept
 
 
-def test_the_import_report_shows_the_ratio_to_its_bound():
-    bounds, times = chosen(["import"])[0].tables(IMPORTS)
-    assert bounds.rows[0][1:] == ["at most 1.3", "1.20 (1.20 - 1.20)", "yes"]
+def test_the_import_report_shows_the_ratio_to_what_it_is_made_of():
+    (times,) = chosen(["import"])[0].tables(IMPORTS)
     assert len(times.rows) == 3
+    (row,) = (row for row in times.rows if row[0] == "`import chatpool`")
+    assert "1.20 (1.20 - 1.20)" in row
 
 
 def test_the_cost_report_has_the_bounds_and_a_table_for_each_server():
