@@ -17,7 +17,8 @@ _NOTE = f"""Every answer takes {1000 * LATENCY:.0f} ms, a refusal nothing. The t
 ideal, which is that of somebody who knows the limit; where refusals come at random, over the same client's run without
 refusals in the same round. Refusals are counted by the server; shown is their mean. A client that takes longer than
 {CAP:.0f} s is ended, and what it has no answer for is lost; one that loses calls may be done before the ideal. None is
-told the limit. What stands in brackets is a library's default.
+told the limit. What stands in brackets is a library's default. Where refusals come at random, clients other than
+chatpool run a few at a time: compare their times with their own, and not their seconds with chatpool's.
 """
 _TITLES = {"openai": f"openai SDK in threads, {RETRIES} retries"}
 
