@@ -64,7 +64,7 @@ def measure(quick: bool) -> List[Sample]:
             samples += [_sample(cell, name, server) for name in names]
             print(f"{cell.calls:,} calls, {cell.workers} at a time", file=sys.stderr)
     if not quick:
-        growth_plot.write(_points(samples), HERE.parent / "docs" / "images" / "growth.svg")
+        growth_plot.write(_points(samples), HERE.parent / "docs" / "explanation" / "growth.svg")
     return samples
 
 

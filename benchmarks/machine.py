@@ -16,7 +16,7 @@ from .store import HERE
 __all__ = ["commit", "describe"]
 
 # What the benchmarks write: their results, and drawings for the documentation.
-_WRITTEN = (":!benchmarks/RESULTS.md", ":!benchmarks/results", ":!docs/images/growth.svg", ":!docs/explanation/*.svg")
+_WRITTEN = (":!benchmarks/RESULTS.md", ":!benchmarks/results", ":!docs/explanation/*.svg")
 _CHANGES = ("status", "--porcelain", "--", ".", *_WRITTEN)
 _PACKAGES = (
     *("chatpool", "requests", "urllib3", "tenacity", "tqdm", "openai", "httpx", "httpx2", "aiohttp", "orjson"),

@@ -119,6 +119,7 @@ def test_a_signal_ends_a_run_and_all_that_it_has_started(start, folder, number):
 
 
 @pytest.mark.parametrize("victim", ["the supervisor", "the process that measures"])
+@pytest.mark.slow
 def test_the_one_that_is_left_cleans_up(start, folder, victim):
     run = start("-c", RUN)
     assert run.stdout.readline() == b"ready\n"
