@@ -16,7 +16,10 @@ from benchmarks.debian import binary
 from benchmarks.store import HERE
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells who is orphaned")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells who is orphaned"),
+    pytest.mark.slow,
+]
 
 # A run with a thread that does not end, a temporary file, a child that ignores SIGTERM, and a grandchild in a session
 # of its own whose parent has died.
@@ -119,7 +122,6 @@ def test_a_signal_ends_a_run_and_all_that_it_has_started(start, folder, number):
 
 
 @pytest.mark.parametrize("victim", ["the supervisor", "the process that measures"])
-@pytest.mark.slow
 def test_the_one_that_is_left_cleans_up(start, folder, victim):
     run = start("-c", RUN)
     assert run.stdout.readline() == b"ready\n"
