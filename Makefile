@@ -52,7 +52,7 @@ help:
 	@echo "make lint        ruff;  make format  puts right what can be put right"
 	@echo "make types       mypy --strict; Pyright, strict, on tests/typing"
 	@echo "make docs        the documentation, to docs/_build/html"
-	@echo "make bench       measurements (40 minutes); ARGS=cost takes one, ARGS=--list shows them"
+	@echo "make bench       measurements (40 minutes on a fast machine, twice that on a slow one); ARGS=cost takes one, ARGS=--list shows them"
 	@echo "make package     wheel and source distribution, to dist/"
 	@echo "make ci          what has to hold before anything is merged (.ci/run)"
 	@echo "make ci-full     everything: all of the tests, on every Python there is; an hour"
