@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,10 @@ __all__ = ["supervised"]
 
 _GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL
 _PATIENCE_SECONDS = 10.0  # for the process that measures, and for what was killed
+_UNTIL_TOLD_SECONDS = 60.0  # between two looks whether it has ended, beside the kernel's own word
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALL_DONE = 0  # no signal has this number
+_AWAITED = (*_SIGNALS, signal.SIGCHLD)
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
@@ -37,15 +41,18 @@ def supervised(work: Callable[[], int]) -> int:
     """
     if not sys.platform.startswith("linux"):
         return work()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     folder = Path(tempfile.mkdtemp(prefix="chatpool-bench-"))
     folder.chmod(0o755)  # nginx runs as another user
     _adopt_orphans()
     own = os.getpid()
     child = os.fork()
     if child == 0:
-        _prepare_child(folder, own)
-        return work()
+        end_watch = _prepare_child(folder, own)
+        try:
+            return work()
+        finally:
+            end_watch()
     try:
         return _wait(child)
     finally:
@@ -55,54 +62,70 @@ def supervised(work: Callable[[], int]) -> int:
 
 def _wait(child: int) -> int:
     """Return the exit code of the process that measures; what it is told to do by a signal, it has to do soon."""
-    received: List[int] = []
-
-    def pass_on(number: int, frame: Optional[FrameType]) -> None:
-        received.append(number)
-        os.kill(child, signal.SIGTERM)
-        signal.alarm(int(_PATIENCE_SECONDS))
-
-    def kill(number: int, frame: Optional[FrameType]) -> None:
-        os.kill(child, signal.SIGKILL)
-
-    signal.signal(signal.SIGALRM, kill)
-    for number in _SIGNALS:
-        signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    received, patience = 0, _UNTIL_TOLD_SECONDS
     # It stays a zombie, whose number is no other process's, until no signal can be passed on to it any more.
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    for number in (*_SIGNALS, signal.SIGALRM):
-        signal.signal(number, signal.SIG_IGN)
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        told = signal.sigtimedwait(_AWAITED, patience)
+        if told is None and received:
+            os.kill(child, signal.SIGKILL)
+        elif told is not None and told.si_signo in _SIGNALS:
+            received, patience = received or told.si_signo, _PATIENCE_SECONDS
+            os.kill(child, signal.SIGTERM)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if received:
-        return 128 + received[0]
+        return 128 + received
     return code if code >= 0 else 128 - code
 
 
-def _prepare_child(folder: Path, parent: int) -> None:
-    """End with the parent, and with all that was started here, at a signal."""
-    own = os.getpid()
+def _prepare_child(folder: Path, parent: int) -> Callable[[], None]:
+    """End with the parent, and with all that was started here, at a signal, until what is returned is called.
 
-    def end(number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() != own:  # forked from this process: for instance a worker of a ProcessPoolExecutor
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        # Not by an exception: threads that wait for their own processes would keep this one for minutes.
-        os.write(2, b"\nended by a signal\n")
-        _end_descendants()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(128 + number)
-
+    A thread waits for it.  The main thread would run a handler only between two steps of its own: a signal that comes
+    as it begins to wait for something is not seen before that wait ends.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
     for number in _SIGNALS:
-        signal.signal(number, end)
+        signal.signal(number, _leave_to_thread)
+    os.register_at_fork(after_in_child=_forget_signals)  # for instance in a worker of a ProcessPoolExecutor
+    watch = threading.Thread(target=_end_when_told, args=(told, folder), daemon=True)
+    watch.start()
     _adopt_orphans()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
     if os.getppid() != parent:  # it has died before the kernel was asked to tell
-        os.kill(own, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def end_watch() -> None:
+        _forget_signals()
+        os.write(tell, bytes([_ALL_DONE]))
+        watch.join()
+
+    return end_watch
+
+
+def _end_when_told(told: int, folder: Path) -> None:
+    number = os.read(told, 1)[0]
+    if number == _ALL_DONE:
+        return
+    # Not by an exception: threads that wait for their own processes would keep this one for minutes.
+    os.write(2, b"\nended by a signal\n")
+    _end_descendants()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(128 + number)
+
+
+def _leave_to_thread(number: int, frame: Optional[FrameType]) -> None:
+    pass
+
+
+def _forget_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _adopt_orphans() -> None:

@@ -22,9 +22,10 @@ pytestmark = [
 ]
 
 # A run with a thread that does not end, a temporary file, a child that ignores SIGTERM, and a grandchild in a session
-# of its own whose parent has died.
+# of its own whose parent has died.  Its main thread waits for something that no signal interrupts, as any wait is that
+# begins in the moment in which the signal comes.
 RUN = """
-import subprocess, sys, tempfile, threading, time
+import os, signal, subprocess, sys, tempfile, threading, time
 from benchmarks.supervisor import supervised
 
 CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
@@ -39,8 +40,10 @@ def work():
     child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE)
     child.stdout.readline()
     subprocess.run([sys.executable, "-c", GRANDCHILD], check=True)
+    signal.siginterrupt(signal.SIGINT, False)
+    signal.siginterrupt(signal.SIGTERM, False)
     print("ready", flush=True)
-    time.sleep(600)
+    os.read(os.pipe()[0], 1)
 
 sys.exit(supervised(work))
 """
