@@ -23,7 +23,6 @@ __all__ = ["supervised"]
 
 _GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL
 _PATIENCE_SECONDS = 10.0  # for the process that measures, and for what was killed
-_UNTIL_TOLD_SECONDS = 60.0  # between two looks whether it has ended, beside the kernel's own word
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ALL_DONE = 0  # no signal has this number
 _AWAITED = (*_SIGNALS, signal.SIGCHLD)
@@ -62,14 +61,14 @@ def supervised(work: Callable[[], int]) -> int:
 
 def _wait(child: int) -> int:
     """Return the exit code of the process that measures; what it is told to do by a signal, it has to do soon."""
-    received, patience = 0, _UNTIL_TOLD_SECONDS
+    received = 0
     # It stays a zombie, whose number is no other process's, until no signal can be passed on to it any more.
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        told = signal.sigtimedwait(_AWAITED, patience)
+        told = signal.sigtimedwait(_AWAITED, _PATIENCE_SECONDS)
         if told is None and received:
             os.kill(child, signal.SIGKILL)
         elif told is not None and told.si_signo in _SIGNALS:
-            received, patience = received or told.si_signo, _PATIENCE_SECONDS
+            received = received or told.si_signo
             os.kill(child, signal.SIGTERM)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if received:

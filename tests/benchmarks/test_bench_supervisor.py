@@ -142,7 +142,6 @@ def test_a_run_that_ends_has_its_own_exit_code(start, folder, end, code):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path(binary("nginx")).exists(), reason="needs nginx")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_benchmark_that_is_killed_leaves_nothing_behind(start, folder, number):
